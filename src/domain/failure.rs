@@ -1,0 +1,107 @@
+//! What went wrong, and which kind of wrong it is.
+//!
+//! Everything that an ACME server, a DNS provider or the network can do ends in one [`Failure`].
+//! Its [`Class`] decides what happens next; the rest is for the person who reads it.
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+/// Which policy applies to a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Class {
+    /// The CA does not know yet what it has just handed out: the same URL again, within seconds.
+    Consistency,
+    /// Asked to come back later: parked until then, no failed attempt.
+    Throttle,
+    /// No usable answer: again soon, after reading back what may have happened.
+    Transient,
+    /// The CA looked and did not find the proof: this order is over.
+    Validation,
+    /// The CA's state differs from ours: read it back and go on from there.
+    Conflict,
+    /// What we hold is over at the CA (expired, forgotten): a fresh order, at once.
+    Gone,
+    /// Nothing will change until a person changes something.
+    Blocked,
+}
+
+/// One thing that went wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// Which policy applies.
+    pub class: Class,
+    /// Stable and machine-readable, such as `acme_rate_limited` or `cloudflare_zone_not_found`.
+    pub code: String,
+    /// One sentence for a person: what failed.
+    pub title: String,
+    /// The other side's own words, and what to do where that is known.
+    pub detail: String,
+    /// `urn:ietf:params:acme:error:…`, where an ACME server said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acme_type: Option<String>,
+    /// The HTTP status of the answer, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_status: Option<u16>,
+    /// Not before this moment, as the other side asked (`Retry-After`).
+    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<OffsetDateTime>,
+    /// What was wrong with which identifier (RFC 8555, section 6.7.1).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subproblems: Vec<Subproblem>,
+}
+
+/// A failure's part that concerns one identifier.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Subproblem {
+    /// The name that it is about, where the CA said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identifier: Option<String>,
+    /// `urn:ietf:params:acme:error:…`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acme_type: Option<String>,
+    /// The CA's words.
+    pub detail: String,
+}
+
+impl Failure {
+    /// A failure of the given class; `title` says what failed, `detail` why.
+    pub fn new(
+        class: Class,
+        code: impl Into<String>,
+        title: impl Into<String>,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self {
+            class,
+            code: code.into(),
+            title: title.into(),
+            detail: detail.into(),
+            acme_type: None,
+            http_status: None,
+            retry_at: None,
+            subproblems: Vec::new(),
+        }
+    }
+
+    /// The same failure with the status of the answer that said so.
+    #[must_use]
+    pub fn with_status(self, status: u16) -> Self {
+        Self { http_status: Some(status), ..self }
+    }
+
+    /// The same failure, not to be tried again before `at`.
+    #[must_use]
+    pub fn not_before(self, at: Option<OffsetDateTime>) -> Self {
+        Self { retry_at: at, ..self }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.title, self.detail)
+    }
+}

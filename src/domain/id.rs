@@ -1,0 +1,52 @@
+//! Identifiers: UUIDv7, so that they sort by the time of creation.
+
+use std::fmt;
+
+use time::OffsetDateTime;
+use uuid::{ContextV7, Timestamp, Uuid};
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub Uuid);
+
+        impl $name {
+            /// A new identifier that sorts after those of earlier moments.
+            pub fn generate(now: OffsetDateTime) -> Self {
+                Self(generate(now))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    )*};
+}
+
+ids! {
+    /// An API key's row, not the key itself.
+    ApiKeyId
+    /// A stored credential.
+    SecretId
+    /// An `Issuer` or `ClusterIssuer`.
+    IssuerId
+    /// The wish for a certificate.
+    CertificateId
+    /// One attempt to obtain it: a key and a CSR.
+    RequestId
+    /// An ACME order.
+    OrderId
+    /// An ACME challenge.
+    ChallengeId
+    /// An entry of the history.
+    EventId
+}
+
+/// A UUIDv7 of the given moment.
+fn generate(now: OffsetDateTime) -> Uuid {
+    let seconds = u64::try_from(now.unix_timestamp()).unwrap_or_default();
+    Uuid::new_v7(Timestamp::from_unix(ContextV7::new(), seconds, now.nanosecond()))
+}

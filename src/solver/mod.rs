@@ -1,0 +1,35 @@
+//! Proving control over names: DNS-01 through a provider, HTTP-01 through our own responder.
+
+use async_trait::async_trait;
+
+use crate::domain::challenge::{Proof, Record};
+use crate::domain::failure::Failure;
+
+/// One way to show a proof to the CA.
+///
+/// Nothing here sleeps for long, retries or remembers: the worker repeats what failed, by the
+/// failure's class. Every call may be repeated after a crash.
+#[async_trait]
+pub trait Solver: Send + Sync {
+    /// Shows the proof. Returns the record that was written, where this way writes one.
+    async fn present(&self, proof: &Proof) -> Result<Option<Record>, Failure>;
+
+    /// Whether the CA would find the proof if it looked now.
+    async fn is_ready(&self, proof: &Proof, record: Option<&Record>) -> Result<Readiness, Failure>;
+
+    /// Takes the proof away again; that it is gone already is success. Without a `record` (a crash
+    /// came between writing and remembering) it is looked for by its name and value.
+    async fn clean_up(&self, proof: &Proof, record: Option<&Record>) -> Result<(), Failure>;
+}
+
+/// What a look from outside found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Readiness {
+    /// Whoever asks gets the proof.
+    Ready,
+    /// Somebody does not see it yet; `observed` says who saw what, for a person.
+    NotYet {
+        /// Who saw what.
+        observed: String,
+    },
+}
