@@ -3,7 +3,11 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+use time::{Duration, OffsetDateTime};
 
+use super::backoff::{self, Jitter};
+use super::event::{Event, Resource};
+use super::failure::{Class, Failure};
 use super::id::ChallengeId;
 
 /// What has to be shown to the CA.
@@ -22,8 +26,10 @@ pub struct Proof {
 impl Proof {
     /// The value of the TXT record (RFC 8555, section 8.4).
     pub fn txt_value(&self) -> String {
-        let digest =
-            aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, self.key_authorization.as_bytes());
+        let digest = aws_lc_rs::digest::digest(
+            &aws_lc_rs::digest::SHA256,
+            self.key_authorization.as_bytes(),
+        );
         URL_SAFE_NO_PAD.encode(digest)
     }
 
@@ -45,4 +51,283 @@ pub struct Record {
     pub zone: String,
     /// The provider's name for the record.
     pub id: String,
+}
+
+/// How control is proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A file below `/.well-known/acme-challenge/`.
+    Http01,
+    /// A TXT record.
+    Dns01,
+}
+
+impl Kind {
+    /// RFC 8555's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http01 => "http-01",
+            Self::Dns01 => "dns-01",
+        }
+    }
+
+    /// Reads what [`Kind::as_str`] wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Http01, Self::Dns01].into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+/// One proof on its way: shown, seen, accepted, and taken away again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Challenge {
+    /// Our name for it.
+    pub id: ChallengeId,
+    /// The CA's name for the authorization that it belongs to.
+    pub authorization_url: String,
+    /// The CA's name for it.
+    pub url: String,
+    /// The name under proof, without `*.`.
+    pub domain: String,
+    /// Whether the proof is for every name below `domain`.
+    pub wildcard: bool,
+    /// How control is proved.
+    pub kind: Kind,
+    /// Which of the issuer's solvers was chosen, by its place in the list; for people to read.
+    pub solver: u32,
+    /// The CA's token.
+    pub token: String,
+    /// Where it is.
+    pub state: State,
+    /// What a DNS provider wrote for it.
+    pub record: Option<Record>,
+    /// Whether nothing of it is left in the outside world.
+    pub clean: bool,
+    /// Looks or tries in a row that brought nothing.
+    pub tries: u32,
+    /// What last went wrong, or who does not see the proof yet.
+    pub reason: Option<String>,
+    /// When it wants attention again; `None` once nothing is left to do.
+    pub next_action_at: Option<OffsetDateTime>,
+    /// After this moment the present phase has failed.
+    pub deadline: OffsetDateTime,
+}
+
+/// Where a challenge is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// To be shown; after a crash it may have been.
+    Pending,
+    /// Shown; waiting until it can be seen.
+    Presented,
+    /// Whoever asks sees it.
+    Visible,
+    /// The CA was told to look.
+    Processing,
+    /// The CA saw it.
+    Valid,
+    /// The CA looked and did not see it.
+    Invalid,
+    /// It could not be shown, or nobody saw it in time.
+    Errored,
+}
+
+impl State {
+    /// Every state, for parsing and documentation.
+    pub const ALL: [Self; 7] = [
+        Self::Pending,
+        Self::Presented,
+        Self::Visible,
+        Self::Processing,
+        Self::Valid,
+        Self::Invalid,
+        Self::Errored,
+    ];
+
+    /// The word that the API and the database use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Presented => "presented",
+            Self::Visible => "visible",
+            Self::Processing => "processing",
+            Self::Valid => "valid",
+            Self::Invalid => "invalid",
+            Self::Errored => "errored",
+        }
+    }
+
+    /// Reads what [`State::as_str`] wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+/// What must happen in the outside world for one challenge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Show the proof.
+    Present,
+    /// Look whether it can be seen.
+    Check,
+    /// Take it away.
+    CleanUp,
+}
+
+/// What came of an [`Action`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The proof was written, with the record to remember.
+    Presented(Option<Record>),
+    /// It can be seen.
+    Seen,
+    /// Somebody does not see it yet; who, and what they see.
+    NotSeen(String),
+    /// Nothing of it is left.
+    CleanedUp,
+    /// It did not work.
+    Failed(Failure),
+}
+
+/// How long one proof may take, and how long a seen one rests before the CA is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// From shown to seen.
+    pub propagation: Duration,
+    /// From seen to told.
+    pub delay: Duration,
+}
+
+/// Clean-up is tried for this long; what a crash or a lost token leaves behind is then named in an event.
+const CLEAN_UP_FOR: Duration = Duration::hours(24);
+
+impl Challenge {
+    /// The action that is due at `now`, given whether the order is over.
+    pub fn due(&self, order_is_over: bool, now: OffsetDateTime) -> Option<Action> {
+        if self.next_action_at.is_none_or(|at| at > now) {
+            return None;
+        }
+        match self.state {
+            _ if self.clean => None,
+            _ if order_is_over => Some(Action::CleanUp),
+            State::Pending => Some(Action::Present),
+            State::Presented => Some(Action::Check),
+            State::Visible | State::Processing | State::Valid | State::Invalid | State::Errored => {
+                None
+            }
+        }
+    }
+
+    /// What the challenge becomes. A failure that ends the whole order comes back beside it.
+    #[must_use]
+    pub fn apply(
+        mut self,
+        answer: Answer,
+        patience: Patience,
+        now: OffsetDateTime,
+        jitter: Jitter,
+    ) -> (Self, Vec<Event>, Option<Failure>) {
+        let about = Resource::Challenge(self.id);
+        match answer {
+            Answer::Presented(record) => {
+                self.record = record;
+                self.state = State::Presented;
+                self.tries = 0;
+                self.reason = None;
+                self.next_action_at = Some(now);
+                self.deadline = now + patience.propagation;
+                let message =
+                    format!("Presented challenge using {} challenge mechanism", self.kind.as_str());
+                (self, vec![Event::normal(about, "Presented", message)], None)
+            }
+            Answer::Seen => {
+                self.state = State::Visible;
+                self.tries = 0;
+                self.reason = None;
+                self.next_action_at = Some(now + patience.delay);
+                (self, vec![], None)
+            }
+            Answer::NotSeen(observed) => {
+                self.reason = Some(observed.clone());
+                if now >= self.deadline {
+                    return self.give_up(Failure::new(
+                        Class::Validation,
+                        "challenge_not_propagated",
+                        "The proof did not become visible in time",
+                        observed,
+                    ));
+                }
+                self.next_action_at =
+                    Some((now + backoff::propagation(self.tries, jitter)).min(self.deadline));
+                self.tries += 1;
+                (self, vec![], None)
+            }
+            Answer::CleanedUp => {
+                self.clean = true;
+                self.next_action_at = None;
+                (self, vec![], None)
+            }
+            Answer::Failed(failure) => self.failed(failure, now, jitter),
+        }
+    }
+
+    /// Has the proof taken away, from `now` on, now that the order is over.
+    pub fn wind_down(&mut self, now: OffsetDateTime) {
+        if !self.clean {
+            self.tries = 0;
+            self.next_action_at = Some(now);
+            self.deadline = now + CLEAN_UP_FOR;
+        }
+    }
+
+    fn failed(
+        mut self,
+        failure: Failure,
+        now: OffsetDateTime,
+        jitter: Jitter,
+    ) -> (Self, Vec<Event>, Option<Failure>) {
+        let about = Resource::Challenge(self.id);
+        let cleaning = matches!(
+            self.state,
+            State::Visible | State::Processing | State::Valid | State::Invalid | State::Errored
+        );
+        let pause = match (failure.class, failure.retry_at) {
+            (Class::Throttle, Some(at)) => {
+                jitter.stretch((at - now).max(Duration::seconds(1)), 0.1)
+            }
+            _ => backoff::transient(self.tries, jitter),
+        };
+        let hopeless = matches!(failure.class, Class::Blocked | Class::Validation);
+        self.reason = Some(failure.to_string());
+        if cleaning && now >= self.deadline {
+            self.clean = true;
+            self.next_action_at = None;
+            let left = self.record.as_ref().map_or_else(
+                || format!("what was shown for {}", self.domain),
+                |record| format!("TXT record {} with value {}", record.name, record.value),
+            );
+            let message = format!(
+                "Error cleaning up challenge: {failure}. Left behind: {left}; remove it by hand"
+            );
+            return (self, vec![Event::warning(about, "CleanUpError", message)], None);
+        }
+        if !cleaning && (hopeless || now >= self.deadline) {
+            return self.give_up(failure);
+        }
+        let first = self.tries == 0;
+        self.tries += 1;
+        self.next_action_at = Some(now + pause);
+        let (reason, verb) =
+            if cleaning { ("CleanUpError", "cleaning up") } else { ("PresentError", "presenting") };
+        let event = Event::warning(about, reason, format!("Error {verb} challenge: {failure}"));
+        (self, if first { vec![event] } else { vec![] }, None)
+    }
+
+    fn give_up(mut self, failure: Failure) -> (Self, Vec<Event>, Option<Failure>) {
+        self.state = State::Errored;
+        self.reason = Some(failure.to_string());
+        self.next_action_at = None;
+        let message = format!("Challenge for {} failed: {failure}", self.domain);
+        let event = Event::warning(Resource::Challenge(self.id), "Failed", message);
+        (self, vec![event], Some(failure))
+    }
 }

@@ -46,7 +46,11 @@ pub struct Failure {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_status: Option<u16>,
     /// Not before this moment, as the other side asked (`Retry-After`).
-    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub retry_at: Option<OffsetDateTime>,
     /// What was wrong with which identifier (RFC 8555, section 6.7.1).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

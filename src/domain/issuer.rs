@@ -3,7 +3,13 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
+
+use super::backoff::{self, Jitter};
+use super::event::{Event, Resource};
+use super::failure::{Class, Failure};
+use super::id::IssuerId;
 
 /// `spec.acme` in cert-manager's words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -29,7 +35,7 @@ pub struct Acme {
     /// Do not verify the CA's TLS certificate. For test servers only.
     #[serde(default, rename = "skipTLSVerify")]
     pub skip_tls_verify: bool,
-    /// How control over names is proved; see [`pick_solver`].
+    /// How control over names is proved; see [`super::selection`].
     pub solvers: Vec<Solver>,
 }
 
@@ -159,3 +165,194 @@ pub enum PropagationMode {
     /// Nobody: the provider's word is enough.
     None,
 }
+
+/// Whether an issuer serves one namespace or all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+pub enum Kind {
+    /// Serves certificates of its own namespace.
+    #[default]
+    Issuer,
+    /// Serves certificates of every namespace.
+    ClusterIssuer,
+}
+
+impl Kind {
+    /// `Issuer` or `ClusterIssuer`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Issuer => "Issuer",
+            Self::ClusterIssuer => "ClusterIssuer",
+        }
+    }
+
+    /// Reads what [`Kind::as_str`] wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Issuer, Self::ClusterIssuer].into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+/// A CA's account and how names are proved to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issuer {
+    /// Our name for it.
+    pub id: IssuerId,
+    /// Whom it serves.
+    pub kind: Kind,
+    /// Its namespace; empty for a `ClusterIssuer`.
+    pub namespace: String,
+    /// The client's name for it.
+    pub name: String,
+    /// What is wanted.
+    pub acme: Acme,
+    /// Counts changes of the spec.
+    pub generation: i64,
+    /// Where its account is.
+    pub state: State,
+    /// Since when.
+    pub state_since: OffsetDateTime,
+    /// The account at the CA, once there is one.
+    pub account: Option<Account>,
+    /// Tries in a row that failed.
+    pub tries: u32,
+    /// What last went wrong.
+    pub last_error: Option<Failure>,
+    /// When it was first wanted.
+    pub created_at: OffsetDateTime,
+    /// When it wants attention again; `None` while all is well.
+    pub next_action_at: Option<OffsetDateTime>,
+}
+
+/// An account at a CA.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// The CA's name for it.
+    pub url: String,
+    /// The directory that it was registered under.
+    pub server: String,
+    /// The contact that the CA knows.
+    pub email: Option<String>,
+}
+
+/// Where an issuer's account is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// To be registered, or checked against a changed spec.
+    Pending,
+    /// Registered.
+    Ready,
+    /// Registration failed; see `last_error`.
+    Failed,
+}
+
+impl State {
+    /// The word that the database uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Ready => "ready",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Reads what [`State::as_str`] wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Pending, Self::Ready, Self::Failed].into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+/// How often a registration that only a person can mend is tried all the same.
+const PROBE_EVERY: Duration = Duration::hours(24);
+
+impl Issuer {
+    /// The namespace that its secrets are in.
+    pub fn secret_namespace<'a>(&'a self, cluster: &'a str) -> &'a str {
+        match self.kind {
+            Kind::Issuer => &self.namespace,
+            Kind::ClusterIssuer => cluster,
+        }
+    }
+
+    /// Takes over a changed spec; the account is checked again.
+    #[must_use]
+    pub fn respecified(mut self, acme: Acme, now: OffsetDateTime) -> Self {
+        if self.acme == acme {
+            return self;
+        }
+        if self.account.as_ref().is_some_and(|known| known.server != acme.server) {
+            self.account = None;
+        }
+        self.acme = acme;
+        self.generation += 1;
+        self.reconsidered(now)
+    }
+
+    /// Checks the account again now, because something that it depends on has changed.
+    #[must_use]
+    pub fn reconsidered(mut self, now: OffsetDateTime) -> Self {
+        self.state = State::Pending;
+        self.state_since = now;
+        self.tries = 0;
+        self.next_action_at = Some(now);
+        self
+    }
+
+    /// The account is there.
+    #[must_use]
+    pub fn registered(mut self, account: Account, now: OffsetDateTime) -> (Self, Vec<Event>) {
+        self.account = Some(account);
+        self.state = State::Ready;
+        self.state_since = now;
+        self.tries = 0;
+        self.last_error = None;
+        self.next_action_at = None;
+        let event =
+            Event::normal(Resource::Issuer(self.id), "ACMEAccountRegistered", REGISTERED_MESSAGE);
+        (self, vec![event])
+    }
+
+    /// Registration did not work this time.
+    #[must_use]
+    pub fn not_registered(
+        mut self,
+        failure: Failure,
+        now: OffsetDateTime,
+        jitter: Jitter,
+    ) -> (Self, Vec<Event>) {
+        let pause = match failure.class {
+            Class::Blocked => jitter.stretch(PROBE_EVERY, 0.1),
+            _ => backoff::transient(self.tries, jitter),
+        };
+        let at = failure.retry_at.map_or(now + pause, |asked| asked.max(now + pause));
+        let news = self.last_error.as_ref().is_none_or(|last| last.code != failure.code);
+        let event =
+            Event::warning(Resource::Issuer(self.id), self.failure_reason(), failure.to_string());
+        if self.state != State::Failed {
+            self.state_since = now;
+        }
+        self.state = State::Failed;
+        self.tries += 1;
+        self.last_error = Some(failure);
+        self.next_action_at = Some(at);
+        (self, if news { vec![event] } else { vec![] })
+    }
+
+    /// The Ready condition: status, reason and message, in cert-manager's words.
+    pub fn ready(&self) -> (&'static str, &'static str, String) {
+        match self.state {
+            State::Ready => ("True", "ACMEAccountRegistered", REGISTERED_MESSAGE.to_owned()),
+            State::Pending => {
+                ("Unknown", "Registering", "The ACME account is being registered".to_owned())
+            }
+            State::Failed => {
+                let message = self.last_error.as_ref().map(Failure::to_string).unwrap_or_default();
+                ("False", self.failure_reason(), message)
+            }
+        }
+    }
+
+    fn failure_reason(&self) -> &'static str {
+        if self.account.is_some() { "ErrUpdateACMEAccount" } else { "ErrRegisterACMEAccount" }
+    }
+}
+
+const REGISTERED_MESSAGE: &str = "The ACME account was registered with the ACME server";

@@ -1,0 +1,76 @@
+//! How long to wait before trying again. Schedules are data; chance comes in as a number.
+
+use time::Duration;
+
+/// A number in `[0, 1)` that spreads what would otherwise happen at the same moment.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Jitter(f64);
+
+impl Jitter {
+    /// Takes the fractional part of any number.
+    pub fn new(chance: f64) -> Self {
+        Self(chance.rem_euclid(1.0))
+    }
+
+    /// No spreading, for tests that look at exact times.
+    pub const NONE: Self = Self(0.0);
+
+    /// `duration`, made longer by up to `share` of itself.
+    pub fn stretch(self, duration: Duration, share: f64) -> Duration {
+        duration + duration * (share * self.0)
+    }
+}
+
+/// After the `n`th answer in a row that denied what the CA had just handed out (from 0).
+pub fn consistency(n: u32, jitter: Jitter) -> Duration {
+    const LADDER: [i64; 7] = [500, 1_000, 2_000, 4_000, 8_000, 15_000, 30_000];
+    let step = LADDER.get(n as usize).copied().unwrap_or(30_000);
+    jitter.stretch(Duration::milliseconds(step), 0.2)
+}
+
+/// After the `n`th unusable answer in a row (from 0): 5 s doubling to 5 min.
+pub fn transient(n: u32, jitter: Jitter) -> Duration {
+    jitter.stretch(doubling(Duration::seconds(5), Duration::minutes(5), n), 0.2)
+}
+
+/// After the `n`th failed issuance in a row (from 0): 1 h doubling to 32 h, as cert-manager.
+pub fn issuance(n: u32, jitter: Jitter) -> Duration {
+    jitter.stretch(doubling(Duration::hours(1), Duration::hours(32), n), 0.1)
+}
+
+/// Between looks at something that is expected any moment (from 0): 100 ms doubling to 5 s.
+pub fn poll(n: u32, jitter: Jitter) -> Duration {
+    jitter.stretch(doubling(Duration::milliseconds(100), Duration::seconds(5), n), 0.1)
+}
+
+/// Between looks for a DNS record (from 0): 500 ms doubling to 10 s.
+pub fn propagation(n: u32, jitter: Jitter) -> Duration {
+    jitter.stretch(doubling(Duration::milliseconds(500), Duration::seconds(10), n), 0.1)
+}
+
+fn doubling(first: Duration, most: Duration, n: u32) -> Duration {
+    let factor = 2_i32.checked_pow(n).unwrap_or(i32::MAX);
+    first.checked_mul(factor).map_or(most, |duration| duration.min(most))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_404_on_a_fresh_url_is_asked_again_within_a_second() {
+        assert_eq!(consistency(0, Jitter::NONE), Duration::milliseconds(500));
+        assert!(consistency(0, Jitter::new(0.999)) < Duration::seconds(1));
+    }
+
+    #[test]
+    fn schedules_grow_and_stay_below_their_limit() {
+        for n in 0..200 {
+            assert!(transient(n, Jitter::NONE) <= Duration::minutes(5));
+            assert!(issuance(n, Jitter::NONE) <= Duration::hours(32));
+            assert!(consistency(n, Jitter::NONE) <= Duration::seconds(30));
+        }
+        assert_eq!(issuance(0, Jitter::NONE), Duration::hours(1));
+        assert_eq!(issuance(5, Jitter::NONE), Duration::hours(32));
+    }
+}

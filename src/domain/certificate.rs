@@ -1,0 +1,607 @@
+//! The wish for a certificate, and how it is kept fulfilled: a pure state machine.
+//!
+//! `Triggered → Ordering → Idle`, again at every renewal. What fails waits in `Backoff`, what only
+//! a person can mend in `Blocked`. A certificate that was issued once stays served meanwhile.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use time::{Duration, OffsetDateTime};
+use utoipa::ToSchema;
+
+use super::backoff::{self, Jitter};
+use super::duration;
+use super::event::{Event, Resource};
+use super::failure::Failure;
+use super::id::{CertificateId, OrderId, RequestId};
+use super::order::{self, ORDER_DEADLINE};
+
+/// What a client wants; cert-manager's `spec`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Spec {
+    /// Who issues it.
+    pub issuer_ref: IssuerRef,
+    /// Names, in canonical form; a wildcard is written `*.example.com`.
+    #[serde(default)]
+    pub dns_names: Vec<String>,
+    /// One of the names, for clients that look at the subject.
+    #[serde(default)]
+    pub common_name: Option<String>,
+    /// Which kind of key is made.
+    #[serde(default)]
+    pub private_key: PrivateKey,
+    /// Certificate profile, instead of the issuer's.
+    #[serde(default)]
+    pub profile: Option<String>,
+    /// Renew this long before the end. A Go duration, such as `720h`.
+    #[serde(default)]
+    pub renew_before: Option<String>,
+    /// Renew when this percentage of the lifetime is left.
+    #[serde(default)]
+    pub renew_before_percentage: Option<u8>,
+    /// How many issued revisions are kept.
+    #[serde(default = "three")]
+    pub revision_history_limit: u32,
+}
+
+fn three() -> u32 {
+    3
+}
+
+/// Names an issuer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IssuerRef {
+    /// Its name.
+    pub name: String,
+    /// `Issuer` (of the certificate's namespace) or `ClusterIssuer`.
+    #[serde(default)]
+    pub kind: super::issuer::Kind,
+}
+
+/// Which kind of key is made, and when a new one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PrivateKey {
+    /// `ECDSA` or `RSA`.
+    #[serde(default)]
+    pub algorithm: KeyAlgorithm,
+    /// Bits: 256 (default) or 384 for ECDSA, 2048 (default), 3072 or 4096 for RSA.
+    #[serde(default)]
+    pub size: Option<u32>,
+    /// Whether a renewal makes a new key.
+    #[serde(default)]
+    pub rotation_policy: RotationPolicy,
+}
+
+impl Default for PrivateKey {
+    fn default() -> Self {
+        Self {
+            algorithm: KeyAlgorithm::Ecdsa,
+            size: Some(256),
+            rotation_policy: RotationPolicy::Always,
+        }
+    }
+}
+
+/// A key's algorithm.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum KeyAlgorithm {
+    /// Elliptic curves of NIST.
+    #[default]
+    #[serde(rename = "ECDSA")]
+    Ecdsa,
+    /// RSA.
+    #[serde(rename = "RSA")]
+    Rsa,
+}
+
+/// Whether a renewal makes a new key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum RotationPolicy {
+    /// Every revision has its own.
+    #[default]
+    Always,
+    /// The present key is kept as long as it fits the spec.
+    Never,
+}
+
+/// A key kind that can be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyKind {
+    /// ECDSA on P-256.
+    P256,
+    /// ECDSA on P-384.
+    P384,
+    /// RSA of 2048 bits.
+    Rsa2048,
+    /// RSA of 3072 bits.
+    Rsa3072,
+    /// RSA of 4096 bits.
+    Rsa4096,
+}
+
+impl PrivateKey {
+    /// The kind of key, if there is one of this algorithm and size.
+    pub fn kind(&self) -> Option<KeyKind> {
+        match (self.algorithm, self.size) {
+            (KeyAlgorithm::Ecdsa, None | Some(256)) => Some(KeyKind::P256),
+            (KeyAlgorithm::Ecdsa, Some(384)) => Some(KeyKind::P384),
+            (KeyAlgorithm::Rsa, None | Some(2048)) => Some(KeyKind::Rsa2048),
+            (KeyAlgorithm::Rsa, Some(3072)) => Some(KeyKind::Rsa3072),
+            (KeyAlgorithm::Rsa, Some(4096)) => Some(KeyKind::Rsa4096),
+            _ => None,
+        }
+    }
+}
+
+/// A certificate that is wanted, and perhaps there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// Our name for it.
+    pub id: CertificateId,
+    /// Whose it is.
+    pub namespace: String,
+    /// The client's name for it, unique in the namespace.
+    pub name: String,
+    /// For selectors and filters.
+    pub labels: BTreeMap<String, String>,
+    /// What is wanted.
+    pub spec: Spec,
+    /// Counts changes of the spec.
+    pub generation: i64,
+    /// Where it is.
+    pub state: State,
+    /// Since when.
+    pub state_since: OffsetDateTime,
+    /// What is served, once something was issued.
+    pub current: Option<Issued>,
+    /// Failed attempts in a row.
+    pub failed_attempts: u32,
+    /// What last went wrong; cleared by success.
+    pub last_error: Option<Failure>,
+    /// The order that is or was last under way.
+    pub order: Option<OrderId>,
+    /// When it was first wanted.
+    pub created_at: OffsetDateTime,
+    /// When it wants attention again.
+    pub next_action_at: OffsetDateTime,
+}
+
+/// What is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issued {
+    /// Counts issuances, from 1.
+    pub revision: i64,
+    /// Hexadecimal, as `openssl x509 -serial` prints it.
+    pub serial: String,
+    /// Start of its validity.
+    pub not_before: OffsetDateTime,
+    /// End of its validity.
+    pub not_after: OffsetDateTime,
+    /// When its successor is wanted.
+    pub renewal_time: OffsetDateTime,
+}
+
+/// Where a certificate is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Something has to be issued.
+    Triggered(Trigger),
+    /// Something has to be issued, once its issuer is there and ready.
+    AwaitingIssuer(Trigger),
+    /// An order is under way.
+    Ordering(Trigger),
+    /// It is there; nothing to do until renewal.
+    Idle,
+    /// The last attempt failed; the next one comes by itself.
+    Backoff,
+    /// The last attempt failed, and only a person can mend the cause; probed daily.
+    Blocked,
+}
+
+/// Why something has to be issued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// There is none.
+    DoesNotExist,
+    /// The present one nears its end.
+    Renewing,
+    /// Somebody asked.
+    ManuallyTriggered,
+}
+
+impl Trigger {
+    /// Every trigger, for parsing.
+    pub const ALL: [Self; 3] = [Self::DoesNotExist, Self::Renewing, Self::ManuallyTriggered];
+
+    /// cert-manager's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DoesNotExist => "DoesNotExist",
+            Self::Renewing => "Renewing",
+            Self::ManuallyTriggered => "ManuallyTriggered",
+        }
+    }
+
+    /// Reads what [`Trigger::as_str`] wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|trigger| trigger.as_str() == text)
+    }
+}
+
+/// The one word that sums a certificate up for a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum Phase {
+    /// The first issuance is under way.
+    Issuing,
+    /// It is there.
+    Ready,
+    /// It is there, and a successor is under way.
+    Renewing,
+    /// The last attempt failed; the next one comes at `nextAttemptAt`.
+    Failed,
+    /// Waits for a person.
+    Blocked,
+    /// What was issued is no longer valid.
+    Expired,
+}
+
+/// What something makes of a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    /// The certificate from now on.
+    pub certificate: Certificate,
+    /// What happened, for the history.
+    pub events: Vec<Event>,
+    /// Whether the CA lost the order: the same key and CSR want a fresh one at this moment.
+    pub fresh_order_at: Option<OffsetDateTime>,
+}
+
+/// Fresh orders for one request, before its loss counts as a failed attempt.
+const FRESH_ORDERS: u32 = 2;
+
+/// The second fresh order comes this long after the first.
+const FRESH_ORDER_PAUSE: Duration = Duration::seconds(60);
+
+/// How often a blocked certificate is tried although nobody changed anything.
+const PROBE_EVERY: Duration = Duration::hours(24);
+
+/// How soon a certificate looks again for an issuer that is not ready; its readiness wakes it earlier.
+const ISSUER_RECHECK: Duration = Duration::minutes(5);
+
+impl Certificate {
+    /// What time alone makes of it, when its wake-up has come.
+    #[must_use]
+    pub fn wake(mut self, now: OffsetDateTime) -> Transition {
+        let due = match self.state {
+            State::Idle => self.current.as_ref().is_none_or(|issued| issued.renewal_time <= now),
+            State::Backoff | State::Blocked => true,
+            State::Triggered(_) | State::AwaitingIssuer(_) | State::Ordering(_) => false,
+        };
+        if !due {
+            if let (State::Idle, Some(issued)) = (self.state, &self.current) {
+                self.next_action_at = issued.renewal_time;
+            }
+            return self.silently();
+        }
+        let trigger =
+            if self.current.is_some() { Trigger::Renewing } else { Trigger::DoesNotExist };
+        self.trigger(trigger, now)
+    }
+
+    /// Something has to be issued now, whatever the backoff. Joins what is under way already.
+    #[must_use]
+    pub fn trigger(self, trigger: Trigger, now: OffsetDateTime) -> Transition {
+        if matches!(self.state, State::Triggered(_) | State::Ordering(_)) {
+            return self.silently();
+        }
+        let message = match (trigger, &self.current) {
+            (Trigger::DoesNotExist, _) => {
+                "Issuing certificate as none has been issued yet".to_owned()
+            }
+            (Trigger::Renewing, Some(issued)) => {
+                format!("Renewing certificate as renewal was scheduled at {}", issued.renewal_time)
+            }
+            (Trigger::Renewing, None) => "Renewing certificate".to_owned(),
+            (Trigger::ManuallyTriggered, _) => {
+                "Certificate re-issuance manually triggered".to_owned()
+            }
+        };
+        let about = Resource::Certificate(self.id);
+        let mut next = self.become_state(State::Triggered(trigger), now);
+        next.next_action_at = now;
+        Transition {
+            certificate: next,
+            events: vec![Event::normal(about, "Issuing", message)],
+            fresh_order_at: None,
+        }
+    }
+
+    /// Its issuer is not there or not ready; `why` says which.
+    #[must_use]
+    pub fn await_issuer(self, reason: &'static str, why: &str, now: OffsetDateTime) -> Transition {
+        let trigger = self.wanted_because();
+        let first = !matches!(self.state, State::AwaitingIssuer(_));
+        let about = Resource::Certificate(self.id);
+        let mut next = self.become_state(State::AwaitingIssuer(trigger), now);
+        next.next_action_at = now + ISSUER_RECHECK;
+        next.last_error = Some(Failure::new(
+            super::failure::Class::Blocked,
+            if reason == "IssuerNotFound" { "issuer_not_found" } else { "issuer_not_ready" },
+            "Waiting for the issuer",
+            why,
+        ));
+        let events = if first { vec![Event::normal(about, reason, why)] } else { vec![] };
+        Transition { certificate: next, events, fresh_order_at: None }
+    }
+
+    /// An attempt has begun: key and CSR are made, and an order is wanted.
+    #[must_use]
+    pub fn order_placed(
+        self,
+        request: RequestId,
+        order: OrderId,
+        now: OffsetDateTime,
+    ) -> Transition {
+        let trigger = self.wanted_because();
+        let about = Resource::Certificate(self.id);
+        let mut next = self.become_state(State::Ordering(trigger), now);
+        next.order = Some(order);
+        // The order's end changes this row; the wake-up is for the case that it never comes.
+        next.next_action_at = now + ORDER_DEADLINE + Duration::hours(1);
+        let events = vec![
+            Event::normal(about, "Generated", "Generated and stored a new private key and CSR"),
+            Event::normal(
+                about,
+                "Requested",
+                format!("Created new CertificateRequest resource {request}"),
+            ),
+            Event::normal(
+                Resource::Request(request),
+                "OrderCreated",
+                format!("Created Order resource {order}"),
+            ),
+        ];
+        Transition { certificate: next, events, fresh_order_at: None }
+    }
+
+    /// The order ended with a certificate.
+    #[must_use]
+    pub fn issued(self, issued: Issued, now: OffsetDateTime) -> Transition {
+        let about = Resource::Certificate(self.id);
+        let mut next = self.become_state(State::Idle, now);
+        next.next_action_at = issued.renewal_time;
+        next.current = Some(issued);
+        next.failed_attempts = 0;
+        next.last_error = None;
+        let event = Event::normal(about, "Issuing", "The certificate has been successfully issued");
+        Transition { certificate: next, events: vec![event], fresh_order_at: None }
+    }
+
+    /// The order ended without one. `predecessors` counts the orders that the CA lost before it.
+    #[must_use]
+    pub fn order_failed(
+        mut self,
+        outcome: order::Outcome,
+        predecessors: u32,
+        now: OffsetDateTime,
+        jitter: Jitter,
+    ) -> Transition {
+        let (failure, state) = match outcome {
+            order::Outcome::Issued => return self.silently(),
+            order::Outcome::Lost(failure) if predecessors < FRESH_ORDERS => {
+                self.last_error = Some(failure);
+                let pause = FRESH_ORDER_PAUSE * i32::try_from(predecessors).unwrap_or(i32::MAX);
+                let mut next = self.silently();
+                next.fresh_order_at = Some(now + pause);
+                return next;
+            }
+            order::Outcome::Lost(failure) | order::Outcome::Failed(failure) => {
+                (failure, State::Backoff)
+            }
+            order::Outcome::Blocked(failure) => (failure, State::Blocked),
+        };
+        let pause = match state {
+            State::Blocked => jitter.stretch(PROBE_EVERY, 0.1),
+            _ => self.shortened(backoff::issuance(self.failed_attempts, jitter), now),
+        };
+        let about = Resource::Certificate(self.id);
+        let at = now + failure.retry_at.map_or(pause, |asked| pause.max(asked - now));
+        let message = match state {
+            State::Blocked => format!(
+                "The certificate request has failed and waits for a changed certificate, issuer or secret: {failure}"
+            ),
+            _ => format!(
+                "The certificate request has failed to complete and will be retried: {failure}"
+            ),
+        };
+        let mut next = self.become_state(state, now);
+        next.failed_attempts = next.failed_attempts.saturating_add(1);
+        next.last_error = Some(failure);
+        next.next_action_at = at;
+        Transition {
+            certificate: next,
+            events: vec![Event::warning(about, "Failed", message)],
+            fresh_order_at: None,
+        }
+    }
+
+    /// The one word that sums it up at `now`.
+    pub fn phase(&self, now: OffsetDateTime) -> Phase {
+        let valid = self.current.as_ref().is_some_and(|issued| issued.not_after > now);
+        match self.state {
+            State::Backoff => Phase::Failed,
+            State::Blocked => Phase::Blocked,
+            State::Triggered(_) | State::AwaitingIssuer(_) | State::Ordering(_) if valid => {
+                Phase::Renewing
+            }
+            _ if valid => Phase::Ready,
+            _ if self.current.is_some() => Phase::Expired,
+            _ => Phase::Issuing,
+        }
+    }
+
+    /// Whether waiting for it any longer would bring no news soon.
+    pub fn is_settled(&self) -> bool {
+        matches!(self.state, State::Idle | State::Backoff | State::Blocked)
+    }
+
+    /// When the present attempt, if it fails, is followed by the next one.
+    pub fn next_attempt_at(&self) -> Option<OffsetDateTime> {
+        matches!(self.state, State::Backoff | State::Blocked | State::AwaitingIssuer(_))
+            .then_some(self.next_action_at)
+    }
+
+    /// Why something is being issued.
+    pub fn wanted_because(&self) -> Trigger {
+        match self.state {
+            State::Triggered(trigger)
+            | State::AwaitingIssuer(trigger)
+            | State::Ordering(trigger) => trigger,
+            State::Idle | State::Backoff | State::Blocked if self.current.is_some() => {
+                Trigger::Renewing
+            }
+            State::Idle | State::Backoff | State::Blocked => Trigger::DoesNotExist,
+        }
+    }
+
+    /// A backoff that leaves several tries before what is served ends.
+    fn shortened(&self, pause: Duration, now: OffsetDateTime) -> Duration {
+        match &self.current {
+            Some(issued) if issued.not_after > now => {
+                pause.min((issued.not_after - now) / 8).max(Duration::minutes(1))
+            }
+            _ => pause,
+        }
+    }
+
+    fn become_state(mut self, state: State, now: OffsetDateTime) -> Self {
+        if self.state != state {
+            self.state_since = now;
+        }
+        self.state = state;
+        self
+    }
+
+    fn silently(self) -> Transition {
+        Transition { certificate: self, events: Vec::new(), fresh_order_at: None }
+    }
+}
+
+/// When the successor of a certificate is wanted: as the spec says, else when a third of its real
+/// lifetime is left, or half of it below ten days (Let's Encrypt's advice). Spread over the hour
+/// after, or less for short lives, so that certificates that were born together part.
+pub fn renewal_time(
+    spec: &Spec,
+    not_before: OffsetDateTime,
+    not_after: OffsetDateTime,
+    jitter: Jitter,
+) -> OffsetDateTime {
+    let lifetime = not_after - not_before;
+    let by_duration = spec.renew_before.as_deref().and_then(|text| duration::parse(text).ok());
+    let by_share =
+        spec.renew_before_percentage.map(|percent| lifetime * (f64::from(percent) / 100.0));
+    let default = if lifetime < Duration::days(10) { lifetime / 2 } else { lifetime / 3 };
+    let before = by_duration.or(by_share).filter(|before| *before < lifetime).unwrap_or(default);
+    let spread = Duration::hours(1).min(before / 10);
+    not_after - before + jitter.stretch(spread, 1.0) - spread
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::failure::Class;
+    use time::macros::datetime;
+
+    const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
+
+    #[test]
+    fn an_order_that_the_ca_lost_is_followed_by_a_fresh_one_at_once() {
+        let next = wanted().order_failed(lost(), 0, NOW, Jitter::NONE);
+
+        assert_eq!(next.fresh_order_at, Some(NOW));
+        assert_eq!(next.certificate.failed_attempts, 0);
+    }
+
+    #[test]
+    fn after_three_lost_orders_the_long_backoff_begins() {
+        let second = wanted().order_failed(lost(), 1, NOW, Jitter::NONE);
+        let third = wanted().order_failed(lost(), 2, NOW, Jitter::NONE);
+
+        assert_eq!(second.fresh_order_at, Some(NOW + Duration::minutes(1)));
+        assert_eq!(third.fresh_order_at, None);
+        assert_eq!(third.certificate.state, State::Backoff);
+        assert_eq!(third.certificate.next_action_at, NOW + Duration::hours(1));
+    }
+
+    #[test]
+    fn a_six_day_certificate_gets_several_tries_before_it_ends() {
+        let mut short = wanted();
+        short.current = Some(issued(NOW + Duration::days(2)));
+        short.failed_attempts = 5;
+        let failed = short.order_failed(order::Outcome::Failed(failure()), 0, NOW, Jitter::NONE);
+
+        assert_eq!(failed.certificate.next_action_at, NOW + Duration::hours(6));
+    }
+
+    #[test]
+    fn renewal_comes_at_two_thirds_or_half_of_the_real_lifetime() {
+        let spec = wanted().spec;
+        let end = |days| renewal_time(&spec, NOW, NOW + Duration::days(days), Jitter::NONE);
+
+        assert_eq!(end(90), NOW + Duration::days(60) - Duration::hours(1) + Duration::hours(1));
+        assert_eq!(end(6), NOW + Duration::days(3));
+    }
+
+    #[test]
+    fn renew_before_beyond_the_lifetime_is_ignored() {
+        let spec = Spec { renew_before: Some("2400h".into()), ..wanted().spec };
+        assert_eq!(
+            renewal_time(&spec, NOW, NOW + Duration::days(90), Jitter::NONE),
+            NOW + Duration::days(60)
+        );
+    }
+
+    #[test]
+    fn a_renewal_that_fails_keeps_the_present_certificate_served() {
+        let mut served = wanted();
+        served.current = Some(issued(NOW + Duration::days(20)));
+        let failed = served.order_failed(order::Outcome::Failed(failure()), 0, NOW, Jitter::NONE);
+
+        assert!(failed.certificate.current.is_some());
+        assert_eq!(failed.certificate.phase(NOW), Phase::Failed);
+    }
+
+    fn lost() -> order::Outcome {
+        order::Outcome::Lost(failure())
+    }
+
+    fn failure() -> Failure {
+        Failure::new(Class::Consistency, "acme_not_found", "The CA does not know it", "404")
+    }
+
+    fn issued(not_after: OffsetDateTime) -> Issued {
+        Issued { revision: 1, serial: "01".into(), not_before: NOW, not_after, renewal_time: NOW }
+    }
+
+    fn wanted() -> Certificate {
+        Certificate {
+            id: CertificateId(uuid::Uuid::nil()),
+            namespace: "default".into(),
+            name: "web".into(),
+            labels: BTreeMap::new(),
+            spec: serde_json::from_str(r#"{"issuerRef": {"name": "le"}}"#).unwrap(),
+            generation: 1,
+            state: State::Ordering(Trigger::DoesNotExist),
+            state_since: NOW,
+            current: None,
+            failed_attempts: 0,
+            last_error: None,
+            order: None,
+            created_at: NOW,
+            next_action_at: NOW,
+        }
+    }
+}

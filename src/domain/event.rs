@@ -1,0 +1,88 @@
+//! The history: what happened to which resource, in Kubernetes' words.
+
+use uuid::Uuid;
+
+use super::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
+
+/// Whether an event is good news.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// Things go as they should.
+    Normal,
+    /// Somebody may have to look.
+    Warning,
+}
+
+impl Severity {
+    /// `Normal` or `Warning`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Normal => "Normal",
+            Self::Warning => "Warning",
+        }
+    }
+}
+
+/// What an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Resource {
+    /// An `Issuer` or `ClusterIssuer`.
+    Issuer(IssuerId),
+    /// A certificate.
+    Certificate(CertificateId),
+    /// One attempt at a certificate.
+    Request(RequestId),
+    /// An ACME order.
+    Order(OrderId),
+    /// An ACME challenge.
+    Challenge(ChallengeId),
+}
+
+impl Resource {
+    /// The word that paths and filters use: `certificates`, `orders`, ….
+    pub fn collection(self) -> &'static str {
+        match self {
+            Self::Issuer(_) => "issuers",
+            Self::Certificate(_) => "certificates",
+            Self::Request(_) => "requests",
+            Self::Order(_) => "orders",
+            Self::Challenge(_) => "challenges",
+        }
+    }
+
+    /// The resource's identifier within its collection.
+    pub fn id(self) -> Uuid {
+        match self {
+            Self::Issuer(id) => id.0,
+            Self::Certificate(id) => id.0,
+            Self::Request(id) => id.0,
+            Self::Order(id) => id.0,
+            Self::Challenge(id) => id.0,
+        }
+    }
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// To what.
+    pub about: Resource,
+    /// Whether it is good news.
+    pub severity: Severity,
+    /// cert-manager's `CamelCase` word for it.
+    pub reason: &'static str,
+    /// One sentence for a person. Never holds a secret.
+    pub message: String,
+}
+
+impl Event {
+    /// Good news about `about`.
+    pub fn normal(about: Resource, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { about, severity: Severity::Normal, reason, message: message.into() }
+    }
+
+    /// Something to look at about `about`.
+    pub fn warning(about: Resource, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { about, severity: Severity::Warning, reason, message: message.into() }
+    }
+}

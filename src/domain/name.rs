@@ -1,0 +1,177 @@
+//! DNS names that a public certificate can be for: parsed once, in one canonical form.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use thiserror::Error;
+
+/// A name in canonical form: A-labels, lower case, no final dot, perhaps with a leading `*.`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DnsName(String);
+
+/// Why a text is not a name that a certificate can be for.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("`{name}` {problem}")]
+pub struct InvalidName {
+    /// What was given, cut to a printable length.
+    pub name: String,
+    /// What is wrong with it, as the rest of a sentence.
+    pub problem: &'static str,
+}
+
+impl DnsName {
+    /// Parses a name as people write it: any case, U-labels, a final dot, a leading `*.`.
+    pub fn parse(text: &str) -> Result<Self, InvalidName> {
+        let refuse = |problem| InvalidName { name: shown(text), problem };
+        if text.trim().is_empty() {
+            return Err(refuse("is empty"));
+        }
+        if text.len() > 1_000 {
+            return Err(refuse("is far too long: a DNS name has at most 253 characters"));
+        }
+        let (wildcard, rest) = match text.strip_prefix("*.") {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        if rest.contains('*') {
+            return Err(refuse("has a `*` that is not the whole first label"));
+        }
+        let rest = rest.strip_suffix('.').unwrap_or(rest);
+        if looks_like_an_address(rest) {
+            return Err(refuse("is an IP address, not a DNS name"));
+        }
+        let ascii = idna::domain_to_ascii_cow(rest.as_bytes(), idna::AsciiDenyList::STD3).map_err(
+            |_| refuse("is not a DNS name: letters, digits and hyphens, joined by dots"),
+        )?;
+        check_labels(&ascii).map_err(refuse)?;
+        check_suffix(&ascii, wildcard).map_err(refuse)?;
+        let name = if wildcard { format!("*.{ascii}") } else { ascii.into_owned() };
+        match name.len() {
+            ..=253 => Ok(Self(name)),
+            _ => Err(refuse("is longer than 253 characters")),
+        }
+    }
+
+    /// The canonical text, with `*.` where it is a wildcard.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it stands for every name one label below [`DnsName::base`].
+    pub fn is_wildcard(&self) -> bool {
+        self.0.starts_with("*.")
+    }
+
+    /// The name without `*.`: what an authorization is for.
+    pub fn base(&self) -> &str {
+        self.0.strip_prefix("*.").unwrap_or(&self.0)
+    }
+}
+
+impl fmt::Display for DnsName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn check_labels(ascii: &str) -> Result<(), &'static str> {
+    for label in ascii.split('.') {
+        match label.len() {
+            0 => return Err("has an empty label"),
+            64.. => return Err("has a label that is longer than 63 characters"),
+            _ => {}
+        }
+        if label.starts_with('-') || label.ends_with('-') {
+            return Err("has a label that begins or ends with a hyphen");
+        }
+        if !label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+            return Err("is not a DNS name: letters, digits and hyphens, joined by dots");
+        }
+    }
+    Ok(())
+}
+
+/// No public CA issues for a suffix under which anybody can register.
+fn check_suffix(ascii: &str, wildcard: bool) -> Result<(), &'static str> {
+    if !ascii.contains('.') {
+        return Err("has only one label; a public CA needs a name below a registered domain");
+    }
+    let bare = psl::suffix(ascii.as_bytes())
+        .is_some_and(|suffix| suffix.is_known() && suffix.as_bytes() == ascii.as_bytes());
+    match (bare, wildcard) {
+        (true, true) => Err("is a wildcard over a public suffix, under which anybody can register"),
+        (true, false) => Err("is a public suffix, under which anybody can register"),
+        (false, _) => Ok(()),
+    }
+}
+
+/// IPv4 and IPv6 in every spelling that a URL parser would take for an address.
+fn looks_like_an_address(text: &str) -> bool {
+    let last = text.rsplit('.').next().unwrap_or_default();
+    text.contains(':')
+        || text.parse::<Ipv4Addr>().is_ok()
+        || (!last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit()))
+        || (last.len() > 2
+            && last.starts_with("0x")
+            && last[2..].bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(100).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_brought_into_one_form() {
+        for (written, canonical) in [
+            ("App.Example.COM", "app.example.com"),
+            ("app.example.com.", "app.example.com"),
+            ("*.App.example.com", "*.app.example.com"),
+            ("bücher.example.de", "xn--bcher-kva.example.de"),
+            ("faß.de", "xn--fa-hia.de"),
+            ("a.b.c.d.example.co.uk", "a.b.c.d.example.co.uk"),
+        ] {
+            assert_eq!(DnsName::parse(written).unwrap().as_str(), canonical);
+        }
+    }
+
+    #[test]
+    fn what_no_certificate_can_be_for_is_refused_with_the_reason() {
+        for (written, reason) in [
+            ("", "empty"),
+            ("   ", "empty"),
+            ("a..example.com", "is not a DNS name"),
+            ("-a.example.com", "is not a DNS name"),
+            ("a_b.example.com", "letters, digits"),
+            ("a b.example.com", "letters, digits"),
+            ("a.*.example.com", "`*`"),
+            ("*a.example.com", "`*`"),
+            ("**.example.com", "`*`"),
+            ("*", "`*`"),
+            ("192.0.2.1", "IP address"),
+            ("192.0.2.1.", "IP address"),
+            ("2130706433", "IP address"),
+            ("0x7f.0x1", "IP address"),
+            ("[2001:db8::1]", "IP address"),
+            ("2001:db8::1", "IP address"),
+            ("localhost", "one label"),
+            ("com", "one label"),
+            ("co.uk", "public suffix"),
+            ("*.co.uk", "public suffix"),
+            ("https://example.com", "IP address"),
+            ("example.com/path", "letters, digits"),
+        ] {
+            let refused = DnsName::parse(written).unwrap_err().to_string();
+            let fits = refused.contains(reason)
+                || (reason == "is not a DNS name" && refused.contains("label"));
+            assert!(fits, "{written:?} → {refused}");
+        }
+        let long_label = format!("{}.example.com", "a".repeat(64));
+        assert!(DnsName::parse(&long_label).is_err());
+        let long_name = format!("{}example.com", "abcdefgh.".repeat(30));
+        assert!(DnsName::parse(&long_name).is_err());
+    }
+}

@@ -1,0 +1,203 @@
+//! Which solver proves which name: cert-manager's precedence, exactly.
+
+use std::collections::BTreeMap;
+
+use super::challenge::Kind;
+use super::issuer::{Selector, Solver};
+
+/// How well a selector fits, in the order in which it counts (cert-manager's `solverpicker`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    has_selector: bool,
+    names_the_name: bool,
+    zone_labels: usize,
+    labels: usize,
+}
+
+/// The solver for one name, by its place in the list.
+///
+/// `domain` is what the authorization is for, without `*.`. A solver whose kind the CA did not offer
+/// is passed over. Among those that match, an exact name beats a zone, a longer zone beats a shorter
+/// one, then more matching labels, then the earlier in the list; a solver without a selector is
+/// taken only when no other fits.
+pub fn pick_solver<'a>(
+    solvers: &'a [Solver],
+    domain: &str,
+    wildcard: bool,
+    labels: &BTreeMap<String, String>,
+    offered: &[Kind],
+) -> Option<(u32, &'a Solver, Kind)> {
+    let name = if wildcard { format!("*.{domain}") } else { domain.to_owned() };
+    let mut best: Option<(Rank, u32, &Solver, Kind)> = None;
+    for (place, solver) in (0_u32..).zip(solvers) {
+        let Some(kind) = solver.kind().filter(|kind| offered.contains(kind)) else { continue };
+        let Some(rank) = rank(solver.selector.as_ref(), &name, labels) else { continue };
+        // Only strictly better replaces: among equals the earlier in the list wins.
+        if best.as_ref().is_none_or(|(best, ..)| rank > *best) {
+            best = Some((rank, place, solver, kind));
+        }
+    }
+    best.map(|(_, place, solver, kind)| (place, solver, kind))
+}
+
+impl Solver {
+    /// The kind of challenge that it answers.
+    pub fn kind(&self) -> Option<Kind> {
+        match (&self.http01, &self.dns01) {
+            (Some(_), None) => Some(Kind::Http01),
+            (None, Some(_)) => Some(Kind::Dns01),
+            _ => None,
+        }
+    }
+}
+
+fn rank(
+    selector: Option<&Selector>,
+    name: &str,
+    labels: &BTreeMap<String, String>,
+) -> Option<Rank> {
+    let Some(selector) = selector else {
+        return Some(Rank {
+            has_selector: false,
+            names_the_name: false,
+            zone_labels: 0,
+            labels: 0,
+        });
+    };
+    if !selector.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value)) {
+        return None;
+    }
+    let names_the_name = selector.dns_names.iter().any(|wanted| same(wanted, name));
+    if !selector.dns_names.is_empty() && !names_the_name {
+        return None;
+    }
+    let zone = selector
+        .dns_zones
+        .iter()
+        .filter(|zone| ends_in(name, zone))
+        .map(|zone| label_count(zone))
+        .max();
+    if !selector.dns_zones.is_empty() && zone.is_none() {
+        return None;
+    }
+    Some(Rank {
+        has_selector: true,
+        names_the_name,
+        zone_labels: zone.unwrap_or(0),
+        labels: selector.match_labels.len(),
+    })
+}
+
+fn same(wanted: &str, name: &str) -> bool {
+    wanted.trim_end_matches('.').eq_ignore_ascii_case(name)
+}
+
+/// Label by label from the right: `badexample.com` does not end in `example.com`.
+fn ends_in(name: &str, zone: &str) -> bool {
+    let zone = zone.trim_end_matches('.').to_ascii_lowercase();
+    let name = name.strip_prefix("*.").unwrap_or(name);
+    name == zone || name.strip_suffix(&zone).is_some_and(|rest| rest.ends_with('.'))
+}
+
+fn label_count(zone: &str) -> usize {
+    zone.trim_end_matches('.').split('.').count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOTH: [Kind; 2] = [Kind::Http01, Kind::Dns01];
+
+    #[test]
+    fn a_solver_without_a_selector_is_the_last_resort() {
+        let solvers = solvers(
+            r#"[{"http01": {}}, {"selector": {"dnsZones": ["example.com"]}, "dns01": {}}]"#,
+        );
+
+        assert_eq!(picked(&solvers, "a.example.com", false, &[]), Some(1));
+        assert_eq!(picked(&solvers, "a.example.org", false, &[]), Some(0));
+    }
+
+    #[test]
+    fn an_exact_name_beats_a_zone_and_a_longer_zone_a_shorter_one() {
+        let solvers = solvers(
+            r#"[{"selector": {"dnsZones": ["example.com"]}, "dns01": {}},
+                {"selector": {"dnsZones": ["sub.example.com"]}, "dns01": {}},
+                {"selector": {"dnsNames": ["a.sub.example.com"]}, "dns01": {}}]"#,
+        );
+
+        assert_eq!(picked(&solvers, "b.example.com", false, &[]), Some(0));
+        assert_eq!(picked(&solvers, "b.sub.example.com", false, &[]), Some(1));
+        assert_eq!(picked(&solvers, "a.sub.example.com", false, &[]), Some(2));
+    }
+
+    #[test]
+    fn a_wildcard_is_named_with_its_star() {
+        let solvers = solvers(
+            r#"[{"selector": {"dnsNames": ["*.example.com"]}, "dns01": {}}, {"dns01": {}}]"#,
+        );
+
+        assert_eq!(picked(&solvers, "example.com", true, &[]), Some(0));
+        assert_eq!(picked(&solvers, "example.com", false, &[]), Some(1));
+    }
+
+    #[test]
+    fn more_labels_win_and_among_equals_the_earlier() {
+        let solvers = solvers(
+            r#"[{"selector": {"matchLabels": {"team": "web"}}, "http01": {}},
+                {"selector": {"matchLabels": {"team": "web", "tier": "1"}}, "http01": {}},
+                {"selector": {"matchLabels": {"team": "web"}}, "dns01": {}}]"#,
+        );
+
+        assert_eq!(
+            picked(&solvers, "a.example.com", false, &[("team", "web"), ("tier", "1")]),
+            Some(1)
+        );
+        assert_eq!(picked(&solvers, "a.example.com", false, &[("team", "web")]), Some(0));
+        assert_eq!(picked(&solvers, "a.example.com", false, &[]), None);
+    }
+
+    #[test]
+    fn every_kind_of_a_selector_has_to_match() {
+        let solvers = solvers(
+            r#"[{"selector": {"matchLabels": {"team": "web"}, "dnsZones": ["example.com"]}, "dns01": {}}]"#,
+        );
+
+        assert_eq!(picked(&solvers, "a.example.com", false, &[]), None);
+        assert_eq!(picked(&solvers, "a.example.org", false, &[("team", "web")]), None);
+        assert_eq!(picked(&solvers, "a.example.com", false, &[("team", "web")]), Some(0));
+    }
+
+    #[test]
+    fn a_zone_is_matched_by_labels_not_by_characters() {
+        let solvers = solvers(r#"[{"selector": {"dnsZones": ["example.com"]}, "dns01": {}}]"#);
+
+        assert_eq!(picked(&solvers, "badexample.com", false, &[]), None);
+        assert_eq!(picked(&solvers, "example.com", true, &[]), Some(0));
+    }
+
+    #[test]
+    fn what_the_ca_does_not_offer_is_passed_over() {
+        let solvers = solvers(r#"[{"http01": {}}, {"dns01": {}}]"#);
+        let labels = BTreeMap::new();
+
+        let picked = pick_solver(&solvers, "example.com", true, &labels, &[Kind::Dns01]);
+        assert_eq!(picked.map(|(place, ..)| place), Some(1));
+    }
+
+    fn solvers(json: &str) -> Vec<Solver> {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn picked(
+        solvers: &[Solver],
+        domain: &str,
+        wildcard: bool,
+        labels: &[(&str, &str)],
+    ) -> Option<u32> {
+        let labels =
+            labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        pick_solver(solvers, domain, wildcard, &labels, &BOTH).map(|(place, ..)| place)
+    }
+}
