@@ -1,0 +1,87 @@
+//! API keys: who may ask for what. Only a key's SHA-256 is kept.
+
+use sqlx::FromRow;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Scope, StorageError, Tx, document, execute, fetch, json, millis, statements};
+use crate::domain::id::ApiKeyId;
+
+statements! {
+    INSERT = "INSERT INTO api_keys (id, name, key_hash, permissions, namespaces, created_at)
+        VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (key_hash) DO NOTHING";
+    FIND_BY_HASH = "SELECT id, name, permissions, namespaces FROM api_keys WHERE key_hash = $1";
+    ANY = "SELECT id FROM api_keys LIMIT 1";
+}
+
+/// A key's row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiKey {
+    /// Our name for it.
+    pub id: ApiKeyId,
+    /// The person's name for it.
+    pub name: String,
+    /// What its bearer may do, such as `certificates:write`; `*` is everything.
+    pub permissions: Vec<String>,
+    /// Where.
+    pub scope: Scope,
+}
+
+/// Adds a key; says whether it was new.
+pub async fn insert(
+    tx: &mut Tx,
+    key: &ApiKey,
+    hash: &[u8],
+    now: OffsetDateTime,
+) -> Result<bool, StorageError> {
+    let namespaces = match &key.scope {
+        Scope::Everything => None,
+        Scope::Namespaces(names) => Some(json(names)),
+    };
+    let added = execute!(
+        tx,
+        INSERT,
+        key.id.0,
+        key.name.as_str(),
+        hash,
+        json(&key.permissions),
+        namespaces,
+        millis(now),
+    )?;
+    Ok(added == 1)
+}
+
+/// The key with this SHA-256.
+pub async fn find_by_hash(tx: &mut Tx, hash: &[u8]) -> Result<Option<ApiKey>, StorageError> {
+    let row: Option<Row> = fetch!(fetch_optional, tx, FIND_BY_HASH, hash)?;
+    row.map(Row::into_key).transpose()
+}
+
+/// Whether there is any key yet.
+pub async fn any(tx: &mut Tx) -> Result<bool, StorageError> {
+    let row: Option<(Uuid,)> = fetch!(fetch_optional, tx, ANY)?;
+    Ok(row.is_some())
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: Uuid,
+    name: String,
+    permissions: String,
+    namespaces: Option<String>,
+}
+
+impl Row {
+    fn into_key(self) -> Result<ApiKey, StorageError> {
+        let scope = match self.namespaces {
+            None => Scope::Everything,
+            Some(names) => Scope::Namespaces(document(&names, "api_keys", self.id)?),
+        };
+        Ok(ApiKey {
+            id: ApiKeyId(self.id),
+            name: self.name,
+            permissions: document(&self.permissions, "api_keys", self.id)?,
+            scope,
+        })
+    }
+}

@@ -1,0 +1,51 @@
+//! Every statement, so that a test can prepare each on both databases.
+
+/// One query: a name for people, and its text for each database.
+#[derive(Debug, Clone, Copy)]
+pub struct Statement {
+    /// `module::NAME`.
+    pub name: &'static str,
+    /// For SQLite.
+    pub sqlite: &'static str,
+    /// For PostgreSQL.
+    pub postgres: &'static str,
+}
+
+impl Statement {
+    /// A statement that both databases understand as it is.
+    pub(super) const fn both(name: &'static str, text: &'static str) -> Self {
+        Self { name, sqlite: text, postgres: text }
+    }
+}
+
+/// Declares statements, and lists them in `ALL`.
+macro_rules! statements {
+    ($($name:ident = $text:expr;)*) => {
+        $(const $name: $crate::storage::Statement = $crate::storage::Statement::both(
+            concat!(module_path!(), "::", stringify!($name)),
+            $text,
+        );)*
+        /// Every statement of this module.
+        pub(super) const ALL: &[$crate::storage::Statement] = &[$($name),*];
+    };
+}
+pub(super) use statements;
+
+/// Every statement with a fixed text. Lists with filters are built by `filter` and run by the
+/// conformance suite.
+pub fn catalogue() -> Vec<Statement> {
+    [
+        super::api_keys::ALL,
+        super::certificates::ALL,
+        super::events::ALL,
+        super::idempotency::ALL,
+        super::issuers::ALL,
+        super::lease::ALL,
+        super::orders::ALL,
+        super::requests::ALL,
+        super::revisions::ALL,
+        super::secrets::ALL,
+        super::settings::ALL,
+    ]
+    .concat()
+}

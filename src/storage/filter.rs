@@ -1,0 +1,117 @@
+//! Lists with filters: conditions and their values, one page at a time by key.
+
+use sqlx::{AssertSqlSafe, FromRow, postgres::PgRow, sqlite::SqliteRow};
+use uuid::Uuid;
+
+use super::{Inner, Scope, StorageError, Tx};
+
+/// Which part of a list is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    /// At most so many rows.
+    pub limit: u32,
+    /// Only what comes after this row.
+    pub after: Option<Uuid>,
+    /// Newest first.
+    pub descending: bool,
+}
+
+impl Page {
+    /// The first page.
+    pub fn first(limit: u32) -> Self {
+        Self { limit, after: None, descending: false }
+    }
+}
+
+/// A `WHERE` clause that grows. Texts are constants of this crate; values are always bound.
+#[derive(Default)]
+pub(super) struct Filter {
+    conditions: Vec<String>,
+    values: Vec<Value>,
+}
+
+#[derive(Clone)]
+pub(super) enum Value {
+    Text(String),
+    Integer(i64),
+    Id(Uuid),
+}
+
+impl Filter {
+    /// Adds a condition in which `?` stands for the value.
+    pub(super) fn and(&mut self, condition: &'static str, value: Value) {
+        let placeholder = self.bind(value);
+        self.conditions.push(condition.replace('?', &placeholder));
+    }
+
+    /// Adds a condition without a value.
+    pub(super) fn and_that(&mut self, condition: &'static str) {
+        self.conditions.push(condition.to_owned());
+    }
+
+    /// Binds the list to what the caller may see; `column` holds the namespace.
+    pub(super) fn within(&mut self, column: &'static str, scope: &Scope) {
+        if let Scope::Namespaces(names) = scope {
+            let mut allowed = vec!["''".to_owned()];
+            for name in names {
+                allowed.push(self.bind(Value::Text(name.clone())));
+            }
+            self.conditions.push(format!("{column} IN ({})", allowed.join(", ")));
+        }
+    }
+
+    /// Fetches a page of `select … from …`, in the order of `key`, one row more than asked for so
+    /// that the caller sees whether there is a next page.
+    pub(super) async fn page<R>(
+        mut self,
+        tx: &mut Tx,
+        select: &'static str,
+        key: &'static str,
+        page: Page,
+    ) -> Result<Vec<R>, StorageError>
+    where
+        R: Send + Unpin + for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow>,
+    {
+        let (comparison, order) = if page.descending { ("<", "DESC") } else { (">", "ASC") };
+        if let Some(after) = page.after {
+            let placeholder = self.bind(Value::Id(after));
+            self.conditions.push(format!("{key} {comparison} {placeholder}"));
+        }
+        let limit = self.bind(Value::Integer(i64::from(page.limit) + 1));
+        let filter = match self.conditions.len() {
+            0 => String::new(),
+            _ => format!("WHERE {}", self.conditions.join(" AND ")),
+        };
+        let text = format!("{select} {filter} ORDER BY {key} {order} LIMIT {limit}");
+        let rows = match &mut tx.inner {
+            Inner::Sqlite(tx) => {
+                let mut query = sqlx::query_as(AssertSqlSafe(text));
+                for value in self.values {
+                    query = match value {
+                        Value::Text(text) => query.bind(text),
+                        Value::Integer(number) => query.bind(number),
+                        Value::Id(id) => query.bind(id),
+                    };
+                }
+                query.fetch_all(&mut **tx).await
+            }
+            Inner::Postgres(tx) => {
+                let mut query = sqlx::query_as(AssertSqlSafe(text));
+                for value in self.values {
+                    query = match value {
+                        Value::Text(text) => query.bind(text),
+                        Value::Integer(number) => query.bind(number),
+                        Value::Id(id) => query.bind(id),
+                    };
+                }
+                query.fetch_all(&mut **tx).await
+            }
+        };
+        Ok(rows?)
+    }
+
+    fn bind(&mut self, value: Value) -> String {
+        self.values.push(value);
+        format!("${}", self.values.len())
+    }
+}

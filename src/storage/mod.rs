@@ -1,0 +1,303 @@
+//! Everything the service remembers, on SQLite or PostgreSQL.
+//!
+//! Queries are plain functions over a [`Tx`], grouped by table. Their text is written once, in the
+//! SQL that both databases share: `$n` placeholders, `RETURNING`, `ON CONFLICT`; identifiers are
+//! native UUIDs, times `BIGINT` milliseconds, documents JSON in `TEXT`. Every text is listed in
+//! [`catalogue`], and a test prepares each on both databases.
+//!
+//! The differences, all of them: `FOR UPDATE SKIP LOCKED` where rows are claimed ([`lease`]), the
+//! kind of transaction, and `NOTIFY` at commit (this file and [`signals`]).
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
+use thiserror::Error;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+pub mod api_keys;
+mod catalogue;
+pub mod certificates;
+pub mod events;
+mod filter;
+pub mod idempotency;
+pub mod issuers;
+pub mod lease;
+pub mod orders;
+pub mod requests;
+pub mod revisions;
+pub mod scope;
+pub mod secrets;
+pub mod settings;
+pub mod signals;
+
+pub use catalogue::{Statement, catalogue};
+pub use filter::Page;
+pub use scope::Scope;
+pub use signals::Signals;
+
+use catalogue::statements;
+
+/// A database, open and migrated.
+#[derive(Clone)]
+pub struct Db {
+    pool: Pool,
+    signals: Signals,
+}
+
+#[derive(Clone)]
+enum Pool {
+    /// SQLite has one writer at a time anyway: one connection for it, so that writers queue here,
+    /// fairly, instead of failing with `SQLITE_BUSY` there; readers see a snapshot beside it.
+    Sqlite {
+        read: SqlitePool,
+        write: SqlitePool,
+    },
+    Postgres(PgPool),
+}
+
+/// One unit of work. Dropping it without [`Tx::commit`] undoes it.
+pub struct Tx {
+    inner: Inner,
+    signals: Signals,
+    wakes: bool,
+    changed: Vec<Uuid>,
+}
+
+enum Inner {
+    Sqlite(Transaction<'static, Sqlite>),
+    Postgres(Transaction<'static, Postgres>),
+}
+
+/// Why the database could not do what was asked.
+#[derive(Debug, Error)]
+pub enum StorageError {
+    /// It refused or failed.
+    #[error("the database refused or failed")]
+    Database(#[source] sqlx::Error),
+    /// It is busy or away; the same may work in a moment.
+    #[error("the database is busy or away")]
+    Unavailable(#[source] sqlx::Error),
+    /// The migrations could not be applied.
+    #[error("the migrations could not be applied")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// A row that this version did not write.
+    #[error("`{table}` row {id} cannot be understood: {problem}")]
+    Corrupt {
+        /// Where it is.
+        table: &'static str,
+        /// Which it is.
+        id: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Another worker, or a client's change, came in between; what was computed is void.
+    #[error("the lease on {0} was lost")]
+    LeaseLost(Uuid),
+    /// Something with this identity is there already.
+    #[error("it exists already")]
+    Conflict,
+}
+
+impl From<sqlx::Error> for StorageError {
+    fn from(error: sqlx::Error) -> Self {
+        let busy = match &error {
+            sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => true,
+            sqlx::Error::Database(database) => {
+                if database.is_unique_violation() {
+                    return Self::Conflict;
+                }
+                // SQLITE_BUSY and its kin; PostgreSQL's serialization failures, deadlocks, shutdowns.
+                database.code().is_some_and(|code| {
+                    matches!(
+                        &*code,
+                        "5" | "261"
+                            | "517"
+                            | "40001"
+                            | "40P01"
+                            | "57P01"
+                            | "57P02"
+                            | "57P03"
+                            | "53300"
+                    )
+                })
+            }
+            _ => false,
+        };
+        if busy { Self::Unavailable(error) } else { Self::Database(error) }
+    }
+}
+
+static SQLITE: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");
+static POSTGRES: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres");
+
+impl Db {
+    /// Opens the database and brings its schema up to date.
+    pub async fn connect(url: &str) -> Result<Self, StorageError> {
+        let pool = if url.starts_with("postgres") {
+            let options = PgConnectOptions::from_str(url)?.application_name("certwright");
+            let pool = PgPoolOptions::new()
+                .max_connections(16)
+                .acquire_timeout(Duration::from_secs(5))
+                .connect_with(options)
+                .await?;
+            POSTGRES.run(&pool).await?;
+            Pool::Postgres(pool)
+        } else {
+            let options = SqliteConnectOptions::from_str(url)?
+                .create_if_missing(true)
+                .foreign_keys(true)
+                .journal_mode(SqliteJournalMode::Wal)
+                // NORMAL may lose the last commits when the power fails; an order URL is worth an fsync.
+                .synchronous(SqliteSynchronous::Full)
+                .busy_timeout(Duration::from_secs(10));
+            let write = SqlitePoolOptions::new()
+                .max_connections(1)
+                .acquire_timeout(Duration::from_secs(30))
+                .connect_with(options.clone())
+                .await?;
+            SQLITE.run(&write).await?;
+            let read = SqlitePoolOptions::new()
+                .max_connections(4)
+                .acquire_timeout(Duration::from_secs(30))
+                .connect_with(options.create_if_missing(false).pragma("query_only", "ON"))
+                .await?;
+            Pool::Sqlite { read, write }
+        };
+        let signals = Signals::new();
+        if let Pool::Postgres(pool) = &pool {
+            signals::listen(pool.clone(), signals.clone());
+        }
+        Ok(Self { pool, signals })
+    }
+
+    /// Begins a transaction that may write.
+    pub async fn begin(&self) -> Result<Tx, StorageError> {
+        let inner = match &self.pool {
+            // A deferred transaction that reads first cannot upgrade once another connection has
+            // written, however long it waits; taking the write lock up front can.
+            Pool::Sqlite { write, .. } => Inner::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
+            Pool::Postgres(pool) => Inner::Postgres(pool.begin().await?),
+        };
+        Ok(Tx { inner, signals: self.signals.clone(), wakes: false, changed: Vec::new() })
+    }
+
+    /// Begins a transaction that only reads: it does not queue behind writers.
+    pub async fn read(&self) -> Result<Tx, StorageError> {
+        let inner = match &self.pool {
+            Pool::Sqlite { read, .. } => Inner::Sqlite(read.begin().await?),
+            Pool::Postgres(pool) => Inner::Postgres(pool.begin().await?),
+        };
+        Ok(Tx { inner, signals: self.signals.clone(), wakes: false, changed: Vec::new() })
+    }
+
+    /// Where changes are heard of.
+    pub fn signals(&self) -> &Signals {
+        &self.signals
+    }
+
+    /// `sqlite` or `postgres`.
+    pub fn dialect(&self) -> &'static str {
+        match self.pool {
+            Pool::Sqlite { .. } => "sqlite",
+            Pool::Postgres(_) => "postgres",
+        }
+    }
+
+    /// Closes every connection once its work is done.
+    pub async fn close(&self) {
+        match &self.pool {
+            Pool::Sqlite { read, write } => {
+                read.close().await;
+                write.close().await;
+            }
+            Pool::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+impl Tx {
+    /// Makes it so, and tells whoever waits for it.
+    pub async fn commit(mut self) -> Result<(), StorageError> {
+        signals::announce(&mut self).await?;
+        match self.inner {
+            Inner::Sqlite(tx) => tx.commit().await?,
+            Inner::Postgres(tx) => tx.commit().await?,
+        }
+        self.signals.tell(self.wakes, &self.changed);
+        Ok(())
+    }
+
+    /// Something is due at once: workers are woken when this is committed.
+    pub fn wake_workers(&mut self) {
+        self.wakes = true;
+    }
+
+    /// Clients that wait for this resource look again when this is committed.
+    pub fn has_changed(&mut self, resource: Uuid) {
+        self.changed.push(resource);
+    }
+}
+
+/// Runs a statement on whichever database the transaction is on; says how many rows it changed.
+macro_rules! execute {
+    ($tx:expr, $statement:expr $(, $bind:expr)* $(,)?) => {
+        match &mut $tx.inner {
+            $crate::storage::Inner::Sqlite(tx) => sqlx::query($statement.sqlite)$(.bind($bind))*
+                .execute(&mut **tx).await.map(|done| done.rows_affected()),
+            $crate::storage::Inner::Postgres(tx) => sqlx::query($statement.postgres)$(.bind($bind))*
+                .execute(&mut **tx).await.map(|done| done.rows_affected()),
+        }
+    };
+}
+
+/// Fetches rows (`fetch_optional`, `fetch_all`, …) as whatever `FromRow` type the caller expects.
+macro_rules! fetch {
+    ($how:ident, $tx:expr, $statement:expr $(, $bind:expr)* $(,)?) => {
+        match &mut $tx.inner {
+            $crate::storage::Inner::Sqlite(tx) => sqlx::query_as($statement.sqlite)$(.bind($bind))*
+                .$how(&mut **tx).await,
+            $crate::storage::Inner::Postgres(tx) => sqlx::query_as($statement.postgres)$(.bind($bind))*
+                .$how(&mut **tx).await,
+        }
+    };
+}
+
+use {execute, fetch};
+
+/// A moment as the databases hold it: milliseconds since the epoch.
+fn millis(at: OffsetDateTime) -> i64 {
+    i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
+}
+
+/// Reads what [`millis`] wrote.
+fn moment(millis: i64) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000)
+        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
+/// A document as the databases hold it.
+fn json<T: serde::Serialize>(document: &T) -> String {
+    // Our documents are plain structs with text keys: serializing them cannot fail.
+    serde_json::to_string(document).unwrap_or_default()
+}
+
+/// Reads what [`json`] wrote.
+fn document<T: serde::de::DeserializeOwned>(
+    text: &str,
+    table: &'static str,
+    id: Uuid,
+) -> Result<T, StorageError> {
+    serde_json::from_str(text).map_err(|error| corrupt(table, id, error.to_string()))
+}
+
+fn corrupt(table: &'static str, id: Uuid, problem: impl Into<String>) -> StorageError {
+    StorageError::Corrupt { table, id: id.to_string(), problem: problem.into() }
+}
+
+fn count(number: i64) -> u32 {
+    u32::try_from(number).unwrap_or_default()
+}

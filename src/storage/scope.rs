@@ -1,0 +1,22 @@
+//! Which rows a caller may see at all.
+
+/// The namespaces that a query is bound to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// Every namespace, and what belongs to none.
+    Everything,
+    /// These namespaces, and the issuers that serve all.
+    Namespaces(Vec<String>),
+}
+
+impl Scope {
+    /// Whether a row of this namespace is visible. The empty namespace is a `ClusterIssuer`'s.
+    pub fn covers(&self, namespace: &str) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Namespaces(names) => {
+                namespace.is_empty() || names.iter().any(|name| name == namespace)
+            }
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! What the installation remembers about itself.
+
+use super::{StorageError, Tx, execute, fetch, statements};
+
+statements! {
+    FIND = "SELECT value FROM settings WHERE name = $1";
+    INSERT = "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
+}
+
+/// The value of a setting.
+pub async fn find(tx: &mut Tx, name: &str) -> Result<Option<Vec<u8>>, StorageError> {
+    let row: Option<(Vec<u8>,)> = fetch!(fetch_optional, tx, FIND, name)?;
+    Ok(row.map(|(value,)| value))
+}
+
+/// Sets what is not set yet; says whether this call did it. Of several replicas one wins.
+pub async fn insert(tx: &mut Tx, name: &str, value: &[u8]) -> Result<bool, StorageError> {
+    Ok(execute!(tx, INSERT, name, value)? == 1)
+}

@@ -1,0 +1,110 @@
+//! Who waits for what: workers for something due, clients for a resource to change.
+//!
+//! Within the process these are a [`Notify`] and a broadcast channel. On PostgreSQL the same news
+//! travels to the other replicas by `NOTIFY`, at commit. Both may get lost when a connection does:
+//! workers also have a timer, and clients that wait look again now and then.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::PgPool;
+use sqlx::postgres::PgListener;
+use tokio::sync::{Notify, broadcast};
+use uuid::Uuid;
+
+use super::{Inner, StorageError, Tx};
+
+/// The two kinds of news.
+#[derive(Clone)]
+pub struct Signals {
+    due: Arc<Notify>,
+    changed: broadcast::Sender<Uuid>,
+}
+
+const DUE: &str = "certwright_due";
+const CHANGED: &str = "certwright_changed";
+
+impl Signals {
+    pub(super) fn new() -> Self {
+        // A waiter that falls further behind than this simply looks again.
+        Self { due: Arc::new(Notify::new()), changed: broadcast::channel(256).0 }
+    }
+
+    /// Wakes when something may be due.
+    pub fn due(&self) -> &Notify {
+        &self.due
+    }
+
+    /// Hears of every resource that changes from now on.
+    pub fn changes(&self) -> broadcast::Receiver<Uuid> {
+        self.changed.subscribe()
+    }
+
+    pub(super) fn tell(&self, wakes: bool, changed: &[Uuid]) {
+        if wakes {
+            self.due.notify_one();
+        }
+        for resource in changed {
+            // Fails only when nobody listens.
+            self.changed.send(*resource).ok();
+        }
+    }
+}
+
+/// Puts the news into the transaction, so that it goes out exactly when the rows do.
+pub(super) async fn announce(tx: &mut Tx) -> Result<(), StorageError> {
+    let Inner::Postgres(connection) = &mut tx.inner else { return Ok(()) };
+    if tx.wakes {
+        sqlx::query("SELECT pg_notify($1, '')").bind(DUE).execute(&mut **connection).await?;
+    }
+    for resource in &tx.changed {
+        sqlx::query("SELECT pg_notify($1, $2)")
+            .bind(CHANGED)
+            .bind(resource.to_string())
+            .execute(&mut **connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Hears the other replicas' news until the pool is closed.
+pub(super) fn listen(pool: PgPool, signals: Signals) {
+    tokio::spawn(async move {
+        while !pool.is_closed() {
+            if let Err(error) = listen_once(&pool, &signals).await
+                && !pool.is_closed()
+            {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "lost the notifications of the database; polling until they are back"
+                );
+            }
+            pause().await;
+        }
+    });
+}
+
+async fn listen_once(pool: &PgPool, signals: &Signals) -> Result<(), sqlx::Error> {
+    let mut listener = PgListener::connect_with(pool).await?;
+    listener.listen_all([DUE, CHANGED]).await?;
+    // Whatever was said while nobody listened.
+    signals.due.notify_one();
+    loop {
+        tokio::select! {
+            () = pool.close_event() => return Ok(()),
+            news = listener.try_recv() => match news? {
+                Some(news) if news.channel() == CHANGED => {
+                    let changed: Vec<_> = news.payload().parse().into_iter().collect();
+                    signals.tell(false, &changed);
+                }
+                // Either something is due, or the connection was made anew.
+                Some(_) | None => signals.tell(true, &[]),
+            },
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "there is no database to wait in just now")]
+async fn pause() {
+    tokio::time::sleep(Duration::from_secs(1)).await;
+}
