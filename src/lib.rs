@@ -11,6 +11,7 @@
 
 pub mod clock;
 pub mod domain;
+pub mod pki;
 pub mod secret;
 pub mod solver;
 pub mod storage;
