@@ -98,8 +98,7 @@ pub fn check_chain(chain: &str, csr: &[u8], now: OffsetDateTime) -> Result<Leaf,
         .map_err(|error| unreadable(&error))?;
     let der = ders.first().ok_or_else(|| unreadable(&"it holds no certificate"))?;
     let (_, leaf) = X509Certificate::from_der(der).map_err(|error| unreadable(&error))?;
-    let (_, csr) =
-        X509CertificationRequest::from_der(csr).map_err(|error| unreadable(&error))?;
+    let (_, csr) = X509CertificationRequest::from_der(csr).map_err(|error| unreadable(&error))?;
     if leaf.public_key().raw != csr.certification_request_info.subject_pki.raw {
         return Err(PkiError::Unasked("it is for another key".to_owned()));
     }
@@ -187,16 +186,20 @@ mod tests {
         let (csr, chain) = issued(&names(), NOW + time::Duration::days(90));
         let (other_csr, over) = issued(&names(), NOW - time::Duration::days(1));
         let key = generate_key(KeyKind::P256).unwrap();
-        let for_other_names = self_signed(&key, &["b.example.com".into()], NOW + time::Duration::days(1));
+        let for_other_names =
+            self_signed(&key, &["b.example.com".into()], NOW + time::Duration::days(1));
         let csr_of_key = make_csr(&key, &names(), None).unwrap();
 
-        let refused = |chain: &str, csr: &[u8]| check_chain(chain, csr, NOW).unwrap_err().to_string();
+        let refused =
+            |chain: &str, csr: &[u8]| check_chain(chain, csr, NOW).unwrap_err().to_string();
         assert!(refused(&chain, &other_csr).contains("another key"));
         assert!(refused(&over, &other_csr).contains("ended at"));
         assert!(refused(&for_other_names, &csr_of_key).contains("b.example.com"));
         assert!(refused("", &csr).contains("no certificate"));
-        assert!(refused("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &csr)
-            .contains("not a certificate chain"));
+        assert!(
+            refused("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &csr)
+                .contains("not a certificate chain")
+        );
     }
 
     fn names() -> Vec<String> {
