@@ -124,7 +124,11 @@ fn after_a_lost_answer_to_finalize_the_order_is_read_back_first() {
     assert_eq!(valid.next_step(START), Some(Step::Download), "it had arrived");
 
     let soon = apply(next.clone(), Answer::Looked(seen(Status::Ready)), START).order;
-    assert_eq!(soon.next_step(soon.next_action_at.unwrap()), Some(Step::Poll), "perhaps a lagging replica");
+    assert_eq!(
+        soon.next_step(soon.next_action_at.unwrap()),
+        Some(Step::Poll),
+        "perhaps a lagging replica"
+    );
 
     let later = START + Duration::seconds(11);
     let lost = apply(next, Answer::Looked(seen(Status::Ready)), later).order;
@@ -266,7 +270,11 @@ fn answer_to(step: &Step, choice: u8, now: OffsetDateTime) -> Answer {
         return Answer::Solved(answers.collect());
     }
     if let Some(bad) = bad {
-        return if choice == 6 && *step == Step::Poll { Answer::Ended(bad) } else { Answer::Failed(bad) };
+        return if choice == 6 && *step == Step::Poll {
+            Answer::Ended(bad)
+        } else {
+            Answer::Failed(bad)
+        };
     }
     let statuses = [Status::Pending, Status::Ready, Status::Processing, Status::Valid];
     let status = statuses[usize::from(choice) % 4];
