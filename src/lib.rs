@@ -9,6 +9,7 @@
 //! * [`api`], [`worker`]: what drives it, clients from one side and time from the other
 //! * [`config`], [`cli`], [`service`]: how it is put together
 
+pub mod ca;
 pub mod clock;
 pub mod domain;
 pub mod outbound;
@@ -16,3 +17,4 @@ pub mod pki;
 pub mod secret;
 pub mod solver;
 pub mod storage;
+pub mod worker;
