@@ -274,6 +274,15 @@ pub struct Transition {
     pub fresh_order_at: Option<OffsetDateTime>,
 }
 
+impl Transition {
+    /// The same, after what happened before it.
+    #[must_use]
+    pub fn after(mut self, events: Vec<Event>) -> Self {
+        self.events.splice(0..0, events);
+        self
+    }
+}
+
 /// Fresh orders for one request, before its loss counts as a failed attempt.
 const FRESH_ORDERS: u32 = 2;
 

@@ -272,6 +272,10 @@ impl Challenge {
 
     /// Has the proof taken away, from `now` on, now that the order is over.
     pub fn wind_down(&mut self, now: OffsetDateTime) {
+        if matches!(self.state, State::Pending | State::Presented | State::Visible) {
+            self.state = State::Errored;
+            self.reason.get_or_insert_with(|| "The order ended before this was proved".to_owned());
+        }
         if !self.clean {
             self.tries = 0;
             self.next_action_at = Some(now);
@@ -286,10 +290,7 @@ impl Challenge {
         jitter: Jitter,
     ) -> (Self, Vec<Event>, Option<Failure>) {
         let about = Resource::Challenge(self.id);
-        let cleaning = matches!(
-            self.state,
-            State::Visible | State::Processing | State::Valid | State::Invalid | State::Errored
-        );
+        let cleaning = !matches!(self.state, State::Pending | State::Presented);
         let pause = match (failure.class, failure.retry_at) {
             (Class::Throttle, Some(at)) => {
                 jitter.stretch((at - now).max(Duration::seconds(1)), 0.1)

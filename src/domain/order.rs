@@ -601,8 +601,13 @@ impl Order {
         Transition { order: self, events, outcome: Some(outcome) }
     }
 
+    /// A proof that can be seen waits for the others, not for a time.
     fn earliest_challenge(&self) -> Option<OffsetDateTime> {
-        self.challenges.iter().filter_map(|known| known.next_action_at).min()
+        self.challenges
+            .iter()
+            .filter(|known| known.state != challenge::State::Visible)
+            .filter_map(|known| known.next_action_at)
+            .min()
     }
 
     fn mark_challenges(&mut self, state: challenge::State) {
@@ -618,6 +623,12 @@ impl Order {
 }
 
 impl Transition {
+    /// Nothing happened: look again in half a minute.
+    pub fn waiting(mut order: Order, now: OffsetDateTime) -> Self {
+        order.next_action_at = Some(now + Duration::seconds(30));
+        order.unchanged()
+    }
+
     fn with(mut self, events: Vec<Event>) -> Self {
         self.events.splice(0..0, events);
         self

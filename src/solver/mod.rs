@@ -1,7 +1,14 @@
 //! Proving control over names: DNS-01 through a provider, HTTP-01 through our own responder.
 
+mod cloudflare;
+mod dns;
+mod dns01;
+mod http01;
+mod registry;
+
 use async_trait::async_trait;
 
+pub use self::registry::{SolverSettings, SolverSetupError, Solvers};
 use crate::domain::challenge::{Proof, Record};
 use crate::domain::failure::Failure;
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
+use sqlx::{Executor as _, PgPool, Postgres, SqlSafeStr as _, Sqlite, SqlitePool, Transaction};
 use thiserror::Error;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -205,6 +205,34 @@ impl Db {
             Pool::Sqlite { .. } => "sqlite",
             Pool::Postgres(_) => "postgres",
         }
+    }
+
+    /// Has the database check a statement against the schema, without running it.
+    pub async fn prepare(&self, statement: Statement) -> Result<(), StorageError> {
+        match &self.pool {
+            Pool::Sqlite { write, .. } => {
+                write.acquire().await?.prepare(statement.sqlite.into_sql_str()).await?;
+            }
+            Pool::Postgres(pool) => {
+                pool.acquire().await?.prepare(statement.postgres.into_sql_str()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The tables with their columns, each with whether it may be NULL; to compare the two schemas.
+    pub async fn schema(&self) -> Result<Vec<(String, String, bool)>, StorageError> {
+        const SQLITE: &str = "SELECT m.name, c.name, c.\"notnull\" = 0
+            FROM sqlite_schema m JOIN pragma_table_info(m.name) c
+            WHERE m.type = 'table' AND m.name NOT LIKE '\\_sqlx%' ESCAPE '\\' AND m.name NOT LIKE 'sqlite%'
+            ORDER BY 1, 2";
+        const POSTGRES: &str = "SELECT table_name::text, column_name::text, is_nullable = 'YES'
+            FROM information_schema.columns
+            WHERE table_schema = 'public' AND table_name NOT LIKE '\\_sqlx%' ORDER BY 1, 2";
+        Ok(match &self.pool {
+            Pool::Sqlite { read, .. } => sqlx::query_as(SQLITE).fetch_all(read).await?,
+            Pool::Postgres(pool) => sqlx::query_as(POSTGRES).fetch_all(pool).await?,
+        })
     }
 
     /// Closes every connection once its work is done.

@@ -32,8 +32,9 @@ statements! {
     INSERT = "INSERT INTO orders
         (id, certificate_id, request_id, issuer_id, namespace, names, profile, predecessors, state,
          url, expires, tries, stalled_since, attempts, last_error, created_at, handed_out_at,
-         next_action_at, deadline)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)";
+         next_action_at, deadline, leased_by)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                $19, $20)";
     FIND = concat!("SELECT ", order_columns!(), " FROM orders WHERE id = $1");
     OPEN_OF_CERTIFICATE = concat!("SELECT ", order_columns!(), " FROM orders
         WHERE certificate_id = $1 AND state NOT IN ('valid', 'invalid', 'errored', 'expired')");
@@ -78,8 +79,13 @@ pub struct WantedChallenges {
 }
 
 /// Adds an order. With `hold` its first lease is the caller's, who goes on with it at once.
-pub async fn insert(tx: &mut Tx, order: &Order) -> Result<Lease, StorageError> {
+pub async fn insert(
+    tx: &mut Tx,
+    order: &Order,
+    hold: Option<(&str, OffsetDateTime)>,
+) -> Result<Lease, StorageError> {
     let row = Row::from(order);
+    let wake = hold.map_or(row.next_action_at, |(_, now)| Some(millis(now + LEASE)));
     execute!(
         tx,
         INSERT,
@@ -100,11 +106,13 @@ pub async fn insert(tx: &mut Tx, order: &Order) -> Result<Lease, StorageError> {
         row.last_error,
         row.created_at,
         row.handed_out_at,
-        row.next_action_at,
+        wake,
         row.deadline,
+        hold.map(|(owner, _)| owner),
     )?;
-    tx.wake_workers();
-    tx.has_changed(row.id);
+    if hold.is_none() {
+        tx.wake_workers();
+    }
     Ok(Lease { machine: Machine::Order, id: row.id, token: 0 })
 }
 

@@ -1,0 +1,379 @@
+//! HTTP with Cloudflare's v4 API: one call, one answer or one [`ApiError`].
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::budget::Budget;
+use super::error::{ApiError, Problem, in_words, say_rate_limited};
+use crate::clock::Clock;
+use crate::domain::failure::{Class, Failure};
+use crate::secret::Secret;
+
+/// Where the API is, unless an issuer says otherwise.
+pub(super) const DEFAULT_BASE: &str = "https://api.cloudflare.com/client/v4";
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(30);
+const MAX_BODY: usize = 1024 * 1024;
+
+/// Cloudflare's punishment for too many calls, where it does not say how long.
+const DEFAULT_RETRY_AFTER: time::Duration = time::Duration::minutes(5);
+/// Nobody who means it asks for more.
+const MAX_RETRY_AFTER: time::Duration = time::Duration::days(1);
+
+/// Cloudflare's words are for people; more than this is not read by any.
+const MAX_WORDS: usize = 300;
+
+/// A token's way to the API.
+pub(super) struct Api {
+    http: reqwest::Client,
+    base: Url,
+    token: Secret<String>,
+    authorization: HeaderValue,
+    budget: Budget,
+    clock: Arc<dyn Clock>,
+}
+
+/// What a call gave, and the number of pages that there are, if it said so.
+pub(super) struct Answer<T> {
+    pub(super) result: T,
+    pub(super) total_pages: Option<u64>,
+}
+
+// Read only what is needed: a field that vanished from an answer has broken other clients before.
+#[derive(Deserialize)]
+#[serde(bound = "T: DeserializeOwned")]
+struct Envelope<T> {
+    success: bool,
+    #[serde(default = "Vec::new")]
+    errors: Vec<Problem>,
+    #[serde(default = "none")]
+    result: Option<T>,
+    #[serde(default)]
+    result_info: Option<ResultInfo>,
+}
+
+fn none<T>() -> Option<T> {
+    None
+}
+
+#[derive(Deserialize)]
+struct ResultInfo {
+    #[serde(default)]
+    total_pages: Option<u64>,
+}
+
+/// The HTTP client for every token: no redirects, because the token would travel along.
+pub(in crate::solver) fn http_client() -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder()
+        .user_agent(concat!("certwright/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+}
+
+impl Api {
+    /// The API at `base` as seen with `token`.
+    pub(super) fn new(
+        http: reqwest::Client,
+        base: Option<&str>,
+        token: &Secret<String>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, Failure> {
+        Ok(Self {
+            http,
+            base: parse_base(base.unwrap_or(DEFAULT_BASE))?,
+            token: token.clone(),
+            authorization: authorization(token)?,
+            budget: Budget::default(),
+            clock,
+        })
+    }
+
+    /// `GET` of the resource that the path's segments name.
+    pub(super) async fn get<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<Answer<T>, ApiError> {
+        let request = self.request(Method::GET, path)?.query(query);
+        self.send(request).await
+    }
+
+    /// `POST` of a JSON body.
+    pub(super) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        body: &impl Serialize,
+    ) -> Result<T, ApiError> {
+        let request = self.request(Method::POST, path)?.json(body);
+        self.send(request).await.map(|answer| answer.result)
+    }
+
+    /// `DELETE` of a resource.
+    pub(super) async fn delete(&self, path: &[&str]) -> Result<(), ApiError> {
+        let request = self.request(Method::DELETE, path)?;
+        self.send::<serde_json::Value>(request).await.map(drop)
+    }
+
+    fn request(&self, method: Method, path: &[&str]) -> Result<RequestBuilder, ApiError> {
+        let mut url = self.base.clone();
+        url.path_segments_mut()
+            .map_err(|()| unusable("the base URL takes no path"))?
+            .pop_if_empty()
+            .extend(path);
+        Ok(self.http.request(method, url).header(AUTHORIZATION, self.authorization.clone()))
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<Answer<T>, ApiError> {
+        self.budget.spend(self.clock.now()).map_err(|retry_at| ApiError::Limited {
+            status: None,
+            retry_at,
+            reason: "This service holds back to stay below Cloudflare's limit of 1,200 calls \
+                     in 5 minutes."
+                .to_owned(),
+        })?;
+        let response = request.send().await.map_err(|error| self.unreachable(error))?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = self.read(response).await?;
+        self.judge(status, &headers, &body)
+    }
+
+    async fn read(&self, mut response: Response) -> Result<Vec<u8>, ApiError> {
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(error))? {
+            if body.len() + chunk.len() > MAX_BODY {
+                return Err(unusable("the answer is longer than 1 MiB"));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    fn judge<T: DeserializeOwned>(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<Answer<T>, ApiError> {
+        let now = self.clock.now();
+        // The result of a refusal can be anything, or `null`: the errors are read on their own.
+        let refusal = serde_json::from_slice::<Envelope<serde_json::Value>>(body)
+            .ok()
+            .filter(|envelope| !envelope.success || !status.is_success())
+            .map(|envelope| self.readable(envelope.errors));
+        let limited = refusal.as_deref().is_some_and(say_rate_limited);
+        if limited || status == StatusCode::TOO_MANY_REQUESTS {
+            let retry_at = retry_after(headers, now).unwrap_or(now + DEFAULT_RETRY_AFTER);
+            self.budget.park(retry_at);
+            return Err(ApiError::Limited {
+                status: Some(status.as_u16()),
+                retry_at,
+                reason: format!(
+                    "Cloudflare said {}, {}.",
+                    status.as_u16(),
+                    in_words(refusal.as_deref().unwrap_or_default())
+                ),
+            });
+        }
+        if status.is_server_error() {
+            let reason = match &refusal {
+                Some(problems) => format!("HTTP {}: {}", status.as_u16(), in_words(problems)),
+                None => format!("HTTP {} without an answer in JSON", status.as_u16()),
+            };
+            let status = Some(status.as_u16());
+            return Err(match retry_after(headers, now) {
+                Some(retry_at) => ApiError::Limited { status, retry_at, reason },
+                None => ApiError::Unusable { status, reason },
+            });
+        }
+        if let Some(problems) = refusal {
+            return Err(ApiError::Refused { status: status.as_u16(), problems });
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            return Err(ApiError::Refused { status: 401, problems: Vec::new() });
+        }
+        let garbled = || ApiError::Unusable {
+            status: Some(status.as_u16()),
+            reason: format!("HTTP {}, but not an answer of Cloudflare's API", status.as_u16()),
+        };
+        if !status.is_success() {
+            return Err(garbled());
+        }
+        let envelope: Envelope<T> = serde_json::from_slice(body).map_err(|_| garbled())?;
+        Ok(Answer {
+            result: envelope.result.ok_or_else(garbled)?,
+            total_pages: envelope.result_info.and_then(|info| info.total_pages),
+        })
+    }
+
+    /// Whoever answers at a base URL may echo what was sent: nothing of it may show the token.
+    fn readable(&self, problems: Vec<Problem>) -> Vec<Problem> {
+        problems
+            .into_iter()
+            .map(|problem| Problem {
+                code: problem.code,
+                message: self.clean(&problem.message),
+                error_chain: self.readable(problem.error_chain),
+            })
+            .collect()
+    }
+
+    fn clean(&self, words: &str) -> String {
+        words
+            .replace(self.token.expose().as_str(), "[token]")
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .take(MAX_WORDS)
+            .collect()
+    }
+
+    fn unreachable(&self, error: reqwest::Error) -> ApiError {
+        let error = error.without_url();
+        let mut reason = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            reason = format!("{reason}: {cause}");
+            source = cause.source();
+        }
+        unusable(&self.clean(&reason))
+    }
+}
+
+fn unusable(reason: &str) -> ApiError {
+    ApiError::Unusable { status: None, reason: reason.to_owned() }
+}
+
+fn parse_base(base: &str) -> Result<Url, Failure> {
+    Url::parse(base)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "https" | "http") && url.host().is_some())
+        .filter(|url| url.username().is_empty() && url.password().is_none())
+        .ok_or_else(|| {
+            Failure::new(
+                Class::Blocked,
+                "cloudflare_invalid_base_url",
+                "Cloudflare's `baseURL` cannot be used",
+                "It must be an http or https URL without a user.",
+            )
+        })
+}
+
+fn authorization(token: &Secret<String>) -> Result<HeaderValue, Failure> {
+    let token = token.expose();
+    let fits = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    let value = Zeroizing::new(format!("Bearer {token}"));
+    let value = HeaderValue::from_str(&value).ok().filter(|_| fits);
+    let mut value = value.ok_or_else(|| {
+        Failure::new(
+            Class::Blocked,
+            "cloudflare_invalid_token",
+            "The Cloudflare API token cannot be sent",
+            "It is empty or has characters that no token has, such as spaces or line ends. Store \
+             it again.",
+        )
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// `Retry-After`, in seconds or as a date.
+fn retry_after(headers: &HeaderMap, now: OffsetDateTime) -> Option<OffsetDateTime> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match value.parse::<u32>() {
+        Ok(seconds) => time::Duration::seconds(seconds.into()),
+        Err(_) => OffsetDateTime::from(httpdate::parse_http_date(value).ok()?) - now,
+    };
+    Some(now + wait.clamp(time::Duration::ZERO, MAX_RETRY_AFTER))
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::clock::ManualClock;
+
+    const NOW: OffsetDateTime = datetime!(2026-01-01 0:00 UTC);
+
+    fn api(token: &str) -> Result<Api, Failure> {
+        let http = http_client().unwrap();
+        let clock = Arc::new(ManualClock::at(NOW));
+        Api::new(http, None, &Secret::new(token.to_owned()), clock)
+    }
+
+    fn asks_for(value: &str) -> Option<OffsetDateTime> {
+        let headers = HeaderMap::from_iter([(RETRY_AFTER, value.parse().unwrap())]);
+        retry_after(&headers, NOW)
+    }
+
+    #[test]
+    fn a_token_that_no_header_can_carry_is_refused_without_showing_it() {
+        for token in ["line\nend-s3cret", "späce-s3cret", "two s3cret", ""] {
+            let failure = api(token).err().unwrap();
+            assert_eq!(failure.code, "cloudflare_invalid_token");
+            assert!(!format!("{failure:?}").contains("s3cret"));
+        }
+    }
+
+    #[test]
+    fn an_echoed_token_is_not_passed_on() {
+        let body = br#"{"success":false,"errors":[{"code":1,"message":"you sent s3cret\n"}]}"#;
+        let api = api("s3cret").unwrap();
+
+        let error =
+            api.judge::<()>(StatusCode::BAD_REQUEST, &HeaderMap::new(), body).err().unwrap();
+
+        assert!(!format!("{error:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn retry_after_is_read_in_seconds_and_as_a_date() {
+        assert_eq!(asks_for("90"), Some(datetime!(2026-01-01 0:01:30 UTC)));
+        assert_eq!(asks_for("Thu, 01 Jan 2026 00:02:00 GMT"), Some(datetime!(2026-01-01 0:02 UTC)));
+        assert_eq!(asks_for("Wed, 31 Dec 2025 00:00:00 GMT"), Some(NOW), "the past is now");
+        assert_eq!(asks_for("4294967295"), Some(datetime!(2026-01-02 0:00 UTC)));
+        assert_eq!(asks_for("soon"), None);
+    }
+
+    #[test]
+    fn a_limit_parks_every_later_call_of_the_token() {
+        let api = api("t").unwrap();
+
+        let error =
+            api.judge::<()>(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new(), b"").err().unwrap();
+
+        let until = NOW + DEFAULT_RETRY_AFTER;
+        assert!(matches!(error, ApiError::Limited { retry_at, .. } if retry_at == until));
+        assert_eq!(api.budget.spend(NOW), Err(until));
+    }
+
+    #[test]
+    fn html_is_transient_whatever_its_status() {
+        let api = api("t").unwrap();
+        for status in [StatusCode::OK, StatusCode::BAD_GATEWAY, StatusCode::FORBIDDEN] {
+            let error = api.judge::<()>(status, &HeaderMap::new(), b"<html>").err().unwrap();
+            assert!(matches!(error, ApiError::Unusable { .. }), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_base_url_with_a_user_or_another_scheme_is_refused() {
+        for base in ["ftp://x/", "https://u:p@x/", "nothing", "data:x"] {
+            assert!(parse_base(base).is_err(), "{base}");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! TXT records through Cloudflare's v4 API.
+//!
+//! One [`Cloudflare`] stands for one API token and is shared by everybody who uses it: the zones it
+//! knows, its budget of calls, and the queues that gather what is written at the same time.
+
+mod api;
+mod batch;
+mod budget;
+mod error;
+mod records;
+mod zones;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache;
+
+use self::api::Api;
+pub(super) use self::api::http_client;
+use self::batch::{NewRecord, Writer};
+use self::error::{ApiError, Concerning};
+use self::records::{Txt, plain};
+use self::zones::Zones;
+use crate::clock::Clock;
+use crate::domain::challenge::Record;
+use crate::domain::failure::{Class, Failure};
+use crate::domain::id::ChallengeId;
+use crate::secret::Secret;
+
+/// Zones written to at the same time; one that is dropped early only loses the gathering.
+const MAX_WRITERS: u64 = 1000;
+const WRITER_IDLE: Duration = Duration::from_mins(10);
+
+/// Where and as whom to call.
+#[derive(Clone, Copy)]
+pub struct Access<'a> {
+    /// Base of the API; Cloudflare's own where absent.
+    pub base_url: Option<&'a str>,
+    /// The API token.
+    pub token: &'a Secret<String>,
+    /// The zone to write to; looked up by name where absent.
+    pub zone_id: Option<&'a str>,
+}
+
+/// The DNS records that an API token can edit.
+pub struct Cloudflare {
+    api: Arc<Api>,
+    zones: Zones,
+    zone_id: Option<String>,
+    writers: Cache<String, Arc<Writer>>,
+    installation: String,
+}
+
+impl Cloudflare {
+    /// A client for one token; `installation` marks the records as ours.
+    pub(super) fn new(
+        http: reqwest::Client,
+        access: Access<'_>,
+        clock: Arc<dyn Clock>,
+        installation: &str,
+    ) -> Result<Self, Failure> {
+        let api = Arc::new(Api::new(http, access.base_url, access.token, Arc::clone(&clock))?);
+        Ok(Self {
+            zones: Zones::new(Arc::clone(&api), clock),
+            api,
+            zone_id: access.zone_id.map(valid_zone_id).transpose()?,
+            writers: Cache::builder().max_capacity(MAX_WRITERS).time_to_idle(WRITER_IDLE).build(),
+            installation: installation.to_owned(),
+        })
+    }
+
+    /// Writes a TXT record, or finds it where it is written already.
+    pub async fn create(
+        &self,
+        name: &str,
+        value: &str,
+        challenge: ChallengeId,
+    ) -> Result<Record, Failure> {
+        let name = plain(name);
+        let comment = format!("{}{challenge}", self.mark());
+        let record = NewRecord::txt(&name, value, comment);
+        let mut zone = self.zone_of(&name).await?;
+        let mut created = self.writer(&zone).create(record.clone()).await;
+        if self.is_stale(&created) {
+            self.zones.forget(&zone).await;
+            zone = self.zone_of(&name).await?;
+            created = self.writer(&zone).create(record).await;
+        }
+        let id = match created {
+            Ok(id) => id,
+            Err(error) if error.says_record_exists() => self.adopt(&zone, &name, value).await?,
+            Err(error) => return Err(error.into_failure(concerning(&zone, &name))),
+        };
+        Ok(Record { name, value: value.to_owned(), zone, id })
+    }
+
+    /// Deletes a record that [`Self::create`] returned.
+    pub async fn delete(&self, record: &Record) -> Result<(), Failure> {
+        self.delete_by_id(&record.zone, &record.name, &record.id).await
+    }
+
+    /// Deletes what this installation wrote at `name` with this value; nothing else.
+    pub async fn delete_by_value(&self, name: &str, value: &str) -> Result<(), Failure> {
+        let name = plain(name);
+        let mark = self.mark();
+        let mut zone = self.zone_of(&name).await?;
+        let mut found = self.find(&zone, &name, value).await;
+        if self.is_stale(&found) {
+            self.zones.forget(&zone).await;
+            zone = self.zone_of(&name).await?;
+            found = self.find(&zone, &name, value).await;
+        }
+        let found = found.map_err(|error| error.into_failure(concerning(&zone, &name)))?;
+        let ours = found.into_iter().filter(|record| record.is_marked(&mark));
+        for record in ours {
+            self.delete_by_id(&zone, &name, &record.id).await?;
+        }
+        Ok(())
+    }
+
+    async fn delete_by_id(&self, zone: &str, name: &str, id: &str) -> Result<(), Failure> {
+        match self.writer(zone).delete(id).await {
+            Err(error) if !error.says_record_is_gone() => {
+                Err(error.into_failure(concerning(zone, name)))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    async fn adopt(&self, zone: &str, name: &str, value: &str) -> Result<String, Failure> {
+        let found = self.find(zone, name, value).await;
+        let found = found.map_err(|error| error.into_failure(concerning(zone, name)))?;
+        found.into_iter().next().map(|record| record.id).ok_or_else(|| {
+            Failure::new(
+                Class::Transient,
+                "cloudflare_record_vanished",
+                format!("The TXT record of {name} was there and is not"),
+                "Cloudflare refused it as a duplicate, but does not list it.",
+            )
+        })
+    }
+
+    async fn find(&self, zone: &str, name: &str, value: &str) -> Result<Vec<Txt>, ApiError> {
+        let mut found = records::list(&self.api, zone, ("name.exact", name)).await?;
+        found.retain(|record| record.is(name, value));
+        Ok(found)
+    }
+
+    /// The answer to an id that we remembered, but that means nothing any more.
+    fn is_stale<T>(&self, answer: &Result<T, ApiError>) -> bool {
+        self.zone_id.is_none() && answer.as_ref().is_err_and(ApiError::says_zone_is_gone)
+    }
+
+    async fn zone_of(&self, name: &str) -> Result<String, Failure> {
+        match &self.zone_id {
+            Some(id) => Ok(id.clone()),
+            None => self.zones.find(name).await,
+        }
+    }
+
+    fn writer(&self, zone: &str) -> Arc<Writer> {
+        self.writers.get_with_by_ref(zone, || {
+            Arc::new(Writer::new(Arc::clone(&self.api), zone.to_owned(), self.mark()))
+        })
+    }
+
+    /// How the comments of this installation's records begin.
+    fn mark(&self) -> String {
+        format!("certwright {} ", self.installation)
+    }
+}
+
+fn concerning<'a>(zone: &'a str, name: &'a str) -> Concerning<'a> {
+    Concerning::Records { zone, name }
+}
+
+fn valid_zone_id(id: &str) -> Result<String, Failure> {
+    let fits = !id.is_empty() && id.len() <= 64 && id.bytes().all(|c| c.is_ascii_alphanumeric());
+    if fits {
+        return Ok(id.to_owned());
+    }
+    Err(Failure::new(
+        Class::Blocked,
+        "cloudflare_zone_not_found",
+        "`zoneID` is not the id of a Cloudflare zone",
+        "It is the 32 characters on the zone's overview page, not the zone's name.",
+    ))
+}

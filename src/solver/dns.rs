@@ -1,0 +1,319 @@
+//! What the DNS says: where a name leads to, whose zone it is in, and who sees a TXT record.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{join, join_all};
+use hickory_resolver::TokioResolver;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use moka::future::Cache;
+use tokio::time::{Instant, timeout_at};
+
+use super::Readiness;
+use crate::domain::failure::{Class, Failure};
+use crate::domain::issuer::PropagationMode;
+use crate::outbound::{self, in_words};
+
+/// CAs follow about as many.
+const MAX_CNAMES: usize = 10;
+
+/// A zone with more servers than this, or servers with more addresses, is asked in part.
+const MAX_SERVERS: usize = 16;
+const MAX_ADDRESSES: usize = 4;
+
+/// How long the servers of a zone are remembered: every challenge asks for them every few seconds.
+const SERVERS_FRESH_FOR: Duration = Duration::from_mins(1);
+
+/// A look goes over several servers in turn; the one who asked holds a lease meanwhile.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Looks into the DNS, from the resolvers' and from the authoritative servers' side.
+pub struct Dns {
+    nameservers: Vec<SocketAddr>,
+    resolver: TokioResolver,
+    authority_port: u16,
+    servers: Cache<Name, Arc<Vec<Server>>>,
+}
+
+/// One name server of a zone, or a resolver.
+#[derive(Debug)]
+struct Server {
+    name: String,
+    addresses: Vec<SocketAddr>,
+}
+
+/// What one server said about a TXT value.
+#[derive(Debug, PartialEq, Eq)]
+enum Sight {
+    Seen,
+    Absent,
+    Others(usize),
+    Silent(String),
+}
+
+impl Dns {
+    /// Asks `nameservers`, or the system's where none are given; `authority_port` is 53 but in tests.
+    pub fn new(nameservers: &[SocketAddr], authority_port: u16) -> Result<Self, NetError> {
+        let nameservers = match nameservers {
+            [] => outbound::system_nameservers()?,
+            given => given.to_vec(),
+        };
+        let resolver = outbound::resolver(&nameservers, true)?;
+        let servers = Cache::builder().max_capacity(1000).time_to_live(SERVERS_FRESH_FOR).build();
+        Ok(Self { nameservers, resolver, authority_port, servers })
+    }
+
+    /// The resolver behind it, for those who need addresses.
+    pub fn resolver(&self) -> TokioResolver {
+        self.resolver.clone()
+    }
+
+    /// Where the CNAME chain that starts at `name` ends; `name` itself without one. No final dot.
+    pub async fn canonical(&self, name: &str) -> Result<String, Failure> {
+        let mut at = absolute(name).map_err(|error| {
+            Failure::new(Class::Blocked, "dns_invalid_name", "Not a name for the DNS", error)
+        })?;
+        let deadline = Instant::now() + LOOK_TIMEOUT;
+        for _ in 0..MAX_CNAMES {
+            let found = timeout_at(deadline, self.cname(&at)).await;
+            match found.unwrap_or(Err(NetError::Timeout)) {
+                Ok(Some(next)) => at = next,
+                Ok(None) => return Ok(without_dot(&at)),
+                Err(error) => {
+                    return Err(Failure::new(
+                        Class::Transient,
+                        "dns_lookup_failed",
+                        format!("The CNAME of {} cannot be looked up", without_dot(&at)),
+                        in_words(&error),
+                    ));
+                }
+            }
+        }
+        Err(Failure::new(
+            Class::Blocked,
+            "dns_cname_loop",
+            format!("The CNAME chain of {name} does not end"),
+            format!("After {MAX_CNAMES} steps it is at {}. Correct the DNS.", without_dot(&at)),
+        ))
+    }
+
+    async fn cname(&self, name: &Name) -> Result<Option<Name>, NetError> {
+        let found = self.lookup(&self.resolver, name, RecordType::CNAME).await?;
+        Ok(found.into_iter().find_map(|(owner, data)| match data {
+            RData::CNAME(target) if owner == *name => Some(target.0),
+            _ => None,
+        }))
+    }
+
+    /// Whether everybody who counts in this mode sees `value` among the TXT records at `name`.
+    ///
+    /// A server that does not answer does not see it: it might be the one that the CA asks.
+    pub async fn look_for_txt(&self, name: &str, value: &str, mode: PropagationMode) -> Readiness {
+        let look = async {
+            match mode {
+                PropagationMode::None => Ok(Vec::new()),
+                PropagationMode::Authoritative => self.authorities_that_miss(name, value).await,
+                PropagationMode::Recursive => self.resolvers_that_miss(name, value).await,
+            }
+        };
+        match timeout_at(Instant::now() + LOOK_TIMEOUT, look).await {
+            Ok(Ok(missing)) if missing.is_empty() => Readiness::Ready,
+            Ok(Ok(missing)) => Readiness::NotYet { observed: missing.join("; ") },
+            Ok(Err(observed)) => Readiness::NotYet { observed },
+            Err(_) => {
+                let seconds = LOOK_TIMEOUT.as_secs();
+                let observed = format!("the DNS of {name} did not answer within {seconds} seconds");
+                Readiness::NotYet { observed }
+            }
+        }
+    }
+
+    async fn authorities_that_miss(&self, name: &str, value: &str) -> Result<Vec<String>, String> {
+        let name = absolute(name)?;
+        let zone = self.zone(&name).await?;
+        let servers = self.servers_of(&zone).await?;
+        Ok(self.who_misses(&servers, false, &name, value).await)
+    }
+
+    async fn resolvers_that_miss(&self, name: &str, value: &str) -> Result<Vec<String>, String> {
+        let name = absolute(name)?;
+        let resolvers: Vec<Server> = self
+            .nameservers
+            .iter()
+            .map(|address| Server { name: "resolver".to_owned(), addresses: vec![*address] })
+            .collect();
+        Ok(self.who_misses(&resolvers, true, &name, value).await)
+    }
+
+    async fn who_misses(
+        &self,
+        servers: &[Server],
+        recursive: bool,
+        name: &Name,
+        value: &str,
+    ) -> Vec<String> {
+        let looks = servers.iter().map(|server| self.ask(server, recursive, name, value));
+        join_all(looks).await.into_iter().flatten().collect()
+    }
+
+    /// What is wrong with one server's view, if anything.
+    ///
+    /// A server may have addresses that cannot be reached from here (IPv6 on a host without it):
+    /// it is silent only when all are.
+    async fn ask(
+        &self,
+        server: &Server,
+        recursive: bool,
+        name: &Name,
+        value: &str,
+    ) -> Option<String> {
+        let looks = server
+            .addresses
+            .iter()
+            .map(async |address| (*address, self.txt_at(*address, recursive, name, value).await));
+        let sights = join_all(looks).await;
+        let answered = sights.iter().any(|(_, sight)| !matches!(sight, Sight::Silent(_)));
+        let complaints: Vec<String> = sights
+            .iter()
+            .filter_map(|(address, sight)| {
+                let who = format!("{} {}", server.name, address.ip());
+                match sight {
+                    Sight::Seen => None,
+                    Sight::Absent => {
+                        Some(format!("{who} has no TXT record at {}", without_dot(name)))
+                    }
+                    Sight::Others(count) => {
+                        Some(format!("{who} has other values ({count}) at {}", without_dot(name)))
+                    }
+                    Sight::Silent(_) if answered => None,
+                    Sight::Silent(reason) => Some(format!("{who} cannot be asked: {reason}")),
+                }
+            })
+            .collect();
+        match (sights.is_empty(), complaints.is_empty()) {
+            (true, _) => Some(format!("{} has no address", server.name)),
+            (false, true) => None,
+            (false, false) => Some(complaints.join("; ")),
+        }
+    }
+
+    async fn txt_at(&self, server: SocketAddr, recursive: bool, name: &Name, value: &str) -> Sight {
+        let resolver = match outbound::resolver(&[server], recursive) {
+            Ok(resolver) => resolver,
+            Err(error) => return Sight::Silent(in_words(&error)),
+        };
+        let found = match self.lookup(&resolver, name, RecordType::TXT).await {
+            Ok(found) => found,
+            Err(error) => return Sight::Silent(in_words(&error)),
+        };
+        let values: Vec<Vec<u8>> = found
+            .into_iter()
+            .filter_map(|(_, data)| match data {
+                RData::TXT(txt) => Some(txt.txt_data.concat()),
+                _ => None,
+            })
+            .collect();
+        match values.len() {
+            0 => Sight::Absent,
+            _ if values.iter().any(|found| found == value.as_bytes()) => Sight::Seen,
+            count => Sight::Others(count),
+        }
+    }
+
+    /// The zone that `name` is in: the owner of the SOA, which also a negative answer names.
+    async fn zone(&self, name: &Name) -> Result<Name, String> {
+        let mut at = name.clone();
+        while !at.is_root() {
+            let answer = self.resolver.lookup(at.clone(), RecordType::SOA).await;
+            let owner = match answer {
+                Ok(found) => found
+                    .answers()
+                    .iter()
+                    .find(|record| record.record_type() == RecordType::SOA)
+                    .map(|record| record.name.clone()),
+                Err(NetError::Dns(DnsError::NoRecordsFound(none))) => none.soa.map(|soa| soa.name),
+                // Some servers know no SOA queries; the label above may still answer.
+                Err(NetError::Dns(DnsError::ResponseCode(_))) => None,
+                Err(error) => {
+                    return Err(format!("the zone of {name} is not known: {}", in_words(&error)));
+                }
+            };
+            if let Some(owner) = owner
+                && !owner.is_root()
+                && owner.zone_of(name)
+            {
+                return Ok(owner);
+            }
+            at = at.base_name();
+        }
+        Err(format!("nobody says which zone {name} is in"))
+    }
+
+    async fn servers_of(&self, zone: &Name) -> Result<Arc<Vec<Server>>, String> {
+        self.servers
+            .try_get_with(zone.clone(), async { self.look_up_servers(zone).await.map(Arc::new) })
+            .await
+            .map_err(|error| (*error).clone())
+    }
+
+    async fn look_up_servers(&self, zone: &Name) -> Result<Vec<Server>, String> {
+        let found = self.lookup(&self.resolver, zone, RecordType::NS).await.map_err(|error| {
+            format!("the servers of {zone} are not known: {}", in_words(&error))
+        })?;
+        let names = found.into_iter().filter_map(|(_, data)| match data {
+            RData::NS(server) => Some(server.0),
+            _ => None,
+        });
+        let servers = join_all(names.take(MAX_SERVERS).map(|name| self.server(name))).await;
+        if servers.is_empty() {
+            return Err(format!("{zone} has no name servers"));
+        }
+        Ok(servers)
+    }
+
+    async fn server(&self, name: Name) -> Server {
+        let (v4, v6) = join(
+            self.lookup(&self.resolver, &name, RecordType::A),
+            self.lookup(&self.resolver, &name, RecordType::AAAA),
+        )
+        .await;
+        let addresses = [v4, v6]
+            .into_iter()
+            .flat_map(Result::unwrap_or_default)
+            .filter_map(|(_, data)| data.ip_addr())
+            .take(MAX_ADDRESSES)
+            .map(|address| SocketAddr::new(address, self.authority_port))
+            .collect();
+        Server { name: without_dot(&name), addresses }
+    }
+
+    /// Owner and data of every record in the answer; that there is none is an empty answer.
+    async fn lookup(
+        &self,
+        resolver: &TokioResolver,
+        name: &Name,
+        kind: RecordType,
+    ) -> Result<Vec<(Name, RData)>, NetError> {
+        match resolver.lookup(name.clone(), kind).await {
+            Ok(found) => Ok(found
+                .answers()
+                .iter()
+                .map(|record| (record.name.clone(), record.data.clone()))
+                .collect()),
+            Err(NetError::Dns(DnsError::NoRecordsFound(_))) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn absolute(name: &str) -> Result<Name, String> {
+    let mut name = Name::from_ascii(name).map_err(|error| format!("{name}: {error}"))?;
+    name.set_fqdn(true);
+    Ok(name)
+}
+
+fn without_dot(name: &Name) -> String {
+    name.to_ascii().trim_end_matches('.').to_ascii_lowercase()
+}

@@ -1,0 +1,175 @@
+//! HTTP-01: a file that our own responder serves from the database (RFC 8555, section 8.3).
+//!
+//! There is nothing to write. What is here is the look from outside, as a CA would do it, so that a
+//! proxy that does not forward yet costs no failed validation.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use reqwest::redirect::{Attempt, Policy};
+use url::{Host, Url};
+
+use super::{Readiness, Solver};
+use crate::domain::challenge::{Proof, Record};
+use crate::domain::failure::Failure;
+use crate::outbound::Guard;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_REDIRECTS: usize = 10;
+const MAX_BODY: usize = 1024;
+
+/// Of an answer that is not the proof, so much is shown.
+const MAX_SHOWN: usize = 80;
+
+/// Proves by files below `/.well-known/acme-challenge/`.
+pub struct Http01 {
+    http: reqwest::Client,
+    guard: Guard,
+    port: u16,
+}
+
+impl Http01 {
+    /// Looks through `guard`, at `port`: 80 but in tests.
+    pub fn new(guard: Guard, port: u16) -> Result<Self, reqwest::Error> {
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("certwright/", env!("CARGO_PKG_VERSION")))
+            .timeout(TIMEOUT)
+            .no_proxy()
+            .referer(false)
+            // A proxy may have been reloaded since the last look.
+            .pool_max_idle_per_host(0)
+            // CAs do not verify either: the name may not have a certificate yet.
+            .tls_danger_accept_invalid_certs(true)
+            .dns_resolver(guard.clone())
+            .redirect(Policy::custom(move |attempt| follow(attempt, port)))
+            .build()?;
+        Ok(Self { http, guard, port })
+    }
+
+    /// What came back, or why nothing did.
+    async fn look(&self, url: Url) -> Result<(u16, Vec<u8>), String> {
+        self.guard.check_literal(&url).map_err(|error| error.to_string())?;
+        let host = url.host_str().unwrap_or_default().to_owned();
+        let mut response = match self.http.get(url).send().await {
+            Ok(response) => response,
+            Err(error) => return Err(self.why(error, &host).await),
+        };
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(in_words)? {
+            body.extend_from_slice(&chunk);
+            if body.len() > MAX_BODY {
+                body.truncate(MAX_BODY);
+                break;
+            }
+        }
+        Ok((response.status().as_u16(), body))
+    }
+
+    async fn why(&self, error: reqwest::Error, host: &str) -> String {
+        let connecting = error.is_connect() || error.is_timeout();
+        let reason = in_words(error);
+        if !connecting {
+            return reason;
+        }
+        match self.guard.addresses(host).await {
+            Ok(addresses) => {
+                let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                format!("{reason} ({host} is at {}, port {})", addresses.join(", "), self.port)
+            }
+            Err(refused) => refused.to_string(),
+        }
+    }
+}
+
+#[async_trait]
+impl Solver for Http01 {
+    async fn present(&self, _proof: &Proof) -> Result<Option<Record>, Failure> {
+        Ok(None)
+    }
+
+    async fn is_ready(&self, proof: &Proof, _: Option<&Record>) -> Result<Readiness, Failure> {
+        let Ok(url) = challenge_url(proof, self.port) else {
+            let observed = format!("{} makes no URL", proof.domain);
+            return Ok(Readiness::NotYet { observed });
+        };
+        let observed = match self.look(url.clone()).await {
+            // Whitespace at the end is ignored by section 8.3.
+            Ok((200, body)) if body.trim_ascii_end() == proof.key_authorization.as_bytes() => {
+                return Ok(Readiness::Ready);
+            }
+            Ok((status, body)) => format!("{url} answered {status}: {}", shown(&body)),
+            Err(reason) => format!("{url}: {reason}"),
+        };
+        Ok(Readiness::NotYet { observed })
+    }
+
+    async fn clean_up(&self, _proof: &Proof, _record: Option<&Record>) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+fn challenge_url(proof: &Proof, port: u16) -> Result<Url, url::ParseError> {
+    let port = if port == 80 { String::new() } else { format!(":{port}") };
+    Url::parse(&format!("http://{}{port}/.well-known/acme-challenge/{}", proof.domain, proof.token))
+}
+
+/// CAs follow only to names, and only to the ports of the web.
+fn follow(attempt: Attempt<'_>, self_check_port: u16) -> reqwest::redirect::Action {
+    if attempt.previous().len() > MAX_REDIRECTS {
+        return attempt.error("more than 10 redirects");
+    }
+    let url = attempt.url();
+    let port = url.port_or_known_default();
+    let fits = match url.scheme() {
+        "http" => port == Some(80) || port == Some(self_check_port),
+        "https" => port == Some(443),
+        _ => false,
+    };
+    if fits && matches!(url.host(), Some(Host::Domain(_))) {
+        return attempt.follow();
+    }
+    let refusal =
+        format!("redirect to {}, where no CA would follow", shown(url.as_str().as_bytes()));
+    attempt.error(refusal)
+}
+
+fn in_words(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    if error.is_timeout() {
+        return format!("no answer within {} seconds", TIMEOUT.as_secs());
+    }
+    let mut innermost = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        innermost = cause.to_string();
+        source = cause.source();
+    }
+    innermost
+}
+
+/// The beginning of a stranger's text, harmless to show.
+fn shown(text: &[u8]) -> String {
+    let head = &text[..text.len().min(MAX_SHOWN)];
+    let words: String = String::from_utf8_lossy(head)
+        .chars()
+        .map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '.' })
+        .collect();
+    match words.is_empty() {
+        true => "an empty body".to_owned(),
+        false if text.len() > MAX_SHOWN => format!("\"{words}…\""),
+        false => format!("\"{words}\""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_strangers_text_is_cut_and_made_harmless() {
+        assert_eq!(shown(b""), "an empty body");
+        assert_eq!(shown(b"<h1>\x1b[31m\n"), "\"<h1>.[31m.\"");
+        assert_eq!(shown(&[b'a'; 500]).chars().count(), MAX_SHOWN + 3);
+    }
+}

@@ -1,0 +1,219 @@
+//! The solvers that issuers ask for, with everything shared that can be.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hickory_resolver::net::NetError;
+use moka::sync::Cache;
+
+use super::Solver;
+use super::cloudflare::{Access, Cloudflare, http_client};
+use super::dns::Dns;
+use super::dns01::Dns01;
+use super::http01::Http01;
+use crate::clock::Clock;
+use crate::domain::failure::{Class, Failure};
+use crate::domain::issuer;
+use crate::outbound::{Allow, Guard};
+use crate::secret::Secret;
+
+/// Cloudflare clients that are kept: one per token, base URL and zone.
+const MAX_CLIENTS: u64 = 1000;
+const CLIENT_IDLE: Duration = Duration::from_hours(1);
+
+/// Lists of resolvers that issuers gave, and that are kept.
+const MAX_RESOLVERS: u64 = 100;
+
+/// So that with its prefix and the challenge's id a comment stays below Cloudflare's 100.
+const MAX_INSTALLATION: usize = 48;
+
+/// What the solvers share.
+pub struct SolverSettings {
+    /// Where the time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Marks records as written by this installation; letters, digits, `-`, `_` and `.`.
+    pub installation: String,
+    /// Resolvers; the system's where empty.
+    pub nameservers: Vec<SocketAddr>,
+    /// Where authoritative servers listen: 53 but in tests.
+    pub authority_port: u16,
+    /// Where HTTP-01 is looked at: 80 but in tests.
+    pub self_check_port: u16,
+    /// What may be connected to although it is not public.
+    pub outbound_allow: Allow,
+}
+
+/// Why there can be no solvers.
+#[derive(Debug, thiserror::Error)]
+pub enum SolverSetupError {
+    /// The installation's name does not fit into a comment.
+    #[error("the installation's name must be 1 to {MAX_INSTALLATION} letters, digits, - _ or .")]
+    Installation,
+    /// There is no usable resolver.
+    #[error("no resolver can be set up")]
+    Resolver(#[source] NetError),
+    /// There is no usable HTTP client.
+    #[error("no HTTP client can be set up")]
+    Http(#[source] reqwest::Error),
+}
+
+/// Hands out solvers, and keeps what they share: connections, zones, queues, budgets.
+pub struct Solvers {
+    clock: Arc<dyn Clock>,
+    installation: String,
+    authority_port: u16,
+    http: reqwest::Client,
+    dns: Arc<Dns>,
+    http01: Arc<Http01>,
+    clients: Cache<ClientKey, Arc<Cloudflare>>,
+    resolvers: Cache<Vec<SocketAddr>, Arc<Dns>>,
+}
+
+/// The token only as its digest: keys of a map are easily logged.
+#[derive(PartialEq, Eq, Hash)]
+struct ClientKey {
+    base_url: Option<String>,
+    token_digest: Vec<u8>,
+    zone_id: Option<String>,
+}
+
+impl Solvers {
+    /// Sets up what the solvers share.
+    pub fn new(settings: SolverSettings) -> Result<Self, SolverSetupError> {
+        if !fits_a_comment(&settings.installation) {
+            return Err(SolverSetupError::Installation);
+        }
+        let dns = Dns::new(&settings.nameservers, settings.authority_port)
+            .map_err(SolverSetupError::Resolver)?;
+        let guard = Guard::new(dns.resolver(), settings.outbound_allow);
+        let http01 =
+            Http01::new(guard, settings.self_check_port).map_err(SolverSetupError::Http)?;
+        Ok(Self {
+            clock: settings.clock,
+            installation: settings.installation,
+            authority_port: settings.authority_port,
+            http: http_client().map_err(SolverSetupError::Http)?,
+            dns: Arc::new(dns),
+            http01: Arc::new(http01),
+            clients: Cache::builder().max_capacity(MAX_CLIENTS).time_to_idle(CLIENT_IDLE).build(),
+            resolvers: Cache::new(MAX_RESOLVERS),
+        })
+    }
+
+    /// The solver of an issuer; `token` is what its provider's secret reference names.
+    pub fn solver(
+        &self,
+        config: &issuer::Solver,
+        token: Option<&Secret<String>>,
+    ) -> Result<Arc<dyn Solver>, Failure> {
+        match (&config.http01, &config.dns01) {
+            (Some(_), None) => Ok(Arc::clone(&self.http01) as Arc<dyn Solver>),
+            (None, Some(dns01)) => Ok(Arc::new(self.dns01(dns01, token)?)),
+            (None, None) | (Some(_), Some(_)) => {
+                Err(unusable("a solver needs one of `http01` and `dns01`"))
+            }
+        }
+    }
+
+    fn dns01(
+        &self,
+        config: &issuer::Dns01,
+        token: Option<&Secret<String>>,
+    ) -> Result<Dns01, Failure> {
+        let cloudflare =
+            config.cloudflare.as_ref().ok_or_else(|| unusable("`dns01` needs a provider"))?;
+        let token = token.ok_or_else(|| {
+            Failure::new(
+                Class::Blocked,
+                "cloudflare_token_missing",
+                "There is no Cloudflare API token",
+                format!("The Secret {} does not hold it.", cloudflare.api_token_secret_ref.name),
+            )
+        })?;
+        Ok(Dns01 {
+            provider: self.client(cloudflare, token)?,
+            dns: self.dns(&config.nameservers)?,
+            strategy: config.cname_strategy,
+            propagation: config.propagation.mode,
+        })
+    }
+
+    fn client(
+        &self,
+        config: &issuer::Cloudflare,
+        token: &Secret<String>,
+    ) -> Result<Arc<Cloudflare>, Failure> {
+        let digest =
+            aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.expose().as_bytes());
+        let key = ClientKey {
+            base_url: config.base_url.clone(),
+            token_digest: digest.as_ref().to_vec(),
+            zone_id: config.zone_id.clone(),
+        };
+        let access = Access {
+            base_url: config.base_url.as_deref(),
+            token,
+            zone_id: config.zone_id.as_deref(),
+        };
+        self.clients
+            .try_get_with(key, || {
+                let clock = Arc::clone(&self.clock);
+                Cloudflare::new(self.http.clone(), access, clock, &self.installation).map(Arc::new)
+            })
+            .map_err(|failure: Arc<Failure>| (*failure).clone())
+    }
+
+    fn dns(&self, nameservers: &[String]) -> Result<Arc<Dns>, Failure> {
+        if nameservers.is_empty() {
+            return Ok(Arc::clone(&self.dns));
+        }
+        let nameservers: Vec<SocketAddr> =
+            nameservers.iter().map(|text| nameserver(text)).collect::<Result<_, _>>()?;
+        self.resolvers
+            .try_get_with_by_ref(&nameservers, || {
+                Dns::new(&nameservers, self.authority_port).map(Arc::new)
+            })
+            .map_err(|error: Arc<NetError>| unusable(&error.to_string()))
+    }
+}
+
+fn fits_a_comment(installation: &str) -> bool {
+    (1..=MAX_INSTALLATION).contains(&installation.len())
+        && installation.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c))
+}
+
+fn nameserver(text: &str) -> Result<SocketAddr, Failure> {
+    let with_port = text.parse::<SocketAddr>();
+    with_port
+        .or_else(|_| text.parse::<IpAddr>().map(|address| SocketAddr::new(address, 53)))
+        .map_err(|_| {
+            unusable(&format!("`{text}` is not the address of a resolver, such as 9.9.9.9:53"))
+        })
+}
+
+fn unusable(detail: &str) -> Failure {
+    Failure::new(Class::Blocked, "solver_invalid", "The issuer's solver cannot be used", detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolvers_are_addresses_with_or_without_a_port() {
+        assert_eq!(nameserver("9.9.9.9").unwrap().to_string(), "9.9.9.9:53");
+        assert_eq!(nameserver("[2620:fe::fe]:5353").unwrap().port(), 5353);
+        assert!(nameserver("https://dns.example/").is_err());
+    }
+
+    #[test]
+    fn an_installation_fits_into_a_comment_with_a_challenge() {
+        let longest = "i".repeat(MAX_INSTALLATION);
+
+        assert!(fits_a_comment(&longest));
+        assert!(format!("certwright {longest} {}", uuid::Uuid::nil()).len() < 100);
+        assert!(!fits_a_comment(""));
+        assert!(!fits_a_comment("two words"));
+    }
+}

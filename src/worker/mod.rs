@@ -1,0 +1,212 @@
+//! Drives issuers, certificates and orders, one durable step at a time.
+//!
+//! Nothing is remembered between runs but what the database holds: a crash anywhere costs one lease
+//! period. No transaction is open while the outside world is being asked. Waiting happens in the
+//! database; the pool itself sleeps on a timer to the next row that is due, and does nothing when
+//! none is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::ca::Ca;
+use crate::clock::Clock;
+use crate::domain::backoff::Jitter;
+use crate::domain::order::UnexpectedAnswer;
+use crate::pki::PkiError;
+use crate::secret::{SealError, Sealer};
+use crate::solver::Solvers;
+use crate::storage::lease::{self, Lease, Machine};
+use crate::storage::{Db, StorageError};
+
+mod certificates;
+mod issuers;
+mod orders;
+mod session;
+
+/// What every step needs, shared by all.
+pub struct Worker {
+    /// Where everything is remembered.
+    pub db: Db,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Opens account keys, tokens and private keys; seals new ones.
+    pub sealer: Arc<Sealer>,
+    /// Certificate authorities.
+    pub ca: Arc<Ca>,
+    /// Ways to prove control over names.
+    pub solvers: Arc<Solvers>,
+    /// How it works.
+    pub settings: Settings,
+}
+
+/// How a worker works.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Stands in `leased_by`, for people.
+    pub name: String,
+    /// Rows that are worked on at the same time.
+    pub concurrency: usize,
+    /// Namespace of the secrets that a `ClusterIssuer` refers to.
+    pub cluster_namespace: String,
+}
+
+/// Why a step came to nothing. The row's lease runs out, and it is taken up again.
+#[derive(Debug, Error)]
+pub enum WorkerError {
+    /// The database did not do what was asked.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A sealed value could not be opened, or one not be sealed.
+    #[error("a secret could not be opened or sealed")]
+    Secret(#[from] SealError),
+    /// A key or CSR could not be made.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// Our own bug.
+    #[error("a step broke the order machine's contract")]
+    Contract(#[from] UnexpectedAnswer),
+    /// A background computation died.
+    #[error("a computation was cut short")]
+    Cut(#[from] tokio::task::JoinError),
+}
+
+/// On PostgreSQL another replica's wake-up may get lost: look at least this often.
+const POLL: Duration = Duration::from_secs(5);
+
+/// On SQLite nobody else writes: an hourly look is only there in case the clock was set.
+const RARELY: Duration = Duration::from_secs(3600);
+
+impl Worker {
+    /// Works until `shutdown`, then finishes the steps that are under way.
+    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+        let permits = Arc::new(Semaphore::new(self.settings.concurrency));
+        let tasks = TaskTracker::new();
+        while !shutdown.is_cancelled() {
+            let claimed = match self.claim(permits.available_permits()).await {
+                Ok(claimed) => claimed,
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "cannot look for work; trying again in a second"
+                    );
+                    self.rest(Duration::from_secs(1), &shutdown).await;
+                    continue;
+                }
+            };
+            if claimed.is_empty() {
+                let pause = self.until_next_due().await;
+                self.rest(pause, &shutdown).await;
+                continue;
+            }
+            for lease in claimed {
+                let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+                let worker = Arc::clone(&self);
+                tasks.spawn(async move {
+                    worker.work(lease).await;
+                    drop(permit);
+                    // A slot is free: there may be more to claim than there were slots.
+                    worker.db.signals().due().notify_one();
+                });
+            }
+        }
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    /// Works off everything that is due now, in turn; how many rows that were. For tests that drive
+    /// steps.
+    pub async fn run_due(self: &Arc<Self>) -> Result<usize, StorageError> {
+        let mut done = 0;
+        loop {
+            let claimed = self.claim(self.settings.concurrency).await?;
+            if claimed.is_empty() {
+                return Ok(done);
+            }
+            done += claimed.len();
+            let tasks = TaskTracker::new();
+            for lease in claimed {
+                let worker = Arc::clone(self);
+                tasks.spawn(async move { worker.work(lease).await });
+            }
+            tasks.close();
+            tasks.wait().await;
+        }
+    }
+
+    /// Claims what is due. Orders go first: what has begun is finished before more is begun.
+    async fn claim(&self, free: usize) -> Result<Vec<Lease>, StorageError> {
+        let mut claimed = Vec::new();
+        if free == 0 {
+            return Ok(claimed);
+        }
+        let now = self.clock.now();
+        let mut tx = self.db.read().await?;
+        let due = lease::next_due(&mut tx).await?;
+        drop(tx);
+        for (machine, at) in due {
+            let limit = free - claimed.len();
+            if at > now || limit == 0 {
+                continue;
+            }
+            let mut tx = self.db.begin().await?;
+            claimed.extend(lease::claim(&mut tx, machine, &self.settings.name, now, limit).await?);
+            tx.commit().await?;
+        }
+        Ok(claimed)
+    }
+
+    async fn until_next_due(&self) -> Duration {
+        let longest = if self.db.dialect() == "sqlite" { RARELY } else { POLL };
+        let due = async {
+            let mut tx = self.db.read().await?;
+            lease::next_due(&mut tx).await
+        };
+        let Ok(due) = due.await else { return Duration::from_secs(1) };
+        let now = self.clock.now();
+        due.into_iter()
+            .map(|(_, at)| Duration::try_from(at - now).unwrap_or_default())
+            .min()
+            .map_or(longest, |next| next.min(longest))
+    }
+
+    /// Until something may be due: a signal, the time, or the end.
+    async fn rest(&self, pause: Duration, shutdown: &CancellationToken) {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            // Either way it is time to look again.
+            _ = tokio::time::timeout(pause, self.db.signals().due().notified()) => {}
+        }
+    }
+
+    async fn work(&self, lease: Lease) {
+        let result = match lease.machine {
+            Machine::Issuer => self.issuer(lease).await,
+            Machine::Certificate => self.certificate(lease).await,
+            Machine::Order => self.order(lease).await,
+        };
+        match result {
+            Ok(()) => {}
+            Err(WorkerError::Storage(StorageError::LeaseLost(id))) => {
+                tracing::debug!(%id, machine = ?lease.machine, "somebody else changed it meanwhile");
+            }
+            Err(error) => tracing::error!(
+                error = &error as &dyn std::error::Error,
+                id = %lease.id,
+                machine = ?lease.machine,
+                "a step failed; it is taken up again when its lease runs out"
+            ),
+        }
+    }
+
+    fn jitter(&self) -> Jitter {
+        let mut bytes = [0_u8; 4];
+        // Without randomness there is no spreading, which is no reason to stop.
+        aws_lc_rs::rand::fill(&mut bytes).ok();
+        Jitter::new(f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX))
+    }
+}

@@ -1,0 +1,216 @@
+//! Carries orders through: the interpreter of the order machine.
+
+use super::session::Session;
+use super::{Worker, WorkerError};
+use crate::domain::certificate::{Issued, renewal_time};
+use crate::domain::challenge::Challenge;
+use crate::domain::id::{OrderId, RequestId};
+use crate::domain::order::{self, Order, Outcome, Transition};
+use crate::pki::Leaf;
+use crate::storage::lease::Lease;
+use crate::storage::requests::RequestState;
+use crate::storage::revisions::{self, Revision};
+use crate::storage::{Scope, Tx, certificates, events, orders, requests};
+
+/// What a download brought, once it was checked.
+pub(super) struct Fetched {
+    pub(super) chain: String,
+    pub(super) leaf: Leaf,
+}
+
+/// Steps in one run; an order that could go on for ever gives its slot back now and then.
+const STEPS_PER_RUN: usize = 50;
+
+impl Worker {
+    pub(super) async fn order(&self, lease: Lease) -> Result<(), WorkerError> {
+        let mut tx = self.db.read().await?;
+        let found = orders::find(&mut tx, OrderId(lease.id), &Scope::Everything).await?;
+        drop(tx);
+        let Some((mut order, _)) = found else { return Ok(()) };
+        // The row shows when the lease runs out; it was claimed because it is due.
+        order.next_action_at = Some(self.clock.now());
+        self.carry_out(order, lease).await
+    }
+
+    /// Takes step after step, each settled in one transaction, until there is something to wait for.
+    pub(super) async fn carry_out(
+        &self,
+        mut order: Order,
+        mut lease: Lease,
+    ) -> Result<(), WorkerError> {
+        let mut session = Session::new(self);
+        for _ in 0..STEPS_PER_RUN {
+            let now = self.clock.now();
+            let before = order.challenges.clone();
+            let transition = match order.expire(now) {
+                Ok(expired) => expired,
+                Err(open) => {
+                    let Some(step) = open.next_step(now) else {
+                        // Due, but nothing to do: never leave such a row without a wake-up.
+                        let idle = Transition::waiting(open, now);
+                        self.settle_order(&mut session, &idle, &before, &lease, false).await?;
+                        return Ok(());
+                    };
+                    let answer = session.take(step, &open).await?;
+                    open.apply(answer, self.clock.now(), self.jitter())?
+                }
+            };
+            let now = self.clock.now();
+            let goes_on = transition.order.next_action_at.is_some_and(|at| at <= now);
+            lease = self.settle_order(&mut session, &transition, &before, &lease, goes_on).await?;
+            order = transition.order;
+            if !goes_on {
+                return Ok(());
+            }
+        }
+        let mut tx = self.db.begin().await?;
+        orders::save(&mut tx, &order, &order.challenges, &lease, None).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Saves a step's result: the order, its certificate where the order has ended, and the history,
+    /// all or nothing.
+    async fn settle_order(
+        &self,
+        session: &mut Session<'_>,
+        transition: &Transition,
+        before: &[Challenge],
+        lease: &Lease,
+        goes_on: bool,
+    ) -> Result<Lease, WorkerError> {
+        let now = self.clock.now();
+        let order = &transition.order;
+        let mut tx = self.db.begin().await?;
+        let lease = orders::save(&mut tx, order, before, lease, goes_on.then_some(now)).await?;
+        if before.is_empty() && !order.challenges.is_empty() {
+            let shown = session.with_key_authorizations(&order.challenges);
+            orders::insert_challenges(&mut tx, order.id, &shown).await?;
+        }
+        events::record(&mut tx, &order.namespace, Some(order.certificate), &transition.events, now)
+            .await?;
+        if let Some(outcome) = &transition.outcome {
+            self.conclude(&mut tx, order, outcome, session.fetched.take()).await?;
+        }
+        tx.commit().await?;
+        Ok(lease)
+    }
+
+    /// What an order's end means for its request and certificate.
+    async fn conclude(
+        &self,
+        tx: &mut Tx,
+        order: &Order,
+        outcome: &Outcome,
+        fetched: Option<Fetched>,
+    ) -> Result<(), WorkerError> {
+        let now = self.clock.now();
+        let found = certificates::find(tx, order.certificate, &Scope::Everything).await?;
+        // The certificate was deleted, or has gone on to another order.
+        let Some((certificate, lease)) =
+            found.filter(|(certificate, _)| certificate.order == Some(order.id))
+        else {
+            return Ok(());
+        };
+        let transition = match (outcome, fetched) {
+            (Outcome::Issued, Some(fetched)) => {
+                let revision = certificate.current.as_ref().map_or(0, |issued| issued.revision) + 1;
+                let Leaf { serial, fingerprint, not_before, not_after } = fetched.leaf;
+                let renewal_time =
+                    renewal_time(&certificate.spec, not_before, not_after, self.jitter());
+                let kept = i64::from(certificate.spec.revision_history_limit.max(1));
+                let stored = Revision {
+                    certificate: certificate.id,
+                    revision,
+                    request: order.request,
+                    order: order.id,
+                    chain: fetched.chain,
+                    serial: serial.clone(),
+                    fingerprint,
+                    not_before,
+                    not_after,
+                    issued_at: now,
+                };
+                revisions::insert(tx, &stored).await?;
+                revisions::prune(tx, certificate.id, revision - kept).await?;
+                let message = "Certificate fetched from issuer successfully";
+                self.progress(tx, order.request, RequestState::Issued, message, order.id).await?;
+                let issued = Issued { revision, serial, not_before, not_after, renewal_time };
+                certificate.issued(issued, now)
+            }
+            (outcome, _) => certificate.order_failed(
+                outcome.clone(),
+                order.predecessors,
+                now,
+                self.jitter(),
+            ),
+        };
+        let mut certificate = transition.certificate;
+        if let Some(at) = transition.fresh_order_at {
+            let fresh = successor(order, OrderId::generate(now), now, at);
+            certificate.order = Some(fresh.id);
+            orders::insert(tx, &fresh, None).await?;
+            let message = format!("The CA lost order {}; waiting on order {}", order.id, fresh.id);
+            self.progress(tx, order.request, RequestState::Pending, &message, fresh.id).await?;
+        } else if let Some(failure) = failure_of(outcome) {
+            let message = failure.to_string();
+            self.progress(tx, order.request, RequestState::Failed, &message, order.id).await?;
+        }
+        certificates::save(tx, &certificate, &lease, None).await?;
+        events::record(
+            tx,
+            &certificate.namespace,
+            Some(certificate.id),
+            &transition.events,
+            now,
+        )
+        .await?;
+        Ok(())
+    }
+
+    async fn progress(
+        &self,
+        tx: &mut Tx,
+        request: RequestId,
+        state: RequestState,
+        message: &str,
+        order: OrderId,
+    ) -> Result<(), WorkerError> {
+        requests::progress(tx, request, state, message, order, self.clock.now()).await?;
+        Ok(())
+    }
+}
+
+fn failure_of(outcome: &Outcome) -> Option<&crate::domain::failure::Failure> {
+    match outcome {
+        Outcome::Issued => None,
+        Outcome::Lost(failure) | Outcome::Failed(failure) | Outcome::Blocked(failure) => {
+            Some(failure)
+        }
+    }
+}
+
+/// A fresh order for the same request: the same key and CSR, from the beginning.
+fn successor(
+    lost: &Order,
+    id: OrderId,
+    now: time::OffsetDateTime,
+    at: time::OffsetDateTime,
+) -> Order {
+    Order {
+        id,
+        predecessors: lost.predecessors + 1,
+        state: order::State::New,
+        expires: None,
+        challenges: Vec::new(),
+        tries: 0,
+        stalled_since: None,
+        attempts: 0,
+        last_error: None,
+        created_at: now,
+        handed_out_at: now,
+        next_action_at: Some(at),
+        deadline: at + order::ORDER_DEADLINE,
+        ..lost.clone()
+    }
+}

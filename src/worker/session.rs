@@ -1,0 +1,511 @@
+//! One run with one order: what it needs from the database, and the live handle at the CA.
+//!
+//! A handle that is kept from step to step spares requests; one that is not there is restored from
+//! the order's URL. Losing it loses nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration as Wait;
+
+use futures_util::future::join_all;
+use time::Duration;
+
+use super::orders::Fetched;
+use super::{Worker, WorkerError};
+use crate::ca::{self, Account};
+use crate::domain::challenge::{self, Action, Challenge, Kind, Patience, Proof};
+use crate::domain::duration;
+use crate::domain::failure::{Class, Failure};
+use crate::domain::id::ChallengeId;
+use crate::domain::issuer::{self, Issuer};
+use crate::domain::order::{Answer, ORDER_DEADLINE, Order, Seen, Status, Step};
+use crate::domain::selection::pick_solver;
+use crate::pki;
+use crate::secret::Secret;
+use crate::solver::{Readiness, Solver};
+use crate::storage::{Scope, certificates, issuers, requests, secrets};
+
+pub(super) struct Session<'a> {
+    worker: &'a Worker,
+    issuer: Option<Arc<Issuer>>,
+    account: Option<Arc<Account>>,
+    handle: Option<ca::Order>,
+    solvers: HashMap<(u32, Kind), (Arc<dyn Solver>, Patience)>,
+    /// Set by a successful download, for the transaction that concludes the order.
+    pub(super) fetched: Option<Fetched>,
+    key_authorizations: HashMap<ChallengeId, String>,
+}
+
+/// A step gives up in time for its lease to be still ours.
+const STEP_TIMEOUT: Wait = Wait::from_secs(100);
+
+/// A DNS-01 proof that nobody sees after this long has failed, unless its solver says otherwise.
+const PROPAGATION: Duration = Duration::minutes(5);
+
+type Tried<T> = Result<T, Trouble>;
+
+/// Why a step has no answer of its own.
+enum Trouble {
+    /// The outside world's doing: the order machine decides what it means.
+    Failed(Failure),
+    /// Ours.
+    Broken(WorkerError),
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl<E: Into<WorkerError>> From<E> for Trouble {
+    fn from(error: E) -> Self {
+        Self::Broken(error.into())
+    }
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(worker: &'a Worker) -> Self {
+        Self {
+            worker,
+            issuer: None,
+            account: None,
+            handle: None,
+            solvers: HashMap::new(),
+            fetched: None,
+            key_authorizations: HashMap::new(),
+        }
+    }
+
+    /// Does what a step says; what goes wrong in the outside world is an answer too.
+    pub(super) async fn take(&mut self, step: Step, order: &Order) -> Result<Answer, WorkerError> {
+        let tried = tokio::time::timeout(STEP_TIMEOUT, self.attempt(step, order)).await;
+        match tried {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(Trouble::Broken(error))) => Err(error),
+            Ok(Err(Trouble::Failed(failure))) => {
+                // Whatever the handle knew may be wrong now.
+                self.handle = None;
+                tracing::info!(order = %order.id, code = failure.code, %failure, "a step did not work");
+                Ok(Answer::Failed(failure))
+            }
+            Err(_) => {
+                self.handle = None;
+                Ok(Answer::Failed(Failure::new(
+                    Class::Transient,
+                    "step_timed_out",
+                    "A step took too long",
+                    format!("No answer within {} s.", STEP_TIMEOUT.as_secs()),
+                )))
+            }
+        }
+    }
+
+    /// The challenges, each with what the HTTP-01 responder has to answer for it.
+    pub(super) fn with_key_authorizations(
+        &self,
+        challenges: &[Challenge],
+    ) -> Vec<(Challenge, Option<String>)> {
+        challenges
+            .iter()
+            .map(|known| {
+                let answer = (known.kind == Kind::Http01)
+                    .then(|| self.key_authorizations.get(&known.id).cloned())
+                    .flatten();
+                (known.clone(), answer)
+            })
+            .collect()
+    }
+
+    async fn attempt(&mut self, step: Step, order: &Order) -> Tried<Answer> {
+        match step {
+            Step::Create => {
+                let account = self.account(order).await?;
+                let handle = account.new_order(&order.names, order.profile.as_deref()).await?;
+                let answer = Answer::Created(handle.url().to_owned(), seen(handle.state()));
+                self.handle = Some(handle);
+                Ok(answer)
+            }
+            Step::ReadAuthorizations => self.read_authorizations(order).await,
+            Step::Solve(actions) => self.solve(actions, order).await,
+            Step::Accept => {
+                let urls: Vec<_> =
+                    order.challenges.iter().map(|known| known.url.clone()).collect();
+                self.handle(order).await?.0.accept(&urls).await?;
+                Ok(Answer::Accepted)
+            }
+            Step::Poll => {
+                let (handle, fresh) = self.handle(order).await?;
+                if !fresh {
+                    handle.refresh().await?;
+                }
+                let seen = seen(handle.state());
+                if seen.status == Status::Invalid {
+                    return Ok(Answer::Ended(why_invalid(handle).await?));
+                }
+                Ok(Answer::Looked(seen))
+            }
+            Step::Finalize => self.finalize(order).await,
+            Step::Download => self.download(order).await,
+        }
+    }
+
+    async fn read_authorizations(&mut self, order: &Order) -> Tried<Answer> {
+        let account = self.account(order).await?;
+        let issuer = self.issuer(order).await?;
+        let authorizations = self.handle(order).await?.0.authorizations().await?;
+        let labels = self.labels(order).await?;
+        let now = self.worker.clock.now();
+        let mut challenges = Vec::new();
+        for authorization in authorizations {
+            match authorization.status {
+                ca::AuthorizationStatus::Valid => continue,
+                ca::AuthorizationStatus::Pending => {}
+                _ => return Ok(Answer::Ended(unusable(&authorization))),
+            }
+            let offered: Vec<_> =
+                authorization.challenges.iter().filter_map(|offer| kind(&offer.kind)).collect();
+            let (domain, wildcard) = (&authorization.domain, authorization.wildcard);
+            let picked =
+                pick_solver(&issuer.acme.solvers, domain, wildcard, &labels, &offered);
+            let found = picked.and_then(|(place, _, wanted)| {
+                let offer =
+                    authorization.challenges.iter().find(|offer| kind(&offer.kind) == Some(wanted))?;
+                Some((place, wanted, offer))
+            });
+            let Some((solver, kind, offer)) = found else {
+                return Err(no_solver(&issuer, domain, wildcard, &offered).into());
+            };
+            let id = ChallengeId::generate(now);
+            self.key_authorizations.insert(id, account.key_authorization(&offer.token));
+            challenges.push(Challenge {
+                id,
+                authorization_url: authorization.url.clone(),
+                url: offer.url.clone(),
+                domain: domain.clone(),
+                wildcard,
+                kind,
+                solver,
+                token: offer.token.clone(),
+                state: challenge::State::Pending,
+                record: None,
+                clean: false,
+                tries: 0,
+                reason: None,
+                next_action_at: Some(now),
+                deadline: order.deadline.min(now + ORDER_DEADLINE),
+            });
+        }
+        Ok(Answer::Authorizations(challenges))
+    }
+
+    /// Works on challenges side by side: their DNS writes go out together.
+    async fn solve(
+        &mut self,
+        actions: Vec<(ChallengeId, Action)>,
+        order: &Order,
+    ) -> Tried<Answer> {
+        let account = self.account(order).await?;
+        let mut jobs = Vec::with_capacity(actions.len());
+        let mut answers = Vec::with_capacity(actions.len());
+        for (id, action) in actions {
+            let Some(known) = order.challenges.iter().find(|known| known.id == id) else { continue };
+            let proof = Proof {
+                challenge: id,
+                domain: known.domain.clone(),
+                token: known.token.clone(),
+                key_authorization: account.key_authorization(&known.token),
+            };
+            match self.solver(order, known).await {
+                Ok((solver, patience)) => {
+                    let record = known.record.clone();
+                    jobs.push(async move {
+                        let answer = act(&*solver, action, &proof, record.as_ref()).await;
+                        (id, patience, answer)
+                    });
+                }
+                Err(Trouble::Failed(failure)) => {
+                    let patience = Patience { propagation: PROPAGATION, delay: Duration::ZERO };
+                    answers.push((id, patience, challenge::Answer::Failed(failure)));
+                }
+                Err(broken) => return Err(broken),
+            }
+        }
+        answers.extend(join_all(jobs).await);
+        Ok(Answer::Solved(answers))
+    }
+
+    async fn finalize(&mut self, order: &Order) -> Tried<Answer> {
+        let csr = self.csr(order).await?;
+        let (handle, _) = self.handle(order).await?;
+        handle.finalize(&csr).await?;
+        let mut seen = seen(handle.state());
+        match seen.status {
+            Status::Invalid => return Ok(Answer::Ended(why_invalid(handle).await?)),
+            // The CSR has arrived, whatever a lagging replica says.
+            Status::Ready | Status::Pending => seen.status = Status::Processing,
+            Status::Processing | Status::Valid => {}
+        }
+        Ok(Answer::Looked(seen))
+    }
+
+    async fn download(&mut self, order: &Order) -> Tried<Answer> {
+        let csr = self.csr(order).await?;
+        let Some(download) = self.handle(order).await?.0.certificate().await? else {
+            return Ok(Answer::NotThereYet);
+        };
+        match pki::check_chain(&download.chain_pem, &csr, self.worker.clock.now()) {
+            Ok(leaf) => {
+                self.fetched = Some(Fetched { chain: download.chain_pem, leaf });
+                Ok(Answer::Downloaded)
+            }
+            Err(problem) => Ok(Answer::Failed(Failure::new(
+                Class::Gone,
+                "acme_wrong_certificate",
+                "The CA sent another certificate than the one that was asked for",
+                problem.to_string(),
+            ))),
+        }
+    }
+
+    /// The live order, and whether it was read from the CA just now.
+    async fn handle(&mut self, order: &Order) -> Tried<(&mut ca::Order, bool)> {
+        let fresh = self.handle.is_none();
+        if fresh {
+            let account = self.account(order).await?;
+            let url = order.url().unwrap_or_default();
+            let age = self.worker.clock.now() - order.created_at;
+            self.handle = Some(account.order(url, age.unsigned_abs()).await?);
+        }
+        match &mut self.handle {
+            Some(handle) => Ok((handle, fresh)),
+            None => Err(Failure::new(Class::Transient, "no_order", "No order", "").into()),
+        }
+    }
+
+    async fn account(&mut self, order: &Order) -> Tried<Arc<Account>> {
+        if let Some(account) = &self.account {
+            return Ok(Arc::clone(account));
+        }
+        let issuer = self.issuer(order).await?;
+        let Some(known) = &issuer.account else {
+            return Err(Failure::new(
+                Class::Transient,
+                "issuer_not_ready",
+                "The issuer has no account at its CA",
+                "Its registration is under way; see the issuer's conditions.",
+            )
+            .into());
+        };
+        let mut tx = self.worker.db.read().await?;
+        let sealed = issuers::account_key(&mut tx, issuer.id).await?;
+        drop(tx);
+        let key = self.worker.sealer.open(&issuers::account_key_place(issuer.id), &sealed)?;
+        let account = self.worker.ca.account(&issuer.acme, &key, &known.url).await?;
+        self.account = Some(Arc::clone(&account));
+        Ok(account)
+    }
+
+    async fn issuer(&mut self, order: &Order) -> Tried<Arc<Issuer>> {
+        if let Some(issuer) = &self.issuer {
+            return Ok(Arc::clone(issuer));
+        }
+        let mut tx = self.worker.db.read().await?;
+        let found = issuers::find(&mut tx, order.issuer, &Scope::Everything).await?;
+        drop(tx);
+        let Some((issuer, _)) = found else {
+            return Err(Failure::new(
+                Class::Blocked,
+                "issuer_not_found",
+                "The issuer is gone",
+                "It was deleted while an order of it was under way.",
+            )
+            .into());
+        };
+        let issuer = Arc::new(issuer);
+        self.issuer = Some(Arc::clone(&issuer));
+        Ok(issuer)
+    }
+
+    async fn labels(&self, order: &Order) -> Result<BTreeMap<String, String>, WorkerError> {
+        let mut tx = self.worker.db.read().await?;
+        let found =
+            certificates::find(&mut tx, order.certificate, &Scope::Everything).await?;
+        Ok(found.map(|(certificate, _)| certificate.labels).unwrap_or_default())
+    }
+
+    async fn csr(&self, order: &Order) -> Tried<Vec<u8>> {
+        let mut tx = self.worker.db.read().await?;
+        match requests::find(&mut tx, order.request, &Scope::Everything).await? {
+            Some(request) => Ok(request.csr),
+            None => Err(Failure::new(
+                Class::Blocked,
+                "certificate_deleted",
+                "The certificate was deleted",
+                "Its order is not carried through.",
+            )
+            .into()),
+        }
+    }
+
+    /// The solver that was chosen for a challenge, as the issuer configures it now.
+    async fn solver(
+        &mut self,
+        order: &Order,
+        known: &Challenge,
+    ) -> Tried<(Arc<dyn Solver>, Patience)> {
+        if let Some((solver, patience)) = self.solvers.get(&(known.solver, known.kind)) {
+            return Ok((Arc::clone(solver), *patience));
+        }
+        let issuer = self.issuer(order).await?;
+        let configured = usize::try_from(known.solver)
+            .ok()
+            .and_then(|place| issuer.acme.solvers.get(place))
+            .filter(|solver| solver.kind() == Some(known.kind));
+        let Some(configured) = configured else {
+            let (domain, wildcard) = (&known.domain, known.wildcard);
+            return Err(no_solver(&issuer, domain, wildcard, &[known.kind]).into());
+        };
+        let token = match configured.dns01.as_ref().and_then(|dns01| dns01.cloudflare.as_ref()) {
+            Some(cloudflare) => {
+                Some(self.secret(&issuer, &cloudflare.api_token_secret_ref).await?)
+            }
+            None => None,
+        };
+        let solver = self.worker.solvers.solver(configured, token.as_ref())?;
+        let patience = patience(configured);
+        self.solvers.insert((known.solver, known.kind), (Arc::clone(&solver), patience));
+        Ok((solver, patience))
+    }
+
+    async fn secret(
+        &self,
+        issuer: &Issuer,
+        reference: &issuer::SecretKeySelector,
+    ) -> Tried<Secret<String>> {
+        let namespace = issuer.secret_namespace(&self.worker.settings.cluster_namespace);
+        let key = reference.key.as_deref().unwrap_or("api-token");
+        let missing = |what: String| {
+            Failure::new(
+                Class::Blocked,
+                "secret_not_found",
+                "A credential that the issuer refers to is not there",
+                format!("{what} Create it, and this goes on by itself."),
+            )
+        };
+        let mut tx = self.worker.db.read().await?;
+        let found = secrets::data(&mut tx, namespace, &reference.name).await?;
+        drop(tx);
+        let Some((id, sealed)) = found else {
+            let what = format!("There is no Secret \"{}\" in namespace \"{namespace}\".", reference.name);
+            return Err(missing(what).into());
+        };
+        let opened = self.worker.sealer.open(&secrets::data_place(id), &sealed)?;
+        let mut values: BTreeMap<String, String> =
+            serde_json::from_slice(opened.expose()).unwrap_or_default();
+        let value = values.remove(key);
+        for left in values.values_mut() {
+            zeroize::Zeroize::zeroize(left);
+        }
+        value.map(Secret::new).ok_or_else(|| {
+            missing(format!(
+                "Secret \"{}\" in namespace \"{namespace}\" has no key \"{key}\".",
+                reference.name
+            ))
+            .into()
+        })
+    }
+}
+
+async fn act(
+    solver: &dyn Solver,
+    action: Action,
+    proof: &Proof,
+    record: Option<&challenge::Record>,
+) -> challenge::Answer {
+    let done = match action {
+        Action::Present => solver.present(proof).await.map(challenge::Answer::Presented),
+        Action::Check => solver.is_ready(proof, record).await.map(|readiness| match readiness {
+            Readiness::Ready => challenge::Answer::Seen,
+            Readiness::NotYet { observed } => challenge::Answer::NotSeen(observed),
+        }),
+        Action::CleanUp => {
+            solver.clean_up(proof, record).await.map(|()| challenge::Answer::CleanedUp)
+        }
+    };
+    done.unwrap_or_else(challenge::Answer::Failed)
+}
+
+fn patience(solver: &issuer::Solver) -> Patience {
+    let propagation = solver.dns01.as_ref().map(|dns01| &dns01.propagation);
+    let read = |text: Option<&String>| text.and_then(|text| duration::parse(text).ok());
+    Patience {
+        propagation: read(propagation.map(|given| &given.timeout)).unwrap_or(PROPAGATION),
+        delay: read(propagation.map(|given| &given.delay)).unwrap_or(Duration::ZERO),
+    }
+}
+
+fn kind(offered: &ca::ChallengeKind) -> Option<Kind> {
+    match offered {
+        ca::ChallengeKind::Http01 => Some(Kind::Http01),
+        ca::ChallengeKind::Dns01 => Some(Kind::Dns01),
+        ca::ChallengeKind::Other(_) => None,
+    }
+}
+
+fn seen(state: &ca::OrderState) -> Seen {
+    let status = match state.status {
+        ca::OrderStatus::Pending => Status::Pending,
+        ca::OrderStatus::Ready => Status::Ready,
+        ca::OrderStatus::Processing => Status::Processing,
+        ca::OrderStatus::Valid => Status::Valid,
+        ca::OrderStatus::Invalid => Status::Invalid,
+    };
+    Seen { status, expires: state.expires, retry_at: state.retry_at }
+}
+
+/// An invalid order says little; its challenges say what the CA saw.
+async fn why_invalid(handle: &mut ca::Order) -> Result<Failure, Failure> {
+    let order_error = handle.state().error.clone();
+    let authorizations = handle.authorizations().await?;
+    let of_challenges = authorizations
+        .into_iter()
+        .flat_map(|authorization| authorization.challenges)
+        .find_map(|offer| offer.error);
+    Ok(of_challenges.or(order_error).unwrap_or_else(|| {
+        Failure::new(
+            Class::Validation,
+            "acme_order_invalid",
+            "The CA refused the order",
+            "It did not say why.",
+        )
+    }))
+}
+
+fn unusable(authorization: &ca::Authorization) -> Failure {
+    let said = authorization.challenges.iter().find_map(|offer| offer.error.clone());
+    said.unwrap_or_else(|| {
+        Failure::new(
+            Class::Gone,
+            "acme_authorization_unusable",
+            "An authorization of the order cannot be used any more",
+            format!("{} is {:?} at the CA.", authorization.domain, authorization.status),
+        )
+    })
+}
+
+fn no_solver(issuer: &Issuer, domain: &str, wildcard: bool, offered: &[Kind]) -> Failure {
+    let name = if wildcard { format!("*.{domain}") } else { domain.to_owned() };
+    let offered: Vec<_> = offered.iter().map(|kind| kind.as_str()).collect();
+    Failure::new(
+        Class::Blocked,
+        "no_solver",
+        "No solver of the issuer fits a name",
+        format!(
+            "{} \"{}\" has no solver for {name} whose challenge the CA offers ({}). Add one, or widen a selector.",
+            issuer.kind.as_str(),
+            issuer.name,
+            offered.join(", ")
+        ),
+    )
+}

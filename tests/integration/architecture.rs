@@ -1,0 +1,125 @@
+//! Who may know whom. Breaking a rule here is a design decision, not a slip.
+
+use std::path::{Path, PathBuf};
+
+/// Layers from the inside out; each may use itself and what stands beside it.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("clock", &[]),
+    ("secret", &[]),
+    ("domain", &["secret"]),
+    ("pki", &["domain", "secret"]),
+    ("storage", &["domain", "secret"]),
+    ("outbound", &["domain"]),
+    ("ca", &["clock", "domain", "secret"]),
+    ("solver", &["clock", "domain", "secret", "outbound"]),
+    ("worker", &["ca", "clock", "domain", "pki", "secret", "solver", "storage"]),
+    ("api", &["clock", "domain", "secret", "storage"]),
+    ("config", &["secret"]),
+    ("telemetry", &["config"]),
+    ("shutdown", &[]),
+    ("bootstrap", &["clock", "config", "domain", "secret", "storage"]),
+];
+
+/// The composition root: the only places that name everything.
+const ROOT: &[&str] = &["service", "cli", "main", "lib"];
+
+/// Libraries that only these layers may name.
+const OWNED: &[(&str, &[&str])] = &[
+    ("sqlx::", &["storage"]),
+    ("axum::", &["api", "service"]),
+    ("utoipa_axum::", &["api"]),
+    ("instant_acme::", &["ca"]),
+    ("reqwest::", &["ca", "solver", "outbound"]),
+    ("hickory_resolver::", &["solver", "outbound"]),
+    ("rcgen::", &["pki"]),
+    ("clap::", &["cli"]),
+    ("tracing_subscriber::", &["telemetry"]),
+];
+
+#[test]
+fn every_layer_uses_only_the_layers_it_is_allowed_to() {
+    for (layer, allowed) in LAYERS {
+        for (file, text) in sources_of(layer) {
+            for used in used_layers(&text) {
+                assert!(
+                    used == *layer || allowed.contains(&used.as_str()),
+                    "{} may not use crate::{used}",
+                    file.display()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_library_stays_in_the_layer_that_owns_it() {
+    for layer in LAYERS.iter().map(|(layer, _)| *layer).chain(ROOT.iter().copied()) {
+        for (file, text) in sources_of(layer) {
+            for (library, owners) in OWNED.iter().filter(|(_, owners)| !owners.contains(&layer)) {
+                assert!(
+                    !names(&text, library),
+                    "{}: only {} may name {library}",
+                    file.display(),
+                    owners.join(" and ")
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_module_belongs_to_a_layer() {
+    let known: Vec<&str> =
+        LAYERS.iter().map(|(layer, _)| *layer).chain(ROOT.iter().copied()).collect();
+    for entry in std::fs::read_dir(source_root()).expect("src can be read").flatten() {
+        let name = entry.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        assert!(known.contains(&name.as_str()), "src/{name}: say in this test who may know it");
+    }
+}
+
+/// `crate::x` wherever it stands, not only at the beginning of a `use`.
+fn used_layers(text: &str) -> Vec<String> {
+    code(text)
+        .flat_map(|line| {
+            line.split("crate::").skip(1).map(|rest| {
+                rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>()
+            })
+        })
+        .filter(|word| !word.is_empty())
+        .collect()
+}
+
+fn names(text: &str, library: &str) -> bool {
+    code(text).any(|line| {
+        line.match_indices(library).any(|(at, _)| {
+            !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':')
+        })
+    })
+}
+
+/// Lines without comments; tests may name what they like.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    text.lines()
+        .take_while(|line| !line.starts_with("#[cfg(test)]"))
+        .filter(|line| !line.trim_start().starts_with("//"))
+}
+
+fn source_root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+fn sources_of(layer: &str) -> Vec<(PathBuf, String)> {
+    let mut files = vec![source_root().join(format!("{layer}.rs"))];
+    let mut folders = vec![source_root().join(layer)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    let read = |file: PathBuf| {
+        let text = std::fs::read_to_string(&file).expect("a source file can be read");
+        (file, text)
+    };
+    files.into_iter().filter(|file| file.is_file()).map(read).collect()
+}

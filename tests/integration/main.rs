@@ -1,0 +1,10 @@
+//! What clients, operators and the outside world see of the service, on both databases and against
+//! real counterparts. One binary: linking dominates the build.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on must stop")]
+
+mod architecture;
+mod order_machine;
+mod solver;
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,612 @@
+//! Every public function of `storage`, on both databases.
+
+use std::collections::BTreeMap;
+
+use certwright::domain::certificate::{Certificate, Issued, State, Trigger};
+use certwright::domain::challenge::{self, Challenge, Kind, Record};
+use certwright::domain::event::{Event, Resource};
+use certwright::domain::failure::{Class, Failure};
+use certwright::domain::id::{
+    ApiKeyId, CertificateId, ChallengeId, IssuerId, OrderId, RequestId, SecretId,
+};
+use certwright::domain::issuer::{self, Account, Issuer};
+use certwright::domain::order::{self, End, ORDER_DEADLINE, Order, Stage};
+use certwright::secret::Sealed;
+use certwright::storage::api_keys::{self, ApiKey};
+use certwright::storage::idempotency::{self, Answered};
+use certwright::storage::lease::{self, LEASE, Lease, Machine};
+use certwright::storage::requests::{self, Request, RequestState};
+use certwright::storage::revisions::{self, Revision};
+use certwright::storage::secrets::{self, SecretEntry};
+use certwright::storage::{
+    Db, Page, Scope, StorageError, Tx, certificates, events, issuers, orders, settings,
+};
+use futures_util::future::join_all;
+use time::macros::datetime;
+use time::{Duration, OffsetDateTime};
+
+use crate::support::databases::on_both_databases;
+
+const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
+
+on_both_databases! {
+    async fn certificates_are_found_as_they_were_inserted(db: Db) {
+        let certificate = certificate("web");
+        let mut tx = db.begin().await.unwrap();
+        certificates::insert(&mut tx, &certificate).await.unwrap();
+        tx.commit().await.unwrap();
+
+        let mut tx = db.read().await.unwrap();
+        let (found, _) = certificates::find(&mut tx, certificate.id, &all()).await.unwrap().unwrap();
+        assert_eq!(found, certificate);
+        let (found, _) = certificates::find_by_name(&mut tx, "default", "web").await.unwrap().unwrap();
+        assert_eq!(found, certificate);
+        assert!(certificates::find_by_name(&mut tx, "other", "web").await.unwrap().is_none());
+    }
+
+    async fn another_namespace_sees_nothing(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let (certificate, order, _) = under_way(&mut tx).await;
+        let others = Scope::Namespaces(vec!["other".into()]);
+
+        assert!(certificates::find(&mut tx, certificate.id, &others).await.unwrap().is_none());
+        assert!(orders::find(&mut tx, order.id, &others).await.unwrap().is_none());
+        assert!(requests::find(&mut tx, order.request, &others).await.unwrap().is_none());
+        let wanted = certificates::Wanted::default();
+        assert!(certificates::list(&mut tx, &others, &wanted, page()).await.unwrap().is_empty());
+        let wanted = orders::Wanted::default();
+        assert!(orders::list(&mut tx, &others, &wanted, page()).await.unwrap().is_empty());
+        let wanted = orders::WantedChallenges::default();
+        assert!(orders::list_challenges(&mut tx, &others, &wanted, page()).await.unwrap().is_empty());
+        let wanted = requests::Wanted::default();
+        assert!(requests::list(&mut tx, &others, &wanted, page()).await.unwrap().is_empty());
+        let wanted = events::Wanted::default();
+        assert!(events::list(&mut tx, &others, &wanted, page()).await.unwrap().is_empty());
+        let id = order.challenges[0].id;
+        assert!(orders::find_challenge(&mut tx, id, &others).await.unwrap().is_none());
+    }
+
+    async fn a_name_is_taken_once(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        certificates::insert(&mut tx, &certificate("web")).await.unwrap();
+
+        let again = certificates::insert(&mut tx, &certificate("web")).await;
+
+        assert!(matches!(again, Err(StorageError::Conflict)), "{again:?}");
+    }
+
+    async fn a_saved_certificate_reads_back_as_saved(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let (mut certificate, _, lease) = under_way(&mut tx).await;
+        certificate.state = State::Idle;
+        certificate.current = Some(Issued {
+            revision: 1,
+            serial: "0a".into(),
+            not_before: NOW,
+            not_after: NOW + Duration::days(90),
+            renewal_time: NOW + Duration::days(60),
+        });
+        certificate.last_error = Some(failure());
+        certificate.next_action_at = NOW + Duration::days(60);
+
+        let next = certificates::save(&mut tx, &certificate, &lease, None).await.unwrap();
+
+        let (found, current) = certificates::find(&mut tx, certificate.id, &all()).await.unwrap().unwrap();
+        assert_eq!(found, certificate);
+        assert_eq!(current, next);
+    }
+
+    async fn whoever_missed_a_change_cannot_save_over_it(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let (certificate, order, lease) = under_way(&mut tx).await;
+        certificates::save(&mut tx, &certificate, &lease, None).await.unwrap();
+
+        let late = certificates::save(&mut tx, &certificate, &lease, None).await;
+        assert!(matches!(late, Err(StorageError::LeaseLost(_))), "{late:?}");
+
+        let (_, lease) = orders::find(&mut tx, order.id, &all()).await.unwrap().unwrap();
+        orders::save(&mut tx, &order, &[], &lease, None).await.unwrap();
+        let late = orders::save(&mut tx, &order, &[], &lease, None).await;
+        assert!(matches!(late, Err(StorageError::LeaseLost(_))), "{late:?}");
+    }
+
+    async fn certificates_are_filtered_and_paged(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        for n in 0..5_i64 {
+            let mut one = certificate(&format!("web-{n}"));
+            one.id = CertificateId::generate(NOW + Duration::seconds(n));
+            one.spec.dns_names = vec![format!("{n}.example.com")];
+            one.labels = BTreeMap::from([("n".into(), n.to_string())]);
+            certificates::insert(&mut tx, &one).await.unwrap();
+        }
+        let mut seen = Vec::new();
+        let mut next = Page::first(2);
+        loop {
+            let wanted = certificates::Wanted::default();
+            let mut found = certificates::list(&mut tx, &all(), &wanted, next).await.unwrap();
+            let more = found.len() > 2;
+            found.truncate(2);
+            seen.extend(found.iter().map(|one| one.name.clone()));
+            if !more { break }
+            next.after = found.last().map(|one| one.id.0);
+        }
+        assert_eq!(seen, ["web-0", "web-1", "web-2", "web-3", "web-4"]);
+
+        let by = |wanted: certificates::Wanted| wanted;
+        for (wanted, count) in [
+            (by(certificates::Wanted { dns_name: Some("3.example.com".into()), ..Default::default() }), 1),
+            (by(certificates::Wanted { label: Some("n=2".into()), ..Default::default() }), 1),
+            (by(certificates::Wanted { issuer: Some("le".into()), ..Default::default() }), 5),
+            (by(certificates::Wanted { ready: Some((true, NOW)), ..Default::default() }), 0),
+            (by(certificates::Wanted { ready: Some((false, NOW)), ..Default::default() }), 5),
+            (by(certificates::Wanted { expires_before: Some(NOW), ..Default::default() }), 0),
+            (by(certificates::Wanted { namespace: Some("default".into()), name: Some("web-1".into()), ..Default::default() }), 1),
+        ] {
+            let found = certificates::list(&mut tx, &all(), &wanted, page()).await.unwrap();
+            assert_eq!(found.len(), count, "{wanted:?}");
+        }
+        let backwards = Page { descending: true, ..page() };
+        let wanted = certificates::Wanted::default();
+        let found = certificates::list(&mut tx, &all(), &wanted, backwards).await.unwrap();
+        assert_eq!(found[0].name, "web-4");
+    }
+
+    async fn a_deleted_certificate_is_gone_and_its_order_stays_to_be_cleaned_up(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let (certificate, order, _) = under_way(&mut tx).await;
+
+        certificates::delete(&mut tx, certificate.id).await.unwrap();
+
+        assert!(certificates::find(&mut tx, certificate.id, &all()).await.unwrap().is_none());
+        assert!(requests::find(&mut tx, order.request, &all()).await.unwrap().is_none());
+        assert!(orders::find(&mut tx, order.id, &all()).await.unwrap().is_some());
+    }
+
+    async fn a_ready_issuer_wakes_those_who_wait_for_it(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let mut waiting = certificate("waiting");
+        waiting.state = State::AwaitingIssuer(Trigger::DoesNotExist);
+        waiting.next_action_at = NOW + Duration::hours(1);
+        let mut backing_off = certificate("failed");
+        backing_off.state = State::Backoff;
+        backing_off.next_action_at = NOW + Duration::hours(1);
+        for one in [&waiting, &backing_off] {
+            certificates::insert(&mut tx, one).await.unwrap();
+        }
+
+        let kind = issuer::Kind::ClusterIssuer;
+        let woken = certificates::wake_waiting(&mut tx, kind, "", "le", NOW).await.unwrap();
+
+        assert_eq!(woken, 1);
+        let (found, _) = certificates::find(&mut tx, waiting.id, &all()).await.unwrap().unwrap();
+        assert_eq!(found.next_action_at, NOW);
+        assert!(certificates::any_of_issuer(&mut tx, kind, "", "le").await.unwrap().is_some());
+        assert!(certificates::any_of_issuer(&mut tx, kind, "", "other").await.unwrap().is_none());
+    }
+
+    async fn what_is_due_is_claimed_once_and_again_when_the_lease_runs_out(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        certificates::insert(&mut tx, &certificate("web")).await.unwrap();
+        tx.commit().await.unwrap();
+
+        assert_eq!(claim(&db, NOW - Duration::seconds(1), 10).await, [], "not before its time");
+        let first = claim(&db, NOW, 10).await;
+        assert_eq!(first.len(), 1);
+        assert_eq!(claim(&db, NOW, 10).await, [], "nobody else gets it meanwhile");
+        let later = claim(&db, NOW + LEASE, 10).await;
+        assert_eq!(later.len(), 1, "its worker died");
+
+        let mut tx = db.begin().await.unwrap();
+        assert!(lease::extend(&mut tx, &first[0], NOW).await.is_err(), "the dead worker is fenced");
+        lease::extend(&mut tx, &later[0], NOW + LEASE).await.unwrap();
+        let due = lease::next_due(&mut tx).await.unwrap();
+        assert_eq!(due, [(Machine::Certificate, NOW + LEASE + LEASE)]);
+    }
+
+    async fn many_workers_never_claim_the_same_row(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        for n in 0..40 {
+            certificates::insert(&mut tx, &certificate(&format!("web-{n}"))).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+
+        let claims = join_all((0..20).map(|_| claim(&db, NOW, 3))).await;
+
+        let mut ids: Vec<_> = claims.into_iter().flatten().map(|lease| lease.id).collect();
+        let all = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!((ids.len(), all), (40, 40));
+    }
+
+    async fn orders_and_challenges_read_back_as_saved(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let (_, order, _) = under_way(&mut tx).await;
+        let (found, lease) = orders::find(&mut tx, order.id, &all()).await.unwrap().unwrap();
+        assert_eq!(found, order);
+
+        let mut next = order.clone();
+        next.state = order::State::Open { url: "https://ca.example/1".into(), stage: Stage::Validating };
+        next.last_error = Some(failure());
+        next.expires = Some(NOW + Duration::days(7));
+        next.challenges[0].state = challenge::State::Processing;
+        next.challenges[0].record = Some(Record {
+            name: "n".into(), value: "v".into(), zone: "z".into(), id: "r".into(),
+        });
+        orders::save(&mut tx, &next, &order.challenges, &lease, None).await.unwrap();
+
+        let (found, _) = orders::find(&mut tx, order.id, &all()).await.unwrap().unwrap();
+        assert_eq!(found, next);
+        let id = next.challenges[0].id;
+        let (challenge, of) = orders::find_challenge(&mut tx, id, &all()).await.unwrap().unwrap();
+        assert_eq!((&challenge, of), (&next.challenges[0], order.id));
+    }
+
+    async fn orders_and_challenges_are_filtered(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let (certificate, order, _) = under_way(&mut tx).await;
+        for (wanted, count) in [
+            (orders::Wanted { certificate: Some(certificate.id), ..Default::default() }, 1),
+            (orders::Wanted { state: Some("pending".into()), ..Default::default() }, 1),
+            (orders::Wanted { state: Some("ready".into()), ..Default::default() }, 0),
+            (orders::Wanted { state: Some("valid".into()), ..Default::default() }, 0),
+            (orders::Wanted { state: Some("errored".into()), ..Default::default() }, 0),
+            (orders::Wanted { namespace: Some("other".into()), ..Default::default() }, 0),
+        ] {
+            let found = orders::list(&mut tx, &all(), &wanted, page()).await.unwrap();
+            assert_eq!(found.len(), count, "{wanted:?}");
+        }
+        let wanted = orders::WantedChallenges { order: Some(order.id), state: Some("pending".into()) };
+        let ours = Scope::Namespaces(vec!["default".into()]);
+        assert_eq!(orders::list_challenges(&mut tx, &ours, &wanted, page()).await.unwrap().len(), 1);
+        assert_eq!(orders::open_of_certificate(&mut tx, certificate.id).await.unwrap().len(), 1);
+        assert_eq!(orders::any_open_of_issuer(&mut tx, order.issuer).await.unwrap(), Some(order.id));
+    }
+
+    async fn the_responder_answers_until_the_challenge_is_clean(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let (_, order, _) = under_way(&mut tx).await;
+        let answer = orders::key_authorization(&mut tx, "token-1").await.unwrap();
+        assert_eq!(answer.as_deref(), Some("token-1.thumbprint"));
+        assert_eq!(orders::key_authorization(&mut tx, "token-2").await.unwrap(), None);
+
+        let (_, lease) = orders::find(&mut tx, order.id, &all()).await.unwrap().unwrap();
+        let mut over = order.clone();
+        over.state = order::State::Done { url: None, end: End::Errored };
+        over.next_action_at = None;
+        over.challenges[0].clean = true;
+        orders::save(&mut tx, &over, &order.challenges, &lease, None).await.unwrap();
+
+        assert_eq!(orders::key_authorization(&mut tx, "token-1").await.unwrap(), None);
+        assert_eq!(orders::any_open_of_issuer(&mut tx, order.issuer).await.unwrap(), None);
+    }
+
+    async fn issuers_keep_their_account_and_its_key(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let one = issuer();
+        issuers::insert(&mut tx, &one, &Sealed(vec![1, 2, 3])).await.unwrap();
+        let (found, lease) = issuers::find(&mut tx, one.id, &all()).await.unwrap().unwrap();
+        assert_eq!(found, one);
+        assert_eq!(issuers::account_key(&mut tx, one.id).await.unwrap(), Sealed(vec![1, 2, 3]));
+
+        let account = Account { url: "https://ca.example/a".into(), server: one.acme.server.clone(), email: None };
+        let (ready, _) = one.clone().registered(account, NOW);
+        issuers::save(&mut tx, &ready, &lease).await.unwrap();
+
+        let kind = issuer::Kind::ClusterIssuer;
+        let (found, _) = issuers::find_by_name(&mut tx, kind, "ignored", "le").await.unwrap().unwrap();
+        assert_eq!(found, ready);
+        assert!(issuers::save(&mut tx, &ready, &lease).await.is_err(), "fenced");
+        assert_eq!(issuers::of_namespace(&mut tx, "team").await.unwrap().len(), 1);
+        let wanted = issuers::Wanted { kind: Some(kind), name: Some("le".into()), namespace: None };
+        let ours = Scope::Namespaces(vec!["team".into()]);
+        assert_eq!(issuers::list(&mut tx, &ours, &wanted, page()).await.unwrap(), [ready]);
+        issuers::delete(&mut tx, one.id).await.unwrap();
+        assert!(issuers::find(&mut tx, one.id, &all()).await.unwrap().is_none());
+    }
+
+    async fn secrets_are_kept_sealed_and_replaced_as_a_whole(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let mut one = SecretEntry {
+            id: SecretId::generate(NOW), namespace: "default".into(), name: "token".into(),
+            keys: vec!["api-token".into()], created_at: NOW, updated_at: NOW,
+        };
+        secrets::insert(&mut tx, &one, &Sealed(vec![1])).await.unwrap();
+        one.keys = vec!["other".into()];
+        one.updated_at = NOW + Duration::minutes(1);
+        secrets::update(&mut tx, &one, &Sealed(vec![2])).await.unwrap();
+
+        assert_eq!(secrets::find(&mut tx, one.id, &all()).await.unwrap(), Some(one.clone()));
+        let data = secrets::data(&mut tx, "default", "token").await.unwrap();
+        assert_eq!(data, Some((one.id, Sealed(vec![2]))));
+        let wanted = secrets::Wanted { namespace: Some("default".into()), name: Some("token".into()) };
+        assert_eq!(secrets::list(&mut tx, &all(), &wanted, page()).await.unwrap(), std::slice::from_ref(&one));
+        secrets::delete(&mut tx, one.id).await.unwrap();
+        assert_eq!(secrets::data(&mut tx, "default", "token").await.unwrap(), None);
+    }
+
+    async fn a_revision_takes_its_key_from_its_request(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let (certificate, order, _) = under_way(&mut tx).await;
+        for number in 1..=3 {
+            revisions::insert(&mut tx, &revision(&certificate, &order, number)).await.unwrap();
+        }
+
+        let (key, request) = revisions::private_key(&mut tx, certificate.id, 2).await.unwrap().unwrap();
+        assert_eq!((key, request), (Sealed(vec![9]), order.request));
+        let found = revisions::find(&mut tx, certificate.id, 2).await.unwrap();
+        assert_eq!(found, Some(revision(&certificate, &order, 2)));
+        revisions::prune(&mut tx, certificate.id, 1).await.unwrap();
+        let kept = revisions::list(&mut tx, certificate.id, None, 10).await.unwrap();
+        assert_eq!(kept.iter().map(|one| one.revision).collect::<Vec<_>>(), [3, 2]);
+        let older = revisions::list(&mut tx, certificate.id, Some(3), 10).await.unwrap();
+        assert_eq!(older.len(), 1);
+    }
+
+    async fn requests_keep_key_csr_and_progress(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let (certificate, order, _) = under_way(&mut tx).await;
+        let request = order.request;
+        requests::progress(&mut tx, request, RequestState::Issued, "done", order.id, NOW).await.unwrap();
+
+        let found = requests::find(&mut tx, request, &all()).await.unwrap().unwrap();
+        assert_eq!((found.state, found.message.as_str(), found.finished_at), (RequestState::Issued, "done", Some(NOW)));
+        assert_eq!(requests::private_key(&mut tx, request).await.unwrap(), Some(Sealed(vec![9])));
+        let wanted = requests::Wanted { namespace: Some("default".into()), certificate: Some(certificate.id) };
+        assert_eq!(requests::list(&mut tx, &all(), &wanted, page()).await.unwrap(), [found]);
+    }
+
+    async fn events_are_found_by_resource_and_by_certificate(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let certificate = CertificateId::generate(NOW);
+        let order = OrderId::generate(NOW);
+        let happened = [
+            Event::normal(Resource::Certificate(certificate), "Issuing", "begun"),
+            Event::warning(Resource::Order(order), "OrderFailed", "over"),
+        ];
+        events::record(&mut tx, "default", Some(certificate), &happened, NOW).await.unwrap();
+
+        let of = |resource| events::Wanted { resource: Some(resource), ..Default::default() };
+        let whole = events::list(&mut tx, &all(), &of(certificate.0), page()).await.unwrap();
+        assert_eq!(whole.iter().map(|event| event.reason.as_str()).collect::<Vec<_>>(), ["Issuing", "OrderFailed"]);
+        let part = events::list(&mut tx, &all(), &of(order.0), page()).await.unwrap();
+        assert_eq!((part.len(), part[0].at(), part[0].severity.as_str()), (1, NOW, "Warning"));
+        let later = events::Wanted { since: Some(NOW + Duration::seconds(1)), namespace: Some("default".into()), resource: None };
+        assert!(events::list(&mut tx, &all(), &later, page()).await.unwrap().is_empty());
+    }
+
+    async fn an_answer_is_remembered_once_and_for_a_while(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let caller = ApiKeyId::generate(NOW);
+        let answered = Answered { request_hash: vec![1], status: 202, location: "/x".into(), body: "{}".into() };
+        let kept_since = NOW - Duration::hours(24);
+        idempotency::insert(&mut tx, caller, "k", &answered, NOW, kept_since).await.unwrap();
+
+        assert_eq!(idempotency::find(&mut tx, caller, "k", kept_since).await.unwrap(), Some(answered.clone()));
+        assert_eq!(idempotency::find(&mut tx, caller, "k", NOW + Duration::seconds(1)).await.unwrap(), None);
+        let other = ApiKeyId::generate(NOW);
+        assert_eq!(idempotency::find(&mut tx, other, "k", kept_since).await.unwrap(), None);
+        let again = idempotency::insert(&mut tx, caller, "k", &answered, NOW, kept_since).await;
+        assert!(matches!(again, Err(StorageError::Conflict)));
+    }
+
+    async fn api_keys_are_found_by_their_hash(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        assert!(!api_keys::any(&mut tx).await.unwrap());
+        let key = ApiKey {
+            id: ApiKeyId::generate(NOW), name: "ci".into(), permissions: vec!["*".into()],
+            scope: Scope::Namespaces(vec!["team".into()]),
+        };
+
+        assert!(api_keys::insert(&mut tx, &key, &[7; 32], NOW).await.unwrap());
+        assert!(!api_keys::insert(&mut tx, &key, &[7; 32], NOW).await.unwrap(), "once");
+        assert_eq!(api_keys::find_by_hash(&mut tx, &[7; 32]).await.unwrap(), Some(key));
+        assert_eq!(api_keys::find_by_hash(&mut tx, &[8; 32]).await.unwrap(), None);
+        assert!(api_keys::any(&mut tx).await.unwrap());
+    }
+
+    async fn a_setting_is_set_once(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        assert!(settings::insert(&mut tx, "id", b"first").await.unwrap());
+        assert!(!settings::insert(&mut tx, "id", b"second").await.unwrap());
+        assert_eq!(settings::find(&mut tx, "id").await.unwrap(), Some(b"first".to_vec()));
+        assert_eq!(settings::find(&mut tx, "other").await.unwrap(), None);
+    }
+
+    async fn a_commit_wakes_workers_and_tells_who_waits(db: Db) {
+        let mut changes = db.signals().changes();
+        let mut tx = db.begin().await.unwrap();
+        let (certificate, _, lease) = under_way(&mut tx).await;
+        certificates::save(&mut tx, &certificate, &lease, None).await.unwrap();
+        tx.commit().await.unwrap();
+
+        db.signals().due().notified().await;
+        while changes.recv().await.unwrap() != certificate.id.0 {}
+    }
+
+    async fn what_is_not_committed_never_was(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        certificates::insert(&mut tx, &certificate("web")).await.unwrap();
+        drop(tx);
+
+        let mut tx = db.read().await.unwrap();
+        assert!(certificates::find_by_name(&mut tx, "default", "web").await.unwrap().is_none());
+    }
+
+    async fn every_statement_prepares(db: Db) {
+        for statement in certwright::storage::catalogue() {
+            if let Err(error) = db.prepare(statement).await {
+                panic!("{}: {error:?}", statement.name);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn both_schemas_have_the_same_tables_and_columns() {
+    let (_folder, sqlite) = crate::support::databases::sqlite().await;
+    let postgres = crate::support::databases::postgres().await;
+
+    let mut of_sqlite = sqlite.schema().await.unwrap();
+    let mut of_postgres = postgres.schema().await.unwrap();
+
+    of_sqlite.sort_unstable();
+    of_postgres.sort_unstable();
+    assert!(of_sqlite.len() > 100, "{of_sqlite:?}");
+    assert_eq!(of_sqlite, of_postgres);
+}
+
+#[test]
+fn every_public_function_of_storage_is_exercised_here() {
+    let tests = include_str!("storage.rs");
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/storage");
+    for entry in std::fs::read_dir(root).unwrap().flatten() {
+        let module = entry.path().file_stem().unwrap().to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(entry.path()).unwrap();
+        for line in text.lines().filter(|line| line.starts_with("pub async fn ")) {
+            let name = line["pub async fn ".len()..].split(['(', '<']).next().unwrap();
+            assert!(tests.contains(&format!("{module}::{name}(")), "{module}::{name} is not tested");
+        }
+    }
+}
+
+async fn claim(db: &Db, now: OffsetDateTime, limit: usize) -> Vec<Lease> {
+    let mut tx = db.begin().await.unwrap();
+    let leases = lease::claim(&mut tx, Machine::Certificate, "test", now, limit).await.unwrap();
+    tx.commit().await.unwrap();
+    leases
+}
+
+/// A certificate with a request, an order and a challenge on their way.
+async fn under_way(tx: &mut Tx) -> (Certificate, Order, Lease) {
+    let mut certificate = certificate("web");
+    let mut order = order(certificate.id);
+    certificate.state = State::Ordering(Trigger::DoesNotExist);
+    certificate.order = Some(order.id);
+    certificates::insert(tx, &certificate).await.unwrap();
+    let request = Request {
+        id: order.request,
+        certificate: certificate.id,
+        namespace: "default".into(),
+        revision: 1,
+        csr: vec![8],
+        state: RequestState::Pending,
+        message: String::new(),
+        order: order.id,
+        created_at: NOW,
+        finished_at: None,
+    };
+    requests::insert(tx, &request, &Sealed(vec![9])).await.unwrap();
+    orders::insert(tx, &order, None).await.unwrap();
+    let shown = [(order.challenges[0].clone(), Some("token-1.thumbprint".to_owned()))];
+    orders::insert_challenges(tx, order.id, &shown).await.unwrap();
+    order.challenges.truncate(1);
+    let (_, lease) = certificates::find(tx, certificate.id, &all()).await.unwrap().unwrap();
+    (certificate, order, lease)
+}
+
+fn all() -> Scope {
+    Scope::Everything
+}
+
+fn page() -> Page {
+    Page::first(50)
+}
+
+fn failure() -> Failure {
+    Failure::new(Class::Transient, "code", "title", "detail").with_status(503)
+}
+
+fn certificate(name: &str) -> Certificate {
+    let spec = r#"{"issuerRef": {"name": "le", "kind": "ClusterIssuer"}, "dnsNames": ["a.example.com"]}"#;
+    Certificate {
+        id: CertificateId::generate(NOW),
+        namespace: "default".into(),
+        name: name.into(),
+        labels: BTreeMap::from([("team".into(), "web".into())]),
+        spec: serde_json::from_str(spec).unwrap(),
+        generation: 1,
+        state: State::Triggered(Trigger::DoesNotExist),
+        state_since: NOW,
+        current: None,
+        failed_attempts: 0,
+        last_error: None,
+        order: None,
+        created_at: NOW,
+        next_action_at: NOW,
+    }
+}
+
+fn issuer() -> Issuer {
+    let acme = r#"{"server": "https://ca.example/dir", "solvers": [{"http01": {}}]}"#;
+    Issuer {
+        id: IssuerId::generate(NOW),
+        kind: issuer::Kind::ClusterIssuer,
+        namespace: String::new(),
+        name: "le".into(),
+        acme: serde_json::from_str(acme).unwrap(),
+        generation: 1,
+        state: issuer::State::Pending,
+        state_since: NOW,
+        account: None,
+        tries: 0,
+        last_error: None,
+        created_at: NOW,
+        next_action_at: Some(NOW),
+    }
+}
+
+fn order(certificate: CertificateId) -> Order {
+    Order {
+        id: OrderId::generate(NOW),
+        certificate,
+        request: RequestId::generate(NOW),
+        issuer: IssuerId::generate(NOW),
+        namespace: "default".into(),
+        names: vec!["a.example.com".into()],
+        profile: Some("tlsserver".into()),
+        predecessors: 0,
+        state: order::State::New,
+        expires: None,
+        challenges: vec![Challenge {
+            id: ChallengeId::generate(NOW),
+            authorization_url: "https://ca.example/authz/1".into(),
+            url: "https://ca.example/chall/1".into(),
+            domain: "a.example.com".into(),
+            wildcard: false,
+            kind: Kind::Http01,
+            solver: 0,
+            token: "token-1".into(),
+            state: challenge::State::Pending,
+            record: None,
+            clean: false,
+            tries: 0,
+            reason: None,
+            next_action_at: Some(NOW),
+            deadline: NOW + ORDER_DEADLINE,
+        }],
+        tries: 0,
+        stalled_since: None,
+        attempts: 0,
+        last_error: None,
+        created_at: NOW,
+        handed_out_at: NOW,
+        next_action_at: Some(NOW),
+        deadline: NOW + ORDER_DEADLINE,
+    }
+}
+
+fn revision(certificate: &Certificate, order: &Order, number: i64) -> Revision {
+    Revision {
+        certificate: certificate.id,
+        revision: number,
+        request: order.request,
+        order: order.id,
+        chain: "PEM".into(),
+        serial: format!("{number:02x}"),
+        fingerprint: "f".into(),
+        not_before: NOW,
+        not_after: NOW + Duration::days(90),
+        issued_at: NOW,
+    }
+}

@@ -1,0 +1,198 @@
+//! A double of Cloudflare: its v4 DNS API as strict as the documentation, and the DNS of its zones.
+//!
+//! What the API writes is what the DNS answers, over UDP and TCP on one port of 127.0.0.1. Every
+//! name below a zone that has no address of its own is at 127.0.0.1, so that a CA under test finds
+//! a web server there.
+
+mod api;
+mod dns;
+mod state;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hickory_server::Server;
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::task::JoinHandle;
+
+use self::dns::Authority;
+pub use self::state::{Calls, StoredRecord};
+use self::state::{Shared, ZoneData};
+
+/// The token that the double accepts.
+const TOKEN: &str = "double-token-0123456789abcdefghijklmnopqr";
+
+/// A running double; it ends when dropped.
+pub struct Cloudflare {
+    state: Arc<Shared>,
+    api: SocketAddr,
+    dns: SocketAddr,
+    token: &'static str,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Cloudflare {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl Cloudflare {
+    /// Starts with these zones, active and covered by the token.
+    pub async fn start(zones: &[&str]) -> Self {
+        let state = Arc::new(Shared::with_zones(zones));
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let api = listener.local_addr().unwrap();
+        let router = api::router(Arc::clone(&state));
+        let http = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+
+        let (udp, tcp) = bind_both().await;
+        let dns = udp.local_addr().unwrap();
+        let mut server = Server::new(Authority(Arc::clone(&state)));
+        server.register_socket(udp);
+        server.register_listener(tcp, Duration::from_secs(10), 64);
+        let names = tokio::spawn(async move { drop(server.block_until_done().await) });
+
+        Self { state, api, dns, token: TOKEN, tasks: vec![http, names] }
+    }
+
+    /// Base URL of the API.
+    pub fn base_url(&self) -> String {
+        format!("http://{}/client/v4", self.api)
+    }
+
+    /// Where the DNS listens, UDP and TCP.
+    pub fn dns_addr(&self) -> SocketAddr {
+        self.dns
+    }
+
+    /// The token that it accepts.
+    pub fn token(&self) -> &'static str {
+        self.token
+    }
+
+    /// The id of a zone.
+    pub fn zone_id(&self, zone: &str) -> String {
+        self.zone(zone, |zone| zone.id.clone())
+    }
+
+    /// The TXT records of a zone, in the order of writing.
+    pub fn records(&self, zone: &str) -> Vec<StoredRecord> {
+        self.zone(zone, |zone| {
+            zone.records.iter().filter(|record| record.kind == "TXT").cloned().collect()
+        })
+    }
+
+    /// How often each kind of call was made since the last [`Self::forget_calls`].
+    pub fn calls(&self) -> Calls {
+        self.state.lock().calls
+    }
+
+    /// Starts counting calls anew.
+    pub fn forget_calls(&self) {
+        self.state.lock().calls = Calls::default();
+    }
+
+    /// Adds a TXT record that somebody else wrote; returns its id.
+    pub fn seed_txt(&self, zone: &str, name: &str, value: &str, comment: Option<&str>) -> String {
+        let mut state = self.state.lock();
+        let id = state.next_id();
+        let record = StoredRecord {
+            id: id.clone(),
+            kind: "TXT".to_owned(),
+            name: name.to_owned(),
+            content: format!("\"{value}\""),
+            ttl: 60,
+            comment: comment.map(ToOwned::to_owned),
+            visible_from: tokio::time::Instant::now(),
+        };
+        state.zone_named(zone).records.push(record);
+        id
+    }
+
+    /// Removes a TXT record behind everybody's back.
+    pub fn remove_record(&self, zone: &str, id: &str) {
+        self.zone(zone, |zone| zone.records.retain(|record| record.id != id));
+    }
+
+    /// Sets a CNAME in the DNS.
+    pub fn set_cname(&self, name: &str, target: &str) {
+        self.state.lock().cnames.insert(name.to_owned(), target.to_owned());
+    }
+
+    /// Sets the addresses of a name; none at all is possible too.
+    pub fn set_addresses(&self, name: &str, addresses: &[IpAddr]) {
+        self.state.lock().addresses.insert(name.to_owned(), addresses.to_vec());
+    }
+
+    /// Adds a name server to a zone; `ns.ZONE` at 127.0.0.1 is always there.
+    pub fn add_nameserver(&self, zone: &str, server: &str, address: IpAddr) {
+        self.zone(zone, |zone| zone.more_servers.push(server.to_owned()));
+        self.set_addresses(server, &[address]);
+    }
+
+    /// From now on, records appear in the DNS so long after they were written.
+    pub fn set_dns_delay(&self, delay: Duration) {
+        self.state.lock().dns_delay = delay;
+    }
+
+    /// The token may see the zone, but not edit its records.
+    pub fn forbid_edits(&self, zone: &str) {
+        self.zone(zone, |zone| zone.editable = false);
+    }
+
+    /// The token may not list zones.
+    pub fn forbid_zone_listing(&self) {
+        self.state.lock().zones_readable = false;
+    }
+
+    /// Gives a zone another id, as when it was removed and added again.
+    pub fn recreate_zone(&self, zone: &str) {
+        let mut state = self.state.lock();
+        let id = state.next_id();
+        let zone = state.zone_named(zone);
+        zone.id = id;
+        zone.records.clear();
+    }
+
+    /// Adds a zone.
+    pub fn add_zone(&self, name: &str) {
+        let mut state = self.state.lock();
+        let id = state.next_id();
+        state.zones.push(ZoneData::new(id, name));
+    }
+
+    /// The next calls are refused with 429 and this `Retry-After`.
+    pub fn limit_next(&self, calls: u32, retry_after: &str) {
+        self.state.lock().faults.limited = (calls, retry_after.to_owned());
+    }
+
+    /// The next writing calls do their work and then answer 500.
+    pub fn fail_after_writing(&self, calls: u32) {
+        self.state.lock().faults.lost_answers = calls;
+    }
+
+    /// The next calls are answered 502 in HTML, and do nothing.
+    pub fn answer_html(&self, calls: u32) {
+        self.state.lock().faults.html = calls;
+    }
+
+    fn zone<T>(&self, name: &str, f: impl FnOnce(&mut ZoneData) -> T) -> T {
+        f(self.state.lock().zone_named(name))
+    }
+}
+
+/// One port for both transports: the kernel gives one for UDP, and TCP may have it taken.
+async fn bind_both() -> (UdpSocket, TcpListener) {
+    for _ in 0..50 {
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {
+            return (udp, tcp);
+        }
+    }
+    panic!("no port is free for both UDP and TCP");
+}

@@ -1,0 +1,120 @@
+//! What the double knows.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// A DNS record as the API keeps it.
+#[derive(Debug, Clone)]
+pub struct StoredRecord {
+    pub id: String,
+    pub kind: String,
+    pub name: String,
+    pub content: String,
+    pub ttl: u32,
+    pub comment: Option<String>,
+    pub(super) visible_from: Instant,
+}
+
+/// How often each kind of call was made; refused ones count, as they do at Cloudflare.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Calls {
+    pub zones: u32,
+    pub list: u32,
+    pub create: u32,
+    pub delete: u32,
+    pub batch: u32,
+    pub verify: u32,
+}
+
+impl Calls {
+    pub fn total(self) -> u32 {
+        self.zones + self.list + self.create + self.delete + self.batch + self.verify
+    }
+}
+
+pub(super) struct ZoneData {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) editable: bool,
+    pub(super) more_servers: Vec<String>,
+    pub(super) records: Vec<StoredRecord>,
+}
+
+impl ZoneData {
+    pub(super) fn new(id: String, name: &str) -> Self {
+        let (more_servers, records) = (Vec::new(), Vec::new());
+        Self { id, name: name.to_owned(), editable: true, more_servers, records }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Faults {
+    pub(super) limited: (u32, String),
+    pub(super) lost_answers: u32,
+    pub(super) html: u32,
+}
+
+pub(super) struct State {
+    pub(super) zones: Vec<ZoneData>,
+    pub(super) zones_readable: bool,
+    pub(super) cnames: HashMap<String, String>,
+    pub(super) addresses: HashMap<String, Vec<IpAddr>>,
+    pub(super) dns_delay: Duration,
+    pub(super) calls: Calls,
+    pub(super) faults: Faults,
+    last_id: u128,
+}
+
+impl State {
+    /// A new id in Cloudflare's form: 32 hexadecimal digits.
+    pub(super) fn next_id(&mut self) -> String {
+        self.last_id += 1;
+        format!("{:032x}", 0xc10d_f1a7_u128 << 96 | self.last_id)
+    }
+
+    pub(super) fn zone_named(&mut self, name: &str) -> &mut ZoneData {
+        self.zones.iter_mut().find(|zone| zone.name == name).expect("the double has this zone")
+    }
+
+    pub(super) fn zone_with_id(&mut self, id: &str) -> Option<&mut ZoneData> {
+        self.zones.iter_mut().find(|zone| zone.id == id)
+    }
+
+    /// The zone that answers for a name: the longest that holds it.
+    pub(super) fn zone_of(&self, name: &str) -> Option<&ZoneData> {
+        self.zones
+            .iter()
+            .filter(|zone| name == zone.name || name.ends_with(&format!(".{}", zone.name)))
+            .max_by_key(|zone| zone.name.len())
+    }
+}
+
+pub(super) struct Shared(Mutex<State>);
+
+impl Shared {
+    pub(super) fn with_zones(names: &[&str]) -> Self {
+        let mut state = State {
+            zones: Vec::new(),
+            zones_readable: true,
+            cnames: HashMap::new(),
+            addresses: HashMap::new(),
+            dns_delay: Duration::ZERO,
+            calls: Calls::default(),
+            faults: Faults::default(),
+            last_id: 0,
+        };
+        for name in names {
+            let id = state.next_id();
+            state.zones.push(ZoneData::new(id, name));
+        }
+        Self(Mutex::new(state))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+}

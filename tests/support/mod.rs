@@ -1,0 +1,3 @@
+//! Doubles of the outside world, for every test of this crate.
+
+pub mod cloudflare;
