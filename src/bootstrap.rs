@@ -50,14 +50,17 @@ fn master_key(config: &Config, in_use: bool) -> anyhow::Result<Secret<String>> {
         return Ok(key.clone());
     }
     let made_by_us = config.master_key_file.is_none();
-    let file =
-        config.master_key_file.clone().unwrap_or_else(|| config.data_dir.join("master.key"));
+    let file = config.master_key_file.clone().unwrap_or_else(|| config.data_dir.join("master.key"));
     let about = || format!("the master key file {}", file.display());
     match std::fs::metadata(&file) {
         Ok(found) => {
             let mode = found.permissions().mode() & 0o777;
             if mode & 0o077 != 0 {
-                bail!("{} can be read by others (mode {mode:o}); `chmod 600 {}`", about(), file.display());
+                bail!(
+                    "{} can be read by others (mode {mode:o}); `chmod 600 {}`",
+                    about(),
+                    file.display()
+                );
             }
         }
         Err(error) if error.kind() == ErrorKind::NotFound && made_by_us && !in_use => {

@@ -65,7 +65,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             work?;
         }
         // Nothing is lost: leases run out, and the rows are taken up again.
-        Err(_) => tracing::warn!("some work did not finish in time; it is taken up at the next start"),
+        Err(_) => {
+            tracing::warn!("some work did not finish in time; it is taken up at the next start")
+        }
     }
     db.close().await;
     tracing::info!("stopped");

@@ -23,6 +23,10 @@ pub fn start(config: &Config) -> Result<(), String> {
     };
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second start, as tests may do, keeps the first one's.
-    if text { logs.try_init().ok() } else { logs.json().flatten_event(true).try_init().ok() };
+    if text {
+        logs.try_init().ok()
+    } else {
+        logs.json().flatten_event(true).try_init().ok()
+    };
     Ok(())
 }

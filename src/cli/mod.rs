@@ -68,18 +68,16 @@ impl Cli {
 impl Source {
     /// Every setting, with flags over everything else.
     fn values(&self, flags: &[(String, String)]) -> anyhow::Result<Values> {
-        let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let environment = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
         let flags: Vec<_> = self.set.iter().chain(flags).cloned().collect();
         Ok(config::read(self.config.as_deref(), environment, &flags)?)
     }
 }
 
 /// Runs on as many threads as there are processors, with logging as configured.
-fn block_on(
-    config: &Config,
-    work: impl Future<Output = anyhow::Result<()>>,
-) -> anyhow::Result<()> {
+fn block_on(config: &Config, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     crate::telemetry::start(config).map_err(anyhow::Error::msg)?;
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()

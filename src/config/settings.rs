@@ -18,7 +18,12 @@ pub struct Setting {
 }
 
 impl Setting {
-    const fn new(key: &'static str, env: &'static str, default: &'static str, help: &'static str) -> Self {
+    const fn new(
+        key: &'static str,
+        env: &'static str,
+        default: &'static str,
+        help: &'static str,
+    ) -> Self {
         Self { key, env, default, help, secret: false, list: false }
     }
 

@@ -36,7 +36,8 @@ pub fn toml(values: &Values) -> String {
 /// The table of `docs/configuration.md`.
 pub fn markdown() -> String {
     let mut text =
-        "| setting (TOML) | environment | default | what it is for |\n|---|---|---|---|\n".to_owned();
+        "| setting (TOML) | environment | default | what it is for |\n|---|---|---|---|\n"
+            .to_owned();
     for setting in SETTINGS {
         let default = match setting.default {
             "" => "–".to_owned(),

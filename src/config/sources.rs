@@ -48,9 +48,8 @@ pub fn read(
     environment: impl IntoIterator<Item = (String, String)>,
     flags: &[(String, String)],
 ) -> Result<Values, ConfigError> {
-    let defaults = SETTINGS
-        .iter()
-        .map(|setting| (setting.key, (setting.default.to_owned(), Origin::Default)));
+    let defaults =
+        SETTINGS.iter().map(|setting| (setting.key, (setting.default.to_owned(), Origin::Default)));
     let mut values = Values(defaults.collect());
     let usual = || USUAL_FILES.iter().map(Path::new).find(|path| path.is_file());
     if let Some(path) = file.or_else(usual) {

@@ -45,6 +45,17 @@ pub struct Spec {
     pub revision_history_limit: u32,
 }
 
+impl Spec {
+    /// Whether a certificate for one fulfils the other; they may differ in when to renew.
+    pub fn wants_the_same_as(&self, other: &Self) -> bool {
+        self.issuer_ref == other.issuer_ref
+            && self.dns_names == other.dns_names
+            && self.common_name == other.common_name
+            && self.private_key.kind() == other.private_key.kind()
+            && self.profile == other.profile
+    }
+}
+
 fn three() -> u32 {
     3
 }
@@ -210,11 +221,14 @@ pub enum Trigger {
     Renewing,
     /// Somebody asked.
     ManuallyTriggered,
+    /// The present one is not what the spec says any more.
+    RequestChanged,
 }
 
 impl Trigger {
     /// Every trigger, for parsing.
-    pub const ALL: [Self; 3] = [Self::DoesNotExist, Self::Renewing, Self::ManuallyTriggered];
+    pub const ALL: [Self; 4] =
+        [Self::DoesNotExist, Self::Renewing, Self::ManuallyTriggered, Self::RequestChanged];
 
     /// cert-manager's word for it.
     pub fn as_str(self) -> &'static str {
@@ -222,6 +236,7 @@ impl Trigger {
             Self::DoesNotExist => "DoesNotExist",
             Self::Renewing => "Renewing",
             Self::ManuallyTriggered => "ManuallyTriggered",
+            Self::RequestChanged => "RequestChanged",
         }
     }
 
@@ -317,6 +332,9 @@ impl Certificate {
             (Trigger::ManuallyTriggered, _) => {
                 "Certificate re-issuance manually triggered".to_owned()
             }
+            (Trigger::RequestChanged, _) => {
+                "Issuing certificate as its specification has changed".to_owned()
+            }
         };
         let about = Resource::Certificate(self.id);
         let mut next = self.become_state(State::Triggered(trigger), now);
@@ -326,6 +344,50 @@ impl Certificate {
             events: vec![Event::normal(about, "Issuing", message)],
             fresh_order_at: None,
         }
+    }
+
+    /// Takes over a changed spec and labels. Where another certificate is wanted now, it is issued
+    /// at once, whatever the backoff; orders under way are then for the former spec, and the
+    /// caller cancels them. Labels choose solvers: changing them lets a blocked one try again.
+    #[must_use]
+    pub fn respecified(
+        mut self,
+        spec: Spec,
+        labels: BTreeMap<String, String>,
+        now: OffsetDateTime,
+    ) -> Transition {
+        let relabelled = self.labels != labels;
+        self.labels = labels;
+        let anew = !self.spec.wants_the_same_as(&spec);
+        if self.spec != spec {
+            self.spec = spec;
+            self.generation += 1;
+        }
+        if !anew {
+            if relabelled && self.state == State::Blocked {
+                return self.trigger(Trigger::RequestChanged, now);
+            }
+            return self.rescheduled();
+        }
+        self.failed_attempts = 0;
+        self.last_error = None;
+        let trigger =
+            if self.current.is_some() { Trigger::RequestChanged } else { Trigger::DoesNotExist };
+        // Nothing that is under way may be joined.
+        self.state = State::Backoff;
+        self.trigger(trigger, now)
+    }
+
+    /// Renewal follows the spec as it is now.
+    fn rescheduled(mut self) -> Transition {
+        if let Some(issued) = &mut self.current {
+            let (start, end) = (issued.not_before, issued.not_after);
+            issued.renewal_time = renewal_time(&self.spec, start, end, Jitter::NONE);
+            if self.state == State::Idle {
+                self.next_action_at = issued.renewal_time;
+            }
+        }
+        self.silently()
     }
 
     /// Its issuer is not there or not ready; `why` says which.
@@ -581,6 +643,33 @@ mod tests {
 
         assert!(failed.certificate.current.is_some());
         assert_eq!(failed.certificate.phase(NOW), Phase::Failed);
+    }
+
+    #[test]
+    fn other_names_are_issued_at_once_whatever_the_backoff() {
+        let mut failed =
+            wanted().order_failed(order::Outcome::Failed(failure()), 0, NOW, Jitter::NONE);
+        failed.certificate.current = Some(issued(NOW + Duration::days(20)));
+        let spec = Spec { dns_names: vec!["b.example.com".into()], ..wanted().spec };
+        let changed = failed.certificate.respecified(spec, BTreeMap::new(), NOW).certificate;
+
+        assert_eq!(changed.state, State::Triggered(Trigger::RequestChanged));
+        assert_eq!(
+            (changed.generation, changed.failed_attempts, changed.next_action_at),
+            (2, 0, NOW)
+        );
+    }
+
+    #[test]
+    fn another_renewal_time_issues_nothing() {
+        let mut served = wanted();
+        served.state = State::Idle;
+        served.current = Some(issued(NOW + Duration::days(90)));
+        let spec = Spec { renew_before: Some("240h".into()), ..wanted().spec };
+        let changed = served.respecified(spec, BTreeMap::new(), NOW).certificate;
+
+        assert_eq!(changed.state, State::Idle);
+        assert_eq!(changed.next_action_at, NOW + Duration::days(80));
     }
 
     fn lost() -> order::Outcome {

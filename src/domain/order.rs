@@ -223,6 +223,9 @@ const DOWNLOAD_FOR: Duration = Duration::minutes(10);
 /// A CSR counts as lost when the CA still wants one this long after it was sent.
 const FINALIZE_LOST_AFTER: Duration = Duration::seconds(10);
 
+/// A step that was under way when an order was cancelled is over after this long (the workers' lease).
+const STEP_ENDS_WITHIN: Duration = Duration::minutes(2);
+
 impl Order {
     /// The step that would bring the order further, if one is due at `now`.
     pub fn next_step(&self, now: OffsetDateTime) -> Option<Step> {
@@ -517,6 +520,41 @@ impl Order {
         }
     }
 
+    /// Nobody wants it any more, because of `why`. What was shown for it is still taken away.
+    #[must_use]
+    pub fn cancel(mut self, why: &str, now: OffsetDateTime) -> Transition {
+        if self.is_over() {
+            return self.unchanged();
+        }
+        let failure =
+            Failure::new(Class::Gone, "order_cancelled", "The order was cancelled", why.to_owned());
+        let mut unsettled = Vec::new();
+        for known in &mut self.challenges {
+            if known.state == challenge::State::Pending {
+                unsettled.push(known.id);
+            }
+            if matches!(
+                known.state,
+                challenge::State::Pending
+                    | challenge::State::Presented
+                    | challenge::State::Visible
+                    | challenge::State::Processing
+            ) {
+                known.state = challenge::State::Errored;
+                known.reason = Some(failure.to_string());
+            }
+        }
+        let mut ended = self.end(End::Errored, Outcome::Failed(failure), now);
+        // A worker may be writing these proofs at this moment: look for them once it has ended.
+        for known in &mut ended.order.challenges {
+            if unsettled.contains(&known.id) {
+                known.wind_down(now + STEP_ENDS_WITHIN);
+            }
+        }
+        ended.order.next_action_at = ended.order.earliest_challenge();
+        ended
+    }
+
     fn advance(mut self, stage: Stage, now: OffsetDateTime) -> Transition {
         if let State::Open { stage: present, .. } = &mut self.state {
             *present = stage;
@@ -609,6 +647,81 @@ impl Answer {
             Self::Downloaded => "Downloaded",
             Self::NotThereYet => "NotThereYet",
             Self::Failed(_) => "Failed",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
+
+    #[test]
+    fn a_cancelled_order_still_takes_its_records_away() {
+        let cancelled = order([challenge::State::Pending, challenge::State::Presented])
+            .cancel("its certificate was deleted", NOW)
+            .order;
+
+        assert!(cancelled.is_over());
+        assert_eq!(cancelled.next_action_at, Some(NOW));
+        let due = |at| cancelled.challenges.iter().map(|one| one.due(true, at)).collect::<Vec<_>>();
+        assert_eq!(due(NOW), [None, Some(Action::CleanUp)], "the first may just be written");
+        assert_eq!(due(NOW + STEP_ENDS_WITHIN), [Some(Action::CleanUp); 2]);
+    }
+
+    #[test]
+    fn cancelling_what_is_over_changes_nothing() {
+        let once = order([]).cancel("first", NOW).order;
+        let twice = once.clone().cancel("second", NOW);
+
+        assert_eq!((twice.order, twice.outcome), (once, None));
+    }
+
+    fn order<const N: usize>(states: [challenge::State; N]) -> Order {
+        Order {
+            id: OrderId(Uuid::nil()),
+            certificate: CertificateId(Uuid::nil()),
+            request: RequestId(Uuid::nil()),
+            issuer: IssuerId(Uuid::nil()),
+            namespace: "default".into(),
+            names: vec!["a.example.com".into()],
+            profile: None,
+            predecessors: 0,
+            state: State::Open { url: "https://ca.example/1".into(), stage: Stage::Presenting },
+            expires: None,
+            challenges: (1..).zip(states).map(|(place, state)| challenge(place, state)).collect(),
+            tries: 0,
+            stalled_since: None,
+            attempts: 0,
+            last_error: None,
+            created_at: NOW,
+            handed_out_at: NOW,
+            next_action_at: Some(NOW),
+            deadline: NOW + ORDER_DEADLINE,
+        }
+    }
+
+    fn challenge(place: u128, state: challenge::State) -> Challenge {
+        Challenge {
+            id: ChallengeId(Uuid::from_u128(place)),
+            authorization_url: String::new(),
+            url: String::new(),
+            domain: "a.example.com".into(),
+            wildcard: false,
+            kind: challenge::Kind::Dns01,
+            solver: 0,
+            token: "token".into(),
+            state,
+            record: None,
+            clean: false,
+            tries: 0,
+            reason: None,
+            next_action_at: Some(NOW),
+            deadline: NOW + Duration::minutes(5),
         }
     }
 }

@@ -39,6 +39,9 @@ statements! {
         failed_attempts = $14, last_error = $15, order_id = $16, next_action_at = $17,
         leased_by = CASE WHEN $18 THEN leased_by ELSE NULL END, lease_token = lease_token + 1
         WHERE id = $1 AND lease_token = $2";
+    SAVE_ISSUER = "UPDATE certificates SET issuer_kind = $2, issuer_name = $3 WHERE id = $1";
+    DELETE_NAMES = "DELETE FROM certificate_names WHERE certificate_id = $1";
+    DELETE_LABELS = "DELETE FROM certificate_labels WHERE certificate_id = $1";
     DELETE = "DELETE FROM certificates WHERE id = $1";
     WAKE_WAITING = "UPDATE certificates SET next_action_at = $4, lease_token = lease_token + 1, leased_by = NULL
         WHERE issuer_kind = $1 AND issuer_name = $2 AND (namespace = $3 OR $3 = '')
@@ -94,13 +97,18 @@ pub async fn insert(tx: &mut Tx, certificate: &Certificate) -> Result<(), Storag
         certificate.spec.issuer_ref.kind.as_str(),
         certificate.spec.issuer_ref.name.as_str(),
     )?;
+    index(tx, certificate).await?;
+    tx.wake_workers();
+    Ok(())
+}
+
+async fn index(tx: &mut Tx, certificate: &Certificate) -> Result<(), StorageError> {
     for name in &certificate.spec.dns_names {
-        execute!(tx, INSERT_NAME, row.id, name.as_str())?;
+        execute!(tx, INSERT_NAME, certificate.id.0, name.as_str())?;
     }
     for (key, value) in &certificate.labels {
-        execute!(tx, INSERT_LABEL, row.id, format!("{key}={value}"))?;
+        execute!(tx, INSERT_LABEL, certificate.id.0, format!("{key}={value}"))?;
     }
-    tx.wake_workers();
     Ok(())
 }
 
@@ -163,6 +171,21 @@ pub async fn save(
         tx.wake_workers();
     }
     Ok(Lease { token: lease.token + 1, ..*lease })
+}
+
+/// Like [`save`], for a certificate whose issuer, names or labels may have changed too.
+pub async fn respecify(
+    tx: &mut Tx,
+    certificate: &Certificate,
+    lease: &Lease,
+) -> Result<Lease, StorageError> {
+    let next = save(tx, certificate, lease, None).await?;
+    let issuer = &certificate.spec.issuer_ref;
+    execute!(tx, SAVE_ISSUER, certificate.id.0, issuer.kind.as_str(), issuer.name.as_str())?;
+    execute!(tx, DELETE_NAMES, certificate.id.0)?;
+    execute!(tx, DELETE_LABELS, certificate.id.0)?;
+    index(tx, certificate).await?;
+    Ok(next)
 }
 
 /// Forgets a certificate with its requests and revisions.

@@ -1,0 +1,143 @@
+//! Who asks, and what they may do.
+//!
+//! Each handler names the permission that it needs in its signature: [`Authorized`]. Nothing is
+//! cached: a key that is deleted is refused from the next request on.
+
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+use axum::extract::FromRequestParts;
+use axum::http::{header, request::Parts};
+
+use super::AppState;
+use super::problem::{ApiError, Code};
+use crate::domain::api_key;
+use crate::domain::id::ApiKeyId;
+use crate::storage::{Scope, api_keys};
+
+/// The bearer of an API key.
+#[derive(Debug, Clone)]
+pub(crate) struct Principal {
+    /// The key's row.
+    pub(crate) key: ApiKeyId,
+    /// The key's name.
+    pub(crate) name: String,
+    /// What it may do.
+    pub(crate) permissions: Vec<String>,
+    /// Where.
+    pub(crate) scope: Scope,
+    /// Known only while the key is at hand: makes fingerprints of its requests that nobody who
+    /// reads the database can guess the contents from.
+    pub(crate) pepper: Vec<u8>,
+}
+
+impl Principal {
+    /// Whether it may do this.
+    pub(crate) fn may(&self, permission: &str) -> bool {
+        self.permissions.iter().any(|known| known == "*" || known == permission)
+    }
+
+    /// Refuses what would be made or changed outside the key's namespaces. The empty namespace is
+    /// that of a `ClusterIssuer`, which serves all: only a key of all namespaces may change it.
+    pub(crate) fn must_own(&self, namespace: &str) -> Result<(), ApiError> {
+        let owns = match &self.scope {
+            Scope::Everything => true,
+            Scope::Namespaces(names) => names.iter().any(|name| name == namespace),
+        };
+        if owns {
+            return Ok(());
+        }
+        let detail = match namespace {
+            "" => "The API key is bound to namespaces and may not change a ClusterIssuer.".into(),
+            _ => format!("The API key may not act in the namespace `{namespace}`."),
+        };
+        Err(ApiError::Because(Code::PermissionDenied, detail))
+    }
+}
+
+impl FromRequestParts<AppState> for Principal {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
+        let Some(given) = parts.headers.get(header::AUTHORIZATION) else {
+            return Err(refused("Send an API key: `Authorization: Bearer cw_…`."));
+        };
+        let key = given
+            .to_str()
+            .ok()
+            .and_then(|text| text.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Bearer"))
+            .map(|(_, key)| key.trim())
+            .filter(|key| api_key::is_well_formed(key))
+            .ok_or_else(|| refused("What was sent is not an API key: `Bearer cw_…` is wanted."))?;
+        let mut tx = app.db.read().await?;
+        let known = api_keys::find_by_hash(&mut tx, &api_key::hash_key(key)).await?;
+        let known = known.ok_or_else(|| refused("The API key is not known (any more)."))?;
+        Ok(Self {
+            key: known.id,
+            name: known.name,
+            permissions: known.permissions,
+            scope: known.scope,
+            pepper: api_key::hash_key(&format!("requests of {key}")),
+        })
+    }
+}
+
+fn refused(detail: &str) -> ApiError {
+    ApiError::Because(Code::Unauthenticated, detail.to_owned())
+}
+
+/// Something that an API key may be allowed to do.
+pub(crate) trait Permission {
+    /// The word for it in an API key's permissions.
+    const NAME: &'static str;
+}
+
+macro_rules! permissions {
+    ($($name:ident = $word:literal;)*) => {$(
+        #[doc = concat!("`", $word, "`")]
+        pub(crate) struct $name;
+        impl Permission for $name {
+            const NAME: &'static str = $word;
+        }
+    )*};
+}
+
+permissions! {
+    CertificatesRead = "certificates:read";
+    CertificatesWrite = "certificates:write";
+    CertificatesReadKey = "certificates:readKey";
+    RequestsRead = "requests:read";
+    OrdersRead = "orders:read";
+    ChallengesRead = "challenges:read";
+    IssuersRead = "issuers:read";
+    IssuersWrite = "issuers:write";
+    SecretsRead = "secrets:read";
+    SecretsWrite = "secrets:write";
+    EventsRead = "events:read";
+}
+
+/// A principal that has the permission `P`.
+pub(crate) struct Authorized<P>(Principal, PhantomData<P>);
+
+impl<P> Deref for Authorized<P> {
+    type Target = Principal;
+
+    fn deref(&self) -> &Principal {
+        &self.0
+    }
+}
+
+impl<P: Permission + Send> FromRequestParts<AppState> for Authorized<P> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
+        let principal = Principal::from_request_parts(parts, app).await?;
+        if principal.may(P::NAME) {
+            return Ok(Self(principal, PhantomData));
+        }
+        let detail =
+            format!("The API key `{}` lacks the permission `{}`.", principal.name, P::NAME);
+        Err(ApiError::Because(Code::PermissionDenied, detail))
+    }
+}

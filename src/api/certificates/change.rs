@@ -1,0 +1,201 @@
+//! Changing, renewing and deleting certificates.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::{Map, Value};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::check::check;
+use super::find;
+use super::spec::CertificateSpec;
+use super::view::CertificateView;
+use crate::api::auth::{Authorized, CertificatesWrite};
+use crate::api::extract::{MergePatch, Path, from_value};
+use crate::api::idempotency::accepted;
+use crate::api::precondition::{Precondition, answer, json};
+use crate::api::problem::{ApiError, Errors, Faults, FieldCode};
+use crate::api::{AppState, retrying};
+use crate::domain::certificate::{Certificate, Trigger};
+use crate::domain::event::{Event, Resource};
+use crate::storage::{Tx, certificates, events, orders};
+
+/// Change a certificate's specification
+///
+/// A JSON merge patch (RFC 7396): what is given replaces, `null` removes. Where another certificate
+/// is wanted then, it is issued at once, whatever the backoff.
+#[utoipa::path(patch, path = "/certificates/{id}", operation_id = "changeCertificate", tag = "certificates",
+    params(("id" = Uuid, Path, description = "The certificate"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
+    request_body(content(("application/merge-patch+json"), ("application/json")), description = "The fields to change"),
+    responses((status = 200, body = CertificateView, description = "Changed", headers(("ETag" = String))), Errors))]
+pub(crate) async fn change(
+    State(app): State<AppState>,
+    who: Authorized<CertificatesWrite>,
+    Path(id): Path<Uuid>,
+    known: Precondition,
+    MergePatch(patch): MergePatch,
+) -> Result<Response, ApiError> {
+    retrying(|| async {
+        let now = app.now();
+        let mut tx = app.db.begin().await?;
+        let (present, lease) = find(&mut tx, id, &who.scope).await?;
+        known.must_match(&CertificateView::of(&present, now))?;
+        let wanted = patched(&present, &patch)?;
+        let checked = check(&wanted)?;
+        checked.check_issuer(&mut tx, &wanted).await?;
+        let anew = !present.spec.wants_the_same_as(&checked.spec);
+        let next = present.clone().respecified(checked.spec, wanted.labels, now);
+        if next.certificate != present {
+            if anew {
+                cancel_orders(&mut tx, &present, "its certificate was changed", now).await?;
+            }
+            certificates::respecify(&mut tx, &next.certificate, &lease).await?;
+            let namespace = &present.namespace;
+            events::record(&mut tx, namespace, Some(present.id), &next.events, now).await?;
+            tx.commit().await?;
+        }
+        Ok(answer(StatusCode::OK, json(&CertificateView::of(&next.certificate, now))?))
+    })
+    .await
+}
+
+/// Issue a certificate anew, now
+///
+/// Whatever the backoff; joins an issuance that is under way already.
+#[utoipa::path(post, path = "/certificates/{id}/renew", operation_id = "renewCertificate", tag = "certificates",
+    params(("id" = Uuid, Path, description = "The certificate")),
+    responses((status = 202, body = CertificateView, description = "Accepted; it is being issued", headers(("Location" = String), ("ETag" = String))), Errors))]
+pub(crate) async fn renew(
+    State(app): State<AppState>,
+    who: Authorized<CertificatesWrite>,
+    Path(id): Path<Uuid>,
+) -> Result<Response, ApiError> {
+    retrying(|| async {
+        let now = app.now();
+        let mut tx = app.db.begin().await?;
+        let (present, lease) = find(&mut tx, id, &who.scope).await?;
+        let next = present.clone().trigger(Trigger::ManuallyTriggered, now);
+        if next.certificate != present {
+            certificates::save(&mut tx, &next.certificate, &lease, None).await?;
+            let namespace = &present.namespace;
+            events::record(&mut tx, namespace, Some(present.id), &next.events, now).await?;
+            tx.commit().await?;
+        }
+        let body = json(&CertificateView::of(&next.certificate, now))?;
+        Ok(accepted(format!("/certificates/{id}"), body))
+    })
+    .await
+}
+
+/// Delete a certificate
+///
+/// Ends its management and forgets its keys; what was issued stays valid. An order that is under way
+/// is given up, and what it has shown is still cleaned up.
+#[utoipa::path(delete, path = "/certificates/{id}", operation_id = "deleteCertificate", tag = "certificates",
+    params(("id" = Uuid, Path, description = "The certificate"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
+    responses((status = 204, description = "Deleted"), Errors))]
+pub(crate) async fn delete(
+    State(app): State<AppState>,
+    who: Authorized<CertificatesWrite>,
+    Path(id): Path<Uuid>,
+    known: Precondition,
+) -> Result<StatusCode, ApiError> {
+    retrying(|| async {
+        let now = app.now();
+        let mut tx = app.db.begin().await?;
+        let (present, lease) = find(&mut tx, id, &who.scope).await?;
+        known.must_match(&CertificateView::of(&present, now))?;
+        // Fenced like any change, so that nothing that was saved meanwhile is lost unseen.
+        certificates::save(&mut tx, &present, &lease, None).await?;
+        cancel_orders(&mut tx, &present, "its certificate was deleted", now).await?;
+        let about = Resource::Certificate(present.id);
+        let event =
+            Event::normal(about, "Deleted", format!("Certificate `{}` was deleted", present.name));
+        events::record(&mut tx, &present.namespace, Some(present.id), &[event], now).await?;
+        certificates::delete(&mut tx, present.id).await?;
+        tx.commit().await?;
+        Ok(StatusCode::NO_CONTENT)
+    })
+    .await
+}
+
+async fn cancel_orders(
+    tx: &mut Tx,
+    certificate: &Certificate,
+    why: &str,
+    now: OffsetDateTime,
+) -> Result<(), ApiError> {
+    for (order, lease) in orders::open_of_certificate(tx, certificate.id).await? {
+        let before = order.challenges.clone();
+        let next = order.cancel(why, now);
+        orders::save(tx, &next.order, &before, &lease, None).await?;
+        let namespace = &certificate.namespace;
+        events::record(tx, namespace, Some(certificate.id), &next.events, now).await?;
+    }
+    Ok(())
+}
+
+/// The present specification with the patch applied. Identity cannot be patched.
+fn patched(present: &Certificate, patch: &Map<String, Value>) -> Result<CertificateSpec, ApiError> {
+    let mut faults = Faults::default();
+    for (field, present) in [("namespace", &present.namespace), ("name", &present.name)] {
+        if patch.get(field).is_some_and(|given| given != present) {
+            faults.add(format!("/{field}"), FieldCode::Immutable, format!("stays `{present}`"));
+        }
+    }
+    faults.refuse()?;
+    let mut document = serde_json::to_value(CertificateSpec::from(present))
+        .map_err(|error| ApiError::Inside(Box::new(error)))?;
+    if let Value::Object(target) = &mut document {
+        merge(target, patch);
+    }
+    from_value(document)
+}
+
+/// RFC 7396, section 2.
+fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
+    for (key, value) in patch {
+        match value {
+            Value::Null => _ = target.remove(key),
+            Value::Object(inner) => {
+                let place = target.entry(key).or_insert_with(|| Value::Object(Map::new()));
+                if !place.is_object() {
+                    *place = Value::Object(Map::new());
+                }
+                if let Value::Object(target) = place {
+                    merge(target, inner);
+                }
+            }
+            other => _ = target.insert(key.clone(), other.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_merge_patch_replaces_removes_and_descends() {
+        for (target, patch, merged) in [
+            (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
+            (json!({"a": "b", "b": "c"}), json!({"a": null}), json!({"b": "c"})),
+            (json!({"a": ["b"]}), json!({"a": ["c", "d"]}), json!({"a": ["c", "d"]})),
+            (
+                json!({"a": {"b": "c"}}),
+                json!({"a": {"b": "d", "c": null}}),
+                json!({"a": {"b": "d"}}),
+            ),
+            (json!({"a": 1}), json!({"a": {"b": {"c": null}}}), json!({"a": {"b": {}}})),
+        ] {
+            let (Value::Object(mut target), Value::Object(patch)) = (target, patch) else {
+                panic!("objects only");
+            };
+            merge(&mut target, &patch);
+            assert_eq!(Value::Object(target), merged);
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Wanting a certificate.
+
+use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+
+use super::check::{Checked, check};
+use super::settled;
+use super::spec::CertificateSpec;
+use super::view::CertificateView;
+use crate::api::AppState;
+use crate::api::auth::{Authorized, CertificatesWrite, Principal};
+use crate::api::extract::Body;
+use crate::api::idempotency::{Attempt, IdempotencyKey, accepted};
+use crate::api::precondition::json;
+use crate::api::problem::{ApiError, Code, Errors};
+use crate::api::wait::Wait;
+use crate::domain::certificate::{self, Certificate, Trigger};
+use crate::domain::event::{Event, Resource};
+use crate::domain::id::CertificateId;
+use crate::storage::{StorageError, certificates, events};
+
+/// Want a certificate
+///
+/// It is issued in the background and renewed from then on. What is known to fail is refused at
+/// once. With `Prefer: wait=30` the answer is held until it is there or has failed, or the time is up.
+#[utoipa::path(post, path = "/certificates", operation_id = "createCertificate", tag = "certificates",
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours"),
+        ("Prefer" = Option<String>, Header, description = "`wait=30`: hold the answer until the certificate settles (ready or failed), at most that many seconds, at most 300"),
+    ),
+    request_body = CertificateSpec,
+    responses((status = 202, body = CertificateView, description = "Accepted; it is being issued", headers(("Location" = String), ("ETag" = String), ("Preference-Applied" = String), ("Idempotency-Replayed" = String))), Errors))]
+pub(crate) async fn create(
+    State(app): State<AppState>,
+    who: Authorized<CertificatesWrite>,
+    key: IdempotencyKey,
+    wait: Wait,
+    body: Body<CertificateSpec>,
+) -> Result<Response, ApiError> {
+    let attempt = key.attempt(&who, &body.identity);
+    attempt
+        .once(&app, || async {
+            let checked = check(&body.value)?;
+            who.must_own(&checked.namespace)?;
+            let certificate = new(&app, &body.value, &checked);
+            let response = insert(&app, &attempt, &body.value, &checked, &certificate).await?;
+            if !wait.is_wanted() {
+                return Ok(response);
+            }
+            newest(&app, &who, &certificate, wait, response).await
+        })
+        .await
+}
+
+fn new(app: &AppState, given: &CertificateSpec, checked: &Checked) -> Certificate {
+    let now = app.now();
+    Certificate {
+        id: CertificateId::generate(now),
+        namespace: checked.namespace.clone(),
+        name: checked.name.clone(),
+        labels: given.labels.clone(),
+        spec: checked.spec.clone(),
+        generation: 1,
+        state: certificate::State::Triggered(Trigger::DoesNotExist),
+        state_since: now,
+        current: None,
+        failed_attempts: 0,
+        last_error: None,
+        order: None,
+        created_at: now,
+        next_action_at: now,
+    }
+}
+
+async fn insert(
+    app: &AppState,
+    attempt: &Attempt,
+    given: &CertificateSpec,
+    checked: &Checked,
+    certificate: &Certificate,
+) -> Result<Response, ApiError> {
+    let location = format!("/certificates/{}", certificate.id);
+    let answer = json(&CertificateView::of(certificate, certificate.created_at))?;
+    let mut tx = app.db.begin().await?;
+    attempt.remember(app, &mut tx, &location, &answer).await?;
+    checked.check_issuer(&mut tx, given).await?;
+    let (namespace, name) = (&certificate.namespace, &certificate.name);
+    if let Some((known, _)) = certificates::find_by_name(&mut tx, namespace, name).await? {
+        let detail = format!(
+            "There is a certificate `{name}` in the namespace `{namespace}` already: /certificates/{}. Change it with PATCH, or choose another name.",
+            known.id
+        );
+        return Err(ApiError::Because(Code::AlreadyExists, detail));
+    }
+    match certificates::insert(&mut tx, certificate).await {
+        Err(StorageError::Conflict) => {
+            let detail = format!(
+                "A certificate `{name}` is being created in the namespace `{namespace}` at this moment."
+            );
+            return Err(ApiError::Because(Code::AlreadyExists, detail));
+        }
+        done => done?,
+    }
+    let event = Event::normal(
+        Resource::Certificate(certificate.id),
+        "Issuing",
+        "Issuing certificate as none has been issued yet",
+    );
+    let now = certificate.created_at;
+    events::record(&mut tx, namespace, Some(certificate.id), &[event], now).await?;
+    tx.commit().await?;
+    Ok(accepted(location, answer))
+}
+
+/// The answer again, with what has become of the certificate while the client waited.
+async fn newest(
+    app: &AppState,
+    who: &Principal,
+    certificate: &Certificate,
+    wait: Wait,
+    first: Response,
+) -> Result<Response, ApiError> {
+    let response = match settled(app, &who.scope, certificate.id.0, wait).await {
+        Ok(certificate) => {
+            let location = first.headers().get(header::LOCATION).map(HeaderValue::to_str);
+            let location = location.and_then(Result::ok).unwrap_or_default().to_owned();
+            accepted(location, json(&CertificateView::of(&certificate, app.now()))?)
+        }
+        // It was made; that looking at it again did not work must not hide that.
+        Err(_) => first,
+    };
+    Ok(wait.applied(response))
+}

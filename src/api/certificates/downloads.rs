@@ -1,0 +1,222 @@
+//! What servers need: chains and keys, as PEM.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use utoipa::IntoParams;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::find;
+use crate::api::AppState;
+use crate::api::auth::{Authorized, CertificatesRead, CertificatesReadKey, Principal};
+use crate::api::extract::{Path, Query};
+use crate::api::precondition::{Precondition, tag};
+use crate::api::problem::{ApiError, Code, Errors};
+use crate::domain::certificate::Certificate;
+use crate::domain::event::{Event, Resource};
+use crate::storage::requests::private_key_place;
+use crate::storage::revisions::{self, Revision};
+use crate::storage::{Tx, events};
+
+/// Which revision to download.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct WhichRevision {
+    /// The one that is served, when absent.
+    #[param(minimum = 1)]
+    revision: Option<i64>,
+}
+
+const CHAIN: &str = "application/pem-certificate-chain";
+const END: &str = "-----END CERTIFICATE-----";
+
+/// Download the certificate and its chain
+#[utoipa::path(get, path = "/certificates/{id}/fullchain.pem", operation_id = "downloadFullchain", tag = "certificates",
+    params(("id" = Uuid, Path, description = "The certificate"), ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
+    responses((status = 200, body = String, content_type = "application/pem-certificate-chain", description = "PEM, leaf first", headers(("ETag" = String))), (status = 304, description = "Not changed"), Errors))]
+pub(crate) async fn fullchain(
+    State(app): State<AppState>,
+    who: Authorized<CertificatesRead>,
+    Path(id): Path<Uuid>,
+    Query(which): Query<WhichRevision>,
+    known: Precondition,
+) -> Result<Response, ApiError> {
+    let revision = read(&app, &who, id, &which).await?;
+    Ok(serve(&known, revision.chain))
+}
+
+/// Download the certificate alone
+#[utoipa::path(get, path = "/certificates/{id}/cert.pem", operation_id = "downloadCertificate", tag = "certificates",
+    params(("id" = Uuid, Path, description = "The certificate"), ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
+    responses((status = 200, body = String, content_type = "application/pem-certificate-chain", description = "PEM, the leaf", headers(("ETag" = String))), (status = 304, description = "Not changed"), Errors))]
+pub(crate) async fn leaf(
+    State(app): State<AppState>,
+    who: Authorized<CertificatesRead>,
+    Path(id): Path<Uuid>,
+    Query(which): Query<WhichRevision>,
+    known: Precondition,
+) -> Result<Response, ApiError> {
+    let revision = read(&app, &who, id, &which).await?;
+    Ok(serve(&known, split(&revision.chain).0))
+}
+
+/// Download the chain above the certificate
+#[utoipa::path(get, path = "/certificates/{id}/chain.pem", operation_id = "downloadChain", tag = "certificates",
+    params(("id" = Uuid, Path, description = "The certificate"), ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
+    responses((status = 200, body = String, content_type = "application/pem-certificate-chain", description = "PEM, without the leaf", headers(("ETag" = String))), (status = 304, description = "Not changed"), Errors))]
+pub(crate) async fn chain(
+    State(app): State<AppState>,
+    who: Authorized<CertificatesRead>,
+    Path(id): Path<Uuid>,
+    Query(which): Query<WhichRevision>,
+    known: Precondition,
+) -> Result<Response, ApiError> {
+    let revision = read(&app, &who, id, &which).await?;
+    Ok(serve(&known, split(&revision.chain).1))
+}
+
+/// Download the private key
+///
+/// Needs the permission `certificates:readKey`, and is recorded as an event.
+#[utoipa::path(get, path = "/certificates/{id}/privkey.pem", operation_id = "downloadPrivateKey", tag = "certificates",
+    params(("id" = Uuid, Path, description = "The certificate"), ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
+    responses((status = 200, body = String, content_type = "application/x-pem-file", description = "PEM, PKCS #8", headers(("ETag" = String))), (status = 304, description = "Not changed"), Errors))]
+pub(crate) async fn private_key(
+    State(app): State<AppState>,
+    who: Authorized<CertificatesReadKey>,
+    Path(id): Path<Uuid>,
+    Query(which): Query<WhichRevision>,
+    known: Precondition,
+) -> Result<Response, ApiError> {
+    let mut tx = app.db.begin().await?;
+    let (certificate, number) = wanted(&mut tx, &who, id, &which).await?;
+    let found = revisions::private_key(&mut tx, certificate.id, number).await?;
+    let (sealed, request) = found.ok_or_else(|| not_issued(id, number))?;
+    // From the key's identity, not from the key.
+    let tag = tag(format!("private key of request {request}").as_bytes());
+    if known.knows(&tag) {
+        return Ok(not_modified(&tag, "no-store"));
+    }
+    let key = app.sealer.open(&private_key_place(request), &sealed)?;
+    let message = format!(
+        "The private key of revision {number} was handed to the API key `{}` ({})",
+        who.name, who.key
+    );
+    let event = Event::normal(Resource::Certificate(certificate.id), "PrivateKeyExported", message);
+    let namespace = &certificate.namespace;
+    events::record(&mut tx, namespace, Some(certificate.id), &[event], app.now()).await?;
+    tx.commit().await?;
+    tracing::info!(certificate = %certificate.id, revision = number, api_key = %who.key, "a private key was handed out");
+    Ok(pem_response("application/x-pem-file", &tag, "no-store", pem(key.expose())))
+}
+
+/// The certificate, and the revision of it that is asked for.
+async fn wanted(
+    tx: &mut Tx,
+    who: &Principal,
+    id: Uuid,
+    which: &WhichRevision,
+) -> Result<(Certificate, i64), ApiError> {
+    let (certificate, _) = find(tx, id, &who.scope).await?;
+    let current = certificate.current.as_ref().map(|issued| issued.revision);
+    match which.revision.or(current) {
+        Some(number) => Ok((certificate, number)),
+        None => {
+            let detail = format!(
+                "The certificate {id} was not issued yet. GET /certificates/{id} with `Prefer: wait=30` waits for it."
+            );
+            Err(ApiError::Because(Code::NotIssued, detail))
+        }
+    }
+}
+
+async fn read(
+    app: &AppState,
+    who: &Principal,
+    id: Uuid,
+    which: &WhichRevision,
+) -> Result<Revision, ApiError> {
+    let mut tx = app.db.read().await?;
+    let (certificate, number) = wanted(&mut tx, who, id, which).await?;
+    let found = revisions::find(&mut tx, certificate.id, number).await?;
+    found.ok_or_else(|| not_issued(id, number))
+}
+
+fn not_issued(id: Uuid, number: i64) -> ApiError {
+    let detail =
+        format!("The certificate {id} has no revision {number}, or it is not kept any more.");
+    ApiError::Because(Code::NotIssued, detail)
+}
+
+fn serve(known: &Precondition, text: String) -> Response {
+    let tag = tag(text.as_bytes());
+    if known.knows(&tag) {
+        return not_modified(&tag, "private, no-cache");
+    }
+    pem_response(CHAIN, &tag, "private, no-cache", text.into_bytes())
+}
+
+fn not_modified(tag: &str, caching: &'static str) -> Response {
+    let headers = [(header::ETAG, tag.to_owned()), (header::CACHE_CONTROL, caching.to_owned())];
+    (StatusCode::NOT_MODIFIED, headers).into_response()
+}
+
+fn pem_response(kind: &'static str, tag: &str, caching: &'static str, body: Vec<u8>) -> Response {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
+    if let Ok(tag) = HeaderValue::from_str(tag) {
+        headers.insert(header::ETAG, tag);
+    }
+    (headers, body).into_response()
+}
+
+/// The first certificate, and those after it.
+fn split(chain: &str) -> (String, String) {
+    let Some(at) = chain.find(END) else { return (chain.to_owned(), String::new()) };
+    let (leaf, rest) = chain.split_at(at + END.len());
+    (format!("{leaf}\n"), rest.trim_start().to_owned())
+}
+
+/// A PKCS #8 key as PEM (RFC 7468).
+fn pem(der: &[u8]) -> Vec<u8> {
+    let body = Zeroizing::new(STANDARD.encode(der));
+    let mut text = String::with_capacity(body.len() + body.len() / 64 + 64);
+    text.push_str("-----BEGIN PRIVATE KEY-----\n");
+    for (place, c) in body.chars().enumerate() {
+        if place > 0 && place % 64 == 0 {
+            text.push('\n');
+        }
+        text.push(c);
+    }
+    text.push_str("\n-----END PRIVATE KEY-----\n");
+    text.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_is_split_after_its_leaf() {
+        let one = |text: &str| format!("-----BEGIN CERTIFICATE-----\n{text}\n{END}\n");
+        let (leaf, rest) = split(&[one("leaf"), one("middle"), one("upper")].concat());
+
+        assert_eq!(leaf, one("leaf"));
+        assert_eq!(rest, [one("middle"), one("upper")].concat());
+        assert_eq!(split(&one("alone")), (one("alone"), String::new()));
+    }
+
+    #[test]
+    fn a_key_is_written_in_lines_of_64() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let ours = String::from_utf8(pem(key.serialized_der())).unwrap();
+
+        assert_eq!(ours.trim_end(), key.serialize_pem().replace("\r\n", "\n").trim_end());
+    }
+}

@@ -1,0 +1,131 @@
+//! Certificates: what is wanted, how far it is, and what is served.
+
+use axum::extract::{OriginalUri, State};
+use axum::response::Response;
+use serde::Deserialize;
+use utoipa::IntoParams;
+use uuid::Uuid;
+
+use super::auth::{Authorized, CertificatesRead};
+use super::extract::{Path, Query};
+use super::page::{self, Listing, Sort};
+use super::precondition::Precondition;
+use super::problem::{ApiError, Errors};
+use super::wait::Wait;
+use super::{AppState, field};
+use crate::domain::certificate::Certificate;
+use crate::domain::id::CertificateId;
+use crate::domain::name::DnsName;
+use crate::storage::certificates::{self, Wanted};
+use crate::storage::{Scope, Tx, lease::Lease};
+
+pub(crate) mod change;
+mod check;
+pub(crate) mod create;
+pub(crate) mod downloads;
+pub(crate) mod revisions;
+mod spec;
+pub(crate) mod view;
+
+use view::CertificateView;
+
+/// Which certificates to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListCertificates {
+    /// Of this namespace.
+    namespace: Option<String>,
+    /// Of this name.
+    name: Option<String>,
+    /// Served and valid now, or not.
+    ready: Option<bool>,
+    /// Of the issuer of this name.
+    issuer: Option<String>,
+    /// For this DNS name.
+    dns_name: Option<String>,
+    /// Ending before this moment (RFC 3339).
+    expires_before: Option<String>,
+    /// Carrying this label, written `key=value`.
+    label: Option<String>,
+    /// How many on a page.
+    #[param(minimum = 1, maximum = 500, default = 50)]
+    limit: Option<u32>,
+    /// Where the page begins: a `nextCursor`.
+    cursor: Option<String>,
+    /// What to order by.
+    sort: Option<Sort>,
+}
+
+/// List certificates
+#[utoipa::path(get, path = "/certificates", operation_id = "listCertificates", tag = "certificates",
+    responses((status = 200, body = Listing<CertificateView>, description = "A page of certificates", headers(("Link" = String))), Errors))]
+pub(crate) async fn list(
+    State(app): State<AppState>,
+    who: Authorized<CertificatesRead>,
+    OriginalUri(uri): OriginalUri,
+    Query(query): Query<ListCertificates>,
+) -> Result<Response, ApiError> {
+    let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
+    let now = app.now();
+    let dns_name = query.dns_name.map(|name| match DnsName::parse(&name) {
+        Ok(name) => name.as_str().to_owned(),
+        Err(_) => name,
+    });
+    let expires_before = query.expires_before.as_deref();
+    let wanted = Wanted {
+        namespace: query.namespace,
+        name: query.name,
+        ready: query.ready.map(|ready| (ready, now)),
+        issuer: query.issuer,
+        dns_name,
+        expires_before: expires_before
+            .map(|text| field::moment(text, "expiresBefore"))
+            .transpose()?,
+        label: query.label,
+    };
+    let mut tx = app.db.read().await?;
+    let rows = certificates::list(&mut tx, &who.scope, &wanted, page).await?;
+    let key = |row: &Certificate| row.id.0.as_bytes().to_vec();
+    Ok(page::answer(&uri, page.limit, rows, key, |row| CertificateView::of(&row, now)))
+}
+
+/// Show a certificate
+#[utoipa::path(get, path = "/certificates/{id}", operation_id = "getCertificate", tag = "certificates",
+    params(
+        ("id" = Uuid, Path, description = "The certificate"),
+        ("Prefer" = Option<String>, Header, description = "`wait=30`: hold the answer until the certificate settles (ready or failed), at most that many seconds, at most 300"),
+        ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds"),
+    ),
+    responses((status = 200, body = CertificateView, description = "The certificate", headers(("ETag" = String), ("Preference-Applied" = String))), (status = 304, description = "Not changed"), Errors))]
+pub(crate) async fn show(
+    State(app): State<AppState>,
+    who: Authorized<CertificatesRead>,
+    Path(id): Path<Uuid>,
+    wait: Wait,
+    known: Precondition,
+) -> Result<Response, ApiError> {
+    let certificate = settled(&app, &who.scope, id, wait).await?;
+    let view = CertificateView::of(&certificate, app.now());
+    Ok(wait.applied(known.show(&view)?))
+}
+
+/// Reads a certificate, once it has settled or the client has waited long enough.
+async fn settled(
+    app: &AppState,
+    scope: &Scope,
+    id: Uuid,
+    wait: Wait,
+) -> Result<Certificate, ApiError> {
+    let read = || async {
+        let mut tx = app.db.read().await?;
+        find(&mut tx, id, scope).await.map(|(certificate, _)| certificate)
+    };
+    wait.until(app, id, read, Certificate::is_settled).await
+}
+
+/// The certificate, if the caller may know of it.
+async fn find(tx: &mut Tx, id: Uuid, scope: &Scope) -> Result<(Certificate, Lease), ApiError> {
+    let found = certificates::find(tx, CertificateId(id), scope).await?;
+    found.ok_or_else(|| ApiError::not_found("certificate", id))
+}

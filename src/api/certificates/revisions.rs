@@ -1,0 +1,95 @@
+//! What was issued, past and present.
+
+use axum::extract::{OriginalUri, State};
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::find;
+use crate::api::AppState;
+use crate::api::auth::{Authorized, CertificatesRead};
+use crate::api::extract::{Path, Query};
+use crate::api::page::{self, Listing};
+use crate::api::problem::{ApiError, Errors};
+use crate::storage::revisions::{self, Revision};
+
+/// Which revisions to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListRevisions {
+    /// How many on a page.
+    #[param(minimum = 1, maximum = 500, default = 50)]
+    limit: Option<u32>,
+    /// Where the page begins: a `nextCursor`.
+    cursor: Option<String>,
+}
+
+/// One issued certificate.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Revision)]
+pub(crate) struct RevisionView {
+    /// Counts from 1.
+    revision: i64,
+    /// Whether it is the one that is served.
+    current: bool,
+    /// Hexadecimal.
+    serial_number: String,
+    /// SHA-256 of the leaf, hexadecimal.
+    fingerprint: String,
+    /// Start of its validity.
+    #[serde(with = "time::serde::rfc3339")]
+    not_before: OffsetDateTime,
+    /// End of its validity.
+    #[serde(with = "time::serde::rfc3339")]
+    not_after: OffsetDateTime,
+    /// When it was fetched from the CA.
+    #[serde(with = "time::serde::rfc3339")]
+    issued_at: OffsetDateTime,
+    /// The attempt that brought it.
+    request: String,
+    /// The order that brought it.
+    order: String,
+}
+
+/// List what was issued, newest first
+#[utoipa::path(get, path = "/certificates/{id}/revisions", operation_id = "listRevisions", tag = "certificates",
+    params(("id" = Uuid, Path, description = "The certificate")),
+    responses((status = 200, body = Listing<RevisionView>, description = "A page of revisions", headers(("Link" = String))), Errors))]
+pub(crate) async fn list(
+    State(app): State<AppState>,
+    who: Authorized<CertificatesRead>,
+    OriginalUri(uri): OriginalUri,
+    Path(id): Path<Uuid>,
+    Query(query): Query<ListRevisions>,
+) -> Result<Response, ApiError> {
+    let limit = page::limit(query.limit)?;
+    let before = query
+        .cursor
+        .as_deref()
+        .map(|text| page::decode(text).map(i64::from_be_bytes))
+        .transpose()?;
+    let mut tx = app.db.read().await?;
+    let (certificate, _) = find(&mut tx, id, &who.scope).await?;
+    let current = certificate.current.map(|issued| issued.revision);
+    let rows = revisions::list(&mut tx, certificate.id, before, limit).await?;
+    let key = |row: &Revision| row.revision.to_be_bytes().to_vec();
+    Ok(page::answer(&uri, limit, rows, key, |row| view(row, current)))
+}
+
+fn view(revision: Revision, current: Option<i64>) -> RevisionView {
+    RevisionView {
+        revision: revision.revision,
+        current: current == Some(revision.revision),
+        serial_number: revision.serial,
+        fingerprint: revision.fingerprint,
+        not_before: revision.not_before,
+        not_after: revision.not_after,
+        issued_at: revision.issued_at,
+        request: format!("/requests/{}", revision.request),
+        order: format!("/orders/{}", revision.order),
+    }
+}

@@ -1,0 +1,87 @@
+//! What a client writes to describe a certificate.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::domain::certificate::{Certificate, IssuerRef, PrivateKey};
+
+/// A certificate that is wanted; cert-manager's `spec`.
+///
+/// Only `issuerRef.name` and one name are required.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(example = json!({
+    "namespace": "default", "name": "web", "labels": {"team": "payments"},
+    "issuerRef": {"name": "letsencrypt-staging", "kind": "ClusterIssuer"},
+    "dnsNames": ["app.example.com", "*.app.example.com"]
+}))]
+pub(crate) struct CertificateSpec {
+    /// Whose it is; `default` when absent. Cannot be changed.
+    #[serde(default)]
+    pub(crate) namespace: Option<String>,
+    /// Unique in the namespace; derived from the first DNS name when absent. Cannot be changed.
+    #[serde(default)]
+    pub(crate) name: Option<String>,
+    /// For selectors and filters.
+    #[serde(default)]
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Who issues it.
+    pub(crate) issuer_ref: IssuerRef,
+    /// Names, as people write them; a wildcard is written `*.example.com`.
+    #[serde(default)]
+    #[schema(max_items = 100)]
+    pub(crate) dns_names: Vec<String>,
+    /// Not supported yet.
+    #[serde(default)]
+    pub(crate) ip_addresses: Vec<String>,
+    /// The subject's name; becomes one of the names.
+    #[serde(default)]
+    pub(crate) common_name: Option<String>,
+    /// Which kind of key is made, and when a new one.
+    #[serde(default)]
+    pub(crate) private_key: Option<PrivateKey>,
+    /// Not supported yet.
+    #[serde(default)]
+    pub(crate) csr: Option<String>,
+    /// Certificate profile, instead of the issuer's.
+    #[serde(default)]
+    pub(crate) profile: Option<String>,
+    /// Not supported: a CA decides how long a certificate lives.
+    #[serde(default)]
+    pub(crate) duration: Option<String>,
+    /// Renew this long before the end, such as `720h`.
+    #[serde(default)]
+    pub(crate) renew_before: Option<String>,
+    /// Renew when this percentage of the lifetime is left.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 99)]
+    pub(crate) renew_before_percentage: Option<u8>,
+    /// How many issued revisions are kept; 3 when absent.
+    #[serde(default)]
+    #[schema(minimum = 1)]
+    pub(crate) revision_history_limit: Option<u32>,
+}
+
+impl From<&Certificate> for CertificateSpec {
+    fn from(certificate: &Certificate) -> Self {
+        let spec = certificate.spec.clone();
+        Self {
+            namespace: Some(certificate.namespace.clone()),
+            name: Some(certificate.name.clone()),
+            labels: certificate.labels.clone(),
+            issuer_ref: spec.issuer_ref,
+            dns_names: spec.dns_names,
+            ip_addresses: Vec::new(),
+            common_name: spec.common_name,
+            private_key: Some(spec.private_key),
+            csr: None,
+            profile: spec.profile,
+            duration: None,
+            renew_before: spec.renew_before,
+            renew_before_percentage: spec.renew_before_percentage,
+            revision_history_limit: Some(spec.revision_history_limit),
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What a client sees of a certificate: never a key.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::domain::certificate::{Certificate, IssuerRef, Phase, PrivateKey, State};
+use crate::domain::failure::Failure;
+
+/// A certificate that is wanted, and perhaps there.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Certificate)]
+pub(crate) struct CertificateView {
+    /// Its identifier.
+    id: Uuid,
+    /// Whose it is.
+    namespace: String,
+    /// The client's name for it.
+    name: String,
+    /// For selectors and filters.
+    labels: BTreeMap<String, String>,
+    /// Who issues it.
+    issuer_ref: IssuerRef,
+    /// Names, in canonical form.
+    #[schema(example = json!(["app.example.com", "*.app.example.com"]))]
+    dns_names: Vec<String>,
+    /// Not supported yet: empty.
+    ip_addresses: Vec<String>,
+    /// The subject's name, one of the names.
+    common_name: Option<String>,
+    /// Which kind of key is made, and when a new one.
+    private_key: PrivateKey,
+    /// Not supported yet: `null`.
+    csr: Option<String>,
+    /// Certificate profile, instead of the issuer's.
+    profile: Option<String>,
+    /// Not supported: `null`; a CA decides how long a certificate lives.
+    duration: Option<String>,
+    /// Renew this long before the end.
+    renew_before: Option<String>,
+    /// Renew when this percentage of the lifetime is left.
+    renew_before_percentage: Option<u8>,
+    /// How many issued revisions are kept.
+    revision_history_limit: u32,
+    /// When it was first wanted.
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+    /// Counts changes of the specification.
+    generation: i64,
+    /// How far it is.
+    status: CertificateStatus,
+}
+
+/// How far a certificate is.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct CertificateStatus {
+    /// The one word that sums it up.
+    phase: Phase,
+    /// `Ready` and `Issuing`, in cert-manager's words.
+    conditions: Vec<Condition>,
+    /// Which issuance is served, from 1; 0 while there is none.
+    revision: i64,
+    /// The order that is or was last under way.
+    #[schema(example = "/orders/019ab000-0000-7000-8000-000000000000")]
+    order: Option<String>,
+    /// Start of the served certificate's validity.
+    #[serde(with = "time::serde::rfc3339::option")]
+    not_before: Option<OffsetDateTime>,
+    /// End of the served certificate's validity.
+    #[serde(with = "time::serde::rfc3339::option")]
+    not_after: Option<OffsetDateTime>,
+    /// When its successor is wanted.
+    #[serde(with = "time::serde::rfc3339::option")]
+    renewal_time: Option<OffsetDateTime>,
+    /// The served certificate's serial number, hexadecimal.
+    serial_number: Option<String>,
+    /// Failed attempts in a row.
+    failed_issuance_attempts: u32,
+    /// When the next attempt follows by itself.
+    #[serde(with = "time::serde::rfc3339::option")]
+    next_attempt_at: Option<OffsetDateTime>,
+    /// What last went wrong; `null` after success.
+    last_error: Option<Failure>,
+}
+
+/// One aspect of a resource's state, as in Kubernetes.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Condition {
+    /// Which aspect.
+    #[serde(rename = "type")]
+    #[schema(example = "Ready")]
+    pub(crate) kind: &'static str,
+    /// `True`, `False` or `Unknown`.
+    #[schema(example = "False")]
+    pub(crate) status: &'static str,
+    /// cert-manager's word for why.
+    #[schema(example = "DoesNotExist")]
+    pub(crate) reason: String,
+    /// One sentence for a person.
+    pub(crate) message: String,
+    /// Since when.
+    #[serde(with = "time::serde::rfc3339")]
+    pub(crate) last_transition_time: OffsetDateTime,
+}
+
+impl CertificateView {
+    /// The certificate as it is at `now`.
+    pub(crate) fn of(certificate: &Certificate, now: OffsetDateTime) -> Self {
+        let spec = &certificate.spec;
+        Self {
+            id: certificate.id.0,
+            namespace: certificate.namespace.clone(),
+            name: certificate.name.clone(),
+            labels: certificate.labels.clone(),
+            issuer_ref: spec.issuer_ref.clone(),
+            dns_names: spec.dns_names.clone(),
+            ip_addresses: Vec::new(),
+            common_name: spec.common_name.clone(),
+            private_key: spec.private_key.clone(),
+            csr: None,
+            profile: spec.profile.clone(),
+            duration: None,
+            renew_before: spec.renew_before.clone(),
+            renew_before_percentage: spec.renew_before_percentage,
+            revision_history_limit: spec.revision_history_limit,
+            created_at: certificate.created_at,
+            generation: certificate.generation,
+            status: status(certificate, now),
+        }
+    }
+}
+
+fn status(certificate: &Certificate, now: OffsetDateTime) -> CertificateStatus {
+    let current = certificate.current.as_ref();
+    CertificateStatus {
+        phase: certificate.phase(now),
+        conditions: vec![ready(certificate, now), issuing(certificate)],
+        revision: current.map_or(0, |issued| issued.revision),
+        order: certificate.order.map(|order| format!("/orders/{order}")),
+        not_before: current.map(|issued| issued.not_before),
+        not_after: current.map(|issued| issued.not_after),
+        renewal_time: current.map(|issued| issued.renewal_time),
+        serial_number: current.map(|issued| issued.serial.clone()),
+        failed_issuance_attempts: certificate.failed_attempts,
+        next_attempt_at: certificate.next_attempt_at(),
+        last_error: certificate.last_error.clone(),
+    }
+}
+
+fn ready(certificate: &Certificate, now: OffsetDateTime) -> Condition {
+    let (status, reason, message, since) = match &certificate.current {
+        None => {
+            let message = "There is no certificate yet".to_owned();
+            ("False", "DoesNotExist", message, certificate.created_at)
+        }
+        Some(issued) if issued.not_after <= now => {
+            let message = format!("Certificate expired on {}", issued.not_after);
+            ("False", "Expired", message, issued.not_after)
+        }
+        Some(issued) => {
+            let message = "Certificate is up to date and has not expired".to_owned();
+            ("True", "Ready", message, issued.not_before)
+        }
+    };
+    let reason = reason.to_owned();
+    Condition { kind: "Ready", status, reason, message, last_transition_time: since }
+}
+
+fn issuing(certificate: &Certificate) -> Condition {
+    let trouble = || certificate.last_error.as_ref().map(Failure::to_string);
+    let (status, reason, message) = match certificate.state {
+        State::Triggered(trigger) | State::Ordering(trigger) => {
+            let message = trouble().unwrap_or_else(|| "The certificate is being issued".to_owned());
+            ("True", trigger.as_str(), message)
+        }
+        State::AwaitingIssuer(trigger) => {
+            let message = trouble().unwrap_or_else(|| "Waiting for the issuer".to_owned());
+            ("True", trigger.as_str(), message)
+        }
+        State::Idle => {
+            ("False", "Issued", "The certificate has been successfully issued".to_owned())
+        }
+        State::Backoff | State::Blocked => ("False", "Failed", trouble().unwrap_or_default()),
+    };
+    Condition {
+        kind: "Issuing",
+        status,
+        reason: reason.to_owned(),
+        message,
+        last_transition_time: certificate.state_since,
+    }
+}

@@ -1,0 +1,195 @@
+//! ACME challenges, to look at. The token's proof is shown to the CA alone.
+
+use axum::extract::{OriginalUri, State};
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::AppState;
+use super::auth::{Authorized, ChallengesRead};
+use super::extract::{Path, Query};
+use super::page::{self, Listing, Sort};
+use super::precondition::Precondition;
+use super::problem::{ApiError, Errors};
+use crate::domain::challenge::{Challenge, Kind, State as DomainState};
+use crate::domain::id::{ChallengeId, OrderId};
+use crate::storage::orders::{self, WantedChallenges};
+
+/// Which challenges to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListChallenges {
+    /// Of this order.
+    order: Option<Uuid>,
+    /// In this state.
+    state: Option<ChallengeState>,
+    /// How many on a page.
+    #[param(minimum = 1, maximum = 500, default = 50)]
+    limit: Option<u32>,
+    /// Where the page begins: a `nextCursor`.
+    cursor: Option<String>,
+    /// What to order by.
+    sort: Option<Sort>,
+}
+
+/// Where a challenge is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ChallengeState {
+    /// To be shown.
+    Pending,
+    /// Shown; waiting until it can be seen.
+    Presented,
+    /// Whoever asks sees it.
+    Visible,
+    /// The CA was told to look.
+    Processing,
+    /// The CA saw it.
+    Valid,
+    /// The CA looked and did not see it.
+    Invalid,
+    /// It could not be shown, or nobody saw it in time.
+    Errored,
+}
+
+/// How one name is proved.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Challenge)]
+pub(crate) struct ChallengeView {
+    /// Its identifier.
+    id: Uuid,
+    /// The order that it belongs to.
+    order: String,
+    /// `dns-01` or `http-01`.
+    #[serde(rename = "type")]
+    #[schema(example = "dns-01")]
+    kind: &'static str,
+    /// The name under proof, without `*.`.
+    dns_name: String,
+    /// Whether the proof is for every name below it.
+    wildcard: bool,
+    /// Where it is.
+    state: ChallengeState,
+    /// Whether something of it stands in the outside world.
+    presented: bool,
+    /// Whether whoever asked saw it.
+    propagated: bool,
+    /// The TXT record, for dns-01.
+    record: Option<RecordView>,
+    /// The issuer's solver that was chosen, by its place in the list.
+    solver: u32,
+    /// What last went wrong, or who does not see the proof yet.
+    reason: Option<String>,
+}
+
+/// A DNS record that a proof stands in.
+#[derive(Debug, Serialize, ToSchema)]
+struct RecordView {
+    /// Where it stands, after following CNAMEs.
+    #[schema(example = "_acme-challenge.app.example.com")]
+    name: String,
+    /// `TXT`
+    #[serde(rename = "type")]
+    #[schema(example = "TXT")]
+    kind: &'static str,
+}
+
+/// List challenges
+#[utoipa::path(get, path = "/challenges", operation_id = "listChallenges", tag = "challenges",
+    responses((status = 200, body = Listing<ChallengeView>, description = "A page of challenges", headers(("Link" = String))), Errors))]
+pub(crate) async fn list(
+    State(app): State<AppState>,
+    who: Authorized<ChallengesRead>,
+    OriginalUri(uri): OriginalUri,
+    Query(query): Query<ListChallenges>,
+) -> Result<Response, ApiError> {
+    let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
+    let state = query.state.map(|state| state.domain().as_str().to_owned());
+    let wanted = WantedChallenges { order: query.order.map(OrderId), state };
+    let mut tx = app.db.read().await?;
+    let rows = orders::list_challenges(&mut tx, &who.scope, &wanted, page).await?;
+    let key = |row: &(Challenge, OrderId)| row.0.id.0.as_bytes().to_vec();
+    Ok(page::answer(&uri, page.limit, rows, key, |(one, order)| ChallengeView::of(&one, order)))
+}
+
+/// Show a challenge
+#[utoipa::path(get, path = "/challenges/{id}", operation_id = "getChallenge", tag = "challenges",
+    params(("id" = Uuid, Path, description = "The challenge"), ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
+    responses((status = 200, body = ChallengeView, description = "The challenge", headers(("ETag" = String))), (status = 304, description = "Not changed"), Errors))]
+pub(crate) async fn show(
+    State(app): State<AppState>,
+    who: Authorized<ChallengesRead>,
+    Path(id): Path<Uuid>,
+    known: Precondition,
+) -> Result<Response, ApiError> {
+    let mut tx = app.db.read().await?;
+    let found = orders::find_challenge(&mut tx, ChallengeId(id), &who.scope).await?;
+    let (challenge, order) = found.ok_or_else(|| ApiError::not_found("challenge", id))?;
+    known.show(&ChallengeView::of(&challenge, order))
+}
+
+impl ChallengeState {
+    fn domain(self) -> DomainState {
+        match self {
+            Self::Pending => DomainState::Pending,
+            Self::Presented => DomainState::Presented,
+            Self::Visible => DomainState::Visible,
+            Self::Processing => DomainState::Processing,
+            Self::Valid => DomainState::Valid,
+            Self::Invalid => DomainState::Invalid,
+            Self::Errored => DomainState::Errored,
+        }
+    }
+}
+
+impl From<DomainState> for ChallengeState {
+    fn from(state: DomainState) -> Self {
+        match state {
+            DomainState::Pending => Self::Pending,
+            DomainState::Presented => Self::Presented,
+            DomainState::Visible => Self::Visible,
+            DomainState::Processing => Self::Processing,
+            DomainState::Valid => Self::Valid,
+            DomainState::Invalid => Self::Invalid,
+            DomainState::Errored => Self::Errored,
+        }
+    }
+}
+
+impl ChallengeView {
+    /// A challenge of this order.
+    pub(crate) fn of(challenge: &Challenge, order: OrderId) -> Self {
+        let propagated = matches!(
+            challenge.state,
+            DomainState::Visible
+                | DomainState::Processing
+                | DomainState::Valid
+                | DomainState::Invalid
+        );
+        let shown =
+            propagated || challenge.state == DomainState::Presented || challenge.record.is_some();
+        let record = (challenge.kind == Kind::Dns01).then(|| RecordView {
+            name: match &challenge.record {
+                Some(record) => record.name.clone(),
+                None => format!("_acme-challenge.{}", challenge.domain),
+            },
+            kind: "TXT",
+        });
+        Self {
+            id: challenge.id.0,
+            order: format!("/orders/{order}"),
+            kind: challenge.kind.as_str(),
+            dns_name: challenge.domain.clone(),
+            wildcard: challenge.wildcard,
+            state: challenge.state.into(),
+            presented: shown && !challenge.clean,
+            propagated,
+            record,
+            solver: challenge.solver,
+            reason: challenge.reason.clone(),
+        }
+    }
+}

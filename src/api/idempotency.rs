@@ -1,0 +1,135 @@
+//! Requests that may be sent twice: `Idempotency-Key`.
+//!
+//! The answer is stored in the transaction that does what was asked, before anything else in it,
+//! so that of two requests with one key the later waits for the earlier. Refusals are not stored.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use time::Duration;
+
+use super::AppState;
+use super::auth::Principal;
+use super::precondition;
+use super::problem::{ApiError, Code};
+use crate::domain::id::ApiKeyId;
+use crate::storage::idempotency::{self, Answered};
+use crate::storage::{StorageError, Tx};
+
+/// How long an answer is kept.
+const KEPT_FOR: Duration = Duration::hours(24);
+
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// The client's name for a request, if it gave one.
+pub(crate) struct IdempotencyKey(Option<String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let Some(given) = parts.headers.get(&KEY) else { return Ok(Self(None)) };
+        match given.to_str() {
+            Ok(key) if (1..=255).contains(&key.len()) => Ok(Self(Some(key.to_owned()))),
+            _ => Err(ApiError::malformed("`Idempotency-Key` has 1 to 255 visible characters.")),
+        }
+    }
+}
+
+/// A request that may have been answered before.
+pub(crate) struct Attempt {
+    caller: ApiKeyId,
+    key: Option<String>,
+    hash: Vec<u8>,
+}
+
+impl IdempotencyKey {
+    /// The request of this caller with this method, path and body.
+    pub(crate) fn attempt(self, caller: &Principal, identity: &[u8]) -> Attempt {
+        let hash = digest(&SHA256, &[&*caller.pepper, identity].concat()).as_ref().to_vec();
+        Attempt { caller: caller.key, key: self.0, hash }
+    }
+}
+
+impl Attempt {
+    /// The answer that was given before, if there is one.
+    pub(crate) async fn replay(&self, app: &AppState) -> Result<Option<Response>, ApiError> {
+        let Some(key) = &self.key else { return Ok(None) };
+        let kept_since = app.now() - KEPT_FOR;
+        let mut tx = app.db.read().await?;
+        match idempotency::find(&mut tx, self.caller, key, kept_since).await? {
+            None => Ok(None),
+            Some(known) if known.request_hash == self.hash => replayed(known).map(Some),
+            Some(_) => Err(ApiError::Because(
+                Code::IdempotencyKeyReused,
+                "The same Idempotency-Key came with another request. Use a new key.".to_owned(),
+            )),
+        }
+    }
+
+    /// Remembers the answer, as the first thing in the transaction. Waits for a request with the
+    /// same key that is under way; refused when that one was done.
+    pub(crate) async fn remember(
+        &self,
+        app: &AppState,
+        tx: &mut Tx,
+        location: &str,
+        body: &[u8],
+    ) -> Result<(), ApiError> {
+        let Some(key) = &self.key else { return Ok(()) };
+        let answered = Answered {
+            request_hash: self.hash.clone(),
+            status: StatusCode::ACCEPTED.as_u16().into(),
+            location: location.to_owned(),
+            body: String::from_utf8_lossy(body).into_owned(),
+        };
+        let now = app.now();
+        match idempotency::insert(tx, self.caller, key, &answered, now, now - KEPT_FOR).await {
+            Err(StorageError::Conflict) => Err(ApiError::Because(
+                Code::IdempotencyInFlight,
+                "A request with the same Idempotency-Key is being worked on. Send it again.".into(),
+            )),
+            done => Ok(done?),
+        }
+    }
+
+    /// Does what was asked, unless it was done before: then the answer is that of the first time.
+    pub(crate) async fn once<F>(
+        &self,
+        app: &AppState,
+        work: impl FnOnce() -> F,
+    ) -> Result<Response, ApiError>
+    where
+        F: Future<Output = Result<Response, ApiError>>,
+    {
+        if let Some(response) = self.replay(app).await? {
+            return Ok(response);
+        }
+        match work().await {
+            // The request that came first is done by now, or was given up.
+            Err(error @ ApiError::Because(Code::IdempotencyInFlight, _)) => {
+                self.replay(app).await?.ok_or(error)
+            }
+            done => done,
+        }
+    }
+}
+
+/// The answer to a request that made something.
+pub(crate) fn accepted(location: String, body: Vec<u8>) -> Response {
+    let answer = precondition::answer(StatusCode::ACCEPTED, body);
+    ([(header::LOCATION, location)], answer).into_response()
+}
+
+fn replayed(known: Answered) -> Result<Response, ApiError> {
+    let status = u16::try_from(known.status)
+        .ok()
+        .and_then(|status| StatusCode::from_u16(status).ok())
+        .ok_or_else(|| ApiError::Inside("a stored answer has no status".into()))?;
+    let answer = precondition::answer(status, known.body.into_bytes());
+    let headers = [(header::LOCATION, known.location), (REPLAYED, "true".to_owned())];
+    Ok((headers, answer).into_response())
+}

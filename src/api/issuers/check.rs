@@ -1,0 +1,213 @@
+//! What a client may say about an issuer.
+
+use std::net::SocketAddr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use utoipa::ToSchema;
+use x509_parser::pem::Pem;
+
+use crate::api::field;
+use crate::api::problem::{ApiError, Faults, FieldCode};
+use crate::domain::issuer::{Acme, Dns01, Kind, SecretKeySelector, Solver};
+
+/// An issuer to be created.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(example = json!({
+    "kind": "ClusterIssuer", "name": "letsencrypt-staging",
+    "acme": {
+        "server": "https://acme-staging-v02.api.letsencrypt.org/directory",
+        "email": "user@example.com",
+        "solvers": [
+            {"selector": {"dnsZones": ["example.com"]},
+             "dns01": {"cloudflare": {"apiTokenSecretRef": {"name": "cloudflare-api-token-secret", "key": "api-token"}}}},
+            {"http01": {}}
+        ]
+    }
+}))]
+pub(crate) struct IssuerSpec {
+    /// Whom it serves: its namespace, or all.
+    #[serde(default)]
+    pub(crate) kind: Kind,
+    /// Whose it is; `default` when absent. A `ClusterIssuer` has none.
+    #[serde(default)]
+    pub(crate) namespace: Option<String>,
+    /// What certificates refer to.
+    pub(crate) name: String,
+    /// `spec.acme` of cert-manager's manifests.
+    pub(crate) acme: Acme,
+}
+
+impl IssuerSpec {
+    /// Its namespace; empty for a `ClusterIssuer`.
+    pub(crate) fn namespace(&self) -> String {
+        match (self.kind, &self.namespace) {
+            (Kind::ClusterIssuer, _) => String::new(),
+            (Kind::Issuer, Some(namespace)) => namespace.clone(),
+            (Kind::Issuer, None) => field::DEFAULT_NAMESPACE.to_owned(),
+        }
+    }
+
+    /// Refuses what is known to fail.
+    pub(crate) fn check(&self) -> Result<(), ApiError> {
+        let mut faults = Faults::default();
+        match (self.kind, self.namespace.as_deref()) {
+            (Kind::ClusterIssuer, Some(given)) if !given.is_empty() => {
+                let detail = "a ClusterIssuer serves every namespace and belongs to none";
+                faults.add("/namespace", FieldCode::Conflicting, detail);
+            }
+            (Kind::Issuer, Some(given)) => field::namespace(given, &mut faults),
+            _ => {}
+        }
+        field::name(&self.name, "/name", &mut faults);
+        acme(&self.acme, &mut faults);
+        faults.refuse()
+    }
+}
+
+fn acme(acme: &Acme, faults: &mut Faults) {
+    field::url(&acme.server, &["https"], "/acme/server", faults);
+    if acme.email.as_deref().is_some_and(|email| !is_email(email)) {
+        faults.invalid("/acme/email", "is not an e-mail address");
+    }
+    if acme.profile.as_ref().is_some_and(|profile| profile.len() > 64) {
+        faults.invalid("/acme/profile", "is longer than 64 characters");
+    }
+    if let Some(bundle) = &acme.ca_bundle {
+        if acme.skip_tls_verify {
+            let detail = "says whom to trust, `skipTLSVerify` to trust anybody: give one of them";
+            faults.add("/acme/caBundle", FieldCode::Conflicting, detail);
+        }
+        if !is_bundle(bundle) {
+            faults.invalid("/acme/caBundle", "is not base64 of PEM certificates");
+        }
+    }
+    if acme.solvers.is_empty() {
+        let detail = "at least one solver is needed to prove names";
+        faults.add("/acme/solvers", FieldCode::Required, detail);
+    }
+    for (place, one) in acme.solvers.iter().enumerate() {
+        solver(one, &format!("/acme/solvers/{place}"), faults);
+    }
+}
+
+fn solver(solver: &Solver, pointer: &str, faults: &mut Faults) {
+    match (&solver.http01, &solver.dns01) {
+        (Some(_), Some(_)) => {
+            let detail = "is one of `http01` and `dns01`; write two solvers for both";
+            faults.add(pointer, FieldCode::Conflicting, detail);
+        }
+        (None, None) => {
+            let detail = "says how to prove names: `http01` or `dns01`";
+            faults.add(pointer, FieldCode::Required, detail);
+        }
+        (Some(_), None) => {}
+        (None, Some(one)) => dns01(one, &format!("{pointer}/dns01"), faults),
+    }
+}
+
+fn dns01(dns01: &Dns01, pointer: &str, faults: &mut Faults) {
+    match &dns01.cloudflare {
+        None => {
+            let detail = "names no provider; `cloudflare` is the one that there is";
+            faults.add(format!("{pointer}/cloudflare"), FieldCode::Required, detail);
+        }
+        Some(cloudflare) => {
+            let pointer = format!("{pointer}/cloudflare");
+            token(
+                &cloudflare.api_token_secret_ref,
+                &format!("{pointer}/apiTokenSecretRef"),
+                faults,
+            );
+            if let Some(base) = &cloudflare.base_url {
+                field::url(base, &["https", "http"], &format!("{pointer}/baseURL"), faults);
+            }
+        }
+    }
+    for (place, server) in dns01.nameservers.iter().enumerate() {
+        if !is_host_and_port(server) {
+            let detail = "is written `host:port`, such as `192.0.2.53:53`";
+            faults.invalid(format!("{pointer}/nameservers/{place}"), detail);
+        }
+    }
+    let within = format!("{pointer}/propagation");
+    let timeout = Some(&*dns01.propagation.timeout);
+    let timeout = field::duration(timeout, &format!("{within}/timeout"), faults);
+    field::duration(Some(&dns01.propagation.delay), &format!("{within}/delay"), faults);
+    if timeout.is_some_and(time::Duration::is_zero) {
+        faults.invalid(format!("{within}/timeout"), "leaves no time at all");
+    }
+}
+
+fn token(selector: &SecretKeySelector, pointer: &str, faults: &mut Faults) {
+    field::name(&selector.name, &format!("{pointer}/name"), faults);
+    if selector.key.as_ref().is_some_and(String::is_empty) {
+        faults.invalid(format!("{pointer}/key"), "is empty");
+    }
+}
+
+/// Roughly: the CA judges.
+fn is_email(text: &str) -> bool {
+    let strange = |c: char| c.is_whitespace() || c.is_control() || "<>,;:?".contains(c);
+    text.len() <= 254
+        && !text.contains(strange)
+        && text.split_once('@').is_some_and(|(local, domain)| {
+            !local.is_empty() && domain.contains('.') && !domain.contains('@')
+        })
+}
+
+fn is_bundle(text: &str) -> bool {
+    let Ok(bytes) = STANDARD.decode(text.split_whitespace().collect::<String>()) else {
+        return false;
+    };
+    let blocks: Result<Vec<_>, _> = Pem::iter_from_buffer(&bytes).collect();
+    blocks.is_ok_and(|blocks| {
+        !blocks.is_empty()
+            && blocks.iter().all(|block| block.label == "CERTIFICATE" && block.parse_x509().is_ok())
+    })
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    text.parse::<SocketAddr>().is_ok()
+        || text.rsplit_once(':').is_some_and(|(host, port)| {
+            !host.is_empty()
+                && !host.contains([':', '/', '[', ']', ' '])
+                && port.parse::<u16>().is_ok_and(|port| port > 0)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_server_is_written_with_its_port() {
+        for good in ["192.0.2.53:53", "[2001:db8::1]:53", "ns.example.com:5353"] {
+            assert!(is_host_and_port(good), "{good}");
+        }
+        for bad in ["192.0.2.53", "2001:db8::1", ":53", "ns:0", "ns:x", "http://ns:53"] {
+            assert!(!is_host_and_port(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_address_has_two_sides() {
+        assert!(is_email("user@example.com"));
+        for bad in ["", "user", "@example.com", "user@host", "a b@example.com", "a@b@c.d"] {
+            assert!(!is_email(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_bundle_holds_certificates() {
+        assert!(!is_bundle("not base64"));
+        assert!(!is_bundle(&STANDARD.encode("not PEM")));
+        assert!(!is_bundle(
+            &STANDARD.encode("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+        ));
+        let pair = rcgen::generate_simple_self_signed(vec!["ca.example".to_owned()]).unwrap();
+        assert!(is_bundle(&STANDARD.encode(pair.cert.pem())));
+    }
+}

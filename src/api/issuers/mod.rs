@@ -1,0 +1,246 @@
+//! Issuers: which CA, which account, and how names are proved to it.
+
+use axum::extract::{OriginalUri, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Deserialize;
+use utoipa::IntoParams;
+use uuid::Uuid;
+
+use super::auth::{Authorized, IssuersRead, IssuersWrite};
+use super::extract::{Body, Path, Query};
+use super::idempotency::{Attempt, IdempotencyKey, accepted};
+use super::page::{self, Listing, Sort};
+use super::precondition::{Precondition, answer, json};
+use super::problem::{ApiError, Code, Errors, Faults, FieldCode};
+use super::{AppState, retrying};
+use crate::domain::id::IssuerId;
+use crate::domain::issuer::{Issuer, Kind, State as IssuerState};
+use crate::secret::Sealed;
+use crate::storage::issuers::{self, Wanted, account_key_place};
+use crate::storage::{StorageError, certificates, orders};
+
+mod check;
+mod view;
+
+use check::IssuerSpec;
+use view::IssuerView;
+
+/// Which issuers to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListIssuers {
+    /// Of this namespace.
+    namespace: Option<String>,
+    /// Of this name.
+    name: Option<String>,
+    /// Of this kind.
+    kind: Option<Kind>,
+    /// How many on a page.
+    #[param(minimum = 1, maximum = 500, default = 50)]
+    limit: Option<u32>,
+    /// Where the page begins: a `nextCursor`.
+    cursor: Option<String>,
+    /// What to order by.
+    sort: Option<Sort>,
+}
+
+/// Create an issuer
+///
+/// Its account key is made and kept here; the account is registered in the background.
+#[utoipa::path(post, path = "/issuers", operation_id = "createIssuer", tag = "issuers",
+    params(("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours")),
+    request_body = IssuerSpec,
+    responses((status = 202, body = IssuerView, description = "Accepted; the account is being registered", headers(("Location" = String), ("ETag" = String))), Errors))]
+pub(crate) async fn create(
+    State(app): State<AppState>,
+    who: Authorized<IssuersWrite>,
+    key: IdempotencyKey,
+    body: Body<IssuerSpec>,
+) -> Result<Response, ApiError> {
+    let attempt = key.attempt(&who, &body.identity);
+    attempt
+        .once(&app, || async {
+            let namespace = body.value.namespace();
+            who.must_own(&namespace)?;
+            body.value.check()?;
+            let issuer = new(&app, body.value.clone(), namespace);
+            let account_key = (app.account_key)().map_err(ApiError::Inside)?;
+            let sealed = app.sealer.seal(&account_key_place(issuer.id), account_key.expose())?;
+            insert(&app, &attempt, &issuer, &sealed).await
+        })
+        .await
+}
+
+/// List issuers
+#[utoipa::path(get, path = "/issuers", operation_id = "listIssuers", tag = "issuers",
+    responses((status = 200, body = Listing<IssuerView>, description = "A page of issuers", headers(("Link" = String))), Errors))]
+pub(crate) async fn list(
+    State(app): State<AppState>,
+    who: Authorized<IssuersRead>,
+    OriginalUri(uri): OriginalUri,
+    Query(query): Query<ListIssuers>,
+) -> Result<Response, ApiError> {
+    let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
+    let wanted = Wanted { namespace: query.namespace, name: query.name, kind: query.kind };
+    let mut tx = app.db.read().await?;
+    let rows = issuers::list(&mut tx, &who.scope, &wanted, page).await?;
+    let key = |row: &Issuer| row.id.0.as_bytes().to_vec();
+    Ok(page::answer(&uri, page.limit, rows, key, |row| IssuerView::from(&row)))
+}
+
+/// Show an issuer
+#[utoipa::path(get, path = "/issuers/{id}", operation_id = "getIssuer", tag = "issuers",
+    params(("id" = Uuid, Path, description = "The issuer"), ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
+    responses((status = 200, body = IssuerView, description = "The issuer", headers(("ETag" = String))), (status = 304, description = "Not changed"), Errors))]
+pub(crate) async fn show(
+    State(app): State<AppState>,
+    who: Authorized<IssuersRead>,
+    Path(id): Path<Uuid>,
+    known: Precondition,
+) -> Result<Response, ApiError> {
+    let mut tx = app.db.read().await?;
+    let found = issuers::find(&mut tx, IssuerId(id), &who.scope).await?;
+    let (issuer, _) = found.ok_or_else(|| ApiError::not_found("issuer", id))?;
+    known.show(&IssuerView::from(&issuer))
+}
+
+/// Replace an issuer's specification
+///
+/// The account is checked again, and certificates that wait for the issuer are tried at once. Kind,
+/// namespace and name stay.
+#[utoipa::path(put, path = "/issuers/{id}", operation_id = "replaceIssuer", tag = "issuers",
+    params(("id" = Uuid, Path, description = "The issuer"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
+    request_body = IssuerSpec,
+    responses((status = 200, body = IssuerView, description = "Replaced", headers(("ETag" = String))), Errors))]
+pub(crate) async fn replace(
+    State(app): State<AppState>,
+    who: Authorized<IssuersWrite>,
+    Path(id): Path<Uuid>,
+    known: Precondition,
+    body: Body<IssuerSpec>,
+) -> Result<Response, ApiError> {
+    retrying(|| async {
+        let mut tx = app.db.begin().await?;
+        let found = issuers::find(&mut tx, IssuerId(id), &who.scope).await?;
+        let (present, lease) = found.ok_or_else(|| ApiError::not_found("issuer", id))?;
+        who.must_own(&present.namespace)?;
+        known.must_match(&IssuerView::from(&present))?;
+        must_stay(&present, &body.value)?;
+        body.value.check()?;
+        let now = app.now();
+        let next = present.clone().respecified(body.value.acme.clone(), now);
+        if next != present {
+            issuers::save(&mut tx, &next, &lease).await?;
+            certificates::wake_waiting(&mut tx, next.kind, &next.namespace, &next.name, now)
+                .await?;
+            tx.commit().await?;
+        }
+        Ok(answer(StatusCode::OK, json(&IssuerView::from(&next))?))
+    })
+    .await
+}
+
+/// Delete an issuer
+///
+/// Its account key is forgotten. Refused while certificates refer to it or orders still need it.
+#[utoipa::path(delete, path = "/issuers/{id}", operation_id = "deleteIssuer", tag = "issuers",
+    params(("id" = Uuid, Path, description = "The issuer"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
+    responses((status = 204, description = "Deleted"), Errors))]
+pub(crate) async fn delete(
+    State(app): State<AppState>,
+    who: Authorized<IssuersWrite>,
+    Path(id): Path<Uuid>,
+    known: Precondition,
+) -> Result<StatusCode, ApiError> {
+    retrying(|| async {
+        let mut tx = app.db.begin().await?;
+        let found = issuers::find(&mut tx, IssuerId(id), &who.scope).await?;
+        let (present, lease) = found.ok_or_else(|| ApiError::not_found("issuer", id))?;
+        who.must_own(&present.namespace)?;
+        known.must_match(&IssuerView::from(&present))?;
+        let Issuer { kind, namespace, name, .. } = &present;
+        if let Some(user) = certificates::any_of_issuer(&mut tx, *kind, namespace, name).await? {
+            return Err(in_use(format!("The certificate {user} refers to it. Delete that, or have it refer to another issuer.")));
+        }
+        if let Some(order) = orders::any_open_of_issuer(&mut tx, present.id).await? {
+            return Err(in_use(format!("The order {order} still needs its account. Try again when that is cleaned up.")));
+        }
+        // Fenced like any change, so that nothing that was saved meanwhile is lost unseen.
+        issuers::save(&mut tx, &present, &lease).await?;
+        issuers::delete(&mut tx, present.id).await?;
+        tx.commit().await?;
+        Ok(StatusCode::NO_CONTENT)
+    })
+    .await
+}
+
+fn in_use(detail: String) -> ApiError {
+    ApiError::Because(Code::IssuerInUse, detail)
+}
+
+fn new(app: &AppState, spec: IssuerSpec, namespace: String) -> Issuer {
+    let now = app.now();
+    Issuer {
+        id: IssuerId::generate(now),
+        kind: spec.kind,
+        namespace,
+        name: spec.name,
+        acme: spec.acme,
+        generation: 1,
+        state: IssuerState::Pending,
+        state_since: now,
+        account: None,
+        tries: 0,
+        last_error: None,
+        created_at: now,
+        next_action_at: Some(now),
+    }
+}
+
+async fn insert(
+    app: &AppState,
+    attempt: &Attempt,
+    issuer: &Issuer,
+    account_key: &Sealed,
+) -> Result<Response, ApiError> {
+    let location = format!("/issuers/{}", issuer.id);
+    let answer = json(&IssuerView::from(issuer))?;
+    let mut tx = app.db.begin().await?;
+    attempt.remember(app, &mut tx, &location, &answer).await?;
+    match issuers::insert(&mut tx, issuer, account_key).await {
+        Err(StorageError::Conflict) => {
+            let kind = issuer.kind.as_str();
+            let place = match issuer.kind {
+                Kind::Issuer => format!(" in the namespace `{}`", issuer.namespace),
+                Kind::ClusterIssuer => String::new(),
+            };
+            let detail = format!(
+                "There is an {kind} `{}`{place} already. Replace its specification with PUT.",
+                issuer.name
+            );
+            return Err(ApiError::Because(
+                Code::AlreadyExists,
+                detail.replace("an Cluster", "a Cluster"),
+            ));
+        }
+        done => done?,
+    }
+    tx.commit().await?;
+    Ok(accepted(location, answer))
+}
+
+fn must_stay(present: &Issuer, spec: &IssuerSpec) -> Result<(), ApiError> {
+    let mut faults = Faults::default();
+    for (pointer, given, present) in [
+        ("/kind", spec.kind.as_str(), present.kind.as_str()),
+        ("/namespace", &*spec.namespace(), &*present.namespace),
+        ("/name", &*spec.name, &*present.name),
+    ] {
+        if given != present {
+            faults.add(pointer, FieldCode::Immutable, format!("stays `{present}`"));
+        }
+    }
+    faults.refuse()
+}

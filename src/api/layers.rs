@@ -1,0 +1,160 @@
+//! What happens to every request, whatever it asks for.
+
+use std::any::Any;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use tower::ServiceBuilder;
+use tower_http::ServiceBuilderExt as _;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::request_id::MakeRequestUuid;
+use tower_http::set_header::SetResponseHeaderLayer;
+use tower_http::timeout::TimeoutLayer;
+use tower_http::trace::{DefaultOnResponse, TraceLayer};
+
+use super::problem::{ApiError, Code, Problem};
+use super::wait;
+
+/// A request's body has at most so many bytes.
+pub(crate) const MOST_BYTES: usize = 64 * 1024;
+
+/// Longer than the longest wait that a client may ask for.
+const TIMEOUT: Duration = Duration::from_secs(wait::LONGEST + 30);
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Puts the layers around the routes; the first one here is the first to see a request.
+pub(crate) fn around(routes: Router) -> Router {
+    let layers = ServiceBuilder::new()
+        .map_request(without_strange_id)
+        .set_request_id(REQUEST_ID, MakeRequestUuid)
+        .sensitive_headers([header::AUTHORIZATION, header::COOKIE])
+        .layer(
+            TraceLayer::new_for_http()
+                .make_span_with(span)
+                .on_response(DefaultOnResponse::new().level(tracing::Level::INFO)),
+        )
+        .propagate_request_id(REQUEST_ID)
+        .layer(SetResponseHeaderLayer::if_not_present(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        ))
+        .layer(from_fn(as_problem))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, TIMEOUT));
+    routes
+        .fallback(async || ApiError::Because(Code::NotFound, "There is nothing here.".into()))
+        .method_not_allowed_fallback(async || {
+            let detail = "The `Allow` header names the methods that it understands.";
+            ApiError::Because(Code::MethodNotAllowed, detail.into())
+        })
+        .layer(DefaultBodyLimit::max(MOST_BYTES))
+        .layer(layers)
+}
+
+/// A client may name its request, in a form that does no harm in a log.
+fn without_strange_id(mut request: Request) -> Request {
+    let harmless = |id: &HeaderValue| {
+        let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+        id.len() <= 128 && !id.is_empty() && id.as_bytes().iter().all(allowed)
+    };
+    if !request.headers().get(&REQUEST_ID).is_some_and(harmless) {
+        request.headers_mut().remove(&REQUEST_ID);
+    }
+    request
+}
+
+/// Without the query: a client may have put there what belongs elsewhere.
+fn span(request: &Request) -> tracing::Span {
+    tracing::info_span!(
+        "request",
+        method = %request.method(),
+        path = request.uri().path(),
+        id = id_of(request).unwrap_or_default(),
+    )
+}
+
+fn id_of(request: &Request) -> Option<&str> {
+    request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok())
+}
+
+fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    let words = panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    ApiError::Inside(words.unwrap_or_else(|| "a panic".to_owned()).into()).into_response()
+}
+
+/// Gives every problem the request's identifier, and every bare failure the form of a problem.
+async fn as_problem(request: Request, next: Next) -> Response {
+    let id = id_of(&request).unwrap_or_default().to_owned();
+    let mut response = next.run(request).await;
+    let status = response.status();
+    let problem = match response.extensions_mut().remove::<Problem>() {
+        Some(problem) => problem,
+        None if status.is_client_error() || status.is_server_error() => bare(status),
+        None => return response,
+    };
+    let Ok(body) = serde_json::to_vec(&Problem { instance: id, ..problem }) else {
+        return response;
+    };
+    let headers = response.headers_mut();
+    headers.remove(header::CONTENT_LENGTH);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    response.map(|_| Body::from(body))
+}
+
+/// What a layer or a library answered without words of ours.
+fn bare(status: StatusCode) -> Problem {
+    let (code, detail) = match status {
+        StatusCode::NOT_FOUND => (Code::NotFound, "There is nothing here."),
+        StatusCode::PAYLOAD_TOO_LARGE => (Code::PayloadTooLarge, "The body is too large."),
+        StatusCode::REQUEST_TIMEOUT => (Code::RequestTimeout, "It took too long to arrive."),
+        StatusCode::SERVICE_UNAVAILABLE => (Code::Unavailable, "It took too long."),
+        status if status.is_client_error() => (Code::MalformedRequest, "It cannot be read."),
+        _ => (Code::Internal, "The service could not do this."),
+    };
+    Problem { status: status.as_u16(), ..ApiError::Because(code, detail.to_owned()).into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_a_problem_without_its_words() {
+        let routes = Router::new().route(
+            "/",
+            get(async || {
+                assert!(std::env::args().count() > 1_000_000, "inner words");
+            }),
+        );
+        let request = Request::get("/").header("x-request-id", "mine").body(Body::empty());
+        let response = around(routes).oneshot(request.unwrap()).await.unwrap();
+
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(problem["code"], "internal");
+        assert_eq!(problem["instance"], "mine");
+        assert!(!problem.to_string().contains("inner words"));
+    }
+
+    #[tokio::test]
+    async fn a_strange_request_id_is_replaced() {
+        let request = Request::get("/none").header("x-request-id", "a b\"c").body(Body::empty());
+        let response = around(Router::new()).oneshot(request.unwrap()).await.unwrap();
+
+        assert_eq!(response.headers()["x-request-id"].len(), 36);
+    }
+}

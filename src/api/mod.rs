@@ -1,0 +1,92 @@
+//! What clients talk to: HTTP in, rows and wake-ups out.
+//!
+//! A handler authorises, validates, opens one transaction and answers; what takes time is the
+//! workers' business, whom a committed row wakes. This is the only module that knows axum, and it
+//! never asks the outside world. Everything that can be known to fail is refused at once, with
+//! nothing stored.
+
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::secret::{Sealer, Secret};
+use crate::storage::{Db, StorageError};
+
+mod auth;
+mod certificates;
+mod challenges;
+mod events;
+mod extract;
+mod field;
+mod health;
+mod idempotency;
+mod issuers;
+mod layers;
+mod openapi;
+mod orders;
+mod page;
+mod precondition;
+mod problem;
+mod requests;
+mod responder;
+mod secrets;
+mod wait;
+mod whoami;
+
+pub use openapi::document;
+pub use responder::responder;
+
+use problem::ApiError;
+
+/// Why an account key could not be made.
+pub type AccountKeyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Makes the key of an ACME account: ECDSA on P-256, PKCS #8.
+pub type MakeAccountKey = Arc<dyn Fn() -> Result<Secret<Vec<u8>>, AccountKeyError> + Send + Sync>;
+
+/// What the handlers work with.
+#[derive(Clone)]
+pub struct AppState {
+    /// Everything that is remembered.
+    pub db: Db,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Seals what must not be read in the database.
+    pub sealer: Arc<Sealer>,
+    /// The namespace of the secrets that `ClusterIssuer`s refer to.
+    pub cluster_namespace: Arc<str>,
+    /// Makes account keys; which library does is none of this module's business.
+    pub account_key: MakeAccountKey,
+    /// Cancelled when the service stops: readiness ends, and waiting requests are answered.
+    pub shutdown: CancellationToken,
+}
+
+impl AppState {
+    /// The time, as exactly as the database keeps it: what is answered now is what is read later.
+    fn now(&self) -> OffsetDateTime {
+        let now = self.clock.now();
+        now.replace_millisecond(now.millisecond()).unwrap_or(now)
+    }
+}
+
+/// The API with all its layers.
+pub fn router(state: AppState) -> axum::Router {
+    layers::around(openapi::routes().with_state(state))
+}
+
+/// Does it again when a worker came in between: it has read what the worker wrote by then.
+async fn retrying<T, F>(attempt: impl Fn() -> F) -> Result<T, ApiError>
+where
+    F: Future<Output = Result<T, ApiError>>,
+{
+    const TIMES: usize = 5;
+    for _ in 1..TIMES {
+        match attempt().await {
+            Err(ApiError::Storage(StorageError::LeaseLost(_))) => {}
+            done => return done,
+        }
+    }
+    attempt().await
+}

@@ -1,0 +1,226 @@
+//! ACME orders, to look at.
+
+use axum::extract::{OriginalUri, State};
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::AppState;
+use super::auth::{Authorized, OrdersRead};
+use super::challenges::ChallengeView;
+use super::extract::{Path, Query};
+use super::page::{self, Listing, Sort};
+use super::precondition::Precondition;
+use super::problem::{ApiError, Errors};
+use super::wait::Wait;
+use crate::domain::failure::Failure;
+use crate::domain::id::{CertificateId, OrderId};
+use crate::domain::order::{End, Order, Stage, State as DomainState};
+use crate::storage::orders::{self, Wanted};
+
+/// Which orders to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListOrders {
+    /// Of this namespace.
+    namespace: Option<String>,
+    /// For this certificate.
+    certificate: Option<Uuid>,
+    /// In this state.
+    state: Option<OrderState>,
+    /// How many on a page.
+    #[param(minimum = 1, maximum = 500, default = 50)]
+    limit: Option<u32>,
+    /// Where the page begins: a `nextCursor`.
+    cursor: Option<String>,
+    /// What to order by.
+    sort: Option<Sort>,
+}
+
+/// Where an order is: RFC 8555's states, `expired` and `errored`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum OrderState {
+    /// Something is not proved yet.
+    Pending,
+    /// Everything is proved.
+    Ready,
+    /// The CA is signing.
+    Processing,
+    /// The certificate is there.
+    Valid,
+    /// The CA refused it.
+    Invalid,
+    /// It took too long.
+    Expired,
+    /// It could not be carried through.
+    Errored,
+}
+
+/// An ACME order.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Order)]
+pub(crate) struct OrderView {
+    /// Its identifier.
+    id: Uuid,
+    /// The certificate's namespace.
+    namespace: String,
+    /// The certificate that wants it.
+    certificate: String,
+    /// The attempt that it serves.
+    request: String,
+    /// Whose account it is under.
+    issuer: String,
+    /// Where it is.
+    state: OrderState,
+    /// The CA's name for it.
+    url: Option<String>,
+    /// When the CA forgets it.
+    #[serde(with = "time::serde::rfc3339::option")]
+    expires: Option<OffsetDateTime>,
+    /// What it is for.
+    identifiers: Vec<Identifier>,
+    /// Certificate profile asked for.
+    profile: Option<String>,
+    /// When it is looked at again.
+    #[serde(with = "time::serde::rfc3339::option")]
+    next_action_at: Option<OffsetDateTime>,
+    /// After this moment it has failed.
+    #[serde(with = "time::serde::rfc3339")]
+    deadline: OffsetDateTime,
+    /// What last went wrong.
+    last_error: Option<Failure>,
+    /// Calls made for it.
+    attempts: u32,
+    /// When it was wanted.
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+    /// How each name is proved.
+    challenges: Vec<ChallengeView>,
+}
+
+/// What a certificate is for (RFC 8555, section 7.1.3).
+#[derive(Debug, Serialize, ToSchema)]
+struct Identifier {
+    /// `dns`
+    #[serde(rename = "type")]
+    #[schema(example = "dns")]
+    kind: &'static str,
+    /// The name, wildcards with `*.`.
+    value: String,
+}
+
+/// List orders
+#[utoipa::path(get, path = "/orders", operation_id = "listOrders", tag = "orders",
+    responses((status = 200, body = Listing<OrderView>, description = "A page of orders", headers(("Link" = String))), Errors))]
+pub(crate) async fn list(
+    State(app): State<AppState>,
+    who: Authorized<OrdersRead>,
+    OriginalUri(uri): OriginalUri,
+    Query(query): Query<ListOrders>,
+) -> Result<Response, ApiError> {
+    let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
+    let wanted = Wanted {
+        namespace: query.namespace,
+        certificate: query.certificate.map(CertificateId),
+        state: query.state.map(|state| state.word().to_owned()),
+    };
+    let mut tx = app.db.read().await?;
+    let rows = orders::list(&mut tx, &who.scope, &wanted, page).await?;
+    let key = |row: &Order| row.id.0.as_bytes().to_vec();
+    Ok(page::answer(&uri, page.limit, rows, key, OrderView::from))
+}
+
+/// Show an order with its challenges
+#[utoipa::path(get, path = "/orders/{id}", operation_id = "getOrder", tag = "orders",
+    params(
+        ("id" = Uuid, Path, description = "The order"),
+        ("Prefer" = Option<String>, Header, description = "`wait=30`: hold the answer until the order is over, at most that many seconds, at most 300"),
+        ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds"),
+    ),
+    responses((status = 200, body = OrderView, description = "The order", headers(("ETag" = String), ("Preference-Applied" = String))), (status = 304, description = "Not changed"), Errors))]
+pub(crate) async fn show(
+    State(app): State<AppState>,
+    who: Authorized<OrdersRead>,
+    Path(id): Path<Uuid>,
+    wait: Wait,
+    known: Precondition,
+) -> Result<Response, ApiError> {
+    let read = || async {
+        let mut tx = app.db.read().await?;
+        let found = orders::find(&mut tx, OrderId(id), &who.scope).await?;
+        found.map(|(order, _)| order).ok_or_else(|| ApiError::not_found("order", id))
+    };
+    let order = wait.until(&app, id, read, Order::is_over).await?;
+    Ok(wait.applied(known.show(&OrderView::from(order))?))
+}
+
+impl OrderState {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Ready => "ready",
+            Self::Processing => "processing",
+            Self::Valid => "valid",
+            Self::Invalid => "invalid",
+            Self::Expired => "expired",
+            Self::Errored => "errored",
+        }
+    }
+}
+
+impl From<&DomainState> for OrderState {
+    fn from(state: &DomainState) -> Self {
+        match state {
+            DomainState::New => Self::Pending,
+            DomainState::Open { stage, .. } => match stage {
+                Stage::Authorizing | Stage::Presenting | Stage::Accepting | Stage::Validating => {
+                    Self::Pending
+                }
+                Stage::Finalizing => Self::Ready,
+                Stage::Processing => Self::Processing,
+                Stage::Downloading => Self::Valid,
+            },
+            DomainState::Done { end, .. } => match end {
+                End::Valid => Self::Valid,
+                End::Invalid => Self::Invalid,
+                End::Errored => Self::Errored,
+                End::Expired => Self::Expired,
+            },
+        }
+    }
+}
+
+impl From<Order> for OrderView {
+    fn from(order: Order) -> Self {
+        let challenges =
+            order.challenges.iter().map(|one| ChallengeView::of(one, order.id)).collect();
+        let name = |value| Identifier { kind: "dns", value };
+        Self {
+            id: order.id.0,
+            namespace: order.namespace,
+            certificate: format!("/certificates/{}", order.certificate),
+            request: format!("/requests/{}", order.request),
+            issuer: format!("/issuers/{}", order.issuer),
+            state: OrderState::from(&order.state),
+            url: match order.state {
+                DomainState::New => None,
+                DomainState::Open { url, .. } => Some(url),
+                DomainState::Done { url, .. } => url,
+            },
+            expires: order.expires,
+            identifiers: order.names.into_iter().map(name).collect(),
+            profile: order.profile,
+            next_action_at: order.next_action_at,
+            deadline: order.deadline,
+            last_error: order.last_error,
+            attempts: order.attempts,
+            created_at: order.created_at,
+            challenges,
+        }
+    }
+}

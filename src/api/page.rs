@@ -1,0 +1,120 @@
+//! Lists, one page at a time: by key, never by offset.
+
+use axum::http::{HeaderValue, Uri, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::extract::Json;
+use super::problem::ApiError;
+use crate::storage::Page;
+
+/// A page of a list.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Listing<T> {
+    /// What is on this page.
+    pub(crate) items: Vec<T>,
+    /// Where the next page begins, for `cursor`; absent on the last one.
+    pub(crate) next_cursor: Option<String>,
+}
+
+/// What a list is ordered by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+pub(crate) enum Sort {
+    /// Oldest first.
+    #[default]
+    #[serde(rename = "createdAt")]
+    Oldest,
+    /// Newest first.
+    #[serde(rename = "-createdAt")]
+    Newest,
+}
+
+const DEFAULT_LIMIT: u32 = 50;
+const MOST: u32 = 500;
+
+/// How many, within what one answer may hold.
+pub(crate) fn limit(given: Option<u32>) -> Result<u32, ApiError> {
+    match given.unwrap_or(DEFAULT_LIMIT) {
+        limit @ 1..=MOST => Ok(limit),
+        _ => Err(ApiError::malformed(format!("`limit` is a number from 1 to {MOST}."))),
+    }
+}
+
+/// The page that a query asks for.
+pub(crate) fn page(
+    asked: Option<u32>,
+    cursor: Option<&str>,
+    sort: Option<Sort>,
+) -> Result<Page, ApiError> {
+    let after = cursor.map(|text| decode(text).map(Uuid::from_bytes)).transpose()?;
+    let descending = sort.unwrap_or_default() == Sort::Newest;
+    Ok(Page { limit: limit(asked)?, after, descending })
+}
+
+/// Reads a cursor.
+pub(crate) fn decode<const N: usize>(text: &str) -> Result<[u8; N], ApiError> {
+    URL_SAFE_NO_PAD
+        .decode(text)
+        .ok()
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(|| ApiError::malformed("`cursor` is not one that a `nextCursor` gave."))
+}
+
+/// Answers with a page, given one row more than fits on it if there is a next one.
+pub(crate) fn answer<R, T: Serialize>(
+    uri: &Uri,
+    limit: u32,
+    mut rows: Vec<R>,
+    key: impl Fn(&R) -> Vec<u8>,
+    view: impl Fn(R) -> T,
+) -> Response {
+    let limit = limit as usize;
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let next_cursor = rows.last().filter(|_| more).map(|row| URL_SAFE_NO_PAD.encode(key(row)));
+    let link = next_cursor.as_deref().and_then(|cursor| next_link(uri, cursor));
+    let listing = Listing { items: rows.into_iter().map(view).collect(), next_cursor };
+    let mut response = Json(listing).into_response();
+    if let Some(link) = link {
+        response.headers_mut().insert(header::LINK, link);
+    }
+    response
+}
+
+/// The same list, from the cursor on.
+fn next_link(uri: &Uri, cursor: &str) -> Option<HeaderValue> {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    for (name, value) in url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+        if name != "cursor" {
+            query.append_pair(&name, &value);
+        }
+    }
+    let query = query.append_pair("cursor", cursor).finish();
+    HeaderValue::from_str(&format!("<{}?{query}>; rel=\"next\"", uri.path())).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_keeps_the_filters() {
+        let uri = "/certificates?namespace=a%20b&cursor=old&limit=2".parse().unwrap();
+
+        assert_eq!(
+            next_link(&uri, "new").unwrap(),
+            r#"</certificates?namespace=a+b&limit=2&cursor=new>; rel="next""#
+        );
+    }
+
+    #[test]
+    fn a_limit_that_no_answer_can_hold_is_refused() {
+        assert!(limit(Some(0)).is_err() && limit(Some(501)).is_err());
+        assert_eq!((limit(None).unwrap(), limit(Some(500)).unwrap()), (50, 500));
+    }
+}

@@ -1,0 +1,135 @@
+//! Attempts at certificates, to look at.
+
+use axum::extract::{OriginalUri, State};
+use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::AppState;
+use super::auth::{Authorized, RequestsRead};
+use super::certificates::view::Condition;
+use super::extract::{Path, Query};
+use super::page::{self, Listing, Sort};
+use super::precondition::Precondition;
+use super::problem::{ApiError, Errors};
+use crate::domain::id::{CertificateId, RequestId};
+use crate::storage::requests::{self, Request, RequestState, Wanted};
+
+/// Which attempts to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListRequests {
+    /// Of this namespace.
+    namespace: Option<String>,
+    /// For this certificate.
+    certificate: Option<Uuid>,
+    /// How many on a page.
+    #[param(minimum = 1, maximum = 500, default = 50)]
+    limit: Option<u32>,
+    /// Where the page begins: a `nextCursor`.
+    cursor: Option<String>,
+    /// What to order by.
+    sort: Option<Sort>,
+}
+
+/// One attempt at a certificate; cert-manager's `CertificateRequest`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Request)]
+pub(crate) struct RequestView {
+    /// Its identifier.
+    id: Uuid,
+    /// The certificate's namespace.
+    namespace: String,
+    /// The certificate that it is for.
+    certificate: String,
+    /// The revision that it makes, if it succeeds.
+    revision: i64,
+    /// What the CA is to sign, PEM.
+    csr: String,
+    /// `Ready`, in cert-manager's words.
+    conditions: Vec<Condition>,
+    /// The present order.
+    order: String,
+    /// When it was made.
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+    /// When it ended.
+    #[serde(with = "time::serde::rfc3339::option")]
+    finished_at: Option<OffsetDateTime>,
+}
+
+/// List attempts
+#[utoipa::path(get, path = "/requests", operation_id = "listRequests", tag = "requests",
+    responses((status = 200, body = Listing<RequestView>, description = "A page of attempts", headers(("Link" = String))), Errors))]
+pub(crate) async fn list(
+    State(app): State<AppState>,
+    who: Authorized<RequestsRead>,
+    OriginalUri(uri): OriginalUri,
+    Query(query): Query<ListRequests>,
+) -> Result<Response, ApiError> {
+    let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
+    let wanted =
+        Wanted { namespace: query.namespace, certificate: query.certificate.map(CertificateId) };
+    let mut tx = app.db.read().await?;
+    let rows = requests::list(&mut tx, &who.scope, &wanted, page).await?;
+    let key = |row: &Request| row.id.0.as_bytes().to_vec();
+    Ok(page::answer(&uri, page.limit, rows, key, RequestView::from))
+}
+
+/// Show an attempt
+#[utoipa::path(get, path = "/requests/{id}", operation_id = "getRequest", tag = "requests",
+    params(("id" = Uuid, Path, description = "The attempt"), ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
+    responses((status = 200, body = RequestView, description = "The attempt", headers(("ETag" = String))), (status = 304, description = "Not changed"), Errors))]
+pub(crate) async fn show(
+    State(app): State<AppState>,
+    who: Authorized<RequestsRead>,
+    Path(id): Path<Uuid>,
+    known: Precondition,
+) -> Result<Response, ApiError> {
+    let mut tx = app.db.read().await?;
+    let found = requests::find(&mut tx, RequestId(id), &who.scope).await?;
+    known.show(&RequestView::from(found.ok_or_else(|| ApiError::not_found("request", id))?))
+}
+
+impl From<Request> for RequestView {
+    fn from(request: Request) -> Self {
+        let (status, reason) = match request.state {
+            RequestState::Pending => ("False", "Pending"),
+            RequestState::Issued => ("True", "Issued"),
+            RequestState::Failed => ("False", "Failed"),
+        };
+        Self {
+            id: request.id.0,
+            namespace: request.namespace,
+            certificate: format!("/certificates/{}", request.certificate),
+            revision: request.revision,
+            csr: pem(&request.csr),
+            conditions: vec![Condition {
+                kind: "Ready",
+                status,
+                reason: reason.to_owned(),
+                message: request.message,
+                last_transition_time: request.finished_at.unwrap_or(request.created_at),
+            }],
+            order: format!("/orders/{}", request.order),
+            created_at: request.created_at,
+            finished_at: request.finished_at,
+        }
+    }
+}
+
+/// A CSR as PEM (RFC 7468).
+fn pem(der: &[u8]) -> String {
+    let body: Vec<char> = STANDARD.encode(der).chars().collect();
+    let lines: Vec<String> = body.chunks(64).map(|line| line.iter().collect()).collect();
+    format!(
+        "-----BEGIN CERTIFICATE REQUEST-----\n{}\n-----END CERTIFICATE REQUEST-----\n",
+        lines.join("\n")
+    )
+}

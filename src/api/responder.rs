@@ -1,0 +1,57 @@
+//! The HTTP-01 responder (RFC 8555, section 8.3): one route, on a listener of its own.
+//!
+//! It reads tokens from the database and nothing else: no files, no redirects, no other paths.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tower_http::timeout::TimeoutLayer;
+
+use crate::storage::{Db, StorageError, orders};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What answers a CA's HTTP-01 challenges, on any replica.
+pub fn responder(db: Db) -> Router {
+    Router::new()
+        .route("/.well-known/acme-challenge/{token}", get(answer))
+        .fallback(async || nothing())
+        .method_not_allowed_fallback(async || nothing())
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, TIMEOUT))
+        .with_state(db)
+}
+
+async fn answer(State(db): State<Db>, token: Option<Path<String>>) -> Response {
+    let Some(Path(token)) = token.filter(|Path(token)| is_token(token)) else { return nothing() };
+    match look_up(&db, &token).await {
+        Ok(Some(text)) => {
+            ([(header::CONTENT_TYPE, "application/octet-stream")], text).into_response()
+        }
+        Ok(None) => nothing(),
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "the HTTP-01 responder could not look up a token");
+            StatusCode::SERVICE_UNAVAILABLE.into_response()
+        }
+    }
+}
+
+async fn look_up(db: &Db, token: &str) -> Result<Option<String>, StorageError> {
+    let mut tx = db.read().await?;
+    orders::key_authorization(&mut tx, token).await
+}
+
+/// base64url, as RFC 8555 has it, in lengths that a CA uses.
+fn is_token(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    (20..=128).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+/// The same answer for everything that is not there.
+fn nothing() -> Response {
+    (StatusCode::NOT_FOUND, "not found\n").into_response()
+}

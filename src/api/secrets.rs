@@ -1,0 +1,329 @@
+//! Credentials of solvers. They go in and are used; nothing ever hands them out again.
+
+use std::collections::BTreeMap;
+
+use axum::extract::{OriginalUri, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::auth::{Authorized, SecretsRead, SecretsWrite};
+use super::extract::{Body, Path, Query, escaped};
+use super::idempotency::{Attempt, IdempotencyKey, accepted};
+use super::page::{self, Listing, Sort};
+use super::precondition::{Precondition, json};
+use super::problem::{ApiError, Code, Errors, Faults, FieldCode};
+use super::{AppState, field, retrying};
+use crate::domain::id::SecretId;
+use crate::domain::issuer::State as IssuerState;
+use crate::secret::{Sealed, Secret};
+use crate::storage::secrets::{self, SecretEntry, Wanted, data_place};
+use crate::storage::{StorageError, Tx, certificates, issuers};
+
+/// A secret to be stored, as in Kubernetes' manifests.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = SecretSpec, example = json!({
+    "namespace": "default", "name": "cloudflare-api-token-secret",
+    "stringData": {"api-token": "<your API token>"}
+}))]
+pub(crate) struct SecretSpec {
+    /// Whose it is; `default` when absent.
+    namespace: Option<String>,
+    /// What issuers refer to; unique in the namespace.
+    name: Option<String>,
+    /// The values, as they are.
+    #[serde(default)]
+    #[schema(value_type = BTreeMap<String, String>, write_only)]
+    string_data: BTreeMap<String, SecretText>,
+    /// The values, in base64.
+    #[serde(default)]
+    #[schema(value_type = BTreeMap<String, String>, write_only)]
+    data: BTreeMap<String, SecretText>,
+}
+
+#[derive(Debug)]
+struct SecretText(Secret<String>);
+
+impl<'de> Deserialize<'de> for SecretText {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self(Secret::new(text)))
+    }
+}
+
+/// What is known of a secret without its values.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Secret)]
+pub(crate) struct SecretView {
+    /// Its identifier.
+    id: Uuid,
+    /// Whose it is.
+    namespace: String,
+    /// What issuers refer to.
+    name: String,
+    /// The names of its values.
+    #[schema(example = json!(["api-token"]))]
+    keys: Vec<String>,
+    /// When it was stored.
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+    /// When its values were last set.
+    #[serde(with = "time::serde::rfc3339")]
+    updated_at: OffsetDateTime,
+}
+
+/// Which secrets to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListSecrets {
+    /// Of this namespace.
+    namespace: Option<String>,
+    /// Of this name.
+    name: Option<String>,
+    /// How many on a page.
+    #[param(minimum = 1, maximum = 500, default = 50)]
+    limit: Option<u32>,
+    /// Where the page begins: a `nextCursor`.
+    cursor: Option<String>,
+    /// What to order by.
+    sort: Option<Sort>,
+}
+
+/// Store a secret
+///
+/// Issuers that refer to it, and certificates that wait for it, are tried at once.
+#[utoipa::path(post, path = "/secrets", operation_id = "createSecret", tag = "secrets",
+    params(("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours")),
+    request_body = SecretSpec,
+    responses((status = 202, body = SecretView, description = "Stored", headers(("Location" = String), ("ETag" = String))), Errors))]
+pub(crate) async fn create(
+    State(app): State<AppState>,
+    who: Authorized<SecretsWrite>,
+    key: IdempotencyKey,
+    body: Body<SecretSpec>,
+) -> Result<Response, ApiError> {
+    let attempt = key.attempt(&who, &body.identity);
+    attempt
+        .once(&app, || async {
+            let (entry, values) = new(&app, &body.value)?;
+            who.must_own(&entry.namespace)?;
+            let sealed = app.sealer.seal(&data_place(entry.id), &values)?;
+            retrying(|| insert(&app, &attempt, &entry, &sealed)).await
+        })
+        .await
+}
+
+/// List secrets
+#[utoipa::path(get, path = "/secrets", operation_id = "listSecrets", tag = "secrets",
+    responses((status = 200, body = Listing<SecretView>, description = "A page of secrets, without their values", headers(("Link" = String))), Errors))]
+pub(crate) async fn list(
+    State(app): State<AppState>,
+    who: Authorized<SecretsRead>,
+    OriginalUri(uri): OriginalUri,
+    Query(query): Query<ListSecrets>,
+) -> Result<Response, ApiError> {
+    let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
+    let wanted = Wanted { namespace: query.namespace, name: query.name };
+    let mut tx = app.db.read().await?;
+    let rows = secrets::list(&mut tx, &who.scope, &wanted, page).await?;
+    let key = |row: &SecretEntry| row.id.0.as_bytes().to_vec();
+    Ok(page::answer(&uri, page.limit, rows, key, |row| SecretView::from(&row)))
+}
+
+/// Show a secret without its values
+#[utoipa::path(get, path = "/secrets/{id}", operation_id = "getSecret", tag = "secrets",
+    params(("id" = Uuid, Path, description = "The secret"), ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
+    responses((status = 200, body = SecretView, description = "The secret, without its values", headers(("ETag" = String))), (status = 304, description = "Not changed"), Errors))]
+pub(crate) async fn show(
+    State(app): State<AppState>,
+    who: Authorized<SecretsRead>,
+    Path(id): Path<Uuid>,
+    known: Precondition,
+) -> Result<Response, ApiError> {
+    let mut tx = app.db.read().await?;
+    let entry = secrets::find(&mut tx, SecretId(id), &who.scope).await?;
+    known.show(&SecretView::from(&entry.ok_or_else(|| ApiError::not_found("secret", id))?))
+}
+
+/// Replace a secret's values
+///
+/// Issuers that refer to it, and certificates that wait for it, are tried at once.
+#[utoipa::path(put, path = "/secrets/{id}", operation_id = "replaceSecret", tag = "secrets",
+    params(("id" = Uuid, Path, description = "The secret"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
+    request_body = SecretSpec,
+    responses((status = 200, body = SecretView, description = "Replaced", headers(("ETag" = String))), Errors))]
+pub(crate) async fn replace(
+    State(app): State<AppState>,
+    who: Authorized<SecretsWrite>,
+    Path(id): Path<Uuid>,
+    known: Precondition,
+    body: Body<SecretSpec>,
+) -> Result<Response, ApiError> {
+    retrying(|| async {
+        let mut tx = app.db.begin().await?;
+        let present = secrets::find(&mut tx, SecretId(id), &who.scope)
+            .await?
+            .ok_or_else(|| ApiError::not_found("secret", id))?;
+        known.must_match(&SecretView::from(&present))?;
+        let (keys, values) = replacement(&present, &body.value)?;
+        let next = SecretEntry { keys, updated_at: app.now(), ..present };
+        let sealed = app.sealer.seal(&data_place(next.id), &values)?;
+        secrets::update(&mut tx, &next, &sealed).await?;
+        reconsider(&app, &mut tx, &next.namespace).await?;
+        tx.commit().await?;
+        Ok(super::precondition::answer(StatusCode::OK, json(&SecretView::from(&next))?))
+    })
+    .await
+}
+
+/// Forget a secret
+#[utoipa::path(delete, path = "/secrets/{id}", operation_id = "deleteSecret", tag = "secrets",
+    params(("id" = Uuid, Path, description = "The secret"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
+    responses((status = 204, description = "Forgotten"), Errors))]
+pub(crate) async fn delete(
+    State(app): State<AppState>,
+    who: Authorized<SecretsWrite>,
+    Path(id): Path<Uuid>,
+    known: Precondition,
+) -> Result<StatusCode, ApiError> {
+    let mut tx = app.db.begin().await?;
+    let present = secrets::find(&mut tx, SecretId(id), &who.scope)
+        .await?
+        .ok_or_else(|| ApiError::not_found("secret", id))?;
+    known.must_match(&SecretView::from(&present))?;
+    secrets::delete(&mut tx, present.id).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn insert(
+    app: &AppState,
+    attempt: &Attempt,
+    entry: &SecretEntry,
+    sealed: &Sealed,
+) -> Result<Response, ApiError> {
+    let location = format!("/secrets/{}", entry.id);
+    let answer = json(&SecretView::from(entry))?;
+    let mut tx = app.db.begin().await?;
+    attempt.remember(app, &mut tx, &location, &answer).await?;
+    match secrets::insert(&mut tx, entry, sealed).await {
+        Err(StorageError::Conflict) => {
+            let detail = format!(
+                "There is a secret `{}` in the namespace `{}` already. Replace its values with PUT.",
+                entry.name, entry.namespace
+            );
+            return Err(ApiError::Because(Code::AlreadyExists, detail));
+        }
+        done => done?,
+    }
+    reconsider(app, &mut tx, &entry.namespace).await?;
+    tx.commit().await?;
+    Ok(accepted(location, answer))
+}
+
+/// Has everything tried again that may have failed for want of this namespace's secrets.
+async fn reconsider(app: &AppState, tx: &mut Tx, namespace: &str) -> Result<(), ApiError> {
+    let now = app.now();
+    for (issuer, lease) in issuers::of_namespace(tx, namespace).await? {
+        if issuer.secret_namespace(&app.cluster_namespace) != namespace {
+            continue;
+        }
+        certificates::wake_waiting(tx, issuer.kind, &issuer.namespace, &issuer.name, now).await?;
+        if issuer.state == IssuerState::Failed {
+            issuers::save(tx, &issuer.reconsidered(now), &lease).await?;
+        }
+    }
+    Ok(())
+}
+
+fn new(app: &AppState, spec: &SecretSpec) -> Result<(SecretEntry, Zeroizing<Vec<u8>>), ApiError> {
+    let mut faults = Faults::default();
+    let namespace = spec.namespace.clone().unwrap_or_else(|| field::DEFAULT_NAMESPACE.to_owned());
+    field::namespace(&namespace, &mut faults);
+    match &spec.name {
+        Some(name) => field::name(name, "/name", &mut faults),
+        None => faults.add("/name", FieldCode::Required, "it has to be given"),
+    }
+    let (keys, values) = values(spec, faults)?;
+    let now = app.now();
+    let entry = SecretEntry {
+        id: SecretId::generate(now),
+        namespace,
+        name: spec.name.clone().unwrap_or_default(),
+        keys,
+        created_at: now,
+        updated_at: now,
+    };
+    Ok((entry, values))
+}
+
+fn replacement(
+    present: &SecretEntry,
+    spec: &SecretSpec,
+) -> Result<(Vec<String>, Zeroizing<Vec<u8>>), ApiError> {
+    let mut faults = Faults::default();
+    for (pointer, given, present) in
+        [("/namespace", &spec.namespace, &present.namespace), ("/name", &spec.name, &present.name)]
+    {
+        if given.as_ref().is_some_and(|given| given != present) {
+            faults.add(pointer, FieldCode::Immutable, format!("stays `{present}`"));
+        }
+    }
+    values(spec, faults)
+}
+
+/// The names of the values, and all of them as the JSON object that is sealed.
+fn values(
+    spec: &SecretSpec,
+    mut faults: Faults,
+) -> Result<(Vec<String>, Zeroizing<Vec<u8>>), ApiError> {
+    let mut decoded: BTreeMap<&str, Zeroizing<String>> = BTreeMap::new();
+    for (key, SecretText(text)) in &spec.data {
+        let plain =
+            STANDARD.decode(text.expose()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        match plain {
+            Some(text) => _ = decoded.insert(key, Zeroizing::new(text)),
+            None => faults.invalid(format!("/data/{}", escaped(key)), "is base64 of a text"),
+        }
+    }
+    let given = |key: &str| spec.string_data.contains_key(key);
+    let mut all: BTreeMap<&str, &str> = BTreeMap::new();
+    all.extend(decoded.iter().filter(|(key, _)| !given(key)).map(|(key, text)| (*key, &***text)));
+    all.extend(spec.string_data.iter().map(|(key, text)| (&**key, &**text.0.expose())));
+    if spec.data.is_empty() && spec.string_data.is_empty() {
+        faults.add("/stringData", FieldCode::Required, "a secret has at least one value");
+    }
+    for (map, keys) in [("data", spec.data.keys()), ("stringData", spec.string_data.keys())] {
+        for key in keys {
+            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+            if !(1..=253).contains(&key.len()) || !key.bytes().all(allowed) {
+                let detail = "a key has at most 253 letters, digits, `-`, `_` and `.`";
+                faults.invalid(format!("/{map}/{}", escaped(key)), detail);
+            }
+        }
+    }
+    faults.refuse()?;
+    let sealed = Zeroizing::new(json(&all)?);
+    Ok((all.into_keys().map(str::to_owned).collect(), sealed))
+}
+
+impl From<&SecretEntry> for SecretView {
+    fn from(entry: &SecretEntry) -> Self {
+        Self {
+            id: entry.id.0,
+            namespace: entry.namespace.clone(),
+            name: entry.name.clone(),
+            keys: entry.keys.clone(),
+            created_at: entry.created_at,
+            updated_at: entry.updated_at,
+        }
+    }
+}

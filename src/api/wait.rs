@@ -1,0 +1,123 @@
+//! Answers that wait for news: `Prefer: wait=30` (RFC 7240).
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::Response;
+use tokio::sync::broadcast::Receiver;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::AppState;
+use super::problem::ApiError;
+
+/// Nobody waits longer; [`super::layers`] allows for it.
+pub(crate) const LONGEST: u64 = 300;
+
+/// News may get lost between replicas, so a waiting request also looks by itself this often.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+const APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+/// How many seconds the client is willing to wait, if it said so.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wait(Option<u64>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Wait {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(seconds(&parts.headers)))
+    }
+}
+
+/// A preference that cannot be understood is passed over (RFC 7240, section 2).
+fn seconds(headers: &HeaderMap) -> Option<u64> {
+    headers
+        .get_all(&PREFER)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split([',', ';']))
+        .filter_map(|preference| preference.split_once('='))
+        .find(|(name, _)| name.trim().eq_ignore_ascii_case("wait"))
+        .and_then(|(_, value)| value.trim().trim_matches('"').parse::<u64>().ok())
+        .map(|seconds| seconds.min(LONGEST))
+}
+
+impl Wait {
+    /// Whether the client waits at all.
+    pub(crate) fn is_wanted(self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Reads until what was read is settled, or the time is up, or the service stops.
+    ///
+    /// Nothing is held meanwhile, and a client that goes away takes the waiting with it.
+    pub(crate) async fn until<T, F>(
+        self,
+        app: &AppState,
+        resource: Uuid,
+        read: impl Fn() -> F,
+        settled: impl Fn(&T) -> bool,
+    ) -> Result<T, ApiError>
+    where
+        F: Future<Output = Result<T, ApiError>>,
+    {
+        let Some(seconds) = self.0 else { return read().await };
+        let end = Instant::now() + Duration::from_secs(seconds);
+        // Subscribed before the first look, so that nothing can happen in between.
+        let mut changes = app.db.signals().changes();
+        loop {
+            let seen = read().await?;
+            let left = end.saturating_duration_since(Instant::now());
+            if settled(&seen) || left.is_zero() || app.shutdown.is_cancelled() {
+                return Ok(seen);
+            }
+            tokio::select! {
+                () = app.shutdown.cancelled() => {}
+                _ = tokio::time::timeout(left.min(LOOK_EVERY), news(&mut changes, resource)) => {}
+            }
+        }
+    }
+
+    /// Says in the answer that the wish was granted.
+    pub(crate) fn applied(self, mut response: Response) -> Response {
+        if let Some(seconds) = self.0
+            && let Ok(value) = HeaderValue::from_str(&format!("wait={seconds}"))
+        {
+            response.headers_mut().insert(APPLIED, value);
+        }
+        response
+    }
+}
+
+/// Ends when the resource has changed, or when that can no longer be told.
+async fn news(changes: &mut Receiver<Uuid>, resource: Uuid) {
+    while changes.recv().await.is_ok_and(|changed| changed != resource) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wish_is_found_among_others_and_kept_within_bounds() {
+        for (prefer, seconds) in [
+            ("wait=30", Some(30)),
+            ("respond-async, wait=5", Some(5)),
+            ("respond-async; Wait = \"7\"", Some(7)),
+            ("wait=100000", Some(LONGEST)),
+            ("wait=soon", None),
+            ("wait", None),
+            ("handling=strict", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(PREFER, HeaderValue::from_str(prefer).unwrap());
+            assert_eq!(super::seconds(&headers), seconds, "{prefer}");
+        }
+    }
+}

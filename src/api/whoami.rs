@@ -1,0 +1,41 @@
+//! Who the caller is.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::auth::Principal;
+use super::extract::Json;
+use super::problem::Errors;
+use crate::storage::Scope;
+
+/// The API key that the request came with.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct WhoAmI {
+    /// Its identifier.
+    id: Uuid,
+    /// Its name.
+    #[schema(example = "payments-deploy")]
+    name: String,
+    /// What it may do; `*` is everything.
+    #[schema(example = json!(["certificates:read", "certificates:write"]))]
+    permissions: Vec<String>,
+    /// Where; `null` is everywhere.
+    namespaces: Option<Vec<String>>,
+}
+
+/// Show who the caller is
+#[utoipa::path(get, path = "/whoami", operation_id = "whoAmI", tag = "service",
+    responses((status = 200, body = WhoAmI, description = "The API key of the request"), Errors))]
+pub(crate) async fn show(who: Principal) -> Json<WhoAmI> {
+    Json(WhoAmI {
+        id: who.key.0,
+        name: who.name,
+        permissions: who.permissions,
+        namespaces: match who.scope {
+            Scope::Everything => None,
+            Scope::Namespaces(names) => Some(names),
+        },
+    })
+}
