@@ -1,5 +1,6 @@
 //! The command line: one file for each subcommand.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -84,6 +85,14 @@ fn block_on(config: &Config, work: impl Future<Output = anyhow::Result<()>>) -> 
         .build()
         .context("the runtime cannot be started")?
         .block_on(work)
+}
+
+/// To standard output; a reader that has seen enough, such as `head`, is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 fn key_and_value(text: &str) -> Result<(String, String), String> {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::Source;
+use super::{Source, print};
 use crate::config::{self, Config};
 
 #[derive(Debug, Args)]
@@ -15,11 +15,10 @@ pub(super) struct Show {
 impl Show {
     pub(super) fn run(self, source: &Source) -> anyhow::Result<()> {
         if self.markdown {
-            print!("{}", config::markdown());
-            return Ok(());
+            return print(&config::markdown());
         }
         let values = source.values(&[])?;
-        print!("{}", config::toml(&values));
+        print(&config::toml(&values))?;
         // What could not be used is shown all the same, and then said.
         Config::parse(&values)?;
         Ok(())

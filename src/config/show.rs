@@ -2,26 +2,26 @@
 
 use std::fmt::Write as _;
 
-use super::settings::SETTINGS;
+use super::settings::{SETTINGS, Setting};
 use super::sources::{Values, shown};
 
 /// The settings that are in force, as TOML, each with where it came from. Secrets are not shown.
 pub fn toml(values: &Values) -> String {
     let mut text = String::new();
     // A key without a table has to stand before the first table.
-    let (tables, plain): (Vec<_>, Vec<_>) =
+    let (tables, plain): (Vec<&Setting>, Vec<&Setting>) =
         SETTINGS.iter().partition(|setting| setting.key.contains('.'));
     let mut table = "";
     for setting in plain.into_iter().chain(tables) {
         let (group, key) = setting.key.split_once('.').unwrap_or(("", setting.key));
         if group != table {
             table = group;
-            text.push_str(&format!("\n[{group}]\n"));
+            writeln!(text, "\n[{group}]").ok();
         }
         let origin = values.origin(setting.key);
         let value = match values.given(setting.key) {
             None => {
-                text.push_str(&format!("# {key} is not set\n"));
+                writeln!(text, "# {key} is not set").ok();
                 continue;
             }
             Some(_) if setting.list => format!("{:?}", values.list(setting.key)),
