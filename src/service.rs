@@ -1,11 +1,11 @@
 //! The composition root: puts the service together, and runs it until it is told to stop.
 
-use std::future::IntoFuture as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, AppState};
@@ -13,28 +13,56 @@ use crate::ca::Ca;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::outbound::Allow;
-use crate::secret::Sealer;
+use crate::secret::{Sealer, Secret};
 use crate::solver::{SolverSettings, Solvers};
 use crate::storage::Db;
 use crate::worker::{self, Worker};
 use crate::{bootstrap, shutdown};
+
+/// A service that is up.
+pub struct Running {
+    /// Where the API listens.
+    pub api: SocketAddr,
+    /// Where the HTTP-01 responder listens.
+    pub responder: SocketAddr,
+    /// The admin API key, if this was the very first start and none was given.
+    pub first_api_key: Option<Secret<String>>,
+    db: Db,
+    tasks: [JoinHandle<anyhow::Result<()>>; 3],
+}
 
 /// Serves until SIGTERM or SIGINT, then finishes what is under way within `shutdown_timeout`.
 ///
 /// Prints one line with the API's address to standard output when it is ready, and before it, on the
 /// very first start, the admin API key.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let stop = shutdown::on_signal().context("signals cannot be handled")?;
-    let db = bootstrap::database(&config).await?;
-    let sealer = Arc::new(bootstrap::sealer(&config, &db).await?);
-    let solvers = solvers(&config, &db, &clock).await?;
-    let api_listener = listen(config.http_listen, "http.listen").await?;
-    let responder_listener = listen(config.http01_listen, "http01.listen").await?;
-    if let Some(key) = bootstrap::first_api_key(&config, &db, &*clock).await? {
+    let running = start(&config, stop.clone()).await?;
+    if let Some(key) = &running.first_api_key {
         println!("certwright: admin API key, shown this once: {}", key.expose());
     }
+    println!("certwright: listening on http://{}", running.api);
+    let (version, database) = (env!("CARGO_PKG_VERSION"), running.db.dialect());
+    tracing::info!(version, database, api = %running.api, http01 = %running.responder, "ready");
+    stop.cancelled().await;
+    // Nothing is lost when it takes too long: leases run out, and the rows are taken up again.
+    match tokio::time::timeout(config.shutdown_timeout, running.stopped()).await {
+        Ok(result) => result?,
+        Err(_) => tracing::warn!("some work did not finish in time; the next start takes it up"),
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
 
+/// Puts the service together and starts it; it runs until `stop` is cancelled.
+pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<Running> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let db = bootstrap::database(config).await?;
+    let sealer = Arc::new(bootstrap::sealer(config, &db).await?);
+    let solvers = solvers(config, &db, &clock).await?;
+    let api_listener = listen(config.http_listen, "http.listen").await?;
+    let responder_listener = listen(config.http01_listen, "http01.listen").await?;
+    let first_api_key = bootstrap::first_api_key(config, &db, &*clock).await?;
     let worker = Arc::new(Worker {
         db: db.clone(),
         clock: Arc::clone(&clock),
@@ -47,31 +75,28 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             cluster_namespace: config.cluster_namespace.clone(),
         },
     });
-    let state = app_state(&config, &db, &clock, &sealer, stop.clone());
-    let address = api_listener.local_addr()?;
-    let api = serve(api_listener, api::router(state), &stop);
-    let responder = serve(responder_listener, api::responder(db.clone()), &stop);
-    let work = tokio::spawn(worker.run(stop.clone()));
+    let state = app_state(config, &db, &clock, &sealer, stop.clone());
+    let (api, responder) = (api_listener.local_addr()?, responder_listener.local_addr()?);
+    let tasks = [
+        serve(api_listener, api::router(state), &stop),
+        serve(responder_listener, api::responder(db.clone()), &stop),
+        tokio::spawn(async move {
+            worker.run(stop).await;
+            Ok(())
+        }),
+    ];
+    Ok(Running { api, responder, first_api_key, db, tasks })
+}
 
-    println!("certwright: listening on http://{address}");
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), database = db.dialect(), %address, "ready");
-
-    stop.cancelled().await;
-    let graceful = async { tokio::join!(api, responder, work) };
-    match tokio::time::timeout(config.shutdown_timeout, graceful).await {
-        Ok((api, responder, work)) => {
-            api??;
-            responder??;
-            work?;
+impl Running {
+    /// Waits until everything has come to its end.
+    pub async fn stopped(self) -> anyhow::Result<()> {
+        for task in self.tasks {
+            task.await??;
         }
-        // Nothing is lost: leases run out, and the rows are taken up again.
-        Err(_) => {
-            tracing::warn!("some work did not finish in time; it is taken up at the next start")
-        }
+        self.db.close().await;
+        Ok(())
     }
-    db.close().await;
-    tracing::info!("stopped");
-    Ok(())
 }
 
 fn app_state(
@@ -114,7 +139,8 @@ fn serve(
     listener: TcpListener,
     router: axum::Router,
     stop: &CancellationToken,
-) -> tokio::task::JoinHandle<std::io::Result<()>> {
+) -> JoinHandle<anyhow::Result<()>> {
     let stopped = stop.clone().cancelled_owned();
-    tokio::spawn(axum::serve(listener, router).with_graceful_shutdown(stopped).into_future())
+    let server = axum::serve(listener, router).with_graceful_shutdown(stopped);
+    tokio::spawn(async move { Ok(server.await?) })
 }
