@@ -4,7 +4,9 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on must stop")]
 
 mod architecture;
+mod issuance;
 mod order_machine;
 mod solver;
+mod storage;
 #[path = "../support/mod.rs"]
 mod support;

@@ -96,6 +96,26 @@ on_both_databases! {
         assert_eq!(current, next);
     }
 
+    async fn a_changed_spec_is_found_by_its_new_names(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let mut certificate = certificate("web");
+        certificates::insert(&mut tx, &certificate).await.unwrap();
+        let (_, lease) = certificates::find(&mut tx, certificate.id, &all()).await.unwrap().unwrap();
+        certificate.spec.dns_names = vec!["new.example.com".into()];
+        certificate.labels = BTreeMap::from([("team".into(), "new".into())]);
+
+        certificates::respecify(&mut tx, &certificate, &lease).await.unwrap();
+
+        for (name, label, count) in [("new.example.com", "team=new", 1), ("a.example.com", "team=web", 0)] {
+            let by_name = certificates::Wanted { dns_name: Some(name.into()), ..Default::default() };
+            let by_label = certificates::Wanted { label: Some(label.into()), ..Default::default() };
+            for wanted in [by_name, by_label] {
+                let found = certificates::list(&mut tx, &all(), &wanted, page()).await.unwrap();
+                assert_eq!(found.len(), count, "{wanted:?}");
+            }
+        }
+    }
+
     async fn whoever_missed_a_change_cannot_save_over_it(db: Db) {
         let mut tx = db.begin().await.unwrap();
         let (certificate, order, lease) = under_way(&mut tx).await;
@@ -465,7 +485,10 @@ fn every_public_function_of_storage_is_exercised_here() {
         let text = std::fs::read_to_string(entry.path()).unwrap();
         for line in text.lines().filter(|line| line.starts_with("pub async fn ")) {
             let name = line["pub async fn ".len()..].split(['(', '<']).next().unwrap();
-            assert!(tests.contains(&format!("{module}::{name}(")), "{module}::{name} is not tested");
+            assert!(
+                tests.contains(&format!("{module}::{name}(")),
+                "{module}::{name} is not tested"
+            );
         }
     }
 }
@@ -518,7 +541,8 @@ fn failure() -> Failure {
 }
 
 fn certificate(name: &str) -> Certificate {
-    let spec = r#"{"issuerRef": {"name": "le", "kind": "ClusterIssuer"}, "dnsNames": ["a.example.com"]}"#;
+    let spec =
+        r#"{"issuerRef": {"name": "le", "kind": "ClusterIssuer"}, "dnsNames": ["a.example.com"]}"#;
     Certificate {
         id: CertificateId::generate(NOW),
         namespace: "default".into(),

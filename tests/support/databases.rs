@@ -23,9 +23,14 @@ macro_rules! on_both_databases {
 }
 pub(crate) use on_both_databases;
 
-pub async fn sqlite() -> (tempfile::TempDir, Db) {
+pub fn sqlite_url() -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}/certwright.db", folder.path().display());
+    (folder, url)
+}
+
+pub async fn sqlite() -> (tempfile::TempDir, Db) {
+    let (folder, url) = sqlite_url();
     (folder, Db::connect(&url).await.unwrap())
 }
 

@@ -1,0 +1,245 @@
+//! A whole installation: the service on its own sockets and clock, a real Pebble, and a double of
+//! Cloudflare whose DNS both ask.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use certwright::config::{self, Config};
+use certwright::domain::api_key;
+use certwright::service::{self, Running};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::cloudflare::Cloudflare;
+use super::pebble::{Pebble, PebbleOptions};
+
+/// Expands each test once per database.
+macro_rules! on_each_site {
+    ($($(#[$attribute:meta])* async fn $name:ident($site:ident: Site) $body:block)*) => {
+        mod sqlite {
+            use super::*;
+            $($(#[$attribute])* #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                let folder = tempfile::tempdir().unwrap();
+                let url = format!("sqlite://{}/certwright.db", folder.path().display());
+                let $site = Site::on(&url).await;
+                $body
+            })*
+        }
+        mod postgres {
+            use super::*;
+            $($(#[$attribute])* #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                let $site = Site::on(&$crate::support::postgres::fresh_database().await).await;
+                $body
+            })*
+        }
+    };
+}
+pub(crate) use on_each_site;
+
+pub struct Site {
+    pub pebble: Pebble,
+    pub cloudflare: Cloudflare,
+    pub api: SocketAddr,
+    http: reqwest::Client,
+    key: String,
+    stop: CancellationToken,
+    running: Option<Running>,
+    _folder: tempfile::TempDir,
+}
+
+/// How a site differs from the usual one.
+pub struct SiteOptions {
+    pub pebble: PebbleOptions,
+    /// Where the CA, and the self-check, look for HTTP-01 proofs, and who answers there.
+    pub http01_port: u16,
+    pub responder: SocketAddr,
+}
+
+impl Site {
+    /// The usual site: a CA that rejects one nonce in twenty and reuses authorizations.
+    pub async fn on(database_url: &str) -> Self {
+        let port = super::free_port();
+        let pebble = PebbleOptions { nonce_reject: 5, authz_reuse: Some(50), ..Default::default() };
+        let responder = SocketAddr::from(([127, 0, 0, 1], port));
+        Self::with(database_url, SiteOptions { pebble, http01_port: port, responder }).await
+    }
+
+    pub async fn with(database_url: &str, options: SiteOptions) -> Self {
+        let cloudflare = Cloudflare::start(&["example.com", "example.org"]).await;
+        let pebble = Pebble::start(PebbleOptions {
+            dns: Some(cloudflare.dns_addr()),
+            http_port: Some(options.http01_port),
+            ..options.pebble
+        })
+        .await;
+        let folder = tempfile::tempdir().unwrap();
+        let key = api_key::generate_key().unwrap().expose().clone();
+        let settings = [
+            ("data_dir", folder.path().display().to_string()),
+            ("database.url", database_url.to_owned()),
+            ("http.listen", "127.0.0.1:0".to_owned()),
+            ("http01.listen", options.responder.to_string()),
+            ("http01.self_check_port", options.http01_port.to_string()),
+            ("dns.nameservers", cloudflare.dns_addr().to_string()),
+            ("dns.authority_port", cloudflare.dns_addr().port().to_string()),
+            ("outbound.allow", "127.0.0.0/8".to_owned()),
+            ("bootstrap.api_key", key.clone()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value));
+        let config = Config::parse(&config::read(None, [], &settings).unwrap()).unwrap();
+        let stop = CancellationToken::new();
+        let running = service::start(&config, stop.clone()).await.unwrap();
+        let site = Self {
+            pebble,
+            cloudflare,
+            api: running.api,
+            http: reqwest::Client::new(),
+            key,
+            stop,
+            running: Some(running),
+            _folder: folder,
+        };
+        site.set_up_issuers().await;
+        site
+    }
+
+    /// `dns`: everything by Cloudflare; `http`: everything by the responder.
+    async fn set_up_issuers(&self) {
+        let token =
+            json!({"name": "cloudflare", "stringData": {"api-token": self.cloudflare.token()}});
+        self.post("/secrets", &token).await.expect_status(202);
+        self.create_issuer("dns", &json!([self.dns_solver()]), &json!({})).await;
+        self.create_issuer(
+            "http",
+            &json!([{"http01": {"ingress": {"ingressClassName": "nginx"}}}]),
+            &json!({}),
+        )
+        .await;
+    }
+
+    pub fn dns_solver(&self) -> Value {
+        json!({"dns01": {"cnameStrategy": "Follow", "cloudflare": {
+            "baseURL": self.cloudflare.base_url(),
+            "apiTokenSecretRef": {"name": "cloudflare", "key": "api-token"}}}})
+    }
+
+    /// Creates a `ClusterIssuer` for this site's CA; `more` goes into its `acme`.
+    pub async fn create_issuer(&self, name: &str, solvers: &Value, more: &Value) -> Value {
+        let mut acme = json!({
+            "server": self.pebble.directory_url(), "caBundle": self.pebble.ca_bundle(),
+            "email": "user@example.com", "solvers": solvers,
+        });
+        for (key, value) in more.as_object().unwrap() {
+            acme[key] = value.clone();
+        }
+        let issuer = json!({"kind": "ClusterIssuer", "name": name, "acme": acme});
+        self.post("/issuers", &issuer).await.expect_status(202)
+    }
+
+    /// Asks for a certificate and waits until it settles; its answer as it is then.
+    pub async fn issue(&self, issuer: &str, names: &[&str]) -> Value {
+        self.ask_for(issuer, names, &json!({}), 60).await.expect_status(202)
+    }
+
+    /// The same with more fields, and another patience in seconds.
+    pub async fn ask_for(&self, issuer: &str, names: &[&str], more: &Value, wait: u32) -> Answer {
+        let mut wanted = json!({
+            "issuerRef": {"name": issuer, "kind": "ClusterIssuer"}, "dnsNames": names,
+        });
+        for (key, value) in more.as_object().unwrap() {
+            wanted[key] = value.clone();
+        }
+        self.send(Method::POST, "/certificates", Some(&wanted), Some(wait)).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::POST, path, Some(body), None).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, None, None).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.send(Method::DELETE, path, None, None).await
+    }
+
+    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::PUT, path, Some(body), None).await
+    }
+
+    pub async fn get_waiting(&self, path: &str, seconds: u32) -> Answer {
+        self.send(Method::GET, path, None, Some(seconds)).await
+    }
+
+    /// Until `holds` says so of what is at `path`; looks ten times a second, for at most a minute.
+    pub async fn until(&self, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        for _ in 0..600 {
+            let found = self.get(path).await.body;
+            if holds(&found) {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("{path} never came to it: {}", self.get(path).await.body);
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        wait: Option<u32>,
+    ) -> Answer {
+        let url = format!("http://{}{path}", self.api);
+        let mut request = self.http.request(method, url).bearer_auth(&self.key);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        if let Some(seconds) = wait {
+            request = request.header("prefer", format!("wait={seconds}"));
+        }
+        let answer = request.send().await.unwrap();
+        let status = answer.status().as_u16();
+        let text = answer.text().await.unwrap();
+        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        Answer { status, body }
+    }
+
+    /// Stops as on SIGTERM; says how long that took.
+    pub async fn stop(&mut self) -> Duration {
+        let begun = tokio::time::Instant::now();
+        self.stop.cancel();
+        if let Some(running) = self.running.take() {
+            running.stopped().await.unwrap();
+        }
+        begun.elapsed()
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub body: Value,
+}
+
+impl Answer {
+    #[track_caller]
+    pub fn expect_status(self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", self.body);
+        self.body
+    }
+
+    pub fn text(&self) -> &str {
+        self.body.as_str().unwrap_or_default()
+    }
+}
