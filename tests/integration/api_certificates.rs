@@ -281,6 +281,14 @@ on_every_database! {
         assert!(!kept.challenges[0].clean);
     }
 
+    async fn deleting_does_not_pretend_to_revoke(world: World) {
+        world.create_issuer().await;
+        let path = format!("/certificates/{}", id(&world.create_certificate("web").await));
+
+        world.delete(&format!("{path}?revoke=true")).await.is_problem(400, "malformed_request");
+        assert_eq!(world.get(&path).await.status, 200);
+    }
+
     async fn downloads_are_what_was_issued(world: World) {
         world.create_issuer().await;
         let made = id(&world.create_certificate("web").await);
