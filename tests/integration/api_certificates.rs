@@ -9,7 +9,9 @@ use certwright::domain::id::OrderId;
 use certwright::storage::{Scope, orders};
 use serde_json::{Value, json};
 
-use crate::support::world::{World, acme, certificate, cluster_issuer, id, on_every_database, pem};
+use crate::support::world::{
+    Reply, World, acme, certificate, cluster_issuer, id, on_every_database, pem,
+};
 
 on_every_database! {
     async fn a_certificate_is_accepted_and_shown_as_it_was_accepted(world: World) {
@@ -321,13 +323,11 @@ on_every_database! {
         let made = id(&world.create_certificate("web").await);
         let order = world.db_order(&made).await;
         let path = format!("/certificates/{made}");
-        let waiting = world.ask(Method::GET, &path).header("prefer", "wait=60").send();
-        let issuing = async {
-            tokio::task::yield_now().await;
-            world.db_issue(&order).await;
-        };
+        let mut waiting = Box::pin(world.ask(Method::GET, &path).header("prefer", "wait=60").send());
+        still_waits(&mut waiting).await;
+        world.db_issue(&order).await;
 
-        let (shown, ()) = within(Box::pin(async { tokio::join!(waiting, issuing) })).await;
+        let shown = within(waiting).await;
         assert_eq!(shown.json()["status"]["phase"], "Ready");
         assert_eq!(shown.header("preference-applied"), "wait=60");
     }
@@ -343,11 +343,10 @@ on_every_database! {
 
         body["name"] = json!("other");
         let stopped = world.ask(Method::POST, "/certificates").header("prefer", "wait=300").json(&body);
-        let stop = async {
-            tokio::task::yield_now().await;
-            world.shutdown.cancel();
-        };
-        let (reply, ()) = within(Box::pin(async { tokio::join!(stopped.send(), stop) })).await;
+        let mut stopped = Box::pin(stopped.send());
+        still_waits(&mut stopped).await;
+        world.shutdown.cancel();
+        let reply = within(stopped).await;
         reply.accepted();
     }
 
@@ -390,6 +389,12 @@ on_every_database! {
         let made = world.post("/certificates", body).await.accepted();
         assert_eq!(made["issuerRef"], json!({"name": "le", "kind": "Issuer"}));
     }
+}
+
+/// Gives the request time to arrive, and to look once.
+async fn still_waits(request: &mut (impl Future<Output = Reply> + Unpin)) {
+    let early = tokio::time::timeout(Duration::from_millis(500), request).await;
+    assert!(early.is_err(), "answered too early: {early:?}");
 }
 
 /// A wait that does not end is a failed test, not a stuck one.
