@@ -10,10 +10,18 @@
 //! * [`config`], [`cli`], [`service`]: how it is put together
 
 pub mod api;
+pub mod bootstrap;
+pub mod ca;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod domain;
 pub mod outbound;
 pub mod pki;
 pub mod secret;
+pub mod service;
+pub mod shutdown;
 pub mod solver;
 pub mod storage;
+pub mod telemetry;
+pub mod worker;

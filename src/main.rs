@@ -1,1 +1,19 @@
-fn main() {}
+//! The `certwright` binary.
+
+use std::process::ExitCode;
+
+use certwright::cli::Cli;
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Fails only when a provider is installed already.
+    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+    match cli.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("certwright: error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

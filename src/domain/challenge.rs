@@ -54,7 +54,7 @@ pub struct Record {
 }
 
 /// How control is proved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A file below `/.well-known/acme-challenge/`.
     Http01,

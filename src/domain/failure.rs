@@ -55,6 +55,10 @@ pub struct Failure {
     /// What was wrong with which identifier (RFC 8555, section 6.7.1).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subproblems: Vec<Subproblem>,
+    /// A page of the other side's where a person can do something about it: unpause an account,
+    /// agree to new terms of service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
 }
 
 /// A failure's part that concerns one identifier.
@@ -88,6 +92,7 @@ impl Failure {
             http_status: None,
             retry_at: None,
             subproblems: Vec::new(),
+            instance: None,
         }
     }
 
@@ -106,6 +111,6 @@ impl Failure {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.title, self.detail)
+        write!(f, "{}: {}", self.title.trim_end_matches('.'), self.detail)
     }
 }

@@ -115,14 +115,8 @@ impl Worker {
         requests::insert(&mut tx, &attempt, &sealed).await?;
         let order_lease = orders::insert(&mut tx, &order, Some((&self.settings.name, now))).await?;
         let certificate = &placed.certificate;
-        events::record(
-            &mut tx,
-            &certificate.namespace,
-            Some(certificate.id),
-            &placed.events,
-            now,
-        )
-        .await?;
+        events::record(&mut tx, &certificate.namespace, Some(certificate.id), &placed.events, now)
+            .await?;
         tx.commit().await?;
         self.carry_out(order, order_lease).await
     }
@@ -132,7 +126,8 @@ impl Worker {
         let wanted = &certificate.spec.private_key;
         // The API admits only kinds that can be made.
         let kind = wanted.kind().unwrap_or(crate::domain::certificate::KeyKind::P256);
-        if let (RotationPolicy::Never, Some(issued)) = (wanted.rotation_policy, &certificate.current)
+        if let (RotationPolicy::Never, Some(issued)) =
+            (wanted.rotation_policy, &certificate.current)
         {
             let mut tx = self.db.read().await?;
             let kept = revisions::private_key(&mut tx, certificate.id, issued.revision).await?;
@@ -159,8 +154,7 @@ impl Worker {
         let now = self.clock.now();
         if let Some((order, _)) = order.filter(|(order, _)| !order.is_over()) {
             let mut later = woken;
-            later.certificate.next_action_at =
-                order.deadline.max(now) + time::Duration::hours(1);
+            later.certificate.next_action_at = order.deadline.max(now) + time::Duration::hours(1);
             return self.settle_certificate(later, &lease).await;
         }
         let failure = Failure::new(
@@ -169,8 +163,7 @@ impl Worker {
             "The order ended without telling its certificate",
             "This is a bug; a new attempt follows.",
         );
-        let failed =
-            woken.certificate.order_failed(Outcome::Failed(failure), 0, now, Jitter::NONE);
+        let failed = woken.certificate.order_failed(Outcome::Failed(failure), 0, now, Jitter::NONE);
         self.settle_certificate(failed, &lease).await
     }
 

@@ -138,12 +138,9 @@ impl Worker {
                 let issued = Issued { revision, serial, not_before, not_after, renewal_time };
                 certificate.issued(issued, now)
             }
-            (outcome, _) => certificate.order_failed(
-                outcome.clone(),
-                order.predecessors,
-                now,
-                self.jitter(),
-            ),
+            (outcome, _) => {
+                certificate.order_failed(outcome.clone(), order.predecessors, now, self.jitter())
+            }
         };
         let mut certificate = transition.certificate;
         if let Some(at) = transition.fresh_order_at {
@@ -157,14 +154,8 @@ impl Worker {
             self.progress(tx, order.request, RequestState::Failed, &message, order.id).await?;
         }
         certificates::save(tx, &certificate, &lease, None).await?;
-        events::record(
-            tx,
-            &certificate.namespace,
-            Some(certificate.id),
-            &transition.events,
-            now,
-        )
-        .await?;
+        events::record(tx, &certificate.namespace, Some(certificate.id), &transition.events, now)
+            .await?;
         Ok(())
     }
 

@@ -129,8 +129,7 @@ impl<'a> Session<'a> {
             Step::ReadAuthorizations => self.read_authorizations(order).await,
             Step::Solve(actions) => self.solve(actions, order).await,
             Step::Accept => {
-                let urls: Vec<_> =
-                    order.challenges.iter().map(|known| known.url.clone()).collect();
+                let urls: Vec<_> = order.challenges.iter().map(|known| known.url.clone()).collect();
                 self.handle(order).await?.0.accept(&urls).await?;
                 Ok(Answer::Accepted)
             }
@@ -166,11 +165,12 @@ impl<'a> Session<'a> {
             let offered: Vec<_> =
                 authorization.challenges.iter().filter_map(|offer| kind(&offer.kind)).collect();
             let (domain, wildcard) = (&authorization.domain, authorization.wildcard);
-            let picked =
-                pick_solver(&issuer.acme.solvers, domain, wildcard, &labels, &offered);
+            let picked = pick_solver(&issuer.acme.solvers, domain, wildcard, &labels, &offered);
             let found = picked.and_then(|(place, _, wanted)| {
-                let offer =
-                    authorization.challenges.iter().find(|offer| kind(&offer.kind) == Some(wanted))?;
+                let offer = authorization
+                    .challenges
+                    .iter()
+                    .find(|offer| kind(&offer.kind) == Some(wanted))?;
                 Some((place, wanted, offer))
             });
             let Some((solver, kind, offer)) = found else {
@@ -200,16 +200,14 @@ impl<'a> Session<'a> {
     }
 
     /// Works on challenges side by side: their DNS writes go out together.
-    async fn solve(
-        &mut self,
-        actions: Vec<(ChallengeId, Action)>,
-        order: &Order,
-    ) -> Tried<Answer> {
+    async fn solve(&mut self, actions: Vec<(ChallengeId, Action)>, order: &Order) -> Tried<Answer> {
         let account = self.account(order).await?;
         let mut jobs = Vec::with_capacity(actions.len());
         let mut answers = Vec::with_capacity(actions.len());
         for (id, action) in actions {
-            let Some(known) = order.challenges.iter().find(|known| known.id == id) else { continue };
+            let Some(known) = order.challenges.iter().find(|known| known.id == id) else {
+                continue;
+            };
             let proof = Proof {
                 challenge: id,
                 domain: known.domain.clone(),
@@ -275,7 +273,7 @@ impl<'a> Session<'a> {
             let account = self.account(order).await?;
             let url = order.url().unwrap_or_default();
             let age = self.worker.clock.now() - order.created_at;
-            self.handle = Some(account.order(url, age.unsigned_abs()).await?);
+            self.handle = Some(account.order(url, age).await?);
         }
         match &mut self.handle {
             Some(handle) => Ok((handle, fresh)),
@@ -329,8 +327,7 @@ impl<'a> Session<'a> {
 
     async fn labels(&self, order: &Order) -> Result<BTreeMap<String, String>, WorkerError> {
         let mut tx = self.worker.db.read().await?;
-        let found =
-            certificates::find(&mut tx, order.certificate, &Scope::Everything).await?;
+        let found = certificates::find(&mut tx, order.certificate, &Scope::Everything).await?;
         Ok(found.map(|(certificate, _)| certificate.labels).unwrap_or_default())
     }
 
@@ -367,9 +364,7 @@ impl<'a> Session<'a> {
             return Err(no_solver(&issuer, domain, wildcard, &[known.kind]).into());
         };
         let token = match configured.dns01.as_ref().and_then(|dns01| dns01.cloudflare.as_ref()) {
-            Some(cloudflare) => {
-                Some(self.secret(&issuer, &cloudflare.api_token_secret_ref).await?)
-            }
+            Some(cloudflare) => Some(self.secret(&issuer, &cloudflare.api_token_secret_ref).await?),
             None => None,
         };
         let solver = self.worker.solvers.solver(configured, token.as_ref())?;
@@ -397,7 +392,8 @@ impl<'a> Session<'a> {
         let found = secrets::data(&mut tx, namespace, &reference.name).await?;
         drop(tx);
         let Some((id, sealed)) = found else {
-            let what = format!("There is no Secret \"{}\" in namespace \"{namespace}\".", reference.name);
+            let what =
+                format!("There is no Secret \"{}\" in namespace \"{namespace}\".", reference.name);
             return Err(missing(what).into());
         };
         let opened = self.worker.sealer.open(&secrets::data_place(id), &sealed)?;

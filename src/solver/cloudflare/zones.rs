@@ -167,6 +167,26 @@ fn candidates(name: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::SystemClock;
+    use crate::secret::Secret;
+    use crate::solver::cloudflare::http_client;
+
+    #[tokio::test]
+    async fn a_latecomer_with_the_old_id_does_not_drop_the_new_listing() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let token = Secret::new("token".to_owned());
+        let api = Api::new(http_client().unwrap(), None, &token, Arc::clone(&clock)).unwrap();
+        let zones = Zones::new(Arc::new(api), Arc::clone(&clock));
+        let ids = HashMap::from([("example.org".to_owned(), "new".to_owned())]);
+        let listing = Listing { made_at: clock.now(), ids: Some(ids) };
+        zones.listing.insert((), Arc::new(listing)).await;
+
+        zones.forget("old").await;
+        assert_eq!(zones.find("a.example.org").await.unwrap(), "new");
+
+        zones.forget("new").await;
+        assert!(zones.listing.get(&()).await.is_none());
+    }
 
     #[test]
     fn candidates_go_from_the_parent_to_the_registered_domain() {

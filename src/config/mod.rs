@@ -1,0 +1,150 @@
+//! Settings: defaults, then a TOML file, then the environment, then flags.
+//!
+//! [`SETTINGS`] describes every one; parsing, `certwright config` and `docs/configuration.md` all
+//! follow from it. A key that nobody knows, or a value that makes no sense, stops the start with a
+//! message that names it and where it came from.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::secret::Secret;
+
+mod settings;
+mod show;
+mod sources;
+
+pub use settings::{SETTINGS, Setting};
+pub use show::{markdown, toml};
+pub use sources::{Origin, Values, read};
+
+/// Everything that can be set, parsed.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the database and the master key are, unless set otherwise.
+    pub data_dir: PathBuf,
+    /// `sqlite://…` or `postgres://…`; may hold a password.
+    pub database_url: Secret<String>,
+    /// Where the API listens.
+    pub http_listen: SocketAddr,
+    /// Where the HTTP-01 responder listens.
+    pub http01_listen: SocketAddr,
+    /// The port that the HTTP-01 self-check asks.
+    pub self_check_port: u16,
+    /// Resolvers; the system's where empty.
+    pub nameservers: Vec<SocketAddr>,
+    /// The port of authoritative name servers.
+    pub authority_port: u16,
+    /// An API key that is to exist.
+    pub bootstrap_api_key: Option<Secret<String>>,
+    /// The master key itself.
+    pub master_key: Option<Secret<String>>,
+    /// The file that holds it.
+    pub master_key_file: Option<PathBuf>,
+    /// Private hosts and networks that may be reached all the same.
+    pub outbound_allow: Vec<String>,
+    /// Rows that are worked on at the same time.
+    pub worker_concurrency: usize,
+    /// Namespace of the secrets of `ClusterIssuer`s.
+    pub cluster_namespace: String,
+    /// A `tracing` filter.
+    pub log_level: String,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// How long a stop waits for what is under way.
+    pub shutdown_timeout: Duration,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `text` on a terminal, else `json`.
+    Auto,
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file is not there, or is no TOML.
+    #[error("the configuration file {file} cannot be used: {problem}")]
+    File {
+        /// Which file.
+        file: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A key that nobody knows.
+    #[error("{origin}: there is no setting \"{key}\"; {}", hint(.nearest.as_deref()))]
+    Unknown {
+        /// As it was written.
+        key: String,
+        /// Where.
+        origin: Origin,
+        /// The known one that looks most like it.
+        nearest: Option<String>,
+    },
+    /// A value that makes no sense.
+    #[error("{origin}: {key} = {value}: {problem}")]
+    Bad {
+        /// The setting.
+        key: &'static str,
+        /// As it was written; hidden where it is a secret.
+        value: String,
+        /// Where.
+        origin: Origin,
+        /// What is expected.
+        problem: String,
+    },
+}
+
+fn hint(nearest: Option<&str>) -> String {
+    match nearest {
+        Some(known) => format!("did you mean \"{known}\"?"),
+        None => "`certwright config` lists them".to_owned(),
+    }
+}
+
+impl Config {
+    /// Parses what was read.
+    pub fn parse(values: &Values) -> Result<Self, ConfigError> {
+        let data_dir = PathBuf::from(values.text("data_dir"));
+        let database_url = values
+            .given("database.url")
+            .unwrap_or_else(|| format!("sqlite://{}", data_dir.join("certwright.db").display()));
+        let kinds = ["sqlite:", "postgres:", "postgresql:"];
+        if !kinds.iter().any(|kind| database_url.starts_with(kind)) {
+            let expected = "expected sqlite://PATH or postgres://USER@HOST/NAME";
+            return Err(values.bad("database.url", expected));
+        }
+        let log_format = match values.text("log.format").as_str() {
+            "auto" => LogFormat::Auto,
+            "text" => LogFormat::Text,
+            "json" => LogFormat::Json,
+            _ => return Err(values.bad("log.format", "expected auto, text or json")),
+        };
+        Ok(Self {
+            data_dir,
+            database_url: Secret::new(database_url),
+            http_listen: values.address("http.listen")?,
+            http01_listen: values.address("http01.listen")?,
+            self_check_port: values.number("http01.self_check_port", 1..=65_535)?,
+            nameservers: values.nameservers("dns.nameservers")?,
+            authority_port: values.number("dns.authority_port", 1..=65_535)?,
+            bootstrap_api_key: values.given("bootstrap.api_key").map(Secret::new),
+            master_key: values.given("master_key").map(Secret::new),
+            master_key_file: values.given("master_key_file").map(PathBuf::from),
+            outbound_allow: values.list("outbound.allow"),
+            worker_concurrency: values.number("worker.concurrency", 1..=10_000)?,
+            cluster_namespace: values.text("cluster_resource_namespace"),
+            log_level: values.text("log.level"),
+            log_format,
+            shutdown_timeout: values.duration("shutdown_timeout")?,
+        })
+    }
+}

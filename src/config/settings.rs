@@ -1,0 +1,136 @@
+//! The one table of all settings.
+
+/// One setting.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// Its key in the file, dotted.
+    pub key: &'static str,
+    /// Its environment variable.
+    pub env: &'static str,
+    /// What holds when nothing is given; empty for nothing.
+    pub default: &'static str,
+    /// What it is for, in a sentence.
+    pub help: &'static str,
+    /// Whether its value must not be shown.
+    pub secret: bool,
+    /// Whether it is a list in the file; elsewhere its entries are joined by commas.
+    pub list: bool,
+}
+
+impl Setting {
+    const fn new(
+        key: &'static str,
+        env: &'static str,
+        default: &'static str,
+        help: &'static str,
+    ) -> Self {
+        Self { key, env, default, help, secret: false, list: false }
+    }
+
+    const fn secret(key: &'static str, env: &'static str, help: &'static str) -> Self {
+        Self { key, env, default: "", help, secret: true, list: false }
+    }
+
+    const fn list(key: &'static str, env: &'static str, help: &'static str) -> Self {
+        Self { key, env, default: "", help, secret: false, list: true }
+    }
+}
+
+/// Every setting, in the order of the documentation.
+pub const SETTINGS: &[Setting] = &[
+    Setting::new(
+        "data_dir",
+        "CERTWRIGHT_DATA_DIR",
+        "./data",
+        "Folder of the SQLite database and of the master key, made on first start (0700).",
+    ),
+    Setting::secret(
+        "database.url",
+        "CERTWRIGHT_DATABASE_URL",
+        "`sqlite://PATH` or `postgres://USER:PASSWORD@HOST/NAME`. Default: `certwright.db` in `data_dir`.",
+    ),
+    Setting::new(
+        "http.listen",
+        "CERTWRIGHT_HTTP_LISTEN",
+        "127.0.0.1:8080",
+        "Address of the API. Put a TLS proxy in front of anything but loopback.",
+    ),
+    Setting::new(
+        "http01.listen",
+        "CERTWRIGHT_HTTP01_LISTEN",
+        "127.0.0.1:8402",
+        "Address of the HTTP-01 responder; forward `/.well-known/acme-challenge/` of port 80 here.",
+    ),
+    Setting::new(
+        "http01.self_check_port",
+        "CERTWRIGHT_HTTP01_SELF_CHECK_PORT",
+        "80",
+        "Port that is asked before a CA is told that an HTTP-01 proof is there.",
+    ),
+    Setting::list(
+        "dns.nameservers",
+        "CERTWRIGHT_DNS_NAMESERVERS",
+        "Resolvers, as `IP` or `IP:PORT`. Default: the system's.",
+    ),
+    Setting::new(
+        "dns.authority_port",
+        "CERTWRIGHT_DNS_AUTHORITY_PORT",
+        "53",
+        "Port of authoritative name servers; another one only in tests.",
+    ),
+    Setting::secret(
+        "bootstrap.api_key",
+        "CERTWRIGHT_BOOTSTRAP_API_KEY",
+        "An admin API key that is to exist: `cw_` and 43 characters of base64url. Default: one is made and printed on first start.",
+    ),
+    Setting::secret(
+        "master_key",
+        "CERTWRIGHT_MASTER_KEY",
+        "Master key that secrets are sealed under: 32 bytes in base64. Of several, separated by commas, the first seals and all open.",
+    ),
+    Setting::new(
+        "master_key_file",
+        "CERTWRIGHT_MASTER_KEY_FILE",
+        "",
+        "File with the master key, readable by nobody else. Default: `master.key` in `data_dir`, made on first start.",
+    ),
+    Setting::list(
+        "outbound.allow",
+        "CERTWRIGHT_OUTBOUND_ALLOW",
+        "Hosts and networks (CIDR) that self-checks may reach although they are private. For development.",
+    ),
+    Setting::new(
+        "worker.concurrency",
+        "CERTWRIGHT_WORKER_CONCURRENCY",
+        "64",
+        "Orders, certificates and issuers that are worked on at the same time.",
+    ),
+    Setting::new(
+        "cluster_resource_namespace",
+        "CERTWRIGHT_CLUSTER_RESOURCE_NAMESPACE",
+        "default",
+        "Namespace of the Secrets that a ClusterIssuer refers to.",
+    ),
+    Setting::new(
+        "log.level",
+        "CERTWRIGHT_LOG_LEVEL",
+        "info",
+        "`error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,certwright::ca=debug`.",
+    ),
+    Setting::new(
+        "log.format",
+        "CERTWRIGHT_LOG_FORMAT",
+        "auto",
+        "`text`, `json`, or `auto`: text on a terminal.",
+    ),
+    Setting::new(
+        "shutdown_timeout",
+        "CERTWRIGHT_SHUTDOWN_TIMEOUT",
+        "20s",
+        "How long a stop waits for what is under way.",
+    ),
+];
+
+/// Environment variables of ours that are no settings of the service.
+pub(super) const OTHER_VARIABLES: &[&str] =
+    &["CERTWRIGHT_CONFIG", "CERTWRIGHT_SERVER", "CERTWRIGHT_API_KEY"];

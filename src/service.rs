@@ -1,0 +1,146 @@
+//! The composition root: puts the service together, and runs it until it is told to stop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, AppState};
+use crate::ca::Ca;
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::outbound::Allow;
+use crate::secret::{Sealer, Secret};
+use crate::solver::{SolverSettings, Solvers};
+use crate::storage::Db;
+use crate::worker::{self, Worker};
+use crate::{bootstrap, shutdown};
+
+/// A service that is up.
+pub struct Running {
+    /// Where the API listens.
+    pub api: SocketAddr,
+    /// Where the HTTP-01 responder listens.
+    pub responder: SocketAddr,
+    /// The admin API key, if this was the very first start and none was given.
+    pub first_api_key: Option<Secret<String>>,
+    db: Db,
+    tasks: [JoinHandle<anyhow::Result<()>>; 3],
+}
+
+/// Serves until SIGTERM or SIGINT, then finishes what is under way within `shutdown_timeout`.
+///
+/// Prints one line with the API's address to standard output when it is ready, and before it, on the
+/// very first start, the admin API key.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let stop = shutdown::on_signal().context("signals cannot be handled")?;
+    let running = start(&config, stop.clone()).await?;
+    if let Some(key) = &running.first_api_key {
+        println!("certwright: admin API key, shown this once: {}", key.expose());
+    }
+    println!("certwright: listening on http://{}", running.api);
+    let (version, database) = (env!("CARGO_PKG_VERSION"), running.db.dialect());
+    tracing::info!(version, database, api = %running.api, http01 = %running.responder, "ready");
+    stop.cancelled().await;
+    // Nothing is lost when it takes too long: leases run out, and the rows are taken up again.
+    match tokio::time::timeout(config.shutdown_timeout, running.stopped()).await {
+        Ok(result) => result?,
+        Err(_) => tracing::warn!("some work did not finish in time; the next start takes it up"),
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Puts the service together and starts it; it runs until `stop` is cancelled.
+pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<Running> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let db = bootstrap::database(config).await?;
+    let sealer = Arc::new(bootstrap::sealer(config, &db).await?);
+    let solvers = solvers(config, &db, &clock).await?;
+    let api_listener = listen(config.http_listen, "http.listen").await?;
+    let responder_listener = listen(config.http01_listen, "http01.listen").await?;
+    let first_api_key = bootstrap::first_api_key(config, &db, &*clock).await?;
+    let worker = Arc::new(Worker {
+        db: db.clone(),
+        clock: Arc::clone(&clock),
+        sealer: Arc::clone(&sealer),
+        ca: Arc::new(Ca::new(Arc::clone(&clock))),
+        solvers: Arc::new(solvers),
+        settings: worker::Settings {
+            name: format!("pid {}", std::process::id()),
+            concurrency: config.worker_concurrency,
+            cluster_namespace: config.cluster_namespace.clone(),
+        },
+    });
+    let state = app_state(config, &db, &clock, &sealer, stop.clone());
+    let (api, responder) = (api_listener.local_addr()?, responder_listener.local_addr()?);
+    let tasks = [
+        serve(api_listener, api::router(state), &stop),
+        serve(responder_listener, api::responder(db.clone()), &stop),
+        tokio::spawn(async move {
+            worker.run(stop).await;
+            Ok(())
+        }),
+    ];
+    Ok(Running { api, responder, first_api_key, db, tasks })
+}
+
+impl Running {
+    /// Waits until everything has come to its end.
+    pub async fn stopped(self) -> anyhow::Result<()> {
+        for task in self.tasks {
+            task.await??;
+        }
+        self.db.close().await;
+        Ok(())
+    }
+}
+
+fn app_state(
+    config: &Config,
+    db: &Db,
+    clock: &Arc<dyn Clock>,
+    sealer: &Arc<Sealer>,
+    shutdown: CancellationToken,
+) -> AppState {
+    AppState {
+        db: db.clone(),
+        clock: Arc::clone(clock),
+        sealer: Arc::clone(sealer),
+        cluster_namespace: config.cluster_namespace.as_str().into(),
+        account_key: Arc::new(|| {
+            Ca::generate_account_key().map_err(|failure| failure.to_string().into())
+        }),
+        shutdown,
+    }
+}
+
+async fn solvers(config: &Config, db: &Db, clock: &Arc<dyn Clock>) -> anyhow::Result<Solvers> {
+    Ok(Solvers::new(SolverSettings {
+        clock: Arc::clone(clock),
+        installation: bootstrap::installation(db).await?,
+        nameservers: config.nameservers.clone(),
+        authority_port: config.authority_port,
+        self_check_port: config.self_check_port,
+        outbound_allow: Allow::parse(&config.outbound_allow).context("outbound.allow")?,
+    })?)
+}
+
+async fn listen(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}; is it in use? `{setting}` chooses another address")
+    })
+}
+
+fn serve(
+    listener: TcpListener,
+    router: axum::Router,
+    stop: &CancellationToken,
+) -> JoinHandle<anyhow::Result<()>> {
+    let stopped = stop.clone().cancelled_owned();
+    let server = axum::serve(listener, router).with_graceful_shutdown(stopped);
+    tokio::spawn(async move { Ok(server.await?) })
+}
