@@ -99,6 +99,7 @@ struct RecordView {
 
 /// List challenges
 #[utoipa::path(get, path = "/challenges", operation_id = "listChallenges", tag = "challenges",
+    params(ListChallenges),
     responses((status = 200, body = Listing<ChallengeView>, description = "A page of challenges", headers(("Link" = String))), Errors))]
 pub(crate) async fn list(
     State(app): State<AppState>,

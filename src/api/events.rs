@@ -63,6 +63,7 @@ pub(crate) struct EventView {
 
 /// List events
 #[utoipa::path(get, path = "/events", operation_id = "listEvents", tag = "events",
+    params(ListEvents),
     responses((status = 200, body = Listing<EventView>, description = "A page of events", headers(("Link" = String))), Errors))]
 pub(crate) async fn list(
     State(app): State<AppState>,

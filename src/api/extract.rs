@@ -209,9 +209,9 @@ mod tests {
             (r#"{"dnsNames": [], "colour": 1}"#, "/colour", FieldCode::UnknownField),
             (r#"{"dnsNames": ["a", 7]}"#, "/dnsNames/1", FieldCode::WrongType),
             (r#"{"dnsNames": "a"}"#, "/dnsNames", FieldCode::WrongType),
-            (r#"{}"#, "/dnsNames", FieldCode::Required),
+            ("{}", "/dnsNames", FieldCode::Required),
             (r#"{"dnsNames": [], "inner": {"a/b": 900}}"#, "/inner/a~1b", FieldCode::Invalid),
-            (r#"7"#, "", FieldCode::WrongType),
+            ("7", "", FieldCode::WrongType),
         ] {
             let Err(ApiError::Invalid(errors)) = parse::<Thing>(text.as_bytes()) else {
                 panic!("{text} was not refused as invalid");

@@ -83,6 +83,7 @@ fn id_of(request: &Request) -> Option<&str> {
     request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the layer hands it over")]
 fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let words = panic
         .downcast_ref::<String>()

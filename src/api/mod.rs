@@ -5,6 +5,8 @@
 //! never asks the outside world. Everything that can be known to fail is refused at once, with
 //! nothing stored.
 
+#![expect(unused_qualifications, reason = "utoipa's macros write the types of queries out in full")]
+
 use std::sync::Arc;
 
 use time::OffsetDateTime;

@@ -14,7 +14,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 use super::{
     AppState, certificates, challenges, events, health, issuers, orders, requests, secrets,
 };
-use super::{problem, whoami};
+use super::{page, problem, whoami};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -25,7 +25,7 @@ use super::{problem, whoami};
     ),
     security(("apiKey" = [])),
     modifiers(&ApiKey),
-    components(schemas(problem::Problem, problem::FieldError, problem::Code, problem::FieldCode)),
+    components(schemas(problem::Problem, problem::FieldError, problem::Code, problem::FieldCode, page::Sort)),
     tags(
         (name = "certificates", description = "What is wanted, what is served, and its downloads"),
         (name = "requests", description = "Attempts at a certificate, one key and CSR each; read-only"),

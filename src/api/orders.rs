@@ -116,6 +116,7 @@ struct Identifier {
 
 /// List orders
 #[utoipa::path(get, path = "/orders", operation_id = "listOrders", tag = "orders",
+    params(ListOrders),
     responses((status = 200, body = Listing<OrderView>, description = "A page of orders", headers(("Link" = String))), Errors))]
 pub(crate) async fn list(
     State(app): State<AppState>,

@@ -84,8 +84,8 @@ pub(crate) fn json<T: Serialize>(view: &T) -> Result<Vec<u8>, ApiError> {
 /// The strong tag of a representation.
 pub(crate) fn tag(representation: &[u8]) -> String {
     let hash = digest(&SHA256, representation);
-    let hex: String = hash.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    format!("\"{hex}\"")
+    let (first, _) = hash.as_ref().split_first_chunk().unwrap_or((&[0; 16], &[]));
+    format!("\"{:032x}\"", u128::from_be_bytes(*first))
 }
 
 fn tags(headers: &HeaderMap, name: &HeaderName) -> Option<Tags> {

@@ -193,9 +193,10 @@ impl ApiError {
             Self::Seal(error) => error,
             Self::Inside(error) => error.as_ref(),
         };
-        match self.code() {
-            Code::Unavailable => tracing::warn!(error = cause, "the request could not be done now"),
-            _ => tracing::error!(error = cause, "the request failed"),
+        if self.code() == Code::Unavailable {
+            tracing::warn!(error = cause, "the request could not be done now");
+        } else {
+            tracing::error!(error = cause, "the request failed");
         }
     }
 }

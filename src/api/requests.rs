@@ -66,6 +66,7 @@ pub(crate) struct RequestView {
 
 /// List attempts
 #[utoipa::path(get, path = "/requests", operation_id = "listRequests", tag = "requests",
+    params(ListRequests),
     responses((status = 200, body = Listing<RequestView>, description = "A page of attempts", headers(("Link" = String))), Errors))]
 pub(crate) async fn list(
     State(app): State<AppState>,

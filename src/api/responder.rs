@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -25,8 +26,10 @@ pub fn responder(db: Db) -> Router {
         .with_state(db)
 }
 
-async fn answer(State(db): State<Db>, token: Option<Path<String>>) -> Response {
-    let Some(Path(token)) = token.filter(|Path(token)| is_token(token)) else { return nothing() };
+async fn answer(State(db): State<Db>, token: Result<Path<String>, PathRejection>) -> Response {
+    let Some(token) = token.ok().map(|Path(token)| token).filter(|token| is_token(token)) else {
+        return nothing();
+    };
     match look_up(&db, &token).await {
         Ok(Some(text)) => {
             ([(header::CONTENT_TYPE, "application/octet-stream")], text).into_response()

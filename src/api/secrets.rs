@@ -123,6 +123,7 @@ pub(crate) async fn create(
 
 /// List secrets
 #[utoipa::path(get, path = "/secrets", operation_id = "listSecrets", tag = "secrets",
+    params(ListSecrets),
     responses((status = 200, body = Listing<SecretView>, description = "A page of secrets, without their values", headers(("Link" = String))), Errors))]
 pub(crate) async fn list(
     State(app): State<AppState>,

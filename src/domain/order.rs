@@ -522,28 +522,18 @@ impl Order {
 
     /// Nobody wants it any more, because of `why`. What was shown for it is still taken away.
     #[must_use]
-    pub fn cancel(mut self, why: &str, now: OffsetDateTime) -> Transition {
+    pub fn cancel(self, why: &str, now: OffsetDateTime) -> Transition {
         if self.is_over() {
             return self.unchanged();
         }
         let failure =
             Failure::new(Class::Gone, "order_cancelled", "The order was cancelled", why.to_owned());
-        let mut unsettled = Vec::new();
-        for known in &mut self.challenges {
-            if known.state == challenge::State::Pending {
-                unsettled.push(known.id);
-            }
-            if matches!(
-                known.state,
-                challenge::State::Pending
-                    | challenge::State::Presented
-                    | challenge::State::Visible
-                    | challenge::State::Processing
-            ) {
-                known.state = challenge::State::Errored;
-                known.reason = Some(failure.to_string());
-            }
-        }
+        let unsettled: Vec<_> = self
+            .challenges
+            .iter()
+            .filter(|known| known.state == challenge::State::Pending)
+            .map(|known| known.id)
+            .collect();
         let mut ended = self.end(End::Errored, Outcome::Failed(failure), now);
         // A worker may be writing these proofs at this moment: look for them once it has ended.
         for known in &mut ended.order.challenges {

@@ -61,11 +61,13 @@ pub async fn record(
     events: &[Event],
     now: OffsetDateTime,
 ) -> Result<(), StorageError> {
-    for event in events {
+    // Consecutive, so that what happened at one moment is listed in the order in which it did.
+    let first = EventId::generate(now).0.as_u128();
+    for (id, event) in (first..).zip(events) {
         execute!(
             tx,
             INSERT,
-            EventId::generate(now).0,
+            Uuid::from_u128(id),
             namespace,
             event.about.collection(),
             event.about.id(),

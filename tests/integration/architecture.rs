@@ -32,7 +32,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("reqwest::", &["ca", "solver", "outbound"]),
     ("hickory_resolver::", &["solver", "outbound"]),
     ("rcgen::", &["pki"]),
-    ("clap::", &["cli"]),
+    ("clap::", &["cli", "main"]),
     ("tracing_subscriber::", &["telemetry"]),
 ];
 

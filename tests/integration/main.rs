@@ -3,8 +3,15 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on must stop")]
 
+mod api_auth;
+mod api_certificates;
+mod api_idempotency;
+mod api_issuers;
+mod api_manners;
+mod api_secrets;
 mod architecture;
 mod issuance;
+mod openapi;
 mod order_machine;
 mod solver;
 mod storage;

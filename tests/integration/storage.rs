@@ -44,6 +44,29 @@ on_both_databases! {
         assert!(certificates::find_by_name(&mut tx, "other", "web").await.unwrap().is_none());
     }
 
+    async fn a_respecified_certificate_is_found_by_what_it_is_now(db: Db) {
+        let before = certificate("web");
+        let mut tx = db.begin().await.unwrap();
+        certificates::insert(&mut tx, &before).await.unwrap();
+        let (mut after, lease) = certificates::find(&mut tx, before.id, &all()).await.unwrap().unwrap();
+        after.spec.issuer_ref.name = "other".into();
+        after.spec.dns_names = vec!["new.example.com".into()];
+        after.labels = [("team".to_owned(), "new".to_owned())].into();
+        certificates::respecify(&mut tx, &after, &lease).await.unwrap();
+        let again = certificates::respecify(&mut tx, &after, &lease).await;
+        assert!(matches!(again, Err(StorageError::LeaseLost(_))));
+
+        for (wanted, found) in [
+            (certificates::Wanted { issuer: Some("other".into()), ..Default::default() }, 1),
+            (certificates::Wanted { dns_name: Some("new.example.com".into()), ..Default::default() }, 1),
+            (certificates::Wanted { label: Some("team=new".into()), ..Default::default() }, 1),
+            (certificates::Wanted { dns_name: before.spec.dns_names.first().cloned(), ..Default::default() }, 0),
+        ] {
+            let listed = certificates::list(&mut tx, &all(), &wanted, page()).await.unwrap();
+            assert_eq!(listed.len(), found, "{wanted:?}");
+        }
+    }
+
     async fn another_namespace_sees_nothing(db: Db) {
         let mut tx = db.begin().await.unwrap();
         let (certificate, order, _) = under_way(&mut tx).await;

@@ -6,6 +6,7 @@ pub mod nginx;
 pub mod pebble;
 pub mod postgres;
 pub mod site;
+pub mod world;
 
 /// A port of 127.0.0.1 that is free just now.
 pub fn free_port() -> u16 {

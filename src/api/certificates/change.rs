@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -12,7 +13,7 @@ use super::find;
 use super::spec::CertificateSpec;
 use super::view::CertificateView;
 use crate::api::auth::{Authorized, CertificatesWrite};
-use crate::api::extract::{MergePatch, Path, from_value};
+use crate::api::extract::{MergePatch, Path, Query as Strict, from_value};
 use crate::api::idempotency::accepted;
 use crate::api::precondition::{Precondition, answer, json};
 use crate::api::problem::{ApiError, Errors, Faults, FieldCode};
@@ -88,6 +89,12 @@ pub(crate) async fn renew(
     .await
 }
 
+/// Nothing: a query that means more than deleting must not be passed over. Extracted as `Strict`,
+/// since utoipa would look for the parameters of a `Query`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NoQuery {}
+
 /// Delete a certificate
 ///
 /// Ends its management and forgets its keys; what was issued stays valid. An order that is under way
@@ -99,6 +106,7 @@ pub(crate) async fn delete(
     State(app): State<AppState>,
     who: Authorized<CertificatesWrite>,
     Path(id): Path<Uuid>,
+    Strict(NoQuery {}): Strict<NoQuery>,
     known: Precondition,
 ) -> Result<StatusCode, ApiError> {
     retrying(|| async {

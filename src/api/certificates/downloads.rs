@@ -37,7 +37,7 @@ const END: &str = "-----END CERTIFICATE-----";
 
 /// Download the certificate and its chain
 #[utoipa::path(get, path = "/certificates/{id}/fullchain.pem", operation_id = "downloadFullchain", tag = "certificates",
-    params(("id" = Uuid, Path, description = "The certificate"), ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
+    params(("id" = Uuid, Path, description = "The certificate"), WhichRevision, ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
     responses((status = 200, body = String, content_type = "application/pem-certificate-chain", description = "PEM, leaf first", headers(("ETag" = String))), (status = 304, description = "Not changed"), Errors))]
 pub(crate) async fn fullchain(
     State(app): State<AppState>,
@@ -52,7 +52,7 @@ pub(crate) async fn fullchain(
 
 /// Download the certificate alone
 #[utoipa::path(get, path = "/certificates/{id}/cert.pem", operation_id = "downloadCertificate", tag = "certificates",
-    params(("id" = Uuid, Path, description = "The certificate"), ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
+    params(("id" = Uuid, Path, description = "The certificate"), WhichRevision, ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
     responses((status = 200, body = String, content_type = "application/pem-certificate-chain", description = "PEM, the leaf", headers(("ETag" = String))), (status = 304, description = "Not changed"), Errors))]
 pub(crate) async fn leaf(
     State(app): State<AppState>,
@@ -67,7 +67,7 @@ pub(crate) async fn leaf(
 
 /// Download the chain above the certificate
 #[utoipa::path(get, path = "/certificates/{id}/chain.pem", operation_id = "downloadChain", tag = "certificates",
-    params(("id" = Uuid, Path, description = "The certificate"), ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
+    params(("id" = Uuid, Path, description = "The certificate"), WhichRevision, ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
     responses((status = 200, body = String, content_type = "application/pem-certificate-chain", description = "PEM, without the leaf", headers(("ETag" = String))), (status = 304, description = "Not changed"), Errors))]
 pub(crate) async fn chain(
     State(app): State<AppState>,
@@ -84,7 +84,7 @@ pub(crate) async fn chain(
 ///
 /// Needs the permission `certificates:readKey`, and is recorded as an event.
 #[utoipa::path(get, path = "/certificates/{id}/privkey.pem", operation_id = "downloadPrivateKey", tag = "certificates",
-    params(("id" = Uuid, Path, description = "The certificate"), ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
+    params(("id" = Uuid, Path, description = "The certificate"), WhichRevision, ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
     responses((status = 200, body = String, content_type = "application/x-pem-file", description = "PEM, PKCS #8", headers(("ETag" = String))), (status = 304, description = "Not changed"), Errors))]
 pub(crate) async fn private_key(
     State(app): State<AppState>,
@@ -124,15 +124,13 @@ async fn wanted(
 ) -> Result<(Certificate, i64), ApiError> {
     let (certificate, _) = find(tx, id, &who.scope).await?;
     let current = certificate.current.as_ref().map(|issued| issued.revision);
-    match which.revision.or(current) {
-        Some(number) => Ok((certificate, number)),
-        None => {
-            let detail = format!(
-                "The certificate {id} was not issued yet. GET /certificates/{id} with `Prefer: wait=30` waits for it."
-            );
-            Err(ApiError::Because(Code::NotIssued, detail))
-        }
-    }
+    let Some(number) = which.revision.or(current) else {
+        let detail = format!(
+            "The certificate {id} was not issued yet. GET /certificates/{id} with `Prefer: wait=30` waits for it."
+        );
+        return Err(ApiError::Because(Code::NotIssued, detail));
+    };
+    Ok((certificate, number))
 }
 
 async fn read(

@@ -59,6 +59,7 @@ pub(crate) struct ListCertificates {
 
 /// List certificates
 #[utoipa::path(get, path = "/certificates", operation_id = "listCertificates", tag = "certificates",
+    params(ListCertificates),
     responses((status = 200, body = Listing<CertificateView>, description = "A page of certificates", headers(("Link" = String))), Errors))]
 pub(crate) async fn list(
     State(app): State<AppState>,

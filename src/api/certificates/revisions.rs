@@ -57,7 +57,7 @@ pub(crate) struct RevisionView {
 
 /// List what was issued, newest first
 #[utoipa::path(get, path = "/certificates/{id}/revisions", operation_id = "listRevisions", tag = "certificates",
-    params(("id" = Uuid, Path, description = "The certificate")),
+    params(("id" = Uuid, Path, description = "The certificate"), ListRevisions),
     responses((status = 200, body = Listing<RevisionView>, description = "A page of revisions", headers(("Link" = String))), Errors))]
 pub(crate) async fn list(
     State(app): State<AppState>,

@@ -75,6 +75,7 @@ pub(crate) async fn create(
 
 /// List issuers
 #[utoipa::path(get, path = "/issuers", operation_id = "listIssuers", tag = "issuers",
+    params(ListIssuers),
     responses((status = 200, body = Listing<IssuerView>, description = "A page of issuers", headers(("Link" = String))), Errors))]
 pub(crate) async fn list(
     State(app): State<AppState>,

@@ -1,0 +1,181 @@
+//! Who may do what, and what others never learn.
+
+use axum::http::Method;
+use certwright::api;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::support::world::{World, acme, certificate, id, on_every_database};
+
+on_every_database! {
+    async fn every_route_wants_an_api_key_unless_it_says_that_it_is_open(world: World) {
+        for (method, path, operation) in operations() {
+            let path = path.replace("{id}", &Uuid::nil().to_string());
+            let reply = world.ask(method.clone(), &path).without_key().send().await;
+
+            if operation["security"] == json!([{}]) {
+                assert_eq!(reply.status, 200, "{method} {path} is open");
+                continue;
+            }
+            reply.is_problem(401, "unauthenticated");
+            assert!(reply.header("www-authenticate").starts_with("Bearer"), "{method} {path}");
+        }
+        for path in ["/openapi.json", "/docs/"] {
+            assert_eq!(world.ask(Method::GET, path).without_key().send().await.status, 200);
+        }
+    }
+
+    async fn what_is_not_a_known_key_is_refused(world: World) {
+        let unknown = format!("Bearer cw_{}", "A".repeat(43));
+        for wrong in ["", "Bearer", "Bearer ", "Bearer cw_", "Bearer cw_short", "Basic YTpi", &unknown] {
+            let ask = world.ask(Method::GET, "/whoami").without_key().header("authorization", wrong);
+            ask.send().await.is_problem(401, "unauthenticated");
+        }
+        assert_eq!(world.get("/whoami").await.json()["permissions"], json!(["*"]));
+    }
+
+    async fn a_missing_permission_is_named(world: World) {
+        let nobody = world.key(&["none"], &["default"]).await;
+        for (method, path, operation) in operations() {
+            if operation["security"] == json!([{}]) || path == "/whoami" {
+                continue;
+            }
+            let path = path.replace("{id}", &Uuid::nil().to_string());
+            let problem = world
+                .ask(method, &path)
+                .with_key(&nobody)
+                .send()
+                .await
+                .is_problem(403, "permission_denied");
+            assert!(problem["detail"].as_str().unwrap().contains(':'), "{problem}");
+        }
+    }
+
+    async fn reading_a_certificate_is_not_reading_its_key(world: World) {
+        world.create_issuer().await;
+        let certificate = world.create_certificate("web").await;
+        let order = world.db_order(&id(&certificate)).await;
+        world.db_issue(&order).await;
+        let reader = world.key(&["certificates:read"], &["default"]).await;
+        let holder = world.key(&["certificates:readKey"], &["default"]).await;
+        let path = format!("/certificates/{}/privkey.pem", id(&certificate));
+
+        let denied = world.ask(Method::GET, &path).with_key(&reader).send().await;
+        let problem = denied.is_problem(403, "permission_denied");
+        assert!(problem["detail"].as_str().unwrap().contains("certificates:readKey"));
+        let key = world.ask(Method::GET, &path).with_key(&holder).send().await;
+        assert_eq!((key.status, key.header("cache-control")), (200, "no-store"));
+        assert!(key.text.starts_with("-----BEGIN PRIVATE KEY-----"));
+        let events = world.get(&format!("/events?resource={}", id(&certificate))).await.json();
+        assert!(events.to_string().contains("PrivateKeyExported"));
+    }
+
+    async fn what_belongs_to_another_namespace_does_not_exist(world: World) {
+        let foreign = foreign(&world).await;
+        let stranger = world.key(&["*"], &["ours"]).await;
+        let mut walked = 0;
+        for (method, path, _) in operations() {
+            if !path.contains("{id}") {
+                continue;
+            }
+            let collection = path.split('/').nth(1).unwrap();
+            let body = match (collection, &method) {
+                ("certificates", _) => json!({"labels": {"a": "b"}}),
+                ("secrets", _) => json!({"stringData": {"a": "b"}}),
+                _ => json!({"name": "foreign-issuer", "namespace": "theirs", "acme": acme()}),
+            };
+            let path = path.replace("{id}", foreign[collection].as_str().unwrap());
+            let reply = world.ask(method.clone(), &path).with_key(&stranger).json(&body).send().await;
+
+            reply.is_problem(404, "not_found");
+            assert!(!reply.text.contains("foreign"), "{method} {path}: {}", reply.text);
+            walked += 1;
+        }
+        assert!(walked >= 18, "{walked}");
+    }
+
+    async fn lists_hold_nothing_of_another_namespace(world: World) {
+        foreign(&world).await;
+        let stranger = world.key(&["*"], &["ours"]).await;
+        for (method, path, _) in operations() {
+            let lists = method == Method::GET && !path.contains("{id}");
+            if !lists || ["/healthz", "/readyz", "/whoami"].contains(&&*path) {
+                continue;
+            }
+            for path in [path.clone(), format!("{path}?namespace=theirs")] {
+                let reply = world.ask(Method::GET, &path).with_key(&stranger).send().await;
+                if reply.status == 400 && path.starts_with("/challenges?") {
+                    continue;
+                }
+                assert_eq!(reply.json()["items"], json!([]), "{path}");
+            }
+            let all = world.get(&path).await.json();
+            assert_ne!(all["items"], json!([]), "{path} has something to hide");
+        }
+    }
+
+    async fn nothing_is_made_outside_the_keys_namespaces(world: World) {
+        world.create_issuer().await;
+        let ours = world.key(&["*"], &["ours"]).await;
+        let mut elsewhere = certificate("web");
+        elsewhere["namespace"] = json!("theirs");
+        let issuer = json!({"name": "a", "namespace": "theirs", "acme": acme()});
+        let cluster = json!({"kind": "ClusterIssuer", "name": "a", "acme": acme()});
+        let secret = json!({"name": "a", "namespace": "theirs", "stringData": {"a": "b"}});
+        for (path, body) in [
+            ("/certificates", elsewhere),
+            ("/issuers", issuer),
+            ("/issuers", cluster),
+            ("/secrets", secret),
+        ] {
+            let reply = world.ask(Method::POST, path).with_key(&ours).json(&body).send().await;
+            reply.is_problem(403, "permission_denied");
+        }
+        assert!(world.certificates().await.is_empty());
+    }
+
+    async fn a_key_of_one_namespace_may_read_but_not_change_a_cluster_issuer(world: World) {
+        let issuer = world.create_issuer().await;
+        let ours = world.key(&["*"], &["ours"]).await;
+        let path = format!("/issuers/{}", id(&issuer));
+
+        assert_eq!(world.ask(Method::GET, &path).with_key(&ours).send().await.status, 200);
+        let deleted = world.ask(Method::DELETE, &path).with_key(&ours).send().await;
+        deleted.is_problem(403, "permission_denied");
+    }
+}
+
+/// Every operation of the document.
+fn operations() -> Vec<(Method, String, Value)> {
+    let document = serde_json::to_value(api::document()).unwrap();
+    let mut operations = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let Ok(method) = method.to_uppercase().parse::<Method>() else { continue };
+            if operation.get("operationId").is_some() {
+                operations.push((method, path.clone(), operation.clone()));
+            }
+        }
+    }
+    assert!(operations.len() > 25, "{}", operations.len());
+    operations
+}
+
+/// One of everything in the namespace `theirs`, by collection.
+async fn foreign(world: &World) -> Value {
+    let issuer = json!({"name": "foreign-issuer", "namespace": "theirs", "acme": acme()});
+    let issuer = world.post("/issuers", issuer).await.accepted();
+    let secret = json!({"name": "foreign-secret", "namespace": "theirs", "stringData": {"a": "b"}});
+    let secret = world.post("/secrets", secret).await.accepted();
+    let certificate = json!({
+        "name": "foreign", "namespace": "theirs", "issuerRef": {"name": "foreign-issuer"},
+        "dnsNames": ["foreign.example.com"],
+    });
+    let certificate = world.post("/certificates", certificate).await.accepted();
+    let order = world.db_order(&id(&certificate)).await;
+    world.db_issue(&order).await;
+    json!({
+        "issuers": id(&issuer), "secrets": id(&secret), "certificates": id(&certificate),
+        "orders": order.id.0, "requests": order.request.0, "challenges": order.challenges[0].id.0,
+    })
+}

@@ -1,0 +1,100 @@
+//! The committed description is the one that the handlers give.
+
+use std::collections::BTreeSet;
+
+use certwright::api;
+use serde_json::Value;
+
+#[test]
+fn the_committed_description_is_the_present_one() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi/openapi.json");
+    let present = format!("{}\n", api::document().to_pretty_json().unwrap());
+    if std::env::var_os("UPDATE_OPENAPI").is_some() {
+        std::fs::write(file, &present).unwrap();
+    }
+    let committed = std::fs::read_to_string(file).unwrap_or_default();
+
+    assert!(
+        committed == present,
+        "openapi/openapi.json is not what the handlers say: run `make openapi`"
+    );
+}
+
+#[test]
+fn every_reference_leads_somewhere() {
+    let document = document();
+    let mut references = Vec::new();
+    gather(&document, &mut references);
+
+    assert!(references.len() > 50);
+    for reference in references {
+        let pointer = reference.strip_prefix('#').expect("within the document");
+        assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+    }
+}
+
+#[test]
+fn every_operation_has_a_name_of_its_own_a_summary_and_a_tag() {
+    let document = document();
+    let mut names = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let name = operation["operationId"].as_str().unwrap_or_default();
+            assert!(names.insert(name.to_owned()), "{method} {path}: `{name}` is taken");
+            assert!(operation["summary"].is_string(), "{method} {path}");
+            assert_eq!(operation["tags"].as_array().map(Vec::len), Some(1), "{method} {path}");
+            assert!(operation["responses"]["default"].is_object(), "{method} {path}");
+            let mut parameters = BTreeSet::new();
+            for parameter in operation["parameters"].as_array().unwrap_or(&Vec::new()) {
+                let key = (parameter["in"].to_string(), parameter["name"].to_string());
+                assert!(parameters.insert(key), "{method} {path}: {parameter} twice");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_list_says_how_to_page_and_every_download_which_revision() {
+    let document = document();
+    let names = |path: &str| -> BTreeSet<String> {
+        let parameters = document["paths"][path]["get"]["parameters"].as_array().unwrap();
+        parameters.iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect()
+    };
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let answer = &item["get"]["responses"]["200"]["content"]["application/json"]["schema"];
+        if answer.to_string().contains("Listing_") {
+            assert!(names(path).is_superset(&["limit".into(), "cursor".into()].into()), "{path}");
+        }
+        if path.contains(".pem") {
+            assert!(names(path).contains("revision"), "{path}");
+        }
+    }
+    assert!(names("/certificates").contains("expiresBefore"));
+}
+
+#[test]
+fn no_example_looks_like_a_secret() {
+    let text = document().to_string();
+
+    assert!(!text.contains("-----BEGIN"));
+    let mut words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-');
+    let token = words.find(|word| word.len() >= 40);
+    assert_eq!(token, None, "this has the shape of a token");
+}
+
+fn document() -> Value {
+    serde_json::to_value(api::document()).unwrap()
+}
+
+fn gather<'a>(value: &'a Value, references: &mut Vec<&'a str>) {
+    match value {
+        Value::Object(fields) => {
+            if let Some(reference) = fields.get("$ref").and_then(Value::as_str) {
+                references.push(reference);
+            }
+            fields.values().for_each(|value| gather(value, references));
+        }
+        Value::Array(items) => items.iter().for_each(|value| gather(value, references)),
+        _ => {}
+    }
+}

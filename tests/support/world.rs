@@ -1,0 +1,408 @@
+//! A service without sockets: the real router on a real database, a clock that moves when told to,
+//! and words for what clients do. Helpers that go past the API begin with `db_`.
+
+use std::sync::{Arc, Mutex};
+
+use axum::body::Body;
+use axum::http::request::Builder;
+use axum::http::{HeaderMap, Method, Request};
+use certwright::api::{self, AppState};
+use certwright::clock::{Clock as _, ManualClock};
+use certwright::domain::api_key;
+use certwright::domain::certificate::{Certificate, Issued};
+use certwright::domain::challenge::{self, Challenge};
+use certwright::domain::id::{ApiKeyId, CertificateId, ChallengeId, OrderId, RequestId};
+use certwright::domain::order::{self, ORDER_DEADLINE, Order, Stage};
+use certwright::secret::{Sealer, Secret};
+use certwright::storage::api_keys::{self, ApiKey};
+use certwright::storage::requests::{self, RequestState};
+use certwright::storage::revisions::{self, Revision};
+use certwright::storage::{Db, Scope, certificates, issuers, orders};
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::macros::datetime;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+use uuid::Uuid;
+
+/// Expands each test once per database.
+macro_rules! on_every_database {
+    ($($(#[$attribute:meta])* async fn $name:ident($world:ident: World) $body:block)*) => {
+        mod sqlite {
+            use super::*;
+            $($(#[$attribute])* #[tokio::test] async fn $name() {
+                let (_folder, url) = $crate::support::world::sqlite();
+                let $world = World::on(&url).await;
+                $body
+            })*
+        }
+        mod postgres {
+            use super::*;
+            $($(#[$attribute])* #[tokio::test] async fn $name() {
+                let url = $crate::support::postgres::fresh_database().await;
+                let $world = World::on(&url).await;
+                $body
+            })*
+        }
+    };
+}
+pub(crate) use on_every_database;
+
+/// What must not show in any answer.
+pub const CANARIES: [&str; 3] = ["canary-account-key", "canary-secret-value", "canary-private-key"];
+
+pub struct World {
+    pub router: axum::Router,
+    pub db: Db,
+    pub clock: Arc<ManualClock>,
+    pub sealer: Arc<Sealer>,
+    pub shutdown: CancellationToken,
+    /// A key that may do everything everywhere.
+    pub admin: String,
+    /// Every answer that was given: path and text.
+    pub answers: Arc<Mutex<Vec<(String, String)>>>,
+}
+
+/// A request on its way to being sent.
+pub struct Ask<'a> {
+    world: &'a World,
+    path: String,
+    request: Builder,
+    body: Body,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+pub fn sqlite() -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}/certwright.db", folder.path().display());
+    (folder, url)
+}
+
+impl World {
+    pub async fn on(url: &str) -> Self {
+        let db = Db::connect(url).await.unwrap();
+        let clock = Arc::new(ManualClock::at(datetime!(2026-11-24 12:00 UTC)));
+        let sealer = Arc::new(Sealer::from_text(&Sealer::generate().unwrap()).unwrap());
+        let shutdown = CancellationToken::new();
+        let router = api::router(AppState {
+            db: db.clone(),
+            clock: clock.clone(),
+            sealer: sealer.clone(),
+            cluster_namespace: "certwright".into(),
+            account_key: Arc::new(|| Ok(Secret::new(b"canary-account-key".to_vec()))),
+            shutdown: shutdown.clone(),
+        });
+        let answers = Arc::default();
+        let mut world = Self { router, db, clock, sealer, shutdown, admin: String::new(), answers };
+        world.admin = world.db_key("admin", &["*"], Scope::Everything).await;
+        world
+    }
+
+    pub fn now(&self) -> OffsetDateTime {
+        self.clock.now()
+    }
+
+    /// A key with these permissions in these namespaces.
+    pub async fn key(&self, permissions: &[&str], namespaces: &[&str]) -> String {
+        let names = namespaces.iter().map(|name| (*name).to_owned()).collect();
+        self.db_key("limited", permissions, Scope::Namespaces(names)).await
+    }
+
+    async fn db_key(&self, name: &str, permissions: &[&str], scope: Scope) -> String {
+        let text = api_key::generate_key().unwrap().expose().clone();
+        let now = self.now();
+        let permissions = permissions.iter().map(|word| (*word).to_owned()).collect();
+        let key = ApiKey { id: ApiKeyId::generate(now), name: name.to_owned(), permissions, scope };
+        let mut tx = self.db.begin().await.unwrap();
+        api_keys::insert(&mut tx, &key, &api_key::hash_key(&text), now).await.unwrap();
+        tx.commit().await.unwrap();
+        text
+    }
+
+    /// A request by the admin key; [`Ask::with_key`] changes that.
+    pub fn ask(&self, method: Method, path: &str) -> Ask<'_> {
+        let request = Request::builder().method(method).uri(path);
+        let ask = Ask { world: self, path: path.to_owned(), request, body: Body::empty() };
+        ask.with_key(&self.admin)
+    }
+
+    pub async fn get(&self, path: &str) -> Reply {
+        self.ask(Method::GET, path).send().await
+    }
+
+    pub async fn delete(&self, path: &str) -> Reply {
+        self.ask(Method::DELETE, path).send().await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Reply {
+        self.ask(Method::POST, path).json(&body).send().await
+    }
+
+    pub async fn put(&self, path: &str, body: Value) -> Reply {
+        self.ask(Method::PUT, path).json(&body).send().await
+    }
+
+    pub async fn patch(&self, path: &str, body: Value) -> Reply {
+        self.ask(Method::PATCH, path).json(&body).send().await
+    }
+
+    /// The ClusterIssuer `le`, which proves names of `example.com` by DNS and others by HTTP.
+    pub async fn create_issuer(&self) -> Value {
+        self.post("/issuers", cluster_issuer("le")).await.accepted()
+    }
+
+    /// A certificate for `NAME.example.com` from `le`.
+    pub async fn create_certificate(&self, name: &str) -> Value {
+        self.post("/certificates", certificate(name)).await.accepted()
+    }
+
+    pub async fn certificates(&self) -> Vec<Value> {
+        self.get("/certificates?limit=500").await.json()["items"].as_array().unwrap().clone()
+    }
+
+    /// Saves what a worker would have made of the certificate.
+    pub async fn db_change(&self, id: &str, change: impl FnOnce(Certificate) -> Certificate) {
+        let mut tx = self.db.begin().await.unwrap();
+        let (found, lease) = certificates::find(&mut tx, certificate_id(id), &Scope::Everything)
+            .await
+            .unwrap()
+            .unwrap();
+        certificates::save(&mut tx, &change(found), &lease, None).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// An order under way for the certificate, with a challenge whose record is written.
+    pub async fn db_order(&self, id: &str) -> Order {
+        let now = self.now();
+        let mut tx = self.db.begin().await.unwrap();
+        let (found, lease) = certificates::find(&mut tx, certificate_id(id), &Scope::Everything)
+            .await
+            .unwrap()
+            .unwrap();
+        let issuer = &found.spec.issuer_ref;
+        let (issuer, _) =
+            issuers::find_by_name(&mut tx, issuer.kind, &found.namespace, &issuer.name)
+                .await
+                .unwrap()
+                .unwrap();
+        let request = requests::Request {
+            id: RequestId::generate(now),
+            certificate: found.id,
+            namespace: found.namespace.clone(),
+            revision: 1,
+            csr: b"csr".to_vec(),
+            state: RequestState::Pending,
+            message: "Waiting on certificate issuance".into(),
+            order: OrderId::generate(now),
+            created_at: now,
+            finished_at: None,
+        };
+        let place = requests::private_key_place(request.id);
+        let sealed = self.sealer.seal(&place, b"canary-private-key").unwrap();
+        requests::insert(&mut tx, &request, &sealed).await.unwrap();
+        let challenge = challenge(&found, now);
+        let order = Order {
+            id: request.order,
+            certificate: found.id,
+            request: request.id,
+            issuer: issuer.id,
+            namespace: found.namespace.clone(),
+            names: found.spec.dns_names.clone(),
+            profile: None,
+            predecessors: 0,
+            state: order::State::Open {
+                url: "https://ca.example/order/1".into(),
+                stage: Stage::Presenting,
+            },
+            expires: None,
+            challenges: vec![challenge.clone()],
+            tries: 0,
+            stalled_since: None,
+            attempts: 2,
+            last_error: None,
+            created_at: now,
+            handed_out_at: now,
+            next_action_at: Some(now),
+            deadline: now + ORDER_DEADLINE,
+        };
+        orders::insert(&mut tx, &order, None).await.unwrap();
+        orders::insert_challenges(&mut tx, order.id, &[(challenge, None)]).await.unwrap();
+        let placed = found.order_placed(request.id, order.id, now).certificate;
+        certificates::save(&mut tx, &placed, &lease, None).await.unwrap();
+        tx.commit().await.unwrap();
+        order
+    }
+
+    /// Ends the order with a certificate, served from now on.
+    pub async fn db_issue(&self, order: &Order) {
+        let now = self.now();
+        let issued = Issued {
+            revision: 1,
+            serial: "0abc".into(),
+            not_before: now,
+            not_after: now + time::Duration::days(90),
+            renewal_time: now + time::Duration::days(60),
+        };
+        let mut tx = self.db.begin().await.unwrap();
+        let revision = Revision {
+            certificate: order.certificate,
+            revision: 1,
+            request: order.request,
+            order: order.id,
+            chain: [pem("leaf"), pem("upper")].concat(),
+            serial: issued.serial.clone(),
+            fingerprint: "f00d".into(),
+            not_before: issued.not_before,
+            not_after: issued.not_after,
+            issued_at: now,
+        };
+        revisions::insert(&mut tx, &revision).await.unwrap();
+        tx.commit().await.unwrap();
+        self.db_change(&order.certificate.to_string(), |found| {
+            found.issued(issued, now).certificate
+        })
+        .await;
+    }
+}
+
+impl Ask<'_> {
+    pub fn with_key(mut self, key: &str) -> Self {
+        if let Some(headers) = self.request.headers_mut() {
+            headers.insert("authorization", format!("Bearer {key}").parse().unwrap());
+        }
+        self
+    }
+
+    pub fn without_key(mut self) -> Self {
+        if let Some(headers) = self.request.headers_mut() {
+            headers.remove("authorization");
+        }
+        self
+    }
+
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.request = self.request.header(name, value);
+        self
+    }
+
+    pub fn json(self, body: &Value) -> Self {
+        self.text(&body.to_string()).header("content-type", "application/json")
+    }
+
+    pub fn text(mut self, body: &str) -> Self {
+        self.body = Body::from(body.to_owned());
+        self
+    }
+
+    pub async fn send(self) -> Reply {
+        let request = self.request.body(self.body).unwrap();
+        let response = self.world.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let seen = format!("{:?} {text}", parts.headers);
+        self.world.answers.lock().unwrap().push((self.path, seen));
+        Reply { status: parts.status.as_u16(), headers: parts.headers, text }
+    }
+}
+
+impl Reply {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The body of what was accepted.
+    #[track_caller]
+    pub fn accepted(&self) -> Value {
+        assert_eq!(self.status, 202, "{}", self.text);
+        self.json()
+    }
+
+    /// Checks that it is a problem document with this status and code.
+    #[track_caller]
+    pub fn is_problem(&self, status: u16, code: &str) -> Value {
+        assert_eq!(self.status, status, "{}", self.text);
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        let problem = self.json();
+        assert_eq!(problem["code"], code, "{problem}");
+        assert_eq!(problem["status"], status);
+        assert_eq!(problem["type"], format!("/problems/{}", code.replace('_', "-")));
+        assert_eq!(problem["instance"], self.header("x-request-id"));
+        assert!(!problem["detail"].as_str().unwrap().is_empty());
+        problem
+    }
+}
+
+pub fn cluster_issuer(name: &str) -> Value {
+    json!({"kind": "ClusterIssuer", "name": name, "acme": acme()})
+}
+
+pub fn acme() -> Value {
+    json!({
+        "server": "https://ca.example/directory",
+        "email": "user@example.com",
+        "solvers": [
+            {"selector": {"dnsZones": ["example.com"]},
+             "dns01": {"cloudflare": {"apiTokenSecretRef": {"name": "cloudflare", "key": "api-token"}}}},
+            {"http01": {}}
+        ]
+    })
+}
+
+pub fn certificate(name: &str) -> Value {
+    json!({
+        "name": name,
+        "issuerRef": {"name": "le", "kind": "ClusterIssuer"},
+        "dnsNames": [format!("{name}.example.com")]
+    })
+}
+
+pub fn pem(text: &str) -> String {
+    format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
+}
+
+pub fn id(resource: &Value) -> String {
+    resource["id"].as_str().unwrap().to_owned()
+}
+
+fn certificate_id(text: &str) -> CertificateId {
+    CertificateId(text.parse::<Uuid>().unwrap())
+}
+
+fn challenge(certificate: &Certificate, now: OffsetDateTime) -> Challenge {
+    let domain = certificate.spec.dns_names[0].trim_start_matches("*.").to_owned();
+    Challenge {
+        id: ChallengeId::generate(now),
+        authorization_url: "https://ca.example/authz/1".into(),
+        url: "https://ca.example/chall/1".into(),
+        domain: domain.clone(),
+        wildcard: false,
+        kind: challenge::Kind::Dns01,
+        solver: 0,
+        token: "token".into(),
+        state: challenge::State::Presented,
+        record: Some(challenge::Record {
+            name: format!("_acme-challenge.{domain}"),
+            value: "value".into(),
+            zone: "zone".into(),
+            id: "record".into(),
+        }),
+        clean: false,
+        tries: 0,
+        reason: None,
+        next_action_at: Some(now),
+        deadline: now + time::Duration::minutes(5),
+    }
+}
