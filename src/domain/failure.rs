@@ -46,11 +46,19 @@ pub struct Failure {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_status: Option<u16>,
     /// Not before this moment, as the other side asked (`Retry-After`).
-    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub retry_at: Option<OffsetDateTime>,
     /// What was wrong with which identifier (RFC 8555, section 6.7.1).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subproblems: Vec<Subproblem>,
+    /// A page of the other side's where a person can do something about it: unpause an account,
+    /// agree to new terms of service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
 }
 
 /// A failure's part that concerns one identifier.
@@ -84,6 +92,7 @@ impl Failure {
             http_status: None,
             retry_at: None,
             subproblems: Vec::new(),
+            instance: None,
         }
     }
 
