@@ -9,6 +9,7 @@
 //! * [`api`], [`worker`]: what drives it, clients from one side and time from the other
 //! * [`config`], [`cli`], [`service`]: how it is put together
 
+pub mod ca;
 pub mod clock;
 pub mod domain;
 pub mod secret;

@@ -1,0 +1,99 @@
+//! An account at a CA: what may ask for certificates.
+
+use std::sync::Arc;
+
+use instant_acme::{Identifier, NewOrder};
+use time::{Duration, OffsetDateTime};
+
+use super::ask::{ask, unreadable};
+use super::classify::{Asked, Call};
+use super::directory::{Directory, Endpoint};
+use super::order::Order;
+use crate::clock::Clock;
+use crate::domain::failure::{Class, Failure};
+
+/// An account with its key; shared freely, holds nothing that changes.
+pub struct Account {
+    pub(super) inner: instant_acme::Account,
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) clock: Arc<dyn Clock>,
+    /// When this process first heard of it. A CA that does not know it within the next minutes may
+    /// be lagging behind: it may have been registered just before, perhaps by another replica.
+    pub(super) seen: OffsetDateTime,
+}
+
+impl Account {
+    /// Its URL: its name towards the CA.
+    pub fn url(&self) -> &str {
+        self.inner.id()
+    }
+
+    /// What has to be shown for a challenge with this token (RFC 8555, section 8.1).
+    pub fn key_authorization(&self, token: &str) -> String {
+        format!("{token}.{}", self.inner.key_thumbprint())
+    }
+
+    /// Orders a certificate for DNS names; wildcards are written `*.example.com`.
+    ///
+    /// Not idempotent on the wire: after a lost answer, repeating it costs one order that expires.
+    pub async fn new_order(
+        &self,
+        names: &[String],
+        profile: Option<&str>,
+    ) -> Result<Order, Failure> {
+        if let Some(profile) = profile {
+            self.check_profile(profile).await?;
+        }
+        let names: Vec<_> = names.iter().cloned().map(Identifier::Dns).collect();
+        let order = match profile {
+            Some(profile) => NewOrder::new(&names).profile(profile),
+            None => NewOrder::new(&names),
+        };
+        let asked = self.asked(Call::NewOrder, None);
+        let answer = ask!(asked, async { self.inner.new_order(&order).await });
+        if let Err(failure) = &answer
+            && matches!(failure.code.as_str(), "acme_endpoint_moved" | "acme_invalid_profile")
+        {
+            self.endpoint.expire().await;
+        }
+        let (order, exchange) = answer?;
+        let exchange = exchange.ok_or_else(|| unreadable(asked, "no answer"))?;
+        Order::new(self, order, self.clock.now(), asked, &exchange)
+    }
+
+    /// Takes up an order again. `age` is the time since the CA handed its URL out: it decides
+    /// whether "not found" means "not yet" or "not any more".
+    pub async fn order(&self, url: &str, age: Duration) -> Result<Order, Failure> {
+        let asked = self.asked(Call::GetOrder, Some(age));
+        let (order, exchange) = ask!(asked, async { self.inner.order(url.to_owned()).await })?;
+        let exchange = exchange.ok_or_else(|| unreadable(asked, "no answer"))?;
+        Order::new(self, order, self.clock.now() - age, asked, &exchange)
+    }
+
+    pub(super) fn asked(&self, call: Call, age: Option<Duration>) -> Asked {
+        Asked { call, age, account_age: Some(self.clock.now() - self.seen) }
+    }
+
+    /// CAs refuse unknown profiles, too, but not with the list of known ones.
+    async fn check_profile(&self, profile: &str) -> Result<(), Failure> {
+        if self.endpoint.directory().await?.profiles().contains_key(profile) {
+            return Ok(());
+        }
+        let directory = self.endpoint.newer_directory().await?;
+        let known: Vec<_> = directory.profiles().keys().map(String::as_str).collect();
+        if known.contains(&profile) {
+            return Ok(());
+        }
+        let offer = match known.as_slice() {
+            [] => "It offers none: leave the profile out.".to_owned(),
+            known => format!("It offers: {}.", known.join(", ")),
+        };
+        Err(Failure::new(
+            Class::Blocked,
+            "acme_unknown_profile",
+            "The CA does not offer the certificate profile.",
+            format!("The profile asked for is \"{profile}\". {offer}"),
+        ))
+    }
+}

@@ -1,0 +1,183 @@
+//! A CA's directory: fetched once for everybody, refreshed now and then.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::Full;
+use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use serde::{Deserialize, Serialize};
+use time::{Duration, OffsetDateTime};
+use tokio::sync::Mutex;
+
+use super::ask::{ask, unreadable};
+use super::classify::{Asked, Call};
+use super::http::CaClient;
+use crate::clock::Clock;
+use crate::domain::failure::Failure;
+
+/// After this long the directory is asked for again.
+const FRESH_FOR: Duration = Duration::hours(1);
+/// When the CA did not give it, the known one serves for so long before the next question.
+const RETRY_AFTER: Duration = Duration::minutes(1);
+
+/// RFC 8555, section 7.1.1, as far as it is used here.
+#[derive(Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Directory {
+    new_nonce: String,
+    new_account: String,
+    new_order: String,
+    revoke_cert: Option<String>,
+    key_change: Option<String>,
+    renewal_info: Option<String>,
+    #[serde(default)]
+    meta: Meta,
+}
+
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+struct Meta {
+    #[serde(default)]
+    profiles: BTreeMap<String, String>,
+}
+
+impl Directory {
+    /// The profiles that the CA offers, with their descriptions.
+    pub(super) fn profiles(&self) -> &BTreeMap<String, String> {
+        &self.meta.profiles
+    }
+}
+
+/// One CA as one issuer reaches it: the HTTP client and the directory.
+pub(super) struct Endpoint {
+    pub server: String,
+    client: CaClient,
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+    /// How often the CA was asked; tells who waited for the same answer.
+    rounds: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    known: Option<Known>,
+    failure: Option<Failure>,
+}
+
+struct Known {
+    directory: Arc<Directory>,
+    fetched: OffsetDateTime,
+    fresh_until: OffsetDateTime,
+}
+
+impl Endpoint {
+    pub(super) fn new(server: &str, client: CaClient, clock: Arc<dyn Clock>) -> Self {
+        let state = Mutex::default();
+        Self { server: server.to_owned(), client, clock, state, rounds: AtomicU64::new(0) }
+    }
+
+    /// The directory; one request at most, however many ask at once, and one failure for all of
+    /// them. A known directory outlives the CA's inability to give it again.
+    pub(super) async fn directory(&self) -> Result<Arc<Directory>, Failure> {
+        let round = self.rounds.load(Ordering::Acquire);
+        let mut state = self.state.lock().await;
+        let now = self.clock.now();
+        if let Some(known) = &state.known
+            && now < known.fresh_until
+        {
+            return Ok(known.directory.clone());
+        }
+        if self.rounds.load(Ordering::Acquire) != round
+            && let Some(failure) = &state.failure
+        {
+            return Err(failure.clone());
+        }
+        let answer = self.fetch().await;
+        self.rounds.fetch_add(1, Ordering::Release);
+        state.take(answer, self.clock.now())
+    }
+
+    /// The directory, fetched again unless that was done within the last minute.
+    pub(super) async fn newer_directory(&self) -> Result<Arc<Directory>, Failure> {
+        self.expire().await;
+        self.directory().await
+    }
+
+    /// Lets the next caller fetch the directory again: an answer has made it doubtful.
+    pub(super) async fn expire(&self) {
+        let now = self.clock.now();
+        if let Some(known) = &mut self.state.lock().await.known
+            && now - known.fetched >= RETRY_AFTER
+        {
+            known.fresh_until = now;
+        }
+    }
+
+    /// The HTTP client for instant-acme, which finds the directory in memory.
+    pub(super) fn http(&self, directory: &Directory) -> Box<dyn HttpClient> {
+        let body = serde_json::to_vec(directory).unwrap_or_default().into();
+        Box::new(WithDirectory { client: self.client.clone(), body })
+    }
+
+    async fn fetch(&self) -> Result<Directory, Failure> {
+        let asked = Asked::of(Call::Directory);
+        let (body, _) = ask!(asked, async { self.client.get(&self.server).await })?;
+        serde_json::from_slice(&body).map_err(|error| {
+            unreadable(asked, format!("{} answered something else: {error}", self.server))
+        })
+    }
+}
+
+impl State {
+    fn take(
+        &mut self,
+        answer: Result<Directory, Failure>,
+        now: OffsetDateTime,
+    ) -> Result<Arc<Directory>, Failure> {
+        match (answer, &mut self.known) {
+            (Ok(directory), known) => {
+                // The same content stays the same `Arc`, so that accounts built on it live on.
+                let directory = match known {
+                    Some(known) if *known.directory == directory => known.directory.clone(),
+                    _ => Arc::new(directory),
+                };
+                let fresh_until = now + FRESH_FOR;
+                *known = Some(Known { directory: directory.clone(), fetched: now, fresh_until });
+                self.failure = None;
+                Ok(directory)
+            }
+            (Err(failure), Some(known)) => {
+                tracing::warn!(%failure, "the CA's directory cannot be refreshed; the known one is used");
+                known.fresh_until = now + RETRY_AFTER;
+                Ok(known.directory.clone())
+            }
+            (Err(failure), None) => {
+                self.failure = Some(failure.clone());
+                Err(failure)
+            }
+        }
+    }
+}
+
+/// Answers instant-acme's question for the directory, which it puts once per account object.
+struct WithDirectory {
+    client: CaClient,
+    body: Bytes,
+}
+
+impl HttpClient for WithDirectory {
+    fn request(
+        &self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
+        // It is the only GET of those calls that are used here.
+        if request.method() == Method::GET {
+            let body = self.body.clone();
+            return Box::pin(async move { Ok(Response::new(Full::new(body)).into()) });
+        }
+        self.client.request(request)
+    }
+}

@@ -1,0 +1,238 @@
+//! Certificate authorities over ACME (RFC 8555).
+//!
+//! The only module that names `instant_acme`, and it uses its single steps only: nothing here waits
+//! for the CA's state to change, and nothing is remembered that could not be asked again. Every
+//! answer, refusal and silence of a CA becomes a [`Failure`] with its class ([`classify`]).
+//!
+//! The module knows nothing of the database: keys and URLs come in and go out as values, and
+//! whoever calls stores them *before* the call that depends on them.
+
+mod account;
+mod ask;
+mod classify;
+mod directory;
+mod http;
+mod nonce;
+mod order;
+mod problem;
+mod state;
+mod tape;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use instant_acme::Key;
+use moka::sync::Cache;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use zeroize::Zeroize as _;
+
+pub use account::Account;
+pub use order::{Download, Order};
+pub use state::{
+    Authorization, AuthorizationStatus, ChallengeKind, ChallengeStatus, Offered, OrderState,
+    OrderStatus,
+};
+
+use crate::clock::Clock;
+use crate::domain::failure::Failure;
+use crate::domain::issuer::Acme;
+use crate::secret::Secret;
+use ask::{ask, unusable_key};
+use classify::{Asked, Call};
+use directory::{Directory, Endpoint};
+use http::{CaClient, Sent};
+use tape::Exchange;
+
+/// Differently reached CAs that are kept at hand.
+const MOST_ENDPOINTS: u64 = 64;
+/// Accounts that are kept at hand.
+const MOST_ACCOUNTS: u64 = 1_024;
+
+/// The way to every CA that issuers name.
+pub struct Ca {
+    clock: Arc<dyn Clock>,
+    endpoints: Cache<EndpointKey, Arc<Endpoint>>,
+    accounts: Cache<AccountKey, Arc<Account>>,
+    sent: Arc<Sent>,
+}
+
+/// Server, roots, and whether they matter.
+type EndpointKey = (String, Option<String>, bool);
+/// Where, which account, and the digest of its key.
+type AccountKey = (EndpointKey, String, Vec<u8>);
+
+/// What the CA has on file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// The account's URL.
+    pub url: String,
+    /// The address that the CA took; `None` when none was given, or the CA would not have it.
+    pub email: Option<String>,
+}
+
+/// Requests that went out since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Requests {
+    /// All of them.
+    pub all: u64,
+    /// Those that asked for nothing but a nonce.
+    pub for_nonces: u64,
+}
+
+impl Ca {
+    /// Knows no CA yet.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            endpoints: Cache::new(MOST_ENDPOINTS),
+            accounts: Cache::new(MOST_ACCOUNTS),
+            sent: Arc::default(),
+        }
+    }
+
+    /// A new account key: ECDSA P-256, PKCS#8 in DER. To be stored before it is registered.
+    pub fn generate_account_key() -> Result<Secret<Vec<u8>>, Failure> {
+        let generated = Key::generate_pkcs8().map_err(|error| unusable_key(&error.to_string()));
+        let (_, mut pkcs8) = generated?;
+        let key = Secret::new(pkcs8.secret_pkcs8_der().to_vec());
+        pkcs8.zeroize();
+        Ok(key)
+    }
+
+    /// Registers the key, agreeing to the CA's terms of service. Repeating it is harmless: the same
+    /// key has the same account.
+    ///
+    /// The e-mail address follows in a request of its own, which is needed anyhow when the address
+    /// of a registered account changes. So a CA that wants one *within* the registration cannot be
+    /// used; those that are known to also want external account binding. An address that the CA
+    /// refuses does not keep the account from being used.
+    pub async fn register(
+        &self,
+        acme: &Acme,
+        key: &Secret<Vec<u8>>,
+    ) -> Result<Registration, Failure> {
+        let endpoint = self.endpoint(acme)?;
+        let directory = endpoint.directory().await?;
+        let answer = ask!(Asked::of(Call::NewAccount), async {
+            let signer = Key::from_pkcs8_der(PrivatePkcs8KeyDer::from(key.expose().as_slice()))?;
+            // It would only be handed back among the credentials: one copy less in memory.
+            let no_copy = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(Vec::new()));
+            let builder = instant_acme::Account::builder_with_http(endpoint.http(&directory));
+            let created = builder.create_from_key((signer, no_copy), endpoint.server.clone()).await;
+            created.map(|(account, _credentials)| account)
+        });
+        if let Err(failure) = &answer
+            && failure.code == "acme_endpoint_moved"
+        {
+            endpoint.expire().await;
+        }
+        let (account, exchange) = answer?;
+        let email = set_email(&account, acme.email.as_deref(), exchange.as_ref()).await?;
+        Ok(Registration { url: account.id().to_owned(), email })
+    }
+
+    /// A registered account, ready for use. Asks the CA for its directory now and then.
+    pub async fn account(
+        &self,
+        acme: &Acme,
+        key: &Secret<Vec<u8>>,
+        url: &str,
+    ) -> Result<Arc<Account>, Failure> {
+        let endpoint = self.endpoint(acme)?;
+        let directory = endpoint.directory().await?;
+        let digest = digest(&SHA256, key.expose()).as_ref().to_vec();
+        let name = (endpoint_key(acme), url.to_owned(), digest);
+        let known = self.accounts.get(&name);
+        if let Some(account) = &known
+            && Arc::ptr_eq(&account.directory, &directory)
+        {
+            return Ok(account.clone());
+        }
+        let seen = known.map_or_else(|| self.clock.now(), |account| account.seen);
+        let inner = open(&endpoint, &directory, key, url).await?;
+        let clock = self.clock.clone();
+        let account = Arc::new(Account { inner, endpoint, directory, clock, seen });
+        self.accounts.insert(name, account.clone());
+        Ok(account)
+    }
+
+    /// The certificate profiles that the CA offers, with their descriptions.
+    pub async fn profiles(&self, acme: &Acme) -> Result<BTreeMap<String, String>, Failure> {
+        let directory = self.endpoint(acme)?.directory().await?;
+        Ok(directory.profiles().clone())
+    }
+
+    /// How many requests went out, to all CAs.
+    pub fn requests(&self) -> Requests {
+        Requests {
+            all: self.sent.all.load(Relaxed),
+            for_nonces: self.sent.for_nonces.load(Relaxed),
+        }
+    }
+
+    fn endpoint(&self, acme: &Acme) -> Result<Arc<Endpoint>, Failure> {
+        let made = self.endpoints.try_get_with(endpoint_key(acme), || {
+            let client = CaClient::new(acme, self.clock.clone(), self.sent.clone())?;
+            Ok(Arc::new(Endpoint::new(&acme.server, client, self.clock.clone())))
+        });
+        made.map_err(|failure: Arc<Failure>| Failure::clone(&failure))
+    }
+}
+
+fn endpoint_key(acme: &Acme) -> EndpointKey {
+    (acme.server.clone(), acme.ca_bundle.clone(), acme.skip_tls_verify)
+}
+
+/// Costs no request: the directory is known.
+async fn open(
+    endpoint: &Endpoint,
+    directory: &Directory,
+    key: &Secret<Vec<u8>>,
+    url: &str,
+) -> Result<instant_acme::Account, Failure> {
+    let key = PrivatePkcs8KeyDer::from(key.expose().as_slice());
+    instant_acme::Account::builder_with_http(endpoint.http(directory))
+        .from_parts(url.to_owned(), key, endpoint.server.clone())
+        .await
+        .map_err(|error| unusable_key(&error.to_string()))
+}
+
+/// Makes the CA know the address, unless its answer says that it does; returns what it knows then.
+async fn set_email(
+    account: &instant_acme::Account,
+    email: Option<&str>,
+    registered: Option<&Exchange>,
+) -> Result<Option<String>, Failure> {
+    let contact = email.map(|email| format!("mailto:{email}"));
+    let wanted: Vec<_> = contact.iter().map(String::as_str).collect();
+    if wanted == registered.map(contacts).unwrap_or_default() {
+        return Ok(email.map(str::to_owned));
+    }
+    let just_handed_out = Some(time::Duration::ZERO);
+    let asked = Asked { call: Call::UpdateAccount, age: None, account_age: just_handed_out };
+    match ask!(asked, async { account.update_contacts(&wanted).await }) {
+        Ok(((), _)) => Ok(email.map(str::to_owned)),
+        Err(failure)
+            if matches!(
+                failure.code.as_str(),
+                "acme_invalid_contact" | "acme_unsupported_contact"
+            ) =>
+        {
+            tracing::warn!(%failure, account = account.id(), "the account goes without its e-mail address");
+            Ok(None)
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// The contacts that the CA's answer names; many CAs keep them to themselves.
+fn contacts(exchange: &Exchange) -> Vec<String> {
+    #[derive(serde::Deserialize)]
+    struct Body {
+        #[serde(default)]
+        contact: Vec<String>,
+    }
+    serde_json::from_slice::<Body>(&exchange.body).map(|body| body.contact).unwrap_or_default()
+}

@@ -1,0 +1,97 @@
+//! Anti-replay nonces, collected from every answer so that no request needs a question of its own.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use time::{Duration, OffsetDateTime};
+
+/// Older ones give way to newer ones.
+const MOST: usize = 64;
+/// CAs forget nonces; a `badNonce` costs more than a `HEAD`.
+const OLDEST: Duration = Duration::minutes(5);
+
+/// The nonces of one CA, newest first out.
+#[derive(Default)]
+pub(super) struct Nonces(Mutex<VecDeque<(String, OffsetDateTime)>>);
+
+impl Nonces {
+    /// Keeps a nonce, if it is one (RFC 8555, section 6.5.1).
+    pub(super) fn put(&self, nonce: &str, now: OffsetDateTime) {
+        if !is_base64url(nonce) {
+            return;
+        }
+        let mut pool = self.lock();
+        if pool.len() == MOST {
+            pool.pop_front();
+        }
+        pool.push_back((nonce.to_owned(), now));
+    }
+
+    /// The newest nonce, if it is still worth trying.
+    pub(super) fn take(&self, now: OffsetDateTime) -> Option<String> {
+        let mut pool = self.lock();
+        let (nonce, since) = pool.pop_back()?;
+        if now - since <= OLDEST {
+            return Some(nonce);
+        }
+        // The newest is too old, so all are.
+        pool.clear();
+        None
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(String, OffsetDateTime)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a text from the CA may be used as a nonce or token: base64url characters and nothing else.
+pub(super) fn is_base64url(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOON: OffsetDateTime = time::macros::datetime!(2026-01-01 12:00 UTC);
+
+    #[test]
+    fn the_newest_nonce_is_used_first_and_only_once() {
+        let nonces = Nonces::default();
+        nonces.put("older", NOON);
+        nonces.put("newer", NOON);
+
+        assert_eq!(nonces.take(NOON).as_deref(), Some("newer"));
+        assert_eq!(nonces.take(NOON).as_deref(), Some("older"));
+        assert_eq!(nonces.take(NOON), None);
+    }
+
+    #[test]
+    fn nonces_that_the_ca_may_have_forgotten_are_not_tried() {
+        let nonces = Nonces::default();
+        nonces.put("old", NOON);
+
+        assert_eq!(nonces.take(NOON + OLDEST + Duration::seconds(1)), None);
+    }
+
+    #[test]
+    fn the_pool_keeps_the_newest_and_is_bounded() {
+        let nonces = Nonces::default();
+        (0..1_000).for_each(|n| nonces.put(&n.to_string(), NOON));
+
+        let left: Vec<_> = std::iter::from_fn(|| nonces.take(NOON)).collect();
+
+        assert_eq!(left.len(), MOST);
+        assert_eq!(left[0], "999");
+    }
+
+    #[test]
+    fn what_is_no_base64url_is_no_nonce() {
+        let nonces = Nonces::default();
+        for odd in ["", "a b", "a=", "a\nb", "é"] {
+            nonces.put(odd, NOON);
+        }
+
+        assert_eq!(nonces.take(NOON), None);
+    }
+}

@@ -1,0 +1,194 @@
+//! What really went over the wire during one operation.
+//!
+//! instant-acme hands on neither status, `Retry-After`, `Link` nor the whole body. The HTTP client
+//! writes them down here, in a task-local, and whoever started the operation reads them afterwards.
+
+use std::cell::RefCell;
+
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use time::{Duration, OffsetDateTime};
+
+use super::classify::{Call, Transport};
+
+/// Nobody is asked to wait longer than this, whatever `Retry-After` says.
+const LONGEST_WAIT: Duration = Duration::days(1);
+
+/// One answer of the CA.
+#[derive(Debug, Clone)]
+pub(super) struct Exchange {
+    pub url: String,
+    pub status: u16,
+    /// `Retry-After`, as a moment.
+    pub retry_at: Option<OffsetDateTime>,
+    pub links: Vec<Link>,
+    pub location: Option<String>,
+    pub body: Bytes,
+}
+
+impl Exchange {
+    /// Takes from the headers what is worth keeping.
+    pub(super) fn new(
+        url: String,
+        status: u16,
+        headers: &HeaderMap,
+        body: Bytes,
+        now: OffsetDateTime,
+    ) -> Self {
+        let location = headers.get(header::LOCATION).and_then(|v| v.to_str().ok());
+        Self {
+            status,
+            retry_at: retry_at(headers, now),
+            links: links(headers, &url),
+            location: location.map(str::to_owned),
+            url,
+            body,
+        }
+    }
+
+    /// Whether the status says that it worked. Redirects do not count: none is followed.
+    pub(super) fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// The target of the first link of the given relation.
+    pub(super) fn link(&self, relation: &str) -> Option<&str> {
+        self.links.iter().find(|link| link.relation == relation).map(|link| link.url.as_str())
+    }
+}
+
+/// A `Link` header's entry, its target made absolute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Link {
+    pub relation: String,
+    pub url: String,
+}
+
+/// How the last request of an operation ended.
+#[derive(Debug, Clone)]
+pub(super) enum Outcome {
+    Answered(Exchange),
+    Failed(Transport),
+}
+
+/// What the HTTP client has to know of an operation, and what it says about it.
+#[derive(Debug)]
+struct Tape {
+    call: Call,
+    /// Hides the body of a successful answer from instant-acme behind an empty order.
+    raw: bool,
+    last: Option<Outcome>,
+}
+
+tokio::task_local! {
+    static TAPE: RefCell<Tape>;
+}
+
+/// Runs an operation and says how its last request ended; `None` when it needed no request.
+pub(super) async fn record<F: Future>(
+    call: Call,
+    raw: bool,
+    operation: F,
+) -> (F::Output, Option<Outcome>) {
+    let tape = RefCell::new(Tape { call, raw, last: None });
+    TAPE.scope(tape, async move {
+        let output = operation.await;
+        (output, TAPE.with(|tape| tape.borrow_mut().last.take()))
+    })
+    .await
+}
+
+/// Which call the running operation is.
+pub(super) fn call() -> Option<Call> {
+    TAPE.try_with(|tape| tape.borrow().call).ok()
+}
+
+/// Whether the running operation wants to keep the body to itself.
+pub(super) fn is_raw() -> bool {
+    TAPE.try_with(|tape| tape.borrow().raw).unwrap_or(false)
+}
+
+/// Whether the running operation's last request was answered without an error.
+pub(super) fn succeeded() -> bool {
+    let success = |tape: &RefCell<Tape>| match &tape.borrow().last {
+        Some(Outcome::Answered(exchange)) => exchange.is_success(),
+        _ => false,
+    };
+    TAPE.try_with(success).unwrap_or(false)
+}
+
+/// Writes down how a request ended.
+pub(super) fn note(outcome: Outcome) {
+    // Outside an operation nobody is interested.
+    let _ = TAPE.try_with(|tape| tape.borrow_mut().last = Some(outcome));
+}
+
+fn retry_at(headers: &HeaderMap, now: OffsetDateTime) -> Option<OffsetDateTime> {
+    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let latest = now + LONGEST_WAIT;
+    let wished = match value.parse::<u32>() {
+        Ok(seconds) => now + Duration::seconds(i64::from(seconds)),
+        // More digits than fit are still a number of seconds: a very large one.
+        Err(_) if !value.is_empty() && value.bytes().all(|c| c.is_ascii_digit()) => latest,
+        Err(_) => httpdate::parse_http_date(value).ok()?.into(),
+    };
+    Some(wished.clamp(now, latest))
+}
+
+fn links(headers: &HeaderMap, base: &str) -> Vec<Link> {
+    let base = url::Url::parse(base).ok();
+    let values = headers.get_all(header::LINK).iter().filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .filter_map(|entry| {
+            let (target, parameters) = entry.trim().strip_prefix('<')?.split_once('>')?;
+            let relation = parameters.split(';').find_map(|p| p.trim().strip_prefix("rel="))?;
+            let url = match &base {
+                Some(base) => base.join(target).ok()?.into(),
+                None => target.to_owned(),
+            };
+            Some(Link { relation: relation.trim_matches('"').to_owned(), url })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOON: OffsetDateTime = time::macros::datetime!(2026-01-01 12:00 UTC);
+
+    fn exchange(name: header::HeaderName, value: &'static str) -> Exchange {
+        let headers = HeaderMap::from_iter([(name, http::HeaderValue::from_static(value))]);
+        Exchange::new("https://ca.example/acme/x".into(), 200, &headers, Bytes::new(), NOON)
+    }
+
+    #[test]
+    fn retry_after_is_understood_as_seconds_and_as_a_date() {
+        let cases = [
+            ("90", Some(Duration::seconds(90))),
+            ("Thu, 01 Jan 2026 12:00:30 GMT", Some(Duration::seconds(30))),
+            ("Thu, 01 Jan 2026 11:00:00 GMT", Some(Duration::ZERO)),
+            ("99999999999999", Some(LONGEST_WAIT)),
+            ("soon", None),
+            ("-5", None),
+            ("", None),
+        ];
+        for (value, expected) in cases {
+            let found = exchange(header::RETRY_AFTER, value).retry_at;
+
+            assert_eq!(found, expected.map(|wait| NOON + wait), "Retry-After: {value}");
+        }
+    }
+
+    #[test]
+    fn links_are_made_absolute() {
+        let seen = exchange(
+            header::LINK,
+            r#"<https://ca.example/dir>;rel="index", </chain/1>; rel="alternate""#,
+        );
+
+        assert_eq!(seen.link("index"), Some("https://ca.example/dir"));
+        assert_eq!(seen.link("alternate"), Some("https://ca.example/chain/1"));
+    }
+}
