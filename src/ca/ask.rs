@@ -1,58 +1,69 @@
 //! One question to the CA: run it through instant-acme, read the tape, classify what went wrong.
 
+use std::ops::ControlFlow;
+
 use instant_acme::Error;
 
-use super::classify::{Asked, Transport, Trouble, classify, is_bad_nonce};
+use super::classify::{Asked, Call, Transport, Trouble, classify, is_bad_nonce};
 use super::tape::{Exchange, Outcome};
 use crate::domain::failure::{Class, Failure};
 
 /// instant-acme tries three nonces a call; so many calls make 15 of them.
-pub(super) const ROUNDS: usize = 5;
+const ROUNDS: usize = 5;
 
-/// Runs an operation (an `async` block), again if need be for the sake of a nonce.
+/// Runs an operation, again if need be for the sake of a nonce.
 ///
-/// Gives `Result<(T, Option<Exchange>), Failure>`: the value with the last exchange, which is `None`
-/// where no request was needed. With `raw`, for an answer that instant-acme cannot read, it gets to
-/// see an empty order instead.
+/// Gives its value and its last exchange, which is `None` where it needed no request. With `raw` the
+/// exchange holds an answer that instant-acme could not read: it gets to see an empty order.
 ///
-/// A macro and not a function over `AsyncFnMut`: the compiler cannot prove yet that such a
-/// function's future may move between threads, as a worker's steps do.
+/// A macro, because futures of a closure that borrows cannot be shown to be `Send`.
 macro_rules! ask {
     ($asked:expr, $operation:expr) => {
-        $crate::ca::ask::ask!(@run $asked, false, $operation)
+        $crate::ca::ask::ask!($asked, raw: false, $operation)
     };
-    (raw $asked:expr, $operation:expr) => {
-        $crate::ca::ask::ask!(@run $asked, true, $operation)
-    };
-    (@run $asked:expr, $raw:expr, $operation:expr) => {{
-        let asked = $asked;
-        let mut rounds = $crate::ca::ask::ROUNDS;
+    ($asked:expr, raw: $raw:expr, $operation:expr) => {{
+        let mut rounds = $crate::ca::ask::Rounds::of($asked);
         loop {
-            rounds -= 1;
-            let (result, outcome) =
-                $crate::ca::tape::record(asked.call, $raw, $operation).await;
-            if let Some(verdict) = $crate::ca::ask::verdict(asked, result, outcome, rounds > 0) {
-                break verdict;
+            let answer = $crate::ca::tape::record(rounds.call(), $raw, $operation).await;
+            if let std::ops::ControlFlow::Break(result) = rounds.judge(answer) {
+                break result;
             }
         }
     }};
 }
 pub(super) use ask;
 
-/// What came of one round; `None` when another one is worth it.
-pub(super) fn verdict<T>(
+/// The attempts at one question.
+pub(super) struct Rounds {
     asked: Asked,
-    result: Result<T, Error>,
-    outcome: Option<Outcome>,
-    may_repeat: bool,
-) -> Option<Result<(T, Option<Exchange>), Failure>> {
-    match (result, outcome) {
-        (Ok(value), None) => Some(Ok((value, None))),
-        (Ok(value), Some(Outcome::Answered(exchange))) if exchange.is_success() => {
-            Some(Ok((value, Some(exchange))))
-        }
-        (_, Some(Outcome::Answered(exchange))) if is_bad_nonce(&exchange) && may_repeat => None,
-        (result, outcome) => Some(Err(failure(asked, result.err(), outcome))),
+    left: usize,
+}
+
+impl Rounds {
+    pub(super) fn of(asked: Asked) -> Self {
+        Self { asked, left: ROUNDS }
+    }
+
+    pub(super) fn call(&self) -> Call {
+        self.asked.call
+    }
+
+    /// Whether that is the answer, or another nonce might bring another.
+    pub(super) fn judge<T>(
+        &mut self,
+        (result, outcome): (Result<T, Error>, Option<Outcome>),
+    ) -> ControlFlow<Result<(T, Option<Exchange>), Failure>> {
+        self.left -= 1;
+        ControlFlow::Break(match (result, outcome) {
+            (Ok(value), None) => Ok((value, None)),
+            (Ok(value), Some(Outcome::Answered(exchange))) if exchange.is_success() => {
+                Ok((value, Some(exchange)))
+            }
+            (_, Some(Outcome::Answered(exchange))) if self.left > 0 && is_bad_nonce(&exchange) => {
+                return ControlFlow::Continue(());
+            }
+            (result, outcome) => Err(failure(self.asked, result.err(), outcome)),
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 //! It adds what instant-acme leaves out: timeouts, limits, https only, nonces without extra
 //! requests, error bodies that can be read, and a record of what happened ([`super::tape`]).
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -79,7 +80,10 @@ impl CaClient {
         if acme.skip_tls_verify {
             builder = builder.tls_danger_accept_invalid_certs(true);
         }
-        let http = builder.build().map_err(|error| bad_bundle(&with_causes(&error)))?;
+        let http = builder.build().map_err(|error| match acme.ca_bundle {
+            Some(_) => bad_bundle(&with_causes(&error)),
+            None => no_roots(with_causes(&error)),
+        })?;
         Ok(Self(Arc::new(Inner {
             http,
             clock,
@@ -180,8 +184,11 @@ impl Inner {
             exchange.body.clone()
         };
         let mut response = Response::new(Full::new(body));
-        *response.status_mut() =
-            StatusCode::from_u16(exchange.status).map_err(http::Error::from)?;
+        // For nonces 204 is as good (RFC 8555, section 7.2), but instant-acme insists on 200.
+        *response.status_mut() = match *method {
+            Method::HEAD if exchange.is_success() => StatusCode::OK,
+            _ => StatusCode::from_u16(exchange.status).map_err(http::Error::from)?,
+        };
         *response.headers_mut() = headers;
         Ok(response.into())
     }
@@ -243,6 +250,15 @@ fn bad_bundle(why: &str) -> Failure {
     )
 }
 
+fn no_roots(why: String) -> Failure {
+    Failure::new(
+        Class::Blocked,
+        "acme_no_trusted_roots",
+        "This machine has no usable root certificates.",
+        why,
+    )
+}
+
 /// Which kind of trouble an error of the HTTP client stands for.
 fn trouble(error: &reqwest::Error) -> Transport {
     let words = with_causes(error);
@@ -261,12 +277,12 @@ fn trouble(error: &reqwest::Error) -> Transport {
 
 /// Whether the CA's TLS certificate was the problem, however deep that is buried.
 fn is_untrusted(error: &reqwest::Error) -> bool {
-    causes(error).any(|cause| {
-        let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let tls = cause
-            .downcast_ref::<rustls::Error>()
-            .or_else(|| inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()));
-        matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
+    causes(error).any(|mut cause| {
+        // An I/O error shows what it wraps as itself, not as its source.
+        while let Some(inner) = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            cause = inner;
+        }
+        matches!(cause.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)))
     })
 }
 

@@ -9,7 +9,6 @@
 
 mod account;
 mod ask;
-mod cache;
 mod classify;
 mod directory;
 mod http;
@@ -18,7 +17,6 @@ mod order;
 mod problem;
 mod state;
 mod tape;
-mod vocabulary;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +24,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use instant_acme::Key;
+use moka::sync::Cache;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroize as _;
 
@@ -41,16 +40,15 @@ use crate::domain::failure::Failure;
 use crate::domain::issuer::Acme;
 use crate::secret::Secret;
 use ask::{ask, unusable_key};
-use cache::Cache;
 use classify::{Asked, Call};
 use directory::{Directory, Endpoint};
 use http::{CaClient, Sent};
 use tape::Exchange;
 
 /// Differently reached CAs that are kept at hand.
-const MOST_ENDPOINTS: usize = 64;
+const MOST_ENDPOINTS: u64 = 64;
 /// Accounts that are kept at hand.
-const MOST_ACCOUNTS: usize = 1_024;
+const MOST_ACCOUNTS: u64 = 1_024;
 
 /// The way to every CA that issuers name.
 pub struct Ca {
@@ -146,7 +144,7 @@ impl Ca {
         let directory = endpoint.directory().await?;
         let digest = digest(&SHA256, key.expose()).as_ref().to_vec();
         let name = (endpoint_key(acme), url.to_owned(), digest);
-        let known = self.accounts.find(&name);
+        let known = self.accounts.get(&name);
         if let Some(account) = &known
             && Arc::ptr_eq(&account.directory, &directory)
         {
@@ -175,14 +173,11 @@ impl Ca {
     }
 
     fn endpoint(&self, acme: &Acme) -> Result<Arc<Endpoint>, Failure> {
-        let key = endpoint_key(acme);
-        if let Some(known) = self.endpoints.find(&key) {
-            return Ok(known);
-        }
-        let client = CaClient::new(acme, self.clock.clone(), self.sent.clone())?;
-        let endpoint = Arc::new(Endpoint::new(&acme.server, client, self.clock.clone()));
-        self.endpoints.insert(key, endpoint.clone());
-        Ok(endpoint)
+        let made = self.endpoints.try_get_with(endpoint_key(acme), || {
+            let client = CaClient::new(acme, self.clock.clone(), self.sent.clone())?;
+            Ok(Arc::new(Endpoint::new(&acme.server, client, self.clock.clone())))
+        });
+        made.map_err(|failure: Arc<Failure>| Failure::clone(&failure))
     }
 }
 
@@ -218,7 +213,7 @@ async fn set_email(
     let just_handed_out = Some(time::Duration::ZERO);
     let asked = Asked { call: Call::UpdateAccount, age: None, account_age: just_handed_out };
     match ask!(asked, async { account.update_contacts(&wanted).await }) {
-        Ok(_) => Ok(email.map(str::to_owned)),
+        Ok(((), _)) => Ok(email.map(str::to_owned)),
         Err(failure)
             if matches!(
                 failure.code.as_str(),

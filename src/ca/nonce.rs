@@ -88,7 +88,9 @@ mod tests {
     #[test]
     fn what_is_no_base64url_is_no_nonce() {
         let nonces = Nonces::default();
-        ["", "a b", "a=", "a\nb", "é"].iter().for_each(|odd| nonces.put(odd, NOON));
+        for odd in ["", "a b", "a=", "a\nb", "é"] {
+            nonces.put(odd, NOON);
+        }
 
         assert_eq!(nonces.take(NOON), None);
     }

@@ -30,8 +30,8 @@ pub struct Order {
     /// When the CA handed out its URL, and with it those of its authorizations.
     born: OffsetDateTime,
     state: OrderState,
-    /// What was read since the order was, by URL.
-    authorizations: HashMap<String, Authorization>,
+    /// What was read since the order was, by URL; instant-acme does not ask for it again.
+    authorizations: HashMap<String, Result<Authorization, Failure>>,
 }
 
 /// An issued certificate.
@@ -97,11 +97,11 @@ impl Order {
                 Ok(handle.url().to_owned())
             })?;
             if let Some(exchange) = exchange {
-                let read = Authorization::read(url.clone(), asked, &exchange)?;
+                let read = Authorization::read(url.clone(), asked, &exchange);
                 self.authorizations.insert(url.clone(), read);
             }
             let known = self.authorizations.get(&url).cloned();
-            found.push(known.ok_or_else(|| unreadable(asked, "The authorization was unreadable"))?);
+            found.push(known.unwrap_or_else(|| Err(unreadable(asked, "no answer")))?);
         }
         Ok(found)
     }
@@ -162,7 +162,7 @@ impl Order {
         // instant-acme asks for any URL in this way only; what it takes for an order is none.
         let account = &self.account;
         let ((), exchange) =
-            ask!(raw asked, async { account.order(url.to_owned()).await.map(drop) })?;
+            ask!(asked, raw: true, async { account.order(url.to_owned()).await.map(drop) })?;
         Ok(download(asked, exchange)?.chain_pem)
     }
 
@@ -194,7 +194,7 @@ impl Order {
             && authorization.challenges.iter().any(|offered| {
                 offered.url == challenge_url && offered.status == ChallengeStatus::Pending
             });
-        self.authorizations.insert(url, authorization);
+        self.authorizations.insert(url, Ok(authorization));
         Ok(pending)
     }
 

@@ -228,3 +228,78 @@ fn moment<'de, D: Deserializer<'de>>(from: D) -> Result<Option<OffsetDateTime>, 
     let text = Option::<String>::deserialize(from)?;
     Ok(text.and_then(|text| OffsetDateTime::parse(&text, &Rfc3339).ok()))
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::HeaderMap;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const NOON: OffsetDateTime = time::macros::datetime!(2026-01-01 12:00 UTC);
+
+    #[test]
+    fn an_order_says_when_it_ends_and_when_to_look_again() {
+        let mut seen = exchange(&json!({
+            "status": "processing", "expires": "2026-01-02T12:00:00Z",
+            "authorizations": [], "finalize": "https://ca.example/f",
+        }));
+        seen.retry_at = Some(NOON);
+
+        let state = OrderState::read(Asked::of(Call::GetOrder), &seen).unwrap();
+
+        assert_eq!(state.status, OrderStatus::Processing);
+        assert_eq!(state.expires, Some(NOON + time::Duration::days(1)));
+        assert_eq!(state.retry_at, Some(NOON));
+    }
+
+    #[test]
+    fn a_failed_challenge_says_why() {
+        let error = json!({"type": "urn:ietf:params:acme:error:dns", "detail": "NXDOMAIN"});
+        let read = authorization(&json!([
+            {"type": "dns-01", "url": "https://ca.example/c", "token": "abc_-1", "status": "invalid",
+             "error": error},
+        ]));
+
+        let challenges = read.unwrap().challenges;
+
+        assert_eq!(challenges[0].kind, ChallengeKind::Dns01);
+        assert_eq!(challenges[0].error.as_ref().unwrap().class, Class::Validation);
+    }
+
+    #[test]
+    fn a_token_that_could_do_harm_is_refused() {
+        for token in ["../../etc/passwd", "a b", "", "a.b", "a/b", "ä"] {
+            let read = authorization(&json!([
+                {"type": "http-01", "url": "https://ca.example/c", "token": token, "status": "pending"},
+            ]));
+
+            assert_eq!(read.unwrap_err().code, "acme_bad_token", "{token:?}");
+        }
+    }
+
+    #[test]
+    fn a_challenge_of_another_kind_needs_no_token() {
+        let read = authorization(&json!([
+            {"type": "dns-persist-01", "url": "https://ca.example/c", "status": "pending"},
+        ]));
+
+        let kind = ChallengeKind::Other("dns-persist-01".into());
+        assert_eq!(read.unwrap().challenges[0].kind, kind);
+    }
+
+    fn authorization(challenges: &Value) -> Result<Authorization, Failure> {
+        let body = json!({
+            "status": "pending", "identifier": {"type": "dns", "value": "a.example"},
+            "challenges": challenges,
+        });
+        let asked = Asked::of(Call::GetAuthorization);
+        Authorization::read("https://ca.example/a".into(), asked, &exchange(&body))
+    }
+
+    fn exchange(body: &Value) -> Exchange {
+        let body = Bytes::from(body.to_string());
+        Exchange::new("https://ca.example/x".into(), 200, &HeaderMap::new(), body, NOON)
+    }
+}

@@ -3,12 +3,16 @@
 //! The HTTP status decides where the body may be anybody's (5xx, 429), the problem type where the
 //! CA itself speaks, the age where the same answer means "not yet" or "not any more".
 
+#[cfg(test)]
+mod tests;
+mod vocabulary;
+
 use time::Duration;
 
 use super::problem::{Problem, clean, name_of};
 use super::tape::Exchange;
-use super::vocabulary::{Kind, known};
 use crate::domain::failure::{Class, Failure};
+use vocabulary::{Kind, known};
 
 /// So long may a CA's replicas lag behind with what it handed out.
 const YOUNG_OBJECT: Duration = Duration::minutes(10);
