@@ -1,0 +1,92 @@
+//! nginx before the HTTP-01 listener, with the very snippet that deploy/ recommends.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+use super::free_port;
+use super::process::Server;
+
+/// A running nginx that forwards challenge requests; it ends with this value.
+pub struct Nginx {
+    server: Server,
+    address: SocketAddr,
+}
+
+impl Nginx {
+    /// Starts one before `upstream` and waits until it accepts connections. Whatever is no challenge is a 404 of its own.
+    pub async fn start(upstream: SocketAddr) -> Self {
+        for _ in 0..5 {
+            match Self::try_start(upstream).await {
+                Ok(nginx) => return nginx,
+                Err(error) if error.contains("Address already in use") => {}
+                Err(error) => panic!("nginx {error}"),
+            }
+        }
+        panic!("nginx lost every race for a port");
+    }
+
+    async fn try_start(upstream: SocketAddr) -> Result<Self, String> {
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let dir = TempDir::with_prefix("certwright-nginx-").unwrap();
+        let config = dir.path().join("nginx.conf");
+        fs::write(&config, configuration(dir.path(), address, upstream)).unwrap();
+
+        let mut command = Command::new(binary());
+        command.arg("-p").arg(dir.path()).arg("-e").arg("stderr").arg("-c").arg(&config);
+        let mut nginx = Self { server: Server::start(dir, "TERM", &command), address };
+
+        nginx.server.until_ready(async || TcpStream::connect(address).await.is_ok()).await?;
+        Ok(nginx)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+fn configuration(dir: &Path, address: SocketAddr, upstream: SocketAddr) -> String {
+    let snippet =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/nginx.conf"))
+            .unwrap();
+    assert!(
+        snippet.contains("127.0.0.1:8402"),
+        "deploy/nginx.conf names the default HTTP-01 listener"
+    );
+    let location = snippet.replace("127.0.0.1:8402", &upstream.to_string());
+    let dir = dir.display();
+
+    format!(
+        "daemon off;
+         worker_processes 1;
+         pid {dir}/pid;
+         events {{ worker_connections 256; }}
+         http {{
+             access_log off;
+             client_body_temp_path {dir}/body;
+             proxy_temp_path {dir}/proxy;
+             fastcgi_temp_path {dir}/fastcgi;
+             uwsgi_temp_path {dir}/uwsgi;
+             scgi_temp_path {dir}/scgi;
+             server {{
+                 listen {address};
+                 {location}
+                 location / {{ return 404; }}
+             }}
+         }}"
+    )
+}
+
+/// `PATH` lacks sbin for many a user.
+fn binary() -> &'static str {
+    let places =
+        ["/usr/sbin/nginx", "/usr/local/sbin/nginx", "/usr/bin/nginx", "/usr/local/bin/nginx"];
+    places
+        .into_iter()
+        .find(|path| Path::new(path).exists())
+        .expect("nginx is missing: run scripts/setup")
+}

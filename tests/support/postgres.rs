@@ -1,0 +1,103 @@
+//! One PostgreSQL cluster for the whole run, and a database of its own for each test.
+//!
+//! The cluster is made when the first test asks, listens on a socket in its own directory only, and ends with the
+//! process. `TEST_POSTGRES_URL` names a server to use instead; its databases named `certwright_test_…` stay behind.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+use url::Url;
+
+use super::process::Server;
+
+const SCRIPT: &str = r#"
+set -eu
+bin=$1 data=$2 unprivileged=
+if [ "$(id -u)" = 0 ]; then
+    install -d -m 700 -o postgres "$data"
+    unprivileged="setpriv --reuid postgres --regid postgres --init-groups --"
+fi
+cd /
+$unprivileged "$bin/initdb" -D "$data" --auth=trust --username=postgres --encoding=UTF8 --no-locale --no-sync
+exec $unprivileged "$bin/postgres" -D "$data" -k "$data" -h '' -F -N 300 \
+    -c synchronous_commit=off -c full_page_writes=off -c dynamic_shared_memory_type=mmap
+"#;
+
+struct Cluster {
+    url: Url,
+    /// Statics are not dropped: the supervisor stops the server when this process ends.
+    _server: Option<Server>,
+}
+
+/// The URL of a new, empty database.
+pub async fn fresh_database() -> String {
+    static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+    let cluster = CLUSTER.get_or_init(Cluster::start).await;
+    let name =
+        format!("certwright_test_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let mut connection =
+        PgConnection::connect(cluster.url.as_str()).await.expect("the test cluster answers");
+    sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}")))
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    connection.close().await.unwrap();
+
+    let mut url = cluster.url.clone();
+    url.set_path(&name);
+    url.into()
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        if let Ok(url) = std::env::var("TEST_POSTGRES_URL") {
+            return Self { url: url.parse().expect("TEST_POSTGRES_URL is a URL"), _server: None };
+        }
+
+        let dir = TempDir::with_prefix("certwright-postgres-").unwrap();
+        // PostgreSQL refuses to run as root, and its own user has to get at its files.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let data = dir.path().join("data");
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(SCRIPT).arg("postgres").arg(binaries()).arg(&data);
+        let mut server = Server::start(dir, "QUIT", &command);
+
+        let mut url: Url = "postgres://postgres@localhost/postgres".parse().unwrap();
+        url.query_pairs_mut().append_pair("host", data.to_str().expect("a UTF-8 path"));
+        let options: PgConnectOptions = url.as_str().parse().unwrap();
+        let answers = async || options.connect().await.is_ok();
+        server.until_ready(answers).await.unwrap_or_else(|error| panic!("PostgreSQL {error}"));
+        Self { url, _server: Some(server) }
+    }
+}
+
+/// Debian keeps the servers of each version apart and off the `PATH`; the newest one is taken.
+fn binaries() -> PathBuf {
+    let version =
+        |path: &Path| path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok());
+    let installed = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()));
+    let debian = installed
+        .filter(|path| path.join("bin/postgres").exists())
+        .max_by_key(|path| version(path));
+
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = || {
+        std::env::split_paths(&path)
+            .find(|dir| dir.join("initdb").exists() && dir.join("postgres").exists())
+    };
+    debian
+        .map(|path| path.join("bin"))
+        .or_else(on_path)
+        .expect("PostgreSQL is missing: run scripts/setup")
+}
