@@ -200,7 +200,7 @@ async fn http_01_works_behind_nginx() {
     let (folder, url) = databases::sqlite_url();
     let options = SiteOptions {
         pebble: PebbleOptions { nonce_reject: 5, ..Default::default() },
-        http01_port: nginx.port(),
+        http01_port: nginx.address().port(),
         responder,
     };
     let site = Site::with(&url, options).await;

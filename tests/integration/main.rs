@@ -10,6 +10,8 @@ mod api_issuers;
 mod api_manners;
 mod api_secrets;
 mod architecture;
+mod ca;
+mod harness;
 mod issuance;
 mod openapi;
 mod order_machine;

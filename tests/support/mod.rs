@@ -1,14 +1,24 @@
 //! The outside world, real or doubled, and a whole installation in a test's hands.
+//!
+//! Nothing is skipped when a program is missing: the test fails and names `scripts/setup`, which
+//! installs it.
 
 pub mod cloudflare;
 pub mod databases;
 pub mod nginx;
 pub mod pebble;
 pub mod postgres;
+pub mod process;
 pub mod site;
 pub mod world;
 
-/// A port of 127.0.0.1 that is free just now.
+use std::net::{Ipv4Addr, TcpListener};
+
+/// A loopback port that nothing listened on a moment ago. Somebody else may still take it, so that
+/// whoever hands it to another program has to be ready to try again.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|socket| socket.local_addr())
+        .expect("a free loopback port")
+        .port()
 }

@@ -1,71 +1,92 @@
-//! nginx with the snippet of `deploy/nginx.conf`, as a child process.
+//! nginx before the HTTP-01 listener, with the very snippet that deploy/ recommends.
 
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+use tokio::net::TcpStream;
 
 use super::free_port;
+use super::process::Server;
 
-/// A running nginx; it ends when dropped, or when the test process does.
+/// A running nginx that forwards challenge requests; it ends with this value.
 pub struct Nginx {
-    child: Child,
-    port: u16,
-    _folder: tempfile::TempDir,
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
+    server: Server,
+    address: SocketAddr,
 }
 
 impl Nginx {
-    /// Starts one that forwards challenges to `responder`, wherever the snippet would.
-    pub async fn start(responder: SocketAddr) -> Self {
-        let port = free_port();
-        let folder = tempfile::tempdir().unwrap();
-        let snippet = include_str!("../../deploy/nginx.conf");
-        assert!(snippet.contains("127.0.0.1:8402"), "the snippet forwards to the usual responder");
-        let site = snippet
-            .replace("127.0.0.1:8402", &responder.to_string())
-            .replace(
-                "listen 80 default_server;",
-                &format!("listen 127.0.0.1:{port} default_server;"),
-            )
-            .replace("listen [::]:80 default_server;", "");
-        let here = folder.path().display();
-        let config = format!(
-            "daemon off; master_process off; pid {here}/pid; error_log stderr;
-             events {{}}
-             http {{
-                 access_log off;
-                 client_body_temp_path {here}/body; proxy_temp_path {here}/proxy;
-                 fastcgi_temp_path {here}/fastcgi; uwsgi_temp_path {here}/uwsgi; scgi_temp_path {here}/scgi;
-                 {site}
-             }}"
-        );
-        fs::write(folder.path().join("nginx.conf"), config).unwrap();
-        let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "/usr/sbin/nginx", "-p"])
-            .arg(folder.path())
-            .args(["-e", "stderr", "-c", "nginx.conf"])
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("nginx is there; scripts/setup installs it");
-        let nginx = Self { child, port, _folder: folder };
-        for _ in 0..200 {
-            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return nginx;
+    /// Starts one before `upstream` and waits until it accepts connections. Whatever is no challenge is a 404 of its own.
+    pub async fn start(upstream: SocketAddr) -> Self {
+        for _ in 0..5 {
+            match Self::try_start(upstream).await {
+                Ok(nginx) => return nginx,
+                Err(error) if error.contains("Address already in use") => {}
+                Err(error) => panic!("nginx {error}"),
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("nginx does not start");
+        panic!("nginx lost every race for a port");
     }
 
-    /// Where it listens on 127.0.0.1.
-    pub fn port(&self) -> u16 {
-        self.port
+    async fn try_start(upstream: SocketAddr) -> Result<Self, String> {
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let dir = TempDir::with_prefix("certwright-nginx-").unwrap();
+        let config = dir.path().join("nginx.conf");
+        fs::write(&config, configuration(dir.path(), address, upstream)).unwrap();
+
+        let mut command = Command::new(binary());
+        command.arg("-p").arg(dir.path()).arg("-e").arg("stderr").arg("-c").arg(&config);
+        let mut nginx = Self { server: Server::start(dir, "TERM", &command), address };
+
+        nginx.server.until_ready(async || TcpStream::connect(address).await.is_ok()).await?;
+        Ok(nginx)
     }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+fn configuration(dir: &Path, address: SocketAddr, upstream: SocketAddr) -> String {
+    let snippet =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/nginx.conf"))
+            .unwrap();
+    assert!(
+        snippet.contains("127.0.0.1:8402"),
+        "deploy/nginx.conf names the default HTTP-01 listener"
+    );
+    let location = snippet.replace("127.0.0.1:8402", &upstream.to_string());
+    let dir = dir.display();
+
+    format!(
+        "daemon off;
+         worker_processes 1;
+         pid {dir}/pid;
+         events {{ worker_connections 256; }}
+         http {{
+             access_log off;
+             client_body_temp_path {dir}/body;
+             proxy_temp_path {dir}/proxy;
+             fastcgi_temp_path {dir}/fastcgi;
+             uwsgi_temp_path {dir}/uwsgi;
+             scgi_temp_path {dir}/scgi;
+             server {{
+                 listen {address};
+                 {location}
+                 location / {{ return 404; }}
+             }}
+         }}"
+    )
+}
+
+/// `PATH` lacks sbin for many a user.
+fn binary() -> &'static str {
+    let places =
+        ["/usr/sbin/nginx", "/usr/local/sbin/nginx", "/usr/bin/nginx", "/usr/local/bin/nginx"];
+    places
+        .into_iter()
+        .find(|path| Path::new(path).exists())
+        .expect("nginx is missing: run scripts/setup")
 }

@@ -1,151 +1,211 @@
-//! Pebble, Let's Encrypt's own test server, as a child process.
+//! Pebble, Let's Encrypt's own test server, as a CA of one's own for one test.
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-use base64::Engine as _;
-use rcgen::{CertificateParams, KeyPair};
-use serde_json::json;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::free_port;
+use super::process::Server;
 
-/// How a Pebble differs from one that answers at once and rejects nothing.
-#[derive(Debug, Clone, Default)]
+/// How this CA behaves. The default is one that does nothing by chance: no nonce is rejected, no authorization is
+/// reused (but for the one in a hundred that Pebble always does), and validations do not dawdle.
+#[derive(Clone, Debug, Default)]
 pub struct PebbleOptions {
-    /// Percentage of good nonces that it rejects.
+    /// Percentage of good nonces that are rejected as bad.
     pub nonce_reject: u8,
-    /// Percentage of valid authorizations that it reuses.
+    /// Percentage of new orders that get an authorization that is already valid.
     pub authz_reuse: Option<u8>,
-    /// Validate without looking.
+    /// Every challenge succeeds, without a look.
     pub always_valid: bool,
-    /// Where it asks for names.
+    /// Each validation takes up to five seconds.
+    pub sleep: bool,
+    /// Where the CA looks names up (TCP as well as UDP); the system's resolver otherwise.
     pub dns: Option<SocketAddr>,
-    /// Where it looks for HTTP-01 proofs.
+    /// Where the CA connects to for HTTP-01.
     pub http_port: Option<u16>,
+    /// Validity in seconds under the default profile, instead of 90 days.
+    pub validity: Option<u64>,
+    /// Key id and base64url MAC key of each external account; if there is one, accounts have to be bound.
+    pub external_accounts: Vec<(String, String)>,
+    /// Names that are refused as `rejectedIdentifier`.
+    pub blocked_domains: Vec<String>,
+    /// Alternate chains offered beside the default one.
+    pub alternate_roots: u8,
 }
 
-/// A running Pebble; it ends when dropped, or when the test process does.
-pub struct Pebble {
-    child: Child,
-    acme: u16,
-    management: u16,
-    tls_pem: String,
-    folder: tempfile::TempDir,
-}
-
-impl Drop for Pebble {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
+impl PebbleOptions {
+    fn config(&self, dir: &Path, port: u16, management_port: u16) -> Value {
+        let day = 86_400;
+        let mut config = json!({
+            "listenAddress": format!("127.0.0.1:{port}"),
+            "managementListenAddress": format!("127.0.0.1:{management_port}"),
+            "certificate": dir.join("cert.pem"),
+            "privateKey": dir.join("key.pem"),
+            "httpPort": self.http_port.unwrap_or_else(free_port),
+            "tlsPort": free_port(),
+            "ocspResponderURL": "",
+            "externalAccountBindingRequired": !self.external_accounts.is_empty(),
+            "domainBlocklist": self.blocked_domains,
+            "retryAfter": {"authz": 1, "order": 1},
+            "keyAlgorithm": "ecdsa",
+            "profiles": {
+                "default": {"description": "What you get without asking", "validityPeriod": self.validity.unwrap_or(90 * day)},
+                "tlsserver": {"description": "Nothing but what a TLS server needs", "validityPeriod": 45 * day},
+                "shortlived": {"description": "Six days", "validityPeriod": 160 * 3600},
+            },
+        });
+        if !self.external_accounts.is_empty() {
+            config["externalAccountMACKeys"] = self.external_accounts.iter().cloned().collect();
+        }
+        json!({ "pebble": config })
     }
+
+    fn command(&self, dir: &Path) -> Command {
+        let binary =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/pebble/usr/bin/pebble");
+        assert!(binary.exists(), "Pebble is missing at {}: run scripts/setup", binary.display());
+
+        let mut command = Command::new(binary);
+        command.arg("-strict").arg("-config").arg(dir.join("config.json"));
+        if let Some(dns) = self.dns {
+            command.arg("-dnsserver").arg(dns.to_string());
+        }
+        command.env("PEBBLE_WFE_NONCEREJECT", self.nonce_reject.to_string());
+        command.env("PEBBLE_AUTHZREUSE", self.authz_reuse.unwrap_or(0).to_string());
+        command.env("PEBBLE_ALTERNATE_ROOTS", self.alternate_roots.to_string());
+        command.env("PEBBLE_VA_ALWAYS_VALID", u8::from(self.always_valid).to_string());
+        command.env("PEBBLE_VA_NOSLEEP", u8::from(!self.sleep).to_string());
+        command
+    }
+}
+
+/// A running Pebble; it ends with this value.
+pub struct Pebble {
+    server: Server,
+    port: u16,
+    management_port: u16,
+    ca_pem: String,
+    client: reqwest::Client,
 }
 
 impl Pebble {
-    /// Starts one and waits until it answers.
+    /// Starts one and waits until its directory answers.
     pub async fn start(options: PebbleOptions) -> Self {
         for _ in 0..5 {
-            // Somebody else may have taken a port between the look and the start.
-            if let Some(pebble) = Self::try_start(&options).await {
-                return pebble;
+            match Self::try_start(&options).await {
+                Ok(pebble) => return pebble,
+                Err(error) if error.contains("address already in use") => {}
+                Err(error) => panic!("Pebble {error}"),
             }
         }
-        panic!("Pebble does not start");
+        panic!("Pebble lost every race for a port");
     }
 
-    async fn try_start(options: &PebbleOptions) -> Option<Self> {
-        let binary =
-            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/tools/pebble/usr/bin/pebble");
-        assert!(binary.exists(), "Pebble is not there; run scripts/setup");
-        let folder = tempfile::tempdir().unwrap();
-        let (acme, management) = (free_port(), free_port());
-        let key = KeyPair::generate().unwrap();
-        let tls =
-            CertificateParams::new(vec!["localhost".into()]).unwrap().self_signed(&key).unwrap();
-        let tls_pem = tls.pem();
-        let path = |name: &str| folder.path().join(name);
-        fs::write(path("cert.pem"), &tls_pem).unwrap();
-        fs::write(path("key.pem"), key.serialize_pem()).unwrap();
-        let profile = |description: &str, days: u32| json!({"description": description, "validityPeriod": days * 86_400});
-        let config = json!({"pebble": {
-            "listenAddress": format!("127.0.0.1:{acme}"),
-            "managementListenAddress": format!("127.0.0.1:{management}"),
-            "certificate": path("cert.pem"), "privateKey": path("key.pem"),
-            "httpPort": options.http_port.unwrap_or(80), "tlsPort": 443,
-            "ocspResponderURL": "", "externalAccountBindingRequired": false,
-            "domainBlocklist": ["blocked.example.com"],
-            "retryAfter": {"authz": 1, "order": 1},
-            "profiles": {
-                "default": profile("The profile you know and love", 90),
-                "tlsserver": profile("For TLS servers", 45),
-                "shortlived": profile("A short-lived certificate", 6),
-            },
-        }});
-        fs::write(path("config.json"), config.to_string()).unwrap();
-        let log = fs::File::create(path("log")).unwrap();
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL"]).arg(&binary).arg("-config").arg(path("config.json"));
-        if let Some(dns) = options.dns {
-            command.arg("-dnsserver").arg(dns.to_string());
-        }
-        command
-            .env("PEBBLE_VA_NOSLEEP", "1")
-            .env("PEBBLE_WFE_NONCEREJECT", options.nonce_reject.to_string())
-            .env("PEBBLE_AUTHZREUSE", options.authz_reuse.unwrap_or(0).to_string())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log);
-        if options.always_valid {
-            command.env("PEBBLE_VA_ALWAYS_VALID", "1");
-        }
-        let child = command.spawn().expect("setpriv, of util-linux, is there");
-        let mut pebble = Self { child, acme, management, tls_pem, folder };
-        pebble.answers().await.then_some(pebble)
-    }
+    async fn try_start(options: &PebbleOptions) -> Result<Self, String> {
+        let (port, management_port) = (free_port(), free_port());
+        let dir = TempDir::with_prefix("certwright-pebble-").unwrap();
+        let ca_pem = write_tls_certificate(dir.path());
+        fs::write(
+            dir.path().join("config.json"),
+            options.config(dir.path(), port, management_port).to_string(),
+        )
+        .unwrap();
 
-    async fn answers(&mut self) -> bool {
-        let client =
-            reqwest::Client::builder().tls_danger_accept_invalid_certs(true).build().unwrap();
-        for _ in 0..200 {
-            let answer = client.get(self.directory_url()).header("user-agent", "test").send().await;
-            if answer.is_ok_and(|answer| answer.status().is_success()) {
-                return true;
+        let ca = reqwest::Certificate::from_pem(ca_pem.as_bytes()).unwrap();
+        let client = reqwest::Client::builder().tls_certs_only([ca]).user_agent("certwright-tests");
+        let client = client.timeout(Duration::from_secs(5)).no_proxy().build().unwrap();
+        let command = options.command(dir.path());
+        let mut pebble = Self {
+            server: Server::start(dir, "KILL", &command),
+            port,
+            management_port,
+            ca_pem,
+            client,
+        };
+
+        let (client, urls) = (
+            pebble.client.clone(),
+            [pebble.directory_url(), format!("{}/roots/0", pebble.management_url())],
+        );
+        let answers = async || {
+            for url in &urls {
+                if !client.get(url).send().await.is_ok_and(|answer| answer.status().is_success()) {
+                    return false;
+                }
             }
-            if self.child.try_wait().unwrap().is_some() {
-                eprintln!("Pebble ended: {}", self.log());
-                return false;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("Pebble does not answer: {}", self.log());
+            true
+        };
+        pebble.server.until_ready(answers).await?;
+        Ok(pebble)
     }
 
     pub fn directory_url(&self) -> String {
-        format!("https://localhost:{}/dir", self.acme)
-    }
-
-    /// What to trust for its API, as an issuer's `caBundle`.
-    pub fn ca_bundle(&self) -> String {
-        base64::engine::general_purpose::STANDARD.encode(&self.tls_pem)
+        format!("https://127.0.0.1:{}/dir", self.port)
     }
 
     pub fn management_url(&self) -> String {
-        format!("https://localhost:{}", self.management)
+        format!("https://127.0.0.1:{}", self.management_port)
+    }
+
+    /// What signed the certificate of Pebble's own HTTPS, as PEM; not the root of what it issues.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// The same in the form of an issuer's `caBundle`.
+    pub fn ca_bundle(&self) -> String {
+        STANDARD.encode(&self.ca_pem)
+    }
+
+    /// A client that trusts Pebble's own HTTPS.
+    pub fn client(&self) -> &reqwest::Client {
+        &self.client
+    }
+
+    /// The root that issued certificates chain up to; another one after each start.
+    pub async fn root_pem(&self) -> String {
+        let answer =
+            self.client.get(format!("{}/roots/0", self.management_url())).send().await.unwrap();
+        answer.error_for_status().unwrap().text().await.unwrap()
     }
 
     pub fn log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+        self.server.log()
     }
 
-    /// Orders that it ever made, as it says itself.
+    /// How many orders this CA has seen, by its own count.
     pub fn orders_created(&self) -> usize {
-        self.log().lines().filter(|line| line.contains("Added order")).count()
+        self.lines_with(" orders in the db")
     }
 
-    /// Certificates that it ever issued, as it says itself.
+    /// How many certificates this CA has issued, by its own count.
     pub fn certificates_issued(&self) -> usize {
-        self.log().lines().filter(|line| line.contains("Issued certificate serial")).count()
+        self.lines_with("Issued certificate serial ")
     }
+
+    fn lines_with(&self, text: &str) -> usize {
+        self.log().lines().filter(|line| line.contains(text)).count()
+    }
+}
+
+/// Writes a certificate for the loopback address and its key, and returns the CA that signed it.
+fn write_tls_certificate(dir: &Path) -> String {
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
+
+    let key = KeyPair::generate().unwrap();
+    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &ca).unwrap();
+    fs::write(dir.join("cert.pem"), certificate.pem()).unwrap();
+    fs::write(dir.join("key.pem"), key.serialize_pem()).unwrap();
+    ca.pem()
 }

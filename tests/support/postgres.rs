@@ -1,102 +1,103 @@
-//! PostgreSQL: one cluster for the test process, a database for each test.
+//! One PostgreSQL cluster for the whole run, and a database of its own for each test.
+//!
+//! The cluster is made when the first test asks, listens on a socket in its own directory only, and ends with the
+//! process. `TEST_POSTGRES_URL` names a server to use instead; its databases named `certwright_test_…` stay behind.
 
-use std::io::Write as _;
-use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
+use tempfile::TempDir;
 use tokio::sync::OnceCell;
+use url::Url;
 
-use super::free_port;
+use super::process::Server;
 
-static SERVER: OnceCell<String> = OnceCell::const_new();
-static DATABASES: AtomicU32 = AtomicU32::new(0);
+const SCRIPT: &str = r#"
+set -eu
+bin=$1 data=$2 unprivileged=
+if [ "$(id -u)" = 0 ]; then
+    install -d -m 700 -o postgres "$data"
+    unprivileged="setpriv --reuid postgres --regid postgres --init-groups --"
+fi
+cd /
+$unprivileged "$bin/initdb" -D "$data" --auth=trust --username=postgres --encoding=UTF8 --no-locale --no-sync
+exec $unprivileged "$bin/postgres" -D "$data" -k "$data" -h '' -F -N 300 \
+    -c synchronous_commit=off -c full_page_writes=off -c dynamic_shared_memory_type=mmap
+"#;
 
-/// The URL of a new, empty database. `TEST_POSTGRES_URL` names a server to use instead of our own,
-/// as `postgres://USER@HOST:PORT`.
+struct Cluster {
+    url: Url,
+    /// Statics are not dropped: the supervisor stops the server when this process ends.
+    _server: Option<Server>,
+}
+
+/// The URL of a new, empty database.
 pub async fn fresh_database() -> String {
-    let server = SERVER
-        .get_or_init(|| async {
-            match std::env::var("TEST_POSTGRES_URL") {
-                Ok(url) => url,
-                Err(_) => tokio::task::spawn_blocking(start).await.unwrap(),
-            }
-        })
-        .await;
-    let number = DATABASES.fetch_add(1, Ordering::Relaxed);
-    let name = format!("certwright_{}_{number}", std::process::id());
-    let mut admin = PgConnection::connect(&format!("{server}/postgres")).await.unwrap();
-    admin.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
-    format!("{server}/{name}")
+    static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+    let cluster = CLUSTER.get_or_init(Cluster::start).await;
+    let name =
+        format!("certwright_test_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let mut connection =
+        PgConnection::connect(cluster.url.as_str()).await.expect("the test cluster answers");
+    sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}")))
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    connection.close().await.unwrap();
+
+    let mut url = cluster.url.clone();
+    url.set_path(&name);
+    url.into()
 }
 
-/// Starts a cluster that ends with this process, however that ends, and then removes its files.
-fn start() -> String {
-    let bin = binaries();
-    let folder = tempfile::Builder::new().prefix("certwright-pg-").tempdir().unwrap().keep();
-    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777)).unwrap();
-    let data = folder.join("data");
-    let made = as_postgres(&bin.join("initdb"))
-        .args(["--auth=trust", "--username=postgres", "--no-sync", "--encoding=UTF8", "-D"])
-        .arg(&data)
-        .stdout(Stdio::null())
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let port = free_port();
-    let log = std::fs::File::create(folder.join("log")).unwrap();
-    // A shell that waits for the end of our standard input, which comes with the end of this process.
-    let script =
-        "\"$@\" & server=$!; read -r _; kill -QUIT $server; wait $server; rm -rf \"$FOLDER\"";
-    let mut watch = as_postgres(Path::new("/bin/sh"))
-        .args(["-c", script, "sh"])
-        .arg(bin.join("postgres"))
-        .arg("-D")
-        .arg(&data)
-        .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-k", ""])
-        .args(["-c", "fsync=off", "-c", "max_connections=600", "-c", "shared_buffers=64MB"])
-        .env("FOLDER", &folder)
-        .stdin(Stdio::piped())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .spawn()
-        .unwrap();
-    for _ in 0..200 {
-        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-            // Kept open, and so kept from being closed, until the process ends.
-            std::mem::forget(watch.stdin.take());
-            return format!("postgres://postgres@127.0.0.1:{port}");
+impl Cluster {
+    async fn start() -> Self {
+        if let Ok(url) = std::env::var("TEST_POSTGRES_URL") {
+            return Self { url: url.parse().expect("TEST_POSTGRES_URL is a URL"), _server: None };
         }
-        std::thread::sleep(Duration::from_millis(50));
+
+        let dir = TempDir::with_prefix("certwright-postgres-").unwrap();
+        // PostgreSQL refuses to run as root, and its own user has to get at its files.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let data = dir.path().join("data");
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(SCRIPT).arg("postgres").arg(binaries()).arg(&data);
+        let mut server = Server::start(dir, "QUIT", &command);
+
+        let mut url: Url = "postgres://postgres@localhost/postgres".parse().unwrap();
+        url.query_pairs_mut().append_pair("host", data.to_str().expect("a UTF-8 path"));
+        let options: PgConnectOptions = url.as_str().parse().unwrap();
+        let answers = async || options.connect().await.is_ok();
+        server.until_ready(answers).await.unwrap_or_else(|error| panic!("PostgreSQL {error}"));
+        Self { url, _server: Some(server) }
     }
-    watch.stdin.take().unwrap().flush().ok();
-    panic!(
-        "PostgreSQL does not start: {}",
-        std::fs::read_to_string(folder.join("log")).unwrap_or_default()
-    );
 }
 
+/// Debian keeps the servers of each version apart and off the `PATH`; the newest one is taken.
 fn binaries() -> PathBuf {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let newest = versions
-        .map(|entry| entry.path().join("bin"))
-        .filter(|bin| bin.join("initdb").exists())
-        .max();
-    newest.expect("PostgreSQL is not there; run scripts/setup")
-}
+    let version =
+        |path: &Path| path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok());
+    let installed = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()));
+    let debian = installed
+        .filter(|path| path.join("bin/postgres").exists())
+        .max_by_key(|path| version(path));
 
-/// PostgreSQL refuses to run as root.
-fn as_postgres(program: &Path) -> Command {
-    if rustix::process::getuid().is_root() {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=postgres", "--regid=postgres", "--init-groups"]).arg(program);
-        command.current_dir("/");
-        command
-    } else {
-        Command::new(program)
-    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = || {
+        std::env::split_paths(&path)
+            .find(|dir| dir.join("initdb").exists() && dir.join("postgres").exists())
+    };
+    debian
+        .map(|path| path.join("bin"))
+        .or_else(on_path)
+        .expect("PostgreSQL is missing: run scripts/setup")
 }

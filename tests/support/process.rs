@@ -1,0 +1,121 @@
+//! Child processes that cannot outlive the tests, however these end: by return, by panic or by `kill -9`.
+//!
+//! Each server runs under a small shell that the kernel tells about the death of its parent (`setpriv --pdeathsig`). The
+//! shell stops the server and removes its directory.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{LazyLock, Mutex};
+use std::time::Duration;
+use std::{io, thread};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+const SUPERVISOR: &str = r#"
+dir=$1 signal=$2; shift 2
+stop() {
+    trap '' TERM INT HUP
+    while kill -s "$signal" "$server" 2>/dev/null; do sleep 0.05; done
+    rm -rf "$dir"
+    exit 0
+}
+trap stop TERM INT HUP
+"$@" & server=$!
+wait "$server"
+"#;
+
+/// A running server with a directory of its own, which holds its configuration, its data and its log.
+pub struct Server {
+    child: Child,
+    dir: PathBuf,
+}
+
+impl Server {
+    /// Starts `command`; `stop_signal` (a name such as `KILL`) is what ends it. Its output goes to the log.
+    pub fn start(dir: TempDir, stop_signal: &str, command: &Command) -> Self {
+        let log = File::create(dir.path().join("log")).expect("a log file");
+
+        let mut supervisor = Command::new("setpriv");
+        supervisor.args(["--pdeathsig", "TERM", "--", "sh", "-c", SUPERVISOR, "supervisor"]);
+        supervisor
+            .arg(dir.path())
+            .arg(stop_signal)
+            .arg(command.get_program())
+            .args(command.get_args());
+        supervisor.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        supervisor
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle of the log"))
+            .stderr(log);
+
+        let child =
+            spawn(supervisor).expect("setpriv starts (package util-linux; run scripts/setup)");
+        Self { child, dir: dir.keep() }
+    }
+
+    pub fn log(&self) -> String {
+        fs::read(self.dir.join("log"))
+            .map(|log| String::from_utf8_lossy(&log).into_owned())
+            .unwrap_or_default()
+    }
+
+    /// The end of the log, for the message of a failed test.
+    pub fn log_tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+
+    /// Asks `is_ready` again and again, for at most 20 seconds. An `Err` means that the server ended by itself, which is
+    /// what a lost race for a port looks like.
+    pub async fn until_ready(&mut self, is_ready: impl AsyncFn() -> bool) -> Result<(), String> {
+        let mut tick = tokio::time::interval(Duration::from_millis(20));
+        for _ in 0..1000 {
+            tick.tick().await;
+            if let Some(status) = self.child.try_wait().expect("the supervisor is ours") {
+                return Err(format!("ended with {status}:\n{}", self.log_tail()));
+            }
+            if is_ready().await {
+                return Ok(());
+            }
+        }
+        panic!("does not answer after 20 s; the end of its log:\n{}", self.log_tail());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+            let _ = self.child.wait();
+        }
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+type Job = (Command, Sender<io::Result<Child>>);
+
+/// Starts a process from a thread that lives as long as this process does: the kernel sends the death signal when the
+/// thread that forked ends, and a test's own thread ends with its test.
+fn spawn(command: Command) -> io::Result<Child> {
+    static SPAWNER: LazyLock<Mutex<Sender<Job>>> = LazyLock::new(|| {
+        let (jobs, queue) = channel::<Job>();
+        thread::spawn(move || {
+            for (mut command, answer) in queue {
+                let _ = answer.send(command.spawn());
+            }
+        });
+        Mutex::new(jobs)
+    });
+
+    let (answer, child) = channel();
+    SPAWNER
+        .lock()
+        .unwrap()
+        .send((command, answer))
+        .expect("the spawner lives as long as the process");
+    child.recv().expect("the spawner answers every job")
+}
