@@ -368,7 +368,11 @@ impl Order {
     ) -> Transition {
         let mut events = Vec::new();
         let mut fatal = None;
+        let mut trouble = None;
         for (id, patience, answer) in answers {
+            if let challenge::Answer::Failed(failure) = &answer {
+                trouble.get_or_insert_with(|| failure.clone());
+            }
             let Some(index) = self.challenges.iter().position(|known| known.id == id) else {
                 continue;
             };
@@ -392,7 +396,7 @@ impl Order {
             };
             return self.end(End::Errored, outcome, now).with(events);
         }
-        self.last_error = None;
+        self.last_error = trouble;
         let visible = self.challenges.iter().all(|known| known.state == challenge::State::Visible);
         if visible {
             let rested = self.challenges.iter().filter_map(|known| known.next_action_at).max();

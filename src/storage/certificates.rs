@@ -11,6 +11,7 @@ use super::{
     statements,
 };
 use crate::domain::certificate::{Certificate, Issued, State, Trigger};
+use crate::domain::failure::Failure;
 use crate::domain::id::{CertificateId, OrderId};
 use crate::domain::issuer;
 
@@ -42,6 +43,7 @@ statements! {
     SAVE_ISSUER = "UPDATE certificates SET issuer_kind = $2, issuer_name = $3 WHERE id = $1";
     DELETE_NAMES = "DELETE FROM certificate_names WHERE certificate_id = $1";
     DELETE_LABELS = "DELETE FROM certificate_labels WHERE certificate_id = $1";
+    NOTE = "UPDATE certificates SET last_error = $3 WHERE id = $1 AND order_id = $2";
     DELETE = "DELETE FROM certificates WHERE id = $1";
     WAKE_WAITING = "UPDATE certificates SET next_action_at = $4, lease_token = lease_token + 1, leased_by = NULL
         WHERE issuer_kind = $1 AND issuer_name = $2 AND (namespace = $3 OR $3 = '')
@@ -186,6 +188,20 @@ pub async fn respecify(
     execute!(tx, DELETE_LABELS, certificate.id.0)?;
     index(tx, certificate).await?;
     Ok(next)
+}
+
+/// Shows with a certificate what its order is struggling with just now, or that it is not any more.
+///
+/// Changes nothing that anybody decides by, and so takes no lease away.
+pub async fn note(
+    tx: &mut Tx,
+    id: CertificateId,
+    order: OrderId,
+    trouble: Option<&Failure>,
+) -> Result<(), StorageError> {
+    execute!(tx, NOTE, id.0, order.0, trouble.map(json))?;
+    tx.has_changed(id.0);
+    Ok(())
 }
 
 /// Forgets a certificate with its requests and revisions.

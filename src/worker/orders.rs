@@ -4,6 +4,7 @@ use super::session::Session;
 use super::{Worker, WorkerError};
 use crate::domain::certificate::{Issued, renewal_time};
 use crate::domain::challenge::Challenge;
+use crate::domain::failure::Failure;
 use crate::domain::id::{OrderId, RequestId};
 use crate::domain::order::{self, Order, Outcome, Transition};
 use crate::pki::Leaf;
@@ -16,6 +17,12 @@ use crate::storage::{Scope, Tx, certificates, events, orders, requests};
 pub(super) struct Fetched {
     pub(super) chain: String,
     pub(super) leaf: Leaf,
+}
+
+/// What an order looked like before a step.
+struct Before {
+    challenges: Vec<Challenge>,
+    last_error: Option<Failure>,
 }
 
 /// Steps in one run; an order that could go on for ever gives its slot back now and then.
@@ -41,7 +48,10 @@ impl Worker {
         let mut session = Session::new(self);
         for _ in 0..STEPS_PER_RUN {
             let now = self.clock.now();
-            let before = order.challenges.clone();
+            let before = Before {
+                challenges: order.challenges.clone(),
+                last_error: order.last_error.clone(),
+            };
             let transition = match order.expire(now) {
                 Ok(expired) => expired,
                 Err(open) => {
@@ -75,20 +85,25 @@ impl Worker {
         &self,
         session: &mut Session<'_>,
         transition: &Transition,
-        before: &[Challenge],
+        before: &Before,
         lease: &Lease,
         goes_on: bool,
     ) -> Result<Lease, WorkerError> {
         let now = self.clock.now();
         let order = &transition.order;
         let mut tx = self.db.begin().await?;
-        let lease = orders::save(&mut tx, order, before, lease, goes_on.then_some(now)).await?;
-        if before.is_empty() && !order.challenges.is_empty() {
+        let lease =
+            orders::save(&mut tx, order, &before.challenges, lease, goes_on.then_some(now)).await?;
+        if before.challenges.is_empty() && !order.challenges.is_empty() {
             let shown = session.with_key_authorizations(&order.challenges);
             orders::insert_challenges(&mut tx, order.id, &shown).await?;
         }
         events::record(&mut tx, &order.namespace, Some(order.certificate), &transition.events, now)
             .await?;
+        if transition.outcome.is_none() && before.last_error != order.last_error {
+            let trouble = order.last_error.as_ref();
+            certificates::note(&mut tx, order.certificate, order.id, trouble).await?;
+        }
         if let Some(outcome) = &transition.outcome {
             self.conclude(&mut tx, order, outcome, session.fetched.take()).await?;
         }
@@ -172,7 +187,7 @@ impl Worker {
     }
 }
 
-fn failure_of(outcome: &Outcome) -> Option<&crate::domain::failure::Failure> {
+fn failure_of(outcome: &Outcome) -> Option<&Failure> {
     match outcome {
         Outcome::Issued => None,
         Outcome::Lost(failure) | Outcome::Failed(failure) | Outcome::Blocked(failure) => {

@@ -157,6 +157,20 @@ impl<'a> Session<'a> {
         let now = self.worker.clock.now();
         let mut challenges = Vec::new();
         for authorization in authorizations {
+            // A CA's answer is input: never prove a name that nobody asked for.
+            if !order
+                .names
+                .iter()
+                .any(|name| name.strip_prefix("*.").unwrap_or(name) == authorization.domain)
+            {
+                return Err(Failure::new(
+                    Class::Blocked,
+                    "acme_foreign_authorization",
+                    "The CA wants a name proved that was not asked for",
+                    format!("It is \"{}\".", authorization.domain),
+                )
+                .into());
+            }
             match authorization.status {
                 ca::AuthorizationStatus::Valid => continue,
                 ca::AuthorizationStatus::Pending => {}

@@ -19,3 +19,4 @@ mod solver;
 mod storage;
 #[path = "../support/mod.rs"]
 mod support;
+mod truth;

@@ -119,6 +119,22 @@ on_both_databases! {
         assert_eq!(current, next);
     }
 
+    async fn an_orders_trouble_is_noted_only_while_it_is_the_present_one(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let (certificate, order, lease) = under_way(&mut tx).await;
+        let noted = async |tx: &mut Tx| {
+            certificates::find(tx, certificate.id, &all()).await.unwrap().unwrap()
+        };
+
+        let other = OrderId::generate(NOW);
+        certificates::note(&mut tx, certificate.id, other, Some(&failure())).await.unwrap();
+        assert_eq!(noted(&mut tx).await.0.last_error, None);
+        certificates::note(&mut tx, certificate.id, order.id, Some(&failure())).await.unwrap();
+        assert_eq!(noted(&mut tx).await, (Certificate { last_error: Some(failure()), ..certificate.clone() }, lease));
+        certificates::note(&mut tx, certificate.id, order.id, None).await.unwrap();
+        assert_eq!(noted(&mut tx).await.0.last_error, None);
+    }
+
     async fn a_changed_spec_is_found_by_its_new_names(db: Db) {
         let mut tx = db.begin().await.unwrap();
         let mut certificate = certificate("web");

@@ -47,6 +47,7 @@ pub struct Site {
     key: String,
     stop: CancellationToken,
     running: Option<Running>,
+    config: Config,
     _folder: tempfile::TempDir,
 }
 
@@ -100,6 +101,7 @@ impl Site {
             key,
             stop,
             running: Some(running),
+            config,
             _folder: folder,
         };
         site.set_up_issuers().await;
@@ -171,10 +173,6 @@ impl Site {
         self.send(Method::PUT, path, Some(body), None).await
     }
 
-    pub async fn get_waiting(&self, path: &str, seconds: u32) -> Answer {
-        self.send(Method::GET, path, None, Some(seconds)).await
-    }
-
     /// Until `holds` says so of what is at `path`; looks ten times a second, for at most a minute.
     pub async fn until(&self, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
         for _ in 0..600 {
@@ -207,6 +205,14 @@ impl Site {
         let text = answer.text().await.unwrap();
         let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
         Answer { status, body }
+    }
+
+    /// Starts again on what was stored.
+    pub async fn start_again(&mut self) {
+        self.stop = CancellationToken::new();
+        let running = service::start(&self.config, self.stop.clone()).await.unwrap();
+        self.api = running.api;
+        self.running = Some(running);
     }
 
     /// Stops as on SIGTERM; says how long that took.
