@@ -1,142 +1,302 @@
-//! What has to be there before anything runs: folder, master key, installation id, first API key.
+//! The first start, and what every start makes sure of: the data directory, the master key, the
+//! installation's name, an API key to begin with.
+//!
+//! All of it may happen on several replicas at once, and be cut off anywhere.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, File};
 use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use thiserror::Error;
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::api_key;
 use crate::domain::id::ApiKeyId;
-use crate::secret::{Sealed, Sealer, Secret};
-use crate::storage::api_keys::{self, ApiKey};
-use crate::storage::{Db, Scope, settings};
+use crate::secret::{SealError, Sealed, Sealer, Secret};
+use crate::storage::{Db, Scope, StorageError, api_keys, settings};
 
-/// Sealed under the first master key, to find out at once when another one is given.
+/// Why the service cannot start.
+#[derive(Debug, Error)]
+pub enum BootstrapError {
+    /// A file or directory cannot be used.
+    #[error("{} cannot be used", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Others may read the master key.
+    #[error(
+        "the master key in {} may be read by others (mode {mode:03o}): run `chmod 600 {}`",
+        path.display(),
+        path.display()
+    )]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// The configured file is not there.
+    #[error("the master key file {} does not exist: `master_key_file` names it", .0.display())]
+    NoSuchFile(PathBuf),
+    /// The database has secrets, and their key is gone.
+    #[error(
+        "the master key is missing: the secrets in this database were sealed under one that \
+         should be in {}. Put it back, or give it as `master_key` or `master_key_file`; a new one \
+         could not open them",
+        .0.display()
+    )]
+    KeyLost(PathBuf),
+    /// The database's secrets were sealed under another key.
+    #[error(
+        "the master key is not the one that the secrets in this database were sealed under: give \
+         that one as `master_key` or `master_key_file`"
+    )]
+    WrongKey,
+    /// The text is no master key.
+    #[error("{origin} holds no master key")]
+    BadKey {
+        /// Where it is.
+        origin: String,
+        /// What is wrong with it.
+        #[source]
+        source: SealError,
+    },
+    /// What was given as an API key is none.
+    #[error(
+        "`bootstrap.api_key` is not an API key; one is made by \
+         `echo cw_$(openssl rand 32 | basenc --base64url | tr -d =)`"
+    )]
+    MalformedKey,
+    /// There is an API key like the configured one, and it may do less.
+    #[error("`bootstrap.api_key` is a key that exists already and does not have every permission")]
+    LesserKey,
+    /// The cryptographic library failed.
+    #[error("no random key could be made")]
+    Random(#[source] SealError),
+    /// The database failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
 const CHECK: &str = "master_key_check";
+const CHECK_PLACE: &str = "settings/value/master_key_check";
 const CHECK_TEXT: &[u8] = b"certwright";
-const INSTALLATION: &str = "installation";
+const INSTALLATION: &str = "installation_id";
+const FIRST_KEY: &str = "first_api_key";
 
-/// Opens the database, after making the folder that it is in by default.
-pub async fn database(config: &Config) -> anyhow::Result<Db> {
-    make_folder(&config.data_dir)?;
-    Db::connect(config.database_url.expose()).await.context("the database cannot be opened")
-}
-
-/// The master key from the settings or its file, checked against the database. Without either, on
-/// the very first start, one is made.
-pub async fn sealer(config: &Config, db: &Db) -> anyhow::Result<Sealer> {
-    let mut tx = db.read().await?;
-    let check = settings::find(&mut tx, CHECK).await?;
-    drop(tx);
-    let text = master_key(config, check.is_some())?;
-    let sealer = Sealer::from_text(&text)?;
-    let fresh = sealer.seal(CHECK, CHECK_TEXT)?;
-    let mut tx = db.begin().await?;
-    settings::insert(&mut tx, CHECK, &fresh.0).await?;
-    let stored = settings::find(&mut tx, CHECK).await?.unwrap_or_default();
-    tx.commit().await?;
-    sealer
-        .open(CHECK, &Sealed(stored))
-        .context("this is not the master key that the database's secrets were sealed under")?;
-    Ok(sealer)
-}
-
-fn master_key(config: &Config, in_use: bool) -> anyhow::Result<Secret<String>> {
-    if let Some(key) = &config.master_key {
-        return Ok(key.clone());
-    }
-    let made_by_us = config.master_key_file.is_none();
-    let file = config.master_key_file.clone().unwrap_or_else(|| config.data_dir.join("master.key"));
-    let about = || format!("the master key file {}", file.display());
-    match std::fs::metadata(&file) {
-        Ok(found) => {
-            let mode = found.permissions().mode() & 0o777;
-            if mode & 0o077 != 0 {
-                bail!(
-                    "{} can be read by others (mode {mode:o}); `chmod 600 {}`",
-                    about(),
-                    file.display()
-                );
-            }
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound && made_by_us && !in_use => {
-            let key = Sealer::generate()?;
-            write_new(&file, &key).with_context(about)?;
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound && in_use => bail!(
-            "{} is not there, but the database holds secrets that were sealed under it; bring it back, or set CERTWRIGHT_MASTER_KEY",
-            about()
-        ),
-        Err(error) => return Err(error).with_context(about),
-    }
-    Ok(Secret::new(std::fs::read_to_string(&file).with_context(about)?))
-}
-
-/// Of two first starts at the same moment one makes the file; the other reads it.
-fn write_new(file: &Path, key: &Secret<String>) -> std::io::Result<()> {
-    let folder = file.parent().unwrap_or(Path::new("."));
-    let draft = folder.join(format!(".master.key.{}", std::process::id()));
-    let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-    out.write_all(key.expose().as_bytes())?;
-    out.write_all(b"\n")?;
-    out.sync_all()?;
-    // A hard link fails where a rename would overwrite.
-    let linked = std::fs::hard_link(&draft, file);
-    std::fs::remove_file(&draft)?;
-    match linked {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
-    }
-}
-
-fn make_folder(folder: &Path) -> anyhow::Result<()> {
+/// Makes `data_dir`, for the owner alone, when it is missing.
+pub fn data_dir(config: &Config) -> Result<(), BootstrapError> {
+    let path = &config.data_dir;
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
-        .create(folder)
-        .with_context(|| format!("the data folder {} cannot be made", folder.display()))
+        .create(path)
+        .map_err(|source| BootstrapError::File { path: path.clone(), source })
 }
 
-/// A short name for this installation, by which it knows its own DNS records again.
-pub async fn installation(db: &Db) -> anyhow::Result<String> {
-    let mut bytes = [0_u8; 5];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow::anyhow!("no randomness"))?;
-    let fresh: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let mut tx = db.begin().await?;
-    settings::insert(&mut tx, INSTALLATION, fresh.as_bytes()).await?;
-    let stored = settings::find(&mut tx, INSTALLATION).await?.unwrap_or_default();
-    tx.commit().await?;
-    String::from_utf8(stored).context("the installation's name is damaged")
+/// Opens the database that is configured and brings its schema up to date.
+pub async fn database(config: &Config) -> Result<Db, BootstrapError> {
+    data_dir(config)?;
+    Ok(Db::connect(config.database_url.expose()).await?)
 }
 
-/// Sees to it that there is an admin key: the given one, or on the very first start a new one, which
-/// is returned to be shown once.
-pub async fn first_api_key(
-    config: &Config,
-    db: &Db,
-    clock: &dyn Clock,
-) -> anyhow::Result<Option<Secret<String>>> {
-    let mut tx = db.begin().await?;
-    let (key, name) = match &config.bootstrap_api_key {
-        Some(given) if api_key::is_well_formed(given.expose()) => (given.clone(), "bootstrap"),
-        Some(_) => bail!(
-            "bootstrap.api_key is not an API key; it is `cw_` and 43 characters of base64url, as `echo cw_$(openssl rand 32 | basenc --base64url | tr -d =)` prints it"
-        ),
-        None if api_keys::any(&mut tx).await? => return Ok(None),
-        None => (api_key::generate_key()?, "first start"),
+/// The master key that is configured, or that lies in `data_dir`; it is made there if the database
+/// has no secrets yet. It has been checked against the database.
+pub async fn master_key(config: &Config, db: &Db) -> Result<Sealer, BootstrapError> {
+    let own = config.data_dir.join("master.key");
+    let (sealer, made) = match (&config.master_key, &config.master_key_file) {
+        (Some(text), _) => (sealer(text, "`master_key`")?, false),
+        (None, Some(path)) => {
+            let found = read_key(path)?.ok_or_else(|| BootstrapError::NoSuchFile(path.clone()))?;
+            (found, false)
+        }
+        (None, None) => match read_key(&own)? {
+            Some(found) => (found, false),
+            None if is_sealed(db).await? => return Err(BootstrapError::KeyLost(own)),
+            None => make_key(&own)?,
+        },
     };
-    let now = clock.now();
-    let row = ApiKey {
-        id: ApiKeyId::generate(now),
+    if made {
+        confirm(db, &sealer, &own).await?;
+    } else {
+        check_master_key(db, &sealer).await?;
+    }
+    Ok(sealer)
+}
+
+/// Makes a key of our own the database's, or takes it away again.
+async fn confirm(db: &Db, sealer: &Sealer, path: &Path) -> Result<(), BootstrapError> {
+    match check_master_key(db, sealer).await {
+        // A replica with another data directory made its key in the same moment, and was first.
+        // Nothing is sealed under ours.
+        Err(BootstrapError::WrongKey) => {
+            std::fs::remove_file(path)
+                .map_err(|source| BootstrapError::File { path: path.to_owned(), source })?;
+            Err(BootstrapError::KeyLost(path.to_owned()))
+        }
+        checked => checked,
+    }
+}
+
+/// Compares the master key with the one that this database's secrets were sealed under. The first
+/// key to come here is that one.
+pub async fn check_master_key(db: &Db, sealer: &Sealer) -> Result<(), BootstrapError> {
+    let mut tx = db.read().await?;
+    let known = settings::find(&mut tx, CHECK).await?;
+    drop(tx);
+    let known = if let Some(known) = known {
+        known
+    } else {
+        let ours = sealer.seal(CHECK_PLACE, CHECK_TEXT).map_err(BootstrapError::Random)?;
+        settled(db, CHECK, ours.0).await?
+    };
+    match sealer.open(CHECK_PLACE, &Sealed(known)) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(BootstrapError::WrongKey),
+    }
+}
+
+/// What this installation is called in places that it shares with others, such as DNS zones.
+pub async fn installation_id(db: &Db) -> Result<String, BootstrapError> {
+    let mut bytes = [0_u8; 8];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| BootstrapError::Random(SealError::Encryption))?;
+    // 32 letters and digits, so that every value of a byte falls on one equally often.
+    let alphabet = b"abcdefghijkmnpqrstuvwxyz23456789";
+    let name = bytes.map(|byte| alphabet.get(usize::from(byte % 32)).copied().unwrap_or(b'a'));
+    let name = settled(db, INSTALLATION, name.to_vec()).await?;
+    Ok(String::from_utf8_lossy(&name).into_owned())
+}
+
+/// Makes sure that there is an API key: the configured one, or else, where there is none at all, a
+/// new one, which is returned to be shown this once.
+pub async fn first_api_key(
+    db: &Db,
+    config: &Config,
+    clock: &dyn Clock,
+) -> Result<Option<Secret<String>>, BootstrapError> {
+    match &config.bootstrap_api_key {
+        Some(key) => configured_api_key(db, key, clock).await.map(|()| None),
+        None => new_api_key(db, clock).await,
+    }
+}
+
+async fn configured_api_key(
+    db: &Db,
+    key: &Secret<String>,
+    clock: &dyn Clock,
+) -> Result<(), BootstrapError> {
+    if !api_key::is_well_formed(key.expose()) {
+        return Err(BootstrapError::MalformedKey);
+    }
+    let hash = api_key::hash_key(key.expose());
+    let admin = admin_key("bootstrap", clock);
+    let mut tx = db.begin().await?;
+    if !api_keys::insert(&mut tx, &admin, &hash, clock.now()).await? {
+        let found = api_keys::find_by_hash(&mut tx, &hash).await?;
+        let able = |key: &api_keys::ApiKey| {
+            key.permissions == admin.permissions && key.scope == admin.scope
+        };
+        if !found.as_ref().is_some_and(able) {
+            return Err(BootstrapError::LesserKey);
+        }
+    }
+    Ok(tx.commit().await?)
+}
+
+async fn new_api_key(db: &Db, clock: &dyn Clock) -> Result<Option<Secret<String>>, BootstrapError> {
+    let mut tx = db.begin().await?;
+    let last = settings::find(&mut tx, FIRST_KEY).await?;
+    if api_keys::any(&mut tx).await? {
+        return Ok(None);
+    }
+    let key = api_key::generate_key().map_err(BootstrapError::Random)?;
+    let hash = api_key::hash_key(key.expose());
+    // Of several replicas that see no key, only the one that leaves its mark may make one.
+    let first = match last {
+        None => settings::insert(&mut tx, FIRST_KEY, &hash).await?,
+        Some(last) => settings::replace(&mut tx, FIRST_KEY, &last, &hash).await?,
+    };
+    if !first {
+        return Ok(None);
+    }
+    api_keys::insert(&mut tx, &admin_key("first", clock), &hash, clock.now()).await?;
+    tx.commit().await?;
+    Ok(Some(key))
+}
+
+fn admin_key(name: &str, clock: &dyn Clock) -> api_keys::ApiKey {
+    api_keys::ApiKey {
+        id: ApiKeyId::generate(clock.now()),
         name: name.to_owned(),
         permissions: vec!["*".to_owned()],
         scope: Scope::Everything,
+    }
+}
+
+/// Sets what is not set yet; returns what holds then, on every replica the same.
+async fn settled(db: &Db, name: &str, ours: Vec<u8>) -> Result<Vec<u8>, BootstrapError> {
+    let mut tx = db.begin().await?;
+    if settings::insert(&mut tx, name, &ours).await? {
+        tx.commit().await?;
+        return Ok(ours);
+    }
+    Ok(settings::find(&mut tx, name).await?.unwrap_or(ours))
+}
+
+async fn is_sealed(db: &Db) -> Result<bool, BootstrapError> {
+    let mut tx = db.read().await?;
+    Ok(settings::find(&mut tx, CHECK).await?.is_some())
+}
+
+fn sealer(text: &Secret<String>, origin: &str) -> Result<Sealer, BootstrapError> {
+    Sealer::from_text(text)
+        .map_err(|source| BootstrapError::BadKey { origin: origin.to_owned(), source })
+}
+
+/// The key in a file, if there is such a file.
+fn read_key(path: &Path) -> Result<Option<Sealer>, BootstrapError> {
+    let unusable = |source| BootstrapError::File { path: path.to_owned(), source };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unusable(error)),
     };
-    api_keys::insert(&mut tx, &row, &api_key::hash_key(key.expose()), now).await?;
-    tx.commit().await?;
-    Ok(config.bootstrap_api_key.is_none().then_some(key))
+    let metadata = file.metadata().map_err(unusable)?;
+    let mode = metadata.mode() & 0o777;
+    // A group may read what root has put there for it: so orchestrators hand secrets to processes
+    // that do not run as root.
+    let others = if metadata.uid() == 0 { 0o037 } else { 0o077 };
+    if mode & others != 0 {
+        return Err(BootstrapError::Exposed { path: path.to_owned(), mode });
+    }
+    let text = Secret::new(std::io::read_to_string(file).map_err(unusable)?);
+    sealer(&text, &path.display().to_string()).map(Some)
+}
+
+/// Makes a key file, whole or not at all; says whether it was this call that did it.
+fn make_key(path: &Path) -> Result<(Sealer, bool), BootstrapError> {
+    let unusable = |source| BootstrapError::File { path: path.to_owned(), source };
+    let text = Sealer::generate().map_err(BootstrapError::Random)?;
+    let directory = path.parent().unwrap_or(Path::new("."));
+    // It is created with mode 0600, and takes its name only once it is complete and on the disk.
+    let mut file = tempfile::NamedTempFile::new_in(directory).map_err(unusable)?;
+    writeln!(file, "{}", text.expose()).map_err(unusable)?;
+    file.as_file().sync_all().map_err(unusable)?;
+    match file.persist_noclobber(path) {
+        Ok(_) => {
+            File::open(directory).and_then(|directory| directory.sync_all()).map_err(unusable)?;
+            Ok((sealer(&text, &path.display().to_string())?, true))
+        }
+        Err(error) if error.error.kind() == ErrorKind::AlreadyExists => {
+            let theirs = read_key(path)?;
+            Ok((theirs.ok_or_else(|| BootstrapError::KeyLost(path.to_owned()))?, false))
+        }
+        Err(error) => Err(unusable(error.error)),
+    }
 }

@@ -94,7 +94,7 @@ impl Sealer {
     pub fn generate() -> Result<Secret<String>, SealError> {
         let mut bytes = Zeroizing::new([0_u8; 32]);
         aws_lc_rs::rand::fill(&mut *bytes).map_err(|_| SealError::Encryption)?;
-        Ok(Secret::new(STANDARD.encode(&*bytes)))
+        Ok(Secret::new(STANDARD.encode(*bytes)))
     }
 
     /// Seals a secret for one place, such as `requests/private_key/<row id>`.
@@ -168,10 +168,13 @@ mod tests {
     #[test]
     fn what_was_sealed_for_one_row_opens_only_there() {
         let sealer = sealer(&[7]);
-        let sealed = sealer.seal("requests/private_key/1", b"key").unwrap();
+        let envelope = sealer.seal("requests/private_key/1", b"key").unwrap();
 
-        assert_eq!(sealer.open("requests/private_key/1", &sealed).unwrap().expose(), b"key");
-        assert_eq!(sealer.open("requests/private_key/2", &sealed).unwrap_err(), SealError::Damaged);
+        assert_eq!(sealer.open("requests/private_key/1", &envelope).unwrap().expose(), b"key");
+        assert_eq!(
+            sealer.open("requests/private_key/2", &envelope).unwrap_err(),
+            SealError::Damaged
+        );
     }
 
     #[test]
@@ -185,14 +188,14 @@ mod tests {
     #[test]
     fn every_changed_byte_is_noticed() {
         let sealer = sealer(&[7]);
-        let sealed = sealer.seal("a", b"key").unwrap();
-        for index in 0..sealed.0.len() {
-            let mut changed = sealed.clone();
+        let envelope = sealer.seal("a", b"key").unwrap();
+        for index in 0..envelope.0.len() {
+            let mut changed = envelope.clone();
             changed.0[index] ^= 1;
             assert!(sealer.open("a", &changed).is_err(), "byte {index}");
         }
-        for length in 0..sealed.0.len() {
-            assert!(sealer.open("a", &Sealed(sealed.0[..length].to_vec())).is_err());
+        for length in 0..envelope.0.len() {
+            assert!(sealer.open("a", &Sealed(envelope.0[..length].to_vec())).is_err());
         }
     }
 

@@ -46,9 +46,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!(version, database, api = %running.api, http01 = %running.responder, "ready");
     stop.cancelled().await;
     // Nothing is lost when it takes too long: leases run out, and the rows are taken up again.
-    match tokio::time::timeout(config.shutdown_timeout, running.stopped()).await {
-        Ok(result) => result?,
-        Err(_) => tracing::warn!("some work did not finish in time; the next start takes it up"),
+    if let Ok(result) = tokio::time::timeout(config.shutdown_timeout, running.stopped()).await {
+        result?;
+    } else {
+        tracing::warn!("some work did not finish in time; the next start takes it up");
     }
     tracing::info!("stopped");
     Ok(())
@@ -58,11 +59,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<Running> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let db = bootstrap::database(config).await?;
-    let sealer = Arc::new(bootstrap::sealer(config, &db).await?);
+    let sealer = Arc::new(bootstrap::master_key(config, &db).await?);
     let solvers = solvers(config, &db, &clock).await?;
     let api_listener = listen(config.http_listen, "http.listen").await?;
     let responder_listener = listen(config.http01_listen, "http01.listen").await?;
-    let first_api_key = bootstrap::first_api_key(config, &db, &*clock).await?;
+    let first_api_key = bootstrap::first_api_key(&db, config, &*clock).await?;
     let worker = Arc::new(Worker {
         db: db.clone(),
         clock: Arc::clone(&clock),
@@ -121,7 +122,7 @@ fn app_state(
 async fn solvers(config: &Config, db: &Db, clock: &Arc<dyn Clock>) -> anyhow::Result<Solvers> {
     Ok(Solvers::new(SolverSettings {
         clock: Arc::clone(clock),
-        installation: bootstrap::installation(db).await?,
+        installation: bootstrap::installation_id(db).await?,
         nameservers: config.nameservers.clone(),
         authority_port: config.authority_port,
         self_check_port: config.self_check_port,

@@ -2,7 +2,7 @@
 //!
 //! The only module that names `instant_acme`, and it uses its single steps only: nothing here waits
 //! for the CA's state to change, and nothing is remembered that could not be asked again. Every
-//! answer, refusal and silence of a CA becomes a [`Failure`] with its class ([`classify`]).
+//! answer, refusal and silence of a CA becomes a [`Failure`] with its class (`classify`).
 //!
 //! The module knows nothing of the database: keys and URLs come in and go out as values, and
 //! whoever calls stores them *before* the call that depends on them.

@@ -3,12 +3,22 @@
 use super::{Source, block_on};
 use crate::bootstrap;
 use crate::config::Config;
+use crate::storage::Migrated;
 
 pub(super) fn run(source: &Source) -> anyhow::Result<()> {
     let config = Config::parse(&source.values(&[])?)?;
     block_on(&config.clone(), async move {
         let db = bootstrap::database(&config).await?;
-        println!("certwright: the {} database's schema is up to date", db.dialect());
+        let (dialect, Migrated { from, to }) = (db.dialect(), db.migrated());
+        println!(
+            "certwright: {}",
+            match from {
+                0 => format!("made the schema of the {dialect} database (version {to})"),
+                from if from == to =>
+                    format!("the {dialect} database is up to date (version {to})"),
+                from => format!("brought the {dialect} database from version {from} to {to}"),
+            }
+        );
         db.close().await;
         Ok(())
     })

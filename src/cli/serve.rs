@@ -14,7 +14,7 @@ pub(super) struct Serve {
     /// Address of the HTTP-01 responder [default: 127.0.0.1:8402]
     #[arg(long, value_name = "IP:PORT")]
     http01_listen: Option<String>,
-    /// sqlite://PATH or postgres://USER@HOST/NAME; a password belongs into the environment
+    /// `sqlite://PATH` or `postgres://USER@HOST/NAME`; a password belongs into the environment
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
     /// Folder of the SQLite database and the master key [default: ./data]

@@ -122,6 +122,16 @@ impl Config {
             let expected = "expected sqlite://PATH or postgres://USER@HOST/NAME";
             return Err(values.bad("database.url", expected));
         }
+        if database_url.contains(":memory:") || database_url.contains("mode=memory") {
+            return Err(
+                values.bad("database.url", "expected a file: what is in memory is forgotten")
+            );
+        }
+        if values.given("master_key").is_some() && values.given("master_key_file").is_some() {
+            return Err(
+                values.bad("master_key", "`master_key_file` is given too; which one counts?")
+            );
+        }
         let log_format = match values.text("log.format").as_str() {
             "auto" => LogFormat::Auto,
             "text" => LogFormat::Text,

@@ -56,7 +56,8 @@ pub fn read(
         values.take_file(path)?;
     }
     for (name, value) in environment {
-        if !name.starts_with("CERTWRIGHT_") || OTHER_VARIABLES.contains(&name.as_str()) {
+        let ours = name.starts_with("CERTWRIGHT_") && !OTHER_VARIABLES.contains(&name.as_str());
+        if !ours || value.is_empty() || is_service_link(&name) {
             continue;
         }
         let origin = Origin::Environment(name.clone());
@@ -169,6 +170,13 @@ pub(super) fn shown(setting: &Setting, value: &str) -> String {
     if setting.secret { "\"(redacted)\"".to_owned() } else { format!("{value:?}") }
 }
 
+/// What Kubernetes sets in every container for a Service that is named `certwright…`.
+fn is_service_link(name: &str) -> bool {
+    let known = SETTINGS.iter().any(|setting| setting.env == name);
+    let marks = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT_"];
+    !known && (name.ends_with("_PORT") || marks.iter().any(|mark| name.contains(mark)))
+}
+
 fn find(key: &str, origin: &Origin) -> Result<&'static Setting, ConfigError> {
     SETTINGS.iter().find(|setting| setting.key == key).ok_or_else(|| ConfigError::Unknown {
         key: key.to_owned(),
@@ -241,7 +249,15 @@ mod tests {
         let typo = [env("CERTWRIGHT_HTTP_LISSTEN", "x")];
         let refused = read(None, typo, &[]).unwrap_err().to_string();
         assert!(refused.contains("did you mean \"CERTWRIGHT_HTTP_LISTEN\"?"), "{refused}");
-        assert!(read(None, [env("CERTWRIGHT_SERVER", "x"), env("OTHER", "y")], &[]).is_ok());
+        let not_ours = [
+            env("CERTWRIGHT_SERVER", "x"),
+            env("OTHER", "y"),
+            env("CERTWRIGHT_NOTHING", ""),
+            env("CERTWRIGHT_PORT", "tcp://192.0.2.1:80"),
+            env("CERTWRIGHT_PORT_80_TCP_ADDR", "192.0.2.1"),
+            env("CERTWRIGHT_WEB_SERVICE_HOST", "192.0.2.1"),
+        ];
+        assert!(read(None, not_ours, &[]).is_ok());
     }
 
     #[test]
@@ -254,6 +270,7 @@ mod tests {
             ("CERTWRIGHT_LOG_FORMAT", "xml", "text or json"),
             ("CERTWRIGHT_DNS_NAMESERVERS", "1.1.1.1,dns.example", "dns.example"),
             ("CERTWRIGHT_SHUTDOWN_TIMEOUT", "soon", "20s"),
+            ("CERTWRIGHT_DATABASE_URL", "sqlite::memory:", "a file"),
         ] {
             let values = read(None, [env(name, value)], &[]).unwrap();
             let refused = Config::parse(&values).unwrap_err().to_string();

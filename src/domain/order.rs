@@ -344,11 +344,14 @@ impl Order {
         }
     }
 
-    /// The order once its time is up, if it is.
-    pub fn expire(self, now: OffsetDateTime) -> Result<Transition, Self> {
-        if self.is_over() || now < self.deadline {
-            return Err(self);
-        }
+    /// Whether its time is up.
+    pub fn has_expired(&self, now: OffsetDateTime) -> bool {
+        !self.is_over() && now >= self.deadline
+    }
+
+    /// The order once its time is up.
+    #[must_use]
+    pub fn expire(self, now: OffsetDateTime) -> Transition {
         let failure = self.last_error.clone().unwrap_or_else(|| {
             Failure::new(
                 Class::Gone,
@@ -357,7 +360,7 @@ impl Order {
                 "The CA forgets an order that is not completed before it expires.",
             )
         });
-        Ok(self.end(End::Expired, Outcome::Lost(failure), now))
+        self.end(End::Expired, Outcome::Lost(failure), now)
     }
 
     fn solved(

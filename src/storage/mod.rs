@@ -3,7 +3,7 @@
 //! Queries are plain functions over a [`Tx`], grouped by table. Their text is written once, in the
 //! SQL that both databases share: `$n` placeholders, `RETURNING`, `ON CONFLICT`; identifiers are
 //! native UUIDs, times `BIGINT` milliseconds, documents JSON in `TEXT`. Every text is listed in
-//! [`catalogue`], and a test prepares each on both databases.
+//! [`catalogue()`], and a test prepares each on both databases.
 //!
 //! The differences, all of them: `FOR UPDATE SKIP LOCKED` where rows are claimed ([`lease`]), the
 //! kind of transaction, and `NOTIFY` at commit (this file and [`signals`]).
@@ -46,6 +46,16 @@ use catalogue::statements;
 pub struct Db {
     pool: Pool,
     signals: Signals,
+    migrated: Migrated,
+}
+
+/// What opening the database did to its schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Migrated {
+    /// The version that was found; 0 for an empty database.
+    pub from: i64,
+    /// The version that it has now.
+    pub to: i64,
 }
 
 #[derive(Clone)]
@@ -137,15 +147,15 @@ static POSTGRES: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres")
 impl Db {
     /// Opens the database and brings its schema up to date.
     pub async fn connect(url: &str) -> Result<Self, StorageError> {
-        let pool = if url.starts_with("postgres") {
+        let (pool, migrated) = if url.starts_with("postgres") {
             let options = PgConnectOptions::from_str(url)?.application_name("certwright");
             let pool = PgPoolOptions::new()
                 .max_connections(16)
                 .acquire_timeout(Duration::from_secs(5))
                 .connect_with(options)
                 .await?;
-            POSTGRES.run(&pool).await?;
-            Pool::Postgres(pool)
+            let migrated = migrate(&POSTGRES, &mut *pool.acquire().await?).await?;
+            (Pool::Postgres(pool), migrated)
         } else {
             let options = SqliteConnectOptions::from_str(url)?
                 .create_if_missing(true)
@@ -159,19 +169,19 @@ impl Db {
                 .acquire_timeout(Duration::from_secs(30))
                 .connect_with(options.clone())
                 .await?;
-            SQLITE.run(&write).await?;
+            let migrated = migrate(&SQLITE, &mut *write.acquire().await?).await?;
             let read = SqlitePoolOptions::new()
                 .max_connections(4)
                 .acquire_timeout(Duration::from_secs(30))
                 .connect_with(options.create_if_missing(false).pragma("query_only", "ON"))
                 .await?;
-            Pool::Sqlite { read, write }
+            (Pool::Sqlite { read, write }, migrated)
         };
         let signals = Signals::new();
         if let Pool::Postgres(pool) = &pool {
             signals::listen(pool.clone(), signals.clone());
         }
-        Ok(Self { pool, signals })
+        Ok(Self { pool, signals, migrated })
     }
 
     /// Begins a transaction that may write.
@@ -197,6 +207,11 @@ impl Db {
     /// Where changes are heard of.
     pub fn signals(&self) -> &Signals {
         &self.signals
+    }
+
+    /// What opening the database did to its schema.
+    pub fn migrated(&self) -> Migrated {
+        self.migrated
     }
 
     /// `sqlite` or `postgres`.
@@ -245,6 +260,22 @@ impl Db {
             Pool::Postgres(pool) => pool.close().await,
         }
     }
+}
+
+/// Brings the schema up to date, with other replicas kept waiting meanwhile.
+async fn migrate<C: sqlx::migrate::Migrate>(
+    migrator: &sqlx::migrate::Migrator,
+    connection: &mut C,
+) -> Result<Migrated, StorageError> {
+    // An empty database has no table to list; whatever else is wrong, `run_direct` meets as well.
+    let applied = connection.list_applied_migrations(&migrator.table_name).await;
+    let version = |applied: &[sqlx::migrate::AppliedMigration]| {
+        applied.iter().map(|migration| migration.version).max().unwrap_or_default()
+    };
+    let from = version(&applied.unwrap_or_default());
+    migrator.run_direct(None, connection, false).await?;
+    let to = version(&connection.list_applied_migrations(&migrator.table_name).await?);
+    Ok(Migrated { from, to })
 }
 
 impl Tx {

@@ -420,9 +420,9 @@ impl Row {
     fn into_domain(self, challenges: Vec<Challenge>) -> Result<(Order, Lease), StorageError> {
         let wrong = |problem: &str| corrupt("orders", self.id, problem);
         let word = self.state.as_str();
-        let stage = STAGES.into_iter().find(|stage| stage_word(*stage) == word);
+        let open = STAGES.into_iter().find(|stage| stage_word(*stage) == word);
         let end = ENDS.into_iter().find(|end| end_word(*end) == word);
-        let state = match (word, stage, end, self.url) {
+        let state = match (word, open, end, self.url) {
             ("new", None, None, None) => State::New,
             (_, Some(stage), None, Some(url)) => State::Open { url, stage },
             (_, None, Some(end), url) => State::Done { url, end },

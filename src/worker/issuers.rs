@@ -26,7 +26,7 @@ impl Worker {
                 let account = Account { url: account.url, server, email: account.email };
                 issuer.registered(account, now)
             }
-            Err(failure) => issuer.not_registered(failure, now, self.jitter()),
+            Err(failure) => issuer.not_registered(failure, now, super::jitter()),
         };
         let mut tx = self.db.begin().await?;
         issuers::save(&mut tx, &issuer, &lease).await?;

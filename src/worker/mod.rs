@@ -79,7 +79,7 @@ pub enum WorkerError {
 const POLL: Duration = Duration::from_secs(5);
 
 /// On SQLite nobody else writes: an hourly look is only there in case the clock was set.
-const RARELY: Duration = Duration::from_secs(3600);
+const RARELY: Duration = Duration::from_hours(1);
 
 impl Worker {
     /// Works until `shutdown`, then finishes the steps that are under way.
@@ -202,11 +202,12 @@ impl Worker {
             ),
         }
     }
+}
 
-    fn jitter(&self) -> Jitter {
-        let mut bytes = [0_u8; 4];
-        // Without randomness there is no spreading, which is no reason to stop.
-        aws_lc_rs::rand::fill(&mut bytes).ok();
-        Jitter::new(f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX))
-    }
+/// A new chance, for whatever would otherwise happen at the same moment.
+fn jitter() -> Jitter {
+    let mut bytes = [0_u8; 4];
+    // Without randomness there is no spreading, which is no reason to stop.
+    aws_lc_rs::rand::fill(&mut bytes).ok();
+    Jitter::new(f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX))
 }

@@ -52,18 +52,17 @@ impl Worker {
                 challenges: order.challenges.clone(),
                 last_error: order.last_error.clone(),
             };
-            let transition = match order.expire(now) {
-                Ok(expired) => expired,
-                Err(open) => {
-                    let Some(step) = open.next_step(now) else {
-                        // Due, but nothing to do: never leave such a row without a wake-up.
-                        let idle = Transition::waiting(open, now);
-                        self.settle_order(&mut session, &idle, &before, &lease, false).await?;
-                        return Ok(());
-                    };
-                    let answer = session.take(step, &open).await?;
-                    open.apply(answer, self.clock.now(), self.jitter())?
-                }
+            let transition = if order.has_expired(now) {
+                order.expire(now)
+            } else {
+                let Some(step) = order.next_step(now) else {
+                    // Due, but nothing to do: never leave such a row without a wake-up.
+                    let idle = Transition::waiting(order, now);
+                    self.settle_order(&mut session, &idle, &before, &lease, false).await?;
+                    return Ok(());
+                };
+                let answer = session.take(step, &order).await?;
+                order.apply(answer, self.clock.now(), super::jitter())?
             };
             let now = self.clock.now();
             let goes_on = transition.order.next_action_at.is_some_and(|at| at <= now);
@@ -132,7 +131,7 @@ impl Worker {
                 let revision = certificate.current.as_ref().map_or(0, |issued| issued.revision) + 1;
                 let Leaf { serial, fingerprint, not_before, not_after } = fetched.leaf;
                 let renewal_time =
-                    renewal_time(&certificate.spec, not_before, not_after, self.jitter());
+                    renewal_time(&certificate.spec, not_before, not_after, super::jitter());
                 let kept = i64::from(certificate.spec.revision_history_limit.max(1));
                 let stored = Revision {
                     certificate: certificate.id,
@@ -154,7 +153,7 @@ impl Worker {
                 certificate.issued(issued, now)
             }
             (outcome, _) => {
-                certificate.order_failed(outcome.clone(), order.predecessors, now, self.jitter())
+                certificate.order_failed(outcome.clone(), order.predecessors, now, super::jitter())
             }
         };
         let mut certificate = transition.certificate;

@@ -10,6 +10,7 @@ mod api_issuers;
 mod api_manners;
 mod api_secrets;
 mod architecture;
+mod bootstrap;
 mod ca;
 mod harness;
 mod issuance;

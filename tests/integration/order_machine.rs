@@ -175,7 +175,8 @@ fn a_proof_that_nobody_sees_in_time_fails_with_what_was_seen() {
 fn an_open_order_does_not_outlive_its_deadline() {
     let order = open(Stage::Validating, &[1]);
 
-    let expired = order.expire(START + ORDER_DEADLINE).unwrap();
+    assert!(order.has_expired(START + ORDER_DEADLINE));
+    let expired = order.expire(START + ORDER_DEADLINE);
 
     assert!(matches!(expired.outcome, Some(Outcome::Lost(_))));
     assert!(matches!(expired.order.state, State::Done { end: End::Expired, .. }));
@@ -195,18 +196,16 @@ proptest! {
             let Some(at) = order.next_action_at else { break };
             prop_assert!(!order.is_over() || order.challenges.iter().any(|known| !known.clean));
             now = now.max(at);
-            let next = match order.clone().expire(now) {
-                Ok(expired) => expired,
-                Err(open) => {
-                    let Some(step) = open.next_step(now) else {
-                        prop_assert!(false, "due, but nothing to do: {open:?}");
-                        unreachable!()
-                    };
-                    let answer = answer_to(&step, choice, now);
-                    match open.apply(answer, now, Jitter::new(chance)) {
-                        Ok(next) => next,
-                        Err(unexpected) => return Err(TestCaseError::fail(unexpected.to_string())),
-                    }
+            let next = if order.has_expired(now) {
+                order.clone().expire(now)
+            } else {
+                let Some(step) = order.next_step(now) else {
+                    return Err(TestCaseError::fail(format!("due, but nothing to do: {order:?}")));
+                };
+                let answer = answer_to(&step, choice, now);
+                match order.clone().apply(answer, now, Jitter::new(chance)) {
+                    Ok(next) => next,
+                    Err(unexpected) => return Err(TestCaseError::fail(unexpected.to_string())),
                 }
             };
             if crash {
@@ -222,16 +221,15 @@ proptest! {
         for _ in 0..100 {
             let Some(at) = order.next_action_at else { break };
             now = now.max(at).max(order.deadline);
-            order = match order.expire(now) {
-                Ok(expired) => expired.order,
-                Err(over) => {
-                    let Some(Step::Solve(due)) = over.next_step(now) else {
-                        return Err(TestCaseError::fail("only clean-up is left"));
-                    };
-                    let answers =
-                        due.into_iter().map(|(id, _)| (id, PATIENCE, challenge::Answer::CleanedUp));
-                    over.apply(Answer::Solved(answers.collect()), now, Jitter::NONE).unwrap().order
-                }
+            order = if order.has_expired(now) {
+                order.expire(now).order
+            } else {
+                let Some(Step::Solve(due)) = order.next_step(now) else {
+                    return Err(TestCaseError::fail("only clean-up is left"));
+                };
+                let answers =
+                    due.into_iter().map(|(id, _)| (id, PATIENCE, challenge::Answer::CleanedUp));
+                order.apply(Answer::Solved(answers.collect()), now, Jitter::NONE).unwrap().order
             };
         }
         prop_assert!(order.is_over());
@@ -261,7 +259,9 @@ fn answer_to(step: &Step, choice: u8, now: OffsetDateTime) -> Answer {
             let answer = match (&bad, action) {
                 (Some(bad), _) => challenge::Answer::Failed(bad.clone()),
                 (None, Action::Present) => challenge::Answer::Presented(Some(record())),
-                (None, Action::Check) if choice % 2 == 0 => challenge::Answer::NotSeen("no".into()),
+                (None, Action::Check) if choice.is_multiple_of(2) => {
+                    challenge::Answer::NotSeen("no".into())
+                }
                 (None, Action::Check) => challenge::Answer::Seen,
                 (None, Action::CleanUp) => challenge::Answer::CleanedUp,
             };
@@ -284,7 +284,7 @@ fn answer_to(step: &Step, choice: u8, now: OffsetDateTime) -> Answer {
         Step::ReadAuthorizations => Answer::Authorizations(vec![challenge(1), challenge(2)]),
         Step::Accept => Answer::Accepted,
         Step::Poll | Step::Finalize => Answer::Looked(seen(status)),
-        Step::Download if choice % 2 == 0 => Answer::NotThereYet,
+        Step::Download if choice.is_multiple_of(2) => Answer::NotThereYet,
         Step::Download => Answer::Downloaded,
         Step::Solve(_) => unreachable!("answered above"),
     }

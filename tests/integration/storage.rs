@@ -398,8 +398,8 @@ on_both_databases! {
         revisions::prune(&mut tx, certificate.id, 1).await.unwrap();
         let kept = revisions::list(&mut tx, certificate.id, None, 10).await.unwrap();
         assert_eq!(kept.iter().map(|one| one.revision).collect::<Vec<_>>(), [3, 2]);
-        let older = revisions::list(&mut tx, certificate.id, Some(3), 10).await.unwrap();
-        assert_eq!(older.len(), 1);
+        let earlier = revisions::list(&mut tx, certificate.id, Some(3), 10).await.unwrap();
+        assert_eq!(earlier.len(), 1);
     }
 
     async fn requests_keep_key_csr_and_progress(db: Db) {
@@ -470,6 +470,8 @@ on_both_databases! {
         assert!(!settings::insert(&mut tx, "id", b"second").await.unwrap());
         assert_eq!(settings::find(&mut tx, "id").await.unwrap(), Some(b"first".to_vec()));
         assert_eq!(settings::find(&mut tx, "other").await.unwrap(), None);
+        assert!(!settings::replace(&mut tx, "id", b"second", b"third").await.unwrap());
+        assert!(settings::replace(&mut tx, "id", b"first", b"third").await.unwrap());
     }
 
     async fn a_commit_wakes_workers_and_tells_who_waits(db: Db) {

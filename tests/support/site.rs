@@ -174,6 +174,7 @@ impl Site {
     }
 
     /// Until `holds` says so of what is at `path`; looks ten times a second, for at most a minute.
+    #[expect(clippy::disallowed_methods, reason = "a client that polls does sleep")]
     pub async fn until(&self, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
         for _ in 0..600 {
             let found = self.get(path).await.body;

@@ -154,7 +154,7 @@ impl World {
         self.ask(Method::PATCH, path).json(&body).send().await
     }
 
-    /// The ClusterIssuer `le`, which proves names of `example.com` by DNS and others by HTTP.
+    /// The `ClusterIssuer` `le`, which proves names of `example.com` by DNS and others by HTTP.
     pub async fn create_issuer(&self) -> Value {
         self.post("/issuers", cluster_issuer("le")).await.accepted()
     }
