@@ -75,6 +75,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
             concurrency: config.worker_concurrency,
             cluster_namespace: config.cluster_namespace.clone(),
         },
+        stop: stop.clone(),
     });
     let state = app_state(config, &db, &clock, &sealer, stop.clone());
     let (api, responder) = (api_listener.local_addr()?, responder_listener.local_addr()?);
@@ -82,7 +83,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         serve(api_listener, api::router(state), &stop),
         serve(responder_listener, api::responder(db.clone()), &stop),
         tokio::spawn(async move {
-            worker.run(stop).await;
+            worker.run().await;
             Ok(())
         }),
     ];

@@ -31,8 +31,11 @@ impl Worker {
         let mut tx = self.db.begin().await?;
         issuers::save(&mut tx, &issuer, &lease).await?;
         events::record(&mut tx, &issuer.namespace, None, &happened, now).await?;
-        certificates::wake_waiting(&mut tx, issuer.kind, &issuer.namespace, &issuer.name, now)
-            .await?;
+        // Who waits for it is told what is new; a failure that repeats itself is not.
+        if !happened.is_empty() {
+            certificates::wake_waiting(&mut tx, issuer.kind, &issuer.namespace, &issuer.name, now)
+                .await?;
+        }
         tx.commit().await?;
         Ok(())
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,7 +21,7 @@ use crate::pki::PkiError;
 use crate::secret::{SealError, Sealer};
 use crate::solver::Solvers;
 use crate::storage::lease::{self, Lease, Machine};
-use crate::storage::{Db, StorageError};
+use crate::storage::{Db, Signals, StorageError};
 
 mod certificates;
 mod issuers;
@@ -42,6 +42,8 @@ pub struct Worker {
     pub solvers: Arc<Solvers>,
     /// How it works.
     pub settings: Settings,
+    /// Cancelled when the service stops: steps that are under way are finished, no more are begun.
+    pub stop: CancellationToken,
 }
 
 /// How a worker works.
@@ -78,64 +80,63 @@ pub enum WorkerError {
 /// On PostgreSQL another replica's wake-up may get lost: look at least this often.
 const POLL: Duration = Duration::from_secs(5);
 
-/// On SQLite nobody else writes: an hourly look is only there in case the clock was set.
-const RARELY: Duration = Duration::from_hours(1);
+/// Without anybody else who writes, or without a free slot, a signal is what counts: this look is
+/// only there in case the clock was set.
+const LONG: Duration = Duration::from_hours(1);
+
+/// A place in the pool. However its work ends, whoever waits for a place hears of it.
+struct Slot {
+    permit: Option<OwnedSemaphorePermit>,
+    signals: Signals,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        drop(self.permit.take());
+        self.signals.due().notify_one();
+    }
+}
 
 impl Worker {
-    /// Works until `shutdown`, then finishes the steps that are under way.
-    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+    /// Works until it is stopped, then finishes the steps that are under way.
+    pub async fn run(self: Arc<Self>) {
         let permits = Arc::new(Semaphore::new(self.settings.concurrency));
         let tasks = TaskTracker::new();
-        while !shutdown.is_cancelled() {
-            let claimed = match self.claim(permits.available_permits()).await {
+        while !self.stop.is_cancelled() {
+            let free = permits.available_permits();
+            if free == 0 {
+                // A slot that comes free is a signal, too.
+                self.rest(LONG).await;
+                continue;
+            }
+            let claimed = match self.claim(free).await {
                 Ok(claimed) => claimed,
                 Err(error) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
                         "cannot look for work; trying again in a second"
                     );
-                    self.rest(Duration::from_secs(1), &shutdown).await;
+                    self.rest(Duration::from_secs(1)).await;
                     continue;
                 }
             };
             if claimed.is_empty() {
                 let pause = self.until_next_due().await;
-                self.rest(pause, &shutdown).await;
+                self.rest(pause).await;
                 continue;
             }
             for lease in claimed {
                 let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
                 let worker = Arc::clone(&self);
+                let slot = Slot { permit: Some(permit), signals: self.db.signals().clone() };
                 tasks.spawn(async move {
                     worker.work(lease).await;
-                    drop(permit);
-                    // A slot is free: there may be more to claim than there were slots.
-                    worker.db.signals().due().notify_one();
+                    drop(slot);
                 });
             }
         }
         tasks.close();
         tasks.wait().await;
-    }
-
-    /// Works off everything that is due now, in turn; how many rows that were. For tests that drive
-    /// steps.
-    pub async fn run_due(self: &Arc<Self>) -> Result<usize, StorageError> {
-        let mut done = 0;
-        loop {
-            let claimed = self.claim(self.settings.concurrency).await?;
-            if claimed.is_empty() {
-                return Ok(done);
-            }
-            done += claimed.len();
-            let tasks = TaskTracker::new();
-            for lease in claimed {
-                let worker = Arc::clone(self);
-                tasks.spawn(async move { worker.work(lease).await });
-            }
-            tasks.close();
-            tasks.wait().await;
-        }
     }
 
     /// Claims what is due. Orders go first: what has begun is finished before more is begun.
@@ -161,7 +162,7 @@ impl Worker {
     }
 
     async fn until_next_due(&self) -> Duration {
-        let longest = if self.db.dialect() == "sqlite" { RARELY } else { POLL };
+        let longest = if self.db.dialect() == "sqlite" { LONG } else { POLL };
         let due = async {
             let mut tx = self.db.read().await?;
             lease::next_due(&mut tx).await
@@ -175,9 +176,9 @@ impl Worker {
     }
 
     /// Until something may be due: a signal, the time, or the end.
-    async fn rest(&self, pause: Duration, shutdown: &CancellationToken) {
+    async fn rest(&self, pause: Duration) {
         tokio::select! {
-            () = shutdown.cancelled() => {}
+            () = self.stop.cancelled() => {}
             // Either way it is time to look again.
             _ = tokio::time::timeout(pause, self.db.signals().due().notified()) => {}
         }

@@ -11,7 +11,7 @@ use crate::pki::Leaf;
 use crate::storage::lease::Lease;
 use crate::storage::requests::RequestState;
 use crate::storage::revisions::{self, Revision};
-use crate::storage::{Scope, Tx, certificates, events, orders, requests};
+use crate::storage::{Scope, StorageError, Tx, certificates, events, orders, requests};
 
 /// What a download brought, once it was checked.
 pub(super) struct Fetched {
@@ -58,15 +58,16 @@ impl Worker {
                 let Some(step) = order.next_step(now) else {
                     // Due, but nothing to do: never leave such a row without a wake-up.
                     let idle = Transition::waiting(order, now);
-                    self.settle_order(&mut session, &idle, &before, &lease, false).await?;
+                    self.settle_order(&session, &idle, &before, &lease, false).await?;
                     return Ok(());
                 };
                 let answer = session.take(step, &order).await?;
                 order.apply(answer, self.clock.now(), super::jitter())?
             };
             let now = self.clock.now();
-            let goes_on = transition.order.next_action_at.is_some_and(|at| at <= now);
-            lease = self.settle_order(&mut session, &transition, &before, &lease, goes_on).await?;
+            let is_due = transition.order.next_action_at.is_some_and(|at| at <= now);
+            let goes_on = is_due && !self.stop.is_cancelled();
+            lease = self.settle_order(&session, &transition, &before, &lease, goes_on).await?;
             order = transition.order;
             if !goes_on {
                 return Ok(());
@@ -78,11 +79,28 @@ impl Worker {
         Ok(())
     }
 
-    /// Saves a step's result: the order, its certificate where the order has ended, and the history,
-    /// all or nothing.
+    /// Saves a step's result; again, when its certificate was changed by somebody else meanwhile.
     async fn settle_order(
         &self,
-        session: &mut Session<'_>,
+        session: &Session<'_>,
+        transition: &Transition,
+        before: &Before,
+        lease: &Lease,
+        goes_on: bool,
+    ) -> Result<Lease, WorkerError> {
+        for _ in 0..5 {
+            match self.try_settle(session, transition, before, lease, goes_on).await {
+                Err(WorkerError::Storage(StorageError::LeaseLost(id))) if id != lease.id => {}
+                settled => return settled,
+            }
+        }
+        self.try_settle(session, transition, before, lease, goes_on).await
+    }
+
+    /// The order, its certificate where the order has ended, and the history: all or nothing.
+    async fn try_settle(
+        &self,
+        session: &Session<'_>,
         transition: &Transition,
         before: &Before,
         lease: &Lease,
@@ -104,7 +122,7 @@ impl Worker {
             certificates::note(&mut tx, order.certificate, order.id, trouble).await?;
         }
         if let Some(outcome) = &transition.outcome {
-            self.conclude(&mut tx, order, outcome, session.fetched.take()).await?;
+            self.conclude(&mut tx, order, outcome, session.fetched.as_ref()).await?;
         }
         tx.commit().await?;
         Ok(lease)
@@ -116,7 +134,7 @@ impl Worker {
         tx: &mut Tx,
         order: &Order,
         outcome: &Outcome,
-        fetched: Option<Fetched>,
+        fetched: Option<&Fetched>,
     ) -> Result<(), WorkerError> {
         let now = self.clock.now();
         let found = certificates::find(tx, order.certificate, &Scope::Everything).await?;
@@ -129,7 +147,7 @@ impl Worker {
         let transition = match (outcome, fetched) {
             (Outcome::Issued, Some(fetched)) => {
                 let revision = certificate.current.as_ref().map_or(0, |issued| issued.revision) + 1;
-                let Leaf { serial, fingerprint, not_before, not_after } = fetched.leaf;
+                let Leaf { serial, fingerprint, not_before, not_after } = fetched.leaf.clone();
                 let renewal_time =
                     renewal_time(&certificate.spec, not_before, not_after, super::jitter());
                 let kept = i64::from(certificate.spec.revision_history_limit.max(1));
@@ -138,7 +156,7 @@ impl Worker {
                     revision,
                     request: order.request,
                     order: order.id,
-                    chain: fetched.chain,
+                    chain: fetched.chain.clone(),
                     serial: serial.clone(),
                     fingerprint,
                     not_before,
