@@ -82,7 +82,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
     let tasks = [
         serve(api_listener, api::router(state), &stop),
         serve(responder_listener, api::responder(db.clone()), &stop),
-        tokio::spawn(async move {
+        spawn(&stop, async move {
             worker.run().await;
             Ok(())
         }),
@@ -144,5 +144,18 @@ fn serve(
 ) -> JoinHandle<anyhow::Result<()>> {
     let stopped = stop.clone().cancelled_owned();
     let server = axum::serve(listener, router).with_graceful_shutdown(stopped);
-    tokio::spawn(async move { Ok(server.await?) })
+    spawn(stop, async move { Ok(server.await?) })
+}
+
+/// A part without which the rest is of no use: when it ends, by itself or in a panic, all stop.
+fn spawn(
+    stop: &CancellationToken,
+    part: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+) -> JoinHandle<anyhow::Result<()>> {
+    let guard = stop.clone().drop_guard();
+    tokio::spawn(async move {
+        let ended = part.await;
+        drop(guard);
+        ended
+    })
 }

@@ -144,7 +144,7 @@ CREATE TABLE orders (
 ) STRICT;
 CREATE INDEX orders_due ON orders (next_action_at) WHERE next_action_at IS NOT NULL;
 CREATE INDEX orders_by_certificate ON orders (certificate_id, id);
-CREATE INDEX orders_by_issuer ON orders (issuer_id);
+CREATE INDEX orders_open_by_issuer ON orders (issuer_id) WHERE next_action_at IS NOT NULL;
 
 CREATE TABLE challenges (
     id                BLOB    NOT NULL PRIMARY KEY,
@@ -157,7 +157,7 @@ CREATE TABLE challenges (
     kind              TEXT    NOT NULL CHECK (kind IN ('http-01', 'dns-01')),
     solver            INTEGER NOT NULL,
     token             TEXT    NOT NULL,
-    key_authorization TEXT,             -- http-01 only; anybody may fetch it from the responder
+    key_authorization TEXT    NOT NULL, -- what the CA wants to see; anybody may see it
     state             TEXT    NOT NULL CHECK (state IN ('pending', 'presented', 'visible', 'processing', 'valid', 'invalid', 'errored')),
     record            TEXT,
     clean             INTEGER NOT NULL,
@@ -167,7 +167,7 @@ CREATE TABLE challenges (
     deadline          INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX challenges_by_order ON challenges (order_id, position);
-CREATE INDEX challenges_by_token ON challenges (token) WHERE kind = 'http-01' AND NOT clean;
+CREATE INDEX challenges_by_token ON challenges (token) WHERE NOT clean;
 
 CREATE TABLE revisions (
     certificate_id BLOB    NOT NULL REFERENCES certificates (id) ON DELETE CASCADE,

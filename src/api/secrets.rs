@@ -24,7 +24,7 @@ use crate::domain::id::SecretId;
 use crate::domain::issuer::State as IssuerState;
 use crate::secret::{Sealed, Secret};
 use crate::storage::secrets::{self, SecretEntry, Wanted, data_place};
-use crate::storage::{StorageError, Tx, certificates, issuers};
+use crate::storage::{StorageError, Tx, certificates, issuers, orders};
 
 /// A secret to be stored, as in Kubernetes' manifests.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -237,10 +237,12 @@ async fn reconsider(app: &AppState, tx: &mut Tx, namespace: &str) -> Result<(), 
         if issuer.secret_namespace(&app.cluster_namespace) != namespace {
             continue;
         }
-        certificates::wake_waiting(tx, issuer.kind, &issuer.namespace, &issuer.name, now).await?;
+        let (kind, namespace, name) = (issuer.kind, issuer.namespace.clone(), issuer.name.clone());
+        orders::retake_steps(tx, issuer.id, now).await?;
         if issuer.state == IssuerState::Failed {
             issuers::save(tx, &issuer.reconsidered(now), &lease).await?;
         }
+        certificates::wake_waiting(tx, kind, &namespace, &name, now).await?;
     }
     Ok(())
 }

@@ -420,6 +420,8 @@ impl Certificate {
         let about = Resource::Certificate(self.id);
         let mut next = self.become_state(State::Ordering(trigger), now);
         next.order = Some(order);
+        // What it waited for has come.
+        next.last_error = next.last_error.filter(|error| !error.code.starts_with("issuer_"));
         // The order's end changes this row; the wake-up is for the case that it never comes.
         next.next_action_at = now + ORDER_DEADLINE + Duration::hours(1);
         let events = vec![
@@ -463,10 +465,11 @@ impl Certificate {
         let (failure, state) = match outcome {
             order::Outcome::Issued => return self.silently(),
             order::Outcome::Lost(failure) if predecessors < FRESH_ORDERS => {
-                self.last_error = Some(failure);
                 let pause = FRESH_ORDER_PAUSE * i32::try_from(predecessors).unwrap_or(i32::MAX);
+                let at = failure.retry_at.map_or(now + pause, |asked| asked.max(now + pause));
+                self.last_error = Some(failure);
                 let mut next = self.silently();
-                next.fresh_order_at = Some(now + pause);
+                next.fresh_order_at = Some(at);
                 return next;
             }
             order::Outcome::Lost(failure) | order::Outcome::Failed(failure) => {

@@ -96,6 +96,8 @@ pub struct Challenge {
     pub solver: u32,
     /// The CA's token.
     pub token: String,
+    /// What has to be shown (RFC 8555, section 8.1); kept, so that clean-up needs no CA.
+    pub key_authorization: String,
     /// Where it is.
     pub state: State,
     /// What a DNS provider wrote for it.
@@ -201,6 +203,16 @@ pub struct Patience {
 const CLEAN_UP_FOR: Duration = Duration::hours(24);
 
 impl Challenge {
+    /// What has to be shown for it.
+    pub fn proof(&self) -> Proof {
+        Proof {
+            challenge: self.id,
+            domain: self.domain.clone(),
+            token: self.token.clone(),
+            key_authorization: self.key_authorization.clone(),
+        }
+    }
+
     /// The action that is due at `now`, given whether the order is over.
     pub fn due(&self, order_is_over: bool, now: OffsetDateTime) -> Option<Action> {
         if self.next_action_at.is_none_or(|at| at > now) {

@@ -220,6 +220,9 @@ const CONSISTENCY_FOR: Duration = Duration::minutes(2);
 /// A certificate that was issued is worth waiting longer for: asking anew would cost another one.
 const DOWNLOAD_FOR: Duration = Duration::minutes(10);
 
+/// A CA that still has not taken the CSR after this long will not.
+const FINALIZE_FOR: Duration = Duration::minutes(30);
+
 /// A CSR counts as lost when the CA still wants one this long after it was sent.
 const FINALIZE_LOST_AFTER: Duration = Duration::seconds(10);
 
@@ -338,6 +341,9 @@ impl Order {
             (State::New | State::Open { .. }, Answer::Failed(failure)) => {
                 Ok(self.failed(failure, now, jitter))
             }
+            (State::Done { .. }, Answer::Failed(failure)) => {
+                Ok(self.clean_up_failed(&failure, now, jitter))
+            }
             (state, answer) => {
                 Err(UnexpectedAnswer { state: state.clone(), answer: answer.word() })
             }
@@ -361,6 +367,16 @@ impl Order {
             )
         });
         self.end(End::Expired, Outcome::Lost(failure), now)
+    }
+
+    /// The step as a whole did not work, and so no part of it.
+    fn clean_up_failed(self, failure: &Failure, now: OffsetDateTime, jitter: Jitter) -> Transition {
+        let patience = Patience { propagation: Duration::ZERO, delay: Duration::ZERO };
+        let due = self.challenges.iter().filter(|known| known.due(true, now).is_some());
+        let answers =
+            due.map(|known| (known.id, patience, challenge::Answer::Failed(failure.clone())));
+        let answers = answers.collect();
+        self.solved(answers, now, jitter)
     }
 
     fn solved(
@@ -399,7 +415,8 @@ impl Order {
             };
             return self.end(End::Errored, outcome, now).with(events);
         }
-        self.last_error = trouble;
+        let unseen = self.challenges.iter().any(|known| known.reason.is_some());
+        self.last_error = trouble.or(self.last_error.take().filter(|_| unseen));
         let visible = self.challenges.iter().all(|known| known.state == challenge::State::Visible);
         if visible {
             let rested = self.challenges.iter().filter_map(|known| known.next_action_at).max();
@@ -426,7 +443,7 @@ impl Order {
                 if now - self.handed_out_at < FINALIZE_LOST_AFTER {
                     return self.wait(seen.retry_at, now, jitter);
                 }
-                self.advance(Stage::Finalizing, now)
+                self.finalize_again(now)
             }
             (Status::Ready, _) => {
                 self.mark_challenges(challenge::State::Valid);
@@ -448,11 +465,39 @@ impl Order {
                 self.mark_challenges(challenge::State::Valid);
                 self.advance(Stage::Downloading, now)
             }
-            (Status::Processing, Stage::Finalizing) => self.advance(Stage::Processing, now),
+            (Status::Processing, Stage::Finalizing) => {
+                // Should the CA want the CSR again, it counts from the first time.
+                let stalled = (self.stalled_since, self.last_error.clone());
+                let mut sent = self.advance(Stage::Processing, now);
+                (sent.order.stalled_since, sent.order.last_error) = stalled;
+                sent
+            }
             (Status::Pending | Status::Processing | Status::Invalid, _) => {
                 self.wait(seen.retry_at, now, jitter)
             }
         }
+    }
+
+    /// The CSR did not arrive, or the CA did not take it: once more, but not for ever.
+    fn finalize_again(mut self, now: OffsetDateTime) -> Transition {
+        let since = *self.stalled_since.get_or_insert(now);
+        if now - since >= FINALIZE_FOR {
+            let failure = self.last_error.clone().unwrap_or_else(|| {
+                Failure::new(
+                    Class::Transient,
+                    "acme_not_finalized",
+                    "The CA takes the CSR and does nothing with it",
+                    "The order stays ready, however often the CSR is sent.",
+                )
+            });
+            return self.end(End::Errored, Outcome::Failed(failure), now);
+        }
+        if let State::Open { stage, .. } = &mut self.state {
+            *stage = Stage::Finalizing;
+        }
+        self.handed_out_at = now;
+        self.next_action_at = Some(now);
+        self.unchanged()
     }
 
     fn ended_by_ca(mut self, failure: Failure, now: OffsetDateTime) -> Transition {
@@ -509,10 +554,11 @@ impl Order {
                 let at = (now + backoff::transient(self.tries, jitter)).min(self.deadline);
                 let at = failure.retry_at.map_or(at, |asked| asked.max(at));
                 // The CSR may have arrived: look before it is sent again.
-                let (stage, at) = match (stage, failure.class) {
-                    (Some(Stage::Finalizing), Class::Conflict) => (Some(Stage::Processing), now),
-                    (Some(Stage::Finalizing), _) => (Some(Stage::Processing), at),
-                    (stage, _) => (stage, at),
+                let at_once = failure.class == Class::Conflict && self.tries == 0;
+                let (stage, at) = match stage {
+                    Some(Stage::Finalizing) if at_once => (Some(Stage::Processing), now),
+                    Some(Stage::Finalizing) => (Some(Stage::Processing), at),
+                    stage => (stage, at),
                 };
                 if let (State::Open { stage: present, .. }, Some(stage)) = (&mut self.state, stage)
                 {
@@ -573,7 +619,9 @@ impl Order {
         let at = now + backoff::poll(self.tries, jitter);
         self.next_action_at = Some(asked.map_or(at, |asked| asked.max(at)).min(self.deadline));
         self.tries += 1;
-        self.last_error = None;
+        if self.stalled_since.is_none() {
+            self.last_error = None;
+        }
         self.unchanged()
     }
 
@@ -712,6 +760,7 @@ mod tests {
             kind: challenge::Kind::Dns01,
             solver: 0,
             token: "token".into(),
+            key_authorization: "token.thumbprint".into(),
             state,
             record: None,
             clean: false,

@@ -23,8 +23,8 @@ macro_rules! order_columns {
 }
 macro_rules! challenge_columns {
     () => {
-        "id, order_id, authorization_url, url, domain, wildcard, kind, solver, token, state, record,
-         clean, tries, reason, next_action_at, deadline"
+        "id, order_id, authorization_url, url, domain, wildcard, kind, solver, token,
+         key_authorization, state, record, clean, tries, reason, next_action_at, deadline"
     };
 }
 
@@ -54,6 +54,11 @@ statements! {
     SAVE_CHALLENGE = "UPDATE challenges SET
         state = $2, record = $3, clean = $4, tries = $5, reason = $6, next_action_at = $7, deadline = $8
         WHERE id = $1";
+    IS_SHARED = "SELECT id FROM challenges
+        WHERE token = $1 AND id <> $2 AND NOT clean
+          AND state IN ('pending', 'presented', 'visible', 'processing') LIMIT 1";
+    RETAKE = "UPDATE orders SET next_action_at = $2, leased_by = NULL, lease_token = lease_token + 1
+        WHERE issuer_id = $1 AND next_action_at IS NOT NULL AND leased_by IS NOT NULL";
     KEY_AUTHORIZATION = "SELECT key_authorization FROM challenges
         WHERE token = $1 AND kind = 'http-01' AND NOT clean LIMIT 1";
 }
@@ -206,13 +211,13 @@ pub async fn save(
     Ok(Lease { token: lease.token + 1, ..*lease })
 }
 
-/// Adds the challenges of an order, each with what the HTTP-01 responder has to answer.
+/// Adds the challenges of an order.
 pub async fn insert_challenges(
     tx: &mut Tx,
     order: OrderId,
-    challenges: &[(Challenge, Option<String>)],
+    challenges: &[Challenge],
 ) -> Result<(), StorageError> {
-    for (position, (challenge, key_authorization)) in (0_i64..).zip(challenges) {
+    for (position, challenge) in (0_i64..).zip(challenges) {
         let row = ChallengeRow::from(challenge);
         execute!(
             tx,
@@ -227,7 +232,7 @@ pub async fn insert_challenges(
             row.kind,
             row.solver,
             row.token,
-            key_authorization.as_deref(),
+            row.key_authorization,
             row.state,
             row.record,
             row.clean,
@@ -240,10 +245,29 @@ pub async fn insert_challenges(
     Ok(())
 }
 
+/// Whether another challenge still needs the same proof: a CA may hand out one authorization twice.
+pub async fn is_shared(tx: &mut Tx, challenge: &Challenge) -> Result<bool, StorageError> {
+    let token = challenge.token.as_str();
+    let row: Option<(Uuid,)> = fetch!(fetch_optional, tx, IS_SHARED, token, challenge.id.0)?;
+    Ok(row.is_some())
+}
+
+/// Has the steps repeated that orders of this issuer are just taking: what they go by has changed,
+/// and the answer that is on its way would be to the old question.
+pub async fn retake_steps(
+    tx: &mut Tx,
+    issuer: IssuerId,
+    now: OffsetDateTime,
+) -> Result<(), StorageError> {
+    execute!(tx, RETAKE, issuer.0, millis(now))?;
+    tx.wake_workers();
+    Ok(())
+}
+
 /// What the HTTP-01 responder answers for a token.
 pub async fn key_authorization(tx: &mut Tx, token: &str) -> Result<Option<String>, StorageError> {
-    let row: Option<(Option<String>,)> = fetch!(fetch_optional, tx, KEY_AUTHORIZATION, token)?;
-    Ok(row.and_then(|(text,)| text))
+    let row: Option<(String,)> = fetch!(fetch_optional, tx, KEY_AUTHORIZATION, token)?;
+    Ok(row.map(|(text,)| text))
 }
 
 /// A page of orders, newest first, with their challenges.
@@ -468,6 +492,7 @@ struct ChallengeRow {
     kind: String,
     solver: i64,
     token: String,
+    key_authorization: String,
     state: String,
     record: Option<String>,
     clean: bool,
@@ -489,6 +514,7 @@ impl From<&Challenge> for ChallengeRow {
             kind: challenge.kind.as_str().to_owned(),
             solver: challenge.solver.into(),
             token: challenge.token.clone(),
+            key_authorization: challenge.key_authorization.clone(),
             state: challenge.state.as_str().to_owned(),
             record: challenge.record.as_ref().map(json),
             clean: challenge.clean,
@@ -515,6 +541,7 @@ impl ChallengeRow {
             wildcard: self.wildcard,
             solver: count(self.solver),
             token: self.token,
+            key_authorization: self.key_authorization,
             clean: self.clean,
             tries: count(self.tries),
             reason: self.reason,

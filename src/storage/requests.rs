@@ -21,6 +21,8 @@ statements! {
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
     FIND = concat!("SELECT ", columns!(), " FROM requests WHERE id = $1");
     PRIVATE_KEY = "SELECT private_key FROM requests WHERE id = $1";
+    PRUNE = "DELETE FROM requests WHERE certificate_id = $1 AND id <> $2
+        AND id NOT IN (SELECT request_id FROM revisions WHERE certificate_id = $1)";
     PROGRESS = "UPDATE requests SET state = $2, message = $3, order_id = $4, finished_at = $5 WHERE id = $1";
 }
 
@@ -136,6 +138,17 @@ pub async fn progress(
     let finished = (state != RequestState::Pending).then(|| millis(now));
     execute!(tx, PROGRESS, id.0, state.as_str(), message, order.0, finished)?;
     tx.has_changed(id.0);
+    Ok(())
+}
+
+/// Forgets a certificate's attempts, with their keys, but for those that a kept revision came from
+/// and the present one.
+pub async fn prune(
+    tx: &mut Tx,
+    certificate: CertificateId,
+    present: RequestId,
+) -> Result<(), StorageError> {
+    execute!(tx, PRUNE, certificate.0, present.0)?;
     Ok(())
 }
 

@@ -82,7 +82,11 @@ impl Worker {
             issuer: issuer.id,
             namespace: certificate.namespace.clone(),
             names: spec.dns_names.clone(),
-            profile: spec.profile.clone().or_else(|| issuer.acme.profile.clone()),
+            profile: [&spec.profile, &issuer.acme.profile]
+                .into_iter()
+                .flatten()
+                .find(|profile| !profile.is_empty())
+                .cloned(),
             predecessors: 0,
             state: order::State::New,
             expires: None,

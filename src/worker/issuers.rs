@@ -1,6 +1,7 @@
 //! Registers accounts: once each, under a lease, with a key that was stored before.
 
-use super::{Worker, WorkerError};
+use super::{STEP_TIMEOUT, Worker, WorkerError};
+use crate::domain::failure::{Class, Failure};
 use crate::domain::id::IssuerId;
 use crate::domain::issuer::Account;
 use crate::storage::lease::Lease;
@@ -15,9 +16,20 @@ impl Worker {
         };
         let sealed = issuers::account_key(&mut tx, id).await?;
         drop(tx);
-        let key = self.sealer.open(&issuers::account_key_place(id), &sealed)?;
-
-        let registered = self.ca.register(&issuer.acme, &key).await;
+        let registered = match self.sealer.open(&issuers::account_key_place(id), &sealed) {
+            Ok(key) => {
+                let registration = self.ca.register(&issuer.acme, &key);
+                tokio::time::timeout(STEP_TIMEOUT, registration).await.unwrap_or_else(|_| {
+                    Err(Failure::new(
+                        Class::Transient,
+                        "step_timed_out",
+                        "The registration took too long",
+                        format!("The CA did not answer within {} s.", STEP_TIMEOUT.as_secs()),
+                    ))
+                })
+            }
+            Err(error) => Err(super::unreadable(&error)),
+        };
 
         let now = self.clock.now();
         let server = issuer.acme.server.clone();

@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::ca::Ca;
 use crate::clock::Clock;
 use crate::domain::backoff::Jitter;
+use crate::domain::failure::{Class, Failure};
 use crate::domain::order::UnexpectedAnswer;
 use crate::pki::PkiError;
 use crate::secret::{SealError, Sealer};
@@ -76,6 +77,9 @@ pub enum WorkerError {
     #[error("a computation was cut short")]
     Cut(#[from] tokio::task::JoinError),
 }
+
+/// A step gives up in time for its lease to be still ours.
+const STEP_TIMEOUT: Duration = Duration::from_secs(100);
 
 /// On PostgreSQL another replica's wake-up may get lost: look at least this often.
 const POLL: Duration = Duration::from_secs(5);
@@ -203,6 +207,16 @@ impl Worker {
             ),
         }
     }
+}
+
+/// A secret of ours that cannot be opened: only the right master key helps.
+fn unreadable(error: &SealError) -> Failure {
+    Failure::new(
+        Class::Blocked,
+        "secret_unreadable",
+        "A stored key or credential cannot be opened",
+        format!("{error}. Start with the master key that it was sealed under."),
+    )
 }
 
 /// A new chance, for whatever would otherwise happen at the same moment.

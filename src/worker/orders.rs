@@ -5,13 +5,14 @@ use super::{Worker, WorkerError};
 use crate::domain::certificate::{Issued, renewal_time};
 use crate::domain::challenge::Challenge;
 use crate::domain::failure::Failure;
-use crate::domain::id::{OrderId, RequestId};
+use crate::domain::id::{IssuerId, OrderId, RequestId};
+use crate::domain::issuer;
 use crate::domain::order::{self, Order, Outcome, Transition};
 use crate::pki::Leaf;
 use crate::storage::lease::Lease;
 use crate::storage::requests::RequestState;
 use crate::storage::revisions::{self, Revision};
-use crate::storage::{Scope, StorageError, Tx, certificates, events, orders, requests};
+use crate::storage::{Scope, StorageError, Tx, certificates, events, issuers, orders, requests};
 
 /// What a download brought, once it was checked.
 pub(super) struct Fetched {
@@ -88,9 +89,18 @@ impl Worker {
         lease: &Lease,
         goes_on: bool,
     ) -> Result<Lease, WorkerError> {
-        for _ in 0..5 {
+        for _ in 0..10 {
             match self.try_settle(session, transition, before, lease, goes_on).await {
                 Err(WorkerError::Storage(StorageError::LeaseLost(id))) if id != lease.id => {}
+                // What was done out there must not be forgotten because the database is busy.
+                Err(WorkerError::Storage(StorageError::Unavailable(error))) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        order = %lease.id,
+                        "saving a step's result again"
+                    );
+                    pause().await;
+                }
                 settled => return settled,
             }
         }
@@ -112,8 +122,7 @@ impl Worker {
         let lease =
             orders::save(&mut tx, order, &before.challenges, lease, goes_on.then_some(now)).await?;
         if before.challenges.is_empty() && !order.challenges.is_empty() {
-            let shown = session.with_key_authorizations(&order.challenges);
-            orders::insert_challenges(&mut tx, order.id, &shown).await?;
+            orders::insert_challenges(&mut tx, order.id, &order.challenges).await?;
         }
         events::record(&mut tx, &order.namespace, Some(order.certificate), &transition.events, now)
             .await?;
@@ -165,6 +174,7 @@ impl Worker {
                 };
                 revisions::insert(tx, &stored).await?;
                 revisions::prune(tx, certificate.id, revision - kept).await?;
+                requests::prune(tx, certificate.id, order.request).await?;
                 let message = "Certificate fetched from issuer successfully";
                 self.progress(tx, order.request, RequestState::Issued, message, order.id).await?;
                 let issued = Issued { revision, serial, not_before, not_after, renewal_time };
@@ -185,9 +195,23 @@ impl Worker {
             let message = failure.to_string();
             self.progress(tx, order.request, RequestState::Failed, &message, order.id).await?;
         }
+        if failure_of(outcome).is_some_and(|failure| failure.code == "acme_account_does_not_exist")
+        {
+            self.register_again(tx, order.issuer).await?;
+        }
         certificates::save(tx, &certificate, &lease, None).await?;
         events::record(tx, &certificate.namespace, Some(certificate.id), &transition.events, now)
             .await?;
+        Ok(())
+    }
+
+    /// The CA forgot the account: the issuer is not ready any more, and finds out by itself.
+    async fn register_again(&self, tx: &mut Tx, id: IssuerId) -> Result<(), WorkerError> {
+        if let Some((issuer, lease)) = issuers::find(tx, id, &Scope::Everything).await?
+            && issuer.state == issuer::State::Ready
+        {
+            issuers::save(tx, &issuer.reconsidered(self.clock.now()), &lease).await?;
+        }
         Ok(())
     }
 
@@ -202,6 +226,11 @@ impl Worker {
         requests::progress(tx, request, state, message, order, self.clock.now()).await?;
         Ok(())
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "it is the database that is waited for")]
+async fn pause() {
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
 }
 
 fn failure_of(outcome: &Outcome) -> Option<&Failure> {

@@ -5,13 +5,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration as Wait;
 
 use futures_util::future::join_all;
 use time::Duration;
 
 use super::orders::Fetched;
-use super::{Worker, WorkerError};
+use super::{STEP_TIMEOUT, Worker, WorkerError};
 use crate::ca::{self, Account};
 use crate::domain::challenge::{self, Action, Challenge, Kind, Patience, Proof};
 use crate::domain::duration;
@@ -23,7 +22,7 @@ use crate::domain::selection::pick_solver;
 use crate::pki;
 use crate::secret::Secret;
 use crate::solver::{Readiness, Solver};
-use crate::storage::{Scope, certificates, issuers, requests, secrets};
+use crate::storage::{Scope, certificates, issuers, orders, requests, secrets};
 
 pub(super) struct Session<'a> {
     worker: &'a Worker,
@@ -33,11 +32,7 @@ pub(super) struct Session<'a> {
     solvers: HashMap<(u32, Kind), (Arc<dyn Solver>, Patience)>,
     /// Set by a successful download, for the transaction that concludes the order.
     pub(super) fetched: Option<Fetched>,
-    key_authorizations: HashMap<ChallengeId, String>,
 }
-
-/// A step gives up in time for its lease to be still ours.
-const STEP_TIMEOUT: Wait = Wait::from_secs(100);
 
 /// A DNS-01 proof that nobody sees after this long has failed, unless its solver says otherwise.
 const PROPAGATION: Duration = Duration::minutes(5);
@@ -73,7 +68,6 @@ impl<'a> Session<'a> {
             handle: None,
             solvers: HashMap::new(),
             fetched: None,
-            key_authorizations: HashMap::new(),
         }
     }
 
@@ -82,6 +76,9 @@ impl<'a> Session<'a> {
         let tried = tokio::time::timeout(STEP_TIMEOUT, self.attempt(step, order)).await;
         match tried {
             Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(Trouble::Broken(WorkerError::Secret(error)))) => {
+                Ok(Answer::Failed(super::unreadable(&error)))
+            }
             Ok(Err(Trouble::Broken(error))) => Err(error),
             Ok(Err(Trouble::Failed(failure))) => {
                 // Whatever the handle knew may be wrong now.
@@ -99,22 +96,6 @@ impl<'a> Session<'a> {
                 )))
             }
         }
-    }
-
-    /// The challenges, each with what the HTTP-01 responder has to answer for it.
-    pub(super) fn with_key_authorizations(
-        &self,
-        challenges: &[Challenge],
-    ) -> Vec<(Challenge, Option<String>)> {
-        challenges
-            .iter()
-            .map(|known| {
-                let answer = (known.kind == Kind::Http01)
-                    .then(|| self.key_authorizations.get(&known.id).cloned())
-                    .flatten();
-                (known.clone(), answer)
-            })
-            .collect()
     }
 
     async fn attempt(&mut self, step: Step, order: &Order) -> Tried<Answer> {
@@ -191,7 +172,6 @@ impl<'a> Session<'a> {
                 return Err(no_solver(&issuer, domain, wildcard, &offered).into());
             };
             let id = ChallengeId::generate(now);
-            self.key_authorizations.insert(id, account.key_authorization(&offer.token));
             challenges.push(Challenge {
                 id,
                 authorization_url: authorization.url.clone(),
@@ -201,6 +181,7 @@ impl<'a> Session<'a> {
                 kind,
                 solver,
                 token: offer.token.clone(),
+                key_authorization: account.key_authorization(&offer.token),
                 state: challenge::State::Pending,
                 record: None,
                 clean: false,
@@ -215,19 +196,19 @@ impl<'a> Session<'a> {
 
     /// Works on challenges side by side: their DNS writes go out together.
     async fn solve(&mut self, actions: Vec<(ChallengeId, Action)>, order: &Order) -> Tried<Answer> {
-        let account = self.account(order).await?;
         let mut jobs = Vec::with_capacity(actions.len());
         let mut answers = Vec::with_capacity(actions.len());
         for (id, action) in actions {
             let Some(known) = order.challenges.iter().find(|known| known.id == id) else {
                 continue;
             };
-            let proof = Proof {
-                challenge: id,
-                domain: known.domain.clone(),
-                token: known.token.clone(),
-                key_authorization: account.key_authorization(&known.token),
-            };
+            let patience = Patience { propagation: PROPAGATION, delay: Duration::ZERO };
+            if action == Action::CleanUp && self.is_shared(known).await? {
+                // The other one takes it away.
+                answers.push((id, patience, challenge::Answer::CleanedUp));
+                continue;
+            }
+            let proof = known.proof();
             match self.solver(order, known).await {
                 Ok((solver, patience)) => {
                     let record = known.record.clone();
@@ -237,7 +218,6 @@ impl<'a> Session<'a> {
                     });
                 }
                 Err(Trouble::Failed(failure)) => {
-                    let patience = Patience { propagation: PROPAGATION, delay: Duration::ZERO };
                     answers.push((id, patience, challenge::Answer::Failed(failure)));
                 }
                 Err(broken) => return Err(broken),
@@ -343,6 +323,11 @@ impl<'a> Session<'a> {
         let mut tx = self.worker.db.read().await?;
         let found = certificates::find(&mut tx, order.certificate, &Scope::Everything).await?;
         Ok(found.map(|(certificate, _)| certificate.labels).unwrap_or_default())
+    }
+
+    async fn is_shared(&self, known: &Challenge) -> Result<bool, WorkerError> {
+        let mut tx = self.worker.db.read().await?;
+        Ok(orders::is_shared(&mut tx, known).await?)
     }
 
     async fn csr(&self, order: &Order) -> Tried<Vec<u8>> {

@@ -58,11 +58,11 @@ on_every_database! {
             id: ChallengeId::generate(world.now()),
             kind: Kind::Http01,
             token: token.to_owned(),
+            key_authorization: format!("{token}.thumbprint"),
             ..order.challenges[0].clone()
         };
         let mut tx = world.db.begin().await.unwrap();
-        let proof = Some(format!("{token}.thumbprint"));
-        orders::insert_challenges(&mut tx, order.id, &[(challenge, proof)]).await.unwrap();
+        orders::insert_challenges(&mut tx, order.id, &[challenge]).await.unwrap();
         tx.commit().await.unwrap();
         let responder = api::responder(world.db.clone());
         let ask = async |method: Method, path: String| {

@@ -340,6 +340,32 @@ on_both_databases! {
         assert_eq!(orders::any_open_of_issuer(&mut tx, order.issuer).await.unwrap(), None);
     }
 
+    async fn a_proof_that_two_orders_need_is_known_to_be_shared(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let (certificate, order, _) = under_way(&mut tx).await;
+        assert!(!orders::is_shared(&mut tx, &order.challenges[0]).await.unwrap());
+
+        let mut other = self::order(certificate.id);
+        other.challenges[0].id = ChallengeId::generate(NOW);
+        orders::insert(&mut tx, &other, None).await.unwrap();
+        orders::insert_challenges(&mut tx, other.id, &other.challenges).await.unwrap();
+
+        assert!(orders::is_shared(&mut tx, &order.challenges[0]).await.unwrap());
+    }
+
+    async fn a_changed_issuer_has_steps_that_are_under_way_repeated(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let (_, order, _) = under_way(&mut tx).await;
+        let leases = lease::claim(&mut tx, Machine::Order, "test", NOW, 1).await.unwrap();
+
+        orders::retake_steps(&mut tx, order.issuer, NOW).await.unwrap();
+
+        let late = orders::save(&mut tx, &order, &[], &leases[0], None).await;
+        assert!(matches!(late, Err(StorageError::LeaseLost(_))), "{late:?}");
+        let again = lease::claim(&mut tx, Machine::Order, "test", NOW, 1).await.unwrap();
+        assert_eq!(again.len(), 1, "it is due at once");
+    }
+
     async fn issuers_keep_their_account_and_its_key(db: Db) {
         let mut tx = db.begin().await.unwrap();
         let one = issuer();
@@ -400,6 +426,21 @@ on_both_databases! {
         assert_eq!(kept.iter().map(|one| one.revision).collect::<Vec<_>>(), [3, 2]);
         let earlier = revisions::list(&mut tx, certificate.id, Some(3), 10).await.unwrap();
         assert_eq!(earlier.len(), 1);
+    }
+
+    async fn attempts_are_forgotten_with_their_keys(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let (certificate, order, _) = under_way(&mut tx).await;
+        let present = RequestId::generate(NOW);
+
+        requests::prune(&mut tx, certificate.id, order.request).await.unwrap();
+        assert!(requests::find(&mut tx, order.request, &all()).await.unwrap().is_some(), "the present one");
+        revisions::insert(&mut tx, &revision(&certificate, &order, 1)).await.unwrap();
+        requests::prune(&mut tx, certificate.id, present).await.unwrap();
+        assert!(requests::find(&mut tx, order.request, &all()).await.unwrap().is_some(), "a revision needs it");
+        revisions::prune(&mut tx, certificate.id, 1).await.unwrap();
+        requests::prune(&mut tx, certificate.id, present).await.unwrap();
+        assert!(requests::find(&mut tx, order.request, &all()).await.unwrap().is_none());
     }
 
     async fn requests_keep_key_csr_and_progress(db: Db) {
@@ -562,8 +603,7 @@ async fn under_way(tx: &mut Tx) -> (Certificate, Order, Lease) {
     };
     requests::insert(tx, &request, &Sealed(vec![9])).await.unwrap();
     orders::insert(tx, &order, None).await.unwrap();
-    let shown = [(order.challenges[0].clone(), Some("token-1.thumbprint".to_owned()))];
-    orders::insert_challenges(tx, order.id, &shown).await.unwrap();
+    orders::insert_challenges(tx, order.id, &order.challenges).await.unwrap();
     order.challenges.truncate(1);
     let (_, lease) = certificates::find(tx, certificate.id, &all()).await.unwrap().unwrap();
     (certificate, order, lease)
@@ -642,6 +682,7 @@ fn order(certificate: CertificateId) -> Order {
             kind: Kind::Http01,
             solver: 0,
             token: "token-1".into(),
+            key_authorization: "token-1.thumbprint".into(),
             state: challenge::State::Pending,
             record: None,
             clean: false,

@@ -234,7 +234,7 @@ impl World {
             deadline: now + ORDER_DEADLINE,
         };
         orders::insert(&mut tx, &order, None).await.unwrap();
-        orders::insert_challenges(&mut tx, order.id, &[(challenge, None)]).await.unwrap();
+        orders::insert_challenges(&mut tx, order.id, &[challenge]).await.unwrap();
         let placed = found.order_placed(request.id, order.id, now).certificate;
         certificates::save(&mut tx, &placed, &lease, None).await.unwrap();
         tx.commit().await.unwrap();
@@ -392,6 +392,7 @@ fn challenge(certificate: &Certificate, now: OffsetDateTime) -> Challenge {
         kind: challenge::Kind::Dns01,
         solver: 0,
         token: "token".into(),
+        key_authorization: "token.thumbprint".into(),
         state: challenge::State::Presented,
         record: Some(challenge::Record {
             name: format!("_acme-challenge.{domain}"),

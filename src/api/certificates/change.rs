@@ -20,6 +20,7 @@ use crate::api::problem::{ApiError, Errors, Faults, FieldCode};
 use crate::api::{AppState, retrying};
 use crate::domain::certificate::{Certificate, Trigger};
 use crate::domain::event::{Event, Resource};
+use crate::storage::requests::{self, RequestState};
 use crate::storage::{Tx, certificates, events, orders};
 
 /// Change a certificate's specification
@@ -114,9 +115,10 @@ pub(crate) async fn delete(
         let mut tx = app.db.begin().await?;
         let (present, lease) = find(&mut tx, id, &who.scope).await?;
         known.must_match(&CertificateView::of(&present, now))?;
+        // Orders first, as workers do: the other way round, the two could wait for each other.
+        cancel_orders(&mut tx, &present, "its certificate was deleted", now).await?;
         // Fenced like any change, so that nothing that was saved meanwhile is lost unseen.
         certificates::save(&mut tx, &present, &lease, None).await?;
-        cancel_orders(&mut tx, &present, "its certificate was deleted", now).await?;
         let about = Resource::Certificate(present.id);
         let event =
             Event::normal(about, "Deleted", format!("Certificate `{}` was deleted", present.name));
@@ -140,6 +142,8 @@ async fn cancel_orders(
         orders::save(tx, &next.order, &before, &lease, None).await?;
         let namespace = &certificate.namespace;
         events::record(tx, namespace, Some(certificate.id), &next.events, now).await?;
+        let (request, id) = (next.order.request, next.order.id);
+        requests::progress(tx, request, RequestState::Failed, why, id, now).await?;
     }
     Ok(())
 }

@@ -75,6 +75,10 @@ fn acme(acme: &Acme, faults: &mut Faults) {
     if acme.profile.as_ref().is_some_and(|profile| profile.len() > 64) {
         faults.invalid("/acme/profile", "is longer than 64 characters");
     }
+    if acme.preferred_chain.as_ref().is_some_and(|chain| !chain.is_empty()) {
+        let detail = "choosing among a CA's chains is not supported yet; leave it out";
+        faults.add("/acme/preferredChain", FieldCode::Unsupported, detail);
+    }
     if let Some(bundle) = &acme.ca_bundle {
         if acme.skip_tls_verify {
             let detail = "says whom to trust, `skipTLSVerify` to trust anybody: give one of them";

@@ -133,6 +133,7 @@ pub(crate) async fn replace(
         let now = app.now();
         let next = present.clone().respecified(body.value.acme.clone(), now);
         if next != present {
+            orders::retake_steps(&mut tx, next.id, now).await?;
             issuers::save(&mut tx, &next, &lease).await?;
             certificates::wake_waiting(&mut tx, next.kind, &next.namespace, &next.name, now)
                 .await?;
