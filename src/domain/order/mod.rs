@@ -6,14 +6,18 @@
 //! transactions as one with a single name. Performing the step, and saving the result, is the
 //! worker's business.
 
+mod policy;
+#[cfg(test)]
+mod tests;
+
 use thiserror::Error;
 use time::{Duration, OffsetDateTime};
 
-use super::backoff::{self, Jitter};
-use super::challenge::{self, Action, Challenge, Patience};
-use super::event::{Event, Resource};
-use super::failure::{Class, Failure};
-use super::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
+use crate::domain::backoff::{self, Jitter};
+use crate::domain::challenge::{self, Action, Challenge, Patience};
+use crate::domain::event::{Event, Resource};
+use crate::domain::failure::{Class, Failure};
+use crate::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
 
 /// One order at one CA.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,18 +218,6 @@ pub struct UnexpectedAnswer {
 /// An open order that has not ended after this long is given up, whatever the CA says.
 pub const ORDER_DEADLINE: Duration = Duration::hours(24);
 
-/// How long a CA may deny what it has just handed out (Let's Encrypt's replicas lag by seconds).
-const CONSISTENCY_FOR: Duration = Duration::minutes(2);
-
-/// A certificate that was issued is worth waiting longer for: asking anew would cost another one.
-const DOWNLOAD_FOR: Duration = Duration::minutes(10);
-
-/// A CA that still has not taken the CSR after this long will not.
-const FINALIZE_FOR: Duration = Duration::minutes(30);
-
-/// A CSR counts as lost when the CA still wants one this long after it was sent.
-const FINALIZE_LOST_AFTER: Duration = Duration::seconds(10);
-
 /// A step that was under way when an order was cancelled is over after this long (the workers' lease).
 const STEP_ENDS_WITHIN: Duration = Duration::minutes(2);
 
@@ -369,210 +361,6 @@ impl Order {
         self.end(End::Expired, Outcome::Lost(failure), now)
     }
 
-    /// The step as a whole did not work, and so no part of it.
-    fn clean_up_failed(self, failure: &Failure, now: OffsetDateTime, jitter: Jitter) -> Transition {
-        let patience = Patience { propagation: Duration::ZERO, delay: Duration::ZERO };
-        let due = self.challenges.iter().filter(|known| known.due(true, now).is_some());
-        let answers =
-            due.map(|known| (known.id, patience, challenge::Answer::Failed(failure.clone())));
-        let answers = answers.collect();
-        self.solved(answers, now, jitter)
-    }
-
-    fn solved(
-        mut self,
-        answers: Vec<(ChallengeId, Patience, challenge::Answer)>,
-        now: OffsetDateTime,
-        jitter: Jitter,
-    ) -> Transition {
-        let mut events = Vec::new();
-        let mut fatal = None;
-        let mut trouble = None;
-        for (id, patience, answer) in answers {
-            if let challenge::Answer::Failed(failure) = &answer {
-                trouble.get_or_insert_with(|| failure.clone());
-            }
-            let Some(index) = self.challenges.iter().position(|known| known.id == id) else {
-                continue;
-            };
-            let known = self.challenges.swap_remove(index);
-            let (next, happened, failure) = known.apply(answer, patience, now, jitter);
-            self.challenges.push(next);
-            let last = self.challenges.len() - 1;
-            self.challenges.swap(index, last);
-            events.extend(happened);
-            fatal = fatal.or(failure);
-        }
-        if self.is_over() {
-            self.next_action_at = self.earliest_challenge();
-            return Transition { order: self, events, outcome: None };
-        }
-        if let Some(failure) = fatal {
-            self.last_error = Some(failure.clone());
-            let outcome = match failure.class {
-                Class::Blocked => Outcome::Blocked(failure),
-                _ => Outcome::Failed(failure),
-            };
-            return self.end(End::Errored, outcome, now).with(events);
-        }
-        let unseen = self.challenges.iter().any(|known| known.reason.is_some());
-        self.last_error = trouble.or(self.last_error.take().filter(|_| unseen));
-        let visible = self.challenges.iter().all(|known| known.state == challenge::State::Visible);
-        if visible {
-            let rested = self.challenges.iter().filter_map(|known| known.next_action_at).max();
-            let mut told = self.advance(Stage::Accepting, now);
-            told.order.next_action_at = rested.map_or(Some(now), |at| Some(at.max(now)));
-            return told.with(events);
-        }
-        self.next_action_at = self.earliest_challenge();
-        Transition { order: self, events, outcome: None }
-    }
-
-    /// What the CA's view of the order means at the stage that it is in.
-    fn looked(
-        mut self,
-        stage: Stage,
-        seen: &Seen,
-        now: OffsetDateTime,
-        jitter: Jitter,
-    ) -> Transition {
-        self.expires = seen.expires.or(self.expires);
-        match (seen.status, stage) {
-            (Status::Ready, Stage::Processing) => {
-                // Either a lagging replica, or the CSR never arrived.
-                if now - self.handed_out_at < FINALIZE_LOST_AFTER {
-                    return self.wait(seen.retry_at, now, jitter);
-                }
-                self.finalize_again(now)
-            }
-            (Status::Ready, _) => {
-                self.mark_challenges(challenge::State::Valid);
-                let events = self
-                    .challenges
-                    .iter()
-                    .map(|proved| {
-                        let message = format!(
-                            "Domain \"{}\" verified with \"{}\" validation",
-                            proved.domain,
-                            proved.kind.as_str().to_uppercase()
-                        );
-                        Event::normal(Resource::Challenge(proved.id), "DomainVerified", message)
-                    })
-                    .collect();
-                self.advance(Stage::Finalizing, now).with(events)
-            }
-            (Status::Valid, _) => {
-                self.mark_challenges(challenge::State::Valid);
-                self.advance(Stage::Downloading, now)
-            }
-            (Status::Processing, Stage::Finalizing) => {
-                // Should the CA want the CSR again, it counts from the first time.
-                let stalled = (self.stalled_since, self.last_error.clone());
-                let mut sent = self.advance(Stage::Processing, now);
-                (sent.order.stalled_since, sent.order.last_error) = stalled;
-                sent
-            }
-            (Status::Pending | Status::Processing | Status::Invalid, _) => {
-                self.wait(seen.retry_at, now, jitter)
-            }
-        }
-    }
-
-    /// The CSR did not arrive, or the CA did not take it: once more, but not for ever.
-    fn finalize_again(mut self, now: OffsetDateTime) -> Transition {
-        let since = *self.stalled_since.get_or_insert(now);
-        if now - since >= FINALIZE_FOR {
-            let failure = self.last_error.clone().unwrap_or_else(|| {
-                Failure::new(
-                    Class::Transient,
-                    "acme_not_finalized",
-                    "The CA takes the CSR and does nothing with it",
-                    "The order stays ready, however often the CSR is sent.",
-                )
-            });
-            return self.end(End::Errored, Outcome::Failed(failure), now);
-        }
-        if let State::Open { stage, .. } = &mut self.state {
-            *stage = Stage::Finalizing;
-        }
-        self.handed_out_at = now;
-        self.next_action_at = Some(now);
-        self.unchanged()
-    }
-
-    fn ended_by_ca(mut self, failure: Failure, now: OffsetDateTime) -> Transition {
-        self.last_error = Some(failure.clone());
-        for known in &mut self.challenges {
-            if known.state == challenge::State::Processing {
-                known.state = challenge::State::Invalid;
-                known.reason = Some(failure.to_string());
-            }
-        }
-        let event = Event::warning(
-            Resource::Order(self.id),
-            "Failed",
-            format!("The CA ended the order. {failure}"),
-        );
-        let outcome = match failure.class {
-            Class::Blocked => Outcome::Blocked(failure),
-            Class::Gone | Class::Consistency => Outcome::Lost(failure),
-            Class::Throttle | Class::Transient | Class::Validation | Class::Conflict => {
-                Outcome::Failed(failure)
-            }
-        };
-        self.end(End::Invalid, outcome, now).with(vec![event])
-    }
-
-    /// The failure policy of the design, for everything but a challenge's own trouble.
-    fn failed(mut self, failure: Failure, now: OffsetDateTime, jitter: Jitter) -> Transition {
-        let since = *self.stalled_since.get_or_insert(now);
-        let stage = match self.state {
-            State::Open { stage, .. } => Some(stage),
-            State::New | State::Done { .. } => None,
-        };
-        self.last_error = Some(failure.clone());
-        match failure.class {
-            Class::Throttle => {
-                let pause = failure.retry_at.map_or(Duration::minutes(1), |at| at - now);
-                let pause = jitter.stretch(pause.max(Duration::seconds(1)), 0.1);
-                self.next_action_at = Some((now + pause).min(self.deadline));
-                self.unchanged()
-            }
-            Class::Consistency => {
-                let patience =
-                    if stage == Some(Stage::Downloading) { DOWNLOAD_FOR } else { CONSISTENCY_FOR };
-                if now - since >= patience {
-                    return self.end(End::Errored, Outcome::Lost(failure), now);
-                }
-                self.next_action_at =
-                    Some((now + backoff::consistency(self.tries, jitter)).min(self.deadline));
-                self.tries += 1;
-                self.unchanged()
-            }
-            Class::Gone => self.end(End::Errored, Outcome::Lost(failure), now),
-            Class::Transient | Class::Conflict => {
-                let at = (now + backoff::transient(self.tries, jitter)).min(self.deadline);
-                let at = failure.retry_at.map_or(at, |asked| asked.max(at));
-                // The CSR may have arrived: look before it is sent again.
-                let at_once = failure.class == Class::Conflict && self.tries == 0;
-                let (stage, at) = match stage {
-                    Some(Stage::Finalizing) if at_once => (Some(Stage::Processing), now),
-                    Some(Stage::Finalizing) => (Some(Stage::Processing), at),
-                    stage => (stage, at),
-                };
-                if let (State::Open { stage: present, .. }, Some(stage)) = (&mut self.state, stage)
-                {
-                    *present = stage;
-                }
-                self.next_action_at = Some(at);
-                self.tries += 1;
-                self.unchanged()
-            }
-            Class::Validation => self.end(End::Invalid, Outcome::Failed(failure), now),
-            Class::Blocked => self.end(End::Errored, Outcome::Blocked(failure), now),
-        }
-    }
-
     /// Nobody wants it any more, because of `why`. What was shown for it is still taken away.
     #[must_use]
     pub fn cancel(self, why: &str, now: OffsetDateTime) -> Transition {
@@ -692,82 +480,6 @@ impl Answer {
             Self::Downloaded => "Downloaded",
             Self::NotThereYet => "NotThereYet",
             Self::Failed(_) => "Failed",
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use time::macros::datetime;
-    use uuid::Uuid;
-
-    use super::*;
-
-    const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
-
-    #[test]
-    fn a_cancelled_order_still_takes_its_records_away() {
-        let cancelled = order([challenge::State::Pending, challenge::State::Presented])
-            .cancel("its certificate was deleted", NOW)
-            .order;
-
-        assert!(cancelled.is_over());
-        assert_eq!(cancelled.next_action_at, Some(NOW));
-        let due = |at| cancelled.challenges.iter().map(|one| one.due(true, at)).collect::<Vec<_>>();
-        assert_eq!(due(NOW), [None, Some(Action::CleanUp)], "the first may just be written");
-        assert_eq!(due(NOW + STEP_ENDS_WITHIN), [Some(Action::CleanUp); 2]);
-    }
-
-    #[test]
-    fn cancelling_what_is_over_changes_nothing() {
-        let once = order([]).cancel("first", NOW).order;
-        let twice = once.clone().cancel("second", NOW);
-
-        assert_eq!((twice.order, twice.outcome), (once, None));
-    }
-
-    fn order<const N: usize>(states: [challenge::State; N]) -> Order {
-        Order {
-            id: OrderId(Uuid::nil()),
-            certificate: CertificateId(Uuid::nil()),
-            request: RequestId(Uuid::nil()),
-            issuer: IssuerId(Uuid::nil()),
-            namespace: "default".into(),
-            names: vec!["a.example.com".into()],
-            profile: None,
-            predecessors: 0,
-            state: State::Open { url: "https://ca.example/1".into(), stage: Stage::Presenting },
-            expires: None,
-            challenges: (1..).zip(states).map(|(place, state)| challenge(place, state)).collect(),
-            tries: 0,
-            stalled_since: None,
-            attempts: 0,
-            last_error: None,
-            created_at: NOW,
-            handed_out_at: NOW,
-            next_action_at: Some(NOW),
-            deadline: NOW + ORDER_DEADLINE,
-        }
-    }
-
-    fn challenge(place: u128, state: challenge::State) -> Challenge {
-        Challenge {
-            id: ChallengeId(Uuid::from_u128(place)),
-            authorization_url: String::new(),
-            url: String::new(),
-            domain: "a.example.com".into(),
-            wildcard: false,
-            kind: challenge::Kind::Dns01,
-            solver: 0,
-            token: "token".into(),
-            key_authorization: "token.thumbprint".into(),
-            state,
-            record: None,
-            clean: false,
-            tries: 0,
-            reason: None,
-            next_action_at: Some(NOW),
-            deadline: NOW + Duration::minutes(5),
         }
     }
 }

@@ -1,0 +1,72 @@
+use time::macros::datetime;
+use uuid::Uuid;
+
+use super::*;
+
+const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
+
+#[test]
+fn a_cancelled_order_still_takes_its_records_away() {
+    let cancelled = order([challenge::State::Pending, challenge::State::Presented])
+        .cancel("its certificate was deleted", NOW)
+        .order;
+
+    assert!(cancelled.is_over());
+    assert_eq!(cancelled.next_action_at, Some(NOW));
+    let due = |at| cancelled.challenges.iter().map(|one| one.due(true, at)).collect::<Vec<_>>();
+    assert_eq!(due(NOW), [None, Some(Action::CleanUp)], "the first may just be written");
+    assert_eq!(due(NOW + STEP_ENDS_WITHIN), [Some(Action::CleanUp); 2]);
+}
+
+#[test]
+fn cancelling_what_is_over_changes_nothing() {
+    let once = order([]).cancel("first", NOW).order;
+    let twice = once.clone().cancel("second", NOW);
+
+    assert_eq!((twice.order, twice.outcome), (once, None));
+}
+
+fn order<const N: usize>(states: [challenge::State; N]) -> Order {
+    Order {
+        id: OrderId(Uuid::nil()),
+        certificate: CertificateId(Uuid::nil()),
+        request: RequestId(Uuid::nil()),
+        issuer: IssuerId(Uuid::nil()),
+        namespace: "default".into(),
+        names: vec!["a.example.com".into()],
+        profile: None,
+        predecessors: 0,
+        state: State::Open { url: "https://ca.example/1".into(), stage: Stage::Presenting },
+        expires: None,
+        challenges: (1..).zip(states).map(|(place, state)| challenge(place, state)).collect(),
+        tries: 0,
+        stalled_since: None,
+        attempts: 0,
+        last_error: None,
+        created_at: NOW,
+        handed_out_at: NOW,
+        next_action_at: Some(NOW),
+        deadline: NOW + ORDER_DEADLINE,
+    }
+}
+
+fn challenge(place: u128, state: challenge::State) -> Challenge {
+    Challenge {
+        id: ChallengeId(Uuid::from_u128(place)),
+        authorization_url: String::new(),
+        url: String::new(),
+        domain: "a.example.com".into(),
+        wildcard: false,
+        kind: challenge::Kind::Dns01,
+        solver: 0,
+        token: "token".into(),
+        key_authorization: "token.thumbprint".into(),
+        state,
+        record: None,
+        clean: false,
+        tries: 0,
+        reason: None,
+        next_action_at: Some(NOW),
+        deadline: NOW + Duration::minutes(5),
+    }
+}
