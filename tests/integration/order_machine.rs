@@ -136,6 +136,34 @@ fn after_a_lost_answer_to_finalize_the_order_is_read_back_first() {
 }
 
 #[test]
+fn a_csr_that_the_ca_never_takes_is_not_sent_for_ever() {
+    let mut order = open(Stage::Finalizing, &[]);
+    let mut now = START;
+    let mut sent = 0;
+    let outcome = loop {
+        now = now.max(order.next_action_at.unwrap());
+        let answer = match order.next_step(now).unwrap() {
+            Step::Finalize => {
+                sent += 1;
+                failed(Class::Transient)
+            }
+            Step::Poll => Answer::Looked(seen(Status::Ready)),
+            other => panic!("{other:?}"),
+        };
+        let next = apply(order, answer, now);
+        if let Some(outcome) = next.outcome {
+            break outcome;
+        }
+        assert!(next.order.last_error.is_some(), "what is wrong is said all along");
+        order = next.order;
+    };
+
+    assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
+    assert!(sent < 40, "{sent} times");
+    assert!(now < START + Duration::hours(1));
+}
+
+#[test]
 fn a_refused_proof_ends_the_order_and_is_cleaned_up() {
     let order = open(Stage::Validating, &[1]);
 

@@ -3,149 +3,24 @@
 //! `Triggered → Ordering → Idle`, again at every renewal. What fails waits in `Backoff`, what only
 //! a person can mend in `Blocked`. A certificate that was issued once stays served meanwhile.
 
+mod spec;
+#[cfg(test)]
+mod tests;
+
+pub use spec::*;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
 
-use super::backoff::{self, Jitter};
-use super::duration;
-use super::event::{Event, Resource};
-use super::failure::Failure;
-use super::id::{CertificateId, OrderId, RequestId};
-use super::order::{self, ORDER_DEADLINE};
-
-/// What a client wants; cert-manager's `spec`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Spec {
-    /// Who issues it.
-    pub issuer_ref: IssuerRef,
-    /// Names, in canonical form; a wildcard is written `*.example.com`.
-    #[serde(default)]
-    pub dns_names: Vec<String>,
-    /// One of the names, for clients that look at the subject.
-    #[serde(default)]
-    pub common_name: Option<String>,
-    /// Which kind of key is made.
-    #[serde(default)]
-    pub private_key: PrivateKey,
-    /// Certificate profile, instead of the issuer's.
-    #[serde(default)]
-    pub profile: Option<String>,
-    /// Renew this long before the end. A Go duration, such as `720h`.
-    #[serde(default)]
-    pub renew_before: Option<String>,
-    /// Renew when this percentage of the lifetime is left.
-    #[serde(default)]
-    pub renew_before_percentage: Option<u8>,
-    /// How many issued revisions are kept.
-    #[serde(default = "three")]
-    pub revision_history_limit: u32,
-}
-
-impl Spec {
-    /// Whether a certificate for one fulfils the other; they may differ in when to renew.
-    pub fn wants_the_same_as(&self, other: &Self) -> bool {
-        self.issuer_ref == other.issuer_ref
-            && self.dns_names == other.dns_names
-            && self.common_name == other.common_name
-            && self.private_key.kind() == other.private_key.kind()
-            && self.profile == other.profile
-    }
-}
-
-fn three() -> u32 {
-    3
-}
-
-/// Names an issuer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct IssuerRef {
-    /// Its name.
-    pub name: String,
-    /// `Issuer` (of the certificate's namespace) or `ClusterIssuer`.
-    #[serde(default)]
-    pub kind: super::issuer::Kind,
-}
-
-/// Which kind of key is made, and when a new one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct PrivateKey {
-    /// `ECDSA` or `RSA`.
-    #[serde(default)]
-    pub algorithm: KeyAlgorithm,
-    /// Bits: 256 (default) or 384 for ECDSA, 2048 (default), 3072 or 4096 for RSA.
-    #[serde(default)]
-    pub size: Option<u32>,
-    /// Whether a renewal makes a new key.
-    #[serde(default)]
-    pub rotation_policy: RotationPolicy,
-}
-
-impl Default for PrivateKey {
-    fn default() -> Self {
-        Self {
-            algorithm: KeyAlgorithm::Ecdsa,
-            size: Some(256),
-            rotation_policy: RotationPolicy::Always,
-        }
-    }
-}
-
-/// A key's algorithm.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub enum KeyAlgorithm {
-    /// Elliptic curves of NIST.
-    #[default]
-    #[serde(rename = "ECDSA")]
-    Ecdsa,
-    /// RSA.
-    #[serde(rename = "RSA")]
-    Rsa,
-}
-
-/// Whether a renewal makes a new key.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub enum RotationPolicy {
-    /// Every revision has its own.
-    #[default]
-    Always,
-    /// The present key is kept as long as it fits the spec.
-    Never,
-}
-
-/// A key kind that can be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyKind {
-    /// ECDSA on P-256.
-    P256,
-    /// ECDSA on P-384.
-    P384,
-    /// RSA of 2048 bits.
-    Rsa2048,
-    /// RSA of 3072 bits.
-    Rsa3072,
-    /// RSA of 4096 bits.
-    Rsa4096,
-}
-
-impl PrivateKey {
-    /// The kind of key, if there is one of this algorithm and size.
-    pub fn kind(&self) -> Option<KeyKind> {
-        match (self.algorithm, self.size) {
-            (KeyAlgorithm::Ecdsa, None | Some(256)) => Some(KeyKind::P256),
-            (KeyAlgorithm::Ecdsa, Some(384)) => Some(KeyKind::P384),
-            (KeyAlgorithm::Rsa, None | Some(2048)) => Some(KeyKind::Rsa2048),
-            (KeyAlgorithm::Rsa, Some(3072)) => Some(KeyKind::Rsa3072),
-            (KeyAlgorithm::Rsa, Some(4096)) => Some(KeyKind::Rsa4096),
-            _ => None,
-        }
-    }
-}
+use crate::domain::backoff::{self, Jitter};
+use crate::domain::duration;
+use crate::domain::event::{Event, Resource};
+use crate::domain::failure::Failure;
+use crate::domain::id::{CertificateId, OrderId, RequestId};
+use crate::domain::order::{self, ORDER_DEADLINE};
 
 /// A certificate that is wanted, and perhaps there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -581,128 +456,4 @@ pub fn renewal_time(
     let before = by_duration.or(by_share).filter(|before| *before < lifetime).unwrap_or(default);
     let spread = Duration::hours(1).min(before / 10);
     not_after - before + jitter.stretch(spread, 1.0) - spread
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::failure::Class;
-    use time::macros::datetime;
-
-    const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
-
-    #[test]
-    fn an_order_that_the_ca_lost_is_followed_by_a_fresh_one_at_once() {
-        let next = wanted().order_failed(lost(), 0, NOW, Jitter::NONE);
-
-        assert_eq!(next.fresh_order_at, Some(NOW));
-        assert_eq!(next.certificate.failed_attempts, 0);
-    }
-
-    #[test]
-    fn after_three_lost_orders_the_long_backoff_begins() {
-        let second = wanted().order_failed(lost(), 1, NOW, Jitter::NONE);
-        let third = wanted().order_failed(lost(), 2, NOW, Jitter::NONE);
-
-        assert_eq!(second.fresh_order_at, Some(NOW + Duration::minutes(1)));
-        assert_eq!(third.fresh_order_at, None);
-        assert_eq!(third.certificate.state, State::Backoff);
-        assert_eq!(third.certificate.next_action_at, NOW + Duration::hours(1));
-    }
-
-    #[test]
-    fn a_six_day_certificate_gets_several_tries_before_it_ends() {
-        let mut short = wanted();
-        short.current = Some(issued(NOW + Duration::days(2)));
-        short.failed_attempts = 5;
-        let failed = short.order_failed(order::Outcome::Failed(failure()), 0, NOW, Jitter::NONE);
-
-        assert_eq!(failed.certificate.next_action_at, NOW + Duration::hours(6));
-    }
-
-    #[test]
-    fn renewal_comes_at_two_thirds_or_half_of_the_real_lifetime() {
-        let spec = wanted().spec;
-        let end = |days| renewal_time(&spec, NOW, NOW + Duration::days(days), Jitter::NONE);
-
-        assert_eq!(end(90), NOW + Duration::days(60) - Duration::hours(1) + Duration::hours(1));
-        assert_eq!(end(6), NOW + Duration::days(3));
-    }
-
-    #[test]
-    fn renew_before_beyond_the_lifetime_is_ignored() {
-        let spec = Spec { renew_before: Some("2400h".into()), ..wanted().spec };
-        assert_eq!(
-            renewal_time(&spec, NOW, NOW + Duration::days(90), Jitter::NONE),
-            NOW + Duration::days(60)
-        );
-    }
-
-    #[test]
-    fn a_renewal_that_fails_keeps_the_present_certificate_served() {
-        let mut served = wanted();
-        served.current = Some(issued(NOW + Duration::days(20)));
-        let failed = served.order_failed(order::Outcome::Failed(failure()), 0, NOW, Jitter::NONE);
-
-        assert!(failed.certificate.current.is_some());
-        assert_eq!(failed.certificate.phase(NOW), Phase::Failed);
-    }
-
-    #[test]
-    fn other_names_are_issued_at_once_whatever_the_backoff() {
-        let mut failed =
-            wanted().order_failed(order::Outcome::Failed(failure()), 0, NOW, Jitter::NONE);
-        failed.certificate.current = Some(issued(NOW + Duration::days(20)));
-        let spec = Spec { dns_names: vec!["b.example.com".into()], ..wanted().spec };
-        let changed = failed.certificate.respecified(spec, BTreeMap::new(), NOW).certificate;
-
-        assert_eq!(changed.state, State::Triggered(Trigger::RequestChanged));
-        assert_eq!(
-            (changed.generation, changed.failed_attempts, changed.next_action_at),
-            (2, 0, NOW)
-        );
-    }
-
-    #[test]
-    fn another_renewal_time_issues_nothing() {
-        let mut served = wanted();
-        served.state = State::Idle;
-        served.current = Some(issued(NOW + Duration::days(90)));
-        let spec = Spec { renew_before: Some("240h".into()), ..wanted().spec };
-        let changed = served.respecified(spec, BTreeMap::new(), NOW).certificate;
-
-        assert_eq!(changed.state, State::Idle);
-        assert_eq!(changed.next_action_at, NOW + Duration::days(80));
-    }
-
-    fn lost() -> order::Outcome {
-        order::Outcome::Lost(failure())
-    }
-
-    fn failure() -> Failure {
-        Failure::new(Class::Consistency, "acme_not_found", "The CA does not know it", "404")
-    }
-
-    fn issued(not_after: OffsetDateTime) -> Issued {
-        Issued { revision: 1, serial: "01".into(), not_before: NOW, not_after, renewal_time: NOW }
-    }
-
-    fn wanted() -> Certificate {
-        Certificate {
-            id: CertificateId(uuid::Uuid::nil()),
-            namespace: "default".into(),
-            name: "web".into(),
-            labels: BTreeMap::new(),
-            spec: serde_json::from_str(r#"{"issuerRef": {"name": "le"}}"#).unwrap(),
-            generation: 1,
-            state: State::Ordering(Trigger::DoesNotExist),
-            state_since: NOW,
-            current: None,
-            failed_attempts: 0,
-            last_error: None,
-            order: None,
-            created_at: NOW,
-            next_action_at: NOW,
-        }
-    }
 }

@@ -1,0 +1,135 @@
+//! What a client wants, in cert-manager's words.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What a client wants; cert-manager's `spec`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Spec {
+    /// Who issues it.
+    pub issuer_ref: IssuerRef,
+    /// Names, in canonical form; a wildcard is written `*.example.com`.
+    #[serde(default)]
+    pub dns_names: Vec<String>,
+    /// One of the names, for clients that look at the subject.
+    #[serde(default)]
+    pub common_name: Option<String>,
+    /// Which kind of key is made.
+    #[serde(default)]
+    pub private_key: PrivateKey,
+    /// Certificate profile, instead of the issuer's.
+    #[serde(default)]
+    pub profile: Option<String>,
+    /// Renew this long before the end. A Go duration, such as `720h`.
+    #[serde(default)]
+    pub renew_before: Option<String>,
+    /// Renew when this percentage of the lifetime is left.
+    #[serde(default)]
+    pub renew_before_percentage: Option<u8>,
+    /// How many issued revisions are kept.
+    #[serde(default = "three")]
+    pub revision_history_limit: u32,
+}
+
+impl Spec {
+    /// Whether a certificate for one fulfils the other; they may differ in when to renew.
+    pub fn wants_the_same_as(&self, other: &Self) -> bool {
+        self.issuer_ref == other.issuer_ref
+            && self.dns_names == other.dns_names
+            && self.common_name == other.common_name
+            && self.private_key.kind() == other.private_key.kind()
+            && self.profile == other.profile
+    }
+}
+
+fn three() -> u32 {
+    3
+}
+
+/// Names an issuer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IssuerRef {
+    /// Its name.
+    pub name: String,
+    /// `Issuer` (of the certificate's namespace) or `ClusterIssuer`.
+    #[serde(default)]
+    pub kind: crate::domain::issuer::Kind,
+}
+
+/// Which kind of key is made, and when a new one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PrivateKey {
+    /// `ECDSA` or `RSA`.
+    #[serde(default)]
+    pub algorithm: KeyAlgorithm,
+    /// Bits: 256 (default) or 384 for ECDSA, 2048 (default), 3072 or 4096 for RSA.
+    #[serde(default)]
+    pub size: Option<u32>,
+    /// Whether a renewal makes a new key.
+    #[serde(default)]
+    pub rotation_policy: RotationPolicy,
+}
+
+impl Default for PrivateKey {
+    fn default() -> Self {
+        Self {
+            algorithm: KeyAlgorithm::Ecdsa,
+            size: Some(256),
+            rotation_policy: RotationPolicy::Always,
+        }
+    }
+}
+
+/// A key's algorithm.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum KeyAlgorithm {
+    /// Elliptic curves of NIST.
+    #[default]
+    #[serde(rename = "ECDSA")]
+    Ecdsa,
+    /// RSA.
+    #[serde(rename = "RSA")]
+    Rsa,
+}
+
+/// Whether a renewal makes a new key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum RotationPolicy {
+    /// Every revision has its own.
+    #[default]
+    Always,
+    /// The present key is kept as long as it fits the spec.
+    Never,
+}
+
+/// A key kind that can be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyKind {
+    /// ECDSA on P-256.
+    P256,
+    /// ECDSA on P-384.
+    P384,
+    /// RSA of 2048 bits.
+    Rsa2048,
+    /// RSA of 3072 bits.
+    Rsa3072,
+    /// RSA of 4096 bits.
+    Rsa4096,
+}
+
+impl PrivateKey {
+    /// The kind of key, if there is one of this algorithm and size.
+    pub fn kind(&self) -> Option<KeyKind> {
+        match (self.algorithm, self.size) {
+            (KeyAlgorithm::Ecdsa, None | Some(256)) => Some(KeyKind::P256),
+            (KeyAlgorithm::Ecdsa, Some(384)) => Some(KeyKind::P384),
+            (KeyAlgorithm::Rsa, None | Some(2048)) => Some(KeyKind::Rsa2048),
+            (KeyAlgorithm::Rsa, Some(3072)) => Some(KeyKind::Rsa3072),
+            (KeyAlgorithm::Rsa, Some(4096)) => Some(KeyKind::Rsa4096),
+            _ => None,
+        }
+    }
+}

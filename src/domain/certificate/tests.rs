@@ -1,0 +1,116 @@
+use super::*;
+use crate::domain::failure::Class;
+use time::macros::datetime;
+
+const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
+
+#[test]
+fn an_order_that_the_ca_lost_is_followed_by_a_fresh_one_at_once() {
+    let next = wanted().order_failed(lost(), 0, NOW, Jitter::NONE);
+
+    assert_eq!(next.fresh_order_at, Some(NOW));
+    assert_eq!(next.certificate.failed_attempts, 0);
+}
+
+#[test]
+fn after_three_lost_orders_the_long_backoff_begins() {
+    let second = wanted().order_failed(lost(), 1, NOW, Jitter::NONE);
+    let third = wanted().order_failed(lost(), 2, NOW, Jitter::NONE);
+
+    assert_eq!(second.fresh_order_at, Some(NOW + Duration::minutes(1)));
+    assert_eq!(third.fresh_order_at, None);
+    assert_eq!(third.certificate.state, State::Backoff);
+    assert_eq!(third.certificate.next_action_at, NOW + Duration::hours(1));
+}
+
+#[test]
+fn a_six_day_certificate_gets_several_tries_before_it_ends() {
+    let mut short = wanted();
+    short.current = Some(issued(NOW + Duration::days(2)));
+    short.failed_attempts = 5;
+    let failed = short.order_failed(order::Outcome::Failed(failure()), 0, NOW, Jitter::NONE);
+
+    assert_eq!(failed.certificate.next_action_at, NOW + Duration::hours(6));
+}
+
+#[test]
+fn renewal_comes_at_two_thirds_or_half_of_the_real_lifetime() {
+    let spec = wanted().spec;
+    let end = |days| renewal_time(&spec, NOW, NOW + Duration::days(days), Jitter::NONE);
+
+    assert_eq!(end(90), NOW + Duration::days(60) - Duration::hours(1) + Duration::hours(1));
+    assert_eq!(end(6), NOW + Duration::days(3));
+}
+
+#[test]
+fn renew_before_beyond_the_lifetime_is_ignored() {
+    let spec = Spec { renew_before: Some("2400h".into()), ..wanted().spec };
+    assert_eq!(
+        renewal_time(&spec, NOW, NOW + Duration::days(90), Jitter::NONE),
+        NOW + Duration::days(60)
+    );
+}
+
+#[test]
+fn a_renewal_that_fails_keeps_the_present_certificate_served() {
+    let mut served = wanted();
+    served.current = Some(issued(NOW + Duration::days(20)));
+    let failed = served.order_failed(order::Outcome::Failed(failure()), 0, NOW, Jitter::NONE);
+
+    assert!(failed.certificate.current.is_some());
+    assert_eq!(failed.certificate.phase(NOW), Phase::Failed);
+}
+
+#[test]
+fn other_names_are_issued_at_once_whatever_the_backoff() {
+    let mut failed = wanted().order_failed(order::Outcome::Failed(failure()), 0, NOW, Jitter::NONE);
+    failed.certificate.current = Some(issued(NOW + Duration::days(20)));
+    let spec = Spec { dns_names: vec!["b.example.com".into()], ..wanted().spec };
+    let changed = failed.certificate.respecified(spec, BTreeMap::new(), NOW).certificate;
+
+    assert_eq!(changed.state, State::Triggered(Trigger::RequestChanged));
+    assert_eq!((changed.generation, changed.failed_attempts, changed.next_action_at), (2, 0, NOW));
+}
+
+#[test]
+fn another_renewal_time_issues_nothing() {
+    let mut served = wanted();
+    served.state = State::Idle;
+    served.current = Some(issued(NOW + Duration::days(90)));
+    let spec = Spec { renew_before: Some("240h".into()), ..wanted().spec };
+    let changed = served.respecified(spec, BTreeMap::new(), NOW).certificate;
+
+    assert_eq!(changed.state, State::Idle);
+    assert_eq!(changed.next_action_at, NOW + Duration::days(80));
+}
+
+fn lost() -> order::Outcome {
+    order::Outcome::Lost(failure())
+}
+
+fn failure() -> Failure {
+    Failure::new(Class::Consistency, "acme_not_found", "The CA does not know it", "404")
+}
+
+fn issued(not_after: OffsetDateTime) -> Issued {
+    Issued { revision: 1, serial: "01".into(), not_before: NOW, not_after, renewal_time: NOW }
+}
+
+fn wanted() -> Certificate {
+    Certificate {
+        id: CertificateId(uuid::Uuid::nil()),
+        namespace: "default".into(),
+        name: "web".into(),
+        labels: BTreeMap::new(),
+        spec: serde_json::from_str(r#"{"issuerRef": {"name": "le"}}"#).unwrap(),
+        generation: 1,
+        state: State::Ordering(Trigger::DoesNotExist),
+        state_since: NOW,
+        current: None,
+        failed_attempts: 0,
+        last_error: None,
+        order: None,
+        created_at: NOW,
+        next_action_at: NOW,
+    }
+}
