@@ -40,7 +40,7 @@ pub struct Order {
     pub expires: Option<OffsetDateTime>,
     /// One for each name that has to be proved.
     pub challenges: Vec<Challenge>,
-    /// Answers in a row that brought no progress; any progress resets it.
+    /// Answers in a row of one kind, trouble or "not yet", that brought no progress.
     pub tries: u32,
     /// Since when there has been no progress.
     pub stalled_since: Option<OffsetDateTime>,
@@ -478,6 +478,10 @@ impl Order {
     /// The failure policy of the design, for everything but a challenge's own trouble.
     fn failed(mut self, failure: Failure, now: OffsetDateTime, jitter: Jitter) -> Transition {
         let since = *self.stalled_since.get_or_insert(now);
+        // Looks that only found nothing new are no trouble: its backoff begins here.
+        if self.last_error.is_none() {
+            self.tries = 0;
+        }
         let stage = match self.state {
             State::Open { stage, .. } => Some(stage),
             State::New | State::Done { .. } => None,
@@ -567,10 +571,13 @@ impl Order {
         now: OffsetDateTime,
         jitter: Jitter,
     ) -> Transition {
+        // The CA answers again: the pauses of its trouble are over.
+        if self.last_error.take().is_some() {
+            self.tries = 0;
+        }
         let at = now + backoff::poll(self.tries, jitter);
         self.next_action_at = Some(asked.map_or(at, |asked| asked.max(at)).min(self.deadline));
         self.tries += 1;
-        self.last_error = None;
         self.unchanged()
     }
 
@@ -673,6 +680,28 @@ mod tests {
         let twice = once.clone().cancel("second", NOW);
 
         assert_eq!((twice.order, twice.outcome), (once, None));
+    }
+
+    #[test]
+    fn looks_that_found_nothing_new_do_not_lengthen_the_pause_after_the_first_trouble() {
+        let mut waiting = order([]);
+        let url = "https://ca.example/1".to_owned();
+        waiting.state = State::Open { url, stage: Stage::Validating };
+        let told = |order: Order, answer| order.apply(answer, NOW, Jitter::NONE).unwrap().order;
+        let not_yet =
+            || Answer::Looked(Seen { status: Status::Pending, expires: None, retry_at: None });
+        let down = || Answer::Failed(Failure::new(Class::Transient, "down", "Down", "502"));
+        for _ in 0..10 {
+            waiting = told(waiting, not_yet());
+        }
+
+        let once = told(waiting, down());
+        let twice = told(once.clone(), down());
+        let again = told(twice.clone(), not_yet());
+
+        assert_eq!(once.next_action_at, Some(NOW + Duration::seconds(5)));
+        assert_eq!(twice.next_action_at, Some(NOW + Duration::seconds(10)));
+        assert_eq!(again.next_action_at, Some(NOW + Duration::milliseconds(100)));
     }
 
     fn order<const N: usize>(states: [challenge::State; N]) -> Order {
