@@ -227,7 +227,7 @@ async fn both(options: impl Fn() -> PebbleOptions) -> Vec<Site> {
 }
 
 #[track_caller]
-fn assert_ready(certificate: &Value) {
+pub(super) fn assert_ready(certificate: &Value) {
     assert_eq!(certificate["status"]["phase"], "Ready", "{certificate:#}");
     assert!(certificate["status"]["lastError"].is_null(), "{certificate:#}");
     assert_eq!(certificate["status"]["failedIssuanceAttempts"], 0, "{certificate:#}");
@@ -240,14 +240,14 @@ fn assert_no_record(site: &Site) {
 }
 
 /// Whether nothing of an order is left to do.
-fn clean(order: &Value) -> bool {
+pub(super) fn clean(order: &Value) -> bool {
     order["nextActionAt"].is_null()
         && order["challenges"]
             .as_array()
             .is_some_and(|all| all.iter().all(|one| one["presented"] == false))
 }
 
-async fn download(site: &Site, certificate: &Value, what: &str) -> String {
+pub(super) async fn download(site: &Site, certificate: &Value, what: &str) -> String {
     let path = format!("/certificates/{}/{what}", certificate["id"].as_str().unwrap());
     let answer = site.get(&path).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
@@ -266,7 +266,7 @@ fn names_of(chain: &str) -> HashSet<String> {
 }
 
 /// A TLS server would refuse to load a key that does not fit its certificate.
-fn assert_key_signs_for(key: &str, chain: &str) {
+pub(super) fn assert_key_signs_for(key: &str, chain: &str) {
     let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
     let chain =
         CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<Vec<_>, _>>().unwrap();

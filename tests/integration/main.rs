@@ -16,6 +16,7 @@ mod harness;
 mod issuance;
 mod openapi;
 mod order_machine;
+mod reliability;
 mod solver;
 mod storage;
 #[path = "../support/mod.rs"]

@@ -5,6 +5,7 @@
 
 pub mod cloudflare;
 pub mod databases;
+pub mod fault_proxy;
 pub mod nginx;
 pub mod pebble;
 pub mod postgres;

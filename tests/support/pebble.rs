@@ -112,7 +112,9 @@ impl Pebble {
     async fn try_start(options: &PebbleOptions) -> Result<Self, String> {
         let (port, management_port) = (free_port(), free_port());
         let dir = TempDir::with_prefix("certwright-pebble-").unwrap();
-        let ca_pem = write_tls_certificate(dir.path());
+        let Tls { certificate, key, ca: ca_pem } = tls_for_loopback();
+        fs::write(dir.path().join("cert.pem"), certificate).unwrap();
+        fs::write(dir.path().join("key.pem"), key).unwrap();
         fs::write(
             dir.path().join("config.json"),
             options.config(dir.path(), port, management_port).to_string(),
@@ -196,8 +198,14 @@ impl Pebble {
     }
 }
 
-/// Writes a certificate for the loopback address and its key, and returns the CA that signed it.
-fn write_tls_certificate(dir: &Path) -> String {
+/// A certificate for the loopback address, its key, and the CA that signed it, each as PEM.
+pub(super) struct Tls {
+    pub(super) certificate: String,
+    pub(super) key: String,
+    pub(super) ca: String,
+}
+
+pub(super) fn tls_for_loopback() -> Tls {
     let mut ca = CertificateParams::default();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
@@ -205,7 +213,5 @@ fn write_tls_certificate(dir: &Path) -> String {
     let key = KeyPair::generate().unwrap();
     let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
     let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &ca).unwrap();
-    fs::write(dir.join("cert.pem"), certificate.pem()).unwrap();
-    fs::write(dir.join("key.pem"), key.serialize_pem()).unwrap();
-    ca.pem()
+    Tls { certificate: certificate.pem(), key: key.serialize_pem(), ca: ca.pem() }
 }

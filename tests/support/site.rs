@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::cloudflare::Cloudflare;
+use super::fault_proxy::FaultProxy;
 use super::pebble::{Pebble, PebbleOptions};
 
 /// Expands each test once per database.
@@ -41,6 +42,7 @@ pub(crate) use on_each_site;
 
 pub struct Site {
     pub pebble: Pebble,
+    proxy: Option<FaultProxy>,
     pub cloudflare: Cloudflare,
     pub api: SocketAddr,
     http: reqwest::Client,
@@ -69,6 +71,18 @@ impl Site {
     }
 
     pub async fn with(database_url: &str, options: SiteOptions) -> Self {
+        Self::begin(database_url, options, false).await
+    }
+
+    /// A site whose way to the CA leads through a [`FaultProxy`], which is harmless until told.
+    pub async fn through_proxy(database_url: &str, pebble: PebbleOptions) -> Self {
+        let port = super::free_port();
+        let responder = SocketAddr::from(([127, 0, 0, 1], port));
+        let options = SiteOptions { pebble, http01_port: port, responder };
+        Self::begin(database_url, options, true).await
+    }
+
+    async fn begin(database_url: &str, options: SiteOptions, faulty: bool) -> Self {
         let cloudflare = Cloudflare::start(&["example.com", "example.org"]).await;
         let pebble = Pebble::start(PebbleOptions {
             dns: Some(cloudflare.dns_addr()),
@@ -76,6 +90,7 @@ impl Site {
             ..options.pebble
         })
         .await;
+        let proxy = if faulty { Some(FaultProxy::before(&pebble).await) } else { None };
         let folder = tempfile::tempdir().unwrap();
         let key = api_key::generate_key().unwrap().expose().clone();
         let settings = [
@@ -95,6 +110,7 @@ impl Site {
         let running = service::start(&config, stop.clone()).await.unwrap();
         let site = Self {
             pebble,
+            proxy,
             cloudflare,
             api: running.api,
             http: reqwest::Client::new(),
@@ -122,6 +138,11 @@ impl Site {
         .await;
     }
 
+    /// What stands before the CA of a site made by [`Site::through_proxy`].
+    pub fn proxy(&self) -> &FaultProxy {
+        self.proxy.as_ref().expect("a site through a proxy")
+    }
+
     pub fn dns_solver(&self) -> Value {
         json!({"dns01": {"cnameStrategy": "Follow", "cloudflare": {
             "baseURL": self.cloudflare.base_url(),
@@ -130,8 +151,12 @@ impl Site {
 
     /// Creates a `ClusterIssuer` for this site's CA; `more` goes into its `acme`.
     pub async fn create_issuer(&self, name: &str, solvers: &Value, more: &Value) -> Value {
+        let (server, bundle) = match &self.proxy {
+            Some(proxy) => (proxy.directory_url(), proxy.ca_bundle()),
+            None => (self.pebble.directory_url(), self.pebble.ca_bundle()),
+        };
         let mut acme = json!({
-            "server": self.pebble.directory_url(), "caBundle": self.pebble.ca_bundle(),
+            "server": server, "caBundle": bundle,
             "email": "user@example.com", "solvers": solvers,
         });
         for (key, value) in more.as_object().unwrap() {

@@ -44,7 +44,7 @@ pub struct Order {
     pub expires: Option<OffsetDateTime>,
     /// One for each name that has to be proved.
     pub challenges: Vec<Challenge>,
-    /// Answers in a row that brought no progress; any progress resets it.
+    /// Answers in a row of one kind, trouble or "not yet", that brought no progress.
     pub tries: u32,
     /// Since when there has been no progress.
     pub stalled_since: Option<OffsetDateTime>,
@@ -404,12 +404,24 @@ impl Order {
         now: OffsetDateTime,
         jitter: Jitter,
     ) -> Transition {
-        let at = now + backoff::poll(self.tries, jitter);
+        let processing = matches!(self.state, State::Open { stage: Stage::Processing, .. });
+        let pause = match self.last_error {
+            // It may be the CSR that the CA does not take: that is not over before it is signing.
+            Some(_) if processing => jitter.stretch(Duration::seconds(1), 0.1),
+            Some(_) => {
+                // The CA answers again: its trouble is over.
+                self.last_error = None;
+                self.stalled_since = None;
+                self.tries = 1;
+                backoff::poll(0, jitter)
+            }
+            None => {
+                self.tries += 1;
+                backoff::poll(self.tries - 1, jitter)
+            }
+        };
+        let at = now + pause;
         self.next_action_at = Some(asked.map_or(at, |asked| asked.max(at)).min(self.deadline));
-        self.tries += 1;
-        if self.stalled_since.is_none() {
-            self.last_error = None;
-        }
         self.unchanged()
     }
 

@@ -191,6 +191,10 @@ impl Order {
         jitter: Jitter,
     ) -> Transition {
         let since = *self.stalled_since.get_or_insert(now);
+        // Looks that only found nothing new are no trouble: its backoff begins here.
+        if self.last_error.is_none() {
+            self.tries = 0;
+        }
         let stage = match self.state {
             State::Open { stage, .. } => Some(stage),
             State::New | State::Done { .. } => None,

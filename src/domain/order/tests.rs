@@ -26,6 +26,28 @@ fn cancelling_what_is_over_changes_nothing() {
     assert_eq!((twice.order, twice.outcome), (once, None));
 }
 
+#[test]
+fn looks_that_found_nothing_new_do_not_lengthen_the_pause_after_the_first_trouble() {
+    let mut waiting = order([]);
+    let url = "https://ca.example/1".to_owned();
+    waiting.state = State::Open { url, stage: Stage::Validating };
+    let told = |order: Order, answer| order.apply(answer, NOW, Jitter::NONE).unwrap().order;
+    let not_yet =
+        || Answer::Looked(Seen { status: Status::Pending, expires: None, retry_at: None });
+    let down = || Answer::Failed(Failure::new(Class::Transient, "down", "Down", "502"));
+    for _ in 0..10 {
+        waiting = told(waiting, not_yet());
+    }
+
+    let once = told(waiting, down());
+    let twice = told(once.clone(), down());
+    let again = told(twice.clone(), not_yet());
+
+    assert_eq!(once.next_action_at, Some(NOW + Duration::seconds(5)));
+    assert_eq!(twice.next_action_at, Some(NOW + Duration::seconds(10)));
+    assert_eq!(again.next_action_at, Some(NOW + Duration::milliseconds(100)));
+}
+
 fn order<const N: usize>(states: [challenge::State; N]) -> Order {
     Order {
         id: OrderId(Uuid::nil()),

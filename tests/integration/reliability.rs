@@ -1,0 +1,158 @@
+//! What the world may do to an issuance without stopping it: a real Pebble behind a proxy that lags,
+//! loses, limits and lies.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use super::issuance::{assert_key_signs_for, assert_ready, clean, download};
+use crate::support::databases;
+use crate::support::fault_proxy::{Fault, Kind, RetryAfter};
+use crate::support::pebble::PebbleOptions;
+use crate::support::postgres::fresh_database;
+use crate::support::site::Site;
+
+/// Longer than any of these takes, in seconds.
+const PATIENCE: u32 = 120;
+
+mod a_ca_that_does_not_know_yet_what_it_has_just_handed_out {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn is_asked_again_on_sqlite() {
+        let (_folder, url) = databases::sqlite_url();
+        a_hundred_through_lag(&url).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn is_asked_again_on_postgres() {
+        a_hundred_through_lag(&fresh_database().await).await;
+    }
+
+    /// The fault that stops lego and certbot, on every order, authorization and certificate.
+    async fn a_hundred_through_lag(database: &str) {
+        let site = Site::through_proxy(database, PebbleOptions::default()).await;
+        site.proxy().lag(Duration::from_millis(1_500));
+
+        issue_all(&site, 100).await;
+
+        let proxy = site.proxy();
+        assert!(proxy.faults(Fault::NotThere) >= 200, "each authorization and each certificate");
+        assert_eq!(proxy.requests(Kind::NewOrder), 100);
+        assert_eq!((site.pebble.orders_created(), site.pebble.certificates_issued()), (100, 100));
+        let orders = site.get("/orders?limit=500").await.body;
+        assert_eq!(orders["items"].as_array().unwrap().len(), 100, "no order was given up");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_nonces_pages_in_html_and_cut_connections_together_stop_nothing() {
+    let (_folder, site) = site(PebbleOptions { nonce_reject: 30, ..Default::default() }).await;
+    site.proxy().html_502(10);
+    site.proxy().cut(5);
+
+    issue_all(&site, 10).await;
+
+    let proxy = site.proxy();
+    let met = [Fault::Page, Fault::Cut].map(|fault| proxy.faults(fault));
+    eprintln!("pages and cuts: {met:?}");
+    assert!(met.iter().all(|count| *count > 0), "{met:?}");
+    assert_eq!(site.pebble.certificates_issued(), 10);
+}
+
+/// The certificate exists from here on, and its key must still be ours.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_certificate_is_lost_or_made_twice_when_no_finalize_is_ever_answered() {
+    let (_folder, site) = site(PebbleOptions::default()).await;
+    site.proxy().lose_answers(Kind::Finalize, usize::MAX);
+
+    let issued = issue_all(&site, 50).await;
+
+    let proxy = site.proxy();
+    assert_eq!((proxy.faults(Fault::Lost), proxy.requests(Kind::Finalize)), (50, 50));
+    assert_eq!((site.pebble.orders_created(), site.pebble.certificates_issued()), (50, 50));
+    for one in &issued {
+        let key = download(&site, one, "privkey.pem").await;
+        assert_key_signs_for(&key, &download(&site, one, "fullchain.pem").await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_whose_birth_was_not_answered_costs_one_order_more() {
+    let (_folder, site) = site(PebbleOptions::default()).await;
+    site.proxy().lose_answers(Kind::NewOrder, 10);
+
+    issue_all(&site, 10).await;
+
+    assert_eq!(site.proxy().faults(Fault::Lost), 10);
+    assert_eq!((site.pebble.orders_created(), site.pebble.certificates_issued()), (20, 10));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_ordered_before_the_seconds_that_a_limit_names_are_over() {
+    no_order_within(RetryAfter::Seconds).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_ordered_before_the_date_that_a_limit_names() {
+    no_order_within(RetryAfter::Date).await;
+}
+
+async fn no_order_within(form: RetryAfter) {
+    const LIMIT: Duration = Duration::from_secs(3);
+    let (_folder, site) = site(PebbleOptions::default()).await;
+    let begun = Instant::now();
+    site.proxy().limit_new_orders(form, LIMIT);
+
+    issue_all(&site, 10).await;
+
+    let proxy = site.proxy();
+    let early = proxy.times(Kind::NewOrder).into_iter().filter(|at| *at - begun < LIMIT).count();
+    assert!((1..=10).contains(&early), "each asked once at most: {early}");
+    assert_eq!(proxy.faults(Fault::Limited), early, "and nobody asked twice in vain");
+    assert!(proxy.orders_taken().iter().all(|at| *at - begun >= LIMIT));
+    assert_eq!(proxy.orders_taken().len(), 10);
+    assert_eq!(proxy.hasty(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_ca_is_left_alone_for_as_long_as_it_asks() {
+    let (_folder, site) = site(PebbleOptions::default()).await;
+    site.proxy().busy(30, Duration::from_secs(2));
+
+    issue_all(&site, 10).await;
+
+    let proxy = site.proxy();
+    assert!(proxy.faults(Fault::Busy) > 10, "{}", proxy.faults(Fault::Busy));
+    assert_eq!(proxy.hasty(), [""; 0]);
+    assert_eq!((site.pebble.orders_created(), site.pebble.certificates_issued()), (10, 10));
+}
+
+/// A site on SQLite, through a proxy; the folder is the database's.
+async fn site(pebble: PebbleOptions) -> (tempfile::TempDir, Site) {
+    let (folder, url) = databases::sqlite_url();
+    let site = Site::through_proxy(&url, pebble).await;
+    (folder, site)
+}
+
+/// Asks for so many certificates at once: each is issued, none counts a failed attempt, and nothing
+/// is left in the DNS.
+async fn issue_all(site: &Site, count: usize) -> Vec<Value> {
+    let begun = Instant::now();
+    let names: Vec<_> = (0..count).map(|n| format!("r{n}.example.com")).collect();
+    let asked = join_all(names.iter().map(|name| async move {
+        let issued = site.ask_for("dns", &[name], &json!({}), PATIENCE).await;
+        issued.expect_status(202)
+    }));
+    let issued = asked.await;
+    eprintln!("{count} certificates in {:?}", begun.elapsed());
+    for one in &issued {
+        assert_ready(one);
+    }
+    site.until("/orders?limit=500", |found| found["items"].as_array().unwrap().iter().all(clean))
+        .await;
+    let left = site.cloudflare.records("example.com");
+    assert!(left.is_empty(), "{left:?}");
+    issued
+}
