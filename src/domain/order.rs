@@ -695,13 +695,13 @@ mod tests {
             waiting = told(waiting, not_yet());
         }
 
-        let once = told(waiting, down());
-        let twice = told(once.clone(), down());
-        let again = told(twice.clone(), not_yet());
+        let first = told(waiting, down());
+        let second = told(first.clone(), down());
+        let after = told(second.clone(), not_yet());
 
-        assert_eq!(once.next_action_at, Some(NOW + Duration::seconds(5)));
-        assert_eq!(twice.next_action_at, Some(NOW + Duration::seconds(10)));
-        assert_eq!(again.next_action_at, Some(NOW + Duration::milliseconds(100)));
+        assert_eq!(first.next_action_at, Some(NOW + Duration::seconds(5)));
+        assert_eq!(second.next_action_at, Some(NOW + Duration::seconds(10)));
+        assert_eq!(after.next_action_at, Some(NOW + Duration::milliseconds(100)));
     }
 
     fn order<const N: usize>(states: [challenge::State; N]) -> Order {
