@@ -430,7 +430,7 @@ impl State {
 fn paths_in(answer: &Answer) -> Vec<String> {
     let body = answer.body().clone();
     let body = futures_util::FutureExt::now_or_never(body.collect()).and_then(Result::ok);
-    let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+    let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     let listed = body["authorizations"].as_array().into_iter().flatten();
     let named = listed.chain([&body["certificate"]]).filter_map(Value::as_str);
