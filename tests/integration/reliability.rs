@@ -119,7 +119,7 @@ async fn no_order_within(form: RetryAfter) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_busy_ca_is_left_alone_for_as_long_as_it_asks() {
     let (_folder, site) = site(PebbleOptions::default()).await;
-    site.proxy().busy(30, Duration::from_secs(2));
+    site.proxy().busy(30, Duration::from_secs(1));
 
     issue_all(&site, 10).await;
 

@@ -27,6 +27,10 @@ use super::pebble::{Pebble, Tls, tls_for_loopback};
 const ERROR: &str = "urn:ietf:params:acme:error:";
 const REPLAY_NONCE: &str = "replay-nonce";
 
+/// Pages or cuts that one request meets at most, however often it comes: the pauses between tries
+/// double, and a test has to end.
+const MOST_PAGES_AND_CUTS: usize = 1;
+
 /// What a request is about, by Pebble's paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -125,6 +129,8 @@ struct State {
     /// Until when a request was told to wait: its path and JWS payload.
     told: HashMap<(String, String), Instant>,
     hasty: Vec<String>,
+    /// How many pages and cuts a request has met: its path and JWS payload.
+    met: HashMap<(String, String), usize>,
     dice: u64,
 }
 
@@ -338,11 +344,18 @@ impl State {
         if self.told.get(&same).is_some_and(|at| now < *at) {
             self.hasty.push(path.to_owned());
         }
-        if self.happens(self.cuts) {
-            return Some(self.count(Fault::Cut, Own::Cut));
-        }
-        if self.happens(self.pages) {
-            return Some(self.count(Fault::Page, Own::Page));
+        if self.met.get(&same).is_none_or(|met| *met < MOST_PAGES_AND_CUTS) {
+            let met = if self.happens(self.cuts) {
+                Some((Fault::Cut, Own::Cut))
+            } else if self.happens(self.pages) {
+                Some((Fault::Page, Own::Page))
+            } else {
+                None
+            };
+            if let Some((fault, own)) = met {
+                *self.met.entry(same).or_default() += 1;
+                return Some(self.count(fault, own));
+            }
         }
         if let Some(Limit { end, date, form }) = self.limit.as_ref().filter(|limit| now < limit.end)
             && kind == Kind::NewOrder
