@@ -1,6 +1,6 @@
 //! `certwright migrate`
 
-use super::{Source, block_on};
+use super::{Source, block_on, print};
 use crate::bootstrap;
 use crate::config::Config;
 
@@ -8,7 +8,7 @@ pub(super) fn run(source: &Source) -> anyhow::Result<()> {
     let config = Config::parse(&source.values(&[])?)?;
     block_on(&config.clone(), async move {
         let db = bootstrap::database(&config).await?;
-        println!("certwright: the {} database's schema is up to date", db.dialect());
+        print(&format!("certwright: the {} database's schema is up to date\n", db.dialect()))?;
         db.close().await;
         Ok(())
     })
