@@ -1,6 +1,6 @@
 //! What has to be there before anything runs: folder, master key, installation id, first API key.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -23,7 +23,16 @@ const INSTALLATION: &str = "installation";
 /// Opens the database, after making the folder that it is in by default.
 pub async fn database(config: &Config) -> anyhow::Result<Db> {
     make_folder(&config.data_dir)?;
+    let _alone = alone_in(&config.data_dir);
     Db::connect(config.database_url.expose()).await.context("the database cannot be opened")
+}
+
+/// SQLite has no lock around migrations: of two first starts at once, one waits here for the other.
+/// Where a folder cannot be locked, as on some network file systems, it is as without.
+fn alone_in(folder: &Path) -> Option<File> {
+    let folder = File::open(folder).ok()?;
+    folder.lock().ok()?;
+    Some(folder)
 }
 
 /// The master key from the settings or its file, checked against the database. Without either, on
