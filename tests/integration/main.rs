@@ -11,6 +11,7 @@ mod api_manners;
 mod api_secrets;
 mod architecture;
 mod ca;
+mod cli;
 mod harness;
 mod issuance;
 mod openapi;
