@@ -103,7 +103,16 @@ pub fn data_dir(config: &Config) -> Result<(), BootstrapError> {
 /// Opens the database that is configured and brings its schema up to date.
 pub async fn database(config: &Config) -> Result<Db, BootstrapError> {
     data_dir(config)?;
+    let _alone = alone_in(&config.data_dir);
     Ok(Db::connect(config.database_url.expose()).await?)
+}
+
+/// SQLite has no lock around migrations: of two first starts at once, one waits here for the other.
+/// Where a folder cannot be locked, as on some network file systems, it is as without.
+fn alone_in(folder: &Path) -> Option<File> {
+    let folder = File::open(folder).ok()?;
+    folder.lock().ok()?;
+    Some(folder)
 }
 
 /// The master key that is configured, or that lies in `data_dir`; it is made there if the database

@@ -1,5 +1,7 @@
 //! The composition root: puts the service together, and runs it until it is told to stop.
 
+use std::fmt;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -39,9 +41,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let stop = shutdown::on_signal().context("signals cannot be handled")?;
     let running = start(&config, stop.clone()).await?;
     if let Some(key) = &running.first_api_key {
-        println!("certwright: admin API key, shown this once: {}", key.expose());
+        say(format_args!("admin API key, shown this once: {}", key.expose()));
     }
-    println!("certwright: listening on http://{}", running.api);
+    say(format_args!("listening on http://{}", running.api));
     let (version, database) = (env!("CARGO_PKG_VERSION"), running.db.dialect());
     tracing::info!(version, database, api = %running.api, http01 = %running.responder, "ready");
     stop.cancelled().await;
@@ -53,6 +55,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// One line to standard output. Nobody there to read it is no reason to stop serving.
+fn say(what: fmt::Arguments<'_>) {
+    if let Err(error) = writeln!(std::io::stdout(), "certwright: {what}") {
+        tracing::warn!(%error, "standard output cannot be written to; if the first admin API key is lost, `bootstrap.api_key` sets another");
+    }
 }
 
 /// Puts the service together and starts it; it runs until `stop` is cancelled.

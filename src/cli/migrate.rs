@@ -1,6 +1,6 @@
 //! `certwright migrate`
 
-use super::{Source, block_on};
+use super::{Source, block_on, print};
 use crate::bootstrap;
 use crate::config::Config;
 use crate::storage::Migrated;
@@ -10,15 +10,12 @@ pub(super) fn run(source: &Source) -> anyhow::Result<()> {
     block_on(&config.clone(), async move {
         let db = bootstrap::database(&config).await?;
         let (dialect, Migrated { from, to }) = (db.dialect(), db.migrated());
-        println!(
-            "certwright: {}",
-            match from {
-                0 => format!("made the schema of the {dialect} database (version {to})"),
-                from if from == to =>
-                    format!("the {dialect} database is up to date (version {to})"),
-                from => format!("brought the {dialect} database from version {from} to {to}"),
-            }
-        );
+        let done = match from {
+            0 => format!("made the schema of the {dialect} database (version {to})"),
+            from if from == to => format!("the {dialect} database is up to date (version {to})"),
+            from => format!("brought the {dialect} database from version {from} to {to}"),
+        };
+        print(&format!("certwright: {done}\n"))?;
         db.close().await;
         Ok(())
     })

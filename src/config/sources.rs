@@ -80,7 +80,8 @@ impl Values {
             problem: problem.to_string(),
         };
         let text = std::fs::read_to_string(path).map_err(|error| unusable(&error))?;
-        let table: toml::Table = text.parse().map_err(|error| unusable(&error))?;
+        let table: toml::Table =
+            text.parse().map_err(|error| unusable(&without_excerpt(&text, &error)))?;
         let origin = Origin::File(path.to_owned());
         let mut flat = Vec::new();
         flatten("", &table, &mut flat);
@@ -163,6 +164,12 @@ impl Values {
         };
         self.list(key).iter().map(parse).collect()
     }
+}
+
+/// Where and what, but not the line itself as TOML's own message has it: it may hold a secret.
+fn without_excerpt(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    format!("line {}: {}", before.matches('\n').count() + 1, error.message())
 }
 
 /// A value as it may be shown.

@@ -12,6 +12,7 @@ mod api_secrets;
 mod architecture;
 mod bootstrap;
 mod ca;
+mod cli;
 mod harness;
 mod issuance;
 mod openapi;
