@@ -194,6 +194,22 @@ async fn a_single_certificate_is_there_within_two_seconds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_share_the_work_and_do_nothing_twice() {
+    let site = Site::on(&crate::support::postgres::fresh_database().await).await;
+    let other = site.replica().await;
+    assert_ne!(other, site.api);
+
+    let names: Vec<_> = (0..20).map(|n| format!("shared-{n}.example.com")).collect();
+    let site = &site;
+    let asked = names.iter().map(|name| async move { site.issue("dns", &[name]).await });
+
+    for issued in join_all(asked).await {
+        assert_ready(&issued);
+    }
+    assert_eq!((site.pebble.orders_created(), site.pebble.certificates_issued()), (20, 20));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http_01_works_behind_nginx() {
     let responder = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
     let nginx = Nginx::start(responder).await;

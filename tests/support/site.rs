@@ -241,6 +241,13 @@ impl Site {
         self.running = Some(running);
     }
 
+    /// Starts another replica on the same database; it ends with this one. Where its API is.
+    pub async fn replica(&self) -> SocketAddr {
+        let http01_listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let config = Config { http01_listen, ..self.config.clone() };
+        service::start(&config, self.stop.clone()).await.unwrap().api
+    }
+
     /// Stops as on SIGTERM; says how long that took.
     pub async fn stop(&mut self) -> Duration {
         let begun = tokio::time::Instant::now();
