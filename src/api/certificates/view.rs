@@ -164,8 +164,12 @@ fn ready(certificate: &Certificate, now: OffsetDateTime) -> Condition {
             ("False", "Expired", message, issued.not_after)
         }
         Some(issued) => {
-            let message = "Certificate is up to date and has not expired".to_owned();
-            ("True", "Ready", message, issued.not_before)
+            let message = match certificate.state {
+                State::Idle => "Certificate is up to date and has not expired",
+                // Perhaps something else is wanted by now than what is served.
+                _ => "A certificate is served and has not expired; Issuing tells of its successor",
+            };
+            ("True", "Ready", message.to_owned(), issued.not_before)
         }
     };
     let reason = reason.to_owned();
