@@ -13,8 +13,8 @@ use crate::support::pebble::PebbleOptions;
 use crate::support::postgres::fresh_database;
 use crate::support::site::Site;
 
-/// Longer than any of these takes, in seconds.
-const PATIENCE: u32 = 120;
+/// Longer than any of these takes, in seconds: pauses double from 5 s, and chance adds them up.
+const PATIENCE: u32 = 280;
 
 mod a_ca_that_does_not_know_yet_what_it_has_just_handed_out {
     use super::*;
