@@ -10,6 +10,7 @@ use super::backoff::{self, Jitter};
 use super::event::{Event, Resource};
 use super::failure::{Class, Failure};
 use super::id::IssuerId;
+use super::notice::Notice;
 
 /// `spec.acme` in cert-manager's words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -260,6 +261,27 @@ impl State {
     }
 }
 
+/// What something makes of an issuer. Storage takes nothing less: whoever saves the issuer saves
+/// what happened, and what is to be told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    /// The issuer from now on.
+    pub issuer: Issuer,
+    /// What happened, for the history.
+    pub events: Vec<Event>,
+    /// What is to be told.
+    pub notices: Vec<Notice>,
+    /// When it happened.
+    pub at: OffsetDateTime,
+}
+
+impl Transition {
+    /// The issuer as it is, with nothing to tell.
+    pub fn silent(issuer: Issuer, at: OffsetDateTime) -> Self {
+        Self { issuer, events: vec![], notices: vec![], at }
+    }
+}
+
 /// How often a registration that only a person can mend is tried all the same.
 const PROBE_EVERY: Duration = Duration::hours(24);
 
@@ -274,9 +296,9 @@ impl Issuer {
 
     /// Takes over a changed spec; the account is checked again.
     #[must_use]
-    pub fn respecified(mut self, acme: Acme, now: OffsetDateTime) -> Self {
+    pub fn respecified(mut self, acme: Acme, now: OffsetDateTime) -> Transition {
         if self.acme == acme {
-            return self;
+            return Transition::silent(self, now);
         }
         if self.account.as_ref().is_some_and(|known| known.server != acme.server) {
             self.account = None;
@@ -288,17 +310,17 @@ impl Issuer {
 
     /// Checks the account again now, because something that it depends on has changed.
     #[must_use]
-    pub fn reconsidered(mut self, now: OffsetDateTime) -> Self {
+    pub fn reconsidered(mut self, now: OffsetDateTime) -> Transition {
         self.state = State::Pending;
         self.state_since = now;
         self.tries = 0;
         self.next_action_at = Some(now);
-        self
+        Transition::silent(self, now)
     }
 
     /// The account is there.
     #[must_use]
-    pub fn registered(mut self, account: Account, now: OffsetDateTime) -> (Self, Vec<Event>) {
+    pub fn registered(mut self, account: Account, now: OffsetDateTime) -> Transition {
         self.account = Some(account);
         self.state = State::Ready;
         self.state_since = now;
@@ -307,7 +329,12 @@ impl Issuer {
         self.next_action_at = None;
         let event =
             Event::normal(Resource::Issuer(self.id), "ACMEAccountRegistered", REGISTERED_MESSAGE);
-        (self, vec![event])
+        Transition {
+            issuer: self,
+            events: vec![event],
+            notices: vec![Notice::IssuerReady],
+            at: now,
+        }
     }
 
     /// Registration did not work this time.
@@ -317,23 +344,34 @@ impl Issuer {
         failure: Failure,
         now: OffsetDateTime,
         jitter: Jitter,
-    ) -> (Self, Vec<Event>) {
+    ) -> Transition {
         let pause = match failure.class {
             Class::Blocked => jitter.stretch(PROBE_EVERY, 0.1),
             _ => backoff::transient(self.tries, jitter),
         };
         let at = failure.retry_at.map_or(now + pause, |asked| asked.max(now + pause));
         let news = self.last_error.as_ref().is_none_or(|last| last.code != failure.code);
+        // Trying again is no news; that something was changed and did not help is.
+        let notices = if self.tries == 0 { vec![Notice::IssuerFailed] } else { vec![] };
         let event =
             Event::warning(Resource::Issuer(self.id), self.failure_reason(), failure.to_string());
         if self.state != State::Failed {
             self.state_since = now;
         }
         self.state = State::Failed;
-        self.tries += 1;
+        self.tries = self.tries.saturating_add(1);
         self.last_error = Some(failure);
         self.next_action_at = Some(at);
-        (self, if news { vec![event] } else { vec![] })
+        let events = if news { vec![event] } else { vec![] };
+        Transition { issuer: self, events, notices, at: now }
+    }
+
+    /// It is no longer wanted.
+    #[must_use]
+    pub fn deleted(self, now: OffsetDateTime) -> Transition {
+        let message = format!("{} `{}` was deleted", self.kind.as_str(), self.name);
+        let event = Event::normal(Resource::Issuer(self.id), "Deleted", message);
+        Transition { events: vec![event], ..Transition::silent(self, now) }
     }
 
     /// The Ready condition: status, reason and message, in cert-manager's words.

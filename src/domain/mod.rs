@@ -13,5 +13,6 @@ pub mod failure;
 pub mod id;
 pub mod issuer;
 pub mod name;
+pub mod notice;
 pub mod order;
 pub mod selection;

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, Method, Request};
 use certwright::api::{self, AppState};
 use certwright::clock::{Clock as _, ManualClock};
 use certwright::domain::api_key;
-use certwright::domain::certificate::{Certificate, Issued};
+use certwright::domain::certificate::{Certificate, Issued, Transition};
 use certwright::domain::challenge::{self, Challenge};
 use certwright::domain::id::{ApiKeyId, CertificateId, ChallengeId, OrderId, RequestId};
 use certwright::domain::order::{self, ORDER_DEADLINE, Order, Stage};
@@ -170,12 +170,18 @@ impl World {
 
     /// Saves what a worker would have made of the certificate.
     pub async fn db_change(&self, id: &str, change: impl FnOnce(Certificate) -> Certificate) {
+        let now = self.now();
+        self.db_let(id, |found| Transition::silent(change(found), now)).await;
+    }
+
+    /// Saves what something made of the certificate, with all that there is to tell.
+    pub async fn db_let(&self, id: &str, happen: impl FnOnce(Certificate) -> Transition) {
         let mut tx = self.db.begin().await.unwrap();
         let (found, lease) = certificates::find(&mut tx, certificate_id(id), &Scope::Everything)
             .await
             .unwrap()
             .unwrap();
-        certificates::save(&mut tx, &change(found), &lease, None).await.unwrap();
+        certificates::save(&mut tx, &happen(found), &lease, None).await.unwrap();
         tx.commit().await.unwrap();
     }
 
@@ -235,7 +241,7 @@ impl World {
         };
         orders::insert(&mut tx, &order, None).await.unwrap();
         orders::insert_challenges(&mut tx, order.id, &[challenge]).await.unwrap();
-        let placed = found.order_placed(request.id, order.id, now).certificate;
+        let placed = found.order_placed(request.id, order.id, now);
         certificates::save(&mut tx, &placed, &lease, None).await.unwrap();
         tx.commit().await.unwrap();
         order
@@ -266,10 +272,7 @@ impl World {
         };
         revisions::insert(&mut tx, &revision).await.unwrap();
         tx.commit().await.unwrap();
-        self.db_change(&order.certificate.to_string(), |found| {
-            found.issued(issued, now).certificate
-        })
-        .await;
+        self.db_let(&order.certificate.to_string(), |found| found.issued(issued, now)).await;
     }
 }
 

@@ -19,7 +19,6 @@ use crate::api::precondition::{Precondition, answer, json};
 use crate::api::problem::{ApiError, Errors, Faults, FieldCode};
 use crate::api::{AppState, retrying};
 use crate::domain::certificate::{Certificate, Trigger};
-use crate::domain::event::{Event, Resource};
 use crate::storage::requests::{self, RequestState};
 use crate::storage::{Tx, certificates, events, orders};
 
@@ -52,9 +51,7 @@ pub(crate) async fn change(
             if anew {
                 cancel_orders(&mut tx, &present, "its certificate was changed", now).await?;
             }
-            certificates::respecify(&mut tx, &next.certificate, &lease).await?;
-            let namespace = &present.namespace;
-            events::record(&mut tx, namespace, Some(present.id), &next.events, now).await?;
+            certificates::respecify(&mut tx, &next, &lease).await?;
             tx.commit().await?;
         }
         Ok(answer(StatusCode::OK, json(&CertificateView::of(&next.certificate, now))?))
@@ -79,9 +76,7 @@ pub(crate) async fn renew(
         let (present, lease) = find(&mut tx, id, &who.scope).await?;
         let next = present.clone().trigger(Trigger::ManuallyTriggered, now);
         if next.certificate != present {
-            certificates::save(&mut tx, &next.certificate, &lease, None).await?;
-            let namespace = &present.namespace;
-            events::record(&mut tx, namespace, Some(present.id), &next.events, now).await?;
+            certificates::save(&mut tx, &next, &lease, None).await?;
             tx.commit().await?;
         }
         let body = json(&CertificateView::of(&next.certificate, now))?;
@@ -118,12 +113,9 @@ pub(crate) async fn delete(
         // Orders first, as workers do: the other way round, the two could wait for each other.
         cancel_orders(&mut tx, &present, "its certificate was deleted", now).await?;
         // Fenced like any change, so that nothing that was saved meanwhile is lost unseen.
-        certificates::save(&mut tx, &present, &lease, None).await?;
-        let about = Resource::Certificate(present.id);
-        let event =
-            Event::normal(about, "Deleted", format!("Certificate `{}` was deleted", present.name));
-        events::record(&mut tx, &present.namespace, Some(present.id), &[event], now).await?;
-        certificates::delete(&mut tx, present.id).await?;
+        let deleted = present.deleted(now);
+        certificates::save(&mut tx, &deleted, &lease, None).await?;
+        certificates::delete(&mut tx, deleted.certificate.id).await?;
         tx.commit().await?;
         Ok(StatusCode::NO_CONTENT)
     })

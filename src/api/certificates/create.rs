@@ -66,6 +66,7 @@ fn new(app: &AppState, given: &CertificateSpec, checked: &Checked) -> Certificat
         state_since: now,
         current: None,
         failed_attempts: 0,
+        told: certificate::Told::default(),
         last_error: None,
         order: None,
         created_at: now,
