@@ -14,7 +14,7 @@ use crate::api::{self, AppState};
 use crate::ca::Ca;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::outbound::Allow;
+use crate::outbound::{Allow, Guard, Sender, SenderSettings};
 use crate::secret::{Sealer, Secret};
 use crate::solver::{SolverSettings, Solvers};
 use crate::storage::Db;
@@ -129,6 +129,20 @@ fn app_state(
     }
 }
 
+/// What posts to URLs that clients name.
+pub fn sender(config: &Config) -> anyhow::Result<Sender> {
+    let settings = SenderSettings {
+        allow_http: config.outbound_allow_http,
+        ports: config.outbound_ports.clone(),
+    };
+    let guard = Guard::asking(&config.nameservers, allow(config)?)?;
+    Ok(Sender::new(guard, settings)?)
+}
+
+fn allow(config: &Config) -> anyhow::Result<Allow> {
+    Allow::parse(&config.outbound_allow).context("outbound.allow")
+}
+
 async fn solvers(config: &Config, db: &Db, clock: &Arc<dyn Clock>) -> anyhow::Result<Solvers> {
     Ok(Solvers::new(SolverSettings {
         clock: Arc::clone(clock),
@@ -136,7 +150,7 @@ async fn solvers(config: &Config, db: &Db, clock: &Arc<dyn Clock>) -> anyhow::Re
         nameservers: config.nameservers.clone(),
         authority_port: config.authority_port,
         self_check_port: config.self_check_port,
-        outbound_allow: Allow::parse(&config.outbound_allow).context("outbound.allow")?,
+        outbound_allow: allow(config)?,
     })?)
 }
 

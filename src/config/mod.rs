@@ -4,6 +4,7 @@
 //! follow from it. A key that nobody knows, or a value that makes no sense, stops the start with a
 //! message that names it and where it came from.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -45,6 +46,10 @@ pub struct Config {
     pub master_key_file: Option<PathBuf>,
     /// Private hosts and networks that may be reached all the same.
     pub outbound_allow: Vec<String>,
+    /// Whether webhooks may use `http`.
+    pub outbound_allow_http: bool,
+    /// Ports that webhooks may be sent to.
+    pub outbound_ports: BTreeSet<u16>,
     /// Rows that are worked on at the same time.
     pub worker_concurrency: usize,
     /// Namespace of the secrets of `ClusterIssuer`s.
@@ -150,6 +155,8 @@ impl Config {
             master_key: values.given("master_key").map(Secret::new),
             master_key_file: values.given("master_key_file").map(PathBuf::from),
             outbound_allow: values.list("outbound.allow"),
+            outbound_allow_http: values.switch("outbound.allow_http")?,
+            outbound_ports: values.ports("outbound.ports")?,
             worker_concurrency: values.number("worker.concurrency", 1..=10_000)?,
             cluster_namespace: values.text("cluster_resource_namespace"),
             log_level: values.text("log.level"),

@@ -17,6 +17,7 @@ mod harness;
 mod issuance;
 mod openapi;
 mod order_machine;
+mod outbound;
 mod reliability;
 mod solver;
 mod storage;
