@@ -18,7 +18,7 @@ use crate::outbound::{Allow, Guard, Sender, SenderSettings};
 use crate::secret::{Sealer, Secret};
 use crate::solver::{SolverSettings, Solvers};
 use crate::storage::Db;
-use crate::worker::{self, Worker};
+use crate::worker::{self, Housekeeper, Worker};
 use crate::{bootstrap, shutdown};
 
 /// A service that is up.
@@ -30,7 +30,7 @@ pub struct Running {
     /// The admin API key, if this was the very first start and none was given.
     pub first_api_key: Option<Secret<String>>,
     db: Db,
-    tasks: [JoinHandle<anyhow::Result<()>>; 3],
+    tasks: [JoinHandle<anyhow::Result<()>>; 4],
 }
 
 /// Serves until SIGTERM or SIGINT, then finishes what is under way within `shutdown_timeout`.
@@ -86,6 +86,12 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         },
         stop: stop.clone(),
     });
+    let housekeeper = Housekeeper {
+        db: db.clone(),
+        clock: Arc::clone(&clock),
+        event_retention: config.event_retention.try_into()?,
+        stop: stop.clone(),
+    };
     let state = app_state(config, &db, &clock, &sealer, stop.clone());
     let (api, responder) = (api_listener.local_addr()?, responder_listener.local_addr()?);
     let tasks = [
@@ -93,6 +99,10 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         serve(responder_listener, api::responder(db.clone()), &stop),
         spawn(&stop, async move {
             worker.run().await;
+            Ok(())
+        }),
+        spawn(&stop, async move {
+            housekeeper.run().await;
             Ok(())
         }),
     ];

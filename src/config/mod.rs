@@ -50,6 +50,8 @@ pub struct Config {
     pub outbound_allow_http: bool,
     /// Ports that webhooks may be sent to.
     pub outbound_ports: BTreeSet<u16>,
+    /// How long events are kept.
+    pub event_retention: Duration,
     /// Rows that are worked on at the same time.
     pub worker_concurrency: usize,
     /// Namespace of the secrets of `ClusterIssuer`s.
@@ -61,6 +63,10 @@ pub struct Config {
     /// How long a stop waits for what is under way.
     pub shutdown_timeout: Duration,
 }
+
+/// A retry may be this far away, and somebody want to see what it follows.
+const SHORTEST_RETENTION: Duration = Duration::from_hours(1);
+const LONGEST_RETENTION: Duration = Duration::from_hours(24 * 36_500);
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +149,10 @@ impl Config {
             "json" => LogFormat::Json,
             _ => return Err(values.bad("log.format", "expected auto, text or json")),
         };
+        let event_retention = values.duration("events.retention")?;
+        if !(SHORTEST_RETENTION..=LONGEST_RETENTION).contains(&event_retention) {
+            return Err(values.bad("events.retention", "expected 1h to 36500d, such as 30d"));
+        }
         Ok(Self {
             data_dir,
             database_url: Secret::new(database_url),
@@ -157,6 +167,7 @@ impl Config {
             outbound_allow: values.list("outbound.allow"),
             outbound_allow_http: values.switch("outbound.allow_http")?,
             outbound_ports: values.ports("outbound.ports")?,
+            event_retention,
             worker_concurrency: values.number("worker.concurrency", 1..=10_000)?,
             cluster_namespace: values.text("cluster_resource_namespace"),
             log_level: values.text("log.level"),

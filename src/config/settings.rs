@@ -115,6 +115,12 @@ pub const SETTINGS: &[Setting] = &[
         )
     },
     Setting::new(
+        "events.retention",
+        "CERTWRIGHT_EVENTS_RETENTION",
+        "30d",
+        "How long events are kept, from 1h. The last one about what is still there stays.",
+    ),
+    Setting::new(
         "worker.concurrency",
         "CERTWRIGHT_WORKER_CONCURRENCY",
         "64",

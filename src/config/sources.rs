@@ -298,6 +298,7 @@ mod tests {
             ("CERTWRIGHT_LOG_FORMAT", "xml", "text or json"),
             ("CERTWRIGHT_DNS_NAMESERVERS", "1.1.1.1,dns.example", "dns.example"),
             ("CERTWRIGHT_SHUTDOWN_TIMEOUT", "soon", "20s"),
+            ("CERTWRIGHT_EVENTS_RETENTION", "5m", "1h to 36500d"),
             ("CERTWRIGHT_OUTBOUND_ALLOW_HTTP", "perhaps", "true or false"),
             ("CERTWRIGHT_OUTBOUND_PORTS", "443,https", "\"https\" is no port"),
             ("CERTWRIGHT_OUTBOUND_PORTS", "0", "from 1 to 65535"),

@@ -11,6 +11,7 @@ statements! {
     INSERT = "INSERT INTO api_keys (id, name, key_hash, permissions, namespaces, created_at)
         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (key_hash) DO NOTHING";
     FIND_BY_HASH = "SELECT id, name, permissions, namespaces FROM api_keys WHERE key_hash = $1";
+    FIND = "SELECT id, name, permissions, namespaces FROM api_keys WHERE id = $1";
     ANY = "SELECT id FROM api_keys LIMIT 1";
 }
 
@@ -54,6 +55,12 @@ pub async fn insert(
 /// The key with this SHA-256.
 pub async fn find_by_hash(tx: &mut Tx, hash: &[u8]) -> Result<Option<ApiKey>, StorageError> {
     let row: Option<Row> = fetch!(fetch_optional, tx, FIND_BY_HASH, hash)?;
+    row.map(Row::into_key).transpose()
+}
+
+/// The key as it is now, if it is still there.
+pub async fn find(tx: &mut Tx, id: ApiKeyId) -> Result<Option<ApiKey>, StorageError> {
+    let row: Option<Row> = fetch!(fetch_optional, tx, FIND, id.0)?;
     row.map(Row::into_key).transpose()
 }
 

@@ -38,14 +38,17 @@ pub fn catalogue() -> Vec<Statement> {
         super::api_keys::ALL,
         super::certificates::ALL,
         super::events::ALL,
+        super::expiry::ALL,
         super::idempotency::ALL,
         super::issuers::ALL,
         super::lease::ALL,
         super::orders::ALL,
         super::requests::ALL,
+        super::retention::ALL,
         super::revisions::ALL,
         super::secrets::ALL,
         super::settings::ALL,
+        super::stream::ALL,
     ]
     .concat()
 }

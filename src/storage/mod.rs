@@ -5,8 +5,9 @@
 //! native UUIDs, times `BIGINT` milliseconds, documents JSON in `TEXT`. Every text is listed in
 //! [`catalogue()`], and a test prepares each on both databases.
 //!
-//! The differences, all of them: `FOR UPDATE SKIP LOCKED` where rows are claimed ([`lease`]), the
-//! kind of transaction, and `NOTIFY` at commit (this file and [`signals`]).
+//! The differences, all of them: `FOR UPDATE SKIP LOCKED` where rows are claimed ([`lease`]), where
+//! an event stands in the stream ([`events`]), the kind of transaction, and `NOTIFY` at commit (this
+//! file and [`signals`]).
 
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -22,17 +23,20 @@ pub mod api_keys;
 mod catalogue;
 pub mod certificates;
 pub mod events;
+pub mod expiry;
 mod filter;
 pub mod idempotency;
 pub mod issuers;
 pub mod lease;
 pub mod orders;
 pub mod requests;
+pub mod retention;
 pub mod revisions;
 pub mod scope;
 pub mod secrets;
 pub mod settings;
 pub mod signals;
+pub mod stream;
 
 pub use catalogue::{Statement, catalogue};
 pub use filter::Page;
@@ -74,6 +78,7 @@ pub struct Tx {
     inner: Inner,
     signals: Signals,
     wakes: bool,
+    happened: bool,
     changed: Vec<Uuid>,
 }
 
@@ -155,6 +160,7 @@ impl Db {
                 .connect_with(options)
                 .await?;
             let migrated = migrate(&POSTGRES, &mut *pool.acquire().await?).await?;
+            sqlx::query(stream::ADOPT.postgres).execute(&pool).await?;
             (Pool::Postgres(pool), migrated)
         } else {
             let options = SqliteConnectOptions::from_str(url)?
@@ -192,7 +198,7 @@ impl Db {
             Pool::Sqlite { write, .. } => Inner::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
             Pool::Postgres(pool) => Inner::Postgres(pool.begin().await?),
         };
-        Ok(Tx { inner, signals: self.signals.clone(), wakes: false, changed: Vec::new() })
+        Ok(Tx::new(inner, &self.signals))
     }
 
     /// Begins a transaction that only reads: it does not queue behind writers.
@@ -201,7 +207,7 @@ impl Db {
             Pool::Sqlite { read, .. } => Inner::Sqlite(read.begin().await?),
             Pool::Postgres(pool) => Inner::Postgres(pool.begin().await?),
         };
-        Ok(Tx { inner, signals: self.signals.clone(), wakes: false, changed: Vec::new() })
+        Ok(Tx::new(inner, &self.signals))
     }
 
     /// Where changes are heard of.
@@ -279,6 +285,11 @@ async fn migrate<C: sqlx::migrate::Migrate>(
 }
 
 impl Tx {
+    fn new(inner: Inner, signals: &Signals) -> Self {
+        let signals = signals.clone();
+        Self { inner, signals, wakes: false, happened: false, changed: Vec::new() }
+    }
+
     /// Makes it so, and tells whoever waits for it.
     pub async fn commit(mut self) -> Result<(), StorageError> {
         signals::announce(&mut self).await?;
@@ -287,7 +298,15 @@ impl Tx {
             Inner::Postgres(tx) => tx.commit().await?,
         }
         self.signals.tell(self.wakes, &self.changed);
+        if self.happened {
+            self.signals.tell_of_events();
+        }
         Ok(())
+    }
+
+    /// Whoever follows the events looks again when this is committed.
+    fn something_happened(&mut self) {
+        self.happened = true;
     }
 
     /// Something is due at once: workers are woken when this is committed.

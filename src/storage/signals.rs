@@ -9,25 +9,28 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 use sqlx::postgres::PgListener;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, watch};
 use uuid::Uuid;
 
 use super::{Inner, StorageError, Tx};
 
-/// The two kinds of news.
+/// The three kinds of news.
 #[derive(Clone)]
 pub struct Signals {
     due: Arc<Notify>,
     changed: broadcast::Sender<Uuid>,
+    happened: watch::Sender<()>,
 }
 
 const DUE: &str = "certwright_due";
 const CHANGED: &str = "certwright_changed";
+const HAPPENED: &str = "certwright_happened";
 
 impl Signals {
     pub(super) fn new() -> Self {
         // A waiter that falls further behind than this simply looks again.
-        Self { due: Arc::new(Notify::new()), changed: broadcast::channel(256).0 }
+        let (due, changed) = (Arc::new(Notify::new()), broadcast::channel(256).0);
+        Self { due, changed, happened: watch::Sender::new(()) }
     }
 
     /// Wakes when something may be due.
@@ -38,6 +41,15 @@ impl Signals {
     /// Hears of every resource that changes from now on.
     pub fn changes(&self) -> broadcast::Receiver<Uuid> {
         self.changed.subscribe()
+    }
+
+    /// Hears that there are events from now on, not which: those are in the database.
+    pub fn events(&self) -> watch::Receiver<()> {
+        self.happened.subscribe()
+    }
+
+    pub(super) fn tell_of_events(&self) {
+        self.happened.send_replace(());
     }
 
     pub(super) fn tell(&self, wakes: bool, changed: &[Uuid]) {
@@ -56,6 +68,9 @@ pub(super) async fn announce(tx: &mut Tx) -> Result<(), StorageError> {
     let Inner::Postgres(connection) = &mut tx.inner else { return Ok(()) };
     if tx.wakes {
         sqlx::query("SELECT pg_notify($1, '')").bind(DUE).execute(&mut **connection).await?;
+    }
+    if tx.happened {
+        sqlx::query("SELECT pg_notify($1, '')").bind(HAPPENED).execute(&mut **connection).await?;
     }
     for resource in &tx.changed {
         sqlx::query("SELECT pg_notify($1, $2)")
@@ -86,9 +101,10 @@ pub(super) fn listen(pool: PgPool, signals: Signals) {
 
 async fn listen_once(pool: &PgPool, signals: &Signals) -> Result<(), sqlx::Error> {
     let mut listener = PgListener::connect_with(pool).await?;
-    listener.listen_all([DUE, CHANGED]).await?;
+    listener.listen_all([DUE, CHANGED, HAPPENED]).await?;
     // Whatever was said while nobody listened.
     signals.due.notify_one();
+    signals.tell_of_events();
     loop {
         tokio::select! {
             () = pool.close_event() => return Ok(()),
@@ -97,8 +113,13 @@ async fn listen_once(pool: &PgPool, signals: &Signals) -> Result<(), sqlx::Error
                     let changed: Vec<_> = news.payload().parse().into_iter().collect();
                     signals.tell(false, &changed);
                 }
-                // Either something is due, or the connection was made anew.
-                Some(_) | None => signals.tell(true, &[]),
+                Some(news) if news.channel() == HAPPENED => signals.tell_of_events(),
+                Some(_) => signals.tell(true, &[]),
+                // The connection was made anew.
+                None => {
+                    signals.tell(true, &[]);
+                    signals.tell_of_events();
+                }
             },
         }
     }

@@ -25,9 +25,14 @@ use crate::storage::lease::{self, Lease, Machine};
 use crate::storage::{Db, Signals, StorageError};
 
 mod certificates;
+mod expiry;
+mod housekeeping;
 mod issuers;
 mod orders;
 mod session;
+
+pub use expiry::look_at_expiry;
+pub use housekeeping::Housekeeper;
 
 /// What every step needs, shared by all.
 pub struct Worker {
@@ -143,7 +148,8 @@ impl Worker {
         tasks.wait().await;
     }
 
-    /// Claims what is due. Orders go first: what has begun is finished before more is begun.
+    /// Claims what is due. Watches go first, since they ask nobody and must not wait for who does;
+    /// then orders: what has begun is finished before more is begun.
     async fn claim(&self, free: usize) -> Result<Vec<Lease>, StorageError> {
         let mut claimed = Vec::new();
         if free == 0 {
@@ -193,6 +199,7 @@ impl Worker {
             Machine::Issuer => self.issuer(lease).await,
             Machine::Certificate => self.certificate(lease).await,
             Machine::Order => self.order(lease).await,
+            Machine::Expiry => look_at_expiry(&self.db, lease, self.clock.now()).await,
         };
         match result {
             Ok(()) => {}

@@ -471,8 +471,8 @@ on_both_databases! {
         let whole = events::list(&mut tx, &all(), &of(certificate.0), page()).await.unwrap();
         assert_eq!(whole.iter().map(|event| event.reason.as_str()).collect::<Vec<_>>(), ["Issuing", "OrderFailed"]);
         let part = events::list(&mut tx, &all(), &of(order.0), page()).await.unwrap();
-        assert_eq!((part.len(), part[0].at(), part[0].severity.as_str()), (1, NOW, "Warning"));
-        let later = events::Wanted { since: Some(NOW + Duration::seconds(1)), namespace: Some("default".into()), resource: None };
+        assert_eq!((part.len(), part[0].first_seen(), part[0].severity.as_str()), (1, NOW, "Warning"));
+        let later = events::Wanted { since: Some(NOW + Duration::seconds(1)), namespace: Some("default".into()), ..Default::default() };
         assert!(events::list(&mut tx, &all(), &later, page()).await.unwrap().is_empty());
     }
 
@@ -561,7 +561,8 @@ async fn both_schemas_have_the_same_tables_and_columns() {
 
 #[test]
 fn every_public_function_of_storage_is_exercised_here() {
-    let tests = include_str!("storage.rs");
+    let tests =
+        [include_str!("storage.rs"), include_str!("events.rs"), include_str!("expiry.rs")].concat();
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/storage");
     for entry in std::fs::read_dir(root).unwrap().flatten() {
         let module = entry.path().file_stem().unwrap().to_string_lossy().into_owned();

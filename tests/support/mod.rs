@@ -11,6 +11,7 @@ pub mod pebble;
 pub mod postgres;
 pub mod process;
 pub mod site;
+pub mod sse;
 pub mod world;
 
 use std::net::{Ipv4Addr, TcpListener};

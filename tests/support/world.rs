@@ -88,7 +88,11 @@ pub fn sqlite() -> (tempfile::TempDir, String) {
 
 impl World {
     pub async fn on(url: &str) -> Self {
-        let db = Db::connect(url).await.unwrap();
+        Self::over(Db::connect(url).await.unwrap()).await
+    }
+
+    /// A world on a database that is open already.
+    pub async fn over(db: Db) -> Self {
         let clock = Arc::new(ManualClock::at(datetime!(2026-11-24 12:00 UTC)));
         let sealer = Arc::new(Sealer::from_text(&Sealer::generate().unwrap()).unwrap());
         let shutdown = CancellationToken::new();
