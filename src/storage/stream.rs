@@ -113,11 +113,9 @@ pub async fn end(tx: &mut Tx) -> Result<End, StorageError> {
 /// from a backup or moved to another server.
 pub async fn resume(tx: &mut Tx, position: Position) -> Result<Position, StorageError> {
     let (future,): (i64,) = fetch!(fetch_one, tx, FUTURE)?;
-    let known = match position.transaction >= future {
-        true => Position { transaction: 0, ..position },
-        false => position,
-    };
-    Ok(known.min(end(tx).await?.position))
+    let is_foreign = position.transaction >= future;
+    let transaction = if is_foreign { 0 } else { position.transaction };
+    Ok(Position { transaction, ..position }.min(end(tx).await?.position))
 }
 
 /// Up to `limit` events after `from` and up to `to`, in order.
