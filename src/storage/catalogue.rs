@@ -37,15 +37,18 @@ pub fn catalogue() -> Vec<Statement> {
     [
         super::api_keys::ALL,
         super::certificates::ALL,
+        super::deliveries::ALL,
         super::events::ALL,
         super::idempotency::ALL,
         super::issuers::ALL,
         super::lease::ALL,
+        super::messages::ALL,
         super::orders::ALL,
         super::requests::ALL,
         super::revisions::ALL,
         super::secrets::ALL,
         super::settings::ALL,
+        super::webhooks::ALL,
     ]
     .concat()
 }
