@@ -15,7 +15,7 @@ use crate::ca::Ca;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::outbound::{Allow, Guard, Sender, SenderSettings};
-use crate::secret::{Sealer, Secret};
+use crate::secret::Secret;
 use crate::solver::{SolverSettings, Solvers};
 use crate::storage::Db;
 use crate::worker::{self, Housekeeper, Worker};
@@ -70,6 +70,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
     let db = bootstrap::database(config).await?;
     let sealer = Arc::new(bootstrap::master_key(config, &db).await?);
     let solvers = solvers(config, &db, &clock).await?;
+    let outbound = sender(config)?;
     let api_listener = listen(config.http_listen, "http.listen").await?;
     let responder_listener = listen(config.http01_listen, "http01.listen").await?;
     let first_api_key = bootstrap::first_api_key(&db, config, &*clock).await?;
@@ -79,10 +80,13 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         sealer: Arc::clone(&sealer),
         ca: Arc::new(Ca::new(Arc::clone(&clock))),
         solvers: Arc::new(solvers),
+        outbound: outbound.clone(),
         settings: worker::Settings {
             name: format!("pid {}", std::process::id()),
             concurrency: config.worker_concurrency,
             cluster_namespace: config.cluster_namespace.clone(),
+            delivery_concurrency: config.webhooks_concurrency,
+            delivery_retention: config.webhooks_retention.try_into()?,
         },
         stop: stop.clone(),
     });
@@ -92,13 +96,23 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         event_retention: config.event_retention.try_into()?,
         stop: stop.clone(),
     };
-    let state = app_state(config, &db, &clock, &sealer, stop.clone());
+    let state = AppState {
+        db: db.clone(),
+        clock,
+        sealer,
+        outbound,
+        cluster_namespace: config.cluster_namespace.as_str().into(),
+        account_key: Arc::new(|| {
+            Ca::generate_account_key().map_err(|failure| failure.to_string().into())
+        }),
+        shutdown: stop.clone(),
+    };
     let (api, responder) = (api_listener.local_addr()?, responder_listener.local_addr()?);
     let tasks = [
         serve(api_listener, api::router(state), &stop),
         serve(responder_listener, api::responder(db.clone()), &stop),
         spawn(&stop, async move {
-            worker.run().await;
+            tokio::join!(Arc::clone(&worker).run(), worker.run_deliveries());
             Ok(())
         }),
         spawn(&stop, async move {
@@ -117,25 +131,6 @@ impl Running {
         }
         self.db.close().await;
         Ok(())
-    }
-}
-
-fn app_state(
-    config: &Config,
-    db: &Db,
-    clock: &Arc<dyn Clock>,
-    sealer: &Arc<Sealer>,
-    shutdown: CancellationToken,
-) -> AppState {
-    AppState {
-        db: db.clone(),
-        clock: Arc::clone(clock),
-        sealer: Arc::clone(sealer),
-        cluster_namespace: config.cluster_namespace.as_str().into(),
-        account_key: Arc::new(|| {
-            Ca::generate_account_key().map_err(|failure| failure.to_string().into())
-        }),
-        shutdown,
     }
 }
 

@@ -56,6 +56,10 @@ pub struct Config {
     pub worker_concurrency: usize,
     /// Namespace of the secrets of `ClusterIssuer`s.
     pub cluster_namespace: String,
+    /// Webhooks that are delivered to at the same time.
+    pub webhooks_concurrency: usize,
+    /// How long what was delivered is remembered.
+    pub webhooks_retention: Duration,
     /// A `tracing` filter.
     pub log_level: String,
     /// How log lines look.
@@ -170,6 +174,8 @@ impl Config {
             event_retention,
             worker_concurrency: values.number("worker.concurrency", 1..=10_000)?,
             cluster_namespace: values.text("cluster_resource_namespace"),
+            webhooks_concurrency: values.number("webhooks.concurrency", 1..=10_000)?,
+            webhooks_retention: values.duration("webhooks.retention")?,
             log_level: values.text("log.level"),
             log_format,
             shutdown_timeout: values.duration("shutdown_timeout")?,

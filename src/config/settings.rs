@@ -133,6 +133,18 @@ pub const SETTINGS: &[Setting] = &[
         "Namespace of the Secrets that a ClusterIssuer refers to.",
     ),
     Setting::new(
+        "webhooks.concurrency",
+        "CERTWRIGHT_WEBHOOKS_CONCURRENCY",
+        "64",
+        "Webhooks that are delivered to at the same time; beside `worker.concurrency`.",
+    ),
+    Setting::new(
+        "webhooks.retention",
+        "CERTWRIGHT_WEBHOOKS_RETENTION",
+        "30d",
+        "How long deliveries that succeeded, or were held, are remembered. Those that failed for good stay.",
+    ),
+    Setting::new(
         "log.level",
         "CERTWRIGHT_LOG_LEVEL",
         "info",

@@ -3,30 +3,46 @@
 //! The machines say themselves when there is something to tell; storage writes it down with the
 //! change that it is about. A failure is told once for all the attempts that share it.
 
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
 /// Something worth telling.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
 pub enum Notice {
     /// The first certificate was issued.
+    #[serde(rename = "certificate.issued")]
     CertificateIssued,
     /// A later one was issued.
+    #[serde(rename = "certificate.renewed")]
     CertificateRenewed,
     /// An issuance failed, and is tried again by itself.
+    #[serde(rename = "certificate.failed")]
     CertificateFailed,
     /// An issuance failed, and only a person can mend the cause.
+    #[serde(rename = "certificate.blocked")]
     CertificateBlocked,
     /// An issuance succeeded after failures that were told.
+    #[serde(rename = "certificate.recovered")]
     CertificateRecovered,
     /// What is served ends soon.
+    #[serde(rename = "certificate.expiring")]
     CertificateExpiring,
     /// What is served has ended.
+    #[serde(rename = "certificate.expired")]
     CertificateExpired,
     /// What was served was revoked.
+    #[serde(rename = "certificate.revoked")]
     CertificateRevoked,
     /// The issuer's account is registered.
+    #[serde(rename = "issuer.ready")]
     IssuerReady,
     /// The issuer's account cannot be registered.
+    #[serde(rename = "issuer.failed")]
     IssuerFailed,
     /// Somebody tries a webhook out.
+    #[serde(rename = "webhook.test")]
     WebhookTest,
 }
 
@@ -77,6 +93,7 @@ mod tests {
     fn every_notice_is_read_back_by_its_word() {
         for notice in Notice::ALL {
             assert_eq!(Notice::parse(notice.as_str()), Some(notice));
+            assert_eq!(serde_json::to_value(notice).unwrap(), notice.as_str());
         }
         assert_eq!(Notice::parse("certificate.lost"), None);
     }

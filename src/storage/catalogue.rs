@@ -37,11 +37,13 @@ pub fn catalogue() -> Vec<Statement> {
     [
         super::api_keys::ALL,
         super::certificates::ALL,
+        super::deliveries::ALL,
         super::events::ALL,
         super::expiry::ALL,
         super::idempotency::ALL,
         super::issuers::ALL,
         super::lease::ALL,
+        super::messages::ALL,
         super::orders::ALL,
         super::requests::ALL,
         super::retention::ALL,
@@ -49,6 +51,7 @@ pub fn catalogue() -> Vec<Statement> {
         super::secrets::ALL,
         super::settings::ALL,
         super::stream::ALL,
+        super::webhooks::ALL,
     ]
     .concat()
 }

@@ -7,8 +7,8 @@ use uuid::Uuid;
 use super::filter::{Filter, Value};
 use super::lease::{LEASE, Lease, Machine, held};
 use super::{
-    Page, Scope, StorageError, Tx, corrupt, count, document, events, execute, fetch, json, millis,
-    moment, statements,
+    Page, Scope, StorageError, Tx, corrupt, count, document, events, execute, fetch, json,
+    messages, millis, moment, statements,
 };
 use crate::domain::certificate::{Certificate, Issued, State, Told, Transition, Trigger};
 use crate::domain::failure::Failure;
@@ -138,7 +138,7 @@ pub async fn find_by_name(
 }
 
 /// Saves what may change in a certificate's life, if nobody else did since it was read; with it the
-/// history of what happened.
+/// history of what happened, and what is told of it.
 ///
 /// With `hold` the worker goes on with it; the returned lease is the one that counts from now on.
 pub async fn save(
@@ -175,6 +175,7 @@ pub async fn save(
         row.block_told,
     )?;
     held(lease, changed)?;
+    messages::of_certificate(tx, transition);
     events::record(tx, &certificate.namespace, Some(certificate.id), events, *at).await?;
     tx.has_changed(row.id);
     if hold.is_none() {

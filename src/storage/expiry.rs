@@ -4,7 +4,10 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::lease::{Lease, Machine, held};
-use super::{StorageError, Tx, corrupt, events, execute, fetch, millis, moment, statements};
+use super::{
+    StorageError, Tx, corrupt, events, execute, fetch, messages, millis, moment, statements,
+};
+use crate::domain::certificate::Certificate;
 use crate::domain::expiry::{Stage, Transition, Watch};
 use crate::domain::id::CertificateId;
 
@@ -41,15 +44,15 @@ pub async fn find(tx: &mut Tx, certificate: CertificateId) -> Result<Option<Watc
     row.map(Row::into_domain).transpose()
 }
 
-/// Saves what a look made of a watch, if nothing was issued meanwhile; with it the history of what
-/// was told.
+/// Saves what a look made of a certificate's watch, if nothing was issued meanwhile; with it what is
+/// told, and the history of that.
 pub async fn save(
     tx: &mut Tx,
     transition: &Transition,
-    namespace: &str,
+    certificate: &Certificate,
     lease: &Lease,
 ) -> Result<(), StorageError> {
-    let Transition { watch, events, at, .. } = transition;
+    let Transition { watch, events, notices, at } = transition;
     debug_assert_eq!(lease.machine, Machine::Expiry);
     let changed = execute!(
         tx,
@@ -60,7 +63,8 @@ pub async fn save(
         watch.next_action_at.map(millis),
     )?;
     held(lease, changed)?;
-    events::record(tx, namespace, Some(watch.certificate), events, *at).await
+    messages::about_certificate(tx, certificate, notices, *at);
+    events::record(tx, &certificate.namespace, Some(certificate.id), events, *at).await
 }
 
 #[derive(FromRow)]

@@ -6,8 +6,8 @@ use uuid::Uuid;
 use super::filter::{Filter, Value};
 use super::lease::{Lease, Machine, held};
 use super::{
-    Page, Scope, StorageError, Tx, corrupt, count, document, events, execute, fetch, json, millis,
-    moment, statements,
+    Page, Scope, StorageError, Tx, corrupt, count, document, events, execute, fetch, json,
+    messages, millis, moment, statements,
 };
 use crate::domain::id::IssuerId;
 use crate::domain::issuer::{Account, Issuer, Kind, State, Transition};
@@ -128,7 +128,7 @@ pub async fn account_key(tx: &mut Tx, id: IssuerId) -> Result<Sealed, StorageErr
 }
 
 /// Saves what may change in an issuer's life, if nobody else did since it was read; with it the
-/// history of what happened.
+/// history of what happened, and what is told of it.
 pub async fn save(tx: &mut Tx, transition: &Transition, lease: &Lease) -> Result<(), StorageError> {
     let Transition { issuer, events, at, .. } = transition;
     let row = Row::from(issuer);
@@ -149,6 +149,7 @@ pub async fn save(tx: &mut Tx, transition: &Transition, lease: &Lease) -> Result
         row.next_action_at,
     )?;
     held(lease, changed)?;
+    messages::of_issuer(tx, transition);
     events::record(tx, &issuer.namespace, None, events, *at).await?;
     tx.has_changed(row.id);
     tx.wake_workers();

@@ -31,6 +31,8 @@ pub enum Machine {
     Order,
     /// Watches over what is served.
     Expiry,
+    /// Webhooks with something to be delivered.
+    Delivery,
 }
 
 /// Longer than any one step may take; a crash costs at most this.
@@ -81,6 +83,7 @@ machine!(CLAIM_ISSUERS, EXTEND_ISSUER, "issuers");
 machine!(CLAIM_CERTIFICATES, EXTEND_CERTIFICATE, "certificates");
 machine!(CLAIM_ORDERS, EXTEND_ORDER, "orders");
 machine!(CLAIM_EXPIRIES, EXTEND_EXPIRY, "expiry_watches");
+machine!(CLAIM_WEBHOOKS, EXTEND_WEBHOOK, "webhooks");
 
 const NEXT_DUE: Statement = Statement::both(
     "lease::NEXT_DUE",
@@ -88,6 +91,11 @@ const NEXT_DUE: Statement = Statement::both(
             (SELECT min(next_action_at) FROM certificates),
             (SELECT min(next_action_at) FROM orders WHERE next_action_at IS NOT NULL),
             (SELECT min(next_action_at) FROM expiry_watches WHERE next_action_at IS NOT NULL)",
+);
+
+const NEXT_DELIVERY: Statement = Statement::both(
+    "lease::NEXT_DELIVERY",
+    "SELECT min(next_action_at) FROM webhooks WHERE next_action_at IS NOT NULL",
 );
 
 pub(super) const ALL: &[Statement] = &[
@@ -100,6 +108,9 @@ pub(super) const ALL: &[Statement] = &[
     CLAIM_EXPIRIES,
     EXTEND_EXPIRY,
     NEXT_DUE,
+    CLAIM_WEBHOOKS,
+    EXTEND_WEBHOOK,
+    NEXT_DELIVERY,
 ];
 
 #[derive(FromRow)]
@@ -121,6 +132,7 @@ pub async fn claim(
         Machine::Certificate => CLAIM_CERTIFICATES,
         Machine::Order => CLAIM_ORDERS,
         Machine::Expiry => CLAIM_EXPIRIES,
+        Machine::Delivery => CLAIM_WEBHOOKS,
     };
     let rows: Vec<Claimed> = fetch!(
         fetch_all,
@@ -141,6 +153,7 @@ pub async fn extend(tx: &mut Tx, lease: &Lease, now: OffsetDateTime) -> Result<(
         Machine::Certificate => EXTEND_CERTIFICATE,
         Machine::Order => EXTEND_ORDER,
         Machine::Expiry => EXTEND_EXPIRY,
+        Machine::Delivery => EXTEND_WEBHOOK,
     };
     let changed = execute!(tx, statement, lease.id, lease.token, millis(now + LEASE))?;
     held(lease, changed)
@@ -159,6 +172,13 @@ pub async fn next_due(tx: &mut Tx) -> Result<Vec<(Machine, OffsetDateTime)>, Sto
     .into_iter()
     .filter_map(|(machine, at)| at.map(|at| (machine, moment(at))))
     .collect())
+}
+
+/// When the next webhook wants attention. Deliveries have workers of their own, and so a look of
+/// their own.
+pub async fn next_delivery_due(tx: &mut Tx) -> Result<Option<OffsetDateTime>, StorageError> {
+    let (at,): (Option<i64>,) = fetch!(fetch_one, tx, NEXT_DELIVERY)?;
+    Ok(at.map(moment))
 }
 
 /// Whether a fenced write found its row.

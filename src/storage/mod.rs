@@ -22,12 +22,14 @@ use uuid::Uuid;
 pub mod api_keys;
 mod catalogue;
 pub mod certificates;
+pub mod deliveries;
 pub mod events;
 pub mod expiry;
 mod filter;
 pub mod idempotency;
 pub mod issuers;
 pub mod lease;
+pub mod messages;
 pub mod orders;
 pub mod requests;
 pub mod retention;
@@ -37,6 +39,7 @@ pub mod secrets;
 pub mod settings;
 pub mod signals;
 pub mod stream;
+pub mod webhooks;
 
 pub use catalogue::{Statement, catalogue};
 pub use filter::Page;
@@ -44,6 +47,7 @@ pub use scope::Scope;
 pub use signals::Signals;
 
 use catalogue::statements;
+use signals::News;
 
 /// A database, open and migrated.
 #[derive(Clone)]
@@ -77,9 +81,9 @@ enum Pool {
 pub struct Tx {
     inner: Inner,
     signals: Signals,
-    wakes: bool,
-    happened: bool,
+    news: News,
     changed: Vec<Uuid>,
+    told: Vec<messages::Telling>,
 }
 
 enum Inner {
@@ -287,31 +291,34 @@ async fn migrate<C: sqlx::migrate::Migrate>(
 impl Tx {
     fn new(inner: Inner, signals: &Signals) -> Self {
         let signals = signals.clone();
-        Self { inner, signals, wakes: false, happened: false, changed: Vec::new() }
+        Self { inner, signals, news: News::default(), changed: vec![], told: vec![] }
     }
 
     /// Makes it so, and tells whoever waits for it.
     pub async fn commit(mut self) -> Result<(), StorageError> {
+        messages::write(&mut self).await?;
         signals::announce(&mut self).await?;
         match self.inner {
             Inner::Sqlite(tx) => tx.commit().await?,
             Inner::Postgres(tx) => tx.commit().await?,
         }
-        self.signals.tell(self.wakes, &self.changed);
-        if self.happened {
-            self.signals.tell_of_events();
-        }
+        self.signals.tell(self.news, &self.changed);
         Ok(())
     }
 
     /// Whoever follows the events looks again when this is committed.
     fn something_happened(&mut self) {
-        self.happened = true;
+        self.news.happened = true;
     }
 
     /// Something is due at once: workers are woken when this is committed.
     pub fn wake_workers(&mut self) {
-        self.wakes = true;
+        self.news.due = true;
+    }
+
+    /// Something is to be delivered: those who do are woken when this is committed.
+    pub fn wake_deliverers(&mut self) {
+        self.news.deliverable = true;
     }
 
     /// Clients that wait for this resource look again when this is committed.

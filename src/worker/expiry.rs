@@ -22,7 +22,7 @@ pub async fn look_at_expiry(db: &Db, lease: Lease, now: OffsetDateTime) -> Resul
         last_error: certificate.last_error.as_ref(),
     };
     let looked = watch.look(&renewal, now);
-    expiry::save(&mut tx, &looked, &certificate.namespace, &lease).await?;
+    expiry::save(&mut tx, &looked, &certificate, &lease).await?;
     tx.commit().await?;
     Ok(())
 }

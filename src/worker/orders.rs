@@ -99,7 +99,7 @@ impl Worker {
                         order = %lease.id,
                         "saving a step's result again"
                     );
-                    pause().await;
+                    super::pause().await;
                 }
                 settled => return settled,
             }
@@ -223,11 +223,6 @@ impl Worker {
         requests::progress(tx, request, state, message, order, self.clock.now()).await?;
         Ok(())
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "it is the database that is waited for")]
-async fn pause() {
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
 }
 
 fn failure_of(outcome: &Outcome) -> Option<&Failure> {

@@ -10,10 +10,11 @@ use certwright::service;
 use certwright::storage::lease::{self, Lease, Machine};
 use certwright::storage::{Db, Scope, StorageError, certificates, expiry};
 use certwright::worker::look_at_expiry;
-use serde_json::Value;
+use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 use tokio_util::sync::CancellationToken;
 
+use super::webhooks::hooked;
 use crate::support::world::{World, id, on_every_database};
 
 /// A certificate of 90 days, issued now, whose renewal is due after 60.
@@ -87,6 +88,24 @@ on_every_database! {
         assert_eq!(watch(&world.db, certificate).await.unwrap().next_action_at, None);
     }
 
+    async fn those_who_asked_are_told_once_per_stage(world: World) {
+        let (receiver, _) = hooked(&world, json!({"events": ["certificate.expiring", "certificate.expired"]})).await;
+        let certificate = issued(&world).await;
+        world.db_change(&certificate.to_string(), failed).await;
+        let begin = world.now();
+
+        for days in [60, 61, 75, 86, 90, 91] {
+            look(&world.db, begin + Duration::days(days)).await;
+        }
+        world.clock.advance(Duration::days(91));
+        for _ in 0..8 {
+            world.deliver().await;
+        }
+
+        let expiring = "certificate.expiring";
+        assert_eq!(receiver.types(), [expiring, expiring, expiring, "certificate.expired"]);
+    }
+
     async fn a_renewal_in_time_is_nobodys_news(world: World) {
         let certificate = issued(&world).await;
         let begin = world.now();
@@ -116,7 +135,8 @@ on_every_database! {
         let looked = before.look(&renewal, day_60);
         assert_eq!(looked.notices, [Notice::CertificateExpiring]);
         let mut tx = world.db.begin().await.unwrap();
-        let late = expiry::save(&mut tx, &looked, "default", &slow[0]).await;
+        let (found, _) = certificates::find(&mut tx, certificate, &Scope::Everything).await.unwrap().unwrap();
+        let late = expiry::save(&mut tx, &looked, &found, &slow[0]).await;
         drop(tx);
 
         assert!(matches!(late, Err(StorageError::LeaseLost(_))), "{late:?}");

@@ -24,6 +24,9 @@ mod outbound;
 mod reliability;
 mod solver;
 mod storage;
+mod storage_webhooks;
 #[path = "../support/mod.rs"]
 mod support;
 mod truth;
+mod webhook_endpoints;
+mod webhooks;

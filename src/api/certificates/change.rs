@@ -11,7 +11,6 @@ use uuid::Uuid;
 use super::check::check;
 use super::find;
 use super::spec::CertificateSpec;
-use super::view::CertificateView;
 use crate::api::auth::{Authorized, CertificatesWrite};
 use crate::api::extract::{MergePatch, Path, Query as Strict, from_value};
 use crate::api::idempotency::accepted;
@@ -21,6 +20,7 @@ use crate::api::{AppState, retrying};
 use crate::domain::certificate::{Certificate, Trigger};
 use crate::storage::requests::{self, RequestState};
 use crate::storage::{Tx, certificates, events, orders};
+use crate::view::CertificateView;
 
 /// Change a certificate's specification
 ///
@@ -45,6 +45,7 @@ pub(crate) async fn change(
         let wanted = patched(&present, &patch)?;
         let checked = check(&wanted)?;
         checked.check_issuer(&mut tx, &wanted).await?;
+        checked.check_webhooks(&mut tx, &present.spec.webhooks).await?;
         let anew = !present.spec.wants_the_same_as(&checked.spec);
         let next = present.clone().respecified(checked.spec, wanted.labels, now);
         if next.certificate != present {
@@ -158,7 +159,7 @@ fn patched(present: &Certificate, patch: &Map<String, Value>) -> Result<Certific
 }
 
 /// RFC 7396, section 2.
-fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
+pub(crate) fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
     for (key, value) in patch {
         match value {
             Value::Null => _ = target.remove(key),

@@ -7,7 +7,6 @@ use axum::response::Response;
 use super::check::{Checked, check};
 use super::settled;
 use super::spec::CertificateSpec;
-use super::view::CertificateView;
 use crate::api::AppState;
 use crate::api::auth::{Authorized, CertificatesWrite, Principal};
 use crate::api::extract::Body;
@@ -19,6 +18,7 @@ use crate::domain::certificate::{self, Certificate, Trigger};
 use crate::domain::event::{Event, Resource};
 use crate::domain::id::CertificateId;
 use crate::storage::{StorageError, certificates, events};
+use crate::view::CertificateView;
 
 /// Want a certificate
 ///
@@ -86,6 +86,7 @@ async fn insert(
     let mut tx = app.db.begin().await?;
     attempt.remember(app, &mut tx, &location, &answer).await?;
     checked.check_issuer(&mut tx, given).await?;
+    checked.check_webhooks(&mut tx, &[]).await?;
     let (namespace, name) = (&certificate.namespace, &certificate.name);
     if let Some((known, _)) = certificates::find_by_name(&mut tx, namespace, name).await? {
         let detail = format!(

@@ -25,9 +25,8 @@ pub(crate) mod create;
 pub(crate) mod downloads;
 pub(crate) mod revisions;
 mod spec;
-pub(crate) mod view;
 
-use view::CertificateView;
+use crate::view::CertificateView;
 
 /// Which certificates to list.
 #[derive(Debug, Deserialize, IntoParams)]

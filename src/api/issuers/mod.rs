@@ -21,10 +21,9 @@ use crate::storage::issuers::{self, Wanted, account_key_place};
 use crate::storage::{StorageError, certificates, orders};
 
 mod check;
-mod view;
 
+use crate::view::IssuerView;
 use check::IssuerSpec;
-use view::IssuerView;
 
 /// Which issuers to list.
 #[derive(Debug, Deserialize, IntoParams)]

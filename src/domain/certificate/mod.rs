@@ -5,7 +5,7 @@
 
 mod spec;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub use spec::*;
 

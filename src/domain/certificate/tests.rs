@@ -181,7 +181,7 @@ fn issued(not_after: OffsetDateTime) -> Issued {
     Issued { revision: 1, serial: "01".into(), not_before: NOW, not_after, renewal_time: NOW }
 }
 
-fn wanted() -> Certificate {
+pub(in crate::domain) fn wanted() -> Certificate {
     Certificate {
         id: CertificateId(uuid::Uuid::nil()),
         namespace: "default".into(),
