@@ -135,12 +135,36 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    pub(super) fn filter(&self, scope: &Scope) -> Filter {
+    /// For a page by identifier: few are of late, and those are found first.
+    fn page_filter(&self, scope: &Scope) -> Filter {
         let mut filter = Filter::default();
         filter.within("namespace", scope);
         if let Some(namespace) = &self.namespace {
             filter.and("namespace = ?", Value::Text(namespace.clone()));
         }
+        if let Some(since) = self.since {
+            let of_late =
+                "id IN (SELECT recent.id FROM events AS recent WHERE recent.last_seen >= ?)";
+            filter.and(of_late, Value::Integer(millis(since)));
+        }
+        self.narrow(filter)
+    }
+
+    /// For a stretch of the stream: it is short, and its index the one to take. The expression keeps
+    /// SQLite from reading a whole namespace instead.
+    pub(super) fn stream_filter(&self, scope: &Scope) -> Filter {
+        let mut filter = Filter::default();
+        filter.within("coalesce(namespace, '')", scope);
+        if let Some(namespace) = &self.namespace {
+            filter.and("coalesce(namespace, '') = ?", Value::Text(namespace.clone()));
+        }
+        if let Some(since) = self.since {
+            filter.and("last_seen >= ?", Value::Integer(millis(since)));
+        }
+        self.narrow(filter)
+    }
+
+    fn narrow(&self, mut filter: Filter) -> Filter {
         if let Some(resource) = self.resource {
             filter.and("(resource_id = ? OR certificate_id = ?)", Value::Id(resource));
         }
@@ -149,9 +173,6 @@ impl Wanted {
         }
         if let Some(reason) = &self.reason {
             filter.and("reason = ?", Value::Text(reason.clone()));
-        }
-        if let Some(since) = self.since {
-            filter.and("last_seen >= ?", Value::Integer(millis(since)));
         }
         filter
     }
@@ -204,5 +225,5 @@ pub async fn list(
     wanted: &Wanted,
     page: Page,
 ) -> Result<Vec<Recorded>, StorageError> {
-    wanted.filter(scope).page(tx, SELECT, "id", page).await
+    wanted.page_filter(scope).page(tx, SELECT, "id", page).await
 }

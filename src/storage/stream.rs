@@ -126,7 +126,7 @@ pub async fn between(
     (from, to): (Position, Position),
     limit: u32,
 ) -> Result<Vec<Recorded>, StorageError> {
-    let mut filter = wanted.filter(scope);
+    let mut filter = wanted.stream_filter(scope);
     let pair = |at: Position| [Value::Integer(at.transaction), Value::Integer(at.place)];
     filter.and_each("(written_in, position) > (?, ?)", pair(from));
     filter.and_each("(written_in, position) <= (?, ?)", pair(to));

@@ -97,12 +97,15 @@ impl Stream {
 
     /// The next event, past heartbeats.
     pub async fn event(&mut self) -> (String, Value) {
-        loop {
-            let frame = self.next().await.expect("the stream goes on");
-            if let Some(event) = frame.event {
-                return (frame.id, event);
+        let event = async {
+            loop {
+                let frame = self.read().await.expect("the stream goes on");
+                if let Some(event) = frame.event {
+                    return (frame.id, event);
+                }
             }
-        }
+        };
+        tokio::time::timeout(PATIENCE, event).await.expect("an event")
     }
 
     /// The next events' messages.
