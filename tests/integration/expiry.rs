@@ -226,7 +226,7 @@ async fn a_running_service_tells_what_ended_while_it_was_down() {
 
     let db = Db::connect(&url).await.unwrap();
     let mut pause = tokio::time::interval(std::time::Duration::from_millis(50));
-    let patience = std::time::Duration::from_secs(60);
+    let patience = std::time::Duration::from_mins(1);
     let told = tokio::time::timeout(patience, async {
         while watch(&db, certificate).await.unwrap().told != Some(Stage::Expired) {
             pause.tick().await;

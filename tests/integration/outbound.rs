@@ -338,7 +338,7 @@ async fn a_name_that_moves_inside_after_its_registration_is_refused() {
 #[tokio::test]
 async fn what_was_checked_is_what_is_connected_to() {
     let (cloudflare, trap) = (Cloudflare::start(&[ZONE]).await, Trap::set().await);
-    let [allowed, inside] = [[127, 0, 0, 2], [127, 0, 0, 1]].map(|octets| IpAddr::from(octets));
+    let [allowed, inside] = [[127, 0, 0, 2], [127, 0, 0, 1]].map(IpAddr::from);
     let sender = sender(&cloudflare, &trap, &["127.0.0.2"]);
     cloudflare.set_moving("moving.example.org", &[allowed, inside, allowed]);
     let url = format!("http://moving.example.org:{}/", trap.port);

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::world::World;
 
 /// Much longer than anything should take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The world's API on a loopback port; it ends when dropped.
 pub struct Served {
