@@ -187,6 +187,7 @@ impl<'a> Session<'a> {
                 clean: false,
                 tries: 0,
                 reason: None,
+                observations: Vec::new(),
                 next_action_at: Some(now),
                 deadline: order.deadline.min(now + ORDER_DEADLINE),
             });

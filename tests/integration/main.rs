@@ -13,6 +13,7 @@ mod architecture;
 mod bootstrap;
 mod ca;
 mod cli;
+mod explain;
 mod harness;
 mod issuance;
 mod openapi;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use certwright::domain::backoff::Jitter;
 use certwright::domain::certificate::{self, Certificate, Issued, Trigger};
-use certwright::domain::challenge::{self, Action, Challenge, Kind, Patience, Record};
+use certwright::domain::challenge::{self, Action, Challenge, Kind, Observation, Patience, Record};
 use certwright::domain::failure::{Class, Failure};
 use certwright::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
 use certwright::domain::order::{
@@ -245,7 +245,15 @@ fn a_proof_that_nobody_sees_in_time_fails_with_what_was_seen() {
     let mut order = open(Stage::Presenting, &[1]);
     order.challenges[0].state = challenge::State::Presented;
     order.challenges[0].deadline = START + Duration::minutes(5);
-    let not_seen = || solved(&[1], &challenge::Answer::NotSeen("ns1 has no record".into()));
+    let not_seen = || {
+        solved(
+            &[1],
+            &challenge::Answer::NotSeen(vec![
+                Observation::seen("ns0", "has the record"),
+                Observation::missing("ns1", "has no record"),
+            ]),
+        )
+    };
 
     let next = apply(order, not_seen(), START);
     assert_eq!(next.order.next_action_at, Some(START + Duration::milliseconds(500)));
@@ -429,7 +437,7 @@ fn answer_to(step: &Step, choice: u8, now: OffsetDateTime) -> Answer {
                 (Some(bad), _) => challenge::Answer::Failed(bad.clone()),
                 (None, Action::Present) => challenge::Answer::Presented(Some(record())),
                 (None, Action::Check) if choice.is_multiple_of(2) => {
-                    challenge::Answer::NotSeen("no".into())
+                    challenge::Answer::NotSeen(vec![Observation::missing("", "no")])
                 }
                 (None, Action::Check) => challenge::Answer::Seen,
                 (None, Action::CleanUp) => challenge::Answer::CleanedUp,
@@ -535,6 +543,7 @@ fn challenge(n: u128) -> Challenge {
         clean: false,
         tries: 0,
         reason: None,
+        observations: Vec::new(),
         next_action_at: Some(START),
         deadline: START + ORDER_DEADLINE,
     }

@@ -454,6 +454,7 @@ impl Order {
         for known in &mut self.challenges {
             known.state = state;
             known.reason = None;
+            known.observations.clear();
         }
     }
 
