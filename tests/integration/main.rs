@@ -19,6 +19,7 @@ mod issuance;
 mod openapi;
 mod order_machine;
 mod reliability;
+mod side_by_side;
 mod solver;
 mod storage;
 #[path = "../support/mod.rs"]
