@@ -79,7 +79,7 @@ async fn replicas_that_lag_by_twenty_seconds_cost_less_than_a_minute() {
     took.sort();
     let median = took[took.len() / 2];
     eprintln!("20 certificates, median {median:?}, slowest {:?}", took[19]);
-    assert!(median < Duration::from_secs(60), "{took:?}");
+    assert!(median < Duration::from_mins(1), "{took:?}");
     assert!(site.proxy().faults(Fault::NotThere) >= 40, "authorizations and certificates");
     assert_eq!(site.proxy().requests(Kind::NewOrder), 20, "three each would be allowed");
 }

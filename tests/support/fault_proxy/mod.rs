@@ -330,10 +330,8 @@ impl Shared {
             Some(Own::Page) => Ok(page(StatusCode::BAD_GATEWAY)),
             Some(Own::Refuse(refusal, retry_after)) => {
                 let status = StatusCode::from_u16(refusal.status).unwrap();
-                let mut answer = match refusal.html {
-                    true => page(status),
-                    false => problem(status, "rateLimited", "come back later"),
-                };
+                let refused = || problem(status, "rateLimited", "come back later");
+                let mut answer = if refusal.html { page(status) } else { refused() };
                 answer.headers_mut().insert(header::RETRY_AFTER, retry_after.parse().unwrap());
                 Ok(answer)
             }
