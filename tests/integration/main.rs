@@ -13,11 +13,19 @@ mod architecture;
 mod bootstrap;
 mod ca;
 mod cli;
+#[cfg(feature = "failpoints")]
+mod crash;
+mod dns_faults;
 mod harness;
 mod issuance;
+mod machines;
 mod openapi;
 mod order_machine;
 mod reliability;
+#[cfg(feature = "failpoints")]
+mod replicas;
+#[cfg(feature = "failpoints")]
+mod soak;
 mod solver;
 mod storage;
 #[path = "../support/mod.rs"]
