@@ -394,7 +394,7 @@ fn migrating_again_changes_nothing() {
 /// The number of the last file in the dialect's folder of migrations.
 fn newest_migration(dialect: &str) -> u32 {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/").to_owned() + dialect;
-    let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name());
+    let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name());
     let number = |name: std::ffi::OsString| name.to_str()?.split('_').next()?.parse().ok();
     files.filter_map(number).max().unwrap()
 }
