@@ -26,4 +26,5 @@ mod storage_webhooks;
 mod support;
 mod truth;
 mod webhook_endpoints;
+mod webhook_renewal;
 mod webhooks;

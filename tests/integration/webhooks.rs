@@ -168,6 +168,7 @@ on_every_database! {
         renew(&world, &web).await;
         let waiting = deliveries(&world, &hook, "?state=queued").await;
         assert_eq!(waiting.len(), 3);
+        world.deliver().await;
         issued(&world, "other").await;
 
         world.deliver().await;
