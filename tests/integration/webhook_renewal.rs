@@ -69,7 +69,7 @@ fn almost_all_of_it(issued: &Value) -> String {
         OffsetDateTime::parse(issued["status"][field].as_str().unwrap(), &Rfc3339).unwrap()
     };
     let lifetime = moment("notAfter") - moment("notBefore");
-    format!("{}s", lifetime.whole_seconds() - 1800)
+    format!("{}s", lifetime.whole_seconds() - 1)
 }
 
 /// A CA that wants everything proved anew.
