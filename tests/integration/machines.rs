@@ -3,7 +3,7 @@
 
 use certwright::domain::backoff::Jitter;
 use certwright::domain::certificate::{Certificate, Issued, State, Trigger};
-use certwright::domain::challenge::{self, Action, Challenge, Kind, Patience};
+use certwright::domain::challenge::{self, Action, Challenge, Kind, Observation, Patience};
 use certwright::domain::failure::{Class, Failure};
 use certwright::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
 use certwright::domain::issuer::{self, Account, Issuer};
@@ -142,7 +142,7 @@ proptest! {
             let answer = match (choice, action) {
                 (0..3, _) => challenge::Answer::Failed(failure),
                 (_, Action::Present) => challenge::Answer::Presented(None),
-                (3..6, Action::Check) => challenge::Answer::NotSeen("ns1 has none".into()),
+                (3..6, Action::Check) => challenge::Answer::NotSeen(vec![Observation::missing("ns1", "has none")]),
                 (_, Action::Check) => challenge::Answer::Seen,
                 (_, Action::CleanUp) => challenge::Answer::CleanedUp,
             };
@@ -250,6 +250,7 @@ fn challenge() -> Challenge {
         clean: false,
         tries: 0,
         reason: None,
+        observations: Vec::new(),
         next_action_at: Some(START),
         deadline: START + ORDER_DEADLINE,
     }

@@ -16,6 +16,7 @@ mod cli;
 #[cfg(feature = "failpoints")]
 mod crash;
 mod dns_faults;
+mod explain;
 mod harness;
 mod issuance;
 mod machines;
@@ -24,6 +25,7 @@ mod order_machine;
 mod reliability;
 #[cfg(feature = "failpoints")]
 mod replicas;
+mod side_by_side;
 #[cfg(feature = "failpoints")]
 mod soak;
 mod solver;
