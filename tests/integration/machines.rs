@@ -142,7 +142,9 @@ proptest! {
             let answer = match (choice, action) {
                 (0..3, _) => challenge::Answer::Failed(failure),
                 (_, Action::Present) => challenge::Answer::Presented(None),
-                (3..6, Action::Check) => challenge::Answer::NotSeen(vec![Observation::missing("ns1", "has none")]),
+                (3..6, Action::Check) => {
+                    challenge::Answer::NotSeen(vec![Observation::missing("ns1", "has none")])
+                },
                 (_, Action::Check) => challenge::Answer::Seen,
                 (_, Action::CleanUp) => challenge::Answer::CleanedUp,
             };

@@ -275,39 +275,6 @@ fn an_open_order_does_not_outlive_its_deadline() {
     assert!(matches!(expired.order.state, State::Done { end: End::Expired, .. }));
 }
 
-#[test]
-fn an_order_ends_when_the_ca_forgets_it_whatever_else_it_was_told_to_wait_for() {
-    let expires = Some(START + Duration::hours(1));
-    let known = Seen { expires, ..seen(Status::Pending) };
-    let order = apply(new(), Answer::Created(URL.into(), known.clone()), START).order;
-    assert_eq!((order.expires, order.deadline), (expires, START + Duration::hours(1)));
-
-    let retry_at = Some(START + Duration::hours(5));
-    for class in [Class::Throttle, Class::Transient] {
-        let answer = Answer::Failed(Failure { retry_at, ..failure(class) });
-        let waiting = apply(order.clone(), answer, START).order;
-        assert_eq!(waiting.next_action_at, expires, "{class:?}");
-        assert!(waiting.has_expired(START + Duration::hours(1)));
-    }
-
-    // A CA may also say so later, or shorten it.
-    let sooner = Seen { expires: Some(START + Duration::minutes(5)), ..known };
-    let looked = apply(open(Stage::Validating, &[1]), Answer::Looked(sooner), START).order;
-    assert_eq!(looked.deadline, START + Duration::minutes(5));
-}
-
-#[test]
-fn a_proof_that_cannot_be_written_for_a_while_is_not_waited_for_past_the_orders_end() {
-    let mut order = open(Stage::Presenting, &[1]);
-    order.deadline = START + Duration::hours(1);
-    let failure =
-        Failure { retry_at: Some(START + Duration::hours(5)), ..failure(Class::Throttle) };
-
-    let waiting = apply(order, solved(&[1], &challenge::Answer::Failed(failure)), START).order;
-
-    assert_eq!(waiting.next_action_at, Some(START + Duration::hours(1)));
-}
-
 /// However a CA loses orders: three in ten minutes at most, then the long backoff and nothing before.
 #[test]
 fn a_ca_that_loses_every_order_is_asked_for_three_in_ten_minutes_at_most() {
@@ -387,6 +354,39 @@ fn certificate(left: Option<Duration>) -> Certificate {
         created_at: START,
         next_action_at: START,
     }
+}
+
+#[test]
+fn an_order_ends_when_the_ca_forgets_it_whatever_else_it_was_told_to_wait_for() {
+    let expires = Some(START + Duration::hours(1));
+    let known = Seen { expires, ..seen(Status::Pending) };
+    let order = apply(new(), Answer::Created(URL.into(), known.clone()), START).order;
+    assert_eq!((order.expires, order.deadline), (expires, START + Duration::hours(1)));
+
+    let retry_at = Some(START + Duration::hours(5));
+    for class in [Class::Throttle, Class::Transient] {
+        let answer = Answer::Failed(Failure { retry_at, ..failure(class) });
+        let waiting = apply(order.clone(), answer, START).order;
+        assert_eq!(waiting.next_action_at, expires, "{class:?}");
+        assert!(waiting.has_expired(START + Duration::hours(1)));
+    }
+
+    // A CA may also say so later, or shorten it.
+    let sooner = Seen { expires: Some(START + Duration::minutes(5)), ..known };
+    let looked = apply(open(Stage::Validating, &[1]), Answer::Looked(sooner), START).order;
+    assert_eq!(looked.deadline, START + Duration::minutes(5));
+}
+
+#[test]
+fn a_proof_that_cannot_be_written_for_a_while_is_not_waited_for_past_the_orders_end() {
+    let mut order = open(Stage::Presenting, &[1]);
+    order.deadline = START + Duration::hours(1);
+    let failure =
+        Failure { retry_at: Some(START + Duration::hours(5)), ..failure(Class::Throttle) };
+
+    let waiting = apply(order, solved(&[1], &challenge::Answer::Failed(failure)), START).order;
+
+    assert_eq!(waiting.next_action_at, Some(START + Duration::hours(1)));
 }
 
 proptest! {
