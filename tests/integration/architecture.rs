@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// Layers from the inside out; each may use itself and what stands beside it.
 const LAYERS: &[(&str, &[&str])] = &[
+    ("failpoint", &[]),
     ("clock", &[]),
     ("secret", &[]),
     ("domain", &["secret"]),
