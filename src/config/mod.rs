@@ -46,6 +46,8 @@ pub struct Config {
     pub master_key_file: Option<PathBuf>,
     /// Private hosts and networks that may be reached all the same.
     pub outbound_allow: Vec<String>,
+    /// How long a CA may take for an answer.
+    pub acme_timeout: Duration,
     /// Whether webhooks may use `http`.
     pub outbound_allow_http: bool,
     /// Ports that webhooks may be sent to.
@@ -54,6 +56,10 @@ pub struct Config {
     pub event_retention: Duration,
     /// Rows that are worked on at the same time.
     pub worker_concurrency: usize,
+    /// A replica that has been silent for so long is taken for dead.
+    pub worker_lease: Duration,
+    /// Time from one look for forgotten DNS records to the next.
+    pub sweep_interval: Duration,
     /// Namespace of the secrets of `ClusterIssuer`s.
     pub cluster_namespace: String,
     /// Webhooks that are delivered to at the same time.
@@ -157,6 +163,10 @@ impl Config {
         if !(SHORTEST_RETENTION..=LONGEST_RETENTION).contains(&event_retention) {
             return Err(values.bad("events.retention", "expected 1h to 36500d, such as 30d"));
         }
+        let acme_timeout = values.duration("acme.timeout")?;
+        if acme_timeout.is_zero() || acme_timeout > Duration::from_secs(30) {
+            return Err(values.bad("acme.timeout", "expected more than nothing and at most 30s"));
+        }
         Ok(Self {
             data_dir,
             database_url: Secret::new(database_url),
@@ -169,10 +179,17 @@ impl Config {
             master_key: values.given("master_key").map(Secret::new),
             master_key_file: values.given("master_key_file").map(PathBuf::from),
             outbound_allow: values.list("outbound.allow"),
+            acme_timeout,
             outbound_allow_http: values.switch("outbound.allow_http")?,
             outbound_ports: values.ports("outbound.ports")?,
             event_retention,
             worker_concurrency: values.number("worker.concurrency", 1..=10_000)?,
+            worker_lease: values
+                .duration_within("worker.lease", Duration::from_secs(1)..=Duration::from_mins(2))?,
+            sweep_interval: values.duration_within(
+                "dns.sweep_interval",
+                Duration::from_secs(1)..=Duration::from_hours(24 * 7),
+            )?,
             cluster_namespace: values.text("cluster_resource_namespace"),
             webhooks_concurrency: values.number("webhooks.concurrency", 1..=10_000)?,
             webhooks_retention: values.duration("webhooks.retention")?,

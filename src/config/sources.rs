@@ -155,6 +155,20 @@ impl Values {
             .map_err(|_| self.bad(key, "expected a duration, such as 20s or 1m"))
     }
 
+    pub(super) fn duration_within(
+        &self,
+        key: &'static str,
+        range: RangeInclusive<Duration>,
+    ) -> Result<Duration, ConfigError> {
+        let words = |limit: &Duration| humantime::format_duration(*limit).to_string();
+        let duration = self.duration(key)?;
+        if range.contains(&duration) {
+            return Ok(duration);
+        }
+        let (least, most) = (words(range.start()), words(range.end()));
+        Err(self.bad(key, format!("expected a duration from {least} to {most}")))
+    }
+
     pub(super) fn switch(&self, key: &'static str) -> Result<bool, ConfigError> {
         self.text(key).parse().map_err(|_| self.bad(key, "expected true or false"))
     }
@@ -299,6 +313,8 @@ mod tests {
             ("CERTWRIGHT_DNS_NAMESERVERS", "1.1.1.1,dns.example", "dns.example"),
             ("CERTWRIGHT_SHUTDOWN_TIMEOUT", "soon", "20s"),
             ("CERTWRIGHT_EVENTS_RETENTION", "5m", "1h to 36500d"),
+            ("CERTWRIGHT_WORKER_LEASE", "0s", "from 1s to 2m"),
+            ("CERTWRIGHT_WORKER_LEASE", "3m", "from 1s to 2m"),
             ("CERTWRIGHT_OUTBOUND_ALLOW_HTTP", "perhaps", "true or false"),
             ("CERTWRIGHT_OUTBOUND_PORTS", "443,https", "\"https\" is no port"),
             ("CERTWRIGHT_OUTBOUND_PORTS", "0", "from 1 to 65535"),

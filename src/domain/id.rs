@@ -44,6 +44,10 @@ ids! {
     ChallengeId
     /// An entry of the history.
     EventId
+    /// A process that works.
+    WorkerId
+    /// Something that has to be done now and then.
+    TaskId
     /// Somebody who asked to be told.
     WebhookId
     /// Something that is told.

@@ -345,8 +345,12 @@ impl Issuer {
         now: OffsetDateTime,
         jitter: Jitter,
     ) -> Transition {
-        let pause = match failure.class {
-            Class::Blocked => jitter.stretch(PROBE_EVERY, 0.1),
+        let throttled = failure.class == Class::Throttle && failure.retry_at.is_some();
+        let pause = match (failure.class, failure.retry_at) {
+            (Class::Blocked, _) => jitter.stretch(PROBE_EVERY, 0.1),
+            (Class::Throttle, Some(asked)) => {
+                jitter.stretch((asked - now).max(Duration::seconds(1)), 0.1)
+            }
             _ => backoff::transient(self.tries, jitter),
         };
         let at = failure.retry_at.map_or(now + pause, |asked| asked.max(now + pause));
@@ -359,7 +363,8 @@ impl Issuer {
             self.state_since = now;
         }
         self.state = State::Failed;
-        self.tries = self.tries.saturating_add(1);
+        // A pause that the CA asked for makes no later one longer.
+        self.tries = self.tries.saturating_add(u32::from(!throttled));
         self.last_error = Some(failure);
         self.next_action_at = Some(at);
         let events = if news { vec![event] } else { vec![] };

@@ -11,6 +11,7 @@ pub mod delivery;
 pub mod duration;
 pub mod event;
 pub mod expiry;
+pub mod explain;
 pub mod failure;
 pub mod id;
 pub mod issuer;

@@ -98,13 +98,18 @@ pub(super) async fn place(
     webhook: &Webhook,
     mut delivery: Delivery,
 ) -> Result<(), StorageError> {
-    if webhook.disabled.is_some() {
-        let now = delivery.created_at;
-        return insert(tx, &delivery.held(now)).await;
-    }
     let at = delivery.created_at;
+    if webhook.disabled.is_some() {
+        // Who was deleted meanwhile is told nothing.
+        if webhooks::lock(tx, webhook.id).await? {
+            insert(tx, &delivery.held(at)).await?;
+        }
+        return Ok(());
+    }
     let wake = webhook.health.paused_until.map_or(at, |until| until.max(at));
-    webhooks::wake(tx, webhook.id, wake).await?;
+    if !webhooks::wake(tx, webhook.id, wake).await? {
+        return Ok(());
+    }
     let (to, subject) = (webhook.id.0, delivery.subject.id());
     let last: Option<(Uuid,)> = fetch!(fetch_optional, tx, LAST_OPEN, to, subject)?;
     if let Some((last,)) = last {

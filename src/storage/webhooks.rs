@@ -47,6 +47,7 @@ statements! {
             WHEN next_action_at IS NULL OR next_action_at > $2 THEN $2
             ELSE next_action_at END
         WHERE id = $1";
+    LOCK = "UPDATE webhooks SET next_action_at = next_action_at WHERE id = $1";
     SECRETS = "SELECT secret, former_secret, former_until FROM webhooks WHERE id = $1";
     ROTATE = "UPDATE webhooks SET secret = $2, former_secret = $3, former_until = $4 WHERE id = $1";
     FORGET_FORMER = "UPDATE webhooks SET former_secret = NULL, former_until = NULL
@@ -248,15 +249,19 @@ pub async fn rest(
 }
 
 /// Has a worker look at a webhook at that moment, if nobody does already. Locks the row, as anybody
-/// must who changes its deliveries.
+/// must who changes its deliveries. Says whether it is there still.
 pub(super) async fn wake(
     tx: &mut Tx,
     id: WebhookId,
     at: OffsetDateTime,
-) -> Result<(), StorageError> {
-    execute!(tx, WAKE, id.0, millis(at))?;
+) -> Result<bool, StorageError> {
     tx.wake_deliverers();
-    Ok(())
+    Ok(execute!(tx, WAKE, id.0, millis(at))? == 1)
+}
+
+/// Locks the row of a webhook that nothing is sent to. Says whether it is there still.
+pub(super) async fn lock(tx: &mut Tx, id: WebhookId) -> Result<bool, StorageError> {
+    Ok(execute!(tx, LOCK, id.0)? == 1)
 }
 
 /// The sealed signing secrets.

@@ -9,7 +9,7 @@ use crate::domain::issuer::{self, Issuer};
 use crate::domain::order::{self, ORDER_DEADLINE, Order, Outcome};
 use crate::pki;
 use crate::secret::Secret;
-use crate::storage::lease::Lease;
+use crate::storage::lease::{Lease, Machine};
 use crate::storage::requests::{Request, RequestState};
 use crate::storage::{Scope, certificates, issuers, orders, requests, revisions};
 
@@ -118,7 +118,11 @@ impl Worker {
         certificates::save(&mut tx, &placed, &lease, None).await?;
         requests::insert(&mut tx, &attempt, &sealed).await?;
         let order_lease = orders::insert(&mut tx, &order, Some((&self.settings.name, now))).await?;
-        tx.commit().await?;
+        if let Err(error) = tx.commit().await {
+            // It may be there all the same; then nobody is working on it.
+            self.release(Machine::Order, order.id.0).await;
+            return Err(error.into());
+        }
         self.carry_out(order, order_lease).await
     }
 

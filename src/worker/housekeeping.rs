@@ -1,53 +1,105 @@
-//! Forgets what is old, now and then.
+//! What has to be done now and then, by one replica: each task is a row with a wake-up and a lease.
 
-use std::sync::Arc;
+use time::{Duration, OffsetDateTime};
 
-use time::Duration;
-use tokio_util::sync::CancellationToken;
+use super::{STEP_TIMEOUT, Worker, WorkerError};
+use crate::domain::id::TaskId;
+use crate::storage::lease::Lease;
+use crate::storage::{StorageError, housekeeping, retention};
 
-use crate::clock::Clock;
-use crate::storage::{Db, retention};
-
-/// How often there is a look. Every replica looks: what one has forgotten costs the others nothing.
-const EVERY: std::time::Duration = std::time::Duration::from_hours(1);
-
-/// Keeps what nobody needs any more from piling up.
-pub struct Housekeeper {
-    /// Where it piles up.
-    pub db: Db,
-    /// What time it is.
-    pub clock: Arc<dyn Clock>,
-    /// How long events are kept.
-    pub event_retention: Duration,
-    /// Cancelled when the service stops.
-    pub stop: CancellationToken,
+/// A task; the database knows it by its name.
+#[derive(Clone, Copy)]
+enum Task {
+    SweepDns,
+    ForgetEvents,
+    ForgetDeliveries,
 }
 
-impl Housekeeper {
-    /// Tidies up every hour, until it is stopped.
-    pub async fn run(self) {
-        loop {
-            let pause = tokio::time::timeout(EVERY, self.stop.cancelled());
-            if pause.await.is_ok() {
-                return;
+/// What was not forgotten within a step is gone on with after this long.
+const GO_ON_AFTER: Duration = Duration::seconds(1);
+
+impl Task {
+    const ALL: [Self; 3] = [Self::SweepDns, Self::ForgetEvents, Self::ForgetDeliveries];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::SweepDns => "sweep_dns",
+            Self::ForgetEvents => "forget_events",
+            Self::ForgetDeliveries => "forget_deliveries",
+        }
+    }
+}
+
+impl Worker {
+    /// Has the tasks in the database; missing ones are worth a line in the log, not the start.
+    pub(super) async fn schedule_housekeeping(&self) {
+        let scheduled = async {
+            let now = self.clock.now();
+            let mut tx = self.db.begin().await?;
+            for task in Task::ALL {
+                let id = TaskId::generate(now).0;
+                housekeeping::schedule(&mut tx, id, task.name(), now + self.every(task)).await?;
             }
-            self.tidy().await;
+            tx.commit().await
+        };
+        if let Err(error) = scheduled.await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "housekeeping is not scheduled anew"
+            );
         }
     }
 
-    async fn tidy(&self) {
-        let cutoff = self.clock.now() - self.event_retention;
-        tokio::select! {
+    pub(super) async fn housekeeping(&self, lease: Lease) -> Result<(), WorkerError> {
+        let mut tx = self.db.read().await?;
+        let name = housekeeping::find(&mut tx, lease.id).await?;
+        drop(tx);
+        let known = Task::ALL.into_iter().find(|task| name.as_deref() == Some(task.name()));
+        let sooner = match known {
+            Some(Task::SweepDns) => {
+                let asked = self.sweep_dns(&lease).await?.retry_at;
+                asked.map(|at| at.max(self.clock.now() + Duration::minutes(1)))
+            }
+            Some(Task::ForgetEvents) => {
+                let cutoff = self.clock.now() - self.settings.event_retention;
+                self.within_a_step(retention::forget(&self.db, cutoff)).await?
+            }
+            Some(Task::ForgetDeliveries) => self.within_a_step(self.forget_deliveries()).await?,
+            // A newer version's.
+            None => None,
+        };
+        let regular = self.clock.now() + known.map_or(Duration::HOUR, |task| self.every(task));
+        let mut tx = self.db.begin().await?;
+        housekeeping::settle(&mut tx, &lease, sooner.map_or(regular, |at| at.min(regular))).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Forgets for as long as a step may take; says when to go on if that was not long enough.
+    async fn within_a_step(
+        &self,
+        forgetting: impl Future<Output = Result<u64, StorageError>>,
+    ) -> Result<Option<OffsetDateTime>, StorageError> {
+        let forgotten = tokio::select! {
             // What is left is there the next time.
-            () = self.stop.cancelled() => {}
-            forgotten = retention::forget(&self.db, cutoff) => match forgotten {
-                Ok(0) => {}
-                Ok(events) => tracing::info!(events, "forgot old events"),
-                Err(error) => tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "old events could not be forgotten; trying again in an hour"
-                ),
-            },
+            () = self.stop.cancelled() => return Ok(None),
+            forgotten = tokio::time::timeout(STEP_TIMEOUT, forgetting) => forgotten,
+        };
+        Ok(match forgotten {
+            Ok(rows) => {
+                tracing::debug!(rows = rows?, "forgot what is old");
+                None
+            }
+            Err(_) => Some(self.clock.now() + GO_ON_AFTER),
+        })
+    }
+
+    fn every(&self, task: Task) -> Duration {
+        match task {
+            Task::SweepDns => {
+                Duration::try_from(self.settings.sweep_interval).unwrap_or(Duration::HOUR)
+            }
+            Task::ForgetEvents | Task::ForgetDeliveries => Duration::HOUR,
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::ca::Ca;
 use crate::clock::Clock;
@@ -28,13 +28,14 @@ use crate::storage::{Db, Signals, StorageError};
 mod certificates;
 mod deliveries;
 mod expiry;
+mod forgotten_records;
 mod housekeeping;
 mod issuers;
 mod orders;
+mod presence;
 mod session;
 
 pub use expiry::look_at_expiry;
-pub use housekeeping::Housekeeper;
 
 /// What every step needs, shared by all.
 pub struct Worker {
@@ -59,8 +60,16 @@ pub struct Worker {
 /// How a worker works.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Stands in `leased_by`, for people.
+    /// Stands in `leased_by`; no other process has or had it.
     pub name: String,
+    /// Whether other replicas may work on the same database.
+    pub shared: bool,
+    /// Whether it is certain that there are none.
+    pub alone: bool,
+    /// A replica that has been silent for so long is taken for dead by the others.
+    pub lease: Duration,
+    /// Time from one look for forgotten DNS records to the next.
+    pub sweep_interval: Duration,
     /// Rows that are worked on at the same time.
     pub concurrency: usize,
     /// Namespace of the secrets that a `ClusterIssuer` refers to.
@@ -69,6 +78,8 @@ pub struct Settings {
     pub delivery_concurrency: usize,
     /// How long what was delivered is remembered.
     pub delivery_retention: time::Duration,
+    /// How long events are kept.
+    pub event_retention: time::Duration,
 }
 
 /// Why a step came to nothing. The row's lease runs out, and it is taken up again.
@@ -93,6 +104,7 @@ pub enum WorkerError {
 
 /// A step gives up in time for its lease to be still ours.
 const STEP_TIMEOUT: Duration = Duration::from_secs(100);
+const _: () = assert!(STEP_TIMEOUT.as_secs() < lease::LEASE.whole_seconds().unsigned_abs());
 
 /// On PostgreSQL another replica's wake-up may get lost: look at least this often.
 const POLL: Duration = Duration::from_secs(5);
@@ -100,6 +112,9 @@ const POLL: Duration = Duration::from_secs(5);
 /// Without anybody else who writes, or without a free slot, a signal is what counts: this look is
 /// only there in case the clock was set.
 const LONG: Duration = Duration::from_hours(1);
+
+/// What is due and yet could not be claimed is somebody else's just now: look again soon, not at once.
+const SHORT: Duration = Duration::from_millis(20);
 
 /// A place in the pool. However its work ends, whoever waits for a place hears of it.
 struct Slot {
@@ -119,6 +134,12 @@ impl Worker {
     pub async fn run(self: Arc<Self>) {
         let permits = Arc::new(Semaphore::new(self.settings.concurrency));
         let tasks = TaskTracker::new();
+        self.show_up().await;
+        self.schedule_housekeeping().await;
+        let seen = self
+            .settings
+            .shared
+            .then(|| AbortOnDropHandle::new(tokio::spawn(Arc::clone(&self).stay_seen())));
         while !self.stop.is_cancelled() {
             let free = permits.available_permits();
             if free == 0 {
@@ -154,6 +175,7 @@ impl Worker {
         }
         tasks.close();
         tasks.wait().await;
+        drop(seen);
     }
 
     /// Claims what is due. Watches go first, since they ask nobody and must not wait for who does;
@@ -190,7 +212,7 @@ impl Worker {
         due.into_iter()
             .map(|(_, at)| Duration::try_from(at - now).unwrap_or_default())
             .min()
-            .map_or(longest, |next| next.min(longest))
+            .map_or(longest, |next| next.clamp(SHORT, longest))
     }
 
     /// Until something may be due: a signal, the time, or the end.
@@ -208,12 +230,26 @@ impl Worker {
             Machine::Certificate => self.certificate(lease).await,
             Machine::Order => self.order(lease).await,
             Machine::Expiry => look_at_expiry(&self.db, lease, self.clock.now()).await,
+            Machine::Housekeeping => self.housekeeping(lease).await,
             Machine::Delivery => self.deliver(lease).await,
         };
         match result {
             Ok(()) => {}
             Err(WorkerError::Storage(StorageError::LeaseLost(id))) => {
-                tracing::debug!(%id, machine = ?lease.machine, "somebody else changed it meanwhile");
+                tracing::info!(
+                    %id,
+                    machine = ?lease.machine,
+                    "the lease was lost: somebody else changed or took it, and this step's result is void"
+                );
+            }
+            Err(WorkerError::Storage(error @ StorageError::Unavailable(_))) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    id = %lease.id,
+                    machine = ?lease.machine,
+                    "the database went away during a step; it is repeated"
+                );
+                self.release(lease.machine, lease.id).await;
             }
             Err(error) => tracing::error!(
                 error = &error as &dyn std::error::Error,
@@ -225,6 +261,30 @@ impl Worker {
     }
 }
 
+impl Worker {
+    /// Lets go of a row whose step came to nothing because the database was away. What cannot be
+    /// said to the database within a while, it finds out when the lease runs out.
+    async fn release(&self, machine: Machine, id: uuid::Uuid) {
+        for _ in 0..30 {
+            pause().await;
+            let released = async {
+                let mut tx = self.db.begin().await?;
+                let (owner, now) = (&self.settings.name, self.clock.now());
+                lease::release(&mut tx, machine, id, owner, now).await?;
+                tx.commit().await
+            };
+            if released.await.is_ok() || self.stop.is_cancelled() {
+                return;
+            }
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "it is the database that is waited for")]
+async fn pause() {
+    tokio::time::sleep(Duration::from_secs(1)).await;
+}
+
 /// A secret of ours that cannot be opened: only the right master key helps.
 fn unreadable(error: &SealError) -> Failure {
     Failure::new(
@@ -233,11 +293,6 @@ fn unreadable(error: &SealError) -> Failure {
         "A stored key or credential cannot be opened",
         format!("{error}. Start with the master key that it was sealed under."),
     )
-}
-
-#[expect(clippy::disallowed_methods, reason = "it is the database that is waited for")]
-async fn pause() {
-    tokio::time::sleep(Duration::from_secs(1)).await;
 }
 
 /// A new chance, for whatever would otherwise happen at the same moment.

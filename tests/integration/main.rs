@@ -13,15 +13,25 @@ mod architecture;
 mod bootstrap;
 mod ca;
 mod cli;
+#[cfg(feature = "failpoints")]
+mod crash;
+mod dns_faults;
 mod event_stream;
 mod events;
 mod expiry;
+mod explain;
 mod harness;
 mod issuance;
+mod machines;
 mod openapi;
 mod order_machine;
 mod outbound;
 mod reliability;
+#[cfg(feature = "failpoints")]
+mod replicas;
+mod side_by_side;
+#[cfg(feature = "failpoints")]
+mod soak;
 mod solver;
 mod storage;
 mod storage_webhooks;
@@ -29,4 +39,5 @@ mod storage_webhooks;
 mod support;
 mod truth;
 mod webhook_endpoints;
+mod webhook_renewal;
 mod webhooks;

@@ -168,6 +168,7 @@ on_every_database! {
         renew(&world, &web).await;
         let waiting = deliveries(&world, &hook, "?state=queued").await;
         assert_eq!(waiting.len(), 3);
+        world.deliver().await;
         issued(&world, "other").await;
 
         world.deliver().await;
@@ -243,7 +244,7 @@ on_every_database! {
         assert_eq!((&dead["state"], &dead["attempts"]), (&json!("dead"), &json!(10)));
         assert!(reasons(&world, &hook).await.contains(&"DeliveryFailed".to_owned()));
         world.clock.advance(Duration::days(365));
-        world.worker().sweep().await;
+        world.worker().forget_deliveries().await.unwrap();
         assert_eq!(only_delivery(&world, &hook).await["state"], "dead", "kept");
 
         receiver.usually_answers(Reply::Status(200));
@@ -323,13 +324,13 @@ on_every_database! {
         issued(&world, "old").await;
         world.deliver().await;
         world.clock.advance(Duration::days(29));
-        world.worker().sweep().await;
+        world.worker().forget_deliveries().await.unwrap();
         assert_eq!(deliveries(&world, &hook, "").await.len(), 1);
         issued(&world, "new").await;
         world.deliver().await;
 
         world.clock.advance(Duration::days(2));
-        world.worker().sweep().await;
+        world.worker().forget_deliveries().await.unwrap();
 
         let left = deliveries(&world, &hook, "").await;
         assert_eq!(left.len(), 1);

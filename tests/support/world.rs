@@ -141,10 +141,15 @@ impl World {
             outbound: self.outbound.clone(),
             settings: worker::Settings {
                 name: "test".into(),
+                shared: false,
+                alone: true,
+                lease: std::time::Duration::from_secs(15),
+                sweep_interval: std::time::Duration::from_hours(1),
                 concurrency: 4,
                 cluster_namespace: "certwright".into(),
                 delivery_concurrency: 4,
                 delivery_retention: time::Duration::days(30),
+                event_retention: time::Duration::days(30),
             },
             stop: self.shutdown.clone(),
         })
@@ -463,6 +468,7 @@ fn challenge(certificate: &Certificate, now: OffsetDateTime) -> Challenge {
         clean: false,
         tries: 0,
         reason: None,
+        observations: Vec::new(),
         next_action_at: Some(now),
         deadline: now + time::Duration::minutes(5),
     }
