@@ -26,9 +26,16 @@ pub struct Acme {
     /// Issuer name of the chain to prefer where the CA offers several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preferred_chain: Option<String>,
-    /// Accepted for compatibility: the account key is made and kept by the service.
+    /// A Secret with the account's key, ECDSA P-256 in PEM, under `tls.key` unless said otherwise. Where
+    /// it is there when the issuer is created, that key is used; else one is made and kept by the service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private_key_secret_ref: Option<SecretKeySelector>,
+    /// Binds the account to one that the CA has given out by other means (RFC 8555, section 7.3.4).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_account_binding: Option<ExternalAccountBinding>,
+    /// Whether the CA is asked when it would like certificates to be renewed (RFC 9773).
+    #[serde(default)]
+    pub renewal_information_source: RenewalInformationSource,
     /// Base64 of a PEM bundle; when given, only these roots are trusted for the CA's API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_bundle: Option<String>,
@@ -37,6 +44,31 @@ pub struct Acme {
     pub skip_tls_verify: bool,
     /// How control over names is proved; see [`super::selection`].
     pub solvers: Vec<Solver>,
+}
+
+/// The CA's other account, and the key that it gave out for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExternalAccountBinding {
+    /// The CA's name for the key.
+    #[serde(rename = "keyID")]
+    pub key_id: String,
+    /// The key: base64url, as CAs give it out.
+    pub key_secret_ref: SecretKeySelector,
+    /// `HS256`, the only one that there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_algorithm: Option<String>,
+}
+
+/// Who says when a certificate should be renewed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum RenewalInformationSource {
+    /// The CA, where its directory offers `renewalInfo`.
+    #[default]
+    #[serde(rename = "ARI")]
+    Ari,
+    /// Nobody: the certificate's own schedule counts.
+    None,
 }
 
 /// A key within a stored Secret.
@@ -212,6 +244,8 @@ pub struct Issuer {
     pub state_since: OffsetDateTime,
     /// The account at the CA, once there is one.
     pub account: Option<Account>,
+    /// What else is being done to the account, or was done for good.
+    pub upkeep: Option<Upkeep>,
     /// Tries in a row that failed.
     pub tries: u32,
     /// What last went wrong.
@@ -260,6 +294,43 @@ impl State {
     }
 }
 
+/// What is done to an account beside keeping it registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "what")]
+pub enum Upkeep {
+    /// Its key is being replaced by another one, which is stored already.
+    RotatingKey {
+        /// Since when.
+        #[serde(with = "time::serde::rfc3339")]
+        since: OffsetDateTime,
+    },
+    /// It is being given up at the CA.
+    #[serde(rename_all = "camelCase")]
+    Deactivating {
+        /// Since when.
+        #[serde(with = "time::serde::rfc3339")]
+        since: OffsetDateTime,
+        /// Whether the issuer goes with it.
+        then_delete: bool,
+    },
+    /// It was given up: its key is of no use at that CA any more.
+    Deactivated {
+        /// When.
+        #[serde(with = "time::serde::rfc3339")]
+        at: OffsetDateTime,
+    },
+}
+
+/// Orders that are under way hold the present key's proofs: so long they may take to end before the
+/// key is replaced all the same.
+pub const ROTATION_WAITS: Duration = Duration::minutes(10);
+
+/// After this long an issuer that waits to be deleted goes although its account is not deactivated.
+pub const DEACTIVATION_DEADLINE: Duration = Duration::hours(24);
+
+/// How soon a CA that wants a person to act is asked whether that was done.
+const ASK_AFTER_ACTION: Duration = Duration::hours(1);
+
 /// How often a registration that only a person can mend is tried all the same.
 const PROBE_EVERY: Duration = Duration::hours(24);
 
@@ -276,10 +347,12 @@ impl Issuer {
     #[must_use]
     pub fn respecified(mut self, acme: Acme, now: OffsetDateTime) -> Self {
         if self.acme == acme {
-            return self;
+            // Whoever says the same again has perhaps mended what was wrong elsewhere.
+            return if self.state == State::Failed { self.reconsidered(now) } else { self };
         }
         if self.account.as_ref().is_some_and(|known| known.server != acme.server) {
             self.account = None;
+            self.upkeep = None;
         }
         self.acme = acme;
         self.generation += 1;
@@ -319,6 +392,9 @@ impl Issuer {
         jitter: Jitter,
     ) -> (Self, Vec<Event>) {
         let pause = match failure.class {
+            Class::Blocked if failure.code == "acme_user_action_required" => {
+                jitter.stretch(ASK_AFTER_ACTION, 0.1)
+            }
             Class::Blocked => jitter.stretch(PROBE_EVERY, 0.1),
             _ => backoff::transient(self.tries, jitter),
         };
@@ -336,12 +412,106 @@ impl Issuer {
         (self, if news { vec![event] } else { vec![] })
     }
 
+    /// A client wants the account's key replaced; the new one is stored beside the present one.
+    #[must_use]
+    pub fn rotate_key(mut self, now: OffsetDateTime) -> (Self, Vec<Event>) {
+        self.upkeep = Some(Upkeep::RotatingKey { since: now });
+        let event = Event::normal(
+            Resource::Issuer(self.id),
+            "AccountKeyRotationRequested",
+            "The ACME account's key will be replaced",
+        );
+        (self.reconsidered(now), vec![event])
+    }
+
+    /// The CA knows the account by its new key, which is checked by using it.
+    #[must_use]
+    pub fn key_rotated(mut self, now: OffsetDateTime) -> (Self, Vec<Event>) {
+        self.upkeep = None;
+        let event = Event::normal(
+            Resource::Issuer(self.id),
+            "AccountKeyRotated",
+            "The ACME account has a new key; the former one is forgotten",
+        );
+        (self.reconsidered(now), vec![event])
+    }
+
+    /// The CA does not replace the key: the present one stays.
+    #[must_use]
+    pub fn key_kept(mut self, failure: &Failure, now: OffsetDateTime) -> (Self, Vec<Event>) {
+        self.upkeep = None;
+        let event = Event::warning(
+            Resource::Issuer(self.id),
+            "AccountKeyRotationFailed",
+            format!("The ACME account keeps its key: {failure}"),
+        );
+        (self.reconsidered(now), vec![event])
+    }
+
+    /// A client wants the account given up at the CA, perhaps with the issuer.
+    #[must_use]
+    pub fn deactivate(mut self, then_delete: bool, now: OffsetDateTime) -> (Self, Vec<Event>) {
+        self.upkeep = Some(Upkeep::Deactivating { since: now, then_delete });
+        let event = Event::normal(
+            Resource::Issuer(self.id),
+            "AccountDeactivationRequested",
+            "The ACME account will be deactivated",
+        );
+        (self.reconsidered(now), vec![event])
+    }
+
+    /// The CA has given the account up.
+    #[must_use]
+    pub fn deactivated(mut self, now: OffsetDateTime) -> (Self, Vec<Event>) {
+        let at = match self.upkeep {
+            Some(Upkeep::Deactivated { at }) => at,
+            _ => now,
+        };
+        self.upkeep = Some(Upkeep::Deactivated { at });
+        self.state = State::Failed;
+        self.state_since = now;
+        self.tries = 0;
+        self.last_error = Some(Failure::new(
+            Class::Blocked,
+            "account_deactivated",
+            "The issuer's account was deactivated",
+            "Its key cannot be used at this CA any more. Create a new issuer, or give this one another server.",
+        ));
+        self.next_action_at = Some(now + PROBE_EVERY);
+        let event = Event::normal(
+            Resource::Issuer(self.id),
+            "AccountDeactivated",
+            "The ACME account was deactivated",
+        );
+        (self, vec![event])
+    }
+
+    /// What is being done to the account has to wait until `at`, perhaps because of a failure.
+    #[must_use]
+    pub fn upkeep_waits(mut self, failure: Option<Failure>, at: OffsetDateTime) -> Self {
+        self.tries = self.tries.saturating_add(u32::from(failure.is_some()));
+        self.last_error = failure;
+        self.next_action_at = Some(at);
+        self
+    }
+
     /// The Ready condition: status, reason and message, in cert-manager's words.
     pub fn ready(&self) -> (&'static str, &'static str, String) {
         match self.state {
             State::Ready => ("True", "ACMEAccountRegistered", REGISTERED_MESSAGE.to_owned()),
             State::Pending => {
-                ("Unknown", "Registering", "The ACME account is being registered".to_owned())
+                let (reason, message) = match self.upkeep {
+                    Some(Upkeep::RotatingKey { .. }) => {
+                        ("RotatingAccountKey", "The ACME account's key is being replaced")
+                    }
+                    Some(Upkeep::Deactivating { .. }) => {
+                        ("DeactivatingAccount", "The ACME account is being deactivated")
+                    }
+                    Some(Upkeep::Deactivated { .. }) | None => {
+                        ("Registering", "The ACME account is being registered")
+                    }
+                };
+                ("Unknown", reason, message.to_owned())
             }
             State::Failed => {
                 let message = self.last_error.as_ref().map(Failure::to_string).unwrap_or_default();

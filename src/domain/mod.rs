@@ -4,6 +4,7 @@
 //! `utoipa::ToSchema`: they are stored, shown and described in one shape, cert-manager's.
 
 pub mod api_key;
+pub mod ari;
 pub mod backoff;
 pub mod certificate;
 pub mod challenge;
@@ -14,4 +15,5 @@ pub mod id;
 pub mod issuer;
 pub mod name;
 pub mod order;
+pub mod revocation;
 pub mod selection;

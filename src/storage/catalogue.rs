@@ -44,6 +44,7 @@ pub fn catalogue() -> Vec<Statement> {
         super::orders::ALL,
         super::requests::ALL,
         super::revisions::ALL,
+        super::revocations::ALL,
         super::secrets::ALL,
         super::settings::ALL,
     ]

@@ -19,7 +19,8 @@ macro_rules! columns {
     () => {
         "id, namespace, name, labels, spec, generation, state, wanted_because, state_since,
          revision, serial, not_before, not_after, renewal_time, failed_attempts, last_error,
-         order_id, created_at, next_action_at, leased_by, lease_token"
+         order_id, created_at, next_action_at, ari, revocation, deleting_since, leased_by,
+         lease_token"
     };
 }
 
@@ -38,6 +39,7 @@ statements! {
         labels = $3, spec = $4, generation = $5, state = $6, wanted_because = $7, state_since = $8,
         revision = $9, serial = $10, not_before = $11, not_after = $12, renewal_time = $13,
         failed_attempts = $14, last_error = $15, order_id = $16, next_action_at = $17,
+        ari = $19, revocation = $20, deleting_since = $21,
         leased_by = CASE WHEN $18 THEN leased_by ELSE NULL END, lease_token = lease_token + 1
         WHERE id = $1 AND lease_token = $2";
     SAVE_ISSUER = "UPDATE certificates SET issuer_kind = $2, issuer_name = $3 WHERE id = $1";
@@ -63,7 +65,7 @@ pub struct Wanted {
     pub ready: Option<(bool, OffsetDateTime)>,
     /// Of this issuer.
     pub issuer: Option<String>,
-    /// For this DNS name.
+    /// For this DNS name or IP address.
     pub dns_name: Option<String>,
     /// Ending before this moment.
     pub expires_before: Option<OffsetDateTime>,
@@ -105,7 +107,7 @@ pub async fn insert(tx: &mut Tx, certificate: &Certificate) -> Result<(), Storag
 }
 
 async fn index(tx: &mut Tx, certificate: &Certificate) -> Result<(), StorageError> {
-    for name in &certificate.spec.dns_names {
+    for name in certificate.spec.names() {
         execute!(tx, INSERT_NAME, certificate.id.0, name.as_str())?;
     }
     for (key, value) in &certificate.labels {
@@ -166,6 +168,9 @@ pub async fn save(
         row.order_id,
         wake,
         hold.is_some(),
+        row.ari,
+        row.revocation,
+        row.deleting_since,
     )?;
     held(lease, changed)?;
     tx.has_changed(row.id);
@@ -300,6 +305,9 @@ struct Row {
     order_id: Option<Uuid>,
     created_at: i64,
     next_action_at: i64,
+    ari: Option<String>,
+    revocation: Option<String>,
+    deleting_since: Option<i64>,
     #[sqlx(default)]
     lease_token: i64,
 }
@@ -335,6 +343,9 @@ impl From<&Certificate> for Row {
             order_id: certificate.order.map(|order| order.0),
             created_at: millis(certificate.created_at),
             next_action_at: millis(certificate.next_action_at),
+            ari: certificate.ari.as_ref().map(json),
+            revocation: certificate.revocation.as_ref().map(json),
+            deleting_since: certificate.deleting_since.map(millis),
             lease_token: 0,
         }
     }
@@ -364,8 +375,12 @@ impl Row {
             }),
             _ => None,
         };
+        let id = self.id;
         let last_error =
-            self.last_error.map(|text| document(&text, "certificates", self.id)).transpose()?;
+            self.last_error.map(|text| document(&text, "certificates", id)).transpose()?;
+        let ari = self.ari.map(|text| document(&text, "certificates", id)).transpose()?;
+        let revocation =
+            self.revocation.map(|text| document(&text, "certificates", id)).transpose()?;
         let certificate = Certificate {
             id: CertificateId(self.id),
             namespace: self.namespace,
@@ -376,6 +391,9 @@ impl Row {
             state,
             state_since: moment(self.state_since),
             current,
+            ari,
+            revocation,
+            deleting_since: self.deleting_since.map(moment),
             failed_attempts: count(self.failed_attempts),
             last_error,
             order: self.order_id.map(OrderId),

@@ -29,6 +29,8 @@ pub enum Machine {
     Certificate,
     /// Orders to be carried through.
     Order,
+    /// Certificates to be revoked.
+    Revocation,
 }
 
 /// Longer than any one step may take; a crash costs at most this.
@@ -78,12 +80,14 @@ macro_rules! machine {
 machine!(CLAIM_ISSUERS, EXTEND_ISSUER, "issuers");
 machine!(CLAIM_CERTIFICATES, EXTEND_CERTIFICATE, "certificates");
 machine!(CLAIM_ORDERS, EXTEND_ORDER, "orders");
+machine!(CLAIM_REVOCATIONS, EXTEND_REVOCATION, "revocations");
 
 const NEXT_DUE: Statement = Statement::both(
     "lease::NEXT_DUE",
     "SELECT (SELECT min(next_action_at) FROM issuers WHERE next_action_at IS NOT NULL),
             (SELECT min(next_action_at) FROM certificates),
-            (SELECT min(next_action_at) FROM orders WHERE next_action_at IS NOT NULL)",
+            (SELECT min(next_action_at) FROM orders WHERE next_action_at IS NOT NULL),
+            (SELECT min(next_action_at) FROM revocations WHERE next_action_at IS NOT NULL)",
 );
 
 pub(super) const ALL: &[Statement] = &[
@@ -93,6 +97,8 @@ pub(super) const ALL: &[Statement] = &[
     EXTEND_CERTIFICATE,
     CLAIM_ORDERS,
     EXTEND_ORDER,
+    CLAIM_REVOCATIONS,
+    EXTEND_REVOCATION,
     NEXT_DUE,
 ];
 
@@ -114,6 +120,7 @@ pub async fn claim(
         Machine::Issuer => CLAIM_ISSUERS,
         Machine::Certificate => CLAIM_CERTIFICATES,
         Machine::Order => CLAIM_ORDERS,
+        Machine::Revocation => CLAIM_REVOCATIONS,
     };
     let rows: Vec<Claimed> = fetch!(
         fetch_all,
@@ -133,6 +140,7 @@ pub async fn extend(tx: &mut Tx, lease: &Lease, now: OffsetDateTime) -> Result<(
         Machine::Issuer => EXTEND_ISSUER,
         Machine::Certificate => EXTEND_CERTIFICATE,
         Machine::Order => EXTEND_ORDER,
+        Machine::Revocation => EXTEND_REVOCATION,
     };
     let changed = execute!(tx, statement, lease.id, lease.token, millis(now + LEASE))?;
     held(lease, changed)
@@ -140,12 +148,18 @@ pub async fn extend(tx: &mut Tx, lease: &Lease, now: OffsetDateTime) -> Result<(
 
 /// When each machine's next row is due, and so when to look again.
 pub async fn next_due(tx: &mut Tx) -> Result<Vec<(Machine, OffsetDateTime)>, StorageError> {
-    let (issuers, certificates, orders): (Option<i64>, Option<i64>, Option<i64>) =
+    type At = Option<i64>;
+    let (issuers, certificates, orders, revocations): (At, At, At, At) =
         fetch!(fetch_one, tx, NEXT_DUE)?;
-    Ok([(Machine::Order, orders), (Machine::Certificate, certificates), (Machine::Issuer, issuers)]
-        .into_iter()
-        .filter_map(|(machine, at)| at.map(|at| (machine, moment(at))))
-        .collect())
+    Ok([
+        (Machine::Order, orders),
+        (Machine::Revocation, revocations),
+        (Machine::Certificate, certificates),
+        (Machine::Issuer, issuers),
+    ]
+    .into_iter()
+    .filter_map(|(machine, at)| at.map(|at| (machine, moment(at))))
+    .collect())
 }
 
 /// Whether a fenced write found its row.

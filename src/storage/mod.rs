@@ -29,6 +29,7 @@ pub mod lease;
 pub mod orders;
 pub mod requests;
 pub mod revisions;
+pub mod revocations;
 pub mod scope;
 pub mod secrets;
 pub mod settings;

@@ -24,9 +24,14 @@ use crate::solver::Solvers;
 use crate::storage::lease::{self, Lease, Machine};
 use crate::storage::{Db, Signals, StorageError};
 
+mod accounts;
 mod certificates;
+mod credentials;
 mod issuers;
+mod keys;
 mod orders;
+mod renewal;
+mod revocations;
 mod session;
 
 /// What every step needs, shared by all.
@@ -193,6 +198,7 @@ impl Worker {
             Machine::Issuer => self.issuer(lease).await,
             Machine::Certificate => self.certificate(lease).await,
             Machine::Order => self.order(lease).await,
+            Machine::Revocation => self.revocation(lease).await,
         };
         match result {
             Ok(()) => {}

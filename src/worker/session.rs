@@ -20,14 +20,16 @@ use crate::domain::issuer::{self, Issuer};
 use crate::domain::order::{Answer, ORDER_DEADLINE, Order, Seen, Status, Step};
 use crate::domain::selection::pick_solver;
 use crate::pki;
-use crate::secret::Secret;
+use crate::secret::Sealed;
 use crate::solver::{Readiness, Solver};
-use crate::storage::{Scope, certificates, issuers, orders, requests, secrets};
+use crate::storage::{Scope, certificates, issuers, orders, requests};
 
 pub(super) struct Session<'a> {
     worker: &'a Worker,
     issuer: Option<Arc<Issuer>>,
     account: Option<Arc<Account>>,
+    /// The sealed key that the account signs with.
+    signs_with: Option<Sealed>,
     handle: Option<ca::Order>,
     solvers: HashMap<(u32, Kind), (Arc<dyn Solver>, Patience)>,
     /// Set by a successful download, for the transaction that concludes the order.
@@ -37,10 +39,10 @@ pub(super) struct Session<'a> {
 /// A DNS-01 proof that nobody sees after this long has failed, unless its solver says otherwise.
 const PROPAGATION: Duration = Duration::minutes(5);
 
-type Tried<T> = Result<T, Trouble>;
+pub(super) type Tried<T> = Result<T, Trouble>;
 
 /// Why a step has no answer of its own.
-enum Trouble {
+pub(super) enum Trouble {
     /// The outside world's doing: the order machine decides what it means.
     Failed(Failure),
     /// Ours.
@@ -65,6 +67,7 @@ impl<'a> Session<'a> {
             worker,
             issuer: None,
             account: None,
+            signs_with: None,
             handle: None,
             solvers: HashMap::new(),
             fetched: None,
@@ -80,9 +83,13 @@ impl<'a> Session<'a> {
                 Ok(Answer::Failed(super::unreadable(&error)))
             }
             Ok(Err(Trouble::Broken(error))) => Err(error),
-            Ok(Err(Trouble::Failed(failure))) => {
+            Ok(Err(Trouble::Failed(mut failure))) => {
                 // Whatever the handle knew may be wrong now.
                 self.handle = None;
+                if failure.class == Class::Blocked && self.key_is_changing(order).await? {
+                    // The CA did not know us by the key that it was asked with.
+                    failure.class = Class::Transient;
+                }
                 tracing::info!(order = %order.id, code = failure.code, %failure, "a step did not work");
                 Ok(Answer::Failed(failure))
             }
@@ -102,7 +109,14 @@ impl<'a> Session<'a> {
         match step {
             Step::Create => {
                 let account = self.account(order).await?;
-                let handle = account.new_order(&order.names, order.profile.as_deref()).await?;
+                let (profile, replaces) = (order.profile.as_deref(), order.replaces.as_deref());
+                let asked = account.new_order_replacing(&order.names, profile, replaces).await;
+                let handle = match asked {
+                    Err(failure) if replaces.is_some() && may_be_the_replacement(&failure) => {
+                        return Ok(Answer::NotReplacing(failure));
+                    }
+                    asked => asked?,
+                };
                 let answer = Answer::Created(handle.url().to_owned(), seen(handle.state()));
                 self.handle = Some(handle);
                 Ok(answer)
@@ -243,12 +257,18 @@ impl<'a> Session<'a> {
 
     async fn download(&mut self, order: &Order) -> Tried<Answer> {
         let csr = self.csr(order).await?;
-        let Some(download) = self.handle(order).await?.0.certificate().await? else {
+        let issuer = self.issuer(order).await?;
+        let account = self.account(order).await?.url().to_owned();
+        let now = self.worker.clock.now();
+        let handle = self.handle(order).await?.0;
+        let Some(download) = handle.certificate().await? else {
             return Ok(Answer::NotThereYet);
         };
-        match pki::check_chain(&download.chain_pem, &csr, self.worker.clock.now()) {
+        match pki::check_chain(&download.chain_pem, &csr, now) {
             Ok(leaf) => {
-                self.fetched = Some(Fetched { chain: download.chain_pem, leaf });
+                let preferred = issuer.acme.preferred_chain.as_deref().unwrap_or_default();
+                let (chain, remark) = preferred_chain(handle, download, preferred, &csr, now).await;
+                self.fetched = Some(Fetched { chain, leaf, account, remark });
                 Ok(Answer::Downloaded)
             }
             Err(problem) => Ok(Answer::Failed(Failure::new(
@@ -295,7 +315,19 @@ impl<'a> Session<'a> {
         let key = self.worker.sealer.open(&issuers::account_key_place(issuer.id), &sealed)?;
         let account = self.worker.ca.account(&issuer.acme, &key, &known.url).await?;
         self.account = Some(Arc::clone(&account));
+        self.signs_with = Some(sealed);
         Ok(account)
+    }
+
+    /// Whether the account's key is, or was meanwhile, followed by another one.
+    async fn key_is_changing(&self, order: &Order) -> Result<bool, WorkerError> {
+        let Some(used) = &self.signs_with else { return Ok(false) };
+        let mut tx = self.worker.db.read().await?;
+        if issuers::find(&mut tx, order.issuer, &Scope::Everything).await?.is_none() {
+            return Ok(false);
+        }
+        let next = issuers::next_account_key(&mut tx, order.issuer).await?;
+        Ok(next.is_some() || issuers::account_key(&mut tx, order.issuer).await? != *used)
     }
 
     async fn issuer(&mut self, order: &Order) -> Tried<Arc<Issuer>> {
@@ -363,7 +395,10 @@ impl<'a> Session<'a> {
             return Err(no_solver(&issuer, domain, wildcard, &[known.kind]).into());
         };
         let token = match configured.dns01.as_ref().and_then(|dns01| dns01.cloudflare.as_ref()) {
-            Some(cloudflare) => Some(self.secret(&issuer, &cloudflare.api_token_secret_ref).await?),
+            Some(cloudflare) => {
+                let reference = &cloudflare.api_token_secret_ref;
+                Some(self.worker.secret(&issuer, reference, "api-token").await?)
+            }
             None => None,
         };
         let solver = self.worker.solvers.solver(configured, token.as_ref())?;
@@ -371,45 +406,46 @@ impl<'a> Session<'a> {
         self.solvers.insert((known.solver, known.kind), (Arc::clone(&solver), patience));
         Ok((solver, patience))
     }
+}
 
-    async fn secret(
-        &self,
-        issuer: &Issuer,
-        reference: &issuer::SecretKeySelector,
-    ) -> Tried<Secret<String>> {
-        let namespace = issuer.secret_namespace(&self.worker.settings.cluster_namespace);
-        let key = reference.key.as_deref().unwrap_or("api-token");
-        let missing = |what: String| {
-            Failure::new(
-                Class::Blocked,
-                "secret_not_found",
-                "A credential that the issuer refers to is not there",
-                format!("{what} Create it, and this goes on by itself."),
-            )
-        };
-        let mut tx = self.worker.db.read().await?;
-        let found = secrets::data(&mut tx, namespace, &reference.name).await?;
-        drop(tx);
-        let Some((id, sealed)) = found else {
-            let what =
-                format!("There is no Secret \"{}\" in namespace \"{namespace}\".", reference.name);
-            return Err(missing(what).into());
-        };
-        let opened = self.worker.sealer.open(&secrets::data_place(id), &sealed)?;
-        let mut values: BTreeMap<String, String> =
-            serde_json::from_slice(opened.expose()).unwrap_or_default();
-        let value = values.remove(key);
-        for left in values.values_mut() {
-            zeroize::Zeroize::zeroize(left);
-        }
-        value.map(Secret::new).ok_or_else(|| {
-            missing(format!(
-                "Secret \"{}\" in namespace \"{namespace}\" has no key \"{key}\".",
-                reference.name
-            ))
-            .into()
-        })
+/// Whether another order might fare better that does not say what it replaces: CAs answer to that
+/// with all kinds of errors. Who was not heard, or is asked to wait, has learnt nothing about it.
+fn may_be_the_replacement(failure: &Failure) -> bool {
+    let answered = failure.http_status.is_some() || failure.code == "acme_unreadable_answer";
+    answered && !matches!(failure.class, Class::Throttle | Class::Consistency)
+}
+
+/// Chains that are looked at beside the usual one.
+const MOST_ALTERNATES: usize = 10;
+
+/// The chain whose topmost certificate was issued by `preferred`, as cert-manager chooses it; else
+/// the one that the CA offers first, with a remark. A chain that is not the preferred one is better
+/// than none: nothing here fails.
+async fn preferred_chain(
+    handle: &ca::Order,
+    download: ca::Download,
+    preferred: &str,
+    csr: &[u8],
+    now: time::OffsetDateTime,
+) -> (String, Option<String>) {
+    let fits = |chain: &str| pki::topmost_issuer(chain).is_some_and(|name| name == preferred);
+    if preferred.is_empty() || fits(&download.chain_pem) {
+        return (download.chain_pem, None);
     }
+    let mut trouble = None;
+    for url in download.alternates.iter().take(MOST_ALTERNATES) {
+        match handle.alternate(url).await {
+            Ok(chain) if fits(&chain) && pki::check_chain(&chain, csr, now).is_ok() => {
+                return (chain, None);
+            }
+            Ok(_) => {}
+            Err(failure) => trouble = Some(failure.to_string()),
+        }
+    }
+    let why = trouble.unwrap_or_else(|| "the CA offers no such chain".to_owned());
+    let remark =
+        format!("The chain of \"{preferred}\" is not used: {why}. The usual one is served");
+    (download.chain_pem, Some(remark))
 }
 
 async fn act(

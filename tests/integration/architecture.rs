@@ -13,7 +13,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("ca", &["clock", "domain", "secret"]),
     ("solver", &["clock", "domain", "secret", "outbound"]),
     ("worker", &["ca", "clock", "domain", "pki", "secret", "solver", "storage"]),
-    ("api", &["clock", "domain", "secret", "storage"]),
+    ("api", &["clock", "domain", "pki", "secret", "storage"]),
     ("config", &["secret"]),
     ("telemetry", &["config"]),
     ("shutdown", &[]),
@@ -32,6 +32,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("reqwest::", &["ca", "solver", "outbound"]),
     ("hickory_resolver::", &["solver", "outbound"]),
     ("rcgen::", &["pki"]),
+    ("p12_keystore::", &["pki"]),
     ("clap::", &["cli", "main"]),
     ("tracing_subscriber::", &["telemetry"]),
 ];

@@ -8,7 +8,7 @@ use certwright::ca::{
 };
 use certwright::clock::SystemClock;
 use certwright::domain::failure::Class;
-use certwright::domain::issuer::Acme;
+use certwright::domain::issuer::{Acme, RenewalInformationSource};
 use certwright::secret::Secret;
 use time::Duration;
 
@@ -333,6 +333,8 @@ fn acme(pebble: &Pebble) -> Acme {
         profile: None,
         preferred_chain: None,
         private_key_secret_ref: None,
+        external_account_binding: None,
+        renewal_information_source: RenewalInformationSource::Ari,
         ca_bundle: Some(pebble.ca_bundle()),
         skip_tls_verify: false,
         solvers: Vec::new(),

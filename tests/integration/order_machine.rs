@@ -367,6 +367,7 @@ fn new() -> Order {
         namespace: "default".into(),
         names: vec!["a.example.com".into()],
         profile: None,
+        replaces: None,
         predecessors: 0,
         state: State::New,
         expires: None,

@@ -418,7 +418,7 @@ on_both_databases! {
         }
 
         let (key, request) = revisions::private_key(&mut tx, certificate.id, 2).await.unwrap().unwrap();
-        assert_eq!((key, request), (Sealed(vec![9]), order.request));
+        assert_eq!((key, request), (Some(Sealed(vec![9])), order.request));
         let found = revisions::find(&mut tx, certificate.id, 2).await.unwrap();
         assert_eq!(found, Some(revision(&certificate, &order, 2)));
         revisions::prune(&mut tx, certificate.id, 1).await.unwrap();
@@ -634,6 +634,9 @@ fn certificate(name: &str) -> Certificate {
         state: State::Triggered(Trigger::DoesNotExist),
         state_since: NOW,
         current: None,
+        ari: None,
+        revocation: None,
+        deleting_since: None,
         failed_attempts: 0,
         last_error: None,
         order: None,
@@ -654,6 +657,7 @@ fn issuer() -> Issuer {
         state: issuer::State::Pending,
         state_since: NOW,
         account: None,
+        upkeep: None,
         tries: 0,
         last_error: None,
         created_at: NOW,
@@ -670,6 +674,7 @@ fn order(certificate: CertificateId) -> Order {
         namespace: "default".into(),
         names: vec!["a.example.com".into()],
         profile: Some("tlsserver".into()),
+        replaces: None,
         predecessors: 0,
         state: order::State::New,
         expires: None,
@@ -714,5 +719,6 @@ fn revision(certificate: &Certificate, order: &Order, number: i64) -> Revision {
         not_before: NOW,
         not_after: NOW + Duration::days(90),
         issued_at: NOW,
+        revoked_at: None,
     }
 }

@@ -217,6 +217,7 @@ impl World {
             namespace: found.namespace.clone(),
             names: found.spec.dns_names.clone(),
             profile: None,
+            replaces: None,
             predecessors: 0,
             state: order::State::Open {
                 url: "https://ca.example/order/1".into(),
@@ -263,11 +264,12 @@ impl World {
             not_before: issued.not_before,
             not_after: issued.not_after,
             issued_at: now,
+            revoked_at: None,
         };
         revisions::insert(&mut tx, &revision).await.unwrap();
         tx.commit().await.unwrap();
         self.db_change(&order.certificate.to_string(), |found| {
-            found.issued(issued, now).certificate
+            found.issued(issued, None, now).certificate
         })
         .await;
     }

@@ -23,7 +23,9 @@ pub(crate) mod change;
 mod check;
 pub(crate) mod create;
 pub(crate) mod downloads;
+pub(crate) mod keystores;
 pub(crate) mod revisions;
+pub(crate) mod revoke;
 mod spec;
 pub(crate) mod view;
 
@@ -42,7 +44,7 @@ pub(crate) struct ListCertificates {
     ready: Option<bool>,
     /// Of the issuer of this name.
     issuer: Option<String>,
-    /// For this DNS name.
+    /// For this DNS name or IP address.
     dns_name: Option<String>,
     /// Ending before this moment (RFC 3339).
     expires_before: Option<String>,

@@ -31,6 +31,9 @@ pub(super) enum Call {
     Challenge,
     Finalize,
     Certificate,
+    RenewalInformation,
+    Revoke,
+    KeyChange,
 }
 
 /// A call and how long what it asks about has existed.

@@ -2,7 +2,7 @@ use super::*;
 use crate::domain::failure::Class;
 use time::macros::datetime;
 
-const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
+pub(super) const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
 
 #[test]
 fn an_order_that_the_ca_lost_is_followed_by_a_fresh_one_at_once() {
@@ -92,11 +92,11 @@ fn failure() -> Failure {
     Failure::new(Class::Consistency, "acme_not_found", "The CA does not know it", "404")
 }
 
-fn issued(not_after: OffsetDateTime) -> Issued {
+pub(super) fn issued(not_after: OffsetDateTime) -> Issued {
     Issued { revision: 1, serial: "01".into(), not_before: NOW, not_after, renewal_time: NOW }
 }
 
-fn wanted() -> Certificate {
+pub(super) fn wanted() -> Certificate {
     Certificate {
         id: CertificateId(uuid::Uuid::nil()),
         namespace: "default".into(),
@@ -107,6 +107,9 @@ fn wanted() -> Certificate {
         state: State::Ordering(Trigger::DoesNotExist),
         state_since: NOW,
         current: None,
+        ari: None,
+        revocation: None,
+        deleting_since: None,
         failed_attempts: 0,
         last_error: None,
         order: None,
