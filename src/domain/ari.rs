@@ -22,6 +22,9 @@ pub struct Ari {
     /// When it was fetched from the CA.
     #[serde(with = "time::serde::rfc3339")]
     pub issued_at: OffsetDateTime,
+    /// When a twentieth of the lifetime is left: no suggestion counts from then on.
+    #[serde(with = "time::serde::rfc3339")]
+    pub latest: OffsetDateTime,
     /// What the CA suggests; `None` while it has not.
     pub window: Option<Window>,
     /// The moment in the window.
@@ -83,19 +86,22 @@ impl Ari {
     pub fn new(
         certificate: String,
         account: String,
-        lifetime: Duration,
+        validity: (OffsetDateTime, OffsetDateTime),
         now: OffsetDateTime,
         jitter: Jitter,
     ) -> Self {
+        let (not_before, not_after) = validity;
+        let twentieth = (not_after - not_before) / 20;
         Self {
             certificate,
             account,
             issued_at: now,
+            latest: not_after - twentieth,
             window: None,
             chosen: None,
             explanation_url: None,
             last_checked: None,
-            next_check: now + jitter.share(FIRST_WITHIN.min(lifetime / 20)),
+            next_check: now + jitter.share(FIRST_WITHIN.min(twentieth)),
             failures: 0,
             last_error: None,
         }
@@ -110,7 +116,7 @@ impl Ari {
             }
             Answer::Suggested { window, explanation_url, retry_at } => {
                 if self.window != Some(window) {
-                    self.chosen = Some(window.pick(now, jitter));
+                    self.chosen = Some(window.pick(now, self.latest, jitter));
                 }
                 self.window = Some(window);
                 self.explanation_url = explanation_url;
@@ -148,10 +154,12 @@ impl Ari {
 }
 
 impl Window {
-    /// A moment in what is left of it; now, when nothing is.
-    fn pick(&self, now: OffsetDateTime, jitter: Jitter) -> OffsetDateTime {
+    /// A moment in what is left of it, before `latest` where it begins before that; now, when nothing
+    /// is left.
+    fn pick(&self, now: OffsetDateTime, latest: OffsetDateTime, jitter: Jitter) -> OffsetDateTime {
         let from = self.start.max(now);
-        if from < self.end { from + jitter.share(self.end - from) } else { now }
+        let until = if from < latest { self.end.min(latest) } else { self.end };
+        if from < until { from + jitter.share(until - from) } else { now }
     }
 }
 
@@ -210,6 +218,15 @@ mod tests {
 
         assert_eq!(chosen(over), Some(NOW));
         assert_eq!(chosen(begun), Some(NOW + Duration::days(1)));
+    }
+
+    #[test]
+    fn a_window_that_outlasts_the_certificate_is_used_as_far_as_it_goes() {
+        let long = window(Duration::days(60), Duration::days(900));
+        let chosen = ari().apply(suggested(long, None), NOW, Jitter::new(0.5)).chosen.unwrap();
+
+        // Half way between the 60th day and the emergency at 85.5.
+        assert_eq!(chosen, NOW + Duration::days(60) + Duration::hours(306));
     }
 
     #[test]
@@ -283,8 +300,13 @@ mod tests {
     #[test]
     fn ten_thousand_new_certificates_do_not_ask_at_the_same_moment() {
         let asked = |chance| {
-            let ari =
-                Ari::new("a.b".into(), String::new(), Duration::days(90), NOW, Jitter::new(chance));
+            let ari = Ari::new(
+                "a.b".into(),
+                String::new(),
+                (NOW, NOW + Duration::days(90)),
+                NOW,
+                Jitter::new(chance),
+            );
             ari.next_check - NOW
         };
         assert_eq!(asked(0.5), Duration::minutes(5));
@@ -292,7 +314,13 @@ mod tests {
     }
 
     fn ari() -> Ari {
-        Ari::new("a.b".into(), "https://ca.example/1".into(), Duration::days(90), NOW, Jitter::NONE)
+        Ari::new(
+            "a.b".into(),
+            "https://ca.example/1".into(),
+            (NOW, NOW + Duration::days(90)),
+            NOW,
+            Jitter::NONE,
+        )
     }
 
     fn window(start: Duration, end: Duration) -> Window {

@@ -59,7 +59,13 @@ impl Worker {
                     reference.kind.as_str(),
                     reference.name
                 );
-                let waiting = woken.certificate.await_issuer("IssuerNotReady", &why, now);
+                let mut waiting = woken.certificate.await_issuer("IssuerNotReady", &why, now);
+                if let (Some(shown), Some(cause)) =
+                    (&mut waiting.certificate.last_error, &issuer.last_error)
+                {
+                    // Where a person can act.
+                    shown.instance.clone_from(&cause.instance);
+                }
                 self.settle_certificate(waiting.after(woken.events), &lease).await
             }
             Some(issuer) => self.place_order(woken, &issuer, lease).await,

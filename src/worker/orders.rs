@@ -163,8 +163,8 @@ impl Worker {
             (Outcome::Issued, Some(fetched)) => {
                 let revision = certificate.current.as_ref().map_or(0, |issued| issued.revision) + 1;
                 let Leaf { serial, fingerprint, not_before, not_after, ari } = fetched.leaf.clone();
-                let (account, lifetime) = (fetched.account.clone(), not_after - not_before);
-                let ari = ari.map(|name| Ari::new(name, account, lifetime, now, super::jitter()));
+                let (account, validity) = (fetched.account.clone(), (not_before, not_after));
+                let ari = ari.map(|name| Ari::new(name, account, validity, now, super::jitter()));
                 let renewal_time = certificate.renewal(not_before, not_after, ari.as_ref());
                 let kept = i64::from(certificate.spec.revision_history_limit.max(1));
                 let stored = Revision {

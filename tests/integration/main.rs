@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on must stop")]
 
+mod accounts;
 mod api_auth;
 mod api_certificates;
 mod api_idempotency;
@@ -13,11 +14,15 @@ mod architecture;
 mod bootstrap;
 mod ca;
 mod cli;
+mod csr;
+mod formats;
 mod harness;
 mod issuance;
 mod openapi;
 mod order_machine;
 mod reliability;
+mod renewal;
+mod revocation;
 mod solver;
 mod storage;
 #[path = "../support/mod.rs"]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use certwright::clock::{Clock as _, SystemClock};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request};
@@ -40,6 +40,8 @@ pub enum Kind {
     Challenge,
     Finalize,
     Certificate,
+    KeyChange,
+    RenewalInfo,
     /// Directory, nonces, accounts.
     Other,
 }
@@ -53,6 +55,8 @@ impl Kind {
             Some("chalZ") => Self::Challenge,
             Some("finalize-order") => Self::Finalize,
             Some("certZ") => Self::Certificate,
+            Some("rollover-account-key") => Self::KeyChange,
+            Some(draft) if draft.starts_with("draft-ietf-acme-ari") => Self::RenewalInfo,
             _ => Self::Other,
         }
     }
@@ -82,6 +86,14 @@ pub enum Fault {
     Limited,
     /// 503 `rateLimited`.
     Busy,
+    /// An order that says what it replaces is refused.
+    Replacement,
+    /// An order is refused until a person acts.
+    Action,
+    /// No request gets through at all.
+    Down,
+    /// Renewal information that the CA did not give.
+    Suggested,
 }
 
 /// How a moment is written in `Retry-After`.
@@ -119,6 +131,13 @@ struct State {
     lost: HashMap<Kind, usize>,
     limit: Option<Limit>,
     busy: (u64, Duration),
+    down: bool,
+    /// Status and problem type for orders with `replaces`.
+    refusal: Option<(u16, &'static str)>,
+    /// The page where a person has to act before anything is ordered.
+    action: Option<String>,
+    /// What is answered to questions for renewal information: body and `Retry-After`.
+    suggestion: Option<(String, Option<String>)>,
     /// When the CA first named a path.
     named: HashMap<String, Instant>,
     /// Every request: what it was about, and when it came.
@@ -145,6 +164,8 @@ struct Limit {
 enum Own {
     Cut,
     Page,
+    Refuse { status: u16, kind: &'static str, page: Option<String> },
+    Suggest { body: String, retry_after: Option<String> },
     Wait { status: StatusCode, detail: &'static str, retry_after: String },
 }
 
@@ -243,6 +264,27 @@ impl FaultProxy {
         self.shared.state().busy = (percent, retry_after);
     }
 
+    /// Nothing gets through, or everything again.
+    pub fn down(&self, down: bool) {
+        self.shared.state().down = down;
+    }
+
+    /// Orders that say what they replace are refused so.
+    pub fn refuse_replacements(&self, status: u16, kind: &'static str) {
+        self.shared.state().refusal = Some((status, kind));
+    }
+
+    /// Nothing may be ordered before a person has been at this page.
+    pub fn want_action(&self, page: Option<&str>) {
+        self.shared.state().action = page.map(str::to_owned);
+    }
+
+    /// Questions for renewal information are answered so.
+    pub fn suggest(&self, body: &str, retry_after: Option<&str>) {
+        let retry_after = retry_after.map(str::to_owned);
+        self.shared.state().suggestion = Some((body.to_owned(), retry_after));
+    }
+
     /// How many requests of a kind have come.
     pub fn requests(&self, kind: Kind) -> usize {
         self.shared.state().asked.iter().filter(|(asked, _)| *asked == kind).count()
@@ -302,6 +344,21 @@ impl Shared {
         match own {
             Some(Own::Cut) => Err(Cut),
             Some(Own::Page) => Ok(page()),
+            Some(Own::Suggest { body, retry_after }) => {
+                let mut answer = with_headers(StatusCode::OK, HeaderMap::new(), body.into());
+                if let Some(retry_after) = retry_after {
+                    let headers = answer.headers_mut();
+                    headers.insert(header::RETRY_AFTER, retry_after.parse().unwrap());
+                }
+                Ok(answer)
+            }
+            Some(Own::Refuse { status, kind, page }) => {
+                let mut answer = refusal(status, kind, page);
+                if let Some(nonce) = self.nonce().await {
+                    answer.headers_mut().insert(REPLAY_NONCE, nonce);
+                }
+                Ok(answer)
+            }
             Some(Own::Wait { status, detail, retry_after }) => {
                 let mut answer = problem(status, "rateLimited", detail);
                 answer.headers_mut().insert(header::RETRY_AFTER, retry_after.parse().unwrap());
@@ -343,6 +400,22 @@ impl State {
         let same = (path.to_owned(), jws["payload"].as_str().unwrap_or_default().to_owned());
         if self.told.get(&same).is_some_and(|at| now < *at) {
             self.hasty.push(path.to_owned());
+        }
+        if self.down {
+            return Some(self.count(Fault::Down, Own::Cut));
+        }
+        if let (Kind::RenewalInfo, Some((body, retry_after))) = (kind, self.suggestion.clone()) {
+            return Some(self.count(Fault::Suggested, Own::Suggest { body, retry_after }));
+        }
+        if let (Kind::NewOrder, Some(page)) = (kind, self.action.clone()) {
+            let (status, kind, page) = (403, "userActionRequired", Some(page));
+            return Some(self.count(Fault::Action, Own::Refuse { status, kind, page }));
+        }
+        if let (Kind::NewOrder, Some((status, kind))) = (kind, self.refusal)
+            && payload(&jws).get("replaces").is_some()
+        {
+            let own = Own::Refuse { status, kind, page: None };
+            return Some(self.count(Fault::Replacement, own));
         }
         if self.met.get(&same).is_none_or(|met| *met < MOST_PAGES_AND_CUTS) {
             let met = if self.happens(self.cuts) {
@@ -437,6 +510,23 @@ fn paths_in(answer: &Answer) -> Vec<String> {
     let location = answer.headers().get(header::LOCATION).and_then(|url| url.to_str().ok());
     let urls = named.chain(location).filter_map(|url| url::Url::parse(url).ok());
     urls.map(|url| url.path().to_owned()).collect()
+}
+
+/// What a signed request says.
+fn payload(jws: &Value) -> Value {
+    let text = URL_SAFE_NO_PAD.decode(jws["payload"].as_str().unwrap_or_default());
+    serde_json::from_slice(&text.unwrap_or_default()).unwrap_or_default()
+}
+
+fn refusal(status: u16, kind: &str, page: Option<String>) -> Answer {
+    let mut body =
+        json!({"type": format!("{ERROR}{kind}"), "detail": "refused on purpose", "status": status});
+    if let Some(page) = page {
+        body["instance"] = json!(page);
+    }
+    let kind = HeaderValue::from_static("application/problem+json");
+    let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, kind)]);
+    with_headers(StatusCode::from_u16(status).unwrap(), headers, body.to_string().into())
 }
 
 fn problem(status: StatusCode, kind: &str, detail: &str) -> Answer {

@@ -48,6 +48,7 @@ impl Certificate {
             self.spec.renew_before.is_some() || self.spec.renew_before_percentage.is_some();
         let wanted = match ari.and_then(|ari| ari.chosen) {
             Some(chosen) if is_explicit => chosen.min(own),
+            // Whatever has changed since it was chosen.
             Some(chosen) => chosen.min(not_after - lifetime / 20),
             None => own,
         };
@@ -418,8 +419,9 @@ mod tests {
 
     fn chosen(at: OffsetDateTime) -> Ari {
         let account = "https://ca.example/1".into();
-        let new = Ari::new("a.b".into(), account, Duration::days(90), NOW, Jitter::NONE);
-        Ari { chosen: Some(at), ..new }
+        let new =
+            Ari::new("a.b".into(), account, (NOW, NOW + Duration::days(90)), NOW, Jitter::NONE);
+        Ari { chosen: Some(at), last_checked: Some(NOW), ..new }
     }
 
     fn revocation(state: revocation::State) -> Revocation {
