@@ -164,6 +164,13 @@ pub fn certificates(chain: &str) -> Result<Vec<Vec<u8>>, PkiError> {
         .map_err(|error| PkiError::Unreadable(error.to_string()))
 }
 
+/// A chain's first certificate, DER.
+pub fn leaf(chain: &str) -> Result<Vec<u8>, PkiError> {
+    CertificateDer::from_pem_slice(chain.as_bytes())
+        .map(|der| der.to_vec())
+        .map_err(|error| PkiError::Unreadable(error.to_string()))
+}
+
 /// Who signed a chain's topmost certificate: the common name that `preferredChain` means.
 pub fn topmost_issuer(chain: &str) -> Option<String> {
     let ders = certificates(chain).ok()?;

@@ -70,8 +70,7 @@ impl Worker {
         let revision = revisions::find(&mut tx, certificate.id, issued.revision).await?;
         drop(tx);
         let Some(revision) = revision else { return Ok(None) };
-        let leaf = pki::certificates(&revision.chain)?.into_iter().next().unwrap_or_default();
-        Ok(Some(pki::public_key_of_certificate(&leaf)?))
+        Ok(Some(pki::public_key_of_certificate(&pki::leaf(&revision.chain)?)?))
     }
 
     /// The present key where it may be kept and fits, else a new one.

@@ -162,7 +162,7 @@ async fn an_imported_key_brings_its_account_along() {
     let (_folder, url) = databases::sqlite_url();
     let site = Site::on(&url).await;
     let pem = KeyPair::generate().unwrap().serialize_pem();
-    let secret = json!({"namespace": "certwright", "name": "mine", "stringData": {"tls.key": pem}});
+    let secret = json!({"name": "mine", "stringData": {"tls.key": pem}});
     site.post("/secrets", &secret).await.expect_status(202);
     let reference = json!({"privateKeySecretRef": {"name": "mine"}});
     let mut accounts = Vec::new();

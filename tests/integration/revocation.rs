@@ -95,6 +95,9 @@ on_each_site! {
 
         let anew = site.until(&path, |now| now["status"]["revision"] == 3 && now["status"]["phase"] == "Ready").await;
         assert_ne!(download(&site, &anew, "privkey.pem").await, key);
+        site.until(&format!("{path}/revisions"), |found| {
+            found["items"].as_array().unwrap().iter().filter(|one| one["revokedAt"].is_string()).count() == 2
+        }).await;
         for serial in [&first, &second] {
             let status = site.pebble.status_of(serial).await;
             assert_eq!((&status["Status"], &status["Reason"]), (&json!("Revoked"), &json!(1)), "{status}");

@@ -18,7 +18,7 @@ use crate::api::precondition::{Precondition, tag};
 use crate::api::problem::{ApiError, Code, Errors};
 use crate::domain::certificate::Certificate;
 use crate::domain::event::{Event, Resource};
-use crate::pki::certificates;
+use crate::pki;
 use crate::secret::Secret;
 use crate::storage::requests::private_key_place;
 use crate::storage::revisions::{self, Revision};
@@ -99,8 +99,7 @@ pub(crate) async fn leaf_der(
     known: Precondition,
 ) -> Result<Response, ApiError> {
     let revision = read(&app, &who, id, &which).await?;
-    let chain = certificates(&revision.chain).map_err(|error| ApiError::Inside(Box::new(error)))?;
-    let der = chain.into_iter().next().unwrap_or_default();
+    let der = pki::leaf(&revision.chain).map_err(|error| ApiError::Inside(Box::new(error)))?;
     let tag = tag(&der);
     if known.knows(&tag) {
         return Ok(not_modified(&tag, SHARED));

@@ -206,9 +206,7 @@ fn public_key(revision: &Revision) -> Result<Vec<u8>, ApiError> {
 }
 
 fn leaf(revision: &Revision) -> Result<Vec<u8>, ApiError> {
-    let chain =
-        pki::certificates(&revision.chain).map_err(|error| ApiError::Inside(Box::new(error)))?;
-    Ok(chain.into_iter().next().unwrap_or_default())
+    pki::leaf(&revision.chain).map_err(|error| ApiError::Inside(Box::new(error)))
 }
 
 async fn insert(
