@@ -17,3 +17,4 @@ pub mod name;
 pub mod order;
 pub mod revocation;
 pub mod selection;
+pub mod upkeep;

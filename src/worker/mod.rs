@@ -26,6 +26,7 @@ use crate::storage::{Db, Signals, StorageError};
 
 mod accounts;
 mod certificates;
+mod chains;
 mod credentials;
 mod issuers;
 mod keys;

@@ -284,11 +284,14 @@ on_every_database! {
         assert!(!kept.challenges[0].clean);
     }
 
-    async fn deleting_does_not_pretend_to_revoke(world: World) {
+    async fn deleting_passes_over_no_word_that_it_does_not_know(world: World) {
         world.create_issuer().await;
         let path = format!("/certificates/{}", id(&world.create_certificate("web").await));
 
-        world.delete(&format!("{path}?revoke=true")).await.is_problem(400, "malformed_request");
+        for query in ["revok=true", "revoke=perhaps", "reason=keyCompromise"] {
+            let answer = world.delete(&format!("{path}?{query}")).await;
+            answer.is_problem(400, "malformed_request");
+        }
         assert_eq!(world.get(&path).await.status, 200);
     }
 

@@ -56,7 +56,7 @@ async fn renewal_information_is_what_the_ca_says_and_nonsense_is_no_answer() {
     pebble.set_renewal_info(&chain, past).await;
     let told = ca.renewal_information(&acme, &name).await;
     assert!(matches!(told, Answer::Suggested { window, .. } if window.end < now), "{told:?}");
-    for nonsense in ["", "no", "{}", r#"{"suggestedWindow": {"start": "2020-01-01T00:00:00Z"}}"#] {
+    for nonsense in ["no", "{}", r#"{"suggestedWindow": {"start": "2020-01-01T00:00:00Z"}}"#] {
         pebble.set_renewal_info(&chain, nonsense).await;
         let told = ca.renewal_information(&acme, &name).await;
         assert!(matches!(told, Answer::Failed(_)), "{nonsense}: {told:?}");

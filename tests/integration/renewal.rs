@@ -37,7 +37,10 @@ async fn a_moment_is_chosen_once_shown_and_kept_over_a_restart() {
     assert!(about_a_day.contains(&pause), "whatever Retry-After says: {pause}");
     let end = moment(&known["status"]["notAfter"]);
     let emergency = end - moment(&known["status"]["renewalTime"]);
-    assert!(emergency > time::Duration::seconds(2) && emergency < time::Duration::seconds(4), "{emergency}");
+    assert!(
+        emergency > time::Duration::seconds(2) && emergency < time::Duration::seconds(4),
+        "{emergency}"
+    );
 
     site.stop().await;
     site.start_again().await;
