@@ -15,6 +15,7 @@ mod bootstrap;
 mod ca;
 mod cli;
 mod csr;
+mod explain;
 mod formats;
 mod harness;
 mod issuance;
@@ -23,6 +24,7 @@ mod order_machine;
 mod reliability;
 mod renewal;
 mod revocation;
+mod side_by_side;
 mod solver;
 mod storage;
 #[path = "../support/mod.rs"]
