@@ -7,7 +7,7 @@ use crate::domain::failure::{Class, Failure};
 use crate::domain::id::{CertificateId, OrderId, RequestId};
 use crate::domain::issuer::{self, Issuer, RenewalInformationSource};
 use crate::domain::order::{self, ORDER_DEADLINE, Order, Outcome};
-use crate::storage::lease::Lease;
+use crate::storage::lease::{Lease, Machine};
 use crate::storage::requests::{Request, RequestState};
 use crate::storage::{Scope, certificates, events, issuers, orders, requests};
 
@@ -68,7 +68,7 @@ impl Worker {
                 }
                 self.settle_certificate(waiting.after(woken.events), &lease).await
             }
-            Some(issuer) => self.place_order(woken, &issuer, lease).await,
+            Some(issuer) => Box::pin(self.place_order(woken, &issuer, lease)).await,
         }
     }
 
@@ -141,7 +141,11 @@ impl Worker {
         let certificate = &placed.certificate;
         events::record(&mut tx, &certificate.namespace, Some(certificate.id), &placed.events, now)
             .await?;
-        tx.commit().await?;
+        if let Err(error) = tx.commit().await {
+            // It may be there all the same; then nobody is working on it.
+            self.release(Machine::Order, order.id.0).await;
+            return Err(error.into());
+        }
         self.carry_out(order, order_lease).await
     }
 

@@ -10,6 +10,15 @@ use crate::secret::Secret;
 use crate::storage::secrets;
 
 impl Worker {
+    /// A DNS provider's credential.
+    pub(super) async fn credential(
+        &self,
+        issuer: &Issuer,
+        reference: &SecretKeySelector,
+    ) -> Tried<Secret<String>> {
+        self.secret(issuer, reference, "api-token").await
+    }
+
     /// One value of a stored Secret, under `usual` where the issuer names no key.
     pub(super) async fn secret(
         &self,

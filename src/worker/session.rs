@@ -118,6 +118,7 @@ impl<'a> Session<'a> {
                     }
                     asked => asked?,
                 };
+                failpoint!("after_new_order");
                 let answer = Answer::Created(handle.url().to_owned(), seen(handle.state()));
                 self.handle = Some(handle);
                 Ok(answer)
@@ -127,6 +128,7 @@ impl<'a> Session<'a> {
             Step::Accept => {
                 let urls: Vec<_> = order.challenges.iter().map(|known| known.url.clone()).collect();
                 self.handle(order).await?.0.accept(&urls).await?;
+                failpoint!("after_accept");
                 Ok(Answer::Accepted)
             }
             Step::Poll => {
@@ -149,6 +151,7 @@ impl<'a> Session<'a> {
         let account = self.account(order).await?;
         let issuer = self.issuer(order).await?;
         let authorizations = self.handle(order).await?.0.authorizations().await?;
+        failpoint!("after_authorizations");
         let labels = self.labels(order).await?;
         let now = self.worker.clock.now();
         let mut challenges = Vec::new();
@@ -247,6 +250,7 @@ impl<'a> Session<'a> {
         let csr = self.csr(order).await?;
         let (handle, _) = self.handle(order).await?;
         handle.finalize(&csr).await?;
+        failpoint!("after_finalize");
         let mut seen = seen(handle.state());
         match seen.status {
             Status::Invalid => return Ok(Answer::Ended(why_invalid(handle).await?)),
@@ -258,6 +262,7 @@ impl<'a> Session<'a> {
     }
 
     async fn download(&mut self, order: &Order) -> Tried<Answer> {
+        failpoint!("before_download");
         let csr = self.csr(order).await?;
         let issuer = self.issuer(order).await?;
         let account = self.account(order).await?.url().to_owned();
@@ -266,6 +271,7 @@ impl<'a> Session<'a> {
         let Some(download) = handle.certificate().await? else {
             return Ok(Answer::Looked(seen(handle.state())));
         };
+        failpoint!("after_download");
         match pki::check_chain(&download.chain_pem, &csr, now) {
             Ok(leaf) => {
                 let preferred = issuer.acme.preferred_chain.as_deref().unwrap_or_default();
@@ -398,8 +404,7 @@ impl<'a> Session<'a> {
         };
         let token = match configured.dns01.as_ref().and_then(|dns01| dns01.cloudflare.as_ref()) {
             Some(cloudflare) => {
-                let reference = &cloudflare.api_token_secret_ref;
-                Some(self.worker.secret(&issuer, reference, "api-token").await?)
+                Some(self.worker.credential(&issuer, &cloudflare.api_token_secret_ref).await?)
             }
             None => None,
         };
@@ -424,13 +429,22 @@ async fn act(
     record: Option<&challenge::Record>,
 ) -> challenge::Answer {
     let done = match action {
-        Action::Present => solver.present(proof).await.map(challenge::Answer::Presented),
-        Action::Check => solver.is_ready(proof, record).await.map(|readiness| match readiness {
-            Readiness::Ready => challenge::Answer::Seen,
-            Readiness::NotYet { observed } => challenge::Answer::NotSeen(observed),
-        }),
+        Action::Present => {
+            let presented = solver.present(proof).await;
+            failpoint!("after_present");
+            presented.map(challenge::Answer::Presented)
+        }
+        Action::Check => {
+            failpoint!("before_check");
+            solver.is_ready(proof, record).await.map(|readiness| match readiness {
+                Readiness::Ready => challenge::Answer::Seen,
+                Readiness::NotYet { observed } => challenge::Answer::NotSeen(observed),
+            })
+        }
         Action::CleanUp => {
-            solver.clean_up(proof, record).await.map(|()| challenge::Answer::CleanedUp)
+            let cleaned = solver.clean_up(proof, record).await;
+            failpoint!("after_clean_up");
+            cleaned.map(|()| challenge::Answer::CleanedUp)
         }
     };
     done.unwrap_or_else(challenge::Answer::Failed)

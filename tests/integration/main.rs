@@ -14,17 +14,25 @@ mod architecture;
 mod bootstrap;
 mod ca;
 mod cli;
+#[cfg(feature = "failpoints")]
+mod crash;
 mod csr;
+mod dns_faults;
 mod explain;
 mod formats;
 mod harness;
 mod issuance;
+mod machines;
 mod openapi;
 mod order_machine;
 mod reliability;
 mod renewal;
+#[cfg(feature = "failpoints")]
+mod replicas;
 mod revocation;
 mod side_by_side;
+#[cfg(feature = "failpoints")]
+mod soak;
 mod solver;
 mod storage;
 #[path = "../support/mod.rs"]

@@ -61,12 +61,12 @@ pub(super) fn check(given: &CertificateSpec) -> Result<Checked, ApiError> {
         faults.invalid("/revisionHistoryLimit", "is at least 1: what is served is kept");
     }
     let asked = match (&given.csr, &csr) {
-        (Some(_), None) => Names::default(),
+        (Some(_), None) => AskedFor::default(),
         (_, Some(csr)) => names_of_csr(csr, &mut faults),
         (None, None) => names(given, &mut faults),
     };
     faults.refuse()?;
-    let Names { names, addresses, common_name } = asked;
+    let AskedFor { names, addresses, common_name } = asked;
     Ok(Checked {
         namespace,
         name: given.name.clone().unwrap_or_else(|| derived_name(&names, &addresses)),
@@ -189,7 +189,7 @@ fn renewal(given: &CertificateSpec, faults: &mut Faults) {
 /// What a certificate is asked for: each name in canonical form, once, with its place in the request;
 /// and the common name, which is one of them.
 #[derive(Default)]
-struct Names {
+struct AskedFor {
     names: Vec<(DnsName, String)>,
     addresses: Vec<(IpAddr, String)>,
     common_name: Option<String>,
@@ -214,8 +214,8 @@ fn client_csr(given: &CertificateSpec, faults: &mut Faults) -> Option<ClientCsr>
     read
 }
 
-fn names_of_csr(csr: &ClientCsr, faults: &mut Faults) -> Names {
-    let mut found = Names::default();
+fn names_of_csr(csr: &ClientCsr, faults: &mut Faults) -> AskedFor {
+    let mut found = AskedFor::default();
     for text in &csr.dns_names {
         match DnsName::parse(text) {
             Ok(name) if found.names.iter().any(|(known, _)| *known == name) => {}
@@ -237,12 +237,11 @@ fn addresses(given: &CertificateSpec, faults: &mut Faults) -> Vec<(IpAddr, Strin
     let mut found = Vec::new();
     for (place, text) in given.ip_addresses.iter().enumerate() {
         let pointer = format!("/ipAddresses/{place}");
-        match text.parse() {
-            Ok(address) => usable_address(address, &pointer, &mut found, faults),
-            Err(_) => {
-                let detail = "is not an IP address, such as `192.0.2.1` or `2001:db8::1`";
-                faults.invalid(pointer, detail);
-            }
+        if let Ok(address) = text.parse() {
+            usable_address(address, &pointer, &mut found, faults);
+        } else {
+            let detail = "is not an IP address, such as `192.0.2.1` or `2001:db8::1`";
+            faults.invalid(pointer, detail);
         }
     }
     found
@@ -274,12 +273,12 @@ fn derived_name(names: &[(DnsName, String)], addresses: &[(IpAddr, String)]) -> 
     }
 }
 
-fn names(given: &CertificateSpec, faults: &mut Faults) -> Names {
+fn names(given: &CertificateSpec, faults: &mut Faults) -> AskedFor {
     let mut names: Vec<(DnsName, String)> = Vec::new();
     let addresses = addresses(given, faults);
     if given.dns_names.len() + given.ip_addresses.len() > MOST_NAMES {
         faults.invalid("/dnsNames", format!("there are at most {MOST_NAMES} names"));
-        return Names::default();
+        return AskedFor::default();
     }
     for (place, text) in given.dns_names.iter().enumerate() {
         let pointer = format!("/dnsNames/{place}");
@@ -311,5 +310,5 @@ fn names(given: &CertificateSpec, faults: &mut Faults) -> Names {
         let detail = format!("there are at most {MOST_NAMES} names, and this is one more");
         faults.invalid("/commonName", detail);
     }
-    Names { names, addresses, common_name: common.map(|name| name.as_str().to_owned()) }
+    AskedFor { names, addresses, common_name: common.map(|name| name.as_str().to_owned()) }
 }

@@ -131,7 +131,7 @@ pub(crate) async fn private_key(
 
 /// Download private key and chain in one file
 ///
-/// The key first, then the certificate and its chain: as HAProxy and others read it. Needs the
+/// The key first, then the certificate and its chain: as `HAProxy` and others read it. Needs the
 /// permission `certificates:readKey`, and is recorded as an event.
 #[utoipa::path(get, path = "/certificates/{id}/combined.pem", operation_id = "downloadCombined", tag = "certificates",
     params(("id" = Uuid, Path, description = "The certificate"), WhichRevision, ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
@@ -158,7 +158,7 @@ pub(super) enum Handed {
     /// It has that already; this is its tag.
     Known(String),
     /// The key, recorded as handed out.
-    Out(HandedOut),
+    Out(Box<HandedOut>),
 }
 
 /// A private key on its way out.
@@ -205,7 +205,7 @@ pub(super) async fn hand_out(
     events::record(&mut tx, namespace, Some(certificate.id), &[event], app.now()).await?;
     tx.commit().await?;
     tracing::info!(certificate = %certificate.id, revision = number, api_key = %who.key, what, "a private key was handed out");
-    Ok(Handed::Out(HandedOut { key, revision, certificate, tag }))
+    Ok(Handed::Out(Box::new(HandedOut { key, revision, certificate, tag })))
 }
 
 /// The certificate, and the revision of it that is asked for.

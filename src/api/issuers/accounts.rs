@@ -44,15 +44,14 @@ pub(crate) async fn rotate_key(
     retrying(|| async {
         let mut tx = app.db.begin().await?;
         let (present, lease) = find(&mut tx, &who, id, &known).await?;
-        let next = match present.upkeep {
-            // It joins what is under way.
-            Some(Upkeep::RotatingKey { .. }) => present,
-            _ => {
-                must_have_account(&present)?;
-                issuers::set_next_account_key(&mut tx, present.id, Some(&sealed)).await?;
-                let (next, happened) = present.rotate_key(app.now());
-                save(&app, &mut tx, next, &happened, &lease).await?
-            }
+        // It joins what is under way.
+        let next = if let Some(Upkeep::RotatingKey { .. }) = present.upkeep {
+            present
+        } else {
+            must_have_account(&present)?;
+            issuers::set_next_account_key(&mut tx, present.id, Some(&sealed)).await?;
+            let (next, happened) = present.rotate_key(app.now());
+            save(&app, &mut tx, next, &happened, &lease).await?
         };
         tx.commit().await?;
         answer(&next)
@@ -76,12 +75,13 @@ pub(crate) async fn deactivate(
     retrying(|| async {
         let mut tx = app.db.begin().await?;
         let (present, lease) = find(&mut tx, &who, id, &known).await?;
-        let next = match present.upkeep {
-            Some(Upkeep::Deactivating { .. } | Upkeep::Deactivated { .. }) => present,
-            _ => {
-                must_have_account(&present)?;
-                begin_deactivation(&app, &mut tx, present, false, &lease).await?
-            }
+        let next = if let Some(Upkeep::Deactivating { .. } | Upkeep::Deactivated { .. }) =
+            present.upkeep
+        {
+            present
+        } else {
+            must_have_account(&present)?;
+            begin_deactivation(&app, &mut tx, present, false, &lease).await?
         };
         tx.commit().await?;
         answer(&next)
@@ -119,7 +119,9 @@ pub(super) async fn imported(
         serde_json::from_slice(opened.expose()).unwrap_or_default();
     let key = reference.key.as_deref().unwrap_or(USUAL_KEY);
     let value = values.remove(key).map(Secret::new);
-    values.values_mut().for_each(|left| left.zeroize());
+    for left in values.values_mut() {
+        left.zeroize();
+    }
     let Some(pem) = value else {
         return refuse(format!(
             "the Secret `{}` in the namespace `{namespace}` has no key `{key}`",

@@ -1,5 +1,7 @@
 //! What happens to a certificate once it is issued: when it is renewed, revocation, and deletion.
 
+use std::fmt::Write as _;
+
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
@@ -118,7 +120,8 @@ impl Certificate {
                 window.start, window.end
             );
             if let Some(why) = why {
-                message.push_str(&format!(". It explains why: {why}"));
+                // Writing to a String cannot fail.
+                write!(message, ". It explains why: {why}").ok();
             }
             let about = Resource::Certificate(transition.certificate.id);
             transition.events.push(Event::normal(about, "RenewalSuggested", message));
@@ -195,7 +198,7 @@ impl Certificate {
         if let Some(shown) = self.revocation.as_mut().filter(|shown| shown.revision == revision) {
             let code = |failure: &Option<Failure>| failure.as_ref().map(|it| it.code.clone());
             news |= code(&shown.last_error) != code(&revocation.last_error);
-            shown.last_error = revocation.last_error.clone();
+            shown.last_error.clone_from(&revocation.last_error);
             shown.revoked_at = is_done.then_some(now);
         }
         let why = revocation.last_error.as_ref().map(Failure::to_string).unwrap_or_default();
@@ -300,7 +303,7 @@ mod tests {
             .map(|n| {
                 let mut one = served();
                 one.id.0 = uuid::Uuid::from_u128(
-                    n << 64 | u128::from((n as u32).wrapping_mul(2_654_435_761)),
+                    n << 64 | u128::from(u32::try_from(n).unwrap().wrapping_mul(2_654_435_761)),
                 );
                 renewal(&one)
             })

@@ -151,7 +151,8 @@ fn deleting(it: &mut Explanation, certificate: &Certificate) {
     it.doing = Doing::Deleting;
     it.why = certificate.revocation.as_ref().and_then(|known| known.last_error.clone());
     it.summary = match &it.why {
-        None => "The CA is being told to revoke what was issued; the certificate is deleted then.".into(),
+        None => "The CA is being told to revoke what was issued; the certificate is deleted then."
+            .into(),
         Some(failure) => format!(
             "The CA has not revoked what was issued yet; the certificate is deleted when it has: {failure}"
         ),
