@@ -23,6 +23,8 @@ mod formats;
 mod harness;
 mod issuance;
 mod machines;
+#[cfg(feature = "failpoints")]
+mod minutes;
 mod openapi;
 mod order_machine;
 mod reliability;

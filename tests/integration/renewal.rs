@@ -201,13 +201,6 @@ async fn certificates_of_a_minute_are_always_valid_through_restarts() {
     always_valid(4, Duration::from_secs(75), 2).await;
 }
 
-/// The same for ten minutes, with fifty of them: `make soak`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes ten minutes"]
-async fn soak_fifty_certificates_of_a_minute_are_always_valid_for_ten_minutes() {
-    always_valid(50, Duration::from_secs(600), 8).await;
-}
-
 /// Looks twice a second for a certificate that is not valid; stops and starts the service every
 /// twenty seconds; each has to be renewed at least so often.
 async fn always_valid(count: usize, time: Duration, renewals: i64) {
