@@ -108,11 +108,11 @@ async fn orders_that_are_under_way_end_before_the_key_is_changed() {
 
     site.post(&format!("{issuer}/rotate-account-key"), &json!({})).await.expect_status(202);
 
-    let issued = site.until(&path, |now| now["status"]["phase"] == "Ready").await;
-    assert_ready(&issued);
+    let served = site.until(&path, |now| now["status"]["phase"] == "Ready").await;
+    assert_ready(&served);
     site.until(&issuer, |now| ready(now) == "True").await;
     assert_eq!(site.pebble.orders_created(), 1, "no order was lost to it");
-    site.until(issued["status"]["order"].as_str().unwrap(), clean).await;
+    site.until(served["status"]["order"].as_str().unwrap(), clean).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
