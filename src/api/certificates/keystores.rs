@@ -53,6 +53,7 @@ pub(crate) struct WhichPkcs12 {
     revision: Option<i64>,
     /// How it is protected.
     #[serde(default)]
+    #[param(inline)]
     profile: Profile,
 }
 

@@ -153,6 +153,18 @@ impl Certificate {
         self.of_current().is_some_and(|revoked| revoked.reason == Reason::KeyCompromise)
     }
 
+    /// A worker may be at it, and what is saved now takes its lease away: the row then shows when that
+    /// would have run out. What is due must be due for the next one.
+    fn look_again(&mut self, now: OffsetDateTime) {
+        match self.state {
+            State::Triggered(_) | State::AwaitingIssuer(_) => self.next_action_at = now,
+            State::Idle if self.deleting_since.is_none() => {
+                self.next_action_at = self.idle_until().unwrap_or(now);
+            }
+            State::Idle | State::Ordering(_) | State::Backoff | State::Blocked => {}
+        }
+    }
+
     fn of_current(&self) -> Option<&Revoked> {
         let revision = self.current.as_ref()?.revision;
         self.revocation.as_ref().filter(|revoked| revoked.revision == revision)
@@ -178,6 +190,7 @@ impl Certificate {
                 last_error: None,
             });
         }
+        self.look_again(now);
         let message =
             format!("Revocation of revision {revision} was requested ({})", reason.as_str());
         let event = Event::normal(about, "RevocationRequested", message);
@@ -220,6 +233,7 @@ impl Certificate {
             ),
         };
         let events = if news { vec![event] } else { vec![] };
+        self.look_again(now);
         let anew = is_done
             && self.deleting_since.is_none()
             && self.current.as_ref().is_some_and(|issued| issued.revision == revision);
@@ -385,6 +399,17 @@ mod tests {
 
         assert_eq!(revoked.certificate.phase(NOW), Phase::Revoked);
         assert_eq!(revoked.certificate.state, State::Triggered(Trigger::Revoked));
+    }
+
+    #[test]
+    fn what_a_worker_was_at_when_its_lease_was_taken_away_is_due_at_once() {
+        let mut claimed = served();
+        claimed.state = State::Triggered(Trigger::Revoked);
+        claimed.next_action_at = NOW + Duration::minutes(2);
+
+        let told = claimed.revocation_progressed(&revocation(revocation::State::Done), NOW);
+
+        assert_eq!(told.certificate.next_action_at, NOW);
     }
 
     #[test]
