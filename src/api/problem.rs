@@ -68,6 +68,8 @@ pub(crate) enum FieldCode {
     IssuerNotFound,
     /// None of the issuer's solvers can prove this name.
     NoSolver,
+    /// There is no such webhook, or it does not hear of this namespace.
+    WebhookNotFound,
 }
 
 macro_rules! codes {
@@ -119,6 +121,8 @@ codes! {
     BeingDeleted CONFLICT "The certificate is being deleted";
     /// The issuer's account is not there, or something is being done to it already.
     AccountNotReady CONFLICT "The issuer's account is not ready for this";
+    /// The webhook is sent nothing while it is disabled.
+    WebhookDisabled CONFLICT "The webhook is disabled";
     /// The same request is being worked on.
     IdempotencyInFlight CONFLICT "The same request is being worked on";
     /// The resource is not what `If-Match` says.

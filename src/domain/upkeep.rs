@@ -5,7 +5,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::event::{Event, Resource};
 use super::failure::{Class, Failure};
-use super::issuer::{Issuer, PROBE_EVERY, State};
+use super::issuer::{Issuer, PROBE_EVERY, State, Transition};
 
 /// What is done to an account beside keeping it registered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,55 +44,55 @@ pub const DEACTIVATION_DEADLINE: Duration = Duration::hours(24);
 impl Issuer {
     /// A client wants the account's key replaced; the new one is stored beside the present one.
     #[must_use]
-    pub fn rotate_key(mut self, now: OffsetDateTime) -> (Self, Vec<Event>) {
+    pub fn rotate_key(mut self, now: OffsetDateTime) -> Transition {
         self.upkeep = Some(Upkeep::RotatingKey { since: now });
         let event = Event::normal(
             Resource::Issuer(self.id),
             "AccountKeyRotationRequested",
             "The ACME account's key will be replaced",
         );
-        (self.reconsidered(now), vec![event])
+        self.reconsidered(now).with(event)
     }
 
     /// The CA knows the account by its new key, which is checked by using it.
     #[must_use]
-    pub fn key_rotated(mut self, now: OffsetDateTime) -> (Self, Vec<Event>) {
+    pub fn key_rotated(mut self, now: OffsetDateTime) -> Transition {
         self.upkeep = None;
         let event = Event::normal(
             Resource::Issuer(self.id),
             "AccountKeyRotated",
             "The ACME account has a new key; the former one is forgotten",
         );
-        (self.reconsidered(now), vec![event])
+        self.reconsidered(now).with(event)
     }
 
     /// The CA does not replace the key: the present one stays.
     #[must_use]
-    pub fn key_kept(mut self, failure: &Failure, now: OffsetDateTime) -> (Self, Vec<Event>) {
+    pub fn key_kept(mut self, failure: &Failure, now: OffsetDateTime) -> Transition {
         self.upkeep = None;
         let event = Event::warning(
             Resource::Issuer(self.id),
             "AccountKeyRotationFailed",
             format!("The ACME account keeps its key: {failure}"),
         );
-        (self.reconsidered(now), vec![event])
+        self.reconsidered(now).with(event)
     }
 
     /// A client wants the account given up at the CA, perhaps with the issuer.
     #[must_use]
-    pub fn deactivate(mut self, then_delete: bool, now: OffsetDateTime) -> (Self, Vec<Event>) {
+    pub fn deactivate(mut self, then_delete: bool, now: OffsetDateTime) -> Transition {
         self.upkeep = Some(Upkeep::Deactivating { since: now, then_delete });
         let event = Event::normal(
             Resource::Issuer(self.id),
             "AccountDeactivationRequested",
             "The ACME account will be deactivated",
         );
-        (self.reconsidered(now), vec![event])
+        self.reconsidered(now).with(event)
     }
 
     /// The CA has given the account up.
     #[must_use]
-    pub fn deactivated(mut self, now: OffsetDateTime) -> (Self, Vec<Event>) {
+    pub fn deactivated(mut self, now: OffsetDateTime) -> Transition {
         let at = match self.upkeep {
             Some(Upkeep::Deactivated { at }) => at,
             _ => now,
@@ -113,15 +113,27 @@ impl Issuer {
             "AccountDeactivated",
             "The ACME account was deactivated",
         );
-        (self, vec![event])
+        Transition::silent(self, now).with(event)
     }
 
     /// What is being done to the account has to wait until `at`, perhaps because of a failure.
     #[must_use]
-    pub fn upkeep_waits(mut self, failure: Option<Failure>, at: OffsetDateTime) -> Self {
+    pub fn upkeep_waits(
+        mut self,
+        failure: Option<Failure>,
+        at: OffsetDateTime,
+        now: OffsetDateTime,
+    ) -> Transition {
         self.tries = self.tries.saturating_add(u32::from(failure.is_some()));
         self.last_error = failure;
         self.next_action_at = Some(at);
+        Transition::silent(self, now)
+    }
+}
+
+impl Transition {
+    fn with(mut self, event: Event) -> Self {
+        self.events.push(event);
         self
     }
 }

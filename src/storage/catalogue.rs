@@ -42,11 +42,13 @@ pub fn catalogue() -> Vec<Statement> {
     [
         super::api_keys::ALL,
         super::certificates::ALL,
+        super::deliveries::ALL,
         super::events::ALL,
         super::housekeeping::ALL,
         super::idempotency::ALL,
         super::issuers::ALL,
         super::lease::ALL,
+        super::messages::ALL,
         super::orders::ALL,
         super::requests::ALL,
         super::revisions::ALL,
@@ -54,6 +56,7 @@ pub fn catalogue() -> Vec<Statement> {
         super::secrets::ALL,
         super::settings::ALL,
         &super::sealed::all(),
+        super::webhooks::ALL,
         super::workers::ALL,
     ]
     .concat()

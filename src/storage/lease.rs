@@ -36,11 +36,19 @@ pub enum Machine {
     Revocation,
     /// What has to be done now and then.
     Housekeeping,
+    /// Webhooks with something to be delivered.
+    Delivery,
 }
 
 impl Machine {
-    const ALL: [Self; 5] =
-        [Self::Order, Self::Revocation, Self::Certificate, Self::Issuer, Self::Housekeeping];
+    const ALL: [Self; 6] = [
+        Self::Order,
+        Self::Revocation,
+        Self::Certificate,
+        Self::Issuer,
+        Self::Housekeeping,
+        Self::Delivery,
+    ];
 }
 
 /// Longer than any one step may take. Work that nobody notices to be abandoned, such as that of a
@@ -166,6 +174,7 @@ machine!(
     GIVE_BACK_REVOCATIONS,
     "revocations"
 );
+machine!(CLAIM_WEBHOOKS, EXTEND_WEBHOOK, RELEASE_WEBHOOK, GIVE_BACK_WEBHOOKS, "webhooks");
 
 const NEXT_DUE: Statement = Statement::both(
     "lease::NEXT_DUE",
@@ -179,6 +188,11 @@ const NEXT_DUE: Statement = Statement::both(
 const ORDER_HOLDER: Statement = Statement::both(
     "lease::ORDER_HOLDER",
     "SELECT leased_by, lease_token FROM orders WHERE id = $1",
+);
+
+const NEXT_DELIVERY: Statement = Statement::both(
+    "lease::NEXT_DELIVERY",
+    "SELECT min(next_action_at) FROM webhooks WHERE next_action_at IS NOT NULL",
 );
 
 pub(super) const ALL: &[Statement] = &[
@@ -204,6 +218,11 @@ pub(super) const ALL: &[Statement] = &[
     GIVE_BACK_REVOCATIONS,
     NEXT_DUE,
     ORDER_HOLDER,
+    CLAIM_WEBHOOKS,
+    EXTEND_WEBHOOK,
+    RELEASE_WEBHOOK,
+    GIVE_BACK_WEBHOOKS,
+    NEXT_DELIVERY,
 ];
 
 #[derive(FromRow)]
@@ -226,6 +245,7 @@ pub async fn claim(
         Machine::Order => CLAIM_ORDERS,
         Machine::Revocation => CLAIM_REVOCATIONS,
         Machine::Housekeeping => CLAIM_TASKS,
+        Machine::Delivery => CLAIM_WEBHOOKS,
     };
     let rows: Vec<Claimed> = fetch!(
         fetch_all,
@@ -247,6 +267,7 @@ pub async fn extend(tx: &mut Tx, lease: &Lease, now: OffsetDateTime) -> Result<(
         Machine::Order => EXTEND_ORDER,
         Machine::Revocation => EXTEND_REVOCATION,
         Machine::Housekeeping => EXTEND_TASK,
+        Machine::Delivery => EXTEND_WEBHOOK,
     };
     let changed = execute!(tx, statement, lease.id, lease.token, millis(now + LEASE))?;
     held(lease, changed)
@@ -266,6 +287,7 @@ pub async fn release(
         Machine::Order => RELEASE_ORDER,
         Machine::Revocation => RELEASE_REVOCATION,
         Machine::Housekeeping => RELEASE_TASK,
+        Machine::Delivery => RELEASE_WEBHOOK,
     };
     execute!(tx, statement, id, owner, millis(now))?;
     tx.wake_workers();
@@ -287,6 +309,7 @@ pub async fn give_back(
             Machine::Order => GIVE_BACK_ORDERS,
             Machine::Revocation => GIVE_BACK_REVOCATIONS,
             Machine::Housekeeping => GIVE_BACK_TASKS,
+            Machine::Delivery => GIVE_BACK_WEBHOOKS,
         };
         let owner = owner.unwrap_or_default();
         // Twice a lease: its owner's clock may have been a little ahead.
@@ -325,6 +348,13 @@ pub async fn next_due(tx: &mut Tx) -> Result<Vec<(Machine, OffsetDateTime)>, Sto
     .into_iter()
     .filter_map(|(machine, at)| at.map(|at| (machine, moment(at))))
     .collect())
+}
+
+/// When the next webhook wants attention. Deliveries have workers of their own, and so a look of
+/// their own.
+pub async fn next_delivery_due(tx: &mut Tx) -> Result<Option<OffsetDateTime>, StorageError> {
+    let (at,): (Option<i64>,) = fetch!(fetch_one, tx, NEXT_DELIVERY)?;
+    Ok(at.map(moment))
 }
 
 /// Whether a fenced write found its row.

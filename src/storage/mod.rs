@@ -23,12 +23,14 @@ use uuid::Uuid;
 pub mod api_keys;
 mod catalogue;
 pub mod certificates;
+pub mod deliveries;
 pub mod events;
 mod filter;
 pub mod housekeeping;
 pub mod idempotency;
 pub mod issuers;
 pub mod lease;
+pub mod messages;
 pub mod orders;
 pub mod requests;
 pub mod revisions;
@@ -39,6 +41,7 @@ pub mod secrets;
 pub mod settings;
 pub mod signals;
 mod sole;
+pub mod webhooks;
 pub mod workers;
 
 pub use catalogue::{Statement, catalogue};
@@ -83,7 +86,9 @@ pub struct Tx {
     inner: Inner,
     signals: Signals,
     wakes: bool,
+    delivers: bool,
     changed: Vec<Uuid>,
+    told: Vec<messages::Telling>,
 }
 
 enum Inner {
@@ -210,7 +215,7 @@ impl Db {
             Pool::Sqlite { write, .. } => Inner::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
             Pool::Postgres(pool) => Inner::Postgres(pool.begin().await?),
         };
-        Ok(Tx { inner, signals: self.signals.clone(), wakes: false, changed: Vec::new() })
+        Ok(Tx::new(inner, &self.signals))
     }
 
     /// Begins a transaction that only reads: it does not queue behind writers.
@@ -219,7 +224,7 @@ impl Db {
             Pool::Sqlite { read, .. } => Inner::Sqlite(read.begin().await?),
             Pool::Postgres(pool) => Inner::Postgres(pool.begin().await?),
         };
-        Ok(Tx { inner, signals: self.signals.clone(), wakes: false, changed: Vec::new() })
+        Ok(Tx::new(inner, &self.signals))
     }
 
     /// The time by the database's clock, where that is another machine's.
@@ -323,20 +328,31 @@ async fn migrate<C: sqlx::migrate::Migrate>(
 }
 
 impl Tx {
+    fn new(inner: Inner, signals: &Signals) -> Self {
+        let signals = signals.clone();
+        Self { inner, signals, wakes: false, delivers: false, changed: vec![], told: vec![] }
+    }
+
     /// Makes it so, and tells whoever waits for it.
     pub async fn commit(mut self) -> Result<(), StorageError> {
+        messages::write(&mut self).await?;
         signals::announce(&mut self).await?;
         match self.inner {
             Inner::Sqlite(tx) => tx.commit().await?,
             Inner::Postgres(tx) => tx.commit().await?,
         }
-        self.signals.tell(self.wakes, &self.changed);
+        self.signals.tell(self.wakes, self.delivers, &self.changed);
         Ok(())
     }
 
     /// Something is due at once: workers are woken when this is committed.
     pub fn wake_workers(&mut self) {
         self.wakes = true;
+    }
+
+    /// Something is to be delivered: those who do are woken when this is committed.
+    pub fn wake_deliverers(&mut self) {
+        self.delivers = true;
     }
 
     /// Clients that wait for this resource look again when this is committed.

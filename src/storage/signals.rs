@@ -14,20 +14,23 @@ use uuid::Uuid;
 
 use super::{Inner, StorageError, Tx};
 
-/// The two kinds of news.
+/// The kinds of news.
 #[derive(Clone)]
 pub struct Signals {
     due: Arc<Notify>,
+    deliverable: Arc<Notify>,
     changed: broadcast::Sender<Uuid>,
 }
 
 const DUE: &str = "certwright_due";
+const DELIVERABLE: &str = "certwright_deliverable";
 const CHANGED: &str = "certwright_changed";
 
 impl Signals {
     pub(super) fn new() -> Self {
         // A waiter that falls further behind than this simply looks again.
-        Self { due: Arc::new(Notify::new()), changed: broadcast::channel(256).0 }
+        let [due, deliverable] = [(); 2].map(|()| Arc::new(Notify::new()));
+        Self { due, deliverable, changed: broadcast::channel(256).0 }
     }
 
     /// Wakes when something may be due.
@@ -35,14 +38,22 @@ impl Signals {
         &self.due
     }
 
+    /// Wakes when something may be to be delivered.
+    pub fn deliverable(&self) -> &Notify {
+        &self.deliverable
+    }
+
     /// Hears of every resource that changes from now on.
     pub fn changes(&self) -> broadcast::Receiver<Uuid> {
         self.changed.subscribe()
     }
 
-    pub(super) fn tell(&self, wakes: bool, changed: &[Uuid]) {
+    pub(super) fn tell(&self, wakes: bool, delivers: bool, changed: &[Uuid]) {
         if wakes {
             self.due.notify_one();
+        }
+        if delivers {
+            self.deliverable.notify_one();
         }
         for resource in changed {
             // Fails only when nobody listens.
@@ -54,8 +65,13 @@ impl Signals {
 /// Puts the news into the transaction, so that it goes out exactly when the rows do.
 pub(super) async fn announce(tx: &mut Tx) -> Result<(), StorageError> {
     let Inner::Postgres(connection) = &mut tx.inner else { return Ok(()) };
-    if tx.wakes {
-        sqlx::query("SELECT pg_notify($1, '')").bind(DUE).execute(&mut **connection).await?;
+    for channel in [(tx.wakes, DUE), (tx.delivers, DELIVERABLE)] {
+        if let (true, channel) = channel {
+            sqlx::query("SELECT pg_notify($1, '')")
+                .bind(channel)
+                .execute(&mut **connection)
+                .await?;
+        }
     }
     for resource in &tx.changed {
         sqlx::query("SELECT pg_notify($1, $2)")
@@ -86,19 +102,21 @@ pub(super) fn listen(pool: PgPool, signals: Signals) {
 
 async fn listen_once(pool: &PgPool, signals: &Signals) -> Result<(), sqlx::Error> {
     let mut listener = PgListener::connect_with(pool).await?;
-    listener.listen_all([DUE, CHANGED]).await?;
+    listener.listen_all([DUE, DELIVERABLE, CHANGED]).await?;
     // Whatever was said while nobody listened.
-    signals.due.notify_one();
+    signals.tell(true, true, &[]);
     loop {
         tokio::select! {
             () = pool.close_event() => return Ok(()),
             news = listener.try_recv() => match news? {
                 Some(news) if news.channel() == CHANGED => {
                     let changed: Vec<_> = news.payload().parse().into_iter().collect();
-                    signals.tell(false, &changed);
+                    signals.tell(false, false, &changed);
                 }
-                // Either something is due, or the connection was made anew.
-                Some(_) | None => signals.tell(true, &[]),
+                Some(news) if news.channel() == DELIVERABLE => signals.tell(false, true, &[]),
+                Some(_) => signals.tell(true, false, &[]),
+                // The connection was made anew.
+                None => signals.tell(true, true, &[]),
             },
         }
     }

@@ -9,10 +9,10 @@ use super::{STEP_TIMEOUT, Worker, WorkerError};
 use crate::domain::backoff;
 use crate::domain::event::{Event, Resource};
 use crate::domain::failure::{Class, Failure};
-use crate::domain::issuer::{Account, DEACTIVATION_DEADLINE, Issuer, ROTATION_WAITS};
+use crate::domain::issuer::{Account, DEACTIVATION_DEADLINE, Issuer, ROTATION_WAITS, Transition};
 use crate::secret::{Sealed, Secret};
 use crate::storage::lease::Lease;
-use crate::storage::{certificates, events, issuers, orders};
+use crate::storage::{certificates, issuers, orders};
 
 /// Between looks whether the orders that are under way have ended.
 const LOOK_AGAIN: Duration = Duration::seconds(2);
@@ -40,12 +40,11 @@ impl Worker {
         drop(tx);
         if busy && now < since + ROTATION_WAITS {
             return self
-                .settle_issuer(issuer.upkeep_waits(None, now + LOOK_AGAIN), &[], lease)
+                .settle_issuer(issuer.upkeep_waits(None, now + LOOK_AGAIN, now), lease)
                 .await;
         }
         let (Some(account), Some(next)) = (issuer.account.clone(), next) else {
-            let (issuer, happened) = issuer.key_kept(&nothing_to_change(), now);
-            return self.settle_issuer(issuer, &happened, lease).await;
+            return self.settle_issuer(issuer.key_kept(&nothing_to_change(), now), lease).await;
         };
         let present = self.sealer.open(&issuers::account_key_place(issuer.id), &present);
         let next = self.sealer.open(&issuers::next_account_key_place(issuer.id), &next);
@@ -55,7 +54,7 @@ impl Worker {
                 let failure = super::unreadable(&error);
                 let later = now + Duration::hours(1);
                 return self
-                    .settle_issuer(issuer.upkeep_waits(Some(failure), later), &[], lease)
+                    .settle_issuer(issuer.upkeep_waits(Some(failure), later, now), lease)
                     .await;
             }
         };
@@ -70,14 +69,13 @@ impl Worker {
                 self.take_over(issuer, &sealed, lease).await
             }
             Ok(Changed::Refused(failure)) => {
-                let (issuer, happened) = issuer.key_kept(&failure, now);
-                self.settle_issuer(issuer, &happened, lease).await
+                self.settle_issuer(issuer.key_kept(&failure, now), lease).await
             }
             Err(failure) => {
                 let pause = backoff::transient(issuer.tries, super::jitter());
                 let at = failure.retry_at.map_or(now + pause, |asked| asked.max(now + pause));
                 tracing::warn!(issuer = %issuer.id, %failure, "the account's key is not replaced yet");
-                self.settle_issuer(issuer.upkeep_waits(Some(failure), at), &[], lease).await
+                self.settle_issuer(issuer.upkeep_waits(Some(failure), at, now), lease).await
             }
         }
     }
@@ -112,13 +110,13 @@ impl Worker {
         lease: &Lease,
     ) -> Result<(), WorkerError> {
         let now = self.clock.now();
-        let (issuer, happened) = issuer.key_rotated(now);
+        let rotated = issuer.key_rotated(now);
+        let id = rotated.issuer.id;
         let mut tx = self.db.begin().await?;
         // Steps that are just being taken are signed by the former key.
-        orders::retake_steps(&mut tx, issuer.id, now).await?;
-        issuers::save(&mut tx, &issuer, lease).await?;
-        issuers::set_account_key(&mut tx, issuer.id, sealed).await?;
-        events::record(&mut tx, &issuer.namespace, None, &happened, now).await?;
+        orders::retake_steps(&mut tx, id, now).await?;
+        issuers::save(&mut tx, &rotated, lease).await?;
+        issuers::set_account_key(&mut tx, id, sealed).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -162,17 +160,16 @@ impl Worker {
             Err(failure) => Some(failure),
         };
         match failure {
-            None => {
-                let (issuer, happened) = issuer.deactivated(now);
-                self.end_issuer(issuer, happened, then_delete, lease).await
-            }
+            None => self.end_issuer(issuer.deactivated(now), then_delete, lease).await,
             Some(failure) if then_delete && now >= since + DEACTIVATION_DEADLINE => {
                 let event = Event::warning(
                     Resource::Issuer(issuer.id),
                     "AccountDeactivationFailed",
                     format!("The issuer is deleted, its account was not deactivated: {failure}"),
                 );
-                self.end_issuer(issuer, vec![event], true, lease).await
+                let mut ended = Transition::silent(issuer, now);
+                ended.events.push(event);
+                self.end_issuer(ended, true, lease).await
             }
             Some(failure) => {
                 let pause = match failure.class {
@@ -180,7 +177,7 @@ impl Worker {
                     _ => backoff::transient(issuer.tries, super::jitter()),
                 };
                 let at = failure.retry_at.map_or(now + pause, |asked| asked.max(now + pause));
-                self.settle_issuer(issuer.upkeep_waits(Some(failure), at), &[], lease).await
+                self.settle_issuer(issuer.upkeep_waits(Some(failure), at, now), lease).await
             }
         }
     }
@@ -188,40 +185,35 @@ impl Worker {
     /// Saves an issuer whose account is over; deletes it where that is wanted and nobody needs it.
     async fn end_issuer(
         &self,
-        issuer: Issuer,
-        mut happened: Vec<Event>,
+        mut ended: Transition,
         delete: bool,
         lease: &Lease,
     ) -> Result<(), WorkerError> {
         let now = self.clock.now();
-        let Issuer { kind, namespace, name, .. } = &issuer;
+        let Issuer { id, kind, namespace, name, .. } = ended.issuer.clone();
         let mut tx = self.db.begin().await?;
-        issuers::save(&mut tx, &issuer, lease).await?;
-        let user = certificates::any_of_issuer(&mut tx, *kind, namespace, name).await?;
-        if delete && user.is_none() {
-            let about = Resource::Issuer(issuer.id);
-            happened.push(Event::normal(about, "Deleted", format!("Issuer `{name}` was deleted")));
-            issuers::delete(&mut tx, issuer.id).await?;
+        let user = certificates::any_of_issuer(&mut tx, kind, &namespace, &name).await?;
+        let goes = delete && user.is_none();
+        if goes {
+            let message = format!("Issuer `{name}` was deleted");
+            ended.events.push(Event::normal(Resource::Issuer(id), "Deleted", message));
         }
-        events::record(&mut tx, namespace, None, &happened, now).await?;
-        certificates::wake_waiting(&mut tx, *kind, namespace, name, now).await?;
+        issuers::save(&mut tx, &ended, lease).await?;
+        if goes {
+            issuers::delete(&mut tx, id).await?;
+        }
+        certificates::wake_waiting(&mut tx, kind, &namespace, &name, now).await?;
         tx.commit().await?;
         Ok(())
     }
 
     /// Saves an issuer; the next key of an account that keeps its present one is forgotten.
-    async fn settle_issuer(
-        &self,
-        issuer: Issuer,
-        happened: &[Event],
-        lease: &Lease,
-    ) -> Result<(), WorkerError> {
+    async fn settle_issuer(&self, settled: Transition, lease: &Lease) -> Result<(), WorkerError> {
         let mut tx = self.db.begin().await?;
-        issuers::save(&mut tx, &issuer, lease).await?;
-        if issuer.upkeep.is_none() {
-            issuers::set_next_account_key(&mut tx, issuer.id, None).await?;
+        issuers::save(&mut tx, &settled, lease).await?;
+        if settled.issuer.upkeep.is_none() {
+            issuers::set_next_account_key(&mut tx, settled.issuer.id, None).await?;
         }
-        events::record(&mut tx, &issuer.namespace, None, happened, self.clock.now()).await?;
         tx.commit().await?;
         Ok(())
     }

@@ -9,7 +9,7 @@ use crate::domain::issuer::{self, Issuer, RenewalInformationSource};
 use crate::domain::order::{self, ORDER_DEADLINE, Order, Outcome};
 use crate::storage::lease::{Lease, Machine};
 use crate::storage::requests::{Request, RequestState};
-use crate::storage::{Scope, certificates, events, issuers, orders, requests};
+use crate::storage::{Scope, certificates, issuers, orders, requests};
 
 impl Worker {
     pub(super) async fn certificate(&self, lease: Lease) -> Result<(), WorkerError> {
@@ -33,7 +33,7 @@ impl Worker {
         let woken = certificate.wake(now);
         if woken.certificate.ari_is_due(now) {
             let told = self.ask_for_renewal(woken.certificate, issuer.as_ref()).await;
-            return self.settle_certificate(told.after(woken.events), &lease).await;
+            return self.settle_certificate(told, &lease).await;
         }
         match woken.certificate.state {
             State::Triggered(_) | State::AwaitingIssuer(_) => {}
@@ -49,8 +49,8 @@ impl Worker {
                     reference.kind.as_str(),
                     reference.name
                 );
-                let waiting = woken.certificate.await_issuer("IssuerNotFound", &why, now);
-                self.settle_certificate(waiting.after(woken.events), &lease).await
+                let waiting = woken.then(|one| one.await_issuer("IssuerNotFound", &why, now));
+                self.settle_certificate(waiting, &lease).await
             }
             Some(issuer) if issuer.state != issuer::State::Ready => {
                 let (_, reason, message) = issuer.ready();
@@ -59,14 +59,14 @@ impl Worker {
                     reference.kind.as_str(),
                     reference.name
                 );
-                let mut waiting = woken.certificate.await_issuer("IssuerNotReady", &why, now);
+                let mut waiting = woken.then(|one| one.await_issuer("IssuerNotReady", &why, now));
                 if let (Some(shown), Some(cause)) =
                     (&mut waiting.certificate.last_error, &issuer.last_error)
                 {
                     // Where a person can act.
                     shown.instance.clone_from(&cause.instance);
                 }
-                self.settle_certificate(waiting.after(woken.events), &lease).await
+                self.settle_certificate(waiting, &lease).await
             }
             Some(issuer) => Box::pin(self.place_order(woken, &issuer, lease)).await,
         }
@@ -79,15 +79,16 @@ impl Worker {
         issuer: &Issuer,
         lease: Lease,
     ) -> Result<(), WorkerError> {
-        let certificate = woken.certificate;
+        let certificate = &woken.certificate;
         let now = self.clock.now();
         let request = RequestId::generate(now);
-        let made = match self.key_and_csr(&certificate, request).await? {
+        let made = match self.key_and_csr(certificate, request).await? {
             Ok(made) => made,
             Err(failure) => {
-                let blocked = Outcome::Blocked(failure);
-                let blocked = certificate.order_failed(blocked, 0, now, super::jitter());
-                return self.settle_certificate(blocked.after(woken.events), &lease).await;
+                let blocked = woken.then(|one| {
+                    one.order_failed(Outcome::Blocked(failure), 0, now, super::jitter())
+                });
+                return self.settle_certificate(blocked, &lease).await;
             }
         };
         let spec = &certificate.spec;
@@ -132,15 +133,12 @@ impl Worker {
             created_at: now,
             finished_at: None,
         };
-        let mut placed = certificate.order_placed(request, order.id, now).after(woken.events);
+        let mut placed = woken.then(|one| one.order_placed(request, order.id, now));
         placed.events.extend(made.event);
         let mut tx = self.db.begin().await?;
-        certificates::save(&mut tx, &placed.certificate, &lease, None).await?;
+        certificates::save(&mut tx, &placed, &lease, None).await?;
         requests::insert(&mut tx, &attempt, made.sealed.as_ref()).await?;
         let order_lease = orders::insert(&mut tx, &order, Some((&self.settings.name, now))).await?;
-        let certificate = &placed.certificate;
-        events::record(&mut tx, &certificate.namespace, Some(certificate.id), &placed.events, now)
-            .await?;
         if let Err(error) = tx.commit().await {
             // It may be there all the same; then nobody is working on it.
             self.release(Machine::Order, order.id.0).await;
@@ -170,7 +168,8 @@ impl Worker {
             "The order ended without telling its certificate",
             "This is a bug; a new attempt follows.",
         );
-        let failed = woken.certificate.order_failed(Outcome::Failed(failure), 0, now, Jitter::NONE);
+        let failed =
+            woken.then(|one| one.order_failed(Outcome::Failed(failure), 0, now, Jitter::NONE));
         self.settle_certificate(failed, &lease).await
     }
 
@@ -179,11 +178,8 @@ impl Worker {
         transition: Transition,
         lease: &Lease,
     ) -> Result<(), WorkerError> {
-        let Transition { certificate, events, .. } = transition;
-        let now = self.clock.now();
         let mut tx = self.db.begin().await?;
-        certificates::save(&mut tx, &certificate, lease, None).await?;
-        events::record(&mut tx, &certificate.namespace, Some(certificate.id), &events, now).await?;
+        certificates::save(&mut tx, &transition, lease, None).await?;
         tx.commit().await?;
         Ok(())
     }

@@ -8,7 +8,7 @@ use crate::domain::id::IssuerId;
 use crate::domain::issuer::{Account, Issuer, Upkeep};
 use crate::secret::Secret;
 use crate::storage::lease::Lease;
-use crate::storage::{Scope, certificates, events, issuers};
+use crate::storage::{Scope, certificates, issuers};
 
 impl Worker {
     pub(super) async fn issuer(&self, lease: Lease) -> Result<(), WorkerError> {
@@ -48,7 +48,7 @@ impl Worker {
 
         let now = self.clock.now();
         let server = issuer.acme.server.clone();
-        let (issuer, happened) = match registered {
+        let transition = match registered {
             Ok(account) => {
                 let account = Account { url: account.url, server, email: account.email };
                 issuer.registered(account, now)
@@ -56,10 +56,10 @@ impl Worker {
             Err(failure) => issuer.not_registered(failure, now, super::jitter()),
         };
         let mut tx = self.db.begin().await?;
-        issuers::save(&mut tx, &issuer, &lease).await?;
-        events::record(&mut tx, &issuer.namespace, None, &happened, now).await?;
+        issuers::save(&mut tx, &transition, &lease).await?;
         // Who waits for it is told what is new; a failure that repeats itself is not.
-        if !happened.is_empty() {
+        if !transition.events.is_empty() {
+            let issuer = &transition.issuer;
             certificates::wake_waiting(&mut tx, issuer.kind, &issuer.namespace, &issuer.name, now)
                 .await?;
         }
@@ -89,9 +89,11 @@ impl Worker {
 
     /// Nothing brings a deactivated account back: the row says so, and rests.
     async fn stay_deactivated(&self, issuer: Issuer, lease: &Lease) -> Result<(), WorkerError> {
-        let (issuer, _) = issuer.deactivated(self.clock.now());
+        let mut still = issuer.deactivated(self.clock.now());
+        // That is no news.
+        still.events.clear();
         let mut tx = self.db.begin().await?;
-        issuers::save(&mut tx, &issuer, lease).await?;
+        issuers::save(&mut tx, &still, lease).await?;
         tx.commit().await?;
         Ok(())
     }

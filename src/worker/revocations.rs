@@ -2,15 +2,14 @@
 
 use super::session::{Tried, Trouble};
 use super::{STEP_TIMEOUT, Worker, WorkerError};
-use crate::domain::certificate::Certificate;
-use crate::domain::event::{Event, Resource};
+use crate::domain::certificate::{Certificate, Transition};
 use crate::domain::failure::{Class, Failure};
 use crate::domain::id::RevocationId;
 use crate::domain::revocation::{Revocation, State};
 use crate::storage::lease::Lease;
 use crate::storage::revocations::Evidence;
 use crate::storage::{
-    Scope, StorageError, certificates, events, issuers, requests, revisions, revocations,
+    Scope, StorageError, certificates, issuers, requests, revisions, revocations,
 };
 
 impl Worker {
@@ -102,24 +101,17 @@ impl Worker {
         }
         let found = certificates::find(&mut tx, revocation.certificate, &Scope::Everything).await?;
         if let Some((certificate, lease)) = found {
-            let told = certificate.revocation_progressed(revocation, now);
-            let certificate = &told.certificate;
-            certificates::save(&mut tx, certificate, &lease, None).await?;
-            let namespace = &certificate.namespace;
-            events::record(&mut tx, namespace, Some(certificate.id), &told.events, now).await?;
-            let over = revocation.state != State::Pending
-                && certificate.deleting_since.is_some()
-                && !revocations::any_pending(&mut tx, certificate.id).await?;
+            let mut told = certificate.revocation_progressed(revocation, now);
+            let (id, waits) = (told.certificate.id, told.certificate.deleting_since.is_some());
+            let over = waits
+                && revocation.state != State::Pending
+                && !revocations::any_pending(&mut tx, id).await?;
             if over {
-                events::record(
-                    &mut tx,
-                    namespace,
-                    Some(certificate.id),
-                    &[deleted(certificate)],
-                    now,
-                )
-                .await?;
-                certificates::delete(&mut tx, certificate.id).await?;
+                told = told.then(|one| one.deleted(now));
+            }
+            certificates::save(&mut tx, &told, &lease, None).await?;
+            if over {
+                certificates::delete(&mut tx, id).await?;
             }
         }
         tx.commit().await?;
@@ -133,27 +125,19 @@ impl Worker {
         certificate: Certificate,
         lease: &Lease,
     ) -> Result<(), WorkerError> {
-        let now = self.clock.now();
+        let (id, now) = (certificate.id, self.clock.now());
         let mut tx = self.db.begin().await?;
-        if revocations::any_pending(&mut tx, certificate.id).await? {
-            let mut later = certificate;
-            later.next_action_at = now + time::Duration::hours(1);
+        if revocations::any_pending(&mut tx, id).await? {
+            let mut later = Transition::silent(certificate, now);
+            later.certificate.next_action_at = now + time::Duration::hours(1);
             certificates::save(&mut tx, &later, lease, None).await?;
         } else {
-            certificates::save(&mut tx, &certificate, lease, None).await?;
-            let namespace = &certificate.namespace;
-            events::record(&mut tx, namespace, Some(certificate.id), &[deleted(&certificate)], now)
-                .await?;
-            certificates::delete(&mut tx, certificate.id).await?;
+            certificates::save(&mut tx, &certificate.deleted(now), lease, None).await?;
+            certificates::delete(&mut tx, id).await?;
         }
         tx.commit().await?;
         Ok(())
     }
-}
-
-fn deleted(certificate: &Certificate) -> Event {
-    let about = Resource::Certificate(certificate.id);
-    Event::normal(about, "Deleted", format!("Certificate `{}` was deleted", certificate.name))
 }
 
 fn no_account() -> Failure {

@@ -27,6 +27,7 @@ mod machines;
 mod minutes;
 mod openapi;
 mod order_machine;
+mod outbound;
 mod reliability;
 mod renewal;
 #[cfg(feature = "failpoints")]
@@ -37,6 +38,10 @@ mod side_by_side;
 mod soak;
 mod solver;
 mod storage;
+mod storage_webhooks;
 #[path = "../support/mod.rs"]
 mod support;
 mod truth;
+mod webhook_endpoints;
+mod webhook_renewal;
+mod webhooks;

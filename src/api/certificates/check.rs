@@ -2,19 +2,23 @@
 
 use std::net::IpAddr;
 
+use uuid::Uuid;
+
 use crate::api::problem::{ApiError, Faults, FieldCode};
 use crate::api::{AppState, field};
 use crate::domain::certificate::Spec;
 use crate::domain::challenge::Kind as ChallengeKind;
+use crate::domain::id::WebhookId;
 use crate::domain::issuer::{Issuer, Kind};
 use crate::domain::name::DnsName;
 use crate::domain::selection::pick_solver;
 use crate::pki::{self, ClientCsr};
-use crate::storage::{Tx, issuers};
+use crate::storage::{Scope, Tx, issuers, webhooks};
 
 use super::spec::CertificateSpec;
 
 const MOST_NAMES: usize = 100;
+const MOST_WEBHOOKS: usize = 16;
 
 /// RFC 5280's bound for a common name.
 const LONGEST_COMMON_NAME: usize = 64;
@@ -60,6 +64,9 @@ pub(super) fn check(given: &CertificateSpec) -> Result<Checked, ApiError> {
     if given.revision_history_limit == Some(0) {
         faults.invalid("/revisionHistoryLimit", "is at least 1: what is served is kept");
     }
+    if given.webhooks.len() > MOST_WEBHOOKS {
+        faults.invalid("/webhooks", format!("there are at most {MOST_WEBHOOKS}"));
+    }
     let asked = match (&given.csr, &csr) {
         (Some(_), None) => AskedFor::default(),
         (_, Some(csr)) => names_of_csr(csr, &mut faults),
@@ -81,6 +88,7 @@ pub(super) fn check(given: &CertificateSpec) -> Result<Checked, ApiError> {
             renew_before: given.renew_before.clone(),
             renew_before_percentage: given.renew_before_percentage,
             revision_history_limit: given.revision_history_limit.unwrap_or(KEPT_REVISIONS),
+            webhooks: given.webhooks.clone(),
         },
         names,
         addresses,
@@ -146,6 +154,26 @@ impl Checked {
             return Err(ApiError::field("/csr", FieldCode::Invalid, detail));
         }
         Ok(())
+    }
+
+    /// Checks that the webhooks that it names are there and hear of its namespace. Those that it
+    /// `known` before may have gone since.
+    pub(super) async fn check_webhooks(&self, tx: &mut Tx, known: &[Uuid]) -> Result<(), ApiError> {
+        let mut faults = Faults::default();
+        for (place, id) in self.spec.webhooks.iter().enumerate() {
+            if known.contains(id) {
+                continue;
+            }
+            let found = webhooks::find(tx, WebhookId(*id), &Scope::Everything).await?;
+            if !found.is_some_and(|(webhook, _)| webhook.spec.covers(&self.namespace)) {
+                let detail = format!(
+                    "there is no webhook {id} that hears of the namespace `{}`",
+                    self.namespace
+                );
+                faults.add(format!("/webhooks/{place}"), FieldCode::WebhookNotFound, detail);
+            }
+        }
+        faults.refuse()
     }
 
     fn no_issuer(&self) -> ApiError {

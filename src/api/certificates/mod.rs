@@ -28,9 +28,8 @@ pub(crate) mod keystores;
 pub(crate) mod revisions;
 pub(crate) mod revoke;
 mod spec;
-pub(crate) mod view;
 
-use view::CertificateView;
+use crate::view::CertificateView;
 
 /// Which certificates to list.
 #[derive(Debug, Deserialize, IntoParams)]

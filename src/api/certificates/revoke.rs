@@ -10,21 +10,22 @@ use uuid::Uuid;
 use super::change::{cancel_orders, must_stay};
 use super::downloads::not_issued;
 use super::find;
-use super::view::CertificateView;
 use crate::api::auth::{Authorized, CertificatesWrite};
 use crate::api::extract::{Body, Path};
 use crate::api::idempotency::accepted;
 use crate::api::precondition::json;
 use crate::api::problem::{ApiError, Code, Errors, FieldCode};
 use crate::api::{AppState, retrying};
-use crate::domain::certificate::{Certificate, RotationPolicy, State as CertificateState, Trigger};
-use crate::domain::event::{Event, Resource};
+use crate::domain::certificate::{
+    Certificate, RotationPolicy, State as CertificateState, Transition, Trigger,
+};
 use crate::domain::id::{IssuerId, RevocationId};
 use crate::domain::revocation::{self, DEADLINE, Reason, Revocation};
 use crate::pki;
 use crate::storage::lease::Lease;
 use crate::storage::revisions::Revision;
-use crate::storage::{Scope, Tx, certificates, events, issuers, orders, revisions, revocations};
+use crate::storage::{Scope, Tx, certificates, issuers, orders, revisions, revocations};
+use crate::view::CertificateView;
 
 /// What to revoke, and why.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -99,7 +100,7 @@ async fn wanted(
 /// Stores what is to be revoked, and shows it with the certificate.
 async fn begin(
     tx: &mut Tx,
-    mut certificate: Certificate,
+    certificate: Certificate,
     lease: &Lease,
     wanted: &Revision,
     reason: Reason,
@@ -109,16 +110,15 @@ async fn begin(
     if reason == Reason::KeyCompromise {
         targets = of_the_same_key(valid(tx, &certificate, now).await?, wanted)?;
     }
-    let mut happened = Vec::new();
+    let mut told = Transition::silent(certificate, now);
     for target in &targets {
-        if revocations::is_pending(tx, certificate.id, target.revision).await? {
+        if revocations::is_pending(tx, target.certificate, target.revision).await? {
             continue;
         }
-        insert(tx, &certificate, target, reason, now).await?;
-        let told = certificate.revocation_wanted(target.revision, reason, now);
-        certificate = told.certificate;
-        happened.extend(told.events);
+        insert(tx, &told.certificate, target, reason, now).await?;
+        told = told.then(|one| one.revocation_wanted(target.revision, reason, now));
     }
+    let certificate = &told.certificate;
     let keeps_its_key = certificate.spec.csr.is_some()
         || certificate.spec.private_key.rotation_policy == RotationPolicy::Never;
     if certificate.key_is_compromised()
@@ -126,14 +126,11 @@ async fn begin(
         && matches!(certificate.state, CertificateState::Ordering(_))
     {
         // What is under way would be for the compromised key.
-        cancel_orders(tx, &certificate, "the key of its certificate is compromised", now).await?;
-        let again = certificate.restarted(Trigger::Revoked, now);
-        certificate = again.certificate;
-        happened.extend(again.events);
+        cancel_orders(tx, certificate, "the key of its certificate is compromised", now).await?;
+        told = told.then(|one| one.restarted(Trigger::Revoked, now));
     }
-    certificates::save(tx, &certificate, lease, None).await?;
-    events::record(tx, &certificate.namespace, Some(certificate.id), &happened, now).await?;
-    Ok(certificate)
+    certificates::save(tx, &told, lease, None).await?;
+    Ok(told.certificate)
 }
 
 /// Has everything revoked that was issued and is valid still; whether there is anything.
@@ -158,23 +155,14 @@ pub(super) async fn then_delete(
     lease: &Lease,
     now: OffsetDateTime,
 ) -> Result<Certificate, ApiError> {
-    let mut next = certificate;
-    let mut happened = Vec::new();
-    if let Some(revision) = next.current.as_ref().map(|issued| issued.revision) {
-        let told = next.revocation_wanted(revision, Reason::CessationOfOperation, now);
-        next = told.certificate;
-        happened.extend(told.events);
+    let revision = certificate.current.as_ref().map(|issued| issued.revision);
+    let mut told = Transition::silent(certificate, now);
+    if let Some(revision) = revision {
+        told = told.then(|one| one.revocation_wanted(revision, Reason::CessationOfOperation, now));
     }
-    let next = next.delete_once_revoked(now + DEADLINE + Duration::hours(1), now);
-    let about = Resource::Certificate(next.id);
-    happened.push(Event::normal(
-        about,
-        "Deleting",
-        "The certificate is deleted once what was issued is revoked",
-    ));
-    certificates::save(tx, &next, lease, None).await?;
-    events::record(tx, &next.namespace, Some(next.id), &happened, now).await?;
-    Ok(next)
+    let told = told.then(|one| one.delete_once_revoked(now + DEADLINE + Duration::hours(1), now));
+    certificates::save(tx, &told, lease, None).await?;
+    Ok(told.certificate)
 }
 
 /// The kept revisions that are neither over nor revoked, oldest first.

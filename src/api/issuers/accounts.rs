@@ -7,21 +7,20 @@ use axum::response::Response;
 use uuid::Uuid;
 use zeroize::Zeroize as _;
 
-use super::view::IssuerView;
 use crate::api::auth::{Authorized, IssuersWrite};
 use crate::api::extract::Path;
 use crate::api::idempotency::accepted;
 use crate::api::precondition::{Precondition, json};
 use crate::api::problem::{ApiError, Code, Errors, FieldCode};
 use crate::api::{AppState, retrying};
-use crate::domain::event::Event;
 use crate::domain::id::IssuerId;
-use crate::domain::issuer::{Issuer, Upkeep};
+use crate::domain::issuer::{Issuer, Transition, Upkeep};
 use crate::pki;
 use crate::secret::Secret;
 use crate::storage::issuers::{self, next_account_key_place};
 use crate::storage::lease::Lease;
-use crate::storage::{Tx, events, secrets};
+use crate::storage::{Tx, secrets};
+use crate::view::IssuerView;
 
 /// The key under which cert-manager keeps an account's key.
 const USUAL_KEY: &str = "tls.key";
@@ -50,8 +49,7 @@ pub(crate) async fn rotate_key(
         } else {
             must_have_account(&present)?;
             issuers::set_next_account_key(&mut tx, present.id, Some(&sealed)).await?;
-            let (next, happened) = present.rotate_key(app.now());
-            save(&app, &mut tx, next, &happened, &lease).await?
+            save(&mut tx, present.rotate_key(app.now()), &lease).await?
         };
         tx.commit().await?;
         answer(&next)
@@ -97,8 +95,7 @@ pub(super) async fn begin_deactivation(
     then_delete: bool,
     lease: &Lease,
 ) -> Result<Issuer, ApiError> {
-    let (next, happened) = present.deactivate(then_delete, app.now());
-    save(app, tx, next, &happened, lease).await
+    save(tx, present.deactivate(then_delete, app.now()), lease).await
 }
 
 /// The account key that the issuer brings along, where its Secret is there.
@@ -159,16 +156,9 @@ fn must_have_account(present: &Issuer) -> Result<(), ApiError> {
     Err(ApiError::Because(Code::AccountNotReady, detail))
 }
 
-async fn save(
-    app: &AppState,
-    tx: &mut Tx,
-    next: Issuer,
-    happened: &[Event],
-    lease: &Lease,
-) -> Result<Issuer, ApiError> {
+async fn save(tx: &mut Tx, next: Transition, lease: &Lease) -> Result<Issuer, ApiError> {
     issuers::save(tx, &next, lease).await?;
-    events::record(tx, &next.namespace, None, happened, app.now()).await?;
-    Ok(next)
+    Ok(next.issuer)
 }
 
 fn answer(next: &Issuer) -> Result<Response, ApiError> {

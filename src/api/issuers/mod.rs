@@ -22,10 +22,9 @@ use crate::storage::{StorageError, certificates, orders, revocations};
 
 pub(crate) mod accounts;
 mod check;
-mod view;
 
+use crate::view::IssuerView;
 use check::IssuerSpec;
-use view::IssuerView;
 
 /// Which issuers to list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -137,14 +136,14 @@ pub(crate) async fn replace(
         body.value.check()?;
         let now = app.now();
         let next = present.clone().respecified(body.value.acme.clone(), now);
-        if next != present {
-            orders::retake_steps(&mut tx, next.id, now).await?;
+        if next.issuer != present {
+            let Issuer { id, kind, namespace, name, .. } = &present;
+            orders::retake_steps(&mut tx, *id, now).await?;
             issuers::save(&mut tx, &next, &lease).await?;
-            certificates::wake_waiting(&mut tx, next.kind, &next.namespace, &next.name, now)
-                .await?;
+            certificates::wake_waiting(&mut tx, *kind, namespace, name, now).await?;
             tx.commit().await?;
         }
-        Ok(answer(StatusCode::OK, json(&IssuerView::from(&next))?))
+        Ok(answer(StatusCode::OK, json(&IssuerView::from(&next.issuer))?))
     })
     .await
 }
@@ -198,8 +197,9 @@ pub(crate) async fn delete(
             return Ok(accepted(format!("/issuers/{id}"), json(&IssuerView::from(&next))?));
         }
         // Fenced like any change, so that nothing that was saved meanwhile is lost unseen.
-        issuers::save(&mut tx, &present, &lease).await?;
-        issuers::delete(&mut tx, present.id).await?;
+        let deleted = present.deleted(app.now());
+        issuers::save(&mut tx, &deleted, &lease).await?;
+        issuers::delete(&mut tx, deleted.issuer.id).await?;
         tx.commit().await?;
         Ok(StatusCode::NO_CONTENT.into_response())
     })

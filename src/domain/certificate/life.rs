@@ -10,6 +10,7 @@ use crate::domain::ari::{self, Ari};
 use crate::domain::backoff::Jitter;
 use crate::domain::event::{Event, Resource};
 use crate::domain::failure::Failure;
+use crate::domain::notice::Notice;
 use crate::domain::revocation::{self, Reason, Revocation};
 
 /// A revocation, as its certificate shows it.
@@ -66,7 +67,7 @@ impl Certificate {
     }
 
     /// Renewal follows spec and suggestion as they are now.
-    pub(super) fn rescheduled(mut self) -> Transition {
+    pub(super) fn rescheduled(mut self, now: OffsetDateTime) -> Transition {
         if let Some(issued) = &self.current {
             let at = self.renewal(issued.not_before, issued.not_after, self.ari.as_ref());
             if let Some(issued) = &mut self.current {
@@ -76,7 +77,7 @@ impl Certificate {
                 self.next_action_at = at;
             }
         }
-        self.silently()
+        Transition::silent(self, now)
     }
 
     /// When there is something to do while all is well: a renewal, or a question about it.
@@ -106,14 +107,14 @@ impl Certificate {
     ) -> Transition {
         // An answer about a former certificate is none about this one.
         let Some(known) = self.ari.take_if(|ari| ari.certificate == about) else {
-            return self.silently();
+            return Transition::silent(self, now);
         };
         let before = known.chosen;
         let next = known.apply(answer, now, jitter);
         let news = next.window.zip(next.chosen).filter(|(_, chosen)| Some(*chosen) != before);
         let why = next.explanation_url.clone();
         self.ari = Some(next);
-        let mut transition = self.rescheduled();
+        let mut transition = self.rescheduled(now);
         if let Some((window, chosen)) = news {
             let mut message = format!(
                 "The CA suggests renewal between {} and {}; {chosen} was chosen",
@@ -194,7 +195,7 @@ impl Certificate {
         let message =
             format!("Revocation of revision {revision} was requested ({})", reason.as_str());
         let event = Event::normal(about, "RevocationRequested", message);
-        Transition { certificate: self, events: vec![event], fresh_order_at: None }
+        Transition::silent(self, now).with(vec![event])
     }
 
     /// What became of a revocation. A revoked certificate that stays managed is issued anew.
@@ -237,11 +238,9 @@ impl Certificate {
         let anew = is_done
             && self.deleting_since.is_none()
             && self.current.as_ref().is_some_and(|issued| issued.revision == revision);
-        if anew {
-            self.trigger(Trigger::Revoked, now).after(events)
-        } else {
-            self.silently().after(events)
-        }
+        let notices = if is_done { vec![Notice::CertificateRevoked] } else { vec![] };
+        let told = Transition::silent(self, now).with(events).telling(notices);
+        if anew { told.then(|one| one.trigger(Trigger::Revoked, now)) } else { told }
     }
 
     /// What is under way is void, and something has to be issued anew; the caller cancels its orders.
@@ -254,12 +253,21 @@ impl Certificate {
     /// It is to be deleted once its revocations are over; nothing is issued any more. At `latest` it
     /// is deleted all the same.
     #[must_use]
-    pub fn delete_once_revoked(mut self, latest: OffsetDateTime, now: OffsetDateTime) -> Self {
+    pub fn delete_once_revoked(
+        mut self,
+        latest: OffsetDateTime,
+        now: OffsetDateTime,
+    ) -> Transition {
         self.deleting_since = Some(now);
         self.last_error = None;
         let mut next = self.become_state(State::Idle, now);
         next.next_action_at = latest;
-        next
+        let event = Event::normal(
+            Resource::Certificate(next.id),
+            "Deleting",
+            "The certificate is deleted once what was issued is revoked",
+        );
+        Transition::silent(next, now).with(vec![event])
     }
 }
 
@@ -377,7 +385,7 @@ mod tests {
         failed.next_action_at = NOW + Duration::hours(8);
 
         assert!(!failed.ari_is_due(NOW));
-        assert_eq!(failed.rescheduled().certificate.next_action_at, NOW + Duration::hours(8));
+        assert_eq!(failed.rescheduled(NOW).certificate.next_action_at, NOW + Duration::hours(8));
     }
 
     #[test]
@@ -415,7 +423,7 @@ mod tests {
     #[test]
     fn what_is_being_deleted_is_not_issued_anew() {
         let wanted = served().revocation_wanted(1, Reason::CessationOfOperation, NOW).certificate;
-        let deleting = wanted.delete_once_revoked(NOW + Duration::days(3), NOW);
+        let deleting = wanted.delete_once_revoked(NOW + Duration::days(3), NOW).certificate;
         assert_eq!(deleting.clone().wake(NOW + Duration::days(80)).certificate, deleting);
 
         let revoked = deleting.revocation_progressed(&revocation(revocation::State::Done), NOW);

@@ -251,7 +251,8 @@ fn a_certificate_that_waits_for_its_revocation_says_so_and_how_not_to_wait() {
     let wanted = served(State::Idle)
         .revocation_wanted(1, crate::domain::revocation::Reason::CessationOfOperation, NOW)
         .certificate
-        .delete_once_revoked(LATER, NOW);
+        .delete_once_revoked(LATER, NOW)
+        .certificate;
 
     let said = explain(&wanted, None, None, NOW);
 
@@ -276,6 +277,7 @@ fn certificate(state: State) -> Certificate {
         deleting_since: None,
         failed_attempts: 1,
         last_error: None,
+        told: crate::domain::certificate::Told::default(),
         order: Some(OrderId(Uuid::nil())),
         created_at: NOW,
         next_action_at: LATER,
