@@ -42,6 +42,8 @@ ids! {
     OrderId
     /// An ACME challenge.
     ChallengeId
+    /// A certificate's revocation.
+    RevocationId
     /// An entry of the history.
     EventId
     /// A process that works.

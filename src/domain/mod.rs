@@ -4,6 +4,7 @@
 //! `utoipa::ToSchema`: they are stored, shown and described in one shape, cert-manager's.
 
 pub mod api_key;
+pub mod ari;
 pub mod backoff;
 pub mod certificate;
 pub mod challenge;
@@ -18,6 +19,8 @@ pub mod issuer;
 pub mod name;
 pub mod notice;
 pub mod order;
+pub mod revocation;
 pub mod selection;
 pub mod signature;
+pub mod upkeep;
 pub mod webhook;

@@ -54,6 +54,7 @@ pub fn catalogue() -> Vec<Statement> {
         super::requests::ALL,
         super::retention::ALL,
         super::revisions::ALL,
+        super::revocations::ALL,
         super::secrets::ALL,
         super::settings::ALL,
         super::stream::ALL,

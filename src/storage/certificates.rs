@@ -19,7 +19,8 @@ macro_rules! columns {
     () => {
         "id, namespace, name, labels, spec, generation, state, wanted_because, state_since,
          revision, serial, not_before, not_after, renewal_time, failed_attempts, last_error,
-         order_id, created_at, next_action_at, failure_told, block_told, leased_by, lease_token"
+         order_id, created_at, next_action_at, failure_told, block_told, ari, revocation,
+         deleting_since, leased_by, lease_token"
     };
 }
 
@@ -38,7 +39,7 @@ statements! {
         labels = $3, spec = $4, generation = $5, state = $6, wanted_because = $7, state_since = $8,
         revision = $9, serial = $10, not_before = $11, not_after = $12, renewal_time = $13,
         failed_attempts = $14, last_error = $15, order_id = $16, next_action_at = $17,
-        failure_told = $19, block_told = $20,
+        failure_told = $19, block_told = $20, ari = $21, revocation = $22, deleting_since = $23,
         leased_by = CASE WHEN $18 THEN leased_by ELSE NULL END, lease_token = lease_token + 1
         WHERE id = $1 AND lease_token = $2";
     SAVE_ISSUER = "UPDATE certificates SET issuer_kind = $2, issuer_name = $3 WHERE id = $1";
@@ -64,7 +65,7 @@ pub struct Wanted {
     pub ready: Option<(bool, OffsetDateTime)>,
     /// Of this issuer.
     pub issuer: Option<String>,
-    /// For this DNS name.
+    /// For this DNS name or IP address.
     pub dns_name: Option<String>,
     /// Ending before this moment.
     pub expires_before: Option<OffsetDateTime>,
@@ -108,7 +109,7 @@ pub async fn insert(tx: &mut Tx, certificate: &Certificate) -> Result<(), Storag
 }
 
 async fn index(tx: &mut Tx, certificate: &Certificate) -> Result<(), StorageError> {
-    for name in &certificate.spec.dns_names {
+    for name in certificate.spec.names() {
         execute!(tx, INSERT_NAME, certificate.id.0, name.as_str())?;
     }
     for (key, value) in &certificate.labels {
@@ -173,6 +174,9 @@ pub async fn save(
         hold.is_some(),
         row.failure_told,
         row.block_told,
+        row.ari,
+        row.revocation,
+        row.deleting_since,
     )?;
     held(lease, changed)?;
     messages::of_certificate(tx, transition);
@@ -312,6 +316,9 @@ struct Row {
     next_action_at: i64,
     failure_told: bool,
     block_told: bool,
+    ari: Option<String>,
+    revocation: Option<String>,
+    deleting_since: Option<i64>,
     #[sqlx(default)]
     lease_token: i64,
 }
@@ -349,6 +356,9 @@ impl From<&Certificate> for Row {
             next_action_at: millis(certificate.next_action_at),
             failure_told: certificate.told.failed,
             block_told: certificate.told.blocked,
+            ari: certificate.ari.as_ref().map(json),
+            revocation: certificate.revocation.as_ref().map(json),
+            deleting_since: certificate.deleting_since.map(millis),
             lease_token: 0,
         }
     }
@@ -378,8 +388,12 @@ impl Row {
             }),
             _ => None,
         };
+        let id = self.id;
         let last_error =
-            self.last_error.map(|text| document(&text, "certificates", self.id)).transpose()?;
+            self.last_error.map(|text| document(&text, "certificates", id)).transpose()?;
+        let ari = self.ari.map(|text| document(&text, "certificates", id)).transpose()?;
+        let revocation =
+            self.revocation.map(|text| document(&text, "certificates", id)).transpose()?;
         let certificate = Certificate {
             id: CertificateId(self.id),
             namespace: self.namespace,
@@ -390,6 +404,9 @@ impl Row {
             state,
             state_since: moment(self.state_since),
             current,
+            ari,
+            revocation,
+            deleting_since: self.deleting_since.map(moment),
             failed_attempts: count(self.failed_attempts),
             told: Told { failed: self.failure_told, blocked: self.block_told },
             last_error,

@@ -34,6 +34,8 @@ pub enum Machine {
     Order,
     /// Watches over what is served.
     Expiry,
+    /// Certificates to be revoked.
+    Revocation,
     /// What has to be done now and then.
     Housekeeping,
     /// Webhooks with something to be delivered.
@@ -41,9 +43,10 @@ pub enum Machine {
 }
 
 impl Machine {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Expiry,
         Self::Order,
+        Self::Revocation,
         Self::Certificate,
         Self::Issuer,
         Self::Housekeeping,
@@ -167,6 +170,13 @@ machine!(
 );
 machine!(CLAIM_ORDERS, EXTEND_ORDER, RELEASE_ORDER, GIVE_BACK_ORDERS, "orders");
 machine!(CLAIM_TASKS, EXTEND_TASK, RELEASE_TASK, GIVE_BACK_TASKS, "housekeeping");
+machine!(
+    CLAIM_REVOCATIONS,
+    EXTEND_REVOCATION,
+    RELEASE_REVOCATION,
+    GIVE_BACK_REVOCATIONS,
+    "revocations"
+);
 machine!(CLAIM_WEBHOOKS, EXTEND_WEBHOOK, RELEASE_WEBHOOK, GIVE_BACK_WEBHOOKS, "webhooks");
 machine!(CLAIM_EXPIRIES, EXTEND_EXPIRY, RELEASE_EXPIRY, GIVE_BACK_EXPIRIES, "expiry_watches");
 
@@ -176,7 +186,8 @@ const NEXT_DUE: Statement = Statement::both(
             (SELECT min(next_action_at) FROM certificates),
             (SELECT min(next_action_at) FROM orders WHERE next_action_at IS NOT NULL),
             (SELECT min(next_action_at) FROM expiry_watches WHERE next_action_at IS NOT NULL),
-            (SELECT min(next_action_at) FROM housekeeping)",
+            (SELECT min(next_action_at) FROM housekeeping),
+            (SELECT min(next_action_at) FROM revocations WHERE next_action_at IS NOT NULL)",
 );
 
 const ORDER_HOLDER: Statement = Statement::both(
@@ -210,6 +221,10 @@ pub(super) const ALL: &[Statement] = &[
     EXTEND_EXPIRY,
     RELEASE_EXPIRY,
     GIVE_BACK_EXPIRIES,
+    CLAIM_REVOCATIONS,
+    EXTEND_REVOCATION,
+    RELEASE_REVOCATION,
+    GIVE_BACK_REVOCATIONS,
     NEXT_DUE,
     ORDER_HOLDER,
     CLAIM_WEBHOOKS,
@@ -238,6 +253,7 @@ pub async fn claim(
         Machine::Certificate => CLAIM_CERTIFICATES,
         Machine::Order => CLAIM_ORDERS,
         Machine::Expiry => CLAIM_EXPIRIES,
+        Machine::Revocation => CLAIM_REVOCATIONS,
         Machine::Housekeeping => CLAIM_TASKS,
         Machine::Delivery => CLAIM_WEBHOOKS,
     };
@@ -260,6 +276,7 @@ pub async fn extend(tx: &mut Tx, lease: &Lease, now: OffsetDateTime) -> Result<(
         Machine::Certificate => EXTEND_CERTIFICATE,
         Machine::Order => EXTEND_ORDER,
         Machine::Expiry => EXTEND_EXPIRY,
+        Machine::Revocation => EXTEND_REVOCATION,
         Machine::Housekeeping => EXTEND_TASK,
         Machine::Delivery => EXTEND_WEBHOOK,
     };
@@ -280,6 +297,7 @@ pub async fn release(
         Machine::Certificate => RELEASE_CERTIFICATE,
         Machine::Order => RELEASE_ORDER,
         Machine::Expiry => RELEASE_EXPIRY,
+        Machine::Revocation => RELEASE_REVOCATION,
         Machine::Housekeeping => RELEASE_TASK,
         Machine::Delivery => RELEASE_WEBHOOK,
     };
@@ -302,6 +320,7 @@ pub async fn give_back(
             Machine::Certificate => GIVE_BACK_CERTIFICATES,
             Machine::Order => GIVE_BACK_ORDERS,
             Machine::Expiry => GIVE_BACK_EXPIRIES,
+            Machine::Revocation => GIVE_BACK_REVOCATIONS,
             Machine::Housekeeping => GIVE_BACK_TASKS,
             Machine::Delivery => GIVE_BACK_WEBHOOKS,
         };
@@ -329,12 +348,13 @@ pub async fn after_unheard_commit(
 
 /// When each machine's next row is due, and so when to look again.
 pub async fn next_due(tx: &mut Tx) -> Result<Vec<(Machine, OffsetDateTime)>, StorageError> {
-    type Earliest = (Option<i64>, Option<i64>, Option<i64>, Option<i64>, Option<i64>);
-    let (issuers, certificates, orders, expiries, tasks): Earliest =
+    type At = Option<i64>;
+    let (issuers, certificates, orders, expiries, tasks, revocations): (At, At, At, At, At, At) =
         fetch!(fetch_one, tx, NEXT_DUE)?;
     Ok([
         (Machine::Expiry, expiries),
         (Machine::Order, orders),
+        (Machine::Revocation, revocations),
         (Machine::Certificate, certificates),
         (Machine::Issuer, issuers),
         (Machine::Housekeeping, tasks),

@@ -37,6 +37,7 @@ pub mod orders;
 pub mod requests;
 pub mod retention;
 pub mod revisions;
+pub mod revocations;
 pub mod scope;
 pub mod sealed;
 pub mod secrets;

@@ -1,9 +1,12 @@
 //! Registers accounts: once each, under a lease, with a key that was stored before.
 
+use super::session::Trouble;
 use super::{STEP_TIMEOUT, Worker, WorkerError};
+use crate::ca::{ExternalKey, Registration, mac_key};
 use crate::domain::failure::{Class, Failure};
 use crate::domain::id::IssuerId;
-use crate::domain::issuer::Account;
+use crate::domain::issuer::{Account, Issuer, Upkeep};
+use crate::secret::Secret;
 use crate::storage::lease::Lease;
 use crate::storage::{Scope, certificates, issuers};
 
@@ -16,9 +19,19 @@ impl Worker {
         };
         let sealed = issuers::account_key(&mut tx, id).await?;
         drop(tx);
+        match issuer.upkeep {
+            Some(Upkeep::RotatingKey { since }) => {
+                return self.rotate_key(issuer, since, &lease).await;
+            }
+            Some(Upkeep::Deactivating { since, then_delete }) => {
+                return self.deactivate(issuer, since, then_delete, &lease).await;
+            }
+            Some(Upkeep::Deactivated { .. }) => return self.stay_deactivated(issuer, &lease).await,
+            None => {}
+        }
         let registered = match self.sealer.open(&issuers::account_key_place(id), &sealed) {
             Ok(key) => {
-                let registration = self.ca.register(&issuer.acme, &key);
+                let registration = self.register(&issuer, &key);
                 tokio::time::timeout(STEP_TIMEOUT, registration).await.unwrap_or_else(|_| {
                     Err(Failure::new(
                         Class::Transient,
@@ -53,4 +66,42 @@ impl Worker {
         tx.commit().await?;
         Ok(())
     }
+
+    async fn register(
+        &self,
+        issuer: &Issuer,
+        key: &Secret<Vec<u8>>,
+    ) -> Result<Registration, Failure> {
+        let Some(binding) = &issuer.acme.external_account_binding else {
+            return self.ca.register(&issuer.acme, key).await;
+        };
+        let text = match self.secret(issuer, &binding.key_secret_ref, "secret").await {
+            Ok(text) => text,
+            Err(Trouble::Failed(failure)) => return Err(failure),
+            Err(Trouble::Broken(WorkerError::Secret(error))) => {
+                return Err(super::unreadable(&error));
+            }
+            Err(Trouble::Broken(error)) => return Err(broken(&error)),
+        };
+        let external = ExternalKey { id: binding.key_id.clone(), mac: mac_key(&text)? };
+        self.ca.register_bound(&issuer.acme, key, &external).await
+    }
+
+    /// Nothing brings a deactivated account back: the row says so, and rests.
+    async fn stay_deactivated(&self, issuer: Issuer, lease: &Lease) -> Result<(), WorkerError> {
+        let mut still = issuer.deactivated(self.clock.now());
+        // That is no news.
+        still.events.clear();
+        let mut tx = self.db.begin().await?;
+        issuers::save(&mut tx, &still, lease).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+/// The database's trouble while a credential was read: soon again.
+fn broken(error: &WorkerError) -> Failure {
+    tracing::warn!(error = error as &dyn std::error::Error, "a credential could not be read");
+    let title = "A credential could not be read";
+    Failure::new(Class::Transient, "secret_unreadable", title, "The database was busy or away.")
 }

@@ -25,14 +25,20 @@ use crate::solver::Solvers;
 use crate::storage::lease::{self, Lease, Machine};
 use crate::storage::{Db, Signals, StorageError};
 
+mod accounts;
 mod certificates;
+mod chains;
+mod credentials;
 mod deliveries;
 mod expiry;
 mod forgotten_records;
 mod housekeeping;
 mod issuers;
+mod keys;
 mod orders;
 mod presence;
+mod renewal;
+mod revocations;
 mod session;
 
 pub use expiry::look_at_expiry;
@@ -230,6 +236,7 @@ impl Worker {
             Machine::Certificate => self.certificate(lease).await,
             Machine::Order => self.order(lease).await,
             Machine::Expiry => look_at_expiry(&self.db, lease, self.clock.now()).await,
+            Machine::Revocation => self.revocation(lease).await,
             Machine::Housekeeping => self.housekeeping(lease).await,
             Machine::Delivery => self.deliver(lease).await,
         };

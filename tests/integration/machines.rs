@@ -64,7 +64,7 @@ proptest! {
                         _ => Outcome::Issued,
                     };
                     if outcome == Outcome::Issued {
-                        woken.issued(issued(now), now).certificate
+                        woken.issued(issued(now), None, now).certificate
                     } else {
                         let after = woken.order_failed(outcome, u32::from(choice), now, jitter);
                         if let Some(at) = after.fresh_order_at {
@@ -98,7 +98,7 @@ proptest! {
             now = now.max(one.next_action_at);
             let woken = one.wake(now).certificate;
             one = match woken.state {
-                State::Ordering(_) => woken.issued(issued(now), now).certificate,
+                State::Ordering(_) => woken.issued(issued(now), None, now).certificate,
                 State::Idle => woken,
                 _ => woken.order_placed(RequestId(Uuid::nil()), OrderId(Uuid::nil()), now).certificate,
             };
@@ -228,6 +228,9 @@ fn certificate() -> Certificate {
         state: State::Triggered(Trigger::DoesNotExist),
         state_since: START,
         current: None,
+        ari: None,
+        revocation: None,
+        deleting_since: None,
         failed_attempts: 0,
         last_error: None,
         told: Told::default(),
@@ -271,6 +274,7 @@ fn issuer() -> Issuer {
         state: issuer::State::Pending,
         state_since: START,
         account: None,
+        upkeep: None,
         tries: 0,
         last_error: None,
         created_at: START,

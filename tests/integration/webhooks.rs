@@ -390,7 +390,7 @@ fn issue(world: &World, found: Certificate) -> Transition {
         not_after: now + Duration::days(90),
         renewal_time: now + Duration::days(60),
     };
-    found.issued(issued, now)
+    found.issued(issued, None, now)
 }
 
 fn failure() -> Failure {

@@ -277,6 +277,7 @@ impl World {
             namespace: found.namespace.clone(),
             names: found.spec.dns_names.clone(),
             profile: None,
+            replaces: None,
             predecessors: 0,
             state: order::State::Open {
                 url: "https://ca.example/order/1".into(),
@@ -323,10 +324,11 @@ impl World {
             not_before: issued.not_before,
             not_after: issued.not_after,
             issued_at: now,
+            revoked_at: None,
         };
         revisions::insert(&mut tx, &revision).await.unwrap();
         tx.commit().await.unwrap();
-        self.db_let(&order.certificate.to_string(), |found| found.issued(issued, now)).await;
+        self.db_let(&order.certificate.to_string(), |found| found.issued(issued, None, now)).await;
     }
 }
 

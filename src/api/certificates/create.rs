@@ -66,6 +66,9 @@ fn new(app: &AppState, given: &CertificateSpec, checked: &Checked) -> Certificat
         state: certificate::State::Triggered(Trigger::DoesNotExist),
         state_since: now,
         current: None,
+        ari: None,
+        revocation: None,
+        deleting_since: None,
         failed_attempts: 0,
         told: certificate::Told::default(),
         last_error: None,
@@ -86,7 +89,8 @@ async fn insert(
     let answer = json(&CertificateView::of(certificate, certificate.created_at))?;
     let mut tx = app.db.begin().await?;
     attempt.remember(app, &mut tx, &location, &answer).await?;
-    checked.check_issuer(&mut tx, given).await?;
+    let issuer = checked.check_issuer(&mut tx, given).await?;
+    checked.check_key(app, &mut tx, &issuer).await?;
     checked.check_webhooks(&mut tx, &[]).await?;
     let (namespace, name) = (&certificate.namespace, &certificate.name);
     if let Some((known, _)) = certificates::find_by_name(&mut tx, namespace, name).await? {

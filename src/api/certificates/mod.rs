@@ -24,7 +24,9 @@ mod check;
 pub(crate) mod create;
 pub(crate) mod downloads;
 pub(crate) mod explain;
+pub(crate) mod keystores;
 pub(crate) mod revisions;
+pub(crate) mod revoke;
 mod spec;
 
 use crate::view::CertificateView;
@@ -42,7 +44,7 @@ pub(crate) struct ListCertificates {
     ready: Option<bool>,
     /// Of the issuer of this name.
     issuer: Option<String>,
-    /// For this DNS name.
+    /// For this DNS name or IP address.
     dns_name: Option<String>,
     /// Ending before this moment (RFC 3339).
     expires_before: Option<String>,

@@ -2,7 +2,7 @@
 
 use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;
@@ -15,11 +15,12 @@ use super::precondition::{Precondition, answer, json};
 use super::problem::{ApiError, Code, Errors, Faults, FieldCode};
 use super::{AppState, retrying};
 use crate::domain::id::IssuerId;
-use crate::domain::issuer::{Issuer, Kind, State as IssuerState};
+use crate::domain::issuer::{Issuer, Kind, State as IssuerState, Upkeep};
 use crate::secret::Sealed;
 use crate::storage::issuers::{self, Wanted, account_key_place};
-use crate::storage::{StorageError, certificates, orders};
+use crate::storage::{StorageError, certificates, orders, revocations};
 
+pub(crate) mod accounts;
 mod check;
 
 use crate::view::IssuerView;
@@ -47,7 +48,8 @@ pub(crate) struct ListIssuers {
 
 /// Create an issuer
 ///
-/// Its account key is made and kept here; the account is registered in the background.
+/// Its account key is made and kept here, unless `privateKeySecretRef` names a Secret that is there;
+/// the account is registered in the background.
 #[utoipa::path(post, path = "/issuers", operation_id = "createIssuer", tag = "issuers",
     params(("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours")),
     request_body = IssuerSpec,
@@ -65,7 +67,10 @@ pub(crate) async fn create(
             who.must_own(&namespace)?;
             body.value.check()?;
             let issuer = new(&app, body.value.clone(), namespace);
-            let account_key = (app.account_key)().map_err(ApiError::Inside)?;
+            let account_key = match accounts::imported(&app, &issuer).await? {
+                Some(key) => key,
+                None => (app.account_key)().map_err(ApiError::Inside)?,
+            };
             let sealed = app.sealer.seal(&account_key_place(issuer.id), account_key.expose())?;
             insert(&app, &attempt, &issuer, &sealed).await
         })
@@ -143,18 +148,32 @@ pub(crate) async fn replace(
     .await
 }
 
+/// How to delete an issuer.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Deletion {
+    /// Give the account up at the CA first.
+    #[serde(default)]
+    #[param(default = false)]
+    deactivate: bool,
+}
+
 /// Delete an issuer
 ///
-/// Its account key is forgotten. Refused while certificates refer to it or orders still need it.
+/// Its account key is forgotten. Refused while certificates refer to it, or orders or revocations still
+/// need it. With `deactivate` the account is given up at the CA first; if that cannot be done within a
+/// day, the issuer goes all the same.
 #[utoipa::path(delete, path = "/issuers/{id}", operation_id = "deleteIssuer", tag = "issuers",
-    params(("id" = Uuid, Path, description = "The issuer"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
-    responses((status = 204, description = "Deleted"), Errors))]
+    params(("id" = Uuid, Path, description = "The issuer"), Deletion, ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
+    responses((status = 204, description = "Deleted"), (status = 202, body = IssuerView, description = "Accepted; it is deleted once its account is deactivated", headers(("Location" = String), ("ETag" = String))), Errors))]
 pub(crate) async fn delete(
     State(app): State<AppState>,
     who: Authorized<IssuersWrite>,
     Path(id): Path<Uuid>,
+    Query(how): Query<Deletion>,
     known: Precondition,
-) -> Result<StatusCode, ApiError> {
+) -> Result<Response, ApiError> {
     retrying(|| async {
         let mut tx = app.db.begin().await?;
         let found = issuers::find(&mut tx, IssuerId(id), &who.scope).await?;
@@ -168,12 +187,21 @@ pub(crate) async fn delete(
         if let Some(order) = orders::any_open_of_issuer(&mut tx, present.id).await? {
             return Err(in_use(format!("The order {order} still needs its account. Try again when that is cleaned up.")));
         }
+        if let Some(revocation) = revocations::any_of_issuer(&mut tx, present.id).await? {
+            return Err(in_use(format!("The revocation {revocation} still needs its account. Try again when that is over.")));
+        }
+        let is_live = !matches!(present.upkeep, Some(Upkeep::Deactivated { .. }));
+        if how.deactivate && present.account.is_some() && is_live {
+            let next = accounts::begin_deactivation(&app, &mut tx, present, true, &lease).await?;
+            tx.commit().await?;
+            return Ok(accepted(format!("/issuers/{id}"), json(&IssuerView::from(&next))?));
+        }
         // Fenced like any change, so that nothing that was saved meanwhile is lost unseen.
         let deleted = present.deleted(app.now());
         issuers::save(&mut tx, &deleted, &lease).await?;
         issuers::delete(&mut tx, deleted.issuer.id).await?;
         tx.commit().await?;
-        Ok(StatusCode::NO_CONTENT)
+        Ok(StatusCode::NO_CONTENT.into_response())
     })
     .await
 }
@@ -194,6 +222,7 @@ fn new(app: &AppState, spec: IssuerSpec, namespace: String) -> Issuer {
         state: IssuerState::Pending,
         state_since: now,
         account: None,
+        upkeep: None,
         tries: 0,
         last_error: None,
         created_at: now,

@@ -3,10 +3,12 @@
 //! `Triggered → Ordering → Idle`, again at every renewal. What fails waits in `Backoff`, what only
 //! a person can mend in `Blocked`. A certificate that was issued once stays served meanwhile.
 
+mod life;
 mod spec;
 #[cfg(test)]
 pub(super) mod tests;
 
+pub use life::*;
 pub use spec::*;
 
 use std::collections::BTreeMap;
@@ -15,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
 
+use crate::domain::ari::Ari;
 use crate::domain::backoff::{self, Jitter};
 use crate::domain::duration;
 use crate::domain::event::{Event, Resource};
@@ -44,6 +47,12 @@ pub struct Certificate {
     pub state_since: OffsetDateTime,
     /// What is served, once something was issued.
     pub current: Option<Issued>,
+    /// When the CA suggests to replace what is served.
+    pub ari: Option<Ari>,
+    /// The revocation that was last wanted.
+    pub revocation: Option<Revoked>,
+    /// Since when it waits for its revocations, to be deleted.
+    pub deleting_since: Option<OffsetDateTime>,
     /// Failed attempts in a row.
     pub failed_attempts: u32,
     /// What those who asked to be told know of failures; cleared by success.
@@ -101,12 +110,19 @@ pub enum Trigger {
     ManuallyTriggered,
     /// The present one is not what the spec says any more.
     RequestChanged,
+    /// The present one was revoked.
+    Revoked,
 }
 
 impl Trigger {
     /// Every trigger, for parsing.
-    pub const ALL: [Self; 4] =
-        [Self::DoesNotExist, Self::Renewing, Self::ManuallyTriggered, Self::RequestChanged];
+    pub const ALL: [Self; 5] = [
+        Self::DoesNotExist,
+        Self::Renewing,
+        Self::ManuallyTriggered,
+        Self::RequestChanged,
+        Self::Revoked,
+    ];
 
     /// cert-manager's word for it.
     pub fn as_str(self) -> &'static str {
@@ -115,6 +131,7 @@ impl Trigger {
             Self::Renewing => "Renewing",
             Self::ManuallyTriggered => "ManuallyTriggered",
             Self::RequestChanged => "RequestChanged",
+            Self::Revoked => "Revoked",
         }
     }
 
@@ -139,6 +156,8 @@ pub enum Phase {
     Blocked,
     /// What was issued is no longer valid.
     Expired,
+    /// What was issued last is revoked.
+    Revoked,
 }
 
 /// Which failures were told since the last success.
@@ -213,14 +232,17 @@ impl Certificate {
     /// What time alone makes of it, when its wake-up has come.
     #[must_use]
     pub fn wake(mut self, now: OffsetDateTime) -> Transition {
+        if self.deleting_since.is_some() {
+            return Transition::silent(self, now);
+        }
         let due = match self.state {
             State::Idle => self.current.as_ref().is_none_or(|issued| issued.renewal_time <= now),
             State::Backoff | State::Blocked => true,
             State::Triggered(_) | State::AwaitingIssuer(_) | State::Ordering(_) => false,
         };
         if !due {
-            if let (State::Idle, Some(issued)) = (self.state, &self.current) {
-                self.next_action_at = issued.renewal_time;
+            if let (State::Idle, Some(at)) = (self.state, self.idle_until()) {
+                self.next_action_at = at;
             }
             return Transition::silent(self, now);
         }
@@ -248,6 +270,9 @@ impl Certificate {
             }
             (Trigger::RequestChanged, _) => {
                 "Issuing certificate as its specification has changed".to_owned()
+            }
+            (Trigger::Revoked, _) => {
+                "Issuing certificate as the present one was revoked".to_owned()
             }
         };
         let about = Resource::Certificate(self.id);
@@ -284,20 +309,7 @@ impl Certificate {
         let trigger =
             if self.current.is_some() { Trigger::RequestChanged } else { Trigger::DoesNotExist };
         // Nothing that is under way may be joined.
-        self.state = State::Backoff;
-        self.trigger(trigger, now)
-    }
-
-    /// Renewal follows the spec as it is now.
-    fn rescheduled(mut self, now: OffsetDateTime) -> Transition {
-        if let Some(issued) = &mut self.current {
-            let (start, end) = (issued.not_before, issued.not_after);
-            issued.renewal_time = renewal_time(&self.spec, start, end, Jitter::NONE);
-            if self.state == State::Idle {
-                self.next_action_at = issued.renewal_time;
-            }
-        }
-        Transition::silent(self, now)
+        self.restarted(trigger, now)
     }
 
     /// Its issuer is not there or not ready; `why` says which.
@@ -335,8 +347,12 @@ impl Certificate {
         next.last_error = next.last_error.filter(|error| !error.code.starts_with("issuer_"));
         // The order's end changes this row; the wake-up is for the case that it never comes.
         next.next_action_at = now + ORDER_DEADLINE + Duration::hours(1);
+        let generated = match next.spec.csr {
+            Some(_) => "Took the CSR that the client gave",
+            None => "Generated and stored a new private key and CSR",
+        };
         let events = vec![
-            Event::normal(about, "Generated", "Generated and stored a new private key and CSR"),
+            Event::normal(about, "Generated", generated),
             Event::normal(
                 about,
                 "Requested",
@@ -351,9 +367,10 @@ impl Certificate {
         Transition::silent(next, now).with(events)
     }
 
-    /// The order ended with a certificate.
+    /// The order ended with a certificate. What was known of the CA's wishes for the former one is
+    /// forgotten: `ari` is about this one.
     #[must_use]
-    pub fn issued(self, issued: Issued, now: OffsetDateTime) -> Transition {
+    pub fn issued(self, issued: Issued, ari: Option<Ari>, now: OffsetDateTime) -> Transition {
         let about = Resource::Certificate(self.id);
         let mut notices = vec![match self.current {
             None => Notice::CertificateIssued,
@@ -364,7 +381,8 @@ impl Certificate {
         }
         let mut next = self.become_state(State::Idle, now);
         next.told = Told::default();
-        next.next_action_at = issued.renewal_time;
+        next.ari = ari;
+        next.next_action_at = next.idle_until_renewal(&issued);
         next.current = Some(issued);
         next.failed_attempts = 0;
         next.last_error = None;
@@ -449,6 +467,7 @@ impl Certificate {
         match self.state {
             State::Backoff => Phase::Failed,
             State::Blocked => Phase::Blocked,
+            _ if valid && self.is_revoked() => Phase::Revoked,
             State::Triggered(_) | State::AwaitingIssuer(_) | State::Ordering(_) if valid => {
                 Phase::Renewing
             }

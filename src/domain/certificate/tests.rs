@@ -2,7 +2,7 @@ use super::*;
 use crate::domain::failure::Class;
 use time::macros::datetime;
 
-const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
+pub(super) const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
 
 #[test]
 fn an_order_that_the_ca_lost_is_followed_by_a_fresh_one_at_once() {
@@ -130,7 +130,7 @@ fn what_a_client_changed_in_vain_is_told_again() {
     let changed = failed.certificate.respecified(spec, BTreeMap::new(), NOW).certificate;
     let again =
         changed.clone().order_failed(order::Outcome::Failed(failure()), 0, NOW, Jitter::NONE);
-    let mended = changed.issued(issued(NOW + Duration::days(90)), NOW);
+    let mended = changed.issued(issued(NOW + Duration::days(90)), None, NOW);
 
     assert_eq!(again.notices, [Notice::CertificateFailed]);
     assert_eq!(mended.notices, [Notice::CertificateIssued, Notice::CertificateRecovered]);
@@ -139,8 +139,8 @@ fn what_a_client_changed_in_vain_is_told_again() {
 #[test]
 fn recovery_is_told_only_of_what_was_told_to_be_broken() {
     let lasting = NOW + Duration::days(90);
-    let first = wanted().issued(issued(lasting), NOW);
-    let second = first.certificate.clone().issued(issued(lasting), NOW);
+    let first = wanted().issued(issued(lasting), None, NOW);
+    let second = first.certificate.clone().issued(issued(lasting), None, NOW);
     let lost_once = wanted().order_failed(lost(), 0, NOW, Jitter::NONE).certificate;
     let failed = second.certificate.clone().order_failed(
         order::Outcome::Failed(failure()),
@@ -148,11 +148,11 @@ fn recovery_is_told_only_of_what_was_told_to_be_broken() {
         NOW,
         Jitter::NONE,
     );
-    let healed = failed.certificate.issued(issued(lasting), NOW);
+    let healed = failed.certificate.issued(issued(lasting), None, NOW);
 
     assert_eq!(first.notices, [Notice::CertificateIssued]);
     assert_eq!(second.notices, [Notice::CertificateRenewed]);
-    assert_eq!(lost_once.issued(issued(lasting), NOW).notices, [Notice::CertificateIssued]);
+    assert_eq!(lost_once.issued(issued(lasting), None, NOW).notices, [Notice::CertificateIssued]);
     assert_eq!(healed.notices, [Notice::CertificateRenewed, Notice::CertificateRecovered]);
     assert_eq!(healed.certificate.told, Told::default());
 }
@@ -177,7 +177,7 @@ fn failure() -> Failure {
     Failure::new(Class::Consistency, "acme_not_found", "The CA does not know it", "404")
 }
 
-fn issued(not_after: OffsetDateTime) -> Issued {
+pub(super) fn issued(not_after: OffsetDateTime) -> Issued {
     Issued { revision: 1, serial: "01".into(), not_before: NOW, not_after, renewal_time: NOW }
 }
 
@@ -192,6 +192,9 @@ pub(in crate::domain) fn wanted() -> Certificate {
         state: State::Ordering(Trigger::DoesNotExist),
         state_since: NOW,
         current: None,
+        ari: None,
+        revocation: None,
+        deleting_since: None,
         failed_attempts: 0,
         told: Told::default(),
         last_error: None,
