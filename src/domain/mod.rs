@@ -12,6 +12,8 @@ pub mod event;
 pub mod failure;
 pub mod id;
 pub mod issuer;
+pub mod limits;
 pub mod name;
 pub mod order;
 pub mod selection;
+pub mod throttle;
