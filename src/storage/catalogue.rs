@@ -36,16 +36,19 @@ pub(super) use statements;
 pub fn catalogue() -> Vec<Statement> {
     [
         super::api_keys::ALL,
+        &super::budgets::all(),
         super::certificates::ALL,
         super::events::ALL,
         super::idempotency::ALL,
         super::issuers::ALL,
+        super::lanes::ALL,
         super::lease::ALL,
         super::orders::ALL,
         super::requests::ALL,
         super::revisions::ALL,
         super::secrets::ALL,
         super::settings::ALL,
+        super::throttles::ALL,
     ]
     .concat()
 }

@@ -5,8 +5,9 @@
 //! native UUIDs, times `BIGINT` milliseconds, documents JSON in `TEXT`. Every text is listed in
 //! [`catalogue()`], and a test prepares each on both databases.
 //!
-//! The differences, all of them: `FOR UPDATE SKIP LOCKED` where rows are claimed ([`lease`]), the
-//! kind of transaction, and `NOTIFY` at commit (this file and [`signals`]).
+//! The differences, all of them: `FOR UPDATE SKIP LOCKED` where rows are claimed ([`lease`],
+//! [`lanes`]) or swept, lists of keys ([`throttles`]), the kind of transaction, and `NOTIFY` at commit
+//! (this file and [`signals`]).
 
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -19,12 +20,14 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub mod api_keys;
+pub mod budgets;
 mod catalogue;
 pub mod certificates;
 pub mod events;
 mod filter;
 pub mod idempotency;
 pub mod issuers;
+pub mod lanes;
 pub mod lease;
 pub mod orders;
 pub mod requests;
@@ -33,6 +36,7 @@ pub mod scope;
 pub mod secrets;
 pub mod settings;
 pub mod signals;
+pub mod throttles;
 
 pub use catalogue::{Statement, catalogue};
 pub use filter::Page;
