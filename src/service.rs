@@ -73,17 +73,21 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
     let api_listener = listen(config.http_listen, "http.listen").await?;
     let responder_listener = listen(config.http01_listen, "http01.listen").await?;
     let first_api_key = bootstrap::first_api_key(&db, config, &*clock).await?;
+    let settings = worker::Settings {
+        name: format!("pid {}", std::process::id()),
+        concurrency: config.worker_concurrency,
+        per_issuer: config.worker_per_issuer,
+        per_namespace: config.worker_per_namespace,
+        cluster_namespace: config.cluster_namespace.clone(),
+    };
     let worker = Arc::new(Worker {
         db: db.clone(),
         clock: Arc::clone(&clock),
         sealer: Arc::clone(&sealer),
         ca: Arc::new(Ca::new(Arc::clone(&clock))),
         solvers: Arc::new(solvers),
-        settings: worker::Settings {
-            name: format!("pid {}", std::process::id()),
-            concurrency: config.worker_concurrency,
-            cluster_namespace: config.cluster_namespace.clone(),
-        },
+        local: worker::Local::new(&settings),
+        settings,
         stop: stop.clone(),
     });
     let state = app_state(config, &db, &clock, &sealer, stop.clone());

@@ -47,6 +47,10 @@ pub struct Config {
     pub outbound_allow: Vec<String>,
     /// Rows that are worked on at the same time.
     pub worker_concurrency: usize,
+    /// Orders of one issuer among them, at most.
+    pub worker_per_issuer: usize,
+    /// Rows of one namespace among them, at most.
+    pub worker_per_namespace: usize,
     /// Namespace of the secrets of `ClusterIssuer`s.
     pub cluster_namespace: String,
     /// A `tracing` filter.
@@ -151,6 +155,8 @@ impl Config {
             master_key_file: values.given("master_key_file").map(PathBuf::from),
             outbound_allow: values.list("outbound.allow"),
             worker_concurrency: values.number("worker.concurrency", 1..=10_000)?,
+            worker_per_issuer: values.number("worker.per_issuer", 1..=10_000)?,
+            worker_per_namespace: values.number("worker.per_namespace", 1..=10_000)?,
             cluster_namespace: values.text("cluster_resource_namespace"),
             log_level: values.text("log.level"),
             log_format,

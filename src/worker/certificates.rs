@@ -117,12 +117,18 @@ impl Worker {
         let mut tx = self.db.begin().await?;
         certificates::save(&mut tx, &placed.certificate, &lease, None).await?;
         requests::insert(&mut tx, &attempt, &sealed).await?;
-        let order_lease = orders::insert(&mut tx, &order, Some((&self.settings.name, now))).await?;
+        // Where the issuer's share is used up, the order waits to be claimed like any other.
+        let share = self.local.shares.take_issuer(issuer.id);
+        let hold = share.as_ref().map(|_| (self.settings.name.as_str(), now));
+        let order_lease = orders::insert(&mut tx, &order, hold).await?;
         let certificate = &placed.certificate;
         events::record(&mut tx, &certificate.namespace, Some(certificate.id), &placed.events, now)
             .await?;
         tx.commit().await?;
-        self.carry_out(order, order_lease).await
+        match share {
+            Some(_share) => self.carry_out(order, order_lease).await,
+            None => Ok(()),
+        }
     }
 
     /// The present key where it may be kept and fits, else a new one.

@@ -4,6 +4,7 @@ use super::{STEP_TIMEOUT, Worker, WorkerError};
 use crate::domain::failure::{Class, Failure};
 use crate::domain::id::IssuerId;
 use crate::domain::issuer::Account;
+use crate::domain::throttle::{self, Asker};
 use crate::storage::lease::Lease;
 use crate::storage::{Scope, certificates, events, issuers};
 
@@ -16,7 +17,10 @@ impl Worker {
         };
         let sealed = issuers::account_key(&mut tx, id).await?;
         drop(tx);
+        let asker = Asker { server: &issuer.acme.server, account: "", names: &[] };
+        let held = self.held(&[asker.key(&throttle::Scope::Endpoint)]).await?;
         let registered = match self.sealer.open(&issuers::account_key_place(id), &sealed) {
+            _ if let Some(failure) = held => Err(failure),
             Ok(key) => {
                 let registration = self.ca.register(&issuer.acme, &key);
                 tokio::time::timeout(STEP_TIMEOUT, registration).await.unwrap_or_else(|_| {

@@ -21,13 +21,22 @@ use crate::domain::order::UnexpectedAnswer;
 use crate::pki::PkiError;
 use crate::secret::{SealError, Sealer};
 use crate::solver::Solvers;
-use crate::storage::lease::{self, Lease, Machine};
+use crate::storage::lease::{Lease, Machine};
 use crate::storage::{Db, Signals, StorageError};
+use breaker::Breakers;
+use pace::Paces;
+use shares::{Share, Shares};
 
+mod admission;
+mod breaker;
+mod budget;
 mod certificates;
+mod claims;
 mod issuers;
 mod orders;
+mod pace;
 mod session;
+mod shares;
 
 /// What every step needs, shared by all.
 pub struct Worker {
@@ -43,6 +52,8 @@ pub struct Worker {
     pub solvers: Arc<Solvers>,
     /// How it works.
     pub settings: Settings,
+    /// What this process alone keeps in mind.
+    pub local: Local,
     /// Cancelled when the service stops: steps that are under way are finished, no more are begun.
     pub stop: CancellationToken,
 }
@@ -54,8 +65,30 @@ pub struct Settings {
     pub name: String,
     /// Rows that are worked on at the same time.
     pub concurrency: usize,
+    /// Orders of one issuer among them, at most.
+    pub per_issuer: usize,
+    /// Rows of one namespace among them, at most.
+    pub per_namespace: usize,
     /// Namespace of the secrets that a `ClusterIssuer` refers to.
     pub cluster_namespace: String,
+}
+
+/// What a process keeps in mind; bounded, and of no consequence when it is lost.
+pub struct Local {
+    shares: Arc<Shares>,
+    paces: Paces,
+    breakers: Breakers,
+}
+
+impl Local {
+    /// Nothing is known yet.
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            shares: Shares::new(settings.per_issuer, settings.per_namespace),
+            paces: Paces::new(),
+            breakers: Breakers::default(),
+        }
+    }
 }
 
 /// Why a step came to nothing. The row's lease runs out, and it is taken up again.
@@ -81,9 +114,6 @@ pub enum WorkerError {
 /// A step gives up in time for its lease to be still ours.
 const STEP_TIMEOUT: Duration = Duration::from_secs(100);
 
-/// On PostgreSQL another replica's wake-up may get lost: look at least this often.
-const POLL: Duration = Duration::from_secs(5);
-
 /// Without anybody else who writes, or without a free slot, a signal is what counts: this look is
 /// only there in case the clock was set.
 const LONG: Duration = Duration::from_hours(1);
@@ -91,12 +121,13 @@ const LONG: Duration = Duration::from_hours(1);
 /// A place in the pool. However its work ends, whoever waits for a place hears of it.
 struct Slot {
     permit: Option<OwnedSemaphorePermit>,
+    share: Option<Share>,
     signals: Signals,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        drop(self.permit.take());
+        drop((self.permit.take(), self.share.take()));
         self.signals.due().notify_one();
     }
 }
@@ -125,14 +156,15 @@ impl Worker {
                 }
             };
             if claimed.is_empty() {
-                let pause = self.until_next_due().await;
+                let pause = self.until_next_due(free).await;
                 self.rest(pause).await;
                 continue;
             }
-            for lease in claimed {
+            for (lease, share) in claimed {
                 let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
                 let worker = Arc::clone(&self);
-                let slot = Slot { permit: Some(permit), signals: self.db.signals().clone() };
+                let signals = self.db.signals().clone();
+                let slot = Slot { permit: Some(permit), share, signals };
                 tasks.spawn(async move {
                     worker.work(lease).await;
                     drop(slot);
@@ -141,42 +173,6 @@ impl Worker {
         }
         tasks.close();
         tasks.wait().await;
-    }
-
-    /// Claims what is due. Orders go first: what has begun is finished before more is begun.
-    async fn claim(&self, free: usize) -> Result<Vec<Lease>, StorageError> {
-        let mut claimed = Vec::new();
-        if free == 0 {
-            return Ok(claimed);
-        }
-        let now = self.clock.now();
-        let mut tx = self.db.read().await?;
-        let due = lease::next_due(&mut tx).await?;
-        drop(tx);
-        for (machine, at) in due {
-            let limit = free - claimed.len();
-            if at > now || limit == 0 {
-                continue;
-            }
-            let mut tx = self.db.begin().await?;
-            claimed.extend(lease::claim(&mut tx, machine, &self.settings.name, now, limit).await?);
-            tx.commit().await?;
-        }
-        Ok(claimed)
-    }
-
-    async fn until_next_due(&self) -> Duration {
-        let longest = if self.db.dialect() == "sqlite" { LONG } else { POLL };
-        let due = async {
-            let mut tx = self.db.read().await?;
-            lease::next_due(&mut tx).await
-        };
-        let Ok(due) = due.await else { return Duration::from_secs(1) };
-        let now = self.clock.now();
-        due.into_iter()
-            .map(|(_, at)| Duration::try_from(at - now).unwrap_or_default())
-            .min()
-            .map_or(longest, |next| next.min(longest))
     }
 
     /// Until something may be due: a signal, the time, or the end.

@@ -331,6 +331,8 @@ fn acme(pebble: &Pebble) -> Acme {
         server: pebble.directory_url(),
         email: None,
         profile: None,
+        limits: None,
+        retry: None,
         preferred_chain: None,
         private_key_secret_ref: None,
         ca_bundle: Some(pebble.ca_bundle()),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::domain::backoff::Retry;
 use crate::domain::certificate::{Certificate, IssuerRef, PrivateKey};
 
 /// A certificate that is wanted; cert-manager's `spec`.
@@ -58,6 +59,9 @@ pub(crate) struct CertificateSpec {
     #[serde(default)]
     #[schema(minimum = 1, maximum = 99)]
     pub(crate) renew_before_percentage: Option<u8>,
+    /// How long to wait after a failed attempt, instead of what the issuer says.
+    #[serde(default)]
+    pub(crate) retry: Option<Retry>,
     /// How many issued revisions are kept; 3 when absent.
     #[serde(default)]
     #[schema(minimum = 1)]
@@ -81,6 +85,7 @@ impl From<&Certificate> for CertificateSpec {
             duration: None,
             renew_before: spec.renew_before,
             renew_before_percentage: spec.renew_before_percentage,
+            retry: spec.retry,
             revision_history_limit: Some(spec.revision_history_limit),
         }
     }

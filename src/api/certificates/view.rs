@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::domain::backoff::Retry;
 use crate::domain::certificate::{Certificate, IssuerRef, Phase, PrivateKey, State};
 use crate::domain::failure::Failure;
 
@@ -44,6 +45,8 @@ pub(crate) struct CertificateView {
     renew_before: Option<String>,
     /// Renew when this percentage of the lifetime is left.
     renew_before_percentage: Option<u8>,
+    /// How long it waits after a failed attempt, instead of what the issuer says.
+    retry: Option<Retry>,
     /// How many issued revisions are kept.
     revision_history_limit: u32,
     /// When it was first wanted.
@@ -128,6 +131,7 @@ impl CertificateView {
             duration: None,
             renew_before: spec.renew_before.clone(),
             renew_before_percentage: spec.renew_before_percentage,
+            retry: spec.retry.clone(),
             revision_history_limit: spec.revision_history_limit,
             created_at: certificate.created_at,
             generation: certificate.generation,

@@ -1,5 +1,7 @@
 //! What a client sees of an issuer.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
@@ -8,6 +10,9 @@ use uuid::Uuid;
 use crate::api::certificates::view::Condition;
 use crate::domain::failure::Failure;
 use crate::domain::issuer::{Acme, Issuer, Kind, State};
+use crate::domain::limits::LimitsSpec;
+use crate::domain::throttle::{Asker, Scope};
+use crate::storage::{StorageError, Tx, budgets};
 
 /// An issuer.
 #[derive(Debug, Serialize, ToSchema)]
@@ -56,6 +61,72 @@ struct AccountView {
     uri: Option<String>,
     /// The contact that the CA knows.
     last_registered_email: Option<String>,
+    /// What is used of the CA's limits, by name. Only where a single issuer is shown, and has some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<std::collections::BTreeMap<String, LimitView>>)]
+    limits: Option<LimitsView>,
+}
+
+/// What is used of a CA's limits.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub(crate) struct LimitsView(BTreeMap<&'static str, LimitView>);
+
+/// What is used of one limit; of those per domain, set or name, the one that most is used of.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct LimitView {
+    /// How many the CA takes at once.
+    count: u32,
+    /// After this long all of them are there again.
+    #[schema(example = "3h")]
+    per: String,
+    /// How many are used up.
+    used: u32,
+    /// When there is one again; absent while there are some. New orders that renew nothing have to
+    /// leave a fifth.
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    next_free_at: Option<OffsetDateTime>,
+}
+
+impl LimitsView {
+    /// What is used for this issuer's account, and at its CA; `None` where nothing is limited.
+    pub(super) async fn of(
+        tx: &mut Tx,
+        issuer: &Issuer,
+        now: OffsetDateTime,
+    ) -> Result<Option<Self>, StorageError> {
+        let acme = &issuer.acme;
+        let account = issuer.account.as_ref().map_or("", |account| &account.url);
+        let asker = Asker { server: &acme.server, account, names: &[] };
+        let mut shown = BTreeMap::new();
+        for (name, limit) in LimitsSpec::of(acme.limits.as_ref(), &acme.server).each() {
+            let counted = match name {
+                "newOrders" => Scope::Account,
+                "certificatesPerDomain" => Scope::RegisteredDomain(String::new()),
+                "certificatesPerExactSet" => Scope::ExactSet,
+                _ => Scope::Name(String::new()),
+            };
+            let spent = budgets::fullest(tx, &asker.pool(&counted)).await?.unwrap_or(now);
+            let rate = limit.rate();
+            let view = LimitView {
+                count: limit.count,
+                per: limit.per.clone(),
+                used: rate.map_or(0, |rate| rate.used(spent, now)),
+                next_free_at: rate.map(|rate| rate.free_at(spent)).filter(|at| *at > now),
+            };
+            shown.insert(name, view);
+        }
+        Ok(Some(shown).filter(|shown| !shown.is_empty()).map(Self))
+    }
+}
+
+impl IssuerView {
+    /// The same with what is used of its CA's limits.
+    pub(super) fn with(mut self, limits: Option<LimitsView>) -> Self {
+        self.status.acme.limits = limits;
+        self
+    }
 }
 
 impl From<&Issuer> for IssuerView {
@@ -81,6 +152,7 @@ impl From<&Issuer> for IssuerView {
                 acme: AccountView {
                     uri: account.map(|account| account.url.clone()),
                     last_registered_email: account.and_then(|account| account.email.clone()),
+                    limits: None,
                 },
                 next_attempt_at: issuer.next_action_at.filter(|_| issuer.state == State::Failed),
                 last_error: issuer.last_error.clone(),
