@@ -560,7 +560,7 @@ async fn both_schemas_have_the_same_tables_and_columns() {
 
 #[test]
 fn every_public_function_of_storage_is_exercised_here() {
-    let tests = include_str!("storage.rs");
+    let tests = concat!(include_str!("storage.rs"), include_str!("storage_limits.rs"));
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/storage");
     for entry in std::fs::read_dir(root).unwrap().flatten() {
         let module = entry.path().file_stem().unwrap().to_string_lossy().into_owned();

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use certwright::clock::{Clock as _, SystemClock};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request};
@@ -118,6 +118,7 @@ struct State {
     cuts: u64,
     lost: HashMap<Kind, usize>,
     limit: Option<Limit>,
+    down: bool,
     busy: (u64, Duration),
     /// When the CA first named a path.
     named: HashMap<String, Instant>,
@@ -139,13 +140,15 @@ struct Limit {
     /// The same moment, as a clock shows it.
     date: SystemTime,
     form: RetryAfter,
+    /// Only new orders for names below this one.
+    domain: Option<String>,
 }
 
 /// What the proxy answers itself.
 enum Own {
     Cut,
     Page,
-    Wait { status: StatusCode, detail: &'static str, retry_after: String },
+    Wait { status: StatusCode, detail: String, retry_after: String },
 }
 
 /// Ends the connection.
@@ -224,6 +227,15 @@ impl FaultProxy {
 
     /// New orders are refused with 429 for so long, to the second if told as a date.
     pub fn limit_new_orders(&self, form: RetryAfter, time: Duration) {
+        self.limit(form, time, None);
+    }
+
+    /// New orders for names below a registered domain are refused, in Let's Encrypt's words.
+    pub fn limit_domain(&self, domain: &str, time: Duration) {
+        self.limit(RetryAfter::Seconds, time, Some(domain.to_owned()));
+    }
+
+    fn limit(&self, form: RetryAfter, time: Duration, domain: Option<String>) {
         let (now, clock) = (Instant::now(), SystemTime::from(SystemClock.now()));
         let end = clock + time;
         let date = match form {
@@ -235,7 +247,12 @@ impl FaultProxy {
             }
         };
         let end = now + date.duration_since(clock).unwrap();
-        self.shared.state().limit = Some(Limit { end, date, form });
+        self.shared.state().limit = Some(Limit { end, date, form, domain });
+    }
+
+    /// From now on, or no more, every request gets a page in HTML, however often it comes.
+    pub fn down(&self, down: bool) {
+        self.shared.state().down = down;
     }
 
     /// So many signed requests in a hundred are answered with 503 and whole seconds to wait.
@@ -303,7 +320,7 @@ impl Shared {
             Some(Own::Cut) => Err(Cut),
             Some(Own::Page) => Ok(page()),
             Some(Own::Wait { status, detail, retry_after }) => {
-                let mut answer = problem(status, "rateLimited", detail);
+                let mut answer = problem(status, "rateLimited", &detail);
                 answer.headers_mut().insert(header::RETRY_AFTER, retry_after.parse().unwrap());
                 if let Some(nonce) = self.nonce().await {
                     answer.headers_mut().insert(REPLAY_NONCE, nonce);
@@ -344,6 +361,9 @@ impl State {
         if self.told.get(&same).is_some_and(|at| now < *at) {
             self.hasty.push(path.to_owned());
         }
+        if self.down {
+            return Some(self.count(Fault::Page, Own::Page));
+        }
         if self.met.get(&same).is_none_or(|met| *met < MOST_PAGES_AND_CUTS) {
             let met = if self.happens(self.cuts) {
                 Some((Fault::Cut, Own::Cut))
@@ -357,8 +377,10 @@ impl State {
                 return Some(self.count(fault, own));
             }
         }
-        if let Some(Limit { end, date, form }) = self.limit.as_ref().filter(|limit| now < limit.end)
+        if let Some(Limit { end, date, form, domain }) =
+            self.limit.as_ref().filter(|limit| now < limit.end)
             && kind == Kind::NewOrder
+            && domain.as_ref().is_none_or(|domain| payload(&jws).contains(domain))
         {
             let seconds = (*end - now).as_secs() + 1;
             let (until, retry_after) = match form {
@@ -366,7 +388,10 @@ impl State {
                 RetryAfter::Date => (*end, httpdate::fmt_http_date(*date)),
             };
             self.told.insert(same, until);
-            let detail = "too many new orders recently";
+            let detail = domain.as_ref().map_or_else(
+                || "too many new orders recently".to_owned(),
+                |domain| format!("too many certificates (50) already issued for \"{domain}\" in the last 168h0m0s"),
+            );
             let status = StatusCode::TOO_MANY_REQUESTS;
             return Some(self.count(Fault::Limited, Own::Wait { status, detail, retry_after }));
         }
@@ -374,7 +399,8 @@ impl State {
         if method == Method::POST && self.happens(percent) {
             self.told.insert(same, now + pause);
             let retry_after = pause.as_secs().to_string();
-            let (status, detail) = (StatusCode::SERVICE_UNAVAILABLE, "Service busy; retry later.");
+            let (status, detail) =
+                (StatusCode::SERVICE_UNAVAILABLE, "Service busy; retry later.".to_owned());
             return Some(self.count(Fault::Busy, Own::Wait { status, detail, retry_after }));
         }
         None
@@ -424,6 +450,12 @@ impl State {
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (mixed ^ (mixed >> 31)) % 100 < percent
     }
+}
+
+/// What a request says beneath its signature.
+fn payload(jws: &Value) -> String {
+    let encoded = jws["payload"].as_str().unwrap_or_default();
+    String::from_utf8(URL_SAFE_NO_PAD.decode(encoded).unwrap_or_default()).unwrap_or_default()
 }
 
 /// What an answer names: the order, its authorizations, its certificate.
