@@ -116,21 +116,17 @@ mod tests {
 
     #[test]
     fn pauses_between_attempts_follow_what_is_set() {
-        let hours = |retry: Retry| {
-            [0, 1, 9].map(|n| issuance(n, &retry, Jitter::NONE).as_seconds_f64() / 3_600.0)
-        };
+        let minutes =
+            |retry: Retry| [0, 1, 9].map(|n| issuance(n, &retry, Jitter::NONE).whole_minutes());
         let retry = |initial: Option<&str>, max: Option<&str>| Retry {
             initial: initial.map(str::to_owned),
             max: max.map(str::to_owned),
         };
 
-        assert_eq!(hours(retry(None, None)), [1.0, 2.0, 32.0]);
-        assert_eq!(hours(retry(Some("30m"), Some("4h"))), [0.5, 1.0, 4.0]);
-        assert_eq!(
-            hours(retry(None, Some("30m"))),
-            [0.5; 3],
-            "the first is no longer than the last"
-        );
-        assert_eq!(hours(retry(Some("48h"), None)), [48.0; 3]);
+        assert_eq!(minutes(retry(None, None)), [60, 120, 32 * 60]);
+        assert_eq!(minutes(retry(Some("30m"), Some("4h"))), [30, 60, 240]);
+        let short = minutes(retry(None, Some("30m")));
+        assert_eq!(short, [30; 3], "the first is no longer than the last");
+        assert_eq!(minutes(retry(Some("48h"), None)), [48 * 60; 3]);
     }
 }

@@ -1,12 +1,13 @@
 //! Registers accounts: once each, under a lease, with a key that was stored before.
 
+use super::admission::UNNAMED;
 use super::{STEP_TIMEOUT, Worker, WorkerError};
 use crate::domain::failure::{Class, Failure};
 use crate::domain::id::IssuerId;
 use crate::domain::issuer::Account;
 use crate::domain::throttle::{self, Asker};
 use crate::storage::lease::Lease;
-use crate::storage::{Scope, certificates, events, issuers};
+use crate::storage::{Scope, certificates, events, issuers, throttles};
 
 impl Worker {
     pub(super) async fn issuer(&self, lease: Lease) -> Result<(), WorkerError> {
@@ -36,6 +37,10 @@ impl Worker {
         };
 
         let now = self.clock.now();
+        let throttle = registered.as_ref().err().and_then(|failure| {
+            let scope = failure.scope.clone()?;
+            Some((asker.key(&scope), scope, failure.clone()))
+        });
         let server = issuer.acme.server.clone();
         let (issuer, happened) = match registered {
             Ok(account) => {
@@ -46,6 +51,10 @@ impl Worker {
         };
         let mut tx = self.db.begin().await?;
         issuers::save(&mut tx, &issuer, &lease).await?;
+        if let Some((key, scope, why)) = throttle {
+            let until = why.retry_at.unwrap_or(now + UNNAMED);
+            throttles::hold(&mut tx, &key, &scope, until, &why, now).await?;
+        }
         events::record(&mut tx, &issuer.namespace, None, &happened, now).await?;
         // Who waits for it is told what is new; a failure that repeats itself is not.
         if !happened.is_empty() {

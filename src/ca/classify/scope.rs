@@ -55,7 +55,7 @@ mod tests {
         let name = |name: &str| Some(Scope::Name(name.into()));
         for (words, scope) in [
             (
-                r#"too many new orders (300) from this account in the last 3h0m0s, retry after 2026-11-25 12:00:00 UTC"#,
+                "too many new orders (300) from this account in the last 3h0m0s, retry after 2026-11-25 12:00:00 UTC",
                 Some(Scope::Account),
             ),
             (

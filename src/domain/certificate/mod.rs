@@ -373,12 +373,11 @@ impl Certificate {
             }
             order::Outcome::Blocked(failure) => (failure, State::Blocked),
         };
-        let pause = match state {
-            State::Blocked => jitter.stretch(PROBE_EVERY, 0.1),
-            _ => {
-                let retry = self.spec.retry.as_ref().or(issuers).cloned().unwrap_or_default();
-                self.shortened(backoff::issuance(self.failed_attempts, &retry, jitter), now)
-            }
+        let pause = if state == State::Blocked {
+            jitter.stretch(PROBE_EVERY, 0.1)
+        } else {
+            let retry = self.spec.retry.as_ref().or(issuers).cloned().unwrap_or_default();
+            self.shortened(backoff::issuance(self.failed_attempts, &retry, jitter), now)
         };
         let about = Resource::Certificate(self.id);
         let at = now + failure.retry_at.map_or(pause, |asked| pause.max(asked - now));
