@@ -126,7 +126,8 @@ impl Worker {
             .await?;
         tx.commit().await?;
         match share {
-            Some(_share) => self.carry_out(order, order_lease).await,
+            // On the heap: on top of all that came before, it is too large to be handed around.
+            Some(_share) => Box::pin(self.carry_out(order, order_lease)).await,
             None => Ok(()),
         }
     }

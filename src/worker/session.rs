@@ -85,9 +85,7 @@ impl<'a> Session<'a> {
 
     /// Does what a step says; what goes wrong in the outside world is an answer too.
     pub(super) async fn take(&mut self, step: Step, order: &Order) -> Result<Answer, WorkerError> {
-        // On the heap: with every call that a step may make, it is too large to be handed around.
-        let attempt = Box::pin(self.attempt(step.clone(), order));
-        let tried = tokio::time::timeout(STEP_TIMEOUT, attempt).await;
+        let tried = tokio::time::timeout(STEP_TIMEOUT, self.attempt(step.clone(), order)).await;
         let answer = self.understand(tried, order)?;
         self.heed(&step, &answer, order);
         Ok(answer)

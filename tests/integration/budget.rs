@@ -34,8 +34,8 @@ mod orders_beyond_the_budget {
     async fn wait_for_it_and_say_so(database: &str) {
         let site = Site::through_proxy(database, PebbleOptions::default()).await;
         let limits = json!({"limits": {"newOrders": {"count": 5, "per": "20s"}}});
-        let issuer = site.create_issuer("tight", &json!([site.dns_solver()]), &limits).await;
-        let path = format!("/issuers/{}", issuer["id"].as_str().unwrap());
+        let created = site.create_issuer("tight", &json!([site.dns_solver()]), &limits).await;
+        let path = format!("/issuers/{}", created["id"].as_str().unwrap());
         let names: Vec<_> = (0..7).map(|n| format!("b{n}.example.com")).collect();
         let asked = names.iter().map(|name| async {
             let asked = site.ask_for("tight", &[name], &json!({}), 90).await;
@@ -52,9 +52,9 @@ mod orders_beyond_the_budget {
                 .await;
             (orders, site.get(&path).await.body)
         };
-        let (issued, (orders, issuer)) = tokio::join!(join_all(asked), waiting);
+        let (done, (orders, shown)) = tokio::join!(join_all(asked), waiting);
 
-        for one in &issued {
+        for one in &done {
             assert_ready(one);
             assert_eq!(one["status"]["failedIssuanceAttempts"], 0);
         }
@@ -65,8 +65,8 @@ mod orders_beyond_the_budget {
             (&json!("throttle"), &json!("account"))
         );
         assert!(error["retryAt"].is_string(), "until when it waits: {error}");
-        let used = &issuer["status"]["acme"]["limits"]["newOrders"];
-        assert_eq!((&used["count"], &used["per"]), (&json!(5), &json!("20s")), "{issuer}");
+        let used = &shown["status"]["acme"]["limits"]["newOrders"];
+        assert_eq!((&used["count"], &used["per"]), (&json!(5), &json!("20s")), "{shown}");
         assert!((3..=4).contains(&used["used"].as_u64().unwrap()), "{used}");
         let mut times = site.proxy().times(Kind::NewOrder);
         times.sort_unstable();
@@ -132,7 +132,7 @@ async fn a_name_that_failed_often_is_not_tried_again_within_the_hour() {
     let limits = json!({"limits": {"failedValidationsPerName": {"count": 1, "per": "1h"}},
         "retry": {"initial": "5m", "max": "10m"}});
     site.create_issuer("blind", &json!([solver]), &limits).await;
-    site.cloudflare.set_dns_delay(Duration::from_secs(60));
+    site.cloudflare.set_dns_delay(Duration::from_mins(1));
     let asked = site.issue("blind", &["blind.example.com"]).await;
     assert_eq!(asked["status"]["phase"], "Failed", "{asked:#}");
     let next = asked["status"]["nextAttemptAt"].as_str().unwrap();

@@ -156,7 +156,7 @@ on_both_databases! {
         budgets::reserve(&mut tx, orders[4].id, &claim(1), NOW).await.unwrap();
         let mut untils = Vec::new();
         for (order, claim) in orders.iter().zip(&waiting) {
-            untils.push(until(budgets::reserve(&mut tx, order.id, claim, NOW).await.unwrap()));
+            untils.push(until(&budgets::reserve(&mut tx, order.id, claim, NOW).await.unwrap()));
         }
 
         let hours = |hours| NOW + Duration::hours(hours);
@@ -285,8 +285,8 @@ on_both_databases! {
         assert_eq!(again.len(), 2, "its worker died");
         let (found, _) = certificates::find(&mut tx, CertificateId(first[0].id), &Scope::Everything)
             .await.unwrap().unwrap();
-        let late = certificates::save(&mut tx, &found, &first[0], None).await;
-        assert!(matches!(late, Err(StorageError::LeaseLost(_))), "the dead worker is fenced");
+        let fenced = certificates::save(&mut tx, &found, &first[0], None).await;
+        assert!(matches!(fenced, Err(StorageError::LeaseLost(_))), "the dead worker is fenced");
     }
 }
 
@@ -302,9 +302,9 @@ fn cost(key: &str, count: u32) -> Cost {
     Cost { key: key.into(), pool: key.into(), rate }
 }
 
-fn until(reserved: Reserved) -> OffsetDateTime {
+fn until(reserved: &Reserved) -> OffsetDateTime {
     match reserved {
-        Reserved::Wait { until, .. } => until,
+        Reserved::Wait { until, .. } => *until,
         Reserved::Granted => panic!("it had to wait"),
     }
 }
