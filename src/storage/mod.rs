@@ -6,9 +6,9 @@
 //! [`catalogue()`], and a test prepares each on both databases.
 //!
 //! The differences, all of them: `FOR UPDATE SKIP LOCKED` and the database's clock where rows are
-//! leased ([`lease`], [`workers`]), where an event stands in the stream ([`events`]), the kind of
-//! transaction, and `NOTIFY` at commit (this file and [`signals`]). SQLite has one process at a time
-//! ([`SoleUse`]).
+//! leased ([`lease`], [`lanes`], [`workers`]) or swept, lists of keys ([`throttles`]), where an event
+//! stands in the stream ([`events`]), the kind of transaction, and `NOTIFY` at commit (this file and
+//! [`signals`]). SQLite has one process at a time ([`SoleUse`]).
 
 use std::path::PathBuf;
 use std::str::FromStr as _;
@@ -22,6 +22,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub mod api_keys;
+pub mod budgets;
 mod catalogue;
 pub mod certificates;
 pub mod deliveries;
@@ -31,6 +32,7 @@ mod filter;
 pub mod housekeeping;
 pub mod idempotency;
 pub mod issuers;
+pub mod lanes;
 pub mod lease;
 pub mod messages;
 pub mod orders;
@@ -45,6 +47,7 @@ pub mod settings;
 pub mod signals;
 mod sole;
 pub mod stream;
+pub mod throttles;
 pub mod webhooks;
 pub mod workers;
 

@@ -78,6 +78,7 @@ impl Worker {
             let is_due = transition.order.next_action_at.is_some_and(|at| at <= now);
             let goes_on = is_due && !self.stop.is_cancelled();
             lease = self.settle_order(&session, &transition, &before, &lease, goes_on).await?;
+            session.admission.settled();
             order = transition.order;
             if !goes_on {
                 return Ok(());
@@ -148,7 +149,9 @@ impl Worker {
             let trouble = order.last_error.as_ref();
             certificates::note(&mut tx, order.certificate, order.id, trouble).await?;
         }
+        session.admission.store(&mut tx, now).await?;
         if let Some(outcome) = &transition.outcome {
+            self.count_failures(&mut tx, session, order, outcome).await?;
             self.conclude(&mut tx, order, outcome, session.fetched.as_ref()).await?;
         }
         tx.commit().await?;
@@ -206,7 +209,11 @@ impl Worker {
                 issued
             }
             (outcome, _) => {
-                certificate.order_failed(outcome.clone(), order.predecessors, now, super::jitter())
+                let issuer = issuers::find(tx, order.issuer, &Scope::Everything).await?;
+                let retry = issuer.and_then(|(issuer, _)| issuer.acme.retry);
+                let (outcome, predecessors) = (outcome.clone(), order.predecessors);
+                let jitter = super::jitter();
+                certificate.order_failed_under(retry.as_ref(), outcome, predecessors, now, jitter)
             }
         };
         if let Some(at) = transition.fresh_order_at {

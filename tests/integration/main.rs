@@ -12,6 +12,8 @@ mod api_manners;
 mod api_secrets;
 mod architecture;
 mod bootstrap;
+mod breakers;
+mod budget;
 mod ca;
 mod cli;
 #[cfg(feature = "failpoints")]
@@ -22,6 +24,7 @@ mod event_stream;
 mod events;
 mod expiry;
 mod explain;
+mod fairness;
 mod formats;
 mod harness;
 mod issuance;
@@ -41,6 +44,7 @@ mod side_by_side;
 mod soak;
 mod solver;
 mod storage;
+mod storage_limits;
 mod storage_webhooks;
 #[path = "../support/mod.rs"]
 mod support;

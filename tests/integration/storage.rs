@@ -878,6 +878,7 @@ async fn on_postgres_a_lease_ends_by_the_databases_clock_whatever_the_replicas_t
 fn every_public_function_of_storage_is_exercised_here() {
     let tests = concat!(
         include_str!("storage.rs"),
+        include_str!("storage_limits.rs"),
         include_str!("storage_webhooks.rs"),
         include_str!("events.rs"),
         include_str!("expiry.rs"),
