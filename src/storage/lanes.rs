@@ -9,7 +9,7 @@ use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::lease::{LEASE, Lease, Machine};
+use super::lease::{LEASE, Lease, Machine, database_time, lease_end};
 use super::{Statement, StorageError, Tx, fetch, millis, moment};
 use crate::domain::id::IssuerId;
 
@@ -83,26 +83,50 @@ const EVERY_OF_CERTIFICATES: Statement = Statement::both(
 );
 
 macro_rules! claim {
-    ($name:ident, $table:literal, $lane:literal) => {
+    ($name:ident, $table:literal, $from:literal, $columns:literal, $lane:literal) => {
         const $name: Statement = Statement {
             name: concat!("lanes::", stringify!($name)),
-    sqlite: claim!(@text $table, $lane, ""),
-    postgres: claim!(@text $table, $lane, "FOR UPDATE SKIP LOCKED"),
+    sqlite: claim!(@text $table, $from, $columns, $lane, "$1", "", "$2", ""),
+            // Like any other claim: a lease is judged by the database's clock (see `lease`).
+            postgres: claim!(
+                @text $table, $from, $columns, $lane,
+                concat!("(SELECT greatest($1, ", database_time!("$1"), "))"),
+                concat!(
+                    " AND next_action_at <= CASE WHEN leased_by IS NULL THEN $1 ELSE ",
+                    database_time!("$1"),
+                    " END"
+                ),
+                lease_end!("$2"),
+                "FOR UPDATE SKIP LOCKED"
+            ),
         };
     };
     // MATERIALIZED: a planner that ran the subquery twice would claim more than asked for.
-    (@text $table:literal, $lane:literal, $lock:literal) => {
+    (@text $table:literal, $from:literal, $columns:literal, $lane:literal, $now:expr, $and:expr,
+     $end:expr, $lock:literal) => {
         concat!(
             "WITH due AS MATERIALIZED (SELECT id FROM ",
             $table,
             " WHERE ",
+            $from,
+            " AND (",
+            $columns,
+            ", next_action_at) <= (",
             $lane,
-            " LIMIT $4 ",
+            ", ",
+            $now,
+            ")",
+            $and,
+            " ORDER BY ",
+            $columns,
+            ", next_action_at LIMIT $4 ",
             $lock,
             ")
              UPDATE ",
             $table,
-            " SET next_action_at = $2, leased_by = $3, lease_token = lease_token + 1
+            " SET next_action_at = ",
+            $end,
+            ", leased_by = $3, lease_token = lease_token + 1
              FROM due WHERE ",
             $table,
             ".id = due.id
@@ -120,15 +144,11 @@ macro_rules! claim {
 claim!(
     CLAIM_ORDERS,
     "orders",
-    "next_action_at IS NOT NULL AND (issuer_id, namespace) >= ($6, $5)
-     AND (issuer_id, namespace, next_action_at) <= ($6, $5, $1)
-     ORDER BY issuer_id, namespace, next_action_at"
+    "next_action_at IS NOT NULL AND (issuer_id, namespace) >= ($6, $5)",
+    "issuer_id, namespace",
+    "$6, $5"
 );
-claim!(
-    CLAIM_CERTIFICATES,
-    "certificates",
-    "namespace >= $5 AND (namespace, next_action_at) <= ($5, $1) ORDER BY namespace, next_action_at"
-);
+claim!(CLAIM_CERTIFICATES, "certificates", "namespace >= $5", "namespace", "$5");
 
 pub(super) const ALL: &[Statement] = &[
     OLDEST_ORDERS,
@@ -155,14 +175,16 @@ pub struct Lanes {
     pub more: bool,
 }
 
-/// The lanes of the [`OLDEST`] rows that are due. Issuers have none: they are few.
+/// The lanes of the [`OLDEST`] rows that are due. Issuers and housekeeping have none: they are few.
 pub async fn oldest(
     tx: &mut Tx,
     machine: Machine,
     now: OffsetDateTime,
 ) -> Result<Lanes, StorageError> {
     let statement = match machine {
-        Machine::Issuer => return Ok(Lanes { lanes: Vec::new(), more: false }),
+        Machine::Issuer | Machine::Housekeeping => {
+            return Ok(Lanes { lanes: Vec::new(), more: false });
+        }
         Machine::Certificate => OLDEST_CERTIFICATES,
         Machine::Order => OLDEST_ORDERS,
     };
@@ -175,7 +197,9 @@ pub async fn oldest(
 /// Every lane in which something waits, be it for a later time.
 pub async fn every(tx: &mut Tx, machine: Machine) -> Result<Lanes, StorageError> {
     let statement = match machine {
-        Machine::Issuer => return Ok(Lanes { lanes: Vec::new(), more: false }),
+        Machine::Issuer | Machine::Housekeeping => {
+            return Ok(Lanes { lanes: Vec::new(), more: false });
+        }
         Machine::Certificate => EVERY_OF_CERTIFICATES,
         Machine::Order => EVERY_OF_ORDERS,
     };

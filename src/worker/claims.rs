@@ -13,24 +13,27 @@ use crate::storage::{StorageError, lanes};
 /// On PostgreSQL another replica's wake-up may get lost: look at least this often.
 const POLL: Duration = Duration::from_secs(5);
 
+/// What is due and yet could not be claimed is somebody else's just now: look again soon, not at once.
+const SHORT: Duration = Duration::from_millis(20);
+
 /// This part of the pool (an eighth) is for namespaces that hold nothing of it.
 const FOR_NEWCOMERS: usize = 8;
 
 type Claimed = Vec<(Lease, Option<Share>)>;
 
 impl Worker {
-    /// Claims what is due: issuers, which are few, then lane by lane, whoever holds least first. Among
+    /// Claims what is due: issuers and housekeeping, which are few, then lane by lane, whoever holds least first. Among
     /// equals orders go before certificates: what has begun is finished before more is begun.
     pub(super) async fn claim(&self, free: usize) -> Result<Claimed, StorageError> {
         let mut claimed = Vec::new();
         let now = self.clock.now();
         let mut tx = self.db.read().await?;
         let mut waiting = Vec::new();
-        let mut issuers = false;
+        let mut few = Vec::new();
         for (machine, at) in lease::next_due(&mut tx).await? {
             match machine {
                 _ if at > now => {}
-                Machine::Issuer => issuers = true,
+                Machine::Issuer | Machine::Housekeeping => few.push(machine),
                 Machine::Order | Machine::Certificate => {
                     let mut found = lanes::oldest(&mut tx, machine, now).await?;
                     if found.more {
@@ -42,8 +45,8 @@ impl Worker {
             }
         }
         drop(tx);
-        if issuers {
-            let (owner, machine) = (&self.settings.name, Machine::Issuer);
+        for machine in few {
+            let (owner, free) = (&self.settings.name, free - claimed.len());
             let mut tx = self.db.begin().await?;
             let leases = lease::claim(&mut tx, machine, owner, now, free).await?;
             tx.commit().await?;
@@ -81,7 +84,9 @@ impl Worker {
         let longest = if self.db.dialect() == "sqlite" { LONG } else { POLL };
         let Ok(next) = self.next_claimable(free).await else { return Duration::from_secs(1) };
         let now = self.clock.now();
-        next.map_or(longest, |at| Duration::try_from(at - now).unwrap_or_default().min(longest))
+        next.map_or(longest, |at| {
+            Duration::try_from(at - now).unwrap_or_default().clamp(SHORT, longest)
+        })
     }
 
     /// When the next row is due that there is room for.
@@ -94,7 +99,7 @@ impl Worker {
         }
         let mut next = Vec::new();
         for (machine, at) in due {
-            if machine == Machine::Issuer {
+            if matches!(machine, Machine::Issuer | Machine::Housekeeping) {
                 next.push(at);
                 continue;
             }

@@ -36,6 +36,8 @@ impl Worker {
             Err(error) => Err(super::unreadable(&error)),
         };
 
+        failpoint!("after_new_account");
+
         let now = self.clock.now();
         let throttle = registered.as_ref().err().and_then(|failure| {
             let scope = failure.scope.clone()?;

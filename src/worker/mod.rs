@@ -11,7 +11,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::ca::Ca;
 use crate::clock::Clock;
@@ -21,7 +21,7 @@ use crate::domain::order::UnexpectedAnswer;
 use crate::pki::PkiError;
 use crate::secret::{SealError, Sealer};
 use crate::solver::Solvers;
-use crate::storage::lease::{Lease, Machine};
+use crate::storage::lease::{self, Lease, Machine};
 use crate::storage::{Db, Signals, StorageError};
 use breaker::Breakers;
 use pace::Paces;
@@ -32,9 +32,11 @@ mod breaker;
 mod budget;
 mod certificates;
 mod claims;
+mod housekeeping;
 mod issuers;
 mod orders;
 mod pace;
+mod presence;
 mod session;
 mod shares;
 
@@ -61,8 +63,16 @@ pub struct Worker {
 /// How a worker works.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Stands in `leased_by`, for people.
+    /// Stands in `leased_by`; no other process has or had it.
     pub name: String,
+    /// Whether other replicas may work on the same database.
+    pub shared: bool,
+    /// Whether it is certain that there are none.
+    pub alone: bool,
+    /// A replica that has been silent for so long is taken for dead by the others.
+    pub lease: Duration,
+    /// Time from one look for forgotten DNS records to the next.
+    pub sweep_interval: Duration,
     /// Rows that are worked on at the same time.
     pub concurrency: usize,
     /// Orders of one issuer among them, at most.
@@ -113,6 +123,7 @@ pub enum WorkerError {
 
 /// A step gives up in time for its lease to be still ours.
 const STEP_TIMEOUT: Duration = Duration::from_secs(100);
+const _: () = assert!(STEP_TIMEOUT.as_secs() < lease::LEASE.whole_seconds().unsigned_abs());
 
 /// Without anybody else who writes, or without a free slot, a signal is what counts: this look is
 /// only there in case the clock was set.
@@ -137,6 +148,12 @@ impl Worker {
     pub async fn run(self: Arc<Self>) {
         let permits = Arc::new(Semaphore::new(self.settings.concurrency));
         let tasks = TaskTracker::new();
+        self.show_up().await;
+        self.schedule_housekeeping().await;
+        let seen = self
+            .settings
+            .shared
+            .then(|| AbortOnDropHandle::new(tokio::spawn(Arc::clone(&self).stay_seen())));
         while !self.stop.is_cancelled() {
             let free = permits.available_permits();
             if free == 0 {
@@ -173,6 +190,7 @@ impl Worker {
         }
         tasks.close();
         tasks.wait().await;
+        drop(seen);
     }
 
     /// Until something may be due: a signal, the time, or the end.
@@ -189,11 +207,25 @@ impl Worker {
             Machine::Issuer => self.issuer(lease).await,
             Machine::Certificate => self.certificate(lease).await,
             Machine::Order => self.order(lease).await,
+            Machine::Housekeeping => self.housekeeping(lease).await,
         };
         match result {
             Ok(()) => {}
             Err(WorkerError::Storage(StorageError::LeaseLost(id))) => {
-                tracing::debug!(%id, machine = ?lease.machine, "somebody else changed it meanwhile");
+                tracing::info!(
+                    %id,
+                    machine = ?lease.machine,
+                    "the lease was lost: somebody else changed or took it, and this step's result is void"
+                );
+            }
+            Err(WorkerError::Storage(error @ StorageError::Unavailable(_))) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    id = %lease.id,
+                    machine = ?lease.machine,
+                    "the database went away during a step; it is repeated"
+                );
+                self.release(lease.machine, lease.id).await;
             }
             Err(error) => tracing::error!(
                 error = &error as &dyn std::error::Error,
@@ -203,6 +235,30 @@ impl Worker {
             ),
         }
     }
+}
+
+impl Worker {
+    /// Lets go of a row whose step came to nothing because the database was away. What cannot be
+    /// said to the database within a while, it finds out when the lease runs out.
+    async fn release(&self, machine: Machine, id: uuid::Uuid) {
+        for _ in 0..30 {
+            pause().await;
+            let released = async {
+                let mut tx = self.db.begin().await?;
+                let (owner, now) = (&self.settings.name, self.clock.now());
+                lease::release(&mut tx, machine, id, owner, now).await?;
+                tx.commit().await
+            };
+            if released.await.is_ok() || self.stop.is_cancelled() {
+                return;
+            }
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "it is the database that is waited for")]
+async fn pause() {
+    tokio::time::sleep(Duration::from_secs(1)).await;
 }
 
 /// A secret of ours that cannot be opened: only the right master key helps.

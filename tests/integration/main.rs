@@ -15,12 +15,22 @@ mod breakers;
 mod budget;
 mod ca;
 mod cli;
+#[cfg(feature = "failpoints")]
+mod crash;
+mod dns_faults;
+mod explain;
 mod fairness;
 mod harness;
 mod issuance;
+mod machines;
 mod openapi;
 mod order_machine;
 mod reliability;
+#[cfg(feature = "failpoints")]
+mod replicas;
+mod side_by_side;
+#[cfg(feature = "failpoints")]
+mod soak;
 mod solver;
 mod storage;
 mod storage_limits;

@@ -333,6 +333,7 @@ fn proof(state: challenge::State) -> challenge::Challenge {
         clean: true,
         tries: 0,
         reason: None,
+        observations: Vec::new(),
         next_action_at: None,
         deadline: NOW,
     }
