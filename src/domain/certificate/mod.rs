@@ -233,7 +233,7 @@ impl Certificate {
     #[must_use]
     pub fn wake(mut self, now: OffsetDateTime) -> Transition {
         if self.deleting_since.is_some() {
-            return self.silently();
+            return Transition::silent(self, now);
         }
         let due = match self.state {
             State::Idle => self.current.as_ref().is_none_or(|issued| issued.renewal_time <= now),
