@@ -25,9 +25,11 @@ if [ "$(id -u)" = 0 ]; then
 fi
 cd /
 $unprivileged "$bin/initdb" -D "$data" --auth=trust --username=postgres --encoding=UTF8 --no-locale --no-sync
-exec $unprivileged "$bin/postgres" -D "$data" -k "$data" -h '' -F -N 300 \
-    -c synchronous_commit=off -c full_page_writes=off -c dynamic_shared_memory_type=mmap
+exec $unprivileged "$bin/postgres" -D "$data" -k "$data" -h '' -N 300 -c dynamic_shared_memory_type=mmap $3
 "#;
+
+/// Nobody misses what a test wrote when the power fails.
+const HASTY: &str = "-F -c synchronous_commit=off -c full_page_writes=off";
 
 struct Cluster {
     url: Url,
@@ -62,21 +64,27 @@ impl Cluster {
             return Self { url: url.parse().expect("TEST_POSTGRES_URL is a URL"), _server: None };
         }
 
-        let dir = TempDir::with_prefix("certwright-postgres-").unwrap();
-        // PostgreSQL refuses to run as root, and its own user has to get at its files.
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let data = dir.path().join("data");
-        let mut command = Command::new("sh");
-        command.arg("-c").arg(SCRIPT).arg("postgres").arg(binaries()).arg(&data);
-        let mut server = Server::start(dir, "QUIT", &command);
-
-        let mut url: Url = "postgres://postgres@localhost/postgres".parse().unwrap();
-        url.query_pairs_mut().append_pair("host", data.to_str().expect("a UTF-8 path"));
-        let options: PgConnectOptions = url.as_str().parse().unwrap();
-        let answers = async || options.connect().await.is_ok();
-        server.until_ready(answers).await.unwrap_or_else(|error| panic!("PostgreSQL {error}"));
+        let (url, server) = server(HASTY).await;
         Self { url, _server: Some(server) }
     }
+}
+
+/// A server of its own, with these options; it ends with the value that is returned.
+pub async fn server(options: &str) -> (Url, Server) {
+    let dir = TempDir::with_prefix("certwright-postgres-").unwrap();
+    // PostgreSQL refuses to run as root, and its own user has to get at its files.
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let data = dir.path().join("data");
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(SCRIPT).arg("postgres").arg(binaries()).arg(&data).arg(options);
+    let mut server = Server::start(dir, "QUIT", &command);
+
+    let mut url: Url = "postgres://postgres@localhost/postgres".parse().unwrap();
+    url.query_pairs_mut().append_pair("host", data.to_str().expect("a UTF-8 path"));
+    let options: PgConnectOptions = url.as_str().parse().unwrap();
+    let answers = async || options.connect().await.is_ok();
+    server.until_ready(answers).await.unwrap_or_else(|error| panic!("PostgreSQL {error}"));
+    (url, server)
 }
 
 /// Debian keeps the servers of each version apart and off the `PATH`; the newest one is taken.
