@@ -7,6 +7,7 @@ mod api;
 mod batch;
 mod budget;
 mod error;
+mod pace;
 mod records;
 mod zones;
 

@@ -1,0 +1,132 @@
+//! When the next call for a zone is made: at once where hardly anything is asked for, and the later
+//! the more there is to gather.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Records that are worth a call before its time has come: forty calls for a thousand.
+const ENOUGH: usize = 25;
+
+/// Time between calls that are worth it.
+const SHORTEST: Duration = Duration::from_millis(50);
+
+/// Time between others, at most. 1,200 calls in 5 minutes are 4 a second for the whole token; half
+/// of that for a zone leaves room.
+const LONGEST: Duration = Duration::from_millis(500);
+
+/// How long a delete waits for a call to ride with: nobody is waiting for it to be fast.
+const DELETE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// What waits to be written and deleted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waiting {
+    /// Records to write.
+    pub creates: usize,
+    /// Since when the oldest delete waits.
+    pub delete_since: Option<Instant>,
+    /// Whether there are as many deletes as one call takes.
+    pub deletes_fill_a_call: bool,
+}
+
+/// The rhythm of one zone's calls.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    last_call: Option<Instant>,
+    /// From that call to the next, unless enough has gathered before.
+    pause: Duration,
+}
+
+impl Pace {
+    /// When the next call may be made; `None` when there is nothing to do. `is_short` says that
+    /// most of what may be asked of Cloudflare was asked lately.
+    pub(super) fn due(&self, waiting: Waiting, is_short: bool, now: Instant) -> Option<Instant> {
+        let pause = match waiting.creates {
+            _ if is_short => LONGEST,
+            0 => LONGEST,
+            ENOUGH.. => self.pause.min(SHORTEST),
+            _ => self.pause,
+        };
+        let earliest = self.last_call.map_or(now, |last| last + pause);
+        if waiting.creates > 0 {
+            return Some(earliest);
+        }
+        let patience = if waiting.deletes_fill_a_call { Duration::ZERO } else { DELETE_PATIENCE };
+        waiting.delete_since.map(|since| earliest.max(since + patience))
+    }
+
+    /// A call is made now that writes so many records. When several had gathered there will be
+    /// more: it is worth waiting longer for them; and the other way round.
+    pub(super) fn called(&mut self, creates: usize, now: Instant) {
+        self.last_call = Some(now);
+        self.pause = match creates {
+            0 => self.pause,
+            1 => self.pause / 2,
+            _ => (self.pause * 2).clamp(SHORTEST, LONGEST),
+        };
+        if self.pause < SHORTEST / 2 {
+            self.pause = Duration::ZERO;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn creates(creates: usize) -> Waiting {
+        Waiting { creates, delete_since: None, deletes_fill_a_call: false }
+    }
+
+    #[test]
+    fn a_record_now_and_then_never_waits() {
+        let (mut pace, mut now) = (Pace::default(), Instant::now());
+        for _ in 0..100 {
+            assert_eq!(pace.due(creates(1), false, now), Some(now));
+            pace.called(1, now);
+            now += Duration::from_millis(100);
+        }
+    }
+
+    #[test]
+    fn a_thousand_records_that_trickle_in_gather_into_fifty_calls() {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        let (mut waiting, mut calls) = (0, 0);
+        for millisecond in 0_u64.. {
+            let now = start + Duration::from_millis(millisecond);
+            if millisecond % 10 == 0 && millisecond < 10_000 {
+                waiting += 1;
+            }
+            if waiting == 0 && millisecond > 10_000 {
+                break;
+            }
+            if waiting > 0 && pace.due(creates(waiting), false, now).is_some_and(|at| at <= now) {
+                pace.called(waiting, now);
+                (waiting, calls) = (0, calls + 1);
+            }
+        }
+
+        assert!(calls <= 50, "{calls}");
+    }
+
+    #[test]
+    fn when_calls_are_short_every_call_waits_its_time() {
+        let (mut pace, now) = (Pace::default(), Instant::now());
+        pace.called(1, now);
+
+        assert_eq!(pace.due(creates(1), true, now), Some(now + LONGEST));
+        assert_eq!(pace.due(creates(ENOUGH), true, now), Some(now + LONGEST));
+    }
+
+    #[test]
+    fn deletes_wait_for_company_unless_they_fill_a_call() {
+        let (pace, now) = (Pace::default(), Instant::now());
+        let few = Waiting { creates: 0, delete_since: Some(now), deletes_fill_a_call: false };
+
+        assert_eq!(pace.due(few, false, now), Some(now + DELETE_PATIENCE));
+        assert_eq!(pace.due(Waiting { creates: 1, ..few }, false, now), Some(now));
+        let many = Waiting { deletes_fill_a_call: true, ..few };
+        assert_eq!(pace.due(many, false, now), Some(now));
+        assert_eq!(pace.due(creates(0), false, now), None);
+    }
+}
