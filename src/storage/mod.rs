@@ -8,12 +8,16 @@
 //! The differences, all of them: `FOR UPDATE SKIP LOCKED` where rows are claimed ([`lease`]), the
 //! kind of transaction, and `NOTIFY` at commit (this file and [`signals`]).
 
+use std::ops::{Deref, DerefMut};
 use std::str::FromStr as _;
 use std::time::Duration;
 
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Executor as _, PgPool, Postgres, SqlSafeStr as _, Sqlite, SqlitePool, Transaction};
+use sqlx::{
+    Connection as _, Executor as _, PgPool, Postgres, SqlSafeStr as _, Sqlite, SqlitePool, Transaction,
+};
 use thiserror::Error;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -78,8 +82,45 @@ pub struct Tx {
 }
 
 enum Inner {
-    Sqlite(Transaction<'static, Sqlite>),
-    Postgres(Transaction<'static, Postgres>),
+    Sqlite(Unit<Sqlite>),
+    Postgres(Unit<Postgres>),
+}
+
+/// A transaction; or, to read, a connection whose every statement is one of its own. `READ
+/// COMMITTED` would not make more of several statements, and on either database the beginning and the
+/// end of a transaction cost as much as a small query.
+enum Unit<D: sqlx::Database> {
+    Writes(Transaction<'static, D>),
+    Reads(PoolConnection<D>),
+}
+
+impl<D: sqlx::Database> Unit<D> {
+    async fn commit(self) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Writes(tx) => tx.commit().await,
+            Self::Reads(_) => Ok(()),
+        }
+    }
+}
+
+impl<D: sqlx::Database> Deref for Unit<D> {
+    type Target = D::Connection;
+
+    fn deref(&self) -> &D::Connection {
+        match self {
+            Self::Writes(tx) => tx,
+            Self::Reads(connection) => connection,
+        }
+    }
+}
+
+impl<D: sqlx::Database> DerefMut for Unit<D> {
+    fn deref_mut(&mut self) -> &mut D::Connection {
+        match self {
+            Self::Writes(tx) => tx,
+            Self::Reads(connection) => connection,
+        }
+    }
 }
 
 /// Why the database could not do what was asked.
@@ -141,6 +182,9 @@ impl From<sqlx::Error> for StorageError {
     }
 }
 
+/// A connection that was used just now is taken to be alive.
+const TRUSTED: Duration = Duration::from_secs(1);
+
 static SQLITE: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -152,6 +196,16 @@ impl Db {
             let pool = PgPoolOptions::new()
                 .max_connections(16)
                 .acquire_timeout(Duration::from_secs(5))
+                // A question before each use would double the round trips of small queries.
+                .test_before_acquire(false)
+                .before_acquire(|connection, known| {
+                    Box::pin(async move {
+                        if known.idle_for > TRUSTED {
+                            connection.ping().await?;
+                        }
+                        Ok(true)
+                    })
+                })
                 .connect_with(options)
                 .await?;
             let migrated = migrate(&POSTGRES, &mut *pool.acquire().await?).await?;
@@ -166,12 +220,14 @@ impl Db {
                 .busy_timeout(Duration::from_secs(10));
             let write = SqlitePoolOptions::new()
                 .max_connections(1)
+                .test_before_acquire(false)
                 .acquire_timeout(Duration::from_secs(30))
                 .connect_with(options.clone())
                 .await?;
             let migrated = migrate(&SQLITE, &mut *write.acquire().await?).await?;
             let read = SqlitePoolOptions::new()
                 .max_connections(4)
+                .test_before_acquire(false)
                 .acquire_timeout(Duration::from_secs(30))
                 .connect_with(options.create_if_missing(false).pragma("query_only", "ON"))
                 .await?;
@@ -189,17 +245,19 @@ impl Db {
         let inner = match &self.pool {
             // A deferred transaction that reads first cannot upgrade once another connection has
             // written, however long it waits; taking the write lock up front can.
-            Pool::Sqlite { write, .. } => Inner::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
-            Pool::Postgres(pool) => Inner::Postgres(pool.begin().await?),
+            Pool::Sqlite { write, .. } => {
+                Inner::Sqlite(Unit::Writes(write.begin_with("BEGIN IMMEDIATE").await?))
+            }
+            Pool::Postgres(pool) => Inner::Postgres(Unit::Writes(pool.begin().await?)),
         };
         Ok(Tx { inner, signals: self.signals.clone(), wakes: false, changed: Vec::new() })
     }
 
-    /// Begins a transaction that only reads: it does not queue behind writers.
+    /// To read only: it does not queue behind writers. What two statements see may differ.
     pub async fn read(&self) -> Result<Tx, StorageError> {
         let inner = match &self.pool {
-            Pool::Sqlite { read, .. } => Inner::Sqlite(read.begin().await?),
-            Pool::Postgres(pool) => Inner::Postgres(pool.begin().await?),
+            Pool::Sqlite { read, .. } => Inner::Sqlite(Unit::Reads(read.acquire().await?)),
+            Pool::Postgres(pool) => Inner::Postgres(Unit::Reads(pool.acquire().await?)),
         };
         Ok(Tx { inner, signals: self.signals.clone(), wakes: false, changed: Vec::new() })
     }
