@@ -10,13 +10,15 @@
 
 use std::ops::{Deref, DerefMut};
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{
-    Connection as _, Executor as _, PgPool, Postgres, SqlSafeStr as _, Sqlite, SqlitePool, Transaction,
+    Connection as _, Executor as _, PgPool, Postgres, SqlSafeStr as _, Sqlite, SqlitePool,
+    Transaction,
 };
 use thiserror::Error;
 use time::OffsetDateTime;
@@ -43,6 +45,7 @@ pub use filter::Page;
 pub use scope::Scope;
 pub use signals::Signals;
 
+use api_keys::KnownKeys;
 use catalogue::statements;
 
 /// A database, open and migrated.
@@ -51,6 +54,7 @@ pub struct Db {
     pool: Pool,
     signals: Signals,
     migrated: Migrated,
+    known_keys: Arc<KnownKeys>,
 }
 
 /// What opening the database did to its schema.
@@ -79,6 +83,8 @@ pub struct Tx {
     signals: Signals,
     wakes: bool,
     changed: Vec<Uuid>,
+    known_keys: Arc<KnownKeys>,
+    keys_change: bool,
 }
 
 enum Inner {
@@ -237,7 +243,7 @@ impl Db {
         if let Pool::Postgres(pool) = &pool {
             signals::listen(pool.clone(), signals.clone());
         }
-        Ok(Self { pool, signals, migrated })
+        Ok(Self { pool, signals, migrated, known_keys: Arc::default() })
     }
 
     /// Begins a transaction that may write.
@@ -250,7 +256,7 @@ impl Db {
             }
             Pool::Postgres(pool) => Inner::Postgres(Unit::Writes(pool.begin().await?)),
         };
-        Ok(Tx { inner, signals: self.signals.clone(), wakes: false, changed: Vec::new() })
+        Ok(self.tx(inner))
     }
 
     /// To read only: it does not queue behind writers. What two statements see may differ.
@@ -259,7 +265,20 @@ impl Db {
             Pool::Sqlite { read, .. } => Inner::Sqlite(Unit::Reads(read.acquire().await?)),
             Pool::Postgres(pool) => Inner::Postgres(Unit::Reads(pool.acquire().await?)),
         };
-        Ok(Tx { inner, signals: self.signals.clone(), wakes: false, changed: Vec::new() })
+        Ok(self.tx(inner))
+    }
+
+    fn tx(&self, inner: Inner) -> Tx {
+        let (signals, known_keys) = (self.signals.clone(), Arc::clone(&self.known_keys));
+        Tx { inner, signals, wakes: false, changed: Vec::new(), known_keys, keys_change: false }
+    }
+
+    /// On PostgreSQL other replicas change keys too.
+    fn known_keys(&self) -> Option<&KnownKeys> {
+        match &self.pool {
+            Pool::Sqlite { .. } => Some(&self.known_keys),
+            Pool::Postgres(_) => None,
+        }
     }
 
     /// Where changes are heard of.
@@ -344,8 +363,16 @@ impl Tx {
             Inner::Sqlite(tx) => tx.commit().await?,
             Inner::Postgres(tx) => tx.commit().await?,
         }
+        if self.keys_change {
+            self.known_keys.forget();
+        }
         self.signals.tell(self.wakes, &self.changed);
         Ok(())
+    }
+
+    /// API keys change when this is committed.
+    fn keys_change(&mut self) {
+        self.keys_change = true;
     }
 
     /// Something is due at once: workers are woken when this is committed.
