@@ -3,7 +3,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help build demo test ci fmt lint doc openapi clean setup
+.PHONY: help build demo test bench ci fmt lint doc openapi clean setup
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,10 @@ demo: setup ## Issue a certificate from a local test CA and show it (debug build
 
 test: setup ## Run every test, on SQLite and on PostgreSQL, against Pebble and nginx
 	cargo test --locked
+
+bench: setup ## Measure everything against the least it can cost (docs/performance.md); ARGS="issuance --runs 1" for a part
+	@scripts/bench-tools
+	cargo bench --locked --bench performance -- $(ARGS)
 
 # Cheap checks first. Clippy and rustdoc share what they compile, and so do the tests and `cargo run`.
 ci: setup ## Everything that a change must pass

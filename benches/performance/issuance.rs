@@ -36,7 +36,12 @@ pub struct Run {
 pub struct Runs {
     many: Vec<Run>,
     single: Vec<f64>,
+    /// Certificates per second with a queue that never runs dry.
+    queued: Vec<f64>,
 }
+
+/// Clients that wait at the same time where there is a queue.
+const QUEUE: usize = 256;
 
 pub async fn measure(
     ground: &Ground,
@@ -71,6 +76,9 @@ pub async fn measure(
         };
         let title = format!("{name}: throughput / floor's");
         report.promise(title, "", each(|run| run.rate), Target::AtLeast(least));
+        let ratios = runs.queued.iter().zip(&bare.many).map(|(ours, floor)| ours / floor.rate);
+        let title = format!("{name}: throughput with {QUEUE} waiting / floor's");
+        report.add(title, "", ratios.collect());
         let ratios = runs.single.iter().zip(&bare.single).map(|(ours, floor)| ours / floor);
         let title = format!("{name}: single certificate / floor's");
         report.promise(title, "", ratios.collect(), Target::AtMost(1.3));
@@ -126,6 +134,7 @@ async fn by_certwright(ground: &Ground, options: &Options, database: &Database, 
     at_once(names("warm", options.concurrency), options.concurrency, by(&service)).await;
     settle(ground).await;
     runs.many.push(many(ground, &service, options.certificates, options.concurrency).await);
+    runs.queued.push(many(ground, &service, options.certificates, QUEUE).await.rate);
     let mut singles = Vec::new();
     for name in names("single", options.singles) {
         singles.push(service.issue(&name).await.0);

@@ -18,16 +18,23 @@ use super::{Inner, StorageError, Tx};
 #[derive(Clone)]
 pub struct Signals {
     due: Arc<Notify>,
-    changed: broadcast::Sender<Uuid>,
+    /// By resource, so that hundreds who wait are not woken by everything that happens.
+    changed: Arc<[broadcast::Sender<Uuid>]>,
 }
+
+/// Channels for changes; a power of two.
+const SHARDS: usize = 64;
+
+/// Changes that a waiter may fall behind. One that falls further behind simply looks again.
+const BACKLOG: usize = 64;
 
 const DUE: &str = "certwright_due";
 const CHANGED: &str = "certwright_changed";
 
 impl Signals {
     pub(super) fn new() -> Self {
-        // A waiter that falls further behind than this simply looks again.
-        Self { due: Arc::new(Notify::new()), changed: broadcast::channel(256).0 }
+        let changed = (0..SHARDS).map(|_| broadcast::channel(BACKLOG).0).collect();
+        Self { due: Arc::new(Notify::new()), changed }
     }
 
     /// Wakes when something may be due.
@@ -35,9 +42,14 @@ impl Signals {
         &self.due
     }
 
-    /// Hears of every resource that changes from now on.
-    pub fn changes(&self) -> broadcast::Receiver<Uuid> {
-        self.changed.subscribe()
+    /// Hears of the changes of this resource from now on, and of those of some others.
+    pub fn changes(&self, resource: Uuid) -> broadcast::Receiver<Uuid> {
+        self.shard(resource).subscribe()
+    }
+
+    fn shard(&self, resource: Uuid) -> &broadcast::Sender<Uuid> {
+        // The last bits of an identifier are random.
+        &self.changed[usize::from(resource.as_bytes()[15]) % SHARDS]
     }
 
     pub(super) fn tell(&self, wakes: bool, changed: &[Uuid]) {
@@ -46,7 +58,7 @@ impl Signals {
         }
         for resource in changed {
             // Fails only when nobody listens.
-            self.changed.send(*resource).ok();
+            self.shard(*resource).send(*resource).ok();
         }
     }
 }

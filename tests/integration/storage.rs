@@ -516,9 +516,9 @@ on_both_databases! {
     }
 
     async fn a_commit_wakes_workers_and_tells_who_waits(db: Db) {
-        let mut changes = db.signals().changes();
         let mut tx = db.begin().await.unwrap();
         let (certificate, _, lease) = under_way(&mut tx).await;
+        let mut changes = db.signals().changes(certificate.id.0);
         certificates::save(&mut tx, &certificate, &lease, None).await.unwrap();
         tx.commit().await.unwrap();
 
