@@ -3,10 +3,10 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help build demo test bench ci fmt lint doc openapi clean setup
+.PHONY: help build demo test bench ci fmt lint doc openapi reliability clean setup
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build the optimised binary, target/release/certwright
 	cargo build --release --locked
@@ -46,6 +46,9 @@ openapi: ## Write openapi/openapi.json anew from the code
 	@mkdir -p openapi
 	cargo run --locked --quiet -- openapi > target/openapi.json
 	mv target/openapi.json openapi/openapi.json
+
+reliability: setup ## Show the same faults side by side with lego and certbot (installs both)
+	scripts/reliability
 
 clean: ## Remove everything that was built, the test tools too
 	cargo clean

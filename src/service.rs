@@ -77,7 +77,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         db: db.clone(),
         clock: Arc::clone(&clock),
         sealer: Arc::clone(&sealer),
-        ca: Arc::new(Ca::new(Arc::clone(&clock))),
+        ca: Arc::new(Ca::new(Arc::clone(&clock)).with_timeout(config.acme_timeout)),
         solvers: Arc::new(solvers),
         settings: worker::Settings {
             name: format!("pid {}", std::process::id()),

@@ -45,6 +45,8 @@ pub struct Config {
     pub master_key_file: Option<PathBuf>,
     /// Private hosts and networks that may be reached all the same.
     pub outbound_allow: Vec<String>,
+    /// How long a CA may take for an answer.
+    pub acme_timeout: Duration,
     /// Rows that are worked on at the same time.
     pub worker_concurrency: usize,
     /// Namespace of the secrets of `ClusterIssuer`s.
@@ -138,6 +140,10 @@ impl Config {
             "json" => LogFormat::Json,
             _ => return Err(values.bad("log.format", "expected auto, text or json")),
         };
+        let acme_timeout = values.duration("acme.timeout")?;
+        if acme_timeout.is_zero() || acme_timeout > Duration::from_secs(30) {
+            return Err(values.bad("acme.timeout", "expected more than nothing and at most 30s"));
+        }
         Ok(Self {
             data_dir,
             database_url: Secret::new(database_url),
@@ -150,6 +156,7 @@ impl Config {
             master_key: values.given("master_key").map(Secret::new),
             master_key_file: values.given("master_key_file").map(PathBuf::from),
             outbound_allow: values.list("outbound.allow"),
+            acme_timeout,
             worker_concurrency: values.number("worker.concurrency", 1..=10_000)?,
             cluster_namespace: values.text("cluster_resource_namespace"),
             log_level: values.text("log.level"),

@@ -100,6 +100,12 @@ pub const SETTINGS: &[Setting] = &[
         "Hosts and networks (CIDR) that self-checks may reach although they are private. For development.",
     ),
     Setting::new(
+        "acme.timeout",
+        "CERTWRIGHT_ACME_TIMEOUT",
+        "30s",
+        "How long a CA may take for an answer, at most 30s; for `finalize` three times as long.",
+    ),
+    Setting::new(
         "worker.concurrency",
         "CERTWRIGHT_WORKER_CONCURRENCY",
         "64",

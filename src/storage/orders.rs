@@ -24,7 +24,8 @@ macro_rules! order_columns {
 macro_rules! challenge_columns {
     () => {
         "id, order_id, authorization_url, url, domain, wildcard, kind, solver, token,
-         key_authorization, state, record, clean, tries, reason, next_action_at, deadline"
+         key_authorization, state, record, clean, tries, reason, observations, next_action_at,
+         deadline"
     };
 }
 
@@ -49,10 +50,13 @@ statements! {
     FIND_CHALLENGE = concat!("SELECT ", challenge_columns!(), " FROM challenges WHERE id = $1");
     INSERT_CHALLENGE = "INSERT INTO challenges
         (id, order_id, position, authorization_url, url, domain, wildcard, kind, solver, token,
-         key_authorization, state, record, clean, tries, reason, next_action_at, deadline)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
+         key_authorization, state, record, clean, tries, reason, observations, next_action_at,
+         deadline)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                $19)";
     SAVE_CHALLENGE = "UPDATE challenges SET
-        state = $2, record = $3, clean = $4, tries = $5, reason = $6, next_action_at = $7, deadline = $8
+        state = $2, record = $3, clean = $4, tries = $5, reason = $6, observations = $7,
+        next_action_at = $8, deadline = $9
         WHERE id = $1";
     IS_SHARED = "SELECT id FROM challenges
         WHERE token = $1 AND id <> $2 AND NOT clean
@@ -199,6 +203,7 @@ pub async fn save(
                 row.clean,
                 row.tries,
                 row.reason,
+                row.observations,
                 row.next_action_at,
                 row.deadline,
             )?;
@@ -238,6 +243,7 @@ pub async fn insert_challenges(
             row.clean,
             row.tries,
             row.reason,
+            row.observations,
             row.next_action_at,
             row.deadline,
         )?;
@@ -498,6 +504,7 @@ struct ChallengeRow {
     clean: bool,
     tries: i64,
     reason: Option<String>,
+    observations: Option<String>,
     next_action_at: Option<i64>,
     deadline: i64,
 }
@@ -520,6 +527,8 @@ impl From<&Challenge> for ChallengeRow {
             clean: challenge.clean,
             tries: challenge.tries.into(),
             reason: challenge.reason.clone(),
+            observations: (!challenge.observations.is_empty())
+                .then(|| json(&challenge.observations)),
             next_action_at: challenge.next_action_at.map(millis),
             deadline: millis(challenge.deadline),
         }
@@ -545,6 +554,11 @@ impl ChallengeRow {
             clean: self.clean,
             tries: count(self.tries),
             reason: self.reason,
+            observations: self
+                .observations
+                .map(|text| document(&text, "challenges", self.id))
+                .transpose()?
+                .unwrap_or_default(),
             next_action_at: self.next_action_at.map(moment),
             deadline: moment(self.deadline),
         })

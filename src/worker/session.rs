@@ -189,6 +189,7 @@ impl<'a> Session<'a> {
                 clean: false,
                 tries: 0,
                 reason: None,
+                observations: Vec::new(),
                 next_action_at: Some(now),
                 deadline: order.deadline.min(now + ORDER_DEADLINE),
             });
@@ -245,8 +246,9 @@ impl<'a> Session<'a> {
 
     async fn download(&mut self, order: &Order) -> Tried<Answer> {
         let csr = self.csr(order).await?;
-        let Some(download) = self.handle(order).await?.0.certificate().await? else {
-            return Ok(Answer::NotThereYet);
+        let handle = self.handle(order).await?.0;
+        let Some(download) = handle.certificate().await? else {
+            return Ok(Answer::Looked(seen(handle.state())));
         };
         match pki::check_chain(&download.chain_pem, &csr, self.worker.clock.now()) {
             Ok(leaf) => {
@@ -468,9 +470,9 @@ fn seen(state: &ca::OrderState) -> Seen {
 }
 
 /// An invalid order says little; its challenges say what the CA saw.
-async fn why_invalid(handle: &mut ca::Order) -> Result<Failure, Failure> {
+async fn why_invalid(handle: &ca::Order) -> Result<Failure, Failure> {
     let order_error = handle.state().error.clone();
-    let authorizations = handle.authorizations().await?;
+    let authorizations = handle.settled_authorizations().await?;
     let of_challenges = authorizations
         .into_iter()
         .flat_map(|authorization| authorization.challenges)

@@ -67,6 +67,30 @@ fn every_library_stays_in_the_layer_that_owns_it() {
     }
 }
 
+/// What an ACME problem means is said once, in `ca`; everybody else goes by class and code.
+#[test]
+fn nobody_but_ca_looks_at_acme_problem_types() {
+    for layer in LAYERS.iter().map(|(layer, _)| *layer).chain(ROOT.iter().copied()) {
+        for (file, text) in sources_of(layer) {
+            if layer == "ca" || file.ends_with("tests.rs") {
+                continue;
+            }
+            for line in code(&text) {
+                assert!(
+                    !line.contains("urn:ietf:params:acme") && !line.contains("urn:acme:"),
+                    "{}: {line}",
+                    file.display()
+                );
+                // It may be carried, but not be looked at.
+                let looked_at = line.match_indices("acme_type").any(|(at, word)| {
+                    line[..at].ends_with('.') || !line[at + word.len()..].starts_with(':')
+                });
+                assert!(!looked_at, "{}: {line}", file.display());
+            }
+        }
+    }
+}
+
 #[test]
 fn every_module_belongs_to_a_layer() {
     let known: Vec<&str> =

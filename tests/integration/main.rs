@@ -13,11 +13,13 @@ mod architecture;
 mod bootstrap;
 mod ca;
 mod cli;
+mod explain;
 mod harness;
 mod issuance;
 mod openapi;
 mod order_machine;
 mod reliability;
+mod side_by_side;
 mod solver;
 mod storage;
 #[path = "../support/mod.rs"]

@@ -1,7 +1,10 @@
 //! What an order becomes, whatever the outside world answers. No I/O, no clock: values only.
 
+use std::collections::BTreeMap;
+
 use certwright::domain::backoff::Jitter;
-use certwright::domain::challenge::{self, Action, Challenge, Kind, Patience, Record};
+use certwright::domain::certificate::{self, Certificate, Issued, Trigger};
+use certwright::domain::challenge::{self, Action, Challenge, Kind, Observation, Patience, Record};
 use certwright::domain::failure::{Class, Failure};
 use certwright::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
 use certwright::domain::order::{
@@ -80,7 +83,7 @@ fn a_404_on_what_was_just_handed_out_is_asked_again_and_nothing_is_lost() {
         now = at;
     }
 
-    assert_eq!(waits, [500, 1_000, 2_000, 4_000, 8_000, 15_000, 30_000]);
+    assert_eq!(waits, [500, 1_000, 2_000, 4_000, 5_000, 5_000, 5_000, 10_000, 15_000, 30_000]);
     assert_eq!(order.url(), Some(URL), "the same order");
     assert_eq!(order.next_step(now), Some(Step::ReadAuthorizations), "the same question");
 }
@@ -133,6 +136,59 @@ fn after_a_lost_answer_to_finalize_the_order_is_read_back_first() {
     let later = START + Duration::seconds(11);
     let lost = apply(next, Answer::Looked(seen(Status::Ready)), later).order;
     assert_eq!(lost.next_step(later), Some(Step::Finalize), "it had not");
+}
+
+#[test]
+fn a_csr_that_came_too_early_is_sent_again_as_soon_as_the_order_is_ready() {
+    let refused = apply(open(Stage::Finalizing, &[]), failed(Class::Conflict), START).order;
+    assert_eq!(refused.next_step(START), Some(Step::Poll), "first the order is read back");
+
+    let pending = apply(refused, Answer::Looked(seen(Status::Pending)), START).order;
+    let at = pending.next_action_at.unwrap();
+    assert_eq!(pending.next_step(at), Some(Step::Poll), "a replica still says pending");
+    let ready = apply(pending, Answer::Looked(seen(Status::Ready)), at).order;
+
+    assert_eq!(ready.next_step(at), Some(Step::Finalize));
+}
+
+#[test]
+fn a_ca_that_takes_long_to_sign_is_waited_for_with_the_same_order() {
+    let mut order = open(Stage::Processing, &[]);
+    let mut now = START;
+    while now < START + Duration::minutes(30) {
+        let next = apply(order, Answer::Looked(seen(Status::Processing)), now);
+        assert_eq!(next.outcome, None);
+        order = next.order;
+        now = order.next_action_at.unwrap();
+        assert_eq!(order.next_step(now), Some(Step::Poll));
+    }
+}
+
+#[test]
+fn a_state_that_goes_backwards_is_a_lagging_replica() {
+    for earlier in [Status::Pending, Status::Ready] {
+        let at_work = apply(open(Stage::Processing, &[]), Answer::Looked(seen(earlier)), START);
+        let later = at_work.order.next_action_at.unwrap();
+        assert_eq!(at_work.order.next_step(later), Some(Step::Poll), "{earlier:?}");
+    }
+    for earlier in [Status::Pending, Status::Ready, Status::Processing] {
+        let mut there = open(Stage::Downloading, &[]);
+        let mut now = START;
+        while now < START + Duration::seconds(119) {
+            there = apply(there, Answer::Looked(seen(earlier)), now).order;
+            now = there.next_action_at.unwrap();
+            assert_eq!(there.next_step(now), Some(Step::Download), "{earlier:?}");
+        }
+    }
+
+    let forgotten = apply(
+        open(Stage::Downloading, &[]),
+        Answer::Looked(seen(Status::Ready)),
+        START + Duration::minutes(2),
+    );
+    assert_eq!(forgotten.outcome, None);
+    let now = START + Duration::minutes(2);
+    assert_eq!(forgotten.order.next_step(now), Some(Step::Finalize), "no replica lags that long");
 }
 
 #[test]
@@ -189,7 +245,15 @@ fn a_proof_that_nobody_sees_in_time_fails_with_what_was_seen() {
     let mut order = open(Stage::Presenting, &[1]);
     order.challenges[0].state = challenge::State::Presented;
     order.challenges[0].deadline = START + Duration::minutes(5);
-    let not_seen = || solved(&[1], &challenge::Answer::NotSeen("ns1 has no record".into()));
+    let not_seen = || {
+        solved(
+            &[1],
+            &challenge::Answer::NotSeen(vec![
+                Observation::seen("ns0", "has the record"),
+                Observation::missing("ns1", "has no record"),
+            ]),
+        )
+    };
 
     let next = apply(order, not_seen(), START);
     assert_eq!(next.order.next_action_at, Some(START + Duration::milliseconds(500)));
@@ -208,6 +272,87 @@ fn an_open_order_does_not_outlive_its_deadline() {
 
     assert!(matches!(expired.outcome, Some(Outcome::Lost(_))));
     assert!(matches!(expired.order.state, State::Done { end: End::Expired, .. }));
+}
+
+/// However a CA loses orders: three in ten minutes at most, then the long backoff and nothing before.
+#[test]
+fn a_ca_that_loses_every_order_is_asked_for_three_in_ten_minutes_at_most() {
+    for class in [Class::Gone, Class::Consistency, Class::Validation] {
+        for left in [None, Some(Duration::minutes(20)), Some(Duration::days(20))] {
+            let asked = orders_asked_for(class, left, Duration::hours(6));
+            for (place, first) in asked.iter().enumerate() {
+                let within =
+                    asked[place..].iter().filter(|at| **at - *first < Duration::minutes(10));
+                let count = within.count();
+                assert!(count <= 3, "{class:?}, {left:?} left: {count} from {first} on");
+            }
+            let attempts = asked.windows(2).filter(|two| two[1] - two[0] > Duration::minutes(5));
+            let shortest = attempts.map(|two| two[1] - two[0]).min().unwrap();
+            if left != Some(Duration::minutes(20)) {
+                assert!(shortest >= Duration::hours(1), "{class:?}, {left:?} left: {shortest}");
+            }
+        }
+    }
+}
+
+/// When the CA was asked for an order for a certificate that has so long to live, while it answers
+/// everything else about orders like this.
+fn orders_asked_for(class: Class, left: Option<Duration>, time: Duration) -> Vec<OffsetDateTime> {
+    let mut asked = Vec::new();
+    let mut certificate = certificate(left);
+    let mut now = START;
+    while now < START + time {
+        // The worker's part: an attempt begins with an order of its own.
+        let mut order = Order { created_at: now, next_action_at: Some(now), ..new() };
+        certificate = certificate.wake(now).certificate;
+        certificate = certificate.order_placed(order.request, order.id, now).certificate;
+        loop {
+            now = now.max(order.next_action_at.unwrap());
+            let answer = match order.next_step(now).unwrap() {
+                Step::Create => {
+                    asked.push(now);
+                    Answer::Created(URL.into(), seen(Status::Pending))
+                }
+                _ => failed(class),
+            };
+            let next = apply(order, answer, now);
+            order = next.order;
+            let Some(outcome) = next.outcome else { continue };
+            let after = certificate.order_failed(outcome, order.predecessors, now, Jitter::NONE);
+            certificate = after.certificate;
+            let Some(at) = after.fresh_order_at else { break };
+            let predecessors = order.predecessors + 1;
+            order = Order { predecessors, next_action_at: Some(at), ..new() };
+        }
+        now = certificate.next_action_at;
+    }
+    asked
+}
+
+fn certificate(left: Option<Duration>) -> Certificate {
+    let current = left.map(|left| Issued {
+        revision: 1,
+        serial: "01".into(),
+        not_before: START - Duration::days(60),
+        not_after: START + left,
+        renewal_time: START,
+    });
+    Certificate {
+        id: CertificateId(Uuid::nil()),
+        namespace: "default".into(),
+        name: "web".into(),
+        labels: BTreeMap::new(),
+        spec: serde_json::from_str(r#"{"issuerRef": {"name": "le"}}"#).unwrap(),
+        generation: 1,
+        state: certificate::State::Triggered(Trigger::Renewing),
+        state_since: START,
+        current,
+        failed_attempts: 0,
+        last_error: None,
+        order: None,
+        created_at: START,
+        next_action_at: START,
+    }
 }
 
 proptest! {
@@ -292,7 +437,7 @@ fn answer_to(step: &Step, choice: u8, now: OffsetDateTime) -> Answer {
                 (Some(bad), _) => challenge::Answer::Failed(bad.clone()),
                 (None, Action::Present) => challenge::Answer::Presented(Some(record())),
                 (None, Action::Check) if choice.is_multiple_of(2) => {
-                    challenge::Answer::NotSeen("no".into())
+                    challenge::Answer::NotSeen(vec![Observation::missing("", "no")])
                 }
                 (None, Action::Check) => challenge::Answer::Seen,
                 (None, Action::CleanUp) => challenge::Answer::CleanedUp,
@@ -316,7 +461,7 @@ fn answer_to(step: &Step, choice: u8, now: OffsetDateTime) -> Answer {
         Step::ReadAuthorizations => Answer::Authorizations(vec![challenge(1), challenge(2)]),
         Step::Accept => Answer::Accepted,
         Step::Poll | Step::Finalize => Answer::Looked(seen(status)),
-        Step::Download if choice.is_multiple_of(2) => Answer::NotThereYet,
+        Step::Download if choice.is_multiple_of(2) => Answer::Looked(seen(status)),
         Step::Download => Answer::Downloaded,
         Step::Solve(_) => unreachable!("answered above"),
     }
@@ -398,6 +543,7 @@ fn challenge(n: u128) -> Challenge {
         clean: false,
         tries: 0,
         reason: None,
+        observations: Vec::new(),
         next_action_at: Some(START),
         deadline: START + ORDER_DEADLINE,
     }

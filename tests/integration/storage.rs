@@ -289,6 +289,8 @@ on_both_databases! {
         next.last_error = Some(failure());
         next.expires = Some(NOW + Duration::days(7));
         next.challenges[0].state = challenge::State::Processing;
+        next.challenges[0].observations =
+            vec![challenge::Observation::missing("ns1.example.com 192.0.2.1", "has no record")];
         next.challenges[0].record = Some(Record {
             name: "n".into(), value: "v".into(), zone: "z".into(), id: "r".into(),
         });
@@ -688,6 +690,7 @@ fn order(certificate: CertificateId) -> Order {
             clean: false,
             tries: 0,
             reason: None,
+            observations: Vec::new(),
             next_action_at: Some(NOW),
             deadline: NOW + ORDER_DEADLINE,
         }],

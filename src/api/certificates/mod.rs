@@ -23,6 +23,7 @@ pub(crate) mod change;
 mod check;
 pub(crate) mod create;
 pub(crate) mod downloads;
+pub(crate) mod explain;
 pub(crate) mod revisions;
 mod spec;
 pub(crate) mod view;

@@ -189,8 +189,6 @@ pub enum Answer {
     Ended(Failure),
     /// The certificate was fetched and checked; the worker keeps the chain.
     Downloaded,
-    /// The CA says that the certificate is not there yet.
-    NotThereYet,
     /// It did not work.
     Failed(Failure),
 }
@@ -339,9 +337,6 @@ impl Order {
                 );
                 Ok(self.end(End::Valid, Outcome::Issued, now).with(vec![event]))
             }
-            (State::Open { stage: Stage::Downloading, .. }, Answer::NotThereYet) => {
-                Ok(self.wait(None, now, jitter))
-            }
             (State::New | State::Open { .. }, Answer::Failed(failure)) => {
                 Ok(self.failed(failure, now, jitter))
             }
@@ -471,6 +466,7 @@ impl Order {
         for known in &mut self.challenges {
             known.state = state;
             known.reason = None;
+            known.observations.clear();
         }
     }
 
@@ -502,7 +498,6 @@ impl Answer {
             Self::Looked(_) => "Looked",
             Self::Ended(_) => "Ended",
             Self::Downloaded => "Downloaded",
-            Self::NotThereYet => "NotThereYet",
             Self::Failed(_) => "Failed",
         }
     }

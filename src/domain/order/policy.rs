@@ -99,12 +99,19 @@ impl Order {
         self.expires = seen.expires.or(self.expires);
         match (seen.status, stage) {
             (Status::Ready, Stage::Processing) => {
-                // Either a lagging replica, or the CSR never arrived.
-                if now - self.handed_out_at < FINALIZE_LOST_AFTER {
+                // The CA refused the CSR because the order was not ready for it; now it is.
+                let refused = matches!(&self.last_error, Some(it) if it.class == Class::Conflict);
+                // Else either a lagging replica, or the CSR never arrived.
+                if !refused && now - self.handed_out_at < FINALIZE_LOST_AFTER {
                     return self.wait(seen.retry_at, now, jitter);
                 }
                 self.finalize_again(now)
             }
+            // It was valid before: a lagging replica, unless that goes on and on.
+            (Status::Ready, Stage::Downloading) if now - self.handed_out_at >= CONSISTENCY_FOR => {
+                self.finalize_again(now)
+            }
+            (Status::Ready, Stage::Downloading) => self.wait(seen.retry_at, now, jitter),
             (Status::Ready, _) => {
                 self.mark_challenges(challenge::State::Valid);
                 let events = self
