@@ -3,7 +3,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help build demo test bench ci fmt lint doc openapi reliability clean setup
+.PHONY: help build demo test soak bench ci fmt lint doc openapi reliability clean setup
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,8 +15,17 @@ demo: setup ## Issue a certificate from a local test CA and show it (debug build
 	cargo build --locked
 	scripts/demo
 
+# The tests kill the program at chosen places, which only this feature lets them. Everything that CI compiles
+# has it, so that nothing is compiled twice; what is released has not.
+TESTED := --features failpoints
+
 test: setup ## Run every test, on SQLite and on PostgreSQL, against Pebble and nginx
-	cargo test --locked
+	cargo test --locked $(TESTED)
+
+SOAK_CERTIFICATES ?= 1000
+
+soak: setup ## Issue 1,000 certificates (SOAK_CERTIFICATES) while process and database are killed again and again
+	SOAK_CERTIFICATES=$(SOAK_CERTIFICATES) cargo test --locked $(TESTED) --test integration soak:: -- --nocapture --test-threads=1
 
 bench: setup ## Measure everything against the least it can cost (docs/performance.md); ARGS="issuance --runs 1" for a part
 	@scripts/bench-tools
@@ -26,9 +35,9 @@ bench: setup ## Measure everything against the least it can cost (docs/performan
 ci: setup ## Everything that a change must pass
 	cargo fmt --check
 	scripts/cargo-deny --log-level error --locked check bans licenses sources
-	cargo clippy --all-targets --locked -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --document-private-items
-	cargo test --locked 2>&1 | tee target/ci-test.log
+	cargo clippy --all-targets --locked $(TESTED) -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked $(TESTED) --document-private-items
+	cargo test --locked $(TESTED) 2>&1 | tee target/ci-test.log
 	$(MAKE) openapi
 	git diff --exit-code --stat -- openapi || { echo 'ci: openapi/openapi.json is stale; commit what `make openapi` wrote' >&2; exit 1; }
 	@echo; echo 'ci: everything passed'; grep '^test result:' target/ci-test.log
@@ -37,14 +46,14 @@ fmt: ## Format the code
 	cargo fmt
 
 lint: ## Run clippy as CI does
-	cargo clippy --all-targets --locked -- -D warnings
+	cargo clippy --all-targets --locked $(TESTED) -- -D warnings
 
 doc: ## Build the crate's documentation, private items included
-	cargo doc --no-deps --locked --document-private-items
+	cargo doc --no-deps --locked $(TESTED) --document-private-items
 
 openapi: ## Write openapi/openapi.json anew from the code
 	@mkdir -p openapi
-	cargo run --locked --quiet -- openapi > target/openapi.json
+	cargo run --locked $(TESTED) --quiet -- openapi > target/openapi.json
 	mv target/openapi.json openapi/openapi.json
 
 reliability: setup ## Show the same faults side by side with lego and certbot (installs both)

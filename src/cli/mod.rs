@@ -10,6 +10,7 @@ use crate::config::{self, Config, Values};
 
 mod migrate;
 mod openapi;
+mod secrets;
 mod serve;
 mod settings;
 
@@ -48,6 +49,9 @@ enum Command {
     Serve(serve::Serve),
     /// Bring the database's schema up to date, and stop
     Migrate,
+    /// Look after the secrets in the database
+    #[command(subcommand)]
+    Secrets(secrets::Secrets),
     /// Print the settings that are in force, without secrets
     Config(settings::Show),
     /// Print the OpenAPI document
@@ -57,9 +61,11 @@ enum Command {
 impl Cli {
     /// Does what was asked.
     pub fn run(self) -> anyhow::Result<()> {
+        crate::failpoint::set_up();
         match self.command {
             Command::Serve(serve) => serve.run(&self.source),
             Command::Migrate => migrate::run(&self.source),
+            Command::Secrets(secrets) => secrets.run(&self.source),
             Command::Config(show) => show.run(&self.source),
             Command::Openapi => openapi::run(),
         }

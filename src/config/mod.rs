@@ -49,6 +49,10 @@ pub struct Config {
     pub acme_timeout: Duration,
     /// Rows that are worked on at the same time.
     pub worker_concurrency: usize,
+    /// A replica that has been silent for so long is taken for dead.
+    pub worker_lease: Duration,
+    /// Time from one look for forgotten DNS records to the next.
+    pub sweep_interval: Duration,
     /// Namespace of the secrets of `ClusterIssuer`s.
     pub cluster_namespace: String,
     /// A `tracing` filter.
@@ -158,6 +162,12 @@ impl Config {
             outbound_allow: values.list("outbound.allow"),
             acme_timeout,
             worker_concurrency: values.number("worker.concurrency", 1..=10_000)?,
+            worker_lease: values
+                .duration_within("worker.lease", Duration::from_secs(1)..=Duration::from_mins(2))?,
+            sweep_interval: values.duration_within(
+                "dns.sweep_interval",
+                Duration::from_secs(1)..=Duration::from_hours(24 * 7),
+            )?,
             cluster_namespace: values.text("cluster_resource_namespace"),
             log_level: values.text("log.level"),
             log_format,

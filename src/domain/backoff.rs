@@ -1,6 +1,6 @@
 //! How long to wait before trying again. Schedules are data; chance comes in as a number.
 
-use time::Duration;
+use time::{Duration, OffsetDateTime};
 
 /// A number in `[0, 1)` that spreads what would otherwise happen at the same moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -54,6 +54,15 @@ pub fn propagation(n: u32, jitter: Jitter) -> Duration {
     jitter.stretch(doubling(Duration::milliseconds(500), Duration::seconds(10), n), 0.1)
 }
 
+/// When proofs are taken away: at common moments, every three seconds, so that those of many orders
+/// cost one call, and no worker waits for company.
+pub fn next_tidying(now: OffsetDateTime) -> OffsetDateTime {
+    const PERIOD: Duration = Duration::seconds(3);
+    let since_last = now.unix_timestamp_nanos().rem_euclid(PERIOD.whole_nanoseconds());
+    let since_last = Duration::nanoseconds(i64::try_from(since_last).unwrap_or_default());
+    if since_last.is_zero() { now } else { now + PERIOD - since_last }
+}
+
 fn doubling(first: Duration, most: Duration, n: u32) -> Duration {
     let factor = 2_i32.checked_pow(n).unwrap_or(i32::MAX);
     first.checked_mul(factor).map_or(most, |duration| duration.min(most))
@@ -79,6 +88,16 @@ mod tests {
 
         let found = tries.into_iter().find(|at| *at >= Duration::seconds(20)).unwrap();
         assert!(found < Duration::seconds(30), "{found}");
+    }
+
+    #[test]
+    fn proofs_of_orders_that_end_together_are_taken_away_together() {
+        let start = OffsetDateTime::UNIX_EPOCH + Duration::seconds(3 * 100);
+        assert_eq!(next_tidying(start), start);
+        for milliseconds in [1, 1_500, 2_999, 3_000] {
+            let now = start + Duration::milliseconds(milliseconds);
+            assert_eq!(next_tidying(now), start + Duration::seconds(3));
+        }
     }
 
     #[test]

@@ -373,9 +373,10 @@ impl Challenge {
         if !cleaning && (hopeless || now >= self.deadline) {
             return self.give_up(failure);
         }
+        // The last try is at the deadline, and not later.
         let first = self.tries == 0;
         self.tries += 1;
-        self.next_action_at = Some(now + pause);
+        self.next_action_at = Some((now + pause).min(self.deadline).max(now));
         let (reason, verb) =
             if cleaning { ("CleanUpError", "cleaning up") } else { ("PresentError", "presenting") };
         let event = Event::warning(about, reason, format!("Error {verb} challenge: {failure}"));

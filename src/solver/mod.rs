@@ -8,6 +8,7 @@ mod registry;
 
 use async_trait::async_trait;
 
+pub use self::cloudflare::{Cloudflare, Ours};
 pub use self::registry::{SolverSettings, SolverSetupError, Solvers};
 use crate::domain::challenge::{Observation, Proof, Record};
 use crate::domain::failure::Failure;

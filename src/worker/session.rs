@@ -38,10 +38,10 @@ pub(super) struct Session<'a> {
 /// A DNS-01 proof that nobody sees after this long has failed, unless its solver says otherwise.
 const PROPAGATION: Duration = Duration::minutes(5);
 
-type Tried<T> = Result<T, Trouble>;
+pub(super) type Tried<T> = Result<T, Trouble>;
 
 /// Why a step has no answer of its own.
-enum Trouble {
+pub(super) enum Trouble {
     /// The outside world's doing: the order machine decides what it means.
     Failed(Failure),
     /// Ours.
@@ -105,6 +105,7 @@ impl<'a> Session<'a> {
             Step::Create => {
                 let account = self.account(order).await?;
                 let handle = account.new_order(&order.names, order.profile.as_deref()).await?;
+                failpoint!("after_new_order");
                 let answer = Answer::Created(handle.url().to_owned(), seen(handle.state()));
                 self.handle = Some(handle);
                 Ok(answer)
@@ -114,6 +115,7 @@ impl<'a> Session<'a> {
             Step::Accept => {
                 let urls: Vec<_> = order.challenges.iter().map(|known| known.url.clone()).collect();
                 self.handle(order).await?.0.accept(&urls).await?;
+                failpoint!("after_accept");
                 Ok(Answer::Accepted)
             }
             Step::Poll => {
@@ -136,6 +138,7 @@ impl<'a> Session<'a> {
         let account = self.account(order).await?;
         let issuer = self.issuer(order).await?;
         let authorizations = self.handle(order).await?.0.authorizations().await?;
+        failpoint!("after_authorizations");
         let labels = self.labels(order).await?;
         let now = self.worker.clock.now();
         let mut challenges = Vec::new();
@@ -234,6 +237,7 @@ impl<'a> Session<'a> {
         let csr = self.csr(order).await?;
         let (handle, _) = self.handle(order).await?;
         handle.finalize(&csr).await?;
+        failpoint!("after_finalize");
         let mut seen = seen(handle.state());
         match seen.status {
             Status::Invalid => return Ok(Answer::Ended(why_invalid(handle).await?)),
@@ -245,11 +249,13 @@ impl<'a> Session<'a> {
     }
 
     async fn download(&mut self, order: &Order) -> Tried<Answer> {
+        failpoint!("before_download");
         let csr = self.csr(order).await?;
         let handle = self.handle(order).await?.0;
         let Some(download) = handle.certificate().await? else {
             return Ok(Answer::Looked(seen(handle.state())));
         };
+        failpoint!("after_download");
         match pki::check_chain(&download.chain_pem, &csr, self.worker.clock.now()) {
             Ok(leaf) => {
                 self.fetched = Some(Fetched { chain: download.chain_pem, leaf });
@@ -373,7 +379,9 @@ impl<'a> Session<'a> {
             return Err(no_solver(&issuer, domain, wildcard, &[known.kind]).into());
         };
         let token = match configured.dns01.as_ref().and_then(|dns01| dns01.cloudflare.as_ref()) {
-            Some(cloudflare) => Some(self.secret(&issuer, &cloudflare.api_token_secret_ref).await?),
+            Some(cloudflare) => {
+                Some(self.worker.credential(&issuer, &cloudflare.api_token_secret_ref).await?)
+            }
             None => None,
         };
         let solver = self.worker.solvers.solver(configured, token.as_ref())?;
@@ -381,13 +389,16 @@ impl<'a> Session<'a> {
         self.solvers.insert((known.solver, known.kind), (Arc::clone(&solver), patience));
         Ok((solver, patience))
     }
+}
 
-    async fn secret(
+impl Worker {
+    /// A credential that an issuer refers to.
+    pub(super) async fn credential(
         &self,
         issuer: &Issuer,
         reference: &issuer::SecretKeySelector,
     ) -> Tried<Secret<String>> {
-        let namespace = issuer.secret_namespace(&self.worker.settings.cluster_namespace);
+        let namespace = issuer.secret_namespace(&self.settings.cluster_namespace);
         let key = reference.key.as_deref().unwrap_or("api-token");
         let missing = |what: String| {
             Failure::new(
@@ -397,7 +408,7 @@ impl<'a> Session<'a> {
                 format!("{what} Create it, and this goes on by itself."),
             )
         };
-        let mut tx = self.worker.db.read().await?;
+        let mut tx = self.db.read().await?;
         let found = secrets::data(&mut tx, namespace, &reference.name).await?;
         drop(tx);
         let Some((id, sealed)) = found else {
@@ -405,7 +416,7 @@ impl<'a> Session<'a> {
                 format!("There is no Secret \"{}\" in namespace \"{namespace}\".", reference.name);
             return Err(missing(what).into());
         };
-        let opened = self.worker.sealer.open(&secrets::data_place(id), &sealed)?;
+        let opened = self.sealer.open(&secrets::data_place(id), &sealed)?;
         let mut values: BTreeMap<String, String> =
             serde_json::from_slice(opened.expose()).unwrap_or_default();
         let value = values.remove(key);
@@ -429,13 +440,22 @@ async fn act(
     record: Option<&challenge::Record>,
 ) -> challenge::Answer {
     let done = match action {
-        Action::Present => solver.present(proof).await.map(challenge::Answer::Presented),
-        Action::Check => solver.is_ready(proof, record).await.map(|readiness| match readiness {
-            Readiness::Ready => challenge::Answer::Seen,
-            Readiness::NotYet { observed } => challenge::Answer::NotSeen(observed),
-        }),
+        Action::Present => {
+            let presented = solver.present(proof).await;
+            failpoint!("after_present");
+            presented.map(challenge::Answer::Presented)
+        }
+        Action::Check => {
+            failpoint!("before_check");
+            solver.is_ready(proof, record).await.map(|readiness| match readiness {
+                Readiness::Ready => challenge::Answer::Seen,
+                Readiness::NotYet { observed } => challenge::Answer::NotSeen(observed),
+            })
+        }
         Action::CleanUp => {
-            solver.clean_up(proof, record).await.map(|()| challenge::Answer::CleanedUp)
+            let cleaned = solver.clean_up(proof, record).await;
+            failpoint!("after_clean_up");
+            cleaned.map(|()| challenge::Answer::CleanedUp)
         }
     };
     done.unwrap_or_else(challenge::Answer::Failed)

@@ -17,6 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &["secret"]),
     ("telemetry", &["config"]),
     ("shutdown", &[]),
+    ("reseal", &["bootstrap", "secret", "storage"]),
     ("bootstrap", &["clock", "config", "domain", "secret", "storage"]),
 ];
 
@@ -99,6 +100,24 @@ fn every_module_belongs_to_a_layer() {
         let name = entry.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
         assert!(known.contains(&name.as_str()), "src/{name}: say in this test who may know it");
     }
+}
+
+/// Without the feature the tests that kill the program are not there; with differing features everything
+/// would be compiled twice.
+#[test]
+fn everything_that_is_tested_is_compiled_with_the_failpoints() {
+    let makefile = include_str!("../../Makefile");
+    let commands = ["cargo test", "cargo clippy", "cargo doc", "cargo run"];
+    let lines = makefile.lines().filter(|line| line.starts_with('\t'));
+    let lines: Vec<_> =
+        lines.filter(|line| commands.iter().any(|command| line.contains(command))).collect();
+    assert!(lines.len() > 5, "{lines:?}");
+    for line in lines {
+        assert!(line.contains("$(TESTED)"), "{line}");
+    }
+    assert!(makefile.contains("TESTED := --features failpoints\n"));
+    let these = cfg!(feature = "failpoints");
+    assert!(these, "run the tests by `make test`, or with `--features failpoints`");
 }
 
 /// `crate::x` wherever it stands, not only at the beginning of a `use`.

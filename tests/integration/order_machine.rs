@@ -1,10 +1,11 @@
 //! What an order becomes, whatever the outside world answers. No I/O, no clock: values only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use certwright::domain::backoff::Jitter;
 use certwright::domain::certificate::{self, Certificate, Issued, Trigger};
 use certwright::domain::challenge::{self, Action, Challenge, Kind, Observation, Patience, Record};
+use certwright::domain::event::{Event, Resource};
 use certwright::domain::failure::{Class, Failure};
 use certwright::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
 use certwright::domain::order::{
@@ -355,64 +356,165 @@ fn certificate(left: Option<Duration>) -> Certificate {
     }
 }
 
+#[test]
+fn an_order_ends_when_the_ca_forgets_it_whatever_else_it_was_told_to_wait_for() {
+    let expires = Some(START + Duration::hours(1));
+    let known = Seen { expires, ..seen(Status::Pending) };
+    let order = apply(new(), Answer::Created(URL.into(), known.clone()), START).order;
+    assert_eq!((order.expires, order.deadline), (expires, START + Duration::hours(1)));
+
+    let retry_at = Some(START + Duration::hours(5));
+    for class in [Class::Throttle, Class::Transient] {
+        let answer = Answer::Failed(Failure { retry_at, ..failure(class) });
+        let waiting = apply(order.clone(), answer, START).order;
+        assert_eq!(waiting.next_action_at, expires, "{class:?}");
+        assert!(waiting.has_expired(START + Duration::hours(1)));
+    }
+
+    // A CA may also say so later, or shorten it.
+    let sooner = Seen { expires: Some(START + Duration::minutes(5)), ..known };
+    let looked = apply(open(Stage::Validating, &[1]), Answer::Looked(sooner), START).order;
+    assert_eq!(looked.deadline, START + Duration::minutes(5));
+}
+
+#[test]
+fn a_proof_that_cannot_be_written_for_a_while_is_not_waited_for_past_the_orders_end() {
+    let mut order = open(Stage::Presenting, &[1]);
+    order.deadline = START + Duration::hours(1);
+    let failure =
+        Failure { retry_at: Some(START + Duration::hours(5)), ..failure(Class::Throttle) };
+
+    let waiting = apply(order, solved(&[1], &challenge::Answer::Failed(failure)), START).order;
+
+    assert_eq!(waiting.next_action_at, Some(START + Duration::hours(1)));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
-    /// Whatever is answered, and however often a crash throws an answer away: an order ends, and
-    /// then every proof is taken away again; until then it always has a wake-up.
+    /// Whatever is answered, and wherever a crash comes (before a step has its effect, or after it
+    /// and before that is saved): an order ends, by its deadline; then every proof is taken away
+    /// again, or given up loudly; until then it always has a wake-up.
     #[test]
-    fn no_order_gets_stuck(answers in prop::collection::vec((0_u8..20, 0.0_f64..1.0, any::<bool>()), 400)) {
+    fn no_order_gets_stuck(
+        answers in prop::collection::vec((0_u8..20, 0.0_f64..1.0, 0_u8..4), 400),
+        lives in prop::option::of(1_i64..30),
+        kind_to_clean_up in any::<bool>(),
+    ) {
         let mut order = new();
         let mut now = START;
         let mut outcomes = 0;
+        let mut shown = HashSet::new();
+        let mut left = HashSet::new();
+        let seen = |status| Seen { expires: lives.map(|hours| START + Duration::hours(hours)), ..seen(status) };
         for (choice, chance, crash) in answers {
             let Some(at) = order.next_action_at else { break };
             prop_assert!(!order.is_over() || order.challenges.iter().any(|known| !known.clean));
+            if !order.is_over() {
+                prop_assert!(at <= order.deadline.max(now), "it sleeps past its deadline: {order:?}");
+            }
+            for known in order.challenges.iter().filter(|known| !known.clean) {
+                prop_assert!(known.next_action_at.is_some() || !matches!(known.state, challenge::State::Pending | challenge::State::Presented));
+            }
             now = now.max(at);
+            if crash == 0 {
+                // Nothing has happened; somebody else takes it up after the lease.
+                now += Duration::minutes(2);
+                continue;
+            }
             let next = if order.has_expired(now) {
                 order.clone().expire(now)
             } else {
                 let Some(step) = order.next_step(now) else {
                     return Err(TestCaseError::fail(format!("due, but nothing to do: {order:?}")));
                 };
-                let answer = answer_to(&step, choice, now);
+                let answer = answer_to(&step, choice, now, seen);
+                note_effects(&step, &answer, &mut shown);
                 match order.clone().apply(answer, now, Jitter::new(chance)) {
                     Ok(next) => next,
                     Err(unexpected) => return Err(TestCaseError::fail(unexpected.to_string())),
                 }
             };
-            if crash {
-                // The answer was never stored: the same step comes again after the lease.
+            if crash == 1 {
+                // It has happened, and is not remembered: the same step comes again after the lease.
                 now += Duration::minutes(2);
                 continue;
             }
             outcomes += usize::from(next.outcome.is_some());
             prop_assert!(outcomes <= 1, "an order ends once");
+            left.extend(given_up(&next.events));
             order = next.order;
         }
-        // From here on the world is kind to clean-up, and the order, if still open, times out.
-        for _ in 0..100 {
+        // From here on the world is kind to clean-up, or never; the order, if still open, times out.
+        for _ in 0..1_000 {
             let Some(at) = order.next_action_at else { break };
-            now = now.max(at).max(order.deadline);
-            order = if order.has_expired(now) {
-                order.expire(now).order
+            now = now.max(at);
+            if !order.is_over() {
+                now = now.max(order.deadline);
+            }
+            let next = if order.has_expired(now) {
+                order.expire(now)
             } else {
-                let Some(Step::Solve(due)) = order.next_step(now) else {
+                let Some(step) = order.next_step(now) else {
                     return Err(TestCaseError::fail("only clean-up is left"));
                 };
-                let answers =
-                    due.into_iter().map(|(id, _)| (id, PATIENCE, challenge::Answer::CleanedUp));
-                order.apply(Answer::Solved(answers.collect()), now, Jitter::NONE).unwrap().order
+                let Step::Solve(due) = &step else {
+                    return Err(TestCaseError::fail("only clean-up is left"));
+                };
+                let done = if kind_to_clean_up {
+                    challenge::Answer::CleanedUp
+                } else {
+                    challenge::Answer::Failed(failure(Class::Transient))
+                };
+                let answers = due.iter().map(|(id, _)| (*id, PATIENCE, done.clone()));
+                let answer = Answer::Solved(answers.collect());
+                note_effects(&step, &answer, &mut shown);
+                order.apply(answer, now, Jitter::NONE).unwrap()
             };
+            left.extend(given_up(&next.events));
+            order = next.order;
         }
         prop_assert!(order.is_over());
-        prop_assert!(order.next_action_at.is_none());
+        prop_assert!(order.next_action_at.is_none(), "{order:?}");
         prop_assert!(order.challenges.iter().all(|known| known.clean));
+        prop_assert!(shown.is_subset(&left), "left behind in silence: {shown:?}, said: {left:?}");
     }
 }
 
+/// What a step leaves in the DNS. A write that failed may have been written all the same.
+fn note_effects(step: &Step, answer: &Answer, shown: &mut HashSet<ChallengeId>) {
+    let Step::Solve(due) = step else { return };
+    let Answer::Solved(answers) = answer else {
+        shown
+            .extend(due.iter().filter(|(_, action)| *action == Action::Present).map(|(id, _)| *id));
+        return;
+    };
+    for ((id, action), (_, _, answer)) in due.iter().zip(answers) {
+        match (action, answer) {
+            (Action::Present, _) => drop(shown.insert(*id)),
+            (Action::CleanUp, challenge::Answer::CleanedUp) => drop(shown.remove(id)),
+            _ => {}
+        }
+    }
+}
+
+/// The challenges whose proof was said to be left behind.
+fn given_up(events: &[Event]) -> Vec<ChallengeId> {
+    let loud = events.iter().filter(|event| event.message.contains("Left behind"));
+    loud.filter_map(|event| match event.about {
+        Resource::Challenge(id) => Some(id),
+        _ => None,
+    })
+    .collect()
+}
+
 /// One of the answers that a step can get, good and bad.
-fn answer_to(step: &Step, choice: u8, now: OffsetDateTime) -> Answer {
+fn answer_to(
+    step: &Step,
+    choice: u8,
+    now: OffsetDateTime,
+    seen: impl Fn(Status) -> Seen,
+) -> Answer {
     let class = match choice {
         0 => Some(Class::Consistency),
         1 => Some(Class::Throttle),
@@ -423,7 +525,12 @@ fn answer_to(step: &Step, choice: u8, now: OffsetDateTime) -> Answer {
         6 => Some(Class::Validation),
         _ => None,
     };
-    let retry_at = (choice == 1).then_some(now + Duration::minutes(10));
+    // Now and then somebody asks to be left alone for longer than an order lives.
+    let retry_at = match choice {
+        1 => Some(now + Duration::minutes(10)),
+        2 if now.minute().is_multiple_of(5) => Some(now + Duration::hours(50)),
+        _ => None,
+    };
     let bad = class.map(|class| Failure { retry_at, ..failure(class) });
     if let Step::Solve(due) = step {
         // Now and then the step as a whole comes to nothing.

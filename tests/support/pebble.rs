@@ -199,6 +199,12 @@ impl Pebble {
         self.lines_with("Issued certificate serial ")
     }
 
+    /// How many accounts this CA has made, by its own count.
+    #[cfg(feature = "failpoints")]
+    pub fn accounts_created(&self) -> usize {
+        self.lines_with(" accounts in memory")
+    }
+
     fn lines_with(&self, text: &str) -> usize {
         self.log().lines().filter(|line| line.contains(text)).count()
     }

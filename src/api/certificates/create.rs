@@ -18,7 +18,8 @@ use crate::api::wait::Wait;
 use crate::domain::certificate::{self, Certificate, Trigger};
 use crate::domain::event::{Event, Resource};
 use crate::domain::id::CertificateId;
-use crate::storage::{StorageError, certificates, events};
+use crate::storage::lease::Lease;
+use crate::storage::{Scope, StorageError, certificates, events};
 
 /// Want a certificate
 ///
@@ -109,8 +110,23 @@ async fn insert(
     );
     let now = certificate.created_at;
     events::record(&mut tx, namespace, Some(certificate.id), &[event], now).await?;
-    tx.commit().await?;
+    if let Err(error) = tx.commit().await {
+        // The answer to the commit was lost, and perhaps only that.
+        return match find(app, certificate.id).await {
+            Ok(Some(_)) => Ok(accepted(location, answer)),
+            Ok(None) | Err(_) => Err(error.into()),
+        };
+    }
+    failpoint!("after_create");
     Ok(accepted(location, answer))
+}
+
+async fn find(
+    app: &AppState,
+    id: CertificateId,
+) -> Result<Option<(Certificate, Lease)>, StorageError> {
+    let mut tx = app.db.read().await?;
+    certificates::find(&mut tx, id, &Scope::Everything).await
 }
 
 /// The answer again, with what has become of the certificate while the client waited.

@@ -350,6 +350,8 @@ impl Certificate {
                 let pause = FRESH_ORDER_PAUSE * i32::try_from(predecessors).unwrap_or(i32::MAX);
                 let at = failure.retry_at.map_or(now + pause, |asked| asked.max(now + pause));
                 self.last_error = Some(failure);
+                // As in `order_placed`: for the case that the fresh order's end never comes.
+                self.next_action_at = at + ORDER_DEADLINE + Duration::hours(1);
                 let mut next = self.silently();
                 next.fresh_order_at = Some(at);
                 return next;

@@ -436,7 +436,7 @@ impl Order {
         let url = self.url().map(str::to_owned);
         self.state = State::Done { url, end };
         for known in &mut self.challenges {
-            known.wind_down(now);
+            known.wind_down(backoff::next_tidying(now));
         }
         self.next_action_at = self.earliest_challenge();
         let mut events = Vec::new();

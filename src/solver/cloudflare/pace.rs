@@ -15,8 +15,9 @@ const SHORTEST: Duration = Duration::from_millis(50);
 /// of that for a zone leaves room.
 const LONGEST: Duration = Duration::from_millis(500);
 
-/// How long a delete waits for a call to ride with: nobody is waiting for it to be fast.
-const DELETE_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a delete waits for company. The orders' clean-ups come together anyhow; a process that
+/// does not live long must get them done, too.
+const DELETE_PATIENCE: Duration = Duration::from_millis(300);
 
 /// What waits to be written and deleted.
 #[derive(Debug, Clone, Copy)]
