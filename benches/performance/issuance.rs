@@ -137,6 +137,8 @@ async fn by_certwright(ground: &Ground, options: &Options, database: &Database, 
     runs.queued.push(many(ground, &service, options.certificates, QUEUE).await.rate);
     let mut singles = Vec::new();
     for name in names("single", options.singles) {
+        // One alone is one that nothing else goes before.
+        tokio::time::sleep(Duration::from_millis(2500)).await;
         singles.push(service.issue(&name).await.0);
     }
     runs.single.push(median(&millis(&singles)));

@@ -47,8 +47,8 @@ pub struct Options {
     /// Certificates on their way at the same time
     #[arg(long, default_value_t = 32)]
     concurrency: usize,
-    /// Certificates issued one after the other, in each run
-    #[arg(long, default_value_t = 15)]
+    /// Certificates issued each alone, in each run
+    #[arg(long, default_value_t = 5)]
     singles: usize,
     /// Seconds of load on each endpoint
     #[arg(long, default_value_t = 5)]

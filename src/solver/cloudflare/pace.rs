@@ -1,5 +1,5 @@
-//! When the next call for a zone is made: at once where hardly anything is asked for, and the later
-//! the more there is to gather.
+//! When the next call for a zone is made: at once where hardly anything is asked for, and in its own
+//! rhythm where there is more to gather.
 
 use std::time::Duration;
 
@@ -11,9 +11,15 @@ const ENOUGH: usize = 25;
 /// Time between calls that are worth it.
 const SHORTEST: Duration = Duration::from_millis(50);
 
-/// Time between others, at most. 1,200 calls in 5 minutes are 4 a second for the whole token; half
-/// of that for a zone leaves room.
+/// Time between others. 1,200 calls in 5 minutes are 4 a second for the whole token; half of that
+/// for a zone leaves room.
 const LONGEST: Duration = Duration::from_millis(500);
+
+/// Records that came alone, and go at once although the last call was just now …
+const QUICK: u32 = 4;
+
+/// … as often as no record was written for so long.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// How long a delete waits for company. The orders' clean-ups come together anyhow; a process that
 /// does not live long must get them done, too.
@@ -34,8 +40,9 @@ pub(super) struct Waiting {
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     last_call: Option<Instant>,
-    /// From that call to the next, unless enough has gathered before.
-    pause: Duration,
+    last_create: Option<Instant>,
+    /// Of [`QUICK`], since the last quiet time.
+    used: u32,
 }
 
 impl Pace {
@@ -44,9 +51,9 @@ impl Pace {
     pub(super) fn due(&self, waiting: Waiting, is_short: bool, now: Instant) -> Option<Instant> {
         let pause = match waiting.creates {
             _ if is_short => LONGEST,
-            0 => LONGEST,
-            ENOUGH.. => self.pause.min(SHORTEST),
-            _ => self.pause,
+            1 if self.used_at(now) < QUICK => Duration::ZERO,
+            ENOUGH.. => SHORTEST,
+            _ => LONGEST,
         };
         let earliest = self.last_call.map_or(now, |last| last + pause);
         if waiting.creates > 0 {
@@ -56,18 +63,18 @@ impl Pace {
         waiting.delete_since.map(|since| earliest.max(since + patience))
     }
 
-    /// A call is made now that writes so many records. When several had gathered there will be
-    /// more: it is worth waiting longer for them; and the other way round.
+    /// A call is made now that writes so many records.
     pub(super) fn called(&mut self, creates: usize, now: Instant) {
-        self.last_call = Some(now);
-        self.pause = match creates {
-            0 => self.pause,
-            1 => self.pause / 2,
-            _ => (self.pause * 2).clamp(SHORTEST, LONGEST),
-        };
-        if self.pause < SHORTEST / 2 {
-            self.pause = Duration::ZERO;
+        let is_quick = self.last_call.is_some_and(|last| now < last + LONGEST);
+        if creates > 0 {
+            self.used = self.used_at(now) + u32::from(creates == 1 && is_quick);
+            self.last_create = Some(now);
         }
+        self.last_call = Some(now);
+    }
+
+    fn used_at(&self, now: Instant) -> u32 {
+        if self.last_create.is_some_and(|last| now < last + QUIET) { self.used } else { 0 }
     }
 }
 
@@ -83,10 +90,33 @@ mod tests {
     fn a_record_now_and_then_never_waits() {
         let (mut pace, mut now) = (Pace::default(), Instant::now());
         for _ in 0..100 {
-            assert_eq!(pace.due(creates(1), false, now), Some(now));
+            assert!(pace.due(creates(1), false, now).unwrap() <= now);
             pace.called(1, now);
-            now += Duration::from_millis(100);
+            now += Duration::from_millis(600);
         }
+        // A few in a row are no stream yet.
+        for _ in 0..QUICK {
+            now += Duration::from_millis(10);
+            assert!(pace.due(creates(1), false, now).unwrap() <= now);
+            pace.called(1, now);
+        }
+        assert_eq!(pace.due(creates(1), false, now), Some(now + LONGEST));
+    }
+
+    #[test]
+    fn a_hundred_records_within_five_seconds_cost_at_most_fifteen_calls() {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        let (mut waiting, mut calls) = (0, 0);
+        for millisecond in 0_u64..6_000 {
+            let now = start + Duration::from_millis(millisecond);
+            waiting += usize::from(millisecond % 50 == 0 && millisecond < 5_000);
+            if waiting > 0 && pace.due(creates(waiting), false, now).is_some_and(|at| at <= now) {
+                pace.called(waiting, now);
+                (waiting, calls) = (0, calls + 1);
+            }
+        }
+
+        assert!(calls <= 15, "{calls}");
     }
 
     #[test]
