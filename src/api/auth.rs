@@ -114,6 +114,8 @@ permissions! {
     SecretsRead = "secrets:read";
     SecretsWrite = "secrets:write";
     EventsRead = "events:read";
+    WebhooksRead = "webhooks:read";
+    WebhooksWrite = "webhooks:write";
 }
 
 /// A principal that has the permission `P`.

@@ -85,7 +85,8 @@ pub(crate) async fn list(
 
 /// `certificates/<id>`, `/certificates/<id>` or the identifier alone.
 fn resource(text: &str) -> Result<Uuid, ApiError> {
-    const COLLECTIONS: [&str; 5] = ["certificates", "requests", "orders", "challenges", "issuers"];
+    const COLLECTIONS: [&str; 6] =
+        ["certificates", "requests", "orders", "challenges", "issuers", "webhooks"];
     let (collection, id) = match text.trim_start_matches('/').split_once('/') {
         Some((collection, id)) => (Some(collection), id),
         None => (None, text),

@@ -14,7 +14,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 use super::{
     AppState, certificates, challenges, events, health, issuers, orders, requests, secrets,
 };
-use super::{page, problem, whoami};
+use super::{page, problem, webhooks, whoami};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -33,6 +33,7 @@ use super::{page, problem, whoami};
         (name = "challenges", description = "ACME challenges; read-only"),
         (name = "issuers", description = "CAs, accounts, and how names are proved"),
         (name = "secrets", description = "Credentials of solvers: write-only"),
+        (name = "webhooks", description = "Who is told of what, and how it went"),
         (name = "events", description = "What happened"),
         (name = "service", description = "The service itself"),
     ),
@@ -80,6 +81,14 @@ fn described() -> OpenApiRouter<AppState> {
         .routes(routes!(issuers::show, issuers::replace, issuers::delete))
         .routes(routes!(secrets::create, secrets::list))
         .routes(routes!(secrets::show, secrets::replace, secrets::delete))
+        .routes(routes!(webhooks::create, webhooks::list))
+        .routes(routes!(webhooks::show, webhooks::change, webhooks::delete))
+        .routes(routes!(webhooks::rotate))
+        .routes(routes!(webhooks::deliveries::test))
+        .routes(routes!(webhooks::deliveries::list))
+        .routes(routes!(webhooks::deliveries::show))
+        .routes(routes!(webhooks::deliveries::redeliver))
+        .routes(routes!(webhooks::deliveries::redeliver_since))
         .routes(routes!(events::list))
         .routes(routes!(whoami::show))
         .routes(routes!(health::live))

@@ -68,6 +68,8 @@ pub(crate) enum FieldCode {
     IssuerNotFound,
     /// None of the issuer's solvers can prove this name.
     NoSolver,
+    /// There is no such webhook, or it does not hear of this namespace.
+    WebhookNotFound,
 }
 
 macro_rules! codes {
@@ -113,6 +115,8 @@ codes! {
     AlreadyExists CONFLICT "It exists already";
     /// Certificates or orders still need the issuer.
     IssuerInUse CONFLICT "The issuer is in use";
+    /// The webhook is sent nothing while it is disabled.
+    WebhookDisabled CONFLICT "The webhook is disabled";
     /// The same request is being worked on.
     IdempotencyInFlight CONFLICT "The same request is being worked on";
     /// The resource is not what `If-Match` says.

@@ -4,6 +4,7 @@
 //! follow from it. A key that nobody knows, or a value that makes no sense, stops the start with a
 //! message that names it and where it came from.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -47,6 +48,10 @@ pub struct Config {
     pub outbound_allow: Vec<String>,
     /// How long a CA may take for an answer.
     pub acme_timeout: Duration,
+    /// Whether webhooks may use `http`.
+    pub outbound_allow_http: bool,
+    /// Ports that webhooks may be sent to.
+    pub outbound_ports: BTreeSet<u16>,
     /// Rows that are worked on at the same time.
     pub worker_concurrency: usize,
     /// A replica that has been silent for so long is taken for dead.
@@ -55,6 +60,10 @@ pub struct Config {
     pub sweep_interval: Duration,
     /// Namespace of the secrets of `ClusterIssuer`s.
     pub cluster_namespace: String,
+    /// Webhooks that are delivered to at the same time.
+    pub webhooks_concurrency: usize,
+    /// How long what was delivered is remembered.
+    pub webhooks_retention: Duration,
     /// A `tracing` filter.
     pub log_level: String,
     /// How log lines look.
@@ -161,6 +170,8 @@ impl Config {
             master_key_file: values.given("master_key_file").map(PathBuf::from),
             outbound_allow: values.list("outbound.allow"),
             acme_timeout,
+            outbound_allow_http: values.switch("outbound.allow_http")?,
+            outbound_ports: values.ports("outbound.ports")?,
             worker_concurrency: values.number("worker.concurrency", 1..=10_000)?,
             worker_lease: values
                 .duration_within("worker.lease", Duration::from_secs(1)..=Duration::from_mins(2))?,
@@ -169,6 +180,8 @@ impl Config {
                 Duration::from_secs(1)..=Duration::from_hours(24 * 7),
             )?,
             cluster_namespace: values.text("cluster_resource_namespace"),
+            webhooks_concurrency: values.number("webhooks.concurrency", 1..=10_000)?,
+            webhooks_retention: values.duration("webhooks.retention")?,
             log_level: values.text("log.level"),
             log_format,
             shutdown_timeout: values.duration("shutdown_timeout")?,

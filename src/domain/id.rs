@@ -48,6 +48,12 @@ ids! {
     WorkerId
     /// Something that has to be done now and then.
     TaskId
+    /// Somebody who asked to be told.
+    WebhookId
+    /// Something that is told.
+    MessageId
+    /// A message on its way to one webhook.
+    DeliveryId
 }
 
 /// A UUIDv7 of the given moment; those of one moment sort in the order in which they were made.

@@ -10,6 +10,7 @@ use super::backoff::{self, Jitter};
 use super::event::{Event, Resource};
 use super::failure::{Class, Failure};
 use super::id::IssuerId;
+use super::notice::Notice;
 
 /// `spec.acme` in cert-manager's words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -260,6 +261,27 @@ impl State {
     }
 }
 
+/// What something makes of an issuer. Storage takes nothing less: whoever saves the issuer saves
+/// what happened, and what is to be told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    /// The issuer from now on.
+    pub issuer: Issuer,
+    /// What happened, for the history.
+    pub events: Vec<Event>,
+    /// What is to be told.
+    pub notices: Vec<Notice>,
+    /// When it happened.
+    pub at: OffsetDateTime,
+}
+
+impl Transition {
+    /// The issuer as it is, with nothing to tell.
+    pub fn silent(issuer: Issuer, at: OffsetDateTime) -> Self {
+        Self { issuer, events: vec![], notices: vec![], at }
+    }
+}
+
 /// How often a registration that only a person can mend is tried all the same.
 const PROBE_EVERY: Duration = Duration::hours(24);
 
@@ -274,9 +296,9 @@ impl Issuer {
 
     /// Takes over a changed spec; the account is checked again.
     #[must_use]
-    pub fn respecified(mut self, acme: Acme, now: OffsetDateTime) -> Self {
+    pub fn respecified(mut self, acme: Acme, now: OffsetDateTime) -> Transition {
         if self.acme == acme {
-            return self;
+            return Transition::silent(self, now);
         }
         if self.account.as_ref().is_some_and(|known| known.server != acme.server) {
             self.account = None;
@@ -288,17 +310,17 @@ impl Issuer {
 
     /// Checks the account again now, because something that it depends on has changed.
     #[must_use]
-    pub fn reconsidered(mut self, now: OffsetDateTime) -> Self {
+    pub fn reconsidered(mut self, now: OffsetDateTime) -> Transition {
         self.state = State::Pending;
         self.state_since = now;
         self.tries = 0;
         self.next_action_at = Some(now);
-        self
+        Transition::silent(self, now)
     }
 
     /// The account is there.
     #[must_use]
-    pub fn registered(mut self, account: Account, now: OffsetDateTime) -> (Self, Vec<Event>) {
+    pub fn registered(mut self, account: Account, now: OffsetDateTime) -> Transition {
         self.account = Some(account);
         self.state = State::Ready;
         self.state_since = now;
@@ -307,7 +329,12 @@ impl Issuer {
         self.next_action_at = None;
         let event =
             Event::normal(Resource::Issuer(self.id), "ACMEAccountRegistered", REGISTERED_MESSAGE);
-        (self, vec![event])
+        Transition {
+            issuer: self,
+            events: vec![event],
+            notices: vec![Notice::IssuerReady],
+            at: now,
+        }
     }
 
     /// Registration did not work this time.
@@ -317,7 +344,7 @@ impl Issuer {
         failure: Failure,
         now: OffsetDateTime,
         jitter: Jitter,
-    ) -> (Self, Vec<Event>) {
+    ) -> Transition {
         let throttled = failure.class == Class::Throttle && failure.retry_at.is_some();
         let pause = match (failure.class, failure.retry_at) {
             (Class::Blocked, _) => jitter.stretch(PROBE_EVERY, 0.1),
@@ -328,6 +355,8 @@ impl Issuer {
         };
         let at = failure.retry_at.map_or(now + pause, |asked| asked.max(now + pause));
         let news = self.last_error.as_ref().is_none_or(|last| last.code != failure.code);
+        // Trying again is no news; that something was changed and did not help is.
+        let notices = if self.tries == 0 { vec![Notice::IssuerFailed] } else { vec![] };
         let event =
             Event::warning(Resource::Issuer(self.id), self.failure_reason(), failure.to_string());
         if self.state != State::Failed {
@@ -335,10 +364,19 @@ impl Issuer {
         }
         self.state = State::Failed;
         // A pause that the CA asked for makes no later one longer.
-        self.tries += u32::from(!throttled);
+        self.tries = self.tries.saturating_add(u32::from(!throttled));
         self.last_error = Some(failure);
         self.next_action_at = Some(at);
-        (self, if news { vec![event] } else { vec![] })
+        let events = if news { vec![event] } else { vec![] };
+        Transition { issuer: self, events, notices, at: now }
+    }
+
+    /// It is no longer wanted.
+    #[must_use]
+    pub fn deleted(self, now: OffsetDateTime) -> Transition {
+        let message = format!("{} `{}` was deleted", self.kind.as_str(), self.name);
+        let event = Event::normal(Resource::Issuer(self.id), "Deleted", message);
+        Transition { events: vec![event], ..Transition::silent(self, now) }
     }
 
     /// The Ready condition: status, reason and message, in cert-manager's words.

@@ -42,17 +42,20 @@ pub fn catalogue() -> Vec<Statement> {
     [
         super::api_keys::ALL,
         super::certificates::ALL,
+        super::deliveries::ALL,
         super::events::ALL,
         super::housekeeping::ALL,
         super::idempotency::ALL,
         super::issuers::ALL,
         super::lease::ALL,
+        super::messages::ALL,
         super::orders::ALL,
         super::requests::ALL,
         super::revisions::ALL,
         super::secrets::ALL,
         super::settings::ALL,
         &super::sealed::all(),
+        super::webhooks::ALL,
         super::workers::ALL,
     ]
     .concat()

@@ -51,13 +51,25 @@ impl Filter {
 
     /// Binds the list to what the caller may see; `column` holds the namespace.
     pub(super) fn within(&mut self, column: &'static str, scope: &Scope) {
-        if let Scope::Namespaces(names) = scope {
-            let mut allowed = vec!["''".to_owned()];
-            for name in names {
-                allowed.push(self.bind(Value::Text(name.clone())));
-            }
-            self.conditions.push(format!("{column} IN ({})", allowed.join(", ")));
+        if let Some(allowed) = self.allowed(scope) {
+            self.conditions.push(format!("{column} IN ({allowed})"));
         }
+    }
+
+    /// Leaves out what meets a condition in which `?` stands for what the caller may see.
+    pub(super) fn without(&mut self, condition: &'static str, scope: &Scope) {
+        if let Some(allowed) = self.allowed(scope) {
+            self.conditions.push(format!("NOT {}", condition.replace('?', &allowed)));
+        }
+    }
+
+    fn allowed(&mut self, scope: &Scope) -> Option<String> {
+        let Scope::Namespaces(names) = scope else { return None };
+        let mut allowed = vec!["''".to_owned()];
+        for name in names {
+            allowed.push(self.bind(Value::Text(name.clone())));
+        }
+        Some(allowed.join(", "))
     }
 
     /// Fetches a page of `select … from …`, in the order of `key`, one row more than asked for so

@@ -6,11 +6,11 @@ use uuid::Uuid;
 use super::filter::{Filter, Value};
 use super::lease::{Lease, Machine, held};
 use super::{
-    Page, Scope, StorageError, Tx, corrupt, count, document, execute, fetch, json, millis, moment,
-    statements,
+    Page, Scope, StorageError, Tx, corrupt, count, document, events, execute, fetch, json,
+    messages, millis, moment, statements,
 };
 use crate::domain::id::IssuerId;
-use crate::domain::issuer::{Account, Issuer, Kind, State};
+use crate::domain::issuer::{Account, Issuer, Kind, State, Transition};
 use crate::secret::Sealed;
 
 macro_rules! columns {
@@ -127,8 +127,10 @@ pub async fn account_key(tx: &mut Tx, id: IssuerId) -> Result<Sealed, StorageErr
     row.map(|(key,)| Sealed(key)).ok_or_else(|| corrupt("issuers", id.0, "the row is gone"))
 }
 
-/// Saves what may change in an issuer's life, if nobody else did since it was read.
-pub async fn save(tx: &mut Tx, issuer: &Issuer, lease: &Lease) -> Result<(), StorageError> {
+/// Saves what may change in an issuer's life, if nobody else did since it was read; with it the
+/// history of what happened, and what is told of it.
+pub async fn save(tx: &mut Tx, transition: &Transition, lease: &Lease) -> Result<(), StorageError> {
+    let Transition { issuer, events, at, .. } = transition;
     let row = Row::from(issuer);
     let changed = execute!(
         tx,
@@ -147,6 +149,8 @@ pub async fn save(tx: &mut Tx, issuer: &Issuer, lease: &Lease) -> Result<(), Sto
         row.next_action_at,
     )?;
     held(lease, changed)?;
+    messages::of_issuer(tx, transition);
+    events::record(tx, &issuer.namespace, None, events, *at).await?;
     tx.has_changed(row.id);
     tx.wake_workers();
     Ok(())

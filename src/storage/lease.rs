@@ -34,10 +34,13 @@ pub enum Machine {
     Order,
     /// What has to be done now and then.
     Housekeeping,
+    /// Webhooks with something to be delivered.
+    Delivery,
 }
 
 impl Machine {
-    const ALL: [Self; 4] = [Self::Order, Self::Certificate, Self::Issuer, Self::Housekeeping];
+    const ALL: [Self; 5] =
+        [Self::Order, Self::Certificate, Self::Issuer, Self::Housekeeping, Self::Delivery];
 }
 
 /// Longer than any one step may take. Work that nobody notices to be abandoned, such as that of a
@@ -156,6 +159,7 @@ machine!(
 );
 machine!(CLAIM_ORDERS, EXTEND_ORDER, RELEASE_ORDER, GIVE_BACK_ORDERS, "orders");
 machine!(CLAIM_TASKS, EXTEND_TASK, RELEASE_TASK, GIVE_BACK_TASKS, "housekeeping");
+machine!(CLAIM_WEBHOOKS, EXTEND_WEBHOOK, RELEASE_WEBHOOK, GIVE_BACK_WEBHOOKS, "webhooks");
 
 const NEXT_DUE: Statement = Statement::both(
     "lease::NEXT_DUE",
@@ -168,6 +172,11 @@ const NEXT_DUE: Statement = Statement::both(
 const ORDER_HOLDER: Statement = Statement::both(
     "lease::ORDER_HOLDER",
     "SELECT leased_by, lease_token FROM orders WHERE id = $1",
+);
+
+const NEXT_DELIVERY: Statement = Statement::both(
+    "lease::NEXT_DELIVERY",
+    "SELECT min(next_action_at) FROM webhooks WHERE next_action_at IS NOT NULL",
 );
 
 pub(super) const ALL: &[Statement] = &[
@@ -189,6 +198,11 @@ pub(super) const ALL: &[Statement] = &[
     GIVE_BACK_TASKS,
     NEXT_DUE,
     ORDER_HOLDER,
+    CLAIM_WEBHOOKS,
+    EXTEND_WEBHOOK,
+    RELEASE_WEBHOOK,
+    GIVE_BACK_WEBHOOKS,
+    NEXT_DELIVERY,
 ];
 
 #[derive(FromRow)]
@@ -210,6 +224,7 @@ pub async fn claim(
         Machine::Certificate => CLAIM_CERTIFICATES,
         Machine::Order => CLAIM_ORDERS,
         Machine::Housekeeping => CLAIM_TASKS,
+        Machine::Delivery => CLAIM_WEBHOOKS,
     };
     let rows: Vec<Claimed> = fetch!(
         fetch_all,
@@ -230,6 +245,7 @@ pub async fn extend(tx: &mut Tx, lease: &Lease, now: OffsetDateTime) -> Result<(
         Machine::Certificate => EXTEND_CERTIFICATE,
         Machine::Order => EXTEND_ORDER,
         Machine::Housekeeping => EXTEND_TASK,
+        Machine::Delivery => EXTEND_WEBHOOK,
     };
     let changed = execute!(tx, statement, lease.id, lease.token, millis(now + LEASE))?;
     held(lease, changed)
@@ -248,6 +264,7 @@ pub async fn release(
         Machine::Certificate => RELEASE_CERTIFICATE,
         Machine::Order => RELEASE_ORDER,
         Machine::Housekeeping => RELEASE_TASK,
+        Machine::Delivery => RELEASE_WEBHOOK,
     };
     execute!(tx, statement, id, owner, millis(now))?;
     tx.wake_workers();
@@ -268,6 +285,7 @@ pub async fn give_back(
             Machine::Certificate => GIVE_BACK_CERTIFICATES,
             Machine::Order => GIVE_BACK_ORDERS,
             Machine::Housekeeping => GIVE_BACK_TASKS,
+            Machine::Delivery => GIVE_BACK_WEBHOOKS,
         };
         let owner = owner.unwrap_or_default();
         // Twice a lease: its owner's clock may have been a little ahead.
@@ -304,6 +322,13 @@ pub async fn next_due(tx: &mut Tx) -> Result<Vec<(Machine, OffsetDateTime)>, Sto
     .into_iter()
     .filter_map(|(machine, at)| at.map(|at| (machine, moment(at))))
     .collect())
+}
+
+/// When the next webhook wants attention. Deliveries have workers of their own, and so a look of
+/// their own.
+pub async fn next_delivery_due(tx: &mut Tx) -> Result<Option<OffsetDateTime>, StorageError> {
+    let (at,): (Option<i64>,) = fetch!(fetch_one, tx, NEXT_DELIVERY)?;
+    Ok(at.map(moment))
 }
 
 /// Whether a fenced write found its row.

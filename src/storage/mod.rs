@@ -29,12 +29,14 @@ use uuid::Uuid;
 pub mod api_keys;
 mod catalogue;
 pub mod certificates;
+pub mod deliveries;
 pub mod events;
 mod filter;
 pub mod housekeeping;
 pub mod idempotency;
 pub mod issuers;
 pub mod lease;
+pub mod messages;
 pub mod orders;
 pub mod requests;
 pub mod revisions;
@@ -44,6 +46,7 @@ pub mod secrets;
 pub mod settings;
 pub mod signals;
 mod sole;
+pub mod webhooks;
 pub mod workers;
 
 pub use catalogue::{Statement, catalogue};
@@ -90,9 +93,11 @@ pub struct Tx {
     inner: Inner,
     signals: Signals,
     wakes: bool,
+    delivers: bool,
     changed: Vec<Uuid>,
     known_keys: Arc<KnownKeys>,
     keys_change: bool,
+    told: Vec<messages::Telling>,
 }
 
 enum Inner {
@@ -286,8 +291,7 @@ impl Db {
     }
 
     fn tx(&self, inner: Inner) -> Tx {
-        let (signals, known_keys) = (self.signals.clone(), Arc::clone(&self.known_keys));
-        Tx { inner, signals, wakes: false, changed: Vec::new(), known_keys, keys_change: false }
+        Tx::new(inner, &self.signals, &self.known_keys)
     }
 
     /// On PostgreSQL other replicas change keys too.
@@ -399,8 +403,22 @@ async fn migrate<C: sqlx::migrate::Migrate>(
 }
 
 impl Tx {
+    fn new(inner: Inner, signals: &Signals, known_keys: &Arc<KnownKeys>) -> Self {
+        Self {
+            inner,
+            signals: signals.clone(),
+            wakes: false,
+            delivers: false,
+            changed: vec![],
+            known_keys: Arc::clone(known_keys),
+            keys_change: false,
+            told: vec![],
+        }
+    }
+
     /// Makes it so, and tells whoever waits for it.
     pub async fn commit(mut self) -> Result<(), StorageError> {
+        messages::write(&mut self).await?;
         signals::announce(&mut self).await?;
         match self.inner {
             Inner::Sqlite(tx) => tx.commit().await?,
@@ -409,7 +427,7 @@ impl Tx {
         if self.keys_change {
             self.known_keys.forget();
         }
-        self.signals.tell(self.wakes, &self.changed);
+        self.signals.tell(self.wakes, self.delivers, &self.changed);
         Ok(())
     }
 
@@ -421,6 +439,11 @@ impl Tx {
     /// Something is due at once: workers are woken when this is committed.
     pub fn wake_workers(&mut self) {
         self.wakes = true;
+    }
+
+    /// Something is to be delivered: those who do are woken when this is committed.
+    pub fn wake_deliverers(&mut self) {
+        self.delivers = true;
     }
 
     /// Clients that wait for this resource look again when this is committed.

@@ -14,10 +14,11 @@ use uuid::Uuid;
 
 use super::{Inner, StorageError, Tx};
 
-/// The two kinds of news.
+/// The kinds of news.
 #[derive(Clone)]
 pub struct Signals {
     due: Arc<Notify>,
+    deliverable: Arc<Notify>,
     /// By resource, so that hundreds who wait are not woken by everything that happens.
     changed: Arc<[broadcast::Sender<Uuid>]>,
 }
@@ -29,17 +30,24 @@ const SHARDS: usize = 64;
 const BACKLOG: usize = 64;
 
 const DUE: &str = "certwright_due";
+const DELIVERABLE: &str = "certwright_deliverable";
 const CHANGED: &str = "certwright_changed";
 
 impl Signals {
     pub(super) fn new() -> Self {
+        let [due, deliverable] = [(); 2].map(|()| Arc::new(Notify::new()));
         let changed = (0..SHARDS).map(|_| broadcast::channel(BACKLOG).0).collect();
-        Self { due: Arc::new(Notify::new()), changed }
+        Self { due, deliverable, changed }
     }
 
     /// Wakes when something may be due.
     pub fn due(&self) -> &Notify {
         &self.due
+    }
+
+    /// Wakes when something may be to be delivered.
+    pub fn deliverable(&self) -> &Notify {
+        &self.deliverable
     }
 
     /// Hears of the changes of this resource from now on, and of those of some others.
@@ -52,9 +60,12 @@ impl Signals {
         &self.changed[usize::from(resource.as_bytes()[15]) % SHARDS]
     }
 
-    pub(super) fn tell(&self, wakes: bool, changed: &[Uuid]) {
+    pub(super) fn tell(&self, wakes: bool, delivers: bool, changed: &[Uuid]) {
         if wakes {
             self.due.notify_one();
+        }
+        if delivers {
+            self.deliverable.notify_one();
         }
         for resource in changed {
             // Fails only when nobody listens.
@@ -66,8 +77,13 @@ impl Signals {
 /// Puts the news into the transaction, so that it goes out exactly when the rows do.
 pub(super) async fn announce(tx: &mut Tx) -> Result<(), StorageError> {
     let Inner::Postgres(connection) = &mut tx.inner else { return Ok(()) };
-    if tx.wakes {
-        sqlx::query("SELECT pg_notify($1, '')").bind(DUE).execute(&mut **connection).await?;
+    for channel in [(tx.wakes, DUE), (tx.delivers, DELIVERABLE)] {
+        if let (true, channel) = channel {
+            sqlx::query("SELECT pg_notify($1, '')")
+                .bind(channel)
+                .execute(&mut **connection)
+                .await?;
+        }
     }
     for resource in &tx.changed {
         sqlx::query("SELECT pg_notify($1, $2)")
@@ -98,19 +114,21 @@ pub(super) fn listen(pool: PgPool, signals: Signals) {
 
 async fn listen_once(pool: &PgPool, signals: &Signals) -> Result<(), sqlx::Error> {
     let mut listener = PgListener::connect_with(pool).await?;
-    listener.listen_all([DUE, CHANGED]).await?;
+    listener.listen_all([DUE, DELIVERABLE, CHANGED]).await?;
     // Whatever was said while nobody listened.
-    signals.due.notify_one();
+    signals.tell(true, true, &[]);
     loop {
         tokio::select! {
             () = pool.close_event() => return Ok(()),
             news = listener.try_recv() => match news? {
                 Some(news) if news.channel() == CHANGED => {
                     let changed: Vec<_> = news.payload().parse().into_iter().collect();
-                    signals.tell(false, &changed);
+                    signals.tell(false, false, &changed);
                 }
-                // Either something is due, or the connection was made anew.
-                Some(_) | None => signals.tell(true, &[]),
+                Some(news) if news.channel() == DELIVERABLE => signals.tell(false, true, &[]),
+                Some(_) => signals.tell(true, false, &[]),
+                // The connection was made anew.
+                None => signals.tell(true, true, &[]),
             },
         }
     }

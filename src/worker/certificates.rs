@@ -11,7 +11,7 @@ use crate::pki;
 use crate::secret::Secret;
 use crate::storage::lease::{Lease, Machine};
 use crate::storage::requests::{Request, RequestState};
-use crate::storage::{Scope, certificates, events, issuers, orders, requests, revisions};
+use crate::storage::{Scope, certificates, issuers, orders, requests, revisions};
 
 impl Worker {
     pub(super) async fn certificate(&self, lease: Lease) -> Result<(), WorkerError> {
@@ -44,8 +44,8 @@ impl Worker {
                     reference.kind.as_str(),
                     reference.name
                 );
-                let waiting = woken.certificate.await_issuer("IssuerNotFound", &why, now);
-                self.settle_certificate(waiting.after(woken.events), &lease).await
+                let waiting = woken.then(|one| one.await_issuer("IssuerNotFound", &why, now));
+                self.settle_certificate(waiting, &lease).await
             }
             Some(issuer) if issuer.state != issuer::State::Ready => {
                 let (_, reason, message) = issuer.ready();
@@ -54,8 +54,8 @@ impl Worker {
                     reference.kind.as_str(),
                     reference.name
                 );
-                let waiting = woken.certificate.await_issuer("IssuerNotReady", &why, now);
-                self.settle_certificate(waiting.after(woken.events), &lease).await
+                let waiting = woken.then(|one| one.await_issuer("IssuerNotReady", &why, now));
+                self.settle_certificate(waiting, &lease).await
             }
             Some(issuer) => self.place_order(woken, &issuer, lease).await,
         }
@@ -68,8 +68,8 @@ impl Worker {
         issuer: &Issuer,
         lease: Lease,
     ) -> Result<(), WorkerError> {
-        let certificate = woken.certificate;
-        let key = self.key_for(&certificate).await?;
+        let certificate = &woken.certificate;
+        let key = self.key_for(certificate).await?;
         let spec = &certificate.spec;
         let csr = pki::make_csr(&key, &spec.dns_names, spec.common_name.as_deref())?;
         let now = self.clock.now();
@@ -113,14 +113,11 @@ impl Worker {
             created_at: now,
             finished_at: None,
         };
-        let placed = certificate.order_placed(request, order.id, now).after(woken.events);
+        let placed = woken.then(|one| one.order_placed(request, order.id, now));
         let mut tx = self.db.begin().await?;
-        certificates::save(&mut tx, &placed.certificate, &lease, None).await?;
+        certificates::save(&mut tx, &placed, &lease, None).await?;
         requests::insert(&mut tx, &attempt, &sealed).await?;
         let order_lease = orders::insert(&mut tx, &order, Some((&self.settings.name, now))).await?;
-        let certificate = &placed.certificate;
-        events::record(&mut tx, &certificate.namespace, Some(certificate.id), &placed.events, now)
-            .await?;
         if let Err(error) = tx.commit().await {
             // It may be there all the same; then nobody is working on it.
             self.release(Machine::Order, order.id.0).await;
@@ -171,7 +168,8 @@ impl Worker {
             "The order ended without telling its certificate",
             "This is a bug; a new attempt follows.",
         );
-        let failed = woken.certificate.order_failed(Outcome::Failed(failure), 0, now, Jitter::NONE);
+        let failed =
+            woken.then(|one| one.order_failed(Outcome::Failed(failure), 0, now, Jitter::NONE));
         self.settle_certificate(failed, &lease).await
     }
 
@@ -180,11 +178,8 @@ impl Worker {
         transition: Transition,
         lease: &Lease,
     ) -> Result<(), WorkerError> {
-        let Transition { certificate, events, .. } = transition;
-        let now = self.clock.now();
         let mut tx = self.db.begin().await?;
-        certificates::save(&mut tx, &certificate, lease, None).await?;
-        events::record(&mut tx, &certificate.namespace, Some(certificate.id), &events, now).await?;
+        certificates::save(&mut tx, &transition, lease, None).await?;
         tx.commit().await?;
         Ok(())
     }

@@ -60,7 +60,7 @@ impl Worker {
         let task = housekeeping::find(&mut tx, lease.id).await?;
         drop(tx);
         let sweep = match task.as_deref() {
-            Some(SWEEP) => self.sweep(&lease).await?,
+            Some(SWEEP) => self.sweep_dns(&lease).await?,
             // A newer version's.
             _ => Sweep::default(),
         };
@@ -85,7 +85,7 @@ impl Worker {
     }
 
     /// Looks through what every issuer's tokens can see, each zone once.
-    async fn sweep(&self, lease: &Lease) -> Result<Sweep, WorkerError> {
+    async fn sweep_dns(&self, lease: &Lease) -> Result<Sweep, WorkerError> {
         let mut sweep = Sweep::default();
         let mut after = None;
         loop {

@@ -5,7 +5,7 @@ use crate::domain::failure::{Class, Failure};
 use crate::domain::id::IssuerId;
 use crate::domain::issuer::Account;
 use crate::storage::lease::Lease;
-use crate::storage::{Scope, certificates, events, issuers};
+use crate::storage::{Scope, certificates, issuers};
 
 impl Worker {
     pub(super) async fn issuer(&self, lease: Lease) -> Result<(), WorkerError> {
@@ -35,7 +35,7 @@ impl Worker {
 
         let now = self.clock.now();
         let server = issuer.acme.server.clone();
-        let (issuer, happened) = match registered {
+        let transition = match registered {
             Ok(account) => {
                 let account = Account { url: account.url, server, email: account.email };
                 issuer.registered(account, now)
@@ -43,10 +43,10 @@ impl Worker {
             Err(failure) => issuer.not_registered(failure, now, super::jitter()),
         };
         let mut tx = self.db.begin().await?;
-        issuers::save(&mut tx, &issuer, &lease).await?;
-        events::record(&mut tx, &issuer.namespace, None, &happened, now).await?;
+        issuers::save(&mut tx, &transition, &lease).await?;
         // Who waits for it is told what is new; a failure that repeats itself is not.
-        if !happened.is_empty() {
+        if !transition.events.is_empty() {
+            let issuer = &transition.issuer;
             certificates::wake_waiting(&mut tx, issuer.kind, &issuer.namespace, &issuer.name, now)
                 .await?;
         }

@@ -1,4 +1,4 @@
-//! Drives issuers, certificates and orders, one durable step at a time.
+//! Drives issuers, certificates, orders and deliveries, one durable step at a time.
 //!
 //! Nothing is remembered between runs but what the database holds: a crash anywhere costs one lease
 //! period. No transaction is open while the outside world is being asked. Waiting happens in the
@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::domain::backoff::Jitter;
 use crate::domain::failure::{Class, Failure};
 use crate::domain::order::UnexpectedAnswer;
+use crate::outbound::Sender;
 use crate::pki::PkiError;
 use crate::secret::{SealError, Sealer};
 use crate::solver::Solvers;
@@ -25,6 +26,7 @@ use crate::storage::lease::{self, Lease, Machine};
 use crate::storage::{Db, Signals, StorageError};
 
 mod certificates;
+mod deliveries;
 mod housekeeping;
 mod issuers;
 mod orders;
@@ -43,6 +45,8 @@ pub struct Worker {
     pub ca: Arc<Ca>,
     /// Ways to prove control over names.
     pub solvers: Arc<Solvers>,
+    /// Posts to webhooks.
+    pub outbound: Sender,
     /// How it works.
     pub settings: Settings,
     /// Cancelled when the service stops: steps that are under way are finished, no more are begun.
@@ -66,6 +70,10 @@ pub struct Settings {
     pub concurrency: usize,
     /// Namespace of the secrets that a `ClusterIssuer` refers to.
     pub cluster_namespace: String,
+    /// Webhooks that are delivered to at the same time.
+    pub delivery_concurrency: usize,
+    /// How long what was delivered is remembered.
+    pub delivery_retention: time::Duration,
 }
 
 /// Why a step came to nothing. The row's lease runs out, and it is taken up again.
@@ -215,6 +223,7 @@ impl Worker {
             Machine::Certificate => self.certificate(lease).await,
             Machine::Order => self.order(lease).await,
             Machine::Housekeeping => self.housekeeping(lease).await,
+            Machine::Delivery => self.deliver(lease).await,
         };
         match result {
             Ok(()) => {}

@@ -186,7 +186,7 @@ impl Worker {
         else {
             return Ok(());
         };
-        let transition = match (outcome, fetched) {
+        let mut transition = match (outcome, fetched) {
             (Outcome::Issued, Some(fetched)) => {
                 let revision = certificate.current.as_ref().map_or(0, |issued| issued.revision) + 1;
                 let Leaf { serial, fingerprint, not_before, not_after } = fetched.leaf.clone();
@@ -217,10 +217,9 @@ impl Worker {
                 certificate.order_failed(outcome.clone(), order.predecessors, now, super::jitter())
             }
         };
-        let mut certificate = transition.certificate;
         if let Some(at) = transition.fresh_order_at {
             let fresh = successor(order, OrderId::generate(now), now, at);
-            certificate.order = Some(fresh.id);
+            transition.certificate.order = Some(fresh.id);
             orders::insert(tx, &fresh, None).await?;
             let message = format!("The CA lost order {}; waiting on order {}", order.id, fresh.id);
             self.progress(tx, order.request, RequestState::Pending, &message, fresh.id).await?;
@@ -232,9 +231,7 @@ impl Worker {
         {
             self.register_again(tx, order.issuer).await?;
         }
-        certificates::save(tx, &certificate, &lease, None).await?;
-        events::record(tx, &certificate.namespace, Some(certificate.id), &transition.events, now)
-            .await?;
+        certificates::save(tx, &transition, &lease, None).await?;
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //! issuers; orders have their own file.
 
 use certwright::domain::backoff::Jitter;
-use certwright::domain::certificate::{Certificate, Issued, State, Trigger};
+use certwright::domain::certificate::{Certificate, Issued, State, Told, Trigger};
 use certwright::domain::challenge::{self, Action, Challenge, Kind, Observation, Patience};
 use certwright::domain::failure::{Class, Failure};
 use certwright::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
@@ -180,16 +180,16 @@ proptest! {
         for (well, failure, chance, crash) in steps {
             let Some(at) = one.next_action_at else {
                 prop_assert!(one.state == issuer::State::Ready && one.account.is_some());
-                one = one.reconsidered(now);
+                one = one.reconsidered(now).issuer;
                 continue;
             };
             now = now.max(at);
             let asked = failure.retry_at;
             let next = if well {
                 let account = Account { url: "u".into(), server: "s".into(), email: None };
-                one.clone().registered(account, now).0
+                one.clone().registered(account, now).issuer
             } else {
-                let next = one.clone().not_registered(failure, now, Jitter::new(chance)).0;
+                let next = one.clone().not_registered(failure, now, Jitter::new(chance)).issuer;
                 let at = next.next_action_at.unwrap();
                 prop_assert!(at > now && asked.is_none_or(|asked| at >= asked));
                 prop_assert!(at <= (now + Duration::hours(27)).max(START + Duration::days(3)), "{at}");
@@ -230,6 +230,7 @@ fn certificate() -> Certificate {
         current: None,
         failed_attempts: 0,
         last_error: None,
+        told: Told::default(),
         order: None,
         created_at: START,
         next_action_at: START,

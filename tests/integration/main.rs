@@ -22,6 +22,7 @@ mod issuance;
 mod machines;
 mod openapi;
 mod order_machine;
+mod outbound;
 mod reliability;
 #[cfg(feature = "failpoints")]
 mod replicas;
@@ -30,6 +31,10 @@ mod side_by_side;
 mod soak;
 mod solver;
 mod storage;
+mod storage_webhooks;
 #[path = "../support/mod.rs"]
 mod support;
 mod truth;
+mod webhook_endpoints;
+mod webhook_renewal;
+mod webhooks;

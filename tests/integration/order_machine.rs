@@ -350,6 +350,7 @@ fn certificate(left: Option<Duration>) -> Certificate {
         current,
         failed_attempts: 0,
         last_error: None,
+        told: certificate::Told::default(),
         order: None,
         created_at: START,
         next_action_at: START,

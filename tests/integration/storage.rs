@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use certwright::domain::certificate::{Certificate, Issued, State, Trigger};
+use certwright::domain::certificate::{Certificate, Issued, State, Told, Transition, Trigger};
 use certwright::domain::challenge::{self, Challenge, Kind, Record};
 use certwright::domain::event::{Event, Resource};
 use certwright::domain::failure::{Class, Failure};
@@ -54,8 +54,8 @@ on_both_databases! {
         after.spec.issuer_ref.name = "other".into();
         after.spec.dns_names = vec!["new.example.com".into()];
         after.labels = [("team".to_owned(), "new".to_owned())].into();
-        certificates::respecify(&mut tx, &after, &lease).await.unwrap();
-        let again = certificates::respecify(&mut tx, &after, &lease).await;
+        certificates::respecify(&mut tx, &silent(&after), &lease).await.unwrap();
+        let again = certificates::respecify(&mut tx, &silent(&after), &lease).await;
         assert!(matches!(again, Err(StorageError::LeaseLost(_))));
 
         for (wanted, found) in [
@@ -112,9 +112,10 @@ on_both_databases! {
             renewal_time: NOW + Duration::days(60),
         });
         certificate.last_error = Some(failure());
+        certificate.told.failed = true;
         certificate.next_action_at = NOW + Duration::days(60);
 
-        let next = certificates::save(&mut tx, &certificate, &lease, None).await.unwrap();
+        let next = certificates::save(&mut tx, &silent(&certificate), &lease, None).await.unwrap();
 
         let (found, current) = certificates::find(&mut tx, certificate.id, &all()).await.unwrap().unwrap();
         assert_eq!(found, certificate);
@@ -145,7 +146,7 @@ on_both_databases! {
         certificate.spec.dns_names = vec!["new.example.com".into()];
         certificate.labels = BTreeMap::from([("team".into(), "new".into())]);
 
-        certificates::respecify(&mut tx, &certificate, &lease).await.unwrap();
+        certificates::respecify(&mut tx, &silent(&certificate), &lease).await.unwrap();
 
         for (name, label, count) in [("new.example.com", "team=new", 1), ("a.example.com", "team=web", 0)] {
             let by_name = certificates::Wanted { dns_name: Some(name.into()), ..Default::default() };
@@ -160,9 +161,9 @@ on_both_databases! {
     async fn whoever_missed_a_change_cannot_save_over_it(db: Db) {
         let mut tx = db.begin().await.unwrap();
         let (certificate, order, lease) = under_way(&mut tx).await;
-        certificates::save(&mut tx, &certificate, &lease, None).await.unwrap();
+        certificates::save(&mut tx, &silent(&certificate), &lease, None).await.unwrap();
 
-        let late = certificates::save(&mut tx, &certificate, &lease, None).await;
+        let late = certificates::save(&mut tx, &silent(&certificate), &lease, None).await;
         assert!(matches!(late, Err(StorageError::LeaseLost(_))), "{late:?}");
 
         let (_, lease) = orders::find(&mut tx, order.id, &all()).await.unwrap().unwrap();
@@ -521,17 +522,17 @@ on_both_databases! {
         assert_eq!(issuers::account_key(&mut tx, one.id).await.unwrap(), Sealed(vec![1, 2, 3]));
 
         let account = Account { url: "https://ca.example/a".into(), server: one.acme.server.clone(), email: None };
-        let (ready, _) = one.clone().registered(account, NOW);
+        let ready = one.clone().registered(account, NOW);
         issuers::save(&mut tx, &ready, &lease).await.unwrap();
 
         let kind = issuer::Kind::ClusterIssuer;
         let (found, _) = issuers::find_by_name(&mut tx, kind, "ignored", "le").await.unwrap().unwrap();
-        assert_eq!(found, ready);
+        assert_eq!(found, ready.issuer);
         assert!(issuers::save(&mut tx, &ready, &lease).await.is_err(), "fenced");
         assert_eq!(issuers::of_namespace(&mut tx, "team").await.unwrap().len(), 1);
         let wanted = issuers::Wanted { kind: Some(kind), name: Some("le".into()), namespace: None };
         let ours = Scope::Namespaces(vec!["team".into()]);
-        assert_eq!(issuers::list(&mut tx, &ours, &wanted, page()).await.unwrap(), [ready]);
+        assert_eq!(issuers::list(&mut tx, &ours, &wanted, page()).await.unwrap(), [ready.issuer]);
         issuers::delete(&mut tx, one.id).await.unwrap();
         assert!(issuers::find(&mut tx, one.id, &all()).await.unwrap().is_none());
     }
@@ -682,7 +683,7 @@ on_both_databases! {
         let mut tx = db.begin().await.unwrap();
         let (certificate, _, lease) = under_way(&mut tx).await;
         let mut changes = db.signals().changes(certificate.id.0);
-        certificates::save(&mut tx, &certificate, &lease, None).await.unwrap();
+        certificates::save(&mut tx, &silent(&certificate), &lease, None).await.unwrap();
         tx.commit().await.unwrap();
 
         db.signals().due().notified().await;
@@ -786,7 +787,7 @@ async fn on_postgres_a_lease_ends_by_the_databases_clock_whatever_the_replicas_t
 
 #[test]
 fn every_public_function_of_storage_is_exercised_here() {
-    let tests = include_str!("storage.rs");
+    let tests = concat!(include_str!("storage.rs"), include_str!("storage_webhooks.rs"));
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/storage");
     for entry in std::fs::read_dir(root).unwrap().flatten() {
         let module = entry.path().file_stem().unwrap().to_string_lossy().into_owned();
@@ -840,6 +841,10 @@ async fn under_way(tx: &mut Tx) -> (Certificate, Order, Lease) {
     (certificate, order, lease)
 }
 
+fn silent(certificate: &Certificate) -> Transition {
+    Transition::silent(certificate.clone(), NOW)
+}
+
 fn all() -> Scope {
     Scope::Everything
 }
@@ -866,6 +871,7 @@ fn certificate(name: &str) -> Certificate {
         state_since: NOW,
         current: None,
         failed_attempts: 0,
+        told: Told::default(),
         last_error: None,
         order: None,
         created_at: NOW,

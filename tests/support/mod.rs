@@ -12,6 +12,7 @@ pub mod nginx;
 pub mod pebble;
 pub mod postgres;
 pub mod process;
+pub mod receiver;
 pub mod site;
 pub mod world;
 

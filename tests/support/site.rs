@@ -220,6 +220,10 @@ impl Site {
         self.send(Method::DELETE, path, None, None).await
     }
 
+    pub async fn patch(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::PATCH, path, Some(body), None).await
+    }
+
     pub async fn put(&self, path: &str, body: &Value) -> Answer {
         self.send(Method::PUT, path, Some(body), None).await
     }

@@ -11,7 +11,6 @@ use uuid::Uuid;
 use super::check::check;
 use super::find;
 use super::spec::CertificateSpec;
-use super::view::CertificateView;
 use crate::api::auth::{Authorized, CertificatesWrite};
 use crate::api::extract::{MergePatch, Path, Query as Strict, from_value};
 use crate::api::idempotency::accepted;
@@ -19,9 +18,9 @@ use crate::api::precondition::{Precondition, answer, json};
 use crate::api::problem::{ApiError, Errors, Faults, FieldCode};
 use crate::api::{AppState, retrying};
 use crate::domain::certificate::{Certificate, Trigger};
-use crate::domain::event::{Event, Resource};
 use crate::storage::requests::{self, RequestState};
 use crate::storage::{Tx, certificates, events, orders};
+use crate::view::CertificateView;
 
 /// Change a certificate's specification
 ///
@@ -46,15 +45,14 @@ pub(crate) async fn change(
         let wanted = patched(&present, &patch)?;
         let checked = check(&wanted)?;
         checked.check_issuer(&mut tx, &wanted).await?;
+        checked.check_webhooks(&mut tx, &present.spec.webhooks).await?;
         let anew = !present.spec.wants_the_same_as(&checked.spec);
         let next = present.clone().respecified(checked.spec, wanted.labels, now);
         if next.certificate != present {
             if anew {
                 cancel_orders(&mut tx, &present, "its certificate was changed", now).await?;
             }
-            certificates::respecify(&mut tx, &next.certificate, &lease).await?;
-            let namespace = &present.namespace;
-            events::record(&mut tx, namespace, Some(present.id), &next.events, now).await?;
+            certificates::respecify(&mut tx, &next, &lease).await?;
             tx.commit().await?;
         }
         Ok(answer(StatusCode::OK, json(&CertificateView::of(&next.certificate, now))?))
@@ -79,9 +77,7 @@ pub(crate) async fn renew(
         let (present, lease) = find(&mut tx, id, &who.scope).await?;
         let next = present.clone().trigger(Trigger::ManuallyTriggered, now);
         if next.certificate != present {
-            certificates::save(&mut tx, &next.certificate, &lease, None).await?;
-            let namespace = &present.namespace;
-            events::record(&mut tx, namespace, Some(present.id), &next.events, now).await?;
+            certificates::save(&mut tx, &next, &lease, None).await?;
             tx.commit().await?;
         }
         let body = json(&CertificateView::of(&next.certificate, now))?;
@@ -118,12 +114,9 @@ pub(crate) async fn delete(
         // Orders first, as workers do: the other way round, the two could wait for each other.
         cancel_orders(&mut tx, &present, "its certificate was deleted", now).await?;
         // Fenced like any change, so that nothing that was saved meanwhile is lost unseen.
-        certificates::save(&mut tx, &present, &lease, None).await?;
-        let about = Resource::Certificate(present.id);
-        let event =
-            Event::normal(about, "Deleted", format!("Certificate `{}` was deleted", present.name));
-        events::record(&mut tx, &present.namespace, Some(present.id), &[event], now).await?;
-        certificates::delete(&mut tx, present.id).await?;
+        let deleted = present.deleted(now);
+        certificates::save(&mut tx, &deleted, &lease, None).await?;
+        certificates::delete(&mut tx, deleted.certificate.id).await?;
         tx.commit().await?;
         Ok(StatusCode::NO_CONTENT)
     })
@@ -166,7 +159,7 @@ fn patched(present: &Certificate, patch: &Map<String, Value>) -> Result<Certific
 }
 
 /// RFC 7396, section 2.
-fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
+pub(crate) fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
     for (key, value) in patch {
         match value {
             Value::Null => _ = target.remove(key),

@@ -1,17 +1,21 @@
 //! What a client may ask for: everything that is known to fail is refused here.
 
+use uuid::Uuid;
+
 use crate::api::field;
 use crate::api::problem::{ApiError, Faults, FieldCode};
 use crate::domain::certificate::Spec;
 use crate::domain::challenge::Kind as ChallengeKind;
+use crate::domain::id::WebhookId;
 use crate::domain::issuer::{Issuer, Kind};
 use crate::domain::name::DnsName;
 use crate::domain::selection::pick_solver;
-use crate::storage::{Tx, issuers};
+use crate::storage::{Scope, Tx, issuers, webhooks};
 
 use super::spec::CertificateSpec;
 
 const MOST_NAMES: usize = 100;
+const MOST_WEBHOOKS: usize = 16;
 
 /// RFC 5280's bound for a common name.
 const LONGEST_COMMON_NAME: usize = 64;
@@ -52,6 +56,9 @@ pub(super) fn check(given: &CertificateSpec) -> Result<Checked, ApiError> {
     if given.revision_history_limit == Some(0) {
         faults.invalid("/revisionHistoryLimit", "is at least 1: what is served is kept");
     }
+    if given.webhooks.len() > MOST_WEBHOOKS {
+        faults.invalid("/webhooks", format!("there are at most {MOST_WEBHOOKS}"));
+    }
     let (names, common_name) = names(given, &mut faults);
     faults.refuse()?;
     let first = names.first().map(|(name, _)| name.as_str()).unwrap_or_default();
@@ -67,6 +74,7 @@ pub(super) fn check(given: &CertificateSpec) -> Result<Checked, ApiError> {
             renew_before: given.renew_before.clone(),
             renew_before_percentage: given.renew_before_percentage,
             revision_history_limit: given.revision_history_limit.unwrap_or(KEPT_REVISIONS),
+            webhooks: given.webhooks.clone(),
         },
         names,
     })
@@ -101,6 +109,26 @@ impl Checked {
             }
         }
         faults.refuse().map(|()| issuer)
+    }
+
+    /// Checks that the webhooks that it names are there and hear of its namespace. Those that it
+    /// `known` before may have gone since.
+    pub(super) async fn check_webhooks(&self, tx: &mut Tx, known: &[Uuid]) -> Result<(), ApiError> {
+        let mut faults = Faults::default();
+        for (place, id) in self.spec.webhooks.iter().enumerate() {
+            if known.contains(id) {
+                continue;
+            }
+            let found = webhooks::find(tx, WebhookId(*id), &Scope::Everything).await?;
+            if !found.is_some_and(|(webhook, _)| webhook.spec.covers(&self.namespace)) {
+                let detail = format!(
+                    "there is no webhook {id} that hears of the namespace `{}`",
+                    self.namespace
+                );
+                faults.add(format!("/webhooks/{place}"), FieldCode::WebhookNotFound, detail);
+            }
+        }
+        faults.refuse()
     }
 
     fn no_issuer(&self) -> ApiError {

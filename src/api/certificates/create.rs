@@ -7,7 +7,6 @@ use axum::response::Response;
 use super::check::{Checked, check};
 use super::settled;
 use super::spec::CertificateSpec;
-use super::view::CertificateView;
 use crate::api::AppState;
 use crate::api::auth::{Authorized, CertificatesWrite, Principal};
 use crate::api::extract::Body;
@@ -20,6 +19,7 @@ use crate::domain::event::{Event, Resource};
 use crate::domain::id::CertificateId;
 use crate::storage::lease::Lease;
 use crate::storage::{Scope, StorageError, certificates, events};
+use crate::view::CertificateView;
 
 /// Want a certificate
 ///
@@ -67,6 +67,7 @@ fn new(app: &AppState, given: &CertificateSpec, checked: &Checked) -> Certificat
         state_since: now,
         current: None,
         failed_attempts: 0,
+        told: certificate::Told::default(),
         last_error: None,
         order: None,
         created_at: now,
@@ -86,6 +87,7 @@ async fn insert(
     let mut tx = app.db.begin().await?;
     attempt.remember(app, &mut tx, &location, &answer).await?;
     checked.check_issuer(&mut tx, given).await?;
+    checked.check_webhooks(&mut tx, &[]).await?;
     let (namespace, name) = (&certificate.namespace, &certificate.name);
     if let Some((known, _)) = certificates::find_by_name(&mut tx, namespace, name).await? {
         let detail = format!(

@@ -26,9 +26,8 @@ pub(crate) mod downloads;
 pub(crate) mod explain;
 pub(crate) mod revisions;
 mod spec;
-pub(crate) mod view;
 
-use view::CertificateView;
+use crate::view::CertificateView;
 
 /// Which certificates to list.
 #[derive(Debug, Deserialize, IntoParams)]

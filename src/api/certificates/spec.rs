@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use crate::domain::certificate::{Certificate, IssuerRef, PrivateKey};
 
@@ -62,6 +63,10 @@ pub(crate) struct CertificateSpec {
     #[serde(default)]
     #[schema(minimum = 1)]
     pub(crate) revision_history_limit: Option<u32>,
+    /// Webhooks that are told of it, by identifier; those with `"selector": "named"` hear of no others.
+    #[serde(default)]
+    #[schema(max_items = 16)]
+    pub(crate) webhooks: Vec<Uuid>,
 }
 
 impl From<&Certificate> for CertificateSpec {
@@ -82,6 +87,7 @@ impl From<&Certificate> for CertificateSpec {
             renew_before: spec.renew_before,
             renew_before_percentage: spec.renew_before_percentage,
             revision_history_limit: Some(spec.revision_history_limit),
+            webhooks: spec.webhooks,
         }
     }
 }

@@ -21,10 +21,9 @@ use crate::storage::issuers::{self, Wanted, account_key_place};
 use crate::storage::{StorageError, certificates, orders};
 
 mod check;
-mod view;
 
+use crate::view::IssuerView;
 use check::IssuerSpec;
-use view::IssuerView;
 
 /// Which issuers to list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -132,14 +131,14 @@ pub(crate) async fn replace(
         body.value.check()?;
         let now = app.now();
         let next = present.clone().respecified(body.value.acme.clone(), now);
-        if next != present {
-            orders::retake_steps(&mut tx, next.id, now).await?;
+        if next.issuer != present {
+            let Issuer { id, kind, namespace, name, .. } = &present;
+            orders::retake_steps(&mut tx, *id, now).await?;
             issuers::save(&mut tx, &next, &lease).await?;
-            certificates::wake_waiting(&mut tx, next.kind, &next.namespace, &next.name, now)
-                .await?;
+            certificates::wake_waiting(&mut tx, *kind, namespace, name, now).await?;
             tx.commit().await?;
         }
-        Ok(answer(StatusCode::OK, json(&IssuerView::from(&next))?))
+        Ok(answer(StatusCode::OK, json(&IssuerView::from(&next.issuer))?))
     })
     .await
 }
@@ -170,8 +169,9 @@ pub(crate) async fn delete(
             return Err(in_use(format!("The order {order} still needs its account. Try again when that is cleaned up.")));
         }
         // Fenced like any change, so that nothing that was saved meanwhile is lost unseen.
-        issuers::save(&mut tx, &present, &lease).await?;
-        issuers::delete(&mut tx, present.id).await?;
+        let deleted = present.deleted(app.now());
+        issuers::save(&mut tx, &deleted, &lease).await?;
+        issuers::delete(&mut tx, deleted.issuer.id).await?;
         tx.commit().await?;
         Ok(StatusCode::NO_CONTENT)
     })

@@ -5,7 +5,7 @@
 
 mod spec;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub use spec::*;
 
@@ -20,6 +20,7 @@ use crate::domain::duration;
 use crate::domain::event::{Event, Resource};
 use crate::domain::failure::Failure;
 use crate::domain::id::{CertificateId, OrderId, RequestId};
+use crate::domain::notice::Notice;
 use crate::domain::order::{self, ORDER_DEADLINE};
 
 /// A certificate that is wanted, and perhaps there.
@@ -45,6 +46,8 @@ pub struct Certificate {
     pub current: Option<Issued>,
     /// Failed attempts in a row.
     pub failed_attempts: u32,
+    /// What those who asked to be told know of failures; cleared by success.
+    pub told: Told,
     /// What last went wrong; cleared by success.
     pub last_error: Option<Failure>,
     /// The order that is or was last under way.
@@ -138,23 +141,53 @@ pub enum Phase {
     Expired,
 }
 
-/// What something makes of a certificate.
+/// Which failures were told since the last success.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Told {
+    /// `certificate.failed`
+    pub failed: bool,
+    /// `certificate.blocked`
+    pub blocked: bool,
+}
+
+/// What something makes of a certificate. Storage takes nothing less: whoever saves the certificate
+/// saves what happened, and what is to be told of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
     /// The certificate from now on.
     pub certificate: Certificate,
     /// What happened, for the history.
     pub events: Vec<Event>,
+    /// What is to be told.
+    pub notices: Vec<Notice>,
+    /// When it happened.
+    pub at: OffsetDateTime,
     /// Whether the CA lost the order: the same key and CSR want a fresh one at this moment.
     pub fresh_order_at: Option<OffsetDateTime>,
 }
 
 impl Transition {
-    /// The same, after what happened before it.
+    /// The certificate as it is, with nothing to tell.
+    pub fn silent(certificate: Certificate, at: OffsetDateTime) -> Self {
+        Self { certificate, events: vec![], notices: vec![], at, fresh_order_at: None }
+    }
+
+    fn with(self, events: Vec<Event>) -> Self {
+        Self { events, ..self }
+    }
+
+    fn telling(self, notices: Vec<Notice>) -> Self {
+        Self { notices, ..self }
+    }
+
+    /// What follows at once, after what happened so far.
     #[must_use]
-    pub fn after(mut self, events: Vec<Event>) -> Self {
-        self.events.splice(0..0, events);
-        self
+    pub fn then(self, next: impl FnOnce(Certificate) -> Self) -> Self {
+        let Self { certificate, events, notices, .. } = self;
+        let mut followed = next(certificate);
+        followed.events.splice(0..0, events);
+        followed.notices.splice(0..0, notices);
+        followed
     }
 }
 
@@ -189,7 +222,7 @@ impl Certificate {
             if let (State::Idle, Some(issued)) = (self.state, &self.current) {
                 self.next_action_at = issued.renewal_time;
             }
-            return self.silently();
+            return Transition::silent(self, now);
         }
         let trigger =
             if self.current.is_some() { Trigger::Renewing } else { Trigger::DoesNotExist };
@@ -200,7 +233,7 @@ impl Certificate {
     #[must_use]
     pub fn trigger(self, trigger: Trigger, now: OffsetDateTime) -> Transition {
         if matches!(self.state, State::Triggered(_) | State::Ordering(_)) {
-            return self.silently();
+            return Transition::silent(self, now);
         }
         let message = match (trigger, &self.current) {
             (Trigger::DoesNotExist, _) => {
@@ -220,11 +253,7 @@ impl Certificate {
         let about = Resource::Certificate(self.id);
         let mut next = self.become_state(State::Triggered(trigger), now);
         next.next_action_at = now;
-        Transition {
-            certificate: next,
-            events: vec![Event::normal(about, "Issuing", message)],
-            fresh_order_at: None,
-        }
+        Transition::silent(next, now).with(vec![Event::normal(about, "Issuing", message)])
     }
 
     /// Takes over a changed spec and labels. Where another certificate is wanted now, it is issued
@@ -248,7 +277,7 @@ impl Certificate {
             if relabelled && self.state == State::Blocked {
                 return self.trigger(Trigger::RequestChanged, now);
             }
-            return self.rescheduled();
+            return self.rescheduled(now);
         }
         self.failed_attempts = 0;
         self.last_error = None;
@@ -260,7 +289,7 @@ impl Certificate {
     }
 
     /// Renewal follows the spec as it is now.
-    fn rescheduled(mut self) -> Transition {
+    fn rescheduled(mut self, now: OffsetDateTime) -> Transition {
         if let Some(issued) = &mut self.current {
             let (start, end) = (issued.not_before, issued.not_after);
             issued.renewal_time = renewal_time(&self.spec, start, end, Jitter::NONE);
@@ -268,7 +297,7 @@ impl Certificate {
                 self.next_action_at = issued.renewal_time;
             }
         }
-        self.silently()
+        Transition::silent(self, now)
     }
 
     /// Its issuer is not there or not ready; `why` says which.
@@ -287,7 +316,7 @@ impl Certificate {
             why,
         ));
         let events = if first { vec![Event::normal(about, reason, why)] } else { vec![] };
-        Transition { certificate: next, events, fresh_order_at: None }
+        Transition::silent(next, now).with(events)
     }
 
     /// An attempt has begun: key and CSR are made, and an order is wanted.
@@ -319,20 +348,28 @@ impl Certificate {
                 format!("Created Order resource {order}"),
             ),
         ];
-        Transition { certificate: next, events, fresh_order_at: None }
+        Transition::silent(next, now).with(events)
     }
 
     /// The order ended with a certificate.
     #[must_use]
     pub fn issued(self, issued: Issued, now: OffsetDateTime) -> Transition {
         let about = Resource::Certificate(self.id);
+        let mut notices = vec![match self.current {
+            None => Notice::CertificateIssued,
+            Some(_) => Notice::CertificateRenewed,
+        }];
+        if self.told != Told::default() {
+            notices.push(Notice::CertificateRecovered);
+        }
         let mut next = self.become_state(State::Idle, now);
+        next.told = Told::default();
         next.next_action_at = issued.renewal_time;
         next.current = Some(issued);
         next.failed_attempts = 0;
         next.last_error = None;
         let event = Event::normal(about, "Issuing", "The certificate has been successfully issued");
-        Transition { certificate: next, events: vec![event], fresh_order_at: None }
+        Transition::silent(next, now).with(vec![event]).telling(notices)
     }
 
     /// The order ended without one. `predecessors` counts the orders that the CA lost before it.
@@ -345,14 +382,14 @@ impl Certificate {
         jitter: Jitter,
     ) -> Transition {
         let (failure, state) = match outcome {
-            order::Outcome::Issued => return self.silently(),
+            order::Outcome::Issued => return Transition::silent(self, now),
             order::Outcome::Lost(failure) if predecessors < FRESH_ORDERS => {
                 let pause = FRESH_ORDER_PAUSE * i32::try_from(predecessors).unwrap_or(i32::MAX);
                 let at = failure.retry_at.map_or(now + pause, |asked| asked.max(now + pause));
                 self.last_error = Some(failure);
                 // As in `order_placed`: for the case that the fresh order's end never comes.
                 self.next_action_at = at + ORDER_DEADLINE + Duration::hours(1);
-                let mut next = self.silently();
+                let mut next = Transition::silent(self, now);
                 next.fresh_order_at = Some(at);
                 return next;
             }
@@ -376,14 +413,34 @@ impl Certificate {
             ),
         };
         let mut next = self.become_state(state, now);
+        let notices = next.tell_failure();
         next.failed_attempts = next.failed_attempts.saturating_add(1);
         next.last_error = Some(failure);
         next.next_action_at = at;
-        Transition {
-            certificate: next,
-            events: vec![Event::warning(about, "Failed", message)],
-            fresh_order_at: None,
+        let event = Event::warning(about, "Failed", message);
+        Transition::silent(next, now).with(vec![event]).telling(notices)
+    }
+
+    /// A failure is told once for each row of failed attempts, and so is that nobody but a person
+    /// can end it. What a client changed begins a new row.
+    fn tell_failure(&mut self) -> Vec<Notice> {
+        if self.failed_attempts == 0 {
+            self.told = Told::default();
         }
+        let (told, notice) = match self.state {
+            State::Blocked => (&mut self.told.blocked, Notice::CertificateBlocked),
+            _ => (&mut self.told.failed, Notice::CertificateFailed),
+        };
+        let is_known = std::mem::replace(told, true);
+        if is_known { vec![] } else { vec![notice] }
+    }
+
+    /// Its management ends.
+    #[must_use]
+    pub fn deleted(self, now: OffsetDateTime) -> Transition {
+        let about = Resource::Certificate(self.id);
+        let message = format!("Certificate `{}` was deleted", self.name);
+        Transition::silent(self, now).with(vec![Event::normal(about, "Deleted", message)])
     }
 
     /// The one word that sums it up at `now`.
@@ -442,10 +499,6 @@ impl Certificate {
         }
         self.state = state;
         self
-    }
-
-    fn silently(self) -> Transition {
-        Transition { certificate: self, events: Vec::new(), fresh_order_at: None }
     }
 }
 

@@ -30,6 +30,9 @@ pub struct Spec {
     /// How many issued revisions are kept.
     #[serde(default = "three")]
     pub revision_history_limit: u32,
+    /// Webhooks that are told of it, whatever labels they ask for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub webhooks: Vec<uuid::Uuid>,
 }
 
 impl Spec {

@@ -259,6 +259,7 @@ fn certificate(state: State) -> Certificate {
         current: None,
         failed_attempts: 1,
         last_error: None,
+        told: crate::domain::certificate::Told::default(),
         order: Some(OrderId(Uuid::nil())),
         created_at: NOW,
         next_action_at: LATER,

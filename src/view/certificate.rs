@@ -46,6 +46,8 @@ pub(crate) struct CertificateView {
     renew_before_percentage: Option<u8>,
     /// How many issued revisions are kept.
     revision_history_limit: u32,
+    /// Webhooks that are told of it, whatever labels they ask for.
+    webhooks: Vec<Uuid>,
     /// When it was first wanted.
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
@@ -129,6 +131,7 @@ impl CertificateView {
             renew_before: spec.renew_before.clone(),
             renew_before_percentage: spec.renew_before_percentage,
             revision_history_limit: spec.revision_history_limit,
+            webhooks: spec.webhooks.clone(),
             created_at: certificate.created_at,
             generation: certificate.generation,
             status: status(certificate, now),
