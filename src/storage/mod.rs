@@ -9,19 +9,14 @@
 //! leased ([`lease`], [`workers`]), the kind of transaction, and `NOTIFY` at commit (this file and
 //! [`signals`]). SQLite has one process at a time ([`SoleUse`]).
 
-use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{
-    Connection as _, Executor as _, PgPool, Postgres, SqlSafeStr as _, Sqlite, SqlitePool,
-    Transaction,
-};
+use sqlx::{Connection as _, Executor as _, PgPool, Postgres, SqlSafeStr as _, Sqlite, SqlitePool};
 use thiserror::Error;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -46,6 +41,7 @@ pub mod secrets;
 pub mod settings;
 pub mod signals;
 mod sole;
+mod unit;
 pub mod webhooks;
 pub mod workers;
 
@@ -57,6 +53,7 @@ pub use sole::SoleUse;
 
 use api_keys::KnownKeys;
 use catalogue::statements;
+use unit::Unit;
 
 /// A database, open and migrated.
 #[derive(Clone)]
@@ -103,43 +100,6 @@ pub struct Tx {
 enum Inner {
     Sqlite(Unit<Sqlite>),
     Postgres(Unit<Postgres>),
-}
-
-/// A transaction; or, to read, a connection whose every statement is one of its own. `READ
-/// COMMITTED` would not make more of several statements, and on either database the beginning and the
-/// end of a transaction cost as much as a small query.
-enum Unit<D: sqlx::Database> {
-    Writes(Transaction<'static, D>),
-    Reads(PoolConnection<D>),
-}
-
-impl<D: sqlx::Database> Unit<D> {
-    async fn commit(self) -> Result<(), sqlx::Error> {
-        match self {
-            Self::Writes(tx) => tx.commit().await,
-            Self::Reads(_) => Ok(()),
-        }
-    }
-}
-
-impl<D: sqlx::Database> Deref for Unit<D> {
-    type Target = D::Connection;
-
-    fn deref(&self) -> &D::Connection {
-        match self {
-            Self::Writes(tx) => tx,
-            Self::Reads(connection) => connection,
-        }
-    }
-}
-
-impl<D: sqlx::Database> DerefMut for Unit<D> {
-    fn deref_mut(&mut self) -> &mut D::Connection {
-        match self {
-            Self::Writes(tx) => tx,
-            Self::Reads(connection) => connection,
-        }
-    }
 }
 
 /// Why the database could not do what was asked.
