@@ -92,9 +92,11 @@ pub fn renewal_information(n: u32, jitter: Jitter) -> Duration {
     jitter.stretch(doubling(Duration::minutes(1), Duration::hours(6), n), 0.1)
 }
 
-/// Between looks at something that is expected any moment (from 0): 100 ms doubling to 5 s.
+/// Between looks at something that is expected any moment (from 0): 25 ms, four times as long each
+/// time, up to 5 s. A quick CA is met quickly, and one that takes seconds is asked no more often.
 pub fn poll(n: u32, jitter: Jitter) -> Duration {
-    jitter.stretch(doubling(Duration::milliseconds(100), Duration::seconds(5), n), 0.1)
+    let doublings = n.saturating_mul(2);
+    jitter.stretch(doubling(Duration::milliseconds(25), Duration::seconds(5), doublings), 0.1)
 }
 
 /// Between looks for a DNS record (from 0): 500 ms doubling to 10 s.

@@ -35,6 +35,7 @@ pub(super) struct Session<'a> {
     signs_with: Option<Sealed>,
     handle: Option<ca::Order>,
     solvers: HashMap<(u32, Kind), Chosen>,
+    csr: Option<Vec<u8>>,
     /// Set by a successful download, for the transaction that concludes the order.
     pub(super) fetched: Option<Fetched>,
 }
@@ -83,6 +84,7 @@ impl<'a> Session<'a> {
             signs_with: None,
             handle: None,
             solvers: HashMap::new(),
+            csr: None,
             fetched: None,
         }
     }
@@ -406,10 +408,16 @@ impl<'a> Session<'a> {
         Ok(orders::is_shared(&mut tx, known).await?)
     }
 
-    async fn csr(&self, order: &Order) -> Tried<Vec<u8>> {
+    async fn csr(&mut self, order: &Order) -> Tried<Vec<u8>> {
+        if let Some(csr) = &self.csr {
+            return Ok(csr.clone());
+        }
         let mut tx = self.worker.db.read().await?;
         match requests::find(&mut tx, order.request, &Scope::Everything).await? {
-            Some(request) => Ok(request.csr),
+            Some(request) => {
+                self.csr = Some(request.csr.clone());
+                Ok(request.csr)
+            }
             None => Err(Failure::new(
                 Class::Blocked,
                 "certificate_deleted",

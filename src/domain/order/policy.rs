@@ -148,6 +148,7 @@ impl Order {
                 let stalled = (self.stalled_since, self.last_error.clone());
                 let mut sent = self.advance(Stage::Processing, now);
                 (sent.order.stalled_since, sent.order.last_error) = stalled;
+                sent.order.next_action_at = Some(now + backoff::poll(0, jitter));
                 sent
             }
             (Status::Pending | Status::Processing | Status::Invalid, _) => {
