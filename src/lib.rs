@@ -25,3 +25,4 @@ pub mod solver;
 pub mod storage;
 pub mod telemetry;
 pub mod worker;
+pub mod yaml;

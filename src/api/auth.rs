@@ -37,6 +37,15 @@ impl Principal {
         self.permissions.iter().any(|known| known == "*" || known == permission)
     }
 
+    /// Refuses whoever may not do this.
+    pub(crate) fn must(&self, permission: &str) -> Result<(), ApiError> {
+        if self.may(permission) {
+            return Ok(());
+        }
+        let detail = format!("The API key `{}` lacks the permission `{permission}`.", self.name);
+        Err(ApiError::Because(Code::PermissionDenied, detail))
+    }
+
     /// Refuses what would be made or changed outside the key's namespaces. The empty namespace is
     /// that of a `ClusterIssuer`, which serves all: only a key of all namespaces may change it.
     pub(crate) fn must_own(&self, namespace: &str) -> Result<(), ApiError> {
@@ -107,6 +116,7 @@ permissions! {
     CertificatesRead = "certificates:read";
     CertificatesWrite = "certificates:write";
     CertificatesReadKey = "certificates:readKey";
+    CertificatesImport = "certificates:import";
     RequestsRead = "requests:read";
     OrdersRead = "orders:read";
     ChallengesRead = "challenges:read";
@@ -133,11 +143,7 @@ impl<P: Permission + Send> FromRequestParts<AppState> for Authorized<P> {
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
         let principal = Principal::from_request_parts(parts, app).await?;
-        if principal.may(P::NAME) {
-            return Ok(Self(principal, PhantomData));
-        }
-        let detail =
-            format!("The API key `{}` lacks the permission `{}`.", principal.name, P::NAME);
-        Err(ApiError::Because(Code::PermissionDenied, detail))
+        principal.must(P::NAME)?;
+        Ok(Self(principal, PhantomData))
     }
 }

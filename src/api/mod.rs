@@ -26,6 +26,7 @@ mod health;
 mod idempotency;
 mod issuers;
 mod layers;
+mod manifests;
 mod openapi;
 mod orders;
 mod page;

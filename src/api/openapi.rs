@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{
-    AppState, certificates, challenges, events, health, issuers, orders, requests, secrets,
+    AppState, certificates, challenges, events, health, issuers, manifests, orders, requests, secrets,
 };
 use super::{page, problem, whoami};
 
@@ -33,6 +33,7 @@ use super::{page, problem, whoami};
         (name = "challenges", description = "ACME challenges; read-only"),
         (name = "issuers", description = "CAs, accounts, and how names are proved"),
         (name = "secrets", description = "Credentials of solvers: write-only"),
+        (name = "manifests", description = "cert-manager's manifests, as people have them"),
         (name = "events", description = "What happened"),
         (name = "service", description = "The service itself"),
     ),
@@ -79,6 +80,8 @@ fn described() -> OpenApiRouter<AppState> {
         .routes(routes!(issuers::show, issuers::replace, issuers::delete))
         .routes(routes!(secrets::create, secrets::list))
         .routes(routes!(secrets::show, secrets::replace, secrets::delete))
+        .routes(routes!(manifests::apply))
+        .routes(routes!(manifests::import))
         .routes(routes!(events::list))
         .routes(routes!(whoami::show))
         .routes(routes!(health::live))

@@ -75,8 +75,11 @@ impl Worker {
         let now = self.clock.now();
         let request = RequestId::generate(now);
         let sealed = self.sealer.seal(&requests::private_key_place(request), key.expose())?;
+        let id = OrderId::generate(now);
+        let name = certificate.request_name();
         let order = Order {
-            id: OrderId::generate(now),
+            id,
+            name: order::name(&name, id),
             certificate: certificate.id,
             request,
             issuer: issuer.id,
@@ -100,15 +103,15 @@ impl Worker {
             next_action_at: Some(now),
             deadline: now + ORDER_DEADLINE,
         };
-        let revision = certificate.current.as_ref().map_or(0, |issued| issued.revision) + 1;
         let attempt = Request {
             id: request,
+            name,
             certificate: certificate.id,
             namespace: certificate.namespace.clone(),
-            revision,
+            revision: certificate.next_revision(),
             csr,
             state: RequestState::Pending,
-            message: format!("Waiting on certificate issuance from order {}", order.id),
+            message: format!("Waiting on certificate issuance from order {}", order.name),
             order: order.id,
             created_at: now,
             finished_at: None,

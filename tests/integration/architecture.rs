@@ -13,7 +13,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("ca", &["clock", "domain", "secret"]),
     ("solver", &["clock", "domain", "secret", "outbound"]),
     ("worker", &["ca", "clock", "domain", "pki", "secret", "solver", "storage"]),
-    ("api", &["clock", "domain", "secret", "storage"]),
+    ("yaml", &[]),
+    ("api", &["clock", "domain", "pki", "secret", "storage", "yaml"]),
     ("config", &["secret"]),
     ("telemetry", &["config"]),
     ("shutdown", &[]),
@@ -32,6 +33,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("reqwest::", &["ca", "solver", "outbound"]),
     ("hickory_resolver::", &["solver", "outbound"]),
     ("rcgen::", &["pki"]),
+    ("serde_saphyr::", &["yaml"]),
     ("clap::", &["cli", "main"]),
     ("tracing_subscriber::", &["telemetry"]),
 ];

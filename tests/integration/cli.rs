@@ -378,10 +378,10 @@ fn migrating_again_changes_nothing() {
     for (url, dialect) in [(sqlite, "sqlite"), (postgres, "postgres")] {
         let place = Place::new().env("CERTWRIGHT_DATABASE_URL", &url);
         let first = place.run(&["migrate"]).succeeded();
-        let made = format!("certwright: made the schema of the {dialect} database (version 1)\n");
+        let made = format!("certwright: made the schema of the {dialect} database (version {})\n", newest());
         assert_eq!(first.out, made);
         let second = place.run(&["migrate"]).succeeded();
-        let same = format!("certwright: the {dialect} database is up to date (version 1)\n");
+        let same = format!("certwright: the {dialect} database is up to date (version {})\n", newest());
         assert_eq!(second.out, same);
         assert!(!place.master_key().exists(), "a schema needs no master key");
         assert!(place.serve().key().is_some(), "the first start is still to come");
@@ -594,6 +594,14 @@ impl Ended {
     fn everything(&self) -> String {
         format!("{}{}", self.out, self.err)
     }
+}
+
+/// The newest migration's number.
+fn newest() -> i64 {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/sqlite");
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    let number = |name: std::ffi::OsString| name.to_str()?.split_once('_')?.0.parse().ok();
+    names.filter_map(number).max().unwrap()
 }
 
 fn mode(path: &Path) -> u32 {

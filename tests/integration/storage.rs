@@ -298,7 +298,8 @@ on_both_databases! {
         assert_eq!(found, next);
         let id = next.challenges[0].id;
         let (challenge, of) = orders::find_challenge(&mut tx, id, &all()).await.unwrap().unwrap();
-        assert_eq!((&challenge, of), (&next.challenges[0], order.id));
+        assert_eq!((&challenge, of.id), (&next.challenges[0], order.id));
+        assert_eq!((&*of.name, &*of.namespace), ("web-1-0badcafe", "default"));
     }
 
     async fn orders_and_challenges_are_filtered(db: Db) {
@@ -315,7 +316,12 @@ on_both_databases! {
             let found = orders::list(&mut tx, &all(), &wanted, page()).await.unwrap();
             assert_eq!(found.len(), count, "{wanted:?}");
         }
-        let wanted = orders::WantedChallenges { order: Some(order.id), state: Some("pending".into()) };
+        let wanted = orders::WantedChallenges {
+            namespace: Some("default".into()),
+            order_name: Some(order.name.clone()),
+            order: Some(order.id),
+            state: Some("pending".into()),
+        };
         let ours = Scope::Namespaces(vec!["default".into()]);
         assert_eq!(orders::list_challenges(&mut tx, &ours, &wanted, page()).await.unwrap().len(), 1);
         assert_eq!(orders::open_of_certificate(&mut tx, certificate.id).await.unwrap().len(), 1);
@@ -452,7 +458,11 @@ on_both_databases! {
         let found = requests::find(&mut tx, request, &all()).await.unwrap().unwrap();
         assert_eq!((found.state, found.message.as_str(), found.finished_at), (RequestState::Issued, "done", Some(NOW)));
         assert_eq!(requests::private_key(&mut tx, request).await.unwrap(), Some(Sealed(vec![9])));
-        let wanted = requests::Wanted { namespace: Some("default".into()), certificate: Some(certificate.id) };
+        let wanted = requests::Wanted {
+            namespace: Some("default".into()),
+            name: Some("web-1".into()),
+            certificate: Some(certificate.id),
+        };
         assert_eq!(requests::list(&mut tx, &all(), &wanted, page()).await.unwrap(), [found]);
     }
 
@@ -590,6 +600,7 @@ async fn under_way(tx: &mut Tx) -> (Certificate, Order, Lease) {
     certificate.order = Some(order.id);
     certificates::insert(tx, &certificate).await.unwrap();
     let request = Request {
+        name: "web-1".into(),
         id: order.request,
         certificate: certificate.id,
         namespace: "default".into(),
@@ -664,6 +675,7 @@ fn issuer() -> Issuer {
 fn order(certificate: CertificateId) -> Order {
     Order {
         id: OrderId::generate(NOW),
+        name: "web-1-0badcafe".into(),
         certificate,
         request: RequestId::generate(NOW),
         issuer: IssuerId::generate(NOW),

@@ -195,6 +195,7 @@ impl World {
                 .unwrap();
         let request = requests::Request {
             id: RequestId::generate(now),
+            name: found.request_name(),
             certificate: found.id,
             namespace: found.namespace.clone(),
             revision: 1,
@@ -211,6 +212,7 @@ impl World {
         let challenge = challenge(&found, now);
         let order = Order {
             id: request.order,
+            name: order::name(&request.name, request.order),
             certificate: found.id,
             request: request.id,
             issuer: issuer.id,

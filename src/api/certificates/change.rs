@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::check::check;
+use super::check::{Checked, check};
 use super::find;
 use super::spec::CertificateSpec;
 use super::view::CertificateView;
@@ -21,6 +21,7 @@ use crate::api::{AppState, retrying};
 use crate::domain::certificate::{Certificate, Trigger};
 use crate::domain::event::{Event, Resource};
 use crate::storage::requests::{self, RequestState};
+use crate::storage::lease::Lease;
 use crate::storage::{Tx, certificates, events, orders};
 
 /// Change a certificate's specification
@@ -45,21 +46,37 @@ pub(crate) async fn change(
         known.must_match(&CertificateView::of(&present, now))?;
         let wanted = patched(&present, &patch)?;
         let checked = check(&wanted)?;
-        checked.check_issuer(&mut tx, &wanted).await?;
-        let anew = !present.spec.wants_the_same_as(&checked.spec);
-        let next = present.clone().respecified(checked.spec, wanted.labels, now);
-        if next.certificate != present {
-            if anew {
-                cancel_orders(&mut tx, &present, "its certificate was changed", now).await?;
-            }
-            certificates::respecify(&mut tx, &next.certificate, &lease).await?;
-            let namespace = &present.namespace;
-            events::record(&mut tx, namespace, Some(present.id), &next.events, now).await?;
+        let next = respecify(&mut tx, &present, &lease, wanted, checked, now).await?;
+        if next != present {
             tx.commit().await?;
         }
-        Ok(answer(StatusCode::OK, json(&CertificateView::of(&next.certificate, now))?))
+        Ok(answer(StatusCode::OK, json(&CertificateView::of(&next, now))?))
     })
     .await
+}
+
+/// Has a certificate be what is wanted now; orders for what was wanted before are cancelled.
+/// Nothing is written where that changes nothing.
+pub(crate) async fn respecify(
+    tx: &mut Tx,
+    present: &Certificate,
+    lease: &Lease,
+    wanted: CertificateSpec,
+    checked: Checked,
+    now: OffsetDateTime,
+) -> Result<Certificate, ApiError> {
+    checked.check_issuer(tx, &wanted).await?;
+    let anew = !present.spec.wants_the_same_as(&checked.spec);
+    let next = present.clone().respecified(checked.spec, wanted.labels, now);
+    if next.certificate != *present {
+        if anew {
+            cancel_orders(tx, present, "its certificate was changed", now).await?;
+        }
+        certificates::respecify(tx, &next.certificate, lease).await?;
+        let namespace = &present.namespace;
+        events::record(tx, namespace, Some(present.id), &next.events, now).await?;
+    }
+    Ok(next.certificate)
 }
 
 /// Issue a certificate anew, now
@@ -130,7 +147,8 @@ pub(crate) async fn delete(
     .await
 }
 
-async fn cancel_orders(
+/// Gives up every order that is under way for a certificate.
+pub(crate) async fn cancel_orders(
     tx: &mut Tx,
     certificate: &Certificate,
     why: &str,

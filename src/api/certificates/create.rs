@@ -18,7 +18,7 @@ use crate::api::wait::Wait;
 use crate::domain::certificate::{self, Certificate, Trigger};
 use crate::domain::event::{Event, Resource};
 use crate::domain::id::CertificateId;
-use crate::storage::{StorageError, certificates, events};
+use crate::storage::{StorageError, Tx, certificates, events};
 
 /// Want a certificate
 ///
@@ -53,7 +53,8 @@ pub(crate) async fn create(
         .await
 }
 
-fn new(app: &AppState, given: &CertificateSpec, checked: &Checked) -> Certificate {
+/// The certificate that is wanted; nothing of it is there yet.
+pub(crate) fn new(app: &AppState, given: &CertificateSpec, checked: &Checked) -> Certificate {
     let now = app.now();
     Certificate {
         id: CertificateId::generate(now),
@@ -84,16 +85,28 @@ async fn insert(
     let answer = json(&CertificateView::of(certificate, certificate.created_at))?;
     let mut tx = app.db.begin().await?;
     attempt.remember(app, &mut tx, &location, &answer).await?;
-    checked.check_issuer(&mut tx, given).await?;
+    store(&mut tx, given, checked, certificate).await?;
+    tx.commit().await?;
+    Ok(accepted(location, answer))
+}
+
+/// Adds a certificate that may be wanted, with the event that says so.
+pub(crate) async fn store(
+    tx: &mut Tx,
+    given: &CertificateSpec,
+    checked: &Checked,
+    certificate: &Certificate,
+) -> Result<(), ApiError> {
+    checked.check_issuer(tx, given).await?;
     let (namespace, name) = (&certificate.namespace, &certificate.name);
-    if let Some((known, _)) = certificates::find_by_name(&mut tx, namespace, name).await? {
+    if let Some((known, _)) = certificates::find_by_name(tx, namespace, name).await? {
         let detail = format!(
             "There is a certificate `{name}` in the namespace `{namespace}` already: /certificates/{}. Change it with PATCH, or choose another name.",
             known.id
         );
         return Err(ApiError::Because(Code::AlreadyExists, detail));
     }
-    match certificates::insert(&mut tx, certificate).await {
+    match certificates::insert(tx, certificate).await {
         Err(StorageError::Conflict) => {
             let detail = format!(
                 "A certificate `{name}` is being created in the namespace `{namespace}` at this moment."
@@ -108,9 +121,8 @@ async fn insert(
         "Issuing certificate as none has been issued yet",
     );
     let now = certificate.created_at;
-    events::record(&mut tx, namespace, Some(certificate.id), &[event], now).await?;
-    tx.commit().await?;
-    Ok(accepted(location, answer))
+    events::record(tx, namespace, Some(certificate.id), &[event], now).await?;
+    Ok(())
 }
 
 /// The answer again, with what has become of the certificate while the client waited.

@@ -20,11 +20,11 @@ use crate::storage::certificates::{self, Wanted};
 use crate::storage::{Scope, Tx, lease::Lease};
 
 pub(crate) mod change;
-mod check;
+pub(crate) mod check;
 pub(crate) mod create;
 pub(crate) mod downloads;
 pub(crate) mod revisions;
-mod spec;
+pub(crate) mod spec;
 pub(crate) mod view;
 
 use view::CertificateView;

@@ -4,6 +4,7 @@ use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
+use time::OffsetDateTime;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
@@ -15,12 +16,13 @@ use super::precondition::{Precondition, answer, json};
 use super::problem::{ApiError, Code, Errors, Faults, FieldCode};
 use super::{AppState, retrying};
 use crate::domain::id::IssuerId;
-use crate::domain::issuer::{Issuer, Kind, State as IssuerState};
+use crate::domain::issuer::{Acme, Issuer, Kind, State as IssuerState};
 use crate::secret::Sealed;
 use crate::storage::issuers::{self, Wanted, account_key_place};
-use crate::storage::{StorageError, certificates, orders};
+use crate::storage::lease::Lease;
+use crate::storage::{StorageError, Tx, certificates, orders};
 
-mod check;
+pub(crate) mod check;
 mod view;
 
 use check::IssuerSpec;
@@ -131,17 +133,31 @@ pub(crate) async fn replace(
         must_stay(&present, &body.value)?;
         body.value.check()?;
         let now = app.now();
-        let next = present.clone().respecified(body.value.acme.clone(), now);
+        let next = respecify(&mut tx, &present, &lease, body.value.acme.clone(), now).await?;
         if next != present {
-            orders::retake_steps(&mut tx, next.id, now).await?;
-            issuers::save(&mut tx, &next, &lease).await?;
-            certificates::wake_waiting(&mut tx, next.kind, &next.namespace, &next.name, now)
-                .await?;
             tx.commit().await?;
         }
         Ok(answer(StatusCode::OK, json(&IssuerView::from(&next))?))
     })
     .await
+}
+
+/// Has an issuer be what is wanted now, and what waits for it look again. Nothing is written where
+/// that changes nothing.
+pub(crate) async fn respecify(
+    tx: &mut Tx,
+    present: &Issuer,
+    lease: &Lease,
+    acme: Acme,
+    now: OffsetDateTime,
+) -> Result<Issuer, ApiError> {
+    let next = present.clone().respecified(acme, now);
+    if next != *present {
+        orders::retake_steps(tx, next.id, now).await?;
+        issuers::save(tx, &next, lease).await?;
+        certificates::wake_waiting(tx, next.kind, &next.namespace, &next.name, now).await?;
+    }
+    Ok(next)
 }
 
 /// Delete an issuer
@@ -182,7 +198,8 @@ fn in_use(detail: String) -> ApiError {
     ApiError::Because(Code::IssuerInUse, detail)
 }
 
-fn new(app: &AppState, spec: IssuerSpec, namespace: String) -> Issuer {
+/// The issuer that is wanted; its account is not there yet.
+pub(crate) fn new(app: &AppState, spec: IssuerSpec, namespace: String) -> Issuer {
     let now = app.now();
     Issuer {
         id: IssuerId::generate(now),
@@ -211,7 +228,18 @@ async fn insert(
     let answer = json(&IssuerView::from(issuer))?;
     let mut tx = app.db.begin().await?;
     attempt.remember(app, &mut tx, &location, &answer).await?;
-    match issuers::insert(&mut tx, issuer, account_key).await {
+    store(&mut tx, issuer, account_key).await?;
+    tx.commit().await?;
+    Ok(accepted(location, answer))
+}
+
+/// Adds an issuer with the sealed key of its account.
+pub(crate) async fn store(
+    tx: &mut Tx,
+    issuer: &Issuer,
+    account_key: &Sealed,
+) -> Result<(), ApiError> {
+    match issuers::insert(tx, issuer, account_key).await {
         Err(StorageError::Conflict) => {
             let kind = issuer.kind.as_str();
             let place = match issuer.kind {
@@ -229,8 +257,7 @@ async fn insert(
         }
         done => done?,
     }
-    tx.commit().await?;
-    Ok(accepted(location, answer))
+    Ok(())
 }
 
 fn must_stay(present: &Issuer, spec: &IssuerSpec) -> Result<(), ApiError> {

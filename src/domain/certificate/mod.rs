@@ -293,6 +293,7 @@ impl Certificate {
     ) -> Transition {
         let trigger = self.wanted_because();
         let about = Resource::Certificate(self.id);
+        let named = self.request_name();
         let mut next = self.become_state(State::Ordering(trigger), now);
         next.order = Some(order);
         // What it waited for has come.
@@ -304,12 +305,12 @@ impl Certificate {
             Event::normal(
                 about,
                 "Requested",
-                format!("Created new CertificateRequest resource {request}"),
+                format!("Created new CertificateRequest resource \"{named}\""),
             ),
             Event::normal(
                 Resource::Request(request),
                 "OrderCreated",
-                format!("Created Order resource {order}"),
+                format!("Created Order resource \"{}\"", order::name(&named, order)),
             ),
         ];
         Transition { certificate: next, events, fresh_order_at: None }
@@ -401,6 +402,16 @@ impl Certificate {
     pub fn next_attempt_at(&self) -> Option<OffsetDateTime> {
         matches!(self.state, State::Backoff | State::Blocked | State::AwaitingIssuer(_))
             .then_some(self.next_action_at)
+    }
+
+    /// The revision that the next success makes.
+    pub fn next_revision(&self) -> i64 {
+        self.current.as_ref().map_or(0, |issued| issued.revision) + 1
+    }
+
+    /// The name of the attempt at the next revision, as cert-manager derives it.
+    pub fn request_name(&self) -> String {
+        format!("{}-{}", self.name, self.next_revision())
     }
 
     /// Why something is being issued.
