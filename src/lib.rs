@@ -7,12 +7,14 @@
 //! * [`storage`]: everything it remembers, on SQLite or PostgreSQL
 //! * [`ca`], [`solver`], [`outbound`]: the outside world, one library each
 //! * [`api`], [`worker`]: what drives it, clients from one side and time from the other
+//! * [`client`], [`yaml`]: the API from its other side, and manifests
 //! * [`config`], [`cli`], [`service`]: how it is put together
 
 pub mod api;
 pub mod bootstrap;
 pub mod ca;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod domain;

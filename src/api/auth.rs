@@ -109,7 +109,10 @@ macro_rules! permissions {
         impl Permission for $name {
             const NAME: &'static str = $word;
         }
-    )*};
+        )*
+        /// Every permission that there is.
+        pub(crate) const KNOWN: &[&str] = &[$($word),*];
+    };
 }
 
 permissions! {
@@ -125,6 +128,8 @@ permissions! {
     SecretsRead = "secrets:read";
     SecretsWrite = "secrets:write";
     EventsRead = "events:read";
+    ApiKeysRead = "apiKeys:read";
+    ApiKeysWrite = "apiKeys:write";
 }
 
 /// A principal that has the permission `P`.

@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::secret::{Sealer, Secret};
 use crate::storage::{Db, StorageError};
 
+mod api_keys;
 mod auth;
 mod certificates;
 mod challenges;

@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{
-    AppState, certificates, challenges, events, health, issuers, manifests, orders, requests, secrets,
+    AppState, api_keys, certificates, challenges, events, health, issuers, manifests, orders, requests, secrets,
 };
 use super::{page, problem, whoami};
 
@@ -83,6 +83,8 @@ fn described() -> OpenApiRouter<AppState> {
         .routes(routes!(manifests::apply))
         .routes(routes!(manifests::import))
         .routes(routes!(events::list))
+        .routes(routes!(api_keys::create, api_keys::list))
+        .routes(routes!(api_keys::delete))
         .routes(routes!(whoami::show))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))

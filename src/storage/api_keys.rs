@@ -4,13 +4,18 @@ use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Scope, StorageError, Tx, document, execute, fetch, json, millis, statements};
+use super::filter::Filter;
+use super::{
+    Page, Scope, StorageError, Tx, document, execute, fetch, json, millis, moment, statements,
+};
 use crate::domain::id::ApiKeyId;
 
 statements! {
     INSERT = "INSERT INTO api_keys (id, name, key_hash, permissions, namespaces, created_at)
         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (key_hash) DO NOTHING";
     FIND_BY_HASH = "SELECT id, name, permissions, namespaces FROM api_keys WHERE key_hash = $1";
+    SCOPE = "SELECT namespaces FROM api_keys WHERE id = $1";
+    DELETE = "DELETE FROM api_keys WHERE id = $1";
     ANY = "SELECT id FROM api_keys LIMIT 1";
 }
 
@@ -63,6 +68,44 @@ pub async fn any(tx: &mut Tx) -> Result<bool, StorageError> {
     Ok(row.is_some())
 }
 
+/// Where the bearer of a key may act, if there is such a key.
+pub async fn scope(tx: &mut Tx, id: ApiKeyId) -> Result<Option<Scope>, StorageError> {
+    let row: Option<(Option<String>,)> = fetch!(fetch_optional, tx, SCOPE, id.0)?;
+    row.map(|(namespaces,)| read_scope(namespaces, id.0)).transpose()
+}
+
+/// Forgets a key: whoever bears it is refused from now on.
+pub async fn delete(tx: &mut Tx, id: ApiKeyId) -> Result<(), StorageError> {
+    execute!(tx, DELETE, id.0)?;
+    Ok(())
+}
+
+/// A page of keys, by identifier, each with when it was made.
+pub async fn list(
+    tx: &mut Tx,
+    page: Page,
+) -> Result<Vec<(ApiKey, OffsetDateTime)>, StorageError> {
+    let select = "SELECT id, name, permissions, namespaces, created_at FROM api_keys";
+    let rows: Vec<Listed> = Filter::default().page(tx, select, "id", page).await?;
+    rows.into_iter()
+        .map(|Listed { row, created_at }| Ok((row.into_key()?, moment(created_at))))
+        .collect()
+}
+
+fn read_scope(namespaces: Option<String>, id: Uuid) -> Result<Scope, StorageError> {
+    match namespaces {
+        None => Ok(Scope::Everything),
+        Some(names) => document(&names, "api_keys", id).map(Scope::Namespaces),
+    }
+}
+
+#[derive(FromRow)]
+struct Listed {
+    #[sqlx(flatten)]
+    row: Row,
+    created_at: i64,
+}
+
 #[derive(FromRow)]
 struct Row {
     id: Uuid,
@@ -73,10 +116,7 @@ struct Row {
 
 impl Row {
     fn into_key(self) -> Result<ApiKey, StorageError> {
-        let scope = match self.namespaces {
-            None => Scope::Everything,
-            Some(names) => Scope::Namespaces(document(&names, "api_keys", self.id)?),
-        };
+        let scope = read_scope(self.namespaces, self.id)?;
         Ok(ApiKey {
             id: ApiKeyId(self.id),
             name: self.name,

@@ -141,7 +141,7 @@ metadata: {name: x}
 "#;
         let reply = apply(&world, text).await;
         let places = faults(&reply);
-        assert_eq!(places, [(4, 40, "/kind".into(), "unsupported".into())], "a stream of something else is no manifest");
+        assert_eq!(places, [(4, 41, "/kind".into(), "unsupported".into())], "a stream of something else is no manifest");
 
         let (text, _) = text.rsplit_once("---").unwrap();
         let reply = apply(&world, text).await;
@@ -183,7 +183,8 @@ metadata: {name: x}
         let all = [ISSUER, CLUSTER_ISSUER, &bad].join("---\n");
 
         let reply = apply(&world, &all).await;
-        let place = (5, 44, "/spec/issuerRef/name".into(), "issuer_not_found".into());
+        let line = 1 + all.lines().position(|line| line.contains("nobody")).unwrap();
+        let place = (5, u64::try_from(line).unwrap(), "/spec/issuerRef/name".into(), "issuer_not_found".into());
         assert_eq!(faults(&reply), [place], "{}", reply.text);
         for path in ["/secrets", "/issuers", "/certificates"] {
             assert_eq!(world.get(path).await.json()["items"], json!([]), "{path}");

@@ -14,6 +14,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("solver", &["clock", "domain", "secret", "outbound"]),
     ("worker", &["ca", "clock", "domain", "pki", "secret", "solver", "storage"]),
     ("yaml", &[]),
+    ("client", &["secret"]),
     ("api", &["clock", "domain", "pki", "secret", "storage", "yaml"]),
     ("config", &["secret"]),
     ("telemetry", &["config"]),
@@ -30,11 +31,14 @@ const OWNED: &[(&str, &[&str])] = &[
     ("axum::", &["api", "service"]),
     ("utoipa_axum::", &["api"]),
     ("instant_acme::", &["ca"]),
-    ("reqwest::", &["ca", "solver", "outbound"]),
+    ("reqwest::", &["ca", "client", "solver", "outbound"]),
+    ("tokio_rustls::", &["client"]),
     ("hickory_resolver::", &["solver", "outbound"]),
     ("rcgen::", &["pki"]),
     ("serde_saphyr::", &["yaml"]),
     ("clap::", &["cli", "main"]),
+    ("clap_complete::", &["cli"]),
+    ("indicatif::", &["cli"]),
     ("tracing_subscriber::", &["telemetry"]),
 ];
 

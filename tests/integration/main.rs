@@ -14,6 +14,7 @@ mod architecture;
 mod bootstrap;
 mod ca;
 mod cli;
+mod commands;
 mod harness;
 mod issuance;
 mod openapi;

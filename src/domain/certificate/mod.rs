@@ -232,6 +232,9 @@ impl Certificate {
         now: OffsetDateTime,
     ) -> Transition {
         let relabelled = self.labels != labels;
+        if !relabelled && self.spec == spec {
+            return self.silently();
+        }
         self.labels = labels;
         let anew = !self.spec.wants_the_same_as(&spec);
         if self.spec != spec {
