@@ -291,7 +291,9 @@ pub fn look(der: &[u8]) -> Result<Look, PkiError> {
     let (_, certificate) =
         X509Certificate::from_der(der).map_err(|error| unreadable(error.to_string()))?;
     let issuer = certificate.issuer();
-    let first = |mut values: Box<dyn Iterator<Item = &x509_parser::x509::AttributeTypeAndValue<'_>> + '_>| {
+    let first = |mut values: Box<
+        dyn Iterator<Item = &x509_parser::x509::AttributeTypeAndValue<'_>> + '_,
+    >| {
         values.next().and_then(|value| value.as_str().ok()).unwrap_or_default().to_owned()
     };
     let mut look = Look {
@@ -350,8 +352,10 @@ fn shown_name(name: &GeneralName<'_>) -> String {
         GeneralName::DNSName(name) => (*name).to_owned(),
         GeneralName::IPAddress(bytes) => match <[u8; 4]>::try_from(*bytes) {
             Ok(four) => std::net::Ipv4Addr::from(four).to_string(),
-            Err(_) => <[u8; 16]>::try_from(*bytes)
-                .map_or_else(|_| hexadecimal(bytes), |all| std::net::Ipv6Addr::from(all).to_string()),
+            Err(_) => <[u8; 16]>::try_from(*bytes).map_or_else(
+                |_| hexadecimal(bytes),
+                |all| std::net::Ipv6Addr::from(all).to_string(),
+            ),
         },
         GeneralName::URI(uri) => (*uri).to_owned(),
         GeneralName::RFC822Name(address) => (*address).to_owned(),

@@ -37,8 +37,8 @@ pub struct InvalidYaml {
 /// Depth, size and aliases are bounded, so that a small text cannot become a large tree.
 pub fn read(text: &str) -> Result<Vec<Document>, InvalidYaml> {
     let options = options! { with_snippet: false, strict_booleans: true };
-    let trees: Vec<Tree> = serde_saphyr::from_multiple_with_options(text, options)
-        .map_err(|error| invalid(&error))?;
+    let trees: Vec<Tree> =
+        serde_saphyr::from_multiple_with_options(text, options).map_err(|error| invalid(&error))?;
     Ok(trees
         .into_iter()
         .map(|tree| {

@@ -12,7 +12,8 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{
-    AppState, api_keys, certificates, challenges, events, health, issuers, manifests, orders, requests, secrets,
+    AppState, api_keys, certificates, challenges, events, health, issuers, manifests, orders,
+    requests, secrets,
 };
 use super::{page, problem, whoami};
 

@@ -80,12 +80,11 @@ pub(crate) async fn list(
     Query(query): Query<ListRequests>,
 ) -> Result<Response, ApiError> {
     let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
-    let wanted =
-        Wanted {
-            namespace: query.namespace,
-            name: query.name,
-            certificate: query.certificate.map(CertificateId),
-        };
+    let wanted = Wanted {
+        namespace: query.namespace,
+        name: query.name,
+        certificate: query.certificate.map(CertificateId),
+    };
     let mut tx = app.db.read().await?;
     let rows = requests::list(&mut tx, &who.scope, &wanted, page).await?;
     let key = |row: &Request| row.id.0.as_bytes().to_vec();

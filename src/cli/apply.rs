@@ -62,7 +62,9 @@ impl Stream {
         for place in places {
             if place == Path::new("-") {
                 let mut text = String::new();
-                std::io::stdin().read_to_string(&mut text).context("standard input cannot be read")?;
+                std::io::stdin()
+                    .read_to_string(&mut text)
+                    .context("standard input cannot be read")?;
                 stream.push("standard input", &text);
                 continue;
             }
@@ -111,14 +113,24 @@ impl Stream {
         let (method, body) = (&http::Method::POST, Body::Yaml(&self.text));
         let ask = Ask { method, path, query: &query, headers: &[], body };
         match session.client.json(ask).await {
-            Err(ClientError::Refused(problem)) if problem.errors.iter().any(|one| one.line.is_some()) => {
+            Err(ClientError::Refused(problem))
+                if problem.errors.iter().any(|one| one.line.is_some()) =>
+            {
                 for fault in &problem.errors {
                     let (file, line) = self.place(fault.line);
-                    let pointer = if fault.pointer.is_empty() { "" } else { &*format!(" {}:", fault.pointer) };
+                    let pointer = if fault.pointer.is_empty() {
+                        ""
+                    } else {
+                        &*format!(" {}:", fault.pointer)
+                    };
                     note(&format!("{file}:{line}:{pointer} {}", fault.detail));
                 }
                 let count = problem.errors.len();
-                let things = if count == 1 { "1 thing is".to_owned() } else { format!("{count} things are") };
+                let things = if count == 1 {
+                    "1 thing is".to_owned()
+                } else {
+                    format!("{count} things are")
+                };
                 bail!("{things} wrong with the manifests; nothing was applied");
             }
             answer => Ok(answer?),
@@ -179,7 +191,9 @@ mod tests {
         stream.push("c.yaml", "kind: C\n");
 
         assert_eq!(stream.text, "kind: A\nspec: 1\n---\nkind: B\n---\nkind: C\n");
-        for (line, place) in [(1, ("a.yaml", 1)), (2, ("a.yaml", 2)), (4, ("b.yaml", 1)), (6, ("c.yaml", 1))] {
+        for (line, place) in
+            [(1, ("a.yaml", 1)), (2, ("a.yaml", 2)), (4, ("b.yaml", 1)), (6, ("c.yaml", 1))]
+        {
             assert_eq!(stream.place(Some(line)), place);
         }
     }

@@ -103,7 +103,8 @@ impl Create {
         }
         for text in &self.from_file {
             let (key, file) = pair(text)?;
-            let value = fs::read_to_string(&file).with_context(|| format!("{file} cannot be read"))?;
+            let value =
+                fs::read_to_string(&file).with_context(|| format!("{file} cannot be read"))?;
             values.insert(key, value.trim_end_matches(['\n', '\r']).into());
         }
         if let Some(key) = self.from_stdin {

@@ -41,8 +41,7 @@ impl Delete {
             let may = !matches!(kind, Kind::Request | Kind::Order | Kind::Challenge | Kind::Event);
             let resources = match (&name, &selector) {
                 _ if !may => {
-                    let problem =
-                        format!("{} come and go with their certificates", kind.plural());
+                    let problem = format!("{} come and go with their certificates", kind.plural());
                     return Err(Complaint::Usage(problem).into());
                 }
                 (Some(name), _) => vec![session.find(kind, namespace, name).await?],

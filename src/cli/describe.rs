@@ -49,7 +49,11 @@ impl Describe {
                     Kind::Event | Kind::Secret | Kind::Webhook => Vec::new(),
                     _ => events::of(session, kind, &resource).await?,
                 };
-                parts.push(format!("{}{}", described(kind, &resource), events::section(&events, "")));
+                parts.push(format!(
+                    "{}{}",
+                    described(kind, &resource),
+                    events::section(&events, "")
+                ));
             }
         }
         if parts.is_empty() {

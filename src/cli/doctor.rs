@@ -9,9 +9,9 @@ use time::OffsetDateTime;
 use tokio::net::TcpStream;
 use zeroize::Zeroizing;
 
+use super::Source;
 use super::output::{Colour, now, paint, print};
 use super::remote::{Remote, run};
-use super::Source;
 use crate::bootstrap;
 use crate::client::{cloudflare, date_of};
 use crate::config::Config;
@@ -79,12 +79,17 @@ async fn examine(source: &Source, remote: &Remote, report: &mut Report) -> anyho
     let address = config.http01_listen;
     match TcpStream::connect(address).await {
         Ok(_) => report.ok("HTTP-01 responder", &format!("listens on {address}"))?,
-        Err(error) => report.warn("HTTP-01 responder", &format!("does not listen on {address} ({error}); does the service run?"))?,
+        Err(error) => report.warn(
+            "HTTP-01 responder",
+            &format!("does not listen on {address} ({error}); does the service run?"),
+        )?,
     }
     let Some(db) = database(&config, report).await? else { return Ok(()) };
     let sealer = master_key(&config, &db, report).await?;
     let mut tx = db.read().await?;
-    let found = issuers::list(&mut tx, &Scope::Everything, &issuers::Wanted::default(), Page::first(500)).await?;
+    let found =
+        issuers::list(&mut tx, &Scope::Everything, &issuers::Wanted::default(), Page::first(500))
+            .await?;
     drop(tx);
     if found.is_empty() {
         report.warn("issuers", "there is none yet; `certwright apply -f issuer.yaml` makes one")?;
@@ -132,7 +137,11 @@ async fn database(config: &Config, report: &mut Report) -> anyhow::Result<Option
             "its schema has version {}, this program needs {}: {}",
             version.from,
             version.to,
-            if version.from < version.to { "run `certwright migrate`" } else { "install the newer program again" }
+            if version.from < version.to {
+                "run `certwright migrate`"
+            } else {
+                "install the newer program again"
+            }
         );
         report.fail("database", &problem)?;
         return Ok(None);
@@ -151,7 +160,13 @@ async fn master_key(
     let file = config.master_key_file.as_ref().unwrap_or(&own);
     // Looking for it must not make it.
     if config.master_key.is_none() && !file.exists() {
-        report.fail("master key", &format!("{} is not there; the first start makes it, a restored database needs its own", file.display()))?;
+        report.fail(
+            "master key",
+            &format!(
+                "{} is not there; the first start makes it, a restored database needs its own",
+                file.display()
+            ),
+        )?;
         return Ok(None);
     }
     match bootstrap::master_key(config, db).await {
@@ -170,7 +185,11 @@ async fn master_key(
 async fn authority(issuer: &Issuer, report: &mut Report) -> anyhow::Result<()> {
     let (word, name) = (issuer.kind.as_str(), &issuer.name);
     let what = format!("{word} {name}");
-    let bundle = issuer.acme.ca_bundle.as_ref().and_then(|text| STANDARD.decode(text.split_whitespace().collect::<String>()).ok());
+    let bundle = issuer
+        .acme
+        .ca_bundle
+        .as_ref()
+        .and_then(|text| STANDARD.decode(text.split_whitespace().collect::<String>()).ok());
     let server = &issuer.acme.server;
     match date_of(server, bundle.as_deref()).await {
         Err(problem) if issuer.acme.skip_tls_verify => {
@@ -201,7 +220,8 @@ async fn tokens(
     issuer: &Issuer,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let solvers = issuer.acme.solvers.iter().filter_map(|one| one.dns01.as_ref()?.cloudflare.as_ref());
+    let solvers =
+        issuer.acme.solvers.iter().filter_map(|one| one.dns01.as_ref()?.cloudflare.as_ref());
     for solver in solvers {
         let name = &solver.api_token_secret_ref.name;
         let what = format!("{} {}, Secret {name}", issuer.kind.as_str(), issuer.name);
@@ -246,20 +266,31 @@ async fn permissions(
 ) -> anyhow::Result<()> {
     let base = solver.base_url.as_deref().unwrap_or(CLOUDFLARE);
     if let Err(problem) = cloudflare(base, "/user/tokens/verify", token).await {
-        return report.fail(what, &format!("{problem}: make a token with Zone:Read and DNS:Edit, and store it anew"));
+        return report.fail(
+            what,
+            &format!("{problem}: make a token with Zone:Read and DNS:Edit, and store it anew"),
+        );
     }
     let zones = match &solver.zone_id {
-        Some(zone) => cloudflare(base, &format!("/zones/{zone}"), token).await.map(|zone| vec![zone]),
+        Some(zone) => {
+            cloudflare(base, &format!("/zones/{zone}"), token).await.map(|zone| vec![zone])
+        }
         None => cloudflare(base, "/zones?per_page=50", token).await.map(|zones| match zones {
             Value::Array(zones) => zones,
             _ => Vec::new(),
         }),
     };
     match zones {
-        Err(problem) => report.fail(what, &format!("the token is valid, and may read no zone: {problem}")),
-        Ok(zones) if zones.is_empty() => report.fail(what, "the token is valid, and sees no zone: give it Zone:Read for the zones in question"),
+        Err(problem) => {
+            report.fail(what, &format!("the token is valid, and may read no zone: {problem}"))
+        }
+        Ok(zones) if zones.is_empty() => report.fail(
+            what,
+            "the token is valid, and sees no zone: give it Zone:Read for the zones in question",
+        ),
         Ok(zones) => {
-            let names: Vec<&str> = zones.iter().filter_map(|zone| zone["name"].as_str()).take(5).collect();
+            let names: Vec<&str> =
+                zones.iter().filter_map(|zone| zone["name"].as_str()).take(5).collect();
             let more = if zones.len() > names.len() { ", …" } else { "" };
             report.ok(what, &format!("the token is valid and sees {}{more}", names.join(", ")))
         }

@@ -91,8 +91,7 @@ impl Download {
             let found = session.find(Kind::Certificate, Some(&namespace), &self.name).await?;
             let id = text(&found, "/id");
             let password = password.as_deref().map(str::trim_end);
-            let bytes =
-                fetch(&session.client, &id, self.format, self.revision, password).await?;
+            let bytes = fetch(&session.client, &id, self.format, self.revision, password).await?;
             match &self.output {
                 Some(path) => write_file(path, &bytes, self.format.holds_key()),
                 None => Ok(std::io::stdout().write_all(&bytes)?),
@@ -114,7 +113,9 @@ pub(super) async fn fetch(
     let query: Vec<_> = revision.iter().map(|number| ("revision", number.as_str())).collect();
     let headers: Vec<_> = password.iter().map(|word| ("x-keystore-password", *word)).collect();
     let method = &http::Method::GET;
-    client.bytes(Ask { method, path: &path, query: &query, headers: &headers, body: Body::None }).await
+    client
+        .bytes(Ask { method, path: &path, query: &query, headers: &headers, body: Body::None })
+        .await
 }
 
 /// Writes a file so that it is there wholly or as before, for its owner alone if it is private. The

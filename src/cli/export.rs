@@ -74,10 +74,15 @@ fn is_nothing(value: &Value) -> bool {
 fn secret(resource: &Value) -> String {
     let keys = resource["keys"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let mut lines = vec![
-        "The values of this Secret are not handed out; fill them in before applying it elsewhere.".to_owned(),
+        "The values of this Secret are not handed out; fill them in before applying it elsewhere."
+            .to_owned(),
         "apiVersion: v1".to_owned(),
         "kind: Secret".to_owned(),
-        format!("metadata: {{name: {}, namespace: {}}}", text(resource, "/name"), text(resource, "/namespace")),
+        format!(
+            "metadata: {{name: {}, namespace: {}}}",
+            text(resource, "/name"),
+            text(resource, "/namespace")
+        ),
         "stringData:".to_owned(),
     ];
     lines.extend(keys.map(|key| format!("  {key}: \"\"")));
@@ -92,7 +97,8 @@ fn issuer(kind: Kind, resource: &Value) -> Value {
 }
 
 /// What is not part of a certificate's `spec`.
-const BESIDE: [&str; 7] = ["createdAt", "generation", "id", "labels", "name", "namespace", "status"];
+const BESIDE: [&str; 7] =
+    ["createdAt", "generation", "id", "labels", "name", "namespace", "status"];
 
 fn certificate(resource: &Value) -> Value {
     let mut spec = Map::new();

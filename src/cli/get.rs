@@ -101,7 +101,13 @@ impl Get {
                     let line = match self.output {
                         Some(Output::Json) => output::json(item),
                         Some(Output::Yaml) => format!("---\n{}", output::yaml(item)),
-                        _ => self.table(*kind, std::slice::from_ref(item), &around, false, found.len() > 1),
+                        _ => self.table(
+                            *kind,
+                            std::slice::from_ref(item),
+                            &around,
+                            false,
+                            found.len() > 1,
+                        ),
                     };
                     print(&line)?;
                 }
@@ -166,7 +172,10 @@ impl Get {
         several: bool,
     ) -> String {
         if self.output == Some(Output::Name) {
-            return items.iter().map(|item| format!("{}/{}\n", kind.full(), name_of(item))).collect();
+            return items
+                .iter()
+                .map(|item| format!("{}/{}\n", kind.full(), name_of(item)))
+                .collect();
         }
         let wide = self.output == Some(Output::Wide);
         let columns: Vec<_> =
@@ -246,7 +255,8 @@ pub(super) async fn selected(
 /// Issuers' names, where a column shows them.
 async fn issuers(session: &Session, found: &[Found]) -> anyhow::Result<BTreeMap<String, String>> {
     let mut names = BTreeMap::new();
-    let has = |kind| found.iter().any(|found: &Found| found.kind == kind && !found.items.is_empty());
+    let has =
+        |kind| found.iter().any(|found: &Found| found.kind == kind && !found.items.is_empty());
     if has(Kind::Request) {
         for one in session.list(Kind::Certificate, None, &[]).await? {
             let path = format!("/certificates/{}", text(&one, "/id"));

@@ -61,11 +61,7 @@ impl Import {
     pub(super) fn run(self, remote: &Remote) -> anyhow::Result<()> {
         let session = remote.session()?;
         let namespace = session.within(&self.place);
-        let stream = if self.files.is_empty() {
-            self.pairs()?
-        } else {
-            Stream::read(&self.files)?
-        };
+        let stream = if self.files.is_empty() { self.pairs()? } else { Stream::read(&self.files)? };
         run(async {
             let results = stream.send(&session, "/import", &namespace, self.dry_run).await?;
             report(&results, false)
@@ -94,7 +90,9 @@ impl Import {
             }
         }
         if documents.is_empty() {
-            bail!("there is nothing to import: give folders with fullchain.pem and privkey.pem, --cert and --key, or -f");
+            bail!(
+                "there is nothing to import: give folders with fullchain.pem and privkey.pem, --cert and --key, or -f"
+            );
         }
         let text: Vec<String> = documents.iter().map(Value::to_string).collect();
         Ok(Stream::of("import", &text.join("\n---\n")))
@@ -139,7 +137,8 @@ fn pair(
         .with_context(|| format!("{} cannot be imported", cert.display()))?;
     let first = adopted.names.first().map(String::as_str).unwrap_or_default();
     let name = name.map_or_else(|| first.replacen("*.", "wildcard.", 1), str::to_owned);
-    let look = pki::look(pki::certificates(&chain)?.first().map(Vec::as_slice).unwrap_or_default())?;
+    let look =
+        pki::look(pki::certificates(&chain)?.first().map(Vec::as_slice).unwrap_or_default())?;
     let (algorithm, size) = match look.key.split_once(' ') {
         Some(("RSA", size)) => ("RSA", size.parse::<u32>().ok()),
         _ => ("ECDSA", look.key.rsplit_once('-').and_then(|(_, size)| size.parse().ok())),

@@ -118,8 +118,10 @@ fn report(title: &str, look: &Look) -> String {
     ];
     lines.retain(|(_, text)| !text.is_empty());
     let width = 16;
-    let body: String =
-        lines.iter().map(|(name, text)| format!("  {:width$}{text}\n", format!("{name}:"))).collect();
+    let body: String = lines
+        .iter()
+        .map(|(name, text)| format!("  {:width$}{text}\n", format!("{name}:")))
+        .collect();
     format!("{title}:\n{body}")
 }
 

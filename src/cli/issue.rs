@@ -184,7 +184,8 @@ pub(super) async fn wait_for(
     }
     if !late.is_empty() {
         let shown = humantime::format_duration(timeout);
-        let problem = format!("{} did not come within {shown}; the service goes on", late.join(", "));
+        let problem =
+            format!("{} did not come within {shown}; the service goes on", late.join(", "));
         return Err(Complaint::TimedOut(problem).into());
     }
     Ok(())

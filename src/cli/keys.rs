@@ -64,7 +64,10 @@ impl Keys {
                     let wanted =
                         json!({"name": name, "permissions": permissions, "namespaces": namespaces});
                     let made = client.post("/api-keys", &wanted).await?;
-                    note(&format!("api-key/{} created; it is shown this once:", text(&made, "/id")));
+                    note(&format!(
+                        "api-key/{} created; it is shown this once:",
+                        text(&made, "/id")
+                    ));
                     print(&format!("{}\n", text(&made, "/key")))
                 }
                 Self::Delete { key } => {
@@ -80,8 +83,9 @@ impl Keys {
                             return Err(Complaint::NotFound(problem).into());
                         }
                         _ => {
-                            let problem =
-                                format!("several API keys are called `{key}`; name it by its identifier");
+                            let problem = format!(
+                                "several API keys are called `{key}`; name it by its identifier"
+                            );
                             return Err(Complaint::Usage(problem).into());
                         }
                     };

@@ -18,12 +18,30 @@ pub(super) enum Kind {
 
 /// Singular, plural, kubectl's name of the resource, short names.
 const NAMES: &[(Kind, &str, &str, &str, &[&str])] = &[
-    (Kind::Certificate, "certificate", "certificates", "certificate.cert-manager.io", &["cert", "certs"]),
-    (Kind::Request, "request", "requests", "certificaterequest.cert-manager.io", &["certificaterequest", "certificaterequests", "cr", "crs"]),
+    (
+        Kind::Certificate,
+        "certificate",
+        "certificates",
+        "certificate.cert-manager.io",
+        &["cert", "certs"],
+    ),
+    (
+        Kind::Request,
+        "request",
+        "requests",
+        "certificaterequest.cert-manager.io",
+        &["certificaterequest", "certificaterequests", "cr", "crs"],
+    ),
     (Kind::Order, "order", "orders", "order.acme.cert-manager.io", &[]),
     (Kind::Challenge, "challenge", "challenges", "challenge.acme.cert-manager.io", &[]),
     (Kind::Issuer, "issuer", "issuers", "issuer.cert-manager.io", &["iss"]),
-    (Kind::ClusterIssuer, "clusterissuer", "clusterissuers", "clusterissuer.cert-manager.io", &["ciss"]),
+    (
+        Kind::ClusterIssuer,
+        "clusterissuer",
+        "clusterissuers",
+        "clusterissuer.cert-manager.io",
+        &["ciss"],
+    ),
     (Kind::Secret, "secret", "secrets", "secret", &[]),
     (Kind::Webhook, "webhook", "webhooks", "webhook", &["hook", "hooks"]),
     (Kind::Event, "event", "events", "event", &["ev"]),
@@ -40,7 +58,10 @@ impl Kind {
             .map(|(kind, ..)| *kind)
             .ok_or_else(|| {
                 let known: Vec<&str> = NAMES.iter().map(|(_, _, many, ..)| *many).collect();
-                Complaint::Usage(format!("there is no kind `{text}`; there are {}", known.join(", ")))
+                Complaint::Usage(format!(
+                    "there is no kind `{text}`; there are {}",
+                    known.join(", ")
+                ))
             })
     }
 

@@ -45,7 +45,8 @@ impl Logs {
             && let Some((kind, Some(name))) = targets(&self.what)?.into_iter().next()
         {
             let found = session.find(kind, namespace.as_deref(), &name).await?;
-            resource = Some(format!("{}/{}", kind.path().trim_start_matches('/'), text(&found, "/id")));
+            resource =
+                Some(format!("{}/{}", kind.path().trim_start_matches('/'), text(&found, "/id")));
         }
         let mut query: Vec<(&str, &str)> = Vec::new();
         match &resource {
@@ -64,11 +65,7 @@ impl Logs {
 }
 
 /// What happens from now on: streamed by a server that can, else asked for.
-async fn follow(
-    session: &Session,
-    query: &[(&str, &str)],
-    mut last: String,
-) -> anyhow::Result<()> {
+async fn follow(session: &Session, query: &[(&str, &str)], mut last: String) -> anyhow::Result<()> {
     let response = session.client.events(query).await?;
     let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
     if kind.is_some_and(|kind| kind.starts_with("text/event-stream")) {

@@ -123,9 +123,12 @@ enum Command {
     /// Show resources with all there is to know, and what happened
     Describe(describe::Describe),
     /// Show how one certificate stands, and why
-    #[command(subcommand, after_help = "Examples:
+    #[command(
+        subcommand,
+        after_help = "Examples:
   certwright status certificate www
-  certwright status certificate www -n team")]
+  certwright status certificate www -n team"
+    )]
     Status(status::Status),
     /// Want certificates, and wait for them
     Issue(issue::Issue),
@@ -142,22 +145,31 @@ enum Command {
     /// Look at a certificate in a file or at a server
     Inspect(inspect::Inspect),
     /// Manage API keys
-    #[command(subcommand, after_help = "Examples:
+    #[command(
+        subcommand,
+        after_help = "Examples:
   certwright keys list
   certwright keys create deploy --permission certificates:read --permission certificates:readKey
-  certwright keys delete deploy")]
+  certwright keys delete deploy"
+    )]
     Keys(keys::Keys),
     /// Manage credentials of solvers
-    #[command(subcommand, after_help = "Examples:
+    #[command(
+        subcommand,
+        after_help = "Examples:
   certwright secrets list -A
   certwright secrets create cloudflare --from-file api-token=token.txt
-  certwright secrets delete cloudflare")]
+  certwright secrets delete cloudflare"
+    )]
     Secrets(credentials::Credentials),
     /// Manage webhooks
-    #[command(subcommand, after_help = "Examples:
+    #[command(
+        subcommand,
+        after_help = "Examples:
   certwright webhooks list
   certwright webhooks create https://hooks.example.com/certs --event certificate.issued
-  certwright webhooks test 019ab000-0000-7000-8000-000000000000")]
+  certwright webhooks test 019ab000-0000-7000-8000-000000000000"
+    )]
     Webhooks(webhooks::Webhooks),
     /// Print a script that completes commands in a shell
     Completion(completion::Completion),

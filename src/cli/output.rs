@@ -29,6 +29,7 @@ pub(super) fn note(text: &str) {
 pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = header.iter().map(|word| word.chars().count()).collect();
     for row in rows {
+        widths.resize(widths.len().max(row.len()), 0);
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
@@ -143,17 +144,26 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_they_need_to_be() {
-        let rows = [vec!["www".to_owned(), "True".to_owned()], vec!["a-long-name".into(), String::new()]];
+        let rows =
+            [vec!["www".to_owned(), "True".to_owned()], vec!["a-long-name".into(), String::new()]];
 
         let text = table(&["NAME", "READY"], &rows);
         assert_eq!(text, "NAME          READY\nwww           True\na-long-name\n");
+        assert_eq!(table(&[], &rows), "www           True\na-long-name\n");
     }
 
     #[test]
     fn ages_are_kubectls() {
         for (seconds, shown) in [
-            (-5, "0s"), (119, "119s"), (125, "2m5s"), (180, "3m"), (3_599, "59m"), (11_000, "3h3m"),
-            (30_000, "8h"), (180_000, "2d2h"), (864_000, "10d"),
+            (-5, "0s"),
+            (119, "119s"),
+            (125, "2m5s"),
+            (180, "3m"),
+            (3_599, "59m"),
+            (11_000, "3h3m"),
+            (30_000, "8h"),
+            (180_000, "2d2h"),
+            (864_000, "10d"),
         ] {
             assert_eq!(duration(time::Duration::seconds(seconds)), shown);
         }

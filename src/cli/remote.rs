@@ -25,7 +25,13 @@ pub(super) struct Remote {
     #[arg(long, value_name = "URL", env = "CERTWRIGHT_SERVER", global = true)]
     server: Option<String>,
     /// An API key; other users of this machine can see it here, so that a file is better
-    #[arg(long, value_name = "KEY", env = "CERTWRIGHT_API_KEY", hide_env_values = true, global = true)]
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "CERTWRIGHT_API_KEY",
+        hide_env_values = true,
+        global = true
+    )]
     api_key: Option<String>,
     /// A file with the API key
     #[arg(long, value_name = "FILE", env = "CERTWRIGHT_API_KEY_FILE", global = true)]
@@ -193,7 +199,9 @@ impl Session {
         // An attempt that failed may have the name of the one that follows it.
         found.into_iter().next_back().ok_or_else(|| {
             let place = match namespace {
-                Some(namespace) if kind.is_namespaced() => format!(" in the namespace `{namespace}`"),
+                Some(namespace) if kind.is_namespaced() => {
+                    format!(" in the namespace `{namespace}`")
+                }
                 _ => String::new(),
             };
             Complaint::NotFound(format!("there is no {} `{name}`{place}", kind.word())).into()

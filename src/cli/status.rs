@@ -13,9 +13,12 @@ use crate::pki;
 #[derive(Debug, Subcommand)]
 pub(super) enum Status {
     /// One certificate, with its issuer, request, order and challenges, and what it waits for
-    #[command(visible_alias = "cert", after_help = "Examples:
+    #[command(
+        visible_alias = "cert",
+        after_help = "Examples:
   certwright status certificate www
-  certwright status certificate www -n team")]
+  certwright status certificate www -n team"
+    )]
     Certificate {
         /// Its name
         name: String,

@@ -57,9 +57,15 @@ impl Webhooks {
                         wanted["events"] = json!(events);
                     }
                     let made = client.post("/webhooks", &wanted).await?;
-                    note(&format!("webhook/{} created; its secret is shown this once:", text(&made, "/id")));
+                    note(&format!(
+                        "webhook/{} created; its secret is shown this once:",
+                        text(&made, "/id")
+                    ));
                     let secret = ["/secret", "/signingSecret"].map(|place| text(&made, place));
-                    print(&format!("{}\n", secret.into_iter().find(|text| !text.is_empty()).unwrap_or_default()))
+                    print(&format!(
+                        "{}\n",
+                        secret.into_iter().find(|text| !text.is_empty()).unwrap_or_default()
+                    ))
                 }
                 Self::Delete { id } => {
                     client.delete(&format!("/webhooks/{id}")).await?;

@@ -54,7 +54,9 @@ pub enum ClientError {
     #[error("{0}")]
     Refused(Problem),
     /// It answered with something that this program does not understand.
-    #[error("{server} answered with status {status} and nothing that can be read; is it certwright?")]
+    #[error(
+        "{server} answered with status {status} and nothing that can be read; is it certwright?"
+    )]
     Strange {
         /// Where it was asked.
         server: String,

@@ -81,10 +81,7 @@ pub async fn delete(tx: &mut Tx, id: ApiKeyId) -> Result<(), StorageError> {
 }
 
 /// A page of keys, by identifier, each with when it was made.
-pub async fn list(
-    tx: &mut Tx,
-    page: Page,
-) -> Result<Vec<(ApiKey, OffsetDateTime)>, StorageError> {
+pub async fn list(tx: &mut Tx, page: Page) -> Result<Vec<(ApiKey, OffsetDateTime)>, StorageError> {
     let select = "SELECT id, name, permissions, namespaces, created_at FROM api_keys";
     let rows: Vec<Listed> = Filter::default().page(tx, select, "id", page).await?;
     rows.into_iter()

@@ -13,7 +13,10 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Executor as _, PgPool, Postgres, SqlSafeStr as _, Sqlite, SqlitePool, Transaction};
+use sqlx::{
+    ConnectOptions as _, Executor as _, PgPool, Postgres, SqlSafeStr as _, Sqlite, SqlitePool,
+    Transaction,
+};
 use thiserror::Error;
 use time::OffsetDateTime;
 use uuid::Uuid;

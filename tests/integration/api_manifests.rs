@@ -450,8 +450,7 @@ async fn db_account_key(world: &World, name: &str) -> Vec<u8> {
     use certwright::domain::issuer::Kind;
     use certwright::storage::issuers::{account_key, account_key_place, find_by_name};
     let mut tx = world.db.read().await.unwrap();
-    let (issuer, _) =
-        find_by_name(&mut tx, Kind::ClusterIssuer, "", name).await.unwrap().unwrap();
+    let (issuer, _) = find_by_name(&mut tx, Kind::ClusterIssuer, "", name).await.unwrap().unwrap();
     let sealed = account_key(&mut tx, issuer.id).await.unwrap();
     world.sealer.open(&account_key_place(issuer.id), &sealed).unwrap().expose().clone()
 }

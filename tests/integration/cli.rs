@@ -378,10 +378,14 @@ fn migrating_again_changes_nothing() {
     for (url, dialect) in [(sqlite, "sqlite"), (postgres, "postgres")] {
         let place = Place::new().env("CERTWRIGHT_DATABASE_URL", &url);
         let first = place.run(&["migrate"]).succeeded();
-        let made = format!("certwright: made the schema of the {dialect} database (version {})\n", newest());
+        let made = format!(
+            "certwright: made the schema of the {dialect} database (version {})\n",
+            newest()
+        );
         assert_eq!(first.out, made);
         let second = place.run(&["migrate"]).succeeded();
-        let same = format!("certwright: the {dialect} database is up to date (version {})\n", newest());
+        let same =
+            format!("certwright: the {dialect} database is up to date (version {})\n", newest());
         assert_eq!(second.out, same);
         assert!(!place.master_key().exists(), "a schema needs no master key");
         assert!(place.serve().key().is_some(), "the first start is still to come");

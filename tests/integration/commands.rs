@@ -14,8 +14,28 @@ use crate::support::site::{Site, SiteOptions};
 use crate::support::{databases, free_port};
 
 const COMMANDS: [&str; 23] = [
-    "serve", "migrate", "config", "doctor", "openapi", "apply", "export", "import", "get", "describe", "status",
-    "issue", "renew", "download", "revoke", "delete", "logs", "inspect", "keys", "secrets", "webhooks", "completion",
+    "serve",
+    "migrate",
+    "config",
+    "doctor",
+    "openapi",
+    "apply",
+    "export",
+    "import",
+    "get",
+    "describe",
+    "status",
+    "issue",
+    "renew",
+    "download",
+    "revoke",
+    "delete",
+    "logs",
+    "inspect",
+    "keys",
+    "secrets",
+    "webhooks",
+    "completion",
     "status certificate",
 ];
 
@@ -26,7 +46,9 @@ async fn manifests_that_people_have_are_applied_issued_and_looked_at() {
     let nginx = Nginx::start(responder).await;
     let (_folder, url) = databases::sqlite_url();
     let pebble = PebbleOptions { nonce_reject: 5, ..Default::default() };
-    let site = Site::with(&url, SiteOptions { pebble, http01_port: nginx.address().port(), responder }).await;
+    let site =
+        Site::with(&url, SiteOptions { pebble, http01_port: nginx.address().port(), responder })
+            .await;
     let person = Person::of(&site);
     let folder = person.path("manifests");
     fs::create_dir(&folder).unwrap();
@@ -45,7 +67,10 @@ async fn manifests_that_people_have_are_applied_issued_and_looked_at() {
         "issuer.cert-manager.io/example-issuer created",
     ];
     assert_eq!(applied.out.lines().collect::<Vec<_>>(), lines, "{applied:?}");
-    assert!(applied.err.contains("warning: certificate.cert-manager.io/wildcard: spec.keystores: "), "{applied:?}");
+    assert!(
+        applied.err.contains("warning: certificate.cert-manager.io/wildcard: spec.keystores: "),
+        "{applied:?}"
+    );
     let again = person.run(&["apply", "-f", "manifests", "--quiet"]).succeeded();
     assert_eq!((again.out.matches(" unchanged\n").count(), &*again.err), (5, ""), "{again:?}");
 
@@ -61,42 +86,76 @@ async fn manifests_that_people_have_are_applied_issued_and_looked_at() {
     let lines: Vec<_> = got.out.lines().map(words).collect();
     assert_eq!(lines[0], ["NAME", "READY", "SECRET", "AGE"], "{got:?}");
     assert_eq!(lines[1][..2], ["certificate.cert-manager.io/www", "True"], "{got:?}");
-    assert_eq!(lines[4], ["NAME", "APPROVED", "DENIED", "READY", "ISSUER", "REQUESTER", "AGE"], "{got:?}");
-    assert!(lines[5..].iter().any(|line| line[0] == "certificaterequest.cert-manager.io/www-1"
-        && line[1..5] == ["True", "True", "letsencrypt-staging", "certwright"]), "{got:?}");
+    assert_eq!(
+        lines[4],
+        ["NAME", "APPROVED", "DENIED", "READY", "ISSUER", "REQUESTER", "AGE"],
+        "{got:?}"
+    );
+    assert!(
+        lines[5..].iter().any(|line| line[0] == "certificaterequest.cert-manager.io/www-1"
+            && line[1..5] == ["True", "True", "letsencrypt-staging", "certwright"]),
+        "{got:?}"
+    );
     let wide = person.run(&["get", "certs", "-A", "-o", "wide", "-l", "team=web"]).succeeded();
     assert!(wide.out.starts_with("NAMESPACE   NAME   READY   SECRET   ISSUER "), "{wide:?}");
-    assert!(wide.out.contains("Certificate is up to date") && !wide.out.contains("wildcard"), "{wide:?}");
+    assert!(
+        wide.out.contains("Certificate is up to date") && !wide.out.contains("wildcard"),
+        "{wide:?}"
+    );
 
     let got = person.run(&["get", "order,challenge", "-n", "default"]).succeeded();
-    assert!(got.out.contains("NAME") && got.out.contains("STATE") && got.out.contains("DOMAIN"), "{got:?}");
+    assert!(
+        got.out.contains("NAME") && got.out.contains("STATE") && got.out.contains("DOMAIN"),
+        "{got:?}"
+    );
     let order = name_in(&got.out, "order.acme.cert-manager.io/www-1-");
     let challenge = name_in(&got.out, "challenge.acme.cert-manager.io/www-1-");
     assert!(challenge.starts_with(&order), "{challenge} is of {order}");
 
     let told = person.run(&["describe", "order", &order]).succeeded();
-    for part in [&*format!("Name:         {order}\n"), "Kind:         Order\n", "  State:", "valid", "www.example.com",
-        "Events:\n  Type", "Order completed successfully", "Created Challenge resource"] {
+    for part in [
+        &*format!("Name:         {order}\n"),
+        "Kind:         Order\n",
+        "  State:",
+        "valid",
+        "www.example.com",
+        "Events:\n  Type",
+        "Order completed successfully",
+        "Created Challenge resource",
+    ] {
         assert!(told.out.contains(part), "{part}: {told:?}");
     }
     let told = person.run(&["describe", "challenge", &challenge]).succeeded();
-    for part in ["Kind:         Challenge\n", "  Type:", "http-01", "Domain \"www.example.com\" verified"] {
+    for part in
+        ["Kind:         Challenge\n", "  Type:", "http-01", "Domain \"www.example.com\" verified"]
+    {
         assert!(told.out.contains(part), "{part}: {told:?}");
     }
-    let told = person.run(&["describe", &format!("order.acme.cert-manager.io/{order}")]).succeeded();
+    let told =
+        person.run(&["describe", &format!("order.acme.cert-manager.io/{order}")]).succeeded();
     assert!(told.out.contains(&order), "kubectl's own way of writing it: {told:?}");
 
     let told = person.run(&["status", "certificate", "www"]).succeeded();
-    for part in ["Name: www\nNamespace: default\nCreated at: ", "  Ready: True, Reason: Ready, Message: ",
-        "DNS Names:\n- www.example.com\n", "Issuer:\n  Name: letsencrypt-staging\n  Kind: ClusterIssuer\n",
-        "Reason: ACMEAccountRegistered", "Issuer Common Name: Pebble Intermediate CA", "Not After: 20",
-        "CertificateRequest:\n  Name: www-1\n", &*format!("Order:\n  Name: {order}\n  State: valid"),
-        &*format!("Challenges:\n- Name: {challenge}, Type: HTTP-01")] {
+    for part in [
+        "Name: www\nNamespace: default\nCreated at: ",
+        "  Ready: True, Reason: Ready, Message: ",
+        "DNS Names:\n- www.example.com\n",
+        "Issuer:\n  Name: letsencrypt-staging\n  Kind: ClusterIssuer\n",
+        "Reason: ACMEAccountRegistered",
+        "Issuer Common Name: Pebble Intermediate CA",
+        "Not After: 20",
+        "CertificateRequest:\n  Name: www-1\n",
+        &*format!("Order:\n  Name: {order}\n  State: valid"),
+        &*format!("Challenges:\n- Name: {challenge}, Type: HTTP-01"),
+    ] {
         assert!(told.out.contains(part), "{part}: {told:?}");
     }
 
     let renewed = person.run(&["renew", "www", "--wait", "--timeout", "60s"]).succeeded();
-    assert!(renewed.out.starts_with("Manually triggered issuance of Certificate default/www\n"), "{renewed:?}");
+    assert!(
+        renewed.out.starts_with("Manually triggered issuance of Certificate default/www\n"),
+        "{renewed:?}"
+    );
     assert!(renewed.out.contains("certificate/www ready, valid until "), "{renewed:?}");
     assert!(person.run(&["get", "cr", "www-2"]).succeeded().out.contains("www-2"));
 
@@ -105,7 +164,10 @@ async fn manifests_that_people_have_are_applied_issued_and_looked_at() {
     assert!(!exported.out.contains(site.cloudflare.token()), "{exported:?}");
     assert!(exported.out.contains("#   api-token: \"\""), "{exported:?}");
     let same = person.run(&["apply", "-f", "export.yaml", "--quiet"]).succeeded();
-    assert!(same.out.lines().count() >= 6 && same.out.lines().all(|line| line.ends_with(" unchanged")), "{same:?}");
+    assert!(
+        same.out.lines().count() >= 6 && same.out.lines().all(|line| line.ends_with(" unchanged")),
+        "{same:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -115,12 +177,30 @@ async fn a_person_gets_by_with_the_client_alone() {
     let person = Person::of(&site);
 
     // Issuing, with files at the end.
-    let wanted = ["issue", "a.example.com", "b.example.com", "--issuer", "dns", "--wait", "--timeout", "60s", "--out", "tls"];
+    let wanted = [
+        "issue",
+        "a.example.com",
+        "b.example.com",
+        "--issuer",
+        "dns",
+        "--wait",
+        "--timeout",
+        "60s",
+        "--out",
+        "tls",
+    ];
     let issued = person.run(&wanted).succeeded();
-    assert!(issued.out.contains("certificate/a.example.com created") && issued.out.contains("certificate/b.example.com ready"), "{issued:?}");
+    assert!(
+        issued.out.contains("certificate/a.example.com created")
+            && issued.out.contains("certificate/b.example.com ready"),
+        "{issued:?}"
+    );
     assert!(!issued.err.contains('\u{1b}'), "no spinner where there is no terminal: {issued:?}");
     let file = |name: &str| person.path("tls").join("a.example.com").join(name);
-    let (chain, key) = (fs::read_to_string(file("fullchain.pem")).unwrap(), fs::read_to_string(file("privkey.pem")).unwrap());
+    let (chain, key) = (
+        fs::read_to_string(file("fullchain.pem")).unwrap(),
+        fs::read_to_string(file("privkey.pem")).unwrap(),
+    );
     crate::issuance::assert_key_signs_for(&key, &chain);
     assert_eq!(fs::metadata(file("privkey.pem")).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(person.run(&wanted).succeeded().out.contains("certificate/a.example.com unchanged"));
@@ -129,36 +209,87 @@ async fn a_person_gets_by_with_the_client_alone() {
 
     // Looking at it.
     let shown = person.run(&["inspect", file("fullchain.pem").to_str().unwrap()]).succeeded();
-    for part in ["Certificate:\n", "Names:", "a.example.com", "ECDSA P-256", "days left", "SHA-256:", "\nChain:\n"] {
+    for part in [
+        "Certificate:\n",
+        "Names:",
+        "a.example.com",
+        "ECDSA P-256",
+        "days left",
+        "SHA-256:",
+        "\nChain:\n",
+    ] {
         assert!(shown.out.contains(part), "{part}: {shown:?}");
     }
     let pebble = site.pebble.directory_url();
     let shown = person.run(&["inspect", &pebble, "--server-name", "localhost"]).succeeded();
     assert!(shown.out.contains("localhost, 127.0.0.1"), "{shown:?}");
-    let listed: Value = serde_json::from_str(&person.run(&["get", "certs", "-o", "json"]).succeeded().out).unwrap();
+    let listed: Value =
+        serde_json::from_str(&person.run(&["get", "certs", "-o", "json"]).succeeded().out).unwrap();
     assert_eq!((&listed["kind"], listed["items"].as_array().unwrap().len()), (&json!("List"), 2));
     let names = person.run(&["get", "certificates", "-o", "name"]).succeeded().out;
-    assert_eq!(names, "certificate.cert-manager.io/a.example.com\ncertificate.cert-manager.io/b.example.com\n");
-    assert!(person.run(&["get", "cert", "a.example.com", "-o", "yaml"]).succeeded().out.contains("dnsNames:\n- a.example.com\n"));
-    assert!(person.run(&["logs", "cert/a.example.com"]).succeeded().out.contains("The certificate has been successfully issued"));
-    assert!(person.run(&["get", "events"]).succeeded().out.starts_with("LAST SEEN   TYPE     REASON"));
+    assert_eq!(
+        names,
+        "certificate.cert-manager.io/a.example.com\ncertificate.cert-manager.io/b.example.com\n"
+    );
+    assert!(
+        person
+            .run(&["get", "cert", "a.example.com", "-o", "yaml"])
+            .succeeded()
+            .out
+            .contains("dnsNames:\n- a.example.com\n")
+    );
+    assert!(
+        person
+            .run(&["logs", "cert/a.example.com"])
+            .succeeded()
+            .out
+            .contains("The certificate has been successfully issued")
+    );
+    assert!(
+        person.run(&["get", "events"]).succeeded().out.starts_with("LAST SEEN   TYPE     REASON")
+    );
     let nothing = person.run(&["get", "issuers", "-n", "elsewhere"]).succeeded();
-    assert_eq!((&*nothing.out, &*nothing.err), ("", "No resources found in elsewhere namespace.\n"));
+    assert_eq!(
+        (&*nothing.out, &*nothing.err),
+        ("", "No resources found in elsewhere namespace.\n")
+    );
 
     // Moving house: nothing is issued anew.
     let orders = site.pebble.orders_created();
     let imported = person.run(&["import", "tls", "--issuer", "dns", "-n", "moved"]).succeeded();
-    assert!(imported.out.contains("certificate.cert-manager.io/a.example.com created"), "{imported:?}");
+    assert!(
+        imported.out.contains("certificate.cert-manager.io/a.example.com created"),
+        "{imported:?}"
+    );
     let listed = person.run(&["get", "certs", "-n", "moved", "--no-headers"]).succeeded();
     assert_eq!(listed.out.matches(" True ").count(), 2, "{listed:?}");
     assert_eq!(person.run(&["download", "a.example.com", "-n", "moved"]).succeeded().out, chain);
     assert_eq!(site.pebble.orders_created(), orders);
-    assert!(person.run(&["status", "certificate", "a.example.com", "-n", "moved"]).succeeded().out.contains("Name: a.example.com-1"));
+    assert!(
+        person
+            .run(&["status", "certificate", "a.example.com", "-n", "moved"])
+            .succeeded()
+            .out
+            .contains("Name: a.example.com-1")
+    );
 
     // Keys and secrets.
-    let made = person.run(&["keys", "create", "reader", "--permission", "certificates:read", "--in-namespace", "moved"]).succeeded();
+    let made = person
+        .run(&[
+            "keys",
+            "create",
+            "reader",
+            "--permission",
+            "certificates:read",
+            "--in-namespace",
+            "moved",
+        ])
+        .succeeded();
     let reader = Person { key: made.out.trim().to_owned(), ..Person::of(&site) };
-    assert_eq!(reader.run(&["get", "certs", "-A", "-o", "name"]).succeeded().out.lines().count(), 2);
+    assert_eq!(
+        reader.run(&["get", "certs", "-A", "-o", "name"]).succeeded().out.lines().count(),
+        2
+    );
     assert_eq!(reader.run(&["renew", "a.example.com", "-n", "moved"]).code, Some(5), "it may not");
     let more = reader.run(&["keys", "create", "more", "--permission", "*"]);
     assert_eq!(more.code, Some(5), "{more:?}");
@@ -167,7 +298,9 @@ async fn a_person_gets_by_with_the_client_alone() {
     assert_eq!(reader.run(&["get", "certs"]).code, Some(5), "it is gone");
     fs::write(person.path("token"), "hunter2\n").unwrap();
     for word in ["created", "configured"] {
-        let stored = person.run(&["secrets", "create", "mine", "--from-file", "api-token=token"]).succeeded();
+        let stored = person
+            .run(&["secrets", "create", "mine", "--from-file", "api-token=token"])
+            .succeeded();
         assert_eq!(stored.out, format!("secret/mine {word}\n"));
     }
     assert!(person.run(&["secrets", "list"]).succeeded().out.contains("api-token"));
@@ -177,15 +310,24 @@ async fn a_person_gets_by_with_the_client_alone() {
 
     // What the machine itself says.
     let looked = person.run_with(&["doctor"], &site.environment()).succeeded();
-    for part in ["settings: can be used", "database: sqlite, schema version", "master key: opens", "ClusterIssuer dns: https://127.0.0.1",
-        "its account is registered", "the token is valid and sees example.com"] {
+    for part in [
+        "settings: can be used",
+        "database: sqlite, schema version",
+        "master key: opens",
+        "ClusterIssuer dns: https://127.0.0.1",
+        "its account is registered",
+        "the token is valid and sees example.com",
+    ] {
         assert!(looked.out.contains(part), "{part}: {looked:?}");
     }
     assert!(!looked.out.contains("fail"), "{looked:?}");
     let wrong = [("CERTWRIGHT_DATA_DIR".to_owned(), person.path("nothing").display().to_string())];
     let looked = person.run_with(&["doctor"], &wrong);
     assert_eq!(looked.code, Some(1), "{looked:?}");
-    assert!(looked.out.contains("fail  database") && looked.out.contains("certwright migrate"), "{looked:?}");
+    assert!(
+        looked.out.contains("fail  database") && looked.out.contains("certwright migrate"),
+        "{looked:?}"
+    );
     assert!(!person.path("nothing").exists(), "looking makes nothing");
 }
 
@@ -195,15 +337,28 @@ async fn what_goes_wrong_has_its_words_and_its_status() {
     let site = Site::on(&url).await;
     let person = Person::of(&site);
 
-    let nobody = Person { server: format!("http://127.0.0.1:{}", free_port()), ..Person::of(&site) };
+    let nobody =
+        Person { server: format!("http://127.0.0.1:{}", free_port()), ..Person::of(&site) };
     let refused = nobody.run(&["get", "certs"]);
     assert_eq!(refused.code, Some(6), "{refused:?}");
-    assert!(refused.err.contains("there is no answer from http://127.0.0.1:") && refused.err.contains("--server"), "{refused:?}");
+    assert!(
+        refused.err.contains("there is no answer from http://127.0.0.1:")
+            && refused.err.contains("--server"),
+        "{refused:?}"
+    );
     let stranger = Person { key: String::new(), ..Person::of(&site) };
     let refused = stranger.run(&["get", "certs"]);
-    assert_eq!((refused.code, refused.err.contains("Authorization: Bearer")), (Some(5), true), "{refused:?}");
+    assert_eq!(
+        (refused.code, refused.err.contains("Authorization: Bearer")),
+        (Some(5), true),
+        "{refused:?}"
+    );
     for (arguments, code, part) in [
-        (&["get", "certificate", "nobody"][..], 3, "there is no certificate `nobody` in the namespace `default`"),
+        (
+            &["get", "certificate", "nobody"][..],
+            3,
+            "there is no certificate `nobody` in the namespace `default`",
+        ),
         (&["get", "order", "www-1-0badcafe"], 3, "there is no order"),
         (&["get", "pods"], 2, "there is no kind `pods`"),
         (&["get"], 2, "KIND"),
@@ -213,7 +368,11 @@ async fn what_goes_wrong_has_its_words_and_its_status() {
         (&["apply", "-f", "missing.yaml"], 1, "missing.yaml cannot be read"),
         (&["get", "certs", "--server", "nowhere"], 2, "no address"),
         (&["issue", "not a name", "--issuer", "dns"], 1, "/dnsNames/0"),
-        (&["issue", "a.example.com", "--issuer", "nobody"], 1, "there is no ClusterIssuer `nobody`"),
+        (
+            &["issue", "a.example.com", "--issuer", "nobody"],
+            1,
+            "there is no ClusterIssuer `nobody`",
+        ),
         (&["inspect", "missing.pem"], 1, "missing.pem"),
         (&["get", "certs", "--profile", "nobody"], 2, "there is no profile `nobody`"),
     ] {
@@ -223,7 +382,11 @@ async fn what_goes_wrong_has_its_words_and_its_status() {
     }
 
     // Manifests are wrong by file and line.
-    fs::write(person.path("a.yaml"), "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\nstringData: {k: hunter2}\n").unwrap();
+    fs::write(
+        person.path("a.yaml"),
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\nstringData: {k: hunter2}\n",
+    )
+    .unwrap();
     fs::write(person.path("b.yaml"), "apiVersion: cert-manager.io/v1\nkind: Certificate\nmetadata:\n  name: b\nspec:\n  issuerRef: {name: dns, kind: ClusterIssuer}\n  dnsNames:\n  - b.example.com\n  dnsName: c.example.com\n").unwrap();
     let refused = person.run(&["apply", "-f", "a.yaml", "-f", "b.yaml"]);
     assert_eq!(refused.code, Some(1), "{refused:?}");
@@ -233,12 +396,14 @@ async fn what_goes_wrong_has_its_words_and_its_status() {
 
     // Waiting ends: in failure, and in time.
     site.cloudflare.set_dns_delay(std::time::Duration::from_secs(60));
-    let late = person.run(&["issue", "late.example.com", "--issuer", "dns", "--wait", "--timeout", "1s"]);
+    let late =
+        person.run(&["issue", "late.example.com", "--issuer", "dns", "--wait", "--timeout", "1s"]);
     assert_eq!(late.code, Some(4), "{late:?}");
     assert!(late.err.contains("did not come within 1s"), "{late:?}");
     site.cloudflare.set_dns_delay(std::time::Duration::ZERO);
     site.cloudflare.forbid_edits("example.com");
-    let failed = person.run(&["issue", "edit.example.com", "--issuer", "dns", "--wait", "--timeout", "60s"]);
+    let failed =
+        person.run(&["issue", "edit.example.com", "--issuer", "dns", "--wait", "--timeout", "60s"]);
     assert_eq!(failed.code, Some(1), "{failed:?}");
     assert!(failed.err.contains("DNS:Edit"), "{failed:?}");
 }
@@ -251,7 +416,11 @@ async fn a_profile_says_where_and_as_whom() {
     let folder = person.path(".config/certwright");
     fs::create_dir_all(&folder).unwrap();
     let file = folder.join("config.toml");
-    let text = format!("default = \"site\"\n[profiles.site]\nserver = \"http://{}\"\napi_key = \"{}\"\nnamespace = \"team\"\n", site.api, site.key());
+    let text = format!(
+        "default = \"site\"\n[profiles.site]\nserver = \"http://{}\"\napi_key = \"{}\"\nnamespace = \"team\"\n",
+        site.api,
+        site.key()
+    );
     fs::write(&file, text).unwrap();
 
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
@@ -262,7 +431,8 @@ async fn a_profile_says_where_and_as_whom() {
     let nothing = person.run(&["get", "certs"]).succeeded();
     assert_eq!(nothing.err, "No resources found in team namespace.\n");
     fs::write(person.path("key"), format!("{}\n", site.key())).unwrap();
-    let flags = ["get", "ciss", "--server", &*format!("http://{}", site.api), "--api-key-file", "key"];
+    let flags =
+        ["get", "ciss", "--server", &*format!("http://{}", site.api), "--api-key-file", "key"];
     assert!(person.run(&flags).succeeded().out.contains("dns"));
 }
 
@@ -274,7 +444,10 @@ fn the_page_about_commands_is_the_present_one() {
         fs::write(&page, &present).unwrap();
     }
 
-    assert!(fs::read_to_string(&page).unwrap_or_default() == present, "docs/cli.md is not what the program says: run `make cli-docs`");
+    assert!(
+        fs::read_to_string(&page).unwrap_or_default() == present,
+        "docs/cli.md is not what the program says: run `make cli-docs`"
+    );
 }
 
 #[test]
@@ -332,11 +505,13 @@ impl Person {
         let given = [("CERTWRIGHT_SERVER", &self.server), ("CERTWRIGHT_API_KEY", &self.key)];
         let mut command = Command::new(env!("CARGO_BIN_EXE_certwright"));
         command.args(arguments).current_dir(self.home.path()).env_clear().stdin(Stdio::null());
-        command.env("HOME", self.home.path()).env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command
+            .env("HOME", self.home.path())
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.envs(given.into_iter().filter(|(_, value)| !value.is_empty()));
         command.envs(more.iter().cloned());
         // The installation lives on the same threads.
-        let blocking = || command.output().unwrap();
+        let mut blocking = || command.output().unwrap();
         let output = match tokio::runtime::Handle::try_current() {
             Ok(_) => tokio::task::block_in_place(blocking),
             Err(_) => blocking(),
@@ -358,7 +533,11 @@ impl Ended {
 /// where Cloudflare is.
 fn here(site: &Site, file: &str) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/manifests");
-    let server = format!("server: {}\n    caBundle: {}", site.pebble.directory_url(), site.pebble.ca_bundle());
+    let server = format!(
+        "server: {}\n    caBundle: {}",
+        site.pebble.directory_url(),
+        site.pebble.ca_bundle()
+    );
     let text = fs::read_to_string(folder.join(file)).unwrap();
     let cloudflare = format!("cloudflare:\n          baseURL: {}\n", site.cloudflare.base_url());
     text.replace("server: https://acme-staging-v02.api.letsencrypt.org/directory", &server)
@@ -368,6 +547,9 @@ fn here(site: &Site, file: &str) -> String {
 
 /// The rest of the word that begins so.
 fn name_in(text: &str, beginning: &str) -> String {
-    let word = text.split_whitespace().find(|word| word.starts_with(beginning)).unwrap_or_else(|| panic!("{text}"));
+    let word = text
+        .split_whitespace()
+        .find(|word| word.starts_with(beginning))
+        .unwrap_or_else(|| panic!("{text}"));
     word.split_once('/').unwrap().1.to_owned()
 }

@@ -20,8 +20,8 @@ use crate::api::problem::{ApiError, Errors, Faults, FieldCode};
 use crate::api::{AppState, retrying};
 use crate::domain::certificate::{Certificate, Trigger};
 use crate::domain::event::{Event, Resource};
-use crate::storage::requests::{self, RequestState};
 use crate::storage::lease::Lease;
+use crate::storage::requests::{self, RequestState};
 use crate::storage::{Tx, certificates, events, orders};
 
 /// Change a certificate's specification

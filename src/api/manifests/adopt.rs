@@ -32,7 +32,12 @@ pub(super) fn take(source: &mut Item, target: &mut Item, now: OffsetDateTime) ->
                     if let Some(problem) = misfit(&found, &checked.spec) {
                         source.object.fault("", FieldCode::Conflicting, problem);
                     }
-                    if !checked.spec.private_key.kind().is_some_and(|kind| pki::fits(&found.key, kind)) {
+                    if !checked
+                        .spec
+                        .private_key
+                        .kind()
+                        .is_some_and(|kind| pki::fits(&found.key, kind))
+                    {
                         let instead = "the imported key is of another kind; the next renewal makes one of this kind";
                         target.object.warn("spec.privateKey", instead);
                     }
@@ -66,7 +71,9 @@ pub(super) fn take(source: &mut Item, target: &mut Item, now: OffsetDateTime) ->
 
 fn pair_of(values: &[u8], now: OffsetDateTime) -> Result<Pair, (&'static str, String)> {
     let needed = |key: &str| {
-        value_of(values, key).ok_or_else(|| ("", format!("it has no `{key}`, which a Secret of the type kubernetes.io/tls holds")))
+        value_of(values, key).ok_or_else(|| {
+            ("", format!("it has no `{key}`, which a Secret of the type kubernetes.io/tls holds"))
+        })
     };
     let (chain, key) = (needed("tls.crt")?, needed("tls.key")?);
     pki::adopt(&chain, &key, now).map_err(|error| match error {
@@ -94,7 +101,11 @@ fn misfit(pair: &Pair, spec: &Spec) -> Option<String> {
 }
 
 /// The certificate with what exists as its first revision: ready, and renewed in its time.
-pub(super) fn adopted(mut certificate: Certificate, pair: &Pair, now: OffsetDateTime) -> Certificate {
+pub(super) fn adopted(
+    mut certificate: Certificate,
+    pair: &Pair,
+    now: OffsetDateTime,
+) -> Certificate {
     let leaf = &pair.leaf;
     let renewal_time = certificate::renewal_time(
         &certificate.spec,

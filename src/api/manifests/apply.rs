@@ -7,9 +7,7 @@ use super::certificate::{self, Wish};
 use super::object::{Kind, Object, refuse};
 use super::plan::{Item, Wanted, references};
 use super::{AppliedObject, Done};
-use crate::api::auth::{
-    CertificatesWrite, IssuersWrite, Permission as _, Principal, SecretsWrite,
-};
+use crate::api::auth::{CertificatesWrite, IssuersWrite, Permission as _, Principal, SecretsWrite};
 use crate::api::certificates::check::check;
 use crate::api::certificates::{change, create};
 use crate::api::issuers::check::IssuerSpec;
@@ -63,11 +61,7 @@ fn namespace(wanted: &Wanted) -> String {
 
 type Outcome = (Done, uuid::Uuid, Vec<String>);
 
-async fn at_once(
-    app: &AppState,
-    items: &[Item],
-    dry_run: bool,
-) -> Result<Vec<Outcome>, ApiError> {
+async fn at_once(app: &AppState, items: &[Item], dry_run: bool) -> Result<Vec<Outcome>, ApiError> {
     let now = app.now();
     let mut tx = app.db.begin().await?;
     let mut faults = Vec::new();
@@ -115,14 +109,12 @@ async fn one(
 ) -> Result<Outcome, ApiError> {
     match wanted {
         Wanted::Secret(entry, values) => secret(app, tx, entry, values).await,
-        Wanted::Issuer(spec, account_key) => {
-            issuer(app, tx, spec, account_key.as_ref(), now).await
-        }
-        Wanted::Certificate(wish, _, pair) => {
-            certificate(app, tx, wish, pair.as_ref(), now).await
-        }
+        Wanted::Issuer(spec, account_key) => issuer(app, tx, spec, account_key.as_ref(), now).await,
+        Wanted::Certificate(wish, _, pair) => certificate(app, tx, wish, pair.as_ref(), now).await,
         // The plan has none left by now.
-        Wanted::Pair(..) => Err(ApiError::Inside("a pair of key and certificate is left over".into())),
+        Wanted::Pair(..) => {
+            Err(ApiError::Inside("a pair of key and certificate is left over".into()))
+        }
     }
 }
 
@@ -219,8 +211,7 @@ async fn certificate(
     };
     let was_imported = imported.is_some();
     let (present, lease) = imported.unwrap_or((present, lease));
-    let next =
-        change::respecify(tx, &present, &lease, wish.spec.clone(), checked, now).await?;
+    let next = change::respecify(tx, &present, &lease, wish.spec.clone(), checked, now).await?;
     let done = match next == present && !was_imported {
         true => Done::Unchanged,
         false => Done::Configured,

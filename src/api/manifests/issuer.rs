@@ -10,16 +10,8 @@ use crate::domain::issuer;
 
 const OTHER_ISSUERS: [&str; 4] = ["ca", "selfSigned", "vault", "venafi"];
 
-const OTHER_PROVIDERS: [&str; 8] = [
-    "acmeDNS",
-    "akamai",
-    "azureDNS",
-    "cloudDNS",
-    "digitalocean",
-    "rfc2136",
-    "route53",
-    "webhook",
-];
+const OTHER_PROVIDERS: [&str; 8] =
+    ["acmeDNS", "akamai", "azureDNS", "cloudDNS", "digitalocean", "rfc2136", "route53", "webhook"];
 
 /// Fields of `acme` that mean nothing here.
 const PASSED_OVER: [(&str, &str); 3] = [

@@ -272,7 +272,11 @@ impl Object {
 
     /// Reads a part of the manifest that stands at `pointer`. Of fields that do not belong there all
     /// are noted, not the first one alone.
-    pub(super) fn parse<T: DeserializeOwned>(&mut self, mut value: Value, pointer: &str) -> Option<T> {
+    pub(super) fn parse<T: DeserializeOwned>(
+        &mut self,
+        mut value: Value,
+        pointer: &str,
+    ) -> Option<T> {
         let mut sound = true;
         loop {
             match from_value(value.clone()) {

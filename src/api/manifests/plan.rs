@@ -178,8 +178,7 @@ impl<'a> Homes<'a> {
         let stated = given.clone().unwrap_or_else(|| default.to_owned());
         let of_cluster_issuer = self.cluster.contains(&object.name)
             && !self.namespaced.contains(&(stated.clone(), object.name.clone()));
-        let may_move =
-            given.as_deref().is_none_or(|given| CERT_MANAGERS_OWN.contains(&given));
+        let may_move = given.as_deref().is_none_or(|given| CERT_MANAGERS_OWN.contains(&given));
         if of_cluster_issuer && may_move && stated != self.cluster_namespace {
             let instead = format!(
                 "a ClusterIssuer refers to it, so it is kept in the namespace `{}` (`cluster_resource_namespace`)",
@@ -199,7 +198,9 @@ pub(super) fn references(spec: &IssuerSpec) -> BTreeSet<String> {
             Value::Object(map) => {
                 for (key, value) in map {
                     match value.get("name").and_then(Value::as_str) {
-                        Some(name) if key.ends_with("SecretRef") => _ = names.insert(name.to_owned()),
+                        Some(name) if key.ends_with("SecretRef") => {
+                            _ = names.insert(name.to_owned())
+                        }
                         _ => gather(value, names),
                     }
                 }
