@@ -3,10 +3,10 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help build demo test ci fmt lint doc openapi clean setup
+.PHONY: help build demo test ci fmt lint doc openapi cli-docs clean setup
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build the optimised binary, target/release/certwright
 	cargo build --release --locked
@@ -42,6 +42,10 @@ openapi: ## Write openapi/openapi.json anew from the code
 	@mkdir -p openapi
 	cargo run --locked --quiet -- openapi > target/openapi.json
 	mv target/openapi.json openapi/openapi.json
+
+cli-docs: ## Write docs/cli.md anew from the code
+	cargo run --locked --quiet -- help --markdown > target/cli.md
+	mv target/cli.md docs/cli.md
 
 clean: ## Remove everything that was built, the test tools too
 	cargo clean

@@ -251,7 +251,7 @@ mod tests {
         let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for n in 1..9 {
             let of = format!("*a{}", n - 1);
-            text += &format!("a{n}: &a{n} [{}]\n", vec![of; 10].join(", "));
+            text.extend([format!("a{n}: &a{n} [{}]\n", vec![of; 10].join(", "))]);
         }
         read(&text).unwrap_err();
         read(&"[".repeat(100_000)).unwrap_err();

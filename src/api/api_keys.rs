@@ -172,7 +172,9 @@ fn check(spec: &KeySpec, who: &Principal) -> Result<(), ApiError> {
         if names.is_empty() {
             faults.invalid("/namespaces", "names at least one; leave it out for all");
         }
-        names.iter().for_each(|name| field::namespace(name, &mut faults));
+        for name in names {
+            field::namespace(name, &mut faults);
+        }
     }
     if !is_within(&scope, &who.scope) {
         let detail = "the API key of the request is bound to namespaces, and may give no more";

@@ -70,7 +70,7 @@ Flags beat the environment, which beats the profile (`--profile`, `CERTWRIGHT_PR
 pub(super) fn markdown() -> String {
     let mut out = PREAMBLE.to_owned();
     for (status, meaning) in TABLE {
-        out.push_str(&format!("| {status} | {meaning} |\n"));
+        out.extend([format!("| {status} | {meaning} |\n")]);
     }
     out.push_str("\nWhat is asked for goes to standard output; warnings, progress and errors go to standard error.\nColour and spinners appear on terminals only, and not with `NO_COLOR`.\n\n## Commands\n");
     let command = super::Cli::command().term_width(100);
@@ -88,9 +88,9 @@ fn chapters(command: &Command, path: &str, out: &mut String) {
             continue;
         }
         let path = format!("{path} {}", one.get_name());
-        let help = one.clone().term_width(100).render_long_help().to_string();
+        let help = one.clone().term_width(100).render_help().to_string();
         let help: Vec<&str> = help.lines().map(str::trim_end).collect();
-        out.push_str(&format!("\n### {path}\n\n```text\n{}\n```\n", help.join("\n").trim_end()));
+        out.extend([format!("\n### {path}\n\n```text\n{}\n```\n", help.join("\n").trim_end())]);
         chapters(one, &path, out);
     }
 }

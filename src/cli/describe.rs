@@ -120,7 +120,7 @@ fn described(kind: Kind, resource: &Value) -> String {
     );
     for (title, fields) in [("Metadata", metadata), ("Spec", spec), ("Status", status)] {
         if !fields.is_empty() {
-            out.push_str(&format!("{title}:\n"));
+            out.extend([format!("{title}:\n")]);
             write(&mut out, &Value::Object(fields), 2);
         }
     }
@@ -151,16 +151,16 @@ fn write(out: &mut String, value: &Value, indent: usize) {
                     Value::Array(items) if items.is_empty() => {}
                     Value::Object(map) if map.is_empty() => {}
                     Value::String(text) if text.contains('\n') => {
-                        out.push_str(&format!("{space}{title}\n"));
+                        out.extend([format!("{space}{title}\n")]);
                         for line in text.trim_end().lines() {
-                            out.push_str(&format!("{space}  {line}\n"));
+                            out.extend([format!("{space}  {line}\n")]);
                         }
                     }
                     value if is_scalar(value) => {
-                        out.push_str(&format!("{space}{title:width$}  {}\n", scalar(value)));
+                        out.extend([format!("{space}{title:width$}  {}\n", scalar(value))]);
                     }
                     value => {
-                        out.push_str(&format!("{space}{title}\n"));
+                        out.extend([format!("{space}{title}\n")]);
                         write(out, value, indent + 2);
                     }
                 }
@@ -174,7 +174,7 @@ fn write(out: &mut String, value: &Value, indent: usize) {
                 write(out, item, indent);
             }
         }
-        value => out.push_str(&format!("{space}{}\n", scalar(value))),
+        value => out.extend([format!("{space}{}\n", scalar(value))]),
     }
 }
 

@@ -243,10 +243,10 @@ async fn token(
     let reference = &solver.api_token_secret_ref;
     let namespace = issuer.secret_namespace(&config.cluster_namespace);
     let mut tx = db.read().await?;
-    let Some((id, sealed)) = secrets::data(&mut tx, namespace, &reference.name).await? else {
+    let Some((id, envelope)) = secrets::data(&mut tx, namespace, &reference.name).await? else {
         return Ok(Err(format!("it is not in the namespace `{namespace}`: apply it there")));
     };
-    let values = match sealer.open(&secrets::data_place(id), &sealed) {
+    let values = match sealer.open(&secrets::data_place(id), &envelope) {
         Ok(values) => values,
         Err(error) => return Ok(Err(format!("it cannot be opened: {error}"))),
     };

@@ -47,6 +47,6 @@ pub(super) fn section(events: &[Value], indent: &str) -> String {
         ]);
     }
     let table = table(&["Type", "Reason", "Age", "From", "Message"], &rows);
-    let lines: String = table.lines().map(|line| format!("{indent}  {line}\n")).collect();
-    format!("{indent}Events:\n{lines}")
+    let lines: Vec<String> = table.lines().map(|line| format!("{indent}  {line}\n")).collect();
+    format!("{indent}Events:\n{}", lines.concat())
 }

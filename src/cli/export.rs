@@ -86,7 +86,7 @@ fn secret(resource: &Value) -> String {
         "stringData:".to_owned(),
     ];
     lines.extend(keys.map(|key| format!("  {key}: \"\"")));
-    lines.into_iter().map(|line| format!("# {line}\n")).collect()
+    lines.into_iter().map(|line| format!("# {line}\n")).collect::<Vec<_>>().concat()
 }
 
 fn issuer(kind: Kind, resource: &Value) -> Value {

@@ -175,7 +175,8 @@ impl Get {
             return items
                 .iter()
                 .map(|item| format!("{}/{}\n", kind.full(), name_of(item)))
-                .collect();
+                .collect::<Vec<_>>()
+                .concat();
         }
         let wide = self.output == Some(Output::Wide);
         let columns: Vec<_> =
@@ -212,7 +213,8 @@ struct Shown(BTreeMap<String, String>);
 impl Shown {
     fn is_news(&mut self, kind: Kind, item: &Value) -> bool {
         let key = format!("{} {}", kind.word(), text(item, "/id"));
-        self.0.insert(key, item.to_string()).is_none_or(|known| known != item.to_string())
+        let text = item.to_string();
+        self.0.insert(key, text.clone()).is_none_or(|known| known != text)
     }
 }
 

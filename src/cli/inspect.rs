@@ -53,9 +53,10 @@ impl Inspect {
     }
 
     fn shown_by_server(&self) -> anyhow::Result<Vec<Vec<u8>>> {
-        let text = match self.what.contains("://") {
-            true => self.what.clone(),
-            false => format!("https://{}", self.what),
+        let text = if self.what.contains("://") {
+            self.what.clone()
+        } else {
+            format!("https://{}", self.what)
         };
         let url = Url::parse(&text).ok().filter(|url| url.host_str().is_some());
         let url = url.with_context(|| {
@@ -118,11 +119,11 @@ fn report(title: &str, look: &Look) -> String {
     ];
     lines.retain(|(_, text)| !text.is_empty());
     let width = 16;
-    let body: String = lines
+    let body: Vec<String> = lines
         .iter()
         .map(|(name, text)| format!("  {:width$}{text}\n", format!("{name}:")))
         .collect();
-    format!("{title}:\n{body}")
+    format!("{title}:\n{}", body.concat())
 }
 
 fn document(look: &Look) -> Value {

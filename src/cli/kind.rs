@@ -154,15 +154,15 @@ pub(super) fn targets(words: &[String]) -> Result<Vec<(Kind, Option<String>)>, C
             })
             .collect();
     }
-    let Some((kinds, names)) = words.split_first() else {
+    let Some((first, names)) = words.split_first() else {
         return Err(Complaint::Usage("say which kind, such as `certificates`".to_owned()));
     };
-    let kinds = Kind::parse_several(kinds)?;
+    let kinds = Kind::parse_several(first)?;
     if names.is_empty() {
         return Ok(kinds.into_iter().map(|kind| (kind, None)).collect());
     }
-    let named = kinds.iter().flat_map(|kind| names.iter().map(|name| (*kind, Some(name.clone()))));
-    Ok(named.collect())
+    let pairs = kinds.iter().flat_map(|kind| names.iter().map(|name| (*kind, Some(name.clone()))));
+    Ok(pairs.collect())
 }
 
 #[cfg(test)]

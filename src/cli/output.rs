@@ -132,9 +132,10 @@ pub(super) enum Colour {
 
 /// The text in this colour, where colours are wanted.
 pub(super) fn paint(colour: Colour, text: &str) -> String {
-    match is_colourful() {
-        true => format!("\u{1b}[{}m{text}\u{1b}[0m", colour as u8),
-        false => text.to_owned(),
+    if is_colourful() {
+        format!("\u{1b}[{}m{text}\u{1b}[0m", colour as u8)
+    } else {
+        text.to_owned()
     }
 }
 

@@ -21,7 +21,7 @@ use crate::secret::Secret;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Server")]
 pub(super) struct Remote {
-    /// The server's address [default: http://127.0.0.1:8080]
+    /// The server's address [default: port 8080 of this machine]
     #[arg(long, value_name = "URL", env = "CERTWRIGHT_SERVER", global = true)]
     server: Option<String>,
     /// An API key; other users of this machine can see it here, so that a file is better

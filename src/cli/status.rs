@@ -50,7 +50,7 @@ async fn report(session: &Session, certificate: &Value) -> anyhow::Result<String
     out.push_str(&conditions(certificate, ""));
     out.push_str("DNS Names:\n");
     for name in certificate.get("dnsNames").and_then(Value::as_array).into_iter().flatten() {
-        out.push_str(&format!("- {}\n", name.as_str().unwrap_or_default()));
+        out.extend([format!("- {}\n", name.as_str().unwrap_or_default())]);
     }
     let own = events::of(session, Kind::Certificate, certificate).await?;
     out.push_str(&events::section(&own, ""));
@@ -61,12 +61,12 @@ async fn report(session: &Session, certificate: &Value) -> anyhow::Result<String
     {
         let moment = text(certificate, &format!("/status/{place}"));
         let moment = if moment.is_empty() { "<none>" } else { &moment };
-        out.push_str(&format!("{title}: {moment}\n"));
+        out.extend([format!("{title}: {moment}\n")]);
     }
     out.push_str(&attempt(session, &id).await?);
     let next = text(certificate, "/status/nextAttemptAt");
     if !next.is_empty() {
-        out.push_str(&format!("Next Attempt: {next}\n"));
+        out.extend([format!("Next Attempt: {next}\n")]);
     }
     out.push_str(&explanation(session, &id).await?);
     Ok(out)
@@ -76,13 +76,13 @@ fn conditions(resource: &Value, indent: &str) -> String {
     let all = resource.pointer("/status/conditions").or_else(|| resource.get("conditions"));
     let mut out = format!("{indent}Conditions:\n");
     for one in all.and_then(Value::as_array).into_iter().flatten() {
-        out.push_str(&format!(
+        out.extend([format!(
             "{indent}  {}: {}, Reason: {}, Message: {}\n",
             text(one, "/type"),
             text(one, "/status"),
             text(one, "/reason"),
             text(one, "/message"),
-        ));
+        )]);
     }
     out
 }
@@ -159,12 +159,12 @@ async fn attempt(session: &Session, id: &str) -> anyhow::Result<String> {
         }
         _ => String::new(),
     };
-    out.push_str(&format!(
+    out.extend([format!(
         "Order:\n  Name: {}\n  State: {}, Reason: {reason}\n  URL: {}\n",
         text(&order, "/name"),
         text(&order, "/state"),
         text(&order, "/url"),
-    ));
+    )]);
     let events = events::of(session, Kind::Order, &order).await?;
     out.push_str(&events::section(&events, "  "));
     let challenges = order.get("challenges").and_then(Value::as_array);
@@ -172,7 +172,7 @@ async fn attempt(session: &Session, id: &str) -> anyhow::Result<String> {
         if place == 0 {
             out.push_str("Challenges:\n");
         }
-        out.push_str(&format!(
+        out.extend([format!(
             "- Name: {}, Type: {}, Domain: {}, State: {}, Reason: {}, Processing: {}, Presented: {}\n",
             text(one, "/name"),
             text(one, "/type").to_uppercase(),
@@ -181,7 +181,7 @@ async fn attempt(session: &Session, id: &str) -> anyhow::Result<String> {
             text(one, "/reason"),
             text(one, "/state") == "processing",
             text(one, "/presented"),
-        ));
+        )]);
     }
     Ok(out)
 }
@@ -195,7 +195,7 @@ async fn explanation(session: &Session, id: &str) -> anyhow::Result<String> {
     };
     let mut out = "Explanation:\n".to_owned();
     for line in super::output::yaml(&explained).lines() {
-        out.push_str(&format!("  {line}\n"));
+        out.extend([format!("  {line}\n")]);
     }
     Ok(out)
 }

@@ -293,7 +293,7 @@ metadata: {name: x}
         assert!(renewal.starts_with("2026-12-24T1"), "{renewal}");
         let path = format!("/certificates/{}", made["id"].as_str().unwrap());
         let key = world.get(&format!("{path}/privkey.pem")).await.text;
-        assert_eq!(key.replace("\r", ""), pair.key.replace("\r", ""));
+        assert_eq!(key.replace('\r', ""), pair.key.replace('\r', ""));
         assert_eq!(world.get(&format!("{path}/fullchain.pem")).await.text, pair.chain);
         let revision = &world.get(&format!("{path}/revisions")).await.json()["items"][0];
         assert!(revision["order"].is_null(), "{revision}");
@@ -399,7 +399,7 @@ fn www(secret: &str) -> Value {
 }
 
 fn stream(objects: &[Value]) -> String {
-    objects.iter().map(|object| format!("{object}\n---\n")).collect()
+    objects.iter().map(Value::to_string).collect::<Vec<_>>().join("\n---\n")
 }
 
 async fn apply(world: &World, text: &str) -> Reply {

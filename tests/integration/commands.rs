@@ -41,6 +41,7 @@ const COMMANDS: [&str; 23] = [
 
 /// Everything that a person does with the manifests that they have, to the end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::too_many_lines, reason = "one story, on one installation")]
 async fn manifests_that_people_have_are_applied_issued_and_looked_at() {
     let responder = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
     let nginx = Nginx::start(responder).await;
@@ -171,6 +172,7 @@ async fn manifests_that_people_have_are_applied_issued_and_looked_at() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::too_many_lines, reason = "one story, on one installation")]
 async fn a_person_gets_by_with_the_client_alone() {
     let (_folder, url) = databases::sqlite_url();
     let site = Site::on(&url).await;
@@ -395,7 +397,7 @@ async fn what_goes_wrong_has_its_words_and_its_status() {
     assert_eq!(site.get("/secrets?name=a").await.body["items"], json!([]), "nothing was applied");
 
     // Waiting ends: in failure, and in time.
-    site.cloudflare.set_dns_delay(std::time::Duration::from_secs(60));
+    site.cloudflare.set_dns_delay(std::time::Duration::from_mins(1));
     let late =
         person.run(&["issue", "late.example.com", "--issuer", "dns", "--wait", "--timeout", "1s"]);
     assert_eq!(late.code, Some(4), "{late:?}");
@@ -406,6 +408,27 @@ async fn what_goes_wrong_has_its_words_and_its_status() {
         person.run(&["issue", "edit.example.com", "--issuer", "dns", "--wait", "--timeout", "60s"]);
     assert_eq!(failed.code, Some(1), "{failed:?}");
     assert!(failed.err.contains("DNS:Edit"), "{failed:?}");
+}
+
+/// `--watch` and `--follow` go on until they are interrupted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_watches_sees_what_changes() {
+    let (_folder, url) = databases::sqlite_url();
+    let site = Site::on(&url).await;
+    let person = Person::of(&site);
+    let mut watching = person.begin(&["get", "certs", "--watch"], "watched");
+    let mut following = person.begin(&["logs", "--follow"], "followed");
+
+    site.issue("dns", &["watched.example.com"]).await;
+
+    let watched = person.until("watched", "watched.example.com   True").await;
+    assert!(watched.lines().count() >= 1, "{watched}");
+    person.until("followed", "The certificate has been successfully issued").await;
+    for child in [&mut watching, &mut following] {
+        assert!(child.try_wait().unwrap().is_none(), "it goes on");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -495,6 +518,36 @@ impl Person {
 
     fn path(&self, name: &str) -> std::path::PathBuf {
         self.home.path().join(name)
+    }
+
+    /// Begins a command that does not end by itself; what it says goes into a file.
+    fn begin(&self, arguments: &[&str], file: &str) -> std::process::Child {
+        let out = fs::File::create(self.path(file)).unwrap();
+        Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_certwright")])
+            .args(arguments)
+            .env_clear()
+            .env("HOME", self.home.path())
+            .env("CERTWRIGHT_SERVER", &self.server)
+            .env("CERTWRIGHT_API_KEY", &self.key)
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .stdin(Stdio::null())
+            .stdout(out)
+            .spawn()
+            .unwrap()
+    }
+
+    /// What stands in a file, once this is in it.
+    async fn until(&self, file: &str, part: &str) -> String {
+        let mut tick = tokio::time::interval(std::time::Duration::from_millis(100));
+        for _ in 0..600 {
+            tick.tick().await;
+            let text = fs::read_to_string(self.path(file)).unwrap();
+            if text.contains(part) {
+                return text;
+            }
+        }
+        panic!("{file} never came to say {part}: {}", fs::read_to_string(self.path(file)).unwrap());
     }
 
     fn run(&self, arguments: &[&str]) -> Ended {

@@ -7,6 +7,7 @@ mod api_auth;
 mod api_certificates;
 mod api_idempotency;
 mod api_issuers;
+mod api_keys;
 mod api_manifests;
 mod api_manners;
 mod api_secrets;

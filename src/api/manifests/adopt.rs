@@ -41,7 +41,7 @@ pub(super) fn take(source: &mut Item, target: &mut Item, now: OffsetDateTime) ->
                         let instead = "the imported key is of another kind; the next renewal makes one of this kind";
                         target.object.warn("spec.privateKey", instead);
                     }
-                    *pair = Some(found);
+                    *pair = Some(Box::new(found));
                 }
                 Err(fault) => source.object.fault(fault.0, FieldCode::Invalid, fault.1),
             }

@@ -110,7 +110,9 @@ async fn one(
     match wanted {
         Wanted::Secret(entry, values) => secret(app, tx, entry, values).await,
         Wanted::Issuer(spec, account_key) => issuer(app, tx, spec, account_key.as_ref(), now).await,
-        Wanted::Certificate(wish, _, pair) => certificate(app, tx, wish, pair.as_ref(), now).await,
+        Wanted::Certificate(wish, _, pair) => {
+            certificate(app, tx, wish, pair.as_deref(), now).await
+        }
         // The plan has none left by now.
         Wanted::Pair(..) => {
             Err(ApiError::Inside("a pair of key and certificate is left over".into()))
@@ -212,10 +214,7 @@ async fn certificate(
     let was_imported = imported.is_some();
     let (present, lease) = imported.unwrap_or((present, lease));
     let next = change::respecify(tx, &present, &lease, wish.spec.clone(), checked, now).await?;
-    let done = match next == present && !was_imported {
-        true => Done::Unchanged,
-        false => Done::Configured,
-    };
+    let done = if next == present && !was_imported { Done::Unchanged } else { Done::Configured };
     Ok((done, id, Vec::new()))
 }
 

@@ -53,17 +53,14 @@ pub(super) fn read(object: &mut Object, default_namespace: &str) -> Option<Issue
     if !object.labels.is_empty() {
         object.warn("metadata.labels", "labels are kept with Certificates only");
     }
-    let (kind, namespace) = match object.kind {
-        Kind::ClusterIssuer => {
-            if object.namespace.is_some() {
-                object.warn("metadata.namespace", "a ClusterIssuer serves every namespace");
-            }
-            (issuer::Kind::ClusterIssuer, None)
+    let (kind, namespace) = if object.kind == Kind::ClusterIssuer {
+        if object.namespace.is_some() {
+            object.warn("metadata.namespace", "a ClusterIssuer serves every namespace");
         }
-        _ => {
-            let namespace = object.namespace.as_deref().unwrap_or(default_namespace);
-            (issuer::Kind::Issuer, Some(namespace.to_owned()))
-        }
+        (issuer::Kind::ClusterIssuer, None)
+    } else {
+        let namespace = object.namespace.as_deref().unwrap_or(default_namespace);
+        (issuer::Kind::Issuer, Some(namespace.to_owned()))
     };
     let acme = object.parse(Value::Object(acme), "/spec/acme")?;
     Some(IssuerSpec { kind, namespace, name: object.name.clone(), acme })

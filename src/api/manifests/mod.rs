@@ -79,7 +79,7 @@ pub(crate) enum Done {
 
 /// Apply cert-manager's manifests
 ///
-/// One or more documents in YAML or JSON: Secret, Issuer, ClusterIssuer, Certificate, and Lists of
+/// One or more documents in YAML or JSON: Secret, Issuer, `ClusterIssuer`, Certificate, and Lists of
 /// them. All are checked before anything is written, and all are written in one transaction, secrets
 /// first. Applying the same again changes nothing. Needs the permissions to write what is in it.
 #[utoipa::path(post, path = "/apply", operation_id = "applyManifests", tag = "manifests",

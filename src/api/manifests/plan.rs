@@ -41,7 +41,7 @@ pub(super) enum Wanted {
     /// An issuer, perhaps with the key of an account that exists.
     Issuer(IssuerSpec, Option<Secret<Vec<u8>>>),
     /// A certificate, perhaps with what is there of it already.
-    Certificate(Wish, Checked, Option<Pair>),
+    Certificate(Box<Wish>, Box<Checked>, Option<Box<Pair>>),
     /// A certificate with its key, until it is known for which Certificate.
     Pair(SecretEntry, Zeroizing<Vec<u8>>),
 }
@@ -119,7 +119,7 @@ fn checked_issuer(object: &mut Object, namespace: &str) -> Result<Option<Wanted>
 fn checked_certificate(object: &mut Object, namespace: &str) -> Result<Option<Wanted>, ApiError> {
     let Some(wish) = certificate::read(object, namespace) else { return Ok(None) };
     let checked = noted(object, certificate::place, check(&wish.spec))?;
-    Ok(checked.map(|checked| Wanted::Certificate(wish, checked, None)))
+    Ok(checked.map(|checked| Wanted::Certificate(Box::new(wish), Box::new(checked), None)))
 }
 
 fn checked_secret(
@@ -129,10 +129,8 @@ fn checked_secret(
 ) -> Result<Option<Wanted>, ApiError> {
     let Some((spec, is_pair)) = secret::read(object, namespace) else { return Ok(None) };
     let read = noted(object, secret::place, secrets::new(app, &spec))?;
-    Ok(read.map(|(entry, values)| match is_pair {
-        true => Wanted::Pair(entry, values),
-        false => Wanted::Secret(entry, values),
-    }))
+    let wanted = if is_pair { Wanted::Pair } else { Wanted::Secret };
+    Ok(read.map(|(entry, values)| wanted(entry, values)))
 }
 
 impl Item {
@@ -199,7 +197,7 @@ pub(super) fn references(spec: &IssuerSpec) -> BTreeSet<String> {
                 for (key, value) in map {
                     match value.get("name").and_then(Value::as_str) {
                         Some(name) if key.ends_with("SecretRef") => {
-                            _ = names.insert(name.to_owned())
+                            _ = names.insert(name.to_owned());
                         }
                         _ => gather(value, names),
                     }
@@ -231,10 +229,7 @@ fn joined(mut items: Vec<Item>, cluster_namespace: &str, now: OffsetDateTime) ->
     for place in 0..items.len() {
         let Some(key) = needed(&items[place], cluster_namespace) else { continue };
         let Some(from) = secrets.get(&key).copied() else { continue };
-        let (source, target) = match items.get_disjoint_mut([from, place]) {
-            Ok([source, target]) => (source, target),
-            Err(_) => continue,
-        };
+        let Ok([source, target]) = items.get_disjoint_mut([from, place]) else { continue };
         if adopt::take(source, target, now) {
             taken.insert(from);
         }
