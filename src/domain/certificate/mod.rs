@@ -167,8 +167,10 @@ const FRESH_ORDER_PAUSE: Duration = Duration::seconds(60);
 /// How often a blocked certificate is tried although nobody changed anything.
 const PROBE_EVERY: Duration = Duration::hours(24);
 
-/// How soon a certificate looks again for an issuer that is not ready; its readiness wakes it earlier.
-const ISSUER_RECHECK: Duration = Duration::minutes(5);
+/// How soon a certificate looks again for an issuer that is not ready. Its readiness wakes it earlier,
+/// unless it comes while this wait is just being saved: so the first looks come soon, and each pause
+/// is as long as the wait so far.
+const ISSUER_RECHECK: [Duration; 2] = [Duration::seconds(1), Duration::minutes(5)];
 
 impl Certificate {
     /// What time alone makes of it, when its wake-up has come.
@@ -275,7 +277,8 @@ impl Certificate {
         let first = !matches!(self.state, State::AwaitingIssuer(_));
         let about = Resource::Certificate(self.id);
         let mut next = self.become_state(State::AwaitingIssuer(trigger), now);
-        next.next_action_at = now + ISSUER_RECHECK;
+        let [shortest, longest] = ISSUER_RECHECK;
+        next.next_action_at = now + (now - next.state_since).clamp(shortest, longest);
         next.last_error = Some(Failure::new(
             super::failure::Class::Blocked,
             if reason == "IssuerNotFound" { "issuer_not_found" } else { "issuer_not_ready" },

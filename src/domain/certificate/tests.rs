@@ -24,6 +24,20 @@ fn after_three_lost_orders_the_long_backoff_begins() {
 }
 
 #[test]
+fn an_issuer_whose_readiness_went_unheard_is_looked_for_within_seconds() {
+    let waits = |certificate: Certificate, now| certificate.await_issuer("IssuerNotReady", "", now);
+    let mut certificate = waits(wanted(), NOW).certificate;
+    let mut pauses = Vec::new();
+    for _ in 0..12 {
+        let now = certificate.next_action_at;
+        certificate = waits(certificate, now).certificate;
+        pauses.push((certificate.next_action_at - now).whole_seconds());
+    }
+
+    assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
+}
+
+#[test]
 fn a_six_day_certificate_gets_several_tries_before_it_ends() {
     let mut short = wanted();
     short.current = Some(issued(NOW + Duration::days(2)));
