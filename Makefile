@@ -3,10 +3,10 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help build demo test ci fmt lint doc openapi cli-docs clean setup
+.PHONY: help build demo test soak ci fmt lint doc openapi cli-docs reliability clean setup
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build the optimised binary, target/release/certwright
 	cargo build --release --locked
@@ -15,16 +15,25 @@ demo: setup ## Issue a certificate from a local test CA and show it (debug build
 	cargo build --locked
 	scripts/demo
 
+# The tests kill the program at chosen places, which only this feature lets them. Everything that CI compiles
+# has it, so that nothing is compiled twice; what is released has not.
+TESTED := --features failpoints
+
 test: setup ## Run every test, on SQLite and on PostgreSQL, against Pebble and nginx
-	cargo test --locked
+	cargo test --locked $(TESTED)
+
+SOAK_CERTIFICATES ?= 1000
+
+soak: setup ## Issue 1,000 certificates (SOAK_CERTIFICATES) while process and database are killed again and again
+	SOAK_CERTIFICATES=$(SOAK_CERTIFICATES) cargo test --locked $(TESTED) --test integration soak:: -- --nocapture --test-threads=1
 
 # Cheap checks first. Clippy and rustdoc share what they compile, and so do the tests and `cargo run`.
 ci: setup ## Everything that a change must pass
 	cargo fmt --check
 	scripts/cargo-deny --log-level error --locked check bans licenses sources
-	cargo clippy --all-targets --locked -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --document-private-items
-	cargo test --locked 2>&1 | tee target/ci-test.log
+	cargo clippy --all-targets --locked $(TESTED) -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked $(TESTED) --document-private-items
+	cargo test --locked $(TESTED) 2>&1 | tee target/ci-test.log
 	$(MAKE) openapi
 	git diff --exit-code --stat -- openapi || { echo 'ci: openapi/openapi.json is stale; commit what `make openapi` wrote' >&2; exit 1; }
 	@echo; echo 'ci: everything passed'; grep '^test result:' target/ci-test.log
@@ -33,19 +42,22 @@ fmt: ## Format the code
 	cargo fmt
 
 lint: ## Run clippy as CI does
-	cargo clippy --all-targets --locked -- -D warnings
+	cargo clippy --all-targets --locked $(TESTED) -- -D warnings
 
 doc: ## Build the crate's documentation, private items included
-	cargo doc --no-deps --locked --document-private-items
+	cargo doc --no-deps --locked $(TESTED) --document-private-items
 
 openapi: ## Write openapi/openapi.json anew from the code
 	@mkdir -p openapi
-	cargo run --locked --quiet -- openapi > target/openapi.json
+	cargo run --locked $(TESTED) --quiet -- openapi > target/openapi.json
 	mv target/openapi.json openapi/openapi.json
 
 cli-docs: ## Write docs/cli.md anew from the code
 	cargo run --locked --quiet -- help --markdown > target/cli.md
 	mv target/cli.md docs/cli.md
+
+reliability: setup ## Show the same faults side by side with lego and certbot (installs both)
+	scripts/reliability
 
 clean: ## Remove everything that was built, the test tools too
 	cargo clean

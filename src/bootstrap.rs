@@ -171,6 +171,18 @@ pub async fn check_master_key(db: &Db, sealer: &Sealer) -> Result<(), BootstrapE
     }
 }
 
+/// Seals what [`check_master_key`] goes by anew under the first master key.
+pub async fn reseal_check(db: &Db, sealer: &Sealer) -> Result<(), BootstrapError> {
+    let ours = sealer.seal(CHECK_PLACE, CHECK_TEXT).map_err(BootstrapError::Random)?;
+    let mut tx = db.begin().await?;
+    if let Some(known) = settings::find(&mut tx, CHECK).await?
+        && !sealer.is_current(&Sealed(known.clone()))
+    {
+        settings::replace(&mut tx, CHECK, &known, &ours.0).await?;
+    }
+    Ok(tx.commit().await?)
+}
+
 /// What this installation is called in places that it shares with others, such as DNS zones.
 pub async fn installation_id(db: &Db) -> Result<String, BootstrapError> {
     let mut bytes = [0_u8; 8];

@@ -1,6 +1,7 @@
 //! Where the service learns the time. Nothing else may ask the operating system.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use time::{Duration, OffsetDateTime};
 
@@ -8,6 +9,9 @@ use time::{Duration, OffsetDateTime};
 pub trait Clock: Send + Sync {
     /// The present moment.
     fn now(&self) -> OffsetDateTime;
+
+    /// Learns what the clock that counts shows at this moment; most clocks count themselves.
+    fn follow(&self, _authority: OffsetDateTime) {}
 }
 
 /// The operating system's clock.
@@ -17,6 +21,36 @@ impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "the one place that may")]
     fn now(&self) -> OffsetDateTime {
         OffsetDateTime::now_utc()
+    }
+}
+
+/// The operating system's clock, corrected by what another one shows: that of a database which
+/// several replicas share. What one schedules the others then find due at the right time.
+#[derive(Default)]
+pub struct FollowingClock {
+    /// Milliseconds.
+    ahead: AtomicI64,
+}
+
+/// Less is the way of an answer through the network, not a difference of clocks.
+const TOLERANCE: Duration = Duration::milliseconds(500);
+
+impl Clock for FollowingClock {
+    fn now(&self) -> OffsetDateTime {
+        SystemClock.now() + Duration::milliseconds(self.ahead.load(Relaxed))
+    }
+
+    fn follow(&self, authority: OffsetDateTime) {
+        if (authority - self.now()).abs() <= TOLERANCE {
+            return;
+        }
+        let ahead = authority - SystemClock.now();
+        let milliseconds = i64::try_from(ahead.whole_milliseconds()).unwrap_or_default();
+        self.ahead.store(milliseconds, Relaxed);
+        tracing::warn!(
+            seconds = ahead.as_seconds_f64(),
+            "the database's clock is so far ahead of this host's, and is the one that counts"
+        );
     }
 }
 
@@ -42,5 +76,27 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> OffsetDateTime {
         *self.lock()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_following_clock_shows_what_the_authority_shows() {
+        let clock = FollowingClock::default();
+        for hours in [1, -3, 0] {
+            let authority = SystemClock.now() + Duration::hours(hours);
+            clock.follow(authority);
+            assert!((clock.now() - authority).abs() < Duration::seconds(1), "{hours}");
+        }
+    }
+
+    #[test]
+    fn the_way_through_the_network_is_no_difference() {
+        let clock = FollowingClock::default();
+        clock.follow(SystemClock.now() - Duration::milliseconds(300));
+        assert_eq!(clock.ahead.load(Relaxed), 0);
     }
 }

@@ -8,7 +8,10 @@
 //! * [`ca`], [`solver`], [`outbound`]: the outside world, one library each
 //! * [`api`], [`worker`]: what drives it, clients from one side and time from the other
 //! * [`client`], [`yaml`]: the API from its other side, and manifests
-//! * [`config`], [`cli`], [`service`]: how it is put together
+//! * [`config`], [`bootstrap`], [`reseal`], [`cli`], [`service`]: how it is put together, and kept
+
+#[macro_use]
+mod failpoint;
 
 pub mod api;
 pub mod bootstrap;
@@ -20,6 +23,7 @@ pub mod config;
 pub mod domain;
 pub mod outbound;
 pub mod pki;
+pub mod reseal;
 pub mod secret;
 pub mod service;
 pub mod shutdown;

@@ -109,6 +109,12 @@ impl Sealer {
         Ok(Sealed(envelope))
     }
 
+    /// Whether it is sealed under the first master key.
+    pub fn is_current(&self, sealed: &Sealed) -> bool {
+        let id = sealed.0.get(1..=KEY_ID);
+        self.keys.first().is_some_and(|master| id == Some(master.id.as_slice()))
+    }
+
     /// Opens what was sealed for this place.
     pub fn open(&self, place: &str, sealed: &Sealed) -> Result<Secret<Vec<u8>>, SealError> {
         let rest = sealed.0.strip_prefix(&[VERSION]).ok_or(SealError::Damaged)?;
@@ -183,6 +189,8 @@ mod tests {
 
         assert_eq!(sealer(&[2, 1]).open("a", &sealed).unwrap().expose(), b"key");
         assert_eq!(sealer(&[2]).open("a", &sealed).unwrap_err(), SealError::UnknownKey);
+        assert!(sealer(&[1, 2]).is_current(&sealed));
+        assert!(!sealer(&[2, 1]).is_current(&sealed));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -12,14 +13,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, AppState};
 use crate::ca::Ca;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, FollowingClock};
 use crate::config::Config;
+use crate::domain::id::WorkerId;
 use crate::outbound::Allow;
 use crate::secret::{Sealer, Secret};
 use crate::solver::{SolverSettings, Solvers};
-use crate::storage::Db;
+use crate::storage::{Db, SoleUse};
 use crate::worker::{self, Worker};
 use crate::{bootstrap, shutdown};
+
+/// What is left to be said to the database when the time for a stop is over.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
 /// A service that is up.
 pub struct Running {
@@ -30,6 +35,9 @@ pub struct Running {
     /// The admin API key, if this was the very first start and none was given.
     pub first_api_key: Option<Secret<String>>,
     db: Db,
+    worker: Arc<Worker>,
+    /// Given up last, when nothing is under way any more.
+    _sole_use: Option<SoleUse>,
     tasks: [JoinHandle<anyhow::Result<()>>; 3],
 }
 
@@ -47,11 +55,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (version, database) = (env!("CARGO_PKG_VERSION"), running.db.dialect());
     tracing::info!(version, database, api = %running.api, http01 = %running.responder, "ready");
     stop.cancelled().await;
-    // Nothing is lost when it takes too long: leases run out, and the rows are taken up again.
+    let worker = Arc::clone(&running.worker);
+    // Nothing is lost when it takes too long: the rows are given back, and taken up again.
     if let Ok(result) = tokio::time::timeout(config.shutdown_timeout, running.stopped()).await {
         result?;
     } else {
         tracing::warn!("some work did not finish in time; the next start takes it up");
+        tokio::time::timeout(LEAVE_WITHIN, worker.leave()).await.ok();
     }
     tracing::info!("stopped");
     Ok(())
@@ -66,8 +76,12 @@ fn say(what: fmt::Arguments<'_>) {
 
 /// Puts the service together and starts it; it runs until `stop` is cancelled.
 pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<Running> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let clock: Arc<dyn Clock> = Arc::new(FollowingClock::default());
     let db = bootstrap::database(config).await?;
+    let sole_use = db.sole_use()?;
+    if let Some(now) = db.clock().await? {
+        clock.follow(now);
+    }
     let sealer = Arc::new(bootstrap::master_key(config, &db).await?);
     let solvers = solvers(config, &db, &clock).await?;
     let api_listener = listen(config.http_listen, "http.listen").await?;
@@ -77,10 +91,14 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         db: db.clone(),
         clock: Arc::clone(&clock),
         sealer: Arc::clone(&sealer),
-        ca: Arc::new(Ca::new(Arc::clone(&clock))),
+        ca: Arc::new(Ca::new(Arc::clone(&clock)).with_timeout(config.acme_timeout)),
         solvers: Arc::new(solvers),
         settings: worker::Settings {
-            name: format!("pid {}", std::process::id()),
+            name: format!("pid {} {}", std::process::id(), WorkerId::generate(clock.now())),
+            shared: sole_use.is_none(),
+            alone: sole_use.as_ref().is_some_and(SoleUse::is_certain),
+            lease: config.worker_lease,
+            sweep_interval: config.sweep_interval,
             concurrency: config.worker_concurrency,
             cluster_namespace: config.cluster_namespace.clone(),
         },
@@ -91,12 +109,15 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
     let tasks = [
         serve(api_listener, api::router(state), &stop),
         serve(responder_listener, api::responder(db.clone()), &stop),
-        spawn(&stop, async move {
-            worker.run().await;
-            Ok(())
+        spawn(&stop, {
+            let worker = Arc::clone(&worker);
+            async move {
+                worker.run().await;
+                Ok(())
+            }
         }),
     ];
-    Ok(Running { api, responder, first_api_key, db, tasks })
+    Ok(Running { api, responder, first_api_key, db, worker, _sole_use: sole_use, tasks })
 }
 
 impl Running {
@@ -105,6 +126,7 @@ impl Running {
         for task in self.tasks {
             task.await??;
         }
+        self.worker.leave().await;
         self.db.close().await;
         Ok(())
     }

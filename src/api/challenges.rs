@@ -12,7 +12,7 @@ use super::extract::{Path, Query};
 use super::page::{self, Listing, Sort};
 use super::precondition::Precondition;
 use super::problem::{ApiError, Errors};
-use crate::domain::challenge::{Challenge, Kind, State as DomainState};
+use crate::domain::challenge::{Challenge, Kind, Observation, State as DomainState};
 use crate::domain::id::{ChallengeId, OrderId};
 use crate::domain::order::challenge_name;
 use crate::storage::orders::{self, Parent, WantedChallenges};
@@ -93,6 +93,8 @@ pub(crate) struct ChallengeView {
     solver: u32,
     /// What last went wrong, or who does not see the proof yet.
     reason: Option<String>,
+    /// Who was last asked for the proof, and what they saw.
+    observations: Vec<Observation>,
 }
 
 /// A DNS record that a proof stands in.
@@ -215,6 +217,7 @@ impl ChallengeView {
             record,
             solver: challenge.solver,
             reason: challenge.reason.clone(),
+            observations: challenge.observations.clone(),
         }
     }
 }

@@ -66,6 +66,7 @@ fn described() -> OpenApiRouter<AppState> {
             certificates::change::delete
         ))
         .routes(routes!(certificates::change::renew))
+        .routes(routes!(certificates::explain::show))
         .routes(routes!(certificates::downloads::fullchain))
         .routes(routes!(certificates::downloads::leaf))
         .routes(routes!(certificates::downloads::chain))

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use instant_acme::{Identifier, NewOrder};
 use time::{Duration, OffsetDateTime};
 
-use super::ask::{ask, unreadable};
+use super::ask::{ask, fetch, unreadable};
 use super::classify::{Asked, Call};
 use super::directory::{Directory, Endpoint};
-use super::order::Order;
+use super::order::{Order, Remembered};
+use super::state::OrderState;
+use super::tape::Exchange;
 use crate::clock::Clock;
 use crate::domain::failure::{Class, Failure};
 
@@ -21,6 +23,7 @@ pub struct Account {
     /// When this process first heard of it. A CA that does not know it within the next minutes may
     /// be lagging behind: it may have been registered just before, perhaps by another replica.
     pub(super) seen: OffsetDateTime,
+    pub(super) remembered: Remembered,
 }
 
 impl Account {
@@ -59,16 +62,17 @@ impl Account {
         }
         let (order, exchange) = answer?;
         let exchange = exchange.ok_or_else(|| unreadable(asked, "no answer"))?;
-        Order::new(self, order, self.clock.now(), asked, &exchange)
+        let state = OrderState::read(asked, &exchange)?;
+        Ok(Order::new(self, order.url().to_owned(), self.clock.now(), state))
     }
 
     /// Takes up an order again. `age` is the time since the CA handed its URL out: it decides
     /// whether "not found" means "not yet" or "not any more".
     pub async fn order(&self, url: &str, age: Duration) -> Result<Order, Failure> {
         let asked = self.asked(Call::GetOrder, Some(age));
-        let (order, exchange) = ask!(asked, async { self.inner.order(url.to_owned()).await })?;
-        let exchange = exchange.ok_or_else(|| unreadable(asked, "no answer"))?;
-        Order::new(self, order, self.clock.now() - age, asked, &exchange)
+        let read = |exchange: Exchange| OrderState::read(asked, &exchange);
+        let state = fetch(&self.inner, asked, url, read).await?;
+        Ok(Order::new(self, url.to_owned(), self.clock.now() - age, state))
     }
 
     pub(super) fn asked(&self, call: Call, age: Option<Duration>) -> Asked {

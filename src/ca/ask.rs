@@ -1,84 +1,175 @@
 //! One question to the CA: run it through instant-acme, read the tape, classify what went wrong.
+//!
+//! What can be asked again without harm, and may well be answered then, is asked again here, a few
+//! times within a second or two. So a step that needs many answers does not depend on every single
+//! one coming at the first try. Everything that takes longer is waited for in the database.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use instant_acme::Error;
+use tokio::time::Instant;
 
 use super::classify::{Asked, Call, Transport, Trouble, classify, is_bad_nonce};
-use super::tape::{Exchange, Outcome};
+use super::tape::{self, End, Exchange, Mode, Outcome};
 use crate::domain::failure::{Class, Failure};
 
 /// instant-acme tries three nonces a call; so many calls make 15 of them.
-const ROUNDS: usize = 5;
+const NONCE_ROUNDS: usize = 5;
+/// The pauses before a question is put again.
+const PAUSES: [Duration; 3] =
+    [Duration::from_millis(200), Duration::from_millis(400), Duration::from_millis(800)];
+/// A question that has taken this long is not put again: the step, and its lease, have an end.
+const LONGEST: Duration = Duration::from_secs(10);
+/// What instant-acme or we could not read.
+const UNREADABLE: &str = "acme_unreadable_answer";
 
-/// Runs an operation, again if need be for the sake of a nonce.
+/// Runs an operation, again if need be for the sake of a nonce, or where that is harmless.
 ///
-/// Gives its value and its last exchange, which is `None` where it needed no request. With `raw` the
-/// exchange holds an answer that instant-acme could not read: it gets to see an empty order.
+/// Gives its value and its last exchange, which is `None` where it needed no request. With `known`,
+/// instant-acme is told what is known already instead of asking for it.
 ///
 /// A macro, because futures of a closure that borrows cannot be shown to be `Send`.
 macro_rules! ask {
     ($asked:expr, $operation:expr) => {
-        $crate::ca::ask::ask!($asked, raw: false, $operation)
+        $crate::ca::ask::ask!($asked, mode: $crate::ca::tape::Mode::Plain, $operation)
     };
-    ($asked:expr, raw: $raw:expr, $operation:expr) => {{
-        let mut rounds = $crate::ca::ask::Rounds::of($asked);
+    ($asked:expr, known: $known:expr, $operation:expr) => {
+        $crate::ca::ask::ask!($asked, mode: $crate::ca::tape::Mode::Known($known), $operation)
+    };
+    ($asked:expr, mode: $mode:expr, $operation:expr) => {{
+        let (mode, mut rounds) = ($mode, $crate::ca::ask::Rounds::of($asked));
         loop {
-            let answer = $crate::ca::tape::record(rounds.call(), $raw, $operation).await;
-            if let std::ops::ControlFlow::Break(result) = rounds.judge(answer) {
-                break result;
+            let answer = $crate::ca::tape::record(rounds.call(), mode.clone(), $operation).await;
+            match rounds.judge(answer) {
+                std::ops::ControlFlow::Break(result) => break result,
+                std::ops::ControlFlow::Continue(pause) => $crate::ca::ask::rest(pause).await,
             }
         }
     }};
 }
 pub(super) use ask;
 
+/// Reads what is at a URL (POST-as-GET), in our own words; again where what came makes no sense.
+pub(super) async fn fetch<T>(
+    account: &instant_acme::Account,
+    asked: Asked,
+    url: &str,
+    read: impl Fn(Exchange) -> Result<T, Failure> + Send,
+) -> Result<T, Failure> {
+    let mut rounds = Rounds::of(asked);
+    loop {
+        // instant-acme asks for any URL in this way only; what it takes for an order is none.
+        let answer = tape::record(asked.call, Mode::Raw, account.order(url.to_owned())).await;
+        let pause = match rounds.judge(answer) {
+            ControlFlow::Continue(pause) => pause,
+            ControlFlow::Break(Err(failure)) => return Err(failure),
+            ControlFlow::Break(Ok((_, None))) => return Err(unreadable(asked, "no answer")),
+            ControlFlow::Break(Ok((_, Some(exchange)))) => match read(exchange) {
+                Err(failure) if failure.code == UNREADABLE => match rounds.next_pause() {
+                    Some(pause) => pause,
+                    None => return Err(failure),
+                },
+                read => return read,
+            },
+        };
+        rest(pause).await;
+    }
+}
+
 /// The attempts at one question.
 pub(super) struct Rounds {
     asked: Asked,
-    left: usize,
+    nonces: usize,
+    again: usize,
+    began: Instant,
 }
 
 impl Rounds {
     pub(super) fn of(asked: Asked) -> Self {
-        Self { asked, left: ROUNDS }
+        Self { asked, nonces: 1, again: 0, began: Instant::now() }
     }
 
     pub(super) fn call(&self) -> Call {
         self.asked.call
     }
 
-    /// Whether that is the answer, or another nonce might bring another.
+    /// Whether that is the answer, or asking once more, after the pause, might bring another.
     pub(super) fn judge<T>(
         &mut self,
         (result, outcome): (Result<T, Error>, Option<Outcome>),
-    ) -> ControlFlow<Result<(T, Option<Exchange>), Failure>> {
-        self.left -= 1;
-        ControlFlow::Break(match (result, outcome) {
-            (Ok(value), None) => Ok((value, None)),
-            (Ok(value), Some(Outcome::Answered(exchange))) if exchange.is_success() => {
-                Ok((value, Some(exchange)))
+    ) -> ControlFlow<Result<(T, Option<Exchange>), Failure>, Duration> {
+        let for_nonce = outcome.as_ref().is_some_and(|outcome| outcome.for_nonce);
+        let (result, end) = match (result, outcome.map(|outcome| outcome.end)) {
+            (Ok(value), None) => return ControlFlow::Break(Ok((value, None))),
+            (Ok(value), Some(End::Answered(exchange))) if exchange.is_success() => {
+                return ControlFlow::Break(Ok((value, Some(exchange))));
             }
-            (_, Some(Outcome::Answered(exchange))) if self.left > 0 && is_bad_nonce(&exchange) => {
-                return ControlFlow::Continue(());
-            }
-            (result, outcome) => Err(failure(self.asked, result.err(), outcome)),
-        })
+            other => other,
+        };
+        if let Some(End::Answered(exchange)) = &end
+            && is_bad_nonce(exchange)
+            && self.nonces < NONCE_ROUNDS
+        {
+            self.nonces += 1;
+            return ControlFlow::Continue(Duration::ZERO);
+        }
+        // What never left this machine, or only asks, cannot happen twice.
+        let unsent = for_nonce || matches!(end, Some(End::Failed(Transport::Unreachable(_))));
+        let failure = failure(self.asked, result.err(), end);
+        if (unsent || self.asked.call.only_asks())
+            && passes_soon(&failure)
+            && let Some(pause) = self.next_pause()
+        {
+            tracing::debug!(%failure, call = ?self.asked.call, "asking again");
+            return ControlFlow::Continue(pause);
+        }
+        ControlFlow::Break(Err(failure))
+    }
+
+    /// The pause before one more try, while there is one.
+    fn next_pause(&mut self) -> Option<Duration> {
+        let pause = PAUSES.get(self.again).copied();
+        self.again += 1;
+        pause.filter(|_| self.began.elapsed() < LONGEST)
     }
 }
 
-fn failure(asked: Asked, error: Option<Error>, outcome: Option<Outcome>) -> Failure {
-    let trouble = match (error, outcome) {
+#[expect(clippy::disallowed_methods, reason = "a second at most, within one question to the CA")]
+pub(super) async fn rest(pause: Duration) {
+    if !pause.is_zero() {
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Trouble of a front end or the network, which the next connection may not meet. A CA that names a
+/// time gets it, and its own errors are given more than moments.
+fn passes_soon(failure: &Failure) -> bool {
+    failure.class == Class::Transient
+        && failure.retry_at.is_none()
+        && match failure.http_status {
+            Some(status) => matches!(status, 502..=504),
+            None => matches!(
+                failure.code.as_str(),
+                "acme_unreachable"
+                    | "acme_timeout"
+                    | "acme_connection_lost"
+                    | "acme_not_a_directory"
+                    | UNREADABLE
+            ),
+        }
+}
+
+fn failure(asked: Asked, error: Option<Error>, end: Option<End>) -> Failure {
+    let trouble = match (error, end) {
         (Some(error @ (Error::KeyRejected | Error::Crypto)), _) => {
             return unusable_key(&error.to_string());
         }
         (Some(error @ (Error::Http(_) | Error::InvalidUri(_))), _) => {
             Trouble::Transport(Transport::Refused(error.to_string()))
         }
-        (_, Some(Outcome::Failed(trouble))) => Trouble::Transport(trouble),
-        (_, Some(Outcome::Answered(exchange))) if !exchange.is_success() => {
-            Trouble::Answer(exchange)
-        }
+        (_, Some(End::Failed(trouble))) => Trouble::Transport(trouble),
+        (_, Some(End::Answered(exchange))) if !exchange.is_success() => Trouble::Answer(exchange),
         (error, _) => {
             let why = error.map(|error| error.to_string());
             Trouble::Unreadable(why.unwrap_or_else(|| "The answer is empty".into()))
@@ -100,4 +191,90 @@ pub(super) fn unusable_key(why: &str) -> Failure {
 /// The answer claims success and makes no sense.
 pub(super) fn unreadable(asked: Asked, why: impl Into<String>) -> Failure {
     classify(asked, &Trouble::Unreadable(why.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::{HeaderMap, HeaderValue, header};
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    const NOON: OffsetDateTime = time::macros::datetime!(2026-01-01 12:00 UTC);
+
+    #[test]
+    fn a_question_is_put_four_times_and_an_order_once() {
+        assert_eq!(tries(Call::GetAuthorization, || page(502, None)), 4);
+        assert_eq!(tries(Call::GetOrder, || lost(false)), 4);
+        assert_eq!(tries(Call::Directory, || page(504, None)), 4);
+        for call in [Call::NewOrder, Call::Challenge, Call::Finalize, Call::NewAccount] {
+            assert_eq!(tries(call, || page(502, None)), 1, "{call:?} may have been heard");
+            assert_eq!(tries(call, || lost(false)), 1, "{call:?} may have been heard");
+        }
+    }
+
+    #[test]
+    fn what_was_never_sent_is_sent_again_whatever_it_is() {
+        assert_eq!(tries(Call::NewOrder, || lost(true)), 4, "only a nonce was asked for");
+        let unreachable = || ended(End::Failed(Transport::Unreachable("refused".into())), false);
+        assert_eq!(tries(Call::Finalize, unreachable), 4);
+    }
+
+    #[test]
+    fn a_ca_that_names_a_time_or_has_trouble_of_its_own_is_left_alone() {
+        assert_eq!(tries(Call::GetOrder, || page(503, Some("30"))), 1);
+        assert_eq!(tries(Call::GetOrder, || page(502, Some("30"))), 1);
+        assert_eq!(tries(Call::GetOrder, || page(500, None)), 1);
+        assert_eq!(tries(Call::GetOrder, || page(404, None)), 1, "replicas need longer");
+    }
+
+    #[test]
+    fn a_question_that_took_long_is_not_put_again() {
+        let mut rounds = Rounds::of(Asked::of(Call::GetOrder));
+        rounds.began = rounds.began.checked_sub(LONGEST).unwrap();
+
+        assert!(rounds.judge(page(502, None)).is_break());
+    }
+
+    #[test]
+    fn bad_nonces_cost_no_time() {
+        let nonce = r#"{"type": "urn:ietf:params:acme:error:badNonce"}"#;
+        let mut rounds = Rounds::of(Asked::of(Call::Finalize));
+
+        for _ in 1..NONCE_ROUNDS {
+            let again = rounds.judge(answered(400, nonce, None));
+            assert!(matches!(again, ControlFlow::Continue(Duration::ZERO)));
+        }
+        assert!(rounds.judge(answered(400, nonce, None)).is_break());
+    }
+
+    type Answer = (Result<(), Error>, Option<Outcome>);
+
+    fn tries(call: Call, answer: impl Fn() -> Answer) -> usize {
+        let mut rounds = Rounds::of(Asked::of(call));
+        1 + std::iter::from_fn(|| rounds.judge(answer()).continue_value()).count()
+    }
+
+    fn page(status: u16, retry_after: Option<&'static str>) -> Answer {
+        answered(status, "<html>", retry_after)
+    }
+
+    fn lost(for_nonce: bool) -> Answer {
+        ended(End::Failed(Transport::Broken("reset".into())), for_nonce)
+    }
+
+    fn answered(status: u16, body: &'static str, retry_after: Option<&'static str>) -> Answer {
+        let mut headers = HeaderMap::new();
+        if let Some(value) = retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(value));
+        }
+        let body = Bytes::from_static(body.as_bytes());
+        let url = "https://ca.example/x".to_owned();
+        ended(End::Answered(Exchange::new(url, status, &headers, body, NOON)), false)
+    }
+
+    fn ended(end: End, for_nonce: bool) -> Answer {
+        (Err(Error::Str("no")), Some(Outcome { end, for_nonce }))
+    }
 }

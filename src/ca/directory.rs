@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 use tokio::sync::Mutex;
 
-use super::ask::{ask, unreadable};
+use super::ask::ask;
 use super::classify::{Asked, Call};
 use super::http::CaClient;
 use crate::clock::Clock;
@@ -79,8 +79,9 @@ impl Endpoint {
         Self { server: server.to_owned(), client, clock, state, rounds: AtomicU64::new(0) }
     }
 
-    /// The directory; one request at most, however many ask at once, and one failure for all of
-    /// them. A known directory outlives the CA's inability to give it again.
+    /// The directory; one question at most, however many ask at once, and one failure for all of
+    /// them; none before the time that the CA named. A known directory outlives the CA's inability
+    /// to give it again.
     pub(super) async fn directory(&self) -> Result<Arc<Directory>, Failure> {
         let round = self.rounds.load(Ordering::Acquire);
         let mut state = self.state.lock().await;
@@ -90,8 +91,9 @@ impl Endpoint {
         {
             return Ok(known.directory.clone());
         }
-        if self.rounds.load(Ordering::Acquire) != round
-            && let Some(failure) = &state.failure
+        let asked_meanwhile = self.rounds.load(Ordering::Acquire) != round;
+        if let Some(failure) = &state.failure
+            && (asked_meanwhile || failure.retry_at.is_some_and(|at| now < at))
         {
             return Err(failure.clone());
         }
@@ -124,10 +126,13 @@ impl Endpoint {
 
     async fn fetch(&self) -> Result<Directory, Failure> {
         let asked = Asked::of(Call::Directory);
-        let (body, _) = ask!(asked, async { self.client.get(&self.server).await })?;
-        serde_json::from_slice(&body).map_err(|error| {
-            unreadable(asked, format!("{} answered something else: {error}", self.server))
-        })
+        let (directory, _) = ask!(asked, async {
+            let body = self.client.get(&self.server).await?;
+            serde_json::from_slice(&body).map_err(|error| {
+                Error::Other(format!("{} answered something else: {error}", self.server).into())
+            })
+        })?;
+        Ok(directory)
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use super::classify::{Call, Transport};
 use super::nonce::Nonces;
 use super::problem::Problem;
-use super::tape::{self, Exchange, Outcome};
+use super::tape::{self, End, Exchange, Outcome};
 use crate::clock::Clock;
 use crate::domain::failure::{Class, Failure};
 use crate::domain::issuer::Acme;
@@ -28,10 +28,10 @@ use crate::domain::issuer::Acme;
 /// Requests to one CA at the same time.
 const CONCURRENCY: usize = 16;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// From the first byte out to the last byte in.
-const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
+/// From the first byte out to the last byte in, unless the settings say otherwise.
+pub(super) const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Boulder answers `finalize` after asking CAA records and certificate transparency logs.
-const FINALIZE_TIMEOUT: Duration = Duration::from_secs(90);
+const FINALIZE_TAKES: u32 = 3;
 /// Connections are given up before the CA's front end gives them up.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// No honest answer is larger.
@@ -51,6 +51,7 @@ struct Inner {
     permits: Semaphore,
     nonces: Nonces,
     sent: Arc<Sent>,
+    timeout: Duration,
 }
 
 /// How many requests went out since the start.
@@ -67,6 +68,7 @@ impl CaClient {
         acme: &Acme,
         clock: Arc<dyn Clock>,
         sent: Arc<Sent>,
+        timeout: Duration,
     ) -> Result<Self, Failure> {
         let mut builder = reqwest::Client::builder()
             .user_agent(USER_AGENT)
@@ -90,6 +92,7 @@ impl CaClient {
             permits: Semaphore::new(CONCURRENCY),
             nonces: Nonces::default(),
             sent,
+            timeout,
         })))
     }
 
@@ -102,6 +105,9 @@ impl CaClient {
 
     async fn call(self, request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Error> {
         let inner = &*self.0;
+        if let Some(body) = tape::known(&request.uri().to_string()) {
+            return inner.recall(request, body).await;
+        }
         // instant-acme sends HEAD to newNonce and nowhere else.
         let wants_nonce = request.method() == Method::HEAD;
         if wants_nonce && let Some(nonce) = inner.nonces.take(inner.clock.now()) {
@@ -111,12 +117,12 @@ impl CaClient {
         let (exchange, headers) = match inner.exchange(request).await {
             Ok(answer) => answer,
             Err(trouble) => {
-                tape::note(Outcome::Failed(trouble));
+                tape::note(Outcome { end: End::Failed(trouble), for_nonce: wants_nonce });
                 return Err(Error::Str("no answer; the tape knows why"));
             }
         };
         let response = inner.translate(&method, &exchange, headers);
-        tape::note(Outcome::Answered(exchange));
+        tape::note(Outcome { end: End::Answered(exchange), for_nonce: wants_nonce });
         response
     }
 }
@@ -131,12 +137,25 @@ impl HttpClient for CaClient {
 }
 
 impl Inner {
+    /// Answers with what is known already. The nonce in the request is still good.
+    async fn recall(
+        &self,
+        request: Request<BodyWrapper<Bytes>>,
+        body: Bytes,
+    ) -> Result<BytesResponse, Error> {
+        let Ok(sent) = request.into_body().collect().await;
+        if let Some(nonce) = nonce_in(&sent.to_bytes()) {
+            self.nonces.put(&nonce, self.clock.now());
+        }
+        Ok(Response::new(Full::new(body)).into())
+    }
+
     /// Sends one request and reads the whole answer.
     async fn exchange(
         &self,
         request: Request<BodyWrapper<Bytes>>,
     ) -> Result<(Exchange, HeaderMap), Transport> {
-        let permit = tokio::time::timeout(TOTAL_TIMEOUT, self.permits.acquire()).await;
+        let permit = tokio::time::timeout(self.timeout, self.permits.acquire()).await;
         let Ok(Ok(_permit)) = permit else { return Err(Transport::Busy) };
         let (mut parts, body) = request.into_parts();
         let Ok(body) = body.collect().await;
@@ -149,13 +168,21 @@ impl Inner {
 
         let url = parts.uri.to_string();
         let request = self.http.request(parts.method.clone(), &url).headers(parts.headers);
-        let request = request.body(body.to_bytes()).timeout(timeout());
+        let request = request.body(body.to_bytes()).timeout(self.allowed());
         let mut response = request.send().await.map_err(|error| trouble(&error))?;
         let status = response.status().as_u16();
         let headers = std::mem::take(response.headers_mut());
         let body = read(&mut response).await?;
         tracing::debug!(method = %parts.method, url, status, bytes = body.len(), "ACME exchange");
         Ok((Exchange::new(url, status, &headers, body, self.clock.now()), headers))
+    }
+
+    /// How long the running operation's request may take.
+    fn allowed(&self) -> Duration {
+        match tape::call() {
+            Some(Call::Finalize) => self.timeout * FINALIZE_TAKES,
+            _ => self.timeout,
+        }
     }
 
     /// Turns an answer into what instant-acme can live with.
@@ -194,6 +221,21 @@ impl Inner {
     }
 }
 
+/// The nonce that a signed request was made with.
+fn nonce_in(jws: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Jws {
+        protected: String,
+    }
+    #[derive(serde::Deserialize)]
+    struct Header {
+        nonce: String,
+    }
+    let jws: Jws = serde_json::from_slice(jws).ok()?;
+    let header = URL_SAFE_NO_PAD.decode(jws.protected).ok()?;
+    serde_json::from_slice::<Header>(&header).ok().map(|header| header.nonce)
+}
+
 /// The answer to `HEAD newNonce`, without asking.
 fn from_pool(nonce: &str) -> Result<BytesResponse, Error> {
     let mut response = Response::new(Full::new(Bytes::new()));
@@ -210,13 +252,6 @@ fn plain_problem(exchange: &Exchange) -> Bytes {
         "type": problem.kind, "detail": problem.detail, "status": exchange.status,
     });
     plain.to_string().into()
-}
-
-fn timeout() -> Duration {
-    match tape::call() {
-        Some(Call::Finalize) => FINALIZE_TIMEOUT,
-        _ => TOTAL_TIMEOUT,
-    }
 }
 
 async fn read(response: &mut reqwest::Response) -> Result<Bytes, Transport> {

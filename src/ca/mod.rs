@@ -21,6 +21,7 @@ mod tape;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use instant_acme::Key;
@@ -43,6 +44,7 @@ use ask::{ask, unusable_key};
 use classify::{Asked, Call};
 use directory::{Directory, Endpoint};
 use http::{CaClient, Sent};
+use order::Remembered;
 use tape::Exchange;
 
 /// Differently reached CAs that are kept at hand.
@@ -55,7 +57,9 @@ pub struct Ca {
     clock: Arc<dyn Clock>,
     endpoints: Cache<EndpointKey, Arc<Endpoint>>,
     accounts: Cache<AccountKey, Arc<Account>>,
+    remembered: Remembered,
     sent: Arc<Sent>,
+    timeout: Duration,
 }
 
 /// Server, roots, and whether they matter.
@@ -88,8 +92,16 @@ impl Ca {
             clock,
             endpoints: Cache::new(MOST_ENDPOINTS),
             accounts: Cache::new(MOST_ACCOUNTS),
+            remembered: Remembered::new(),
             sent: Arc::default(),
+            timeout: http::TOTAL_TIMEOUT,
         }
+    }
+
+    /// The same, with another patience for a CA's answer; `finalize` may take three times as long.
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
     /// A new account key: ECDSA P-256, PKCS#8 in DER. To be stored before it is registered.
@@ -153,7 +165,9 @@ impl Ca {
         let seen = known.map_or_else(|| self.clock.now(), |account| account.seen);
         let inner = open(&endpoint, &directory, key, url).await?;
         let clock = self.clock.clone();
-        let account = Arc::new(Account { inner, endpoint, directory, clock, seen });
+        let remembered = self.remembered.clone();
+        let account = Account { inner, endpoint, directory, clock, seen, remembered };
+        let account = Arc::new(account);
         self.accounts.insert(name, account.clone());
         Ok(account)
     }
@@ -174,7 +188,7 @@ impl Ca {
 
     fn endpoint(&self, acme: &Acme) -> Result<Arc<Endpoint>, Failure> {
         let made = self.endpoints.try_get_with(endpoint_key(acme), || {
-            let client = CaClient::new(acme, self.clock.clone(), self.sent.clone())?;
+            let client = CaClient::new(acme, self.clock.clone(), self.sent.clone(), self.timeout)?;
             Ok(Arc::new(Endpoint::new(&acme.server, client, self.clock.clone())))
         });
         made.map_err(|failure: Arc<Failure>| Failure::clone(&failure))

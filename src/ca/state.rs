@@ -39,6 +39,10 @@ pub struct OrderState {
     pub error: Option<Failure>,
     /// Nothing new is to be expected before this moment.
     pub retry_at: Option<OffsetDateTime>,
+    /// URLs of what has to be proved.
+    pub(super) authorizations: Vec<String>,
+    /// Where the CSR goes.
+    pub(super) finalize: String,
 }
 
 /// Where an authorization stands.
@@ -123,6 +127,10 @@ struct OrderBody {
     expires: Option<OffsetDateTime>,
     certificate: Option<String>,
     error: Option<Problem>,
+    #[serde(default)]
+    authorizations: Vec<String>,
+    #[serde(default)]
+    finalize: String,
 }
 
 #[derive(Deserialize)]
@@ -161,6 +169,8 @@ impl OrderState {
             certificate: body.certificate,
             error: body.error.map(|problem| carried(asked, problem)),
             retry_at: exchange.retry_at,
+            authorizations: body.authorizations,
+            finalize: body.finalize,
         })
     }
 }

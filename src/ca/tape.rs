@@ -66,17 +66,35 @@ pub(super) struct Link {
 
 /// How the last request of an operation ended.
 #[derive(Debug, Clone)]
-pub(super) enum Outcome {
+pub(super) struct Outcome {
+    pub end: End,
+    /// Whether it asked for nothing but a nonce: what it was wanted for was not sent.
+    pub for_nonce: bool,
+}
+
+/// Whether there was an answer.
+#[derive(Debug, Clone)]
+pub(super) enum End {
     Answered(Exchange),
     Failed(Transport),
+}
+
+/// What instant-acme gets to see of the answers.
+#[derive(Debug, Clone)]
+pub(super) enum Mode {
+    /// Everything.
+    Plain,
+    /// An empty order instead of the body of a success, which the caller wants for itself.
+    Raw,
+    /// For these URLs the bodies that are known already: they are not asked for.
+    Known(Vec<(String, Bytes)>),
 }
 
 /// What the HTTP client has to know of an operation, and what it says about it.
 #[derive(Debug)]
 struct Tape {
     call: Call,
-    /// Hides the body of a successful answer from instant-acme behind an empty order.
-    raw: bool,
+    mode: Mode,
     last: Option<Outcome>,
 }
 
@@ -87,10 +105,10 @@ tokio::task_local! {
 /// Runs an operation and says how its last request ended; `None` when it needed no request.
 pub(super) async fn record<F: Future>(
     call: Call,
-    raw: bool,
+    mode: Mode,
     operation: F,
 ) -> (F::Output, Option<Outcome>) {
-    let tape = RefCell::new(Tape { call, raw, last: None });
+    let tape = RefCell::new(Tape { call, mode, last: None });
     TAPE.scope(tape, async move {
         let output = operation.await;
         (output, TAPE.with(|tape| tape.borrow_mut().last.take()))
@@ -105,13 +123,24 @@ pub(super) fn call() -> Option<Call> {
 
 /// Whether the running operation wants to keep the body to itself.
 pub(super) fn is_raw() -> bool {
-    TAPE.try_with(|tape| tape.borrow().raw).unwrap_or(false)
+    TAPE.try_with(|tape| matches!(tape.borrow().mode, Mode::Raw)).unwrap_or(false)
+}
+
+/// The body that the running operation knows already for a URL.
+pub(super) fn known(url: &str) -> Option<Bytes> {
+    let known = |tape: &RefCell<Tape>| match &tape.borrow().mode {
+        Mode::Known(bodies) => {
+            bodies.iter().find(|(known, _)| known == url).map(|(_, body)| body.clone())
+        }
+        Mode::Plain | Mode::Raw => None,
+    };
+    TAPE.try_with(known).ok().flatten()
 }
 
 /// Whether the running operation's last request was answered without an error.
 pub(super) fn succeeded() -> bool {
     let success = |tape: &RefCell<Tape>| match &tape.borrow().last {
-        Some(Outcome::Answered(exchange)) => exchange.is_success(),
+        Some(Outcome { end: End::Answered(exchange), .. }) => exchange.is_success(),
         _ => false,
     };
     TAPE.try_with(success).unwrap_or(false)

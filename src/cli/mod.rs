@@ -34,6 +34,7 @@ mod output;
 mod remote;
 mod renew;
 mod revoke;
+mod secrets;
 mod selector;
 mod serve;
 mod settings;
@@ -153,7 +154,7 @@ enum Command {
   certwright keys delete deploy"
     )]
     Keys(keys::Keys),
-    /// Manage credentials of solvers
+    /// Manage credentials of solvers, and seal secrets anew
     #[command(
         subcommand,
         after_help = "Examples:
@@ -161,7 +162,7 @@ enum Command {
   certwright secrets create cloudflare --from-file api-token=token.txt
   certwright secrets delete cloudflare"
     )]
-    Secrets(credentials::Credentials),
+    Secrets(secrets::Secrets),
     /// Manage webhooks
     #[command(
         subcommand,
@@ -185,6 +186,7 @@ enum Command {
 impl Cli {
     /// Does what was asked.
     pub fn run(self) -> anyhow::Result<()> {
+        crate::failpoint::set_up();
         let (source, remote) = (&self.source, &self.remote);
         match self.command {
             Command::Serve(serve) => serve.run(source),
@@ -206,7 +208,7 @@ impl Cli {
             Command::Logs(logs) => logs.run(remote),
             Command::Inspect(inspect) => inspect.run(),
             Command::Keys(keys) => keys.run(remote),
-            Command::Secrets(credentials) => credentials.run(remote),
+            Command::Secrets(secrets) => secrets.run(source, remote),
             Command::Webhooks(webhooks) => webhooks.run(remote),
             Command::Completion(completion) => completion.run(),
             Command::Help { markdown: true } => print(&completion::markdown()),

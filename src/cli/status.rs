@@ -188,13 +188,16 @@ async fn attempt(session: &Session, id: &str) -> anyhow::Result<String> {
 
 /// Why it is as it is, from a server that can tell.
 async fn explanation(session: &Session, id: &str) -> anyhow::Result<String> {
-    let explained = match session.client.get(&format!("/certificates/{id}/explain"), &[]).await {
-        Ok(explained) => explained,
+    let path = format!("/certificates/{id}/explain");
+    let (method, headers) = (&http::Method::GET, &[("accept", "text/plain")]);
+    let ask = Ask { method, path: &path, query: &[], headers, body: Body::None };
+    let explained = match session.client.bytes(ask).await {
+        Ok(explained) => String::from_utf8_lossy(&explained).into_owned(),
         Err(ClientError::Refused(problem)) if problem.status == 404 => return Ok(String::new()),
         Err(error) => return Err(error.into()),
     };
     let mut out = "Explanation:\n".to_owned();
-    for line in super::output::yaml(&explained).lines() {
+    for line in explained.lines() {
         out.extend([format!("  {line}\n")]);
     }
     Ok(out)

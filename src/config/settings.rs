@@ -78,6 +78,12 @@ pub const SETTINGS: &[Setting] = &[
         "53",
         "Port of authoritative name servers; another one only in tests.",
     ),
+    Setting::new(
+        "dns.sweep_interval",
+        "CERTWRIGHT_DNS_SWEEP_INTERVAL",
+        "1h",
+        "Time from one look for TXT records that were left behind to the next.",
+    ),
     Setting::secret(
         "bootstrap.api_key",
         "CERTWRIGHT_BOOTSTRAP_API_KEY",
@@ -86,7 +92,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting::secret(
         "master_key",
         "CERTWRIGHT_MASTER_KEY",
-        "Master key that secrets are sealed under: 32 bytes in base64. Of several, separated by commas, the first seals and all open.",
+        "Master key that secrets are sealed under: 32 bytes in base64. Of several, separated by commas, the first seals and all open. `certwright secrets rotate` seals what is there anew under the first.",
     ),
     Setting::new(
         "master_key_file",
@@ -100,10 +106,22 @@ pub const SETTINGS: &[Setting] = &[
         "Hosts and networks (CIDR) that self-checks may reach although they are private. For development.",
     ),
     Setting::new(
+        "acme.timeout",
+        "CERTWRIGHT_ACME_TIMEOUT",
+        "30s",
+        "How long a CA may take for an answer, at most 30s; for `finalize` three times as long.",
+    ),
+    Setting::new(
         "worker.concurrency",
         "CERTWRIGHT_WORKER_CONCURRENCY",
         "64",
         "Orders, certificates and issuers that are worked on at the same time.",
+    ),
+    Setting::new(
+        "worker.lease",
+        "CERTWRIGHT_WORKER_LEASE",
+        "15s",
+        "A replica that has been silent for so long is taken for dead, and the others go on with its work. PostgreSQL only: on SQLite the next start does.",
     ),
     Setting::new(
         "cluster_resource_namespace",

@@ -155,6 +155,20 @@ impl Values {
             .map_err(|_| self.bad(key, "expected a duration, such as 20s or 1m"))
     }
 
+    pub(super) fn duration_within(
+        &self,
+        key: &'static str,
+        range: RangeInclusive<Duration>,
+    ) -> Result<Duration, ConfigError> {
+        let words = |limit: &Duration| humantime::format_duration(*limit).to_string();
+        let duration = self.duration(key)?;
+        if range.contains(&duration) {
+            return Ok(duration);
+        }
+        let (least, most) = (words(range.start()), words(range.end()));
+        Err(self.bad(key, format!("expected a duration from {least} to {most}")))
+    }
+
     pub(super) fn nameservers(&self, key: &'static str) -> Result<Vec<SocketAddr>, ConfigError> {
         let parse = |entry: &String| {
             entry
@@ -277,6 +291,8 @@ mod tests {
             ("CERTWRIGHT_LOG_FORMAT", "xml", "text or json"),
             ("CERTWRIGHT_DNS_NAMESERVERS", "1.1.1.1,dns.example", "dns.example"),
             ("CERTWRIGHT_SHUTDOWN_TIMEOUT", "soon", "20s"),
+            ("CERTWRIGHT_WORKER_LEASE", "0s", "from 1s to 2m"),
+            ("CERTWRIGHT_WORKER_LEASE", "3m", "from 1s to 2m"),
             ("CERTWRIGHT_DATABASE_URL", "sqlite::memory:", "a file"),
         ] {
             let values = read(None, [env(name, value)], &[]).unwrap();

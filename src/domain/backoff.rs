@@ -1,6 +1,6 @@
 //! How long to wait before trying again. Schedules are data; chance comes in as a number.
 
-use time::Duration;
+use time::{Duration, OffsetDateTime};
 
 /// A number in `[0, 1)` that spreads what would otherwise happen at the same moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,8 +22,12 @@ impl Jitter {
 }
 
 /// After the `n`th answer in a row that denied what the CA had just handed out (from 0).
+///
+/// Replicas catch up within seconds, on bad days within half a minute: until then the steps stay
+/// short, because each certificate meets a lag twice, at its authorizations and at its download.
 pub fn consistency(n: u32, jitter: Jitter) -> Duration {
-    const LADDER: [i64; 7] = [500, 1_000, 2_000, 4_000, 8_000, 15_000, 30_000];
+    const LADDER: [i64; 10] =
+        [500, 1_000, 2_000, 4_000, 5_000, 5_000, 5_000, 10_000, 15_000, 30_000];
     let step = LADDER.get(n as usize).copied().unwrap_or(30_000);
     jitter.stretch(Duration::milliseconds(step), 0.2)
 }
@@ -48,6 +52,15 @@ pub fn propagation(n: u32, jitter: Jitter) -> Duration {
     jitter.stretch(doubling(Duration::milliseconds(500), Duration::seconds(10), n), 0.1)
 }
 
+/// When proofs are taken away: at common moments, every three seconds, so that those of many orders
+/// cost one call, and no worker waits for company.
+pub fn next_tidying(now: OffsetDateTime) -> OffsetDateTime {
+    const PERIOD: Duration = Duration::seconds(3);
+    let since_last = now.unix_timestamp_nanos().rem_euclid(PERIOD.whole_nanoseconds());
+    let since_last = Duration::nanoseconds(i64::try_from(since_last).unwrap_or_default());
+    if since_last.is_zero() { now } else { now + PERIOD - since_last }
+}
+
 fn doubling(first: Duration, most: Duration, n: u32) -> Duration {
     let factor = 2_i32.checked_pow(n).unwrap_or(i32::MAX);
     first.checked_mul(factor).map_or(most, |duration| duration.min(most))
@@ -61,6 +74,28 @@ mod tests {
     fn a_404_on_a_fresh_url_is_asked_again_within_a_second() {
         assert_eq!(consistency(0, Jitter::NONE), Duration::milliseconds(500));
         assert!(consistency(0, Jitter::new(0.999)) < Duration::seconds(1));
+    }
+
+    #[test]
+    fn replicas_that_lag_by_twenty_seconds_cost_less_than_half_a_minute() {
+        let slowest = Jitter::new(0.999);
+        let tries = (0..).scan(Duration::ZERO, |at, n| {
+            *at += consistency(n, slowest);
+            Some(*at)
+        });
+
+        let found = tries.into_iter().find(|at| *at >= Duration::seconds(20)).unwrap();
+        assert!(found < Duration::seconds(30), "{found}");
+    }
+
+    #[test]
+    fn proofs_of_orders_that_end_together_are_taken_away_together() {
+        let start = OffsetDateTime::UNIX_EPOCH + Duration::seconds(3 * 100);
+        assert_eq!(next_tidying(start), start);
+        for milliseconds in [1, 1_500, 2_999, 3_000] {
+            let now = start + Duration::milliseconds(milliseconds);
+            assert_eq!(next_tidying(now), start + Duration::seconds(3));
+        }
     }
 
     #[test]

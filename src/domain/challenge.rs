@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
+use utoipa::ToSchema;
 
 use super::backoff::{self, Jitter};
 use super::event::{Event, Resource};
@@ -108,6 +109,8 @@ pub struct Challenge {
     pub tries: u32,
     /// What last went wrong, or who does not see the proof yet.
     pub reason: Option<String>,
+    /// Who was last asked for the proof, and what they saw; empty before anybody was.
+    pub observations: Vec<Observation>,
     /// When it wants attention again; `None` once nothing is left to do.
     pub next_action_at: Option<OffsetDateTime>,
     /// After this moment the present phase has failed.
@@ -175,6 +178,47 @@ pub enum Action {
     CleanUp,
 }
 
+/// What somebody who was asked for a proof saw.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Observation {
+    /// Who was asked: a name server and its address, a resolver, a URL; empty where nobody could be.
+    #[schema(example = "ns1.example.com 192.0.2.53")]
+    pub by: String,
+    /// Whether the proof was there.
+    pub seen: bool,
+    /// What was there.
+    #[schema(example = "has no TXT record at _acme-challenge.app.example.com")]
+    pub what: String,
+}
+
+impl Observation {
+    /// The proof was not there.
+    pub fn missing(by: impl Into<String>, what: impl Into<String>) -> Self {
+        Self { by: by.into(), seen: false, what: what.into() }
+    }
+
+    /// The proof was there.
+    pub fn seen(by: impl Into<String>, what: impl Into<String>) -> Self {
+        Self { by: by.into(), seen: true, what: what.into() }
+    }
+}
+
+impl std::fmt::Display for Observation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.by.as_str() {
+            "" => f.write_str(&self.what),
+            by => write!(f, "{by} {}", self.what),
+        }
+    }
+}
+
+/// Those who do not see the proof, in one line.
+pub fn in_words(observations: &[Observation]) -> String {
+    let missing = observations.iter().filter(|one| !one.seen).map(ToString::to_string);
+    missing.collect::<Vec<_>>().join("; ")
+}
+
 /// What came of an [`Action`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
@@ -182,8 +226,8 @@ pub enum Answer {
     Presented(Option<Record>),
     /// It can be seen.
     Seen,
-    /// Somebody does not see it yet; who, and what they see.
-    NotSeen(String),
+    /// Somebody does not see it yet: who was asked, and what they see.
+    NotSeen(Vec<Observation>),
     /// Nothing of it is left.
     CleanedUp,
     /// It did not work.
@@ -255,10 +299,13 @@ impl Challenge {
                 self.state = State::Visible;
                 self.tries = 0;
                 self.reason = None;
+                self.observations.clear();
                 self.next_action_at = Some(now + patience.delay);
                 (self, vec![], None)
             }
-            Answer::NotSeen(observed) => {
+            Answer::NotSeen(observations) => {
+                let observed = in_words(&observations);
+                self.observations = observations;
                 self.reason = Some(observed.clone());
                 if now >= self.deadline {
                     return self.give_up(Failure::new(
@@ -326,9 +373,10 @@ impl Challenge {
         if !cleaning && (hopeless || now >= self.deadline) {
             return self.give_up(failure);
         }
+        // The last try is at the deadline, and not later.
         let first = self.tries == 0;
         self.tries += 1;
-        self.next_action_at = Some(now + pause);
+        self.next_action_at = Some((now + pause).min(self.deadline).max(now));
         let (reason, verb) =
             if cleaning { ("CleanUpError", "cleaning up") } else { ("PresentError", "presenting") };
         let event = Event::warning(about, reason, format!("Error {verb} challenge: {failure}"));

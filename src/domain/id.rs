@@ -50,6 +50,10 @@ ids! {
     ChallengeId
     /// An entry of the history.
     EventId
+    /// A process that works.
+    WorkerId
+    /// Something that has to be done now and then.
+    TaskId
 }
 
 /// A UUIDv7 of the given moment; those of one moment sort in the order in which they were made.

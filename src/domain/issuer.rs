@@ -318,8 +318,12 @@ impl Issuer {
         now: OffsetDateTime,
         jitter: Jitter,
     ) -> (Self, Vec<Event>) {
-        let pause = match failure.class {
-            Class::Blocked => jitter.stretch(PROBE_EVERY, 0.1),
+        let throttled = failure.class == Class::Throttle && failure.retry_at.is_some();
+        let pause = match (failure.class, failure.retry_at) {
+            (Class::Blocked, _) => jitter.stretch(PROBE_EVERY, 0.1),
+            (Class::Throttle, Some(asked)) => {
+                jitter.stretch((asked - now).max(Duration::seconds(1)), 0.1)
+            }
             _ => backoff::transient(self.tries, jitter),
         };
         let at = failure.retry_at.map_or(now + pause, |asked| asked.max(now + pause));
@@ -330,7 +334,8 @@ impl Issuer {
             self.state_since = now;
         }
         self.state = State::Failed;
-        self.tries += 1;
+        // A pause that the CA asked for makes no later one longer.
+        self.tries += u32::from(!throttled);
         self.last_error = Some(failure);
         self.next_action_at = Some(at);
         (self, if news { vec![event] } else { vec![] })

@@ -9,6 +9,7 @@ pub mod certificate;
 pub mod challenge;
 pub mod duration;
 pub mod event;
+pub mod explain;
 pub mod failure;
 pub mod id;
 pub mod issuer;

@@ -12,6 +12,7 @@ use moka::future::Cache;
 use tokio::time::{Instant, timeout_at};
 
 use super::Readiness;
+use crate::domain::challenge::Observation;
 use crate::domain::failure::{Class, Failure};
 use crate::domain::issuer::PropagationMode;
 use crate::outbound::{self, in_words};
@@ -114,51 +115,51 @@ impl Dns {
         let look = async {
             match mode {
                 PropagationMode::None => Ok(Vec::new()),
-                PropagationMode::Authoritative => self.authorities_that_miss(name, value).await,
-                PropagationMode::Recursive => self.resolvers_that_miss(name, value).await,
+                PropagationMode::Authoritative => self.ask_authorities(name, value).await,
+                PropagationMode::Recursive => self.ask_resolvers(name, value).await,
             }
         };
         match timeout_at(Instant::now() + LOOK_TIMEOUT, look).await {
-            Ok(Ok(missing)) if missing.is_empty() => Readiness::Ready,
-            Ok(Ok(missing)) => Readiness::NotYet { observed: missing.join("; ") },
-            Ok(Err(observed)) => Readiness::NotYet { observed },
+            Ok(Ok(observed)) if observed.iter().all(|one| one.seen) => Readiness::Ready,
+            Ok(Ok(observed)) => Readiness::NotYet { observed },
+            Ok(Err(why)) => Readiness::unknown(why),
             Err(_) => {
                 let seconds = LOOK_TIMEOUT.as_secs();
-                let observed = format!("the DNS of {name} did not answer within {seconds} seconds");
-                Readiness::NotYet { observed }
+                let why = format!("the DNS of {name} did not answer within {seconds} seconds");
+                Readiness::unknown(why)
             }
         }
     }
 
-    async fn authorities_that_miss(&self, name: &str, value: &str) -> Result<Vec<String>, String> {
+    async fn ask_authorities(&self, name: &str, value: &str) -> Result<Vec<Observation>, String> {
         let name = absolute(name)?;
         let zone = self.zone(&name).await?;
         let servers = self.servers_of(&zone).await?;
-        Ok(self.who_misses(&servers, false, &name, value).await)
+        Ok(self.ask_all(&servers, false, &name, value).await)
     }
 
-    async fn resolvers_that_miss(&self, name: &str, value: &str) -> Result<Vec<String>, String> {
+    async fn ask_resolvers(&self, name: &str, value: &str) -> Result<Vec<Observation>, String> {
         let name = absolute(name)?;
         let resolvers: Vec<Server> = self
             .nameservers
             .iter()
             .map(|address| Server { name: "resolver".to_owned(), addresses: vec![*address] })
             .collect();
-        Ok(self.who_misses(&resolvers, true, &name, value).await)
+        Ok(self.ask_all(&resolvers, true, &name, value).await)
     }
 
-    async fn who_misses(
+    async fn ask_all(
         &self,
         servers: &[Server],
         recursive: bool,
         name: &Name,
         value: &str,
-    ) -> Vec<String> {
+    ) -> Vec<Observation> {
         let looks = servers.iter().map(|server| self.ask(server, recursive, name, value));
         join_all(looks).await.into_iter().flatten().collect()
     }
 
-    /// What is wrong with one server's view, if anything.
+    /// What one server sees, at each of its addresses.
     ///
     /// A server may have addresses that cannot be reached from here (IPv6 on a host without it):
     /// it is silent only when all are.
@@ -168,35 +169,37 @@ impl Dns {
         recursive: bool,
         name: &Name,
         value: &str,
-    ) -> Option<String> {
+    ) -> Vec<Observation> {
         let looks = server
             .addresses
             .iter()
             .map(async |address| (*address, self.txt_at(*address, recursive, name, value).await));
         let sights = join_all(looks).await;
-        let answered = sights.iter().any(|(_, sight)| !matches!(sight, Sight::Silent(_)));
-        let complaints: Vec<String> = sights
-            .iter()
-            .filter_map(|(address, sight)| {
-                let who = format!("{} {}", server.name, address.ip());
-                match sight {
-                    Sight::Seen => None,
-                    Sight::Absent => {
-                        Some(format!("{who} has no TXT record at {}", without_dot(name)))
-                    }
-                    Sight::Others(count) => {
-                        Some(format!("{who} has other values ({count}) at {}", without_dot(name)))
-                    }
-                    Sight::Silent(_) if answered => None,
-                    Sight::Silent(reason) => Some(format!("{who} cannot be asked: {reason}")),
-                }
-            })
-            .collect();
-        match (sights.is_empty(), complaints.is_empty()) {
-            (true, _) => Some(format!("{} has no address", server.name)),
-            (false, true) => None,
-            (false, false) => Some(complaints.join("; ")),
+        if sights.is_empty() {
+            return vec![Observation::missing(server.name.clone(), "has no address")];
         }
+        let answered = sights.iter().any(|(_, sight)| !matches!(sight, Sight::Silent(_)));
+        let place = without_dot(name);
+        let seen = |(address, sight): (SocketAddr, Sight)| {
+            let who = format!("{} {}", server.name, address.ip());
+            match sight {
+                Sight::Seen => {
+                    Some(Observation::seen(who, format!("has the TXT record at {place}")))
+                }
+                Sight::Absent => {
+                    Some(Observation::missing(who, format!("has no TXT record at {place}")))
+                }
+                Sight::Others(count) => Some(Observation::missing(
+                    who,
+                    format!("has other values ({count}) at {place}"),
+                )),
+                Sight::Silent(_) if answered => None,
+                Sight::Silent(reason) => {
+                    Some(Observation::missing(who, format!("cannot be asked: {reason}")))
+                }
+            }
+        };
+        sights.into_iter().filter_map(seen).collect()
     }
 
     async fn txt_at(&self, server: SocketAddr, recursive: bool, name: &Name, value: &str) -> Sight {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::cloudflare::Cloudflare;
 use super::dns::Dns;
 use super::{Readiness, Solver};
-use crate::domain::challenge::{Proof, Record};
+use crate::domain::challenge::{Observation, Proof, Record};
 use crate::domain::failure::Failure;
 use crate::domain::issuer::{CnameStrategy, PropagationMode};
 
@@ -49,17 +49,18 @@ impl Solver for Dns01 {
         // CAs follow CNAMEs whatever the strategy, so the look does too.
         let name = match self.dns.canonical(&proof.txt_name()).await {
             Ok(name) => name,
-            Err(failure) => return Ok(Readiness::NotYet { observed: failure.to_string() }),
+            Err(failure) => return Ok(Readiness::unknown(failure.to_string())),
         };
         let seen = self.dns.look_for_txt(&name, &proof.txt_value(), self.propagation).await;
         match (seen, record) {
-            (Readiness::NotYet { observed }, Some(record)) if record.name != name => {
+            (Readiness::NotYet { mut observed }, Some(record)) if record.name != name => {
                 let elsewhere = format!(
                     "the record stands at {}, but {} leads to {name}",
                     record.name,
                     proof.txt_name()
                 );
-                Ok(Readiness::NotYet { observed: format!("{elsewhere}; {observed}") })
+                observed.insert(0, Observation::missing("", elsewhere));
+                Ok(Readiness::NotYet { observed })
             }
             (seen, _) => Ok(seen),
         }

@@ -11,7 +11,7 @@ use reqwest::redirect::{Attempt, Policy};
 use url::{Host, Url};
 
 use super::{Readiness, Solver};
-use crate::domain::challenge::{Proof, Record};
+use crate::domain::challenge::{Observation, Proof, Record};
 use crate::domain::failure::Failure;
 use crate::outbound::Guard;
 
@@ -90,18 +90,17 @@ impl Solver for Http01 {
 
     async fn is_ready(&self, proof: &Proof, _: Option<&Record>) -> Result<Readiness, Failure> {
         let Ok(url) = challenge_url(proof, self.port) else {
-            let observed = format!("{} makes no URL", proof.domain);
-            return Ok(Readiness::NotYet { observed });
+            return Ok(Readiness::unknown(format!("{} makes no URL", proof.domain)));
         };
         let observed = match self.look(url.clone()).await {
             // Whitespace at the end is ignored by section 8.3.
             Ok((200, body)) if body.trim_ascii_end() == proof.key_authorization.as_bytes() => {
                 return Ok(Readiness::Ready);
             }
-            Ok((status, body)) => format!("{url} answered {status}: {}", shown(&body)),
-            Err(reason) => format!("{url}: {reason}"),
+            Ok((status, body)) => format!("answered {status}: {}", shown(&body)),
+            Err(reason) => format!("cannot be asked: {reason}"),
         };
-        Ok(Readiness::NotYet { observed })
+        Ok(Readiness::NotYet { observed: vec![Observation::missing(url, observed)] })
     }
 
     async fn clean_up(&self, _proof: &Proof, _record: Option<&Record>) -> Result<(), Failure> {

@@ -8,8 +8,9 @@ mod registry;
 
 use async_trait::async_trait;
 
+pub use self::cloudflare::{Cloudflare, Ours};
 pub use self::registry::{SolverSettings, SolverSetupError, Solvers};
-use crate::domain::challenge::{Proof, Record};
+use crate::domain::challenge::{Observation, Proof, Record};
 use crate::domain::failure::Failure;
 
 /// One way to show a proof to the CA.
@@ -34,9 +35,16 @@ pub trait Solver: Send + Sync {
 pub enum Readiness {
     /// Whoever asks gets the proof.
     Ready,
-    /// Somebody does not see it yet; `observed` says who saw what, for a person.
+    /// Somebody does not see it yet.
     NotYet {
-        /// Who saw what.
-        observed: String,
+        /// Who was asked, and what they saw.
+        observed: Vec<Observation>,
     },
+}
+
+impl Readiness {
+    /// Nobody could be asked, for this reason.
+    fn unknown(why: impl Into<String>) -> Self {
+        Self::NotYet { observed: vec![Observation::missing("", why)] }
+    }
 }

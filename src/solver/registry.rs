@@ -132,14 +132,15 @@ impl Solvers {
             )
         })?;
         Ok(Dns01 {
-            provider: self.client(cloudflare, token)?,
+            provider: self.cloudflare(cloudflare, token)?,
             dns: self.dns(&config.nameservers)?,
             strategy: config.cname_strategy,
             propagation: config.propagation.mode,
         })
     }
 
-    fn client(
+    /// The records that a token can edit.
+    pub fn cloudflare(
         &self,
         config: &issuer::Cloudflare,
         token: &Secret<String>,

@@ -18,12 +18,17 @@ impl Statement {
     }
 }
 
-/// Declares statements, and lists them in `ALL`.
+/// Declares statements, and lists them in `ALL`. A second text is PostgreSQL's own.
 macro_rules! statements {
-    ($($name:ident = $text:expr;)*) => {
-        $(const $name: $crate::storage::Statement = $crate::storage::Statement::both(
-            concat!(module_path!(), "::", stringify!($name)),
-            $text,
+    (@one $name:expr, $both:expr) => {
+        $crate::storage::Statement::both($name, $both)
+    };
+    (@one $name:expr, $sqlite:expr, $postgres:expr) => {
+        $crate::storage::Statement { name: $name, sqlite: $sqlite, postgres: $postgres }
+    };
+    ($($name:ident = $($text:expr),+;)*) => {
+        $(const $name: $crate::storage::Statement = $crate::storage::statements!(
+            @one concat!(module_path!(), "::", stringify!($name)), $($text),+
         );)*
         /// Every statement of this module.
         pub(super) const ALL: &[$crate::storage::Statement] = &[$($name),*];
@@ -38,6 +43,7 @@ pub fn catalogue() -> Vec<Statement> {
         super::api_keys::ALL,
         super::certificates::ALL,
         super::events::ALL,
+        super::housekeeping::ALL,
         super::idempotency::ALL,
         super::issuers::ALL,
         super::lease::ALL,
@@ -46,6 +52,8 @@ pub fn catalogue() -> Vec<Statement> {
         super::revisions::ALL,
         super::secrets::ALL,
         super::settings::ALL,
+        &super::sealed::all(),
+        super::workers::ALL,
     ]
     .concat()
 }

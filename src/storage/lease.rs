@@ -3,6 +3,9 @@
 //! A claimed row's `next_action_at` is when the lease runs out: a worker that dies needs nobody to
 //! notice. The fencing token is raised by every claim and by every write from outside, so that a
 //! worker that lost its lease, or missed a client's change, cannot write over it.
+//!
+//! On PostgreSQL leases are judged by the database's clock, whatever the workers' clocks say: two
+//! replicas an hour apart do not take each other's work. On SQLite the process's clock is the only one.
 
 use sqlx::FromRow;
 use time::{Duration, OffsetDateTime};
@@ -29,40 +32,99 @@ pub enum Machine {
     Certificate,
     /// Orders to be carried through.
     Order,
+    /// What has to be done now and then.
+    Housekeeping,
 }
 
-/// Longer than any one step may take; a crash costs at most this.
+impl Machine {
+    const ALL: [Self; 4] = [Self::Order, Self::Certificate, Self::Issuer, Self::Housekeeping];
+}
+
+/// Longer than any one step may take. Work that nobody notices to be abandoned, such as that of a
+/// task that hangs, is taken up again after this long; that of a dead process much sooner
+/// ([`super::workers`]).
 pub const LEASE: Duration = Duration::minutes(2);
 
+const _: () = assert!(LEASE.whole_milliseconds() == 120_000, "the statements have it as a literal");
+
+/// The time by the database's clock, where that is not the caller's: `$given` is the caller's time.
+macro_rules! database_time {
+    ($given:literal) => {
+        concat!(
+            "coalesce(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, ",
+            $given,
+            ")"
+        )
+    };
+}
+/// When a lease ends that begins now; `$given` is that moment by the caller's clock.
+macro_rules! lease_end {
+    ($given:literal) => {
+        concat!(
+            "coalesce(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint + 120000, ",
+            $given,
+            ")"
+        )
+    };
+}
+pub(super) use {database_time, lease_end};
+
 macro_rules! machine {
-    ($claim:ident, $extend:ident, $table:literal) => {
+    ($claim:ident, $extend:ident, $release:ident, $give_back:ident, $table:literal) => {
         const $claim: Statement = Statement {
             name: concat!("lease::", stringify!($claim)),
-    sqlite: machine!(@claim $table, ""),
-    postgres: machine!(@claim $table, "FOR UPDATE SKIP LOCKED"),
+            sqlite: machine!(@claim $table, "next_action_at <= $1", "$2", ""),
+            // A row that nobody holds is due by the time of whoever scheduled it; whether a lease
+            // has run out, the database knows. The sub-select makes the volatile time one value,
+            // by which the index can be searched.
+            postgres: machine!(
+                @claim $table,
+                concat!(
+                    "next_action_at <= (SELECT greatest($1, ", database_time!("$1"), "))
+                     AND next_action_at <= CASE WHEN leased_by IS NULL THEN $1
+                                                ELSE ", database_time!("$1"), " END"
+                ),
+                lease_end!("$2"),
+                "FOR UPDATE SKIP LOCKED"
+            ),
         };
-        const $extend: Statement = Statement::both(
-            concat!("lease::", stringify!($extend)),
+        const $extend: Statement = Statement {
+            name: concat!("lease::", stringify!($extend)),
+            sqlite: machine!(@extend $table, "$3"),
+            postgres: machine!(@extend $table, lease_end!("$3")),
+        };
+        const $release: Statement = Statement::both(
+            concat!("lease::", stringify!($release)),
             concat!(
-                "UPDATE ",
-                $table,
-                " SET next_action_at = $3 WHERE id = $1 AND lease_token = $2"
+                "UPDATE ", $table, " SET next_action_at = $3, leased_by = NULL, lease_token = lease_token + 1
+                 WHERE id = $1 AND leased_by = $2"
+            ),
+        );
+        // Held rows end their lease within LEASE from now: so few that the index finds them.
+        const $give_back: Statement = Statement::both(
+            concat!("lease::", stringify!($give_back)),
+            concat!(
+                "UPDATE ", $table, " SET next_action_at = $2, leased_by = NULL, lease_token = lease_token + 1
+                 WHERE leased_by IS NOT NULL AND ($1 = '' OR leased_by = $1) AND next_action_at <= $3"
             ),
         );
     };
     // MATERIALIZED: a planner that ran the subquery twice would claim more than asked for.
-    (@claim $table:literal, $lock:literal) => {
+    (@claim $table:literal, $due:expr, $end:expr, $lock:literal) => {
         concat!(
             "WITH due AS MATERIALIZED (
                  SELECT id FROM ",
             $table,
-            " WHERE next_action_at <= $1
-                 ORDER BY next_action_at LIMIT $4 ",
+            " WHERE ",
+            $due,
+            " ORDER BY next_action_at LIMIT $4 ",
             $lock,
             ")
              UPDATE ",
             $table,
-            " SET next_action_at = $2, leased_by = $3, lease_token = lease_token + 1
+            " SET next_action_at = ",
+            $end,
+            ", leased_by = $3, lease_token = lease_token + 1
              FROM due WHERE ",
             $table,
             ".id = due.id
@@ -73,27 +135,60 @@ macro_rules! machine {
             ".lease_token"
         )
     };
+    (@extend $table:literal, $end:expr) => {
+        concat!(
+            "UPDATE ",
+            $table,
+            " SET next_action_at = ",
+            $end,
+            " WHERE id = $1 AND lease_token = $2"
+        )
+    };
 }
 
-machine!(CLAIM_ISSUERS, EXTEND_ISSUER, "issuers");
-machine!(CLAIM_CERTIFICATES, EXTEND_CERTIFICATE, "certificates");
-machine!(CLAIM_ORDERS, EXTEND_ORDER, "orders");
+machine!(CLAIM_ISSUERS, EXTEND_ISSUER, RELEASE_ISSUER, GIVE_BACK_ISSUERS, "issuers");
+machine!(
+    CLAIM_CERTIFICATES,
+    EXTEND_CERTIFICATE,
+    RELEASE_CERTIFICATE,
+    GIVE_BACK_CERTIFICATES,
+    "certificates"
+);
+machine!(CLAIM_ORDERS, EXTEND_ORDER, RELEASE_ORDER, GIVE_BACK_ORDERS, "orders");
+machine!(CLAIM_TASKS, EXTEND_TASK, RELEASE_TASK, GIVE_BACK_TASKS, "housekeeping");
 
 const NEXT_DUE: Statement = Statement::both(
     "lease::NEXT_DUE",
     "SELECT (SELECT min(next_action_at) FROM issuers WHERE next_action_at IS NOT NULL),
             (SELECT min(next_action_at) FROM certificates),
-            (SELECT min(next_action_at) FROM orders WHERE next_action_at IS NOT NULL)",
+            (SELECT min(next_action_at) FROM orders WHERE next_action_at IS NOT NULL),
+            (SELECT min(next_action_at) FROM housekeeping)",
+);
+
+const ORDER_HOLDER: Statement = Statement::both(
+    "lease::ORDER_HOLDER",
+    "SELECT leased_by, lease_token FROM orders WHERE id = $1",
 );
 
 pub(super) const ALL: &[Statement] = &[
     CLAIM_ISSUERS,
     EXTEND_ISSUER,
+    RELEASE_ISSUER,
+    GIVE_BACK_ISSUERS,
     CLAIM_CERTIFICATES,
     EXTEND_CERTIFICATE,
+    RELEASE_CERTIFICATE,
+    GIVE_BACK_CERTIFICATES,
     CLAIM_ORDERS,
     EXTEND_ORDER,
+    RELEASE_ORDER,
+    GIVE_BACK_ORDERS,
+    CLAIM_TASKS,
+    EXTEND_TASK,
+    RELEASE_TASK,
+    GIVE_BACK_TASKS,
     NEXT_DUE,
+    ORDER_HOLDER,
 ];
 
 #[derive(FromRow)]
@@ -114,6 +209,7 @@ pub async fn claim(
         Machine::Issuer => CLAIM_ISSUERS,
         Machine::Certificate => CLAIM_CERTIFICATES,
         Machine::Order => CLAIM_ORDERS,
+        Machine::Housekeeping => CLAIM_TASKS,
     };
     let rows: Vec<Claimed> = fetch!(
         fetch_all,
@@ -133,19 +229,81 @@ pub async fn extend(tx: &mut Tx, lease: &Lease, now: OffsetDateTime) -> Result<(
         Machine::Issuer => EXTEND_ISSUER,
         Machine::Certificate => EXTEND_CERTIFICATE,
         Machine::Order => EXTEND_ORDER,
+        Machine::Housekeeping => EXTEND_TASK,
     };
     let changed = execute!(tx, statement, lease.id, lease.token, millis(now + LEASE))?;
     held(lease, changed)
 }
 
+/// Lets go of a row that `owner` holds, so that it is taken up again at once.
+pub async fn release(
+    tx: &mut Tx,
+    machine: Machine,
+    id: Uuid,
+    owner: &str,
+    now: OffsetDateTime,
+) -> Result<(), StorageError> {
+    let statement = match machine {
+        Machine::Issuer => RELEASE_ISSUER,
+        Machine::Certificate => RELEASE_CERTIFICATE,
+        Machine::Order => RELEASE_ORDER,
+        Machine::Housekeeping => RELEASE_TASK,
+    };
+    execute!(tx, statement, id, owner, millis(now))?;
+    tx.wake_workers();
+    Ok(())
+}
+
+/// Makes everything due at once that `owner` holds, or, with `None`, that anybody holds; says how
+/// many rows that were. Should the owner still live, its results are void.
+pub async fn give_back(
+    tx: &mut Tx,
+    owner: Option<&str>,
+    now: OffsetDateTime,
+) -> Result<u64, StorageError> {
+    let mut rows = 0;
+    for machine in Machine::ALL {
+        let statement = match machine {
+            Machine::Issuer => GIVE_BACK_ISSUERS,
+            Machine::Certificate => GIVE_BACK_CERTIFICATES,
+            Machine::Order => GIVE_BACK_ORDERS,
+            Machine::Housekeeping => GIVE_BACK_TASKS,
+        };
+        let owner = owner.unwrap_or_default();
+        // Twice a lease: its owner's clock may have been a little ahead.
+        rows += execute!(tx, statement, owner, millis(now), millis(now + LEASE + LEASE))?;
+    }
+    tx.wake_workers();
+    Ok(rows)
+}
+
+/// The lease that `owner` has on an order after the write that followed `lease`, if that write
+/// came through: for whoever did not hear the answer to a commit.
+pub async fn after_unheard_commit(
+    tx: &mut Tx,
+    lease: &Lease,
+    owner: &str,
+) -> Result<Option<Lease>, StorageError> {
+    let found: Option<(Option<String>, i64)> = fetch!(fetch_optional, tx, ORDER_HOLDER, lease.id)?;
+    let next = Lease { token: lease.token + 1, ..*lease };
+    Ok(found
+        .filter(|(holder, token)| holder.as_deref() == Some(owner) && *token == next.token)
+        .map(|_| next))
+}
+
 /// When each machine's next row is due, and so when to look again.
 pub async fn next_due(tx: &mut Tx) -> Result<Vec<(Machine, OffsetDateTime)>, StorageError> {
-    let (issuers, certificates, orders): (Option<i64>, Option<i64>, Option<i64>) =
-        fetch!(fetch_one, tx, NEXT_DUE)?;
-    Ok([(Machine::Order, orders), (Machine::Certificate, certificates), (Machine::Issuer, issuers)]
-        .into_iter()
-        .filter_map(|(machine, at)| at.map(|at| (machine, moment(at))))
-        .collect())
+    type Earliest = (Option<i64>, Option<i64>, Option<i64>, Option<i64>);
+    let (issuers, certificates, orders, tasks): Earliest = fetch!(fetch_one, tx, NEXT_DUE)?;
+    Ok([
+        (Machine::Order, orders),
+        (Machine::Certificate, certificates),
+        (Machine::Issuer, issuers),
+        (Machine::Housekeeping, tasks),
+    ]
+    .into_iter()
+    .filter_map(|(machine, at)| at.map(|at| (machine, moment(at))))
+    .collect())
 }
 
 /// Whether a fenced write found its row.

@@ -5,9 +5,11 @@
 //! native UUIDs, times `BIGINT` milliseconds, documents JSON in `TEXT`. Every text is listed in
 //! [`catalogue()`], and a test prepares each on both databases.
 //!
-//! The differences, all of them: `FOR UPDATE SKIP LOCKED` where rows are claimed ([`lease`]), the
-//! kind of transaction, and `NOTIFY` at commit (this file and [`signals`]).
+//! The differences, all of them: `FOR UPDATE SKIP LOCKED` and the database's clock where rows are
+//! leased ([`lease`], [`workers`]), the kind of transaction, and `NOTIFY` at commit (this file and
+//! [`signals`]). SQLite has one process at a time ([`SoleUse`]).
 
+use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::time::Duration;
 
@@ -26,6 +28,7 @@ mod catalogue;
 pub mod certificates;
 pub mod events;
 mod filter;
+pub mod housekeeping;
 pub mod idempotency;
 pub mod issuers;
 pub mod lease;
@@ -33,14 +36,18 @@ pub mod orders;
 pub mod requests;
 pub mod revisions;
 pub mod scope;
+pub mod sealed;
 pub mod secrets;
 pub mod settings;
 pub mod signals;
+mod sole;
+pub mod workers;
 
 pub use catalogue::{Statement, catalogue};
 pub use filter::Page;
 pub use scope::Scope;
 pub use signals::Signals;
+pub use sole::SoleUse;
 
 use catalogue::statements;
 
@@ -68,6 +75,7 @@ enum Pool {
     Sqlite {
         read: SqlitePool,
         write: SqlitePool,
+        file: PathBuf,
     },
     Postgres(PgPool),
 }
@@ -110,6 +118,16 @@ pub enum StorageError {
     /// Another worker, or a client's change, came in between; what was computed is void.
     #[error("the lease on {0} was lost")]
     LeaseLost(Uuid),
+    /// Another process serves from this SQLite database.
+    #[error(
+        "another certwright serves from this database ({} is locked): SQLite has one at a time, \
+         several share a PostgreSQL",
+        .0.display()
+    )]
+    InUse(PathBuf),
+    /// The file that says who serves from a SQLite database cannot be used.
+    #[error("{} cannot be locked", .0.display())]
+    Lock(PathBuf, #[source] std::io::Error),
     /// Something with this identity is there already.
     #[error("it exists already")]
     Conflict,
@@ -123,24 +141,22 @@ impl From<sqlx::Error> for StorageError {
                 if database.is_unique_violation() {
                     return Self::Conflict;
                 }
-                // SQLITE_BUSY and its kin; PostgreSQL's serialization failures, deadlocks, shutdowns.
-                database.code().is_some_and(|code| {
-                    matches!(
-                        &*code,
-                        "5" | "261"
-                            | "517"
-                            | "40001"
-                            | "40P01"
-                            | "57P01"
-                            | "57P02"
-                            | "57P03"
-                            | "53300"
-                    )
-                })
+                database.code().is_some_and(|code| is_transient(&code))
             }
             _ => false,
         };
         if busy { Self::Unavailable(error) } else { Self::Database(error) }
+    }
+}
+
+/// SQLite busy, locked, full or unable to read; PostgreSQL's serialization failures, deadlocks,
+/// shutdowns, lost connections and lack of room for another one.
+fn is_transient(code: &str) -> bool {
+    const POSTGRES: [&str; 7] = ["40001", "40P01", "57P01", "57P02", "57P03", "57P05", "53300"];
+    match code.parse::<u32>() {
+        // The lowest byte is the primary code, the rest says more.
+        Ok(number) if code.len() < 5 => matches!(number & 0xff, 5 | 6 | 10 | 13),
+        _ => POSTGRES.contains(&code) || code.starts_with("08"),
     }
 }
 
@@ -167,6 +183,7 @@ impl Db {
                 // NORMAL may lose the last commits when the power fails; an order URL is worth an fsync.
                 .synchronous(SqliteSynchronous::Full)
                 .busy_timeout(Duration::from_secs(10));
+            let file = options.get_filename().to_owned();
             let write = SqlitePoolOptions::new()
                 .max_connections(1)
                 .acquire_timeout(Duration::from_secs(30))
@@ -178,7 +195,7 @@ impl Db {
                 .acquire_timeout(Duration::from_secs(30))
                 .connect_with(options.create_if_missing(false).pragma("query_only", "ON"))
                 .await?;
-            (Pool::Sqlite { read, write }, migrated)
+            (Pool::Sqlite { read, write, file }, migrated)
         };
         let signals = Signals::new();
         if let Pool::Postgres(pool) = &pool {
@@ -216,6 +233,27 @@ impl Db {
             Pool::Postgres(pool) => Inner::Postgres(pool.begin().await?),
         };
         Ok(Tx { inner, signals: self.signals.clone(), wakes: false, changed: Vec::new() })
+    }
+
+    /// The time by the database's clock, where that is another machine's.
+    pub async fn clock(&self) -> Result<Option<OffsetDateTime>, StorageError> {
+        const NOW: &str = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+        match &self.pool {
+            Pool::Sqlite { .. } => Ok(None),
+            Pool::Postgres(pool) => {
+                let (now,): (i64,) = sqlx::query_as(NOW).fetch_one(pool).await?;
+                Ok(Some(moment(now)))
+            }
+        }
+    }
+
+    /// On SQLite, makes sure that no other process serves from the same file, as long as the
+    /// answer is kept.
+    pub fn sole_use(&self) -> Result<Option<SoleUse>, StorageError> {
+        match &self.pool {
+            Pool::Sqlite { file, .. } => SoleUse::of(file).map(Some),
+            Pool::Postgres(_) => Ok(None),
+        }
     }
 
     /// Where changes are heard of.
@@ -267,7 +305,7 @@ impl Db {
     /// Closes every connection once its work is done.
     pub async fn close(&self) {
         match &self.pool {
-            Pool::Sqlite { read, write } => {
+            Pool::Sqlite { read, write, .. } => {
                 read.close().await;
                 write.close().await;
             }
@@ -299,6 +337,11 @@ async fn migrate<C: sqlx::migrate::Migrate>(
         applied.iter().map(|migration| migration.version).max().unwrap_or_default()
     };
     let from = version(&applied.unwrap_or_default());
+    // Each is a transaction of its own: a run that is cut off is taken up where it stopped.
+    for missing in migrator.iter().filter(|migration| migration.version > from) {
+        migrator.run_direct(Some(missing.version), connection, false).await?;
+        failpoint!("between_migrations");
+    }
     migrator.run_direct(None, connection, false).await?;
     let to = version(&connection.list_applied_migrations(&migrator.table_name).await?);
     Ok(Migrated { from, to })
@@ -385,4 +428,24 @@ fn corrupt(table: &'static str, id: Uuid, problem: impl Into<String>) -> Storage
 
 fn count(number: i64) -> u32 {
     u32::try_from(number).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_transient;
+
+    #[test]
+    fn what_may_work_in_a_moment_is_told_from_what_will_not() {
+        // SQLite busy (and for a snapshot), locked, out of room, unable to read.
+        for code in ["5", "261", "517", "6", "262", "13", "10", "266"] {
+            assert!(is_transient(code), "{code}");
+        }
+        for code in ["40001", "40P01", "57P01", "57P03", "08006", "08003", "53300"] {
+            assert!(is_transient(code), "{code}");
+        }
+        // A constraint, a wrong statement, no such file, a syntax error.
+        for code in ["19", "787", "1", "14", "23505", "42601", "42P01", "28P01"] {
+            assert!(!is_transient(code), "{code}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::filter::{Filter, Value};
-use super::lease::{LEASE, Lease, Machine, held};
+use super::lease::{LEASE, Lease, Machine, held, lease_end};
 use super::{
     Page, Scope, StorageError, Tx, corrupt, count, document, execute, fetch, json, millis, moment,
     statements,
@@ -24,39 +24,63 @@ macro_rules! order_columns {
 macro_rules! challenge_columns {
     () => {
         "id, order_id, authorization_url, url, domain, wildcard, kind, solver, token,
-         key_authorization, state, record, clean, tries, reason, next_action_at, deadline"
+         key_authorization, state, record, clean, tries, reason, observations, next_action_at,
+         deadline"
+    };
+}
+// With a holder, next_action_at is when its lease ends: by the database's clock where that is another.
+macro_rules! insert {
+    ($wake:expr) => {
+        concat!("INSERT INTO orders
+        (id, certificate_id, request_id, issuer_id, namespace, names, profile, predecessors, state,
+         url, expires, tries, stalled_since, attempts, last_error, created_at, handed_out_at,
+         next_action_at, deadline, leased_by, name)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, ", $wake, ",
+                $19, $20, $21)")
+    };
+}
+macro_rules! save {
+    ($wake:expr) => {
+        concat!(
+            "UPDATE orders SET
+        state = $3, url = $4, expires = $5, tries = $6, stalled_since = $7, attempts = $8,
+        last_error = $9, handed_out_at = $10, next_action_at = ",
+            $wake,
+            ", deadline = $12,
+        leased_by = CASE WHEN $13 THEN leased_by ELSE NULL END, lease_token = lease_token + 1
+        WHERE id = $1 AND lease_token = $2"
+        )
     };
 }
 
 statements! {
-    INSERT = "INSERT INTO orders
-        (id, certificate_id, request_id, issuer_id, namespace, names, profile, predecessors, state,
-         url, expires, tries, stalled_since, attempts, last_error, created_at, handed_out_at,
-         next_action_at, deadline, leased_by, name)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                $19, $20, $21)";
+    INSERT = insert!("$18"),
+        insert!(concat!("CASE WHEN $20::text IS NULL THEN $18 ELSE ", lease_end!("$18"), " END"));
     FIND = concat!("SELECT ", order_columns!(), " FROM orders WHERE id = $1");
     OPEN_OF_CERTIFICATE = concat!("SELECT ", order_columns!(), " FROM orders
         WHERE certificate_id = $1 AND state NOT IN ('valid', 'invalid', 'errored', 'expired')");
     OPEN_OF_ISSUER = "SELECT id FROM orders WHERE issuer_id = $1 AND next_action_at IS NOT NULL LIMIT 1";
-    SAVE = "UPDATE orders SET
-        state = $3, url = $4, expires = $5, tries = $6, stalled_since = $7, attempts = $8,
-        last_error = $9, handed_out_at = $10, next_action_at = $11, deadline = $12,
-        leased_by = CASE WHEN $13 THEN leased_by ELSE NULL END, lease_token = lease_token + 1
-        WHERE id = $1 AND lease_token = $2";
+    SAVE = save!("$11"),
+        save!(concat!("CASE WHEN $13 THEN ", lease_end!("$11"), " ELSE $11 END"));
     CHALLENGES_OF = concat!("SELECT ", challenge_columns!(), " FROM challenges
         WHERE order_id = $1 ORDER BY position");
     FIND_CHALLENGE = concat!("SELECT ", challenge_columns!(), " FROM challenges WHERE id = $1");
     INSERT_CHALLENGE = "INSERT INTO challenges
         (id, order_id, position, authorization_url, url, domain, wildcard, kind, solver, token,
-         key_authorization, state, record, clean, tries, reason, next_action_at, deadline)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
+         key_authorization, state, record, clean, tries, reason, observations, next_action_at,
+         deadline)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                $19)";
     SAVE_CHALLENGE = "UPDATE challenges SET
-        state = $2, record = $3, clean = $4, tries = $5, reason = $6, next_action_at = $7, deadline = $8
+        state = $2, record = $3, clean = $4, tries = $5, reason = $6, observations = $7,
+        next_action_at = $8, deadline = $9
         WHERE id = $1";
     IS_SHARED = "SELECT id FROM challenges
         WHERE token = $1 AND id <> $2 AND NOT clean
           AND state IN ('pending', 'presented', 'visible', 'processing') LIMIT 1";
+    NEEDS_PROOF = "SELECT id FROM challenges
+        WHERE NOT clean AND state IN ('pending', 'presented', 'visible', 'processing')
+          AND (id = $1 OR token = (SELECT token FROM challenges WHERE id = $1)) LIMIT 1";
     RETAKE = "UPDATE orders SET next_action_at = $2, leased_by = NULL, lease_token = lease_token + 1
         WHERE issuer_id = $1 AND next_action_at IS NOT NULL AND leased_by IS NOT NULL";
     KEY_AUTHORIZATION = "SELECT key_authorization FROM challenges
@@ -206,6 +230,7 @@ pub async fn save(
                 row.clean,
                 row.tries,
                 row.reason,
+                row.observations,
                 row.next_action_at,
                 row.deadline,
             )?;
@@ -245,6 +270,7 @@ pub async fn insert_challenges(
             row.clean,
             row.tries,
             row.reason,
+            row.observations,
             row.next_action_at,
             row.deadline,
         )?;
@@ -256,6 +282,13 @@ pub async fn insert_challenges(
 pub async fn is_shared(tx: &mut Tx, challenge: &Challenge) -> Result<bool, StorageError> {
     let token = challenge.token.as_str();
     let row: Option<(Uuid,)> = fetch!(fetch_optional, tx, IS_SHARED, token, challenge.id.0)?;
+    Ok(row.is_some())
+}
+
+/// Whether what was shown for this challenge is still needed, by it or by another that has the same
+/// proof. Of a challenge that nobody knows nothing is.
+pub async fn needs_proof(tx: &mut Tx, challenge: ChallengeId) -> Result<bool, StorageError> {
+    let row: Option<(Uuid,)> = fetch!(fetch_optional, tx, NEEDS_PROOF, challenge.0)?;
     Ok(row.is_some())
 }
 
@@ -539,6 +572,7 @@ struct ChallengeRow {
     clean: bool,
     tries: i64,
     reason: Option<String>,
+    observations: Option<String>,
     next_action_at: Option<i64>,
     deadline: i64,
 }
@@ -569,6 +603,8 @@ impl From<&Challenge> for ChallengeRow {
             clean: challenge.clean,
             tries: challenge.tries.into(),
             reason: challenge.reason.clone(),
+            observations: (!challenge.observations.is_empty())
+                .then(|| json(&challenge.observations)),
             next_action_at: challenge.next_action_at.map(millis),
             deadline: millis(challenge.deadline),
         }
@@ -594,6 +630,11 @@ impl ChallengeRow {
             clean: self.clean,
             tries: count(self.tries),
             reason: self.reason,
+            observations: self
+                .observations
+                .map(|text| document(&text, "challenges", self.id))
+                .transpose()?
+                .unwrap_or_default(),
             next_action_at: self.next_action_at.map(moment),
             deadline: moment(self.deadline),
         })

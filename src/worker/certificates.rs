@@ -9,7 +9,7 @@ use crate::domain::issuer::{self, Issuer};
 use crate::domain::order::{self, ORDER_DEADLINE, Order, Outcome};
 use crate::pki;
 use crate::secret::Secret;
-use crate::storage::lease::Lease;
+use crate::storage::lease::{Lease, Machine};
 use crate::storage::requests::{Request, RequestState};
 use crate::storage::{Scope, certificates, events, issuers, orders, requests, revisions};
 
@@ -124,7 +124,11 @@ impl Worker {
         let certificate = &placed.certificate;
         events::record(&mut tx, &certificate.namespace, Some(certificate.id), &placed.events, now)
             .await?;
-        tx.commit().await?;
+        if let Err(error) = tx.commit().await {
+            // It may be there all the same; then nobody is working on it.
+            self.release(Machine::Order, order.id.0).await;
+            return Err(error.into());
+        }
         self.carry_out(order, order_lease).await
     }
 

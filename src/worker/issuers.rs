@@ -31,6 +31,8 @@ impl Worker {
             Err(error) => Err(super::unreadable(&error)),
         };
 
+        failpoint!("after_new_account");
+
         let now = self.clock.now();
         let server = issuer.acme.server.clone();
         let (issuer, happened) = match registered {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::ca::Ca;
 use crate::clock::Clock;
@@ -25,8 +25,10 @@ use crate::storage::lease::{self, Lease, Machine};
 use crate::storage::{Db, Signals, StorageError};
 
 mod certificates;
+mod housekeeping;
 mod issuers;
 mod orders;
+mod presence;
 mod session;
 
 /// What every step needs, shared by all.
@@ -50,8 +52,16 @@ pub struct Worker {
 /// How a worker works.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Stands in `leased_by`, for people.
+    /// Stands in `leased_by`; no other process has or had it.
     pub name: String,
+    /// Whether other replicas may work on the same database.
+    pub shared: bool,
+    /// Whether it is certain that there are none.
+    pub alone: bool,
+    /// A replica that has been silent for so long is taken for dead by the others.
+    pub lease: Duration,
+    /// Time from one look for forgotten DNS records to the next.
+    pub sweep_interval: Duration,
     /// Rows that are worked on at the same time.
     pub concurrency: usize,
     /// Namespace of the secrets that a `ClusterIssuer` refers to.
@@ -80,6 +90,7 @@ pub enum WorkerError {
 
 /// A step gives up in time for its lease to be still ours.
 const STEP_TIMEOUT: Duration = Duration::from_secs(100);
+const _: () = assert!(STEP_TIMEOUT.as_secs() < lease::LEASE.whole_seconds().unsigned_abs());
 
 /// On PostgreSQL another replica's wake-up may get lost: look at least this often.
 const POLL: Duration = Duration::from_secs(5);
@@ -87,6 +98,9 @@ const POLL: Duration = Duration::from_secs(5);
 /// Without anybody else who writes, or without a free slot, a signal is what counts: this look is
 /// only there in case the clock was set.
 const LONG: Duration = Duration::from_hours(1);
+
+/// What is due and yet could not be claimed is somebody else's just now: look again soon, not at once.
+const SHORT: Duration = Duration::from_millis(20);
 
 /// A place in the pool. However its work ends, whoever waits for a place hears of it.
 struct Slot {
@@ -106,6 +120,12 @@ impl Worker {
     pub async fn run(self: Arc<Self>) {
         let permits = Arc::new(Semaphore::new(self.settings.concurrency));
         let tasks = TaskTracker::new();
+        self.show_up().await;
+        self.schedule_housekeeping().await;
+        let seen = self
+            .settings
+            .shared
+            .then(|| AbortOnDropHandle::new(tokio::spawn(Arc::clone(&self).stay_seen())));
         while !self.stop.is_cancelled() {
             let free = permits.available_permits();
             if free == 0 {
@@ -141,6 +161,7 @@ impl Worker {
         }
         tasks.close();
         tasks.wait().await;
+        drop(seen);
     }
 
     /// Claims what is due. Orders go first: what has begun is finished before more is begun.
@@ -176,7 +197,7 @@ impl Worker {
         due.into_iter()
             .map(|(_, at)| Duration::try_from(at - now).unwrap_or_default())
             .min()
-            .map_or(longest, |next| next.min(longest))
+            .map_or(longest, |next| next.clamp(SHORT, longest))
     }
 
     /// Until something may be due: a signal, the time, or the end.
@@ -193,11 +214,25 @@ impl Worker {
             Machine::Issuer => self.issuer(lease).await,
             Machine::Certificate => self.certificate(lease).await,
             Machine::Order => self.order(lease).await,
+            Machine::Housekeeping => self.housekeeping(lease).await,
         };
         match result {
             Ok(()) => {}
             Err(WorkerError::Storage(StorageError::LeaseLost(id))) => {
-                tracing::debug!(%id, machine = ?lease.machine, "somebody else changed it meanwhile");
+                tracing::info!(
+                    %id,
+                    machine = ?lease.machine,
+                    "the lease was lost: somebody else changed or took it, and this step's result is void"
+                );
+            }
+            Err(WorkerError::Storage(error @ StorageError::Unavailable(_))) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    id = %lease.id,
+                    machine = ?lease.machine,
+                    "the database went away during a step; it is repeated"
+                );
+                self.release(lease.machine, lease.id).await;
             }
             Err(error) => tracing::error!(
                 error = &error as &dyn std::error::Error,
@@ -207,6 +242,30 @@ impl Worker {
             ),
         }
     }
+}
+
+impl Worker {
+    /// Lets go of a row whose step came to nothing because the database was away. What cannot be
+    /// said to the database within a while, it finds out when the lease runs out.
+    async fn release(&self, machine: Machine, id: uuid::Uuid) {
+        for _ in 0..30 {
+            pause().await;
+            let released = async {
+                let mut tx = self.db.begin().await?;
+                let (owner, now) = (&self.settings.name, self.clock.now());
+                lease::release(&mut tx, machine, id, owner, now).await?;
+                tx.commit().await
+            };
+            if released.await.is_ok() || self.stop.is_cancelled() {
+                return;
+            }
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "it is the database that is waited for")]
+async fn pause() {
+    tokio::time::sleep(Duration::from_secs(1)).await;
 }
 
 /// A secret of ours that cannot be opened: only the right master key helps.

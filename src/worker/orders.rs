@@ -9,7 +9,7 @@ use crate::domain::id::{IssuerId, OrderId, RequestId};
 use crate::domain::issuer;
 use crate::domain::order::{self, Order, Outcome, Transition};
 use crate::pki::Leaf;
-use crate::storage::lease::Lease;
+use crate::storage::lease::{self, Lease};
 use crate::storage::requests::RequestState;
 use crate::storage::revisions::{self, Revision};
 use crate::storage::{Scope, StorageError, Tx, certificates, events, issuers, orders, requests};
@@ -28,6 +28,9 @@ struct Before {
 
 /// Steps in one run; an order that could go on for ever gives its slot back now and then.
 const STEPS_PER_RUN: usize = 50;
+
+/// Tries at saving a step's result, a second apart where the database is away.
+const SAVES: usize = 30;
 
 impl Worker {
     pub(super) async fn order(&self, lease: Lease) -> Result<(), WorkerError> {
@@ -89,9 +92,17 @@ impl Worker {
         lease: &Lease,
         goes_on: bool,
     ) -> Result<Lease, WorkerError> {
-        for _ in 0..10 {
+        let mut unheard = false;
+        for _ in 0..SAVES {
             match self.try_settle(session, transition, before, lease, goes_on).await {
                 Err(WorkerError::Storage(StorageError::LeaseLost(id))) if id != lease.id => {}
+                // The commit before may have come through, and only its answer was lost.
+                Err(WorkerError::Storage(lost @ StorageError::LeaseLost(_))) if unheard => {
+                    let mut tx = self.db.read().await?;
+                    let owner = &self.settings.name;
+                    let ours = lease::after_unheard_commit(&mut tx, lease, owner).await?;
+                    return ours.ok_or(WorkerError::Storage(lost));
+                }
                 // What was done out there must not be forgotten because the database is busy.
                 Err(WorkerError::Storage(StorageError::Unavailable(error))) => {
                     tracing::warn!(
@@ -99,7 +110,8 @@ impl Worker {
                         order = %lease.id,
                         "saving a step's result again"
                     );
-                    pause().await;
+                    unheard = true;
+                    super::pause().await;
                 }
                 settled => return settled,
             }
@@ -226,11 +238,6 @@ impl Worker {
         requests::progress(tx, request, state, message, order, self.clock.now()).await?;
         Ok(())
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "it is the database that is waited for")]
-async fn pause() {
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
 }
 
 fn failure_of(outcome: &Outcome) -> Option<&Failure> {

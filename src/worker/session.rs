@@ -37,10 +37,10 @@ pub(super) struct Session<'a> {
 /// A DNS-01 proof that nobody sees after this long has failed, unless its solver says otherwise.
 const PROPAGATION: Duration = Duration::minutes(5);
 
-type Tried<T> = Result<T, Trouble>;
+pub(super) type Tried<T> = Result<T, Trouble>;
 
 /// Why a step has no answer of its own.
-enum Trouble {
+pub(super) enum Trouble {
     /// The outside world's doing: the order machine decides what it means.
     Failed(Failure),
     /// Ours.
@@ -103,6 +103,7 @@ impl<'a> Session<'a> {
             Step::Create => {
                 let account = self.account(order).await?;
                 let handle = account.new_order(&order.names, order.profile.as_deref()).await?;
+                failpoint!("after_new_order");
                 let answer = Answer::Created(handle.url().to_owned(), seen(handle.state()));
                 self.handle = Some(handle);
                 Ok(answer)
@@ -112,6 +113,7 @@ impl<'a> Session<'a> {
             Step::Accept => {
                 let urls: Vec<_> = order.challenges.iter().map(|known| known.url.clone()).collect();
                 self.handle(order).await?.0.accept(&urls).await?;
+                failpoint!("after_accept");
                 Ok(Answer::Accepted)
             }
             Step::Poll => {
@@ -134,6 +136,7 @@ impl<'a> Session<'a> {
         let account = self.account(order).await?;
         let issuer = self.issuer(order).await?;
         let authorizations = self.handle(order).await?.0.authorizations().await?;
+        failpoint!("after_authorizations");
         let labels = self.labels(order).await?;
         let now = self.worker.clock.now();
         let mut challenges = Vec::new();
@@ -187,6 +190,7 @@ impl<'a> Session<'a> {
                 clean: false,
                 tries: 0,
                 reason: None,
+                observations: Vec::new(),
                 next_action_at: Some(now),
                 deadline: order.deadline.min(now + ORDER_DEADLINE),
             });
@@ -231,6 +235,7 @@ impl<'a> Session<'a> {
         let csr = self.csr(order).await?;
         let (handle, _) = self.handle(order).await?;
         handle.finalize(&csr).await?;
+        failpoint!("after_finalize");
         let mut seen = seen(handle.state());
         match seen.status {
             Status::Invalid => return Ok(Answer::Ended(why_invalid(handle).await?)),
@@ -242,10 +247,13 @@ impl<'a> Session<'a> {
     }
 
     async fn download(&mut self, order: &Order) -> Tried<Answer> {
+        failpoint!("before_download");
         let csr = self.csr(order).await?;
-        let Some(download) = self.handle(order).await?.0.certificate().await? else {
-            return Ok(Answer::NotThereYet);
+        let handle = self.handle(order).await?.0;
+        let Some(download) = handle.certificate().await? else {
+            return Ok(Answer::Looked(seen(handle.state())));
         };
+        failpoint!("after_download");
         match pki::check_chain(&download.chain_pem, &csr, self.worker.clock.now()) {
             Ok(leaf) => {
                 self.fetched = Some(Fetched { chain: download.chain_pem, leaf });
@@ -363,7 +371,9 @@ impl<'a> Session<'a> {
             return Err(no_solver(&issuer, domain, wildcard, &[known.kind]).into());
         };
         let token = match configured.dns01.as_ref().and_then(|dns01| dns01.cloudflare.as_ref()) {
-            Some(cloudflare) => Some(self.secret(&issuer, &cloudflare.api_token_secret_ref).await?),
+            Some(cloudflare) => {
+                Some(self.worker.credential(&issuer, &cloudflare.api_token_secret_ref).await?)
+            }
             None => None,
         };
         let solver = self.worker.solvers.solver(configured, token.as_ref())?;
@@ -371,13 +381,16 @@ impl<'a> Session<'a> {
         self.solvers.insert((known.solver, known.kind), (Arc::clone(&solver), patience));
         Ok((solver, patience))
     }
+}
 
-    async fn secret(
+impl Worker {
+    /// A credential that an issuer refers to.
+    pub(super) async fn credential(
         &self,
         issuer: &Issuer,
         reference: &issuer::SecretKeySelector,
     ) -> Tried<Secret<String>> {
-        let namespace = issuer.secret_namespace(&self.worker.settings.cluster_namespace);
+        let namespace = issuer.secret_namespace(&self.settings.cluster_namespace);
         let key = reference.key.as_deref().unwrap_or("api-token");
         let missing = |what: String| {
             Failure::new(
@@ -387,7 +400,7 @@ impl<'a> Session<'a> {
                 format!("{what} Create it, and this goes on by itself."),
             )
         };
-        let mut tx = self.worker.db.read().await?;
+        let mut tx = self.db.read().await?;
         let found = secrets::data(&mut tx, namespace, &reference.name).await?;
         drop(tx);
         let Some((id, sealed)) = found else {
@@ -395,7 +408,7 @@ impl<'a> Session<'a> {
                 format!("There is no Secret \"{}\" in namespace \"{namespace}\".", reference.name);
             return Err(missing(what).into());
         };
-        let opened = self.worker.sealer.open(&secrets::data_place(id), &sealed)?;
+        let opened = self.sealer.open(&secrets::data_place(id), &sealed)?;
         let mut values: BTreeMap<String, String> =
             serde_json::from_slice(opened.expose()).unwrap_or_default();
         let value = values.remove(key);
@@ -419,13 +432,22 @@ async fn act(
     record: Option<&challenge::Record>,
 ) -> challenge::Answer {
     let done = match action {
-        Action::Present => solver.present(proof).await.map(challenge::Answer::Presented),
-        Action::Check => solver.is_ready(proof, record).await.map(|readiness| match readiness {
-            Readiness::Ready => challenge::Answer::Seen,
-            Readiness::NotYet { observed } => challenge::Answer::NotSeen(observed),
-        }),
+        Action::Present => {
+            let presented = solver.present(proof).await;
+            failpoint!("after_present");
+            presented.map(challenge::Answer::Presented)
+        }
+        Action::Check => {
+            failpoint!("before_check");
+            solver.is_ready(proof, record).await.map(|readiness| match readiness {
+                Readiness::Ready => challenge::Answer::Seen,
+                Readiness::NotYet { observed } => challenge::Answer::NotSeen(observed),
+            })
+        }
         Action::CleanUp => {
-            solver.clean_up(proof, record).await.map(|()| challenge::Answer::CleanedUp)
+            let cleaned = solver.clean_up(proof, record).await;
+            failpoint!("after_clean_up");
+            cleaned.map(|()| challenge::Answer::CleanedUp)
         }
     };
     done.unwrap_or_else(challenge::Answer::Failed)
@@ -460,9 +482,9 @@ fn seen(state: &ca::OrderState) -> Seen {
 }
 
 /// An invalid order says little; its challenges say what the CA saw.
-async fn why_invalid(handle: &mut ca::Order) -> Result<Failure, Failure> {
+async fn why_invalid(handle: &ca::Order) -> Result<Failure, Failure> {
     let order_error = handle.state().error.clone();
-    let authorizations = handle.authorizations().await?;
+    let authorizations = handle.settled_authorizations().await?;
     let of_challenges = authorizations
         .into_iter()
         .flat_map(|authorization| authorization.challenges)

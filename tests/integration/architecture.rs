@@ -19,6 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &["secret"]),
     ("telemetry", &["config"]),
     ("shutdown", &[]),
+    ("reseal", &["bootstrap", "secret", "storage"]),
     ("bootstrap", &["clock", "config", "domain", "secret", "storage"]),
 ];
 
@@ -73,6 +74,30 @@ fn every_library_stays_in_the_layer_that_owns_it() {
     }
 }
 
+/// What an ACME problem means is said once, in `ca`; everybody else goes by class and code.
+#[test]
+fn nobody_but_ca_looks_at_acme_problem_types() {
+    for layer in LAYERS.iter().map(|(layer, _)| *layer).chain(ROOT.iter().copied()) {
+        for (file, text) in sources_of(layer) {
+            if layer == "ca" || file.ends_with("tests.rs") {
+                continue;
+            }
+            for line in code(&text) {
+                assert!(
+                    !line.contains("urn:ietf:params:acme") && !line.contains("urn:acme:"),
+                    "{}: {line}",
+                    file.display()
+                );
+                // It may be carried, but not be looked at.
+                let looked_at = line.match_indices("acme_type").any(|(at, word)| {
+                    line[..at].ends_with('.') || !line[at + word.len()..].starts_with(':')
+                });
+                assert!(!looked_at, "{}: {line}", file.display());
+            }
+        }
+    }
+}
+
 #[test]
 fn every_module_belongs_to_a_layer() {
     let known: Vec<&str> =
@@ -81,6 +106,24 @@ fn every_module_belongs_to_a_layer() {
         let name = entry.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
         assert!(known.contains(&name.as_str()), "src/{name}: say in this test who may know it");
     }
+}
+
+/// Without the feature the tests that kill the program are not there; with differing features everything
+/// would be compiled twice.
+#[test]
+fn everything_that_is_tested_is_compiled_with_the_failpoints() {
+    let makefile = include_str!("../../Makefile");
+    let commands = ["cargo test", "cargo clippy", "cargo doc", "cargo run"];
+    let lines = makefile.lines().filter(|line| line.starts_with('\t'));
+    let lines: Vec<_> =
+        lines.filter(|line| commands.iter().any(|command| line.contains(command))).collect();
+    assert!(lines.len() > 5, "{lines:?}");
+    for line in lines {
+        assert!(line.contains("$(TESTED)"), "{line}");
+    }
+    assert!(makefile.contains("TESTED := --features failpoints\n"));
+    let these = cfg!(feature = "failpoints");
+    assert!(these, "run the tests by `make test`, or with `--features failpoints`");
 }
 
 /// `crate::x` wherever it stands, not only at the beginning of a `use`.

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::{databases, free_port, postgres};
 
-const SUBCOMMANDS: [&str; 4] = ["serve", "migrate", "config", "openapi"];
+const SUBCOMMANDS: [&str; 5] = ["serve", "migrate", "secrets", "config", "openapi"];
 const KEY_LINE: &str = "certwright: admin API key, shown this once: ";
 const ADDRESS_LINE: &str = "certwright: listening on http://";
 /// Well-formed, and nobody's: 32 bytes of base64.
@@ -280,23 +280,27 @@ fn a_bootstrap_key_that_is_none_is_refused_without_printing_it() {
 }
 
 #[test]
-fn two_first_starts_at_once_agree() {
+fn of_two_first_starts_at_once_on_sqlite_one_serves_and_the_other_says_so() {
     let place = Place::new();
     let started: Vec<_> =
         (0..2).map(|_| place.start_on(free_port(), free_port(), &["serve"])).collect();
-    let children: Vec<_> = started
+    let (children, others): (Vec<_>, Vec<_>) = started
         .into_iter()
         .map(|mut child| {
-            child.until("it listens", |child| child.out().contains(ADDRESS_LINE));
-            child
+            let listens = child.comes_to(|child| child.out().contains(ADDRESS_LINE));
+            (listens, child)
         })
-        .collect();
+        .partition(|(listens, _)| *listens);
 
-    let keys: Vec<_> = children.iter().filter_map(Running::key).collect();
-    assert_eq!(keys.len(), 1, "one key was made");
-    for child in &children {
-        assert_eq!(whoami(&child.address(), &keys[0]), 200);
+    assert_eq!(children.len(), 1);
+    let children: Vec<_> = children.into_iter().map(|(_, child)| child).collect();
+    for (_, other) in others {
+        let ended = other.end().failed();
+        assert!(ended.err.contains("another certwright serves from this database"), "{ended:?}");
+        assert!(!ended.out.contains(KEY_LINE), "{ended:?}");
     }
+    let key = children[0].key().expect("one key was made");
+    assert_eq!(whoami(&children[0].address(), &key), 200);
     let names = fs::read_dir(place.data()).unwrap();
     let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let keys: Vec<_> = names.filter(|name| name.contains("master.key")).collect();
@@ -378,18 +382,25 @@ fn migrating_again_changes_nothing() {
     for (url, dialect) in [(sqlite, "sqlite"), (postgres, "postgres")] {
         let place = Place::new().env("CERTWRIGHT_DATABASE_URL", &url);
         let first = place.run(&["migrate"]).succeeded();
-        let made = format!(
-            "certwright: made the schema of the {dialect} database (version {})\n",
-            newest()
-        );
+        let version = newest_migration(dialect);
+        let made =
+            format!("certwright: made the schema of the {dialect} database (version {version})\n");
         assert_eq!(first.out, made);
         let second = place.run(&["migrate"]).succeeded();
         let same =
-            format!("certwright: the {dialect} database is up to date (version {})\n", newest());
+            format!("certwright: the {dialect} database is up to date (version {version})\n");
         assert_eq!(second.out, same);
         assert!(!place.master_key().exists(), "a schema needs no master key");
         assert!(place.serve().key().is_some(), "the first start is still to come");
     }
+}
+
+/// The number of the last file in the dialect's folder of migrations.
+fn newest_migration(dialect: &str) -> u32 {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/").to_owned() + dialect;
+    let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name());
+    let number = |name: std::ffi::OsString| name.to_str()?.split('_').next()?.parse().ok();
+    files.filter_map(number).max().unwrap()
 }
 
 #[test]
@@ -598,14 +609,6 @@ impl Ended {
     fn everything(&self) -> String {
         format!("{}{}", self.out, self.err)
     }
-}
-
-/// The newest migration's number.
-fn newest() -> i64 {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/sqlite");
-    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
-    let number = |name: std::ffi::OsString| name.to_str()?.split_once('_')?.0.parse().ok();
-    names.filter_map(number).max().unwrap()
 }
 
 fn mode(path: &Path) -> u32 {

@@ -147,6 +147,7 @@ async fn manifests_that_people_have_are_applied_issued_and_looked_at() {
         "Not After: 20",
         "CertificateRequest:\n  Name: www-1\n",
         &*format!("Order:\n  Name: {order}\n  State: valid"),
+        "Explanation:\n  ",
         &*format!("Challenges:\n- Name: {challenge}, Type: HTTP-01"),
     ] {
         assert!(told.out.contains(part), "{part}: {told:?}");

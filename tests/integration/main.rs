@@ -16,11 +16,21 @@ mod bootstrap;
 mod ca;
 mod cli;
 mod commands;
+#[cfg(feature = "failpoints")]
+mod crash;
+mod dns_faults;
+mod explain;
 mod harness;
 mod issuance;
+mod machines;
 mod openapi;
 mod order_machine;
 mod reliability;
+#[cfg(feature = "failpoints")]
+mod replicas;
+mod side_by_side;
+#[cfg(feature = "failpoints")]
+mod soak;
 mod solver;
 mod storage;
 #[path = "../support/mod.rs"]

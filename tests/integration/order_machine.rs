@@ -1,7 +1,11 @@
 //! What an order becomes, whatever the outside world answers. No I/O, no clock: values only.
 
+use std::collections::{BTreeMap, HashSet};
+
 use certwright::domain::backoff::Jitter;
-use certwright::domain::challenge::{self, Action, Challenge, Kind, Patience, Record};
+use certwright::domain::certificate::{self, Certificate, Issued, Trigger};
+use certwright::domain::challenge::{self, Action, Challenge, Kind, Observation, Patience, Record};
+use certwright::domain::event::{Event, Resource};
 use certwright::domain::failure::{Class, Failure};
 use certwright::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
 use certwright::domain::order::{
@@ -80,7 +84,7 @@ fn a_404_on_what_was_just_handed_out_is_asked_again_and_nothing_is_lost() {
         now = at;
     }
 
-    assert_eq!(waits, [500, 1_000, 2_000, 4_000, 8_000, 15_000, 30_000]);
+    assert_eq!(waits, [500, 1_000, 2_000, 4_000, 5_000, 5_000, 5_000, 10_000, 15_000, 30_000]);
     assert_eq!(order.url(), Some(URL), "the same order");
     assert_eq!(order.next_step(now), Some(Step::ReadAuthorizations), "the same question");
 }
@@ -133,6 +137,59 @@ fn after_a_lost_answer_to_finalize_the_order_is_read_back_first() {
     let later = START + Duration::seconds(11);
     let lost = apply(next, Answer::Looked(seen(Status::Ready)), later).order;
     assert_eq!(lost.next_step(later), Some(Step::Finalize), "it had not");
+}
+
+#[test]
+fn a_csr_that_came_too_early_is_sent_again_as_soon_as_the_order_is_ready() {
+    let refused = apply(open(Stage::Finalizing, &[]), failed(Class::Conflict), START).order;
+    assert_eq!(refused.next_step(START), Some(Step::Poll), "first the order is read back");
+
+    let pending = apply(refused, Answer::Looked(seen(Status::Pending)), START).order;
+    let at = pending.next_action_at.unwrap();
+    assert_eq!(pending.next_step(at), Some(Step::Poll), "a replica still says pending");
+    let ready = apply(pending, Answer::Looked(seen(Status::Ready)), at).order;
+
+    assert_eq!(ready.next_step(at), Some(Step::Finalize));
+}
+
+#[test]
+fn a_ca_that_takes_long_to_sign_is_waited_for_with_the_same_order() {
+    let mut order = open(Stage::Processing, &[]);
+    let mut now = START;
+    while now < START + Duration::minutes(30) {
+        let next = apply(order, Answer::Looked(seen(Status::Processing)), now);
+        assert_eq!(next.outcome, None);
+        order = next.order;
+        now = order.next_action_at.unwrap();
+        assert_eq!(order.next_step(now), Some(Step::Poll));
+    }
+}
+
+#[test]
+fn a_state_that_goes_backwards_is_a_lagging_replica() {
+    for earlier in [Status::Pending, Status::Ready] {
+        let at_work = apply(open(Stage::Processing, &[]), Answer::Looked(seen(earlier)), START);
+        let later = at_work.order.next_action_at.unwrap();
+        assert_eq!(at_work.order.next_step(later), Some(Step::Poll), "{earlier:?}");
+    }
+    for earlier in [Status::Pending, Status::Ready, Status::Processing] {
+        let mut there = open(Stage::Downloading, &[]);
+        let mut now = START;
+        while now < START + Duration::seconds(119) {
+            there = apply(there, Answer::Looked(seen(earlier)), now).order;
+            now = there.next_action_at.unwrap();
+            assert_eq!(there.next_step(now), Some(Step::Download), "{earlier:?}");
+        }
+    }
+
+    let forgotten = apply(
+        open(Stage::Downloading, &[]),
+        Answer::Looked(seen(Status::Ready)),
+        START + Duration::minutes(2),
+    );
+    assert_eq!(forgotten.outcome, None);
+    let now = START + Duration::minutes(2);
+    assert_eq!(forgotten.order.next_step(now), Some(Step::Finalize), "no replica lags that long");
 }
 
 #[test]
@@ -189,7 +246,15 @@ fn a_proof_that_nobody_sees_in_time_fails_with_what_was_seen() {
     let mut order = open(Stage::Presenting, &[1]);
     order.challenges[0].state = challenge::State::Presented;
     order.challenges[0].deadline = START + Duration::minutes(5);
-    let not_seen = || solved(&[1], &challenge::Answer::NotSeen("ns1 has no record".into()));
+    let not_seen = || {
+        solved(
+            &[1],
+            &challenge::Answer::NotSeen(vec![
+                Observation::seen("ns0", "has the record"),
+                Observation::missing("ns1", "has no record"),
+            ]),
+        )
+    };
 
     let next = apply(order, not_seen(), START);
     assert_eq!(next.order.next_action_at, Some(START + Duration::milliseconds(500)));
@@ -210,64 +275,246 @@ fn an_open_order_does_not_outlive_its_deadline() {
     assert!(matches!(expired.order.state, State::Done { end: End::Expired, .. }));
 }
 
+/// However a CA loses orders: three in ten minutes at most, then the long backoff and nothing before.
+#[test]
+fn a_ca_that_loses_every_order_is_asked_for_three_in_ten_minutes_at_most() {
+    for class in [Class::Gone, Class::Consistency, Class::Validation] {
+        for left in [None, Some(Duration::minutes(20)), Some(Duration::days(20))] {
+            let asked = orders_asked_for(class, left, Duration::hours(6));
+            for (place, first) in asked.iter().enumerate() {
+                let within =
+                    asked[place..].iter().filter(|at| **at - *first < Duration::minutes(10));
+                let count = within.count();
+                assert!(count <= 3, "{class:?}, {left:?} left: {count} from {first} on");
+            }
+            let attempts = asked.windows(2).filter(|two| two[1] - two[0] > Duration::minutes(5));
+            let shortest = attempts.map(|two| two[1] - two[0]).min().unwrap();
+            if left != Some(Duration::minutes(20)) {
+                assert!(shortest >= Duration::hours(1), "{class:?}, {left:?} left: {shortest}");
+            }
+        }
+    }
+}
+
+/// When the CA was asked for an order for a certificate that has so long to live, while it answers
+/// everything else about orders like this.
+fn orders_asked_for(class: Class, left: Option<Duration>, time: Duration) -> Vec<OffsetDateTime> {
+    let mut asked = Vec::new();
+    let mut certificate = certificate(left);
+    let mut now = START;
+    while now < START + time {
+        // The worker's part: an attempt begins with an order of its own.
+        let mut order = Order { created_at: now, next_action_at: Some(now), ..new() };
+        certificate = certificate.wake(now).certificate;
+        certificate = certificate.order_placed(order.request, order.id, now).certificate;
+        loop {
+            now = now.max(order.next_action_at.unwrap());
+            let answer = match order.next_step(now).unwrap() {
+                Step::Create => {
+                    asked.push(now);
+                    Answer::Created(URL.into(), seen(Status::Pending))
+                }
+                _ => failed(class),
+            };
+            let next = apply(order, answer, now);
+            order = next.order;
+            let Some(outcome) = next.outcome else { continue };
+            let after = certificate.order_failed(outcome, order.predecessors, now, Jitter::NONE);
+            certificate = after.certificate;
+            let Some(at) = after.fresh_order_at else { break };
+            let predecessors = order.predecessors + 1;
+            order = Order { predecessors, next_action_at: Some(at), ..new() };
+        }
+        now = certificate.next_action_at;
+    }
+    asked
+}
+
+fn certificate(left: Option<Duration>) -> Certificate {
+    let current = left.map(|left| Issued {
+        revision: 1,
+        serial: "01".into(),
+        not_before: START - Duration::days(60),
+        not_after: START + left,
+        renewal_time: START,
+    });
+    Certificate {
+        id: CertificateId(Uuid::nil()),
+        namespace: "default".into(),
+        name: "web".into(),
+        labels: BTreeMap::new(),
+        spec: serde_json::from_str(r#"{"issuerRef": {"name": "le"}}"#).unwrap(),
+        generation: 1,
+        state: certificate::State::Triggered(Trigger::Renewing),
+        state_since: START,
+        current,
+        failed_attempts: 0,
+        last_error: None,
+        order: None,
+        created_at: START,
+        next_action_at: START,
+    }
+}
+
+#[test]
+fn an_order_ends_when_the_ca_forgets_it_whatever_else_it_was_told_to_wait_for() {
+    let expires = Some(START + Duration::hours(1));
+    let known = Seen { expires, ..seen(Status::Pending) };
+    let order = apply(new(), Answer::Created(URL.into(), known.clone()), START).order;
+    assert_eq!((order.expires, order.deadline), (expires, START + Duration::hours(1)));
+
+    let retry_at = Some(START + Duration::hours(5));
+    for class in [Class::Throttle, Class::Transient] {
+        let answer = Answer::Failed(Failure { retry_at, ..failure(class) });
+        let waiting = apply(order.clone(), answer, START).order;
+        assert_eq!(waiting.next_action_at, expires, "{class:?}");
+        assert!(waiting.has_expired(START + Duration::hours(1)));
+    }
+
+    // A CA may also say so later, or shorten it.
+    let sooner = Seen { expires: Some(START + Duration::minutes(5)), ..known };
+    let looked = apply(open(Stage::Validating, &[1]), Answer::Looked(sooner), START).order;
+    assert_eq!(looked.deadline, START + Duration::minutes(5));
+}
+
+#[test]
+fn a_proof_that_cannot_be_written_for_a_while_is_not_waited_for_past_the_orders_end() {
+    let mut order = open(Stage::Presenting, &[1]);
+    order.deadline = START + Duration::hours(1);
+    let failure =
+        Failure { retry_at: Some(START + Duration::hours(5)), ..failure(Class::Throttle) };
+
+    let waiting = apply(order, solved(&[1], &challenge::Answer::Failed(failure)), START).order;
+
+    assert_eq!(waiting.next_action_at, Some(START + Duration::hours(1)));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
-    /// Whatever is answered, and however often a crash throws an answer away: an order ends, and
-    /// then every proof is taken away again; until then it always has a wake-up.
+    /// Whatever is answered, and wherever a crash comes (before a step has its effect, or after it
+    /// and before that is saved): an order ends, by its deadline; then every proof is taken away
+    /// again, or given up loudly; until then it always has a wake-up.
     #[test]
-    fn no_order_gets_stuck(answers in prop::collection::vec((0_u8..20, 0.0_f64..1.0, any::<bool>()), 400)) {
+    fn no_order_gets_stuck(
+        answers in prop::collection::vec((0_u8..20, 0.0_f64..1.0, 0_u8..4), 400),
+        lives in prop::option::of(1_i64..30),
+        kind_to_clean_up in any::<bool>(),
+    ) {
         let mut order = new();
         let mut now = START;
         let mut outcomes = 0;
+        let mut shown = HashSet::new();
+        let mut left = HashSet::new();
+        let seen = |status| Seen { expires: lives.map(|hours| START + Duration::hours(hours)), ..seen(status) };
         for (choice, chance, crash) in answers {
             let Some(at) = order.next_action_at else { break };
             prop_assert!(!order.is_over() || order.challenges.iter().any(|known| !known.clean));
+            if !order.is_over() {
+                prop_assert!(at <= order.deadline.max(now), "it sleeps past its deadline: {order:?}");
+            }
+            for known in order.challenges.iter().filter(|known| !known.clean) {
+                prop_assert!(known.next_action_at.is_some() || !matches!(known.state, challenge::State::Pending | challenge::State::Presented));
+            }
             now = now.max(at);
+            if crash == 0 {
+                // Nothing has happened; somebody else takes it up after the lease.
+                now += Duration::minutes(2);
+                continue;
+            }
             let next = if order.has_expired(now) {
                 order.clone().expire(now)
             } else {
                 let Some(step) = order.next_step(now) else {
                     return Err(TestCaseError::fail(format!("due, but nothing to do: {order:?}")));
                 };
-                let answer = answer_to(&step, choice, now);
+                let answer = answer_to(&step, choice, now, seen);
+                note_effects(&step, &answer, &mut shown);
                 match order.clone().apply(answer, now, Jitter::new(chance)) {
                     Ok(next) => next,
                     Err(unexpected) => return Err(TestCaseError::fail(unexpected.to_string())),
                 }
             };
-            if crash {
-                // The answer was never stored: the same step comes again after the lease.
+            if crash == 1 {
+                // It has happened, and is not remembered: the same step comes again after the lease.
                 now += Duration::minutes(2);
                 continue;
             }
             outcomes += usize::from(next.outcome.is_some());
             prop_assert!(outcomes <= 1, "an order ends once");
+            left.extend(given_up(&next.events));
             order = next.order;
         }
-        // From here on the world is kind to clean-up, and the order, if still open, times out.
-        for _ in 0..100 {
+        // From here on the world is kind to clean-up, or never; the order, if still open, times out.
+        for _ in 0..1_000 {
             let Some(at) = order.next_action_at else { break };
-            now = now.max(at).max(order.deadline);
-            order = if order.has_expired(now) {
-                order.expire(now).order
+            now = now.max(at);
+            if !order.is_over() {
+                now = now.max(order.deadline);
+            }
+            let next = if order.has_expired(now) {
+                order.expire(now)
             } else {
-                let Some(Step::Solve(due)) = order.next_step(now) else {
+                let Some(step) = order.next_step(now) else {
                     return Err(TestCaseError::fail("only clean-up is left"));
                 };
-                let answers =
-                    due.into_iter().map(|(id, _)| (id, PATIENCE, challenge::Answer::CleanedUp));
-                order.apply(Answer::Solved(answers.collect()), now, Jitter::NONE).unwrap().order
+                let Step::Solve(due) = &step else {
+                    return Err(TestCaseError::fail("only clean-up is left"));
+                };
+                let done = if kind_to_clean_up {
+                    challenge::Answer::CleanedUp
+                } else {
+                    challenge::Answer::Failed(failure(Class::Transient))
+                };
+                let answers = due.iter().map(|(id, _)| (*id, PATIENCE, done.clone()));
+                let answer = Answer::Solved(answers.collect());
+                note_effects(&step, &answer, &mut shown);
+                order.apply(answer, now, Jitter::NONE).unwrap()
             };
+            left.extend(given_up(&next.events));
+            order = next.order;
         }
         prop_assert!(order.is_over());
-        prop_assert!(order.next_action_at.is_none());
+        prop_assert!(order.next_action_at.is_none(), "{order:?}");
         prop_assert!(order.challenges.iter().all(|known| known.clean));
+        prop_assert!(shown.is_subset(&left), "left behind in silence: {shown:?}, said: {left:?}");
     }
 }
 
+/// What a step leaves in the DNS. A write that failed may have been written all the same.
+fn note_effects(step: &Step, answer: &Answer, shown: &mut HashSet<ChallengeId>) {
+    let Step::Solve(due) = step else { return };
+    let Answer::Solved(answers) = answer else {
+        shown
+            .extend(due.iter().filter(|(_, action)| *action == Action::Present).map(|(id, _)| *id));
+        return;
+    };
+    for ((id, action), (_, _, answer)) in due.iter().zip(answers) {
+        match (action, answer) {
+            (Action::Present, _) => drop(shown.insert(*id)),
+            (Action::CleanUp, challenge::Answer::CleanedUp) => drop(shown.remove(id)),
+            _ => {}
+        }
+    }
+}
+
+/// The challenges whose proof was said to be left behind.
+fn given_up(events: &[Event]) -> Vec<ChallengeId> {
+    let loud = events.iter().filter(|event| event.message.contains("Left behind"));
+    loud.filter_map(|event| match event.about {
+        Resource::Challenge(id) => Some(id),
+        _ => None,
+    })
+    .collect()
+}
+
 /// One of the answers that a step can get, good and bad.
-fn answer_to(step: &Step, choice: u8, now: OffsetDateTime) -> Answer {
+fn answer_to(
+    step: &Step,
+    choice: u8,
+    now: OffsetDateTime,
+    seen: impl Fn(Status) -> Seen,
+) -> Answer {
     let class = match choice {
         0 => Some(Class::Consistency),
         1 => Some(Class::Throttle),
@@ -278,7 +525,12 @@ fn answer_to(step: &Step, choice: u8, now: OffsetDateTime) -> Answer {
         6 => Some(Class::Validation),
         _ => None,
     };
-    let retry_at = (choice == 1).then_some(now + Duration::minutes(10));
+    // Now and then somebody asks to be left alone for longer than an order lives.
+    let retry_at = match choice {
+        1 => Some(now + Duration::minutes(10)),
+        2 if now.minute().is_multiple_of(5) => Some(now + Duration::hours(50)),
+        _ => None,
+    };
     let bad = class.map(|class| Failure { retry_at, ..failure(class) });
     if let Step::Solve(due) = step {
         // Now and then the step as a whole comes to nothing.
@@ -292,7 +544,7 @@ fn answer_to(step: &Step, choice: u8, now: OffsetDateTime) -> Answer {
                 (Some(bad), _) => challenge::Answer::Failed(bad.clone()),
                 (None, Action::Present) => challenge::Answer::Presented(Some(record())),
                 (None, Action::Check) if choice.is_multiple_of(2) => {
-                    challenge::Answer::NotSeen("no".into())
+                    challenge::Answer::NotSeen(vec![Observation::missing("", "no")])
                 }
                 (None, Action::Check) => challenge::Answer::Seen,
                 (None, Action::CleanUp) => challenge::Answer::CleanedUp,
@@ -316,7 +568,7 @@ fn answer_to(step: &Step, choice: u8, now: OffsetDateTime) -> Answer {
         Step::ReadAuthorizations => Answer::Authorizations(vec![challenge(1), challenge(2)]),
         Step::Accept => Answer::Accepted,
         Step::Poll | Step::Finalize => Answer::Looked(seen(status)),
-        Step::Download if choice.is_multiple_of(2) => Answer::NotThereYet,
+        Step::Download if choice.is_multiple_of(2) => Answer::Looked(seen(status)),
         Step::Download => Answer::Downloaded,
         Step::Solve(_) => unreachable!("answered above"),
     }
@@ -399,6 +651,7 @@ fn challenge(n: u128) -> Challenge {
         clean: false,
         tries: 0,
         reason: None,
+        observations: Vec::new(),
         next_action_at: Some(START),
         deadline: START + ORDER_DEADLINE,
     }

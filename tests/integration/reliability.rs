@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::issuance::{assert_key_signs_for, assert_ready, clean, download};
 use crate::support::databases;
-use crate::support::fault_proxy::{Fault, Kind, RetryAfter};
+use crate::support::fault_proxy::{Fault, Kind, Refusal, RetryAfter};
 use crate::support::pebble::PebbleOptions;
 use crate::support::postgres::fresh_database;
 use crate::support::site::Site;
@@ -52,13 +52,138 @@ async fn bad_nonces_pages_in_html_and_cut_connections_together_stop_nothing() {
     site.proxy().html_502(10);
     site.proxy().cut(5);
 
-    issue_all(&site, 10).await;
+    issue_all(&site, 100).await;
 
     let proxy = site.proxy();
     let met = [Fault::Page, Fault::Cut].map(|fault| proxy.faults(fault));
     eprintln!("pages and cuts: {met:?}");
-    assert!(met.iter().all(|count| *count > 0), "{met:?}");
-    assert_eq!(site.pebble.certificates_issued(), 10);
+    assert!(met.iter().all(|count| *count > 30), "{met:?}");
+    assert_eq!(site.pebble.certificates_issued(), 100, "none is made twice");
+}
+
+/// Whoever gives up after seconds, or orders anew at each failure, does not pass here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_that_lag_by_twenty_seconds_cost_less_than_a_minute() {
+    let (_folder, site) = site(PebbleOptions::default()).await;
+    site.proxy().lag(Duration::from_secs(20));
+    let begun = Instant::now();
+
+    let names: Vec<_> = (0..20).map(|n| format!("lag{n}.example.com")).collect();
+    let asked = join_all(names.iter().map(|name| async {
+        let issued = site.ask_for("dns", &[name], &json!({}), PATIENCE).await.expect_status(202);
+        assert_ready(&issued);
+        begun.elapsed()
+    }));
+    let mut took = asked.await;
+
+    took.sort();
+    let median = took[took.len() / 2];
+    eprintln!("20 certificates, median {median:?}, slowest {:?}", took[19]);
+    assert!(median < Duration::from_mins(1), "{took:?}");
+    assert!(site.proxy().faults(Fault::NotThere) >= 40, "authorizations and certificates");
+    assert_eq!(site.proxy().requests(Kind::NewOrder), 20, "three each would be allowed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn states_that_go_backwards_are_taken_for_lagging_replicas() {
+    let (_folder, site) =
+        site(PebbleOptions { authz_reuse: Some(100), ..Default::default() }).await;
+    site.proxy().backwards(Duration::from_secs(3));
+
+    issue_all(&site, 20).await;
+    // The second name is proved already, but its authorization may show that it is not.
+    let more = (0..20).map(|n| [format!("s{n}.example.com"), format!("r{n}.example.com")]);
+    join_all(more.map(|names| {
+        let site = &site;
+        async move {
+            let names: Vec<_> = names.iter().map(String::as_str).collect();
+            let issued = site.ask_for("dns", &names, &json!({}), PATIENCE).await.expect_status(202);
+            assert_ready(&issued);
+        }
+    }))
+    .await;
+
+    let proxy = site.proxy();
+    eprintln!("went backwards: {}", proxy.faults(Fault::Backwards));
+    assert!(proxy.faults(Fault::Backwards) > 20, "{}", proxy.faults(Fault::Backwards));
+    assert_eq!(proxy.requests(Kind::NewOrder), 40);
+    let csrs = proxy.csrs();
+    assert_eq!(csrs.len(), 40);
+    for sent in csrs {
+        assert!(sent.len() <= 2, "once more than needed at most: {}", sent.len());
+        assert!(sent.iter().all(|csr| *csr == sent[0]), "never with another CSR");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_never_answered_holds_up_nobody_else() {
+    let (_folder, url) = databases::sqlite_url();
+    let timeout = [("acme.timeout", "20s")];
+    let site = Site::through_proxy_with(&url, PebbleOptions::default(), &timeout).await;
+    site.proxy().hang(Kind::Authorization, 1);
+    let asked = site.ask_for("dns", &["hung.example.com"], &json!({}), 0).await.expect_status(202);
+    let path = format!("/certificates/{}", asked["id"].as_str().unwrap());
+    until_hanging(&site).await;
+
+    ask_for_all(&site, 20).await;
+    assert_eq!(site.proxy().hanging(), 1, "the others did not wait for it");
+
+    let issued = site.until(&path, |now| now["status"]["phase"] == "Ready").await;
+    assert_ready(&issued);
+    assert_eq!((site.proxy().faults(Fault::Hang), site.pebble.orders_created()), (1, 21));
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test that polls does sleep")]
+async fn until_hanging(site: &Site) {
+    for _ in 0..600 {
+        if site.proxy().hanging() == 1 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("nobody asked");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_is_asked_and_however_it_is_refused_the_time_that_is_named_is_kept_to() {
+    let (_folder, site) = site(PebbleOptions::default()).await;
+    let pause = Duration::from_secs(1);
+    let refusal = |status, html, form| Refusal { status, html, form, pause };
+    let refusals = [
+        refusal(429, false, RetryAfter::Seconds),
+        refusal(429, false, RetryAfter::Date),
+        refusal(503, false, RetryAfter::Seconds),
+        refusal(503, false, RetryAfter::Date),
+        refusal(503, true, RetryAfter::Seconds),
+        refusal(502, true, RetryAfter::Date),
+    ];
+    let kinds = [
+        Kind::NewOrder,
+        Kind::Order,
+        Kind::Authorization,
+        Kind::Challenge,
+        Kind::Finalize,
+        Kind::Certificate,
+        Kind::Directory,
+        Kind::Account,
+    ];
+    site.ready("dns").await;
+    site.ready("http").await;
+    for kind in kinds {
+        site.proxy().refuse(kind, &refusals);
+    }
+    // Reached in another way, so that the directory is asked for anew.
+    let more = json!({"caBundle": null, "skipTLSVerify": true});
+    site.create_issuer("refused", &json!([site.dns_solver()]), &more).await;
+
+    issue_all(&site, 12).await;
+    let more = site.ask_for("refused", &["other.example.com"], &json!({}), PATIENCE).await;
+    assert_ready(&more.expect_status(202));
+
+    let proxy = site.proxy();
+    assert_eq!(proxy.faults(Fault::Refused), refusals.len() * kinds.len());
+    assert_eq!(proxy.hasty(), [""; 0]);
+    assert_eq!(site.pebble.certificates_issued(), 13);
 }
 
 /// The certificate exists from here on, and its key must still be ours.
@@ -139,6 +264,15 @@ async fn site(pebble: PebbleOptions) -> (tempfile::TempDir, Site) {
 /// Asks for so many certificates at once: each is issued, none counts a failed attempt, and nothing
 /// is left in the DNS.
 async fn issue_all(site: &Site, count: usize) -> Vec<Value> {
+    let issued = ask_for_all(site, count).await;
+    site.until("/orders?limit=500", |found| found["items"].as_array().unwrap().iter().all(clean))
+        .await;
+    let left = site.cloudflare.records("example.com");
+    assert!(left.is_empty(), "{left:?}");
+    issued
+}
+
+async fn ask_for_all(site: &Site, count: usize) -> Vec<Value> {
     let begun = Instant::now();
     let names: Vec<_> = (0..count).map(|n| format!("r{n}.example.com")).collect();
     let asked = join_all(names.iter().map(|name| async move {
@@ -150,9 +284,5 @@ async fn issue_all(site: &Site, count: usize) -> Vec<Value> {
     for one in &issued {
         assert_ready(one);
     }
-    site.until("/orders?limit=500", |found| found["items"].as_array().unwrap().iter().all(clean))
-        .await;
-    let left = site.cloudflare.records("example.com");
-    assert!(left.is_empty(), "{left:?}");
     issued
 }

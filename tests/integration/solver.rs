@@ -8,7 +8,7 @@ use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::routing::get;
 use certwright::clock::{Clock, SystemClock};
-use certwright::domain::challenge::{Proof, Record};
+use certwright::domain::challenge::{Proof, Record, in_words};
 use certwright::domain::failure::Class;
 use certwright::domain::id::ChallengeId;
 use certwright::domain::issuer::{self, CnameStrategy, PropagationMode};
@@ -97,7 +97,7 @@ async fn present(solver: &Arc<dyn Solver>, proof: &Proof) -> Record {
 async fn observed(solver: &Arc<dyn Solver>, proof: &Proof) -> String {
     match solver.is_ready(proof, None).await.unwrap() {
         Readiness::Ready => panic!("nobody can have seen the proof"),
-        Readiness::NotYet { observed } => observed,
+        Readiness::NotYet { observed } => in_words(&observed),
     }
 }
 
@@ -483,6 +483,7 @@ async fn a_cname_that_is_not_followed_is_pointed_out() {
     let seen = solver.is_ready(&proof, Some(&record)).await.unwrap();
 
     let Readiness::NotYet { observed } = seen else { panic!("no CA would find it") };
+    let observed = in_words(&observed);
     assert!(observed.contains("leads to app.acme.test"), "{observed}");
 }
 

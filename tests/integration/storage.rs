@@ -19,9 +19,11 @@ use certwright::storage::requests::{self, Request, RequestState};
 use certwright::storage::revisions::{self, Revision};
 use certwright::storage::secrets::{self, SecretEntry};
 use certwright::storage::{
-    Db, Page, Scope, StorageError, Tx, certificates, events, issuers, orders, settings,
+    Db, Page, Scope, StorageError, Tx, certificates, events, housekeeping, issuers, orders, sealed,
+    settings, workers,
 };
 use futures_util::future::join_all;
+use sqlx::{Connection as _, PgConnection};
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 
@@ -244,22 +246,144 @@ on_both_databases! {
     }
 
     async fn what_is_due_is_claimed_once_and_again_when_the_lease_runs_out(db: Db) {
+        let now = now(&db).await;
+        let mut one = certificate("web");
+        one.next_action_at = now;
         let mut tx = db.begin().await.unwrap();
-        certificates::insert(&mut tx, &certificate("web")).await.unwrap();
+        certificates::insert(&mut tx, &one).await.unwrap();
         tx.commit().await.unwrap();
 
-        assert_eq!(claim(&db, NOW - Duration::seconds(1), 10).await, [], "not before its time");
-        let first = claim(&db, NOW, 10).await;
+        assert_eq!(claim(&db, now - Duration::seconds(1), 10).await, [], "not before its time");
+        let first = claim(&db, now, 10).await;
         assert_eq!(first.len(), 1);
-        assert_eq!(claim(&db, NOW, 10).await, [], "nobody else gets it meanwhile");
-        let later = claim(&db, NOW + LEASE, 10).await;
-        assert_eq!(later.len(), 1, "its worker died");
+        assert_eq!(claim(&db, now, 10).await, [], "nobody else gets it meanwhile");
+        // On SQLite the process's clock is the only one; on PostgreSQL another test moves the end.
+        if db.dialect() == "sqlite" {
+            let later = claim(&db, now + LEASE, 10).await;
+            assert_eq!(later.len(), 1, "its worker died");
+            let mut tx = db.begin().await.unwrap();
+            let late = lease::extend(&mut tx, &first[0], now).await;
+            assert!(late.is_err(), "the dead worker is fenced");
+            lease::extend(&mut tx, &later[0], now + LEASE).await.unwrap();
+            let due = lease::next_due(&mut tx).await.unwrap();
+            assert_eq!(due, [(Machine::Certificate, now + LEASE + LEASE)]);
+        }
+    }
+
+    async fn what_a_dead_process_held_is_given_back_and_it_is_fenced(db: Db) {
+        let now = now(&db).await;
+        for (name, at) in [("held", now), ("scheduled", now + Duration::seconds(30))] {
+            let mut tx = db.begin().await.unwrap();
+            let one = Certificate { next_action_at: at, ..certificate(name) };
+            certificates::insert(&mut tx, &one).await.unwrap();
+            tx.commit().await.unwrap();
+        }
+        let held = claim(&db, now, 10).await;
 
         let mut tx = db.begin().await.unwrap();
-        assert!(lease::extend(&mut tx, &first[0], NOW).await.is_err(), "the dead worker is fenced");
-        lease::extend(&mut tx, &later[0], NOW + LEASE).await.unwrap();
-        let due = lease::next_due(&mut tx).await.unwrap();
-        assert_eq!(due, [(Machine::Certificate, NOW + LEASE + LEASE)]);
+        assert_eq!(lease::give_back(&mut tx, Some("another"), now).await.unwrap(), 0);
+        assert_eq!(lease::give_back(&mut tx, Some("test"), now).await.unwrap(), 1);
+        assert_eq!(lease::give_back(&mut tx, None, now).await.unwrap(), 0);
+        tx.commit().await.unwrap();
+
+        let again = claim(&db, now, 10).await;
+        assert_eq!(again.len(), 1, "only what was held");
+        let mut tx = db.begin().await.unwrap();
+        assert!(lease::extend(&mut tx, &held[0], now).await.is_err());
+        lease::release(&mut tx, Machine::Certificate, held[0].id, "test", now).await.unwrap();
+        assert!(lease::extend(&mut tx, &again[0], now).await.is_err(), "let go");
+        assert_eq!(lease::give_back(&mut tx, None, now).await.unwrap(), 0);
+    }
+
+    async fn a_process_that_falls_silent_is_buried_and_its_work_given_back(db: Db) {
+        let now = now(&db).await;
+        let mut tx = db.begin().await.unwrap();
+        certificates::insert(&mut tx, &Certificate { next_action_at: now, ..certificate("web") }).await.unwrap();
+        tx.commit().await.unwrap();
+        let held = claim(&db, now, 10).await;
+        assert_eq!(held.len(), 1);
+
+        let period = Duration::minutes(1);
+        let mut tx = db.begin().await.unwrap();
+        let heard = workers::beat(&mut tx, "test", now).await.unwrap();
+        assert!((heard - now).abs() < Duration::seconds(20), "the database's clock");
+        assert_eq!(workers::bury(&mut tx, heard + period, period).await.unwrap(), (vec![], 0));
+        let late = heard + period + Duration::milliseconds(1);
+        assert_eq!(workers::bury(&mut tx, late, period).await.unwrap(), (vec!["test".to_owned()], 1));
+        assert_eq!(workers::bury(&mut tx, late, period).await.unwrap(), (vec![], 0));
+        assert!(lease::extend(&mut tx, &held[0], now).await.is_err(), "should it come back, it is fenced");
+        tx.commit().await.unwrap();
+
+        assert_eq!(claim(&db, late, 10).await.len(), 1);
+        let mut tx = db.begin().await.unwrap();
+        workers::beat(&mut tx, "test", now).await.unwrap();
+        assert_eq!(workers::leave(&mut tx, "test", now).await.unwrap(), 1, "an orderly stop gives back at once");
+        assert_eq!(workers::bury(&mut tx, late + period, Duration::ZERO).await.unwrap(), (vec![], 0));
+    }
+
+    async fn whoever_did_not_hear_the_answer_to_a_commit_finds_out(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let (_, order, _) = under_way(&mut tx).await;
+        let lease = lease::claim(&mut tx, Machine::Order, "test", NOW, 1).await.unwrap()[0];
+        assert_eq!(lease::after_unheard_commit(&mut tx, &lease, "test").await.unwrap(), None, "it did not come through");
+
+        let next = orders::save(&mut tx, &order, &[], &lease, Some(NOW)).await.unwrap();
+
+        assert_eq!(lease::after_unheard_commit(&mut tx, &lease, "test").await.unwrap(), Some(next));
+        assert_eq!(lease::after_unheard_commit(&mut tx, &lease, "another").await.unwrap(), None);
+        orders::save(&mut tx, &order, &[], &next, None).await.unwrap();
+        assert_eq!(lease::after_unheard_commit(&mut tx, &next, "test").await.unwrap(), None, "it holds nothing any more");
+    }
+
+    async fn sealed_secrets_are_gone_through_in_batches_and_replaced_only_as_they_were_read(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let (certificate, order, _) = under_way(&mut tx).await;
+        for number in 1..=5 {
+            revisions::insert(&mut tx, &revision(&certificate, &order, number)).await.unwrap();
+        }
+        let column = &sealed::COLUMNS[3];
+        let mut after = (uuid::Uuid::nil(), i64::MIN);
+        let mut seen = Vec::new();
+        loop {
+            let found = sealed::list(&mut tx, column, after, 2).await.unwrap();
+            let Some(last) = found.last() else { break };
+            after = last.key;
+            seen.extend(found);
+        }
+        let numbers: Vec<_> = seen.iter().map(|envelope| envelope.key.1).collect();
+        assert_eq!(numbers, [1, 2, 3, 4, 5]);
+        assert_eq!(seen[0].place, requests::private_key_place(order.request));
+        assert_eq!(seen[0].sealed, Sealed(vec![9]));
+        for column in &sealed::COLUMNS[..3] {
+            let after = (uuid::Uuid::nil(), i64::MIN);
+            let found = sealed::list(&mut tx, column, after, 9).await.unwrap();
+            assert_eq!(found.len(), usize::from(column.place.starts_with("requests")));
+        }
+
+        let next = Sealed(vec![7]);
+        assert!(sealed::replace(&mut tx, column, &seen[1], &next).await.unwrap());
+        assert!(!sealed::replace(&mut tx, column, &seen[1], &next).await.unwrap(), "it is another by now");
+        let (now, _) = revisions::private_key(&mut tx, certificate.id, 2).await.unwrap().unwrap();
+        assert_eq!(now, next);
+    }
+
+    async fn a_task_is_done_by_one_and_comes_again(db: Db) {
+        let now = now(&db).await;
+        let mut tx = db.begin().await.unwrap();
+        let (one, two) = (uuid::Uuid::from_u128(1), uuid::Uuid::from_u128(2));
+        housekeeping::schedule(&mut tx, one, "sweep", now + Duration::hours(1)).await.unwrap();
+        housekeeping::schedule(&mut tx, two, "sweep", now + Duration::hours(2)).await.unwrap();
+        assert!(lease::claim(&mut tx, Machine::Housekeeping, "test", now, 9).await.unwrap().is_empty());
+        housekeeping::schedule(&mut tx, two, "sweep", now).await.unwrap();
+        let claimed = lease::claim(&mut tx, Machine::Housekeeping, "test", now, 9).await.unwrap();
+        assert_eq!(claimed.iter().map(|lease| lease.id).collect::<Vec<_>>(), [one]);
+        assert_eq!(housekeeping::find(&mut tx, one).await.unwrap().as_deref(), Some("sweep"));
+
+        housekeeping::settle(&mut tx, &claimed[0], now + Duration::hours(1)).await.unwrap();
+
+        let late = housekeeping::settle(&mut tx, &claimed[0], now).await;
+        assert!(matches!(late, Err(StorageError::LeaseLost(_))), "{late:?}");
+        assert_eq!(lease::next_due(&mut tx).await.unwrap().len(), 1);
     }
 
     async fn many_workers_never_claim_the_same_row(db: Db) {
@@ -289,6 +413,8 @@ on_both_databases! {
         next.last_error = Some(failure());
         next.expires = Some(NOW + Duration::days(7));
         next.challenges[0].state = challenge::State::Processing;
+        next.challenges[0].observations =
+            vec![challenge::Observation::missing("ns1.example.com 192.0.2.1", "has no record")];
         next.challenges[0].record = Some(Record {
             name: "n".into(), value: "v".into(), zone: "z".into(), id: "r".into(),
         });
@@ -357,6 +483,26 @@ on_both_databases! {
         orders::insert_challenges(&mut tx, other.id, &other.challenges).await.unwrap();
 
         assert!(orders::is_shared(&mut tx, &order.challenges[0]).await.unwrap());
+    }
+
+    async fn a_proof_is_needed_until_every_challenge_that_has_it_is_over(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let (certificate, order, _) = under_way(&mut tx).await;
+        let id = order.challenges[0].id;
+        assert!(orders::needs_proof(&mut tx, id).await.unwrap());
+        assert!(!orders::needs_proof(&mut tx, ChallengeId::generate(NOW)).await.unwrap(), "nobody knows it");
+
+        let (found, lease) = orders::find(&mut tx, order.id, &all()).await.unwrap().unwrap();
+        let before = found.challenges.clone();
+        let cancelled = found.cancel("test", NOW).order;
+        orders::save(&mut tx, &cancelled, &before, &lease, None).await.unwrap();
+        assert!(!orders::needs_proof(&mut tx, id).await.unwrap());
+
+        let mut other = self::order(certificate.id);
+        other.challenges[0].id = ChallengeId::generate(NOW);
+        orders::insert(&mut tx, &other, None).await.unwrap();
+        orders::insert_challenges(&mut tx, other.id, &other.challenges).await.unwrap();
+        assert!(orders::needs_proof(&mut tx, id).await.unwrap(), "another order has the same proof");
     }
 
     async fn a_changed_issuer_has_steps_that_are_under_way_repeated(db: Db) {
@@ -568,6 +714,69 @@ async fn both_schemas_have_the_same_tables_and_columns() {
     assert_eq!(of_sqlite, of_postgres);
 }
 
+/// Whoever adds a column of sealed secrets must have it sealed anew, too.
+#[test]
+fn every_sealed_column_is_known_to_the_rotation() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/postgres");
+    let mut columns = 0;
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let text = std::fs::read_to_string(entry.path()).unwrap();
+        columns += text
+            .lines()
+            .filter(|line| line.contains("BYTEA") && line.contains("-- sealed"))
+            .count();
+    }
+    assert!(columns >= 4, "{columns}");
+    assert_eq!(sealed::COLUMNS.len(), columns, "see src/storage/sealed.rs");
+}
+
+/// What replicas with wrong clocks do to each other: nothing.
+#[tokio::test]
+async fn on_postgres_a_lease_ends_by_the_databases_clock_whatever_the_replicas_think() {
+    let url = crate::support::postgres::fresh_database().await;
+    let db = Db::connect(&url).await.unwrap();
+    let now = db.clock().await.unwrap().unwrap();
+    let (early, late) = (now - Duration::hours(1), now + Duration::hours(1));
+    let mut tx = db.begin().await.unwrap();
+    let (_, order, _) = under_way(&mut tx).await;
+    tx.commit().await.unwrap();
+    let mut raw = PgConnection::connect(&url).await.unwrap();
+    let at = i64::try_from(now.unix_timestamp_nanos() / 1_000_000).unwrap();
+    let due = "UPDATE orders SET next_action_at = $1";
+    sqlx::query(due).bind(at).execute(&mut raw).await.unwrap();
+
+    let mut tx = db.begin().await.unwrap();
+    let held = lease::claim(&mut tx, Machine::Order, "slow clock", early, 1).await.unwrap();
+    assert!(held.is_empty(), "what is scheduled is due by the clock of whoever looks");
+    let mut held = lease::claim(&mut tx, Machine::Order, "right clock", now, 1).await.unwrap()[0];
+    tx.commit().await.unwrap();
+
+    let steal = async || {
+        let mut tx = db.begin().await.unwrap();
+        let stolen = lease::claim(&mut tx, Machine::Order, "fast clock", late, 9).await.unwrap();
+        tx.commit().await.unwrap();
+        stolen
+    };
+    assert_eq!(steal().await, [], "not after a claim");
+    // Whatever a worker with a slow clock writes, its lease is as long as any.
+    let mut tx = db.begin().await.unwrap();
+    lease::extend(&mut tx, &held, early).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(steal().await, [], "not after an extension");
+    let mut tx = db.begin().await.unwrap();
+    held = orders::save(&mut tx, &order, &[], &held, Some(early)).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(steal().await, [], "not after a step");
+
+    let run_out = "UPDATE orders SET next_action_at = next_action_at - 120001";
+    sqlx::query(run_out).execute(&mut raw).await.unwrap();
+    let mut tx = db.begin().await.unwrap();
+    let taken = lease::claim(&mut tx, Machine::Order, "slow clock", early, 1).await.unwrap();
+    assert_eq!(taken.len(), 1, "its time is over, even for a slow clock");
+    let late = orders::save(&mut tx, &order, &[], &held, None).await;
+    assert!(matches!(late, Err(StorageError::LeaseLost(_))), "{late:?}");
+}
+
 #[test]
 fn every_public_function_of_storage_is_exercised_here() {
     let tests = include_str!("storage.rs");
@@ -583,6 +792,11 @@ fn every_public_function_of_storage_is_exercised_here() {
             );
         }
     }
+}
+
+/// On PostgreSQL leases go by the database's clock, so tests of them do, too.
+async fn now(db: &Db) -> OffsetDateTime {
+    db.clock().await.unwrap().unwrap_or(NOW)
 }
 
 async fn claim(db: &Db, now: OffsetDateTime, limit: usize) -> Vec<Lease> {
@@ -700,6 +914,7 @@ fn order(certificate: CertificateId) -> Order {
             clean: false,
             tries: 0,
             reason: None,
+            observations: Vec::new(),
             next_action_at: Some(NOW),
             deadline: NOW + ORDER_DEADLINE,
         }],

@@ -6,6 +6,8 @@
 pub mod cloudflare;
 pub mod databases;
 pub mod fault_proxy;
+#[cfg(feature = "failpoints")]
+pub mod installation;
 pub mod nginx;
 pub mod pebble;
 pub mod postgres;

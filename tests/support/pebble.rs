@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -193,6 +193,12 @@ impl Pebble {
         self.lines_with("Issued certificate serial ")
     }
 
+    /// How many accounts this CA has made, by its own count.
+    #[cfg(feature = "failpoints")]
+    pub fn accounts_created(&self) -> usize {
+        self.lines_with(" accounts in memory")
+    }
+
     fn lines_with(&self, text: &str) -> usize {
         self.log().lines().filter(|line| line.contains(text)).count()
     }
@@ -208,6 +214,8 @@ pub(super) struct Tls {
 pub(super) fn tls_for_loopback() -> Tls {
     let mut ca = CertificateParams::default();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // Of another name than what it signs, which OpenSSL would take for self-signed otherwise.
+    ca.distinguished_name.push(DnType::CommonName, "A CA for tests");
     let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
 
     let key = KeyPair::generate().unwrap();

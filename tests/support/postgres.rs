@@ -29,10 +29,76 @@ exec $unprivileged "$bin/postgres" -D "$data" -k "$data" -h '' -F -N 300 \
     -c synchronous_commit=off -c full_page_writes=off -c dynamic_shared_memory_type=mmap
 "#;
 
+/// A server that comes back by itself, and that loses nothing it has said to be committed.
+#[cfg(feature = "failpoints")]
+const RESTARTING: &str = r#"
+set -eu
+bin=$1 data=$2 unprivileged= stopping=
+if [ "$(id -u)" = 0 ]; then
+    install -d -m 700 -o postgres "$data"
+    unprivileged="setpriv --reuid postgres --regid postgres --init-groups --"
+fi
+cd /
+$unprivileged "$bin/initdb" -D "$data" --auth=trust --username=postgres --encoding=UTF8 --no-locale --no-sync
+trap 'stopping=1; kill -QUIT "$server" 2>/dev/null' TERM
+while [ -z "$stopping" ]; do
+    $unprivileged "$bin/postgres" -D "$data" -k "$data" -h '' -F -N 100 -c dynamic_shared_memory_type=mmap & server=$!
+    wait "$server" || true
+done
+wait
+"#;
+
 struct Cluster {
     url: Url,
     /// Statics are not dropped: the supervisor stops the server when this process ends.
     _server: Option<Server>,
+}
+
+/// A cluster of one's own, to be restarted.
+#[cfg(feature = "failpoints")]
+pub struct OwnCluster {
+    cluster: Cluster,
+    data: PathBuf,
+}
+
+#[cfg(feature = "failpoints")]
+impl OwnCluster {
+    pub async fn start() -> Self {
+        let (cluster, data) = Cluster::launch(RESTARTING, "TERM").await;
+        Self { cluster, data }
+    }
+
+    /// Its only database.
+    pub fn url(&self) -> String {
+        self.cluster.url.to_string()
+    }
+
+    /// As `pg_ctl restart -m immediate` does it: every connection is cut off, and what was under way
+    /// is undone.
+    pub async fn restart(&self) {
+        let started = || fs::read_to_string(self.data.join("postmaster.pid")).unwrap_or_default();
+        let before = started();
+        let pid: i32 = before.lines().next().unwrap().parse().unwrap();
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::QUIT).unwrap();
+        let options: PgConnectOptions = self.cluster.url.as_str().parse().unwrap();
+        for _ in 0..600 {
+            super::installation::tick().await;
+            if started() != before && options.connect().await.is_ok() {
+                return;
+            }
+        }
+        panic!("PostgreSQL does not come back");
+    }
+
+    /// Ends every connection but this one.
+    pub async fn cut_connections(&self) {
+        let mut connection = PgConnection::connect(self.cluster.url.as_str()).await.unwrap();
+        sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'")
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    }
 }
 
 /// The URL of a new, empty database.
@@ -62,20 +128,24 @@ impl Cluster {
             return Self { url: url.parse().expect("TEST_POSTGRES_URL is a URL"), _server: None };
         }
 
+        Self::launch(SCRIPT, "QUIT").await.0
+    }
+
+    async fn launch(script: &str, stop_signal: &str) -> (Self, PathBuf) {
         let dir = TempDir::with_prefix("certwright-postgres-").unwrap();
         // PostgreSQL refuses to run as root, and its own user has to get at its files.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let data = dir.path().join("data");
         let mut command = Command::new("sh");
-        command.arg("-c").arg(SCRIPT).arg("postgres").arg(binaries()).arg(&data);
-        let mut server = Server::start(dir, "QUIT", &command);
+        command.arg("-c").arg(script).arg("postgres").arg(binaries()).arg(&data);
+        let mut server = Server::start(dir, stop_signal, &command);
 
         let mut url: Url = "postgres://postgres@localhost/postgres".parse().unwrap();
         url.query_pairs_mut().append_pair("host", data.to_str().expect("a UTF-8 path"));
         let options: PgConnectOptions = url.as_str().parse().unwrap();
         let answers = async || options.connect().await.is_ok();
         server.until_ready(answers).await.unwrap_or_else(|error| panic!("PostgreSQL {error}"));
-        Self { url, _server: Some(server) }
+        (Self { url, _server: Some(server) }, data)
     }
 }
 

@@ -100,7 +100,7 @@ type Job = (Command, Sender<io::Result<Child>>);
 
 /// Starts a process from a thread that lives as long as this process does: the kernel sends the death signal when the
 /// thread that forked ends, and a test's own thread ends with its test.
-fn spawn(command: Command) -> io::Result<Child> {
+pub(super) fn spawn(command: Command) -> io::Result<Child> {
     static SPAWNER: LazyLock<Mutex<Sender<Job>>> = LazyLock::new(|| {
         let (jobs, queue) = channel::<Job>();
         thread::spawn(move || {

@@ -71,18 +71,32 @@ impl Site {
     }
 
     pub async fn with(database_url: &str, options: SiteOptions) -> Self {
-        Self::begin(database_url, options, false).await
+        Self::begin(database_url, options, false, &[]).await
     }
 
     /// A site whose way to the CA leads through a [`FaultProxy`], which is harmless until told.
     pub async fn through_proxy(database_url: &str, pebble: PebbleOptions) -> Self {
+        Self::through_proxy_with(database_url, pebble, &[]).await
+    }
+
+    /// The same with more settings.
+    pub async fn through_proxy_with(
+        database_url: &str,
+        pebble: PebbleOptions,
+        settings: &[(&str, &str)],
+    ) -> Self {
         let port = super::free_port();
         let responder = SocketAddr::from(([127, 0, 0, 1], port));
         let options = SiteOptions { pebble, http01_port: port, responder };
-        Self::begin(database_url, options, true).await
+        Self::begin(database_url, options, true, settings).await
     }
 
-    async fn begin(database_url: &str, options: SiteOptions, faulty: bool) -> Self {
+    async fn begin(
+        database_url: &str,
+        options: SiteOptions,
+        faulty: bool,
+        more: &[(&str, &str)],
+    ) -> Self {
         let cloudflare = Cloudflare::start(&["example.com", "example.org"]).await;
         let pebble = Pebble::start(PebbleOptions {
             dns: Some(cloudflare.dns_addr()),
@@ -105,6 +119,8 @@ impl Site {
             ("bootstrap.api_key", key.clone()),
         ]
         .map(|(key, value)| (key.to_owned(), value));
+        let more = more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let settings: Vec<_> = settings.into_iter().chain(more).collect();
         let config = Config::parse(&config::read(None, [], &settings).unwrap()).unwrap();
         let stop = CancellationToken::new();
         let running = service::start(&config, stop.clone()).await.unwrap();
@@ -154,6 +170,16 @@ impl Site {
             &json!({}),
         )
         .await;
+    }
+
+    /// Until the issuer of this name has its account.
+    pub async fn ready(&self, issuer: &str) {
+        let ready = |found: &Value| {
+            let all = found["items"].as_array().unwrap();
+            let named = all.iter().find(|one| one["name"] == issuer).unwrap();
+            named["status"]["conditions"][0]["status"] == "True"
+        };
+        self.until("/issuers?limit=500", ready).await;
     }
 
     /// What stands before the CA of a site made by [`Site::through_proxy`].

@@ -405,6 +405,7 @@ fn challenge(certificate: &Certificate, now: OffsetDateTime) -> Challenge {
         clean: false,
         tries: 0,
         reason: None,
+        observations: Vec::new(),
         next_action_at: Some(now),
         deadline: now + time::Duration::minutes(5),
     }

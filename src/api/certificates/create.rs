@@ -18,7 +18,8 @@ use crate::api::wait::Wait;
 use crate::domain::certificate::{self, Certificate, Trigger};
 use crate::domain::event::{Event, Resource};
 use crate::domain::id::CertificateId;
-use crate::storage::{StorageError, Tx, certificates, events};
+use crate::storage::lease::Lease;
+use crate::storage::{Scope, StorageError, Tx, certificates, events};
 
 /// Want a certificate
 ///
@@ -86,7 +87,14 @@ async fn insert(
     let mut tx = app.db.begin().await?;
     attempt.remember(app, &mut tx, &location, &answer).await?;
     store(&mut tx, given, checked, certificate).await?;
-    tx.commit().await?;
+    if let Err(error) = tx.commit().await {
+        // The answer to the commit was lost, and perhaps only that.
+        return match find(app, certificate.id).await {
+            Ok(Some(_)) => Ok(accepted(location, answer)),
+            Ok(None) | Err(_) => Err(error.into()),
+        };
+    }
+    failpoint!("after_create");
     Ok(accepted(location, answer))
 }
 
@@ -123,6 +131,14 @@ pub(crate) async fn store(
     let now = certificate.created_at;
     events::record(tx, namespace, Some(certificate.id), &[event], now).await?;
     Ok(())
+}
+
+async fn find(
+    app: &AppState,
+    id: CertificateId,
+) -> Result<Option<(Certificate, Lease)>, StorageError> {
+    let mut tx = app.db.read().await?;
+    certificates::find(&mut tx, id, &Scope::Everything).await
 }
 
 /// The answer again, with what has become of the certificate while the client waited.

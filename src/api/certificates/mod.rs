@@ -23,6 +23,7 @@ pub(crate) mod change;
 pub(crate) mod check;
 pub(crate) mod create;
 pub(crate) mod downloads;
+pub(crate) mod explain;
 pub(crate) mod revisions;
 pub(crate) mod spec;
 pub(crate) mod view;

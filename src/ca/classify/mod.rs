@@ -33,6 +33,20 @@ pub(super) enum Call {
     Certificate,
 }
 
+impl Call {
+    /// Whether it changes nothing at the CA, so that putting it again is harmless.
+    pub(super) fn only_asks(self) -> bool {
+        match self {
+            Self::Directory | Self::GetOrder | Self::GetAuthorization | Self::Certificate => true,
+            Self::NewAccount
+            | Self::UpdateAccount
+            | Self::NewOrder
+            | Self::Challenge
+            | Self::Finalize => false,
+        }
+    }
+}
+
 /// A call and how long what it asks about has existed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asked {

@@ -275,6 +275,81 @@ fn retry_after_is_kept_whatever_the_class() {
 }
 
 #[test]
+fn a_time_to_wait_is_read_in_both_forms_and_from_pages_in_html() {
+    const DATE: &str = "Thu, 01 Jan 2026 12:00:30 GMT";
+    let limit = body("rateLimited", "too many");
+    let page = "<html><title>Down for maintenance</title></html>";
+    let rows: [(u16, &str, &'static str, Class, &str); 7] = [
+        (429, &limit, "30", Throttle, "acme_rate_limited"),
+        (429, &limit, DATE, Throttle, "acme_rate_limited"),
+        (503, &limit, DATE, Throttle, "acme_busy"),
+        (429, page, DATE, Throttle, "acme_rate_limited"),
+        (503, page, "30", Throttle, "acme_busy"),
+        (503, page, DATE, Throttle, "acme_busy"),
+        (502, page, DATE, Transient, "acme_unavailable"),
+    ];
+    let calls = [
+        NewAccount,
+        UpdateAccount,
+        NewOrder,
+        GetOrder,
+        GetAuthorization,
+        Challenge,
+        Finalize,
+        Certificate,
+        Directory,
+    ];
+    for ((status, body, wait, class, code), call) in
+        rows.iter().flat_map(|row| calls.iter().map(move |call| (row, *call)))
+    {
+        let failure =
+            classify(asked(call, YOUNG), &answer(*status, body, &[(header::RETRY_AFTER, *wait)]));
+
+        let row = format!("{call:?} {status} {wait}");
+        assert_eq!((failure.class, &*failure.code), (*class, *code), "{row}");
+        assert_eq!(failure.retry_at, Some(NOW + Duration::seconds(30)), "{row}");
+    }
+}
+
+#[test]
+fn a_rejected_name_is_named_among_several() {
+    let parts = json!([{
+        "type": urn("rejectedIdentifier"), "detail": "policy",
+        "identifier": {"type": "dns", "value": "bad.example"},
+    }]);
+    let problem = json!({
+        "type": urn("rejectedIdentifier"), "detail": "1 of 2 names", "subproblems": parts,
+    });
+
+    let failure = classify(asked(NewOrder, OLD), &answer(400, &problem.to_string(), &[]));
+
+    assert_eq!((failure.class, &*failure.code), (Blocked, "acme_rejected_identifier"));
+    assert_eq!(failure.subproblems[0].identifier.as_deref(), Some("bad.example"));
+}
+
+/// As with `alreadyReplaced` (409), nothing is wrong with the order but what it is to replace.
+#[test]
+fn a_ca_that_does_not_know_what_an_order_replaces_does_not_block_it() {
+    let rows = [(404, "malformed"), (409, "malformed"), (409, "alreadyReplaced"), (409, "")];
+    for (status, kind) in rows {
+        let failure =
+            classify(asked(NewOrder, OLD), &answer(status, &body(kind, "no such cert"), &[]));
+
+        assert!(matches!(failure.class, Transient | Conflict), "{status} {kind}: {failure:?}");
+    }
+}
+
+#[test]
+fn a_type_that_nobody_knows_is_judged_by_its_status() {
+    for (status, class) in [(400, Blocked), (403, Blocked), (409, Conflict), (500, Transient)] {
+        let failure = classify(asked(GetOrder, OLD), &answer(status, &body("new", "?"), &[]));
+
+        assert_eq!(failure.class, class, "{status}");
+        assert_eq!(failure.acme_type.as_deref(), Some(&*urn("new")), "and kept");
+    }
+}
+
+#[test]
 fn a_paused_account_comes_with_the_page_that_resumes_it() {
     let words = "Your account is temporarily prevented from requesting certificates for a.example. \
         Please visit: https://ca.example/unpause?jwt=abc.def.";

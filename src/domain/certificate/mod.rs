@@ -164,6 +164,10 @@ const FRESH_ORDERS: u32 = 2;
 /// The second fresh order comes this long after the first.
 const FRESH_ORDER_PAUSE: Duration = Duration::seconds(60);
 
+/// An attempt makes [`FRESH_ORDERS`] and one more at most, and the next one does not begin within
+/// this: three orders for one certificate in ten minutes, whatever a CA does with them.
+const SHORTEST_BACKOFF: Duration = Duration::minutes(10);
+
 /// How often a blocked certificate is tried although nobody changed anything.
 const PROBE_EVERY: Duration = Duration::hours(24);
 
@@ -350,6 +354,8 @@ impl Certificate {
                 let pause = FRESH_ORDER_PAUSE * i32::try_from(predecessors).unwrap_or(i32::MAX);
                 let at = failure.retry_at.map_or(now + pause, |asked| asked.max(now + pause));
                 self.last_error = Some(failure);
+                // As in `order_placed`: for the case that the fresh order's end never comes.
+                self.next_action_at = at + ORDER_DEADLINE + Duration::hours(1);
                 let mut next = self.silently();
                 next.fresh_order_at = Some(at);
                 return next;
@@ -433,11 +439,12 @@ impl Certificate {
         }
     }
 
-    /// A backoff that leaves several tries before what is served ends.
+    /// A backoff that leaves several tries before what is served ends, and never more orders than
+    /// a CA may be asked for.
     fn shortened(&self, pause: Duration, now: OffsetDateTime) -> Duration {
         match &self.current {
             Some(issued) if issued.not_after > now => {
-                pause.min((issued.not_after - now) / 8).max(Duration::minutes(1))
+                pause.min((issued.not_after - now) / 8).max(SHORTEST_BACKOFF)
             }
             _ => pause,
         }

@@ -189,8 +189,6 @@ pub enum Answer {
     Ended(Failure),
     /// The certificate was fetched and checked; the worker keeps the chain.
     Downloaded,
-    /// The CA says that the certificate is not there yet.
-    NotThereYet,
     /// It did not work.
     Failed(Failure),
 }
@@ -340,9 +338,6 @@ impl Order {
                 );
                 Ok(self.end(End::Valid, Outcome::Issued, now).with(vec![event]))
             }
-            (State::Open { stage: Stage::Downloading, .. }, Answer::NotThereYet) => {
-                Ok(self.wait(None, now, jitter))
-            }
             (State::New | State::Open { .. }, Answer::Failed(failure)) => {
                 Ok(self.failed(failure, now, jitter))
             }
@@ -442,7 +437,7 @@ impl Order {
         let url = self.url().map(str::to_owned);
         self.state = State::Done { url, end };
         for known in &mut self.challenges {
-            known.wind_down(now);
+            known.wind_down(backoff::next_tidying(now));
         }
         self.next_action_at = self.earliest_challenge();
         let mut events = Vec::new();
@@ -472,6 +467,7 @@ impl Order {
         for known in &mut self.challenges {
             known.state = state;
             known.reason = None;
+            known.observations.clear();
         }
     }
 
@@ -503,7 +499,6 @@ impl Answer {
             Self::Looked(_) => "Looked",
             Self::Ended(_) => "Ended",
             Self::Downloaded => "Downloaded",
-            Self::NotThereYet => "NotThereYet",
             Self::Failed(_) => "Failed",
         }
     }

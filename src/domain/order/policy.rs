@@ -81,10 +81,11 @@ impl Order {
         if visible {
             let rested = self.challenges.iter().filter_map(|known| known.next_action_at).max();
             let mut told = self.advance(Stage::Accepting, now);
-            told.order.next_action_at = rested.map_or(Some(now), |at| Some(at.max(now)));
+            let at = rested.map_or(now, |at| at.min(told.order.deadline).max(now));
+            told.order.next_action_at = Some(at);
             return told.with(events);
         }
-        self.next_action_at = self.earliest_challenge();
+        self.next_action_at = self.earliest_challenge().map(|at| at.min(self.deadline));
         Transition { order: self, events, outcome: None }
     }
 
@@ -97,14 +98,22 @@ impl Order {
         jitter: Jitter,
     ) -> Transition {
         self.expires = seen.expires.or(self.expires);
+        self.deadline = self.expires.map_or(self.deadline, |at| at.min(self.deadline));
         match (seen.status, stage) {
             (Status::Ready, Stage::Processing) => {
-                // Either a lagging replica, or the CSR never arrived.
-                if now - self.handed_out_at < FINALIZE_LOST_AFTER {
+                // The CA refused the CSR because the order was not ready for it; now it is.
+                let refused = matches!(&self.last_error, Some(it) if it.class == Class::Conflict);
+                // Else either a lagging replica, or the CSR never arrived.
+                if !refused && now - self.handed_out_at < FINALIZE_LOST_AFTER {
                     return self.wait(seen.retry_at, now, jitter);
                 }
                 self.finalize_again(now)
             }
+            // It was valid before: a lagging replica, unless that goes on and on.
+            (Status::Ready, Stage::Downloading) if now - self.handed_out_at >= CONSISTENCY_FOR => {
+                self.finalize_again(now)
+            }
+            (Status::Ready, Stage::Downloading) => self.wait(seen.retry_at, now, jitter),
             (Status::Ready, _) => {
                 self.mark_challenges(challenge::State::Valid);
                 let events = self
@@ -221,7 +230,7 @@ impl Order {
             Class::Gone => self.end(End::Errored, Outcome::Lost(failure), now),
             Class::Transient | Class::Conflict => {
                 let at = (now + backoff::transient(self.tries, jitter)).min(self.deadline);
-                let at = failure.retry_at.map_or(at, |asked| asked.max(at));
+                let at = failure.retry_at.map_or(at, |asked| asked.max(at)).min(self.deadline);
                 // The CSR may have arrived: look before it is sent again.
                 let at_once = failure.class == Class::Conflict && self.tries == 0;
                 let (stage, at) = match stage {

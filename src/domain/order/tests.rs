@@ -89,6 +89,7 @@ fn challenge(place: u128, state: challenge::State) -> Challenge {
         clean: false,
         tries: 0,
         reason: None,
+        observations: Vec::new(),
         next_action_at: Some(NOW),
         deadline: NOW + Duration::minutes(5),
     }

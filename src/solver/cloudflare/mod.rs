@@ -7,6 +7,7 @@ mod api;
 mod batch;
 mod budget;
 mod error;
+mod leftovers;
 mod records;
 mod zones;
 
@@ -19,6 +20,7 @@ use self::api::Api;
 pub(super) use self::api::http_client;
 use self::batch::{NewRecord, Writer};
 use self::error::{ApiError, Concerning};
+pub use self::leftovers::Ours;
 use self::records::{Txt, plain};
 use self::zones::Zones;
 use crate::clock::Clock;

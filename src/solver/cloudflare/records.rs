@@ -14,10 +14,10 @@ const MAX_PAGES: usize = 20;
 #[derive(Deserialize)]
 pub(super) struct Txt {
     pub(super) id: String,
-    name: String,
-    content: String,
+    pub(super) name: String,
+    pub(super) content: String,
     #[serde(default)]
-    comment: Option<String>,
+    pub(super) comment: Option<String>,
 }
 
 impl Txt {

@@ -76,6 +76,12 @@ impl Zones {
         self.find_in(&listing, name).await?.ok_or_else(|| no_zone_for(name))
     }
 
+    /// The ids of all zones of the token; `None` where there are too many to list.
+    pub(super) async fn all(&self) -> Result<Option<Vec<String>>, Failure> {
+        let listing = self.listing("every zone").await?;
+        Ok(listing.ids.as_ref().map(|ids| ids.values().cloned().collect()))
+    }
+
     /// Drops what was remembered about zones: this id turned out to be wrong.
     pub(super) async fn forget(&self, id: &str) {
         // Everybody who writes to the zone notices; only the first one drops what is still old.

@@ -20,6 +20,7 @@ use super::state::{Calls, Shared, State, StoredRecord, ZoneData};
 
 const MAX_BATCH: usize = 200;
 const MAX_COMMENT: usize = 100;
+const IDENTICAL: &str = "An identical record already exists.";
 
 type Double = Extract<Arc<Shared>>;
 
@@ -74,6 +75,12 @@ async fn gate(Extract(state): Double, request: Request, next: Next) -> Response 
 
 fn before(state: &mut State, request: &Request) -> Option<Response> {
     count(&mut state.calls, request);
+    if let Some(left) = blocked(state) {
+        let refusal = Refusal(429, 971, "Please wait and consider throttling your request speed");
+        let mut response = refusal.into_response();
+        response.headers_mut().insert(header::RETRY_AFTER, left.into());
+        return Some(response);
+    }
     let (limited, retry_after) = &mut state.faults.limited;
     if *limited > 0 {
         *limited -= 1;
@@ -88,6 +95,21 @@ fn before(state: &mut State, request: &Request) -> Option<Response> {
         return Some((StatusCode::BAD_GATEWAY, page).into_response());
     }
     authorized(request.headers()).err().map(IntoResponse::into_response)
+}
+
+/// The seconds for which everything is still refused.
+fn blocked(state: &mut State) -> Option<u64> {
+    let faults = &mut state.faults;
+    if let Some((calls, time)) = &mut faults.block {
+        if *calls == 0 {
+            faults.blocked_until = Some(Instant::now() + *time);
+            faults.block = None;
+        } else {
+            *calls -= 1;
+        }
+    }
+    let left = faults.blocked_until?.saturating_duration_since(Instant::now());
+    (!left.is_zero()).then(|| left.as_secs() + 1)
 }
 
 fn count(calls: &mut Calls, request: &Request) {
@@ -280,7 +302,7 @@ fn insert(
         .iter()
         .any(|old| (&old.kind, &old.name, &old.content) == (&new.kind, &new.name, &new.content));
     if twin {
-        return Err(Refusal(400, 81058, "An identical record already exists."));
+        return Err(Refusal(400, 81058, IDENTICAL));
     }
     let NewRecord { kind, name, content, ttl, comment } = new;
     let record = StoredRecord { id, kind, name, content, ttl, comment, visible_from };
@@ -307,7 +329,9 @@ async fn create_record(
     let new = read::<NewRecord>(&headers, &body)?;
     let mut state = state.lock();
     let (id, visible_from) = (state.next_id(), Instant::now() + state.dns_delay);
-    insert(editable(&mut state, &zone)?, new, id, visible_from).map(|result| success(&result))
+    let inserted = insert(editable(&mut state, &zone)?, new, id, visible_from);
+    note(&mut state, 1, &inserted);
+    inserted.map(|result| success(&result)).map_err(|refusal| other_word(&state, refusal))
 }
 
 async fn delete_record(
@@ -352,16 +376,34 @@ async fn batch(
         return Err(Refusal(400, 9207, "A batch may hold at most 200 changes"));
     }
     let mut state = state.lock();
+    let posts = u32::try_from(batch.posts.len()).unwrap();
     let ids: Vec<String> = batch.posts.iter().map(|_| state.next_id()).collect();
     let visible_from = Instant::now() + state.dns_delay;
     let zone = editable(&mut state, &zone)?;
     let before = zone.records.clone();
-    match apply(zone, batch, ids, visible_from) {
-        Ok(result) => Ok(success(&result)),
-        Err(refusal) => {
-            zone.records = before;
-            Err(refusal)
+    let applied = apply(zone, batch, ids, visible_from);
+    if applied.is_err() {
+        zone.records = before;
+    }
+    note(&mut state, posts, &applied);
+    applied.map(|result| success(&result)).map_err(|refusal| other_word(&state, refusal))
+}
+
+fn note(state: &mut State, records: u32, done: &Result<Value, Refusal>) {
+    match done {
+        Ok(_) => state.written += records,
+        Err(Refusal(_, 81058, _)) => state.twins += 1,
+        Err(_) => {}
+    }
+}
+
+/// Cloudflare has two codes for the same, and both are seen.
+fn other_word(state: &State, refusal: Refusal) -> Refusal {
+    match refusal {
+        Refusal(_, 81058, _) if state.twins.is_multiple_of(2) => {
+            Refusal(400, 81057, "The record already exists.")
         }
+        refusal => refusal,
     }
 }
 

@@ -176,6 +176,21 @@ impl Cloudflare {
         self.state.lock().faults.lost_answers = calls;
     }
 
+    /// After so many more calls everything is refused with 429 for a time, as Cloudflare does it.
+    pub fn block_after(&self, calls: u32, time: Duration) {
+        self.state.lock().faults.block = Some((calls, time));
+    }
+
+    /// Records that were ever written through the API.
+    pub fn written(&self) -> u32 {
+        self.state.lock().written
+    }
+
+    /// How often a record was refused because it is there already.
+    pub fn twins(&self) -> u32 {
+        self.state.lock().twins
+    }
+
     /// The next calls are answered 502 in HTML, and do nothing.
     pub fn answer_html(&self, calls: u32) {
         self.state.lock().faults.html = calls;

@@ -56,6 +56,9 @@ pub(super) struct Faults {
     pub(super) limited: (u32, String),
     pub(super) lost_answers: u32,
     pub(super) html: u32,
+    /// Calls until everything is refused, and for how long then.
+    pub(super) block: Option<(u32, Duration)>,
+    pub(super) blocked_until: Option<Instant>,
 }
 
 pub(super) struct State {
@@ -66,6 +69,10 @@ pub(super) struct State {
     pub(super) dns_delay: Duration,
     pub(super) calls: Calls,
     pub(super) faults: Faults,
+    /// Records that were ever written through the API.
+    pub(super) written: u32,
+    /// Refusals of a record that is there already.
+    pub(super) twins: u32,
     last_id: u128,
 }
 
@@ -105,6 +112,8 @@ impl Shared {
             dns_delay: Duration::ZERO,
             calls: Calls::default(),
             faults: Faults::default(),
+            written: 0,
+            twins: 0,
             last_id: 0,
         };
         for name in names {

@@ -1,7 +1,8 @@
 //! A TLS reverse proxy before Pebble that does what replicas, front ends and networks do on bad
 //! days. It keeps the `Host` header, from which Pebble makes its URLs: every call comes through it.
 
-use std::collections::HashMap;
+mod state;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
@@ -10,26 +11,21 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use certwright::clock::{Clock as _, SystemClock};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request};
+use http::{HeaderValue, Request, Response, StatusCode, header, request};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
+use self::state::{Limit, Own, State, page, problem, with_headers};
 use super::pebble::{Pebble, Tls, tls_for_loopback};
 
-const ERROR: &str = "urn:ietf:params:acme:error:";
 const REPLAY_NONCE: &str = "replay-nonce";
-
-/// Pages or cuts that one request meets at most, however often it comes: the pauses between tries
-/// double, and a test has to end.
-const MOST_PAGES_AND_CUTS: usize = 1;
 
 /// What a request is about, by Pebble's paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,7 +36,9 @@ pub enum Kind {
     Challenge,
     Finalize,
     Certificate,
-    /// Directory, nonces, accounts.
+    Directory,
+    Account,
+    /// Nonces.
     Other,
 }
 
@@ -53,6 +51,8 @@ impl Kind {
             Some("chalZ") => Self::Challenge,
             Some("finalize-order") => Self::Finalize,
             Some("certZ") => Self::Certificate,
+            Some("dir") => Self::Directory,
+            Some("sign-me-up" | "my-account") => Self::Account,
             _ => Self::Other,
         }
     }
@@ -82,6 +82,12 @@ pub enum Fault {
     Limited,
     /// 503 `rateLimited`.
     Busy,
+    /// What [`FaultProxy::refuse`] was told.
+    Refused,
+    /// No answer, and no end of the connection.
+    Hang,
+    /// A state that was left behind already.
+    Backwards,
 }
 
 /// How a moment is written in `Retry-After`.
@@ -111,41 +117,14 @@ struct Shared {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
-struct State {
-    lag: Duration,
-    pages: u64,
-    cuts: u64,
-    lost: HashMap<Kind, usize>,
-    limit: Option<Limit>,
-    busy: (u64, Duration),
-    /// When the CA first named a path.
-    named: HashMap<String, Instant>,
-    /// Every request: what it was about, and when it came.
-    asked: Vec<(Kind, Instant)>,
-    /// When the CA took an order.
-    taken: Vec<Instant>,
-    faults: HashMap<Fault, usize>,
-    /// Until when a request was told to wait: its path and JWS payload.
-    told: HashMap<(String, String), Instant>,
-    hasty: Vec<String>,
-    /// How many pages and cuts a request has met: its path and JWS payload.
-    met: HashMap<(String, String), usize>,
-    dice: u64,
-}
-
-struct Limit {
-    end: Instant,
-    /// The same moment, as a clock shows it.
-    date: SystemTime,
-    form: RetryAfter,
-}
-
-/// What the proxy answers itself.
-enum Own {
-    Cut,
-    Page,
-    Wait { status: StatusCode, detail: &'static str, retry_after: String },
+/// An answer with `Retry-After` that a front end gives instead of the CA.
+#[derive(Clone, Copy, Debug)]
+pub struct Refusal {
+    pub status: u16,
+    /// A page in HTML instead of a problem document.
+    pub html: bool,
+    pub form: RetryAfter,
+    pub pause: Duration,
 }
 
 /// Ends the connection.
@@ -204,7 +183,24 @@ impl FaultProxy {
     /// Orders, authorizations and certificates cannot be found until so long after the CA first
     /// named them.
     pub fn lag(&self, lag: Duration) {
-        self.shared.state().lag = lag;
+        for kind in [Kind::Order, Kind::Authorization, Kind::Certificate] {
+            self.lag_of(kind, lag);
+        }
+    }
+
+    /// The same for one of these kinds.
+    pub fn lag_of(&self, kind: Kind, lag: Duration) {
+        self.shared.state().lag.insert(kind, lag);
+    }
+
+    /// So many reads in a hundred come to a replica that knows nothing of what is asked for.
+    pub fn replicas_behind(&self, percent: u64) {
+        self.shared.state().behind = percent;
+    }
+
+    /// What signed the proxy's certificate, as PEM.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca
     }
 
     /// So many requests in a hundred get a page in HTML.
@@ -241,6 +237,32 @@ impl FaultProxy {
     /// So many signed requests in a hundred are answered with 503 and whole seconds to wait.
     pub fn busy(&self, percent: u64, retry_after: Duration) {
         self.shared.state().busy = (percent, retry_after);
+    }
+
+    /// The next so many requests of this kind are refused so, one after the other.
+    pub fn refuse(&self, kind: Kind, refusals: &[Refusal]) {
+        self.shared.state().refusals.entry(kind).or_default().extend(refusals);
+    }
+
+    /// The next so many requests of this kind are never answered, and the CA hears nothing of them.
+    pub fn hang(&self, kind: Kind, count: usize) {
+        self.shared.state().hangs.insert(kind, count);
+    }
+
+    /// How many clients are waiting for an answer that does not come.
+    pub fn hanging(&self) -> usize {
+        self.shared.state().hanging
+    }
+
+    /// Orders and authorizations show, half of the time, a state that they were in before, until so
+    /// long after the present one was first shown.
+    pub fn backwards(&self, lag: Duration) {
+        self.shared.state().backwards = lag;
+    }
+
+    /// The CSRs that came for each order.
+    pub fn csrs(&self) -> Vec<Vec<String>> {
+        self.shared.state().csrs.values().cloned().collect()
     }
 
     /// How many requests of a kind have come.
@@ -301,7 +323,18 @@ impl Shared {
         let own = self.state().before(kind, &parts.method, &path, &body);
         match own {
             Some(Own::Cut) => Err(Cut),
-            Some(Own::Page) => Ok(page()),
+            Some(Own::Hang) => {
+                let _gone = Hanging::new(self);
+                std::future::pending().await
+            }
+            Some(Own::Page) => Ok(page(StatusCode::BAD_GATEWAY)),
+            Some(Own::Refuse(refusal, retry_after)) => {
+                let status = StatusCode::from_u16(refusal.status).unwrap();
+                let refused = || problem(status, "rateLimited", "come back later");
+                let mut answer = if refusal.html { page(status) } else { refused() };
+                answer.headers_mut().insert(header::RETRY_AFTER, retry_after.parse().unwrap());
+                Ok(answer)
+            }
             Some(Own::Wait { status, detail, retry_after }) => {
                 let mut answer = problem(status, "rateLimited", detail);
                 answer.headers_mut().insert(header::RETRY_AFTER, retry_after.parse().unwrap());
@@ -335,128 +368,18 @@ impl Shared {
     }
 }
 
-impl State {
-    fn before(&mut self, kind: Kind, method: &Method, path: &str, body: &[u8]) -> Option<Own> {
-        let now = Instant::now();
-        self.asked.push((kind, now));
-        let jws: Value = serde_json::from_slice(body).unwrap_or_default();
-        let same = (path.to_owned(), jws["payload"].as_str().unwrap_or_default().to_owned());
-        if self.told.get(&same).is_some_and(|at| now < *at) {
-            self.hasty.push(path.to_owned());
-        }
-        if self.met.get(&same).is_none_or(|met| *met < MOST_PAGES_AND_CUTS) {
-            let met = if self.happens(self.cuts) {
-                Some((Fault::Cut, Own::Cut))
-            } else if self.happens(self.pages) {
-                Some((Fault::Page, Own::Page))
-            } else {
-                None
-            };
-            if let Some((fault, own)) = met {
-                *self.met.entry(same).or_default() += 1;
-                return Some(self.count(fault, own));
-            }
-        }
-        if let Some(Limit { end, date, form }) = self.limit.as_ref().filter(|limit| now < limit.end)
-            && kind == Kind::NewOrder
-        {
-            let seconds = (*end - now).as_secs() + 1;
-            let (until, retry_after) = match form {
-                RetryAfter::Seconds => (now + Duration::from_secs(seconds), seconds.to_string()),
-                RetryAfter::Date => (*end, httpdate::fmt_http_date(*date)),
-            };
-            self.told.insert(same, until);
-            let detail = "too many new orders recently";
-            let status = StatusCode::TOO_MANY_REQUESTS;
-            return Some(self.count(Fault::Limited, Own::Wait { status, detail, retry_after }));
-        }
-        let (percent, pause) = self.busy;
-        if method == Method::POST && self.happens(percent) {
-            self.told.insert(same, now + pause);
-            let retry_after = pause.as_secs().to_string();
-            let (status, detail) = (StatusCode::SERVICE_UNAVAILABLE, "Service busy; retry later.");
-            return Some(self.count(Fault::Busy, Own::Wait { status, detail, retry_after }));
-        }
-        None
-    }
+/// Counts a client that waits, for as long as it does.
+struct Hanging<'a>(&'a Shared);
 
-    fn after(&mut self, kind: Kind, path: &str, answer: Answer) -> Result<Answer, Cut> {
-        if !answer.status().is_success() {
-            return Ok(answer);
-        }
-        let now = Instant::now();
-        let lags = matches!(kind, Kind::Order | Kind::Authorization | Kind::Certificate);
-        if lags && self.named.get(path).is_some_and(|named| now < *named + self.lag) {
-            let mut absent = problem(StatusCode::NOT_FOUND, "malformed", kind.not_there());
-            if let Some(nonce) = answer.headers().get(REPLAY_NONCE) {
-                absent.headers_mut().insert(REPLAY_NONCE, nonce.clone());
-            }
-            return Ok(self.count(Fault::NotThere, absent));
-        }
-        if kind == Kind::NewOrder {
-            self.taken.push(now);
-        }
-        for path in paths_in(&answer) {
-            self.named.entry(path).or_insert(now);
-        }
-        match self.lost.get_mut(&kind) {
-            Some(left) if *left > 0 => {
-                *left -= 1;
-                Err(self.count(Fault::Lost, Cut))
-            }
-            _ => Ok(answer),
-        }
-    }
-
-    fn count<T>(&mut self, fault: Fault, value: T) -> T {
-        *self.faults.entry(fault).or_default() += 1;
-        value
-    }
-
-    /// Chance that is the same in every run (splitmix64).
-    fn happens(&mut self, percent: u64) -> bool {
-        if percent == 0 {
-            return false;
-        }
-        self.dice = self.dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.dice;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % 100 < percent
+impl<'a> Hanging<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        shared.state().hanging += 1;
+        Self(shared)
     }
 }
 
-/// What an answer names: the order, its authorizations, its certificate.
-fn paths_in(answer: &Answer) -> Vec<String> {
-    let body = answer.body().clone();
-    let body = futures_util::FutureExt::now_or_never(body.collect()).and_then(Result::ok);
-    let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let listed = body["authorizations"].as_array().into_iter().flatten();
-    let named = listed.chain([&body["certificate"]]).filter_map(Value::as_str);
-    let location = answer.headers().get(header::LOCATION).and_then(|url| url.to_str().ok());
-    let urls = named.chain(location).filter_map(|url| url::Url::parse(url).ok());
-    urls.map(|url| url.path().to_owned()).collect()
-}
-
-fn problem(status: StatusCode, kind: &str, detail: &str) -> Answer {
-    let body =
-        json!({"type": format!("{ERROR}{kind}"), "detail": detail, "status": status.as_u16()});
-    let kind = HeaderValue::from_static("application/problem+json");
-    let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, kind)]);
-    with_headers(status, headers, body.to_string().into())
-}
-
-fn page() -> Answer {
-    let headers =
-        HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("text/html"))]);
-    let body = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n</html>\r\n";
-    with_headers(StatusCode::BAD_GATEWAY, headers, body.into())
-}
-
-fn with_headers(status: StatusCode, headers: HeaderMap, body: Bytes) -> Answer {
-    let mut answer = Response::new(Full::new(body));
-    *answer.status_mut() = status;
-    *answer.headers_mut() = headers;
-    answer
+impl Drop for Hanging<'_> {
+    fn drop(&mut self) {
+        self.0.state().hanging -= 1;
+    }
 }

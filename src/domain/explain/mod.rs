@@ -1,0 +1,435 @@
+//! What a certificate is doing or waiting for, why, what comes next and what a person could do.
+//!
+//! Pure: everything is said from what is stored. Where a cause is known by its code, its words stand
+//! in `causes`; where it is not, its class says what will happen.
+
+mod causes;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime};
+use utoipa::ToSchema;
+
+use crate::domain::certificate::{Certificate, Phase, State};
+use crate::domain::challenge::{self, Challenge, Kind, Observation};
+use crate::domain::failure::{Class, Failure};
+use crate::domain::id::OrderId;
+use crate::domain::issuer::{self, Issuer};
+use crate::domain::order::{self, Order, Stage};
+use causes::{Cause, cause};
+
+/// What a certificate is doing, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Doing {
+    /// An attempt begins any moment.
+    Starting,
+    /// Its issuer is not there, or not ready.
+    WaitingForIssuer,
+    /// The CA is being asked for an order.
+    Ordering,
+    /// What has to be proved is being read.
+    ReadingAuthorizations,
+    /// Proofs are being shown.
+    Presenting,
+    /// Proofs were shown, and are looked for until everybody sees them.
+    WaitingForProofs,
+    /// The CA was told, and is looking.
+    Validating,
+    /// The CSR is being sent, or the CA is signing.
+    Finalizing,
+    /// The certificate is being fetched.
+    Downloading,
+    /// The last attempt failed; the next one comes by itself.
+    BackingOff,
+    /// The last attempt failed, and waits for a person.
+    Blocked,
+    /// It is there.
+    WaitingForRenewal,
+}
+
+/// What one challenge's proof looked like to somebody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sighting {
+    /// The name under proof, with `*.` for a wildcard.
+    pub name: String,
+    /// Who saw what.
+    pub observation: Observation,
+}
+
+/// What comes next by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Next {
+    /// In plain words.
+    pub what: String,
+    /// When; in the past while it is under way.
+    pub at: OffsetDateTime,
+}
+
+/// All that can be said about a certificate's present situation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// One or two sentences for a person.
+    pub summary: String,
+    /// The word that sums the certificate up.
+    pub phase: Phase,
+    /// What it is doing.
+    pub doing: Doing,
+    /// Since when.
+    pub since: OffsetDateTime,
+    /// What went wrong last, in the other side's words; `None` when nothing did.
+    pub why: Option<Failure>,
+    /// Who was asked for the proofs, and what they saw.
+    pub observations: Vec<Sighting>,
+    /// What comes next by itself.
+    pub next: Option<Next>,
+    /// What a person could do; empty when there is nothing to do but wait.
+    pub actions: Vec<String>,
+    /// The order that is or was last under way.
+    pub order: Option<OrderId>,
+    /// When the order that is under way is given up.
+    pub deadline: Option<OffsetDateTime>,
+}
+
+/// Explains a certificate at `now`. `order` is the one that it names.
+pub fn explain(
+    certificate: &Certificate,
+    issuer: Option<&Issuer>,
+    order: Option<&Order>,
+    now: OffsetDateTime,
+) -> Explanation {
+    let mut it = Explanation {
+        summary: String::new(),
+        phase: certificate.phase(now),
+        doing: Doing::Starting,
+        since: certificate.state_since,
+        why: certificate.last_error.clone(),
+        observations: Vec::new(),
+        next: None,
+        actions: Vec::new(),
+        order: certificate.order,
+        deadline: None,
+    };
+    match certificate.state {
+        State::Idle => idle(&mut it, certificate),
+        State::Triggered(_) => {
+            "A new attempt begins at once.".clone_into(&mut it.summary);
+            it.next = Some(Next {
+                what: "A key and a CSR are made, and the CA is asked for an order.".into(),
+                at: certificate.next_action_at,
+            });
+        }
+        State::AwaitingIssuer(_) => awaiting_issuer(&mut it, certificate, issuer),
+        State::Ordering(_) => match order.filter(|order| !order.is_over()) {
+            Some(order) => ordering(&mut it, order, now),
+            None => "The order has just ended.".clone_into(&mut it.summary),
+        },
+        State::Backoff | State::Blocked => failed(&mut it, certificate, issuer, order),
+    }
+    if let Some(issued) = &certificate.current
+        && certificate.state != State::Idle
+    {
+        let until = if issued.not_after > now { "is served until" } else { "has expired on" };
+        let words = format!(" Revision {} {until} {}.", issued.revision, text(issued.not_after));
+        it.summary.push_str(&words);
+    }
+    it
+}
+
+fn idle(it: &mut Explanation, certificate: &Certificate) {
+    it.doing = Doing::WaitingForRenewal;
+    it.why = None;
+    let Some(issued) = &certificate.current else { return };
+    it.summary = format!(
+        "The certificate is there (revision {}) and valid until {}. Nothing needs to be done.",
+        issued.revision,
+        text(issued.not_after)
+    );
+    it.next = Some(Next { what: "It is renewed.".into(), at: issued.renewal_time });
+}
+
+fn awaiting_issuer(it: &mut Explanation, certificate: &Certificate, issuer: Option<&Issuer>) {
+    it.doing = Doing::WaitingForIssuer;
+    let reference = &certificate.spec.issuer_ref;
+    let named = format!("{} \"{}\"", reference.kind.as_str(), reference.name);
+    let Some(issuer) = issuer else {
+        it.summary = format!("It waits for its issuer: there is no {named}.");
+        it.actions = vec![format!(
+            "Create the {named}, or change the certificate's issuerRef. This goes on by itself then."
+        )];
+        it.next =
+            Some(Next { what: "It is looked for again.".into(), at: certificate.next_action_at });
+        return;
+    };
+    let at = issuer.next_action_at.unwrap_or(certificate.next_action_at);
+    match &issuer.last_error {
+        Some(failure) => {
+            let cause =
+                cause_or_class(failure, &Context { issuer: Some(issuer), ..Context::default() });
+            it.summary = format!("It waits for {named}, which has no account: {}", cause.summary);
+            it.actions = cause.actions;
+            it.why = Some(failure.clone());
+            it.next = Some(Next { what: "The registration is tried again.".into(), at });
+        }
+        None if issuer.state == issuer::State::Ready => {
+            it.summary = format!("{named} has become ready; the attempt begins at once.");
+            it.why = None;
+            it.next = Some(Next {
+                what: "The CA is asked for an order.".into(),
+                at: certificate.next_action_at,
+            });
+        }
+        None => {
+            it.summary = format!("It waits for {named}, whose account is being registered.");
+            it.why = None;
+            it.next = Some(Next { what: "The account is registered.".into(), at });
+        }
+    }
+}
+
+fn failed(
+    it: &mut Explanation,
+    certificate: &Certificate,
+    issuer: Option<&Issuer>,
+    order: Option<&Order>,
+) {
+    let context = Context { issuer, order, ..Context::default() };
+    let cause = match &certificate.last_error {
+        Some(failure) => cause_or_class(failure, &context),
+        None => Cause::new("The last attempt failed.", []),
+    };
+    it.observations = sightings(order);
+    it.actions = cause.actions;
+    let at = certificate.next_action_at;
+    if certificate.state == State::Blocked {
+        it.doing = Doing::Blocked;
+        it.summary = format!("It waits for a person. {}", cause.summary);
+        it.next = Some(Next {
+            what: "A changed certificate, issuer or secret starts a new attempt at once; otherwise it is tried all the same at this time.".into(),
+            at,
+        });
+    } else {
+        it.doing = Doing::BackingOff;
+        let times = match certificate.failed_attempts {
+            0 | 1 => "The last attempt failed.".to_owned(),
+            n => format!("The last {n} attempts failed."),
+        };
+        it.summary = format!("{times} {}", cause.summary);
+        it.next = Some(Next { what: "The next attempt begins.".into(), at });
+        it.actions.push(format!(
+            "To try at once, after the cause is mended: POST /certificates/{}/renew.",
+            certificate.id
+        ));
+    }
+}
+
+fn ordering(it: &mut Explanation, order: &Order, now: OffsetDateTime) {
+    it.since = order.handed_out_at;
+    it.deadline = Some(order.deadline);
+    it.why.clone_from(&order.last_error);
+    it.observations = sightings(Some(order));
+    let (doing, words) = step(order);
+    it.doing = doing;
+    let context = Context { order: Some(order), on_its_way: true, ..Context::default() };
+    let cause = match &order.last_error {
+        Some(failure) => Some(cause_or_class(failure, &context)),
+        None if order.predecessors > 0 && order.state == order::State::New => Some(Cause::new(
+            "The CA lost the order before this one; a fresh one is asked for, with the same key and CSR.",
+            [],
+        )),
+        None => unseen(order),
+    };
+    it.summary = words;
+    if let Some(cause) = cause {
+        it.summary = format!("{} {}", it.summary, cause.summary);
+        it.actions = cause.actions;
+    }
+    if let Some(at) = order.next_action_at {
+        let what = match (&order.last_error, at > now) {
+            (Some(failure), true) if failure.class == Class::Throttle => {
+                "The other side has asked for a pause; the same step is taken again when it is over."
+            }
+            (Some(_), true) => "The same step is tried again.",
+            (None, true) => "It looks again.",
+            (_, false) => "A worker is at it now.",
+        };
+        it.next = Some(Next { what: what.into(), at });
+    }
+}
+
+/// What an open order is at.
+fn step(order: &Order) -> (Doing, String) {
+    let names = order.names.join(", ");
+    let stage = match &order.state {
+        order::State::Open { stage, .. } => *stage,
+        order::State::New | order::State::Done { .. } => {
+            return (Doing::Ordering, format!("The CA is asked for an order for {names}."));
+        }
+    };
+    match stage {
+        Stage::Authorizing => (
+            Doing::ReadingAuthorizations,
+            "The CA has the order; what has to be proved is read.".into(),
+        ),
+        Stage::Presenting => {
+            let shown = |known: &&Challenge| known.state == challenge::State::Pending;
+            let pending: Vec<_> = order.challenges.iter().filter(shown).map(name_of).collect();
+            if pending.is_empty() {
+                let waiting =
+                    order.challenges.iter().filter(|one| one.state == challenge::State::Presented);
+                let waiting: Vec<_> = waiting.map(name_of).collect();
+                let words = format!(
+                    "The proofs are shown; it waits until everybody who is asked sees {}.",
+                    if waiting.is_empty() {
+                        "them".to_owned()
+                    } else {
+                        format!("those for {}", waiting.join(", "))
+                    }
+                );
+                (Doing::WaitingForProofs, words)
+            } else {
+                (
+                    Doing::Presenting,
+                    format!("The proofs for {} are being shown.", pending.join(", ")),
+                )
+            }
+        }
+        Stage::Accepting => {
+            (Doing::Validating, "Every proof can be seen; the CA is told to look.".into())
+        }
+        Stage::Validating => (Doing::Validating, "The CA is looking for the proofs.".into()),
+        Stage::Finalizing => {
+            (Doing::Finalizing, "Everything is proved; the CSR is sent to the CA.".into())
+        }
+        Stage::Processing => (Doing::Finalizing, "The CA has the CSR and is signing.".into()),
+        Stage::Downloading => {
+            (Doing::Downloading, "The CA has issued the certificate; it is fetched.".into())
+        }
+    }
+}
+
+/// Proofs that somebody who was asked does not see, though nothing has failed yet.
+fn unseen(order: &Order) -> Option<Cause> {
+    let waiting = order.challenges.iter().find(|one| one.observations.iter().any(|it| !it.seen))?;
+    Some(causes::not_visible(waiting, &challenge::in_words(&waiting.observations)))
+}
+
+fn sightings(order: Option<&Order>) -> Vec<Sighting> {
+    let challenges = order.map(|order| order.challenges.as_slice()).unwrap_or_default();
+    let of = |one: &Challenge| {
+        let name = name_of(one);
+        let seen = |observation: &Observation| Sighting {
+            name: name.clone(),
+            observation: observation.clone(),
+        };
+        one.observations.iter().map(seen).collect::<Vec<_>>()
+    };
+    challenges.iter().flat_map(of).collect()
+}
+
+fn name_of(challenge: &Challenge) -> String {
+    if challenge.wildcard { format!("*.{}", challenge.domain) } else { challenge.domain.clone() }
+}
+
+/// What a cause is told in the light of.
+#[derive(Debug, Default)]
+pub(super) struct Context<'a> {
+    issuer: Option<&'a Issuer>,
+    order: Option<&'a Order>,
+    /// Whether the order goes on by itself.
+    on_its_way: bool,
+}
+
+impl Context<'_> {
+    /// The challenge that failed, as far as can be told.
+    fn challenge(&self) -> Option<&Challenge> {
+        let all = &self.order?.challenges;
+        let bad = |one: &&Challenge| {
+            matches!(one.state, challenge::State::Invalid | challenge::State::Errored)
+                && one.reason.is_some()
+        };
+        all.iter().find(bad).or(all.first())
+    }
+
+    fn kind(&self) -> Option<Kind> {
+        self.challenge().map(|challenge| challenge.kind)
+    }
+}
+
+fn cause_or_class(failure: &Failure, context: &Context<'_>) -> Cause {
+    cause(failure, context).unwrap_or_else(|| by_class(failure, context))
+}
+
+/// A cause that nobody wrote words for: what the failure says itself, and what its class means.
+fn by_class(failure: &Failure, context: &Context<'_>) -> Cause {
+    let title = failure.title.trim_end_matches('.');
+    let page = failure.instance.iter().map(|page| format!("Open {page}."));
+    let advice = match failure.class {
+        Class::Blocked => Some("Correct what the detail names; this goes on by itself then."),
+        Class::Validation => Some("Correct what the CA complains about."),
+        Class::Consistency | Class::Throttle | Class::Transient | Class::Conflict | Class::Gone => {
+            None
+        }
+    };
+    let passing = context.on_its_way && advice.is_none();
+    let actions = page.chain(advice.map(str::to_owned)).collect();
+    let passes = if passing { " This usually passes by itself." } else { "" };
+    let summary = format!("{title}.{passes}");
+    Cause { summary, actions }
+}
+
+impl Explanation {
+    /// A few lines for a terminal; `name` is the certificate's.
+    pub fn to_text(&self, name: &str, now: OffsetDateTime) -> String {
+        let mut lines = String::new();
+        // Writing to a String cannot fail.
+        writeln!(lines, "{name}: {:?}", self.phase).ok();
+        writeln!(lines, "  {}", self.summary).ok();
+        writeln!(lines, "since:    {} ({} ago)", text(self.since), length(now - self.since)).ok();
+        if let Some(why) = &self.why {
+            writeln!(lines, "why:      {} [{}]", why.title.trim_end_matches('.'), why.code).ok();
+            writeln!(lines, "          {}", why.detail).ok();
+            for part in &why.subproblems {
+                let who = part.identifier.as_deref().unwrap_or("?");
+                writeln!(lines, "          {who}: {}", part.detail).ok();
+            }
+        }
+        for Sighting { name, observation } in &self.observations {
+            let mark = if observation.seen { "seen" } else { "not seen" };
+            writeln!(lines, "{mark:9} {name}: {observation}").ok();
+        }
+        if let Some(next) = &self.next {
+            let in_time = format!("in {}", length(next.at - now));
+            let when = if next.at > now { in_time } else { "now".to_owned() };
+            writeln!(lines, "next:     {} ({when}) {}", text(next.at), next.what).ok();
+        }
+        for action in &self.actions {
+            writeln!(lines, "to do:    {action}").ok();
+        }
+        if let Some(order) = self.order {
+            let until = self.deadline.map(|at| format!(", given up at {}", text(at)));
+            writeln!(lines, "order:    /orders/{order}{}", until.unwrap_or_default()).ok();
+        }
+        lines
+    }
+}
+
+fn text(moment: OffsetDateTime) -> String {
+    let seconds = moment.replace_nanosecond(0).unwrap_or(moment);
+    seconds.format(&Rfc3339).unwrap_or_else(|_| moment.to_string())
+}
+
+/// The largest unit or two are enough for a person.
+fn length(time: Duration) -> String {
+    let seconds = time.whole_seconds().max(0);
+    match (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, s) => format!("{s} s"),
+        (0, 0, m, s) => format!("{m} min {s} s"),
+        (0, h, m, _) => format!("{h} h {m} min"),
+        (d, h, _, _) => format!("{d} d {h} h"),
+    }
+}

@@ -1,0 +1,92 @@
+//! Sealing every secret anew under the first master key, so that the others can be given up.
+//!
+//! Done in batches, beside a service that has both keys: each row is replaced only if it still is what
+//! was read. Cut off anywhere, some rows are under one key and some under the other, both can be read,
+//! and the next run goes on.
+
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::bootstrap::{self, BootstrapError};
+use crate::secret::{SealError, Sealer};
+use crate::storage::{Db, StorageError, sealed};
+
+/// Rows of one transaction.
+const BATCH: u32 = 100;
+
+/// Why not every secret could be sealed anew. What was done stays done.
+#[derive(Debug, Error)]
+pub enum ResealError {
+    /// The database failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A secret is under a key that was not given, or damaged.
+    #[error(
+        "the secret {place} cannot be opened; nothing is lost, and the others are not affected"
+    )]
+    Secret {
+        /// Table, column and row.
+        place: String,
+        /// Why.
+        #[source]
+        source: SealError,
+    },
+    /// The note of which key counts could not be changed.
+    #[error(transparent)]
+    Check(#[from] BootstrapError),
+}
+
+/// What a run has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resealed {
+    /// Sealed anew.
+    pub changed: u64,
+    /// All that there are.
+    pub all: u64,
+}
+
+/// Seals everything anew that is not under the first key; passes again until nothing is left, since
+/// a service at work may copy an envelope that was just read.
+pub async fn reseal(db: &Db, sealer: &Sealer) -> Result<Resealed, ResealError> {
+    let mut done = pass(db, sealer).await?;
+    loop {
+        let again = pass(db, sealer).await?;
+        done = Resealed { changed: done.changed + again.changed, all: again.all };
+        if again.changed == 0 {
+            break;
+        }
+    }
+    bootstrap::reseal_check(db, sealer).await?;
+    Ok(done)
+}
+
+async fn pass(db: &Db, sealer: &Sealer) -> Result<Resealed, ResealError> {
+    let mut done = Resealed::default();
+    for column in sealed::COLUMNS {
+        let mut after = (Uuid::nil(), i64::MIN);
+        loop {
+            let mut tx = db.read().await?;
+            let found = sealed::list(&mut tx, column, after, BATCH).await?;
+            drop(tx);
+            let Some(last) = found.last() else { break };
+            after = last.key;
+            done.all += found.len() as u64;
+            let old: Vec<_> =
+                found.into_iter().filter(|known| !sealer.is_current(&known.sealed)).collect();
+            if old.is_empty() {
+                continue;
+            }
+            let mut tx = db.begin().await?;
+            for known in old {
+                let anew = sealer.open(&known.place, &known.sealed);
+                let anew = anew.and_then(|plain| sealer.seal(&known.place, plain.expose()));
+                let anew = anew
+                    .map_err(|source| ResealError::Secret { place: known.place.clone(), source })?;
+                done.changed += u64::from(sealed::replace(&mut tx, column, &known, &anew).await?);
+            }
+            tx.commit().await?;
+            failpoint!("between_reseals");
+        }
+    }
+    Ok(done)
+}

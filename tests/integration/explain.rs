@@ -1,0 +1,200 @@
+//! What `GET /certificates/{id}/explain` says: through the API, and about real counterparts.
+
+use axum::http::Method;
+use certwright::domain::backoff::Jitter;
+use certwright::domain::failure::{Class, Failure};
+use certwright::domain::order::Outcome;
+use serde_json::{Value, json};
+
+use crate::support::free_port;
+use crate::support::pebble::PebbleOptions;
+use crate::support::site::{Site, SiteOptions, on_each_site};
+use crate::support::world::{World, id, on_every_database};
+
+on_every_database! {
+    async fn a_certificate_that_waits_for_its_issuer_says_so(world: World) {
+        world.create_issuer().await;
+        let path = explain_path(&world.create_certificate("web").await);
+        assert_eq!(world.get(&path).await.json()["doing"], "starting");
+
+        let now = world.now();
+        world.db_change(&path[14..50], |found| {
+            found.await_issuer("IssuerNotReady", "The account is being registered", now).certificate
+        }).await;
+        let said = world.get(&path).await.json();
+
+        assert_eq!(said["doing"], "waitingForIssuer", "{said:#}");
+        assert_eq!(said["phase"], "Issuing");
+        assert!(said["summary"].as_str().unwrap().contains("ClusterIssuer \"le\""), "{said:#}");
+        assert!(said["next"]["at"].is_string());
+    }
+
+    async fn an_attempt_that_failed_says_why_when_it_goes_on_and_what_helps(world: World) {
+        world.create_issuer().await;
+        let path = explain_path(&world.create_certificate("web").await);
+        let caa = Failure::new(Class::Validation, "acme_caa", "A CAA record forbids it", "CAA for web");
+        let failure = Failure { instance: Some("https://ca.example/unpause".into()),
+            ..Failure::new(Class::Blocked, "acme_paused", "Paused", "too many failures") };
+
+        fail(&world, &path, Outcome::Failed(caa)).await;
+        let said = world.get(&path).await.json();
+        assert_eq!((&said["doing"], &said["phase"]), (&json!("backingOff"), &json!("Failed")));
+        assert_eq!(said["why"]["code"], "acme_caa");
+        assert_eq!(said["next"]["at"], "2026-11-24T13:00:00Z");
+        assert!(said["summary"].as_str().unwrap().contains("CAA"), "{said:#}");
+        assert!(said["actions"].to_string().contains("/renew"), "{said:#}");
+
+        fail(&world, &path, Outcome::Blocked(failure)).await;
+        let said = world.get(&path).await.json();
+        assert_eq!((&said["doing"], &said["phase"]), (&json!("blocked"), &json!("Blocked")));
+        assert!(said["actions"].to_string().contains("https://ca.example/unpause"), "{said:#}");
+    }
+
+    async fn an_order_under_way_and_its_end_are_told(world: World) {
+        world.create_issuer().await;
+        let path = explain_path(&world.create_certificate("web").await);
+        let order = world.db_order(&path[14..50]).await;
+
+        let said = world.get(&path).await.json();
+        assert_eq!(said["doing"], "waitingForProofs", "{said:#}");
+        assert_eq!(said["order"], format!("/orders/{}", order.id));
+        assert_eq!(said["deadline"], "2026-11-25T12:00:00Z");
+
+        world.db_issue(&order).await;
+        let said = world.get(&path).await.json();
+        assert_eq!((&said["doing"], &said["phase"]), (&json!("waitingForRenewal"), &json!("Ready")));
+        assert_eq!(said["why"], Value::Null);
+        assert_eq!(said["actions"], json!([]));
+        assert_eq!(said["next"]["at"], "2027-01-23T12:00:00Z");
+    }
+
+    async fn curl_gets_a_few_lines_and_strangers_get_nothing(world: World) {
+        world.create_issuer().await;
+        let path = explain_path(&world.create_certificate("web").await);
+
+        let text = world.ask(Method::GET, &path).header("accept", "text/plain").send().await;
+        assert_eq!(text.header("content-type"), "text/plain; charset=utf-8");
+        assert!(text.text.starts_with("web: Issuing\n"), "{}", text.text);
+        assert!(text.text.contains("\nnext:"), "{}", text.text);
+
+        let known = world.get(&path).await.header("etag").to_owned();
+        let again = world.ask(Method::GET, &path).header("if-none-match", &known).send().await;
+        assert_eq!(again.status, 304);
+
+        let stranger = world.key(&["certificates:read"], &["other"]).await;
+        let refused = world.ask(Method::GET, &path).with_key(&stranger).send().await;
+        refused.is_problem(404, "not_found");
+    }
+}
+
+mod about_real_counterparts {
+    use super::*;
+
+    on_each_site! {
+        async fn what_dns_provider_and_ca_object_to_is_explained(site: Site) {
+            let nobody = json!({"server": format!("https://127.0.0.1:{}/dir", free_port())});
+            site.create_issuer("nobody", &json!([{"http01": {}}]), &nobody).await;
+            let mut solver = site.dns_solver();
+            solver["dns01"]["cnameStrategy"] = json!("None");
+            site.create_issuer("no-zone", &json!([solver]), &json!({})).await;
+            site.cloudflare.forbid_edits("example.com");
+            // Nobody answers there.
+            let silent = std::net::IpAddr::from([127, 0, 0, 9]);
+            site.cloudflare.add_nameserver("example.org", "ns2.example.org", silent);
+
+            let zone = explained(&site, "no-zone", "www.example.net", &json!({}), "cloudflare_zone_not_found").await;
+            assert!(zone["summary"].as_str().unwrap().contains("www.example.net"), "{zone:#}");
+            assert!(zone["actions"].to_string().contains("Zone:Read"), "{zone:#}");
+
+            let token = explained(&site, "dns", "edit.example.com", &json!({}), "cloudflare_permission_denied").await;
+            assert_eq!(token["doing"], "blocked");
+            assert!(token["actions"].to_string().contains("DNS:Edit"), "{token:#}");
+
+            let profile = json!({"profile": "tlsclient"});
+            let profile = explained(&site, "dns", "p.example.com", &profile, "acme_unknown_profile").await;
+            assert!(profile["summary"].as_str().unwrap().contains("shortlived"), "{profile:#}");
+
+            let down = explained(&site, "nobody", "down.example.com", &json!({}), "acme_unreachable").await;
+            assert_eq!(down["doing"], "waitingForIssuer");
+            assert!(down["summary"].as_str().unwrap().contains("The CA is down"), "{down:#}");
+
+            let asked = site.ask_for("dns", &["slow.example.org"], &json!({}), 0).await.expect_status(202);
+            let said = site.until(&explain_path(&asked), |said| {
+                said["observations"].as_array().is_some_and(|seen| seen.len() == 2)
+            }).await;
+            assert_eq!(said["doing"], "waitingForProofs", "{said:#}");
+            let sees = |server: &str| {
+                let all = said["observations"].as_array().unwrap();
+                let of = |one: &&Value| one["by"].as_str().unwrap().starts_with(server);
+                all.iter().find(of).unwrap()["seen"].clone()
+            };
+            assert_eq!((sees("ns.example.org"), sees("ns2.example.org")), (json!(true), json!(false)));
+            assert!(said["summary"].as_str().unwrap().contains("ns2.example.org 127.0.0.9"), "{said:#}");
+            assert!(said["actions"].to_string().contains("port 53"), "{said:#}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_the_ca_rejects_is_explained() {
+    let (_folder, url) = crate::support::databases::sqlite_url();
+    let port = free_port();
+    let blocked_domains = vec!["example.org".into()];
+    let options = SiteOptions {
+        pebble: PebbleOptions { blocked_domains, ..Default::default() },
+        http01_port: port,
+        responder: ([127, 0, 0, 1], port).into(),
+    };
+    let site = Site::with(&url, options).await;
+
+    let code = "acme_rejected_identifier";
+    let said = explained(&site, "dns", "www.example.org", &json!({}), code).await;
+
+    assert!(said["summary"].as_str().unwrap().contains("www.example.org"), "{said:#}");
+    assert!(said["actions"].to_string().contains("Remove the name"), "{said:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_web_server_that_answers_something_else_is_explained_with_what_it_answered() {
+    let (_folder, url) = crate::support::databases::sqlite_url();
+    let router = axum::Router::new().fallback(async || "It works!");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let options = SiteOptions {
+        pebble: PebbleOptions::default(),
+        http01_port: port,
+        responder: ([127, 0, 0, 1], free_port()).into(),
+    };
+    let site = Site::with(&url, options).await;
+
+    let asked = site.ask_for("http", &["web.example.com"], &json!({}), 0).await.expect_status(202);
+    let said = site
+        .until(&explain_path(&asked), |said| !said["observations"].as_array().unwrap().is_empty())
+        .await;
+
+    let seen = &said["observations"][0];
+    assert_eq!((&seen["dnsName"], &seen["seen"]), (&json!("web.example.com"), &json!(false)));
+    assert_eq!(seen["what"], "answered 200: \"It works!\"");
+    assert!(said["summary"].as_str().unwrap().contains("Port 80 does not answer"), "{said:#}");
+    assert!(said["actions"].to_string().contains("/.well-known/acme-challenge/"), "{said:#}");
+}
+
+/// What is said about a certificate for this name, once this is what went wrong.
+async fn explained(site: &Site, issuer: &str, name: &str, more: &Value, code: &str) -> Value {
+    let asked = site.ask_for(issuer, &[name], more, 0).await.expect_status(202);
+    site.until(&explain_path(&asked), |said| said["why"]["code"] == code).await
+}
+
+async fn fail(world: &World, path: &str, outcome: Outcome) {
+    let now = world.now();
+    world
+        .db_change(&path[14..50], |found| {
+            found.order_failed(outcome, 0, now, Jitter::NONE).certificate
+        })
+        .await;
+}
+
+fn explain_path(certificate: &Value) -> String {
+    format!("/certificates/{}/explain", id(certificate))
+}
