@@ -53,7 +53,7 @@ openapi: ## Write openapi/openapi.json anew from the code
 	mv target/openapi.json openapi/openapi.json
 
 cli-docs: ## Write docs/cli.md anew from the code
-	cargo run --locked --quiet -- help --markdown > target/cli.md
+	cargo run $(TESTED) --locked --quiet -- help --markdown > target/cli.md
 	mv target/cli.md docs/cli.md
 
 reliability: setup ## Show the same faults side by side with lego and certbot (installs both)

@@ -242,7 +242,10 @@ mod tests {
 
             assert!(refused.line >= line, "{refused} of {text}");
             assert!(!refused.to_string().contains("hunter2"), "{refused}");
-            assert!(!refused.problem.is_empty() && !refused.problem.contains("line "), "{refused}");
+            assert!(
+                !refused.problem.is_empty() && !refused.problem.contains(" line "),
+                "{refused}"
+            );
         }
     }
 

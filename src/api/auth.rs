@@ -92,6 +92,21 @@ impl FromRequestParts<AppState> for Principal {
     }
 }
 
+/// A principal that may write some of what manifests are about; which of it, the manifests say.
+pub(crate) struct AnyWriter(pub(crate) Principal);
+
+impl FromRequestParts<AppState> for AnyWriter {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
+        let principal = Principal::from_request_parts(parts, app).await?;
+        if principal.may(SecretsWrite::NAME) || principal.may(IssuersWrite::NAME) {
+            return Ok(Self(principal));
+        }
+        principal.must(CertificatesWrite::NAME).map(|()| Self(principal))
+    }
+}
+
 fn refused(detail: &str) -> ApiError {
     ApiError::Because(Code::Unauthenticated, detail.to_owned())
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 /// Layers from the inside out; each may use itself and what stands beside it.
 const LAYERS: &[(&str, &[&str])] = &[
     ("clock", &[]),
+    ("failpoint", &[]),
     ("secret", &[]),
     ("domain", &["secret"]),
     ("pki", &["domain", "secret"]),

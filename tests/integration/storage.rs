@@ -558,6 +558,8 @@ on_both_databases! {
         assert_eq!(data, Some((one.id, Sealed(vec![2]))));
         let wanted = secrets::Wanted { namespace: Some("default".into()), name: Some("token".into()) };
         assert_eq!(secrets::list(&mut tx, &all(), &wanted, page()).await.unwrap(), std::slice::from_ref(&one));
+        let named = secrets::find_by_name(&mut tx, "default", "token").await.unwrap();
+        assert_eq!(named, Some((one.clone(), Sealed(vec![2]))));
         secrets::delete(&mut tx, one.id).await.unwrap();
         assert_eq!(secrets::data(&mut tx, "default", "token").await.unwrap(), None);
     }
@@ -656,9 +658,13 @@ on_both_databases! {
 
         assert!(api_keys::insert(&mut tx, &key, &[7; 32], NOW).await.unwrap());
         assert!(!api_keys::insert(&mut tx, &key, &[7; 32], NOW).await.unwrap(), "once");
-        assert_eq!(api_keys::find_by_hash(&mut tx, &[7; 32]).await.unwrap(), Some(key));
+        assert_eq!(api_keys::find_by_hash(&mut tx, &[7; 32]).await.unwrap(), Some(key.clone()));
+        assert_eq!(api_keys::list(&mut tx, page()).await.unwrap(), [(key.clone(), NOW)]);
+        assert_eq!(api_keys::scope(&mut tx, key.id).await.unwrap(), Some(key.scope.clone()));
         assert_eq!(api_keys::find_by_hash(&mut tx, &[8; 32]).await.unwrap(), None);
         assert!(api_keys::any(&mut tx).await.unwrap());
+        api_keys::delete(&mut tx, key.id).await.unwrap();
+        assert_eq!(api_keys::scope(&mut tx, key.id).await.unwrap(), None);
     }
 
     async fn a_setting_is_set_once(db: Db) {

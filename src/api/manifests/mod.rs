@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::AppState;
-use super::auth::{CertificatesImport, Permission as _, Principal};
+use super::auth::{AnyWriter, Authorized, CertificatesImport};
 use super::extract::{Json, Manifests, Query};
 use super::problem::{ApiError, Errors};
 
@@ -88,7 +88,7 @@ pub(crate) enum Done {
     responses((status = 200, body = Applied, description = "What has become of each"), Errors))]
 pub(crate) async fn apply(
     State(app): State<AppState>,
-    who: Principal,
+    AnyWriter(who): AnyWriter,
     Query(how): Query<How>,
     Manifests(text): Manifests,
 ) -> Result<Json<Applied>, ApiError> {
@@ -109,11 +109,10 @@ pub(crate) async fn apply(
     responses((status = 200, body = Applied, description = "What has become of each"), Errors))]
 pub(crate) async fn import(
     State(app): State<AppState>,
-    who: Principal,
+    who: Authorized<CertificatesImport>,
     Query(how): Query<How>,
     Manifests(text): Manifests,
 ) -> Result<Json<Applied>, ApiError> {
-    who.must(CertificatesImport::NAME)?;
     let plan = plan::read(&app, &text, how.namespace.as_deref(), Purpose::Import)?;
     let results = apply::apply(&app, &who, plan, how.dry_run).await?;
     Ok(Json(Applied { dry_run: how.dry_run, results }))
