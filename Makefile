@@ -26,6 +26,7 @@ SOAK_CERTIFICATES ?= 1000
 
 soak: setup ## Issue 1,000 certificates (SOAK_CERTIFICATES) while process and database are killed again and again
 	SOAK_CERTIFICATES=$(SOAK_CERTIFICATES) cargo test --locked $(TESTED) --test integration soak:: -- --nocapture --test-threads=1
+	cargo test --locked $(TESTED) --test integration minutes:: -- --ignored --nocapture
 
 # Cheap checks first. Clippy and rustdoc share what they compile, and so do the tests and `cargo run`.
 ci: setup ## Everything that a change must pass

@@ -4,6 +4,7 @@
 //!
 //! * [`domain`] and [`clock`]: what the service knows, as values and pure state machines
 //! * [`secret`]: secrets in memory and sealed at rest
+//! * `view`: what others see of it
 //! * [`storage`]: everything it remembers, on SQLite or PostgreSQL
 //! * [`ca`], [`solver`], [`outbound`]: the outside world, one library each
 //! * [`api`], [`worker`]: what drives it, clients from one side and time from the other
@@ -30,5 +31,6 @@ pub mod shutdown;
 pub mod solver;
 pub mod storage;
 pub mod telemetry;
+mod view;
 pub mod worker;
 pub mod yaml;

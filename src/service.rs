@@ -16,8 +16,8 @@ use crate::ca::Ca;
 use crate::clock::{Clock, FollowingClock};
 use crate::config::Config;
 use crate::domain::id::WorkerId;
-use crate::outbound::Allow;
-use crate::secret::{Sealer, Secret};
+use crate::outbound::{Allow, Guard, Sender, SenderSettings};
+use crate::secret::Secret;
 use crate::solver::{SolverSettings, Solvers};
 use crate::storage::{Db, SoleUse};
 use crate::worker::{self, Worker};
@@ -84,6 +84,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
     }
     let sealer = Arc::new(bootstrap::master_key(config, &db).await?);
     let solvers = solvers(config, &db, &clock).await?;
+    let outbound = sender(config)?;
     let api_listener = listen(config.http_listen, "http.listen").await?;
     let responder_listener = listen(config.http01_listen, "http01.listen").await?;
     let first_api_key = bootstrap::first_api_key(&db, config, &*clock).await?;
@@ -93,6 +94,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         sealer: Arc::clone(&sealer),
         ca: Arc::new(Ca::new(Arc::clone(&clock)).with_timeout(config.acme_timeout)),
         solvers: Arc::new(solvers),
+        outbound: outbound.clone(),
         settings: worker::Settings {
             name: format!("pid {} {}", std::process::id(), WorkerId::generate(clock.now())),
             shared: sole_use.is_none(),
@@ -101,10 +103,23 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
             sweep_interval: config.sweep_interval,
             concurrency: config.worker_concurrency,
             cluster_namespace: config.cluster_namespace.clone(),
+            delivery_concurrency: config.webhooks_concurrency,
+            delivery_retention: config.webhooks_retention.try_into()?,
+            event_retention: config.event_retention.try_into()?,
         },
         stop: stop.clone(),
     });
-    let state = app_state(config, &db, &clock, &sealer, stop.clone());
+    let state = AppState {
+        db: db.clone(),
+        clock,
+        sealer,
+        outbound,
+        cluster_namespace: config.cluster_namespace.as_str().into(),
+        account_key: Arc::new(|| {
+            Ca::generate_account_key().map_err(|failure| failure.to_string().into())
+        }),
+        shutdown: stop.clone(),
+    };
     let (api, responder) = (api_listener.local_addr()?, responder_listener.local_addr()?);
     let tasks = [
         serve(api_listener, api::router(state), &stop),
@@ -112,7 +127,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         spawn(&stop, {
             let worker = Arc::clone(&worker);
             async move {
-                worker.run().await;
+                tokio::join!(Arc::clone(&worker).run(), worker.run_deliveries());
                 Ok(())
             }
         }),
@@ -132,23 +147,18 @@ impl Running {
     }
 }
 
-fn app_state(
-    config: &Config,
-    db: &Db,
-    clock: &Arc<dyn Clock>,
-    sealer: &Arc<Sealer>,
-    shutdown: CancellationToken,
-) -> AppState {
-    AppState {
-        db: db.clone(),
-        clock: Arc::clone(clock),
-        sealer: Arc::clone(sealer),
-        cluster_namespace: config.cluster_namespace.as_str().into(),
-        account_key: Arc::new(|| {
-            Ca::generate_account_key().map_err(|failure| failure.to_string().into())
-        }),
-        shutdown,
-    }
+/// What posts to URLs that clients name.
+pub fn sender(config: &Config) -> anyhow::Result<Sender> {
+    let settings = SenderSettings {
+        allow_http: config.outbound_allow_http,
+        ports: config.outbound_ports.clone(),
+    };
+    let guard = Guard::asking(&config.nameservers, allow(config)?)?;
+    Ok(Sender::new(guard, settings)?)
+}
+
+fn allow(config: &Config) -> anyhow::Result<Allow> {
+    Allow::parse(&config.outbound_allow).context("outbound.allow")
 }
 
 async fn solvers(config: &Config, db: &Db, clock: &Arc<dyn Clock>) -> anyhow::Result<Solvers> {
@@ -158,7 +168,7 @@ async fn solvers(config: &Config, db: &Db, clock: &Arc<dyn Clock>) -> anyhow::Re
         nameservers: config.nameservers.clone(),
         authority_port: config.authority_port,
         self_check_port: config.self_check_port,
-        outbound_allow: Allow::parse(&config.outbound_allow).context("outbound.allow")?,
+        outbound_allow: allow(config)?,
     })?)
 }
 

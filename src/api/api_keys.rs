@@ -141,8 +141,8 @@ pub(crate) async fn delete(
         return Err(ApiError::Because(Code::PermissionDenied, detail.to_owned()));
     }
     let mut tx = app.db.begin().await?;
-    let scope = api_keys::scope(&mut tx, ApiKeyId(id)).await?;
-    if !scope.is_some_and(|scope| is_within(&scope, &who.scope)) {
+    let found = api_keys::find(&mut tx, ApiKeyId(id)).await?;
+    if !found.is_some_and(|key| is_within(&key.scope, &who.scope)) {
         return Err(ApiError::not_found("API key", id));
     }
     api_keys::delete(&mut tx, ApiKeyId(id)).await?;

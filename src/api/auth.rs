@@ -13,7 +13,7 @@ use super::AppState;
 use super::problem::{ApiError, Code};
 use crate::domain::api_key;
 use crate::domain::id::ApiKeyId;
-use crate::storage::{Scope, api_keys};
+use crate::storage::{Scope, StorageError, api_keys};
 
 /// The bearer of an API key.
 #[derive(Debug, Clone)]
@@ -34,7 +34,18 @@ pub(crate) struct Principal {
 impl Principal {
     /// Whether it may do this.
     pub(crate) fn may(&self, permission: &str) -> bool {
-        self.permissions.iter().any(|known| known == "*" || known == permission)
+        permits(&self.permissions, permission)
+    }
+
+    /// Where it may do `P` now, for an answer that goes on for long: nowhere any more, once the key
+    /// is deleted.
+    pub(crate) async fn still<P: Permission>(
+        key: ApiKeyId,
+        app: &AppState,
+    ) -> Result<Option<Scope>, StorageError> {
+        let mut tx = app.db.read().await?;
+        let known = api_keys::find(&mut tx, key).await?;
+        Ok(known.filter(|key| permits(&key.permissions, P::NAME)).map(|key| key.scope))
     }
 
     /// Refuses whoever may not do this.
@@ -62,6 +73,10 @@ impl Principal {
         };
         Err(ApiError::Because(Code::PermissionDenied, detail))
     }
+}
+
+fn permits(permissions: &[String], permission: &str) -> bool {
+    permissions.iter().any(|known| known == "*" || known == permission)
 }
 
 impl FromRequestParts<AppState> for Principal {
@@ -145,6 +160,8 @@ permissions! {
     EventsRead = "events:read";
     ApiKeysRead = "apiKeys:read";
     ApiKeysWrite = "apiKeys:write";
+    WebhooksRead = "webhooks:read";
+    WebhooksWrite = "webhooks:write";
 }
 
 /// A principal that has the permission `P`.

@@ -16,9 +16,14 @@ const MOST_LABELS: usize = 64;
 
 /// A namespace: a DNS label, as in Kubernetes.
 pub(crate) fn namespace(text: &str, faults: &mut Faults) {
+    namespace_at(text, "/namespace", faults);
+}
+
+/// A namespace that stands elsewhere.
+pub(crate) fn namespace_at(text: &str, pointer: &str, faults: &mut Faults) {
     if !is_label(text) {
         let detail = "has 1 to 63 lower-case letters, digits and hyphens, no hyphen at either end";
-        faults.invalid("/namespace", detail);
+        faults.invalid(pointer, detail);
     }
 }
 

@@ -17,6 +17,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::{DefaultOnResponse, TraceLayer};
 
+use super::certificates::keystores::KEYSTORE_PASSWORD;
 use super::problem::{ApiError, Code, Problem};
 use super::wait;
 
@@ -33,7 +34,7 @@ pub(crate) fn around(routes: Router) -> Router {
     let layers = ServiceBuilder::new()
         .map_request(without_strange_id)
         .set_request_id(REQUEST_ID, MakeRequestUuid)
-        .sensitive_headers([header::AUTHORIZATION, header::COOKIE])
+        .sensitive_headers([header::AUTHORIZATION, header::COOKIE, KEYSTORE_PASSWORD])
         .layer(
             TraceLayer::new_for_http()
                 .make_span_with(span)

@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::outbound::Sender;
 use crate::secret::{Sealer, Secret};
 use crate::storage::{Db, StorageError};
 
@@ -37,6 +38,7 @@ mod requests;
 mod responder;
 mod secrets;
 mod wait;
+mod webhooks;
 mod whoami;
 
 pub use openapi::document;
@@ -59,6 +61,8 @@ pub struct AppState {
     pub clock: Arc<dyn Clock>,
     /// Seals what must not be read in the database.
     pub sealer: Arc<Sealer>,
+    /// Says where webhooks may lead.
+    pub outbound: Sender,
     /// The namespace of the secrets that `ClusterIssuer`s refer to.
     pub cluster_namespace: Arc<str>,
     /// Makes account keys; which library does is none of this module's business.

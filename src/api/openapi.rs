@@ -15,7 +15,7 @@ use super::{
     AppState, api_keys, certificates, challenges, events, health, issuers, manifests, orders,
     requests, secrets,
 };
-use super::{page, problem, whoami};
+use super::{page, problem, webhooks, whoami};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -26,7 +26,7 @@ use super::{page, problem, whoami};
     ),
     security(("apiKey" = [])),
     modifiers(&ApiKey),
-    components(schemas(problem::Problem, problem::FieldError, problem::Code, problem::FieldCode, page::Sort)),
+    components(schemas(problem::Problem, problem::FieldError, problem::Code, problem::FieldCode, page::Sort, events::EventType)),
     tags(
         (name = "certificates", description = "What is wanted, what is served, and its downloads"),
         (name = "requests", description = "Attempts at a certificate, one key and CSR each; read-only"),
@@ -35,6 +35,7 @@ use super::{page, problem, whoami};
         (name = "issuers", description = "CAs, accounts, and how names are proved"),
         (name = "secrets", description = "Credentials of solvers: write-only"),
         (name = "manifests", description = "cert-manager's manifests, as people have them"),
+        (name = "webhooks", description = "Who is told of what, and how it went"),
         (name = "events", description = "What happened"),
         (name = "service", description = "The service itself"),
     ),
@@ -66,11 +67,17 @@ fn described() -> OpenApiRouter<AppState> {
             certificates::change::delete
         ))
         .routes(routes!(certificates::change::renew))
+        .routes(routes!(certificates::change::replace_csr))
+        .routes(routes!(certificates::revoke::revoke))
         .routes(routes!(certificates::explain::show))
         .routes(routes!(certificates::downloads::fullchain))
         .routes(routes!(certificates::downloads::leaf))
         .routes(routes!(certificates::downloads::chain))
         .routes(routes!(certificates::downloads::private_key))
+        .routes(routes!(certificates::downloads::combined))
+        .routes(routes!(certificates::downloads::leaf_der))
+        .routes(routes!(certificates::keystores::pkcs12))
+        .routes(routes!(certificates::keystores::jks))
         .routes(routes!(certificates::revisions::list))
         .routes(routes!(requests::list))
         .routes(routes!(requests::show))
@@ -80,10 +87,20 @@ fn described() -> OpenApiRouter<AppState> {
         .routes(routes!(challenges::show))
         .routes(routes!(issuers::create, issuers::list))
         .routes(routes!(issuers::show, issuers::replace, issuers::delete))
+        .routes(routes!(issuers::accounts::rotate_key))
+        .routes(routes!(issuers::accounts::deactivate))
         .routes(routes!(secrets::create, secrets::list))
         .routes(routes!(secrets::show, secrets::replace, secrets::delete))
         .routes(routes!(manifests::apply))
         .routes(routes!(manifests::import))
+        .routes(routes!(webhooks::create, webhooks::list))
+        .routes(routes!(webhooks::show, webhooks::change, webhooks::delete))
+        .routes(routes!(webhooks::rotate))
+        .routes(routes!(webhooks::deliveries::test))
+        .routes(routes!(webhooks::deliveries::list))
+        .routes(routes!(webhooks::deliveries::show))
+        .routes(routes!(webhooks::deliveries::redeliver))
+        .routes(routes!(webhooks::deliveries::redeliver_since))
         .routes(routes!(events::list))
         .routes(routes!(api_keys::create, api_keys::list))
         .routes(routes!(api_keys::delete))

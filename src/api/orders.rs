@@ -91,6 +91,8 @@ pub(crate) struct OrderView {
     identifiers: Vec<Identifier>,
     /// Certificate profile asked for.
     profile: Option<String>,
+    /// The certificate that it says it replaces, in the words of renewal information (RFC 9773).
+    replaces: Option<String>,
     /// When it is looked at again.
     #[serde(with = "time::serde::rfc3339::option")]
     next_action_at: Option<OffsetDateTime>,
@@ -225,6 +227,7 @@ impl From<Order> for OrderView {
             expires: order.expires,
             identifiers: order.names.into_iter().map(identifier).collect(),
             profile: order.profile,
+            replaces: order.replaces,
             next_action_at: order.next_action_at,
             deadline: order.deadline,
             last_error: order.last_error,

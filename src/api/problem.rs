@@ -90,6 +90,8 @@ pub(crate) enum FieldCode {
     IssuerNotFound,
     /// None of the issuer's solvers can prove this name.
     NoSolver,
+    /// There is no such webhook, or it does not hear of this namespace.
+    WebhookNotFound,
 }
 
 macro_rules! codes {
@@ -127,6 +129,8 @@ codes! {
     NotFound NOT_FOUND "There is no such resource";
     /// The certificate has no such revision (yet).
     NotIssued NOT_FOUND "Nothing was issued yet";
+    /// The client made the key, and has it.
+    KeyNotHeld NOT_FOUND "The private key is not held here";
     /// The resource does not understand this method.
     MethodNotAllowed METHOD_NOT_ALLOWED "The resource does not understand this method";
     /// The request did not arrive in time.
@@ -135,6 +139,12 @@ codes! {
     AlreadyExists CONFLICT "It exists already";
     /// Certificates or orders still need the issuer.
     IssuerInUse CONFLICT "The issuer is in use";
+    /// The certificate is being revoked, to be deleted.
+    BeingDeleted CONFLICT "The certificate is being deleted";
+    /// The issuer's account is not there, or something is being done to it already.
+    AccountNotReady CONFLICT "The issuer's account is not ready for this";
+    /// The webhook is sent nothing while it is disabled.
+    WebhookDisabled CONFLICT "The webhook is disabled";
     /// The same request is being worked on.
     IdempotencyInFlight CONFLICT "The same request is being worked on";
     /// The resource is not what `If-Match` says.

@@ -11,13 +11,13 @@ use uuid::Uuid;
 
 use super::AppState;
 use super::auth::{Authorized, RequestsRead};
-use super::certificates::view::Condition;
 use super::extract::{Path, Query};
 use super::page::{self, Listing, Sort};
 use super::precondition::Precondition;
 use super::problem::{ApiError, Errors};
 use crate::domain::id::{CertificateId, OrderId, RequestId};
 use crate::storage::requests::{self, Request, RequestState, Wanted};
+use crate::view::certificate::Condition;
 
 /// Which attempts to list.
 #[derive(Debug, Deserialize, IntoParams)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use instant_acme::{Identifier, NewOrder};
+use instant_acme::{CertificateIdentifier, Identifier, NewOrder};
 use time::{Duration, OffsetDateTime};
 
 use super::ask::{ask, fetch, unreadable};
@@ -37,7 +37,7 @@ impl Account {
         format!("{token}.{}", self.inner.key_thumbprint())
     }
 
-    /// Orders a certificate for DNS names; wildcards are written `*.example.com`.
+    /// Orders a certificate for DNS names and IP addresses; wildcards are written `*.example.com`.
     ///
     /// Not idempotent on the wire: after a lost answer, repeating it costs one order that expires.
     pub async fn new_order(
@@ -45,14 +45,30 @@ impl Account {
         names: &[String],
         profile: Option<&str>,
     ) -> Result<Order, Failure> {
+        self.new_order_replacing(names, profile, None).await
+    }
+
+    /// The same, for a certificate that takes the place of `replaces` (RFC 9773, section 5).
+    pub async fn new_order_replacing(
+        &self,
+        names: &[String],
+        profile: Option<&str>,
+        replaces: Option<&str>,
+    ) -> Result<Order, Failure> {
         if let Some(profile) = profile {
             self.check_profile(profile).await?;
         }
-        let names: Vec<_> = names.iter().cloned().map(Identifier::Dns).collect();
-        let order = match profile {
-            Some(profile) => NewOrder::new(&names).profile(profile),
-            None => NewOrder::new(&names),
-        };
+        let names: Vec<_> = names.iter().map(|name| identifier(name)).collect();
+        let mut order = NewOrder::new(&names);
+        if let Some(profile) = profile {
+            order = order.profile(profile);
+        }
+        if let Some((key, serial)) = replaces.and_then(|known| known.split_once('.')) {
+            order = order.replaces(CertificateIdentifier {
+                authority_key_identifier: key.into(),
+                serial: serial.into(),
+            });
+        }
         let asked = self.asked(Call::NewOrder, None);
         let answer = ask!(asked, async { self.inner.new_order(&order).await });
         if let Err(failure) = &answer
@@ -100,4 +116,9 @@ impl Account {
             format!("The profile asked for is \"{profile}\". {offer}"),
         ))
     }
+}
+
+/// What a name is for ACME: an address, or a DNS name.
+fn identifier(name: &str) -> Identifier {
+    name.parse().map_or_else(|_| Identifier::Dns(name.to_owned()), Identifier::Ip)
 }

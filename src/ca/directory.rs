@@ -45,6 +45,27 @@ struct Meta {
 }
 
 impl Directory {
+    pub(super) fn new_nonce(&self) -> &str {
+        &self.new_nonce
+    }
+
+    pub(super) fn new_account(&self) -> &str {
+        &self.new_account
+    }
+
+    pub(super) fn revoke_cert(&self) -> Option<&str> {
+        self.revoke_cert.as_deref()
+    }
+
+    pub(super) fn key_change(&self) -> Option<&str> {
+        self.key_change.as_deref()
+    }
+
+    /// Where renewal information is asked for, where the CA gives it (RFC 9773).
+    pub(super) fn renewal_info(&self) -> Option<&str> {
+        self.renewal_info.as_deref()
+    }
+
     /// The profiles that the CA offers, with their descriptions.
     pub(super) fn profiles(&self) -> &BTreeMap<String, String> {
         &self.meta.profiles
@@ -116,6 +137,11 @@ impl Endpoint {
         {
             known.fresh_until = now;
         }
+    }
+
+    /// The HTTP client for requests of our own.
+    pub(super) fn client(&self) -> &CaClient {
+        &self.client
     }
 
     /// The HTTP client for instant-acme, which finds the directory in memory.

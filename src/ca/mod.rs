@@ -12,11 +12,14 @@ mod ask;
 mod classify;
 mod directory;
 mod http;
+mod jose;
 mod nonce;
 mod order;
 mod problem;
+mod renewal;
 mod state;
 mod tape;
+mod upkeep;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,6 +38,8 @@ pub use state::{
     Authorization, AuthorizationStatus, ChallengeKind, ChallengeStatus, Offered, OrderState,
     OrderStatus,
 };
+
+pub use upkeep::{ExternalKey, mac_key};
 
 use crate::clock::Clock;
 use crate::domain::failure::Failure;

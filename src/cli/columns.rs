@@ -101,18 +101,17 @@ const SECRET: &[Column] = &[
 const WEBHOOK: &[Column] = &[
     ("ID", false, |value, _| text(value, "/id")),
     ("URL", false, |value, _| text(value, "/url")),
-    ("EVENTS", true, |value, _| list(value, &["events", "types"])),
-    ("STATE", false, |value, _| {
-        let state = ["/status/phase", "/status/state", "/state"].map(|place| text(value, place));
-        state.into_iter().find(|state| !state.is_empty()).unwrap_or_else(|| "-".to_owned())
-    }),
+    ("EVENTS", true, |value, _| events(value)),
+    ("PHASE", false, |value, _| text(value, "/status/phase")),
+    ("MESSAGE", true, |value, _| text(value, "/status/message")),
     AGE,
 ];
 
 const EVENT: &[Column] = &[
     ("LAST SEEN", false, |value, around| {
-        let seen = moment(value, "/lastSeen").or_else(|| moment(value, "/createdAt"));
-        seen.map(|seen| super::output::duration(around.now - seen)).unwrap_or_default()
+        moment(value, "/lastSeen")
+            .map(|seen| super::output::duration(around.now - seen))
+            .unwrap_or_default()
     }),
     ("TYPE", false, |value, _| text(value, "/type")),
     ("REASON", false, |value, _| text(value, "/reason")),
@@ -120,8 +119,9 @@ const EVENT: &[Column] = &[
     ("MESSAGE", false, |value, _| text(value, "/message")),
 ];
 
-fn list(value: &Value, fields: &[&str]) -> String {
-    let found = fields.iter().find_map(|field| value.get(field)?.as_array());
-    let words = found.into_iter().flatten().filter_map(Value::as_str);
-    words.collect::<Vec<_>>().join(",")
+/// Which events a webhook is told; all of them where none is named.
+fn events(value: &Value) -> String {
+    let named = value.get("events").and_then(Value::as_array);
+    let words: Vec<_> = named.into_iter().flatten().filter_map(Value::as_str).collect();
+    if words.is_empty() { "*".to_owned() } else { words.join(",") }
 }

@@ -34,7 +34,7 @@ pub(super) fn section(events: &[Value], indent: &str) -> String {
     let row = |cells: [&str; 5]| cells.map(str::to_owned).to_vec();
     let mut rows = vec![row(["----", "------", "----", "----", "-------"])];
     for event in events {
-        let seen = moment(event, "/lastSeen").or_else(|| moment(event, "/createdAt"));
+        let seen = moment(event, "/lastSeen");
         let age = seen.map(|seen| duration(now - seen)).unwrap_or_default();
         let times = event.get("count").and_then(Value::as_u64).filter(|count| *count > 1);
         let age = times.map_or_else(|| age.clone(), |count| format!("{age} (x{count})"));

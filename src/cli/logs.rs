@@ -1,14 +1,15 @@
 //! `certwright logs`: the history, line by line.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Args;
-use futures_util::StreamExt as _;
 use serde_json::Value;
 
 use super::kind::targets;
 use super::output::{print, text};
 use super::remote::{Remote, Session, Where, run};
+use crate::client::{ClientError, Stream};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -29,8 +30,8 @@ pub(super) struct Logs {
     since: Option<String>,
 }
 
-/// How often a server without a stream is asked.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often a server that has gone away is asked again.
+const COME_BACK_AFTER: Duration = Duration::from_secs(1);
 
 impl Logs {
     pub(super) fn run(self, remote: &Remote) -> anyhow::Result<()> {
@@ -53,56 +54,65 @@ impl Logs {
             Some(resource) => query.push(("resource", resource)),
             None => query.extend(namespace.as_deref().map(|name| ("namespace", name))),
         }
+        // Opened before the look at what was, so that nothing gets lost between the two.
+        let stream = match self.follow {
+            true => Some(session.client.events(&query, None).await?),
+            false => None,
+        };
         let mut known = query.clone();
         known.extend(self.since.as_deref().map(|since| ("since", since)));
-        let mut last = String::new();
+        let mut printed = BTreeSet::new();
         for event in session.client.list("/events", &known).await? {
-            last = text(&event, "/id");
             print(&line(&event))?;
+            if stream.is_some() {
+                printed.insert(occurrence(&event));
+            }
         }
-        if self.follow { follow(session, &query, last).await } else { Ok(()) }
+        match stream {
+            Some(stream) => follow(session, &query, stream, printed).await,
+            None => Ok(()),
+        }
     }
 }
 
-/// What happens from now on: streamed by a server that can, else asked for.
-async fn follow(session: &Session, query: &[(&str, &str)], mut last: String) -> anyhow::Result<()> {
-    let response = session.client.events(query).await?;
-    let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
-    if kind.is_some_and(|kind| kind.starts_with("text/event-stream")) {
-        let mut stream = response.bytes_stream();
-        let mut rest = Vec::new();
-        while let Some(bytes) = stream.next().await {
-            rest.extend_from_slice(&bytes?);
-            while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = rest.drain(..=end).collect();
-                let text = String::from_utf8_lossy(&line);
-                let data = text.strip_prefix("data:").map(str::trim);
-                if let Some(event) = data.and_then(|data| serde_json::from_str(data).ok()) {
-                    print(&self::line(&event))?;
-                }
-            }
-        }
-        return Ok(());
-    }
-    let mut tick = tokio::time::interval(LOOK_EVERY);
+/// What happens from now on, but for what is printed already. A stream that ends, as it does when
+/// the server starts anew, is taken up where it ended.
+async fn follow(
+    session: &Session,
+    query: &[(&str, &str)],
+    mut stream: Stream,
+    printed: BTreeSet<String>,
+) -> anyhow::Result<()> {
+    let mut last: Option<String> = None;
+    let mut tick = tokio::time::interval(COME_BACK_AFTER);
     loop {
-        tick.tick().await;
-        // Identifiers sort by time.
-        for event in session.client.list("/events", query).await? {
-            let id = text(&event, "/id");
-            if id > last {
-                last = id;
+        while let Some(event) = stream.next().await {
+            if !printed.contains(&occurrence(&event)) {
                 print(&line(&event))?;
             }
         }
+        last = stream.last_id().map(str::to_owned).or(last);
+        stream = loop {
+            tick.tick().await;
+            match session.client.events(query, last.as_deref()).await {
+                Ok(stream) => break stream,
+                Err(ClientError::Unreachable { .. }) => {}
+                Err(error) if error.status().is_some_and(|status| status >= 500) => {}
+                Err(error) => return Err(error.into()),
+            }
+        };
     }
 }
 
+/// What repeats itself is one event that is seen several times.
+fn occurrence(event: &Value) -> String {
+    format!("{} {}", text(event, "/id"), text(event, "/lastSeen"))
+}
+
 fn line(event: &Value) -> String {
-    let seen = ["/lastSeen", "/createdAt"].map(|place| text(event, place));
-    let seen = seen.into_iter().find(|seen| !seen.is_empty()).unwrap_or_default();
     format!(
-        "{seen}  {:7}  {}  {}  {}\n",
+        "{}  {:7}  {}  {}  {}\n",
+        text(event, "/lastSeen"),
         text(event, "/type"),
         text(event, "/resource").trim_start_matches('/'),
         text(event, "/reason"),

@@ -1,11 +1,15 @@
 //! `certwright webhooks`
 
 use clap::Subcommand;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::kind::Kind;
-use super::output::{note, print, text};
+use super::output::{note, print, table, text};
 use super::remote::{Remote, Where, Within, run};
+use crate::client::{Ask, Body};
+
+/// Longer than a webhook may take to answer.
+const ANSWER_WITHIN: &str = "wait=30";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Webhooks {
@@ -31,7 +35,7 @@ pub(super) enum Webhooks {
         /// Its identifier
         id: uuid::Uuid,
     },
-    /// Post a `webhook.test` to it
+    /// Post a `webhook.test` to it, and say what came of it
     Test {
         /// Its identifier
         id: uuid::Uuid,
@@ -46,10 +50,11 @@ impl Webhooks {
             match &self {
                 Self::List { place } => {
                     let namespace = session.namespace(place);
-                    for one in session.list(Kind::Webhook, namespace.as_deref(), &[]).await? {
-                        print(&format!("{}   {}\n", text(&one, "/id"), text(&one, "/url")))?;
-                    }
-                    Ok(())
+                    let found = session.list(Kind::Webhook, namespace.as_deref(), &[]).await?;
+                    let cells = ["/id", "/url", "/status/phase", "/status/message"];
+                    let row = |one: &Value| cells.map(|cell| text(one, cell)).to_vec();
+                    let rows: Vec<_> = found.iter().map(row).collect();
+                    print(&table(&["ID", "URL", "PHASE", "MESSAGE"], &rows))
                 }
                 Self::Create { url, events, place } => {
                     let mut wanted = json!({"namespace": session.within(place), "url": url});
@@ -61,21 +66,32 @@ impl Webhooks {
                         "webhook/{} created; its secret is shown this once:",
                         text(&made, "/id")
                     ));
-                    let secret = ["/secret", "/signingSecret"].map(|place| text(&made, place));
-                    print(&format!(
-                        "{}\n",
-                        secret.into_iter().find(|text| !text.is_empty()).unwrap_or_default()
-                    ))
+                    print(&format!("{}\n", text(&made, "/secret")))
                 }
                 Self::Delete { id } => {
                     client.delete(&format!("/webhooks/{id}")).await?;
                     print(&format!("webhook \"{id}\" deleted\n"))
                 }
                 Self::Test { id } => {
-                    client.post(&format!("/webhooks/{id}/test"), &json!({})).await?;
-                    print(&format!("webhook/{id}: a webhook.test is on its way\n"))
+                    let path = format!("/webhooks/{id}/test");
+                    let (method, headers) = (&http::Method::POST, &[("prefer", ANSWER_WITHIN)]);
+                    let ask = Ask { method, path: &path, query: &[], headers, body: Body::None };
+                    outcome(*id, &client.json(ask).await?)
                 }
             }
         })
+    }
+}
+
+/// What came of a test: an error where the endpoint did not take it.
+fn outcome(id: uuid::Uuid, delivery: &Value) -> anyhow::Result<()> {
+    let status = text(delivery, "/responseStatus");
+    match text(delivery, "/state").as_str() {
+        "delivered" => print(&format!("webhook/{id} took a webhook.test (status {status})\n")),
+        "dead" if status.is_empty() => {
+            anyhow::bail!("webhook/{id} was not reached: {}", text(delivery, "/error"))
+        }
+        "dead" => anyhow::bail!("webhook/{id} refused a webhook.test with status {status}"),
+        _ => print(&format!("webhook/{id}: a webhook.test is on its way\n")),
     }
 }

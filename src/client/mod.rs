@@ -15,9 +15,11 @@ use crate::secret::Secret;
 
 mod peer;
 mod problem;
+mod stream;
 
 pub use peer::peer_chain;
 pub use problem::{FieldFault, Problem};
+pub use stream::Stream;
 
 /// Longer than the server holds any answer.
 const LONGEST: Duration = Duration::from_secs(330);
@@ -227,11 +229,17 @@ impl Client {
         })
     }
 
-    /// Asks for the list of events as a stream.
-    pub async fn events(&self, query: &[(&str, &str)]) -> Result<Response, ClientError> {
-        let headers = &[("accept", "text/event-stream")];
+    /// Opens a stream of events: those after `last_id`, else those that happen from now on.
+    pub async fn events(
+        &self,
+        query: &[(&str, &str)],
+        last_id: Option<&str>,
+    ) -> Result<Stream, ClientError> {
+        let mut headers = vec![("accept", "text/event-stream")];
+        headers.extend(last_id.map(|id| ("last-event-id", id)));
         let (method, path) = (&Method::GET, "/events");
-        self.send(Ask { method, path, query, headers, body: Body::None }).await
+        let ask = Ask { method, path, query, headers: &headers, body: Body::None };
+        self.send(ask).await.map(Stream::new)
     }
 
     async fn bytes_of(&self, response: Response) -> Result<Vec<u8>, ClientError> {

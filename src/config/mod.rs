@@ -4,6 +4,7 @@
 //! follow from it. A key that nobody knows, or a value that makes no sense, stops the start with a
 //! message that names it and where it came from.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -47,6 +48,12 @@ pub struct Config {
     pub outbound_allow: Vec<String>,
     /// How long a CA may take for an answer.
     pub acme_timeout: Duration,
+    /// Whether webhooks may use `http`.
+    pub outbound_allow_http: bool,
+    /// Ports that webhooks may be sent to.
+    pub outbound_ports: BTreeSet<u16>,
+    /// How long events are kept.
+    pub event_retention: Duration,
     /// Rows that are worked on at the same time.
     pub worker_concurrency: usize,
     /// A replica that has been silent for so long is taken for dead.
@@ -55,6 +62,10 @@ pub struct Config {
     pub sweep_interval: Duration,
     /// Namespace of the secrets of `ClusterIssuer`s.
     pub cluster_namespace: String,
+    /// Webhooks that are delivered to at the same time.
+    pub webhooks_concurrency: usize,
+    /// How long what was delivered is remembered.
+    pub webhooks_retention: Duration,
     /// A `tracing` filter.
     pub log_level: String,
     /// How log lines look.
@@ -62,6 +73,10 @@ pub struct Config {
     /// How long a stop waits for what is under way.
     pub shutdown_timeout: Duration,
 }
+
+/// A retry may be this far away, and somebody want to see what it follows.
+const SHORTEST_RETENTION: Duration = Duration::from_hours(1);
+const LONGEST_RETENTION: Duration = Duration::from_hours(24 * 36_500);
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,6 +159,10 @@ impl Config {
             "json" => LogFormat::Json,
             _ => return Err(values.bad("log.format", "expected auto, text or json")),
         };
+        let event_retention = values.duration("events.retention")?;
+        if !(SHORTEST_RETENTION..=LONGEST_RETENTION).contains(&event_retention) {
+            return Err(values.bad("events.retention", "expected 1h to 36500d, such as 30d"));
+        }
         let acme_timeout = values.duration("acme.timeout")?;
         if acme_timeout.is_zero() || acme_timeout > Duration::from_secs(30) {
             return Err(values.bad("acme.timeout", "expected more than nothing and at most 30s"));
@@ -161,6 +180,9 @@ impl Config {
             master_key_file: values.given("master_key_file").map(PathBuf::from),
             outbound_allow: values.list("outbound.allow"),
             acme_timeout,
+            outbound_allow_http: values.switch("outbound.allow_http")?,
+            outbound_ports: values.ports("outbound.ports")?,
+            event_retention,
             worker_concurrency: values.number("worker.concurrency", 1..=10_000)?,
             worker_lease: values
                 .duration_within("worker.lease", Duration::from_secs(1)..=Duration::from_mins(2))?,
@@ -169,6 +191,8 @@ impl Config {
                 Duration::from_secs(1)..=Duration::from_hours(24 * 7),
             )?,
             cluster_namespace: values.text("cluster_resource_namespace"),
+            webhooks_concurrency: values.number("webhooks.concurrency", 1..=10_000)?,
+            webhooks_retention: values.duration("webhooks.retention")?,
             log_level: values.text("log.level"),
             log_format,
             shutdown_timeout: values.duration("shutdown_timeout")?,

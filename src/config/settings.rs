@@ -32,7 +32,7 @@ impl Setting {
     }
 
     const fn list(key: &'static str, env: &'static str, help: &'static str) -> Self {
-        Self { key, env, default: "", help, secret: false, list: true }
+        Self { list: true, ..Self::new(key, env, "", help) }
     }
 }
 
@@ -103,7 +103,28 @@ pub const SETTINGS: &[Setting] = &[
     Setting::list(
         "outbound.allow",
         "CERTWRIGHT_OUTBOUND_ALLOW",
-        "Hosts and networks (CIDR) that self-checks may reach although they are private. For development.",
+        "Hosts and networks (CIDR) that self-checks and webhooks may reach although they are private; webhooks there may also use `http` and any port. For development.",
+    ),
+    Setting::new(
+        "outbound.allow_http",
+        "CERTWRIGHT_OUTBOUND_ALLOW_HTTP",
+        "false",
+        "`true` lets webhooks use `http` everywhere; add 80 to `outbound.ports` then.",
+    ),
+    Setting {
+        list: true,
+        ..Setting::new(
+            "outbound.ports",
+            "CERTWRIGHT_OUTBOUND_PORTS",
+            "443",
+            "Ports that webhooks may be sent to.",
+        )
+    },
+    Setting::new(
+        "events.retention",
+        "CERTWRIGHT_EVENTS_RETENTION",
+        "30d",
+        "How long events are kept, from 1h. The last one about what is still there stays.",
     ),
     Setting::new(
         "acme.timeout",
@@ -128,6 +149,18 @@ pub const SETTINGS: &[Setting] = &[
         "CERTWRIGHT_CLUSTER_RESOURCE_NAMESPACE",
         "default",
         "Namespace of the Secrets that a ClusterIssuer refers to.",
+    ),
+    Setting::new(
+        "webhooks.concurrency",
+        "CERTWRIGHT_WEBHOOKS_CONCURRENCY",
+        "64",
+        "Webhooks that are delivered to at the same time; beside `worker.concurrency`.",
+    ),
+    Setting::new(
+        "webhooks.retention",
+        "CERTWRIGHT_WEBHOOKS_RETENTION",
+        "30d",
+        "How long deliveries that succeeded, or were held, are remembered. Those that failed for good stay.",
     ),
     Setting::new(
         "log.level",

@@ -1,6 +1,6 @@
 //! Where values come from, and which one counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -88,7 +88,7 @@ impl Values {
         for (key, value) in flat {
             let setting = find(&key, &origin)?;
             let expected =
-                if setting.list { "expected a list of texts" } else { "expected a text or number" };
+                if setting.list { "expected a list" } else { "expected a text or number" };
             let text = as_text(setting, &value).ok_or_else(|| ConfigError::Bad {
                 key: setting.key,
                 value: shown(setting, &value.to_string()),
@@ -169,6 +169,19 @@ impl Values {
         Err(self.bad(key, format!("expected a duration from {least} to {most}")))
     }
 
+    pub(super) fn switch(&self, key: &'static str) -> Result<bool, ConfigError> {
+        self.text(key).parse().map_err(|_| self.bad(key, "expected true or false"))
+    }
+
+    pub(super) fn ports(&self, key: &'static str) -> Result<BTreeSet<u16>, ConfigError> {
+        let parse = |entry: &String| {
+            entry.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
+                self.bad(key, format!("\"{entry}\" is no port: expected numbers from 1 to 65535"))
+            })
+        };
+        self.list(key).iter().map(parse).collect()
+    }
+
     pub(super) fn nameservers(&self, key: &'static str) -> Result<Vec<SocketAddr>, ConfigError> {
         let parse = |entry: &String| {
             entry
@@ -228,8 +241,16 @@ fn as_text(setting: &Setting, value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),
         toml::Value::Integer(number) if !setting.list => Some(number.to_string()),
+        toml::Value::Boolean(switch) if !setting.list => Some(switch.to_string()),
         toml::Value::Array(entries) if setting.list => {
-            let texts: Option<Vec<_>> = entries.iter().map(toml::Value::as_str).collect();
+            let texts: Option<Vec<String>> = entries
+                .iter()
+                .map(|entry| match entry {
+                    toml::Value::String(text) => Some(text.clone()),
+                    toml::Value::Integer(number) => Some(number.to_string()),
+                    _ => None,
+                })
+                .collect();
             texts.map(|texts| texts.join(","))
         }
         _ => None,
@@ -291,8 +312,12 @@ mod tests {
             ("CERTWRIGHT_LOG_FORMAT", "xml", "text or json"),
             ("CERTWRIGHT_DNS_NAMESERVERS", "1.1.1.1,dns.example", "dns.example"),
             ("CERTWRIGHT_SHUTDOWN_TIMEOUT", "soon", "20s"),
+            ("CERTWRIGHT_EVENTS_RETENTION", "5m", "1h to 36500d"),
             ("CERTWRIGHT_WORKER_LEASE", "0s", "from 1s to 2m"),
             ("CERTWRIGHT_WORKER_LEASE", "3m", "from 1s to 2m"),
+            ("CERTWRIGHT_OUTBOUND_ALLOW_HTTP", "perhaps", "true or false"),
+            ("CERTWRIGHT_OUTBOUND_PORTS", "443,https", "\"https\" is no port"),
+            ("CERTWRIGHT_OUTBOUND_PORTS", "0", "from 1 to 65535"),
             ("CERTWRIGHT_DATABASE_URL", "sqlite::memory:", "a file"),
         ] {
             let values = read(None, [env(name, value)], &[]).unwrap();

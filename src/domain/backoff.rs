@@ -15,6 +15,11 @@ impl Jitter {
     /// No spreading, for tests that look at exact times.
     pub const NONE: Self = Self(0.0);
 
+    /// A part of `duration`, at random.
+    pub fn share(self, duration: Duration) -> Duration {
+        duration * self.0
+    }
+
     /// `duration`, made longer by up to `share` of itself.
     pub fn stretch(self, duration: Duration, share: f64) -> Duration {
         duration + duration * (share * self.0)
@@ -40,6 +45,11 @@ pub fn transient(n: u32, jitter: Jitter) -> Duration {
 /// After the `n`th failed issuance in a row (from 0): 1 h doubling to 32 h, as cert-manager.
 pub fn issuance(n: u32, jitter: Jitter) -> Duration {
     jitter.stretch(doubling(Duration::hours(1), Duration::hours(32), n), 0.1)
+}
+
+/// After the `n`th question for renewal information that brought none (from 0): 1 min doubling to 6 h.
+pub fn renewal_information(n: u32, jitter: Jitter) -> Duration {
+    jitter.stretch(doubling(Duration::minutes(1), Duration::hours(6), n), 0.1)
 }
 
 /// Between looks at something that is expected any moment (from 0): 100 ms doubling to 5 s.

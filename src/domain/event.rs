@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
+use super::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId, WebhookId};
 
 /// Whether an event is good news.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub enum Resource {
     Order(OrderId),
     /// An ACME challenge.
     Challenge(ChallengeId),
+    /// Somebody who asked to be told.
+    Webhook(WebhookId),
 }
 
 impl Resource {
@@ -47,6 +49,7 @@ impl Resource {
             Self::Request(_) => "requests",
             Self::Order(_) => "orders",
             Self::Challenge(_) => "challenges",
+            Self::Webhook(_) => "webhooks",
         }
     }
 
@@ -58,6 +61,7 @@ impl Resource {
             Self::Request(id) => id.0,
             Self::Order(id) => id.0,
             Self::Challenge(id) => id.0,
+            Self::Webhook(id) => id.0,
         }
     }
 }

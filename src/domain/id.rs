@@ -48,12 +48,20 @@ ids! {
     OrderId
     /// An ACME challenge.
     ChallengeId
+    /// A certificate's revocation.
+    RevocationId
     /// An entry of the history.
     EventId
     /// A process that works.
     WorkerId
     /// Something that has to be done now and then.
     TaskId
+    /// Somebody who asked to be told.
+    WebhookId
+    /// Something that is told.
+    MessageId
+    /// A message on its way to one webhook.
+    DeliveryId
 }
 
 /// A UUIDv7 of the given moment; those of one moment sort in the order in which they were made.

@@ -10,6 +10,8 @@ use super::backoff::{self, Jitter};
 use super::event::{Event, Resource};
 use super::failure::{Class, Failure};
 use super::id::IssuerId;
+use super::notice::Notice;
+pub use super::upkeep::{DEACTIVATION_DEADLINE, ROTATION_WAITS, Upkeep};
 
 /// `spec.acme` in cert-manager's words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -26,9 +28,16 @@ pub struct Acme {
     /// Issuer name of the chain to prefer where the CA offers several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preferred_chain: Option<String>,
-    /// Accepted for compatibility: the account key is made and kept by the service.
+    /// A Secret with the account's key, ECDSA P-256 in PEM, under `tls.key` unless said otherwise. Where
+    /// it is there when the issuer is created, that key is used; else one is made and kept by the service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private_key_secret_ref: Option<SecretKeySelector>,
+    /// Binds the account to one that the CA has given out by other means (RFC 8555, section 7.3.4).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_account_binding: Option<ExternalAccountBinding>,
+    /// Whether the CA is asked when it would like certificates to be renewed (RFC 9773).
+    #[serde(default)]
+    pub renewal_information_source: RenewalInformationSource,
     /// Base64 of a PEM bundle; when given, only these roots are trusted for the CA's API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_bundle: Option<String>,
@@ -37,6 +46,31 @@ pub struct Acme {
     pub skip_tls_verify: bool,
     /// How control over names is proved; see [`super::selection`].
     pub solvers: Vec<Solver>,
+}
+
+/// The CA's other account, and the key that it gave out for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExternalAccountBinding {
+    /// The CA's name for the key.
+    #[serde(rename = "keyID")]
+    pub key_id: String,
+    /// The key: base64url, as CAs give it out.
+    pub key_secret_ref: SecretKeySelector,
+    /// `HS256`, the only one that there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_algorithm: Option<String>,
+}
+
+/// Who says when a certificate should be renewed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum RenewalInformationSource {
+    /// The CA, where its directory offers `renewalInfo`.
+    #[default]
+    #[serde(rename = "ARI")]
+    Ari,
+    /// Nobody: the certificate's own schedule counts.
+    None,
 }
 
 /// A key within a stored Secret.
@@ -212,6 +246,8 @@ pub struct Issuer {
     pub state_since: OffsetDateTime,
     /// The account at the CA, once there is one.
     pub account: Option<Account>,
+    /// What else is being done to the account, or was done for good.
+    pub upkeep: Option<Upkeep>,
     /// Tries in a row that failed.
     pub tries: u32,
     /// What last went wrong.
@@ -260,8 +296,32 @@ impl State {
     }
 }
 
+/// How soon a CA that wants a person to act is asked whether that was done.
+const ASK_AFTER_ACTION: Duration = Duration::hours(1);
+
+/// What something makes of an issuer. Storage takes nothing less: whoever saves the issuer saves
+/// what happened, and what is to be told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    /// The issuer from now on.
+    pub issuer: Issuer,
+    /// What happened, for the history.
+    pub events: Vec<Event>,
+    /// What is to be told.
+    pub notices: Vec<Notice>,
+    /// When it happened.
+    pub at: OffsetDateTime,
+}
+
+impl Transition {
+    /// The issuer as it is, with nothing to tell.
+    pub fn silent(issuer: Issuer, at: OffsetDateTime) -> Self {
+        Self { issuer, events: vec![], notices: vec![], at }
+    }
+}
+
 /// How often a registration that only a person can mend is tried all the same.
-const PROBE_EVERY: Duration = Duration::hours(24);
+pub(super) const PROBE_EVERY: Duration = Duration::hours(24);
 
 impl Issuer {
     /// The namespace that its secrets are in.
@@ -274,12 +334,17 @@ impl Issuer {
 
     /// Takes over a changed spec; the account is checked again.
     #[must_use]
-    pub fn respecified(mut self, acme: Acme, now: OffsetDateTime) -> Self {
+    pub fn respecified(mut self, acme: Acme, now: OffsetDateTime) -> Transition {
         if self.acme == acme {
-            return self;
+            // Whoever says the same again has perhaps mended what was wrong elsewhere.
+            return match self.state {
+                State::Failed => self.reconsidered(now),
+                _ => Transition::silent(self, now),
+            };
         }
         if self.account.as_ref().is_some_and(|known| known.server != acme.server) {
             self.account = None;
+            self.upkeep = None;
         }
         self.acme = acme;
         self.generation += 1;
@@ -288,17 +353,17 @@ impl Issuer {
 
     /// Checks the account again now, because something that it depends on has changed.
     #[must_use]
-    pub fn reconsidered(mut self, now: OffsetDateTime) -> Self {
+    pub fn reconsidered(mut self, now: OffsetDateTime) -> Transition {
         self.state = State::Pending;
         self.state_since = now;
         self.tries = 0;
         self.next_action_at = Some(now);
-        self
+        Transition::silent(self, now)
     }
 
     /// The account is there.
     #[must_use]
-    pub fn registered(mut self, account: Account, now: OffsetDateTime) -> (Self, Vec<Event>) {
+    pub fn registered(mut self, account: Account, now: OffsetDateTime) -> Transition {
         self.account = Some(account);
         self.state = State::Ready;
         self.state_since = now;
@@ -307,7 +372,12 @@ impl Issuer {
         self.next_action_at = None;
         let event =
             Event::normal(Resource::Issuer(self.id), "ACMEAccountRegistered", REGISTERED_MESSAGE);
-        (self, vec![event])
+        Transition {
+            issuer: self,
+            events: vec![event],
+            notices: vec![Notice::IssuerReady],
+            at: now,
+        }
     }
 
     /// Registration did not work this time.
@@ -317,9 +387,12 @@ impl Issuer {
         failure: Failure,
         now: OffsetDateTime,
         jitter: Jitter,
-    ) -> (Self, Vec<Event>) {
+    ) -> Transition {
         let throttled = failure.class == Class::Throttle && failure.retry_at.is_some();
         let pause = match (failure.class, failure.retry_at) {
+            (Class::Blocked, _) if failure.code == "acme_user_action_required" => {
+                jitter.stretch(ASK_AFTER_ACTION, 0.1)
+            }
             (Class::Blocked, _) => jitter.stretch(PROBE_EVERY, 0.1),
             (Class::Throttle, Some(asked)) => {
                 jitter.stretch((asked - now).max(Duration::seconds(1)), 0.1)
@@ -328,6 +401,8 @@ impl Issuer {
         };
         let at = failure.retry_at.map_or(now + pause, |asked| asked.max(now + pause));
         let news = self.last_error.as_ref().is_none_or(|last| last.code != failure.code);
+        // Trying again is no news; that something was changed and did not help is.
+        let notices = if self.tries == 0 { vec![Notice::IssuerFailed] } else { vec![] };
         let event =
             Event::warning(Resource::Issuer(self.id), self.failure_reason(), failure.to_string());
         if self.state != State::Failed {
@@ -335,10 +410,19 @@ impl Issuer {
         }
         self.state = State::Failed;
         // A pause that the CA asked for makes no later one longer.
-        self.tries += u32::from(!throttled);
+        self.tries = self.tries.saturating_add(u32::from(!throttled));
         self.last_error = Some(failure);
         self.next_action_at = Some(at);
-        (self, if news { vec![event] } else { vec![] })
+        let events = if news { vec![event] } else { vec![] };
+        Transition { issuer: self, events, notices, at: now }
+    }
+
+    /// It is no longer wanted.
+    #[must_use]
+    pub fn deleted(self, now: OffsetDateTime) -> Transition {
+        let message = format!("{} `{}` was deleted", self.kind.as_str(), self.name);
+        let event = Event::normal(Resource::Issuer(self.id), "Deleted", message);
+        Transition { events: vec![event], ..Transition::silent(self, now) }
     }
 
     /// The Ready condition: status, reason and message, in cert-manager's words.
@@ -346,7 +430,18 @@ impl Issuer {
         match self.state {
             State::Ready => ("True", "ACMEAccountRegistered", REGISTERED_MESSAGE.to_owned()),
             State::Pending => {
-                ("Unknown", "Registering", "The ACME account is being registered".to_owned())
+                let (reason, message) = match self.upkeep {
+                    Some(Upkeep::RotatingKey { .. }) => {
+                        ("RotatingAccountKey", "The ACME account's key is being replaced")
+                    }
+                    Some(Upkeep::Deactivating { .. }) => {
+                        ("DeactivatingAccount", "The ACME account is being deactivated")
+                    }
+                    Some(Upkeep::Deactivated { .. }) | None => {
+                        ("Registering", "The ACME account is being registered")
+                    }
+                };
+                ("Unknown", reason, message.to_owned())
             }
             State::Failed => {
                 let message = self.last_error.as_ref().map(Failure::to_string).unwrap_or_default();

@@ -4,15 +4,23 @@
 //! `utoipa::ToSchema`: they are stored, shown and described in one shape, cert-manager's.
 
 pub mod api_key;
+pub mod ari;
 pub mod backoff;
 pub mod certificate;
 pub mod challenge;
+pub mod delivery;
 pub mod duration;
 pub mod event;
+pub mod expiry;
 pub mod explain;
 pub mod failure;
 pub mod id;
 pub mod issuer;
 pub mod name;
+pub mod notice;
 pub mod order;
+pub mod revocation;
 pub mod selection;
+pub mod signature;
+pub mod upkeep;
+pub mod webhook;

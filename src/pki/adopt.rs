@@ -1,11 +1,12 @@
 //! Certificates and keys that were made elsewhere, taken over.
 
+use rcgen::PKCS_RSA_SHA256;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::{Leaf, PkiError, check_chain, dns_names, fits, key_pair, make_csr};
+use super::{Leaf, PkiError, all_names, check_chain, fits, key_pair, make_csr};
 use crate::domain::certificate::KeyKind;
 use crate::secret::Secret;
 
@@ -16,7 +17,7 @@ pub struct Adopted {
     pub chain: String,
     /// PKCS #8 DER.
     pub key: Secret<Vec<u8>>,
-    /// DNS names, in the leaf's own order.
+    /// DNS names and IP addresses in canonical form, in the leaf's own order.
     pub names: Vec<String>,
     /// What the leaf says about itself.
     pub leaf: Leaf,
@@ -52,9 +53,10 @@ pub fn adopt(chain: &str, key: &str, now: OffsetDateTime) -> Result<Adopted, Pki
     let leaf = certificates.first().ok_or_else(|| unreadable(&"it holds no certificate"))?;
     let names = leaf.subject_alternative_name().map_err(|error| unreadable(&error))?;
     let general = names.map(|names| names.value.general_names.clone()).unwrap_or_default();
-    let names = dns_names(&general);
+    let names = all_names(&general);
     if names.is_empty() || names.len() != general.len() {
-        return Err(PkiError::Unasked("it is for other things than DNS names".to_owned()));
+        let problem = "it is for other things than DNS names and IP addresses";
+        return Err(PkiError::Unasked(problem.to_owned()));
     }
     let csr = make_csr(&key, &names, None)?;
     let leaf = check_chain(chain, &csr, now)?;
@@ -100,6 +102,21 @@ pub fn import_key(text: &str) -> Result<Secret<Vec<u8>>, PkiError> {
     // It has to be one that can sign.
     key_pair(&der).map_err(|_| wrong())?;
     Ok(der)
+}
+
+/// Reads an account key that was made elsewhere; as PKCS #8 DER, or why it cannot be used.
+pub fn import_account_key(pem: &str) -> Result<Secret<Vec<u8>>, &'static str> {
+    let unreadable = "is not a private key in PEM: PKCS #8 or SEC 1, without a password";
+    let key = import_key(pem).map_err(|_| unreadable)?;
+    if is_account_key(&key) {
+        return Ok(key);
+    }
+    let is_rsa = key_pair(&key).is_ok_and(|pair| pair.is_compatible(&PKCS_RSA_SHA256));
+    Err(if is_rsa {
+        "is an RSA key; account keys have to be ECDSA on P-256. Leave `privateKeySecretRef` out to have a new account made"
+    } else {
+        "is not an ECDSA key on P-256, the one kind of account key that is supported"
+    })
 }
 
 /// Whether an ACME account may have this key here: ECDSA on P-256.

@@ -1,7 +1,5 @@
 //! What certificates say about themselves, for people.
 
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate};
 
@@ -46,19 +44,6 @@ pub struct Look {
     pub sha256: String,
     /// SHA-1 of the DER, hexadecimal; for comparing only.
     pub sha1: String,
-}
-
-/// The certificates of a PEM text, in DER.
-pub fn certificates(text: &str) -> Result<Vec<Vec<u8>>, PkiError> {
-    let unreadable = |problem: String| PkiError::Unreadable(problem);
-    let ders = CertificateDer::pem_slice_iter(text.as_bytes())
-        .map(|der| der.map(|der| der.to_vec()))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| unreadable(error.to_string()))?;
-    if ders.is_empty() {
-        return Err(unreadable("it holds no certificate".to_owned()));
-    }
-    Ok(ders)
 }
 
 /// Looks at a certificate (DER).

@@ -1,19 +1,29 @@
 //! Keys, certificate signing requests, and a look into what a CA issued.
 //!
-//! The only module that names `rcgen` and `x509_parser`.
+//! The only module that names `rcgen`; it does no I/O.
 
 mod adopt;
+mod csr;
+mod jks;
+mod keystore;
 mod look;
 
-pub use adopt::{Adopted, adopt, import_key, is_account_key};
-pub use look::{Look, certificates, look};
+pub use adopt::{Adopted, adopt, import_account_key, import_key, is_account_key};
+pub use csr::{ClientCsr, read_csr};
+pub use jks::jks;
+pub use keystore::{KeystoreError, Pkcs12Profile, pkcs12};
+pub use look::{Look, look};
 
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256,
-    PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256, RsaKeySize,
+    PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256, PublicKeyData as _, RsaKeySize,
 };
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use std::net::IpAddr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use thiserror::Error;
 use time::OffsetDateTime;
 use x509_parser::prelude::{
@@ -93,6 +103,8 @@ pub struct Leaf {
     pub not_before: OffsetDateTime,
     /// End of its validity.
     pub not_after: OffsetDateTime,
+    /// Its name in renewal information (RFC 9773, section 4.1), where it has one.
+    pub ari: Option<String>,
 }
 
 /// Reads the leaf of a chain, after checking that it is what the CSR asked for: this key, these
@@ -113,12 +125,12 @@ pub fn check_chain(chain: &str, csr: &[u8], now: OffsetDateTime) -> Result<Leaf,
         .into_iter()
         .flatten()
         .flat_map(|extension| match extension {
-            ParsedExtension::SubjectAlternativeName(names) => dns_names(&names.general_names),
+            ParsedExtension::SubjectAlternativeName(names) => all_names(&names.general_names),
             _ => Vec::new(),
         })
         .collect();
     let names = leaf.subject_alternative_name().map_err(|error| unreadable(&error))?;
-    let mut issued = names.map(|names| dns_names(&names.value.general_names)).unwrap_or_default();
+    let mut issued = names.map(|names| all_names(&names.value.general_names)).unwrap_or_default();
     wanted.sort_unstable();
     issued.sort_unstable();
     if wanted != issued {
@@ -135,17 +147,75 @@ pub fn check_chain(chain: &str, csr: &[u8], now: OffsetDateTime) -> Result<Leaf,
         ),
         not_before: leaf.validity().not_before.to_datetime(),
         not_after,
+        ari: ari_name(&leaf),
     })
 }
 
-fn dns_names(names: &[GeneralName<'_>]) -> Vec<String> {
+fn ari_name(leaf: &X509Certificate<'_>) -> Option<String> {
+    let key = leaf.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(known) => known.key_identifier.as_ref(),
+        _ => None,
+    })?;
+    let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    Some(format!("{}.{}", encode(key.0), encode(leaf.tbs_certificate.raw_serial())))
+}
+
+/// The certificates of a chain, leaf first, DER.
+pub fn certificates(chain: &str) -> Result<Vec<Vec<u8>>, PkiError> {
+    let ders = CertificateDer::pem_slice_iter(chain.as_bytes())
+        .map(|der| der.map(|der| der.to_vec()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| PkiError::Unreadable(error.to_string()))?;
+    if ders.is_empty() {
+        return Err(PkiError::Unreadable("it holds no certificate".to_owned()));
+    }
+    Ok(ders)
+}
+
+/// A chain's first certificate, DER.
+pub fn leaf(chain: &str) -> Result<Vec<u8>, PkiError> {
+    CertificateDer::from_pem_slice(chain.as_bytes())
+        .map(|der| der.to_vec())
+        .map_err(|error| PkiError::Unreadable(error.to_string()))
+}
+
+/// Who signed a chain's topmost certificate: the common name that `preferredChain` means.
+pub fn topmost_issuer(chain: &str) -> Option<String> {
+    let ders = certificates(chain).ok()?;
+    let (_, top) = X509Certificate::from_der(ders.last()?).ok()?;
+    let name = top.issuer().iter_common_name().next()?;
+    name.as_str().ok().map(str::to_owned)
+}
+
+/// The public key of a certificate (DER), to be compared.
+pub fn public_key_of_certificate(der: &[u8]) -> Result<Vec<u8>, PkiError> {
+    let (_, leaf) =
+        X509Certificate::from_der(der).map_err(|error| PkiError::Unreadable(error.to_string()))?;
+    Ok(leaf.public_key().raw.to_vec())
+}
+
+/// The public key of a private one, to be compared.
+pub fn public_key(key: &Secret<Vec<u8>>) -> Result<Vec<u8>, PkiError> {
+    Ok(key_pair(key)?.subject_public_key_info())
+}
+
+fn all_names(names: &[GeneralName<'_>]) -> Vec<String> {
     names
         .iter()
         .filter_map(|name| match name {
             GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+            GeneralName::IPAddress(bytes) => address(bytes).map(|address| address.to_string()),
             _ => None,
         })
         .collect()
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        16 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+        _ => None,
+    }
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
@@ -206,6 +276,35 @@ mod tests {
             refused("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &csr)
                 .contains("not a certificate chain")
         );
+    }
+
+    #[test]
+    fn addresses_are_names_like_any_other() {
+        let names = vec!["a.example.com".to_owned(), "192.0.2.1".into(), "2001:db8::1".into()];
+        let (csr, chain) = issued(&names, NOW + time::Duration::days(90));
+
+        check_chain(&chain, &csr, NOW).unwrap();
+    }
+
+    #[test]
+    fn an_account_key_comes_in_either_form_and_no_other_kind() {
+        let key = generate_key(KeyKind::P256).unwrap();
+        let pem = key_pair(&key).unwrap().serialize_pem();
+        assert_eq!(import_account_key(&pem).unwrap().expose(), key.expose());
+        // openssl ecparam -name prime256v1 -genkey -noout
+        let sec1 = "-----BEGIN EC PRIVATE KEY-----
+MHcCAQEEIFz/EFiltzgTBCrBFVAbPDKupRyf+NIDghmZp7hVt2O5oAoGCCqGSM49
+AwEHoUQDQgAExpEvJPXJDjt2E17MI2dpzt9EbzPIlh2jm6hCysesnn4wnj+58XER
+LLC0GT7kSnbEVHAOuT8zorHoawifeHSjaQ==
+-----END EC PRIVATE KEY-----
+";
+        import_account_key(sec1).unwrap();
+
+        for (kind, why) in [(KeyKind::P384, "P-256"), (KeyKind::Rsa2048, "RSA")] {
+            let pem = key_pair(&generate_key(kind).unwrap()).unwrap().serialize_pem();
+            assert!(import_account_key(&pem).unwrap_err().contains(why));
+        }
+        assert!(import_account_key("secret").is_err());
     }
 
     fn names() -> Vec<String> {

@@ -4,6 +4,7 @@
 //! proxy that does not forward yet costs no failed validation.
 
 use std::error::Error as _;
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -110,7 +111,11 @@ impl Solver for Http01 {
 
 fn challenge_url(proof: &Proof, port: u16) -> Result<Url, url::ParseError> {
     let port = if port == 80 { String::new() } else { format!(":{port}") };
-    Url::parse(&format!("http://{}{port}/.well-known/acme-challenge/{}", proof.domain, proof.token))
+    let host = match proof.domain.parse::<Ipv6Addr>() {
+        Ok(address) => format!("[{address}]"),
+        Err(_) => proof.domain.clone(),
+    };
+    Url::parse(&format!("http://{host}{port}/.well-known/acme-challenge/{}", proof.token))
 }
 
 /// CAs follow only to names, and only to the ports of the web.

@@ -14,7 +14,7 @@ statements! {
     INSERT = "INSERT INTO api_keys (id, name, key_hash, permissions, namespaces, created_at)
         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (key_hash) DO NOTHING";
     FIND_BY_HASH = "SELECT id, name, permissions, namespaces FROM api_keys WHERE key_hash = $1";
-    SCOPE = "SELECT namespaces FROM api_keys WHERE id = $1";
+    FIND = "SELECT id, name, permissions, namespaces FROM api_keys WHERE id = $1";
     DELETE = "DELETE FROM api_keys WHERE id = $1";
     ANY = "SELECT id FROM api_keys LIMIT 1";
 }
@@ -62,16 +62,16 @@ pub async fn find_by_hash(tx: &mut Tx, hash: &[u8]) -> Result<Option<ApiKey>, St
     row.map(Row::into_key).transpose()
 }
 
+/// The key as it is now, if it is still there.
+pub async fn find(tx: &mut Tx, id: ApiKeyId) -> Result<Option<ApiKey>, StorageError> {
+    let row: Option<Row> = fetch!(fetch_optional, tx, FIND, id.0)?;
+    row.map(Row::into_key).transpose()
+}
+
 /// Whether there is any key yet.
 pub async fn any(tx: &mut Tx) -> Result<bool, StorageError> {
     let row: Option<(Uuid,)> = fetch!(fetch_optional, tx, ANY)?;
     Ok(row.is_some())
-}
-
-/// Where the bearer of a key may act, if there is such a key.
-pub async fn scope(tx: &mut Tx, id: ApiKeyId) -> Result<Option<Scope>, StorageError> {
-    let row: Option<(Option<String>,)> = fetch!(fetch_optional, tx, SCOPE, id.0)?;
-    row.map(|(namespaces,)| read_scope(namespaces, id.0)).transpose()
 }
 
 /// Forgets a key: whoever bears it is refused from now on.
@@ -87,13 +87,6 @@ pub async fn list(tx: &mut Tx, page: Page) -> Result<Vec<(ApiKey, OffsetDateTime
     rows.into_iter()
         .map(|Listed { row, created_at }| Ok((row.into_key()?, moment(created_at))))
         .collect()
-}
-
-fn read_scope(namespaces: Option<String>, id: Uuid) -> Result<Scope, StorageError> {
-    match namespaces {
-        None => Ok(Scope::Everything),
-        Some(names) => document(&names, "api_keys", id).map(Scope::Namespaces),
-    }
 }
 
 #[derive(FromRow)]
@@ -113,7 +106,10 @@ struct Row {
 
 impl Row {
     fn into_key(self) -> Result<ApiKey, StorageError> {
-        let scope = read_scope(self.namespaces, self.id)?;
+        let scope = match self.namespaces {
+            None => Scope::Everything,
+            Some(names) => Scope::Namespaces(document(&names, "api_keys", self.id)?),
+        };
         Ok(ApiKey {
             id: ApiKeyId(self.id),
             name: self.name,

@@ -7,10 +7,10 @@ use uuid::Uuid;
 use super::filter::{Filter, Value};
 use super::lease::{LEASE, Lease, Machine, held};
 use super::{
-    Page, Scope, StorageError, Tx, corrupt, count, document, execute, fetch, json, millis, moment,
-    statements,
+    Page, Scope, StorageError, Tx, corrupt, count, document, events, execute, fetch, json,
+    messages, millis, moment, statements,
 };
-use crate::domain::certificate::{Certificate, Issued, State, Trigger};
+use crate::domain::certificate::{Certificate, Issued, State, Told, Transition, Trigger};
 use crate::domain::failure::Failure;
 use crate::domain::id::{CertificateId, OrderId};
 use crate::domain::issuer;
@@ -19,7 +19,8 @@ macro_rules! columns {
     () => {
         "id, namespace, name, labels, spec, generation, state, wanted_because, state_since,
          revision, serial, not_before, not_after, renewal_time, failed_attempts, last_error,
-         order_id, created_at, next_action_at, leased_by, lease_token"
+         order_id, created_at, next_action_at, failure_told, block_told, ari, revocation,
+         deleting_since, leased_by, lease_token"
     };
 }
 
@@ -27,9 +28,10 @@ statements! {
     INSERT = "INSERT INTO certificates
         (id, namespace, name, labels, spec, generation, state, wanted_because, state_since,
          revision, serial, not_before, not_after, renewal_time, failed_attempts, last_error,
-         order_id, created_at, next_action_at, issuer_kind, issuer_name)
+         order_id, created_at, next_action_at, issuer_kind, issuer_name, failure_told, block_told,
+         ari)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                $19, $20, $21)";
+                $19, $20, $21, $22, $23, $24)";
     INSERT_NAME = "INSERT INTO certificate_names (certificate_id, name) VALUES ($1, $2)";
     INSERT_LABEL = "INSERT INTO certificate_labels (certificate_id, label) VALUES ($1, $2)";
     FIND = concat!("SELECT ", columns!(), " FROM certificates WHERE id = $1");
@@ -38,6 +40,7 @@ statements! {
         labels = $3, spec = $4, generation = $5, state = $6, wanted_because = $7, state_since = $8,
         revision = $9, serial = $10, not_before = $11, not_after = $12, renewal_time = $13,
         failed_attempts = $14, last_error = $15, order_id = $16, next_action_at = $17,
+        failure_told = $19, block_told = $20, ari = $21, revocation = $22, deleting_since = $23,
         leased_by = CASE WHEN $18 THEN leased_by ELSE NULL END, lease_token = lease_token + 1
         WHERE id = $1 AND lease_token = $2";
     SAVE_ISSUER = "UPDATE certificates SET issuer_kind = $2, issuer_name = $3 WHERE id = $1";
@@ -63,7 +66,7 @@ pub struct Wanted {
     pub ready: Option<(bool, OffsetDateTime)>,
     /// Of this issuer.
     pub issuer: Option<String>,
-    /// For this DNS name.
+    /// For this DNS name or IP address.
     pub dns_name: Option<String>,
     /// Ending before this moment.
     pub expires_before: Option<OffsetDateTime>,
@@ -71,7 +74,7 @@ pub struct Wanted {
     pub label: Option<String>,
 }
 
-/// Adds a certificate, due at once.
+/// Adds a certificate.
 pub async fn insert(tx: &mut Tx, certificate: &Certificate) -> Result<(), StorageError> {
     let row = Row::from(certificate);
     execute!(
@@ -98,6 +101,9 @@ pub async fn insert(tx: &mut Tx, certificate: &Certificate) -> Result<(), Storag
         row.next_action_at,
         certificate.spec.issuer_ref.kind.as_str(),
         certificate.spec.issuer_ref.name.as_str(),
+        row.failure_told,
+        row.block_told,
+        row.ari,
     )?;
     index(tx, certificate).await?;
     tx.wake_workers();
@@ -105,7 +111,7 @@ pub async fn insert(tx: &mut Tx, certificate: &Certificate) -> Result<(), Storag
 }
 
 async fn index(tx: &mut Tx, certificate: &Certificate) -> Result<(), StorageError> {
-    for name in &certificate.spec.dns_names {
+    for name in certificate.spec.names() {
         execute!(tx, INSERT_NAME, certificate.id.0, name.as_str())?;
     }
     for (key, value) in &certificate.labels {
@@ -134,15 +140,17 @@ pub async fn find_by_name(
     row.map(Row::into_domain).transpose()
 }
 
-/// Saves what may change in a certificate's life, if nobody else did since it was read.
+/// Saves what may change in a certificate's life, if nobody else did since it was read; with it the
+/// history of what happened, and what is told of it.
 ///
 /// With `hold` the worker goes on with it; the returned lease is the one that counts from now on.
 pub async fn save(
     tx: &mut Tx,
-    certificate: &Certificate,
+    transition: &Transition,
     lease: &Lease,
     hold: Option<OffsetDateTime>,
 ) -> Result<Lease, StorageError> {
+    let Transition { certificate, events, at, .. } = transition;
     let row = Row::from(certificate);
     let wake = hold.map_or(row.next_action_at, |now| millis(now + LEASE));
     let changed = execute!(
@@ -166,8 +174,15 @@ pub async fn save(
         row.order_id,
         wake,
         hold.is_some(),
+        row.failure_told,
+        row.block_told,
+        row.ari,
+        row.revocation,
+        row.deleting_since,
     )?;
     held(lease, changed)?;
+    messages::of_certificate(tx, transition);
+    events::record(tx, &certificate.namespace, Some(certificate.id), events, *at).await?;
     tx.has_changed(row.id);
     if hold.is_none() {
         tx.wake_workers();
@@ -178,10 +193,11 @@ pub async fn save(
 /// Like [`save`], for a certificate whose issuer, names or labels may have changed too.
 pub async fn respecify(
     tx: &mut Tx,
-    certificate: &Certificate,
+    transition: &Transition,
     lease: &Lease,
 ) -> Result<Lease, StorageError> {
-    let next = save(tx, certificate, lease, None).await?;
+    let next = save(tx, transition, lease, None).await?;
+    let certificate = &transition.certificate;
     let issuer = &certificate.spec.issuer_ref;
     execute!(tx, SAVE_ISSUER, certificate.id.0, issuer.kind.as_str(), issuer.name.as_str())?;
     execute!(tx, DELETE_NAMES, certificate.id.0)?;
@@ -300,6 +316,11 @@ struct Row {
     order_id: Option<Uuid>,
     created_at: i64,
     next_action_at: i64,
+    failure_told: bool,
+    block_told: bool,
+    ari: Option<String>,
+    revocation: Option<String>,
+    deleting_since: Option<i64>,
     #[sqlx(default)]
     lease_token: i64,
 }
@@ -335,6 +356,11 @@ impl From<&Certificate> for Row {
             order_id: certificate.order.map(|order| order.0),
             created_at: millis(certificate.created_at),
             next_action_at: millis(certificate.next_action_at),
+            failure_told: certificate.told.failed,
+            block_told: certificate.told.blocked,
+            ari: certificate.ari.as_ref().map(json),
+            revocation: certificate.revocation.as_ref().map(json),
+            deleting_since: certificate.deleting_since.map(millis),
             lease_token: 0,
         }
     }
@@ -364,8 +390,12 @@ impl Row {
             }),
             _ => None,
         };
+        let id = self.id;
         let last_error =
-            self.last_error.map(|text| document(&text, "certificates", self.id)).transpose()?;
+            self.last_error.map(|text| document(&text, "certificates", id)).transpose()?;
+        let ari = self.ari.map(|text| document(&text, "certificates", id)).transpose()?;
+        let revocation =
+            self.revocation.map(|text| document(&text, "certificates", id)).transpose()?;
         let certificate = Certificate {
             id: CertificateId(self.id),
             namespace: self.namespace,
@@ -376,7 +406,11 @@ impl Row {
             state,
             state_since: moment(self.state_since),
             current,
+            ari,
+            revocation,
+            deleting_since: self.deleting_since.map(moment),
             failed_attempts: count(self.failed_attempts),
+            told: Told { failed: self.failure_told, blocked: self.block_told },
             last_error,
             order: self.order_id.map(OrderId),
             created_at: moment(self.created_at),

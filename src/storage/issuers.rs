@@ -6,17 +6,18 @@ use uuid::Uuid;
 use super::filter::{Filter, Value};
 use super::lease::{Lease, Machine, held};
 use super::{
-    Page, Scope, StorageError, Tx, corrupt, count, document, execute, fetch, json, millis, moment,
-    statements,
+    Page, Scope, StorageError, Tx, corrupt, count, document, events, execute, fetch, json,
+    messages, millis, moment, statements,
 };
 use crate::domain::id::IssuerId;
-use crate::domain::issuer::{Account, Issuer, Kind, State};
+use crate::domain::issuer::{Account, Issuer, Kind, State, Transition};
 use crate::secret::Sealed;
 
 macro_rules! columns {
     () => {
         "id, kind, namespace, name, acme, generation, state, state_since, account_url,
-         account_server, account_email, tries, last_error, created_at, next_action_at, lease_token"
+         account_server, account_email, tries, last_error, created_at, next_action_at, upkeep,
+         lease_token"
     };
 }
 
@@ -29,10 +30,13 @@ statements! {
     FIND_BY_NAME = concat!("SELECT ", columns!(), " FROM issuers
         WHERE kind = $1 AND namespace = $2 AND name = $3");
     ACCOUNT_KEY = "SELECT account_key FROM issuers WHERE id = $1";
+    NEXT_ACCOUNT_KEY = "SELECT next_account_key FROM issuers WHERE id = $1";
+    SET_ACCOUNT_KEY = "UPDATE issuers SET account_key = $2, next_account_key = NULL WHERE id = $1";
+    SET_NEXT_ACCOUNT_KEY = "UPDATE issuers SET next_account_key = $2 WHERE id = $1";
     SAVE = "UPDATE issuers SET
         acme = $3, generation = $4, state = $5, state_since = $6, account_url = $7,
         account_server = $8, account_email = $9, tries = $10, last_error = $11,
-        next_action_at = $12, leased_by = NULL, lease_token = lease_token + 1
+        next_action_at = $12, upkeep = $13, leased_by = NULL, lease_token = lease_token + 1
         WHERE id = $1 AND lease_token = $2";
     DELETE = "DELETE FROM issuers WHERE id = $1";
     OF_NAMESPACE = concat!("SELECT ", columns!(), " FROM issuers
@@ -53,6 +57,11 @@ pub struct Wanted {
 /// The place that an account key is sealed for.
 pub fn account_key_place(id: IssuerId) -> String {
     format!("issuers/account_key/{id}")
+}
+
+/// The place that an account's next key is sealed for.
+pub fn next_account_key_place(id: IssuerId) -> String {
+    format!("issuers/next_account_key/{id}")
 }
 
 /// Adds an issuer with the key of its account, which exists nowhere else yet.
@@ -127,8 +136,32 @@ pub async fn account_key(tx: &mut Tx, id: IssuerId) -> Result<Sealed, StorageErr
     row.map(|(key,)| Sealed(key)).ok_or_else(|| corrupt("issuers", id.0, "the row is gone"))
 }
 
-/// Saves what may change in an issuer's life, if nobody else did since it was read.
-pub async fn save(tx: &mut Tx, issuer: &Issuer, lease: &Lease) -> Result<(), StorageError> {
+/// The sealed key that is to follow the present one, while there is one. The CA may know it already.
+pub async fn next_account_key(tx: &mut Tx, id: IssuerId) -> Result<Option<Sealed>, StorageError> {
+    let row: Option<(Option<Vec<u8>>,)> = fetch!(fetch_optional, tx, NEXT_ACCOUNT_KEY, id.0)?;
+    Ok(row.and_then(|(key,)| key).map(Sealed))
+}
+
+/// Stores the key that is to follow, before the CA hears of it; or forgets it.
+pub async fn set_next_account_key(
+    tx: &mut Tx,
+    id: IssuerId,
+    key: Option<&Sealed>,
+) -> Result<(), StorageError> {
+    execute!(tx, SET_NEXT_ACCOUNT_KEY, id.0, key.map(|key| key.0.as_slice()))?;
+    Ok(())
+}
+
+/// The next key takes the present one's place.
+pub async fn set_account_key(tx: &mut Tx, id: IssuerId, key: &Sealed) -> Result<(), StorageError> {
+    execute!(tx, SET_ACCOUNT_KEY, id.0, key.0.as_slice())?;
+    Ok(())
+}
+
+/// Saves what may change in an issuer's life, if nobody else did since it was read; with it the
+/// history of what happened, and what is told of it.
+pub async fn save(tx: &mut Tx, transition: &Transition, lease: &Lease) -> Result<(), StorageError> {
+    let Transition { issuer, events, at, .. } = transition;
     let row = Row::from(issuer);
     let changed = execute!(
         tx,
@@ -145,8 +178,11 @@ pub async fn save(tx: &mut Tx, issuer: &Issuer, lease: &Lease) -> Result<(), Sto
         row.tries,
         row.last_error,
         row.next_action_at,
+        row.upkeep,
     )?;
     held(lease, changed)?;
+    messages::of_issuer(tx, transition);
+    events::record(tx, &issuer.namespace, None, events, *at).await?;
     tx.has_changed(row.id);
     tx.wake_workers();
     Ok(())
@@ -198,6 +234,7 @@ struct Row {
     last_error: Option<String>,
     created_at: i64,
     next_action_at: Option<i64>,
+    upkeep: Option<String>,
     lease_token: i64,
 }
 
@@ -220,6 +257,7 @@ impl From<&Issuer> for Row {
             last_error: issuer.last_error.as_ref().map(json),
             created_at: millis(issuer.created_at),
             next_action_at: issuer.next_action_at.map(millis),
+            upkeep: issuer.upkeep.as_ref().map(json),
             lease_token: 0,
         }
     }
@@ -242,6 +280,7 @@ impl Row {
             state: State::parse(&self.state).ok_or_else(|| wrong("state is not a known word"))?,
             state_since: moment(self.state_since),
             account,
+            upkeep: self.upkeep.map(|text| document(&text, "issuers", self.id)).transpose()?,
             tries: count(self.tries),
             last_error: self
                 .last_error

@@ -32,12 +32,26 @@ pub enum Machine {
     Certificate,
     /// Orders to be carried through.
     Order,
+    /// Watches over what is served.
+    Expiry,
+    /// Certificates to be revoked.
+    Revocation,
     /// What has to be done now and then.
     Housekeeping,
+    /// Webhooks with something to be delivered.
+    Delivery,
 }
 
 impl Machine {
-    const ALL: [Self; 4] = [Self::Order, Self::Certificate, Self::Issuer, Self::Housekeeping];
+    const ALL: [Self; 7] = [
+        Self::Expiry,
+        Self::Order,
+        Self::Revocation,
+        Self::Certificate,
+        Self::Issuer,
+        Self::Housekeeping,
+        Self::Delivery,
+    ];
 }
 
 /// Longer than any one step may take. Work that nobody notices to be abandoned, such as that of a
@@ -156,18 +170,34 @@ machine!(
 );
 machine!(CLAIM_ORDERS, EXTEND_ORDER, RELEASE_ORDER, GIVE_BACK_ORDERS, "orders");
 machine!(CLAIM_TASKS, EXTEND_TASK, RELEASE_TASK, GIVE_BACK_TASKS, "housekeeping");
+machine!(
+    CLAIM_REVOCATIONS,
+    EXTEND_REVOCATION,
+    RELEASE_REVOCATION,
+    GIVE_BACK_REVOCATIONS,
+    "revocations"
+);
+machine!(CLAIM_WEBHOOKS, EXTEND_WEBHOOK, RELEASE_WEBHOOK, GIVE_BACK_WEBHOOKS, "webhooks");
+machine!(CLAIM_EXPIRIES, EXTEND_EXPIRY, RELEASE_EXPIRY, GIVE_BACK_EXPIRIES, "expiry_watches");
 
 const NEXT_DUE: Statement = Statement::both(
     "lease::NEXT_DUE",
     "SELECT (SELECT min(next_action_at) FROM issuers WHERE next_action_at IS NOT NULL),
             (SELECT min(next_action_at) FROM certificates),
             (SELECT min(next_action_at) FROM orders WHERE next_action_at IS NOT NULL),
-            (SELECT min(next_action_at) FROM housekeeping)",
+            (SELECT min(next_action_at) FROM expiry_watches WHERE next_action_at IS NOT NULL),
+            (SELECT min(next_action_at) FROM housekeeping),
+            (SELECT min(next_action_at) FROM revocations WHERE next_action_at IS NOT NULL)",
 );
 
 const ORDER_HOLDER: Statement = Statement::both(
     "lease::ORDER_HOLDER",
     "SELECT leased_by, lease_token FROM orders WHERE id = $1",
+);
+
+const NEXT_DELIVERY: Statement = Statement::both(
+    "lease::NEXT_DELIVERY",
+    "SELECT min(next_action_at) FROM webhooks WHERE next_action_at IS NOT NULL",
 );
 
 pub(super) const ALL: &[Statement] = &[
@@ -187,8 +217,21 @@ pub(super) const ALL: &[Statement] = &[
     EXTEND_TASK,
     RELEASE_TASK,
     GIVE_BACK_TASKS,
+    CLAIM_EXPIRIES,
+    EXTEND_EXPIRY,
+    RELEASE_EXPIRY,
+    GIVE_BACK_EXPIRIES,
+    CLAIM_REVOCATIONS,
+    EXTEND_REVOCATION,
+    RELEASE_REVOCATION,
+    GIVE_BACK_REVOCATIONS,
     NEXT_DUE,
     ORDER_HOLDER,
+    CLAIM_WEBHOOKS,
+    EXTEND_WEBHOOK,
+    RELEASE_WEBHOOK,
+    GIVE_BACK_WEBHOOKS,
+    NEXT_DELIVERY,
 ];
 
 #[derive(FromRow)]
@@ -209,7 +252,10 @@ pub async fn claim(
         Machine::Issuer => CLAIM_ISSUERS,
         Machine::Certificate => CLAIM_CERTIFICATES,
         Machine::Order => CLAIM_ORDERS,
+        Machine::Expiry => CLAIM_EXPIRIES,
+        Machine::Revocation => CLAIM_REVOCATIONS,
         Machine::Housekeeping => CLAIM_TASKS,
+        Machine::Delivery => CLAIM_WEBHOOKS,
     };
     let rows: Vec<Claimed> = fetch!(
         fetch_all,
@@ -229,7 +275,10 @@ pub async fn extend(tx: &mut Tx, lease: &Lease, now: OffsetDateTime) -> Result<(
         Machine::Issuer => EXTEND_ISSUER,
         Machine::Certificate => EXTEND_CERTIFICATE,
         Machine::Order => EXTEND_ORDER,
+        Machine::Expiry => EXTEND_EXPIRY,
+        Machine::Revocation => EXTEND_REVOCATION,
         Machine::Housekeeping => EXTEND_TASK,
+        Machine::Delivery => EXTEND_WEBHOOK,
     };
     let changed = execute!(tx, statement, lease.id, lease.token, millis(now + LEASE))?;
     held(lease, changed)
@@ -247,7 +296,10 @@ pub async fn release(
         Machine::Issuer => RELEASE_ISSUER,
         Machine::Certificate => RELEASE_CERTIFICATE,
         Machine::Order => RELEASE_ORDER,
+        Machine::Expiry => RELEASE_EXPIRY,
+        Machine::Revocation => RELEASE_REVOCATION,
         Machine::Housekeeping => RELEASE_TASK,
+        Machine::Delivery => RELEASE_WEBHOOK,
     };
     execute!(tx, statement, id, owner, millis(now))?;
     tx.wake_workers();
@@ -267,7 +319,10 @@ pub async fn give_back(
             Machine::Issuer => GIVE_BACK_ISSUERS,
             Machine::Certificate => GIVE_BACK_CERTIFICATES,
             Machine::Order => GIVE_BACK_ORDERS,
+            Machine::Expiry => GIVE_BACK_EXPIRIES,
+            Machine::Revocation => GIVE_BACK_REVOCATIONS,
             Machine::Housekeeping => GIVE_BACK_TASKS,
+            Machine::Delivery => GIVE_BACK_WEBHOOKS,
         };
         let owner = owner.unwrap_or_default();
         // Twice a lease: its owner's clock may have been a little ahead.
@@ -293,10 +348,13 @@ pub async fn after_unheard_commit(
 
 /// When each machine's next row is due, and so when to look again.
 pub async fn next_due(tx: &mut Tx) -> Result<Vec<(Machine, OffsetDateTime)>, StorageError> {
-    type Earliest = (Option<i64>, Option<i64>, Option<i64>, Option<i64>);
-    let (issuers, certificates, orders, tasks): Earliest = fetch!(fetch_one, tx, NEXT_DUE)?;
+    type At = Option<i64>;
+    let (issuers, certificates, orders, expiries, tasks, revocations): (At, At, At, At, At, At) =
+        fetch!(fetch_one, tx, NEXT_DUE)?;
     Ok([
+        (Machine::Expiry, expiries),
         (Machine::Order, orders),
+        (Machine::Revocation, revocations),
         (Machine::Certificate, certificates),
         (Machine::Issuer, issuers),
         (Machine::Housekeeping, tasks),
@@ -304,6 +362,13 @@ pub async fn next_due(tx: &mut Tx) -> Result<Vec<(Machine, OffsetDateTime)>, Sto
     .into_iter()
     .filter_map(|(machine, at)| at.map(|at| (machine, moment(at))))
     .collect())
+}
+
+/// When the next webhook wants attention. Deliveries have workers of their own, and so a look of
+/// their own.
+pub async fn next_delivery_due(tx: &mut Tx) -> Result<Option<OffsetDateTime>, StorageError> {
+    let (at,): (Option<i64>,) = fetch!(fetch_one, tx, NEXT_DELIVERY)?;
+    Ok(at.map(moment))
 }
 
 /// Whether a fenced write found its row.

@@ -6,8 +6,9 @@
 //! [`catalogue()`], and a test prepares each on both databases.
 //!
 //! The differences, all of them: `FOR UPDATE SKIP LOCKED` and the database's clock where rows are
-//! leased ([`lease`], [`workers`]), the kind of transaction, and `NOTIFY` at commit (this file and
-//! [`signals`]). SQLite has one process at a time ([`SoleUse`]).
+//! leased ([`lease`], [`workers`]), where an event stands in the stream ([`events`]), the kind of
+//! transaction, and `NOTIFY` at commit (this file and [`signals`]). SQLite has one process at a time
+//! ([`SoleUse`]).
 
 use std::path::PathBuf;
 use std::str::FromStr as _;
@@ -26,21 +27,28 @@ use uuid::Uuid;
 pub mod api_keys;
 mod catalogue;
 pub mod certificates;
+pub mod deliveries;
 pub mod events;
+pub mod expiry;
 mod filter;
 pub mod housekeeping;
 pub mod idempotency;
 pub mod issuers;
 pub mod lease;
+pub mod messages;
 pub mod orders;
 pub mod requests;
+pub mod retention;
 pub mod revisions;
+pub mod revocations;
 pub mod scope;
 pub mod sealed;
 pub mod secrets;
 pub mod settings;
 pub mod signals;
 mod sole;
+pub mod stream;
+pub mod webhooks;
 pub mod workers;
 
 pub use catalogue::{Statement, catalogue};
@@ -50,6 +58,7 @@ pub use signals::Signals;
 pub use sole::SoleUse;
 
 use catalogue::statements;
+use signals::News;
 
 /// A database, open and migrated.
 #[derive(Clone)]
@@ -84,8 +93,9 @@ enum Pool {
 pub struct Tx {
     inner: Inner,
     signals: Signals,
-    wakes: bool,
+    news: News,
     changed: Vec<Uuid>,
+    told: Vec<messages::Telling>,
 }
 
 enum Inner {
@@ -174,6 +184,7 @@ impl Db {
                 .connect_with(options)
                 .await?;
             let migrated = migrate(&POSTGRES, &mut *pool.acquire().await?).await?;
+            sqlx::query(stream::ADOPT.postgres).execute(&pool).await?;
             (Pool::Postgres(pool), migrated)
         } else {
             let options = SqliteConnectOptions::from_str(url)?
@@ -223,7 +234,7 @@ impl Db {
             Pool::Sqlite { write, .. } => Inner::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
             Pool::Postgres(pool) => Inner::Postgres(pool.begin().await?),
         };
-        Ok(Tx { inner, signals: self.signals.clone(), wakes: false, changed: Vec::new() })
+        Ok(Tx::new(inner, &self.signals))
     }
 
     /// Begins a transaction that only reads: it does not queue behind writers.
@@ -232,7 +243,7 @@ impl Db {
             Pool::Sqlite { read, .. } => Inner::Sqlite(read.begin().await?),
             Pool::Postgres(pool) => Inner::Postgres(pool.begin().await?),
         };
-        Ok(Tx { inner, signals: self.signals.clone(), wakes: false, changed: Vec::new() })
+        Ok(Tx::new(inner, &self.signals))
     }
 
     /// The time by the database's clock, where that is another machine's.
@@ -348,20 +359,36 @@ async fn migrate<C: sqlx::migrate::Migrate>(
 }
 
 impl Tx {
+    fn new(inner: Inner, signals: &Signals) -> Self {
+        let signals = signals.clone();
+        Self { inner, signals, news: News::default(), changed: vec![], told: vec![] }
+    }
+
     /// Makes it so, and tells whoever waits for it.
     pub async fn commit(mut self) -> Result<(), StorageError> {
+        messages::write(&mut self).await?;
         signals::announce(&mut self).await?;
         match self.inner {
             Inner::Sqlite(tx) => tx.commit().await?,
             Inner::Postgres(tx) => tx.commit().await?,
         }
-        self.signals.tell(self.wakes, &self.changed);
+        self.signals.tell(self.news, &self.changed);
         Ok(())
+    }
+
+    /// Whoever follows the events looks again when this is committed.
+    fn something_happened(&mut self) {
+        self.news.happened = true;
     }
 
     /// Something is due at once: workers are woken when this is committed.
     pub fn wake_workers(&mut self) {
-        self.wakes = true;
+        self.news.due = true;
+    }
+
+    /// Something is to be delivered: those who do are woken when this is committed.
+    pub fn wake_deliverers(&mut self) {
+        self.news.deliverable = true;
     }
 
     /// Clients that wait for this resource look again when this is committed.

@@ -18,7 +18,7 @@ macro_rules! order_columns {
     () => {
         "id, certificate_id, request_id, issuer_id, namespace, names, profile, predecessors, state,
          url, expires, tries, stalled_since, attempts, last_error, created_at, handed_out_at,
-         next_action_at, deadline, name, lease_token"
+         next_action_at, deadline, name, replaces, lease_token"
     };
 }
 macro_rules! challenge_columns {
@@ -34,9 +34,9 @@ macro_rules! insert {
         concat!("INSERT INTO orders
         (id, certificate_id, request_id, issuer_id, namespace, names, profile, predecessors, state,
          url, expires, tries, stalled_since, attempts, last_error, created_at, handed_out_at,
-         next_action_at, deadline, leased_by, name)
+         next_action_at, deadline, leased_by, name, replaces)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, ", $wake, ",
-                $19, $20, $21)")
+                $19, $20, $21, $22)")
     };
 }
 macro_rules! save {
@@ -46,7 +46,7 @@ macro_rules! save {
         state = $3, url = $4, expires = $5, tries = $6, stalled_since = $7, attempts = $8,
         last_error = $9, handed_out_at = $10, next_action_at = ",
             $wake,
-            ", deadline = $12,
+            ", deadline = $12, replaces = $14,
         leased_by = CASE WHEN $13 THEN leased_by ELSE NULL END, lease_token = lease_token + 1
         WHERE id = $1 AND lease_token = $2"
         )
@@ -59,6 +59,8 @@ statements! {
     FIND = concat!("SELECT ", order_columns!(), " FROM orders WHERE id = $1");
     OPEN_OF_CERTIFICATE = concat!("SELECT ", order_columns!(), " FROM orders
         WHERE certificate_id = $1 AND state NOT IN ('valid', 'invalid', 'errored', 'expired')");
+    UNDER_WAY_OF_ISSUER = "SELECT id FROM orders WHERE issuer_id = $1 AND next_action_at IS NOT NULL
+        AND state NOT IN ('valid', 'invalid', 'errored', 'expired') LIMIT 1";
     OPEN_OF_ISSUER = "SELECT id FROM orders WHERE issuer_id = $1 AND next_action_at IS NOT NULL LIMIT 1";
     SAVE = save!("$11"),
         save!(concat!("CASE WHEN $13 THEN ", lease_end!("$11"), " ELSE $11 END"));
@@ -145,6 +147,7 @@ pub async fn insert(
         row.deadline,
         hold.map(|(owner, _)| owner),
         row.name,
+        row.replaces,
     )?;
     if hold.is_none() {
         tx.wake_workers();
@@ -187,6 +190,15 @@ pub async fn any_open_of_issuer(
     Ok(row.map(|(id,)| OrderId(id)))
 }
 
+/// An order that this issuer's account has yet to end, its clean-up aside.
+pub async fn any_under_way_of_issuer(
+    tx: &mut Tx,
+    issuer: IssuerId,
+) -> Result<Option<OrderId>, StorageError> {
+    let row: Option<(Uuid,)> = fetch!(fetch_optional, tx, UNDER_WAY_OF_ISSUER, issuer.0)?;
+    Ok(row.map(|(id,)| OrderId(id)))
+}
+
 /// Saves what may change in an order's life, if nobody else did since it was read; then the
 /// challenges that differ from `before`.
 ///
@@ -216,6 +228,7 @@ pub async fn save(
         wake,
         row.deadline,
         hold.is_some(),
+        row.replaces,
     )?;
     held(lease, changed)?;
     for challenge in &order.challenges {
@@ -445,6 +458,7 @@ struct Row {
     handed_out_at: i64,
     next_action_at: Option<i64>,
     deadline: i64,
+    replaces: Option<String>,
     lease_token: i64,
 }
 
@@ -476,6 +490,7 @@ impl From<&Order> for Row {
             handed_out_at: millis(order.handed_out_at),
             next_action_at: order.next_action_at.map(millis),
             deadline: millis(order.deadline),
+            replaces: order.replaces.clone(),
             lease_token: 0,
         }
     }
@@ -549,6 +564,7 @@ impl Row {
             handed_out_at: moment(self.handed_out_at),
             next_action_at: self.next_action_at.map(moment),
             deadline: moment(self.deadline),
+            replaces: self.replaces,
         };
         let lease = Lease { machine: Machine::Order, id: self.id, token: self.lease_token };
         Ok((order, lease))

@@ -91,12 +91,13 @@ pub fn private_key_place(id: RequestId) -> String {
     format!("requests/private_key/{id}")
 }
 
-/// Adds an attempt with its sealed key.
-pub async fn insert(
+/// Adds an attempt with its sealed key; without one, the client holds it.
+pub async fn insert<'a>(
     tx: &mut Tx,
     request: &Request,
-    private_key: &Sealed,
+    private_key: impl Into<Option<&'a Sealed>>,
 ) -> Result<(), StorageError> {
+    let private_key: Option<&Sealed> = private_key.into();
     execute!(
         tx,
         INSERT,
@@ -105,7 +106,7 @@ pub async fn insert(
         request.namespace.as_str(),
         request.revision,
         request.csr.as_slice(),
-        private_key.0.as_slice(),
+        private_key.map_or(&[][..], |sealed| sealed.0.as_slice()),
         request.state.as_str(),
         request.message.as_str(),
         request.order.0,
@@ -125,10 +126,15 @@ pub async fn find(
     row.filter(|row| scope.covers(&row.namespace)).map(Row::into_request).transpose()
 }
 
-/// The sealed key of an attempt.
+/// The column of a key that a client holds is empty: no envelope is.
+pub(super) fn envelope(column: Vec<u8>) -> Option<Sealed> {
+    (!column.is_empty()).then_some(Sealed(column))
+}
+
+/// The sealed key of an attempt; `None` where there is no such attempt, or the client holds the key.
 pub async fn private_key(tx: &mut Tx, id: RequestId) -> Result<Option<Sealed>, StorageError> {
     let row: Option<(Vec<u8>,)> = fetch!(fetch_optional, tx, PRIVATE_KEY, id.0)?;
-    Ok(row.map(|(key,)| Sealed(key)))
+    Ok(row.and_then(|(key,)| envelope(key)))
 }
 
 /// Saves how far an attempt is, and the order that now serves it.

@@ -5,14 +5,15 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::filter::{Filter, Value};
-use super::{Page, StorageError, Tx, execute, fetch, millis, moment, statements};
+use super::{Page, StorageError, Tx, execute, expiry, fetch, millis, moment, requests, statements};
+use crate::domain::expiry::Watch;
 use crate::domain::id::{CertificateId, OrderId, RequestId};
 use crate::secret::Sealed;
 
 macro_rules! columns {
     () => {
         "certificate_id, revision, request_id, order_id, chain, serial, fingerprint, not_before,
-         not_after, issued_at"
+         not_after, issued_at, revoked_at"
     };
 }
 
@@ -24,6 +25,7 @@ statements! {
     FIND = concat!("SELECT ", columns!(), " FROM revisions WHERE certificate_id = $1 AND revision = $2");
     PRIVATE_KEY = "SELECT private_key, request_id FROM revisions
         WHERE certificate_id = $1 AND revision = $2";
+    REVOKED = "UPDATE revisions SET revoked_at = $3 WHERE certificate_id = $1 AND revision = $2";
     PRUNE = "DELETE FROM revisions WHERE certificate_id = $1 AND revision <= $2";
 }
 
@@ -50,9 +52,12 @@ pub struct Revision {
     pub not_after: OffsetDateTime,
     /// When we fetched it.
     pub issued_at: OffsetDateTime,
+    /// When the CA took it back.
+    pub revoked_at: Option<OffsetDateTime>,
 }
 
-/// Adds a revision; its key is that of its request, as it is sealed there. A replay is harmless.
+/// Adds a revision, and watches over its end from now on. Its key is that of its request, as it is
+/// sealed there.
 pub async fn insert(tx: &mut Tx, revision: &Revision) -> Result<(), StorageError> {
     execute!(
         tx,
@@ -68,7 +73,8 @@ pub async fn insert(tx: &mut Tx, revision: &Revision) -> Result<(), StorageError
         millis(revision.not_after),
         millis(revision.issued_at),
     )?;
-    Ok(())
+    let Revision { certificate, revision, not_before, not_after, .. } = *revision;
+    expiry::arm(tx, &Watch::over(certificate, revision, not_before, not_after)).await
 }
 
 /// One revision of a certificate.
@@ -81,15 +87,27 @@ pub async fn find(
     Ok(row.map(Row::into_revision))
 }
 
-/// The sealed key of a revision, with the request that it was sealed for.
+/// The CA has taken a revision back.
+pub async fn revoked(
+    tx: &mut Tx,
+    certificate: CertificateId,
+    revision: i64,
+    at: OffsetDateTime,
+) -> Result<(), StorageError> {
+    execute!(tx, REVOKED, certificate.0, revision, millis(at))?;
+    Ok(())
+}
+
+/// The sealed key of a revision, with the request that it was sealed for. The envelope is `None`
+/// where the client holds the key.
 pub async fn private_key(
     tx: &mut Tx,
     certificate: CertificateId,
     revision: i64,
-) -> Result<Option<(Sealed, RequestId)>, StorageError> {
+) -> Result<Option<(Option<Sealed>, RequestId)>, StorageError> {
     let row: Option<(Vec<u8>, Uuid)> =
         fetch!(fetch_optional, tx, PRIVATE_KEY, certificate.0, revision)?;
-    Ok(row.map(|(key, request)| (Sealed(key), RequestId(request))))
+    Ok(row.map(|(key, request)| (requests::envelope(key), RequestId(request))))
 }
 
 /// Forgets revisions up to this one.
@@ -132,6 +150,7 @@ struct Row {
     not_before: i64,
     not_after: i64,
     issued_at: i64,
+    revoked_at: Option<i64>,
 }
 
 impl Row {
@@ -147,6 +166,7 @@ impl Row {
             not_before: moment(self.not_before),
             not_after: moment(self.not_after),
             issued_at: moment(self.issued_at),
+            revoked_at: self.revoked_at.map(moment),
         }
     }
 }

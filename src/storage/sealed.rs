@@ -63,20 +63,60 @@ macro_rules! column {
 pub const COLUMNS: &[Column] = &[
     column!("secrets/data", "secrets", "data"),
     column!("issuers/account_key", "issuers", "account_key"),
-    column!("requests/private_key", "requests", "private_key"),
+    // A key that a client holds is empty.
+    Column {
+        place: "requests/private_key",
+        list: Statement::both(
+            "sealed::LIST requests",
+            "SELECT id, $2 AS number, id AS place, private_key AS sealed FROM requests
+             WHERE id > $1 AND length(private_key) > 0 ORDER BY id LIMIT $3",
+        ),
+        replace: Statement::both(
+            "sealed::REPLACE requests",
+            "UPDATE requests SET private_key = $4 WHERE id = $1 AND $2 = $2 AND private_key = $3",
+        ),
+    },
     // A revision's key is its request's, as it is sealed there.
     Column {
         place: "requests/private_key",
         list: Statement::both(
             "sealed::LIST revisions",
             "SELECT certificate_id AS id, revision AS number, request_id AS place, private_key AS sealed
-             FROM revisions WHERE (certificate_id, revision) > ($1, $2)
+             FROM revisions
+             WHERE (certificate_id, revision) > ($1, $2) AND length(private_key) > 0
              ORDER BY certificate_id, revision LIMIT $3",
         ),
         replace: Statement::both(
             "sealed::REPLACE revisions",
             "UPDATE revisions SET private_key = $4
              WHERE certificate_id = $1 AND revision = $2 AND private_key = $3",
+        ),
+    },
+    Column {
+        place: "issuers/next_account_key",
+        list: Statement::both(
+            "sealed::LIST next account keys",
+            "SELECT id, $2 AS number, id AS place, next_account_key AS sealed FROM issuers
+             WHERE id > $1 AND next_account_key IS NOT NULL ORDER BY id LIMIT $3",
+        ),
+        replace: Statement::both(
+            "sealed::REPLACE next account keys",
+            "UPDATE issuers SET next_account_key = $4
+             WHERE id = $1 AND $2 = $2 AND next_account_key = $3",
+        ),
+    },
+    // A copy of the revision's, while it may be needed.
+    Column {
+        place: "requests/private_key",
+        list: Statement::both(
+            "sealed::LIST revocations",
+            "SELECT id, $2 AS number, request_id AS place, private_key AS sealed FROM revocations
+             WHERE id > $1 AND length(private_key) > 0 ORDER BY id LIMIT $3",
+        ),
+        replace: Statement::both(
+            "sealed::REPLACE revocations",
+            "UPDATE revocations SET private_key = $4
+             WHERE id = $1 AND $2 = $2 AND private_key = $3",
         ),
     },
 ];

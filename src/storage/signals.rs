@@ -9,25 +9,55 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 use sqlx::postgres::PgListener;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, watch};
 use uuid::Uuid;
 
 use super::{Inner, StorageError, Tx};
 
-/// The two kinds of news.
+/// The kinds of news.
 #[derive(Clone)]
 pub struct Signals {
     due: Arc<Notify>,
+    deliverable: Arc<Notify>,
     changed: broadcast::Sender<Uuid>,
+    happened: watch::Sender<()>,
+}
+
+/// What a transaction tells those who wait for something to do or to read.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct News {
+    /// Something may be due.
+    pub(super) due: bool,
+    /// Something may be to be delivered.
+    pub(super) deliverable: bool,
+    /// There is an event, or one that repeated itself.
+    pub(super) happened: bool,
+}
+
+impl News {
+    /// When it cannot be told which.
+    const ANY: Self = Self { due: true, deliverable: true, happened: true };
+
+    fn from_channel(channel: &str) -> Self {
+        Self {
+            due: channel == DUE,
+            deliverable: channel == DELIVERABLE,
+            happened: channel == HAPPENED,
+        }
+    }
 }
 
 const DUE: &str = "certwright_due";
+const DELIVERABLE: &str = "certwright_deliverable";
 const CHANGED: &str = "certwright_changed";
+const HAPPENED: &str = "certwright_happened";
 
 impl Signals {
     pub(super) fn new() -> Self {
         // A waiter that falls further behind than this simply looks again.
-        Self { due: Arc::new(Notify::new()), changed: broadcast::channel(256).0 }
+        let [due, deliverable] = [(); 2].map(|()| Arc::new(Notify::new()));
+        let (changed, happened) = (broadcast::channel(256).0, watch::Sender::new(()));
+        Self { due, deliverable, changed, happened }
     }
 
     /// Wakes when something may be due.
@@ -35,14 +65,30 @@ impl Signals {
         &self.due
     }
 
+    /// Wakes when something may be to be delivered.
+    pub fn deliverable(&self) -> &Notify {
+        &self.deliverable
+    }
+
     /// Hears of every resource that changes from now on.
     pub fn changes(&self) -> broadcast::Receiver<Uuid> {
         self.changed.subscribe()
     }
 
-    pub(super) fn tell(&self, wakes: bool, changed: &[Uuid]) {
-        if wakes {
+    /// Hears that there are events from now on, not which: those are in the database.
+    pub fn events(&self) -> watch::Receiver<()> {
+        self.happened.subscribe()
+    }
+
+    pub(super) fn tell(&self, news: News, changed: &[Uuid]) {
+        if news.due {
             self.due.notify_one();
+        }
+        if news.deliverable {
+            self.deliverable.notify_one();
+        }
+        if news.happened {
+            self.happened.send_replace(());
         }
         for resource in changed {
             // Fails only when nobody listens.
@@ -54,8 +100,14 @@ impl Signals {
 /// Puts the news into the transaction, so that it goes out exactly when the rows do.
 pub(super) async fn announce(tx: &mut Tx) -> Result<(), StorageError> {
     let Inner::Postgres(connection) = &mut tx.inner else { return Ok(()) };
-    if tx.wakes {
-        sqlx::query("SELECT pg_notify($1, '')").bind(DUE).execute(&mut **connection).await?;
+    let News { due, deliverable, happened } = tx.news;
+    for (is_told, channel) in [(due, DUE), (deliverable, DELIVERABLE), (happened, HAPPENED)] {
+        if is_told {
+            sqlx::query("SELECT pg_notify($1, '')")
+                .bind(channel)
+                .execute(&mut **connection)
+                .await?;
+        }
     }
     for resource in &tx.changed {
         sqlx::query("SELECT pg_notify($1, $2)")
@@ -86,19 +138,20 @@ pub(super) fn listen(pool: PgPool, signals: Signals) {
 
 async fn listen_once(pool: &PgPool, signals: &Signals) -> Result<(), sqlx::Error> {
     let mut listener = PgListener::connect_with(pool).await?;
-    listener.listen_all([DUE, CHANGED]).await?;
+    listener.listen_all([DUE, DELIVERABLE, CHANGED, HAPPENED]).await?;
     // Whatever was said while nobody listened.
-    signals.due.notify_one();
+    signals.tell(News::ANY, &[]);
     loop {
         tokio::select! {
             () = pool.close_event() => return Ok(()),
             news = listener.try_recv() => match news? {
                 Some(news) if news.channel() == CHANGED => {
                     let changed: Vec<_> = news.payload().parse().into_iter().collect();
-                    signals.tell(false, &changed);
+                    signals.tell(News::default(), &changed);
                 }
-                // Either something is due, or the connection was made anew.
-                Some(_) | None => signals.tell(true, &[]),
+                Some(news) => signals.tell(News::from_channel(news.channel()), &[]),
+                // The connection was made anew.
+                None => signals.tell(News::ANY, &[]),
             },
         }
     }

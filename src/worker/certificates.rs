@@ -2,16 +2,14 @@
 
 use super::{Worker, WorkerError};
 use crate::domain::backoff::Jitter;
-use crate::domain::certificate::{Certificate, RotationPolicy, State, Transition};
+use crate::domain::certificate::{State, Transition};
 use crate::domain::failure::{Class, Failure};
 use crate::domain::id::{CertificateId, OrderId, RequestId};
-use crate::domain::issuer::{self, Issuer};
+use crate::domain::issuer::{self, Issuer, RenewalInformationSource};
 use crate::domain::order::{self, ORDER_DEADLINE, Order, Outcome};
-use crate::pki;
-use crate::secret::Secret;
 use crate::storage::lease::{Lease, Machine};
 use crate::storage::requests::{Request, RequestState};
-use crate::storage::{Scope, certificates, events, issuers, orders, requests, revisions};
+use crate::storage::{Scope, certificates, issuers, orders, requests};
 
 impl Worker {
     pub(super) async fn certificate(&self, lease: Lease) -> Result<(), WorkerError> {
@@ -29,7 +27,14 @@ impl Worker {
                 .map(|(issuer, _)| issuer);
         drop(tx);
 
+        if certificate.deleting_since.is_some() {
+            return self.delete_at_last(certificate, &lease).await;
+        }
         let woken = certificate.wake(now);
+        if woken.certificate.ari_is_due(now) {
+            let told = self.ask_for_renewal(woken.certificate, issuer.as_ref()).await;
+            return self.settle_certificate(told, &lease).await;
+        }
         match woken.certificate.state {
             State::Triggered(_) | State::AwaitingIssuer(_) => {}
             State::Ordering(_) => return self.watch(woken, lease).await,
@@ -44,8 +49,8 @@ impl Worker {
                     reference.kind.as_str(),
                     reference.name
                 );
-                let waiting = woken.certificate.await_issuer("IssuerNotFound", &why, now);
-                self.settle_certificate(waiting.after(woken.events), &lease).await
+                let waiting = woken.then(|one| one.await_issuer("IssuerNotFound", &why, now));
+                self.settle_certificate(waiting, &lease).await
             }
             Some(issuer) if issuer.state != issuer::State::Ready => {
                 let (_, reason, message) = issuer.ready();
@@ -54,10 +59,16 @@ impl Worker {
                     reference.kind.as_str(),
                     reference.name
                 );
-                let waiting = woken.certificate.await_issuer("IssuerNotReady", &why, now);
-                self.settle_certificate(waiting.after(woken.events), &lease).await
+                let mut waiting = woken.then(|one| one.await_issuer("IssuerNotReady", &why, now));
+                if let (Some(shown), Some(cause)) =
+                    (&mut waiting.certificate.last_error, &issuer.last_error)
+                {
+                    // Where a person can act.
+                    shown.instance.clone_from(&cause.instance);
+                }
+                self.settle_certificate(waiting, &lease).await
             }
-            Some(issuer) => self.place_order(woken, &issuer, lease).await,
+            Some(issuer) => Box::pin(self.place_order(woken, &issuer, lease)).await,
         }
     }
 
@@ -68,15 +79,23 @@ impl Worker {
         issuer: &Issuer,
         lease: Lease,
     ) -> Result<(), WorkerError> {
-        let certificate = woken.certificate;
-        let key = self.key_for(&certificate).await?;
-        let spec = &certificate.spec;
-        let csr = pki::make_csr(&key, &spec.dns_names, spec.common_name.as_deref())?;
+        let certificate = &woken.certificate;
         let now = self.clock.now();
         let request = RequestId::generate(now);
-        let sealed = self.sealer.seal(&requests::private_key_place(request), key.expose())?;
         let id = OrderId::generate(now);
         let name = certificate.request_name();
+        let made = match self.key_and_csr(certificate, request).await? {
+            Ok(made) => made,
+            Err(failure) => {
+                let blocked = woken.then(|one| {
+                    one.order_failed(Outcome::Blocked(failure), 0, now, super::jitter())
+                });
+                return self.settle_certificate(blocked, &lease).await;
+            }
+        };
+        let spec = &certificate.spec;
+        let account = issuer.account.as_ref().map(|account| account.url.as_str());
+        let wants_ari = issuer.acme.renewal_information_source == RenewalInformationSource::Ari;
         let order = Order {
             id,
             name: order::name(&name, id),
@@ -84,12 +103,13 @@ impl Worker {
             request,
             issuer: issuer.id,
             namespace: certificate.namespace.clone(),
-            names: spec.dns_names.clone(),
+            names: spec.names(),
             profile: [&spec.profile, &issuer.acme.profile]
                 .into_iter()
                 .flatten()
                 .find(|profile| !profile.is_empty())
                 .cloned(),
+            replaces: certificate.replaces(account).filter(|_| wants_ari),
             predecessors: 0,
             state: order::State::New,
             expires: None,
@@ -109,48 +129,25 @@ impl Worker {
             certificate: certificate.id,
             namespace: certificate.namespace.clone(),
             revision: certificate.next_revision(),
-            csr,
+            csr: made.csr,
             state: RequestState::Pending,
             message: format!("Waiting on certificate issuance from order {}", order.name),
             order: order.id,
             created_at: now,
             finished_at: None,
         };
-        let placed = certificate.order_placed(request, order.id, now).after(woken.events);
+        let mut placed = woken.then(|one| one.order_placed(request, order.id, now));
+        placed.events.extend(made.event);
         let mut tx = self.db.begin().await?;
-        certificates::save(&mut tx, &placed.certificate, &lease, None).await?;
-        requests::insert(&mut tx, &attempt, &sealed).await?;
+        certificates::save(&mut tx, &placed, &lease, None).await?;
+        requests::insert(&mut tx, &attempt, made.sealed.as_ref()).await?;
         let order_lease = orders::insert(&mut tx, &order, Some((&self.settings.name, now))).await?;
-        let certificate = &placed.certificate;
-        events::record(&mut tx, &certificate.namespace, Some(certificate.id), &placed.events, now)
-            .await?;
         if let Err(error) = tx.commit().await {
             // It may be there all the same; then nobody is working on it.
             self.release(Machine::Order, order.id.0).await;
             return Err(error.into());
         }
         self.carry_out(order, order_lease).await
-    }
-
-    /// The present key where it may be kept and fits, else a new one.
-    async fn key_for(&self, certificate: &Certificate) -> Result<Secret<Vec<u8>>, WorkerError> {
-        let wanted = &certificate.spec.private_key;
-        // The API admits only kinds that can be made.
-        let kind = wanted.kind().unwrap_or(crate::domain::certificate::KeyKind::P256);
-        if let (RotationPolicy::Never, Some(issued)) =
-            (wanted.rotation_policy, &certificate.current)
-        {
-            let mut tx = self.db.read().await?;
-            let kept = revisions::private_key(&mut tx, certificate.id, issued.revision).await?;
-            drop(tx);
-            if let Some((sealed, request)) = kept {
-                let key = self.sealer.open(&requests::private_key_place(request), &sealed)?;
-                if pki::fits(&key, kind) {
-                    return Ok(key);
-                }
-            }
-        }
-        Ok(tokio::task::spawn_blocking(move || pki::generate_key(kind)).await??)
     }
 
     /// An order's end changes its certificate in one transaction, so this is never needed; but a
@@ -174,20 +171,18 @@ impl Worker {
             "The order ended without telling its certificate",
             "This is a bug; a new attempt follows.",
         );
-        let failed = woken.certificate.order_failed(Outcome::Failed(failure), 0, now, Jitter::NONE);
+        let failed =
+            woken.then(|one| one.order_failed(Outcome::Failed(failure), 0, now, Jitter::NONE));
         self.settle_certificate(failed, &lease).await
     }
 
-    async fn settle_certificate(
+    pub(super) async fn settle_certificate(
         &self,
         transition: Transition,
         lease: &Lease,
     ) -> Result<(), WorkerError> {
-        let Transition { certificate, events, .. } = transition;
-        let now = self.clock.now();
         let mut tx = self.db.begin().await?;
-        certificates::save(&mut tx, &certificate, lease, None).await?;
-        events::record(&mut tx, &certificate.namespace, Some(certificate.id), &events, now).await?;
+        certificates::save(&mut tx, &transition, lease, None).await?;
         tx.commit().await?;
         Ok(())
     }

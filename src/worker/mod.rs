@@ -1,4 +1,4 @@
-//! Drives issuers, certificates and orders, one durable step at a time.
+//! Drives issuers, certificates, orders and deliveries, one durable step at a time.
 //!
 //! Nothing is remembered between runs but what the database holds: a crash anywhere costs one lease
 //! period. No transaction is open while the outside world is being asked. Waiting happens in the
@@ -18,18 +18,30 @@ use crate::clock::Clock;
 use crate::domain::backoff::Jitter;
 use crate::domain::failure::{Class, Failure};
 use crate::domain::order::UnexpectedAnswer;
+use crate::outbound::Sender;
 use crate::pki::PkiError;
 use crate::secret::{SealError, Sealer};
 use crate::solver::Solvers;
 use crate::storage::lease::{self, Lease, Machine};
 use crate::storage::{Db, Signals, StorageError};
 
+mod accounts;
 mod certificates;
+mod chains;
+mod credentials;
+mod deliveries;
+mod expiry;
+mod forgotten_records;
 mod housekeeping;
 mod issuers;
+mod keys;
 mod orders;
 mod presence;
+mod renewal;
+mod revocations;
 mod session;
+
+pub use expiry::look_at_expiry;
 
 /// What every step needs, shared by all.
 pub struct Worker {
@@ -43,6 +55,8 @@ pub struct Worker {
     pub ca: Arc<Ca>,
     /// Ways to prove control over names.
     pub solvers: Arc<Solvers>,
+    /// Posts to webhooks.
+    pub outbound: Sender,
     /// How it works.
     pub settings: Settings,
     /// Cancelled when the service stops: steps that are under way are finished, no more are begun.
@@ -66,6 +80,12 @@ pub struct Settings {
     pub concurrency: usize,
     /// Namespace of the secrets that a `ClusterIssuer` refers to.
     pub cluster_namespace: String,
+    /// Webhooks that are delivered to at the same time.
+    pub delivery_concurrency: usize,
+    /// How long what was delivered is remembered.
+    pub delivery_retention: time::Duration,
+    /// How long events are kept.
+    pub event_retention: time::Duration,
 }
 
 /// Why a step came to nothing. The row's lease runs out, and it is taken up again.
@@ -164,7 +184,8 @@ impl Worker {
         drop(seen);
     }
 
-    /// Claims what is due. Orders go first: what has begun is finished before more is begun.
+    /// Claims what is due. Watches go first, since they ask nobody and must not wait for who does;
+    /// then orders: what has begun is finished before more is begun.
     async fn claim(&self, free: usize) -> Result<Vec<Lease>, StorageError> {
         let mut claimed = Vec::new();
         if free == 0 {
@@ -214,7 +235,10 @@ impl Worker {
             Machine::Issuer => self.issuer(lease).await,
             Machine::Certificate => self.certificate(lease).await,
             Machine::Order => self.order(lease).await,
+            Machine::Expiry => look_at_expiry(&self.db, lease, self.clock.now()).await,
+            Machine::Revocation => self.revocation(lease).await,
             Machine::Housekeeping => self.housekeeping(lease).await,
+            Machine::Delivery => self.deliver(lease).await,
         };
         match result {
             Ok(()) => {}

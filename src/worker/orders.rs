@@ -2,8 +2,10 @@
 
 use super::session::Session;
 use super::{Worker, WorkerError};
-use crate::domain::certificate::{Issued, renewal_time};
+use crate::domain::ari::Ari;
+use crate::domain::certificate::Issued;
 use crate::domain::challenge::Challenge;
+use crate::domain::event::{Event, Resource};
 use crate::domain::failure::Failure;
 use crate::domain::id::{IssuerId, OrderId, RequestId};
 use crate::domain::issuer;
@@ -18,6 +20,10 @@ use crate::storage::{Scope, StorageError, Tx, certificates, events, issuers, ord
 pub(super) struct Fetched {
     pub(super) chain: String,
     pub(super) leaf: Leaf,
+    /// The account that it was issued to.
+    pub(super) account: String,
+    /// What a person may want to know about it.
+    pub(super) remark: Option<String>,
 }
 
 /// What an order looked like before a step.
@@ -165,12 +171,13 @@ impl Worker {
         else {
             return Ok(());
         };
-        let transition = match (outcome, fetched) {
+        let mut transition = match (outcome, fetched) {
             (Outcome::Issued, Some(fetched)) => {
                 let revision = certificate.current.as_ref().map_or(0, |issued| issued.revision) + 1;
-                let Leaf { serial, fingerprint, not_before, not_after } = fetched.leaf.clone();
-                let renewal_time =
-                    renewal_time(&certificate.spec, not_before, not_after, super::jitter());
+                let Leaf { serial, fingerprint, not_before, not_after, ari } = fetched.leaf.clone();
+                let (account, validity) = (fetched.account.clone(), (not_before, not_after));
+                let ari = ari.map(|name| Ari::new(name, account, validity, now, super::jitter()));
+                let renewal_time = certificate.renewal(not_before, not_after, ari.as_ref());
                 let kept = i64::from(certificate.spec.revision_history_limit.max(1));
                 let stored = Revision {
                     certificate: certificate.id,
@@ -183,6 +190,7 @@ impl Worker {
                     not_before,
                     not_after,
                     issued_at: now,
+                    revoked_at: None,
                 };
                 revisions::insert(tx, &stored).await?;
                 revisions::prune(tx, certificate.id, revision - kept).await?;
@@ -190,16 +198,20 @@ impl Worker {
                 let message = "Certificate fetched from issuer successfully";
                 self.progress(tx, order.request, RequestState::Issued, message, order.id).await?;
                 let issued = Issued { revision, serial, not_before, not_after, renewal_time };
-                certificate.issued(issued, now)
+                let mut issued = certificate.issued(issued, ari, now);
+                if let Some(remark) = &fetched.remark {
+                    let about = Resource::Certificate(order.certificate);
+                    issued.events.push(Event::warning(about, "PreferredChainNotUsed", remark));
+                }
+                issued
             }
             (outcome, _) => {
                 certificate.order_failed(outcome.clone(), order.predecessors, now, super::jitter())
             }
         };
-        let mut certificate = transition.certificate;
         if let Some(at) = transition.fresh_order_at {
             let fresh = successor(order, OrderId::generate(now), now, at);
-            certificate.order = Some(fresh.id);
+            transition.certificate.order = Some(fresh.id);
             orders::insert(tx, &fresh, None).await?;
             let message = format!("The CA lost order {}; waiting on order {}", order.id, fresh.id);
             self.progress(tx, order.request, RequestState::Pending, &message, fresh.id).await?;
@@ -211,9 +223,12 @@ impl Worker {
         {
             self.register_again(tx, order.issuer).await?;
         }
-        certificates::save(tx, &certificate, &lease, None).await?;
-        events::record(tx, &certificate.namespace, Some(certificate.id), &transition.events, now)
-            .await?;
+        if let Some(failure) = failure_of(outcome)
+            && failure.code == "acme_user_action_required"
+        {
+            self.await_action(tx, order.issuer, failure).await?;
+        }
+        certificates::save(tx, &transition, &lease, None).await?;
         Ok(())
     }
 
@@ -224,6 +239,26 @@ impl Worker {
         {
             issuers::save(tx, &issuer.reconsidered(self.clock.now()), &lease).await?;
         }
+        Ok(())
+    }
+
+    /// The CA wants a person to act before anything is issued to the account: the issuer says so, and
+    /// with it every certificate that waits for it.
+    async fn await_action(
+        &self,
+        tx: &mut Tx,
+        id: IssuerId,
+        failure: &Failure,
+    ) -> Result<(), WorkerError> {
+        let Some((issuer, lease)) = issuers::find(tx, id, &Scope::Everything).await? else {
+            return Ok(());
+        };
+        if issuer.state != issuer::State::Ready {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        let refused = issuer.not_registered(failure.clone(), now, super::jitter());
+        issuers::save(tx, &refused, &lease).await?;
         Ok(())
     }
 

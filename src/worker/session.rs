@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use time::Duration;
 
+use super::chains::preferred_chain;
 use super::orders::Fetched;
 use super::{STEP_TIMEOUT, Worker, WorkerError};
 use crate::ca::{self, Account};
@@ -20,14 +21,16 @@ use crate::domain::issuer::{self, Issuer};
 use crate::domain::order::{Answer, ORDER_DEADLINE, Order, Seen, Status, Step};
 use crate::domain::selection::pick_solver;
 use crate::pki;
-use crate::secret::Secret;
+use crate::secret::Sealed;
 use crate::solver::{Readiness, Solver};
-use crate::storage::{Scope, certificates, issuers, orders, requests, secrets};
+use crate::storage::{Scope, certificates, issuers, orders, requests};
 
 pub(super) struct Session<'a> {
     worker: &'a Worker,
     issuer: Option<Arc<Issuer>>,
     account: Option<Arc<Account>>,
+    /// The sealed key that the account signs with.
+    signs_with: Option<Sealed>,
     handle: Option<ca::Order>,
     solvers: HashMap<(u32, Kind), (Arc<dyn Solver>, Patience)>,
     /// Set by a successful download, for the transaction that concludes the order.
@@ -65,6 +68,7 @@ impl<'a> Session<'a> {
             worker,
             issuer: None,
             account: None,
+            signs_with: None,
             handle: None,
             solvers: HashMap::new(),
             fetched: None,
@@ -80,9 +84,13 @@ impl<'a> Session<'a> {
                 Ok(Answer::Failed(super::unreadable(&error)))
             }
             Ok(Err(Trouble::Broken(error))) => Err(error),
-            Ok(Err(Trouble::Failed(failure))) => {
+            Ok(Err(Trouble::Failed(mut failure))) => {
                 // Whatever the handle knew may be wrong now.
                 self.handle = None;
+                if failure.class == Class::Blocked && self.key_is_changing(order).await? {
+                    // The CA did not know us by the key that it was asked with.
+                    failure.class = Class::Transient;
+                }
                 tracing::info!(order = %order.id, code = failure.code, %failure, "a step did not work");
                 Ok(Answer::Failed(failure))
             }
@@ -102,7 +110,14 @@ impl<'a> Session<'a> {
         match step {
             Step::Create => {
                 let account = self.account(order).await?;
-                let handle = account.new_order(&order.names, order.profile.as_deref()).await?;
+                let (profile, replaces) = (order.profile.as_deref(), order.replaces.as_deref());
+                let asked = account.new_order_replacing(&order.names, profile, replaces).await;
+                let handle = match asked {
+                    Err(failure) if replaces.is_some() && may_be_the_replacement(&failure) => {
+                        return Ok(Answer::NotReplacing(failure));
+                    }
+                    asked => asked?,
+                };
                 failpoint!("after_new_order");
                 let answer = Answer::Created(handle.url().to_owned(), seen(handle.state()));
                 self.handle = Some(handle);
@@ -249,14 +264,19 @@ impl<'a> Session<'a> {
     async fn download(&mut self, order: &Order) -> Tried<Answer> {
         failpoint!("before_download");
         let csr = self.csr(order).await?;
+        let issuer = self.issuer(order).await?;
+        let account = self.account(order).await?.url().to_owned();
+        let now = self.worker.clock.now();
         let handle = self.handle(order).await?.0;
         let Some(download) = handle.certificate().await? else {
             return Ok(Answer::Looked(seen(handle.state())));
         };
         failpoint!("after_download");
-        match pki::check_chain(&download.chain_pem, &csr, self.worker.clock.now()) {
+        match pki::check_chain(&download.chain_pem, &csr, now) {
             Ok(leaf) => {
-                self.fetched = Some(Fetched { chain: download.chain_pem, leaf });
+                let preferred = issuer.acme.preferred_chain.as_deref().unwrap_or_default();
+                let (chain, remark) = preferred_chain(handle, download, preferred, &csr, now).await;
+                self.fetched = Some(Fetched { chain, leaf, account, remark });
                 Ok(Answer::Downloaded)
             }
             Err(problem) => Ok(Answer::Failed(Failure::new(
@@ -303,7 +323,19 @@ impl<'a> Session<'a> {
         let key = self.worker.sealer.open(&issuers::account_key_place(issuer.id), &sealed)?;
         let account = self.worker.ca.account(&issuer.acme, &key, &known.url).await?;
         self.account = Some(Arc::clone(&account));
+        self.signs_with = Some(sealed);
         Ok(account)
+    }
+
+    /// Whether the account's key is, or was meanwhile, followed by another one.
+    async fn key_is_changing(&self, order: &Order) -> Result<bool, WorkerError> {
+        let Some(used) = &self.signs_with else { return Ok(false) };
+        let mut tx = self.worker.db.read().await?;
+        if issuers::find(&mut tx, order.issuer, &Scope::Everything).await?.is_none() {
+            return Ok(false);
+        }
+        let next = issuers::next_account_key(&mut tx, order.issuer).await?;
+        Ok(next.is_some() || issuers::account_key(&mut tx, order.issuer).await? != *used)
     }
 
     async fn issuer(&mut self, order: &Order) -> Tried<Arc<Issuer>> {
@@ -383,46 +415,11 @@ impl<'a> Session<'a> {
     }
 }
 
-impl Worker {
-    /// A credential that an issuer refers to.
-    pub(super) async fn credential(
-        &self,
-        issuer: &Issuer,
-        reference: &issuer::SecretKeySelector,
-    ) -> Tried<Secret<String>> {
-        let namespace = issuer.secret_namespace(&self.settings.cluster_namespace);
-        let key = reference.key.as_deref().unwrap_or("api-token");
-        let missing = |what: String| {
-            Failure::new(
-                Class::Blocked,
-                "secret_not_found",
-                "A credential that the issuer refers to is not there",
-                format!("{what} Create it, and this goes on by itself."),
-            )
-        };
-        let mut tx = self.db.read().await?;
-        let found = secrets::data(&mut tx, namespace, &reference.name).await?;
-        drop(tx);
-        let Some((id, sealed)) = found else {
-            let what =
-                format!("There is no Secret \"{}\" in namespace \"{namespace}\".", reference.name);
-            return Err(missing(what).into());
-        };
-        let opened = self.sealer.open(&secrets::data_place(id), &sealed)?;
-        let mut values: BTreeMap<String, String> =
-            serde_json::from_slice(opened.expose()).unwrap_or_default();
-        let value = values.remove(key);
-        for left in values.values_mut() {
-            zeroize::Zeroize::zeroize(left);
-        }
-        value.map(Secret::new).ok_or_else(|| {
-            missing(format!(
-                "Secret \"{}\" in namespace \"{namespace}\" has no key \"{key}\".",
-                reference.name
-            ))
-            .into()
-        })
-    }
+/// Whether another order might fare better that does not say what it replaces: CAs answer to that
+/// with all kinds of errors. Who was not heard, or is asked to wait, has learnt nothing about it.
+fn may_be_the_replacement(failure: &Failure) -> bool {
+    let answered = failure.http_status.is_some() || failure.code == "acme_unreadable_answer";
+    answered && !matches!(failure.class, Class::Throttle | Class::Consistency)
 }
 
 async fn act(

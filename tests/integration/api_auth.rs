@@ -82,9 +82,15 @@ on_every_database! {
             let body = match (collection, &method) {
                 ("certificates", _) => json!({"labels": {"a": "b"}}),
                 ("secrets", _) => json!({"stringData": {"a": "b"}}),
+                ("webhooks", _) if path.ends_with("{id}/redeliver") => {
+                    json!({"since": "2026-11-24T12:00:00Z"})
+                }
+                ("webhooks", _) => json!({}),
                 _ => json!({"name": "foreign-issuer", "namespace": "theirs", "acme": acme()}),
             };
-            let path = path.replace("{id}", foreign[collection].as_str().unwrap());
+            let path = path
+                .replace("{id}", foreign[collection].as_str().unwrap())
+                .replace("{delivery}", "019ab000-0000-7000-8000-000000000000");
             let reply = world.ask(method.clone(), &path).with_key(&stranger).json(&body).send().await;
 
             reply.is_problem(404, "not_found");
@@ -176,8 +182,11 @@ async fn foreign(world: &World) -> Value {
     world.db_issue(&order).await;
     let key = json!({"name": "theirs", "permissions": ["*"], "namespaces": ["theirs"]});
     let key = world.post("/api-keys", key).await.accepted();
+    let webhook = json!({"namespace": "theirs", "url": "https://1.1.1.1/foreign"});
+    let webhook = world.post("/webhooks", webhook).await.accepted();
     json!({
-        "api-keys": id(&key), "issuers": id(&issuer), "secrets": id(&secret), "certificates": id(&certificate),
+        "api-keys": id(&key), "webhooks": id(&webhook),
+        "issuers": id(&issuer), "secrets": id(&secret), "certificates": id(&certificate),
         "orders": order.id.0, "requests": order.request.0, "challenges": order.challenges[0].id.0,
     })
 }

@@ -4,19 +4,20 @@ use std::path::{Path, PathBuf};
 
 /// Layers from the inside out; each may use itself and what stands beside it.
 const LAYERS: &[(&str, &[&str])] = &[
-    ("clock", &[]),
     ("failpoint", &[]),
+    ("clock", &[]),
     ("secret", &[]),
     ("domain", &["secret"]),
     ("pki", &["domain", "secret"]),
-    ("storage", &["domain", "secret"]),
+    ("view", &["domain"]),
+    ("storage", &["domain", "secret", "view"]),
     ("outbound", &["domain"]),
     ("ca", &["clock", "domain", "secret"]),
     ("solver", &["clock", "domain", "secret", "outbound"]),
-    ("worker", &["ca", "clock", "domain", "pki", "secret", "solver", "storage"]),
+    ("worker", &["ca", "clock", "domain", "outbound", "pki", "secret", "solver", "storage"]),
     ("yaml", &[]),
     ("client", &["secret"]),
-    ("api", &["clock", "domain", "pki", "secret", "storage", "yaml"]),
+    ("api", &["clock", "domain", "outbound", "pki", "secret", "storage", "view", "yaml"]),
     ("config", &["secret"]),
     ("telemetry", &["config"]),
     ("shutdown", &[]),
@@ -38,6 +39,8 @@ const OWNED: &[(&str, &[&str])] = &[
     ("hickory_resolver::", &["solver", "outbound"]),
     ("rcgen::", &["pki"]),
     ("serde_saphyr::", &["yaml"]),
+    ("p12_keystore::", &["pki"]),
+    ("standardwebhooks::", &["domain"]),
     ("clap::", &["cli", "main"]),
     ("clap_complete::", &["cli"]),
     ("indicatif::", &["cli"]),
@@ -95,6 +98,48 @@ fn nobody_but_ca_looks_at_acme_problem_types() {
                 });
                 assert!(!looked_at, "{}: {line}", file.display());
             }
+        }
+    }
+}
+
+/// Whoever saves a certificate or issuer has to say what happened, and so what is told: a transition
+/// with nothing to tell is for the machines to make.
+#[test]
+fn nobody_but_the_machines_decides_that_there_is_nothing_to_tell() {
+    for layer in ["worker", "api", "storage", "service", "cli", "bootstrap"] {
+        for (file, text) in sources_of(layer) {
+            let webhooks = file.ends_with("worker/deliveries.rs");
+            for line in code(&text).filter(|_| !webhooks) {
+                let made = line.contains("Transition::silent(") || line.contains("Transition {");
+                let taken = line.contains("let ") || line.contains("-> ");
+                assert!(!made || taken, "{}: {line}", file.display());
+            }
+        }
+    }
+}
+
+/// The outbox is written where changes are committed, and by nobody else.
+#[test]
+fn only_its_own_modules_write_the_outbox() {
+    let written = |text: &str, table: &str| {
+        let words: Vec<_> = code(text).flat_map(str::split_whitespace).collect();
+        words.windows(2).any(|pair| {
+            let verb = pair[0].trim_start_matches(|c: char| !c.is_ascii_uppercase());
+            ["INTO", "UPDATE", "FROM"].contains(&verb) && pair[1] == table
+        })
+    };
+    for (file, text) in sources_of("storage") {
+        let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        for (table, owners) in
+            [("messages", &["messages"][..]), ("deliveries", &["deliveries", "messages"])]
+        {
+            let ours = owners.contains(&name.as_str());
+            assert!(ours || !written(&text, table), "{} writes {table}", file.display());
+        }
+    }
+    for layer in ["worker", "api", "service", "cli", "bootstrap"] {
+        for (file, text) in sources_of(layer) {
+            assert!(!text.contains("messages::write"), "{}", file.display());
         }
     }
 }

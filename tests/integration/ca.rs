@@ -6,9 +6,11 @@ use std::time::Duration as Patience;
 use certwright::ca::{
     Account, AuthorizationStatus, Ca, ChallengeKind, ChallengeStatus, Download, Order, OrderStatus,
 };
-use certwright::clock::SystemClock;
+use certwright::clock::{Clock as _, SystemClock};
+use certwright::domain::ari::Answer;
 use certwright::domain::failure::Class;
-use certwright::domain::issuer::Acme;
+use certwright::domain::issuer::{Acme, RenewalInformationSource};
+use certwright::pki;
 use certwright::secret::Secret;
 use time::Duration;
 
@@ -28,6 +30,47 @@ async fn a_key_has_one_account_however_often_it_is_registered() {
     assert_eq!(first, again);
     assert_eq!(first.email.as_deref(), Some("ops@example.org"));
     assert_ne!(first.url, other.url, "another key is another account");
+}
+
+#[tokio::test]
+async fn renewal_information_is_what_the_ca_says_and_nonsense_is_no_answer() {
+    let (pebble, ca) = (Pebble::start(always_valid()).await, ca());
+    let account = account(&ca, &pebble).await;
+    let mut order = account.new_order(&names(), Some("default")).await.unwrap();
+    let csr = csr();
+    accept_all(&mut order).await;
+    until(OrderStatus::Ready, &mut order).await;
+    order.finalize(&csr).await.unwrap();
+    until(OrderStatus::Valid, &mut order).await;
+    let chain = downloaded(&mut order).await.chain_pem;
+    let now = SystemClock.now();
+    let name = pki::check_chain(&chain, &csr, now).unwrap().ari.unwrap();
+    let acme = acme(&pebble);
+
+    let usual = ca.renewal_information(&acme, &name).await;
+    let Answer::Suggested { window, retry_at, .. } = usual else { panic!("{usual:?}") };
+    assert!(window.start > now && window.end > window.start, "{window:?}");
+    assert!(retry_at.is_some(), "Pebble says when to ask again");
+
+    let past =
+        r#"{"suggestedWindow": {"start": "2020-01-01T00:00:00Z", "end": "2020-01-02T00:00:00Z"}}"#;
+    pebble.set_renewal_info(&chain, past).await;
+    let told = ca.renewal_information(&acme, &name).await;
+    assert!(matches!(told, Answer::Suggested { window, .. } if window.end < now), "{told:?}");
+    for nonsense in ["no", "{}", r#"{"suggestedWindow": {"start": "2020-01-01T00:00:00Z"}}"#] {
+        pebble.set_renewal_info(&chain, nonsense).await;
+        let told = ca.renewal_information(&acme, &name).await;
+        assert!(matches!(told, Answer::Failed(_)), "{nonsense}: {told:?}");
+    }
+    let unknown = ca.renewal_information(&acme, "aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE").await;
+    assert!(matches!(unknown, Answer::Failed(_)), "{unknown:?}");
+    let silent = Acme { renewal_information_source: RenewalInformationSource::None, ..acme };
+    assert_eq!(ca.renewal_information(&silent, &name).await, Answer::NotOffered);
+
+    let replacing = account.new_order_replacing(&names(), Some("default"), Some(&name)).await;
+    assert!(replacing.unwrap().state().status == OrderStatus::Pending);
+    let strange = account.new_order_replacing(&names(), Some("default"), Some("a.b")).await;
+    assert!(strange.is_err(), "a certificate that the CA does not know is not replaced");
 }
 
 #[tokio::test]
@@ -366,6 +409,8 @@ fn acme(pebble: &Pebble) -> Acme {
         profile: None,
         preferred_chain: None,
         private_key_secret_ref: None,
+        external_account_binding: None,
+        renewal_information_source: RenewalInformationSource::Ari,
         ca_bundle: Some(pebble.ca_bundle()),
         skip_tls_verify: false,
         solvers: Vec::new(),

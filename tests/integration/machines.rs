@@ -2,7 +2,7 @@
 //! issuers; orders have their own file.
 
 use certwright::domain::backoff::Jitter;
-use certwright::domain::certificate::{Certificate, Issued, State, Trigger};
+use certwright::domain::certificate::{Certificate, Issued, State, Told, Trigger};
 use certwright::domain::challenge::{self, Action, Challenge, Kind, Observation, Patience};
 use certwright::domain::failure::{Class, Failure};
 use certwright::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
@@ -64,7 +64,7 @@ proptest! {
                         _ => Outcome::Issued,
                     };
                     if outcome == Outcome::Issued {
-                        woken.issued(issued(now), now).certificate
+                        woken.issued(issued(now), None, now).certificate
                     } else {
                         let after = woken.order_failed(outcome, u32::from(choice), now, jitter);
                         if let Some(at) = after.fresh_order_at {
@@ -98,7 +98,7 @@ proptest! {
             now = now.max(one.next_action_at);
             let woken = one.wake(now).certificate;
             one = match woken.state {
-                State::Ordering(_) => woken.issued(issued(now), now).certificate,
+                State::Ordering(_) => woken.issued(issued(now), None, now).certificate,
                 State::Idle => woken,
                 _ => woken.order_placed(RequestId(Uuid::nil()), OrderId(Uuid::nil()), now).certificate,
             };
@@ -180,16 +180,16 @@ proptest! {
         for (well, failure, chance, crash) in steps {
             let Some(at) = one.next_action_at else {
                 prop_assert!(one.state == issuer::State::Ready && one.account.is_some());
-                one = one.reconsidered(now);
+                one = one.reconsidered(now).issuer;
                 continue;
             };
             now = now.max(at);
             let asked = failure.retry_at;
             let next = if well {
                 let account = Account { url: "u".into(), server: "s".into(), email: None };
-                one.clone().registered(account, now).0
+                one.clone().registered(account, now).issuer
             } else {
-                let next = one.clone().not_registered(failure, now, Jitter::new(chance)).0;
+                let next = one.clone().not_registered(failure, now, Jitter::new(chance)).issuer;
                 let at = next.next_action_at.unwrap();
                 prop_assert!(at > now && asked.is_none_or(|asked| at >= asked));
                 prop_assert!(at <= (now + Duration::hours(27)).max(START + Duration::days(3)), "{at}");
@@ -228,8 +228,12 @@ fn certificate() -> Certificate {
         state: State::Triggered(Trigger::DoesNotExist),
         state_since: START,
         current: None,
+        ari: None,
+        revocation: None,
+        deleting_since: None,
         failed_attempts: 0,
         last_error: None,
+        told: Told::default(),
         order: None,
         created_at: START,
         next_action_at: START,
@@ -270,6 +274,7 @@ fn issuer() -> Issuer {
         state: issuer::State::Pending,
         state_since: START,
         account: None,
+        upkeep: None,
         tries: 0,
         last_error: None,
         created_at: START,

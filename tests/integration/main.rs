@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on must stop")]
 
+mod accounts;
 mod api_auth;
 mod api_certificates;
 mod api_idempotency;
@@ -18,21 +19,35 @@ mod cli;
 mod commands;
 #[cfg(feature = "failpoints")]
 mod crash;
+mod csr;
 mod dns_faults;
+mod event_stream;
+mod events;
+mod expiry;
 mod explain;
+mod formats;
 mod harness;
 mod issuance;
 mod machines;
+#[cfg(feature = "failpoints")]
+mod minutes;
 mod openapi;
 mod order_machine;
+mod outbound;
 mod reliability;
+mod renewal;
 #[cfg(feature = "failpoints")]
 mod replicas;
+mod revocation;
 mod side_by_side;
 #[cfg(feature = "failpoints")]
 mod soak;
 mod solver;
 mod storage;
+mod storage_webhooks;
 #[path = "../support/mod.rs"]
 mod support;
 mod truth;
+mod webhook_endpoints;
+mod webhook_renewal;
+mod webhooks;

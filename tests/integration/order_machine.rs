@@ -62,6 +62,17 @@ fn an_order_goes_step_by_step_to_its_certificate() {
 }
 
 #[test]
+fn what_is_refused_as_a_replacement_is_ordered_once_more_at_once() {
+    let order = Order { replaces: Some("a.b".into()), ..new() };
+
+    let next = apply(order, Answer::NotReplacing(failure(Class::Blocked)), START);
+
+    assert_eq!((next.order.replaces.as_deref(), next.outcome), (None, None));
+    assert_eq!(next.order.next_step(START), Some(Step::Create));
+    assert_eq!(next.events[0].reason, "ReplacementRefused");
+}
+
+#[test]
 fn names_that_are_proved_already_are_not_proved_again() {
     let order = open(Stage::Authorizing, &[]);
 
@@ -348,8 +359,12 @@ fn certificate(left: Option<Duration>) -> Certificate {
         state: certificate::State::Triggered(Trigger::Renewing),
         state_since: START,
         current,
+        ari: None,
+        revocation: None,
+        deleting_since: None,
         failed_attempts: 0,
         last_error: None,
+        told: certificate::Told::default(),
         order: None,
         created_at: START,
         next_action_at: START,
@@ -563,6 +578,7 @@ fn answer_to(
     let statuses = [Status::Pending, Status::Ready, Status::Processing, Status::Valid];
     let status = statuses[usize::from(choice) % 4];
     match step {
+        Step::Create if choice == 7 => Answer::NotReplacing(failure(Class::Conflict)),
         Step::Create => Answer::Created(URL.into(), seen(status)),
         Step::ReadAuthorizations if choice > 15 => Answer::Authorizations(vec![]),
         Step::ReadAuthorizations => Answer::Authorizations(vec![challenge(1), challenge(2)]),
@@ -620,6 +636,7 @@ fn new() -> Order {
         namespace: "default".into(),
         names: vec!["a.example.com".into()],
         profile: None,
+        replaces: None,
         predecessors: 0,
         state: State::New,
         expires: None,

@@ -2,15 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use certwright::domain::certificate::{Certificate, Issued, State, Trigger};
+use certwright::domain::ari::{self, Ari, Window};
+use certwright::domain::backoff::Jitter;
+use certwright::domain::certificate::{
+    Certificate, Issued, Revoked, State, Told, Transition, Trigger,
+};
 use certwright::domain::challenge::{self, Challenge, Kind, Record};
 use certwright::domain::event::{Event, Resource};
 use certwright::domain::failure::{Class, Failure};
 use certwright::domain::id::{
-    ApiKeyId, CertificateId, ChallengeId, IssuerId, OrderId, RequestId, SecretId,
+    ApiKeyId, CertificateId, ChallengeId, IssuerId, OrderId, RequestId, RevocationId, SecretId,
 };
 use certwright::domain::issuer::{self, Account, Issuer};
 use certwright::domain::order::{self, End, ORDER_DEADLINE, Order, Stage};
+use certwright::domain::revocation::{self, Reason, Revocation};
 use certwright::secret::Sealed;
 use certwright::storage::api_keys::{self, ApiKey};
 use certwright::storage::idempotency::{self, Answered};
@@ -19,8 +24,8 @@ use certwright::storage::requests::{self, Request, RequestState};
 use certwright::storage::revisions::{self, Revision};
 use certwright::storage::secrets::{self, SecretEntry};
 use certwright::storage::{
-    Db, Page, Scope, StorageError, Tx, certificates, events, housekeeping, issuers, orders, sealed,
-    settings, workers,
+    Db, Page, Scope, StorageError, Tx, certificates, events, housekeeping, issuers, orders,
+    revocations, sealed, settings, workers,
 };
 use futures_util::future::join_all;
 use sqlx::{Connection as _, PgConnection};
@@ -54,8 +59,8 @@ on_both_databases! {
         after.spec.issuer_ref.name = "other".into();
         after.spec.dns_names = vec!["new.example.com".into()];
         after.labels = [("team".to_owned(), "new".to_owned())].into();
-        certificates::respecify(&mut tx, &after, &lease).await.unwrap();
-        let again = certificates::respecify(&mut tx, &after, &lease).await;
+        certificates::respecify(&mut tx, &silent(&after), &lease).await.unwrap();
+        let again = certificates::respecify(&mut tx, &silent(&after), &lease).await;
         assert!(matches!(again, Err(StorageError::LeaseLost(_))));
 
         for (wanted, found) in [
@@ -112,9 +117,10 @@ on_both_databases! {
             renewal_time: NOW + Duration::days(60),
         });
         certificate.last_error = Some(failure());
+        certificate.told.failed = true;
         certificate.next_action_at = NOW + Duration::days(60);
 
-        let next = certificates::save(&mut tx, &certificate, &lease, None).await.unwrap();
+        let next = certificates::save(&mut tx, &silent(&certificate), &lease, None).await.unwrap();
 
         let (found, current) = certificates::find(&mut tx, certificate.id, &all()).await.unwrap().unwrap();
         assert_eq!(found, certificate);
@@ -145,7 +151,7 @@ on_both_databases! {
         certificate.spec.dns_names = vec!["new.example.com".into()];
         certificate.labels = BTreeMap::from([("team".into(), "new".into())]);
 
-        certificates::respecify(&mut tx, &certificate, &lease).await.unwrap();
+        certificates::respecify(&mut tx, &silent(&certificate), &lease).await.unwrap();
 
         for (name, label, count) in [("new.example.com", "team=new", 1), ("a.example.com", "team=web", 0)] {
             let by_name = certificates::Wanted { dns_name: Some(name.into()), ..Default::default() };
@@ -160,9 +166,9 @@ on_both_databases! {
     async fn whoever_missed_a_change_cannot_save_over_it(db: Db) {
         let mut tx = db.begin().await.unwrap();
         let (certificate, order, lease) = under_way(&mut tx).await;
-        certificates::save(&mut tx, &certificate, &lease, None).await.unwrap();
+        certificates::save(&mut tx, &silent(&certificate), &lease, None).await.unwrap();
 
-        let late = certificates::save(&mut tx, &certificate, &lease, None).await;
+        let late = certificates::save(&mut tx, &silent(&certificate), &lease, None).await;
         assert!(matches!(late, Err(StorageError::LeaseLost(_))), "{late:?}");
 
         let (_, lease) = orders::find(&mut tx, order.id, &all()).await.unwrap().unwrap();
@@ -364,7 +370,7 @@ on_both_databases! {
         assert!(sealed::replace(&mut tx, column, &seen[1], &next).await.unwrap());
         assert!(!sealed::replace(&mut tx, column, &seen[1], &next).await.unwrap(), "it is another by now");
         let (now, _) = revisions::private_key(&mut tx, certificate.id, 2).await.unwrap().unwrap();
-        assert_eq!(now, next);
+        assert_eq!(now, Some(next));
     }
 
     async fn a_task_is_done_by_one_and_comes_again(db: Db) {
@@ -527,17 +533,17 @@ on_both_databases! {
         assert_eq!(issuers::account_key(&mut tx, one.id).await.unwrap(), Sealed(vec![1, 2, 3]));
 
         let account = Account { url: "https://ca.example/a".into(), server: one.acme.server.clone(), email: None };
-        let (ready, _) = one.clone().registered(account, NOW);
+        let ready = one.clone().registered(account, NOW);
         issuers::save(&mut tx, &ready, &lease).await.unwrap();
 
         let kind = issuer::Kind::ClusterIssuer;
         let (found, _) = issuers::find_by_name(&mut tx, kind, "ignored", "le").await.unwrap().unwrap();
-        assert_eq!(found, ready);
+        assert_eq!(found, ready.issuer);
         assert!(issuers::save(&mut tx, &ready, &lease).await.is_err(), "fenced");
         assert_eq!(issuers::of_namespace(&mut tx, "team").await.unwrap().len(), 1);
         let wanted = issuers::Wanted { kind: Some(kind), name: Some("le".into()), namespace: None };
         let ours = Scope::Namespaces(vec!["team".into()]);
-        assert_eq!(issuers::list(&mut tx, &ours, &wanted, page()).await.unwrap(), [ready]);
+        assert_eq!(issuers::list(&mut tx, &ours, &wanted, page()).await.unwrap(), [ready.issuer]);
         issuers::delete(&mut tx, one.id).await.unwrap();
         assert!(issuers::find(&mut tx, one.id, &all()).await.unwrap().is_none());
     }
@@ -564,6 +570,107 @@ on_both_databases! {
         assert_eq!(secrets::data(&mut tx, "default", "token").await.unwrap(), None);
     }
 
+    async fn what_a_certificates_life_has_brought_is_read_as_it_was_saved(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let (mut certificate, order, lease) = under_way(&mut tx).await;
+        certificate.ari = Some(ari());
+        certificate.revocation = Some(Revoked {
+            revision: 1,
+            reason: Reason::Superseded,
+            requested_at: NOW,
+            revoked_at: Some(NOW),
+            last_error: Some(failure()),
+        });
+        certificate.deleting_since = Some(NOW);
+        certificates::save(&mut tx, &silent(&certificate), &lease, None).await.unwrap();
+        let (found, _) = certificates::find(&mut tx, certificate.id, &all()).await.unwrap().unwrap();
+        assert_eq!(found, certificate);
+
+        let (mut order, lease) = orders::find(&mut tx, order.id, &all()).await.unwrap().unwrap();
+        order.replaces = None;
+        orders::save(&mut tx, &order, &order.challenges, &lease, None).await.unwrap();
+        let (found, _) = orders::find(&mut tx, order.id, &all()).await.unwrap().unwrap();
+        assert_eq!(found.replaces, None);
+        let busy = orders::any_under_way_of_issuer(&mut tx, order.issuer).await.unwrap();
+        assert_eq!(busy, Some(order.id));
+    }
+
+    async fn a_revocation_outlives_its_revision_and_forgets_the_key_at_its_end(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let (certificate, order, _) = under_way(&mut tx).await;
+        revisions::insert(&mut tx, &revision(&certificate, &order, 1)).await.unwrap();
+        let wanted = revocation(&certificate, order.issuer);
+        revocations::insert(&mut tx, &wanted, &[5]).await.unwrap();
+        certificates::delete(&mut tx, certificate.id).await.unwrap();
+        tx.commit().await.unwrap();
+
+        let mut tx = db.begin().await.unwrap();
+        let lease = lease::claim(&mut tx, Machine::Revocation, "test", NOW, 9).await.unwrap().remove(0);
+        lease::extend(&mut tx, &lease, NOW).await.unwrap();
+        let (mut found, evidence) = revocations::find(&mut tx, wanted.id).await.unwrap().unwrap();
+        assert_eq!((evidence.leaf, evidence.request), (vec![5], order.request));
+        assert_eq!(evidence.private_key, Some(Sealed(vec![9])));
+        assert!(revocations::is_pending(&mut tx, certificate.id, 1).await.unwrap());
+        assert!(!revocations::is_pending(&mut tx, certificate.id, 2).await.unwrap());
+        assert!(revocations::any_pending(&mut tx, certificate.id).await.unwrap());
+        assert_eq!(revocations::any_of_issuer(&mut tx, order.issuer).await.unwrap(), Some(wanted.id));
+
+        found.next_action_at = wanted.next_action_at;
+        assert_eq!(found, wanted);
+        let copies = &sealed::COLUMNS[5];
+        let copy = sealed::list(&mut tx, copies, (uuid::Uuid::nil(), i64::MIN), 9).await.unwrap();
+        assert_eq!(copy[0].place, requests::private_key_place(order.request));
+        assert!(sealed::replace(&mut tx, copies, &copy[0], &Sealed(vec![8])).await.unwrap());
+        let over = found.apply(Ok(()), NOW, Jitter::NONE);
+        revocations::save(&mut tx, &over, &lease).await.unwrap();
+        let (found, evidence) = revocations::find(&mut tx, wanted.id).await.unwrap().unwrap();
+        assert_eq!((found, evidence.private_key), (over.clone(), None));
+        assert!(!revocations::any_pending(&mut tx, certificate.id).await.unwrap());
+        let late = revocations::save(&mut tx, &over, &lease).await;
+        assert!(matches!(late, Err(StorageError::LeaseLost(_))));
+    }
+
+    async fn a_revoked_revision_and_a_key_that_a_client_holds_are_known_as_such(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let (certificate, mut order, _) = under_way(&mut tx).await;
+        let request = Request { id: RequestId::generate(NOW), ..request(&certificate, &order) };
+        order.request = request.id;
+        requests::insert(&mut tx, &request, None).await.unwrap();
+        revisions::insert(&mut tx, &revision(&certificate, &order, 1)).await.unwrap();
+
+        assert!(requests::private_key(&mut tx, request.id).await.unwrap().is_none());
+        for column in &sealed::COLUMNS[2..4] {
+            let found = sealed::list(&mut tx, column, (uuid::Uuid::nil(), i64::MIN), 9).await.unwrap();
+            assert!(found.iter().all(|one| one.sealed == Sealed(vec![9])), "what is not there is not sealed");
+        }
+        let held = revisions::private_key(&mut tx, certificate.id, 1).await.unwrap();
+        assert_eq!(held, Some((None, request.id)));
+        revisions::revoked(&mut tx, certificate.id, 1, NOW).await.unwrap();
+        let found = revisions::find(&mut tx, certificate.id, 1).await.unwrap().unwrap();
+        assert_eq!(found.revoked_at, Some(NOW));
+    }
+
+    async fn an_accounts_next_key_waits_beside_the_present_one(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let mut issuer = issuer();
+        issuers::insert(&mut tx, &issuer, &Sealed(vec![1])).await.unwrap();
+        let (_, lease) = issuers::find(&mut tx, issuer.id, &all()).await.unwrap().unwrap();
+        issuer.upkeep = Some(issuer::Upkeep::Deactivating { since: NOW, then_delete: true });
+        let saved = issuer::Transition::silent(issuer.clone(), NOW);
+        issuers::save(&mut tx, &saved, &lease).await.unwrap();
+        assert_eq!(issuers::find(&mut tx, issuer.id, &all()).await.unwrap().unwrap().0, issuer);
+
+        issuers::set_next_account_key(&mut tx, issuer.id, Some(&Sealed(vec![2]))).await.unwrap();
+        let next = issuers::next_account_key(&mut tx, issuer.id).await.unwrap();
+        assert_eq!(next, Some(Sealed(vec![2])));
+        let nexts = sealed::list(&mut tx, &sealed::COLUMNS[4], (uuid::Uuid::nil(), i64::MIN), 9).await.unwrap();
+        assert_eq!((nexts.len(), &nexts[0].sealed), (1, &Sealed(vec![2])));
+        assert_eq!(issuers::account_key(&mut tx, issuer.id).await.unwrap(), Sealed(vec![1]));
+        issuers::set_account_key(&mut tx, issuer.id, &Sealed(vec![3])).await.unwrap();
+        assert_eq!(issuers::account_key(&mut tx, issuer.id).await.unwrap(), Sealed(vec![3]));
+        assert_eq!(issuers::next_account_key(&mut tx, issuer.id).await.unwrap(), None);
+    }
+
     async fn a_revision_takes_its_key_from_its_request(db: Db) {
         let mut tx = db.begin().await.unwrap();
         let (certificate, order, _) = under_way(&mut tx).await;
@@ -572,7 +679,7 @@ on_both_databases! {
         }
 
         let (key, request) = revisions::private_key(&mut tx, certificate.id, 2).await.unwrap().unwrap();
-        assert_eq!((key, request), (Sealed(vec![9]), order.request));
+        assert_eq!((key, request), (Some(Sealed(vec![9])), order.request));
         let found = revisions::find(&mut tx, certificate.id, 2).await.unwrap();
         assert_eq!(found, Some(revision(&certificate, &order, 2)));
         revisions::prune(&mut tx, certificate.id, 1).await.unwrap();
@@ -628,8 +735,8 @@ on_both_databases! {
         let whole = events::list(&mut tx, &all(), &of(certificate.0), page()).await.unwrap();
         assert_eq!(whole.iter().map(|event| event.reason.as_str()).collect::<Vec<_>>(), ["Issuing", "OrderFailed"]);
         let part = events::list(&mut tx, &all(), &of(order.0), page()).await.unwrap();
-        assert_eq!((part.len(), part[0].at(), part[0].severity.as_str()), (1, NOW, "Warning"));
-        let later = events::Wanted { since: Some(NOW + Duration::seconds(1)), namespace: Some("default".into()), resource: None };
+        assert_eq!((part.len(), part[0].first_seen(), part[0].severity.as_str()), (1, NOW, "Warning"));
+        let later = events::Wanted { since: Some(NOW + Duration::seconds(1)), namespace: Some("default".into()), ..Default::default() };
         assert!(events::list(&mut tx, &all(), &later, page()).await.unwrap().is_empty());
     }
 
@@ -660,11 +767,11 @@ on_both_databases! {
         assert!(!api_keys::insert(&mut tx, &key, &[7; 32], NOW).await.unwrap(), "once");
         assert_eq!(api_keys::find_by_hash(&mut tx, &[7; 32]).await.unwrap(), Some(key.clone()));
         assert_eq!(api_keys::list(&mut tx, page()).await.unwrap(), [(key.clone(), NOW)]);
-        assert_eq!(api_keys::scope(&mut tx, key.id).await.unwrap(), Some(key.scope.clone()));
+        assert_eq!(api_keys::find(&mut tx, key.id).await.unwrap().as_ref(), Some(&key));
         assert_eq!(api_keys::find_by_hash(&mut tx, &[8; 32]).await.unwrap(), None);
         assert!(api_keys::any(&mut tx).await.unwrap());
         api_keys::delete(&mut tx, key.id).await.unwrap();
-        assert_eq!(api_keys::scope(&mut tx, key.id).await.unwrap(), None);
+        assert_eq!(api_keys::find(&mut tx, key.id).await.unwrap(), None);
     }
 
     async fn a_setting_is_set_once(db: Db) {
@@ -681,7 +788,7 @@ on_both_databases! {
         let mut changes = db.signals().changes();
         let mut tx = db.begin().await.unwrap();
         let (certificate, _, lease) = under_way(&mut tx).await;
-        certificates::save(&mut tx, &certificate, &lease, None).await.unwrap();
+        certificates::save(&mut tx, &silent(&certificate), &lease, None).await.unwrap();
         tx.commit().await.unwrap();
 
         db.signals().due().notified().await;
@@ -785,7 +892,12 @@ async fn on_postgres_a_lease_ends_by_the_databases_clock_whatever_the_replicas_t
 
 #[test]
 fn every_public_function_of_storage_is_exercised_here() {
-    let tests = include_str!("storage.rs");
+    let tests = concat!(
+        include_str!("storage.rs"),
+        include_str!("storage_webhooks.rs"),
+        include_str!("events.rs"),
+        include_str!("expiry.rs"),
+    );
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/storage");
     for entry in std::fs::read_dir(root).unwrap().flatten() {
         let module = entry.path().file_stem().unwrap().to_string_lossy().into_owned();
@@ -819,7 +931,17 @@ async fn under_way(tx: &mut Tx) -> (Certificate, Order, Lease) {
     certificate.state = State::Ordering(Trigger::DoesNotExist);
     certificate.order = Some(order.id);
     certificates::insert(tx, &certificate).await.unwrap();
-    let request = Request {
+    let request = request(&certificate, &order);
+    requests::insert(tx, &request, &Sealed(vec![9])).await.unwrap();
+    orders::insert(tx, &order, None).await.unwrap();
+    orders::insert_challenges(tx, order.id, &order.challenges).await.unwrap();
+    order.challenges.truncate(1);
+    let (_, lease) = certificates::find(tx, certificate.id, &all()).await.unwrap().unwrap();
+    (certificate, order, lease)
+}
+
+fn request(certificate: &Certificate, order: &Order) -> Request {
+    Request {
         name: "web-1".into(),
         id: order.request,
         certificate: certificate.id,
@@ -831,13 +953,40 @@ async fn under_way(tx: &mut Tx) -> (Certificate, Order, Lease) {
         order: order.id,
         created_at: NOW,
         finished_at: None,
+    }
+}
+
+fn revocation(certificate: &Certificate, issuer: IssuerId) -> Revocation {
+    Revocation {
+        id: RevocationId::generate(NOW),
+        certificate: certificate.id,
+        namespace: "default".into(),
+        issuer,
+        revision: 1,
+        reason: Reason::KeyCompromise,
+        state: revocation::State::Pending,
+        tries: 2,
+        last_error: Some(failure()),
+        created_at: NOW,
+        next_action_at: Some(NOW),
+        deadline: NOW + revocation::DEADLINE,
+    }
+}
+
+fn ari() -> Ari {
+    let validity = (NOW, NOW + Duration::days(90));
+    let new = Ari::new("a.b".into(), "https://ca.example/1".into(), validity, NOW, Jitter::NONE);
+    let window = Window { start: NOW, end: NOW + Duration::days(1) };
+    let answer = ari::Answer::Suggested {
+        window,
+        explanation_url: Some("https://ca.example".into()),
+        retry_at: None,
     };
-    requests::insert(tx, &request, &Sealed(vec![9])).await.unwrap();
-    orders::insert(tx, &order, None).await.unwrap();
-    orders::insert_challenges(tx, order.id, &order.challenges).await.unwrap();
-    order.challenges.truncate(1);
-    let (_, lease) = certificates::find(tx, certificate.id, &all()).await.unwrap().unwrap();
-    (certificate, order, lease)
+    new.apply(answer, NOW, Jitter::NONE)
+}
+
+fn silent(certificate: &Certificate) -> Transition {
+    Transition::silent(certificate.clone(), NOW)
 }
 
 fn all() -> Scope {
@@ -865,7 +1014,11 @@ fn certificate(name: &str) -> Certificate {
         state: State::Triggered(Trigger::DoesNotExist),
         state_since: NOW,
         current: None,
+        ari: None,
+        revocation: None,
+        deleting_since: None,
         failed_attempts: 0,
+        told: Told::default(),
         last_error: None,
         order: None,
         created_at: NOW,
@@ -885,6 +1038,7 @@ fn issuer() -> Issuer {
         state: issuer::State::Pending,
         state_since: NOW,
         account: None,
+        upkeep: None,
         tries: 0,
         last_error: None,
         created_at: NOW,
@@ -902,6 +1056,7 @@ fn order(certificate: CertificateId) -> Order {
         namespace: "default".into(),
         names: vec!["a.example.com".into()],
         profile: Some("tlsserver".into()),
+        replaces: Some("a.b".into()),
         predecessors: 0,
         state: order::State::New,
         expires: None,
@@ -947,5 +1102,6 @@ fn revision(certificate: &Certificate, order: &Order, number: i64) -> Revision {
         not_before: NOW,
         not_after: NOW + Duration::days(90),
         issued_at: NOW,
+        revoked_at: None,
     }
 }

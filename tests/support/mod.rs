@@ -12,7 +12,9 @@ pub mod nginx;
 pub mod pebble;
 pub mod postgres;
 pub mod process;
+pub mod receiver;
 pub mod site;
+pub mod sse;
 pub mod world;
 
 use std::net::{Ipv4Addr, TcpListener};

@@ -30,11 +30,33 @@ impl Nginx {
         panic!("nginx lost every race for a port");
     }
 
+    /// Starts one that serves TLS with this file, which holds key and chain.
+    pub async fn with_certificate(combined: &str) -> Self {
+        for _ in 0..5 {
+            let tls = |dir: &Path, address: SocketAddr| {
+                let file = dir.join("combined.pem");
+                fs::write(&file, combined).unwrap();
+                let file = file.display();
+                format!("listen {address} ssl; ssl_certificate {file}; ssl_certificate_key {file};")
+            };
+            match Self::serve(tls).await {
+                Ok(nginx) => return nginx,
+                Err(error) if error.contains("Address already in use") => {}
+                Err(error) => panic!("nginx {error}"),
+            }
+        }
+        panic!("nginx lost every race for a port");
+    }
+
     async fn try_start(upstream: SocketAddr) -> Result<Self, String> {
+        Self::serve(|_, address| forwarding(address, upstream)).await
+    }
+
+    async fn serve(server: impl Fn(&Path, SocketAddr) -> String) -> Result<Self, String> {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let dir = TempDir::with_prefix("certwright-nginx-").unwrap();
         let config = dir.path().join("nginx.conf");
-        fs::write(&config, configuration(dir.path(), address, upstream)).unwrap();
+        fs::write(&config, configuration(dir.path(), &server(dir.path(), address))).unwrap();
 
         let mut command = Command::new(binary());
         command.arg("-p").arg(dir.path()).arg("-e").arg("stderr").arg("-c").arg(&config);
@@ -49,7 +71,7 @@ impl Nginx {
     }
 }
 
-fn configuration(dir: &Path, address: SocketAddr, upstream: SocketAddr) -> String {
+fn forwarding(address: SocketAddr, upstream: SocketAddr) -> String {
     let snippet =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/nginx.conf"))
             .unwrap();
@@ -57,7 +79,10 @@ fn configuration(dir: &Path, address: SocketAddr, upstream: SocketAddr) -> Strin
         snippet.contains("127.0.0.1:8402"),
         "deploy/nginx.conf names the default HTTP-01 listener"
     );
-    let location = snippet.replace("127.0.0.1:8402", &upstream.to_string());
+    format!("listen {address}; {}", snippet.replace("127.0.0.1:8402", &upstream.to_string()))
+}
+
+fn configuration(dir: &Path, server: &str) -> String {
     let dir = dir.display();
 
     format!(
@@ -73,8 +98,7 @@ fn configuration(dir: &Path, address: SocketAddr, upstream: SocketAddr) -> Strin
              uwsgi_temp_path {dir}/uwsgi;
              scgi_temp_path {dir}/scgi;
              server {{
-                 listen {address};
-                 {location}
+                 {server}
                  location / {{ return 404; }}
              }}
          }}"

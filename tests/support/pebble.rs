@@ -179,6 +179,28 @@ impl Pebble {
         answer.error_for_status().unwrap().text().await.unwrap()
     }
 
+    /// Another root that alternate chains lead to, by its place from 1.
+    pub async fn alternate_root_pem(&self, place: u8) -> String {
+        let url = format!("{}/roots/{place}", self.management_url());
+        let answer = self.client.get(url).send().await.unwrap();
+        answer.error_for_status().unwrap().text().await.unwrap()
+    }
+
+    /// What the CA says of a certificate: `Valid` or `Revoked`, and why.
+    pub async fn status_of(&self, serial: &str) -> Value {
+        let url = format!("{}/cert-status-by-serial/{serial}", self.management_url());
+        let answer = self.client.get(url).send().await.unwrap();
+        answer.error_for_status().unwrap().json().await.unwrap()
+    }
+
+    /// Has the CA answer questions for a certificate's renewal with this text.
+    pub async fn set_renewal_info(&self, certificate: &str, answer: &str) {
+        let url = format!("{}/set-renewal-info/", self.management_url());
+        let body = json!({"Certificate": certificate, "ARIResponse": answer});
+        let answer = self.client.post(url).json(&body).send().await.unwrap();
+        answer.error_for_status().unwrap();
+    }
+
     pub fn log(&self) -> String {
         self.server.log()
     }

@@ -242,6 +242,20 @@ impl Site {
         self.send(Method::PUT, path, Some(body), None).await
     }
 
+    pub async fn patch(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::PATCH, path, Some(body), None).await
+    }
+
+    /// A file as it came, with its headers; `password` protects keystores.
+    pub async fn file(&self, path: &str, password: Option<&str>) -> reqwest::Response {
+        let url = format!("http://{}{path}", self.api);
+        let mut request = self.http.get(url).bearer_auth(&self.key);
+        if let Some(password) = password {
+            request = request.header("x-keystore-password", password);
+        }
+        request.send().await.unwrap()
+    }
+
     /// Until `holds` says so of what is at `path`; looks ten times a second, for at most a minute.
     #[expect(clippy::disallowed_methods, reason = "a client that polls does sleep")]
     pub async fn until(&self, path: &str, holds: impl Fn(&Value) -> bool) -> Value {

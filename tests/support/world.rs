@@ -7,17 +7,21 @@ use axum::body::Body;
 use axum::http::request::Builder;
 use axum::http::{HeaderMap, Method, Request};
 use certwright::api::{self, AppState};
+use certwright::ca::Ca;
 use certwright::clock::{Clock as _, ManualClock};
 use certwright::domain::api_key;
-use certwright::domain::certificate::{Certificate, Issued};
+use certwright::domain::certificate::{Certificate, Issued, Transition};
 use certwright::domain::challenge::{self, Challenge};
 use certwright::domain::id::{ApiKeyId, CertificateId, ChallengeId, OrderId, RequestId};
 use certwright::domain::order::{self, ORDER_DEADLINE, Order, Stage};
+use certwright::outbound::{Allow, Guard, Sender, SenderSettings, resolver};
 use certwright::secret::{Sealer, Secret};
+use certwright::solver::{SolverSettings, Solvers};
 use certwright::storage::api_keys::{self, ApiKey};
 use certwright::storage::requests::{self, RequestState};
 use certwright::storage::revisions::{self, Revision};
 use certwright::storage::{Db, Scope, certificates, issuers, orders};
+use certwright::worker::{self, Worker};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -57,6 +61,7 @@ pub struct World {
     pub db: Db,
     pub clock: Arc<ManualClock>,
     pub sealer: Arc<Sealer>,
+    pub outbound: Sender,
     pub shutdown: CancellationToken,
     /// A key that may do everything everywhere.
     pub admin: String,
@@ -88,7 +93,16 @@ pub fn sqlite() -> (tempfile::TempDir, String) {
 
 impl World {
     pub async fn on(url: &str) -> Self {
-        let db = Db::connect(url).await.unwrap();
+        Self::over(Db::connect(url).await.unwrap()).await
+    }
+
+    /// A world on a database that is open already.
+    pub async fn over(db: Db) -> Self {
+        Self::posting(db, sender()).await
+    }
+
+    /// A world that posts to webhooks by `outbound`.
+    pub async fn posting(db: Db, outbound: Sender) -> Self {
         let clock = Arc::new(ManualClock::at(datetime!(2026-11-24 12:00 UTC)));
         let sealer = Arc::new(Sealer::from_text(&Sealer::generate().unwrap()).unwrap());
         let shutdown = CancellationToken::new();
@@ -96,14 +110,54 @@ impl World {
             db: db.clone(),
             clock: clock.clone(),
             sealer: sealer.clone(),
+            outbound: outbound.clone(),
             cluster_namespace: "certwright".into(),
             account_key: Arc::new(|| Ok(Secret::new(b"canary-account-key".to_vec()))),
             shutdown: shutdown.clone(),
         });
         let answers = Arc::default();
-        let mut world = Self { router, db, clock, sealer, shutdown, admin: String::new(), answers };
+        let admin = String::new();
+        let mut world = Self { router, db, clock, sealer, outbound, shutdown, admin, answers };
         world.admin = world.db_key("admin", &["*"], Scope::Everything).await;
         world
+    }
+
+    /// A worker whose single steps a test takes.
+    pub fn worker(&self) -> Arc<Worker> {
+        let solvers = Solvers::new(SolverSettings {
+            clock: self.clock.clone(),
+            installation: "test".into(),
+            nameservers: vec!["127.0.0.1:9".parse().unwrap()],
+            authority_port: 9,
+            self_check_port: 9,
+            outbound_allow: Allow::default(),
+        });
+        Arc::new(Worker {
+            db: self.db.clone(),
+            clock: self.clock.clone(),
+            sealer: self.sealer.clone(),
+            ca: Arc::new(Ca::new(self.clock.clone())),
+            solvers: Arc::new(solvers.unwrap()),
+            outbound: self.outbound.clone(),
+            settings: worker::Settings {
+                name: "test".into(),
+                shared: false,
+                alone: true,
+                lease: std::time::Duration::from_secs(15),
+                sweep_interval: std::time::Duration::from_hours(1),
+                concurrency: 4,
+                cluster_namespace: "certwright".into(),
+                delivery_concurrency: 4,
+                delivery_retention: time::Duration::days(30),
+                event_retention: time::Duration::days(30),
+            },
+            stop: self.shutdown.clone(),
+        })
+    }
+
+    /// Delivers whatever is due at this moment.
+    pub async fn deliver(&self) {
+        self.worker().deliver_due().await.unwrap();
     }
 
     pub fn now(&self) -> OffsetDateTime {
@@ -170,12 +224,18 @@ impl World {
 
     /// Saves what a worker would have made of the certificate.
     pub async fn db_change(&self, id: &str, change: impl FnOnce(Certificate) -> Certificate) {
+        let now = self.now();
+        self.db_let(id, |found| Transition::silent(change(found), now)).await;
+    }
+
+    /// Saves what something made of the certificate, with all that there is to tell.
+    pub async fn db_let(&self, id: &str, happen: impl FnOnce(Certificate) -> Transition) {
         let mut tx = self.db.begin().await.unwrap();
         let (found, lease) = certificates::find(&mut tx, certificate_id(id), &Scope::Everything)
             .await
             .unwrap()
             .unwrap();
-        certificates::save(&mut tx, &change(found), &lease, None).await.unwrap();
+        certificates::save(&mut tx, &happen(found), &lease, None).await.unwrap();
         tx.commit().await.unwrap();
     }
 
@@ -219,6 +279,7 @@ impl World {
             namespace: found.namespace.clone(),
             names: found.spec.dns_names.clone(),
             profile: None,
+            replaces: None,
             predecessors: 0,
             state: order::State::Open {
                 url: "https://ca.example/order/1".into(),
@@ -237,7 +298,7 @@ impl World {
         };
         orders::insert(&mut tx, &order, None).await.unwrap();
         orders::insert_challenges(&mut tx, order.id, &[challenge]).await.unwrap();
-        let placed = found.order_placed(request.id, order.id, now).certificate;
+        let placed = found.order_placed(request.id, order.id, now);
         certificates::save(&mut tx, &placed, &lease, None).await.unwrap();
         tx.commit().await.unwrap();
         order
@@ -265,13 +326,11 @@ impl World {
             not_before: issued.not_before,
             not_after: issued.not_after,
             issued_at: now,
+            revoked_at: None,
         };
         revisions::insert(&mut tx, &revision).await.unwrap();
         tx.commit().await.unwrap();
-        self.db_change(&order.certificate.to_string(), |found| {
-            found.issued(issued, now).certificate
-        })
-        .await;
+        self.db_let(&order.certificate.to_string(), |found| found.issued(issued, None, now)).await;
     }
 }
 
@@ -345,6 +404,14 @@ impl Reply {
         assert!(!problem["detail"].as_str().unwrap().is_empty());
         problem
     }
+}
+
+/// Posts to this machine, and to nobody else.
+fn sender() -> Sender {
+    let allow = Allow::parse(["127.0.0.0/8"]).unwrap();
+    let guard = Guard::new(resolver(&[], true).unwrap(), allow);
+    let settings = SenderSettings { allow_http: false, ports: [443].into() };
+    Sender::new(guard, settings).unwrap()
 }
 
 pub fn cluster_issuer(name: &str) -> Value {

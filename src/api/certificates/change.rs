@@ -2,27 +2,27 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::check::{Checked, check};
-use super::find;
 use super::spec::CertificateSpec;
-use super::view::CertificateView;
+use super::{find, revoke};
 use crate::api::auth::{Authorized, CertificatesWrite};
-use crate::api::extract::{MergePatch, Path, Query as Strict, from_value};
+use crate::api::extract::{Body, MergePatch, Path, Query as Strict, from_value};
 use crate::api::idempotency::accepted;
 use crate::api::precondition::{Precondition, answer, json};
-use crate::api::problem::{ApiError, Errors, Faults, FieldCode};
+use crate::api::problem::{ApiError, Code, Errors, Faults, FieldCode};
 use crate::api::{AppState, retrying};
 use crate::domain::certificate::{Certificate, Trigger};
-use crate::domain::event::{Event, Resource};
 use crate::storage::lease::Lease;
 use crate::storage::requests::{self, RequestState};
 use crate::storage::{Tx, certificates, events, orders};
+use crate::view::CertificateView;
 
 /// Change a certificate's specification
 ///
@@ -43,10 +43,11 @@ pub(crate) async fn change(
         let now = app.now();
         let mut tx = app.db.begin().await?;
         let (present, lease) = find(&mut tx, id, &who.scope).await?;
+        must_stay(&present)?;
         known.must_match(&CertificateView::of(&present, now))?;
         let wanted = patched(&present, &patch)?;
         let checked = check(&wanted)?;
-        let next = respecify(&mut tx, &present, &lease, wanted, checked, now).await?;
+        let next = respecify(&app, &mut tx, &present, &lease, wanted, checked, now).await?;
         if next != present {
             tx.commit().await?;
         }
@@ -58,6 +59,7 @@ pub(crate) async fn change(
 /// Has a certificate be what is wanted now; orders for what was wanted before are cancelled.
 /// Nothing is written where that changes nothing.
 pub(crate) async fn respecify(
+    app: &AppState,
     tx: &mut Tx,
     present: &Certificate,
     lease: &Lease,
@@ -65,16 +67,16 @@ pub(crate) async fn respecify(
     checked: Checked,
     now: OffsetDateTime,
 ) -> Result<Certificate, ApiError> {
-    checked.check_issuer(tx, &wanted).await?;
+    let issuer = checked.check_issuer(tx, &wanted).await?;
+    checked.check_key(app, tx, &issuer).await?;
+    checked.check_webhooks(tx, &present.spec.webhooks).await?;
     let anew = !present.spec.wants_the_same_as(&checked.spec);
     let next = present.clone().respecified(checked.spec, wanted.labels, now);
     if next.certificate != *present {
         if anew {
             cancel_orders(tx, present, "its certificate was changed", now).await?;
         }
-        certificates::respecify(tx, &next.certificate, lease).await?;
-        let namespace = &present.namespace;
-        events::record(tx, namespace, Some(present.id), &next.events, now).await?;
+        certificates::respecify(tx, &next, lease).await?;
     }
     Ok(next.certificate)
 }
@@ -94,11 +96,10 @@ pub(crate) async fn renew(
         let now = app.now();
         let mut tx = app.db.begin().await?;
         let (present, lease) = find(&mut tx, id, &who.scope).await?;
+        must_stay(&present)?;
         let next = present.clone().trigger(Trigger::ManuallyTriggered, now);
         if next.certificate != present {
-            certificates::save(&mut tx, &next.certificate, &lease, None).await?;
-            let namespace = &present.namespace;
-            events::record(&mut tx, namespace, Some(present.id), &next.events, now).await?;
+            certificates::save(&mut tx, &next, &lease, None).await?;
             tx.commit().await?;
         }
         let body = json(&CertificateView::of(&next.certificate, now))?;
@@ -107,26 +108,66 @@ pub(crate) async fn renew(
     .await
 }
 
-/// Nothing: a query that means more than deleting must not be passed over. Extracted as `Strict`,
-/// since utoipa would look for the parameters of a `Query`.
-#[derive(Debug, Deserialize)]
+/// Replace the client's certificate signing request
+///
+/// For certificates whose key a client holds. A certificate for the new one is issued at once,
+/// whatever the backoff; the former stays served until then.
+#[utoipa::path(put, path = "/certificates/{id}/csr", operation_id = "replaceCsr", tag = "certificates",
+    params(("id" = Uuid, Path, description = "The certificate"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
+    request_body = CsrSpec,
+    responses((status = 200, body = CertificateView, description = "Replaced", headers(("ETag" = String))), Errors))]
+pub(crate) async fn replace_csr(
+    State(app): State<AppState>,
+    who: Authorized<CertificatesWrite>,
+    Path(id): Path<Uuid>,
+    known: Precondition,
+    body: Body<CsrSpec>,
+) -> Result<Response, ApiError> {
+    let mut tx = app.db.read().await?;
+    let (present, _) = find(&mut tx, id, &who.scope).await?;
+    drop(tx);
+    if present.spec.csr.is_none() {
+        let detail = "the key of this certificate is made here; a PATCH of `csr` changes that";
+        return Err(ApiError::field("/csr", FieldCode::Conflicting, detail));
+    }
+    let patch = Map::from_iter([("csr".to_owned(), Value::String(body.value.csr))]);
+    change(State(app), who, Path(id), known, MergePatch(patch)).await
+}
+
+/// A CSR instead of the present one.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct NoQuery {}
+pub(crate) struct CsrSpec {
+    /// In PEM; the names are those of its `subjectAltName`.
+    csr: String,
+}
+
+/// How to delete. Extracted as `Strict`, so that a query that means something else is not passed over.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Deletion {
+    /// Have the CA revoke first what was issued and is still valid.
+    #[serde(default)]
+    #[param(default = false)]
+    revoke: bool,
+}
 
 /// Delete a certificate
 ///
-/// Ends its management and forgets its keys; what was issued stays valid. An order that is under way
-/// is given up, and what it has shown is still cleaned up.
+/// Ends its management and forgets its keys. What was issued stays valid, unless it is revoked first:
+/// then the certificate is shown, with `deletionTimestamp`, until the CA has done that, for up to three
+/// days. An order that is under way is given up, and what it has shown is still cleaned up.
 #[utoipa::path(delete, path = "/certificates/{id}", operation_id = "deleteCertificate", tag = "certificates",
-    params(("id" = Uuid, Path, description = "The certificate"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
-    responses((status = 204, description = "Deleted"), Errors))]
+    params(("id" = Uuid, Path, description = "The certificate"), Deletion, ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
+    responses((status = 204, description = "Deleted"), (status = 202, body = CertificateView, description = "Accepted; it is deleted once it is revoked", headers(("Location" = String), ("ETag" = String))), Errors))]
 pub(crate) async fn delete(
     State(app): State<AppState>,
     who: Authorized<CertificatesWrite>,
     Path(id): Path<Uuid>,
-    Strict(NoQuery {}): Strict<NoQuery>,
+    Strict(how): Strict<Deletion>,
     known: Precondition,
-) -> Result<StatusCode, ApiError> {
+) -> Result<Response, ApiError> {
     retrying(|| async {
         let now = app.now();
         let mut tx = app.db.begin().await?;
@@ -134,17 +175,32 @@ pub(crate) async fn delete(
         known.must_match(&CertificateView::of(&present, now))?;
         // Orders first, as workers do: the other way round, the two could wait for each other.
         cancel_orders(&mut tx, &present, "its certificate was deleted", now).await?;
+        if how.revoke && revoke::everything(&mut tx, &present, now).await? {
+            let next = revoke::then_delete(&mut tx, present, &lease, now).await?;
+            tx.commit().await?;
+            let body = json(&CertificateView::of(&next, now))?;
+            return Ok(accepted(format!("/certificates/{id}"), body));
+        }
         // Fenced like any change, so that nothing that was saved meanwhile is lost unseen.
-        certificates::save(&mut tx, &present, &lease, None).await?;
-        let about = Resource::Certificate(present.id);
-        let event =
-            Event::normal(about, "Deleted", format!("Certificate `{}` was deleted", present.name));
-        events::record(&mut tx, &present.namespace, Some(present.id), &[event], now).await?;
-        certificates::delete(&mut tx, present.id).await?;
+        let deleted = present.deleted(now);
+        certificates::save(&mut tx, &deleted, &lease, None).await?;
+        certificates::delete(&mut tx, deleted.certificate.id).await?;
         tx.commit().await?;
-        Ok(StatusCode::NO_CONTENT)
+        Ok(StatusCode::NO_CONTENT.into_response())
     })
     .await
+}
+
+/// Refuses to change what waits to be deleted.
+pub(crate) fn must_stay(certificate: &Certificate) -> Result<(), ApiError> {
+    if certificate.deleting_since.is_none() {
+        return Ok(());
+    }
+    let detail = format!(
+        "The certificate {} is being revoked and is deleted then. A DELETE without `revoke` deletes it at once.",
+        certificate.id
+    );
+    Err(ApiError::Because(Code::BeingDeleted, detail))
 }
 
 /// Gives up every order that is under way for a certificate.
@@ -184,7 +240,7 @@ fn patched(present: &Certificate, patch: &Map<String, Value>) -> Result<Certific
 }
 
 /// RFC 7396, section 2.
-fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
+pub(crate) fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
     for (key, value) in patch {
         match value {
             Value::Null => _ = target.remove(key),

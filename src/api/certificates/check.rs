@@ -1,17 +1,24 @@
 //! What a client may ask for: everything that is known to fail is refused here.
 
-use crate::api::field;
+use std::net::IpAddr;
+
+use uuid::Uuid;
+
 use crate::api::problem::{ApiError, Faults, FieldCode};
+use crate::api::{AppState, field};
 use crate::domain::certificate::Spec;
 use crate::domain::challenge::Kind as ChallengeKind;
+use crate::domain::id::WebhookId;
 use crate::domain::issuer::{Issuer, Kind};
 use crate::domain::name::DnsName;
 use crate::domain::selection::pick_solver;
-use crate::storage::{Tx, issuers};
+use crate::pki::{self, ClientCsr};
+use crate::storage::{Scope, Tx, issuers, webhooks};
 
 use super::spec::CertificateSpec;
 
 const MOST_NAMES: usize = 100;
+const MOST_WEBHOOKS: usize = 16;
 
 /// RFC 5280's bound for a common name.
 const LONGEST_COMMON_NAME: usize = 64;
@@ -28,6 +35,10 @@ pub(crate) struct Checked {
     pub(crate) spec: Spec,
     /// Each name with its place in the request.
     names: Vec<(DnsName, String)>,
+    /// Each address with its place in the request.
+    addresses: Vec<(IpAddr, String)>,
+    /// The key of the client's CSR.
+    public_key: Option<Vec<u8>>,
 }
 
 /// Checks all that can be told from the request alone.
@@ -40,6 +51,7 @@ pub(crate) fn check(given: &CertificateSpec) -> Result<Checked, ApiError> {
     }
     field::labels(&given.labels, &mut faults);
     unsupported(given, &mut faults);
+    let csr = client_csr(given, &mut faults);
     renewal(given, &mut faults);
     let private_key = given.private_key.clone().unwrap_or_default();
     if private_key.kind().is_none() {
@@ -52,23 +64,35 @@ pub(crate) fn check(given: &CertificateSpec) -> Result<Checked, ApiError> {
     if given.revision_history_limit == Some(0) {
         faults.invalid("/revisionHistoryLimit", "is at least 1: what is served is kept");
     }
-    let (names, common_name) = names(given, &mut faults);
+    if given.webhooks.len() > MOST_WEBHOOKS {
+        faults.invalid("/webhooks", format!("there are at most {MOST_WEBHOOKS}"));
+    }
+    let asked = match (&given.csr, &csr) {
+        (Some(_), None) => AskedFor::default(),
+        (_, Some(csr)) => names_of_csr(csr, &mut faults),
+        (None, None) => names(given, &mut faults),
+    };
     faults.refuse()?;
-    let first = names.first().map(|(name, _)| name.as_str()).unwrap_or_default();
+    let AskedFor { names, addresses, common_name } = asked;
     Ok(Checked {
         namespace,
-        name: given.name.clone().unwrap_or_else(|| first.replacen("*.", "wildcard.", 1)),
+        name: given.name.clone().unwrap_or_else(|| derived_name(&names, &addresses)),
         spec: Spec {
             issuer_ref: given.issuer_ref.clone(),
             dns_names: names.iter().map(|(name, _)| name.as_str().to_owned()).collect(),
+            ip_addresses: addresses.iter().map(|(address, _)| address.to_string()).collect(),
             common_name,
             private_key,
+            csr: given.csr.clone(),
             profile: given.profile.clone(),
             renew_before: given.renew_before.clone(),
             renew_before_percentage: given.renew_before_percentage,
             revision_history_limit: given.revision_history_limit.unwrap_or(KEPT_REVISIONS),
+            webhooks: given.webhooks.clone(),
         },
         names,
+        addresses,
+        public_key: csr.map(|csr| csr.public_key),
     })
 }
 
@@ -100,7 +124,56 @@ impl Checked {
                 faults.add(pointer, FieldCode::NoSolver, detail);
             }
         }
+        for (address, pointer) in &self.addresses {
+            let (text, kinds) = (address.to_string(), &[ChallengeKind::Http01]);
+            if pick_solver(&issuer.acme.solvers, &text, false, &given.labels, kinds).is_none() {
+                let detail = format!(
+                    "the issuer `{}` has no solver for `{text}`: an IP address needs one with http01",
+                    issuer.name
+                );
+                faults.add(pointer, FieldCode::NoSolver, detail);
+            }
+        }
         faults.refuse().map(|()| issuer)
+    }
+
+    /// Refuses a client's key that is the issuer's own account key (RFC 8555, section 11.1).
+    pub(super) async fn check_key(
+        &self,
+        app: &AppState,
+        tx: &mut Tx,
+        issuer: &Issuer,
+    ) -> Result<(), ApiError> {
+        let Some(given) = &self.public_key else { return Ok(()) };
+        let sealed = issuers::account_key(tx, issuer.id).await?;
+        let key = app.sealer.open(&issuers::account_key_place(issuer.id), &sealed)?;
+        // What is no key is nobody's.
+        if pki::public_key(&key).is_ok_and(|known| known == *given) {
+            let detail =
+                "is for the key of the issuer's account; a certificate needs a key of its own";
+            return Err(ApiError::field("/csr", FieldCode::Invalid, detail));
+        }
+        Ok(())
+    }
+
+    /// Checks that the webhooks that it names are there and hear of its namespace. Those that it
+    /// `known` before may have gone since.
+    pub(super) async fn check_webhooks(&self, tx: &mut Tx, known: &[Uuid]) -> Result<(), ApiError> {
+        let mut faults = Faults::default();
+        for (place, id) in self.spec.webhooks.iter().enumerate() {
+            if known.contains(id) {
+                continue;
+            }
+            let found = webhooks::find(tx, WebhookId(*id), &Scope::Everything).await?;
+            if !found.is_some_and(|(webhook, _)| webhook.spec.covers(&self.namespace)) {
+                let detail = format!(
+                    "there is no webhook {id} that hears of the namespace `{}`",
+                    self.namespace
+                );
+                faults.add(format!("/webhooks/{place}"), FieldCode::WebhookNotFound, detail);
+            }
+        }
+        faults.refuse()
     }
 
     fn no_issuer(&self) -> ApiError {
@@ -120,14 +193,6 @@ impl Checked {
 }
 
 fn unsupported(given: &CertificateSpec, faults: &mut Faults) {
-    if !given.ip_addresses.is_empty() {
-        let detail = "certificates for IP addresses are not supported yet; leave it empty";
-        faults.add("/ipAddresses", FieldCode::Unsupported, detail);
-    }
-    if given.csr.is_some() {
-        let detail = "a CSR of your own is not supported yet; leave it out";
-        faults.add("/csr", FieldCode::Unsupported, detail);
-    }
     if given.duration.is_some() {
         let detail =
             "an ACME CA decides how long a certificate lives; leave it out, or choose a `profile`";
@@ -149,13 +214,99 @@ fn renewal(given: &CertificateSpec, faults: &mut Faults) {
     }
 }
 
-/// The names in canonical form, each once and with its place in the request; and the common name,
-/// which is one of them.
-fn names(given: &CertificateSpec, faults: &mut Faults) -> (Vec<(DnsName, String)>, Option<String>) {
+/// What a certificate is asked for: each name in canonical form, once, with its place in the request;
+/// and the common name, which is one of them.
+#[derive(Default)]
+struct AskedFor {
+    names: Vec<(DnsName, String)>,
+    addresses: Vec<(IpAddr, String)>,
+    common_name: Option<String>,
+}
+
+/// The client's CSR, where there is one that can be used. Nothing that it says may be said again.
+fn client_csr(given: &CertificateSpec, faults: &mut Faults) -> Option<ClientCsr> {
+    let pem = given.csr.as_deref()?;
+    let read = pki::read_csr(pem).map_err(|why| faults.invalid("/csr", why)).ok();
+    for (pointer, is_given) in [
+        ("/dnsNames", !given.dns_names.is_empty()),
+        ("/ipAddresses", !given.ip_addresses.is_empty()),
+        ("/commonName", given.common_name.is_some()),
+        ("/privateKey", given.private_key.is_some()),
+    ] {
+        if is_given {
+            let detail =
+                "is what the CSR says; leave it out, or leave `csr` out to have a key made";
+            faults.add(pointer, FieldCode::Conflicting, detail);
+        }
+    }
+    read
+}
+
+fn names_of_csr(csr: &ClientCsr, faults: &mut Faults) -> AskedFor {
+    let mut found = AskedFor::default();
+    for text in &csr.dns_names {
+        match DnsName::parse(text) {
+            Ok(name) if found.names.iter().any(|(known, _)| *known == name) => {}
+            Ok(name) => found.names.push((name, "/csr".to_owned())),
+            Err(refusal) => faults.invalid("/csr", format!("names what cannot be: {refusal}")),
+        }
+    }
+    for address in &csr.ip_addresses {
+        usable_address(*address, "/csr", &mut found.addresses, faults);
+    }
+    if found.names.len() + found.addresses.len() > MOST_NAMES {
+        faults.invalid("/csr", format!("has more than {MOST_NAMES} names"));
+    }
+    found.common_name = csr.common_name.as_ref().map(|name| name.to_ascii_lowercase());
+    found
+}
+
+fn addresses(given: &CertificateSpec, faults: &mut Faults) -> Vec<(IpAddr, String)> {
+    let mut found = Vec::new();
+    for (place, text) in given.ip_addresses.iter().enumerate() {
+        let pointer = format!("/ipAddresses/{place}");
+        if let Ok(address) = text.parse() {
+            usable_address(address, &pointer, &mut found, faults);
+        } else {
+            let detail = "is not an IP address, such as `192.0.2.1` or `2001:db8::1`";
+            faults.invalid(pointer, detail);
+        }
+    }
+    found
+}
+
+/// Whether a CA would issue for it is the CA's business, but nothing is there at some addresses.
+fn usable_address(
+    address: IpAddr,
+    pointer: &str,
+    found: &mut Vec<(IpAddr, String)>,
+    faults: &mut Faults,
+) {
+    if address.is_unspecified() || address.is_multicast() {
+        faults.invalid(pointer, format!("`{address}` is nobody's address"));
+    } else if !found.iter().any(|(known, _)| *known == address) {
+        found.push((address, pointer.to_owned()));
+    }
+}
+
+/// A resource's name for who gave none.
+fn derived_name(names: &[(DnsName, String)], addresses: &[(IpAddr, String)]) -> String {
+    match (names.first(), addresses.first()) {
+        (Some((name, _)), _) => name.as_str().replacen("*.", "wildcard.", 1),
+        (None, Some((address, _))) => {
+            let text = address.to_string().replace([':', '.'], "-");
+            format!("ip-{}", text.trim_matches('-'))
+        }
+        (None, None) => String::new(),
+    }
+}
+
+fn names(given: &CertificateSpec, faults: &mut Faults) -> AskedFor {
     let mut names: Vec<(DnsName, String)> = Vec::new();
-    if given.dns_names.len() > MOST_NAMES {
+    let addresses = addresses(given, faults);
+    if given.dns_names.len() + given.ip_addresses.len() > MOST_NAMES {
         faults.invalid("/dnsNames", format!("there are at most {MOST_NAMES} names"));
-        return (names, None);
+        return AskedFor::default();
     }
     for (place, text) in given.dns_names.iter().enumerate() {
         let pointer = format!("/dnsNames/{place}");
@@ -181,11 +332,11 @@ fn names(given: &CertificateSpec, faults: &mut Faults) -> (Vec<(DnsName, String)
     {
         names.push((common.clone(), "/commonName".to_owned()));
     }
-    if given.dns_names.is_empty() && given.common_name.is_none() {
+    if given.dns_names.is_empty() && given.ip_addresses.is_empty() && given.common_name.is_none() {
         faults.add("/dnsNames", FieldCode::Required, "at least one name is needed");
-    } else if names.len() > MOST_NAMES {
+    } else if names.len() + addresses.len() > MOST_NAMES {
         let detail = format!("there are at most {MOST_NAMES} names, and this is one more");
         faults.invalid("/commonName", detail);
     }
-    (names, common.map(|name| name.as_str().to_owned()))
+    AskedFor { names, addresses, common_name: common.map(|name| name.as_str().to_owned()) }
 }

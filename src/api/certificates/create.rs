@@ -7,7 +7,6 @@ use axum::response::Response;
 use super::check::{Checked, check};
 use super::settled;
 use super::spec::CertificateSpec;
-use super::view::CertificateView;
 use crate::api::AppState;
 use crate::api::auth::{Authorized, CertificatesWrite, Principal};
 use crate::api::extract::Body;
@@ -20,6 +19,7 @@ use crate::domain::event::{Event, Resource};
 use crate::domain::id::CertificateId;
 use crate::storage::lease::Lease;
 use crate::storage::{Scope, StorageError, Tx, certificates, events};
+use crate::view::CertificateView;
 
 /// Want a certificate
 ///
@@ -67,7 +67,11 @@ pub(crate) fn new(app: &AppState, given: &CertificateSpec, checked: &Checked) ->
         state: certificate::State::Triggered(Trigger::DoesNotExist),
         state_since: now,
         current: None,
+        ari: None,
+        revocation: None,
+        deleting_since: None,
         failed_attempts: 0,
+        told: certificate::Told::default(),
         last_error: None,
         order: None,
         created_at: now,
@@ -86,7 +90,7 @@ async fn insert(
     let answer = json(&CertificateView::of(certificate, certificate.created_at))?;
     let mut tx = app.db.begin().await?;
     attempt.remember(app, &mut tx, &location, &answer).await?;
-    store(&mut tx, given, checked, certificate).await?;
+    store(app, &mut tx, given, checked, certificate).await?;
     if let Err(error) = tx.commit().await {
         // The answer to the commit was lost, and perhaps only that.
         return match find(app, certificate.id).await {
@@ -98,14 +102,17 @@ async fn insert(
     Ok(accepted(location, answer))
 }
 
-/// Adds a certificate that may be wanted, with the event that says so.
+/// Adds a certificate that may be wanted; the event says so where something is to be issued.
 pub(crate) async fn store(
+    app: &AppState,
     tx: &mut Tx,
     given: &CertificateSpec,
     checked: &Checked,
     certificate: &Certificate,
 ) -> Result<(), ApiError> {
-    checked.check_issuer(tx, given).await?;
+    let issuer = checked.check_issuer(tx, given).await?;
+    checked.check_key(app, tx, &issuer).await?;
+    checked.check_webhooks(tx, &[]).await?;
     let (namespace, name) = (&certificate.namespace, &certificate.name);
     if let Some((known, _)) = certificates::find_by_name(tx, namespace, name).await? {
         let detail = format!(
@@ -123,13 +130,15 @@ pub(crate) async fn store(
         }
         done => done?,
     }
-    let event = Event::normal(
-        Resource::Certificate(certificate.id),
-        "Issuing",
-        "Issuing certificate as none has been issued yet",
-    );
-    let now = certificate.created_at;
-    events::record(tx, namespace, Some(certificate.id), &[event], now).await?;
+    if let certificate::State::Triggered(_) = certificate.state {
+        let event = Event::normal(
+            Resource::Certificate(certificate.id),
+            "Issuing",
+            "Issuing certificate as none has been issued yet",
+        );
+        let now = certificate.created_at;
+        events::record(tx, namespace, Some(certificate.id), &[event], now).await?;
+    }
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! What servers need: chains and keys, as PEM.
+//! What servers need: chains and keys.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -18,6 +18,8 @@ use crate::api::precondition::{Precondition, tag};
 use crate::api::problem::{ApiError, Code, Errors};
 use crate::domain::certificate::Certificate;
 use crate::domain::event::{Event, Resource};
+use crate::pki;
+use crate::secret::Secret;
 use crate::storage::requests::private_key_place;
 use crate::storage::revisions::{self, Revision};
 use crate::storage::{Tx, events};
@@ -29,8 +31,13 @@ use crate::storage::{Tx, events};
 pub(crate) struct WhichRevision {
     /// The one that is served, when absent.
     #[param(minimum = 1)]
-    revision: Option<i64>,
+    pub(super) revision: Option<i64>,
 }
+
+/// Certificates are public, but not every cache's business.
+const SHARED: &str = "private, no-cache";
+/// Keys are nobody's to keep.
+pub(super) const SECRET: &str = "no-store";
 
 const CHAIN: &str = "application/pem-certificate-chain";
 const END: &str = "-----END CERTIFICATE-----";
@@ -80,9 +87,30 @@ pub(crate) async fn chain(
     Ok(serve(&known, split(&revision.chain).1))
 }
 
+/// Download the certificate alone, in DER
+#[utoipa::path(get, path = "/certificates/{id}/cert.der", operation_id = "downloadCertificateDer", tag = "certificates",
+    params(("id" = Uuid, Path, description = "The certificate"), WhichRevision, ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
+    responses((status = 200, body = Vec<u8>, content_type = "application/pkix-cert", description = "DER, the leaf", headers(("ETag" = String))), (status = 304, description = "Not changed"), Errors))]
+pub(crate) async fn leaf_der(
+    State(app): State<AppState>,
+    who: Authorized<CertificatesRead>,
+    Path(id): Path<Uuid>,
+    Query(which): Query<WhichRevision>,
+    known: Precondition,
+) -> Result<Response, ApiError> {
+    let revision = read(&app, &who, id, &which).await?;
+    let der = pki::leaf(&revision.chain).map_err(|error| ApiError::Inside(Box::new(error)))?;
+    let tag = tag(&der);
+    if known.knows(&tag) {
+        return Ok(not_modified(&tag, SHARED));
+    }
+    Ok(file("application/pkix-cert", &tag, SHARED, der))
+}
+
 /// Download the private key
 ///
-/// Needs the permission `certificates:readKey`, and is recorded as an event.
+/// Needs the permission `certificates:readKey`, and is recorded as an event. The key of a client's own
+/// CSR is not held here: 404 `key_not_held`.
 #[utoipa::path(get, path = "/certificates/{id}/privkey.pem", operation_id = "downloadPrivateKey", tag = "certificates",
     params(("id" = Uuid, Path, description = "The certificate"), WhichRevision, ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
     responses((status = 200, body = String, content_type = "application/x-pem-file", description = "PEM, PKCS #8", headers(("ETag" = String))), (status = 304, description = "Not changed"), Errors))]
@@ -93,26 +121,91 @@ pub(crate) async fn private_key(
     Query(which): Query<WhichRevision>,
     known: Precondition,
 ) -> Result<Response, ApiError> {
+    match hand_out(&app, &who, id, &which, &known, "private key").await? {
+        Handed::Known(tag) => Ok(not_modified(&tag, SECRET)),
+        Handed::Out(out) => {
+            Ok(file("application/x-pem-file", &out.tag, SECRET, pem(out.key.expose())))
+        }
+    }
+}
+
+/// Download private key and chain in one file
+///
+/// The key first, then the certificate and its chain: as `HAProxy` and others read it. Needs the
+/// permission `certificates:readKey`, and is recorded as an event.
+#[utoipa::path(get, path = "/certificates/{id}/combined.pem", operation_id = "downloadCombined", tag = "certificates",
+    params(("id" = Uuid, Path, description = "The certificate"), WhichRevision, ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
+    responses((status = 200, body = String, content_type = "application/x-pem-file", description = "PEM: key, leaf, chain", headers(("ETag" = String))), (status = 304, description = "Not changed"), Errors))]
+pub(crate) async fn combined(
+    State(app): State<AppState>,
+    who: Authorized<CertificatesReadKey>,
+    Path(id): Path<Uuid>,
+    Query(which): Query<WhichRevision>,
+    known: Precondition,
+) -> Result<Response, ApiError> {
+    match hand_out(&app, &who, id, &which, &known, "private key and chain").await? {
+        Handed::Known(tag) => Ok(not_modified(&tag, SECRET)),
+        Handed::Out(out) => {
+            let mut text = pem(out.key.expose());
+            text.extend(out.revision.chain.as_bytes());
+            Ok(file("application/x-pem-file", &out.tag, SECRET, text))
+        }
+    }
+}
+
+/// What a client gets that asks for a private key in some form.
+pub(super) enum Handed {
+    /// It has that already; this is its tag.
+    Known(String),
+    /// The key, recorded as handed out.
+    Out(Box<HandedOut>),
+}
+
+/// A private key on its way out.
+pub(super) struct HandedOut {
+    pub(super) key: Secret<Vec<u8>>,
+    pub(super) revision: Revision,
+    pub(super) certificate: Certificate,
+    pub(super) tag: String,
+}
+
+/// The key of a revision for somebody who may have it; recorded as handed out in the form `what`.
+pub(super) async fn hand_out(
+    app: &AppState,
+    who: &Principal,
+    id: Uuid,
+    which: &WhichRevision,
+    known: &Precondition,
+    what: &str,
+) -> Result<Handed, ApiError> {
     let mut tx = app.db.begin().await?;
-    let (certificate, number) = wanted(&mut tx, &who, id, &which).await?;
+    let (certificate, number) = wanted(&mut tx, who, id, which).await?;
+    let revision = revisions::find(&mut tx, certificate.id, number).await?;
+    let revision = revision.ok_or_else(|| not_issued(id, number))?;
     let found = revisions::private_key(&mut tx, certificate.id, number).await?;
     let (sealed, request) = found.ok_or_else(|| not_issued(id, number))?;
+    let Some(sealed) = sealed else {
+        let detail = format!(
+            "Revision {number} of the certificate {id} was issued for a CSR of the client's, who alone has its key."
+        );
+        return Err(ApiError::Because(Code::KeyNotHeld, detail));
+    };
     // From the key's identity, not from the key.
-    let tag = tag(format!("private key of request {request}").as_bytes());
+    let tag = tag(format!("{what} of request {request}").as_bytes());
     if known.knows(&tag) {
-        return Ok(not_modified(&tag, "no-store"));
+        return Ok(Handed::Known(tag));
     }
     let key = app.sealer.open(&private_key_place(request), &sealed)?;
     let message = format!(
-        "The private key of revision {number} was handed to the API key `{}` ({})",
+        "The {what} of revision {number} was handed to the API key `{}` ({})",
         who.name, who.key
     );
     let event = Event::normal(Resource::Certificate(certificate.id), "PrivateKeyExported", message);
     let namespace = &certificate.namespace;
     events::record(&mut tx, namespace, Some(certificate.id), &[event], app.now()).await?;
     tx.commit().await?;
-    tracing::info!(certificate = %certificate.id, revision = number, api_key = %who.key, "a private key was handed out");
-    Ok(pem_response("application/x-pem-file", &tag, "no-store", pem(key.expose())))
+    tracing::info!(certificate = %certificate.id, revision = number, api_key = %who.key, what, "a private key was handed out");
+    Ok(Handed::Out(Box::new(HandedOut { key, revision, certificate, tag })))
 }
 
 /// The certificate, and the revision of it that is asked for.
@@ -145,7 +238,7 @@ async fn read(
     found.ok_or_else(|| not_issued(id, number))
 }
 
-fn not_issued(id: Uuid, number: i64) -> ApiError {
+pub(super) fn not_issued(id: Uuid, number: i64) -> ApiError {
     let detail =
         format!("The certificate {id} has no revision {number}, or it is not kept any more.");
     ApiError::Because(Code::NotIssued, detail)
@@ -154,17 +247,23 @@ fn not_issued(id: Uuid, number: i64) -> ApiError {
 fn serve(known: &Precondition, text: String) -> Response {
     let tag = tag(text.as_bytes());
     if known.knows(&tag) {
-        return not_modified(&tag, "private, no-cache");
+        return not_modified(&tag, SHARED);
     }
-    pem_response(CHAIN, &tag, "private, no-cache", text.into_bytes())
+    file(CHAIN, &tag, SHARED, text.into_bytes())
 }
 
-fn not_modified(tag: &str, caching: &'static str) -> Response {
+pub(super) fn not_modified(tag: &str, caching: &'static str) -> Response {
     let headers = [(header::ETAG, tag.to_owned()), (header::CACHE_CONTROL, caching.to_owned())];
     (StatusCode::NOT_MODIFIED, headers).into_response()
 }
 
-fn pem_response(kind: &'static str, tag: &str, caching: &'static str, body: Vec<u8>) -> Response {
+/// A download.
+pub(super) fn file(
+    kind: &'static str,
+    tag: &str,
+    caching: &'static str,
+    body: Vec<u8>,
+) -> Response {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));

@@ -24,11 +24,12 @@ pub(crate) mod check;
 pub(crate) mod create;
 pub(crate) mod downloads;
 pub(crate) mod explain;
+pub(crate) mod keystores;
 pub(crate) mod revisions;
+pub(crate) mod revoke;
 pub(crate) mod spec;
-pub(crate) mod view;
 
-use view::CertificateView;
+use crate::view::CertificateView;
 
 /// Which certificates to list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -43,7 +44,7 @@ pub(crate) struct ListCertificates {
     ready: Option<bool>,
     /// Of the issuer of this name.
     issuer: Option<String>,
-    /// For this DNS name.
+    /// For this DNS name or IP address.
     dns_name: Option<String>,
     /// Ending before this moment (RFC 3339).
     expires_before: Option<String>,

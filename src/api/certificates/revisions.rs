@@ -50,6 +50,9 @@ pub(crate) struct RevisionView {
     /// When it was fetched from the CA.
     #[serde(with = "time::serde::rfc3339")]
     issued_at: OffsetDateTime,
+    /// When the CA took it back; `null` where it did not.
+    #[serde(with = "time::serde::rfc3339::option")]
+    revoked_at: Option<OffsetDateTime>,
     /// The attempt that brought it.
     request: String,
     /// The order that brought it; `null` where it was imported.
@@ -90,6 +93,7 @@ fn view(revision: Revision, current: Option<i64>) -> RevisionView {
         not_before: revision.not_before,
         not_after: revision.not_after,
         issued_at: revision.issued_at,
+        revoked_at: revision.revoked_at,
         request: format!("/requests/{}", revision.request),
         order: order_path(revision.order),
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use crate::domain::certificate::{Certificate, IssuerRef, PrivateKey};
 
@@ -33,7 +34,7 @@ pub(crate) struct CertificateSpec {
     #[serde(default)]
     #[schema(max_items = 100)]
     pub(crate) dns_names: Vec<String>,
-    /// Not supported yet.
+    /// IP addresses; they are proved by HTTP-01 alone, and not every CA or profile takes them.
     #[serde(default)]
     pub(crate) ip_addresses: Vec<String>,
     /// The subject's name; becomes one of the names.
@@ -42,7 +43,8 @@ pub(crate) struct CertificateSpec {
     /// Which kind of key is made, and when a new one.
     #[serde(default)]
     pub(crate) private_key: Option<PrivateKey>,
-    /// Not supported yet.
+    /// A certificate signing request in PEM: the key stays with the client, and the names are those of
+    /// the CSR's `subjectAltName`. Renewals use it again.
     #[serde(default)]
     pub(crate) csr: Option<String>,
     /// Certificate profile, instead of the issuer's.
@@ -62,26 +64,33 @@ pub(crate) struct CertificateSpec {
     #[serde(default)]
     #[schema(minimum = 1)]
     pub(crate) revision_history_limit: Option<u32>,
+    /// Webhooks that are told of it, by identifier; those with `"selector": "named"` hear of no others.
+    #[serde(default)]
+    #[schema(max_items = 16)]
+    pub(crate) webhooks: Vec<Uuid>,
 }
 
 impl From<&Certificate> for CertificateSpec {
     fn from(certificate: &Certificate) -> Self {
         let spec = certificate.spec.clone();
+        // Names and key are the CSR's where there is one.
+        let is_ours = spec.csr.is_none();
         Self {
             namespace: Some(certificate.namespace.clone()),
             name: Some(certificate.name.clone()),
             labels: certificate.labels.clone(),
             issuer_ref: spec.issuer_ref,
-            dns_names: spec.dns_names,
-            ip_addresses: Vec::new(),
-            common_name: spec.common_name,
-            private_key: Some(spec.private_key),
-            csr: None,
+            dns_names: if is_ours { spec.dns_names } else { Vec::new() },
+            ip_addresses: if is_ours { spec.ip_addresses } else { Vec::new() },
+            common_name: spec.common_name.filter(|_| is_ours),
+            private_key: is_ours.then_some(spec.private_key),
+            csr: spec.csr,
             profile: spec.profile,
             duration: None,
             renew_before: spec.renew_before,
             renew_before_percentage: spec.renew_before_percentage,
             revision_history_limit: Some(spec.revision_history_limit),
+            webhooks: spec.webhooks,
         }
     }
 }

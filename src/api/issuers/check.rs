@@ -10,7 +10,7 @@ use x509_parser::pem::Pem;
 
 use crate::api::field;
 use crate::api::problem::{ApiError, Faults, FieldCode};
-use crate::domain::issuer::{Acme, Dns01, Kind, SecretKeySelector, Solver};
+use crate::domain::issuer::{Acme, Dns01, ExternalAccountBinding, Kind, SecretKeySelector, Solver};
 
 /// An issuer to be created.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -75,9 +75,14 @@ fn acme(acme: &Acme, faults: &mut Faults) {
     if acme.profile.as_ref().is_some_and(|profile| profile.len() > 64) {
         faults.invalid("/acme/profile", "is longer than 64 characters");
     }
-    if acme.preferred_chain.as_ref().is_some_and(|chain| !chain.is_empty()) {
-        let detail = "choosing among a CA's chains is not supported yet; leave it out";
-        faults.add("/acme/preferredChain", FieldCode::Unsupported, detail);
+    if acme.preferred_chain.as_ref().is_some_and(|chain| chain.len() > 64) {
+        faults.invalid("/acme/preferredChain", "is longer than 64 characters");
+    }
+    if let Some(reference) = &acme.private_key_secret_ref {
+        token(reference, "/acme/privateKeySecretRef", faults);
+    }
+    if let Some(binding) = &acme.external_account_binding {
+        external_account(binding, faults);
     }
     if let Some(bundle) = &acme.ca_bundle {
         if acme.skip_tls_verify {
@@ -95,6 +100,18 @@ fn acme(acme: &Acme, faults: &mut Faults) {
     for (place, one) in acme.solvers.iter().enumerate() {
         solver(one, &format!("/acme/solvers/{place}"), faults);
     }
+}
+
+fn external_account(binding: &ExternalAccountBinding, faults: &mut Faults) {
+    let within = "/acme/externalAccountBinding";
+    if binding.key_id.is_empty() || binding.key_id.len() > 1_024 {
+        faults.invalid(format!("{within}/keyID"), "has 1 to 1024 characters");
+    }
+    if binding.key_algorithm.as_ref().is_some_and(|known| known != "HS256") {
+        let detail = "is `HS256`, the only one that there is; leave it out";
+        faults.add(format!("{within}/keyAlgorithm"), FieldCode::Unsupported, detail);
+    }
+    token(&binding.key_secret_ref, &format!("{within}/keySecretRef"), faults);
 }
 
 fn solver(solver: &Solver, pointer: &str, faults: &mut Faults) {

@@ -2,7 +2,7 @@
 
 use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use time::OffsetDateTime;
 use utoipa::IntoParams;
@@ -16,17 +16,17 @@ use super::precondition::{Precondition, answer, json};
 use super::problem::{ApiError, Code, Errors, Faults, FieldCode};
 use super::{AppState, retrying};
 use crate::domain::id::IssuerId;
-use crate::domain::issuer::{Acme, Issuer, Kind, State as IssuerState};
+use crate::domain::issuer::{Acme, Issuer, Kind, State as IssuerState, Upkeep};
 use crate::secret::Sealed;
 use crate::storage::issuers::{self, Wanted, account_key_place};
 use crate::storage::lease::Lease;
-use crate::storage::{StorageError, Tx, certificates, orders};
+use crate::storage::{StorageError, Tx, certificates, orders, revocations};
 
+pub(crate) mod accounts;
 pub(crate) mod check;
-mod view;
 
+use crate::view::IssuerView;
 use check::IssuerSpec;
-use view::IssuerView;
 
 /// Which issuers to list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -50,7 +50,8 @@ pub(crate) struct ListIssuers {
 
 /// Create an issuer
 ///
-/// Its account key is made and kept here; the account is registered in the background.
+/// Its account key is made and kept here, unless `privateKeySecretRef` names a Secret that is there;
+/// the account is registered in the background.
 #[utoipa::path(post, path = "/issuers", operation_id = "createIssuer", tag = "issuers",
     params(("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours")),
     request_body = IssuerSpec,
@@ -68,7 +69,13 @@ pub(crate) async fn create(
             who.must_own(&namespace)?;
             body.value.check()?;
             let issuer = new(&app, body.value.clone(), namespace);
-            let account_key = (app.account_key)().map_err(ApiError::Inside)?;
+            let mut tx = app.db.read().await?;
+            let imported = accounts::imported(&app, &mut tx, &issuer).await?;
+            drop(tx);
+            let account_key = match imported {
+                Some(key) => key,
+                None => (app.account_key)().map_err(ApiError::Inside)?,
+            };
             let sealed = app.sealer.seal(&account_key_place(issuer.id), account_key.expose())?;
             insert(&app, &attempt, &issuer, &sealed).await
         })
@@ -152,26 +159,41 @@ pub(crate) async fn respecify(
     now: OffsetDateTime,
 ) -> Result<Issuer, ApiError> {
     let next = present.clone().respecified(acme, now);
-    if next != *present {
-        orders::retake_steps(tx, next.id, now).await?;
+    if next.issuer != *present {
+        let Issuer { id, kind, namespace, name, .. } = present;
+        orders::retake_steps(tx, *id, now).await?;
         issuers::save(tx, &next, lease).await?;
-        certificates::wake_waiting(tx, next.kind, &next.namespace, &next.name, now).await?;
+        certificates::wake_waiting(tx, *kind, namespace, name, now).await?;
     }
-    Ok(next)
+    Ok(next.issuer)
+}
+
+/// How to delete an issuer.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Deletion {
+    /// Give the account up at the CA first.
+    #[serde(default)]
+    #[param(default = false)]
+    deactivate: bool,
 }
 
 /// Delete an issuer
 ///
-/// Its account key is forgotten. Refused while certificates refer to it or orders still need it.
+/// Its account key is forgotten. Refused while certificates refer to it, or orders or revocations still
+/// need it. With `deactivate` the account is given up at the CA first; if that cannot be done within a
+/// day, the issuer goes all the same.
 #[utoipa::path(delete, path = "/issuers/{id}", operation_id = "deleteIssuer", tag = "issuers",
-    params(("id" = Uuid, Path, description = "The issuer"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
-    responses((status = 204, description = "Deleted"), Errors))]
+    params(("id" = Uuid, Path, description = "The issuer"), Deletion, ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
+    responses((status = 204, description = "Deleted"), (status = 202, body = IssuerView, description = "Accepted; it is deleted once its account is deactivated", headers(("Location" = String), ("ETag" = String))), Errors))]
 pub(crate) async fn delete(
     State(app): State<AppState>,
     who: Authorized<IssuersWrite>,
     Path(id): Path<Uuid>,
+    Query(how): Query<Deletion>,
     known: Precondition,
-) -> Result<StatusCode, ApiError> {
+) -> Result<Response, ApiError> {
     retrying(|| async {
         let mut tx = app.db.begin().await?;
         let found = issuers::find(&mut tx, IssuerId(id), &who.scope).await?;
@@ -185,11 +207,21 @@ pub(crate) async fn delete(
         if let Some(order) = orders::any_open_of_issuer(&mut tx, present.id).await? {
             return Err(in_use(format!("The order {order} still needs its account. Try again when that is cleaned up.")));
         }
+        if let Some(revocation) = revocations::any_of_issuer(&mut tx, present.id).await? {
+            return Err(in_use(format!("The revocation {revocation} still needs its account. Try again when that is over.")));
+        }
+        let is_live = !matches!(present.upkeep, Some(Upkeep::Deactivated { .. }));
+        if how.deactivate && present.account.is_some() && is_live {
+            let next = accounts::begin_deactivation(&app, &mut tx, present, true, &lease).await?;
+            tx.commit().await?;
+            return Ok(accepted(format!("/issuers/{id}"), json(&IssuerView::from(&next))?));
+        }
         // Fenced like any change, so that nothing that was saved meanwhile is lost unseen.
-        issuers::save(&mut tx, &present, &lease).await?;
-        issuers::delete(&mut tx, present.id).await?;
+        let deleted = present.deleted(app.now());
+        issuers::save(&mut tx, &deleted, &lease).await?;
+        issuers::delete(&mut tx, deleted.issuer.id).await?;
         tx.commit().await?;
-        Ok(StatusCode::NO_CONTENT)
+        Ok(StatusCode::NO_CONTENT.into_response())
     })
     .await
 }
@@ -211,6 +243,7 @@ pub(crate) fn new(app: &AppState, spec: IssuerSpec, namespace: String) -> Issuer
         state: IssuerState::Pending,
         state_since: now,
         account: None,
+        upkeep: None,
         tries: 0,
         last_error: None,
         created_at: now,

@@ -9,15 +9,14 @@ use zeroize::Zeroizing;
 use super::plan::{Item, Wanted};
 use crate::api::AppState;
 use crate::api::problem::{ApiError, FieldCode};
+use crate::domain::ari::Ari;
 use crate::domain::backoff::Jitter;
-use crate::domain::certificate::{self, Certificate, Issued, Spec, State};
-use crate::domain::event::{Event, Resource};
+use crate::domain::certificate::{Certificate, Issued, Spec, Transition};
 use crate::domain::id::{CertificateId, OrderId, RequestId};
-use crate::pki::{self, PkiError};
-use crate::secret::Secret;
+use crate::pki::{self, Leaf, PkiError};
+use crate::storage::Tx;
 use crate::storage::requests::{self, Request, RequestState, private_key_place};
 use crate::storage::revisions::{self, Revision};
-use crate::storage::{Tx, events};
 
 /// A certificate that exists, with its key and what the two say about themselves.
 pub(super) type Pair = pki::Adopted;
@@ -90,45 +89,34 @@ fn value_of(values: &[u8], key: &str) -> Option<Zeroizing<String>> {
 
 /// Why a certificate is not the one that the spec wants, if it is not.
 fn misfit(pair: &Pair, spec: &Spec) -> Option<String> {
-    let has: BTreeSet<&String> = pair.names.iter().collect();
-    let wants: BTreeSet<&String> = spec.dns_names.iter().collect();
+    if spec.csr.is_some() {
+        let problem = "the Certificate has a `csr`, so that its key stays with the client and is not imported; leave one of them out";
+        return Some(problem.to_owned());
+    }
+    let has: BTreeSet<String> = pair.names.iter().cloned().collect();
+    let wants: BTreeSet<String> = spec.names().into_iter().collect();
     (has != wants).then(|| {
-        let list = |names: BTreeSet<&String>| {
-            names.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ")
-        };
+        let list = |names: BTreeSet<String>| names.into_iter().collect::<Vec<_>>().join(", ");
         format!("its certificate is for {}; the Certificate wants {}", list(has), list(wants))
     })
 }
 
 /// The certificate with what exists as its first revision: ready, and renewed in its time.
-pub(super) fn adopted(
-    mut certificate: Certificate,
-    pair: &Pair,
-    now: OffsetDateTime,
-) -> Certificate {
-    let leaf = &pair.leaf;
-    let renewal_time = certificate::renewal_time(
-        &certificate.spec,
-        leaf.not_before,
-        leaf.not_after,
-        spread(certificate.id),
-    );
-    certificate.current = Some(Issued {
-        revision: 1,
-        serial: leaf.serial.clone(),
-        not_before: leaf.not_before,
-        not_after: leaf.not_after,
-        renewal_time,
+pub(super) fn adopted(certificate: Certificate, pair: &Pair, now: OffsetDateTime) -> Transition {
+    let Leaf { serial, not_before, not_after, ari, .. } = pair.leaf.clone();
+    let validity = (not_before, not_after);
+    let jitter = spread(certificate.id);
+    // Which account it was issued to is not known, so that no order says that it replaces it.
+    let ari = ari.map(|name| Ari {
+        issued_at: not_before,
+        ..Ari::new(name, String::new(), validity, now, jitter)
     });
-    certificate.state = State::Idle;
-    certificate.state_since = now;
-    certificate.failed_attempts = 0;
-    certificate.last_error = None;
-    certificate.next_action_at = renewal_time;
-    certificate
+    let renewal_time = certificate.renewal(not_before, not_after, ari.as_ref());
+    let issued = Issued { revision: 1, serial, not_before, not_after, renewal_time };
+    certificate.imported(issued, ari, now)
 }
 
-/// Certificates that are imported together need not be renewed in one moment.
+/// The CA need not be asked in one moment about certificates that are imported together.
 fn spread(id: CertificateId) -> Jitter {
     let [.., a, b, c, d] = *id.0.as_bytes();
     Jitter::new(f64::from(u32::from_be_bytes([a, b, c, d])) / f64::from(u32::MAX))
@@ -172,21 +160,8 @@ pub(super) async fn store(
         not_before: leaf.not_before,
         not_after: leaf.not_after,
         issued_at: now,
+        revoked_at: None,
     };
     revisions::insert(tx, &revision).await?;
-    let message = format!("Imported a certificate that is valid until {}", leaf.not_after);
-    let event = Event::normal(Resource::Certificate(certificate.id), "Imported", message);
-    events::record(tx, &certificate.namespace, Some(certificate.id), &[event], now).await?;
     Ok(())
-}
-
-/// The key of a new issuer's account: the one that was imported, or one of its own.
-pub(super) fn account_key(
-    app: &AppState,
-    imported: Option<&Secret<Vec<u8>>>,
-) -> Result<Secret<Vec<u8>>, ApiError> {
-    match imported {
-        Some(key) => Ok(key.clone()),
-        None => (app.account_key)().map_err(ApiError::Inside),
-    }
 }

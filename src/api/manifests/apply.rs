@@ -10,15 +10,16 @@ use super::{AppliedObject, Done};
 use crate::api::auth::{CertificatesWrite, IssuersWrite, Permission as _, Principal, SecretsWrite};
 use crate::api::certificates::check::check;
 use crate::api::certificates::{change, create};
+use crate::api::issuers::accounts;
 use crate::api::issuers::check::IssuerSpec;
 use crate::api::problem::{ApiError, FieldCode, FieldError};
 use crate::api::{AppState, issuers as issuers_api, retrying, secrets as secrets_api};
-use crate::domain::certificate::Certificate;
+use crate::domain::certificate::{Certificate, Transition};
 use crate::secret::Secret;
 use crate::storage::issuers::account_key_place;
 use crate::storage::lease::Lease;
 use crate::storage::secrets::{SecretEntry, data_place};
-use crate::storage::{Tx, certificates, issuers, revisions, secrets};
+use crate::storage::{Tx, certificates, events, issuers, revisions, secrets};
 
 /// Makes all of it so, or nothing. With `dry_run` nothing in any case.
 pub(super) async fn apply(
@@ -154,7 +155,12 @@ async fn issuer(
         issuers::find_by_name(tx, spec.kind, &namespace, &spec.name).await?
     else {
         let issuer = issuers_api::new(app, spec.clone(), namespace);
-        let key = adopt::account_key(app, imported)?;
+        // Imported with it, or lying there already; else one of its own.
+        let key = match imported {
+            Some(key) => Some(key.clone()),
+            None => accounts::imported(app, tx, &issuer).await?,
+        };
+        let key = key.map_or_else(|| (app.account_key)().map_err(ApiError::Inside), Ok)?;
         let sealed = app.sealer.seal(&account_key_place(issuer.id), key.expose())?;
         issuers_api::store(tx, &issuer, &sealed).await?;
         return Ok((Done::Created, issuer.id.0, Vec::new()));
@@ -193,27 +199,36 @@ async fn certificate(
     pair: Option<&Pair>,
     now: OffsetDateTime,
 ) -> Result<Outcome, ApiError> {
-    let checked = check(&wish.spec)?;
+    let mut checked = check(&wish.spec)?;
     let found = certificates::find_by_name(tx, &checked.namespace, &checked.name).await?;
     let Some((present, lease)) = found else {
-        let mut certificate = create::new(app, &wish.spec, &checked);
-        if let Some(pair) = pair {
-            certificate = adopt::adopted(certificate, pair, now);
-        }
-        create::store(tx, &wish.spec, &checked, &certificate).await?;
-        if let Some(pair) = pair {
-            adopt::store(app, tx, &certificate, pair, now).await?;
-        }
-        return Ok((Done::Created, certificate.id.0, Vec::new()));
+        let certificate = create::new(app, &wish.spec, &checked);
+        let id = certificate.id.0;
+        let Some(pair) = pair else {
+            create::store(app, tx, &wish.spec, &checked, &certificate).await?;
+            return Ok((Done::Created, id, Vec::new()));
+        };
+        let Transition { certificate, events, .. } = adopt::adopted(certificate, pair, now);
+        create::store(app, tx, &wish.spec, &checked, &certificate).await?;
+        let namespace = &certificate.namespace;
+        events::record(tx, namespace, Some(certificate.id), &events, now).await?;
+        adopt::store(app, tx, &certificate, pair, now).await?;
+        return Ok((Done::Created, id, Vec::new()));
     };
+    change::must_stay(&present)?;
     let id = present.id.0;
+    // cert-manager's manifests know of none: where they are silent, what is there stays.
+    if !wish.names_webhooks {
+        checked.spec.webhooks.clone_from(&present.spec.webhooks);
+    }
     let imported = match pair {
         Some(pair) => adopt_later(app, tx, &present, &lease, pair, now).await?,
         None => None,
     };
     let was_imported = imported.is_some();
     let (present, lease) = imported.unwrap_or((present, lease));
-    let next = change::respecify(tx, &present, &lease, wish.spec.clone(), checked, now).await?;
+    let next =
+        change::respecify(app, tx, &present, &lease, wish.spec.clone(), checked, now).await?;
     let done = if next == present && !was_imported { Done::Unchanged } else { Done::Configured };
     Ok((done, id, Vec::new()))
 }
@@ -241,6 +256,6 @@ async fn adopt_later(
     change::cancel_orders(tx, present, "its certificate was imported", now).await?;
     let next = adopt::adopted(present.clone(), pair, now);
     let lease = certificates::save(tx, &next, lease, None).await?;
-    adopt::store(app, tx, &next, pair, now).await?;
-    Ok(Some((next, lease)))
+    adopt::store(app, tx, &next.certificate, pair, now).await?;
+    Ok(Some((next.certificate, lease)))
 }

@@ -12,6 +12,8 @@ pub(super) struct Wish {
     pub(super) spec: CertificateSpec,
     /// The Secret that cert-manager would keep it in.
     pub(super) secret_name: Option<String>,
+    /// Whether it says which webhooks are told, if only that none is.
+    pub(super) names_webhooks: bool,
 }
 
 /// Fields that mean something only inside Kubernetes, or to another kind of CA.
@@ -53,13 +55,14 @@ pub(super) fn read(object: &mut Object, default_namespace: &str) -> Option<Wish>
     refused(&mut spec, object);
     private_key(&mut spec, object);
     issuer_group(&mut spec, object);
+    let names_webhooks = spec.contains_key("webhooks");
     let namespace = object.namespace.clone().unwrap_or_else(|| default_namespace.to_owned());
     spec.insert("namespace".to_owned(), namespace.into());
     spec.insert("name".to_owned(), object.name.clone().into());
     spec.insert("labels".to_owned(), json!(object.labels));
     let spec = object.parse(Value::Object(spec), "/spec")?;
     let secret_name = secret_name.and_then(|name| name.as_str().map(str::to_owned));
-    Some(Wish { spec, secret_name })
+    Some(Wish { spec, secret_name, names_webhooks })
 }
 
 /// A pointer into what was made of the manifest, led back into the manifest.

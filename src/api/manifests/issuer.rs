@@ -14,10 +14,9 @@ const OTHER_PROVIDERS: [&str; 8] =
     ["acmeDNS", "akamai", "azureDNS", "cloudDNS", "digitalocean", "rfc2136", "route53", "webhook"];
 
 /// Fields of `acme` that mean nothing here.
-const PASSED_OVER: [(&str, &str); 3] = [
+const PASSED_OVER: [(&str, &str); 2] = [
     ("disableAccountKeyGeneration", "the account key is made and kept by the service"),
     ("enableDurationFeature", "no duration is sent; the CA decides how long a certificate lives"),
-    ("renewalInformationSource", "renewal follows the service's own rules"),
 ];
 
 const INGRESS: [&str; 6] =
@@ -82,7 +81,7 @@ fn account(acme: &mut Map<String, Value>, object: &mut Object) {
         }
     }
     if acme.contains_key("privateKeySecretRef") {
-        let instead = "the account key is made and kept by the service, in no Secret";
+        let instead = "a key that this Secret has when the issuer is created is used; else the service makes one, and keeps it in no Secret";
         object.warn("spec.acme.privateKeySecretRef", instead);
     }
     if let Some(Value::Object(binding)) = acme.get_mut("externalAccountBinding") {

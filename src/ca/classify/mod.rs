@@ -31,18 +31,27 @@ pub(super) enum Call {
     Challenge,
     Finalize,
     Certificate,
+    RenewalInformation,
+    Revoke,
+    KeyChange,
 }
 
 impl Call {
     /// Whether it changes nothing at the CA, so that putting it again is harmless.
     pub(super) fn only_asks(self) -> bool {
         match self {
-            Self::Directory | Self::GetOrder | Self::GetAuthorization | Self::Certificate => true,
+            Self::Directory
+            | Self::GetOrder
+            | Self::GetAuthorization
+            | Self::Certificate
+            | Self::RenewalInformation => true,
             Self::NewAccount
             | Self::UpdateAccount
             | Self::NewOrder
             | Self::Challenge
-            | Self::Finalize => false,
+            | Self::Finalize
+            | Self::Revoke
+            | Self::KeyChange => false,
         }
     }
 }

@@ -3,10 +3,12 @@
 //! `Triggered → Ordering → Idle`, again at every renewal. What fails waits in `Backoff`, what only
 //! a person can mend in `Blocked`. A certificate that was issued once stays served meanwhile.
 
+mod life;
 mod spec;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
+pub use life::*;
 pub use spec::*;
 
 use std::collections::BTreeMap;
@@ -15,11 +17,13 @@ use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
 
+use crate::domain::ari::Ari;
 use crate::domain::backoff::{self, Jitter};
 use crate::domain::duration;
 use crate::domain::event::{Event, Resource};
 use crate::domain::failure::Failure;
 use crate::domain::id::{CertificateId, OrderId, RequestId};
+use crate::domain::notice::Notice;
 use crate::domain::order::{self, ORDER_DEADLINE};
 
 /// A certificate that is wanted, and perhaps there.
@@ -43,8 +47,16 @@ pub struct Certificate {
     pub state_since: OffsetDateTime,
     /// What is served, once something was issued.
     pub current: Option<Issued>,
+    /// When the CA suggests to replace what is served.
+    pub ari: Option<Ari>,
+    /// The revocation that was last wanted.
+    pub revocation: Option<Revoked>,
+    /// Since when it waits for its revocations, to be deleted.
+    pub deleting_since: Option<OffsetDateTime>,
     /// Failed attempts in a row.
     pub failed_attempts: u32,
+    /// What those who asked to be told know of failures; cleared by success.
+    pub told: Told,
     /// What last went wrong; cleared by success.
     pub last_error: Option<Failure>,
     /// The order that is or was last under way.
@@ -98,12 +110,19 @@ pub enum Trigger {
     ManuallyTriggered,
     /// The present one is not what the spec says any more.
     RequestChanged,
+    /// The present one was revoked.
+    Revoked,
 }
 
 impl Trigger {
     /// Every trigger, for parsing.
-    pub const ALL: [Self; 4] =
-        [Self::DoesNotExist, Self::Renewing, Self::ManuallyTriggered, Self::RequestChanged];
+    pub const ALL: [Self; 5] = [
+        Self::DoesNotExist,
+        Self::Renewing,
+        Self::ManuallyTriggered,
+        Self::RequestChanged,
+        Self::Revoked,
+    ];
 
     /// cert-manager's word for it.
     pub fn as_str(self) -> &'static str {
@@ -112,6 +131,7 @@ impl Trigger {
             Self::Renewing => "Renewing",
             Self::ManuallyTriggered => "ManuallyTriggered",
             Self::RequestChanged => "RequestChanged",
+            Self::Revoked => "Revoked",
         }
     }
 
@@ -136,25 +156,57 @@ pub enum Phase {
     Blocked,
     /// What was issued is no longer valid.
     Expired,
+    /// What was issued last is revoked.
+    Revoked,
 }
 
-/// What something makes of a certificate.
+/// Which failures were told since the last success.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Told {
+    /// `certificate.failed`
+    pub failed: bool,
+    /// `certificate.blocked`
+    pub blocked: bool,
+}
+
+/// What something makes of a certificate. Storage takes nothing less: whoever saves the certificate
+/// saves what happened, and what is to be told of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
     /// The certificate from now on.
     pub certificate: Certificate,
     /// What happened, for the history.
     pub events: Vec<Event>,
+    /// What is to be told.
+    pub notices: Vec<Notice>,
+    /// When it happened.
+    pub at: OffsetDateTime,
     /// Whether the CA lost the order: the same key and CSR want a fresh one at this moment.
     pub fresh_order_at: Option<OffsetDateTime>,
 }
 
 impl Transition {
-    /// The same, after what happened before it.
+    /// The certificate as it is, with nothing to tell.
+    pub fn silent(certificate: Certificate, at: OffsetDateTime) -> Self {
+        Self { certificate, events: vec![], notices: vec![], at, fresh_order_at: None }
+    }
+
+    fn with(self, events: Vec<Event>) -> Self {
+        Self { events, ..self }
+    }
+
+    fn telling(self, notices: Vec<Notice>) -> Self {
+        Self { notices, ..self }
+    }
+
+    /// What follows at once, after what happened so far.
     #[must_use]
-    pub fn after(mut self, events: Vec<Event>) -> Self {
-        self.events.splice(0..0, events);
-        self
+    pub fn then(self, next: impl FnOnce(Certificate) -> Self) -> Self {
+        let Self { certificate, events, notices, .. } = self;
+        let mut followed = next(certificate);
+        followed.events.splice(0..0, events);
+        followed.notices.splice(0..0, notices);
+        followed
     }
 }
 
@@ -180,16 +232,19 @@ impl Certificate {
     /// What time alone makes of it, when its wake-up has come.
     #[must_use]
     pub fn wake(mut self, now: OffsetDateTime) -> Transition {
+        if self.deleting_since.is_some() {
+            return Transition::silent(self, now);
+        }
         let due = match self.state {
             State::Idle => self.current.as_ref().is_none_or(|issued| issued.renewal_time <= now),
             State::Backoff | State::Blocked => true,
             State::Triggered(_) | State::AwaitingIssuer(_) | State::Ordering(_) => false,
         };
         if !due {
-            if let (State::Idle, Some(issued)) = (self.state, &self.current) {
-                self.next_action_at = issued.renewal_time;
+            if let (State::Idle, Some(at)) = (self.state, self.idle_until()) {
+                self.next_action_at = at;
             }
-            return self.silently();
+            return Transition::silent(self, now);
         }
         let trigger =
             if self.current.is_some() { Trigger::Renewing } else { Trigger::DoesNotExist };
@@ -200,7 +255,7 @@ impl Certificate {
     #[must_use]
     pub fn trigger(self, trigger: Trigger, now: OffsetDateTime) -> Transition {
         if matches!(self.state, State::Triggered(_) | State::Ordering(_)) {
-            return self.silently();
+            return Transition::silent(self, now);
         }
         let message = match (trigger, &self.current) {
             (Trigger::DoesNotExist, _) => {
@@ -216,15 +271,14 @@ impl Certificate {
             (Trigger::RequestChanged, _) => {
                 "Issuing certificate as its specification has changed".to_owned()
             }
+            (Trigger::Revoked, _) => {
+                "Issuing certificate as the present one was revoked".to_owned()
+            }
         };
         let about = Resource::Certificate(self.id);
         let mut next = self.become_state(State::Triggered(trigger), now);
         next.next_action_at = now;
-        Transition {
-            certificate: next,
-            events: vec![Event::normal(about, "Issuing", message)],
-            fresh_order_at: None,
-        }
+        Transition::silent(next, now).with(vec![Event::normal(about, "Issuing", message)])
     }
 
     /// Takes over a changed spec and labels. Where another certificate is wanted now, it is issued
@@ -239,7 +293,7 @@ impl Certificate {
     ) -> Transition {
         let relabelled = self.labels != labels;
         if !relabelled && self.spec == spec {
-            return self.silently();
+            return Transition::silent(self, now);
         }
         self.labels = labels;
         let anew = !self.spec.wants_the_same_as(&spec);
@@ -251,27 +305,14 @@ impl Certificate {
             if relabelled && self.state == State::Blocked {
                 return self.trigger(Trigger::RequestChanged, now);
             }
-            return self.rescheduled();
+            return self.rescheduled(now);
         }
         self.failed_attempts = 0;
         self.last_error = None;
         let trigger =
             if self.current.is_some() { Trigger::RequestChanged } else { Trigger::DoesNotExist };
         // Nothing that is under way may be joined.
-        self.state = State::Backoff;
-        self.trigger(trigger, now)
-    }
-
-    /// Renewal follows the spec as it is now.
-    fn rescheduled(mut self) -> Transition {
-        if let Some(issued) = &mut self.current {
-            let (start, end) = (issued.not_before, issued.not_after);
-            issued.renewal_time = renewal_time(&self.spec, start, end, Jitter::NONE);
-            if self.state == State::Idle {
-                self.next_action_at = issued.renewal_time;
-            }
-        }
-        self.silently()
+        self.restarted(trigger, now)
     }
 
     /// Its issuer is not there or not ready; `why` says which.
@@ -290,7 +331,7 @@ impl Certificate {
             why,
         ));
         let events = if first { vec![Event::normal(about, reason, why)] } else { vec![] };
-        Transition { certificate: next, events, fresh_order_at: None }
+        Transition::silent(next, now).with(events)
     }
 
     /// An attempt has begun: key and CSR are made, and an order is wanted.
@@ -310,8 +351,12 @@ impl Certificate {
         next.last_error = next.last_error.filter(|error| !error.code.starts_with("issuer_"));
         // The order's end changes this row; the wake-up is for the case that it never comes.
         next.next_action_at = now + ORDER_DEADLINE + Duration::hours(1);
+        let generated = match next.spec.csr {
+            Some(_) => "Took the CSR that the client gave",
+            None => "Generated and stored a new private key and CSR",
+        };
         let events = vec![
-            Event::normal(about, "Generated", "Generated and stored a new private key and CSR"),
+            Event::normal(about, "Generated", generated),
             Event::normal(
                 about,
                 "Requested",
@@ -323,20 +368,42 @@ impl Certificate {
                 format!("Created Order resource \"{}\"", order::name(&named, order)),
             ),
         ];
-        Transition { certificate: next, events, fresh_order_at: None }
+        Transition::silent(next, now).with(events)
     }
 
-    /// The order ended with a certificate.
+    /// The order ended with a certificate. What was known of the CA's wishes for the former one is
+    /// forgotten: `ari` is about this one.
     #[must_use]
-    pub fn issued(self, issued: Issued, now: OffsetDateTime) -> Transition {
+    pub fn issued(self, issued: Issued, ari: Option<Ari>, now: OffsetDateTime) -> Transition {
         let about = Resource::Certificate(self.id);
+        let mut notices = vec![match self.current {
+            None => Notice::CertificateIssued,
+            Some(_) => Notice::CertificateRenewed,
+        }];
+        if self.told != Told::default() {
+            notices.push(Notice::CertificateRecovered);
+        }
         let mut next = self.become_state(State::Idle, now);
-        next.next_action_at = issued.renewal_time;
+        next.told = Told::default();
+        next.ari = ari;
+        next.next_action_at = next.idle_until_renewal(&issued);
         next.current = Some(issued);
         next.failed_attempts = 0;
         next.last_error = None;
         let event = Event::normal(about, "Issuing", "The certificate has been successfully issued");
-        Transition { certificate: next, events: vec![event], fresh_order_at: None }
+        Transition::silent(next, now).with(vec![event]).telling(notices)
+    }
+
+    /// It exists already, made elsewhere, and is taken over. Nothing was issued, so that nobody is
+    /// told but of a recovery.
+    #[must_use]
+    pub fn imported(self, issued: Issued, ari: Option<Ari>, now: OffsetDateTime) -> Transition {
+        let about = Resource::Certificate(self.id);
+        let message = format!("Imported a certificate that is valid until {}", issued.not_after);
+        let mut next = self.issued(issued, ari, now);
+        next.events = vec![Event::normal(about, "Imported", message)];
+        next.notices.retain(|notice| *notice == Notice::CertificateRecovered);
+        next
     }
 
     /// The order ended without one. `predecessors` counts the orders that the CA lost before it.
@@ -349,14 +416,14 @@ impl Certificate {
         jitter: Jitter,
     ) -> Transition {
         let (failure, state) = match outcome {
-            order::Outcome::Issued => return self.silently(),
+            order::Outcome::Issued => return Transition::silent(self, now),
             order::Outcome::Lost(failure) if predecessors < FRESH_ORDERS => {
                 let pause = FRESH_ORDER_PAUSE * i32::try_from(predecessors).unwrap_or(i32::MAX);
                 let at = failure.retry_at.map_or(now + pause, |asked| asked.max(now + pause));
                 self.last_error = Some(failure);
                 // As in `order_placed`: for the case that the fresh order's end never comes.
                 self.next_action_at = at + ORDER_DEADLINE + Duration::hours(1);
-                let mut next = self.silently();
+                let mut next = Transition::silent(self, now);
                 next.fresh_order_at = Some(at);
                 return next;
             }
@@ -380,14 +447,34 @@ impl Certificate {
             ),
         };
         let mut next = self.become_state(state, now);
+        let notices = next.tell_failure();
         next.failed_attempts = next.failed_attempts.saturating_add(1);
         next.last_error = Some(failure);
         next.next_action_at = at;
-        Transition {
-            certificate: next,
-            events: vec![Event::warning(about, "Failed", message)],
-            fresh_order_at: None,
+        let event = Event::warning(about, "Failed", message);
+        Transition::silent(next, now).with(vec![event]).telling(notices)
+    }
+
+    /// A failure is told once for each row of failed attempts, and so is that nobody but a person
+    /// can end it. What a client changed begins a new row.
+    fn tell_failure(&mut self) -> Vec<Notice> {
+        if self.failed_attempts == 0 {
+            self.told = Told::default();
         }
+        let (told, notice) = match self.state {
+            State::Blocked => (&mut self.told.blocked, Notice::CertificateBlocked),
+            _ => (&mut self.told.failed, Notice::CertificateFailed),
+        };
+        let is_known = std::mem::replace(told, true);
+        if is_known { vec![] } else { vec![notice] }
+    }
+
+    /// Its management ends.
+    #[must_use]
+    pub fn deleted(self, now: OffsetDateTime) -> Transition {
+        let about = Resource::Certificate(self.id);
+        let message = format!("Certificate `{}` was deleted", self.name);
+        Transition::silent(self, now).with(vec![Event::normal(about, "Deleted", message)])
     }
 
     /// The one word that sums it up at `now`.
@@ -396,6 +483,7 @@ impl Certificate {
         match self.state {
             State::Backoff => Phase::Failed,
             State::Blocked => Phase::Blocked,
+            _ if valid && self.is_revoked() => Phase::Revoked,
             State::Triggered(_) | State::AwaitingIssuer(_) | State::Ordering(_) if valid => {
                 Phase::Renewing
             }
@@ -456,10 +544,6 @@ impl Certificate {
         }
         self.state = state;
         self
-    }
-
-    fn silently(self) -> Transition {
-        Transition { certificate: self, events: Vec::new(), fresh_order_at: None }
     }
 }
 

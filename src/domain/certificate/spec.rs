@@ -12,12 +12,18 @@ pub struct Spec {
     /// Names, in canonical form; a wildcard is written `*.example.com`.
     #[serde(default)]
     pub dns_names: Vec<String>,
+    /// IP addresses, in canonical form.
+    #[serde(default)]
+    pub ip_addresses: Vec<String>,
     /// One of the names, for clients that look at the subject.
     #[serde(default)]
     pub common_name: Option<String>,
     /// Which kind of key is made.
     #[serde(default)]
     pub private_key: PrivateKey,
+    /// A CSR in PEM: the client holds the key, and the names are those of the CSR.
+    #[serde(default)]
+    pub csr: Option<String>,
     /// Certificate profile, instead of the issuer's.
     #[serde(default)]
     pub profile: Option<String>,
@@ -30,13 +36,23 @@ pub struct Spec {
     /// How many issued revisions are kept.
     #[serde(default = "three")]
     pub revision_history_limit: u32,
+    /// Webhooks that are told of it, whatever labels they ask for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub webhooks: Vec<uuid::Uuid>,
 }
 
 impl Spec {
+    /// Everything that has to be proved: DNS names and IP addresses.
+    pub fn names(&self) -> Vec<String> {
+        self.dns_names.iter().chain(&self.ip_addresses).cloned().collect()
+    }
+
     /// Whether a certificate for one fulfils the other; they may differ in when to renew.
     pub fn wants_the_same_as(&self, other: &Self) -> bool {
         self.issuer_ref == other.issuer_ref
             && self.dns_names == other.dns_names
+            && self.ip_addresses == other.ip_addresses
+            && self.csr == other.csr
             && self.common_name == other.common_name
             && self.private_key.kind() == other.private_key.kind()
             && self.profile == other.profile

@@ -2,7 +2,7 @@ use super::*;
 use crate::domain::failure::Class;
 use time::macros::datetime;
 
-const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
+pub(super) const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
 
 #[test]
 fn an_order_that_the_ca_lost_is_followed_by_a_fresh_one_at_once() {
@@ -98,6 +98,77 @@ fn another_renewal_time_issues_nothing() {
     assert_eq!(changed.next_action_at, NOW + Duration::days(80));
 }
 
+#[test]
+fn a_failure_is_told_once_however_often_it_is_tried_again() {
+    let fail = |certificate: Certificate| {
+        certificate.order_failed(order::Outcome::Failed(failure()), 0, NOW, Jitter::NONE)
+    };
+    let first = fail(wanted());
+    let second = fail(first.certificate.clone());
+
+    assert_eq!(first.notices, [Notice::CertificateFailed]);
+    assert_eq!(second.notices, []);
+}
+
+#[test]
+fn that_only_a_person_can_help_is_told_even_after_other_failures_and_once() {
+    let block = |certificate: Certificate| {
+        certificate.order_failed(order::Outcome::Blocked(failure()), 0, NOW, Jitter::NONE)
+    };
+    let failed = wanted().order_failed(order::Outcome::Failed(failure()), 0, NOW, Jitter::NONE);
+    let blocked = block(failed.certificate);
+    let probed = block(blocked.certificate.clone());
+
+    assert_eq!(blocked.notices, [Notice::CertificateBlocked]);
+    assert_eq!(probed.notices, []);
+}
+
+#[test]
+fn what_a_client_changed_in_vain_is_told_again() {
+    let failed = wanted().order_failed(order::Outcome::Failed(failure()), 0, NOW, Jitter::NONE);
+    let spec = Spec { dns_names: vec!["b.example.com".into()], ..wanted().spec };
+    let changed = failed.certificate.respecified(spec, BTreeMap::new(), NOW).certificate;
+    let again =
+        changed.clone().order_failed(order::Outcome::Failed(failure()), 0, NOW, Jitter::NONE);
+    let mended = changed.issued(issued(NOW + Duration::days(90)), None, NOW);
+
+    assert_eq!(again.notices, [Notice::CertificateFailed]);
+    assert_eq!(mended.notices, [Notice::CertificateIssued, Notice::CertificateRecovered]);
+}
+
+#[test]
+fn recovery_is_told_only_of_what_was_told_to_be_broken() {
+    let lasting = NOW + Duration::days(90);
+    let first = wanted().issued(issued(lasting), None, NOW);
+    let second = first.certificate.clone().issued(issued(lasting), None, NOW);
+    let lost_once = wanted().order_failed(lost(), 0, NOW, Jitter::NONE).certificate;
+    let failed = second.certificate.clone().order_failed(
+        order::Outcome::Failed(failure()),
+        0,
+        NOW,
+        Jitter::NONE,
+    );
+    let healed = failed.certificate.issued(issued(lasting), None, NOW);
+
+    assert_eq!(first.notices, [Notice::CertificateIssued]);
+    assert_eq!(second.notices, [Notice::CertificateRenewed]);
+    assert_eq!(lost_once.issued(issued(lasting), None, NOW).notices, [Notice::CertificateIssued]);
+    assert_eq!(healed.notices, [Notice::CertificateRenewed, Notice::CertificateRecovered]);
+    assert_eq!(healed.certificate.told, Told::default());
+}
+
+#[test]
+fn nothing_that_was_to_be_told_is_lost_on_the_way_to_what_follows() {
+    let failed = wanted().order_failed(order::Outcome::Failed(failure()), 0, NOW, Jitter::NONE);
+    let next = failed.then(|certificate| certificate.trigger(Trigger::ManuallyTriggered, NOW));
+
+    assert_eq!(next.notices, [Notice::CertificateFailed]);
+    assert_eq!(
+        next.events.iter().map(|event| event.reason).collect::<Vec<_>>(),
+        ["Failed", "Issuing"]
+    );
+}
+
 fn lost() -> order::Outcome {
     order::Outcome::Lost(failure())
 }
@@ -106,11 +177,11 @@ fn failure() -> Failure {
     Failure::new(Class::Consistency, "acme_not_found", "The CA does not know it", "404")
 }
 
-fn issued(not_after: OffsetDateTime) -> Issued {
+pub(super) fn issued(not_after: OffsetDateTime) -> Issued {
     Issued { revision: 1, serial: "01".into(), not_before: NOW, not_after, renewal_time: NOW }
 }
 
-fn wanted() -> Certificate {
+pub(in crate::domain) fn wanted() -> Certificate {
     Certificate {
         id: CertificateId(uuid::Uuid::nil()),
         namespace: "default".into(),
@@ -121,7 +192,11 @@ fn wanted() -> Certificate {
         state: State::Ordering(Trigger::DoesNotExist),
         state_since: NOW,
         current: None,
+        ari: None,
+        revocation: None,
+        deleting_since: None,
         failed_attempts: 0,
+        told: Told::default(),
         last_error: None,
         order: None,
         created_at: NOW,

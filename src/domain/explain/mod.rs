@@ -50,6 +50,8 @@ pub enum Doing {
     Blocked,
     /// It is there.
     WaitingForRenewal,
+    /// What was issued is being revoked, and it is deleted then.
+    Deleting,
 }
 
 /// What one challenge's proof looked like to somebody.
@@ -115,6 +117,7 @@ pub fn explain(
         deadline: None,
     };
     match certificate.state {
+        State::Idle if certificate.deleting_since.is_some() => deleting(&mut it, certificate),
         State::Idle => idle(&mut it, certificate),
         State::Triggered(_) => {
             "A new attempt begins at once.".clone_into(&mut it.summary);
@@ -137,7 +140,31 @@ pub fn explain(
         let words = format!(" Revision {} {until} {}.", issued.revision, text(issued.not_after));
         it.summary.push_str(&words);
     }
+    if let Some(revoked) = certificate.revocation.as_ref().filter(|_| certificate.is_revoked()) {
+        let words = format!(" Revision {} is revoked.", revoked.revision);
+        it.summary.push_str(&words);
+    }
     it
+}
+
+fn deleting(it: &mut Explanation, certificate: &Certificate) {
+    it.doing = Doing::Deleting;
+    it.why = certificate.revocation.as_ref().and_then(|known| known.last_error.clone());
+    it.summary = match &it.why {
+        None => "The CA is being told to revoke what was issued; the certificate is deleted then."
+            .into(),
+        Some(failure) => format!(
+            "The CA has not revoked what was issued yet; the certificate is deleted when it has: {failure}"
+        ),
+    };
+    it.next = Some(Next {
+        what: "It is deleted, whether or not the CA has revoked what was issued.".into(),
+        at: certificate.next_action_at,
+    });
+    it.actions = vec![format!(
+        "To have it deleted at once: DELETE /certificates/{} without `revoke`. The revocation goes on.",
+        certificate.id
+    )];
 }
 
 fn idle(it: &mut Explanation, certificate: &Certificate) {

@@ -246,6 +246,21 @@ fn failure(code: &str, class: Class) -> Failure {
     }
 }
 
+#[test]
+fn a_certificate_that_waits_for_its_revocation_says_so_and_how_not_to_wait() {
+    let wanted = served(State::Idle)
+        .revocation_wanted(1, crate::domain::revocation::Reason::CessationOfOperation, NOW)
+        .certificate
+        .delete_once_revoked(LATER, NOW)
+        .certificate;
+
+    let said = explain(&wanted, None, None, NOW);
+
+    assert_eq!(said.doing, Doing::Deleting);
+    assert_eq!(said.next.unwrap().at, LATER);
+    assert!(said.actions[0].contains("without `revoke`"), "{:?}", said.actions);
+}
+
 fn certificate(state: State) -> Certificate {
     Certificate {
         id: CertificateId(Uuid::nil()),
@@ -257,8 +272,12 @@ fn certificate(state: State) -> Certificate {
         state,
         state_since: NOW,
         current: None,
+        ari: None,
+        revocation: None,
+        deleting_since: None,
         failed_attempts: 1,
         last_error: None,
+        told: crate::domain::certificate::Told::default(),
         order: Some(OrderId(Uuid::nil())),
         created_at: NOW,
         next_action_at: LATER,
@@ -289,6 +308,7 @@ fn issuer() -> Issuer {
         state: issuer::State::Pending,
         state_since: NOW,
         account: None,
+        upkeep: None,
         tries: 0,
         last_error: None,
         created_at: NOW,
@@ -326,6 +346,7 @@ fn order(kind: Kind) -> Order {
         namespace: "default".into(),
         names: vec!["app.example.com".into()],
         profile: None,
+        replaces: None,
         predecessors: 0,
         state: order::State::Done { url: None, end: End::Invalid },
         expires: None,

@@ -38,6 +38,8 @@ pub struct Order {
     pub names: Vec<String>,
     /// Certificate profile asked for.
     pub profile: Option<String>,
+    /// The certificate that it says it replaces, in ARI's words (RFC 9773, section 5).
+    pub replaces: Option<String>,
     /// Orders for the same request that the CA lost before this one.
     pub predecessors: u32,
     /// Where it is.
@@ -177,6 +179,8 @@ pub enum Status {
 pub enum Answer {
     /// The CA has the order under this URL.
     Created(String, Seen),
+    /// The CA does not take it as a replacement, for this reason.
+    NotReplacing(Failure),
     /// What has to be proved, and how; empty when everything is already.
     Authorizations(Vec<Challenge>),
     /// What came of each challenge's action.
@@ -295,6 +299,7 @@ impl Order {
                 self.state = State::Open { url, stage: Stage::Authorizing };
                 Ok(self.advance(stage, now))
             }
+            (State::New, Answer::NotReplacing(failure)) => Ok(self.not_replacing(&failure, now)),
             (State::Open { stage: Stage::Authorizing, .. }, Answer::Authorizations(challenges)) => {
                 let events = challenges
                     .iter()
@@ -493,6 +498,7 @@ impl Answer {
     fn word(&self) -> &'static str {
         match self {
             Self::Created(..) => "Created",
+            Self::NotReplacing(_) => "NotReplacing",
             Self::Authorizations(_) => "Authorizations",
             Self::Solved(_) => "Solved",
             Self::Accepted => "Accepted",

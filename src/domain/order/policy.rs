@@ -24,6 +24,15 @@ const FINALIZE_FOR: Duration = Duration::minutes(30);
 const FINALIZE_LOST_AFTER: Duration = Duration::seconds(10);
 
 impl Order {
+    /// It is ordered once more at once, as any other certificate.
+    pub(super) fn not_replacing(mut self, failure: &Failure, now: OffsetDateTime) -> Transition {
+        self.replaces = None;
+        self.next_action_at = Some(now);
+        let message = format!("Ordering without saying what it replaces: {failure}");
+        let event = Event::warning(Resource::Order(self.id), "ReplacementRefused", message);
+        Transition { order: self, events: vec![event], outcome: None }
+    }
+
     /// The step as a whole did not work, and so no part of it.
     pub(super) fn clean_up_failed(
         self,

@@ -58,6 +58,7 @@ fn order<const N: usize>(states: [challenge::State; N]) -> Order {
         namespace: "default".into(),
         names: vec!["a.example.com".into()],
         profile: None,
+        replaces: None,
         predecessors: 0,
         state: State::Open { url: "https://ca.example/1".into(), stage: Stage::Presenting },
         expires: None,

@@ -35,7 +35,12 @@ impl RequestHandler for Authority {
             Ok(info) => {
                 let name = info.query.name().to_string();
                 let name = name.trim_end_matches('.').to_ascii_lowercase();
-                reply(&self.0.lock(), &name, info.query.query_type())
+                let kind = info.query.query_type();
+                let mut state = self.0.lock();
+                if kind == RecordType::A {
+                    state.note_question(&name);
+                }
+                reply(&state, &name, kind)
             }
             Err(_) => Reply { code: ResponseCode::FormErr, answers: Vec::new(), soa: Vec::new() },
         };

@@ -129,6 +129,16 @@ impl Cloudflare {
         self.state.lock().addresses.insert(name.to_owned(), addresses.to_vec());
     }
 
+    /// Has a name move: each question for its IPv4 address is answered with the next of these.
+    pub fn set_moving(&self, name: &str, addresses: &[IpAddr]) {
+        self.state.lock().moving.insert(name.to_owned(), addresses.iter().copied().collect());
+    }
+
+    /// How often somebody asked for the IPv4 address of a name.
+    pub fn asked(&self, name: &str) -> u32 {
+        self.state.lock().asked.get(name).copied().unwrap_or_default()
+    }
+
     /// Adds a name server to a zone; `ns.ZONE` at 127.0.0.1 is always there.
     pub fn add_nameserver(&self, zone: &str, server: &str, address: IpAddr) {
         self.zone(zone, |zone| zone.more_servers.push(server.to_owned()));

@@ -1,6 +1,6 @@
 //! What the double knows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -66,6 +66,10 @@ pub(super) struct State {
     pub(super) zones_readable: bool,
     pub(super) cnames: HashMap<String, String>,
     pub(super) addresses: HashMap<String, Vec<IpAddr>>,
+    /// Addresses of names that move with every question for them.
+    pub(super) moving: HashMap<String, VecDeque<IpAddr>>,
+    /// Questions for the IPv4 addresses of a name.
+    pub(super) asked: HashMap<String, u32>,
     pub(super) dns_delay: Duration,
     pub(super) calls: Calls,
     pub(super) faults: Faults,
@@ -77,6 +81,14 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Notes a question for IPv4 addresses, and moves a name that moves.
+    pub(super) fn note_question(&mut self, name: &str) {
+        *self.asked.entry(name.to_owned()).or_default() += 1;
+        if let Some(next) = self.moving.get_mut(name).and_then(VecDeque::pop_front) {
+            self.addresses.insert(name.to_owned(), vec![next]);
+        }
+    }
+
     /// A new id in Cloudflare's form: 32 hexadecimal digits.
     pub(super) fn next_id(&mut self) -> String {
         self.last_id += 1;
@@ -109,6 +121,8 @@ impl Shared {
             zones_readable: true,
             cnames: HashMap::new(),
             addresses: HashMap::new(),
+            moving: HashMap::new(),
+            asked: HashMap::new(),
             dns_delay: Duration::ZERO,
             calls: Calls::default(),
             faults: Faults::default(),

@@ -2,6 +2,7 @@
 //! days. It keeps the `Host` header, from which Pebble makes its URLs: every call comes through it.
 
 mod state;
+mod wishes;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -36,6 +37,8 @@ pub enum Kind {
     Challenge,
     Finalize,
     Certificate,
+    KeyChange,
+    RenewalInfo,
     Directory,
     Account,
     /// Nonces.
@@ -51,6 +54,8 @@ impl Kind {
             Some("chalZ") => Self::Challenge,
             Some("finalize-order") => Self::Finalize,
             Some("certZ") => Self::Certificate,
+            Some("rollover-account-key") => Self::KeyChange,
+            Some(draft) if draft.starts_with("draft-ietf-acme-ari") => Self::RenewalInfo,
             Some("dir") => Self::Directory,
             Some("sign-me-up" | "my-account") => Self::Account,
             _ => Self::Other,
@@ -82,6 +87,14 @@ pub enum Fault {
     Limited,
     /// 503 `rateLimited`.
     Busy,
+    /// An order that says what it replaces is refused.
+    Replacement,
+    /// An order is refused until a person acts.
+    Action,
+    /// No request gets through at all.
+    Down,
+    /// Renewal information that the CA did not give.
+    Suggested,
     /// What [`FaultProxy::refuse`] was told.
     Refused,
     /// No answer, and no end of the connection.
@@ -323,6 +336,12 @@ impl Shared {
         let own = self.state().before(kind, &parts.method, &path, &body);
         match own {
             Some(Own::Cut) => Err(Cut),
+            Some(Own::Instead(mut answer)) => {
+                if let Some(nonce) = self.nonce().await {
+                    answer.headers_mut().insert(REPLAY_NONCE, nonce);
+                }
+                Ok(answer)
+            }
             Some(Own::Hang) => {
                 let _gone = Hanging::new(self);
                 std::future::pending().await

@@ -9,12 +9,14 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
 
+use super::wishes::Wishes;
 use super::{Answer, Cut, Fault, Kind, REPLAY_NONCE, Refusal, RetryAfter};
 
-const ERROR: &str = "urn:ietf:params:acme:error:";
+pub(super) const ERROR: &str = "urn:ietf:params:acme:error:";
 
 #[derive(Default)]
 pub(super) struct State {
+    pub(super) wishes: Wishes,
     pub(super) lag: HashMap<Kind, Duration>,
     pub(super) behind: u64,
     pub(super) pages: u64,
@@ -57,8 +59,14 @@ pub(super) enum Own {
     Cut,
     Hang,
     Page,
+    /// This, instead of what the CA would say.
+    Instead(Answer),
     Refuse(Refusal, String),
-    Wait { status: StatusCode, detail: &'static str, retry_after: String },
+    Wait {
+        status: StatusCode,
+        detail: &'static str,
+        retry_after: String,
+    },
 }
 
 impl State {
@@ -78,6 +86,9 @@ impl State {
         }
         if kind == Kind::Finalize {
             self.csrs.entry(path.to_owned()).or_default().push(same.1.clone());
+        }
+        if let Some((fault, own)) = self.wishes.before(kind, &jws) {
+            return Some(self.count(fault, own));
         }
         if let Some(left) = self.hangs.get_mut(&kind).filter(|left| **left > 0) {
             *left -= 1;

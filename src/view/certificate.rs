@@ -7,8 +7,10 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::domain::certificate::{Certificate, IssuerRef, Phase, PrivateKey, State};
+use crate::domain::ari::{Ari, Window};
+use crate::domain::certificate::{Certificate, IssuerRef, Phase, PrivateKey, Revoked, State};
 use crate::domain::failure::Failure;
+use crate::domain::revocation::Reason;
 
 /// A certificate that is wanted, and perhaps there.
 #[derive(Debug, Serialize, ToSchema)]
@@ -28,13 +30,13 @@ pub(crate) struct CertificateView {
     /// Names, in canonical form.
     #[schema(example = json!(["app.example.com", "*.app.example.com"]))]
     dns_names: Vec<String>,
-    /// Not supported yet: empty.
+    /// IP addresses, in canonical form.
     ip_addresses: Vec<String>,
     /// The subject's name, one of the names.
     common_name: Option<String>,
-    /// Which kind of key is made, and when a new one.
-    private_key: PrivateKey,
-    /// Not supported yet: `null`.
+    /// Which kind of key is made, and when a new one; `null` where the client holds the key.
+    private_key: Option<PrivateKey>,
+    /// The client's certificate signing request, in PEM; `null` where the key is made here.
     csr: Option<String>,
     /// Certificate profile, instead of the issuer's.
     profile: Option<String>,
@@ -46,9 +48,14 @@ pub(crate) struct CertificateView {
     renew_before_percentage: Option<u8>,
     /// How many issued revisions are kept.
     revision_history_limit: u32,
+    /// Webhooks that are told of it, whatever labels they ask for.
+    webhooks: Vec<Uuid>,
     /// When it was first wanted.
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
+    /// Since when it waits for its revocation, to be deleted; `null` otherwise.
+    #[serde(with = "time::serde::rfc3339::option")]
+    deletion_timestamp: Option<OffsetDateTime>,
     /// Counts changes of the specification.
     generation: i64,
     /// How far it is.
@@ -77,6 +84,10 @@ struct CertificateStatus {
     /// When its successor is wanted.
     #[serde(with = "time::serde::rfc3339::option")]
     renewal_time: Option<OffsetDateTime>,
+    /// What the CA suggests for its renewal; `null` where it says nothing about that.
+    ari: Option<AriView>,
+    /// The revocation that was last asked for; `null` where there was none.
+    revocation: Option<RevocationView>,
     /// The served certificate's serial number, hexadecimal.
     serial_number: Option<String>,
     /// Failed attempts in a row.
@@ -86,6 +97,71 @@ struct CertificateStatus {
     next_attempt_at: Option<OffsetDateTime>,
     /// What last went wrong; `null` after success.
     last_error: Option<Failure>,
+}
+
+/// When the CA would like a certificate to be renewed (RFC 9773).
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct AriView {
+    /// When, in the CA's eyes; `null` while it has not said.
+    suggested_window: Option<Window>,
+    /// The moment in the window that was chosen by chance.
+    #[serde(with = "time::serde::rfc3339::option")]
+    chosen_time: Option<OffsetDateTime>,
+    /// The CA's page on why the window is what it is.
+    #[serde(rename = "explanationURL")]
+    explanation_url: Option<String>,
+    /// When the CA last said something.
+    #[serde(with = "time::serde::rfc3339::option")]
+    last_checked: Option<OffsetDateTime>,
+    /// When it is asked next.
+    #[serde(with = "time::serde::rfc3339")]
+    next_check: OffsetDateTime,
+    /// Why the last question brought nothing.
+    last_error: Option<Failure>,
+}
+
+impl From<&Ari> for AriView {
+    fn from(ari: &Ari) -> Self {
+        Self {
+            suggested_window: ari.window,
+            chosen_time: ari.chosen,
+            explanation_url: ari.explanation_url.clone(),
+            last_checked: ari.last_checked,
+            next_check: ari.next_check,
+            last_error: ari.last_error.clone(),
+        }
+    }
+}
+
+/// A revocation, wanted or done.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct RevocationView {
+    /// Which revision.
+    revision: i64,
+    /// Why.
+    reason: Reason,
+    /// When it was wanted.
+    #[serde(with = "time::serde::rfc3339")]
+    requested_at: OffsetDateTime,
+    /// When the CA had done it; `null` while it has not.
+    #[serde(with = "time::serde::rfc3339::option")]
+    revoked_at: Option<OffsetDateTime>,
+    /// Why the CA has not done it.
+    last_error: Option<Failure>,
+}
+
+impl From<&Revoked> for RevocationView {
+    fn from(revoked: &Revoked) -> Self {
+        Self {
+            revision: revoked.revision,
+            reason: revoked.reason,
+            requested_at: revoked.requested_at,
+            revoked_at: revoked.revoked_at,
+            last_error: revoked.last_error.clone(),
+        }
+    }
 }
 
 /// One aspect of a resource's state, as in Kubernetes.
@@ -120,16 +196,18 @@ impl CertificateView {
             labels: certificate.labels.clone(),
             issuer_ref: spec.issuer_ref.clone(),
             dns_names: spec.dns_names.clone(),
-            ip_addresses: Vec::new(),
+            ip_addresses: spec.ip_addresses.clone(),
             common_name: spec.common_name.clone(),
-            private_key: spec.private_key.clone(),
-            csr: None,
+            private_key: spec.csr.is_none().then(|| spec.private_key.clone()),
+            csr: spec.csr.clone(),
             profile: spec.profile.clone(),
             duration: None,
             renew_before: spec.renew_before.clone(),
             renew_before_percentage: spec.renew_before_percentage,
             revision_history_limit: spec.revision_history_limit,
+            webhooks: spec.webhooks.clone(),
             created_at: certificate.created_at,
+            deletion_timestamp: certificate.deleting_since,
             generation: certificate.generation,
             status: status(certificate, now),
         }
@@ -146,6 +224,8 @@ fn status(certificate: &Certificate, now: OffsetDateTime) -> CertificateStatus {
         not_before: current.map(|issued| issued.not_before),
         not_after: current.map(|issued| issued.not_after),
         renewal_time: current.map(|issued| issued.renewal_time),
+        ari: certificate.ari.as_ref().map(AriView::from),
+        revocation: certificate.revocation.as_ref().map(RevocationView::from),
         serial_number: current.map(|issued| issued.serial.clone()),
         failed_issuance_attempts: certificate.failed_attempts,
         next_attempt_at: certificate.next_attempt_at(),
@@ -162,6 +242,11 @@ fn ready(certificate: &Certificate, now: OffsetDateTime) -> Condition {
         Some(issued) if issued.not_after <= now => {
             let message = format!("Certificate expired on {}", issued.not_after);
             ("False", "Expired", message, issued.not_after)
+        }
+        Some(_) if certificate.is_revoked() => {
+            let message = "The certificate that is served was revoked".to_owned();
+            let known = certificate.revocation.as_ref().and_then(|known| known.revoked_at);
+            ("False", "Revoked", message, known.unwrap_or(certificate.state_since))
         }
         Some(issued) => {
             let message = match certificate.state {

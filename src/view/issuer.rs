@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::api::certificates::view::Condition;
+use super::certificate::Condition;
 use crate::domain::failure::Failure;
 use crate::domain::issuer::{Acme, Issuer, Kind, State};
 

@@ -1,0 +1,256 @@
+//! Having the CA take back what it issued.
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::Deserialize;
+use time::{Duration, OffsetDateTime};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::change::{cancel_orders, must_stay};
+use super::downloads::not_issued;
+use super::find;
+use crate::api::auth::{Authorized, CertificatesWrite};
+use crate::api::extract::{Body, Path};
+use crate::api::idempotency::accepted;
+use crate::api::precondition::json;
+use crate::api::problem::{ApiError, Code, Errors, FieldCode};
+use crate::api::{AppState, retrying};
+use crate::domain::certificate::{
+    Certificate, RotationPolicy, State as CertificateState, Transition, Trigger,
+};
+use crate::domain::id::{IssuerId, RevocationId};
+use crate::domain::revocation::{self, DEADLINE, Reason, Revocation};
+use crate::pki;
+use crate::storage::lease::Lease;
+use crate::storage::revisions::Revision;
+use crate::storage::{Scope, Tx, certificates, issuers, orders, revisions, revocations};
+use crate::view::CertificateView;
+
+/// What to revoke, and why.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"reason": "keyCompromise"}))]
+pub(crate) struct RevocationSpec {
+    /// `unspecified` (when absent), `keyCompromise`, `affiliationChanged`, `superseded` or
+    /// `cessationOfOperation`.
+    #[serde(default)]
+    reason: Option<String>,
+    /// Which revision; the one that is served, when absent.
+    #[serde(default)]
+    #[schema(minimum = 1)]
+    revision: Option<i64>,
+}
+
+/// More revisions than are ever kept.
+const ALL: u32 = 500;
+
+/// Revoke what was issued
+///
+/// The CA is told in the background, for up to three days if it cannot be reached; `status.revocation`
+/// tells how it goes. A served certificate that was revoked is issued anew; after `keyCompromise` with
+/// a new key in any case, and every kept revision with the same key is revoked with it.
+#[utoipa::path(post, path = "/certificates/{id}/revoke", operation_id = "revokeCertificate", tag = "certificates",
+    params(("id" = Uuid, Path, description = "The certificate")),
+    request_body = RevocationSpec,
+    responses((status = 202, body = CertificateView, description = "Accepted; the CA is being told", headers(("Location" = String), ("ETag" = String))), Errors))]
+pub(crate) async fn revoke(
+    State(app): State<AppState>,
+    who: Authorized<CertificatesWrite>,
+    Path(id): Path<Uuid>,
+    body: Body<RevocationSpec>,
+) -> Result<Response, ApiError> {
+    let reason = reason(body.value.reason.as_deref())?;
+    retrying(|| async {
+        let now = app.now();
+        let mut tx = app.db.begin().await?;
+        let (present, lease) = find(&mut tx, id, &who.scope).await?;
+        must_stay(&present)?;
+        let wanted = wanted(&mut tx, &present, body.value.revision, now).await?;
+        let next = match wanted.revoked_at {
+            Some(_) => present,
+            None => begin(&mut tx, present, &lease, &wanted, reason, now).await?,
+        };
+        tx.commit().await?;
+        let body = json(&CertificateView::of(&next, now))?;
+        Ok(accepted(format!("/certificates/{id}"), body))
+    })
+    .await
+}
+
+/// The revision that is meant, if there is anything to revoke about it.
+async fn wanted(
+    tx: &mut Tx,
+    present: &Certificate,
+    revision: Option<i64>,
+    now: OffsetDateTime,
+) -> Result<Revision, ApiError> {
+    let served = present.current.as_ref().map(|issued| issued.revision);
+    let number = revision.or(served).unwrap_or_default();
+    let wanted = revisions::find(tx, present.id, number).await?;
+    let wanted = wanted.ok_or_else(|| not_issued(present.id.0, number))?;
+    if wanted.not_after <= now {
+        let detail =
+            format!("revision {number} ended at {}: there is nothing to revoke", wanted.not_after);
+        return Err(ApiError::field("/revision", FieldCode::Invalid, detail));
+    }
+    Ok(wanted)
+}
+
+/// Stores what is to be revoked, and shows it with the certificate.
+async fn begin(
+    tx: &mut Tx,
+    certificate: Certificate,
+    lease: &Lease,
+    wanted: &Revision,
+    reason: Reason,
+    now: OffsetDateTime,
+) -> Result<Certificate, ApiError> {
+    let mut targets = vec![wanted.clone()];
+    if reason == Reason::KeyCompromise {
+        targets = of_the_same_key(valid(tx, &certificate, now).await?, wanted)?;
+    }
+    let mut told = Transition::silent(certificate, now);
+    for target in &targets {
+        if revocations::is_pending(tx, target.certificate, target.revision).await? {
+            continue;
+        }
+        insert(tx, &told.certificate, target, reason, now).await?;
+        told = told.then(|one| one.revocation_wanted(target.revision, reason, now));
+    }
+    let certificate = &told.certificate;
+    let keeps_its_key = certificate.spec.csr.is_some()
+        || certificate.spec.private_key.rotation_policy == RotationPolicy::Never;
+    if certificate.key_is_compromised()
+        && keeps_its_key
+        && matches!(certificate.state, CertificateState::Ordering(_))
+    {
+        // What is under way would be for the compromised key.
+        cancel_orders(tx, certificate, "the key of its certificate is compromised", now).await?;
+        told = told.then(|one| one.restarted(Trigger::Revoked, now));
+    }
+    certificates::save(tx, &told, lease, None).await?;
+    Ok(told.certificate)
+}
+
+/// Has everything revoked that was issued and is valid still; whether there is anything.
+pub(super) async fn everything(
+    tx: &mut Tx,
+    certificate: &Certificate,
+    now: OffsetDateTime,
+) -> Result<bool, ApiError> {
+    let targets = valid(tx, certificate, now).await?;
+    for target in &targets {
+        if !revocations::is_pending(tx, certificate.id, target.revision).await? {
+            insert(tx, certificate, target, Reason::CessationOfOperation, now).await?;
+        }
+    }
+    Ok(!targets.is_empty())
+}
+
+/// The certificate waits for its revocations from now on, and goes with the last of them.
+pub(super) async fn then_delete(
+    tx: &mut Tx,
+    certificate: Certificate,
+    lease: &Lease,
+    now: OffsetDateTime,
+) -> Result<Certificate, ApiError> {
+    let revision = certificate.current.as_ref().map(|issued| issued.revision);
+    let mut told = Transition::silent(certificate, now);
+    if let Some(revision) = revision {
+        told = told.then(|one| one.revocation_wanted(revision, Reason::CessationOfOperation, now));
+    }
+    let told = told.then(|one| one.delete_once_revoked(now + DEADLINE + Duration::hours(1), now));
+    certificates::save(tx, &told, lease, None).await?;
+    Ok(told.certificate)
+}
+
+/// The kept revisions that are neither over nor revoked, oldest first.
+async fn valid(
+    tx: &mut Tx,
+    certificate: &Certificate,
+    now: OffsetDateTime,
+) -> Result<Vec<Revision>, ApiError> {
+    let mut kept = revisions::list(tx, certificate.id, None, ALL).await?;
+    kept.retain(|one| one.not_after > now && one.revoked_at.is_none());
+    kept.reverse();
+    Ok(kept)
+}
+
+fn of_the_same_key(kept: Vec<Revision>, wanted: &Revision) -> Result<Vec<Revision>, ApiError> {
+    let compromised = public_key(wanted)?;
+    let mut same = Vec::new();
+    for one in kept {
+        if one.revision == wanted.revision || public_key(&one)? == compromised {
+            same.push(one);
+        }
+    }
+    Ok(same)
+}
+
+fn public_key(revision: &Revision) -> Result<Vec<u8>, ApiError> {
+    let inside = |error: pki::PkiError| ApiError::Inside(Box::new(error));
+    pki::public_key_of_certificate(&leaf(revision)?).map_err(inside)
+}
+
+fn leaf(revision: &Revision) -> Result<Vec<u8>, ApiError> {
+    pki::leaf(&revision.chain).map_err(|error| ApiError::Inside(Box::new(error)))
+}
+
+async fn insert(
+    tx: &mut Tx,
+    certificate: &Certificate,
+    target: &Revision,
+    reason: Reason,
+    now: OffsetDateTime,
+) -> Result<(), ApiError> {
+    let revocation = Revocation {
+        id: RevocationId::generate(now),
+        certificate: certificate.id,
+        namespace: certificate.namespace.clone(),
+        issuer: issuer_of(tx, certificate, target).await?,
+        revision: target.revision,
+        reason,
+        state: revocation::State::Pending,
+        tries: 0,
+        last_error: None,
+        created_at: now,
+        next_action_at: Some(now),
+        deadline: now + DEADLINE,
+    };
+    revocations::insert(tx, &revocation, &leaf(target)?).await?;
+    Ok(())
+}
+
+/// Whose account it was issued to: that of its order, else of the issuer that is named now.
+async fn issuer_of(
+    tx: &mut Tx,
+    certificate: &Certificate,
+    target: &Revision,
+) -> Result<IssuerId, ApiError> {
+    if let Some((order, _)) = orders::find(tx, target.order, &Scope::Everything).await?
+        && issuers::find(tx, order.issuer, &Scope::Everything).await?.is_some()
+    {
+        return Ok(order.issuer);
+    }
+    let named = &certificate.spec.issuer_ref;
+    let found = issuers::find_by_name(tx, named.kind, &certificate.namespace, &named.name).await?;
+    found.map(|(issuer, _)| issuer.id).ok_or_else(|| {
+        let detail = format!(
+            "There is no {} `{}` (any more) by whose account revision {} could be revoked.",
+            named.kind.as_str(),
+            named.name,
+            target.revision
+        );
+        ApiError::Because(Code::AccountNotReady, detail)
+    })
+}
+
+fn reason(given: Option<&str>) -> Result<Reason, ApiError> {
+    let Some(text) = given else { return Ok(Reason::Unspecified) };
+    Reason::parse(text).ok_or_else(|| {
+        let known: Vec<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+        let detail = format!("is one of {}", known.join(", "));
+        ApiError::field("/reason", FieldCode::Invalid, detail)
+    })
+}

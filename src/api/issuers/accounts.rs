@@ -1,0 +1,165 @@
+//! What is done to an issuer's account: a new key, an imported one, giving it up.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use axum::response::Response;
+use uuid::Uuid;
+use zeroize::Zeroize as _;
+
+use crate::api::auth::{Authorized, IssuersWrite};
+use crate::api::extract::Path;
+use crate::api::idempotency::accepted;
+use crate::api::precondition::{Precondition, json};
+use crate::api::problem::{ApiError, Code, Errors, FieldCode};
+use crate::api::{AppState, retrying};
+use crate::domain::id::IssuerId;
+use crate::domain::issuer::{Issuer, Transition, Upkeep};
+use crate::pki;
+use crate::secret::Secret;
+use crate::storage::issuers::{self, next_account_key_place};
+use crate::storage::lease::Lease;
+use crate::storage::{Tx, secrets};
+use crate::view::IssuerView;
+
+/// The key under which cert-manager keeps an account's key.
+const USUAL_KEY: &str = "tls.key";
+
+/// Replace the key of an issuer's account
+///
+/// A new key is made and stored, then the CA is told (RFC 8555, section 7.3.5), once the orders that are
+/// under way have ended, within ten minutes. Account and issuer stay; new orders wait meanwhile.
+#[utoipa::path(post, path = "/issuers/{id}/rotate-account-key", operation_id = "rotateAccountKey", tag = "issuers",
+    params(("id" = Uuid, Path, description = "The issuer"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
+    responses((status = 202, body = IssuerView, description = "Accepted; the key is being replaced", headers(("Location" = String), ("ETag" = String))), Errors))]
+pub(crate) async fn rotate_key(
+    State(app): State<AppState>,
+    who: Authorized<IssuersWrite>,
+    Path(id): Path<Uuid>,
+    known: Precondition,
+) -> Result<Response, ApiError> {
+    let key = (app.account_key)().map_err(ApiError::Inside)?;
+    let sealed = app.sealer.seal(&next_account_key_place(IssuerId(id)), key.expose())?;
+    retrying(|| async {
+        let mut tx = app.db.begin().await?;
+        let (present, lease) = find(&mut tx, &who, id, &known).await?;
+        // It joins what is under way.
+        let next = if let Some(Upkeep::RotatingKey { .. }) = present.upkeep {
+            present
+        } else {
+            must_have_account(&present)?;
+            issuers::set_next_account_key(&mut tx, present.id, Some(&sealed)).await?;
+            save(&mut tx, present.rotate_key(app.now()), &lease).await?
+        };
+        tx.commit().await?;
+        answer(&next)
+    })
+    .await
+}
+
+/// Deactivate an issuer's account
+///
+/// For good (RFC 8555, section 7.3.6): the account's key is of no use at that CA any more, and nothing
+/// is issued or renewed by the issuer. What was issued stays valid.
+#[utoipa::path(post, path = "/issuers/{id}/deactivate-account", operation_id = "deactivateAccount", tag = "issuers",
+    params(("id" = Uuid, Path, description = "The issuer"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
+    responses((status = 202, body = IssuerView, description = "Accepted; the account is being deactivated", headers(("Location" = String), ("ETag" = String))), Errors))]
+pub(crate) async fn deactivate(
+    State(app): State<AppState>,
+    who: Authorized<IssuersWrite>,
+    Path(id): Path<Uuid>,
+    known: Precondition,
+) -> Result<Response, ApiError> {
+    retrying(|| async {
+        let mut tx = app.db.begin().await?;
+        let (present, lease) = find(&mut tx, &who, id, &known).await?;
+        let next = if let Some(Upkeep::Deactivating { .. } | Upkeep::Deactivated { .. }) =
+            present.upkeep
+        {
+            present
+        } else {
+            must_have_account(&present)?;
+            begin_deactivation(&app, &mut tx, present, false, &lease).await?
+        };
+        tx.commit().await?;
+        answer(&next)
+    })
+    .await
+}
+
+/// Has the account given up in the background, perhaps with the issuer.
+pub(super) async fn begin_deactivation(
+    app: &AppState,
+    tx: &mut Tx,
+    present: Issuer,
+    then_delete: bool,
+    lease: &Lease,
+) -> Result<Issuer, ApiError> {
+    save(tx, present.deactivate(then_delete, app.now()), lease).await
+}
+
+/// The account key that the issuer brings along, where its Secret is there.
+pub(crate) async fn imported(
+    app: &AppState,
+    tx: &mut Tx,
+    issuer: &Issuer,
+) -> Result<Option<Secret<Vec<u8>>>, ApiError> {
+    let Some(reference) = &issuer.acme.private_key_secret_ref else { return Ok(None) };
+    let namespace = issuer.secret_namespace(&app.cluster_namespace);
+    let found = secrets::data(tx, namespace, &reference.name).await?;
+    let Some((id, sealed)) = found else { return Ok(None) };
+    let refuse =
+        |what: String| Err(ApiError::field("/acme/privateKeySecretRef", FieldCode::Invalid, what));
+    let opened = app.sealer.open(&secrets::data_place(id), &sealed)?;
+    let mut values: BTreeMap<String, String> =
+        serde_json::from_slice(opened.expose()).unwrap_or_default();
+    let key = reference.key.as_deref().unwrap_or(USUAL_KEY);
+    let value = values.remove(key).map(Secret::new);
+    for left in values.values_mut() {
+        left.zeroize();
+    }
+    let Some(pem) = value else {
+        return refuse(format!(
+            "the Secret `{}` in the namespace `{namespace}` has no key `{key}`",
+            reference.name
+        ));
+    };
+    match pki::import_account_key(pem.expose()) {
+        Ok(key) => Ok(Some(key)),
+        Err(why) => refuse(format!("`{key}` of the Secret `{}` {why}", reference.name)),
+    }
+}
+
+async fn find(
+    tx: &mut Tx,
+    who: &Authorized<IssuersWrite>,
+    id: Uuid,
+    known: &Precondition,
+) -> Result<(Issuer, Lease), ApiError> {
+    let found = issuers::find(tx, IssuerId(id), &who.scope).await?;
+    let (present, lease) = found.ok_or_else(|| ApiError::not_found("issuer", id))?;
+    who.must_own(&present.namespace)?;
+    known.must_match(&IssuerView::from(&present))?;
+    Ok((present, lease))
+}
+
+fn must_have_account(present: &Issuer) -> Result<(), ApiError> {
+    let why = match (&present.account, present.upkeep) {
+        (None, _) => "has no account yet; see its conditions",
+        (_, Some(Upkeep::RotatingKey { .. })) => "is getting a new account key; wait for that",
+        (_, Some(Upkeep::Deactivating { .. })) => "is having its account deactivated",
+        (_, Some(Upkeep::Deactivated { .. })) => "had its account deactivated",
+        (Some(_), None) => return Ok(()),
+    };
+    let detail = format!("The issuer `{}` {why}.", present.name);
+    Err(ApiError::Because(Code::AccountNotReady, detail))
+}
+
+async fn save(tx: &mut Tx, next: Transition, lease: &Lease) -> Result<Issuer, ApiError> {
+    issuers::save(tx, &next, lease).await?;
+    Ok(next.issuer)
+}
+
+fn answer(next: &Issuer) -> Result<Response, ApiError> {
+    Ok(accepted(format!("/issuers/{}", next.id), json(&IssuerView::from(next))?))
+}

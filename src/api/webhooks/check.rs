@@ -1,0 +1,155 @@
+//! What a client may ask to be told, and where.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+use utoipa::ToSchema;
+
+use crate::api::auth::Principal;
+use crate::api::problem::{ApiError, Faults, FieldCode};
+use crate::api::{AppState, field};
+use crate::domain::notice::Notice;
+use crate::domain::webhook::{EVERY_NAMESPACE, Selector, Spec, Webhook};
+
+const MOST_NAMESPACES: usize = 100;
+const LONGEST_DESCRIPTION: usize = 256;
+
+/// A webhook that is wanted. Only `url` is required.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(example = json!({
+    "namespace": "default", "url": "https://deploy.example.com/hooks/certificates",
+    "events": ["certificate.issued", "certificate.renewed", "certificate.failed"],
+    "labels": {"team": "payments"}
+}))]
+pub(crate) struct WebhookSpec {
+    /// Whose it is; `default` when absent. Cannot be changed.
+    #[serde(default)]
+    namespace: Option<String>,
+    /// Where messages are posted to: `https` and a public address, unless the operator permits more.
+    #[schema(max_length = 2048)]
+    url: String,
+    /// For people.
+    #[serde(default)]
+    #[schema(max_length = 256)]
+    description: Option<String>,
+    /// What to tell; everything when empty.
+    #[serde(default)]
+    events: Vec<Notice>,
+    /// Of which namespaces; its own when empty, all of them with `["*"]`. The API key has to own them.
+    #[serde(default)]
+    #[schema(max_items = 100)]
+    namespaces: Vec<String>,
+    /// Labels that a certificate must carry, all of them.
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    /// `all`: every certificate with these labels, and those that name it; `named`: only those that
+    /// name it in their `webhooks`.
+    #[serde(default)]
+    selector: Selector,
+    /// Nothing is sent while this holds; what would have been is held and can be sent later.
+    #[serde(default)]
+    disabled: bool,
+}
+
+/// What a client asks for, understood.
+#[derive(Debug)]
+pub(super) struct Checked {
+    pub(super) namespace: String,
+    pub(super) spec: Spec,
+    pub(super) disabled: bool,
+    url: Url,
+}
+
+impl From<&Webhook> for WebhookSpec {
+    fn from(webhook: &Webhook) -> Self {
+        let spec = webhook.spec.clone();
+        Self {
+            namespace: Some(webhook.namespace.clone()),
+            url: spec.url,
+            description: spec.description,
+            events: spec.events,
+            namespaces: spec.namespaces,
+            labels: spec.labels,
+            selector: spec.selector,
+            disabled: webhook.disabled.is_some(),
+        }
+    }
+}
+
+impl WebhookSpec {
+    /// Checks all that can be told without asking anybody.
+    pub(super) fn check(mut self, app: &AppState, who: &Principal) -> Result<Checked, ApiError> {
+        let mut faults = Faults::default();
+        let namespace = self.namespace.unwrap_or_else(|| field::DEFAULT_NAMESPACE.to_owned());
+        field::namespace(&namespace, &mut faults);
+        field::labels(&self.labels, &mut faults);
+        let too_long = |text: &String| text.chars().count() > LONGEST_DESCRIPTION;
+        if self.description.as_ref().is_some_and(too_long) {
+            let detail = format!("has at most {LONGEST_DESCRIPTION} characters");
+            faults.invalid("/description", detail);
+        }
+        self.events.sort_unstable();
+        self.events.dedup();
+        if self.namespaces.is_empty() {
+            self.namespaces.push(namespace.clone());
+        }
+        check_namespaces(&self.namespaces, &mut faults);
+        let url = match Url::parse(&self.url) {
+            Ok(url) => url,
+            Err(error) => {
+                faults.invalid("/url", format!("is not a URL: {error}"));
+                return Err(faults.refuse().err().unwrap_or_else(|| ApiError::malformed("")));
+            }
+        };
+        if let Err(refused) = app.outbound.check(&url) {
+            faults.invalid("/url", refused.to_string());
+        }
+        faults.refuse()?;
+        who.must_own(&namespace)?;
+        for name in &self.namespaces {
+            who.must_own(name)?;
+        }
+        Ok(Checked {
+            namespace,
+            disabled: self.disabled,
+            spec: Spec {
+                url: self.url,
+                description: self.description,
+                events: self.events,
+                namespaces: self.namespaces,
+                labels: self.labels,
+                selector: self.selector,
+            },
+            url,
+        })
+    }
+}
+
+impl Checked {
+    /// Refuses an endpoint that nothing could be sent to now. Looks its name up: no transaction may
+    /// be open.
+    pub(super) async fn check_reachable(&self, app: &AppState) -> Result<(), ApiError> {
+        app.outbound
+            .check_reachable(&self.url)
+            .await
+            .map_err(|refused| ApiError::field("/url", FieldCode::Invalid, refused.to_string()))
+    }
+}
+
+fn check_namespaces(names: &[String], faults: &mut Faults) {
+    if names.len() > MOST_NAMESPACES {
+        faults.invalid("/namespaces", format!("there are at most {MOST_NAMESPACES}"));
+        return;
+    }
+    if names.iter().any(|name| name == EVERY_NAMESPACE) {
+        if names.len() > 1 {
+            faults.add("/namespaces", FieldCode::Conflicting, "`*` stands alone");
+        }
+        return;
+    }
+    for (place, name) in names.iter().enumerate() {
+        field::namespace_at(name, &format!("/namespaces/{place}"), faults);
+    }
+}

@@ -1,0 +1,327 @@
+//! What was sent to a webhook, what came back, and sending it again.
+
+use axum::extract::{OriginalUri, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::find as find_webhook;
+use crate::api::auth::{Authorized, Principal, WebhooksRead, WebhooksWrite};
+use crate::api::extract::{Body, Json, Path, Query};
+use crate::api::idempotency::accepted;
+use crate::api::page::{self, Listing, Sort};
+use crate::api::precondition::{Precondition, json};
+use crate::api::problem::{ApiError, Code, Errors};
+use crate::api::wait::Wait;
+use crate::api::{AppState, field};
+use crate::domain::delivery::{Delivery, State as DomainState};
+use crate::domain::id::{DeliveryId, WebhookId};
+use crate::domain::notice::Notice;
+use crate::domain::webhook::Webhook;
+use crate::storage::deliveries::{self, Wanted};
+use crate::storage::messages;
+
+/// So many deliveries go back into the row in one transaction.
+const BATCH: u32 = 1000;
+
+/// Which deliveries to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListDeliveries {
+    /// In this state.
+    state: Option<DeliveryState>,
+    /// Of this type.
+    #[serde(rename = "type")]
+    kind: Option<Notice>,
+    /// About this certificate.
+    certificate: Option<Uuid>,
+    /// Told at this moment or later (RFC 3339).
+    since: Option<String>,
+    /// How many on a page.
+    #[param(minimum = 1, maximum = 500, default = 50)]
+    limit: Option<u32>,
+    /// Where the page begins: a `nextCursor`.
+    cursor: Option<String>,
+    /// What to order by.
+    sort: Option<Sort>,
+}
+
+/// Where a delivery is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum DeliveryState {
+    /// Waits for an earlier one about the same resource.
+    Queued,
+    /// To be sent at `nextAttemptAt`.
+    Pending,
+    /// Taken by the endpoint.
+    Delivered,
+    /// Given up.
+    Dead,
+    /// Not sent, because the webhook was disabled.
+    Held,
+}
+
+/// A message on its way to a webhook, or there.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Delivery)]
+pub(crate) struct DeliveryView {
+    /// Its identifier.
+    id: Uuid,
+    /// To whom.
+    webhook: String,
+    /// What the receiver sees as `webhook-id`; the same for every try.
+    #[schema(example = "msg_019ab000000070008000000000000000")]
+    message_id: String,
+    /// What is told.
+    #[serde(rename = "type")]
+    kind: Notice,
+    /// Whom it is about.
+    #[schema(example = "/certificates/019ab000-0000-7000-8000-000000000000")]
+    resource: String,
+    /// Where it is.
+    state: DeliveryState,
+    /// Tries so far.
+    attempts: u32,
+    /// When the last one was.
+    #[serde(with = "time::serde::rfc3339::option")]
+    last_attempt_at: Option<OffsetDateTime>,
+    /// How long it took.
+    #[schema(example = 87)]
+    last_duration_ms: Option<u64>,
+    /// The HTTP status of its answer.
+    #[schema(example = 503)]
+    response_status: Option<u16>,
+    /// How its answer began, at most 1 KiB; a stranger's text.
+    response_body: Option<String>,
+    /// Why there was no answer.
+    error: Option<String>,
+    /// When it is tried next.
+    #[serde(with = "time::serde::rfc3339::option")]
+    next_attempt_at: Option<OffsetDateTime>,
+    /// When it was told.
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+    /// When it came to its end.
+    #[serde(with = "time::serde::rfc3339::option")]
+    finished_at: Option<OffsetDateTime>,
+}
+
+/// What to send again.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RedeliverSince {
+    /// Whatever was told at this moment or later, and is not on its way already (RFC 3339).
+    #[schema(example = "2026-11-25T12:00:00Z")]
+    since: String,
+}
+
+/// How much is sent again.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Redelivered {
+    /// So many deliveries are on their way again.
+    redelivered: usize,
+}
+
+/// List what was sent to a webhook
+#[utoipa::path(get, path = "/webhooks/{id}/deliveries", operation_id = "listDeliveries", tag = "webhooks",
+    params(("id" = Uuid, Path, description = "The webhook"), ListDeliveries),
+    responses((status = 200, body = Listing<DeliveryView>, description = "A page of deliveries", headers(("Link" = String))), Errors))]
+pub(crate) async fn list(
+    State(app): State<AppState>,
+    who: Authorized<WebhooksRead>,
+    Path(id): Path<Uuid>,
+    OriginalUri(uri): OriginalUri,
+    Query(query): Query<ListDeliveries>,
+) -> Result<Response, ApiError> {
+    let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
+    let since = query.since.as_deref();
+    let wanted = Wanted {
+        state: query.state.map(DomainState::from),
+        notice: query.kind,
+        subject: query.certificate,
+        since: since.map(|text| field::moment(text, "since")).transpose()?,
+    };
+    let mut tx = app.db.read().await?;
+    let (webhook, _) = find_webhook(&mut tx, id, &who.scope).await?;
+    let rows = deliveries::list(&mut tx, webhook.id, &wanted, page).await?;
+    let key = |row: &Delivery| row.id.0.as_bytes().to_vec();
+    Ok(page::answer(&uri, page.limit, rows, key, |row| DeliveryView::from(&row)))
+}
+
+/// Show a delivery
+#[utoipa::path(get, path = "/webhooks/{id}/deliveries/{delivery}", operation_id = "getDelivery", tag = "webhooks",
+    params(("id" = Uuid, Path, description = "The webhook"), ("delivery" = Uuid, Path, description = "The delivery"), ("Prefer" = Option<String>, Header, description = "`wait=30`: hold the answer until it has come to its end, at most that many seconds, at most 300"), ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
+    responses((status = 200, body = DeliveryView, description = "The delivery", headers(("ETag" = String), ("Preference-Applied" = String))), (status = 304, description = "Not changed"), Errors))]
+pub(crate) async fn show(
+    State(app): State<AppState>,
+    who: Authorized<WebhooksRead>,
+    Path((id, delivery)): Path<(Uuid, Uuid)>,
+    wait: Wait,
+    known: Precondition,
+) -> Result<Response, ApiError> {
+    let found = settled(&app, &who, id, delivery, wait).await?;
+    Ok(wait.applied(known.show(&DeliveryView::from(&found))?))
+}
+
+/// Send a delivery again
+///
+/// Whatever came of it: under the same `webhook-id`, with the same body. Now, if it waits for its
+/// next try.
+#[utoipa::path(post, path = "/webhooks/{id}/deliveries/{delivery}/redeliver", operation_id = "redeliver", tag = "webhooks",
+    params(("id" = Uuid, Path, description = "The webhook"), ("delivery" = Uuid, Path, description = "The delivery")),
+    responses((status = 202, body = DeliveryView, description = "On its way again", headers(("Location" = String), ("ETag" = String))), Errors))]
+pub(crate) async fn redeliver(
+    State(app): State<AppState>,
+    who: Authorized<WebhooksWrite>,
+    Path((id, delivery)): Path<(Uuid, Uuid)>,
+) -> Result<Response, ApiError> {
+    let mut tx = app.db.begin().await?;
+    let (webhook, _) = find_webhook(&mut tx, id, &who.scope).await?;
+    must_be_enabled(&webhook)?;
+    let found = deliveries::find(&mut tx, webhook.id, DeliveryId(delivery)).await?;
+    let found = found.ok_or_else(|| ApiError::not_found("delivery", delivery))?;
+    deliveries::redeliver(&mut tx, &found, app.now()).await?;
+    let again = deliveries::find(&mut tx, webhook.id, found.id).await?.unwrap_or(found);
+    tx.commit().await?;
+    Ok(accepted(location(&again), json(&DeliveryView::from(&again))?))
+}
+
+/// Send everything again since a moment
+///
+/// What was delivered, given up or held since then, under the same `webhook-id`s; in order for each
+/// certificate.
+#[utoipa::path(post, path = "/webhooks/{id}/redeliver", operation_id = "redeliverSince", tag = "webhooks",
+    params(("id" = Uuid, Path, description = "The webhook")),
+    request_body = RedeliverSince,
+    responses((status = 202, body = Redelivered, description = "On their way again"), Errors))]
+pub(crate) async fn redeliver_since(
+    State(app): State<AppState>,
+    who: Authorized<WebhooksWrite>,
+    Path(id): Path<Uuid>,
+    body: Body<RedeliverSince>,
+) -> Result<Response, ApiError> {
+    let since = field::moment(&body.value.since, "since")?;
+    let (mut redelivered, mut after) = (0, None);
+    loop {
+        let mut tx = app.db.begin().await?;
+        let (webhook, _) = find_webhook(&mut tx, id, &who.scope).await?;
+        must_be_enabled(&webhook)?;
+        let (count, last) =
+            deliveries::redeliver_since(&mut tx, webhook.id, since, after, BATCH).await?;
+        redelivered += count;
+        if last.is_none() {
+            deliveries::go_on(&mut tx, webhook.id, app.now()).await?;
+        }
+        tx.commit().await?;
+        if last.is_none() {
+            return Ok((StatusCode::ACCEPTED, Json(Redelivered { redelivered })).into_response());
+        }
+        after = last;
+    }
+}
+
+/// Try a webhook out
+///
+/// Sends `webhook.test`, once, before whatever else waits, also while it is disabled.
+/// `Prefer: wait=20` tells what came of it.
+#[utoipa::path(post, path = "/webhooks/{id}/test", operation_id = "testWebhook", tag = "webhooks",
+    params(("id" = Uuid, Path, description = "The webhook"), ("Prefer" = Option<String>, Header, description = "`wait=20`: hold the answer until the endpoint has answered, at most that many seconds, at most 300")),
+    responses((status = 202, body = DeliveryView, description = "On its way, or what came of it", headers(("Location" = String), ("ETag" = String), ("Preference-Applied" = String))), Errors))]
+pub(crate) async fn test(
+    State(app): State<AppState>,
+    who: Authorized<WebhooksWrite>,
+    Path(id): Path<Uuid>,
+    wait: Wait,
+) -> Result<Response, ApiError> {
+    let mut tx = app.db.begin().await?;
+    let (webhook, _) = find_webhook(&mut tx, id, &who.scope).await?;
+    let sent = messages::try_out(&mut tx, &webhook, app.now()).await?;
+    tx.commit().await?;
+    let found = settled(&app, &who, id, sent.id.0, wait).await.unwrap_or(sent);
+    Ok(wait.applied(accepted(location(&found), json(&DeliveryView::from(&found))?)))
+}
+
+/// Reads a delivery, once it has come to its end or the client has waited long enough.
+async fn settled(
+    app: &AppState,
+    who: &Principal,
+    webhook: Uuid,
+    id: Uuid,
+    wait: Wait,
+) -> Result<Delivery, ApiError> {
+    let read = || async {
+        let mut tx = app.db.read().await?;
+        find_webhook(&mut tx, webhook, &who.scope).await?;
+        let found = deliveries::find(&mut tx, WebhookId(webhook), DeliveryId(id)).await?;
+        found.ok_or_else(|| ApiError::not_found("delivery", id))
+    };
+    wait.until(app, id, read, |found| found.state.is_final()).await
+}
+
+fn must_be_enabled(webhook: &Webhook) -> Result<(), ApiError> {
+    match webhook.disabled {
+        None => Ok(()),
+        Some(_) => Err(ApiError::Because(
+            Code::WebhookDisabled,
+            "It is sent nothing. Enable it first: PATCH with `disabled: false`.".to_owned(),
+        )),
+    }
+}
+
+fn location(delivery: &Delivery) -> String {
+    format!("/webhooks/{}/deliveries/{}", delivery.webhook, delivery.id)
+}
+
+impl From<DeliveryState> for DomainState {
+    fn from(state: DeliveryState) -> Self {
+        match state {
+            DeliveryState::Queued => Self::Queued,
+            DeliveryState::Pending => Self::Pending,
+            DeliveryState::Delivered => Self::Delivered,
+            DeliveryState::Dead => Self::Dead,
+            DeliveryState::Held => Self::Held,
+        }
+    }
+}
+
+impl From<DomainState> for DeliveryState {
+    fn from(state: DomainState) -> Self {
+        match state {
+            DomainState::Queued => Self::Queued,
+            DomainState::Pending => Self::Pending,
+            DomainState::Delivered => Self::Delivered,
+            DomainState::Dead => Self::Dead,
+            DomainState::Held => Self::Held,
+        }
+    }
+}
+
+impl From<&Delivery> for DeliveryView {
+    fn from(delivery: &Delivery) -> Self {
+        let last = delivery.last.as_ref();
+        Self {
+            id: delivery.id.0,
+            webhook: format!("/webhooks/{}", delivery.webhook),
+            message_id: delivery.message_id(),
+            kind: delivery.notice,
+            resource: format!("/{}/{}", delivery.subject.collection(), delivery.subject.id()),
+            state: delivery.state.into(),
+            attempts: delivery.attempts,
+            last_attempt_at: last.map(|attempt| attempt.at),
+            last_duration_ms: last
+                .and_then(|attempt| u64::try_from(attempt.took.whole_milliseconds()).ok()),
+            response_status: last.and_then(|attempt| attempt.status),
+            response_body: last.and_then(|attempt| attempt.answer.clone()),
+            error: last.and_then(|attempt| attempt.error.clone()),
+            next_attempt_at: delivery.next_action_at.map(|at| at.max(delivery.created_at)),
+            created_at: delivery.created_at,
+            finished_at: delivery.finished_at,
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Webhooks: who is told of what, and how it went.
+
+use axum::extract::{OriginalUri, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use serde::Deserialize;
+use time::{Duration, OffsetDateTime};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::auth::{Authorized, WebhooksRead, WebhooksWrite};
+use super::certificates::change::merge;
+use super::extract::{Body, MergePatch, Path, Query, from_value};
+use super::idempotency::{Attempt, IdempotencyKey};
+use super::page::{self, Listing, Sort};
+use super::precondition::{Precondition, answer, json, tag};
+use super::problem::{ApiError, Errors, Faults, FieldCode};
+use super::{AppState, field, retrying};
+use crate::domain::event::{Event, Resource};
+use crate::domain::id::WebhookId;
+use crate::domain::signature;
+use crate::domain::webhook::{Disabled, Health, Webhook};
+use crate::secret::{Sealed, Secret};
+use crate::storage::webhooks::{self, Wanted, former_secret_place, secret_place};
+use crate::storage::{Scope, Tx, events, lease::Lease};
+
+mod check;
+pub(crate) mod deliveries;
+mod view;
+
+use check::{Checked, WebhookSpec};
+use view::WebhookView;
+
+/// How long a former secret signs as well, unless the client says otherwise.
+const OVERLAP: Duration = Duration::hours(24);
+
+const LONGEST_OVERLAP: Duration = Duration::days(30);
+
+/// Which webhooks to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListWebhooks {
+    /// Of this namespace.
+    namespace: Option<String>,
+    /// How many on a page.
+    #[param(minimum = 1, maximum = 500, default = 50)]
+    limit: Option<u32>,
+    /// Where the page begins: a `nextCursor`.
+    cursor: Option<String>,
+    /// What to order by.
+    sort: Option<Sort>,
+}
+
+/// How to change to a new signing secret.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Rotation {
+    /// How long the former secret signs as well: `24h` when absent, `0s` if it is known to others, at most `720h`.
+    #[serde(default)]
+    #[schema(example = "24h")]
+    former_valid_for: Option<String>,
+}
+
+/// Create a webhook
+///
+/// The answer shows the signing secret, once; a replay under the same `Idempotency-Key` does not.
+#[utoipa::path(post, path = "/webhooks", operation_id = "createWebhook", tag = "webhooks",
+    params(("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours")),
+    request_body = WebhookSpec,
+    responses((status = 202, body = WebhookView, description = "Created; `secret` is shown this once", headers(("Location" = String), ("ETag" = String), ("Idempotency-Replayed" = String))), Errors))]
+pub(crate) async fn create(
+    State(app): State<AppState>,
+    who: Authorized<WebhooksWrite>,
+    key: IdempotencyKey,
+    body: Body<WebhookSpec>,
+) -> Result<Response, ApiError> {
+    let attempt = key.attempt(&who, &body.identity);
+    attempt
+        .once(&app, || async {
+            let checked = body.value.clone().check(&app, &who)?;
+            checked.check_reachable(&app).await?;
+            let webhook = new(&app, checked);
+            let secret = signature::generate_secret()?;
+            let sealed = app.sealer.seal(&secret_place(webhook.id), secret.expose().as_bytes())?;
+            insert(&app, &attempt, &webhook, &secret, &sealed).await
+        })
+        .await
+}
+
+/// List webhooks
+#[utoipa::path(get, path = "/webhooks", operation_id = "listWebhooks", tag = "webhooks",
+    params(ListWebhooks),
+    responses((status = 200, body = Listing<WebhookView>, description = "A page of webhooks", headers(("Link" = String))), Errors))]
+pub(crate) async fn list(
+    State(app): State<AppState>,
+    who: Authorized<WebhooksRead>,
+    OriginalUri(uri): OriginalUri,
+    Query(query): Query<ListWebhooks>,
+) -> Result<Response, ApiError> {
+    let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
+    let now = app.now();
+    let wanted = Wanted { namespace: query.namespace };
+    let mut tx = app.db.read().await?;
+    let rows = webhooks::list(&mut tx, &who.scope, &wanted, page).await?;
+    let key = |row: &Webhook| row.id.0.as_bytes().to_vec();
+    Ok(page::answer(&uri, page.limit, rows, key, |row| WebhookView::of(&row, now)))
+}
+
+/// Show a webhook
+#[utoipa::path(get, path = "/webhooks/{id}", operation_id = "getWebhook", tag = "webhooks",
+    params(("id" = Uuid, Path, description = "The webhook"), ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
+    responses((status = 200, body = WebhookView, description = "The webhook, without its secret", headers(("ETag" = String))), (status = 304, description = "Not changed"), Errors))]
+pub(crate) async fn show(
+    State(app): State<AppState>,
+    who: Authorized<WebhooksRead>,
+    Path(id): Path<Uuid>,
+    known: Precondition,
+) -> Result<Response, ApiError> {
+    let mut tx = app.db.read().await?;
+    let (webhook, _) = find(&mut tx, id, &who.scope).await?;
+    known.show(&WebhookView::of(&webhook, app.now()))
+}
+
+/// Change a webhook
+///
+/// A JSON merge patch (RFC 7396). What is on its way already goes to where it leads then.
+#[utoipa::path(patch, path = "/webhooks/{id}", operation_id = "changeWebhook", tag = "webhooks",
+    params(("id" = Uuid, Path, description = "The webhook"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
+    request_body(content(("application/merge-patch+json"), ("application/json")), description = "The fields to change"),
+    responses((status = 200, body = WebhookView, description = "Changed", headers(("ETag" = String))), Errors))]
+pub(crate) async fn change(
+    State(app): State<AppState>,
+    who: Authorized<WebhooksWrite>,
+    Path(id): Path<Uuid>,
+    known: Precondition,
+    MergePatch(patch): MergePatch,
+) -> Result<Response, ApiError> {
+    let wanted = |present: &Webhook| patched(present, &patch)?.check(&app, &who);
+    let mut tx = app.db.read().await?;
+    let (before, _) = find(&mut tx, id, &who.scope).await?;
+    drop(tx);
+    let checked = wanted(&before)?;
+    if checked.spec.url != before.spec.url {
+        checked.check_reachable(&app).await?;
+    }
+    retrying(|| async {
+        let now = app.now();
+        let mut tx = app.db.begin().await?;
+        let (present, lease) = find(&mut tx, id, &who.scope).await?;
+        known.must_match(&WebhookView::of(&present, now))?;
+        let Checked { spec, disabled, .. } = wanted(&present)?;
+        let next = present.clone().respecified(spec, disabled, now);
+        if next.webhook != present {
+            webhooks::respecify(&mut tx, &next, &lease).await?;
+            tx.commit().await?;
+        }
+        Ok(answer(StatusCode::OK, json(&WebhookView::of(&next.webhook, now))?))
+    })
+    .await
+}
+
+/// Delete a webhook
+///
+/// With its deliveries, also those that are on their way.
+#[utoipa::path(delete, path = "/webhooks/{id}", operation_id = "deleteWebhook", tag = "webhooks",
+    params(("id" = Uuid, Path, description = "The webhook"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
+    responses((status = 204, description = "Deleted"), Errors))]
+pub(crate) async fn delete(
+    State(app): State<AppState>,
+    who: Authorized<WebhooksWrite>,
+    Path(id): Path<Uuid>,
+    known: Precondition,
+) -> Result<StatusCode, ApiError> {
+    retrying(|| async {
+        let now = app.now();
+        let mut tx = app.db.begin().await?;
+        let (present, lease) = find(&mut tx, id, &who.scope).await?;
+        known.must_match(&WebhookView::of(&present, now))?;
+        // Fenced like any change, so that nothing that was saved meanwhile is lost unseen.
+        webhooks::save(&mut tx, &present.deleted(now), &lease, None).await?;
+        webhooks::delete(&mut tx, WebhookId(id)).await?;
+        tx.commit().await?;
+        Ok(StatusCode::NO_CONTENT)
+    })
+    .await
+}
+
+/// Change a webhook's signing secret
+///
+/// The answer shows the new one, once. The former signs as well for a while, so that receivers can
+/// change over.
+#[utoipa::path(post, path = "/webhooks/{id}/rotate", operation_id = "rotateWebhookSecret", tag = "webhooks",
+    params(("id" = Uuid, Path, description = "The webhook")),
+    request_body(content = Option<Rotation>, description = "May be left out"),
+    responses((status = 200, body = WebhookView, description = "Changed; `secret` is shown this once", headers(("ETag" = String))), Errors))]
+pub(crate) async fn rotate(
+    State(app): State<AppState>,
+    who: Authorized<WebhooksWrite>,
+    Path(id): Path<Uuid>,
+    body: Option<Body<Rotation>>,
+) -> Result<Response, ApiError> {
+    let overlap = overlap(body.map(|body| body.value).unwrap_or_default())?;
+    let secret = signature::generate_secret()?;
+    let sealed = app.sealer.seal(&secret_place(WebhookId(id)), secret.expose().as_bytes())?;
+    retrying(|| async {
+        let now = app.now();
+        let mut tx = app.db.begin().await?;
+        let (present, lease) = find(&mut tx, id, &who.scope).await?;
+        let former = match webhooks::secrets(&mut tx, present.id).await? {
+            Some(known) if overlap.is_positive() => {
+                let opened = app.sealer.open(&secret_place(present.id), &known.current)?;
+                Some(app.sealer.seal(&former_secret_place(present.id), opened.expose())?)
+            }
+            _ => None,
+        };
+        let next = present.rotated(former.as_ref().map(|_| now + overlap), now);
+        webhooks::rotate(&mut tx, &next, &lease, &sealed, former.as_ref()).await?;
+        tx.commit().await?;
+        shown_once(StatusCode::OK, &next.webhook, &secret, now)
+    })
+    .await
+}
+
+/// The webhook, if the caller may know of it.
+async fn find(tx: &mut Tx, id: Uuid, scope: &Scope) -> Result<(Webhook, Lease), ApiError> {
+    let found = webhooks::find(tx, WebhookId(id), scope).await?;
+    found.ok_or_else(|| ApiError::not_found("webhook", id))
+}
+
+fn new(app: &AppState, checked: Checked) -> Webhook {
+    let now = app.now();
+    Webhook {
+        id: WebhookId::generate(now),
+        namespace: checked.namespace,
+        spec: checked.spec,
+        disabled: checked.disabled.then_some(Disabled::Client),
+        health: Health::default(),
+        former_until: None,
+        created_at: now,
+        updated_at: now,
+    }
+}
+
+async fn insert(
+    app: &AppState,
+    attempt: &Attempt,
+    webhook: &Webhook,
+    secret: &Secret<String>,
+    sealed: &Sealed,
+) -> Result<Response, ApiError> {
+    let location = format!("/webhooks/{}", webhook.id);
+    let now = webhook.created_at;
+    // What is remembered for a replay lies in the database as it is: without the secret.
+    let answer = json(&WebhookView::of(webhook, now))?;
+    let mut tx = app.db.begin().await?;
+    attempt.remember(app, &mut tx, &location, &answer).await?;
+    webhooks::insert(&mut tx, webhook, sealed).await?;
+    let about = Resource::Webhook(webhook.id);
+    let event = Event::normal(about, "Created", "The webhook was created");
+    events::record(&mut tx, &webhook.namespace, None, &[event], now).await?;
+    tx.commit().await?;
+    let mut response = shown_once(StatusCode::ACCEPTED, webhook, secret, now)?;
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// The answer that shows the secret; its tag is that of the answers that do not.
+fn shown_once(
+    status: StatusCode,
+    webhook: &Webhook,
+    secret: &Secret<String>,
+    now: OffsetDateTime,
+) -> Result<Response, ApiError> {
+    let plain = json(&WebhookView::of(webhook, now))?;
+    let body = json(&WebhookView::of(webhook, now).with_secret(secret.expose()))?;
+    let mut response = answer(status, body);
+    let headers = response.headers_mut();
+    if let Ok(tag) = HeaderValue::from_str(&tag(&plain)) {
+        headers.insert(header::ETAG, tag);
+    }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+fn overlap(rotation: Rotation) -> Result<Duration, ApiError> {
+    let mut faults = Faults::default();
+    let given = rotation.former_valid_for;
+    let overlap = field::duration(given.as_deref(), "/formerValidFor", &mut faults);
+    if overlap.is_some_and(|overlap| overlap > LONGEST_OVERLAP) {
+        faults.invalid("/formerValidFor", "is at most 720h");
+    }
+    faults.refuse().map(|()| overlap.unwrap_or(OVERLAP))
+}
+
+/// The present specification with the patch applied. Identity cannot be patched.
+fn patched(
+    present: &Webhook,
+    patch: &serde_json::Map<String, serde_json::Value>,
+) -> Result<WebhookSpec, ApiError> {
+    if patch.get("namespace").is_some_and(|given| *given != present.namespace) {
+        let detail = format!("stays `{}`", present.namespace);
+        return Err(ApiError::field("/namespace", FieldCode::Immutable, detail));
+    }
+    let mut document = serde_json::to_value(WebhookSpec::from(present))
+        .map_err(|error| ApiError::Inside(Box::new(error)))?;
+    if let serde_json::Value::Object(target) = &mut document {
+        merge(target, patch);
+    }
+    from_value(document)
+}

@@ -1,0 +1,145 @@
+//! What a client sees of a webhook: its signing secret only once.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::domain::notice::Notice;
+use crate::domain::webhook::{Disabled, Selector, Webhook};
+
+/// Somebody who asked to be told.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Webhook)]
+pub(crate) struct WebhookView {
+    /// Its identifier.
+    id: Uuid,
+    /// Whose it is.
+    namespace: String,
+    /// Where messages are posted to.
+    url: String,
+    /// For people.
+    description: Option<String>,
+    /// What is told; everything when empty.
+    events: Vec<Notice>,
+    /// Of which namespaces; `*` for all.
+    namespaces: Vec<String>,
+    /// Labels that a certificate must carry.
+    labels: BTreeMap<String, String>,
+    /// Which certificates are told of.
+    selector: Selector,
+    /// Nothing is sent while this holds.
+    disabled: bool,
+    /// When it was created.
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+    /// When a client last changed it.
+    #[serde(with = "time::serde::rfc3339")]
+    updated_at: OffsetDateTime,
+    /// How its endpoint is doing.
+    status: WebhookStatus,
+    /// Signs what is sent, `whsec_…`. Shown when it is made, and never again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(read_only)]
+    secret: Option<String>,
+}
+
+/// How an endpoint is doing.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct WebhookStatus {
+    /// The one word that sums it up.
+    phase: WebhookPhase,
+    /// Why, for a person.
+    message: String,
+    /// Failed tries in a row, of whatever message.
+    consecutive_failures: u32,
+    /// When the first of them was.
+    #[serde(with = "time::serde::rfc3339::option")]
+    failing_since: Option<OffsetDateTime>,
+    /// When it last took a message.
+    #[serde(with = "time::serde::rfc3339::option")]
+    last_success_at: Option<OffsetDateTime>,
+    /// When it last did not.
+    #[serde(with = "time::serde::rfc3339::option")]
+    last_failure_at: Option<OffsetDateTime>,
+    /// What last went wrong; `null` after success.
+    last_error: Option<String>,
+    /// It is left alone until then.
+    #[serde(with = "time::serde::rfc3339::option")]
+    paused_until: Option<OffsetDateTime>,
+    /// Until when the former secret signs as well.
+    #[serde(with = "time::serde::rfc3339::option")]
+    former_secret_until: Option<OffsetDateTime>,
+}
+
+/// How an endpoint is doing, in one word.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+enum WebhookPhase {
+    /// It takes what it is sent, as far as is known.
+    Ready,
+    /// It does not take what it is sent; tried again by itself.
+    Failing,
+    /// It is sent nothing.
+    Disabled,
+}
+
+impl WebhookView {
+    /// The webhook as it is at `now`.
+    pub(super) fn of(webhook: &Webhook, now: OffsetDateTime) -> Self {
+        let spec = webhook.spec.clone();
+        Self {
+            id: webhook.id.0,
+            namespace: webhook.namespace.clone(),
+            url: spec.url,
+            description: spec.description,
+            events: spec.events,
+            namespaces: spec.namespaces,
+            labels: spec.labels,
+            selector: spec.selector,
+            disabled: webhook.disabled.is_some(),
+            created_at: webhook.created_at,
+            updated_at: webhook.updated_at,
+            status: status(webhook, now),
+            secret: None,
+        }
+    }
+
+    /// The same with its secret, for the one answer that shows it.
+    pub(super) fn with_secret(self, secret: &str) -> Self {
+        Self { secret: Some(secret.to_owned()), ..self }
+    }
+}
+
+fn status(webhook: &Webhook, now: OffsetDateTime) -> WebhookStatus {
+    let health = &webhook.health;
+    let (phase, message) = match (webhook.disabled, health.failures) {
+        (Some(Disabled::Client), _) => {
+            (WebhookPhase::Disabled, "A client disabled it; enable it with `disabled: false`")
+        }
+        (Some(Disabled::Gone), _) => (
+            WebhookPhase::Disabled,
+            "It answered 410 Gone; enable it with `disabled: false` if that was a mistake",
+        ),
+        (Some(Disabled::Failing), _) => (
+            WebhookPhase::Disabled,
+            "It failed for five days; mend it, enable it with `disabled: false`, and POST …/redeliver sends what it missed",
+        ),
+        (None, 0) => (WebhookPhase::Ready, "It takes what it is sent"),
+        (None, _) => (WebhookPhase::Failing, "It does not take what it is sent; tried again"),
+    };
+    WebhookStatus {
+        phase,
+        message: message.to_owned(),
+        consecutive_failures: health.failures,
+        failing_since: health.failing_since,
+        last_success_at: health.last_success_at,
+        last_failure_at: health.last_failure_at,
+        last_error: health.last_error.clone(),
+        paused_until: health.paused_until.filter(|until| *until > now),
+        former_secret_until: webhook.former_until.filter(|until| *until > now),
+    }
+}

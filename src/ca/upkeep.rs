@@ -1,0 +1,183 @@
+//! What is done to an account and its certificates beside ordering: binding, another key, giving it
+//! up, taking certificates back.
+//!
+//! Whatever a call depends on is stored before by whoever calls; each of these may be repeated.
+
+use serde_json::json;
+
+use super::ask::{ask, unusable_key};
+use super::classify::{Asked, Call};
+use super::directory::Directory;
+use super::jose::{Signer, revocation};
+use super::{Account, Ca, Registration, open, set_email};
+use crate::domain::failure::{Class, Failure};
+use crate::domain::issuer::Acme;
+use crate::domain::revocation::Reason;
+use crate::secret::Secret;
+
+/// A key that the CA gave out for an account of another kind (RFC 8555, section 7.3.4).
+#[derive(Debug)]
+pub struct ExternalKey {
+    /// The CA's name for it.
+    pub id: String,
+    /// The MAC key itself.
+    pub mac: Secret<Vec<u8>>,
+}
+
+impl Ca {
+    /// Registers the key as an account that is bound to another. Repeating it is harmless: the same
+    /// key has the same account, and a CA that knows it does not look at the binding again.
+    pub async fn register_bound(
+        &self,
+        acme: &Acme,
+        key: &Secret<Vec<u8>>,
+        external: &ExternalKey,
+    ) -> Result<Registration, Failure> {
+        let endpoint = self.endpoint(acme)?;
+        let directory = endpoint.directory().await?;
+        let url = directory.new_account().to_owned();
+        let asked = Asked::of(Call::NewAccount);
+        let contact: Vec<_> = acme.email.iter().map(|email| format!("mailto:{email}")).collect();
+        let ((), exchange) = ask!(asked, async {
+            let signer = Signer::from_pkcs8(key)?;
+            let payload = signer.bound_account(&url, &contact, &external.id, &external.mac)?;
+            signer.post(endpoint.client(), directory.new_nonce(), None, &url, &payload).await
+        })?;
+        let account = exchange.as_ref().and_then(|exchange| exchange.location.clone());
+        let account = account.ok_or_else(|| {
+            super::ask::unreadable(asked, "The CA registered the account and does not say where")
+        })?;
+        let inner = open(&endpoint, &directory, key, &account).await?;
+        let email = set_email(&inner, acme.email.as_deref(), exchange.as_ref()).await?;
+        Ok(Registration { url: account, email })
+    }
+
+    /// The account that the CA knows by this key; `None` if there is none.
+    pub async fn account_of(
+        &self,
+        acme: &Acme,
+        key: &Secret<Vec<u8>>,
+    ) -> Result<Option<String>, Failure> {
+        let endpoint = self.endpoint(acme)?;
+        let directory = endpoint.directory().await?;
+        let url = directory.new_account();
+        let asked = Asked::of(Call::NewAccount);
+        let payload = json!({"onlyReturnExisting": true});
+        let found = ask!(asked, async {
+            let signer = Signer::from_pkcs8(key)?;
+            signer.post(endpoint.client(), directory.new_nonce(), None, url, &payload).await
+        });
+        match found {
+            Ok(((), exchange)) => Ok(exchange.and_then(|exchange| exchange.location)),
+            Err(failure) if failure.code == "acme_account_does_not_exist" => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Has the account's key followed by `next` (RFC 8555, section 7.3.5). Afterwards the CA knows the
+    /// account by `next` alone; whether that has happened, [`Ca::account_of`] tells.
+    pub async fn change_key(
+        &self,
+        acme: &Acme,
+        account: &str,
+        present: &Secret<Vec<u8>>,
+        next: &Secret<Vec<u8>>,
+    ) -> Result<(), Failure> {
+        let endpoint = self.endpoint(acme)?;
+        let directory = endpoint.directory().await?;
+        let url = directory.key_change().ok_or_else(|| not_offered("keyChange"))?;
+        let asked = Asked::of(Call::KeyChange);
+        ask!(asked, async {
+            let (present, next) = (Signer::from_pkcs8(present)?, Signer::from_pkcs8(next)?);
+            let payload = next.follows(&present, account, url)?;
+            let client = endpoint.client();
+            present.post(client, directory.new_nonce(), Some(account), url, &payload).await
+        })
+        .map(drop)
+    }
+
+    /// Revokes a certificate by its own key, where no account of ours may.
+    pub async fn revoke_by_key(
+        &self,
+        acme: &Acme,
+        key: &Secret<Vec<u8>>,
+        leaf: &[u8],
+        reason: Reason,
+    ) -> Result<(), Failure> {
+        let endpoint = self.endpoint(acme)?;
+        let directory = endpoint.directory().await?;
+        let url = revoke_url(&directory)?;
+        let payload = revocation(leaf, reason.code());
+        ask!(Asked::of(Call::Revoke), async {
+            let signer = Signer::from_pkcs8(key)?;
+            signer.post(endpoint.client(), directory.new_nonce(), None, url, &payload).await
+        })
+        .map(drop)
+    }
+
+    /// Gives the account up for good (RFC 8555, section 7.3.6).
+    pub async fn deactivate(
+        &self,
+        acme: &Acme,
+        key: &Secret<Vec<u8>>,
+        account: &str,
+    ) -> Result<(), Failure> {
+        let endpoint = self.endpoint(acme)?;
+        let directory = endpoint.directory().await?;
+        let payload = json!({"status": "deactivated"});
+        ask!(Asked::of(Call::UpdateAccount), async {
+            let signer = Signer::from_pkcs8(key)?;
+            let client = endpoint.client();
+            signer.post(client, directory.new_nonce(), Some(account), account, &payload).await
+        })
+        .map(drop)
+    }
+}
+
+impl Account {
+    /// Revokes a certificate that was issued to the account, or to one that has proved its names.
+    pub async fn revoke(
+        &self,
+        key: &Secret<Vec<u8>>,
+        leaf: &[u8],
+        reason: Reason,
+    ) -> Result<(), Failure> {
+        let url = revoke_url(&self.directory)?;
+        let payload = revocation(leaf, reason.code());
+        let asked = self.asked(Call::Revoke, None);
+        ask!(asked, async {
+            let signer = Signer::from_pkcs8(key)?;
+            let client = self.endpoint.client();
+            let account = Some(self.url());
+            signer.post(client, self.directory.new_nonce(), account, url, &payload).await
+        })
+        .map(drop)
+    }
+}
+
+fn revoke_url(directory: &Directory) -> Result<&str, Failure> {
+    directory.revoke_cert().ok_or_else(|| not_offered("revokeCert"))
+}
+
+fn not_offered(what: &str) -> Failure {
+    Failure::new(
+        Class::Blocked,
+        "acme_not_offered",
+        "The CA does not offer what is asked for.",
+        format!("Its directory has no `{what}`."),
+    )
+}
+
+/// Reads a MAC key as CAs give it out: base64url, or base64, with or without padding.
+pub fn mac_key(text: &Secret<String>) -> Result<Secret<Vec<u8>>, Failure> {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let plain = text.expose().trim().trim_end_matches('=').replace('+', "-").replace('/', "_");
+    let key = URL_SAFE_NO_PAD.decode(zeroize::Zeroizing::new(plain).as_bytes());
+    key.ok().filter(|key| !key.is_empty()).map(Secret::new).ok_or_else(|| Failure {
+        code: "external_account_key_unusable".to_owned(),
+        title: "The key of the external account cannot be used.".to_owned(),
+        detail: "It has to be the base64url text that the CA has given out.".to_owned(),
+        ..unusable_key("")
+    })
+}

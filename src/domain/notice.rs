@@ -1,0 +1,100 @@
+//! What is worth telling those who asked to be told: the event types of webhooks.
+//!
+//! The machines say themselves when there is something to tell; storage writes it down with the
+//! change that it is about. A failure is told once for all the attempts that share it.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Something worth telling.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
+pub enum Notice {
+    /// The first certificate was issued.
+    #[serde(rename = "certificate.issued")]
+    CertificateIssued,
+    /// A later one was issued.
+    #[serde(rename = "certificate.renewed")]
+    CertificateRenewed,
+    /// An issuance failed, and is tried again by itself.
+    #[serde(rename = "certificate.failed")]
+    CertificateFailed,
+    /// An issuance failed, and only a person can mend the cause.
+    #[serde(rename = "certificate.blocked")]
+    CertificateBlocked,
+    /// An issuance succeeded after failures that were told.
+    #[serde(rename = "certificate.recovered")]
+    CertificateRecovered,
+    /// What is served ends soon.
+    #[serde(rename = "certificate.expiring")]
+    CertificateExpiring,
+    /// What is served has ended.
+    #[serde(rename = "certificate.expired")]
+    CertificateExpired,
+    /// What was served was revoked.
+    #[serde(rename = "certificate.revoked")]
+    CertificateRevoked,
+    /// The issuer's account is registered.
+    #[serde(rename = "issuer.ready")]
+    IssuerReady,
+    /// The issuer's account cannot be registered.
+    #[serde(rename = "issuer.failed")]
+    IssuerFailed,
+    /// Somebody tries a webhook out.
+    #[serde(rename = "webhook.test")]
+    WebhookTest,
+}
+
+impl Notice {
+    /// Every notice.
+    pub const ALL: [Self; 11] = [
+        Self::CertificateIssued,
+        Self::CertificateRenewed,
+        Self::CertificateFailed,
+        Self::CertificateBlocked,
+        Self::CertificateRecovered,
+        Self::CertificateExpiring,
+        Self::CertificateExpired,
+        Self::CertificateRevoked,
+        Self::IssuerReady,
+        Self::IssuerFailed,
+        Self::WebhookTest,
+    ];
+
+    /// The word that receivers see as `type`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::CertificateIssued => "certificate.issued",
+            Self::CertificateRenewed => "certificate.renewed",
+            Self::CertificateFailed => "certificate.failed",
+            Self::CertificateBlocked => "certificate.blocked",
+            Self::CertificateRecovered => "certificate.recovered",
+            Self::CertificateExpiring => "certificate.expiring",
+            Self::CertificateExpired => "certificate.expired",
+            Self::CertificateRevoked => "certificate.revoked",
+            Self::IssuerReady => "issuer.ready",
+            Self::IssuerFailed => "issuer.failed",
+            Self::WebhookTest => "webhook.test",
+        }
+    }
+
+    /// Reads what [`Notice::as_str`] wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|notice| notice.as_str() == text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_notice_is_read_back_by_its_word() {
+        for notice in Notice::ALL {
+            assert_eq!(Notice::parse(notice.as_str()), Some(notice));
+            assert_eq!(serde_json::to_value(notice).unwrap(), notice.as_str());
+        }
+        assert_eq!(Notice::parse("certificate.lost"), None);
+    }
+}

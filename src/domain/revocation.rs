@@ -1,0 +1,235 @@
+//! Taking a certificate back at its CA (RFC 8555, section 7.6): a small machine of its own.
+//!
+//! It holds all that it needs, so that it outlives the revision, and the certificate, that it is
+//! about. It is asked for until the CA has done it, refuses for good, or the deadline has passed.
+
+use serde::{Deserialize, Serialize};
+use time::{Duration, OffsetDateTime};
+use utoipa::ToSchema;
+
+use super::backoff::{self, Jitter};
+use super::failure::{Class, Failure};
+use super::id::{CertificateId, IssuerId, RevocationId};
+
+/// Why a certificate is revoked: RFC 5280's words, as far as they are a subscriber's to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Reason {
+    /// None is given.
+    Unspecified,
+    /// Somebody else may have the private key.
+    KeyCompromise,
+    /// The subject's data has changed.
+    AffiliationChanged,
+    /// Another certificate has taken its place.
+    Superseded,
+    /// It is not used any more.
+    CessationOfOperation,
+}
+
+impl Reason {
+    /// Every reason that may be given.
+    pub const ALL: [Self; 5] = [
+        Self::Unspecified,
+        Self::KeyCompromise,
+        Self::AffiliationChanged,
+        Self::Superseded,
+        Self::CessationOfOperation,
+    ];
+
+    /// RFC 5280's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unspecified => "unspecified",
+            Self::KeyCompromise => "keyCompromise",
+            Self::AffiliationChanged => "affiliationChanged",
+            Self::Superseded => "superseded",
+            Self::CessationOfOperation => "cessationOfOperation",
+        }
+    }
+
+    /// Reads what [`Reason::as_str`] wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
+    }
+
+    /// RFC 5280's number for it.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Unspecified => 0,
+            Self::KeyCompromise => 1,
+            Self::AffiliationChanged => 3,
+            Self::Superseded => 4,
+            Self::CessationOfOperation => 5,
+        }
+    }
+}
+
+/// One revocation that is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revocation {
+    /// Our name for it.
+    pub id: RevocationId,
+    /// Whose revision it is about; it may be gone by now.
+    pub certificate: CertificateId,
+    /// The certificate's namespace.
+    pub namespace: String,
+    /// Whose account it was issued to.
+    pub issuer: IssuerId,
+    /// Which revision.
+    pub revision: i64,
+    /// Why.
+    pub reason: Reason,
+    /// Where it is.
+    pub state: State,
+    /// Tries that failed.
+    pub tries: u32,
+    /// What last went wrong.
+    pub last_error: Option<Failure>,
+    /// When it was wanted.
+    pub created_at: OffsetDateTime,
+    /// When it wants attention again; `None` once it is over.
+    pub next_action_at: Option<OffsetDateTime>,
+    /// After this moment it has failed.
+    pub deadline: OffsetDateTime,
+}
+
+/// Where a revocation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// The CA is to be told.
+    Pending,
+    /// The CA has done it.
+    Done,
+    /// The CA will not do it, or did not in time.
+    Failed,
+}
+
+impl State {
+    /// The word that the database uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Done => "done",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Reads what [`State::as_str`] wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Pending, Self::Done, Self::Failed].into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+/// For so long a CA that cannot be reached, or refuses what a person may mend, is asked again.
+pub const DEADLINE: Duration = Duration::hours(72);
+
+/// Between tries at what only a person can mend.
+const PROBE_EVERY: Duration = Duration::hours(1);
+
+impl Revocation {
+    /// What the CA's answer makes of it.
+    #[must_use]
+    pub fn apply(
+        mut self,
+        answer: Result<(), Failure>,
+        now: OffsetDateTime,
+        jitter: Jitter,
+    ) -> Self {
+        let failure = match answer {
+            Ok(()) => return self.end(State::Done, None),
+            // It was done before, and the answer was lost; or somebody else did it.
+            Err(failure) if failure.code == "acme_already_revoked" => {
+                return self.end(State::Done, None);
+            }
+            Err(failure) => failure,
+        };
+        if failure.code == "acme_bad_revocation_reason" || now >= self.deadline {
+            return self.end(State::Failed, Some(failure));
+        }
+        let pause = match failure.class {
+            Class::Blocked => jitter.stretch(PROBE_EVERY, 0.1),
+            _ => backoff::transient(self.tries, jitter),
+        };
+        let at = failure.retry_at.map_or(now + pause, |asked| asked.max(now + pause));
+        self.next_action_at = Some(at.min(self.deadline.max(now)));
+        self.tries = self.tries.saturating_add(1);
+        self.last_error = Some(failure);
+        self
+    }
+
+    fn end(mut self, state: State, failure: Option<Failure>) -> Self {
+        self.state = state;
+        self.next_action_at = None;
+        self.last_error = failure;
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::macros::datetime;
+
+    const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
+
+    #[test]
+    fn what_is_revoked_already_is_revoked() {
+        let answer = Err(failure(Class::Conflict, "acme_already_revoked"));
+        assert_eq!(pending().apply(answer, NOW, Jitter::NONE).state, State::Done);
+        assert_eq!(pending().apply(Ok(()), NOW, Jitter::NONE).next_action_at, None);
+    }
+
+    #[test]
+    fn a_ca_that_is_down_is_asked_until_the_deadline_and_not_longer() {
+        let mut wanted = pending();
+        let mut now = NOW;
+        while let Some(at) = wanted.next_action_at {
+            assert!(at <= NOW + DEADLINE, "a wake-up after the deadline");
+            now = at;
+            wanted =
+                wanted.apply(Err(failure(Class::Transient, "acme_unreachable")), at, Jitter::NONE);
+        }
+
+        assert_eq!((wanted.state, now), (State::Failed, NOW + DEADLINE));
+        assert!(wanted.last_error.is_some(), "and says why");
+    }
+
+    #[test]
+    fn a_reason_that_the_ca_refuses_is_not_tried_again() {
+        let answer = Err(failure(Class::Blocked, "acme_bad_revocation_reason"));
+        assert_eq!(pending().apply(answer, NOW, Jitter::NONE).state, State::Failed);
+    }
+
+    #[test]
+    fn what_a_person_may_mend_is_tried_hourly() {
+        let answer = Err(failure(Class::Blocked, "acme_unauthorized"));
+        let next = pending().apply(answer, NOW, Jitter::NONE);
+        assert_eq!(
+            (next.state, next.next_action_at),
+            (State::Pending, Some(NOW + Duration::hours(1)))
+        );
+    }
+
+    fn failure(class: Class, code: &str) -> Failure {
+        Failure::new(class, code, "no", "no")
+    }
+
+    fn pending() -> Revocation {
+        let id = uuid::Uuid::nil();
+        Revocation {
+            id: RevocationId(id),
+            certificate: CertificateId(id),
+            namespace: "default".into(),
+            issuer: IssuerId(id),
+            revision: 1,
+            reason: Reason::KeyCompromise,
+            state: State::Pending,
+            tries: 0,
+            last_error: None,
+            created_at: NOW,
+            next_action_at: Some(NOW),
+            deadline: NOW + DEADLINE,
+        }
+    }
+}

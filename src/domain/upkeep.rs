@@ -1,0 +1,139 @@
+//! What becomes of an issuer's account beside its registration: another key, or its end.
+
+use serde::{Deserialize, Serialize};
+use time::{Duration, OffsetDateTime};
+
+use super::event::{Event, Resource};
+use super::failure::{Class, Failure};
+use super::issuer::{Issuer, PROBE_EVERY, State, Transition};
+
+/// What is done to an account beside keeping it registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "what")]
+pub enum Upkeep {
+    /// Its key is being replaced by another one, which is stored already.
+    RotatingKey {
+        /// Since when.
+        #[serde(with = "time::serde::rfc3339")]
+        since: OffsetDateTime,
+    },
+    /// It is being given up at the CA.
+    #[serde(rename_all = "camelCase")]
+    Deactivating {
+        /// Since when.
+        #[serde(with = "time::serde::rfc3339")]
+        since: OffsetDateTime,
+        /// Whether the issuer goes with it.
+        then_delete: bool,
+    },
+    /// It was given up: its key is of no use at that CA any more.
+    Deactivated {
+        /// When.
+        #[serde(with = "time::serde::rfc3339")]
+        at: OffsetDateTime,
+    },
+}
+
+/// Orders that are under way hold the present key's proofs: so long they may take to end before the
+/// key is replaced all the same.
+pub const ROTATION_WAITS: Duration = Duration::minutes(10);
+
+/// After this long an issuer that waits to be deleted goes although its account is not deactivated.
+pub const DEACTIVATION_DEADLINE: Duration = Duration::hours(24);
+
+impl Issuer {
+    /// A client wants the account's key replaced; the new one is stored beside the present one.
+    #[must_use]
+    pub fn rotate_key(mut self, now: OffsetDateTime) -> Transition {
+        self.upkeep = Some(Upkeep::RotatingKey { since: now });
+        let event = Event::normal(
+            Resource::Issuer(self.id),
+            "AccountKeyRotationRequested",
+            "The ACME account's key will be replaced",
+        );
+        self.reconsidered(now).with(event)
+    }
+
+    /// The CA knows the account by its new key, which is checked by using it.
+    #[must_use]
+    pub fn key_rotated(mut self, now: OffsetDateTime) -> Transition {
+        self.upkeep = None;
+        let event = Event::normal(
+            Resource::Issuer(self.id),
+            "AccountKeyRotated",
+            "The ACME account has a new key; the former one is forgotten",
+        );
+        self.reconsidered(now).with(event)
+    }
+
+    /// The CA does not replace the key: the present one stays.
+    #[must_use]
+    pub fn key_kept(mut self, failure: &Failure, now: OffsetDateTime) -> Transition {
+        self.upkeep = None;
+        let event = Event::warning(
+            Resource::Issuer(self.id),
+            "AccountKeyRotationFailed",
+            format!("The ACME account keeps its key: {failure}"),
+        );
+        self.reconsidered(now).with(event)
+    }
+
+    /// A client wants the account given up at the CA, perhaps with the issuer.
+    #[must_use]
+    pub fn deactivate(mut self, then_delete: bool, now: OffsetDateTime) -> Transition {
+        self.upkeep = Some(Upkeep::Deactivating { since: now, then_delete });
+        let event = Event::normal(
+            Resource::Issuer(self.id),
+            "AccountDeactivationRequested",
+            "The ACME account will be deactivated",
+        );
+        self.reconsidered(now).with(event)
+    }
+
+    /// The CA has given the account up.
+    #[must_use]
+    pub fn deactivated(mut self, now: OffsetDateTime) -> Transition {
+        let at = match self.upkeep {
+            Some(Upkeep::Deactivated { at }) => at,
+            _ => now,
+        };
+        self.upkeep = Some(Upkeep::Deactivated { at });
+        self.state = State::Failed;
+        self.state_since = now;
+        self.tries = 0;
+        self.last_error = Some(Failure::new(
+            Class::Blocked,
+            "account_deactivated",
+            "The issuer's account was deactivated",
+            "Its key cannot be used at this CA any more. Create a new issuer, or give this one another server.",
+        ));
+        self.next_action_at = Some(now + PROBE_EVERY);
+        let event = Event::normal(
+            Resource::Issuer(self.id),
+            "AccountDeactivated",
+            "The ACME account was deactivated",
+        );
+        Transition::silent(self, now).with(event)
+    }
+
+    /// What is being done to the account has to wait until `at`, perhaps because of a failure.
+    #[must_use]
+    pub fn upkeep_waits(
+        mut self,
+        failure: Option<Failure>,
+        at: OffsetDateTime,
+        now: OffsetDateTime,
+    ) -> Transition {
+        self.tries = self.tries.saturating_add(u32::from(failure.is_some()));
+        self.last_error = failure;
+        self.next_action_at = Some(at);
+        Transition::silent(self, now)
+    }
+}
+
+impl Transition {
+    fn with(mut self, event: Event) -> Self {
+        self.events.push(event);
+        self
+    }
+}

@@ -1,0 +1,475 @@
+//! Webhooks: who asked to be told of what, and how the endpoint is doing.
+//!
+//! While an endpoint fails it is sent one message at a time; after [`OUTAGE`] failures in a row it is
+//! left alone for growing pauses. Success ends that at once. An endpoint that fails for
+//! [`GIVEN_UP_AFTER`] without a success is disabled, and so is one that answers 410.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use time::{Duration, OffsetDateTime};
+use utoipa::ToSchema;
+
+use super::backoff::{self, Jitter};
+use super::certificate::Certificate;
+use super::event::{Event, Resource};
+use super::id::WebhookId;
+use super::notice::Notice;
+
+/// Stands for every namespace.
+pub const EVERY_NAMESPACE: &str = "*";
+
+/// What a client wants to be told, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Spec {
+    /// Where messages are posted to.
+    pub url: String,
+    /// For people.
+    pub description: Option<String>,
+    /// What to tell; everything where empty.
+    pub events: Vec<Notice>,
+    /// Of which namespaces; `*` for all.
+    pub namespaces: Vec<String>,
+    /// Labels that a certificate must carry, all of them.
+    pub labels: BTreeMap<String, String>,
+    /// Which certificates are told of.
+    pub selector: Selector,
+}
+
+/// Which certificates a webhook is told of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Selector {
+    /// Those of its namespaces that carry its labels, and those that name it.
+    #[default]
+    All,
+    /// Only those that name it in their `webhooks`.
+    Named,
+}
+
+impl Selector {
+    /// `all` or `named`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Named => "named",
+        }
+    }
+}
+
+/// Somebody who asked to be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhook {
+    /// Our name for it.
+    pub id: WebhookId,
+    /// Whose it is.
+    pub namespace: String,
+    /// What is wanted.
+    pub spec: Spec,
+    /// Why it is sent nothing, if so.
+    pub disabled: Option<Disabled>,
+    /// How the endpoint is doing.
+    pub health: Health,
+    /// Until when the former secret signs as well.
+    pub former_until: Option<OffsetDateTime>,
+    /// When it was created.
+    pub created_at: OffsetDateTime,
+    /// When a client last changed it.
+    pub updated_at: OffsetDateTime,
+}
+
+/// Why a webhook is sent nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disabled {
+    /// A client wanted it so.
+    Client,
+    /// The endpoint answered 410.
+    Gone,
+    /// The endpoint failed for too long.
+    Failing,
+}
+
+impl Disabled {
+    const ALL: [Self; 3] = [Self::Client, Self::Gone, Self::Failing];
+
+    /// The word that the database uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Gone => "gone",
+            Self::Failing => "failing",
+        }
+    }
+
+    /// Reads what [`Disabled::as_str`] wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
+    }
+}
+
+/// How an endpoint is doing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Failed tries in a row, of whatever message.
+    pub failures: u32,
+    /// When the first of them was.
+    pub failing_since: Option<OffsetDateTime>,
+    /// When the last one ever was.
+    pub last_failure_at: Option<OffsetDateTime>,
+    /// When it last took a message.
+    pub last_success_at: Option<OffsetDateTime>,
+    /// What last went wrong; cleared by success.
+    pub last_error: Option<String>,
+    /// It is left alone until then.
+    pub paused_until: Option<OffsetDateTime>,
+}
+
+/// What something makes of a webhook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    /// The webhook from now on.
+    pub webhook: Webhook,
+    /// What happened, for the history.
+    pub events: Vec<Event>,
+    /// When it happened.
+    pub at: OffsetDateTime,
+    /// An outage since this moment is over: what it kept waiting goes out now.
+    pub recovered_from: Option<OffsetDateTime>,
+}
+
+impl Transition {
+    /// The webhook as it is, with nothing to tell.
+    pub fn silent(webhook: Webhook, at: OffsetDateTime) -> Self {
+        Self { webhook, events: vec![], at, recovered_from: None }
+    }
+
+    fn with(self, events: Vec<Event>) -> Self {
+        Self { events, ..self }
+    }
+}
+
+/// So many messages are sent to one endpoint at the same time while it is well.
+const AT_ONCE: usize = 4;
+
+/// After so many failures in a row, the endpoint counts as down rather than a message as bad.
+pub const OUTAGE: u32 = 3;
+
+/// An endpoint that fails for so long without a success is disabled.
+pub const GIVEN_UP_AFTER: Duration = Duration::days(5);
+
+/// Failures further apart than this are not one outage: nobody looked in between.
+const STREAK_ENDS_AFTER: Duration = Duration::days(2);
+
+/// Nobody who asks for patience gets more of it than this.
+const LONGEST_PAUSE: Duration = Duration::hours(1);
+
+impl Webhook {
+    /// Whether it wants to be told this of this certificate.
+    pub fn hears_of(&self, notice: Notice, certificate: &Certificate) -> bool {
+        let names_us = certificate.spec.webhooks.contains(&self.id.0);
+        let selected = match self.spec.selector {
+            Selector::Named => names_us,
+            Selector::All => names_us || self.spec.wants_labels(&certificate.labels),
+        };
+        selected && self.spec.wants(notice) && self.spec.covers(&certificate.namespace)
+    }
+
+    /// Whether it wants to be told this of an issuer of this namespace; the empty one is that of
+    /// `ClusterIssuer`s, which concern everybody.
+    pub fn hears_of_issuer(&self, notice: Notice, namespace: &str) -> bool {
+        self.spec.selector == Selector::All
+            && self.spec.labels.is_empty()
+            && self.spec.wants(notice)
+            && (namespace.is_empty() || self.spec.covers(namespace))
+    }
+
+    /// Takes over what a client wants now. Enabling it forgets how badly it was doing.
+    #[must_use]
+    pub fn respecified(mut self, spec: Spec, disabled: bool, now: OffsetDateTime) -> Transition {
+        let about = Resource::Webhook(self.id);
+        let mut events = Vec::new();
+        if self.spec != spec || self.disabled.is_some() != disabled {
+            self.updated_at = now;
+        }
+        match (self.disabled, disabled) {
+            (None, true) => {
+                self.disabled = Some(Disabled::Client);
+                events.push(Event::normal(about, "Disabled", "A client disabled it"));
+            }
+            (Some(_), false) => {
+                self.disabled = None;
+                self.health =
+                    Health { last_success_at: self.health.last_success_at, ..Health::default() };
+                events.push(Event::normal(about, "Enabled", "A client enabled it"));
+            }
+            (None, false) | (Some(_), true) => {}
+        }
+        if self.spec.url != spec.url {
+            self.health.paused_until = None;
+        }
+        self.spec = spec;
+        Transition::silent(self, now).with(events)
+    }
+
+    /// It has a new secret; the former one signs as well until `former_until`.
+    #[must_use]
+    pub fn rotated(
+        mut self,
+        former_until: Option<OffsetDateTime>,
+        now: OffsetDateTime,
+    ) -> Transition {
+        let about = Resource::Webhook(self.id);
+        let message = match former_until {
+            Some(until) => {
+                format!("It has a new secret; the former one signs as well until {until}")
+            }
+            None => "It has a new secret; the former one does not sign any more".to_owned(),
+        };
+        self.former_until = former_until;
+        self.updated_at = now;
+        Transition::silent(self, now).with(vec![Event::normal(about, "SecretRotated", message)])
+    }
+
+    /// It took a message.
+    #[must_use]
+    pub fn delivered(mut self, now: OffsetDateTime) -> Transition {
+        let was = std::mem::take(&mut self.health);
+        self.health.last_success_at = Some(now);
+        self.health.last_failure_at = was.last_failure_at;
+        let about = Resource::Webhook(self.id);
+        let outage = was.failing_since.filter(|_| was.failures >= OUTAGE);
+        let mut next = Transition::silent(self, now);
+        if let Some(since) = outage {
+            let message = format!("It takes messages again, after failing since {since}");
+            next.events.push(Event::normal(about, "Recovered", message));
+            next.recovered_from = outage;
+        }
+        next
+    }
+
+    /// It did not take a message; `retry_at` is when it wants to be asked again, if it said so.
+    #[must_use]
+    pub fn failed(
+        mut self,
+        reason: &str,
+        retry_at: Option<OffsetDateTime>,
+        now: OffsetDateTime,
+        jitter: Jitter,
+    ) -> Transition {
+        let about = Resource::Webhook(self.id);
+        let health = &mut self.health;
+        let forgotten = health.last_failure_at.is_none_or(|last| now - last > STREAK_ENDS_AFTER);
+        if health.failures == 0 || forgotten {
+            health.failures = 0;
+            health.failing_since = Some(now);
+        }
+        health.failures = health.failures.saturating_add(1);
+        health.last_failure_at = Some(now);
+        health.last_error = Some(reason.to_owned());
+        let pause = health
+            .failures
+            .checked_sub(OUTAGE)
+            .map(|beyond| now + backoff::transient(beyond, jitter));
+        health.paused_until = pause.max(retry_at.map(|asked| asked.min(now + LONGEST_PAUSE)));
+        let since = health.failing_since.unwrap_or(now);
+        let mut events = Vec::new();
+        if health.failures == OUTAGE {
+            let message = format!("It does not take messages: {reason}");
+            events.push(Event::warning(about, "Failing", message));
+        }
+        if self.disabled.is_none() && now - since >= GIVEN_UP_AFTER {
+            self.disabled = Some(Disabled::Failing);
+            let message = format!(
+                "It was disabled: it has not taken a message since {since}, last because: {reason}. Mend it, enable it (PATCH with disabled: false), and send what it missed (POST …/redeliver)"
+            );
+            events.push(Event::warning(about, "Disabled", message));
+        }
+        Transition::silent(self, now).with(events)
+    }
+
+    /// It answered that it is gone for good (410).
+    #[must_use]
+    pub fn gone(mut self, now: OffsetDateTime) -> Transition {
+        let about = Resource::Webhook(self.id);
+        self.health.last_failure_at = Some(now);
+        self.health.last_error = Some("it answered 410 Gone".to_owned());
+        let events = match self.disabled.replace(Disabled::Gone) {
+            None => {
+                vec![Event::warning(about, "Disabled", "It was disabled: it answered 410 Gone")]
+            }
+            Some(_) => vec![],
+        };
+        Transition::silent(self, now).with(events)
+    }
+
+    /// It is no longer wanted.
+    #[must_use]
+    pub fn deleted(self, now: OffsetDateTime) -> Transition {
+        let event = Event::normal(Resource::Webhook(self.id), "Deleted", "The webhook was deleted");
+        Transition::silent(self, now).with(vec![event])
+    }
+
+    /// How many messages may be under way to it at the same time, now.
+    pub fn at_once(&self, now: OffsetDateTime) -> usize {
+        if self.disabled.is_some() || self.is_paused(now) {
+            0
+        } else if self.health.failures > 0 {
+            1
+        } else {
+            AT_ONCE
+        }
+    }
+
+    /// Whether it is left alone for a while.
+    pub fn is_paused(&self, now: OffsetDateTime) -> bool {
+        self.health.paused_until.is_some_and(|until| until > now)
+    }
+}
+
+impl Spec {
+    fn wants(&self, notice: Notice) -> bool {
+        self.events.is_empty() || self.events.contains(&notice)
+    }
+
+    /// Whether it is about this namespace.
+    pub fn covers(&self, namespace: &str) -> bool {
+        self.namespaces.iter().any(|name| name == EVERY_NAMESPACE || name == namespace)
+    }
+
+    fn wants_labels(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::macros::datetime;
+
+    const NOW: OffsetDateTime = datetime!(2026-11-25 12:00 UTC);
+
+    #[test]
+    fn it_hears_only_what_it_asked_for() {
+        let mut labelled = webhook(Selector::All);
+        labelled.spec.labels = [("team".to_owned(), "web".to_owned())].into();
+        labelled.spec.events = vec![Notice::CertificateIssued];
+        let mut certificate = certificate();
+
+        assert!(!labelled.hears_of(Notice::CertificateIssued, &certificate), "without the label");
+        certificate.labels = labelled.spec.labels.clone();
+        assert!(labelled.hears_of(Notice::CertificateIssued, &certificate));
+        assert!(!labelled.hears_of(Notice::CertificateFailed, &certificate));
+        certificate.namespace = "other".into();
+        assert!(!labelled.hears_of(Notice::CertificateIssued, &certificate));
+        labelled.spec.namespaces = vec![EVERY_NAMESPACE.into()];
+        assert!(labelled.hears_of(Notice::CertificateIssued, &certificate));
+        assert!(!labelled.hears_of_issuer(Notice::CertificateIssued, ""), "issuers have no labels");
+    }
+
+    #[test]
+    fn a_certificate_that_names_it_is_told_whatever_its_labels() {
+        let mut certificate = certificate();
+        let named = webhook(Selector::Named);
+        let mut labelled = webhook(Selector::All);
+        labelled.spec.labels = [("team".to_owned(), "web".to_owned())].into();
+
+        assert!(!named.hears_of(Notice::CertificateIssued, &certificate));
+        certificate.spec.webhooks = vec![named.id.0];
+        assert!(named.hears_of(Notice::CertificateIssued, &certificate));
+        assert!(labelled.hears_of(Notice::CertificateIssued, &certificate), "it has the same id");
+        certificate.namespace = "other".into();
+        assert!(!named.hears_of(Notice::CertificateIssued, &certificate), "not of its namespaces");
+        assert!(!named.hears_of_issuer(Notice::IssuerReady, ""));
+        assert!(webhook(Selector::All).hears_of_issuer(Notice::IssuerReady, ""));
+    }
+
+    #[test]
+    fn one_failure_slows_it_down_and_an_outage_pauses_it_until_success() {
+        let mut one = webhook(Selector::All);
+        assert_eq!(one.at_once(NOW), AT_ONCE);
+        one = fail(one, NOW).webhook;
+        assert_eq!(one.at_once(NOW), 1, "one probe at a time");
+        one = fail(one, NOW).webhook;
+        let down = fail(one, NOW);
+        assert_eq!(down.events[0].reason, "Failing");
+        assert_eq!(down.webhook.at_once(NOW), 0);
+        assert_eq!(down.webhook.at_once(NOW + Duration::seconds(5)), 1);
+
+        let well = down.webhook.delivered(NOW + Duration::seconds(5));
+        assert_eq!(well.webhook.at_once(NOW), AT_ONCE);
+        assert_eq!(well.recovered_from, Some(NOW));
+        assert_eq!(well.webhook.health.last_error, None);
+    }
+
+    #[test]
+    fn five_days_without_success_disable_it_with_an_event() {
+        let mut one = webhook(Selector::All);
+        for hour in 0..120 {
+            one = fail(one, NOW + Duration::hours(hour)).webhook;
+            assert_eq!(one.disabled, None, "after {hour} hours");
+        }
+        let given_up = fail(one, NOW + Duration::hours(120));
+
+        assert_eq!(given_up.webhook.disabled, Some(Disabled::Failing));
+        assert_eq!(given_up.events[0].reason, "Disabled");
+        let spec = given_up.webhook.spec.clone();
+        let again = given_up.webhook.respecified(spec, false, NOW + Duration::days(6)).webhook;
+        assert_eq!((again.disabled, again.at_once(NOW)), (None, AT_ONCE));
+    }
+
+    #[test]
+    fn failures_that_lie_weeks_apart_are_not_one_outage() {
+        let one = fail(webhook(Selector::All), NOW).webhook;
+        let later = fail(one, NOW + Duration::days(20)).webhook;
+
+        assert_eq!(later.disabled, None);
+        assert_eq!(later.health.failing_since, Some(NOW + Duration::days(20)));
+    }
+
+    #[test]
+    fn a_wish_for_patience_is_granted_within_bounds() {
+        let ask = |wait| webhook(Selector::All).failed("429", Some(NOW + wait), NOW, Jitter::NONE);
+        let until = |wait| ask(wait).webhook.health.paused_until.unwrap() - NOW;
+
+        assert_eq!(until(Duration::minutes(7)), Duration::minutes(7));
+        assert_eq!(until(Duration::days(7)), Duration::hours(1));
+    }
+
+    #[test]
+    fn gone_is_gone() {
+        let gone = webhook(Selector::All).gone(NOW);
+
+        assert_eq!((gone.webhook.disabled, gone.webhook.at_once(NOW)), (Some(Disabled::Gone), 0));
+        assert_eq!(gone.events[0].reason, "Disabled");
+        assert!(gone.webhook.gone(NOW).events.is_empty(), "told once");
+    }
+
+    fn fail(webhook: Webhook, at: OffsetDateTime) -> Transition {
+        webhook.failed("it answered 500", None, at, Jitter::NONE)
+    }
+
+    fn certificate() -> Certificate {
+        crate::domain::certificate::tests::wanted()
+    }
+
+    fn webhook(selector: Selector) -> Webhook {
+        Webhook {
+            id: WebhookId(uuid::Uuid::nil()),
+            namespace: "default".into(),
+            spec: Spec {
+                url: "https://hooks.example/".into(),
+                description: None,
+                events: vec![],
+                namespaces: vec!["default".into()],
+                labels: BTreeMap::new(),
+                selector,
+            },
+            disabled: None,
+            health: Health::default(),
+            former_until: None,
+            created_at: NOW,
+            updated_at: NOW,
+        }
+    }
+}

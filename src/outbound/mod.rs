@@ -1,0 +1,21 @@
+//! Where the service may connect to when somebody else chose the name.
+//!
+//! Names of certificates and URLs of webhooks come from clients. [`Guard`] resolves them itself and
+//! hands out only addresses of the public Internet, and those that the operator allows by name or
+//! network, so that nobody reaches the inside through us; what was checked is what is connected to,
+//! so that a second look-up cannot change it. A literal address in a URL never meets a resolver:
+//! [`Guard::check_literal`] must be asked as well. [`Sender`] does all of that for URLs that are
+//! posted to.
+//!
+//! What an administrator names is not guarded: an issuer's `server` and Cloudflare's `baseURL` may
+//! well be inside.
+
+mod address;
+mod guard;
+mod resolver;
+mod sender;
+
+pub use address::{Allow, InvalidAllow, is_global};
+pub use guard::{AddressError, Guard};
+pub use resolver::{in_words, resolver, system_nameservers};
+pub use sender::{Reply, RetryAfter, SendError, Sender, SenderSettings, UrlError};

@@ -1,0 +1,57 @@
+//! Resolvers, and their errors in words.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{
+    ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig,
+    ResolverOpts,
+};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::ResponseCode;
+
+/// The resolvers that the operating system is configured with.
+pub fn system_nameservers() -> Result<Vec<SocketAddr>, NetError> {
+    let (config, _) = hickory_resolver::system_conf::read_system_conf()?;
+    Ok(config.name_servers.iter().map(|server| SocketAddr::new(server.ip, 53)).collect())
+}
+
+/// A resolver that asks `nameservers` anew each time: a remembered "no such name" would hide the
+/// record that has just been written.
+pub fn resolver(nameservers: &[SocketAddr], recursive: bool) -> Result<TokioResolver, NetError> {
+    let servers = nameservers.iter().copied().map(name_server).collect();
+    let config = ResolverConfig::from_parts(None, Vec::new(), servers);
+    let mut options = ResolverOpts::default();
+    options.cache_size = 0;
+    options.use_hosts_file = ResolveHosts::Never;
+    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+    options.recursion_desired = recursive;
+    options.try_tcp_on_error = true;
+    options.timeout = Duration::from_secs(3);
+    options.attempts = 1;
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    *builder.options_mut() = options;
+    builder.build()
+}
+
+fn name_server(address: SocketAddr) -> NameServerConfig {
+    let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
+    for connection in &mut connections {
+        connection.port = address.port();
+    }
+    NameServerConfig::new(address.ip(), true, connections)
+}
+
+/// A resolver's error for a person.
+pub fn in_words(error: &NetError) -> String {
+    match error {
+        NetError::Dns(DnsError::NoRecordsFound(none)) => match none.response_code {
+            ResponseCode::NXDomain => "no such name".to_owned(),
+            _ => "no such record".to_owned(),
+        },
+        NetError::Dns(DnsError::ResponseCode(code)) => format!("the server answered {code}"),
+        other => other.to_string(),
+    }
+}

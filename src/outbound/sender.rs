@@ -1,0 +1,352 @@
+//! Posts to URLs that clients name: webhooks.
+//!
+//! A URL is checked three times over: as it is written ([`Sender::check`]), by where its host leads
+//! when it is registered ([`Sender::check_reachable`]), and again, by the very look-up that is
+//! connected to, at each delivery. Nothing is followed, no proxy is asked, and of the answer only
+//! the beginning is read.
+
+use std::collections::BTreeSet;
+use std::error::Error as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use thiserror::Error;
+use time::OffsetDateTime;
+use url::{Host, Url};
+
+use super::guard::{AddressError, Guard};
+
+/// From the look-up to the last byte that is read.
+const TIMEOUT: Duration = Duration::from_secs(15);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// So much of an answer is read; the rest stays with whoever sent it.
+const FIRST_BYTES: usize = 1024;
+
+/// No honest URL is longer.
+const LONGEST_URL: usize = 2048;
+
+/// Where a [`Sender`] may post to.
+#[derive(Debug, Clone)]
+pub struct SenderSettings {
+    /// Whether `http` will do, for everybody.
+    pub allow_http: bool,
+    /// Ports that may be named.
+    pub ports: BTreeSet<u16>,
+}
+
+/// Why a URL is not posted to. Says nothing of what it resolves to: whoever named it may not know.
+#[derive(Debug, Clone, Error)]
+pub enum UrlError {
+    /// Longer than anybody needs.
+    #[error("the URL is longer than {LONGEST_URL} characters")]
+    TooLong,
+    /// Not `https`.
+    #[error(
+        "`{0}` is not a scheme that is sent to: use `https` (the setting `outbound.allow_http` permits `http`)"
+    )]
+    Scheme(String),
+    /// There is no host in it.
+    #[error("the URL names no host")]
+    NoHost,
+    /// A user name or password stands in it.
+    #[error("the URL must not hold a user name or password")]
+    UserInfo,
+    /// A port that is not on the list.
+    #[error("port {0} may not be connected to (the setting `outbound.ports` lists those that may)")]
+    Port(u16),
+    /// The name has no address.
+    #[error("{host} does not resolve: {reason}")]
+    Unresolved {
+        /// The name.
+        host: String,
+        /// The resolver's words.
+        reason: String,
+    },
+    /// It leads to where the service may not go.
+    #[error(
+        "{host} leads to an address that is not public, where this service may not connect (the setting `outbound.allow` permits it)"
+    )]
+    Forbidden {
+        /// The name or literal address.
+        host: String,
+    },
+}
+
+/// Why nothing came back.
+#[derive(Debug, Clone, Error)]
+pub enum SendError {
+    /// It was not sent at all.
+    #[error(transparent)]
+    Url(#[from] UrlError),
+    /// It took longer than 15 seconds, or 5 to connect.
+    #[error("no answer within {} seconds", TIMEOUT.as_secs())]
+    Timeout,
+    /// There is no way there.
+    #[error("cannot connect: {0}")]
+    Connect(String),
+    /// It was sent, perhaps, and the answer got lost.
+    #[error("the connection broke: {0}")]
+    Broken(String),
+}
+
+/// When the other side wants to be asked again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryAfter {
+    /// After so long.
+    In(time::Duration),
+    /// Not before this moment.
+    At(OffsetDateTime),
+}
+
+impl RetryAfter {
+    /// The moment that is meant, for an answer of `now`.
+    pub fn from(self, now: OffsetDateTime) -> OffsetDateTime {
+        match self {
+            Self::In(wait) => now.checked_add(wait).unwrap_or(now),
+            Self::At(moment) => moment,
+        }
+    }
+}
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// The HTTP status; a redirect is one like others.
+    pub status: u16,
+    /// `Retry-After`, if it could be read.
+    pub retry_after: Option<RetryAfter>,
+    /// The beginning of the body, at most 1 KiB. A stranger's: show it to administrators at most.
+    pub first_bytes: Vec<u8>,
+}
+
+/// Posts to where it may. A cheap handle.
+#[derive(Clone)]
+pub struct Sender {
+    http: reqwest::Client,
+    guard: Guard,
+    settings: SenderSettings,
+}
+
+impl Sender {
+    /// A sender that looks names up through `guard`.
+    pub fn new(guard: Guard, settings: SenderSettings) -> Result<Self, reqwest::Error> {
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("certwright/", env!("CARGO_PKG_VERSION")))
+            .timeout(TIMEOUT)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .no_proxy()
+            .referer(false)
+            .redirect(reqwest::redirect::Policy::none())
+            .http1_only()
+            // Where a name leads is looked at for each delivery, not once per connection.
+            .pool_max_idle_per_host(0)
+            .dns_resolver(EveryAddress(guard.clone()))
+            .build()?;
+        Ok(Self { http, guard, settings })
+    }
+
+    /// Refuses what can be seen to be wrong without a look-up.
+    ///
+    /// What the operator allows by name or address may be reached by `http` and on any port, too.
+    pub fn check(&self, url: &Url) -> Result<(), UrlError> {
+        if url.as_str().len() > LONGEST_URL {
+            return Err(UrlError::TooLong);
+        }
+        if !matches!(url.scheme(), "https" | "http") {
+            return Err(UrlError::Scheme(url.scheme().to_owned()));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(UrlError::UserInfo);
+        }
+        let allow = self.guard.allow();
+        let (host, address): (String, Option<IpAddr>) = match url.host() {
+            Some(Host::Domain(name)) if is_local(name) => {
+                (name.to_owned(), Some(Ipv4Addr::LOCALHOST.into()))
+            }
+            Some(Host::Domain(name)) => (name.to_owned(), None),
+            Some(Host::Ipv4(address)) => (address.to_string(), Some(address.into())),
+            Some(Host::Ipv6(address)) => (address.to_string(), Some(address.into())),
+            None => return Err(UrlError::NoHost),
+        };
+        if address.is_some_and(|address| !allow.permits(&host, address)) {
+            return Err(UrlError::Forbidden { host });
+        }
+        if allow.names(&host) || address.is_some_and(|address| allow.holds(address)) {
+            return Ok(());
+        }
+        if url.scheme() == "http" && !self.settings.allow_http {
+            return Err(UrlError::Scheme(url.scheme().to_owned()));
+        }
+        match url.port_or_known_default() {
+            Some(port) if self.settings.ports.contains(&port) => Ok(()),
+            port => Err(UrlError::Port(port.unwrap_or_default())),
+        }
+    }
+
+    /// Refuses also what leads to where the service may not go, now.
+    pub async fn check_reachable(&self, url: &Url) -> Result<(), UrlError> {
+        self.check(url)?;
+        if let Some(Host::Domain(name)) = url.host() {
+            self.guard.all_addresses(name).await?;
+        }
+        Ok(())
+    }
+
+    /// Posts `body`, once. Whether an answer is a good one is for the caller to say.
+    pub async fn post(
+        &self,
+        url: &Url,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Reply, SendError> {
+        self.check(url)?;
+        let request = self.http.post(url.clone()).headers(headers).body(body);
+        let mut response = request.send().await.map_err(why)?;
+        let mut first_bytes = Vec::new();
+        while first_bytes.len() < FIRST_BYTES
+            // The status is what counts: an answer that breaks off after it is an answer.
+            && let Ok(Some(chunk)) = response.chunk().await
+        {
+            first_bytes.extend_from_slice(&chunk);
+        }
+        first_bytes.truncate(FIRST_BYTES);
+        let retry_after = retry_after(response.headers());
+        Ok(Reply { status: response.status().as_u16(), retry_after, first_bytes })
+    }
+}
+
+/// Names of the machine itself, whatever a resolver says (RFC 6761, section 6.3).
+fn is_local(name: &str) -> bool {
+    let name = name.trim_end_matches('.');
+    name == "localhost" || name.ends_with(".localhost")
+}
+
+impl From<AddressError> for UrlError {
+    fn from(error: AddressError) -> Self {
+        match error {
+            AddressError::Unresolved { host, reason } => Self::Unresolved { host, reason },
+            AddressError::Forbidden { host, addresses } => {
+                tracing::info!(host, addresses, "refused to send to an address that is not public");
+                Self::Forbidden { host }
+            }
+        }
+    }
+}
+
+/// Looks names up for the HTTP client. A name of which only some addresses may be connected to is
+/// refused: it is either a mistake, or somebody who tries which one we take.
+struct EveryAddress(Guard);
+
+impl Resolve for EveryAddress {
+    fn resolve(&self, name: Name) -> Resolving {
+        let guard = self.0.clone();
+        Box::pin(async move {
+            let addresses = guard.all_addresses(name.as_str()).await?;
+            // Port 0 stands for the port of the URL.
+            Ok(Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0))) as Addrs)
+        })
+    }
+}
+
+fn why(error: reqwest::Error) -> SendError {
+    let error = error.without_url();
+    let mut innermost = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(refused) = cause.downcast_ref::<AddressError>() {
+            return SendError::Url(refused.clone().into());
+        }
+        innermost = cause.to_string();
+        source = cause.source();
+    }
+    if error.is_timeout() {
+        SendError::Timeout
+    } else if error.is_connect() {
+        SendError::Connect(innermost)
+    } else {
+        SendError::Broken(innermost)
+    }
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<RetryAfter> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse::<u32>() {
+        return Some(RetryAfter::In(time::Duration::seconds(seconds.into())));
+    }
+    let date: SystemTime = httpdate::parse_http_date(value).ok()?;
+    Some(RetryAfter::At(date.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Allow, resolver};
+    use super::*;
+
+    fn sender(allow: &[&str], allow_http: bool, ports: &[u16]) -> Sender {
+        let guard = Guard::new(resolver(&[], true).unwrap(), Allow::parse(allow).unwrap());
+        let ports = ports.iter().copied().collect();
+        Sender::new(guard, SenderSettings { allow_http, ports }).unwrap()
+    }
+
+    fn check(sender: &Sender, url: &str) -> Result<(), UrlError> {
+        sender.check(&url.parse().unwrap())
+    }
+
+    #[test]
+    fn strangers_are_posted_to_by_https_on_known_ports_only() {
+        let strict = sender(&[], false, &[443]);
+        for fine in ["https://hooks.example/in?x=1", "https://1.1.1.1/", "https://hooks.example./"]
+        {
+            assert!(check(&strict, fine).is_ok(), "{fine}");
+        }
+        let long = format!("https://hooks.example/{}", "a".repeat(LONGEST_URL));
+        assert!(matches!(check(&strict, &long), Err(UrlError::TooLong)));
+        for (url, refused) in [
+            ("http://hooks.example/", "`http` is not a scheme"),
+            ("ftp://hooks.example/", "`ftp` is not a scheme"),
+            ("mailto:user@example.com", "`mailto` is not a scheme"),
+            ("https://user:word@hooks.example/", "user name"),
+            ("https://hooks.example:8443/", "port 8443"),
+            ("https://127.1/", "127.0.0.1 leads to"),
+            ("https://localhost/", "localhost leads to"),
+            ("https://a.LOCALHOST./", "a.localhost. leads to"),
+        ] {
+            let words = check(&strict, url).unwrap_err().to_string();
+            assert!(words.contains(refused), "{url}: {words}");
+        }
+    }
+
+    #[test]
+    fn the_operator_may_open_http_ports_and_the_inside() {
+        let open = sender(&[], true, &[80, 443, 8443]);
+        for fine in ["http://hooks.example/", "https://hooks.example:8443/"] {
+            assert!(check(&open, fine).is_ok(), "{fine}");
+        }
+        assert!(matches!(check(&open, "http://10.0.0.1/"), Err(UrlError::Forbidden { .. })));
+
+        let inside = sender(&["127.0.0.0/8", "intranet.example"], false, &[443]);
+        for fine in ["http://127.0.0.1:9/", "http://localhost:9/", "http://Intranet.example:8080/"]
+        {
+            assert!(check(&inside, fine).is_ok(), "{fine}");
+        }
+        assert!(check(&inside, "http://other.example/").is_err());
+    }
+
+    #[test]
+    fn a_wish_to_be_asked_later_is_read_in_both_forms() {
+        let now = time::macros::datetime!(2026-11-25 12:00 UTC);
+        let read = |value: &str| {
+            retry_after(&HeaderMap::from_iter([(RETRY_AFTER, value.parse().unwrap())]))
+                .map(|wish| wish.from(now))
+        };
+        assert_eq!(read("60"), Some(now + time::Duration::minutes(1)));
+        assert_eq!(read("Wed, 25 Nov 2026 13:00:00 GMT"), Some(now + time::Duration::hours(1)));
+        for nonsense in ["soon", "-1", "99999999999999", ""] {
+            assert_eq!(read(nonsense), None, "{nonsense}");
+        }
+    }
+}

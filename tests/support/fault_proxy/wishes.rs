@@ -1,0 +1,87 @@
+//! What a CA, or who stands before it, is to say of renewals and of who may order.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+
+use super::state::{ERROR, Own, with_headers};
+use super::{Answer, Fault, FaultProxy, Kind};
+
+#[derive(Default)]
+pub(super) struct Wishes {
+    down: bool,
+    /// Status and problem type for orders with `replaces`.
+    refusal: Option<(u16, &'static str)>,
+    /// The page where a person has to act before anything is ordered.
+    action: Option<String>,
+    /// What is answered to questions for renewal information: body and `Retry-After`.
+    suggestion: Option<(String, Option<String>)>,
+}
+
+impl FaultProxy {
+    /// Nothing gets through, or everything again.
+    pub fn down(&self, down: bool) {
+        self.shared.state().wishes.down = down;
+    }
+
+    /// Orders that say what they replace are refused so.
+    pub fn refuse_replacements(&self, status: u16, kind: &'static str) {
+        self.shared.state().wishes.refusal = Some((status, kind));
+    }
+
+    /// Nothing may be ordered before a person has been at this page.
+    pub fn want_action(&self, page: Option<&str>) {
+        self.shared.state().wishes.action = page.map(str::to_owned);
+    }
+
+    /// Questions for renewal information are answered so.
+    pub fn suggest(&self, body: &str, retry_after: Option<&str>) {
+        let retry_after = retry_after.map(str::to_owned);
+        self.shared.state().wishes.suggestion = Some((body.to_owned(), retry_after));
+    }
+}
+
+impl Wishes {
+    pub(super) fn before(&self, kind: Kind, jws: &Value) -> Option<(Fault, Own)> {
+        if self.down {
+            return Some((Fault::Down, Own::Cut));
+        }
+        match (kind, &self.suggestion, &self.action, self.refusal) {
+            (Kind::RenewalInfo, Some((body, retry_after)), ..) => {
+                let mut headers = HeaderMap::new();
+                if let Some(retry_after) = retry_after {
+                    headers.insert(header::RETRY_AFTER, retry_after.parse().unwrap());
+                }
+                let answer = with_headers(StatusCode::OK, headers, body.clone().into());
+                Some((Fault::Suggested, Own::Instead(answer)))
+            }
+            (Kind::NewOrder, _, Some(page), _) => {
+                let answer = refusal(403, "userActionRequired", Some(page));
+                Some((Fault::Action, Own::Instead(answer)))
+            }
+            (Kind::NewOrder, _, _, Some((status, kind))) if says_what_it_replaces(jws) => {
+                Some((Fault::Replacement, Own::Instead(refusal(status, kind, None))))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn says_what_it_replaces(jws: &Value) -> bool {
+    let text = URL_SAFE_NO_PAD.decode(jws["payload"].as_str().unwrap_or_default());
+    let payload: Value = serde_json::from_slice(&text.unwrap_or_default()).unwrap_or_default();
+    payload.get("replaces").is_some()
+}
+
+fn refusal(status: u16, kind: &str, page: Option<&str>) -> Answer {
+    let mut body = json!({
+        "type": format!("{ERROR}{kind}"), "detail": "refused on purpose", "status": status,
+    });
+    if let Some(page) = page {
+        body["instance"] = json!(page);
+    }
+    let kind = HeaderValue::from_static("application/problem+json");
+    let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, kind)]);
+    with_headers(StatusCode::from_u16(status).unwrap(), headers, body.to_string().into())
+}
