@@ -3,10 +3,10 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help build demo test soak bench ci fmt lint doc openapi reliability clean setup
+.PHONY: help build demo test soak bench ci fmt lint doc openapi cli-docs reliability clean setup
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build the optimised binary, target/release/certwright
 	cargo build --release --locked
@@ -56,6 +56,10 @@ openapi: ## Write openapi/openapi.json anew from the code
 	@mkdir -p openapi
 	cargo run --locked $(TESTED) --quiet -- openapi > target/openapi.json
 	mv target/openapi.json openapi/openapi.json
+
+cli-docs: ## Write docs/cli.md anew from the code
+	cargo run $(TESTED) --locked --quiet -- help --markdown > target/cli.md
+	mv target/cli.md docs/cli.md
 
 reliability: setup ## Show the same faults side by side with lego and certbot (installs both)
 	scripts/reliability

@@ -8,6 +8,7 @@
 //! * [`storage`]: everything it remembers, on SQLite or PostgreSQL
 //! * [`ca`], [`solver`], [`outbound`]: the outside world, one library each
 //! * [`api`], [`worker`]: what drives it, clients from one side and time from the other
+//! * [`client`], [`yaml`]: the API from its other side, and manifests
 //! * [`config`], [`bootstrap`], [`reseal`], [`cli`], [`service`]: how it is put together, and kept
 
 #[macro_use]
@@ -17,6 +18,7 @@ pub mod api;
 pub mod bootstrap;
 pub mod ca;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod domain;
@@ -31,3 +33,4 @@ pub mod storage;
 pub mod telemetry;
 mod view;
 pub mod worker;
+pub mod yaml;

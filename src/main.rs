@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use certwright::cli::Cli;
+use certwright::cli::{Cli, status_of};
 use clap::Parser as _;
 
 fn main() -> ExitCode {
@@ -13,7 +13,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("certwright: error: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(status_of(&error))
         }
     }
 }

@@ -48,6 +48,15 @@ impl Principal {
         Ok(known.filter(|key| permits(&key.permissions, P::NAME)).map(|key| key.scope))
     }
 
+    /// Refuses whoever may not do this.
+    pub(crate) fn must(&self, permission: &str) -> Result<(), ApiError> {
+        if self.may(permission) {
+            return Ok(());
+        }
+        let detail = format!("The API key `{}` lacks the permission `{permission}`.", self.name);
+        Err(ApiError::Because(Code::PermissionDenied, detail))
+    }
+
     /// Refuses what would be made or changed outside the key's namespaces. The empty namespace is
     /// that of a `ClusterIssuer`, which serves all: only a key of all namespaces may change it.
     pub(crate) fn must_own(&self, namespace: &str) -> Result<(), ApiError> {
@@ -97,6 +106,21 @@ impl FromRequestParts<AppState> for Principal {
     }
 }
 
+/// A principal that may write some of what manifests are about; which of it, the manifests say.
+pub(crate) struct AnyWriter(pub(crate) Principal);
+
+impl FromRequestParts<AppState> for AnyWriter {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
+        let principal = Principal::from_request_parts(parts, app).await?;
+        if principal.may(SecretsWrite::NAME) || principal.may(IssuersWrite::NAME) {
+            return Ok(Self(principal));
+        }
+        principal.must(CertificatesWrite::NAME).map(|()| Self(principal))
+    }
+}
+
 fn refused(detail: &str) -> ApiError {
     ApiError::Because(Code::Unauthenticated, detail.to_owned())
 }
@@ -114,13 +138,17 @@ macro_rules! permissions {
         impl Permission for $name {
             const NAME: &'static str = $word;
         }
-    )*};
+        )*
+        /// Every permission that there is.
+        pub(crate) const KNOWN: &[&str] = &[$($word),*];
+    };
 }
 
 permissions! {
     CertificatesRead = "certificates:read";
     CertificatesWrite = "certificates:write";
     CertificatesReadKey = "certificates:readKey";
+    CertificatesImport = "certificates:import";
     RequestsRead = "requests:read";
     OrdersRead = "orders:read";
     ChallengesRead = "challenges:read";
@@ -129,6 +157,8 @@ permissions! {
     SecretsRead = "secrets:read";
     SecretsWrite = "secrets:write";
     EventsRead = "events:read";
+    ApiKeysRead = "apiKeys:read";
+    ApiKeysWrite = "apiKeys:write";
     WebhooksRead = "webhooks:read";
     WebhooksWrite = "webhooks:write";
 }
@@ -149,11 +179,7 @@ impl<P: Permission + Send> FromRequestParts<AppState> for Authorized<P> {
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
         let principal = Principal::from_request_parts(parts, app).await?;
-        if principal.may(P::NAME) {
-            return Ok(Self(principal, PhantomData));
-        }
-        let detail =
-            format!("The API key `{}` lacks the permission `{}`.", principal.name, P::NAME);
-        Err(ApiError::Because(Code::PermissionDenied, detail))
+        principal.must(P::NAME)?;
+        Ok(Self(principal, PhantomData))
     }
 }

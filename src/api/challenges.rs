@@ -14,13 +14,18 @@ use super::precondition::Precondition;
 use super::problem::{ApiError, Errors};
 use crate::domain::challenge::{Challenge, Kind, Observation, State as DomainState};
 use crate::domain::id::{ChallengeId, OrderId};
-use crate::storage::orders::{self, WantedChallenges};
+use crate::domain::order::challenge_name;
+use crate::storage::orders::{self, Parent, WantedChallenges};
 
 /// Which challenges to list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListChallenges {
+    /// Of this namespace.
+    namespace: Option<String>,
+    /// Of this name.
+    name: Option<String>,
     /// Of this order.
     order: Option<Uuid>,
     /// In this state.
@@ -61,6 +66,11 @@ pub(crate) enum ChallengeState {
 pub(crate) struct ChallengeView {
     /// Its identifier.
     id: Uuid,
+    /// The certificate's namespace.
+    namespace: String,
+    /// The order's name, and a hash.
+    #[schema(example = "web-1-1b4f0e98-5c6f9a41")]
+    name: String,
     /// The order that it belongs to.
     order: String,
     /// `dns-01` or `http-01`.
@@ -109,13 +119,25 @@ pub(crate) async fn list(
     OriginalUri(uri): OriginalUri,
     Query(query): Query<ListChallenges>,
 ) -> Result<Response, ApiError> {
-    let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
+    let limit = if query.name.is_some() { Some(500) } else { query.limit };
+    let page = page::page(limit, query.cursor.as_deref(), query.sort)?;
     let state = query.state.map(|state| state.domain().as_str().to_owned());
-    let wanted = WantedChallenges { order: query.order.map(OrderId), state };
+    // A challenge's name begins with its order's; an order has few challenges, all on one page.
+    let of_name = query.name.as_deref();
+    let order_name = of_name.map(|name| name.rsplit_once('-').map_or("", |(order, _)| order));
+    let wanted = WantedChallenges {
+        namespace: query.namespace,
+        order_name: order_name.map(str::to_owned),
+        order: query.order.map(OrderId),
+        state,
+    };
     let mut tx = app.db.read().await?;
-    let rows = orders::list_challenges(&mut tx, &who.scope, &wanted, page).await?;
-    let key = |row: &(Challenge, OrderId)| row.0.id.0.as_bytes().to_vec();
-    Ok(page::answer(&uri, page.limit, rows, key, |(one, order)| ChallengeView::of(&one, order)))
+    let mut rows = orders::list_challenges(&mut tx, &who.scope, &wanted, page).await?;
+    if let Some(name) = of_name {
+        rows.retain(|(one, order)| challenge_name(&order.name, one.id) == name);
+    }
+    let key = |row: &(Challenge, Parent)| row.0.id.0.as_bytes().to_vec();
+    Ok(page::answer(&uri, page.limit, rows, key, |(one, order)| ChallengeView::of(&one, &order)))
 }
 
 /// Show a challenge
@@ -131,7 +153,7 @@ pub(crate) async fn show(
     let mut tx = app.db.read().await?;
     let found = orders::find_challenge(&mut tx, ChallengeId(id), &who.scope).await?;
     let (challenge, order) = found.ok_or_else(|| ApiError::not_found("challenge", id))?;
-    known.show(&ChallengeView::of(&challenge, order))
+    known.show(&ChallengeView::of(&challenge, &order))
 }
 
 impl ChallengeState {
@@ -164,7 +186,7 @@ impl From<DomainState> for ChallengeState {
 
 impl ChallengeView {
     /// A challenge of this order.
-    pub(crate) fn of(challenge: &Challenge, order: OrderId) -> Self {
+    pub(crate) fn of(challenge: &Challenge, order: &Parent) -> Self {
         let propagated = matches!(
             challenge.state,
             DomainState::Visible
@@ -183,7 +205,9 @@ impl ChallengeView {
         });
         Self {
             id: challenge.id.0,
-            order: format!("/orders/{order}"),
+            namespace: order.namespace.clone(),
+            name: challenge_name(&order.name, challenge.id),
+            order: format!("/orders/{}", order.id),
             kind: challenge.kind.as_str(),
             dns_name: challenge.domain.clone(),
             wildcard: challenge.wildcard,

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
-use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, Request};
+use axum::extract::{
+    DefaultBodyLimit, FromRequest, FromRequestParts, OptionalFromRequest, Request,
+};
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -89,6 +91,26 @@ impl<S: Send + Sync> FromRequest<S> for MergePatch {
             serde_json::Value::Object(patch) => Ok(Self(patch)),
             _ => Err(ApiError::field("", FieldCode::WrongType, "a merge patch is an object here")),
         }
+    }
+}
+
+/// Manifests as text: YAML, or JSON, which is a kind of it.
+pub(crate) struct Manifests(pub(crate) String);
+
+/// More than one resource comes in one body, so that it may be larger than others.
+const MOST_OF_MANIFESTS: usize = 1024 * 1024;
+
+impl<S: Send + Sync> FromRequest<S> for Manifests {
+    type Rejection = ApiError;
+
+    async fn from_request(mut request: Request, state: &S) -> Result<Self, ApiError> {
+        const TYPES: [&str; 4] =
+            ["application/yaml", "application/json", "application/x-yaml", "text/yaml"];
+        DefaultBodyLimit::max(MOST_OF_MANIFESTS).apply(&mut request);
+        let (content, _) = read(request, state, &TYPES).await?;
+        String::from_utf8(content.to_vec())
+            .map(Self)
+            .map_err(|_| ApiError::malformed("The body is not UTF-8."))
     }
 }
 

@@ -17,6 +17,7 @@ use crate::outbound::Sender;
 use crate::secret::{Sealer, Secret};
 use crate::storage::{Db, StorageError};
 
+mod api_keys;
 mod auth;
 mod certificates;
 mod challenges;
@@ -28,6 +29,7 @@ mod idempotency;
 mod issuers;
 mod layers;
 mod limits;
+mod manifests;
 mod openapi;
 mod orders;
 mod page;

@@ -12,7 +12,8 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{
-    AppState, certificates, challenges, events, health, issuers, orders, requests, secrets,
+    AppState, api_keys, certificates, challenges, events, health, issuers, manifests, orders,
+    requests, secrets,
 };
 use super::{page, problem, webhooks, whoami};
 
@@ -33,6 +34,7 @@ use super::{page, problem, webhooks, whoami};
         (name = "challenges", description = "ACME challenges; read-only"),
         (name = "issuers", description = "CAs, accounts, and how names are proved"),
         (name = "secrets", description = "Credentials of solvers: write-only"),
+        (name = "manifests", description = "cert-manager's manifests, as people have them"),
         (name = "webhooks", description = "Who is told of what, and how it went"),
         (name = "events", description = "What happened"),
         (name = "service", description = "The service itself"),
@@ -89,6 +91,8 @@ fn described() -> OpenApiRouter<AppState> {
         .routes(routes!(issuers::accounts::deactivate))
         .routes(routes!(secrets::create, secrets::list))
         .routes(routes!(secrets::show, secrets::replace, secrets::delete))
+        .routes(routes!(manifests::apply))
+        .routes(routes!(manifests::import))
         .routes(routes!(webhooks::create, webhooks::list))
         .routes(routes!(webhooks::show, webhooks::change, webhooks::delete))
         .routes(routes!(webhooks::rotate))
@@ -98,6 +102,8 @@ fn described() -> OpenApiRouter<AppState> {
         .routes(routes!(webhooks::deliveries::redeliver))
         .routes(routes!(webhooks::deliveries::redeliver_since))
         .routes(routes!(events::list))
+        .routes(routes!(api_keys::create, api_keys::list))
+        .routes(routes!(api_keys::delete))
         .routes(routes!(whoami::show))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))

@@ -18,7 +18,7 @@ use super::wait::Wait;
 use crate::domain::failure::Failure;
 use crate::domain::id::{CertificateId, OrderId};
 use crate::domain::order::{End, Order, Stage, State as DomainState};
-use crate::storage::orders::{self, Wanted};
+use crate::storage::orders::{self, Parent, Wanted};
 
 /// Which orders to list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -27,6 +27,8 @@ use crate::storage::orders::{self, Wanted};
 pub(crate) struct ListOrders {
     /// Of this namespace.
     namespace: Option<String>,
+    /// Of this name.
+    name: Option<String>,
     /// For this certificate.
     certificate: Option<Uuid>,
     /// In this state.
@@ -69,6 +71,9 @@ pub(crate) struct OrderView {
     id: Uuid,
     /// The certificate's namespace.
     namespace: String,
+    /// The request's name, and a hash.
+    #[schema(example = "web-1-1b4f0e98")]
+    name: String,
     /// The certificate that wants it.
     certificate: String,
     /// The attempt that it serves.
@@ -129,6 +134,7 @@ pub(crate) async fn list(
     let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
     let wanted = Wanted {
         namespace: query.namespace,
+        name: query.name,
         certificate: query.certificate.map(CertificateId),
         state: query.state.map(|state| state.word().to_owned()),
     };
@@ -200,12 +206,15 @@ impl From<&DomainState> for OrderState {
 
 impl From<Order> for OrderView {
     fn from(order: Order) -> Self {
+        let (id, name, namespace) = (order.id, order.name.clone(), order.namespace.clone());
+        let parent = Parent { id, name, namespace };
         let challenges =
-            order.challenges.iter().map(|one| ChallengeView::of(one, order.id)).collect();
-        let name = |value| Identifier { kind: "dns", value };
+            order.challenges.iter().map(|one| ChallengeView::of(one, &parent)).collect();
+        let identifier = |value| Identifier { kind: "dns", value };
         Self {
             id: order.id.0,
             namespace: order.namespace,
+            name: order.name,
             certificate: format!("/certificates/{}", order.certificate),
             request: format!("/requests/{}", order.request),
             issuer: format!("/issuers/{}", order.issuer),
@@ -216,7 +225,7 @@ impl From<Order> for OrderView {
                 DomainState::Done { url, .. } => url,
             },
             expires: order.expires,
-            identifiers: order.names.into_iter().map(name).collect(),
+            identifiers: order.names.into_iter().map(identifier).collect(),
             profile: order.profile,
             replaces: order.replaces,
             next_action_at: order.next_action_at,

@@ -44,6 +44,28 @@ pub(crate) struct FieldError {
     pub(crate) code: FieldCode,
     /// What is wrong, and what would be right.
     pub(crate) detail: String,
+    /// In manifests: which document of the stream, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) document: Option<u32>,
+    /// In manifests: which line of the whole text, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) line: Option<u32>,
+}
+
+impl FieldError {
+    fn new(pointer: impl Into<String>, code: FieldCode, detail: impl Into<String>) -> Self {
+        let (pointer, detail) = (pointer.into(), detail.into());
+        Self { pointer, code, detail, document: None, line: None }
+    }
+
+    /// `document 2, line 14, /spec/dnsNames/0: …`, as far as that is known.
+    fn sentence(&self) -> String {
+        let document = self.document.map(|number| format!("document {number}"));
+        let line = self.line.map(|number| format!("line {number}"));
+        let pointer = Some(self.pointer.clone()).filter(|pointer| !pointer.is_empty());
+        let places: Vec<String> = [document, line, pointer].into_iter().flatten().collect();
+        format!("{}: {}", places.join(", "), self.detail)
+    }
 }
 
 /// What is wrong with a field.
@@ -181,7 +203,7 @@ impl ApiError {
         code: FieldCode,
         detail: impl Into<String>,
     ) -> Self {
-        Self::Invalid(vec![FieldError { pointer: pointer.into(), code, detail: detail.into() }])
+        Self::Invalid(vec![FieldError::new(pointer, code, detail)])
     }
 
     fn code(&self) -> Code {
@@ -257,10 +279,8 @@ fn fixed_text(code: Code) -> &'static str {
 
 fn summary(errors: &[FieldError]) -> String {
     match errors {
-        [one] => format!("{}: {}", one.pointer, one.detail),
-        [one, rest @ ..] => {
-            format!("{}: {} (and {} more, see `errors`)", one.pointer, one.detail, rest.len())
-        }
+        [one] => one.sentence(),
+        [one, rest @ ..] => format!("{} (and {} more, see `errors`)", one.sentence(), rest.len()),
         [] => "The request is not valid.".to_owned(),
     }
 }
@@ -304,8 +324,12 @@ impl Faults {
         code: FieldCode,
         detail: impl Into<String>,
     ) {
-        let (pointer, detail) = (pointer.into(), detail.into());
-        self.0.push(FieldError { pointer, code, detail });
+        self.0.push(FieldError::new(pointer, code, detail));
+    }
+
+    /// Adds faults that were found elsewhere.
+    pub(crate) fn extend(&mut self, faults: Vec<FieldError>) {
+        self.0.extend(faults);
     }
 
     pub(crate) fn invalid(&mut self, pointer: impl Into<String>, detail: impl Into<String>) {

@@ -15,7 +15,7 @@ use super::extract::{Path, Query};
 use super::page::{self, Listing, Sort};
 use super::precondition::Precondition;
 use super::problem::{ApiError, Errors};
-use crate::domain::id::{CertificateId, RequestId};
+use crate::domain::id::{CertificateId, OrderId, RequestId};
 use crate::storage::requests::{self, Request, RequestState, Wanted};
 use crate::view::certificate::Condition;
 
@@ -26,6 +26,8 @@ use crate::view::certificate::Condition;
 pub(crate) struct ListRequests {
     /// Of this namespace.
     namespace: Option<String>,
+    /// Of this name.
+    name: Option<String>,
     /// For this certificate.
     certificate: Option<Uuid>,
     /// How many on a page.
@@ -46,6 +48,9 @@ pub(crate) struct RequestView {
     id: Uuid,
     /// The certificate's namespace.
     namespace: String,
+    /// The certificate's name, and the revision.
+    #[schema(example = "web-1")]
+    name: String,
     /// The certificate that it is for.
     certificate: String,
     /// The revision that it makes, if it succeeds.
@@ -54,8 +59,8 @@ pub(crate) struct RequestView {
     csr: String,
     /// `Ready`, in cert-manager's words.
     conditions: Vec<Condition>,
-    /// The present order.
-    order: String,
+    /// The present order; `null` where a certificate was imported.
+    order: Option<String>,
     /// When it was made.
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
@@ -75,8 +80,11 @@ pub(crate) async fn list(
     Query(query): Query<ListRequests>,
 ) -> Result<Response, ApiError> {
     let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
-    let wanted =
-        Wanted { namespace: query.namespace, certificate: query.certificate.map(CertificateId) };
+    let wanted = Wanted {
+        namespace: query.namespace,
+        name: query.name,
+        certificate: query.certificate.map(CertificateId),
+    };
     let mut tx = app.db.read().await?;
     let rows = requests::list(&mut tx, &who.scope, &wanted, page).await?;
     let key = |row: &Request| row.id.0.as_bytes().to_vec();
@@ -108,6 +116,7 @@ impl From<Request> for RequestView {
         Self {
             id: request.id.0,
             namespace: request.namespace,
+            name: request.name,
             certificate: format!("/certificates/{}", request.certificate),
             revision: request.revision,
             csr: pem(&request.csr),
@@ -118,11 +127,16 @@ impl From<Request> for RequestView {
                 message: request.message,
                 last_transition_time: request.finished_at.unwrap_or(request.created_at),
             }],
-            order: format!("/orders/{}", request.order),
+            order: order_path(request.order),
             created_at: request.created_at,
             finished_at: request.finished_at,
         }
     }
+}
+
+/// Where an order is; what was imported has none.
+pub(crate) fn order_path(order: OrderId) -> Option<String> {
+    (!order.0.is_nil()).then(|| format!("/orders/{order}"))
 }
 
 /// A CSR as PEM (RFC 7468).

@@ -49,7 +49,7 @@ pub(crate) struct SecretSpec {
 }
 
 #[derive(Debug)]
-struct SecretText(Secret<String>);
+pub(crate) struct SecretText(Secret<String>);
 
 impl<'de> Deserialize<'de> for SecretText {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -175,10 +175,7 @@ pub(crate) async fn replace(
             .ok_or_else(|| ApiError::not_found("secret", id))?;
         known.must_match(&SecretView::from(&present))?;
         let (keys, values) = replacement(&present, &body.value)?;
-        let next = SecretEntry { keys, updated_at: app.now(), ..present };
-        let sealed = app.sealer.seal(&data_place(next.id), &values)?;
-        secrets::update(&mut tx, &next, &sealed).await?;
-        reconsider(&app, &mut tx, &next.namespace).await?;
+        let next = revalue(&app, &mut tx, present, keys, &values).await?;
         tx.commit().await?;
         Ok(super::precondition::answer(StatusCode::OK, json(&SecretView::from(&next))?))
     })
@@ -215,7 +212,19 @@ async fn insert(
     let answer = json(&SecretView::from(entry))?;
     let mut tx = app.db.begin().await?;
     attempt.remember(app, &mut tx, &location, &answer).await?;
-    match secrets::insert(&mut tx, entry, sealed).await {
+    store(app, &mut tx, entry, sealed).await?;
+    tx.commit().await?;
+    Ok(accepted(location, answer))
+}
+
+/// Adds a secret, and has tried again what may have waited for it.
+pub(crate) async fn store(
+    app: &AppState,
+    tx: &mut Tx,
+    entry: &SecretEntry,
+    sealed: &Sealed,
+) -> Result<(), ApiError> {
+    match secrets::insert(tx, entry, sealed).await {
         Err(StorageError::Conflict) => {
             let detail = format!(
                 "There is a secret `{}` in the namespace `{}` already. Replace its values with PUT.",
@@ -225,9 +234,22 @@ async fn insert(
         }
         done => done?,
     }
-    reconsider(app, &mut tx, &entry.namespace).await?;
-    tx.commit().await?;
-    Ok(accepted(location, answer))
+    reconsider(app, tx, &entry.namespace).await
+}
+
+/// Gives a secret other values, and has tried again what may have waited for them.
+pub(crate) async fn revalue(
+    app: &AppState,
+    tx: &mut Tx,
+    present: SecretEntry,
+    keys: Vec<String>,
+    values: &[u8],
+) -> Result<SecretEntry, ApiError> {
+    let next = SecretEntry { keys, updated_at: app.now(), ..present };
+    let sealed = app.sealer.seal(&data_place(next.id), values)?;
+    secrets::update(tx, &next, &sealed).await?;
+    reconsider(app, tx, &next.namespace).await?;
+    Ok(next)
 }
 
 /// Has everything tried again that may have failed for want of this namespace's secrets.
@@ -247,7 +269,11 @@ async fn reconsider(app: &AppState, tx: &mut Tx, namespace: &str) -> Result<(), 
     Ok(())
 }
 
-fn new(app: &AppState, spec: &SecretSpec) -> Result<(SecretEntry, Zeroizing<Vec<u8>>), ApiError> {
+/// The secret that is wanted, and its values as the JSON object that is sealed.
+pub(crate) fn new(
+    app: &AppState,
+    spec: &SecretSpec,
+) -> Result<(SecretEntry, Zeroizing<Vec<u8>>), ApiError> {
     let mut faults = Faults::default();
     let namespace = spec.namespace.clone().unwrap_or_else(|| field::DEFAULT_NAMESPACE.to_owned());
     field::namespace(&namespace, &mut faults);

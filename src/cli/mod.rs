@@ -1,6 +1,8 @@
 //! The command line: one file for each subcommand.
+//!
+//! `serve`, `migrate`, `config`, `doctor` and `openapi` belong to the service's own machine; all others
+//! are clients of its HTTP API, through [`crate::client`].
 
-use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -8,18 +10,57 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Config, Values};
 
+mod apply;
+mod columns;
+mod completion;
+mod credentials;
+mod delete;
+mod describe;
+mod doctor;
+mod download;
+mod events;
+mod exit;
+mod export;
+mod get;
+mod import;
+mod inspect;
+mod issue;
+mod keys;
+mod kind;
+mod logs;
 mod migrate;
 mod openapi;
+mod output;
+mod remote;
+mod renew;
+mod revoke;
 mod secrets;
+mod selector;
 mod serve;
 mod settings;
+mod status;
+mod webhooks;
+
+pub use exit::status_of;
+
+use output::print;
+use remote::Remote;
 
 /// Issues and renews TLS certificates over ACME, for whoever asks over HTTP.
 #[derive(Debug, Parser)]
-#[command(name = "certwright", version, about, max_term_width = 100, after_help = EXAMPLES)]
+#[command(
+    name = "certwright",
+    version,
+    about,
+    max_term_width = 100,
+    after_help = EXAMPLES,
+    disable_help_subcommand = true
+)]
 pub struct Cli {
     #[command(flatten)]
     source: Source,
+    #[command(flatten)]
+    remote: Remote,
     #[command(subcommand)]
     command: Command,
 }
@@ -29,8 +70,12 @@ const EXAMPLES: &str = "Examples:
   certwright serve --database-url postgres://certwright@db/certwright
   certwright config                            what is in force, and where it comes from
   certwright --config /etc/certwright/certwright.toml migrate
+  certwright apply -f manifests/               cert-manager's manifests, as they are
+  certwright get certificates -A
+  certwright issue www.example.com --issuer letsencrypt --wait --out .
 
-`certwright config --markdown` describes every setting; the API describes itself under /docs.";
+`certwright config --markdown` describes every setting, docs/cli.md every command and exit status; the
+API describes itself under /docs.";
 
 /// Where settings are read from.
 #[derive(Debug, Args)]
@@ -46,28 +91,131 @@ struct Source {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the service until SIGTERM
+    #[command(after_help = "Examples:
+  certwright serve
+  certwright serve --data-dir /var/lib/certwright --log-format json
+  certwright -c /etc/certwright/certwright.toml serve")]
     Serve(serve::Serve),
     /// Bring the database's schema up to date, and stop
+    #[command(after_help = "Examples:
+  certwright migrate
+  certwright --set database.url=postgres://certwright@db/certwright migrate")]
     Migrate,
-    /// Look after the secrets in the database
-    #[command(subcommand)]
-    Secrets(secrets::Secrets),
     /// Print the settings that are in force, without secrets
+    #[command(after_help = "Examples:
+  certwright config
+  certwright config --markdown")]
     Config(settings::Show),
+    /// Look for what would keep certificates from being issued
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor,
     /// Print the OpenAPI document
+    #[command(after_help = "Examples:
+  certwright openapi > openapi.json")]
     Openapi,
+    /// Apply cert-manager's manifests
+    Apply(apply::Apply),
+    /// Print what is there as cert-manager's manifests
+    Export(export::Export),
+    /// Take over certificates and keys that exist
+    Import(import::Import),
+    /// List resources
+    Get(get::Get),
+    /// Show resources with all there is to know, and what happened
+    Describe(describe::Describe),
+    /// Show how one certificate stands, and why
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  certwright status certificate www
+  certwright status certificate www -n team"
+    )]
+    Status(status::Status),
+    /// Want certificates, and wait for them
+    Issue(issue::Issue),
+    /// Issue certificates anew, now
+    Renew(renew::Renew),
+    /// Download a certificate or its key
+    Download(download::Download),
+    /// Revoke what was issued
+    Revoke(revoke::Revoke),
+    /// Delete resources
+    Delete(delete::Delete),
+    /// Print what happened
+    Logs(logs::Logs),
+    /// Look at a certificate in a file or at a server
+    Inspect(inspect::Inspect),
+    /// Manage API keys
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  certwright keys list
+  certwright keys create deploy --permission certificates:read --permission certificates:readKey
+  certwright keys delete deploy"
+    )]
+    Keys(keys::Keys),
+    /// Manage credentials of solvers, and seal secrets anew
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  certwright secrets list -A
+  certwright secrets create cloudflare --from-file api-token=token.txt
+  certwright secrets delete cloudflare"
+    )]
+    Secrets(secrets::Secrets),
+    /// Manage webhooks
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  certwright webhooks list
+  certwright webhooks create https://hooks.example.com/certs --event certificate.issued
+  certwright webhooks test 019ab000-0000-7000-8000-000000000000"
+    )]
+    Webhooks(webhooks::Webhooks),
+    /// Print a script that completes commands in a shell
+    Completion(completion::Completion),
+    /// Print docs/cli.md
+    #[command(hide = true)]
+    Help {
+        /// As Markdown
+        #[arg(long)]
+        markdown: bool,
+    },
 }
 
 impl Cli {
     /// Does what was asked.
     pub fn run(self) -> anyhow::Result<()> {
         crate::failpoint::set_up();
+        let (source, remote) = (&self.source, &self.remote);
         match self.command {
-            Command::Serve(serve) => serve.run(&self.source),
-            Command::Migrate => migrate::run(&self.source),
-            Command::Secrets(secrets) => secrets.run(&self.source),
-            Command::Config(show) => show.run(&self.source),
+            Command::Serve(serve) => serve.run(source),
+            Command::Migrate => migrate::run(source),
+            Command::Config(show) => show.run(source),
+            Command::Doctor => doctor::doctor(source, remote),
             Command::Openapi => openapi::run(),
+            Command::Apply(apply) => apply.run(remote),
+            Command::Export(export) => export.run(remote),
+            Command::Import(import) => import.run(remote),
+            Command::Get(get) => get.run(remote),
+            Command::Describe(describe) => describe.run(remote),
+            Command::Status(status) => status.run(remote),
+            Command::Issue(issue) => issue.run(remote),
+            Command::Renew(renew) => renew.run(remote),
+            Command::Download(download) => download.run(remote),
+            Command::Revoke(revoke) => revoke.run(remote),
+            Command::Delete(delete) => delete.run(remote),
+            Command::Logs(logs) => logs.run(remote),
+            Command::Inspect(inspect) => inspect.run(),
+            Command::Keys(keys) => keys.run(remote),
+            Command::Secrets(secrets) => secrets.run(source, remote),
+            Command::Webhooks(webhooks) => webhooks.run(remote),
+            Command::Completion(completion) => completion.run(),
+            Command::Help { markdown: true } => print(&completion::markdown()),
+            Command::Help { markdown: false } => {
+                use clap::CommandFactory as _;
+                print(&Self::command().render_help().to_string())
+            }
         }
     }
 }
@@ -91,14 +239,6 @@ fn block_on(config: &Config, work: impl Future<Output = anyhow::Result<()>>) -> 
         .build()
         .context("the runtime cannot be started")?
         .block_on(work)
-}
-
-/// To standard output; a reader that has seen enough, such as `head`, is no error.
-fn print(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
 }
 
 fn key_and_value(text: &str) -> Result<(String, String), String> {

@@ -3,6 +3,8 @@
 use anyhow::Context as _;
 use clap::Subcommand;
 
+use super::credentials::Credentials;
+use super::remote::Remote;
 use super::{Source, block_on, print};
 use crate::config::Config;
 use crate::{bootstrap, reseal};
@@ -15,11 +17,15 @@ pub(super) enum Secrets {
     /// the key file), restart every replica, run this, then take the old key away. It can be stopped and
     /// started again at any time, and beside the service.
     Rotate,
+    #[command(flatten)]
+    Stored(Credentials),
 }
 
 impl Secrets {
-    pub(super) fn run(self, source: &Source) -> anyhow::Result<()> {
-        let Self::Rotate = self;
+    pub(super) fn run(self, source: &Source, remote: &Remote) -> anyhow::Result<()> {
+        if let Self::Stored(credentials) = self {
+            return credentials.run(remote);
+        }
         let config = Config::parse(&source.values(&[])?)?;
         block_on(&config.clone(), async move {
             let db = bootstrap::database(&config).await?;

@@ -195,5 +195,10 @@ pub const SETTINGS: &[Setting] = &[
 ];
 
 /// Environment variables of ours that are no settings of the service.
-pub(super) const OTHER_VARIABLES: &[&str] =
-    &["CERTWRIGHT_CONFIG", "CERTWRIGHT_SERVER", "CERTWRIGHT_API_KEY"];
+pub(super) const OTHER_VARIABLES: &[&str] = &[
+    "CERTWRIGHT_CONFIG",
+    "CERTWRIGHT_SERVER",
+    "CERTWRIGHT_API_KEY",
+    "CERTWRIGHT_API_KEY_FILE",
+    "CERTWRIGHT_PROFILE",
+];

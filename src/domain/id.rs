@@ -17,6 +17,12 @@ macro_rules! ids {
             pub fn generate(now: OffsetDateTime) -> Self {
                 Self(generate(now))
             }
+
+            /// The end of it, eight hexadecimal digits: what makes a name that people type unique.
+            pub fn tail(&self) -> String {
+                let [.., a, b, c, d] = *self.0.as_bytes();
+                format!("{:08x}", u32::from_be_bytes([a, b, c, d]))
+            }
         }
 
         impl fmt::Display for $name {

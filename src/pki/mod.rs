@@ -2,13 +2,17 @@
 //!
 //! The only module that names `rcgen`; it does no I/O.
 
+mod adopt;
 mod csr;
 mod jks;
 mod keystore;
+mod look;
 
+pub use adopt::{Adopted, adopt, import_account_key, import_key, is_account_key};
 pub use csr::{ClientCsr, read_csr};
 pub use jks::jks;
 pub use keystore::{KeystoreError, Pkcs12Profile, pkcs12};
+pub use look::{Look, look};
 
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256,
@@ -20,7 +24,6 @@ use std::net::IpAddr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use rustls::pki_types::PrivateKeyDer;
 use thiserror::Error;
 use time::OffsetDateTime;
 use x509_parser::prelude::{
@@ -159,9 +162,14 @@ fn ari_name(leaf: &X509Certificate<'_>) -> Option<String> {
 
 /// The certificates of a chain, leaf first, DER.
 pub fn certificates(chain: &str) -> Result<Vec<Vec<u8>>, PkiError> {
-    let ders = CertificateDer::pem_slice_iter(chain.as_bytes()).map(|der| Ok(der?.to_vec()));
-    ders.collect::<Result<_, rustls::pki_types::pem::Error>>()
-        .map_err(|error| PkiError::Unreadable(error.to_string()))
+    let ders = CertificateDer::pem_slice_iter(chain.as_bytes())
+        .map(|der| der.map(|der| der.to_vec()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| PkiError::Unreadable(error.to_string()))?;
+    if ders.is_empty() {
+        return Err(PkiError::Unreadable("it holds no certificate".to_owned()));
+    }
+    Ok(ders)
 }
 
 /// A chain's first certificate, DER.
@@ -190,25 +198,6 @@ pub fn public_key_of_certificate(der: &[u8]) -> Result<Vec<u8>, PkiError> {
 pub fn public_key(key: &Secret<Vec<u8>>) -> Result<Vec<u8>, PkiError> {
     Ok(key_pair(key)?.subject_public_key_info())
 }
-
-/// Reads an account key that was made elsewhere; as PKCS #8 DER, or why it cannot be used.
-pub fn import_account_key(pem: &str) -> Result<Secret<Vec<u8>>, &'static str> {
-    let unreadable = "is not a private key in PEM: PKCS #8 or SEC 1, without a password";
-    let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| unreadable)?;
-    if matches!(der, PrivateKeyDer::Pkcs1(_)) {
-        return Err(RSA_ACCOUNT);
-    }
-    let pair = KeyPair::try_from(&der).map_err(|_| unreadable)?;
-    if pair.is_compatible(&PKCS_RSA_SHA256) {
-        return Err(RSA_ACCOUNT);
-    }
-    if !pair.is_compatible(&PKCS_ECDSA_P256_SHA256) {
-        return Err("is not an ECDSA key on P-256, the one kind of account key that is supported");
-    }
-    Ok(Secret::new(pair.serialize_der()))
-}
-
-const RSA_ACCOUNT: &str = "is an RSA key; account keys have to be ECDSA on P-256. Leave `privateKeySecretRef` out to have a new account made";
 
 fn all_names(names: &[GeneralName<'_>]) -> Vec<String> {
     names

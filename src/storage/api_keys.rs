@@ -7,7 +7,10 @@ use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Db, Scope, StorageError, Tx, document, execute, fetch, json, millis, statements};
+use super::filter::Filter;
+use super::{
+    Db, Page, Scope, StorageError, Tx, document, execute, fetch, json, millis, moment, statements,
+};
 use crate::domain::id::ApiKeyId;
 
 statements! {
@@ -15,6 +18,7 @@ statements! {
         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (key_hash) DO NOTHING";
     FIND_BY_HASH = "SELECT id, name, permissions, namespaces FROM api_keys WHERE key_hash = $1";
     FIND = "SELECT id, name, permissions, namespaces FROM api_keys WHERE id = $1";
+    DELETE = "DELETE FROM api_keys WHERE id = $1";
     ANY = "SELECT id FROM api_keys LIMIT 1";
 }
 
@@ -127,6 +131,29 @@ pub async fn find(tx: &mut Tx, id: ApiKeyId) -> Result<Option<ApiKey>, StorageEr
 pub async fn any(tx: &mut Tx) -> Result<bool, StorageError> {
     let row: Option<(Uuid,)> = fetch!(fetch_optional, tx, ANY)?;
     Ok(row.is_some())
+}
+
+/// Forgets a key: whoever bears it is refused from now on.
+pub async fn delete(tx: &mut Tx, id: ApiKeyId) -> Result<(), StorageError> {
+    execute!(tx, DELETE, id.0)?;
+    tx.keys_change();
+    Ok(())
+}
+
+/// A page of keys, by identifier, each with when it was made.
+pub async fn list(tx: &mut Tx, page: Page) -> Result<Vec<(ApiKey, OffsetDateTime)>, StorageError> {
+    let select = "SELECT id, name, permissions, namespaces, created_at FROM api_keys";
+    let rows: Vec<Listed> = Filter::default().page(tx, select, "id", page).await?;
+    rows.into_iter()
+        .map(|Listed { row, created_at }| Ok((row.into_key()?, moment(created_at))))
+        .collect()
+}
+
+#[derive(FromRow)]
+struct Listed {
+    #[sqlx(flatten)]
+    row: Row,
+    created_at: i64,
 }
 
 #[derive(FromRow)]

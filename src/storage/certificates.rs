@@ -28,9 +28,10 @@ statements! {
     INSERT = "INSERT INTO certificates
         (id, namespace, name, labels, spec, generation, state, wanted_because, state_since,
          revision, serial, not_before, not_after, renewal_time, failed_attempts, last_error,
-         order_id, created_at, next_action_at, issuer_kind, issuer_name, failure_told, block_told)
+         order_id, created_at, next_action_at, issuer_kind, issuer_name, failure_told, block_told,
+         ari)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                $19, $20, $21, $22, $23)";
+                $19, $20, $21, $22, $23, $24)";
     INSERT_NAME = "INSERT INTO certificate_names (certificate_id, name) VALUES ($1, $2)";
     INSERT_LABEL = "INSERT INTO certificate_labels (certificate_id, label) VALUES ($1, $2)";
     FIND = concat!("SELECT ", columns!(), " FROM certificates WHERE id = $1");
@@ -73,7 +74,7 @@ pub struct Wanted {
     pub label: Option<String>,
 }
 
-/// Adds a certificate, due at once.
+/// Adds a certificate.
 pub async fn insert(tx: &mut Tx, certificate: &Certificate) -> Result<(), StorageError> {
     let row = Row::from(certificate);
     execute!(
@@ -102,6 +103,7 @@ pub async fn insert(tx: &mut Tx, certificate: &Certificate) -> Result<(), Storag
         certificate.spec.issuer_ref.name.as_str(),
         row.failure_told,
         row.block_told,
+        row.ari,
     )?;
     index(tx, certificate).await?;
     tx.wake_workers();

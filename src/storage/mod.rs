@@ -17,7 +17,10 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection as _, Executor as _, PgPool, Postgres, SqlSafeStr as _, Sqlite, SqlitePool};
+use sqlx::{
+    ConnectOptions as _, Connection as _, Executor as _, PgPool, Postgres, SqlSafeStr as _, Sqlite,
+    SqlitePool,
+};
 use thiserror::Error;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -237,6 +240,17 @@ impl Db {
         Ok(Self { pool, signals, migrated, known_keys: Arc::default() })
     }
 
+    /// The version of a database's schema (`from`) and the one that this program needs (`to`),
+    /// without changing or making anything.
+    pub async fn version(url: &str) -> Result<Migrated, StorageError> {
+        if url.starts_with("postgres") {
+            let mut connection = PgConnectOptions::from_str(url)?.connect().await?;
+            return version_of(&POSTGRES, &mut connection).await;
+        }
+        let options = SqliteConnectOptions::from_str(url)?.create_if_missing(false).read_only(true);
+        version_of(&SQLITE, &mut options.connect().await?).await
+    }
+
     /// Begins a transaction that may write.
     pub async fn begin(&self) -> Result<Tx, StorageError> {
         let inner = match &self.pool {
@@ -348,6 +362,18 @@ impl Db {
             Pool::Postgres(pool) => pool.close().await,
         }
     }
+}
+
+/// What is applied, and what there is to apply.
+async fn version_of<C: sqlx::migrate::Migrate>(
+    migrator: &sqlx::migrate::Migrator,
+    connection: &mut C,
+) -> Result<Migrated, StorageError> {
+    // An empty database has no table to list.
+    let applied = connection.list_applied_migrations(&migrator.table_name).await;
+    let from = applied.unwrap_or_default().iter().map(|one| one.version).max();
+    let to = migrator.iter().map(|one| one.version).max();
+    Ok(Migrated { from: from.unwrap_or_default(), to: to.unwrap_or_default() })
 }
 
 /// Brings the schema up to date, with other replicas kept waiting meanwhile.

@@ -18,7 +18,7 @@ macro_rules! order_columns {
     () => {
         "id, certificate_id, request_id, issuer_id, namespace, names, profile, predecessors, state,
          url, expires, tries, stalled_since, attempts, last_error, created_at, handed_out_at,
-         next_action_at, deadline, replaces, lease_token"
+         next_action_at, deadline, name, replaces, lease_token"
     };
 }
 macro_rules! challenge_columns {
@@ -34,9 +34,9 @@ macro_rules! insert {
         concat!("INSERT INTO orders
         (id, certificate_id, request_id, issuer_id, namespace, names, profile, predecessors, state,
          url, expires, tries, stalled_since, attempts, last_error, created_at, handed_out_at,
-         next_action_at, deadline, leased_by, replaces)
+         next_action_at, deadline, leased_by, name, replaces)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, ", $wake, ",
-                $19, $20, $21)")
+                $19, $20, $21, $22)")
     };
 }
 macro_rules! save {
@@ -96,6 +96,8 @@ pub struct Wanted {
     pub namespace: Option<String>,
     /// For this certificate.
     pub certificate: Option<CertificateId>,
+    /// Of this name.
+    pub name: Option<String>,
     /// In one of RFC 8555's states, or `expired` or `errored`.
     pub state: Option<String>,
 }
@@ -103,6 +105,10 @@ pub struct Wanted {
 /// Which challenges are wanted; everything that is given must hold.
 #[derive(Debug, Clone, Default)]
 pub struct WantedChallenges {
+    /// Of this namespace.
+    pub namespace: Option<String>,
+    /// Of the order of this name.
+    pub order_name: Option<String>,
     /// Of this order.
     pub order: Option<OrderId>,
     /// In this state.
@@ -140,6 +146,7 @@ pub async fn insert(
         wake,
         row.deadline,
         hold.map(|(owner, _)| owner),
+        row.name,
         row.replaces,
     )?;
     if hold.is_none() {
@@ -335,6 +342,9 @@ pub async fn list(
     if let Some(certificate) = wanted.certificate {
         filter.and("certificate_id = ?", Value::Id(certificate.0));
     }
+    if let Some(name) = &wanted.name {
+        filter.and("name = ?", Value::Text(name.clone()));
+    }
     match wanted.state.as_deref() {
         Some("pending") => {
             filter.and_that(
@@ -355,17 +365,30 @@ pub async fn list(
     Ok(orders)
 }
 
+/// The order that a challenge belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parent {
+    /// Our name for it.
+    pub id: OrderId,
+    /// The name that people type.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+}
+
 /// One challenge that the caller may see, with the order that it belongs to.
 pub async fn find_challenge(
     tx: &mut Tx,
     id: ChallengeId,
     scope: &Scope,
-) -> Result<Option<(Challenge, OrderId)>, StorageError> {
+) -> Result<Option<(Challenge, Parent)>, StorageError> {
     let row: Option<ChallengeRow> = fetch!(fetch_optional, tx, FIND_CHALLENGE, id.0)?;
     let Some(row) = row else { return Ok(None) };
     let order = OrderId(row.order_id);
     match find(tx, order, scope).await? {
-        Some(_) => Ok(Some((row.into_domain()?, order))),
+        Some((Order { id, name, namespace, .. }, _)) => {
+            Ok(Some((row.into_domain()?, Parent { id, name, namespace })))
+        }
         None => Ok(None),
     }
 }
@@ -376,21 +399,36 @@ pub async fn list_challenges(
     scope: &Scope,
     wanted: &WantedChallenges,
     page: Page,
-) -> Result<Vec<(Challenge, OrderId)>, StorageError> {
+) -> Result<Vec<(Challenge, Parent)>, StorageError> {
     let mut filter = Filter::default();
     filter.within("(SELECT namespace FROM orders WHERE orders.id = order_id)", scope);
+    if let Some(namespace) = &wanted.namespace {
+        let of_namespace = "(SELECT namespace FROM orders WHERE orders.id = order_id) = ?";
+        filter.and(of_namespace, Value::Text(namespace.clone()));
+    }
+    if let Some(name) = &wanted.order_name {
+        let of_name = "order_id IN (SELECT id FROM orders WHERE name = ?)";
+        filter.and(of_name, Value::Text(name.clone()));
+    }
     if let Some(order) = wanted.order {
         filter.and("order_id = ?", Value::Id(order.0));
     }
     if let Some(state) = &wanted.state {
         filter.and("state = ?", Value::Text(state.clone()));
     }
-    let select = concat!("SELECT ", challenge_columns!(), " FROM challenges");
-    let rows: Vec<ChallengeRow> = filter.page(tx, select, "id", page).await?;
+    let select = concat!(
+        "SELECT ",
+        challenge_columns!(),
+        ", (SELECT name FROM orders WHERE orders.id = order_id) AS order_name,
+           (SELECT namespace FROM orders WHERE orders.id = order_id) AS order_namespace
+         FROM challenges"
+    );
+    let rows: Vec<ListedRow> = filter.page(tx, select, "id", page).await?;
     rows.into_iter()
-        .map(|row| {
-            let order = OrderId(row.order_id);
-            row.into_domain().map(|challenge| (challenge, order))
+        .map(|ListedRow { row, order_name, order_namespace }| {
+            let id = OrderId(row.order_id);
+            let parent = Parent { id, name: order_name, namespace: order_namespace };
+            row.into_domain().map(|challenge| (challenge, parent))
         })
         .collect()
 }
@@ -405,6 +443,7 @@ async fn with_challenges(tx: &mut Tx, row: Row) -> Result<(Order, Lease), Storag
 #[derive(FromRow)]
 struct Row {
     id: Uuid,
+    name: String,
     certificate_id: Uuid,
     request_id: Uuid,
     issuer_id: Uuid,
@@ -436,6 +475,7 @@ impl From<&Order> for Row {
         };
         Self {
             id: order.id.0,
+            name: order.name.clone(),
             certificate_id: order.certificate.0,
             request_id: order.request.0,
             issuer_id: order.issuer.0,
@@ -506,6 +546,7 @@ impl Row {
         };
         let order = Order {
             id: OrderId(self.id),
+            name: self.name,
             certificate: CertificateId(self.certificate_id),
             request: RequestId(self.request_id),
             issuer: IssuerId(self.issuer_id),
@@ -554,6 +595,14 @@ struct ChallengeRow {
     observations: Option<String>,
     next_action_at: Option<i64>,
     deadline: i64,
+}
+
+#[derive(FromRow)]
+struct ListedRow {
+    #[sqlx(flatten)]
+    row: ChallengeRow,
+    order_name: String,
+    order_namespace: String,
 }
 
 impl From<&Challenge> for ChallengeRow {

@@ -11,14 +11,14 @@ use crate::secret::Sealed;
 
 macro_rules! columns {
     () => {
-        "id, certificate_id, namespace, revision, csr, state, message, order_id, created_at, finished_at"
+        "id, name, certificate_id, namespace, revision, csr, state, message, order_id, created_at, finished_at"
     };
 }
 
 statements! {
     INSERT = "INSERT INTO requests
-        (id, certificate_id, namespace, revision, csr, private_key, state, message, order_id, created_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+        (id, certificate_id, namespace, revision, csr, private_key, state, message, order_id, created_at, name)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
     FIND = concat!("SELECT ", columns!(), " FROM requests WHERE id = $1");
     PRIVATE_KEY = "SELECT private_key FROM requests WHERE id = $1";
     PRUNE = "DELETE FROM requests WHERE certificate_id = $1 AND id <> $2
@@ -31,6 +31,8 @@ statements! {
 pub struct Request {
     /// Our name for it.
     pub id: RequestId,
+    /// The name that people type: the certificate's, and the revision.
+    pub name: String,
     /// The certificate that it is for.
     pub certificate: CertificateId,
     /// The certificate's namespace.
@@ -78,6 +80,8 @@ impl RequestState {
 pub struct Wanted {
     /// Of this namespace.
     pub namespace: Option<String>,
+    /// Of this name.
+    pub name: Option<String>,
     /// For this certificate.
     pub certificate: Option<CertificateId>,
 }
@@ -107,6 +111,7 @@ pub async fn insert<'a>(
         request.message.as_str(),
         request.order.0,
         millis(request.created_at),
+        request.name.as_str(),
     )?;
     Ok(())
 }
@@ -170,6 +175,9 @@ pub async fn list(
     if let Some(namespace) = &wanted.namespace {
         filter.and("namespace = ?", Value::Text(namespace.clone()));
     }
+    if let Some(name) = &wanted.name {
+        filter.and("name = ?", Value::Text(name.clone()));
+    }
     if let Some(certificate) = wanted.certificate {
         filter.and("certificate_id = ?", Value::Id(certificate.0));
     }
@@ -181,6 +189,7 @@ pub async fn list(
 #[derive(FromRow)]
 struct Row {
     id: Uuid,
+    name: String,
     certificate_id: Uuid,
     namespace: String,
     revision: i64,
@@ -198,6 +207,7 @@ impl Row {
         let states = [RequestState::Pending, RequestState::Issued, RequestState::Failed];
         Ok(Request {
             id: RequestId(self.id),
+            name: self.name,
             certificate: CertificateId(self.certificate_id),
             namespace: self.namespace,
             revision: self.revision,

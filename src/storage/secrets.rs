@@ -17,6 +17,8 @@ statements! {
     UPDATE = "UPDATE secrets SET data = $2, data_keys = $3, updated_at = $4 WHERE id = $1";
     DELETE = "DELETE FROM secrets WHERE id = $1";
     FIND = "SELECT id, namespace, name, data_keys, created_at, updated_at FROM secrets WHERE id = $1";
+    FIND_BY_NAME = "SELECT id, namespace, name, data_keys, created_at, updated_at, data FROM secrets
+        WHERE namespace = $1 AND name = $2";
     DATA = "SELECT id, data FROM secrets WHERE namespace = $1 AND name = $2";
 }
 
@@ -95,6 +97,16 @@ pub async fn find(
     row.filter(|row| scope.covers(&row.namespace)).map(Row::into_entry).transpose()
 }
 
+/// A secret by the client's name for it, with its sealed values.
+pub async fn find_by_name(
+    tx: &mut Tx,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<(SecretEntry, Sealed)>, StorageError> {
+    let row: Option<WithData> = fetch!(fetch_optional, tx, FIND_BY_NAME, namespace, name)?;
+    row.map(|found| Ok((found.row.into_entry()?, Sealed(found.data)))).transpose()
+}
+
 /// The sealed values of a secret, with the identifier that they are sealed for.
 pub async fn data(
     tx: &mut Tx,
@@ -133,6 +145,13 @@ struct Row {
     data_keys: String,
     created_at: i64,
     updated_at: i64,
+}
+
+#[derive(FromRow)]
+struct WithData {
+    #[sqlx(flatten)]
+    row: Row,
+    data: Vec<u8>,
 }
 
 impl Row {

@@ -82,6 +82,8 @@ impl Worker {
         let certificate = &woken.certificate;
         let now = self.clock.now();
         let request = RequestId::generate(now);
+        let id = OrderId::generate(now);
+        let name = certificate.request_name();
         let made = match self.key_and_csr(certificate, request).await? {
             Ok(made) => made,
             Err(failure) => {
@@ -95,7 +97,8 @@ impl Worker {
         let account = issuer.account.as_ref().map(|account| account.url.as_str());
         let wants_ari = issuer.acme.renewal_information_source == RenewalInformationSource::Ari;
         let order = Order {
-            id: OrderId::generate(now),
+            id,
+            name: order::name(&name, id),
             certificate: certificate.id,
             request,
             issuer: issuer.id,
@@ -120,15 +123,15 @@ impl Worker {
             next_action_at: Some(now),
             deadline: now + ORDER_DEADLINE,
         };
-        let revision = certificate.current.as_ref().map_or(0, |issued| issued.revision) + 1;
         let attempt = Request {
             id: request,
+            name,
             certificate: certificate.id,
             namespace: certificate.namespace.clone(),
-            revision,
+            revision: certificate.next_revision(),
             csr: made.csr,
             state: RequestState::Pending,
-            message: format!("Waiting on certificate issuance from order {}", order.id),
+            message: format!("Waiting on certificate issuance from order {}", order.name),
             order: order.id,
             created_at: now,
             finished_at: None,

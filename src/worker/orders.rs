@@ -319,8 +319,10 @@ fn successor(
     now: time::OffsetDateTime,
     at: time::OffsetDateTime,
 ) -> Order {
+    let request = lost.name.rsplit_once('-').map_or(lost.name.as_str(), |(request, _)| request);
     Order {
         id,
+        name: order::name(request, id),
         predecessors: lost.predecessors + 1,
         state: order::State::New,
         expires: None,

@@ -105,7 +105,7 @@ on_every_database! {
         let stranger = world.key(&["*"], &["ours"]).await;
         for (method, path, _) in operations() {
             let lists = method == Method::GET && !path.contains("{id}");
-            if !lists || ["/healthz", "/readyz", "/whoami"].contains(&&*path) {
+            if !lists || ["/healthz", "/readyz", "/whoami", "/api-keys"].contains(&&*path) {
                 continue;
             }
             for path in [path.clone(), format!("{path}?namespace=theirs")] {
@@ -180,10 +180,13 @@ async fn foreign(world: &World) -> Value {
     let certificate = world.post("/certificates", certificate).await.accepted();
     let order = world.db_order(&id(&certificate)).await;
     world.db_issue(&order).await;
+    let key = json!({"name": "theirs", "permissions": ["*"], "namespaces": ["theirs"]});
+    let key = world.post("/api-keys", key).await.accepted();
     let webhook = json!({"namespace": "theirs", "url": "https://1.1.1.1/foreign"});
     let webhook = world.post("/webhooks", webhook).await.accepted();
     json!({
-        "webhooks": id(&webhook), "issuers": id(&issuer), "secrets": id(&secret), "certificates": id(&certificate),
+        "api-keys": id(&key), "webhooks": id(&webhook),
+        "issuers": id(&issuer), "secrets": id(&secret), "certificates": id(&certificate),
         "orders": order.id.0, "requests": order.request.0, "challenges": order.challenges[0].id.0,
     })
 }

@@ -8,6 +8,8 @@ mod api_auth;
 mod api_certificates;
 mod api_idempotency;
 mod api_issuers;
+mod api_keys;
+mod api_manifests;
 mod api_manners;
 mod api_secrets;
 mod architecture;
@@ -16,6 +18,7 @@ mod breakers;
 mod budget;
 mod ca;
 mod cli;
+mod commands;
 #[cfg(feature = "failpoints")]
 mod crash;
 mod csr;

@@ -629,6 +629,7 @@ fn open(stage: Stage, challenges: &[u128]) -> Order {
 fn new() -> Order {
     Order {
         id: OrderId(Uuid::nil()),
+        name: "a-1-00000000".into(),
         certificate: CertificateId(Uuid::nil()),
         request: RequestId(Uuid::nil()),
         issuer: IssuerId(Uuid::nil()),

@@ -430,7 +430,8 @@ on_both_databases! {
         assert_eq!(found, next);
         let id = next.challenges[0].id;
         let (challenge, of) = orders::find_challenge(&mut tx, id, &all()).await.unwrap().unwrap();
-        assert_eq!((&challenge, of), (&next.challenges[0], order.id));
+        assert_eq!((&challenge, of.id), (&next.challenges[0], order.id));
+        assert_eq!((&*of.name, &*of.namespace), ("web-1-0badcafe", "default"));
     }
 
     async fn orders_and_challenges_are_filtered(db: Db) {
@@ -447,7 +448,12 @@ on_both_databases! {
             let found = orders::list(&mut tx, &all(), &wanted, page()).await.unwrap();
             assert_eq!(found.len(), count, "{wanted:?}");
         }
-        let wanted = orders::WantedChallenges { order: Some(order.id), state: Some("pending".into()) };
+        let wanted = orders::WantedChallenges {
+            namespace: Some("default".into()),
+            order_name: Some(order.name.clone()),
+            order: Some(order.id),
+            state: Some("pending".into()),
+        };
         let ours = Scope::Namespaces(vec!["default".into()]);
         assert_eq!(orders::list_challenges(&mut tx, &ours, &wanted, page()).await.unwrap().len(), 1);
         assert_eq!(orders::open_of_certificate(&mut tx, certificate.id).await.unwrap().len(), 1);
@@ -558,6 +564,8 @@ on_both_databases! {
         assert_eq!(data, Some((one.id, Sealed(vec![2]))));
         let wanted = secrets::Wanted { namespace: Some("default".into()), name: Some("token".into()) };
         assert_eq!(secrets::list(&mut tx, &all(), &wanted, page()).await.unwrap(), std::slice::from_ref(&one));
+        let named = secrets::find_by_name(&mut tx, "default", "token").await.unwrap();
+        assert_eq!(named, Some((one.clone(), Sealed(vec![2]))));
         secrets::delete(&mut tx, one.id).await.unwrap();
         assert_eq!(secrets::data(&mut tx, "default", "token").await.unwrap(), None);
     }
@@ -705,7 +713,11 @@ on_both_databases! {
         let found = requests::find(&mut tx, request, &all()).await.unwrap().unwrap();
         assert_eq!((found.state, found.message.as_str(), found.finished_at), (RequestState::Issued, "done", Some(NOW)));
         assert_eq!(requests::private_key(&mut tx, request).await.unwrap(), Some(Sealed(vec![9])));
-        let wanted = requests::Wanted { namespace: Some("default".into()), certificate: Some(certificate.id) };
+        let wanted = requests::Wanted {
+            namespace: Some("default".into()),
+            name: Some("web-1".into()),
+            certificate: Some(certificate.id),
+        };
         assert_eq!(requests::list(&mut tx, &all(), &wanted, page()).await.unwrap(), [found]);
     }
 
@@ -753,9 +765,13 @@ on_both_databases! {
 
         assert!(api_keys::insert(&mut tx, &key, &[7; 32], NOW).await.unwrap());
         assert!(!api_keys::insert(&mut tx, &key, &[7; 32], NOW).await.unwrap(), "once");
-        assert_eq!(api_keys::find_by_hash(&mut tx, &[7; 32]).await.unwrap(), Some(key));
+        assert_eq!(api_keys::find_by_hash(&mut tx, &[7; 32]).await.unwrap(), Some(key.clone()));
+        assert_eq!(api_keys::list(&mut tx, page()).await.unwrap(), [(key.clone(), NOW)]);
+        assert_eq!(api_keys::find(&mut tx, key.id).await.unwrap().as_ref(), Some(&key));
         assert_eq!(api_keys::find_by_hash(&mut tx, &[8; 32]).await.unwrap(), None);
         assert!(api_keys::any(&mut tx).await.unwrap());
+        api_keys::delete(&mut tx, key.id).await.unwrap();
+        assert_eq!(api_keys::find(&mut tx, key.id).await.unwrap(), None);
     }
 
     async fn an_api_key_is_recognised_from_the_commit_on_that_made_it(db: Db) {
@@ -944,6 +960,7 @@ async fn under_way(tx: &mut Tx) -> (Certificate, Order, Lease) {
 
 fn request(certificate: &Certificate, order: &Order) -> Request {
     Request {
+        name: "web-1".into(),
         id: order.request,
         certificate: certificate.id,
         namespace: "default".into(),
@@ -1050,6 +1067,7 @@ fn issuer() -> Issuer {
 fn order(certificate: CertificateId) -> Order {
     Order {
         id: OrderId::generate(NOW),
+        name: "web-1-0badcafe".into(),
         certificate,
         request: RequestId::generate(NOW),
         issuer: IssuerId::generate(NOW),

@@ -357,6 +357,7 @@ async fn insert_order(
         id: OrderId::generate(NOW),
         certificate: CertificateId::generate(NOW),
         request: RequestId::generate(NOW),
+        name: "web-1-1".into(),
         issuer,
         namespace: namespace.into(),
         names: vec!["a.example.com".into()],

@@ -140,6 +140,24 @@ impl Site {
         site
     }
 
+    /// The admin API key.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The settings of this installation that others on its machine go by.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let config = &self.config;
+        [
+            ("CERTWRIGHT_DATA_DIR", config.data_dir.display().to_string()),
+            ("CERTWRIGHT_DATABASE_URL", config.database_url.expose().clone()),
+            ("CERTWRIGHT_HTTP01_LISTEN", config.http01_listen.to_string()),
+            ("CERTWRIGHT_HTTP01_SELF_CHECK_PORT", config.self_check_port.to_string()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec()
+    }
+
     /// `dns`: everything by Cloudflare; `http`: everything by the responder.
     async fn set_up_issuers(&self) {
         let token =

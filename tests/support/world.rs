@@ -266,6 +266,7 @@ impl World {
                 .unwrap();
         let request = requests::Request {
             id: RequestId::generate(now),
+            name: found.request_name(),
             certificate: found.id,
             namespace: found.namespace.clone(),
             revision: 1,
@@ -282,6 +283,7 @@ impl World {
         let challenge = challenge(&found, now);
         let order = Order {
             id: request.order,
+            name: order::name(&request.name, request.order),
             certificate: found.id,
             request: request.id,
             issuer: issuer.id,

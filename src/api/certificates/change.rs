@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::check::check;
+use super::check::{Checked, check};
 use super::spec::CertificateSpec;
 use super::{find, revoke};
 use crate::api::auth::{Authorized, CertificatesWrite};
@@ -19,6 +19,7 @@ use crate::api::precondition::{Precondition, answer, json};
 use crate::api::problem::{ApiError, Code, Errors, Faults, FieldCode};
 use crate::api::{AppState, retrying};
 use crate::domain::certificate::{Certificate, Trigger};
+use crate::storage::lease::Lease;
 use crate::storage::requests::{self, RequestState};
 use crate::storage::{Tx, certificates, events, orders};
 use crate::view::CertificateView;
@@ -46,21 +47,38 @@ pub(crate) async fn change(
         known.must_match(&CertificateView::of(&present, now))?;
         let wanted = patched(&present, &patch)?;
         let checked = check(&wanted)?;
-        let issuer = checked.check_issuer(&mut tx, &wanted).await?;
-        checked.check_key(&app, &mut tx, &issuer).await?;
-        checked.check_webhooks(&mut tx, &present.spec.webhooks).await?;
-        let anew = !present.spec.wants_the_same_as(&checked.spec);
-        let next = present.clone().respecified(checked.spec, wanted.labels, now);
-        if next.certificate != present {
-            if anew {
-                cancel_orders(&mut tx, &present, "its certificate was changed", now).await?;
-            }
-            certificates::respecify(&mut tx, &next, &lease).await?;
+        let next = respecify(&app, &mut tx, &present, &lease, wanted, checked, now).await?;
+        if next != present {
             tx.commit().await?;
         }
-        Ok(answer(StatusCode::OK, json(&CertificateView::of(&next.certificate, now))?))
+        Ok(answer(StatusCode::OK, json(&CertificateView::of(&next, now))?))
     })
     .await
+}
+
+/// Has a certificate be what is wanted now; orders for what was wanted before are cancelled.
+/// Nothing is written where that changes nothing.
+pub(crate) async fn respecify(
+    app: &AppState,
+    tx: &mut Tx,
+    present: &Certificate,
+    lease: &Lease,
+    wanted: CertificateSpec,
+    checked: Checked,
+    now: OffsetDateTime,
+) -> Result<Certificate, ApiError> {
+    let issuer = checked.check_issuer(tx, &wanted).await?;
+    checked.check_key(app, tx, &issuer).await?;
+    checked.check_webhooks(tx, &present.spec.webhooks).await?;
+    let anew = !present.spec.wants_the_same_as(&checked.spec);
+    let next = present.clone().respecified(checked.spec, wanted.labels, now);
+    if next.certificate != *present {
+        if anew {
+            cancel_orders(tx, present, "its certificate was changed", now).await?;
+        }
+        certificates::respecify(tx, &next, lease).await?;
+    }
+    Ok(next.certificate)
 }
 
 /// Issue a certificate anew, now
@@ -174,7 +192,7 @@ pub(crate) async fn delete(
 }
 
 /// Refuses to change what waits to be deleted.
-pub(super) fn must_stay(certificate: &Certificate) -> Result<(), ApiError> {
+pub(crate) fn must_stay(certificate: &Certificate) -> Result<(), ApiError> {
     if certificate.deleting_since.is_none() {
         return Ok(());
     }
@@ -185,7 +203,8 @@ pub(super) fn must_stay(certificate: &Certificate) -> Result<(), ApiError> {
     Err(ApiError::Because(Code::BeingDeleted, detail))
 }
 
-pub(super) async fn cancel_orders(
+/// Gives up every order that is under way for a certificate.
+pub(crate) async fn cancel_orders(
     tx: &mut Tx,
     certificate: &Certificate,
     why: &str,

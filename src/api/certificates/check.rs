@@ -26,13 +26,13 @@ const LONGEST_COMMON_NAME: usize = 64;
 const KEPT_REVISIONS: u32 = 3;
 
 /// What a client asks for, understood.
-pub(super) struct Checked {
+pub(crate) struct Checked {
     /// Whose it is.
-    pub(super) namespace: String,
+    pub(crate) namespace: String,
     /// Given, or derived from the first name.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// In canonical form.
-    pub(super) spec: Spec,
+    pub(crate) spec: Spec,
     /// Each name with its place in the request.
     names: Vec<(DnsName, String)>,
     /// Each address with its place in the request.
@@ -42,7 +42,7 @@ pub(super) struct Checked {
 }
 
 /// Checks all that can be told from the request alone.
-pub(super) fn check(given: &CertificateSpec) -> Result<Checked, ApiError> {
+pub(crate) fn check(given: &CertificateSpec) -> Result<Checked, ApiError> {
     let mut faults = Faults::default();
     let namespace = given.namespace.clone().unwrap_or_else(|| field::DEFAULT_NAMESPACE.to_owned());
     field::namespace(&namespace, &mut faults);
@@ -100,7 +100,7 @@ pub(super) fn check(given: &CertificateSpec) -> Result<Checked, ApiError> {
 
 impl Checked {
     /// Checks that the issuer is there, and has a solver for every name.
-    pub(super) async fn check_issuer(
+    pub(crate) async fn check_issuer(
         &self,
         tx: &mut Tx,
         given: &CertificateSpec,

@@ -18,7 +18,7 @@ use crate::domain::certificate::{self, Certificate, Trigger};
 use crate::domain::event::{Event, Resource};
 use crate::domain::id::CertificateId;
 use crate::storage::lease::Lease;
-use crate::storage::{Scope, StorageError, certificates, events};
+use crate::storage::{Scope, StorageError, Tx, certificates, events};
 use crate::view::CertificateView;
 
 /// Want a certificate
@@ -54,7 +54,8 @@ pub(crate) async fn create(
         .await
 }
 
-fn new(app: &AppState, given: &CertificateSpec, checked: &Checked) -> Certificate {
+/// The certificate that is wanted; nothing of it is there yet.
+pub(crate) fn new(app: &AppState, given: &CertificateSpec, checked: &Checked) -> Certificate {
     let now = app.now();
     Certificate {
         id: CertificateId::generate(now),
@@ -89,33 +90,7 @@ async fn insert(
     let answer = json(&CertificateView::of(certificate, certificate.created_at))?;
     let mut tx = app.db.begin().await?;
     attempt.remember(app, &mut tx, &location, &answer).await?;
-    let issuer = checked.check_issuer(&mut tx, given).await?;
-    checked.check_key(app, &mut tx, &issuer).await?;
-    checked.check_webhooks(&mut tx, &[]).await?;
-    let (namespace, name) = (&certificate.namespace, &certificate.name);
-    if let Some((known, _)) = certificates::find_by_name(&mut tx, namespace, name).await? {
-        let detail = format!(
-            "There is a certificate `{name}` in the namespace `{namespace}` already: /certificates/{}. Change it with PATCH, or choose another name.",
-            known.id
-        );
-        return Err(ApiError::Because(Code::AlreadyExists, detail));
-    }
-    match certificates::insert(&mut tx, certificate).await {
-        Err(StorageError::Conflict) => {
-            let detail = format!(
-                "A certificate `{name}` is being created in the namespace `{namespace}` at this moment."
-            );
-            return Err(ApiError::Because(Code::AlreadyExists, detail));
-        }
-        done => done?,
-    }
-    let event = Event::normal(
-        Resource::Certificate(certificate.id),
-        "Issuing",
-        "Issuing certificate as none has been issued yet",
-    );
-    let now = certificate.created_at;
-    events::record(&mut tx, namespace, Some(certificate.id), &[event], now).await?;
+    store(app, &mut tx, given, checked, certificate).await?;
     if let Err(error) = tx.commit().await {
         // The answer to the commit was lost, and perhaps only that.
         return match find(app, certificate.id).await {
@@ -125,6 +100,46 @@ async fn insert(
     }
     failpoint!("after_create");
     Ok(accepted(location, answer))
+}
+
+/// Adds a certificate that may be wanted; the event says so where something is to be issued.
+pub(crate) async fn store(
+    app: &AppState,
+    tx: &mut Tx,
+    given: &CertificateSpec,
+    checked: &Checked,
+    certificate: &Certificate,
+) -> Result<(), ApiError> {
+    let issuer = checked.check_issuer(tx, given).await?;
+    checked.check_key(app, tx, &issuer).await?;
+    checked.check_webhooks(tx, &[]).await?;
+    let (namespace, name) = (&certificate.namespace, &certificate.name);
+    if let Some((known, _)) = certificates::find_by_name(tx, namespace, name).await? {
+        let detail = format!(
+            "There is a certificate `{name}` in the namespace `{namespace}` already: /certificates/{}. Change it with PATCH, or choose another name.",
+            known.id
+        );
+        return Err(ApiError::Because(Code::AlreadyExists, detail));
+    }
+    match certificates::insert(tx, certificate).await {
+        Err(StorageError::Conflict) => {
+            let detail = format!(
+                "A certificate `{name}` is being created in the namespace `{namespace}` at this moment."
+            );
+            return Err(ApiError::Because(Code::AlreadyExists, detail));
+        }
+        done => done?,
+    }
+    if let certificate::State::Triggered(_) = certificate.state {
+        let event = Event::normal(
+            Resource::Certificate(certificate.id),
+            "Issuing",
+            "Issuing certificate as none has been issued yet",
+        );
+        let now = certificate.created_at;
+        events::record(tx, namespace, Some(certificate.id), &[event], now).await?;
+    }
+    Ok(())
 }
 
 async fn find(

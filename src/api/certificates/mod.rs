@@ -20,14 +20,14 @@ use crate::storage::certificates::{self, Wanted};
 use crate::storage::{Scope, Tx, lease::Lease};
 
 pub(crate) mod change;
-mod check;
+pub(crate) mod check;
 pub(crate) mod create;
 pub(crate) mod downloads;
 pub(crate) mod explain;
 pub(crate) mod keystores;
 pub(crate) mod revisions;
 pub(crate) mod revoke;
-mod spec;
+pub(crate) mod spec;
 
 use crate::view::CertificateView;
 

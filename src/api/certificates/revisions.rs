@@ -13,6 +13,7 @@ use crate::api::auth::{Authorized, CertificatesRead};
 use crate::api::extract::{Path, Query};
 use crate::api::page::{self, Listing};
 use crate::api::problem::{ApiError, Errors};
+use crate::api::requests::order_path;
 use crate::storage::revisions::{self, Revision};
 
 /// Which revisions to list.
@@ -54,8 +55,8 @@ pub(crate) struct RevisionView {
     revoked_at: Option<OffsetDateTime>,
     /// The attempt that brought it.
     request: String,
-    /// The order that brought it.
-    order: String,
+    /// The order that brought it; `null` where it was imported.
+    order: Option<String>,
 }
 
 /// List what was issued, newest first
@@ -94,6 +95,6 @@ fn view(revision: Revision, current: Option<i64>) -> RevisionView {
         issued_at: revision.issued_at,
         revoked_at: revision.revoked_at,
         request: format!("/requests/{}", revision.request),
-        order: format!("/orders/{}", revision.order),
+        order: order_path(revision.order),
     }
 }

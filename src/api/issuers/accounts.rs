@@ -99,15 +99,14 @@ pub(super) async fn begin_deactivation(
 }
 
 /// The account key that the issuer brings along, where its Secret is there.
-pub(super) async fn imported(
+pub(crate) async fn imported(
     app: &AppState,
+    tx: &mut Tx,
     issuer: &Issuer,
 ) -> Result<Option<Secret<Vec<u8>>>, ApiError> {
     let Some(reference) = &issuer.acme.private_key_secret_ref else { return Ok(None) };
     let namespace = issuer.secret_namespace(&app.cluster_namespace);
-    let mut tx = app.db.read().await?;
-    let found = secrets::data(&mut tx, namespace, &reference.name).await?;
-    drop(tx);
+    let found = secrets::data(tx, namespace, &reference.name).await?;
     let Some((id, sealed)) = found else { return Ok(None) };
     let refuse =
         |what: String| Err(ApiError::field("/acme/privateKeySecretRef", FieldCode::Invalid, what));

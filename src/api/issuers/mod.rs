@@ -4,6 +4,7 @@ use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
+use time::OffsetDateTime;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
@@ -15,13 +16,14 @@ use super::precondition::{Precondition, answer, json};
 use super::problem::{ApiError, Code, Errors, Faults, FieldCode};
 use super::{AppState, retrying};
 use crate::domain::id::IssuerId;
-use crate::domain::issuer::{Issuer, Kind, State as IssuerState, Upkeep};
+use crate::domain::issuer::{Acme, Issuer, Kind, State as IssuerState, Upkeep};
 use crate::secret::Sealed;
 use crate::storage::issuers::{self, Wanted, account_key_place};
-use crate::storage::{StorageError, certificates, orders, revocations};
+use crate::storage::lease::Lease;
+use crate::storage::{StorageError, Tx, certificates, orders, revocations};
 
 pub(crate) mod accounts;
-mod check;
+pub(crate) mod check;
 mod limits;
 
 use crate::view::IssuerView;
@@ -68,7 +70,10 @@ pub(crate) async fn create(
             who.must_own(&namespace)?;
             body.value.check()?;
             let issuer = new(&app, body.value.clone(), namespace);
-            let account_key = match accounts::imported(&app, &issuer).await? {
+            let mut tx = app.db.read().await?;
+            let imported = accounts::imported(&app, &mut tx, &issuer).await?;
+            drop(tx);
+            let account_key = match imported {
                 Some(key) => key,
                 None => (app.account_key)().map_err(ApiError::Inside)?,
             };
@@ -143,17 +148,32 @@ pub(crate) async fn replace(
         must_stay(&present, &body.value)?;
         body.value.check()?;
         let now = app.now();
-        let next = present.clone().respecified(body.value.acme.clone(), now);
-        if next.issuer != present {
-            let Issuer { id, kind, namespace, name, .. } = &present;
-            orders::retake_steps(&mut tx, *id, now).await?;
-            issuers::save(&mut tx, &next, &lease).await?;
-            certificates::wake_waiting(&mut tx, *kind, namespace, name, now).await?;
+        let next = respecify(&mut tx, &present, &lease, body.value.acme.clone(), now).await?;
+        if next != present {
             tx.commit().await?;
         }
-        Ok(answer(StatusCode::OK, json(&IssuerView::from(&next.issuer))?))
+        Ok(answer(StatusCode::OK, json(&IssuerView::from(&next))?))
     })
     .await
+}
+
+/// Has an issuer be what is wanted now, and what waits for it look again. Nothing is written where
+/// that changes nothing.
+pub(crate) async fn respecify(
+    tx: &mut Tx,
+    present: &Issuer,
+    lease: &Lease,
+    acme: Acme,
+    now: OffsetDateTime,
+) -> Result<Issuer, ApiError> {
+    let next = present.clone().respecified(acme, now);
+    if next.issuer != *present {
+        let Issuer { id, kind, namespace, name, .. } = present;
+        orders::retake_steps(tx, *id, now).await?;
+        issuers::save(tx, &next, lease).await?;
+        certificates::wake_waiting(tx, *kind, namespace, name, now).await?;
+    }
+    Ok(next.issuer)
 }
 
 /// How to delete an issuer.
@@ -218,7 +238,8 @@ fn in_use(detail: String) -> ApiError {
     ApiError::Because(Code::IssuerInUse, detail)
 }
 
-fn new(app: &AppState, spec: IssuerSpec, namespace: String) -> Issuer {
+/// The issuer that is wanted; its account is not there yet.
+pub(crate) fn new(app: &AppState, spec: IssuerSpec, namespace: String) -> Issuer {
     let now = app.now();
     Issuer {
         id: IssuerId::generate(now),
@@ -248,7 +269,18 @@ async fn insert(
     let answer = json(&IssuerView::from(issuer))?;
     let mut tx = app.db.begin().await?;
     attempt.remember(app, &mut tx, &location, &answer).await?;
-    match issuers::insert(&mut tx, issuer, account_key).await {
+    store(&mut tx, issuer, account_key).await?;
+    tx.commit().await?;
+    Ok(accepted(location, answer))
+}
+
+/// Adds an issuer with the sealed key of its account.
+pub(crate) async fn store(
+    tx: &mut Tx,
+    issuer: &Issuer,
+    account_key: &Sealed,
+) -> Result<(), ApiError> {
+    match issuers::insert(tx, issuer, account_key).await {
         Err(StorageError::Conflict) => {
             let kind = issuer.kind.as_str();
             let place = match issuer.kind {
@@ -266,8 +298,7 @@ async fn insert(
         }
         done => done?,
     }
-    tx.commit().await?;
-    Ok(accepted(location, answer))
+    Ok(())
 }
 
 fn must_stay(present: &Issuer, spec: &IssuerSpec) -> Result<(), ApiError> {

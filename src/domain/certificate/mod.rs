@@ -293,6 +293,9 @@ impl Certificate {
         now: OffsetDateTime,
     ) -> Transition {
         let relabelled = self.labels != labels;
+        if !relabelled && self.spec == spec {
+            return Transition::silent(self, now);
+        }
         self.labels = labels;
         let anew = !self.spec.wants_the_same_as(&spec);
         let retry_changed = self.spec.retry != spec.retry;
@@ -346,6 +349,7 @@ impl Certificate {
     ) -> Transition {
         let trigger = self.wanted_because();
         let about = Resource::Certificate(self.id);
+        let named = self.request_name();
         let mut next = self.become_state(State::Ordering(trigger), now);
         next.order = Some(order);
         // What it waited for has come.
@@ -361,12 +365,12 @@ impl Certificate {
             Event::normal(
                 about,
                 "Requested",
-                format!("Created new CertificateRequest resource {request}"),
+                format!("Created new CertificateRequest resource \"{named}\""),
             ),
             Event::normal(
                 Resource::Request(request),
                 "OrderCreated",
-                format!("Created Order resource {order}"),
+                format!("Created Order resource \"{}\"", order::name(&named, order)),
             ),
         ];
         Transition::silent(next, now).with(events)
@@ -393,6 +397,18 @@ impl Certificate {
         next.last_error = None;
         let event = Event::normal(about, "Issuing", "The certificate has been successfully issued");
         Transition::silent(next, now).with(vec![event]).telling(notices)
+    }
+
+    /// It exists already, made elsewhere, and is taken over. Nothing was issued, so that nobody is
+    /// told but of a recovery.
+    #[must_use]
+    pub fn imported(self, issued: Issued, ari: Option<Ari>, now: OffsetDateTime) -> Transition {
+        let about = Resource::Certificate(self.id);
+        let message = format!("Imported a certificate that is valid until {}", issued.not_after);
+        let mut next = self.issued(issued, ari, now);
+        next.events = vec![Event::normal(about, "Imported", message)];
+        next.notices.retain(|notice| *notice == Notice::CertificateRecovered);
+        next
     }
 
     /// The order ended without one. `predecessors` counts the orders that the CA lost before it.
@@ -506,6 +522,16 @@ impl Certificate {
     pub fn next_attempt_at(&self) -> Option<OffsetDateTime> {
         matches!(self.state, State::Backoff | State::Blocked | State::AwaitingIssuer(_))
             .then_some(self.next_action_at)
+    }
+
+    /// The revision that the next success makes.
+    pub fn next_revision(&self) -> i64 {
+        self.current.as_ref().map_or(0, |issued| issued.revision) + 1
+    }
+
+    /// The name of the attempt at the next revision, as cert-manager derives it.
+    pub fn request_name(&self) -> String {
+        format!("{}-{}", self.name, self.next_revision())
     }
 
     /// Why something is being issued.

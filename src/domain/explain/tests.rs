@@ -339,6 +339,7 @@ fn order(kind: Kind) -> Order {
     };
     Order {
         id: OrderId(Uuid::nil()),
+        name: "web-1-00000000".into(),
         certificate: CertificateId(Uuid::nil()),
         request: RequestId(Uuid::nil()),
         issuer: IssuerId(Uuid::nil()),

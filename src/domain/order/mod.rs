@@ -24,6 +24,8 @@ use crate::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId
 pub struct Order {
     /// Our name for it.
     pub id: OrderId,
+    /// The name that people type, as [`name`] makes it.
+    pub name: String,
     /// The certificate that wants it.
     pub certificate: CertificateId,
     /// The attempt that it serves; its key and CSR outlive the order.
@@ -62,6 +64,16 @@ pub struct Order {
     pub next_action_at: Option<OffsetDateTime>,
     /// After this moment it has failed.
     pub deadline: OffsetDateTime,
+}
+
+/// The name of an order, as cert-manager derives it: the request's, and a hash.
+pub fn name(request: &str, id: OrderId) -> String {
+    format!("{request}-{}", id.tail())
+}
+
+/// The name of a challenge, as cert-manager derives it: the order's, and a hash.
+pub fn challenge_name(order: &str, id: ChallengeId) -> String {
+    format!("{order}-{}", id.tail())
 }
 
 /// Where an order is.
@@ -305,8 +317,9 @@ impl Order {
                     .iter()
                     .map(|challenge| {
                         let message = format!(
-                            "Created Challenge resource {} for domain \"{}\"",
-                            challenge.id, challenge.domain
+                            "Created Challenge resource \"{}\" for domain \"{}\"",
+                            challenge_name(&self.name, challenge.id),
+                            challenge.domain
                         );
                         Event::normal(Resource::Order(self.id), "Created", message)
                     })

@@ -51,6 +51,7 @@ fn looks_that_found_nothing_new_do_not_lengthen_the_pause_after_the_first_troubl
 fn order<const N: usize>(states: [challenge::State; N]) -> Order {
     Order {
         id: OrderId(Uuid::nil()),
+        name: "a-1-00000000".into(),
         certificate: CertificateId(Uuid::nil()),
         request: RequestId(Uuid::nil()),
         issuer: IssuerId(Uuid::nil()),

@@ -1,0 +1,119 @@
+//! cert-manager's manifests: what people have in files, made so in one transaction.
+//!
+//! A manifest becomes what `POST /secrets`, `/issuers` and `/certificates` take, and goes the same
+//! way from there on. Everything is checked before anything is written: of a stream either all of it
+//! holds afterwards, or nothing has changed.
+
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::AppState;
+use super::auth::{AnyWriter, Authorized, CertificatesImport};
+use super::extract::{Json, Manifests, Query};
+use super::problem::{ApiError, Errors};
+
+mod adopt;
+mod apply;
+mod certificate;
+mod issuer;
+mod object;
+mod plan;
+mod secret;
+
+use plan::Purpose;
+
+/// How manifests are to be taken.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct How {
+    /// Where objects go whose `metadata` names no namespace; `default` when absent.
+    namespace: Option<String>,
+    /// Only say what would happen.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// What has become of the manifests.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Applied {
+    /// Whether this only says what would happen.
+    dry_run: bool,
+    /// One for each manifest, in the order in which they stand there.
+    results: Vec<AppliedObject>,
+}
+
+/// What has become of one manifest.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AppliedObject {
+    /// `Secret`, `Issuer`, `ClusterIssuer` or `Certificate`.
+    #[schema(example = "Certificate")]
+    kind: &'static str,
+    /// Where it is; absent for a `ClusterIssuer`.
+    namespace: Option<String>,
+    /// Its name.
+    name: String,
+    /// What was done.
+    result: Done,
+    /// Its identifier. With `dryRun`, what is only to be created has one that will not last.
+    id: Uuid,
+    /// What was taken without meaning anything here, and what happens instead.
+    warnings: Vec<String>,
+}
+
+/// What was done with a manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Done {
+    /// It was not there before.
+    Created,
+    /// It was there, and is otherwise now.
+    Configured,
+    /// It was just so already.
+    Unchanged,
+}
+
+/// Apply cert-manager's manifests
+///
+/// One or more documents in YAML or JSON: Secret, Issuer, `ClusterIssuer`, Certificate, and Lists of
+/// them. All are checked before anything is written, and all are written in one transaction, secrets
+/// first. Applying the same again changes nothing. Needs the permissions to write what is in it.
+#[utoipa::path(post, path = "/apply", operation_id = "applyManifests", tag = "manifests",
+    params(How),
+    request_body(content((String = "application/yaml"), (String = "application/json")), description = "The manifests; at most 1 MiB"),
+    responses((status = 200, body = Applied, description = "What has become of each"), Errors))]
+pub(crate) async fn apply(
+    State(app): State<AppState>,
+    AnyWriter(who): AnyWriter,
+    Query(how): Query<How>,
+    Manifests(text): Manifests,
+) -> Result<Json<Applied>, ApiError> {
+    let plan = plan::read(&app, &text, how.namespace.as_deref(), Purpose::Apply)?;
+    let results = apply::apply(&app, &who, plan, how.dry_run).await?;
+    Ok(Json(Applied { dry_run: how.dry_run, results }))
+}
+
+/// Import certificates that exist, with their keys
+///
+/// Like `POST /apply`, with more in it: a Secret of the type `kubernetes.io/tls` becomes the first
+/// revision of the Certificate whose `secretName` it is, ready and renewed in its time, so that
+/// nothing is issued anew; and a Secret that an Issuer's `privateKeySecretRef` names becomes the key
+/// of its ACME account (ECDSA P-256). Needs the permission `certificates:import` as well.
+#[utoipa::path(post, path = "/import", operation_id = "importCertificates", tag = "manifests",
+    params(How),
+    request_body(content((String = "application/yaml"), (String = "application/json")), description = "The manifests; at most 1 MiB"),
+    responses((status = 200, body = Applied, description = "What has become of each"), Errors))]
+pub(crate) async fn import(
+    State(app): State<AppState>,
+    who: Authorized<CertificatesImport>,
+    Query(how): Query<How>,
+    Manifests(text): Manifests,
+) -> Result<Json<Applied>, ApiError> {
+    let plan = plan::read(&app, &text, how.namespace.as_deref(), Purpose::Import)?;
+    let results = apply::apply(&app, &who, plan, how.dry_run).await?;
+    Ok(Json(Applied { dry_run: how.dry_run, results }))
+}

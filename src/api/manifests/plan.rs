@@ -1,0 +1,264 @@
+//! What a stream of manifests asks for, as far as that can be told without looking at what is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use super::adopt::{self, Pair};
+use super::certificate::{self, Wish};
+use super::issuer;
+use super::object::{Kind, Object, objects, refuse, refuse_twins};
+use super::secret;
+use crate::api::certificates::check::{Checked, check};
+use crate::api::issuers::check::IssuerSpec;
+use crate::api::problem::{ApiError, Faults, FieldCode};
+use crate::api::{AppState, field, secrets};
+use crate::domain::issuer::Kind as IssuerKind;
+use crate::secret::Secret;
+use crate::storage::secrets::SecretEntry;
+
+/// What a stream is sent for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To be made so.
+    Apply,
+    /// The same, taking over certificates and account keys that stand in it.
+    Import,
+}
+
+/// One object to be made so.
+pub(super) struct Item {
+    pub(super) object: Object,
+    pub(super) wanted: Wanted,
+}
+
+/// What is to be made so.
+pub(super) enum Wanted {
+    /// Credentials: the row, and its values as the JSON object that is sealed.
+    Secret(SecretEntry, Zeroizing<Vec<u8>>),
+    /// An issuer, perhaps with the key of an account that exists.
+    Issuer(IssuerSpec, Option<Secret<Vec<u8>>>),
+    /// A certificate, perhaps with what is there of it already.
+    Certificate(Box<Wish>, Box<Checked>, Option<Box<Pair>>),
+    /// A certificate with its key, until it is known for which Certificate.
+    Pair(SecretEntry, Zeroizing<Vec<u8>>),
+}
+
+/// Reads a stream. Everything that is wrong with it is said at once.
+pub(super) fn read(
+    app: &AppState,
+    text: &str,
+    namespace: Option<&str>,
+    purpose: Purpose,
+) -> Result<Vec<Item>, ApiError> {
+    let namespace = namespace.unwrap_or(field::DEFAULT_NAMESPACE);
+    let mut faults = Faults::default();
+    field::namespace(namespace, &mut faults);
+    faults.refuse()?;
+    let mut objects = objects(text)?;
+    refuse_twins(&mut objects, namespace);
+
+    let mut wanted: Vec<Option<Wanted>> = Vec::with_capacity(objects.len());
+    for object in &mut objects {
+        wanted.push(match object.kind {
+            Kind::Secret => None,
+            Kind::Issuer | Kind::ClusterIssuer => checked_issuer(object, namespace)?,
+            Kind::Certificate => checked_certificate(object, namespace)?,
+        });
+    }
+    // Where a Secret goes depends on who refers to it.
+    let homes = Homes::of(wanted.iter().flatten(), &app.cluster_namespace);
+    for (object, wanted) in objects.iter_mut().zip(&mut wanted) {
+        if object.kind == Kind::Secret {
+            let home = homes.home(object, namespace);
+            *wanted = checked_secret(app, object, &home)?;
+        }
+    }
+    let mut faults = Vec::new();
+    let mut items = Vec::with_capacity(objects.len());
+    for (mut object, wanted) in objects.into_iter().zip(wanted) {
+        faults.extend(object.take_faults());
+        items.extend(wanted.map(|wanted| Item { object, wanted }));
+    }
+    match purpose {
+        Purpose::Import if faults.is_empty() => {
+            items = joined(items, &app.cluster_namespace, app.now());
+        }
+        // What is to be joined may be missing.
+        Purpose::Import => {}
+        Purpose::Apply => items.iter_mut().for_each(Item::refuse_pair),
+    }
+    faults.extend(items.iter_mut().flat_map(|item| item.object.take_faults()));
+    refuse(faults).map(|()| items)
+}
+
+/// Notes the faults of what was made of a manifest with the manifest; other errors go on.
+fn noted<T>(
+    object: &mut Object,
+    place: fn(&str) -> String,
+    read: Result<T, ApiError>,
+) -> Result<Option<T>, ApiError> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(ApiError::Invalid(errors)) => {
+            object.located(errors, place);
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn checked_issuer(object: &mut Object, namespace: &str) -> Result<Option<Wanted>, ApiError> {
+    let Some(spec) = issuer::read(object, namespace) else { return Ok(None) };
+    let checked = noted(object, issuer::place, spec.check())?;
+    Ok(checked.map(|()| Wanted::Issuer(spec, None)))
+}
+
+fn checked_certificate(object: &mut Object, namespace: &str) -> Result<Option<Wanted>, ApiError> {
+    let Some(wish) = certificate::read(object, namespace) else { return Ok(None) };
+    let checked = noted(object, certificate::place, check(&wish.spec))?;
+    Ok(checked.map(|checked| Wanted::Certificate(Box::new(wish), Box::new(checked), None)))
+}
+
+fn checked_secret(
+    app: &AppState,
+    object: &mut Object,
+    namespace: &str,
+) -> Result<Option<Wanted>, ApiError> {
+    let Some((spec, is_pair)) = secret::read(object, namespace) else { return Ok(None) };
+    let read = noted(object, secret::place, secrets::new(app, &spec))?;
+    let wanted = if is_pair { Wanted::Pair } else { Wanted::Secret };
+    Ok(read.map(|(entry, values)| wanted(entry, values)))
+}
+
+impl Item {
+    /// What `POST /apply` does not take.
+    fn refuse_pair(&mut self) {
+        if matches!(self.wanted, Wanted::Pair(..)) {
+            let detail = "a certificate with its key is not applied but imported: `certwright import`, or POST /import";
+            self.object.fault("/type", FieldCode::Unsupported, detail);
+        }
+    }
+}
+
+/// Who refers to which Secret.
+struct Homes<'a> {
+    cluster: BTreeSet<String>,
+    namespaced: BTreeSet<(String, String)>,
+    cluster_namespace: &'a str,
+}
+
+/// Where cert-manager itself usually lives, and keeps the Secrets of its `ClusterIssuer`s.
+const CERT_MANAGERS_OWN: [&str; 2] = ["cert-manager", "kube-system"];
+
+impl<'a> Homes<'a> {
+    fn of<'w>(wanted: impl Iterator<Item = &'w Wanted>, cluster_namespace: &'a str) -> Self {
+        let mut homes =
+            Self { cluster: BTreeSet::new(), namespaced: BTreeSet::new(), cluster_namespace };
+        for one in wanted {
+            let Wanted::Issuer(spec, _) = one else { continue };
+            for name in references(spec) {
+                match spec.kind {
+                    IssuerKind::ClusterIssuer => _ = homes.cluster.insert(name),
+                    IssuerKind::Issuer => _ = homes.namespaced.insert((spec.namespace(), name)),
+                }
+            }
+        }
+        homes
+    }
+
+    /// The namespace that a Secret goes to. What only a `ClusterIssuer` of the stream refers to goes
+    /// where those look, as it does with cert-manager.
+    fn home(&self, object: &mut Object, default: &str) -> String {
+        let given = object.namespace.clone();
+        let stated = given.clone().unwrap_or_else(|| default.to_owned());
+        let of_cluster_issuer = self.cluster.contains(&object.name)
+            && !self.namespaced.contains(&(stated.clone(), object.name.clone()));
+        let may_move = given.as_deref().is_none_or(|given| CERT_MANAGERS_OWN.contains(&given));
+        if of_cluster_issuer && may_move && stated != self.cluster_namespace {
+            let instead = format!(
+                "a ClusterIssuer refers to it, so it is kept in the namespace `{}` (`cluster_resource_namespace`)",
+                self.cluster_namespace
+            );
+            object.warn("metadata.namespace", &instead);
+            return self.cluster_namespace.to_owned();
+        }
+        stated
+    }
+}
+
+/// The names of the Secrets that an issuer refers to.
+pub(super) fn references(spec: &IssuerSpec) -> BTreeSet<String> {
+    fn gather(value: &Value, names: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(map) => {
+                for (key, value) in map {
+                    match value.get("name").and_then(Value::as_str) {
+                        Some(name) if key.ends_with("SecretRef") => {
+                            _ = names.insert(name.to_owned());
+                        }
+                        _ => gather(value, names),
+                    }
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| gather(item, names)),
+            _ => {}
+        }
+    }
+    let mut names = BTreeSet::new();
+    gather(&serde_json::to_value(&spec.acme).unwrap_or_default(), &mut names);
+    names
+}
+
+/// Brings certificates together with their Secrets, and issuers with their account keys. A Secret
+/// that went into one of them is no item of its own any more.
+fn joined(mut items: Vec<Item>, cluster_namespace: &str, now: OffsetDateTime) -> Vec<Item> {
+    let secrets: BTreeMap<(String, String), usize> = items
+        .iter()
+        .enumerate()
+        .filter_map(|(place, item)| match &item.wanted {
+            Wanted::Secret(entry, _) | Wanted::Pair(entry, _) => {
+                Some(((entry.namespace.clone(), entry.name.clone()), place))
+            }
+            _ => None,
+        })
+        .collect();
+    let mut taken = BTreeSet::new();
+    for place in 0..items.len() {
+        let Some(key) = needed(&items[place], cluster_namespace) else { continue };
+        let Some(from) = secrets.get(&key).copied() else { continue };
+        let Ok([source, target]) = items.get_disjoint_mut([from, place]) else { continue };
+        if adopt::take(source, target, now) {
+            taken.insert(from);
+        }
+    }
+    for (place, item) in items.iter_mut().enumerate() {
+        let is_left = matches!(item.wanted, Wanted::Pair(..)) && !taken.contains(&place);
+        if is_left && item.object.is_sound() {
+            let detail = "no Certificate of this import has it as its `secretName`";
+            item.object.fault("/metadata/name", FieldCode::Required, detail);
+        }
+    }
+    let mut place = 0..;
+    items.retain(|_| place.next().is_none_or(|place| !taken.contains(&place)));
+    items
+}
+
+/// The Secret, by namespace and name, whose contents an item takes over if it is in the import.
+fn needed(item: &Item, cluster_namespace: &str) -> Option<(String, String)> {
+    match &item.wanted {
+        Wanted::Certificate(wish, checked, _) => {
+            Some((checked.namespace.clone(), wish.secret_name.clone()?))
+        }
+        Wanted::Issuer(spec, _) => {
+            let namespace = match spec.kind {
+                IssuerKind::ClusterIssuer => cluster_namespace.to_owned(),
+                IssuerKind::Issuer => spec.namespace(),
+            };
+            Some((namespace, spec.acme.private_key_secret_ref.as_ref()?.name.clone()))
+        }
+        Wanted::Secret(..) | Wanted::Pair(..) => None,
+    }
+}

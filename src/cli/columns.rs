@@ -1,0 +1,127 @@
+//! The columns of `get`: kubectl's, for each kind.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use super::kind::Kind;
+use super::output::{age, condition, moment, text};
+
+/// A column: its heading, whether only `-o wide` shows it, and what stands in it.
+pub(super) type Column = (&'static str, bool, fn(&Value, &Around) -> String);
+
+/// What columns show that is not in the resource itself.
+pub(super) struct Around {
+    /// Now.
+    pub(super) now: OffsetDateTime,
+    /// Names of issuers by the paths of certificates and issuers.
+    pub(super) issuers: BTreeMap<String, String>,
+}
+
+impl Around {
+    fn issuer(&self, value: &Value) -> String {
+        let of = |field: &str| self.issuers.get(value.get(field)?.as_str()?).cloned();
+        of("issuer").or_else(|| of("certificate")).unwrap_or_default()
+    }
+}
+
+/// The columns of a kind.
+pub(super) fn columns(kind: Kind) -> &'static [Column] {
+    match kind {
+        Kind::Certificate => CERTIFICATE,
+        Kind::Request => REQUEST,
+        Kind::Order => ORDER,
+        Kind::Challenge => CHALLENGE,
+        Kind::Issuer | Kind::ClusterIssuer => ISSUER,
+        Kind::Secret => SECRET,
+        Kind::Webhook => WEBHOOK,
+        Kind::Event => EVENT,
+    }
+}
+
+const NAME: Column = ("NAME", false, |value, _| text(value, "/name"));
+const AGE: Column = ("AGE", false, |value, around| age(value, around.now));
+const READY: Column = ("READY", false, |value, _| condition(value, "Ready", "status"));
+const STATUS: Column = ("STATUS", true, |value, _| condition(value, "Ready", "message"));
+
+const CERTIFICATE: &[Column] = &[
+    NAME,
+    READY,
+    // There are no Secrets to keep it in; scripts that count columns find kubectl's.
+    ("SECRET", false, |_, _| "<none>".to_owned()),
+    ("ISSUER", true, |value, _| text(value, "/issuerRef/name")),
+    ("STATUS", true, |value, _| match value.pointer("/status/lastError") {
+        Some(Value::Object(_)) => condition(value, "Issuing", "message"),
+        _ => condition(value, "Ready", "message"),
+    }),
+    ("EXPIRATION", true, |value, _| text(value, "/status/notAfter")),
+    AGE,
+];
+
+const REQUEST: &[Column] = &[
+    NAME,
+    // Who may ask for a certificate may have it: nothing waits for an approval.
+    ("APPROVED", false, |_, _| "True".to_owned()),
+    ("DENIED", false, |_, _| String::new()),
+    READY,
+    ("ISSUER", false, |value, around| around.issuer(value)),
+    ("REQUESTER", false, |_, _| "certwright".to_owned()),
+    STATUS,
+    AGE,
+];
+
+const ORDER: &[Column] = &[
+    NAME,
+    ("STATE", false, |value, _| text(value, "/state")),
+    ("ISSUER", true, |value, around| around.issuer(value)),
+    ("REASON", true, |value, _| text(value, "/lastError/detail")),
+    AGE,
+];
+
+const CHALLENGE: &[Column] = &[
+    NAME,
+    ("STATE", false, |value, _| text(value, "/state")),
+    ("DOMAIN", false, |value, _| text(value, "/dnsName")),
+    ("REASON", true, |value, _| text(value, "/reason")),
+    AGE,
+];
+
+const ISSUER: &[Column] = &[NAME, READY, STATUS, AGE];
+
+const SECRET: &[Column] = &[
+    NAME,
+    ("DATA", false, |value, _| match value.get("keys") {
+        Some(Value::Array(keys)) => keys.len().to_string(),
+        _ => String::new(),
+    }),
+    AGE,
+];
+
+const WEBHOOK: &[Column] = &[
+    ("ID", false, |value, _| text(value, "/id")),
+    ("URL", false, |value, _| text(value, "/url")),
+    ("EVENTS", true, |value, _| events(value)),
+    ("PHASE", false, |value, _| text(value, "/status/phase")),
+    ("MESSAGE", true, |value, _| text(value, "/status/message")),
+    AGE,
+];
+
+const EVENT: &[Column] = &[
+    ("LAST SEEN", false, |value, around| {
+        moment(value, "/lastSeen")
+            .map(|seen| super::output::duration(around.now - seen))
+            .unwrap_or_default()
+    }),
+    ("TYPE", false, |value, _| text(value, "/type")),
+    ("REASON", false, |value, _| text(value, "/reason")),
+    ("OBJECT", false, |value, _| text(value, "/resource").trim_start_matches('/').to_owned()),
+    ("MESSAGE", false, |value, _| text(value, "/message")),
+];
+
+/// Which events a webhook is told; all of them where none is named.
+fn events(value: &Value) -> String {
+    let named = value.get("events").and_then(Value::as_array);
+    let words: Vec<_> = named.into_iter().flatten().filter_map(Value::as_str).collect();
+    if words.is_empty() { "*".to_owned() } else { words.join(",") }
+}

@@ -1,0 +1,61 @@
+//! How the program ends: scripts rely on these numbers, docs/cli.md lists them.
+
+use thiserror::Error;
+
+use crate::client::ClientError;
+
+/// What the command line itself has to complain about.
+#[derive(Debug, Error)]
+pub(super) enum Complaint {
+    /// What was asked for makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// There is no such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// It did not come in time.
+    #[error("{0}")]
+    TimedOut(String),
+}
+
+/// Everything went well.
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const NOT_FOUND: u8 = 3;
+const TIMED_OUT: u8 = 4;
+const NOT_ALLOWED: u8 = 5;
+const UNREACHABLE: u8 = 6;
+
+/// The exit status for an error.
+pub fn status_of(error: &anyhow::Error) -> u8 {
+    for cause in error.chain() {
+        if let Some(complaint) = cause.downcast_ref::<Complaint>() {
+            return match complaint {
+                Complaint::Usage(_) => USAGE,
+                Complaint::NotFound(_) => NOT_FOUND,
+                Complaint::TimedOut(_) => TIMED_OUT,
+            };
+        }
+        if let Some(error) = cause.downcast_ref::<ClientError>() {
+            return match (error, error.status()) {
+                (ClientError::Address(_), _) => USAGE,
+                (ClientError::Unreachable { .. }, _) => UNREACHABLE,
+                (_, Some(404)) => NOT_FOUND,
+                (_, Some(401 | 403)) => NOT_ALLOWED,
+                _ => FAILED,
+            };
+        }
+    }
+    FAILED
+}
+
+/// The table of docs/cli.md.
+pub(super) const TABLE: &[(u8, &str)] = &[
+    (0, "done"),
+    (FAILED, "failed; the message says why"),
+    (USAGE, "the command line makes no sense"),
+    (NOT_FOUND, "there is no such resource"),
+    (TIMED_OUT, "`--timeout` is over, and what was waited for has not come"),
+    (NOT_ALLOWED, "no API key, or one that may not do this"),
+    (UNREACHABLE, "the server does not answer"),
+];

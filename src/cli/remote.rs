@@ -1,0 +1,219 @@
+//! Which server the client's commands talk to, as whom, and about which namespace.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use serde::Deserialize;
+use serde_json::Value;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::exit::Complaint;
+use super::kind::Kind;
+use crate::client::Client;
+use crate::secret::Secret;
+
+/// Which server, and as whom.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Server")]
+pub(super) struct Remote {
+    /// The server's address [default: port 8080 of this machine]
+    #[arg(long, value_name = "URL", env = "CERTWRIGHT_SERVER", global = true)]
+    server: Option<String>,
+    /// An API key; other users of this machine can see it here, so that a file is better
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "CERTWRIGHT_API_KEY",
+        hide_env_values = true,
+        global = true
+    )]
+    api_key: Option<String>,
+    /// A file with the API key
+    #[arg(long, value_name = "FILE", env = "CERTWRIGHT_API_KEY_FILE", global = true)]
+    api_key_file: Option<PathBuf>,
+    /// A profile of ~/.config/certwright/config.toml
+    #[arg(long, value_name = "NAME", env = "CERTWRIGHT_PROFILE", global = true)]
+    profile: Option<String>,
+}
+
+/// Which namespaces.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Where {
+    /// The namespace [default: that of the profile, or `default`]
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    /// Every namespace
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    all_namespaces: bool,
+}
+
+impl Where {
+    /// Whether every namespace is meant.
+    pub(super) fn is_everywhere(&self) -> bool {
+        self.all_namespaces
+    }
+}
+
+/// One namespace.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Within {
+    /// The namespace [default: that of the profile, or `default`]
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+}
+
+/// The file with profiles.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    /// The profile that counts when none is named.
+    default: Option<String>,
+    #[serde(default)]
+    profiles: BTreeMap<String, Profile>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Profile {
+    server: Option<String>,
+    api_key: Option<Zeroizing<String>>,
+    api_key_file: Option<PathBuf>,
+    namespace: Option<String>,
+}
+
+/// A server to talk to.
+pub(super) struct Session {
+    pub(super) client: Client,
+    namespace: String,
+}
+
+impl Remote {
+    /// The server that flags, environment and profile agree on.
+    pub(super) fn session(&self) -> anyhow::Result<Session> {
+        let profile = self.profile()?;
+        let server = self.server.clone().or(profile.server);
+        let file = self.api_key_file.clone().or(profile.api_key_file);
+        let key = match (&self.api_key, file, profile.api_key) {
+            (Some(key), ..) => Some(Secret::new(key.clone())),
+            (None, Some(file), _) => Some(read_key(&file)?),
+            (None, None, Some(key)) => Some(Secret::new(String::clone(&key))),
+            (None, None, None) => None,
+        };
+        let client = Client::new(server.as_deref().unwrap_or("http://127.0.0.1:8080"), key)?;
+        Ok(Session { client, namespace: profile.namespace.unwrap_or_else(|| "default".to_owned()) })
+    }
+
+    fn profile(&self) -> anyhow::Result<Profile> {
+        let path = folder().map(|folder| folder.join("certwright/config.toml"));
+        let file = match &path {
+            Some(path) if path.exists() => read_file(path)?,
+            _ => File::default(),
+        };
+        let Some(name) = self.profile.clone().or(file.default) else {
+            return Ok(Profile::default());
+        };
+        let place = path.map(|path| path.display().to_string()).unwrap_or_default();
+        file.profiles.get(&name).cloned().ok_or_else(|| {
+            Complaint::Usage(format!("there is no profile `{name}` in {place}")).into()
+        })
+    }
+}
+
+/// Where a user's settings are (XDG Base Directory Specification).
+fn folder() -> Option<PathBuf> {
+    let named = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
+    named
+        .filter(|path| path.is_absolute())
+        .or_else(|| std::env::home_dir().map(|home| home.join(".config")))
+}
+
+fn read_file(path: &Path) -> anyhow::Result<File> {
+    let shown = path.display();
+    let text = fs::read_to_string(path).with_context(|| format!("{shown} cannot be read"))?;
+    let text = Zeroizing::new(text);
+    // toml's own message shows the line, which may hold a key.
+    let file: File = toml::from_str(&text)
+        .map_err(|error| anyhow::anyhow!("{shown} cannot be used: {}", error.message()))?;
+    let holds_key = file.profiles.values().any(|profile| profile.api_key.is_some());
+    if holds_key && fs::metadata(path)?.mode() & 0o077 != 0 {
+        bail!("{shown} holds an API key and may be read by others: run `chmod 600 {shown}`");
+    }
+    Ok(file)
+}
+
+fn read_key(path: &Path) -> anyhow::Result<Secret<String>> {
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("the API key file {} cannot be read", path.display()))?;
+    Ok(Secret::new(text.trim().to_owned()))
+}
+
+impl Session {
+    /// The namespace that is meant; none for all of them.
+    pub(super) fn namespace(&self, place: &Where) -> Option<String> {
+        if place.all_namespaces {
+            return None;
+        }
+        Some(place.namespace.clone().unwrap_or_else(|| self.namespace.clone()))
+    }
+
+    /// The one namespace that is meant.
+    pub(super) fn within(&self, place: &Within) -> String {
+        place.namespace.clone().unwrap_or_else(|| self.namespace.clone())
+    }
+
+    /// What there is of a kind, oldest first.
+    pub(super) async fn list(
+        &self,
+        kind: Kind,
+        namespace: Option<&str>,
+        more: &[(&str, &str)],
+    ) -> anyhow::Result<Vec<Value>> {
+        let mut query = more.to_vec();
+        if kind.is_namespaced() {
+            query.extend(namespace.map(|namespace| ("namespace", namespace)));
+        }
+        query.extend(kind.of_path().map(|word| ("kind", word)));
+        Ok(self.client.list(kind.path(), &query).await?)
+    }
+
+    /// The one thing of this name, or of this identifier.
+    pub(super) async fn find(
+        &self,
+        kind: Kind,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> anyhow::Result<Value> {
+        if name.parse::<Uuid>().is_ok() {
+            return Ok(self.client.get(&format!("{}/{name}", kind.path()), &[]).await?);
+        }
+        let found = if kind.has_names() {
+            self.list(kind, namespace, &[("name", name)]).await?
+        } else {
+            Vec::new()
+        };
+        // An attempt that failed may have the name of the one that follows it.
+        found.into_iter().next_back().ok_or_else(|| {
+            let place = match namespace {
+                Some(namespace) if kind.is_namespaced() => {
+                    format!(" in the namespace `{namespace}`")
+                }
+                _ => String::new(),
+            };
+            Complaint::NotFound(format!("there is no {} `{name}`{place}", kind.word())).into()
+        })
+    }
+}
+
+/// Runs a client's command.
+pub(super) fn run(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the runtime cannot be started")?
+        .block_on(work)
+}

@@ -1,0 +1,314 @@
+//! A client of the service's own HTTP API.
+//!
+//! Resources stay JSON: what a newer server adds is shown, not lost. What goes wrong is typed, so
+//! that the command line can say it well and end with the right status.
+
+use std::time::Duration;
+
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, Response};
+use serde_json::{Value, json};
+use thiserror::Error;
+use url::Url;
+
+use crate::secret::Secret;
+
+mod peer;
+mod problem;
+mod stream;
+
+pub use peer::peer_chain;
+pub use problem::{FieldFault, Problem};
+pub use stream::Stream;
+
+/// Longer than the server holds any answer.
+const LONGEST: Duration = Duration::from_secs(330);
+
+/// The most that one page may hold.
+const PAGE: &str = "500";
+
+/// A way to one server.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    server: Url,
+    key: Option<Secret<String>>,
+}
+
+/// Why the server did not do what was asked.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// What was given as the server's address is none.
+    #[error("`{0}` is no address of a server; write it as http://127.0.0.1:8080")]
+    Address(String),
+    /// Nobody answered.
+    #[error(
+        "there is no answer from {server}: {cause}. Is the service running, and is that its address \
+         (--server, CERTWRIGHT_SERVER)?"
+    )]
+    Unreachable {
+        /// Where it was asked.
+        server: String,
+        /// What went wrong.
+        cause: String,
+    },
+    /// It answered with a problem document.
+    #[error("{0}")]
+    Refused(Problem),
+    /// It answered with something that this program does not understand.
+    #[error(
+        "{server} answered with status {status} and nothing that can be read; is it certwright?"
+    )]
+    Strange {
+        /// Where it was asked.
+        server: String,
+        /// The HTTP status.
+        status: u16,
+    },
+}
+
+impl ClientError {
+    /// The HTTP status, if there was an answer.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Refused(problem) => Some(problem.status),
+            Self::Strange { status, .. } => Some(*status),
+            Self::Address(_) | Self::Unreachable { .. } => None,
+        }
+    }
+}
+
+/// What is sent with a request.
+#[derive(Debug, Clone, Copy)]
+pub enum Body<'a> {
+    /// Nothing.
+    None,
+    /// JSON.
+    Json(&'a Value),
+    /// Manifests.
+    Yaml(&'a str),
+}
+
+/// A request of the API.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// GET, POST, ….
+    pub method: &'a Method,
+    /// Such as `/certificates`.
+    pub path: &'a str,
+    /// Names and values of the query.
+    pub query: &'a [(&'a str, &'a str)],
+    /// Further headers.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// What is sent.
+    pub body: Body<'a>,
+}
+
+impl Client {
+    /// A client of this server, with this API key if there is one.
+    pub fn new(server: &str, key: Option<Secret<String>>) -> Result<Self, ClientError> {
+        let wrong = || ClientError::Address(server.to_owned());
+        let url = Url::parse(server).map_err(|_| wrong())?;
+        if !["http", "https"].contains(&url.scheme()) || url.host().is_none() {
+            return Err(wrong());
+        }
+        let agent = concat!("certwright/", env!("CARGO_PKG_VERSION"));
+        let http = reqwest::Client::builder()
+            .user_agent(agent)
+            .connect_timeout(Duration::from_secs(10))
+            .read_timeout(LONGEST)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| ClientError::Unreachable {
+                server: server.to_owned(),
+                cause: chain(&error),
+            })?;
+        Ok(Self { http, server: url, key })
+    }
+
+    /// The server's address.
+    pub fn server(&self) -> &str {
+        self.server.as_str().trim_end_matches('/')
+    }
+
+    /// Reads one resource.
+    pub async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, ClientError> {
+        self.json(Ask { method: &Method::GET, path, query, headers: &[], body: Body::None }).await
+    }
+
+    /// Reads a list to its end.
+    pub async fn list(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<Vec<Value>, ClientError> {
+        let mut items = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let mut query = query.to_vec();
+            query.push(("limit", PAGE));
+            query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+            let mut page = self.get(path, &query).await?;
+            if let Some(Value::Array(more)) = page.get_mut("items").map(Value::take) {
+                items.extend(more);
+            }
+            cursor = page.get("nextCursor").and_then(Value::as_str).map(str::to_owned);
+            if cursor.is_none() {
+                return Ok(items);
+            }
+        }
+    }
+
+    /// Sends JSON, and reads what comes back.
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
+        let body = Body::Json(body);
+        self.json(Ask { method: &Method::POST, path, query: &[], headers: &[], body }).await
+    }
+
+    /// Deletes a resource.
+    pub async fn delete(&self, path: &str) -> Result<(), ClientError> {
+        let method = &Method::DELETE;
+        self.send(Ask { method, path, query: &[], headers: &[], body: Body::None }).await?;
+        Ok(())
+    }
+
+    /// Sends a request, and reads JSON; `null` where nothing came back.
+    pub async fn json(&self, ask: Ask<'_>) -> Result<Value, ClientError> {
+        let response = self.send(ask).await?;
+        let status = response.status().as_u16();
+        let bytes = self.bytes_of(response).await?;
+        if bytes.is_empty() {
+            return Ok(Value::Null);
+        }
+        let server = self.server().to_owned();
+        serde_json::from_slice(&bytes).map_err(|_| ClientError::Strange { server, status })
+    }
+
+    /// Downloads something that is no JSON.
+    pub async fn bytes(&self, ask: Ask<'_>) -> Result<Vec<u8>, ClientError> {
+        let response = self.send(ask).await?;
+        self.bytes_of(response).await
+    }
+
+    /// Sends a request; an answer that is no success becomes an error.
+    pub async fn send(&self, ask: Ask<'_>) -> Result<Response, ClientError> {
+        let mut url = self.server.clone();
+        url.set_path(&format!("{}{}", self.server.path().trim_end_matches('/'), ask.path));
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json, */*;q=0.5"));
+        for (name, value) in ask.headers {
+            if let (Ok(name), Ok(value)) =
+                (HeaderName::try_from(*name), HeaderValue::try_from(*value))
+            {
+                headers.insert(name, value);
+            }
+        }
+        let mut request =
+            self.http.request(ask.method.clone(), url).query(ask.query).headers(headers);
+        if let Some(key) = &self.key {
+            request = request.bearer_auth(key.expose());
+        }
+        request = match ask.body {
+            Body::None => request,
+            Body::Json(value) => request.json(value),
+            Body::Yaml(text) => {
+                request.header(CONTENT_TYPE, "application/yaml").body(text.to_owned())
+            }
+        };
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let bytes = self.bytes_of(response).await?;
+        Err(match serde_json::from_slice::<Problem>(&bytes) {
+            Ok(problem) => ClientError::Refused(problem),
+            Err(_) => {
+                ClientError::Strange { server: self.server().to_owned(), status: status.as_u16() }
+            }
+        })
+    }
+
+    /// Opens a stream of events: those after `last_id`, else those that happen from now on.
+    pub async fn events(
+        &self,
+        query: &[(&str, &str)],
+        last_id: Option<&str>,
+    ) -> Result<Stream, ClientError> {
+        let mut headers = vec![("accept", "text/event-stream")];
+        headers.extend(last_id.map(|id| ("last-event-id", id)));
+        let (method, path) = (&Method::GET, "/events");
+        let ask = Ask { method, path, query, headers: &headers, body: Body::None };
+        self.send(ask).await.map(Stream::new)
+    }
+
+    async fn bytes_of(&self, response: Response) -> Result<Vec<u8>, ClientError> {
+        let bytes = response.bytes().await.map_err(|error| self.unreachable(&error))?;
+        Ok(bytes.to_vec())
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> ClientError {
+        let cause = if error.is_timeout() { "it took too long".to_owned() } else { chain(error) };
+        ClientError::Unreachable { server: self.server().to_owned(), cause }
+    }
+}
+
+/// The `Date` of whatever answers at a URL outside, for comparing clocks; and whether it answers.
+pub async fn date_of(url: &str, trusted: Option<&[u8]>) -> Result<Option<String>, String> {
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("certwright/", env!("CARGO_PKG_VERSION")))
+        .timeout(Duration::from_secs(10));
+    if let Some(pem) = trusted {
+        let roots = reqwest::Certificate::from_pem_bundle(pem).map_err(|error| chain(&error))?;
+        builder = builder.tls_certs_only(roots);
+    }
+    let http = builder.build().map_err(|error| chain(&error))?;
+    let response = http.get(url).send().await.map_err(|error| chain(&error))?;
+    if !response.status().is_success() {
+        return Err(format!("status {}", response.status().as_u16()));
+    }
+    let date = response.headers().get("date").and_then(|date| date.to_str().ok());
+    Ok(date.map(str::to_owned))
+}
+
+/// What Cloudflare says of an API token: its answer to one path of its API.
+pub async fn cloudflare(base: &str, path: &str, token: &Secret<String>) -> Result<Value, String> {
+    let http = reqwest::Client::builder()
+        .user_agent(concat!("certwright/", env!("CARGO_PKG_VERSION")))
+        .timeout(Duration::from_secs(15))
+        .build()
+        .map_err(|error| chain(&error))?;
+    let url = format!("{}{path}", base.trim_end_matches('/'));
+    let response = http
+        .get(url)
+        .bearer_auth(token.expose().trim())
+        .send()
+        .await
+        .map_err(|error| chain(&error))?;
+    let bytes = response.bytes().await.map_err(|error| chain(&error))?;
+    let answer: Value = serde_json::from_slice(&bytes).unwrap_or_else(|_| json!({}));
+    if answer.get("success") == Some(&Value::Bool(true)) {
+        return Ok(answer.get("result").cloned().unwrap_or_default());
+    }
+    let error = answer.pointer("/errors/0").cloned().unwrap_or_default();
+    let (code, message) = (error["code"].to_string(), error["message"].as_str().unwrap_or("?"));
+    Err(format!("Cloudflare says {code}: {message}"))
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let more = error.to_string();
+        // Some repeat what stands below them.
+        if !text.contains(&more) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&more);
+        }
+        next = error.source();
+    }
+    text
+}

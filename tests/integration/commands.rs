@@ -1,0 +1,609 @@
+//! What people see of the client: the real binary against a whole installation.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::nginx::Nginx;
+use crate::support::pebble::PebbleOptions;
+use crate::support::site::{Site, SiteOptions};
+use crate::support::{databases, free_port};
+
+const COMMANDS: [&str; 23] = [
+    "serve",
+    "migrate",
+    "config",
+    "doctor",
+    "openapi",
+    "apply",
+    "export",
+    "import",
+    "get",
+    "describe",
+    "status",
+    "issue",
+    "renew",
+    "download",
+    "revoke",
+    "delete",
+    "logs",
+    "inspect",
+    "keys",
+    "secrets",
+    "webhooks",
+    "completion",
+    "status certificate",
+];
+
+/// Everything that a person does with the manifests that they have, to the end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::too_many_lines, reason = "one story, on one installation")]
+async fn manifests_that_people_have_are_applied_issued_and_looked_at() {
+    let responder = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let nginx = Nginx::start(responder).await;
+    let (_folder, url) = databases::sqlite_url();
+    let pebble = PebbleOptions { nonce_reject: 5, ..Default::default() };
+    let site =
+        Site::with(&url, SiteOptions { pebble, http01_port: nginx.address().port(), responder })
+            .await;
+    let person = Person::of(&site);
+    let folder = person.path("manifests");
+    fs::create_dir(&folder).unwrap();
+    for file in ["certificates.yaml", "clusterissuer-http01.yaml", "issuer-cloudflare.yaml"] {
+        fs::write(folder.join(file), here(&site, file)).unwrap();
+    }
+
+    let tried = person.run(&["apply", "-f", "manifests", "--dry-run"]).succeeded();
+    assert!(tried.out.contains("certificate.cert-manager.io/www created (dry run)"), "{tried:?}");
+    let applied = person.run(&["apply", "-f", "manifests"]).succeeded();
+    let lines = [
+        "certificate.cert-manager.io/www created",
+        "certificate.cert-manager.io/wildcard created",
+        "clusterissuer.cert-manager.io/letsencrypt-staging created",
+        "secret/cloudflare-api-token-secret created",
+        "issuer.cert-manager.io/example-issuer created",
+    ];
+    assert_eq!(applied.out.lines().collect::<Vec<_>>(), lines, "{applied:?}");
+    assert!(
+        applied.err.contains("warning: certificate.cert-manager.io/wildcard: spec.keystores: "),
+        "{applied:?}"
+    );
+    let again = person.run(&["apply", "-f", "manifests", "--quiet"]).succeeded();
+    assert_eq!((again.out.matches(" unchanged\n").count(), &*again.err), (5, ""), "{again:?}");
+
+    for name in ["www", "wildcard"] {
+        let path = format!("/certificates?name={name}");
+        site.until(&path, |found| found["items"][0]["status"]["phase"] == "Ready").await;
+    }
+    let again = person.run(&["apply", "-f", "manifests", "--quiet"]).succeeded();
+    assert_eq!(again.out.matches(" unchanged\n").count(), 5, "also once it is issued: {again:?}");
+
+    let got = person.run(&["get", "certificate,certificaterequest", "-n", "default"]).succeeded();
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let lines: Vec<_> = got.out.lines().map(words).collect();
+    assert_eq!(lines[0], ["NAME", "READY", "SECRET", "AGE"], "{got:?}");
+    assert_eq!(lines[1][..2], ["certificate.cert-manager.io/www", "True"], "{got:?}");
+    assert_eq!(
+        lines[4],
+        ["NAME", "APPROVED", "DENIED", "READY", "ISSUER", "REQUESTER", "AGE"],
+        "{got:?}"
+    );
+    assert!(
+        lines[5..].iter().any(|line| line[0] == "certificaterequest.cert-manager.io/www-1"
+            && line[1..5] == ["True", "True", "letsencrypt-staging", "certwright"]),
+        "{got:?}"
+    );
+    let wide = person.run(&["get", "certs", "-A", "-o", "wide", "-l", "team=web"]).succeeded();
+    assert!(wide.out.starts_with("NAMESPACE   NAME   READY   SECRET   ISSUER "), "{wide:?}");
+    assert!(
+        wide.out.contains("Certificate is up to date") && !wide.out.contains("wildcard"),
+        "{wide:?}"
+    );
+
+    let got = person.run(&["get", "order,challenge", "-n", "default"]).succeeded();
+    assert!(
+        got.out.contains("NAME") && got.out.contains("STATE") && got.out.contains("DOMAIN"),
+        "{got:?}"
+    );
+    let order = name_in(&got.out, "order.acme.cert-manager.io/www-1-");
+    let challenge = name_in(&got.out, "challenge.acme.cert-manager.io/www-1-");
+    assert!(challenge.starts_with(&order), "{challenge} is of {order}");
+
+    let told = person.run(&["describe", "order", &order]).succeeded();
+    for part in [
+        &*format!("Name:         {order}\n"),
+        "Kind:         Order\n",
+        "  State:",
+        "valid",
+        "www.example.com",
+        "Events:\n  Type",
+        "Order completed successfully",
+        "Created Challenge resource",
+    ] {
+        assert!(told.out.contains(part), "{part}: {told:?}");
+    }
+    let told = person.run(&["describe", "challenge", &challenge]).succeeded();
+    for part in
+        ["Kind:         Challenge\n", "  Type:", "http-01", "Domain \"www.example.com\" verified"]
+    {
+        assert!(told.out.contains(part), "{part}: {told:?}");
+    }
+    let told =
+        person.run(&["describe", &format!("order.acme.cert-manager.io/{order}")]).succeeded();
+    assert!(told.out.contains(&order), "kubectl's own way of writing it: {told:?}");
+
+    let told = person.run(&["status", "certificate", "www"]).succeeded();
+    for part in [
+        "Name: www\nNamespace: default\nCreated at: ",
+        "  Ready: True, Reason: Ready, Message: ",
+        "DNS Names:\n- www.example.com\n",
+        "Issuer:\n  Name: letsencrypt-staging\n  Kind: ClusterIssuer\n",
+        "Reason: ACMEAccountRegistered",
+        "Issuer Common Name: Pebble Intermediate CA",
+        "Not After: 20",
+        "CertificateRequest:\n  Name: www-1\n",
+        &*format!("Order:\n  Name: {order}\n  State: valid"),
+        "Explanation:\n  ",
+        &*format!("Challenges:\n- Name: {challenge}, Type: HTTP-01"),
+    ] {
+        assert!(told.out.contains(part), "{part}: {told:?}");
+    }
+
+    let renewed = person.run(&["renew", "www", "--wait", "--timeout", "60s"]).succeeded();
+    assert!(
+        renewed.out.starts_with("Manually triggered issuance of Certificate default/www\n"),
+        "{renewed:?}"
+    );
+    assert!(renewed.out.contains("certificate/www ready, valid until "), "{renewed:?}");
+    assert!(person.run(&["get", "cr", "www-2"]).succeeded().out.contains("www-2"));
+
+    let exported = person.run(&["export", "-A"]).succeeded();
+    fs::write(person.path("export.yaml"), &exported.out).unwrap();
+    assert!(!exported.out.contains(site.cloudflare.token()), "{exported:?}");
+    assert!(exported.out.contains("#   api-token: \"\""), "{exported:?}");
+    let same = person.run(&["apply", "-f", "export.yaml", "--quiet"]).succeeded();
+    assert!(
+        same.out.lines().count() >= 6 && same.out.lines().all(|line| line.ends_with(" unchanged")),
+        "{same:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::too_many_lines, reason = "one story, on one installation")]
+async fn a_person_gets_by_with_the_client_alone() {
+    let (_folder, url) = databases::sqlite_url();
+    let site = Site::on(&url).await;
+    let person = Person::of(&site);
+
+    // Issuing, with files at the end.
+    let wanted = [
+        "issue",
+        "a.example.com",
+        "b.example.com",
+        "--issuer",
+        "dns",
+        "--wait",
+        "--timeout",
+        "60s",
+        "--out",
+        "tls",
+    ];
+    let issued = person.run(&wanted).succeeded();
+    assert!(
+        issued.out.contains("certificate/a.example.com created")
+            && issued.out.contains("certificate/b.example.com ready"),
+        "{issued:?}"
+    );
+    assert!(!issued.err.contains('\u{1b}'), "no spinner where there is no terminal: {issued:?}");
+    let file = |name: &str| person.path("tls").join("a.example.com").join(name);
+    let (chain, key) = (
+        fs::read_to_string(file("fullchain.pem")).unwrap(),
+        fs::read_to_string(file("privkey.pem")).unwrap(),
+    );
+    crate::issuance::assert_key_signs_for(&key, &chain);
+    assert_eq!(fs::metadata(file("privkey.pem")).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(person.run(&wanted).succeeded().out.contains("certificate/a.example.com unchanged"));
+    let downloaded = person.run(&["download", "a.example.com", "--format", "cert"]).succeeded();
+    assert!(chain.starts_with(&downloaded.out) && !downloaded.out.is_empty(), "{downloaded:?}");
+
+    // Looking at it.
+    let shown = person.run(&["inspect", file("fullchain.pem").to_str().unwrap()]).succeeded();
+    for part in [
+        "Certificate:\n",
+        "Names:",
+        "a.example.com",
+        "ECDSA P-256",
+        "days left",
+        "SHA-256:",
+        "\nChain:\n",
+    ] {
+        assert!(shown.out.contains(part), "{part}: {shown:?}");
+    }
+    let pebble = site.pebble.directory_url();
+    let shown = person.run(&["inspect", &pebble, "--server-name", "localhost"]).succeeded();
+    assert!(shown.out.contains("localhost, 127.0.0.1"), "{shown:?}");
+    let listed: Value =
+        serde_json::from_str(&person.run(&["get", "certs", "-o", "json"]).succeeded().out).unwrap();
+    assert_eq!((&listed["kind"], listed["items"].as_array().unwrap().len()), (&json!("List"), 2));
+    let names = person.run(&["get", "certificates", "-o", "name"]).succeeded().out;
+    assert_eq!(
+        names,
+        "certificate.cert-manager.io/a.example.com\ncertificate.cert-manager.io/b.example.com\n"
+    );
+    assert!(
+        person
+            .run(&["get", "cert", "a.example.com", "-o", "yaml"])
+            .succeeded()
+            .out
+            .contains("dnsNames:\n- a.example.com\n")
+    );
+    assert!(
+        person
+            .run(&["logs", "cert/a.example.com"])
+            .succeeded()
+            .out
+            .contains("The certificate has been successfully issued")
+    );
+    assert!(
+        person.run(&["get", "events"]).succeeded().out.starts_with("LAST SEEN   TYPE     REASON")
+    );
+    let nothing = person.run(&["get", "issuers", "-n", "elsewhere"]).succeeded();
+    assert_eq!(
+        (&*nothing.out, &*nothing.err),
+        ("", "No resources found in elsewhere namespace.\n")
+    );
+
+    // Moving house: nothing is issued anew.
+    let orders = site.pebble.orders_created();
+    let imported = person.run(&["import", "tls", "--issuer", "dns", "-n", "moved"]).succeeded();
+    assert!(
+        imported.out.contains("certificate.cert-manager.io/a.example.com created"),
+        "{imported:?}"
+    );
+    let listed = person.run(&["get", "certs", "-n", "moved", "--no-headers"]).succeeded();
+    assert_eq!(listed.out.matches(" True ").count(), 2, "{listed:?}");
+    assert_eq!(person.run(&["download", "a.example.com", "-n", "moved"]).succeeded().out, chain);
+    assert_eq!(site.pebble.orders_created(), orders);
+    assert!(
+        person
+            .run(&["status", "certificate", "a.example.com", "-n", "moved"])
+            .succeeded()
+            .out
+            .contains("Name: a.example.com-1")
+    );
+
+    // Keys and secrets.
+    let made = person
+        .run(&[
+            "keys",
+            "create",
+            "reader",
+            "--permission",
+            "certificates:read",
+            "--in-namespace",
+            "moved",
+        ])
+        .succeeded();
+    let reader = Person { key: made.out.trim().to_owned(), ..Person::of(&site) };
+    assert_eq!(
+        reader.run(&["get", "certs", "-A", "-o", "name"]).succeeded().out.lines().count(),
+        2
+    );
+    assert_eq!(reader.run(&["renew", "a.example.com", "-n", "moved"]).code, Some(5), "it may not");
+    let more = reader.run(&["keys", "create", "more", "--permission", "*"]);
+    assert_eq!(more.code, Some(5), "{more:?}");
+    assert!(person.run(&["keys", "list"]).succeeded().out.contains("reader"));
+    person.run(&["keys", "delete", "reader"]).succeeded();
+    assert_eq!(reader.run(&["get", "certs"]).code, Some(5), "it is gone");
+    fs::write(person.path("token"), "hunter2\n").unwrap();
+    for word in ["created", "configured"] {
+        let stored = person
+            .run(&["secrets", "create", "mine", "--from-file", "api-token=token"])
+            .succeeded();
+        assert_eq!(stored.out, format!("secret/mine {word}\n"));
+    }
+    assert!(person.run(&["secrets", "list"]).succeeded().out.contains("api-token"));
+    person.run(&["secrets", "delete", "mine"]).succeeded();
+    let deleted = person.run(&["delete", "cert/b.example.com"]).succeeded();
+    assert_eq!(deleted.out, "certificate.cert-manager.io \"b.example.com\" deleted\n");
+
+    // What the machine itself says.
+    let looked = person.run_with(&["doctor"], &site.environment()).succeeded();
+    for part in [
+        "settings: can be used",
+        "database: sqlite, schema version",
+        "master key: opens",
+        "ClusterIssuer dns: https://127.0.0.1",
+        "its account is registered",
+        "the token is valid and sees example.com",
+    ] {
+        assert!(looked.out.contains(part), "{part}: {looked:?}");
+    }
+    assert!(!looked.out.contains("fail"), "{looked:?}");
+    let wrong = [("CERTWRIGHT_DATA_DIR".to_owned(), person.path("nothing").display().to_string())];
+    let looked = person.run_with(&["doctor"], &wrong);
+    assert_eq!(looked.code, Some(1), "{looked:?}");
+    assert!(
+        looked.out.contains("fail  database") && looked.out.contains("certwright migrate"),
+        "{looked:?}"
+    );
+    assert!(!person.path("nothing").exists(), "looking makes nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_wrong_has_its_words_and_its_status() {
+    let (_folder, url) = databases::sqlite_url();
+    let site = Site::on(&url).await;
+    let person = Person::of(&site);
+
+    let nobody =
+        Person { server: format!("http://127.0.0.1:{}", free_port()), ..Person::of(&site) };
+    let refused = nobody.run(&["get", "certs"]);
+    assert_eq!(refused.code, Some(6), "{refused:?}");
+    assert!(
+        refused.err.contains("there is no answer from http://127.0.0.1:")
+            && refused.err.contains("--server"),
+        "{refused:?}"
+    );
+    let stranger = Person { key: String::new(), ..Person::of(&site) };
+    let refused = stranger.run(&["get", "certs"]);
+    assert_eq!(
+        (refused.code, refused.err.contains("Authorization: Bearer")),
+        (Some(5), true),
+        "{refused:?}"
+    );
+    for (arguments, code, part) in [
+        (
+            &["get", "certificate", "nobody"][..],
+            3,
+            "there is no certificate `nobody` in the namespace `default`",
+        ),
+        (&["get", "order", "www-1-0badcafe"], 3, "there is no order"),
+        (&["get", "pods"], 2, "there is no kind `pods`"),
+        (&["get"], 2, "KIND"),
+        (&["renew"], 2, "NAME"),
+        (&["renew", "-l", "team=nobody"], 3, "no certificate is chosen"),
+        (&["delete", "orders", "x"], 2, "come and go"),
+        (&["apply", "-f", "missing.yaml"], 1, "missing.yaml cannot be read"),
+        (&["get", "certs", "--server", "nowhere"], 2, "no address"),
+        (&["issue", "not a name", "--issuer", "dns"], 1, "/dnsNames/0"),
+        (
+            &["issue", "a.example.com", "--issuer", "nobody"],
+            1,
+            "there is no ClusterIssuer `nobody`",
+        ),
+        (&["inspect", "missing.pem"], 1, "missing.pem"),
+        (&["get", "certs", "--profile", "nobody"], 2, "there is no profile `nobody`"),
+    ] {
+        let ended = person.run(arguments);
+        assert_eq!(ended.code, Some(code), "{arguments:?}: {ended:?}");
+        assert!(ended.err.contains(part) && ended.out.is_empty(), "{arguments:?}: {ended:?}");
+    }
+
+    // Manifests are wrong by file and line.
+    fs::write(
+        person.path("a.yaml"),
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\nstringData: {k: hunter2}\n",
+    )
+    .unwrap();
+    fs::write(person.path("b.yaml"), "apiVersion: cert-manager.io/v1\nkind: Certificate\nmetadata:\n  name: b\nspec:\n  issuerRef: {name: dns, kind: ClusterIssuer}\n  dnsNames:\n  - b.example.com\n  dnsName: c.example.com\n").unwrap();
+    let refused = person.run(&["apply", "-f", "a.yaml", "-f", "b.yaml"]);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.err.contains("b.yaml:9: /spec/dnsName: there is no such field"), "{refused:?}");
+    assert!(!refused.err.contains("hunter2"), "{refused:?}");
+    assert_eq!(site.get("/secrets?name=a").await.body["items"], json!([]), "nothing was applied");
+
+    // Waiting ends: in failure, and in time.
+    site.cloudflare.set_dns_delay(std::time::Duration::from_mins(1));
+    let late =
+        person.run(&["issue", "late.example.com", "--issuer", "dns", "--wait", "--timeout", "1s"]);
+    assert_eq!(late.code, Some(4), "{late:?}");
+    assert!(late.err.contains("did not come within 1s"), "{late:?}");
+    site.cloudflare.set_dns_delay(std::time::Duration::ZERO);
+    site.cloudflare.forbid_edits("example.com");
+    let failed =
+        person.run(&["issue", "edit.example.com", "--issuer", "dns", "--wait", "--timeout", "60s"]);
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    assert!(failed.err.contains("DNS:Edit"), "{failed:?}");
+}
+
+/// `--watch` and `--follow` go on until they are interrupted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_watches_sees_what_changes() {
+    let (_folder, url) = databases::sqlite_url();
+    let site = Site::on(&url).await;
+    let person = Person::of(&site);
+    let mut watching = person.begin(&["get", "certs", "--watch"], "watched");
+    let mut following = person.begin(&["logs", "--follow"], "followed");
+
+    site.issue("dns", &["watched.example.com"]).await;
+
+    let watched = person.until("watched", "watched.example.com   True").await;
+    assert!(watched.lines().count() >= 1, "{watched}");
+    person.until("followed", "The certificate has been successfully issued").await;
+    for child in [&mut watching, &mut following] {
+        assert!(child.try_wait().unwrap().is_none(), "it goes on");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_profile_says_where_and_as_whom() {
+    let (_folder, url) = databases::sqlite_url();
+    let site = Site::on(&url).await;
+    let person = Person { server: String::new(), key: String::new(), ..Person::of(&site) };
+    let folder = person.path(".config/certwright");
+    fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("config.toml");
+    let text = format!(
+        "default = \"site\"\n[profiles.site]\nserver = \"http://{}\"\napi_key = \"{}\"\nnamespace = \"team\"\n",
+        site.api,
+        site.key()
+    );
+    fs::write(&file, text).unwrap();
+
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let refused = person.run(&["get", "certs"]);
+    assert!(refused.code == Some(1) && refused.err.contains("chmod 600"), "{refused:?}");
+    assert!(!refused.err.contains(site.key()), "{refused:?}");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let nothing = person.run(&["get", "certs"]).succeeded();
+    assert_eq!(nothing.err, "No resources found in team namespace.\n");
+    fs::write(person.path("key"), format!("{}\n", site.key())).unwrap();
+    let flags =
+        ["get", "ciss", "--server", &*format!("http://{}", site.api), "--api-key-file", "key"];
+    assert!(person.run(&flags).succeeded().out.contains("dns"));
+}
+
+#[test]
+fn the_page_about_commands_is_the_present_one() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/cli.md");
+    let present = Person::nowhere().run(&["help", "--markdown"]).succeeded().out;
+    if std::env::var_os("UPDATE_CLI").is_some() {
+        fs::write(&page, &present).unwrap();
+    }
+
+    assert!(
+        fs::read_to_string(&page).unwrap_or_default() == present,
+        "docs/cli.md is not what the program says: run `make cli-docs`"
+    );
+}
+
+#[test]
+fn every_command_shows_examples() {
+    for command in COMMANDS {
+        let words: Vec<&str> = command.split(' ').chain(["--help"]).collect();
+        let help = Person::nowhere().run(&words).succeeded().out;
+        assert!(help.contains("Examples:\n  certwright "), "{command}: {help}");
+    }
+}
+
+#[test]
+fn shells_learn_every_command() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = Person::nowhere().run(&["completion", shell]).succeeded().out;
+        for command in ["apply", "describe", "api-key-file"] {
+            assert!(script.contains(command), "{shell} does not know {command}");
+        }
+    }
+}
+
+/// Somebody at a shell, in a folder and a clean environment of their own.
+struct Person {
+    home: TempDir,
+    server: String,
+    key: String,
+}
+
+#[derive(Debug)]
+struct Ended {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Person {
+    fn of(site: &Site) -> Self {
+        let server = format!("http://{}", site.api);
+        Self { home: tempfile::tempdir().unwrap(), server, key: site.key().to_owned() }
+    }
+
+    fn nowhere() -> Self {
+        Self { home: tempfile::tempdir().unwrap(), server: String::new(), key: String::new() }
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// Begins a command that does not end by itself; what it says goes into a file.
+    fn begin(&self, arguments: &[&str], file: &str) -> std::process::Child {
+        let out = fs::File::create(self.path(file)).unwrap();
+        Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_certwright")])
+            .args(arguments)
+            .env_clear()
+            .env("HOME", self.home.path())
+            .env("CERTWRIGHT_SERVER", &self.server)
+            .env("CERTWRIGHT_API_KEY", &self.key)
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .stdin(Stdio::null())
+            .stdout(out)
+            .spawn()
+            .unwrap()
+    }
+
+    /// What stands in a file, once this is in it.
+    async fn until(&self, file: &str, part: &str) -> String {
+        let mut tick = tokio::time::interval(std::time::Duration::from_millis(100));
+        for _ in 0..600 {
+            tick.tick().await;
+            let text = fs::read_to_string(self.path(file)).unwrap();
+            if text.contains(part) {
+                return text;
+            }
+        }
+        panic!("{file} never came to say {part}: {}", fs::read_to_string(self.path(file)).unwrap());
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ended {
+        self.run_with(arguments, &[])
+    }
+
+    fn run_with(&self, arguments: &[&str], more: &[(String, String)]) -> Ended {
+        let given = [("CERTWRIGHT_SERVER", &self.server), ("CERTWRIGHT_API_KEY", &self.key)];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_certwright"));
+        command.args(arguments).current_dir(self.home.path()).env_clear().stdin(Stdio::null());
+        command
+            .env("HOME", self.home.path())
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.envs(given.into_iter().filter(|(_, value)| !value.is_empty()));
+        command.envs(more.iter().cloned());
+        // The installation lives on the same threads.
+        let mut blocking = || command.output().unwrap();
+        let output = match tokio::runtime::Handle::try_current() {
+            Ok(_) => tokio::task::block_in_place(blocking),
+            Err(_) => blocking(),
+        };
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    }
+}
+
+impl Ended {
+    #[track_caller]
+    fn succeeded(self) -> Self {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self
+    }
+}
+
+/// A manifest as people have it, with what has to be another here: server, CA bundle, token, and
+/// where Cloudflare is.
+fn here(site: &Site, file: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/manifests");
+    let server = format!(
+        "server: {}\n    caBundle: {}",
+        site.pebble.directory_url(),
+        site.pebble.ca_bundle()
+    );
+    let text = fs::read_to_string(folder.join(file)).unwrap();
+    let cloudflare = format!("cloudflare:\n          baseURL: {}\n", site.cloudflare.base_url());
+    text.replace("server: https://acme-staging-v02.api.letsencrypt.org/directory", &server)
+        .replace("<API Token>", site.cloudflare.token())
+        .replace("cloudflare:\n", &cloudflare)
+}
+
+/// The rest of the word that begins so.
+fn name_in(text: &str, beginning: &str) -> String {
+    let word = text
+        .split_whitespace()
+        .find(|word| word.starts_with(beginning))
+        .unwrap_or_else(|| panic!("{text}"));
+    word.split_once('/').unwrap().1.to_owned()
+}
