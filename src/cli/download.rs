@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
+use super::exit::Complaint;
 use super::kind::Kind;
 use super::output::text;
 use super::remote::{Remote, Within, run};
@@ -76,6 +77,10 @@ impl Format {
         }
     }
 
+    fn is_keystore(self) -> bool {
+        matches!(self, Self::P12 | Self::Jks)
+    }
+
     fn holds_key(self) -> bool {
         matches!(self, Self::Privkey | Self::Combined | Self::P12 | Self::Jks)
     }
@@ -83,6 +88,10 @@ impl Format {
 
 impl Download {
     pub(super) fn run(self, remote: &Remote) -> anyhow::Result<()> {
+        if self.format.is_keystore() && self.password_file.is_none() {
+            let problem = "a keystore has a password: say with --password-file where it stands";
+            return Err(Complaint::Usage(problem.to_owned()).into());
+        }
         let session = remote.session()?;
         let password = self.password_file.as_deref().map(fs::read_to_string).transpose();
         let password = password.context("the password file cannot be read")?;

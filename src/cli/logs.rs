@@ -55,10 +55,8 @@ impl Logs {
             None => query.extend(namespace.as_deref().map(|name| ("namespace", name))),
         }
         // Opened before the look at what was, so that nothing gets lost between the two.
-        let stream = match self.follow {
-            true => Some(session.client.events(&query, None).await?),
-            false => None,
-        };
+        let stream =
+            if self.follow { Some(session.client.events(&query, None).await?) } else { None };
         let mut known = query.clone();
         known.extend(self.since.as_deref().map(|since| ("since", since)));
         let mut printed = BTreeSet::new();

@@ -266,8 +266,8 @@ pub(super) async fn lock(tx: &mut Tx, id: WebhookId) -> Result<bool, StorageErro
 
 /// The sealed signing secrets.
 pub async fn secrets(tx: &mut Tx, id: WebhookId) -> Result<Option<Secrets>, StorageError> {
-    let row: Option<(Vec<u8>, Option<Vec<u8>>, Option<i64>)> =
-        fetch!(fetch_optional, tx, SECRETS, id.0)?;
+    type Row = (Vec<u8>, Option<Vec<u8>>, Option<i64>);
+    let row: Option<Row> = fetch!(fetch_optional, tx, SECRETS, id.0)?;
     Ok(row.map(|(current, former, until)| Secrets {
         current: Sealed(current),
         former: former.map(Sealed).zip(until.map(moment)),

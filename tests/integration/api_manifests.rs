@@ -3,8 +3,12 @@
 use axum::http::Method;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use certwright::domain::id::CertificateId;
+use certwright::storage::{Scope, certificates, expiry};
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::support::world::{CANARIES, Reply, World, on_every_database};
 
@@ -68,7 +72,7 @@ spec:
   issuerRef: {name: letsencrypt-staging, kind: ClusterIssuer, group: cert-manager.io}
   commonName: a.example.com
   dnsNames: [a.example.com, B.Example.com.]
-  ipAddresses: []
+  ipAddresses: [192.0.2.1]
   uris: []
   emailAddresses: []
   otherNames: []
@@ -91,8 +95,37 @@ status: {conditions: []}
         let made = found(&world, "/certificates?name=all").await;
         assert_eq!(made["dnsNames"], json!(["a.example.com", "b.example.com"]));
         assert_eq!(made["privateKey"], json!({"algorithm": "RSA", "size": 2048, "rotationPolicy": "Never"}));
+        assert_eq!(made["ipAddresses"], json!(["192.0.2.1"]));
         assert_eq!(made["revisionHistoryLimit"], 2);
         assert_eq!(made["labels"], json!({"app.kubernetes.io/name": "web"}));
+    }
+
+    async fn what_an_issuer_says_of_its_account_and_of_renewal_is_kept(world: World) {
+        let more = "acme:\n    preferredChain: ISRG Root X1\n    renewalInformationSource: None\n    externalAccountBinding:\n      keyID: kid-1\n      keyAlgorithm: HS256\n      keySecretRef: {name: eab, key: hmac}";
+        let applied = apply(&world, &CLUSTER_ISSUER.replacen("acme:", more, 1)).await.done();
+
+        let acme = &found(&world, "/issuers?name=letsencrypt-staging").await["acme"];
+        assert_eq!((&acme["preferredChain"], &acme["renewalInformationSource"]), (&json!("ISRG Root X1"), &json!("None")));
+        let binding = json!({"keyID": "kid-1", "keySecretRef": {"name": "eab", "key": "hmac"}});
+        assert_eq!(acme["externalAccountBinding"], binding);
+        let warnings = applied["results"][0]["warnings"].to_string();
+        assert!(warnings.contains("the Secret `eab` that it refers to is not in"), "{warnings}");
+        assert!(!warnings.contains("renewalInformationSource"), "{warnings}");
+    }
+
+    async fn webhooks_stay_where_a_manifest_is_silent_about_them(world: World) {
+        apply(&world, CLUSTER_ISSUER).await.done();
+        let hook = world.post("/webhooks", json!({"url": "https://1.1.1.1/hook", "selector": "named"})).await.accepted();
+        let mut www = www("www-tls");
+        apply(&world, &www.to_string()).await.done();
+        let path = format!("/certificates/{}", found(&world, "/certificates?name=www").await["id"].as_str().unwrap());
+        world.patch(&path, json!({"webhooks": [hook["id"]]})).await;
+
+        assert_eq!(results(&apply(&world, &www.to_string()).await.done()), ["Certificate default/www unchanged"]);
+        assert_eq!(world.get(&path).await.json()["webhooks"], json!([hook["id"]]));
+        www["spec"]["webhooks"] = json!([]);
+        apply(&world, &www.to_string()).await.done();
+        assert_eq!(world.get(&path).await.json()["webhooks"], json!([]));
     }
 
     async fn what_is_wrong_is_said_all_at_once_with_document_and_line(world: World) {
@@ -267,6 +300,26 @@ metadata: {name: x}
         ask.text(CLUSTER_ISSUER).send().await.is_problem(403, "permission_denied");
     }
 
+    async fn an_account_key_that_is_there_is_used_as_with_post_issuers(world: World) {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        for (name, pem) in [("first", key.serialize_pem()), ("second", "canary".to_owned())] {
+            let secret = json!({
+                "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "example-issuer-account-key", "namespace": "cert-manager"},
+                "stringData": {"tls.key": pem},
+            });
+            let issuer = CLUSTER_ISSUER.replace("letsencrypt-staging", name);
+            let reply = apply(&world, &format!("{secret}\n---\n{issuer}")).await;
+
+            if name == "first" {
+                reply.done();
+                assert_eq!(db_account_key(&world, name).await, key.serialize_der());
+            } else {
+                let (document, _, pointer, _) = &faults(&reply)[0];
+                assert_eq!((*document, &**pointer), (2, "/spec/acme/privateKeySecretRef"), "{}", reply.text);
+            }
+        }
+    }
+
     async fn no_secret_shows_in_any_answer(world: World) {
         let text = ISSUER.replace("<API Token>", CANARIES[1]);
         apply(&world, &text).await.done();
@@ -300,10 +353,41 @@ metadata: {name: x}
         assert_eq!(found(&world, "/requests?name=www-1").await["conditions"][0]["status"], "True");
         assert_eq!(world.get("/orders").await.json()["items"], json!([]));
 
+        // From then on it lives like any other: watched over, and asked about.
+        let id = CertificateId(made["id"].as_str().unwrap().parse().unwrap());
+        let mut tx = world.db.read().await.unwrap();
+        let watch = expiry::find(&mut tx, id).await.unwrap().unwrap();
+        assert_eq!(watch.not_after, time::macros::datetime!(2027-01-23 12:00 UTC));
+        let (stored, _) = certificates::find(&mut tx, id, &Scope::Everything).await.unwrap().unwrap();
+        drop(tx);
+        let ari = stored.ari.as_ref().unwrap();
+        assert!(ari.next_check < world.now() + time::Duration::minutes(10), "{ari:?}");
+        assert_eq!(stored.next_action_at, ari.next_check);
+        assert_eq!(stored.replaces(Some("https://ca.example/account/1")), None, "it is another account's, perhaps");
+        let events = world.get(&format!("/events?resource={}", id.0)).await.json();
+        let reasons: Vec<_> = events["items"].as_array().unwrap().iter().map(|event| event["reason"].as_str().unwrap()).collect();
+        assert_eq!(reasons, ["Imported", "PrivateKeyExported"]);
+
         let again = send(&world, "/import", &text).await.done();
         assert_eq!(results(&again), ["Certificate default/www unchanged"]);
         let other = stream(&[tls_secret("www-tls", &self::pair(&["www.example.com"], 60)), www("www-tls")]);
         assert_eq!(faults(&send(&world, "/import", &other).await)[0].3, "conflicting");
+    }
+
+    async fn what_ends_within_a_day_is_renewed_before_that_when_it_is_imported(world: World) {
+        apply(&world, CLUSTER_ISSUER).await.done();
+        let text = stream(&[tls_secret("www-tls", &pair(&["www.example.com", "192.0.2.1"], 1)), {
+            let mut www = www("www-tls");
+            www["spec"]["ipAddresses"] = json!(["192.0.2.1"]);
+            www
+        }]);
+
+        send(&world, "/import", &text).await.done();
+
+        let status = &found(&world, "/certificates?name=www").await["status"];
+        let moment = |field: &str| OffsetDateTime::parse(status[field].as_str().unwrap(), &Rfc3339).unwrap();
+        assert!(moment("renewalTime") < world.now(), "{status:#}");
+        assert!(moment("notAfter") > world.now(), "{status:#}");
     }
 
     async fn a_certificate_that_waits_takes_over_what_is_imported(world: World) {
@@ -314,7 +398,8 @@ metadata: {name: x}
         let text = stream(&[tls_secret("www-tls", &pair(&["www.example.com"], 60)), www("www-tls")]);
         let imported = send(&world, "/import", &text).await.done();
         assert_eq!(results(&imported), ["Certificate default/www configured"]);
-        assert_eq!(found(&world, "/certificates?name=www").await["status"]["phase"], "Ready");
+        let taken = found(&world, "/certificates?name=www").await;
+        assert_eq!((&taken["status"]["phase"], &taken["status"]["ari"].is_object()), (&json!("Ready"), &true));
         assert_eq!(world.get(&format!("/orders/{}", order.id)).await.json()["state"], "errored");
     }
 
@@ -377,6 +462,7 @@ fn pair(names: &[&str], days_left: i64) -> Pair {
             .unwrap();
     params.not_before = now - time::Duration::days(30);
     params.not_after = now + time::Duration::days(days_left);
+    params.use_authority_key_identifier_extension = true;
     let key = KeyPair::generate().unwrap();
     let lines = |pem: String| pem.replace("\r\n", "\n");
     let chain = lines(params.self_signed(&key).unwrap().pem());

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::support::nginx::Nginx;
 use crate::support::pebble::PebbleOptions;
+use crate::support::receiver::{Receiver, Reply};
 use crate::support::site::{Site, SiteOptions};
 use crate::support::{databases, free_port};
 
@@ -424,12 +425,133 @@ async fn whoever_watches_sees_what_changes() {
 
     let watched = person.until("watched", "watched.example.com   True").await;
     assert!(watched.lines().count() >= 1, "{watched}");
-    person.until("followed", "The certificate has been successfully issued").await;
+    let followed = person.until("followed", "The certificate has been successfully issued").await;
+    let mut lines: Vec<_> = followed.lines().collect();
+    let count = lines.len();
+    lines.sort_unstable();
+    lines.dedup();
+    assert_eq!(lines.len(), count, "everything once: {followed}");
     for child in [&mut watching, &mut following] {
         assert!(child.try_wait().unwrap().is_none(), "it goes on");
         child.kill().unwrap();
         child.wait().unwrap();
     }
+}
+
+/// A stream that breaks off is taken up where it broke off.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_follows_misses_nothing_when_the_server_starts_anew() {
+    let (_folder, url) = databases::sqlite_url();
+    let port = free_port();
+    let settings = [("http.listen", &*format!("127.0.0.1:{port}"))];
+    let mut site = Site::configured(&url, &settings).await;
+    let person = Person::of(&site);
+    let mut following = person.begin(&["logs", "-f"], "followed");
+    site.issue("dns", &["first.example.com"]).await;
+    person.until("followed", "The certificate has been successfully issued").await;
+
+    site.stop().await;
+    site.start_again().await;
+    let second = site.issue("dns", &["second.example.com"]).await;
+
+    let about = format!("certificates/{}  Issuing  The certificate has been", text(&second, "id"));
+    let followed = person.until("followed", &about).await;
+    assert_eq!(followed.matches(&about).count(), 1, "{followed}");
+    following.kill().unwrap();
+    following.wait().unwrap();
+}
+
+/// Every form in which a certificate can be had, and its end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_issued_is_downloaded_in_every_form_and_revoked() {
+    let (_folder, url) = databases::sqlite_url();
+    let site = Site::on(&url).await;
+    let person = Person::of(&site);
+    let issued = site.issue("dns", &["kept.example.com"]).await;
+    let serial = text(&issued["status"], "serialNumber").to_lowercase();
+
+    person
+        .run(&["download", "kept.example.com", "--format", "combined", "-o", "all.pem"])
+        .succeeded();
+    let all = fs::read_to_string(person.path("all.pem")).unwrap();
+    let (key, chain) = all.split_at(all.find("-----BEGIN CERTIFICATE").unwrap());
+    crate::issuance::assert_key_signs_for(key, chain);
+    let mode = |file: &str| fs::metadata(person.path(file)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("all.pem"), 0o600);
+    person.run(&["download", "kept.example.com", "--format", "der", "-o", "cert.der"]).succeeded();
+    assert_eq!(fs::read(person.path("cert.der")).unwrap()[0], 0x30);
+
+    let keystore = ["download", "kept.example.com", "--format", "p12", "-o", "all.p12"];
+    let refused = person.run(&keystore);
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.err.contains("--password-file"), "{refused:?}");
+    fs::write(person.path("password"), "correct horse\n").unwrap();
+    person.run(&[&keystore[..], &["--password-file", "password"]].concat()).succeeded();
+    assert_eq!(mode("all.p12"), 0o600);
+    let opened = Command::new("openssl")
+        .args(["pkcs12", "-nodes", "-passin", "pass:correct horse", "-in"])
+        .arg(person.path("all.p12"))
+        .output()
+        .unwrap();
+    let opened = String::from_utf8(opened.stdout).unwrap();
+    assert!(opened.contains("PRIVATE KEY") && opened.contains("kept.example.com"), "{opened}");
+
+    let revoked = person
+        .run(&["revoke", "kept.example.com", "--reason", "superseded", "--revision", "1"])
+        .succeeded();
+    assert_eq!(revoked.out, "certificate/kept.example.com is being revoked\n");
+    site.until("/certificates?name=kept.example.com", |found| {
+        let status = &found["items"][0]["status"];
+        status["revocation"]["revokedAt"].is_string() && status["revision"] == 2
+    })
+    .await;
+    assert_eq!(site.pebble.status_of(&serial).await["Status"], "Revoked");
+    assert!(person.run(&["logs", "cert/kept.example.com"]).succeeded().out.contains("  Revoked  "));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn webhooks_are_made_tried_and_looked_at() {
+    let (_folder, url) = databases::sqlite_url();
+    let receiver = Receiver::start().await;
+    let port = receiver.url().parse::<url::Url>().unwrap().port().unwrap().to_string();
+    let settings = [("outbound.allow_http", "true"), ("outbound.ports", &*port)];
+    let site = Site::configured(&url, &settings).await;
+    let person = Person::of(&site);
+
+    let refused = person.run(&["webhooks", "create", "http://192.0.2.1:1/"]);
+    assert!(refused.code == Some(1) && refused.err.contains("/url"), "{refused:?}");
+    let made = person
+        .run(&["webhooks", "create", &receiver.url(), "--event", "certificate.issued"])
+        .succeeded();
+    assert!(made.out.starts_with("whsec_") && made.out.lines().count() == 1, "{made:?}");
+    let id = made.err.split(['/', ' ']).nth(1).unwrap().to_owned();
+
+    let tried = person.run(&["webhooks", "test", &id]).succeeded();
+    assert_eq!(tried.out, format!("webhook/{id} took a webhook.test (status 204)\n"));
+    assert_eq!(receiver.types(), ["webhook.test"]);
+    receiver.will_answer([Reply::Status(500)]);
+    let tried = person.run(&["webhooks", "test", &id]);
+    assert_eq!(tried.code, Some(1), "{tried:?}");
+    assert!(tried.err.contains("refused a webhook.test with status 500"), "{tried:?}");
+
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let got = person.run(&["get", "webhooks", "-o", "wide"]).succeeded();
+    let lines: Vec<_> = got.out.lines().map(words).collect();
+    assert_eq!(lines[0], ["ID", "URL", "EVENTS", "PHASE", "MESSAGE", "AGE"], "{got:?}");
+    assert_eq!(lines[1][..3], [&*id, &*receiver.url(), "certificate.issued"], "{got:?}");
+    assert!(["Ready", "Failing"].contains(&lines[1][3].as_str()), "{got:?}");
+    let listed = person.run(&["webhooks", "list"]).succeeded();
+    assert!(listed.out.contains(&id) && !listed.out.contains("whsec_"), "{listed:?}");
+
+    site.issue("dns", &["told.example.com"]).await;
+    assert_eq!(receiver.until(3).await[2].kind(), "certificate.issued");
+    let events = person.run(&["get", "events"]).succeeded();
+    let lines: Vec<_> = events.out.lines().map(words).collect();
+    assert_eq!(lines[0], ["LAST", "SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"], "{events:?}");
+    assert!(lines[1..].iter().any(|line| line[1..3] == ["Normal", "Issuing"]), "{events:?}");
+
+    person.run(&["webhooks", "delete", &id]).succeeded();
+    assert_eq!(person.run(&["webhooks", "test", &id]).code, Some(3), "it is gone");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -597,6 +719,10 @@ fn here(site: &Site, file: &str) -> String {
     text.replace("server: https://acme-staging-v02.api.letsencrypt.org/directory", &server)
         .replace("<API Token>", site.cloudflare.token())
         .replace("cloudflare:\n", &cloudflare)
+}
+
+fn text(value: &Value, field: &str) -> String {
+    value[field].as_str().unwrap().to_owned()
 }
 
 /// The rest of the word that begins so.

@@ -74,6 +74,15 @@ impl Site {
         Self::begin(database_url, options, false, &[]).await
     }
 
+    /// The usual site with more settings.
+    pub async fn configured(database_url: &str, settings: &[(&str, &str)]) -> Self {
+        let port = super::free_port();
+        let responder = SocketAddr::from(([127, 0, 0, 1], port));
+        let options =
+            SiteOptions { pebble: PebbleOptions::default(), http01_port: port, responder };
+        Self::begin(database_url, options, false, settings).await
+    }
+
     /// A site whose way to the CA leads through a [`FaultProxy`], which is harmless until told.
     pub async fn through_proxy(database_url: &str, pebble: PebbleOptions) -> Self {
         Self::through_proxy_with(database_url, pebble, &[]).await

@@ -39,7 +39,7 @@ pub(super) enum Wanted {
     /// Credentials: the row, and its values as the JSON object that is sealed.
     Secret(SecretEntry, Zeroizing<Vec<u8>>),
     /// An issuer, perhaps with the key of an account that exists.
-    Issuer(IssuerSpec, Option<Secret<Vec<u8>>>),
+    Issuer(Box<IssuerSpec>, Option<Secret<Vec<u8>>>),
     /// A certificate, perhaps with what is there of it already.
     Certificate(Box<Wish>, Box<Checked>, Option<Box<Pair>>),
     /// A certificate with its key, until it is known for which Certificate.
@@ -113,7 +113,7 @@ fn noted<T>(
 fn checked_issuer(object: &mut Object, namespace: &str) -> Result<Option<Wanted>, ApiError> {
     let Some(spec) = issuer::read(object, namespace) else { return Ok(None) };
     let checked = noted(object, issuer::place, spec.check())?;
-    Ok(checked.map(|()| Wanted::Issuer(spec, None)))
+    Ok(checked.map(|()| Wanted::Issuer(Box::new(spec), None)))
 }
 
 fn checked_certificate(object: &mut Object, namespace: &str) -> Result<Option<Wanted>, ApiError> {
