@@ -1,7 +1,7 @@
 //! Who asks, and what they may do.
 //!
-//! Each handler names the permission that it needs in its signature: [`Authorized`]. Nothing is
-//! cached: a key that is deleted is refused from the next request on.
+//! Each handler names the permission that it needs in its signature: [`Authorized`]. A key that is
+//! deleted is refused from the next request on.
 
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -13,7 +13,7 @@ use super::AppState;
 use super::problem::{ApiError, Code};
 use crate::domain::api_key;
 use crate::domain::id::ApiKeyId;
-use crate::storage::{Scope, api_keys};
+use crate::storage::{Scope, StorageError, api_keys};
 
 /// The bearer of an API key.
 #[derive(Debug, Clone)]
@@ -34,7 +34,18 @@ pub(crate) struct Principal {
 impl Principal {
     /// Whether it may do this.
     pub(crate) fn may(&self, permission: &str) -> bool {
-        self.permissions.iter().any(|known| known == "*" || known == permission)
+        permits(&self.permissions, permission)
+    }
+
+    /// Where it may do `P` now, for an answer that goes on for long: nowhere any more, once the key
+    /// is deleted.
+    pub(crate) async fn still<P: Permission>(
+        key: ApiKeyId,
+        app: &AppState,
+    ) -> Result<Option<Scope>, StorageError> {
+        let mut tx = app.db.read().await?;
+        let known = api_keys::find(&mut tx, key).await?;
+        Ok(known.filter(|key| permits(&key.permissions, P::NAME)).map(|key| key.scope))
     }
 
     /// Refuses what would be made or changed outside the key's namespaces. The empty namespace is
@@ -55,6 +66,10 @@ impl Principal {
     }
 }
 
+fn permits(permissions: &[String], permission: &str) -> bool {
+    permissions.iter().any(|known| known == "*" || known == permission)
+}
+
 impl FromRequestParts<AppState> for Principal {
     type Rejection = ApiError;
 
@@ -70,8 +85,7 @@ impl FromRequestParts<AppState> for Principal {
             .map(|(_, key)| key.trim())
             .filter(|key| api_key::is_well_formed(key))
             .ok_or_else(|| refused("What was sent is not an API key: `Bearer cw_…` is wanted."))?;
-        let mut tx = app.db.read().await?;
-        let known = api_keys::find_by_hash(&mut tx, &api_key::hash_key(key)).await?;
+        let known = api_keys::recognise(&app.db, &api_key::hash_key(key)).await?;
         let known = known.ok_or_else(|| refused("The API key is not known (any more)."))?;
         Ok(Self {
             key: known.id,

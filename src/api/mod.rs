@@ -27,6 +27,7 @@ mod health;
 mod idempotency;
 mod issuers;
 mod layers;
+mod limits;
 mod openapi;
 mod orders;
 mod page;

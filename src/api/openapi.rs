@@ -25,7 +25,7 @@ use super::{page, problem, webhooks, whoami};
     ),
     security(("apiKey" = [])),
     modifiers(&ApiKey),
-    components(schemas(problem::Problem, problem::FieldError, problem::Code, problem::FieldCode, page::Sort)),
+    components(schemas(problem::Problem, problem::FieldError, problem::Code, problem::FieldCode, page::Sort, events::EventType)),
     tags(
         (name = "certificates", description = "What is wanted, what is served, and its downloads"),
         (name = "requests", description = "Attempts at a certificate, one key and CSR each; read-only"),

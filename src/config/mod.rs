@@ -52,8 +52,14 @@ pub struct Config {
     pub outbound_allow_http: bool,
     /// Ports that webhooks may be sent to.
     pub outbound_ports: BTreeSet<u16>,
+    /// How long events are kept.
+    pub event_retention: Duration,
     /// Rows that are worked on at the same time.
     pub worker_concurrency: usize,
+    /// Orders of one issuer among them, at most.
+    pub worker_per_issuer: usize,
+    /// Rows of one namespace among them, at most.
+    pub worker_per_namespace: usize,
     /// A replica that has been silent for so long is taken for dead.
     pub worker_lease: Duration,
     /// Time from one look for forgotten DNS records to the next.
@@ -71,6 +77,10 @@ pub struct Config {
     /// How long a stop waits for what is under way.
     pub shutdown_timeout: Duration,
 }
+
+/// A retry may be this far away, and somebody want to see what it follows.
+const SHORTEST_RETENTION: Duration = Duration::from_hours(1);
+const LONGEST_RETENTION: Duration = Duration::from_hours(24 * 36_500);
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,6 +163,10 @@ impl Config {
             "json" => LogFormat::Json,
             _ => return Err(values.bad("log.format", "expected auto, text or json")),
         };
+        let event_retention = values.duration("events.retention")?;
+        if !(SHORTEST_RETENTION..=LONGEST_RETENTION).contains(&event_retention) {
+            return Err(values.bad("events.retention", "expected 1h to 36500d, such as 30d"));
+        }
         let acme_timeout = values.duration("acme.timeout")?;
         if acme_timeout.is_zero() || acme_timeout > Duration::from_secs(30) {
             return Err(values.bad("acme.timeout", "expected more than nothing and at most 30s"));
@@ -172,7 +186,10 @@ impl Config {
             acme_timeout,
             outbound_allow_http: values.switch("outbound.allow_http")?,
             outbound_ports: values.ports("outbound.ports")?,
+            event_retention,
             worker_concurrency: values.number("worker.concurrency", 1..=10_000)?,
+            worker_per_issuer: values.number("worker.per_issuer", 1..=10_000)?,
+            worker_per_namespace: values.number("worker.per_namespace", 1..=10_000)?,
             worker_lease: values
                 .duration_within("worker.lease", Duration::from_secs(1)..=Duration::from_mins(2))?,
             sweep_interval: values.duration_within(

@@ -121,6 +121,12 @@ pub const SETTINGS: &[Setting] = &[
         )
     },
     Setting::new(
+        "events.retention",
+        "CERTWRIGHT_EVENTS_RETENTION",
+        "30d",
+        "How long events are kept, from 1h. The last one about what is still there stays.",
+    ),
+    Setting::new(
         "acme.timeout",
         "CERTWRIGHT_ACME_TIMEOUT",
         "30s",
@@ -131,6 +137,18 @@ pub const SETTINGS: &[Setting] = &[
         "CERTWRIGHT_WORKER_CONCURRENCY",
         "64",
         "Orders, certificates and issuers that are worked on at the same time.",
+    ),
+    Setting::new(
+        "worker.per_issuer",
+        "CERTWRIGHT_WORKER_PER_ISSUER",
+        "48",
+        "Of those, orders of one issuer at most: a CA that hangs leaves the rest to others.",
+    ),
+    Setting::new(
+        "worker.per_namespace",
+        "CERTWRIGHT_WORKER_PER_NAMESPACE",
+        "32",
+        "Of those, certificates and orders of one namespace at most.",
     ),
     Setting::new(
         "worker.lease",

@@ -312,6 +312,7 @@ mod tests {
             ("CERTWRIGHT_LOG_FORMAT", "xml", "text or json"),
             ("CERTWRIGHT_DNS_NAMESERVERS", "1.1.1.1,dns.example", "dns.example"),
             ("CERTWRIGHT_SHUTDOWN_TIMEOUT", "soon", "20s"),
+            ("CERTWRIGHT_EVENTS_RETENTION", "5m", "1h to 36500d"),
             ("CERTWRIGHT_WORKER_LEASE", "0s", "from 1s to 2m"),
             ("CERTWRIGHT_WORKER_LEASE", "3m", "from 1s to 2m"),
             ("CERTWRIGHT_OUTBOUND_ALLOW_HTTP", "perhaps", "true or false"),

@@ -1,16 +1,20 @@
 //! API keys: who may ask for what. Only a key's SHA-256 is kept.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
 use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Scope, StorageError, Tx, document, execute, fetch, json, millis, statements};
+use super::{Db, Scope, StorageError, Tx, document, execute, fetch, json, millis, statements};
 use crate::domain::id::ApiKeyId;
 
 statements! {
     INSERT = "INSERT INTO api_keys (id, name, key_hash, permissions, namespaces, created_at)
         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (key_hash) DO NOTHING";
     FIND_BY_HASH = "SELECT id, name, permissions, namespaces FROM api_keys WHERE key_hash = $1";
+    FIND = "SELECT id, name, permissions, namespaces FROM api_keys WHERE id = $1";
     ANY = "SELECT id FROM api_keys LIMIT 1";
 }
 
@@ -48,12 +52,74 @@ pub async fn insert(
         namespaces,
         millis(now),
     )?;
+    tx.keys_change();
     Ok(added == 1)
+}
+
+/// The key with this SHA-256, from memory where that is sure to be what the database says.
+pub async fn recognise(db: &Db, hash: &[u8]) -> Result<Option<ApiKey>, StorageError> {
+    let Some(known) = db.known_keys() else {
+        return find_by_hash(&mut db.read().await?, hash).await;
+    };
+    let generation = match known.get(hash) {
+        Ok(key) => return Ok(Some(key)),
+        Err(generation) => generation,
+    };
+    let found = find_by_hash(&mut db.read().await?, hash).await?;
+    if let Some(key) = &found {
+        known.put(hash, key, generation);
+    }
+    Ok(found)
+}
+
+/// Keys that were shown lately. On SQLite this process is the only one that writes, so that it knows
+/// when they stop being true: with every transaction that changes a key, all are forgotten.
+#[derive(Default)]
+pub(super) struct KnownKeys(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    generation: u64,
+    keys: HashMap<Vec<u8>, ApiKey>,
+}
+
+/// Keys in memory, at most.
+const MOST_KNOWN: usize = 1_000;
+
+impl KnownKeys {
+    /// The key, or the generation that is to be told with what is read from the database now.
+    fn get(&self, hash: &[u8]) -> Result<ApiKey, u64> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.keys.get(hash).cloned().ok_or(known.generation)
+    }
+
+    fn put(&self, hash: &[u8], key: &ApiKey, generation: u64) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.generation != generation {
+            return;
+        }
+        if known.keys.len() >= MOST_KNOWN {
+            known.keys.clear();
+        }
+        known.keys.insert(hash.to_vec(), key.clone());
+    }
+
+    pub(super) fn forget(&self) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.generation += 1;
+        known.keys.clear();
+    }
 }
 
 /// The key with this SHA-256.
 pub async fn find_by_hash(tx: &mut Tx, hash: &[u8]) -> Result<Option<ApiKey>, StorageError> {
     let row: Option<Row> = fetch!(fetch_optional, tx, FIND_BY_HASH, hash)?;
+    row.map(Row::into_key).transpose()
+}
+
+/// The key as it is now, if it is still there.
+pub async fn find(tx: &mut Tx, id: ApiKeyId) -> Result<Option<ApiKey>, StorageError> {
+    let row: Option<Row> = fetch!(fetch_optional, tx, FIND, id.0)?;
     row.map(Row::into_key).transpose()
 }
 

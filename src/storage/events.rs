@@ -1,24 +1,86 @@
 //! The durable history.
+//!
+//! What repeats itself raises the count of one event instead of filling the table, as in Kubernetes.
+//! Pages go by identifier, and so by when something was first seen; [`super::stream`] has the order in which
+//! things happened for those who follow along.
 
 use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::filter::{Filter, Value};
-use super::{Page, Scope, StorageError, Tx, execute, millis, moment, statements};
-use crate::domain::event::Event;
+use super::stream::Position;
+use super::{Page, Scope, Statement, StorageError, Tx, execute, millis, moment};
+use crate::domain::event::{Event, Severity};
 use crate::domain::id::{CertificateId, EventId};
 
-statements! {
-    INSERT = "INSERT INTO events
-        (id, namespace, collection, resource_id, certificate_id, severity, reason, message, created_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+/// The transaction, and the next place in it. On SQLite there is one writer, and so one order; the
+/// newest row is never forgotten, so that no place is given twice.
+macro_rules! written_in {
+    (sqlite) => {
+        "0"
+    };
+    (postgres) => {
+        "pg_current_xact_id()::text::bigint"
+    };
 }
+macro_rules! position {
+    (sqlite) => {
+        "coalesce((SELECT position FROM events ORDER BY written_in DESC, position DESC LIMIT 1), 0) + 1"
+    };
+    (postgres) => {
+        "nextval('events_position')"
+    };
+}
+
+macro_rules! insert {
+    ($dialect:ident) => {
+        concat!(
+            "INSERT INTO events
+             (id, namespace, collection, resource_id, certificate_id, severity, reason, message,
+              created_at, last_seen, written_in, position)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, ",
+            written_in!($dialect),
+            ", ",
+            position!($dialect),
+            ")"
+        )
+    };
+}
+
+macro_rules! count_again {
+    ($dialect:ident) => {
+        concat!(
+            "UPDATE events SET count = count + 1, last_seen = $5, written_in = ",
+            written_in!($dialect),
+            ", position = ",
+            position!($dialect),
+            " WHERE severity = $2 AND reason = $3 AND message = $4 AND id =
+              (SELECT id FROM events WHERE resource_id = $1 ORDER BY position DESC LIMIT 1)"
+        )
+    };
+}
+
+const INSERT: Statement =
+    Statement { name: "events::INSERT", sqlite: insert!(sqlite), postgres: insert!(postgres) };
+
+const COUNT_AGAIN: Statement = Statement {
+    name: "events::COUNT_AGAIN",
+    sqlite: count_again!(sqlite),
+    postgres: count_again!(postgres),
+};
+
+/// Every statement of this module.
+pub(super) const ALL: &[Statement] = &[INSERT, COUNT_AGAIN];
+
+pub(super) const SELECT: &str =
+    "SELECT id, namespace, collection, resource_id, severity, reason, message,
+    created_at, last_seen, count, written_in, position FROM events";
 
 /// An event as it was recorded.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct Recorded {
-    /// Sorts by time.
+    /// Sorts by the time when it was first seen.
     pub id: Uuid,
     /// Of the resource; empty for a `ClusterIssuer`.
     pub namespace: String,
@@ -32,13 +94,28 @@ pub struct Recorded {
     pub reason: String,
     /// One sentence.
     pub message: String,
+    /// How often it happened in a row.
+    pub count: i64,
     created_at: i64,
+    last_seen: i64,
+    written_in: i64,
+    position: i64,
 }
 
 impl Recorded {
-    /// When it happened.
-    pub fn at(&self) -> OffsetDateTime {
+    /// When it happened first.
+    pub fn first_seen(&self) -> OffsetDateTime {
         moment(self.created_at)
+    }
+
+    /// When it happened last.
+    pub fn last_seen(&self) -> OffsetDateTime {
+        moment(self.last_seen)
+    }
+
+    /// Where it stands in the stream.
+    pub fn position(&self) -> Position {
+        Position { transaction: self.written_in, place: self.position }
     }
 }
 
@@ -49,8 +126,56 @@ pub struct Wanted {
     pub namespace: Option<String>,
     /// About this resource; for a certificate, about its requests, orders and challenges too.
     pub resource: Option<Uuid>,
-    /// From this moment on.
+    /// Good news or bad.
+    pub severity: Option<Severity>,
+    /// For this reason.
+    pub reason: Option<String>,
+    /// Seen from this moment on.
     pub since: Option<OffsetDateTime>,
+}
+
+impl Wanted {
+    /// For a page by identifier: few are of late, and those are found first.
+    fn page_filter(&self, scope: &Scope) -> Filter {
+        let mut filter = Filter::default();
+        filter.within("namespace", scope);
+        if let Some(namespace) = &self.namespace {
+            filter.and("namespace = ?", Value::Text(namespace.clone()));
+        }
+        if let Some(since) = self.since {
+            let of_late =
+                "id IN (SELECT recent.id FROM events AS recent WHERE recent.last_seen >= ?)";
+            filter.and(of_late, Value::Integer(millis(since)));
+        }
+        self.narrow(filter)
+    }
+
+    /// For a stretch of the stream: it is short, and its index the one to take. The expression keeps
+    /// SQLite from reading a whole namespace instead.
+    pub(super) fn stream_filter(&self, scope: &Scope) -> Filter {
+        let mut filter = Filter::default();
+        filter.within("coalesce(namespace, '')", scope);
+        if let Some(namespace) = &self.namespace {
+            filter.and("coalesce(namespace, '') = ?", Value::Text(namespace.clone()));
+        }
+        if let Some(since) = self.since {
+            filter.and("last_seen >= ?", Value::Integer(millis(since)));
+        }
+        self.narrow(filter)
+    }
+
+    fn narrow(&self, mut filter: Filter) -> Filter {
+        if let Some(resource) = self.resource {
+            filter.and("(resource_id = ? OR certificate_id = ?)", Value::Id(resource));
+        }
+        if let Some(severity) = self.severity {
+            filter.and("severity = ?", Value::Text(severity.as_str().to_owned()));
+        }
+        if let Some(reason) = &self.reason {
+            filter.and("reason = ?", Value::Text(reason.clone()));
+        }
+        filter
+    }
 }
 
 /// Adds what happened, in the transaction in which it did. `certificate` is whose story it belongs to.
@@ -64,41 +189,41 @@ pub async fn record(
     // Consecutive, so that what happened at one moment is listed in the order in which it did.
     let first = EventId::generate(now).0.as_u128();
     for (id, event) in (first..).zip(events) {
-        execute!(
+        let repeated = execute!(
             tx,
-            INSERT,
-            Uuid::from_u128(id),
-            namespace,
-            event.about.collection(),
+            COUNT_AGAIN,
             event.about.id(),
-            certificate.map(|id| id.0),
             event.severity.as_str(),
             event.reason,
             event.message.as_str(),
             millis(now),
         )?;
+        if repeated == 0 {
+            execute!(
+                tx,
+                INSERT,
+                Uuid::from_u128(id),
+                namespace,
+                event.about.collection(),
+                event.about.id(),
+                certificate.map(|id| id.0),
+                event.severity.as_str(),
+                event.reason,
+                event.message.as_str(),
+                millis(now),
+            )?;
+        }
+        tx.something_happened();
     }
     Ok(())
 }
 
-/// A page of events.
+/// A page of events, by when they were first seen.
 pub async fn list(
     tx: &mut Tx,
     scope: &Scope,
     wanted: &Wanted,
     page: Page,
 ) -> Result<Vec<Recorded>, StorageError> {
-    let mut filter = Filter::default();
-    filter.within("namespace", scope);
-    if let Some(namespace) = &wanted.namespace {
-        filter.and("namespace = ?", Value::Text(namespace.clone()));
-    }
-    if let Some(resource) = wanted.resource {
-        filter.and("(resource_id = ? OR certificate_id = ?)", Value::Id(resource));
-    }
-    if let Some(since) = wanted.since {
-        filter.and("created_at >= ?", Value::Integer(millis(since)));
-    }
-    let select = "SELECT id, namespace, collection, resource_id, severity, reason, message, created_at FROM events";
-    filter.page(tx, select, "id", page).await
+    wanted.page_filter(scope).page(tx, SELECT, "id", page).await
 }

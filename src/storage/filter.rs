@@ -44,6 +44,15 @@ impl Filter {
         self.conditions.push(condition.replace('?', &placeholder));
     }
 
+    /// Adds a condition in which each `?` stands for the next of the values.
+    pub(super) fn and_each(&mut self, condition: &str, values: impl IntoIterator<Item = Value>) {
+        let mut text = condition.to_owned();
+        for value in values {
+            text = text.replacen('?', &self.bind(value), 1);
+        }
+        self.conditions.push(text);
+    }
+
     /// Adds a condition without a value.
     pub(super) fn and_that(&mut self, condition: &'static str) {
         self.conditions.push(condition.to_owned());
@@ -89,12 +98,26 @@ impl Filter {
             let placeholder = self.bind(Value::Id(after));
             self.conditions.push(format!("{key} {comparison} {placeholder}"));
         }
-        let limit = self.bind(Value::Integer(i64::from(page.limit) + 1));
+        self.rows(tx, select, &format!("{key} {order}"), page.limit + 1).await
+    }
+
+    /// Fetches the first rows of `select … from …`, in this order.
+    pub(super) async fn rows<R>(
+        mut self,
+        tx: &mut Tx,
+        select: &'static str,
+        order: &str,
+        limit: u32,
+    ) -> Result<Vec<R>, StorageError>
+    where
+        R: Send + Unpin + for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow>,
+    {
+        let limit = self.bind(Value::Integer(limit.into()));
         let filter = match self.conditions.len() {
             0 => String::new(),
             _ => format!("WHERE {}", self.conditions.join(" AND ")),
         };
-        let text = format!("{select} {filter} ORDER BY {key} {order} LIMIT {limit}");
+        let text = format!("{select} {filter} ORDER BY {order} LIMIT {limit}");
         let rows = match &mut tx.inner {
             Inner::Sqlite(tx) => {
                 let mut query = sqlx::query_as(AssertSqlSafe(text));

@@ -32,6 +32,8 @@ pub enum Machine {
     Certificate,
     /// Orders to be carried through.
     Order,
+    /// Watches over what is served.
+    Expiry,
     /// Certificates to be revoked.
     Revocation,
     /// What has to be done now and then.
@@ -41,7 +43,8 @@ pub enum Machine {
 }
 
 impl Machine {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
+        Self::Expiry,
         Self::Order,
         Self::Revocation,
         Self::Certificate,
@@ -175,12 +178,14 @@ machine!(
     "revocations"
 );
 machine!(CLAIM_WEBHOOKS, EXTEND_WEBHOOK, RELEASE_WEBHOOK, GIVE_BACK_WEBHOOKS, "webhooks");
+machine!(CLAIM_EXPIRIES, EXTEND_EXPIRY, RELEASE_EXPIRY, GIVE_BACK_EXPIRIES, "expiry_watches");
 
 const NEXT_DUE: Statement = Statement::both(
     "lease::NEXT_DUE",
     "SELECT (SELECT min(next_action_at) FROM issuers WHERE next_action_at IS NOT NULL),
             (SELECT min(next_action_at) FROM certificates),
             (SELECT min(next_action_at) FROM orders WHERE next_action_at IS NOT NULL),
+            (SELECT min(next_action_at) FROM expiry_watches WHERE next_action_at IS NOT NULL),
             (SELECT min(next_action_at) FROM housekeeping),
             (SELECT min(next_action_at) FROM revocations WHERE next_action_at IS NOT NULL)",
 );
@@ -212,6 +217,10 @@ pub(super) const ALL: &[Statement] = &[
     EXTEND_TASK,
     RELEASE_TASK,
     GIVE_BACK_TASKS,
+    CLAIM_EXPIRIES,
+    EXTEND_EXPIRY,
+    RELEASE_EXPIRY,
+    GIVE_BACK_EXPIRIES,
     CLAIM_REVOCATIONS,
     EXTEND_REVOCATION,
     RELEASE_REVOCATION,
@@ -243,6 +252,7 @@ pub async fn claim(
         Machine::Issuer => CLAIM_ISSUERS,
         Machine::Certificate => CLAIM_CERTIFICATES,
         Machine::Order => CLAIM_ORDERS,
+        Machine::Expiry => CLAIM_EXPIRIES,
         Machine::Revocation => CLAIM_REVOCATIONS,
         Machine::Housekeeping => CLAIM_TASKS,
         Machine::Delivery => CLAIM_WEBHOOKS,
@@ -265,6 +275,7 @@ pub async fn extend(tx: &mut Tx, lease: &Lease, now: OffsetDateTime) -> Result<(
         Machine::Issuer => EXTEND_ISSUER,
         Machine::Certificate => EXTEND_CERTIFICATE,
         Machine::Order => EXTEND_ORDER,
+        Machine::Expiry => EXTEND_EXPIRY,
         Machine::Revocation => EXTEND_REVOCATION,
         Machine::Housekeeping => EXTEND_TASK,
         Machine::Delivery => EXTEND_WEBHOOK,
@@ -285,6 +296,7 @@ pub async fn release(
         Machine::Issuer => RELEASE_ISSUER,
         Machine::Certificate => RELEASE_CERTIFICATE,
         Machine::Order => RELEASE_ORDER,
+        Machine::Expiry => RELEASE_EXPIRY,
         Machine::Revocation => RELEASE_REVOCATION,
         Machine::Housekeeping => RELEASE_TASK,
         Machine::Delivery => RELEASE_WEBHOOK,
@@ -307,6 +319,7 @@ pub async fn give_back(
             Machine::Issuer => GIVE_BACK_ISSUERS,
             Machine::Certificate => GIVE_BACK_CERTIFICATES,
             Machine::Order => GIVE_BACK_ORDERS,
+            Machine::Expiry => GIVE_BACK_EXPIRIES,
             Machine::Revocation => GIVE_BACK_REVOCATIONS,
             Machine::Housekeeping => GIVE_BACK_TASKS,
             Machine::Delivery => GIVE_BACK_WEBHOOKS,
@@ -336,9 +349,10 @@ pub async fn after_unheard_commit(
 /// When each machine's next row is due, and so when to look again.
 pub async fn next_due(tx: &mut Tx) -> Result<Vec<(Machine, OffsetDateTime)>, StorageError> {
     type At = Option<i64>;
-    let (issuers, certificates, orders, tasks, revocations): (At, At, At, At, At) =
+    let (issuers, certificates, orders, expiries, tasks, revocations): (At, At, At, At, At, At) =
         fetch!(fetch_one, tx, NEXT_DUE)?;
     Ok([
+        (Machine::Expiry, expiries),
         (Machine::Order, orders),
         (Machine::Revocation, revocations),
         (Machine::Certificate, certificates),

@@ -1,7 +1,7 @@
 //! What is told, and to whom: the transactional outbox.
 //!
-//! [`super::certificates::save`] and [`super::issuers::save`] hand over what their transition tells;
-//! [`Tx::commit`] writes it down, in the transaction that makes the change true. There is no other
+//! [`super::certificates::save`], [`super::issuers::save`] and [`super::expiry::save`] hand over what
+//! their transition tells; [`Tx::commit`] writes it down, in the transaction that makes the change true. There is no other
 //! way in, so that nothing changes without those who asked hearing of it. It comes last because the
 //! rows of webhooks are locked here: after all others, and in their order.
 
@@ -53,10 +53,20 @@ struct Body<T> {
 /// Has told at commit what happened to a certificate.
 pub(super) fn of_certificate(tx: &mut Tx, transition: &certificate::Transition) {
     let certificate::Transition { certificate, notices, at, .. } = transition;
+    about_certificate(tx, certificate, notices, *at);
+}
+
+/// Has told at commit what there is to tell about a certificate.
+pub(super) fn about_certificate(
+    tx: &mut Tx,
+    certificate: &Certificate,
+    notices: &[Notice],
+    at: OffsetDateTime,
+) {
     tx.told.extend(notices.iter().map(|notice| Telling {
         notice: *notice,
         about: About::Certificate(Box::new(certificate.clone())),
-        at: *at,
+        at,
     }));
 }
 

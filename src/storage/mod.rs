@@ -6,33 +6,39 @@
 //! [`catalogue()`], and a test prepares each on both databases.
 //!
 //! The differences, all of them: `FOR UPDATE SKIP LOCKED` and the database's clock where rows are
-//! leased ([`lease`], [`workers`]), the kind of transaction, and `NOTIFY` at commit (this file and
+//! leased ([`lease`], [`lanes`], [`workers`]) or swept, lists of keys ([`throttles`]), where an event
+//! stands in the stream ([`events`]), the kind of transaction, and `NOTIFY` at commit (this file and
 //! [`signals`]). SQLite has one process at a time ([`SoleUse`]).
 
 use std::path::PathBuf;
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Executor as _, PgPool, Postgres, SqlSafeStr as _, Sqlite, SqlitePool, Transaction};
+use sqlx::{Connection as _, Executor as _, PgPool, Postgres, SqlSafeStr as _, Sqlite, SqlitePool};
 use thiserror::Error;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub mod api_keys;
+pub mod budgets;
 mod catalogue;
 pub mod certificates;
 pub mod deliveries;
 pub mod events;
+pub mod expiry;
 mod filter;
 pub mod housekeeping;
 pub mod idempotency;
 pub mod issuers;
+pub mod lanes;
 pub mod lease;
 pub mod messages;
 pub mod orders;
 pub mod requests;
+pub mod retention;
 pub mod revisions;
 pub mod revocations;
 pub mod scope;
@@ -41,6 +47,9 @@ pub mod secrets;
 pub mod settings;
 pub mod signals;
 mod sole;
+pub mod stream;
+pub mod throttles;
+mod unit;
 pub mod webhooks;
 pub mod workers;
 
@@ -50,7 +59,10 @@ pub use scope::Scope;
 pub use signals::Signals;
 pub use sole::SoleUse;
 
+use api_keys::KnownKeys;
 use catalogue::statements;
+use signals::News;
+use unit::Unit;
 
 /// A database, open and migrated.
 #[derive(Clone)]
@@ -58,6 +70,7 @@ pub struct Db {
     pool: Pool,
     signals: Signals,
     migrated: Migrated,
+    known_keys: Arc<KnownKeys>,
 }
 
 /// What opening the database did to its schema.
@@ -85,15 +98,16 @@ enum Pool {
 pub struct Tx {
     inner: Inner,
     signals: Signals,
-    wakes: bool,
-    delivers: bool,
+    news: News,
     changed: Vec<Uuid>,
+    known_keys: Arc<KnownKeys>,
+    keys_change: bool,
     told: Vec<messages::Telling>,
 }
 
 enum Inner {
-    Sqlite(Transaction<'static, Sqlite>),
-    Postgres(Transaction<'static, Postgres>),
+    Sqlite(Unit<Sqlite>),
+    Postgres(Unit<Postgres>),
 }
 
 /// Why the database could not do what was asked.
@@ -152,6 +166,9 @@ impl From<sqlx::Error> for StorageError {
     }
 }
 
+/// A connection that was used just now is taken to be alive.
+const TRUSTED: Duration = Duration::from_secs(1);
+
 /// SQLite busy, locked, full or unable to read; PostgreSQL's serialization failures, deadlocks,
 /// shutdowns, lost connections and lack of room for another one.
 fn is_transient(code: &str) -> bool {
@@ -174,9 +191,20 @@ impl Db {
             let pool = PgPoolOptions::new()
                 .max_connections(16)
                 .acquire_timeout(Duration::from_secs(5))
+                // A question before each use would double the round trips of small queries.
+                .test_before_acquire(false)
+                .before_acquire(|connection, known| {
+                    Box::pin(async move {
+                        if known.idle_for > TRUSTED {
+                            connection.ping().await?;
+                        }
+                        Ok(true)
+                    })
+                })
                 .connect_with(options)
                 .await?;
             let migrated = migrate(&POSTGRES, &mut *pool.acquire().await?).await?;
+            sqlx::query(stream::ADOPT.postgres).execute(&pool).await?;
             (Pool::Postgres(pool), migrated)
         } else {
             let options = SqliteConnectOptions::from_str(url)?
@@ -189,12 +217,14 @@ impl Db {
             let file = options.get_filename().to_owned();
             let write = SqlitePoolOptions::new()
                 .max_connections(1)
+                .test_before_acquire(false)
                 .acquire_timeout(Duration::from_secs(30))
                 .connect_with(options.clone())
                 .await?;
             let migrated = migrate(&SQLITE, &mut *write.acquire().await?).await?;
             let read = SqlitePoolOptions::new()
                 .max_connections(4)
+                .test_before_acquire(false)
                 .acquire_timeout(Duration::from_secs(30))
                 .connect_with(options.create_if_missing(false).pragma("query_only", "ON"))
                 .await?;
@@ -204,7 +234,7 @@ impl Db {
         if let Pool::Postgres(pool) = &pool {
             signals::listen(pool.clone(), signals.clone());
         }
-        Ok(Self { pool, signals, migrated })
+        Ok(Self { pool, signals, migrated, known_keys: Arc::default() })
     }
 
     /// Begins a transaction that may write.
@@ -212,19 +242,33 @@ impl Db {
         let inner = match &self.pool {
             // A deferred transaction that reads first cannot upgrade once another connection has
             // written, however long it waits; taking the write lock up front can.
-            Pool::Sqlite { write, .. } => Inner::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
-            Pool::Postgres(pool) => Inner::Postgres(pool.begin().await?),
+            Pool::Sqlite { write, .. } => {
+                Inner::Sqlite(Unit::Writes(write.begin_with("BEGIN IMMEDIATE").await?))
+            }
+            Pool::Postgres(pool) => Inner::Postgres(Unit::Writes(pool.begin().await?)),
         };
-        Ok(Tx::new(inner, &self.signals))
+        Ok(self.tx(inner))
     }
 
-    /// Begins a transaction that only reads: it does not queue behind writers.
+    /// To read only: it does not queue behind writers. What two statements see may differ.
     pub async fn read(&self) -> Result<Tx, StorageError> {
         let inner = match &self.pool {
-            Pool::Sqlite { read, .. } => Inner::Sqlite(read.begin().await?),
-            Pool::Postgres(pool) => Inner::Postgres(pool.begin().await?),
+            Pool::Sqlite { read, .. } => Inner::Sqlite(Unit::Reads(read.acquire().await?)),
+            Pool::Postgres(pool) => Inner::Postgres(Unit::Reads(pool.acquire().await?)),
         };
-        Ok(Tx::new(inner, &self.signals))
+        Ok(self.tx(inner))
+    }
+
+    fn tx(&self, inner: Inner) -> Tx {
+        Tx::new(inner, &self.signals, &self.known_keys)
+    }
+
+    /// On PostgreSQL other replicas change keys too.
+    fn known_keys(&self) -> Option<&KnownKeys> {
+        match &self.pool {
+            Pool::Sqlite { .. } => Some(&self.known_keys),
+            Pool::Postgres(_) => None,
+        }
     }
 
     /// The time by the database's clock, where that is another machine's.
@@ -328,9 +372,16 @@ async fn migrate<C: sqlx::migrate::Migrate>(
 }
 
 impl Tx {
-    fn new(inner: Inner, signals: &Signals) -> Self {
-        let signals = signals.clone();
-        Self { inner, signals, wakes: false, delivers: false, changed: vec![], told: vec![] }
+    fn new(inner: Inner, signals: &Signals, known_keys: &Arc<KnownKeys>) -> Self {
+        Self {
+            inner,
+            signals: signals.clone(),
+            news: News::default(),
+            changed: vec![],
+            known_keys: Arc::clone(known_keys),
+            keys_change: false,
+            told: vec![],
+        }
     }
 
     /// Makes it so, and tells whoever waits for it.
@@ -341,18 +392,31 @@ impl Tx {
             Inner::Sqlite(tx) => tx.commit().await?,
             Inner::Postgres(tx) => tx.commit().await?,
         }
-        self.signals.tell(self.wakes, self.delivers, &self.changed);
+        if self.keys_change {
+            self.known_keys.forget();
+        }
+        self.signals.tell(self.news, &self.changed);
         Ok(())
+    }
+
+    /// Whoever follows the events looks again when this is committed.
+    fn something_happened(&mut self) {
+        self.news.happened = true;
+    }
+
+    /// API keys change when this is committed.
+    fn keys_change(&mut self) {
+        self.keys_change = true;
     }
 
     /// Something is due at once: workers are woken when this is committed.
     pub fn wake_workers(&mut self) {
-        self.wakes = true;
+        self.news.due = true;
     }
 
     /// Something is to be delivered: those who do are woken when this is committed.
     pub fn wake_deliverers(&mut self) {
-        self.delivers = true;
+        self.news.deliverable = true;
     }
 
     /// Clients that wait for this resource look again when this is committed.

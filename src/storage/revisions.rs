@@ -5,7 +5,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::filter::{Filter, Value};
-use super::{Page, StorageError, Tx, execute, fetch, millis, moment, requests, statements};
+use super::{Page, StorageError, Tx, execute, expiry, fetch, millis, moment, requests, statements};
+use crate::domain::expiry::Watch;
 use crate::domain::id::{CertificateId, OrderId, RequestId};
 use crate::secret::Sealed;
 
@@ -55,7 +56,8 @@ pub struct Revision {
     pub revoked_at: Option<OffsetDateTime>,
 }
 
-/// Adds a revision; its key is that of its request, as it is sealed there. A replay is harmless.
+/// Adds a revision, and watches over its end from now on. Its key is that of its request, as it is
+/// sealed there.
 pub async fn insert(tx: &mut Tx, revision: &Revision) -> Result<(), StorageError> {
     execute!(
         tx,
@@ -71,7 +73,8 @@ pub async fn insert(tx: &mut Tx, revision: &Revision) -> Result<(), StorageError
         millis(revision.not_after),
         millis(revision.issued_at),
     )?;
-    Ok(())
+    let Revision { certificate, revision, not_before, not_after, .. } = *revision;
+    expiry::arm(tx, &Watch::over(certificate, revision, not_before, not_after)).await
 }
 
 /// One revision of a certificate.

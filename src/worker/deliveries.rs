@@ -22,7 +22,8 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
-use super::{LONG, POLL, Worker, WorkerError, pause};
+use super::claims::POLL;
+use super::{LONG, Worker, WorkerError, pause};
 use crate::domain::delivery::{self, Answer, Attempt, Delivery, State, Step, Verdict};
 use crate::domain::id::{DeliveryId, WebhookId};
 use crate::domain::notice::Notice;
@@ -36,11 +37,8 @@ use crate::storage::{Scope, StorageError, deliveries, events, messages, webhooks
 /// Messages in one run; a webhook that could go on for ever gives its slot back now and then.
 const MESSAGES_PER_RUN: usize = 100;
 
-/// How often what is old is forgotten.
-const SWEEP_EVERY: Duration = Duration::from_hours(1);
-
 /// So many rows are forgotten in one transaction.
-const SWEEP_BATCH: u32 = 500;
+const FORGOTTEN_TOGETHER: u32 = 500;
 
 const MESSAGE_ID: HeaderName = HeaderName::from_static("webhook-id");
 const TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
@@ -61,12 +59,7 @@ impl Worker {
     pub async fn run_deliveries(self: Arc<Self>) {
         let permits = Arc::new(Semaphore::new(self.settings.delivery_concurrency));
         let tasks = TaskTracker::new();
-        let mut swept: Option<Instant> = None;
         while !self.stop.is_cancelled() {
-            if swept.is_none_or(|at| at.elapsed() >= SWEEP_EVERY) {
-                self.forget_old_deliveries().await;
-                swept = Some(Instant::now());
-            }
             let claimed = match self.claim_webhooks(permits.available_permits()).await {
                 Ok(claimed) => claimed,
                 Err(error) => {
@@ -82,7 +75,7 @@ impl Worker {
                 // A slot that comes free is a signal, too.
                 let full = permits.available_permits() == 0;
                 let next = if full { LONG } else { self.until_next_delivery().await };
-                self.rest_from_deliveries(next.min(SWEEP_EVERY)).await;
+                self.rest_from_deliveries(next).await;
                 continue;
             }
             for lease in claimed {
@@ -211,28 +204,21 @@ impl Worker {
         }
     }
 
-    /// Forgets what is old, a batch at a time.
-    pub async fn forget_old_deliveries(&self) {
-        if let Err(error) = self.forget_deliveries().await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "old deliveries could not be forgotten; the next sweep tries again"
-            );
-        }
-    }
-
-    async fn forget_deliveries(&self) -> Result<(), StorageError> {
+    /// Forgets deliveries and messages that are older than they are to be remembered, a batch at a
+    /// time; says how many that were.
+    pub async fn forget_deliveries(&self) -> Result<u64, StorageError> {
         let now = self.clock.now();
         let before = now - self.settings.delivery_retention;
+        let mut forgotten = 0;
         loop {
             let mut tx = self.db.begin().await?;
-            let deliveries = deliveries::forget(&mut tx, before, SWEEP_BATCH).await?;
-            let messages = messages::forget(&mut tx, before, SWEEP_BATCH).await?;
+            let deliveries = deliveries::forget(&mut tx, before, FORGOTTEN_TOGETHER).await?;
+            let messages = messages::forget(&mut tx, before, FORGOTTEN_TOGETHER).await?;
             webhooks::forget_former(&mut tx, now).await?;
             tx.commit().await?;
-            let done = deliveries.max(messages) < u64::from(SWEEP_BATCH);
-            if done || self.stop.is_cancelled() {
-                return Ok(());
+            forgotten += deliveries + messages;
+            if deliveries.max(messages) < u64::from(FORGOTTEN_TOGETHER) {
+                return Ok(forgotten);
             }
         }
     }

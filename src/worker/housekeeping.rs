@@ -1,183 +1,105 @@
-//! What has to be done now and then: taking away DNS records that nobody needs or remembers.
-//!
-//! Every order cleans up after itself, also after a crash. A record can stay behind all the same: its
-//! clean-up was given up, the database was restored from a backup, an answer came after the end. So
-//! every zone of every token that an issuer names is looked through for records that bear this
-//! installation's mark, and those go whose challenge is over or unknown. Nothing else is touched.
+//! What has to be done now and then, by one replica: each task is a row with a wake-up and a lease.
 
-use std::collections::HashSet;
-
-use futures_util::future::join_all;
 use time::{Duration, OffsetDateTime};
 
-use super::session::Trouble;
 use super::{STEP_TIMEOUT, Worker, WorkerError};
-use crate::domain::failure::{Class, Failure};
-use crate::domain::id::{ChallengeId, TaskId};
-use crate::domain::issuer::{self, Issuer};
-use crate::storage::lease::{self, Lease};
-use crate::storage::{Page, Scope, StorageError, housekeeping, issuers, orders};
+use crate::domain::id::TaskId;
+use crate::storage::lease::Lease;
+use crate::storage::{StorageError, housekeeping, retention};
 
-/// The task's name in the database.
-const SWEEP: &str = "sweep_dns";
+/// A task; the database knows it by its name.
+#[derive(Clone, Copy)]
+enum Task {
+    SweepDns,
+    ForgetEvents,
+    ForgetDeliveries,
+}
 
-/// Issuers that are looked at together.
-const ISSUERS: u32 = 50;
+/// What was not forgotten within a step is gone on with after this long.
+const GO_ON_AFTER: Duration = Duration::seconds(1);
 
-/// Records that are taken away side by side: what fits into one call.
-const REMOVED_TOGETHER: usize = 200;
+impl Task {
+    const ALL: [Self; 3] = [Self::SweepDns, Self::ForgetEvents, Self::ForgetDeliveries];
 
-/// What a sweep has come to.
-#[derive(Default)]
-struct Sweep {
-    /// Zones that were looked through.
-    zones: HashSet<String>,
-    removed: usize,
-    /// A provider asked to be left alone until then.
-    retry_at: Option<OffsetDateTime>,
+    fn name(self) -> &'static str {
+        match self {
+            Self::SweepDns => "sweep_dns",
+            Self::ForgetEvents => "forget_events",
+            Self::ForgetDeliveries => "forget_deliveries",
+        }
+    }
 }
 
 impl Worker {
-    /// Has the tasks in the database; a missing one is worth a line in the log, not the start.
+    /// Has the tasks in the database; missing ones are worth a line in the log, not the start.
     pub(super) async fn schedule_housekeeping(&self) {
         let scheduled = async {
             let now = self.clock.now();
             let mut tx = self.db.begin().await?;
-            let id = TaskId::generate(now).0;
-            housekeeping::schedule(&mut tx, id, SWEEP, now + self.sweep_interval()).await?;
+            for task in Task::ALL {
+                let id = TaskId::generate(now).0;
+                housekeeping::schedule(&mut tx, id, task.name(), now + self.every(task)).await?;
+            }
             tx.commit().await
         };
         if let Err(error) = scheduled.await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "the look for forgotten DNS records is not scheduled anew"
+                "housekeeping is not scheduled anew"
             );
         }
     }
 
     pub(super) async fn housekeeping(&self, lease: Lease) -> Result<(), WorkerError> {
         let mut tx = self.db.read().await?;
-        let task = housekeeping::find(&mut tx, lease.id).await?;
+        let name = housekeeping::find(&mut tx, lease.id).await?;
         drop(tx);
-        let sweep = match task.as_deref() {
-            Some(SWEEP) => self.sweep_dns(&lease).await?,
+        let known = Task::ALL.into_iter().find(|task| name.as_deref() == Some(task.name()));
+        let sooner = match known {
+            Some(Task::SweepDns) => {
+                let asked = self.sweep_dns(&lease).await?.retry_at;
+                asked.map(|at| at.max(self.clock.now() + Duration::minutes(1)))
+            }
+            Some(Task::ForgetEvents) => {
+                let cutoff = self.clock.now() - self.settings.event_retention;
+                self.within_a_step(retention::forget(&self.db, cutoff)).await?
+            }
+            Some(Task::ForgetDeliveries) => self.within_a_step(self.forget_deliveries()).await?,
             // A newer version's.
-            _ => Sweep::default(),
+            None => None,
         };
-        if sweep.removed > 0 {
-            tracing::warn!(
-                records = sweep.removed,
-                zones = sweep.zones.len(),
-                "took away TXT records that were left behind"
-            );
-        }
-        let now = self.clock.now();
-        let regular = now + self.sweep_interval();
-        let next = sweep.retry_at.map_or(regular, |at| at.max(now + Duration::minutes(1)));
+        let regular = self.clock.now() + known.map_or(Duration::HOUR, |task| self.every(task));
         let mut tx = self.db.begin().await?;
-        housekeeping::settle(&mut tx, &lease, next.min(regular)).await?;
+        housekeeping::settle(&mut tx, &lease, sooner.map_or(regular, |at| at.min(regular))).await?;
         tx.commit().await?;
         Ok(())
     }
 
-    fn sweep_interval(&self) -> Duration {
-        Duration::try_from(self.settings.sweep_interval).unwrap_or(Duration::HOUR)
-    }
-
-    /// Looks through what every issuer's tokens can see, each zone once.
-    async fn sweep_dns(&self, lease: &Lease) -> Result<Sweep, WorkerError> {
-        let mut sweep = Sweep::default();
-        let mut after = None;
-        loop {
-            let page = Page { limit: ISSUERS, after, descending: false };
-            let mut tx = self.db.read().await?;
-            let wanted = issuers::Wanted::default();
-            let found = issuers::list(&mut tx, &Scope::Everything, &wanted, page).await?;
-            drop(tx);
-            let (here, more) = found.split_at(found.len().min(ISSUERS as usize));
-            for (issuer, cloudflare) in here.iter().flat_map(providers) {
-                if self.stop.is_cancelled() {
-                    return Ok(sweep);
-                }
-                let mut tx = self.db.begin().await?;
-                lease::extend(&mut tx, lease, self.clock.now()).await?;
-                tx.commit().await?;
-                let looked = self.sweep_with(issuer, cloudflare, &mut sweep);
-                match tokio::time::timeout(STEP_TIMEOUT, looked).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(Trouble::Broken(WorkerError::Storage(error)))) => {
-                        return Err(error.into());
-                    }
-                    Ok(Err(Trouble::Broken(error))) => {
-                        tracing::warn!(
-                            error = &error as &dyn std::error::Error,
-                            issuer = issuer.name,
-                            "cannot look for forgotten records"
-                        );
-                    }
-                    Ok(Err(Trouble::Failed(failure))) => sweep.note(&failure, issuer),
-                    Err(_) => tracing::warn!(
-                        issuer = issuer.name,
-                        "the look for forgotten records took too long; the next one goes on"
-                    ),
-                }
-            }
-            let (false, Some(last)) = (more.is_empty(), here.last()) else { return Ok(sweep) };
-            after = Some(last.id.0);
-        }
-    }
-
-    async fn sweep_with(
+    /// Forgets for as long as a step may take; says when to go on if that was not long enough.
+    async fn within_a_step(
         &self,
-        issuer: &Issuer,
-        cloudflare: &issuer::Cloudflare,
-        sweep: &mut Sweep,
-    ) -> Result<(), Trouble> {
-        let token = self.credential(issuer, &cloudflare.api_token_secret_ref).await?;
-        let provider = self.solvers.cloudflare(cloudflare, &token)?;
-        for zone in provider.zones().await? {
-            if sweep.zones.contains(&zone) {
-                continue;
+        forgetting: impl Future<Output = Result<u64, StorageError>>,
+    ) -> Result<Option<OffsetDateTime>, StorageError> {
+        let forgotten = tokio::select! {
+            // What is left is there the next time.
+            () = self.stop.cancelled() => return Ok(None),
+            forgotten = tokio::time::timeout(STEP_TIMEOUT, forgetting) => forgotten,
+        };
+        Ok(match forgotten {
+            Ok(rows) => {
+                tracing::debug!(rows = rows?, "forgot what is old");
+                None
             }
-            let mut left = Vec::new();
-            for ours in provider.ours(&zone).await? {
-                if !self.is_needed(ours.challenge).await? {
-                    left.push(ours.record);
-                }
+            Err(_) => Some(self.clock.now() + GO_ON_AFTER),
+        })
+    }
+
+    fn every(&self, task: Task) -> Duration {
+        match task {
+            Task::SweepDns => {
+                Duration::try_from(self.settings.sweep_interval).unwrap_or(Duration::HOUR)
             }
-            for some in left.chunks(REMOVED_TOGETHER) {
-                for removed in join_all(some.iter().map(|record| provider.delete(record))).await {
-                    removed?;
-                    sweep.removed += 1;
-                }
-            }
-            sweep.zones.insert(zone);
+            Task::ForgetEvents | Task::ForgetDeliveries => Duration::HOUR,
         }
-        Ok(())
     }
-
-    async fn is_needed(&self, challenge: ChallengeId) -> Result<bool, StorageError> {
-        let mut tx = self.db.read().await?;
-        orders::needs_proof(&mut tx, challenge).await
-    }
-}
-
-impl Sweep {
-    /// What one token could not do must not keep the others from it.
-    fn note(&mut self, failure: &Failure, issuer: &Issuer) {
-        if let (Class::Throttle, Some(at)) = (failure.class, failure.retry_at) {
-            self.retry_at = Some(self.retry_at.map_or(at, |known| known.min(at)));
-        }
-        tracing::info!(issuer = issuer.name, %failure, "cannot look for forgotten records now");
-    }
-}
-
-/// The DNS credentials of an issuer.
-fn providers(issuer: &Issuer) -> impl Iterator<Item = (&Issuer, &issuer::Cloudflare)> {
-    issuer
-        .acme
-        .solvers
-        .iter()
-        .filter_map(|solver| solver.dns01.as_ref()?.cloudflare.as_ref())
-        .map(move |cloudflare| (issuer, cloudflare))
 }

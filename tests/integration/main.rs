@@ -12,13 +12,19 @@ mod api_manners;
 mod api_secrets;
 mod architecture;
 mod bootstrap;
+mod breakers;
+mod budget;
 mod ca;
 mod cli;
 #[cfg(feature = "failpoints")]
 mod crash;
 mod csr;
 mod dns_faults;
+mod event_stream;
+mod events;
+mod expiry;
 mod explain;
+mod fairness;
 mod formats;
 mod harness;
 mod issuance;
@@ -38,6 +44,7 @@ mod side_by_side;
 mod soak;
 mod solver;
 mod storage;
+mod storage_limits;
 mod storage_webhooks;
 #[path = "../support/mod.rs"]
 mod support;

@@ -9,12 +9,15 @@ use certwright::outbound::{
     Allow, Guard, Reply, RetryAfter, SendError, Sender, SenderSettings, UrlError, resolver,
 };
 use http::HeaderMap;
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use url::Url;
 
 use crate::support::cloudflare::Cloudflare;
+use crate::support::databases::on_both_databases;
+use crate::support::world::{World, id};
 
 const ZONE: &str = "example.org";
 
@@ -246,9 +249,26 @@ async fn every_spelling_of_loopback_connects_once_with_permission() {
     }
 }
 
-#[tokio::test]
-async fn a_name_is_refused_when_any_of_its_addresses_is_inside() {
-    let (cloudflare, trap) = (Cloudflare::start(&[ZONE]).await, Trap::set().await);
+/// Names that lead inside, one way or another.
+const NAMES: [&str; 15] = [
+    "loopback",
+    "LoopBack",
+    "v6",
+    "mapped",
+    "compatible",
+    "nat64",
+    "private",
+    "metadata",
+    "unspecified",
+    "broadcast",
+    "mixed",
+    "families",
+    "last",
+    "alias",
+    "aliases",
+];
+
+fn hostile_names(cloudflare: &Cloudflare) {
     let ip = |text: &str| text.parse::<IpAddr>().unwrap();
     for (name, addresses) in [
         ("loopback", vec![ip("127.0.0.1")]),
@@ -270,25 +290,15 @@ async fn a_name_is_refused_when_any_of_its_addresses_is_inside() {
     cloudflare.set_cname("alias.example.org", "loopback.example.org");
     cloudflare.set_cname("aliases.example.org", "alias.example.org");
     cloudflare.set_addresses("nowhere.example.org", &[]);
+}
+
+#[tokio::test]
+async fn a_name_is_refused_when_any_of_its_addresses_is_inside() {
+    let (cloudflare, trap) = (Cloudflare::start(&[ZONE]).await, Trap::set().await);
+    hostile_names(&cloudflare);
     let sender = sender(&cloudflare, &trap, &[]);
 
-    for name in [
-        "loopback",
-        "LoopBack",
-        "v6",
-        "mapped",
-        "compatible",
-        "nat64",
-        "private",
-        "metadata",
-        "unspecified",
-        "broadcast",
-        "mixed",
-        "families",
-        "last",
-        "alias",
-        "aliases",
-    ] {
+    for name in NAMES {
         for dot in ["", "."] {
             let url = format!("http://{name}.{ZONE}{dot}:{}/", trap.port);
             assert!(sender.check(&url.parse().unwrap()).is_ok(), "{url}: nobody can see it yet");
@@ -328,7 +338,7 @@ async fn a_name_that_moves_inside_after_its_registration_is_refused() {
 #[tokio::test]
 async fn what_was_checked_is_what_is_connected_to() {
     let (cloudflare, trap) = (Cloudflare::start(&[ZONE]).await, Trap::set().await);
-    let [allowed, inside] = [[127, 0, 0, 2], [127, 0, 0, 1]].map(|octets| IpAddr::from(octets));
+    let [allowed, inside] = [[127, 0, 0, 2], [127, 0, 0, 1]].map(IpAddr::from);
     let sender = sender(&cloudflare, &trap, &["127.0.0.2"]);
     cloudflare.set_moving("moving.example.org", &[allowed, inside, allowed]);
     let url = format!("http://moving.example.org:{}/", trap.port);
@@ -385,4 +395,55 @@ async fn who_refuses_connections_is_told_from_who_is_refused() {
         matches!(&refused, Err(SendError::Connect(why)) if why.contains("refused")),
         "{refused:?}"
     );
+}
+
+on_both_databases! {
+    async fn no_hostile_url_becomes_a_webhook(db: Db) {
+        let (cloudflare, trap) = (Cloudflare::start(&[ZONE]).await, Trap::set().await);
+        hostile_names(&cloudflare);
+        let world = World::posting(db, sender(&cloudflare, &trap, &[])).await;
+
+        let names = NAMES.map(|name| format!("http://{name}.{ZONE}:P/"));
+        let patterns = LOOPBACK.iter().chain(&INSIDE).chain(&LOCAL).chain(&NO_URL).chain(&WRONG);
+        for pattern in patterns.copied().chain(names.iter().map(String::as_str)) {
+            let url = pattern.replace(":P", &format!(":{}", trap.port));
+            let refused = world.post("/webhooks", json!({"url": url})).await;
+            let problem = refused.is_problem(422, "validation_failed");
+            assert_eq!(problem["errors"][0]["pointer"], "/url", "{url}");
+        }
+
+        assert_eq!(trap.count(), 0, "somebody was connected to");
+        assert_eq!(world.get("/webhooks").await.json()["items"], json!([]));
+    }
+
+    async fn a_webhook_whose_name_moves_inside_is_not_delivered_to(db: Db) {
+        let (cloudflare, trap) = (Cloudflare::start(&[ZONE]).await, Trap::set().await);
+        let (public, inside) = (Ipv4Addr::new(1, 2, 3, 4).into(), Ipv4Addr::LOCALHOST.into());
+        cloudflare.set_moving("moving.example.org", &[public, inside]);
+        let world = World::posting(db, sender(&cloudflare, &trap, &[])).await;
+        let url = format!("http://moving.example.org:{}/", trap.port);
+        let hook = id(&world.post("/webhooks", json!({"url": url})).await.accepted());
+
+        world.post(&format!("/webhooks/{hook}/test"), json!({})).await.accepted();
+        world.deliver().await;
+
+        let tried = world.get(&format!("/webhooks/{hook}/deliveries")).await.json()["items"][0].clone();
+        assert_eq!((&tried["attempts"], &tried["responseStatus"]), (&json!(1), &json!(null)), "{tried}");
+        let told = tried["error"].as_str().unwrap();
+        assert!(told.contains("not public") && !told.contains("127.0.0.1"), "{told}");
+        assert_eq!(trap.count(), 0, "somebody was connected to");
+    }
+
+    async fn a_webhook_on_an_allowed_address_is_delivered_to_once(db: Db) {
+        let (cloudflare, trap) = (Cloudflare::start(&[ZONE]).await, Trap::set().await);
+        let world = World::posting(db, sender(&cloudflare, &trap, &["127.0.0.0/8"])).await;
+        let url = format!("http://127.1:{}/", trap.port);
+        let hook = id(&world.post("/webhooks", json!({"url": url})).await.accepted());
+        assert_eq!(trap.count(), 0, "checking is not connecting");
+
+        world.post(&format!("/webhooks/{hook}/test"), json!({})).await.accepted();
+        world.deliver().await;
+
+        assert_eq!(trap.count(), 1);
+    }
 }

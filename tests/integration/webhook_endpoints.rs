@@ -285,7 +285,7 @@ on_every_database! {
         world.get(&deliveries_path(&hook)).await.is_problem(404, "not_found");
         renew(&world, &web).await;
         world.clock.advance(Duration::days(31));
-        world.worker().forget_old_deliveries().await;
+        world.worker().forget_deliveries().await.unwrap();
         world.deliver().await;
         assert_eq!(other.got().len(), 1);
     }

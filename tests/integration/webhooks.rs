@@ -6,7 +6,6 @@ use certwright::domain::delivery::SCHEDULE;
 use certwright::domain::failure::{Class, Failure};
 use certwright::domain::issuer::Account;
 use certwright::domain::order::Outcome;
-use certwright::storage::lease::LEASE;
 use certwright::storage::{Scope, issuers};
 use serde_json::{Value, json};
 use standardwebhooks::Webhook;
@@ -91,7 +90,7 @@ on_every_database! {
         assert!(dying.await.unwrap_err().is_cancelled());
         world.deliver().await;
         assert_eq!(receiver.got().len(), 1, "its lease still holds");
-        world.clock.advance(LEASE);
+        world.db_take_over().await;
         world.deliver().await;
 
         let got = receiver.got();
@@ -244,7 +243,7 @@ on_every_database! {
         assert_eq!((&dead["state"], &dead["attempts"]), (&json!("dead"), &json!(10)));
         assert!(reasons(&world, &hook).await.contains(&"DeliveryFailed".to_owned()));
         world.clock.advance(Duration::days(365));
-        world.worker().forget_old_deliveries().await;
+        world.worker().forget_deliveries().await.unwrap();
         assert_eq!(only_delivery(&world, &hook).await["state"], "dead", "kept");
 
         receiver.usually_answers(Reply::Status(200));
@@ -324,13 +323,13 @@ on_every_database! {
         issued(&world, "old").await;
         world.deliver().await;
         world.clock.advance(Duration::days(29));
-        world.worker().forget_old_deliveries().await;
+        world.worker().forget_deliveries().await.unwrap();
         assert_eq!(deliveries(&world, &hook, "").await.len(), 1);
         issued(&world, "new").await;
         world.deliver().await;
 
         world.clock.advance(Duration::days(2));
-        world.worker().forget_old_deliveries().await;
+        world.worker().forget_deliveries().await.unwrap();
 
         let left = deliveries(&world, &hook, "").await;
         assert_eq!(left.len(), 1);

@@ -14,6 +14,7 @@ pub mod postgres;
 pub mod process;
 pub mod receiver;
 pub mod site;
+pub mod sse;
 pub mod world;
 
 use std::net::{Ipv4Addr, TcpListener};

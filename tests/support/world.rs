@@ -20,7 +20,7 @@ use certwright::solver::{SolverSettings, Solvers};
 use certwright::storage::api_keys::{self, ApiKey};
 use certwright::storage::requests::{self, RequestState};
 use certwright::storage::revisions::{self, Revision};
-use certwright::storage::{Db, Scope, certificates, issuers, orders};
+use certwright::storage::{Db, Scope, certificates, issuers, lease, orders};
 use certwright::worker::{self, Worker};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
@@ -61,6 +61,7 @@ pub struct World {
     pub db: Db,
     pub clock: Arc<ManualClock>,
     pub sealer: Arc<Sealer>,
+    pub outbound: Sender,
     pub shutdown: CancellationToken,
     /// A key that may do everything everywhere.
     pub admin: String,
@@ -92,7 +93,16 @@ pub fn sqlite() -> (tempfile::TempDir, String) {
 
 impl World {
     pub async fn on(url: &str) -> Self {
-        let db = Db::connect(url).await.unwrap();
+        Self::over(Db::connect(url).await.unwrap()).await
+    }
+
+    /// A world on a database that is open already.
+    pub async fn over(db: Db) -> Self {
+        Self::posting(db, sender()).await
+    }
+
+    /// A world that posts to webhooks by `outbound`.
+    pub async fn posting(db: Db, outbound: Sender) -> Self {
         let clock = Arc::new(ManualClock::at(datetime!(2026-11-24 12:00 UTC)));
         let sealer = Arc::new(Sealer::from_text(&Sealer::generate().unwrap()).unwrap());
         let shutdown = CancellationToken::new();
@@ -100,13 +110,14 @@ impl World {
             db: db.clone(),
             clock: clock.clone(),
             sealer: sealer.clone(),
-            outbound: sender(),
+            outbound: outbound.clone(),
             cluster_namespace: "certwright".into(),
             account_key: Arc::new(|| Ok(Secret::new(b"canary-account-key".to_vec()))),
             shutdown: shutdown.clone(),
         });
         let answers = Arc::default();
-        let mut world = Self { router, db, clock, sealer, shutdown, admin: String::new(), answers };
+        let admin = String::new();
+        let mut world = Self { router, db, clock, sealer, outbound, shutdown, admin, answers };
         world.admin = world.db_key("admin", &["*"], Scope::Everything).await;
         world
     }
@@ -121,26 +132,38 @@ impl World {
             self_check_port: 9,
             outbound_allow: Allow::default(),
         });
+        let settings = worker::Settings {
+            name: "test".into(),
+            shared: false,
+            alone: true,
+            lease: std::time::Duration::from_secs(15),
+            sweep_interval: std::time::Duration::from_hours(1),
+            concurrency: 4,
+            per_issuer: 4,
+            per_namespace: 4,
+            cluster_namespace: "certwright".into(),
+            delivery_concurrency: 4,
+            delivery_retention: time::Duration::days(30),
+            event_retention: time::Duration::days(30),
+        };
         Arc::new(Worker {
             db: self.db.clone(),
             clock: self.clock.clone(),
             sealer: self.sealer.clone(),
             ca: Arc::new(Ca::new(self.clock.clone())),
             solvers: Arc::new(solvers.unwrap()),
-            outbound: sender(),
-            settings: worker::Settings {
-                name: "test".into(),
-                shared: false,
-                alone: true,
-                lease: std::time::Duration::from_secs(15),
-                sweep_interval: std::time::Duration::from_hours(1),
-                concurrency: 4,
-                cluster_namespace: "certwright".into(),
-                delivery_concurrency: 4,
-                delivery_retention: time::Duration::days(30),
-            },
+            outbound: self.outbound.clone(),
+            local: worker::Local::new(&settings),
+            settings,
             stop: self.shutdown.clone(),
         })
+    }
+
+    /// What others do once they have noticed that the worker is dead.
+    pub async fn db_take_over(&self) {
+        let mut tx = self.db.begin().await.unwrap();
+        lease::give_back(&mut tx, Some("test"), self.now()).await.unwrap();
+        tx.commit().await.unwrap();
     }
 
     /// Delivers whatever is due at this moment.

@@ -1,6 +1,9 @@
-//! What happened.
+//! What happened, as pages or as it happens.
+
+mod stream;
 
 use axum::extract::{OriginalUri, State};
+use axum::http::{HeaderMap, HeaderName};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -12,7 +15,11 @@ use super::extract::Query;
 use super::page::{self, Listing, Sort};
 use super::problem::{ApiError, Errors};
 use super::{AppState, field};
+use crate::domain::event::Severity;
 use crate::storage::events::{self, Recorded, Wanted};
+use crate::storage::stream::Position;
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Which events to list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -24,9 +31,14 @@ pub(crate) struct ListEvents {
     /// About this resource, by path or identifier; for a certificate, about its requests, orders and challenges too.
     #[param(example = "certificates/019ab000-0000-7000-8000-000000000000")]
     resource: Option<String>,
-    /// From this moment on (RFC 3339).
+    /// Good news or bad.
+    #[serde(rename = "type")]
+    kind: Option<EventType>,
+    /// For this reason, such as `Failed`.
+    reason: Option<String>,
+    /// Last seen at this moment or later (RFC 3339). A stream begins there, instead of now.
     since: Option<String>,
-    /// How many on a page.
+    /// How many on a page. Streams have no pages: they take neither this nor the two below.
     #[param(minimum = 1, maximum = 500, default = 50)]
     limit: Option<u32>,
     /// Where the page begins: a `nextCursor`.
@@ -35,12 +47,21 @@ pub(crate) struct ListEvents {
     sort: Option<Sort>,
 }
 
-/// Something that happened.
+/// Whether an event is good news.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+pub(crate) enum EventType {
+    /// Things go as they should.
+    Normal,
+    /// Somebody may have to look.
+    Warning,
+}
+
+/// Something that happened, perhaps several times in a row.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Event)]
 pub(crate) struct EventView {
-    /// Sorts by time.
+    /// Sorts by `firstSeen`.
     id: Uuid,
     /// The resource's namespace; absent for a `ClusterIssuer`.
     namespace: Option<String>,
@@ -56,31 +77,71 @@ pub(crate) struct EventView {
     reason: String,
     /// One sentence for a person.
     message: String,
-    /// When it happened.
+    /// How often it happened in a row: the same about the same resource, with nothing in between.
+    #[schema(example = 1)]
+    count: i64,
+    /// When it happened first.
+    #[serde(with = "time::serde::rfc3339")]
+    first_seen: OffsetDateTime,
+    /// When it happened last.
+    #[serde(with = "time::serde::rfc3339")]
+    last_seen: OffsetDateTime,
+    /// The same as `firstSeen`, under the name that other resources have for it.
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
 }
 
-/// List events
+/// List or follow events
+///
+/// With `Accept: text/event-stream` the answer goes on for as long as the client listens: what
+/// happens from now on (from `since` on, if that is given) comes as server-sent events whose data is
+/// one event in JSON. An event that repeats itself comes again, with a higher `count`. Each has an
+/// opaque `id`; a client that sends the last one it saw as `Last-Event-ID` misses nothing and gets
+/// nothing twice, whichever replica it asks. A heartbeat, without data but with an `id`, comes every
+/// 15 seconds.
 #[utoipa::path(get, path = "/events", operation_id = "listEvents", tag = "events",
-    params(ListEvents),
-    responses((status = 200, body = Listing<EventView>, description = "A page of events", headers(("Link" = String))), Errors))]
+    params(ListEvents, ("Last-Event-ID" = Option<String>, Header, description = "Where a stream goes on: the last `id` that it sent")),
+    responses((status = 200, description = "A page of events, or a stream of them",
+        content((Listing<EventView> = "application/json"), (EventView = "text/event-stream")),
+        headers(("Link" = String))), Errors))]
 pub(crate) async fn list(
     State(app): State<AppState>,
     who: Authorized<EventsRead>,
     OriginalUri(uri): OriginalUri,
+    headers: HeaderMap,
     Query(query): Query<ListEvents>,
 ) -> Result<Response, ApiError> {
+    let paged = query.limit.is_some() || query.cursor.is_some() || query.sort.is_some();
     let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
     let wanted = Wanted {
         namespace: query.namespace,
         resource: query.resource.as_deref().map(resource).transpose()?,
+        severity: query.kind.map(Severity::from),
+        reason: query.reason,
         since: query.since.as_deref().map(|text| field::moment(text, "since")).transpose()?,
     };
+    if stream::is_wanted(&headers) {
+        if paged {
+            let detail = "A stream has no pages: leave out `limit`, `cursor` and `sort`.";
+            return Err(ApiError::malformed(detail));
+        }
+        return stream::follow(app, &who, wanted, last_seen(&headers)?).await;
+    }
     let mut tx = app.db.read().await?;
     let rows = events::list(&mut tx, &who.scope, &wanted, page).await?;
     let key = |row: &Recorded| row.id.as_bytes().to_vec();
     Ok(page::answer(&uri, page.limit, rows, key, EventView::from))
+}
+
+/// What the client saw last; browsers send an empty one when there was none.
+fn last_seen(headers: &HeaderMap) -> Result<Option<Position>, ApiError> {
+    let Some(given) = headers.get(&LAST_EVENT_ID).filter(|given| !given.is_empty()) else {
+        return Ok(None);
+    };
+    let position = given.to_str().ok().and_then(|text| text.parse().ok());
+    position.map(Some).ok_or_else(|| {
+        ApiError::malformed("`Last-Event-ID` is not an `id` that a stream of events gave.")
+    })
 }
 
 /// `certificates/<id>`, `/certificates/<id>` or the identifier alone.
@@ -103,12 +164,24 @@ impl From<Recorded> for EventView {
     fn from(event: Recorded) -> Self {
         Self {
             id: event.id,
-            created_at: event.at(),
+            count: event.count,
+            first_seen: event.first_seen(),
+            last_seen: event.last_seen(),
+            created_at: event.first_seen(),
             namespace: Some(event.namespace).filter(|namespace| !namespace.is_empty()),
             resource: format!("/{}/{}", event.collection, event.resource_id),
             kind: event.severity,
             reason: event.reason,
             message: event.message,
+        }
+    }
+}
+
+impl From<EventType> for Severity {
+    fn from(kind: EventType) -> Self {
+        match kind {
+            EventType::Normal => Self::Normal,
+            EventType::Warning => Self::Warning,
         }
     }
 }

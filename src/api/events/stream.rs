@@ -1,0 +1,200 @@
+//! Events as they happen: server-sent events, read from the database.
+//!
+//! Nothing queues in memory. News only says that there is something to read, and what there is comes
+//! in pages, one at a time, when the client has taken the page before: a slow reader costs one page,
+//! and is served from where it stands.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::sse::{Event, Sse};
+use axum::response::{IntoResponse as _, Response};
+use futures_util::stream;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::EventView;
+use crate::api::AppState;
+use crate::api::auth::{EventsRead, Principal};
+use crate::api::problem::ApiError;
+use crate::domain::id::ApiKeyId;
+use crate::storage::events::{Recorded, Wanted};
+use crate::storage::stream::{Position, between, end, resume};
+use crate::storage::{Scope, StorageError};
+
+/// So many events are held for one reader.
+const PAGE: u32 = 100;
+
+/// Proxies give up on connections that are silent for longer; also when the key is looked at again.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// News may get lost between replicas.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// What an open transaction keeps back comes without further news.
+const LOOK_SOON: Duration = Duration::from_millis(200);
+
+/// How soon a client that lost the stream comes back.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// nginx and its kin hold answers back unless told not to.
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// Whether the client asked for a stream (RFC 9110, section 12.5.1).
+pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .map(|range| range.split(';').next().unwrap_or_default().trim())
+        .any(|range| range.eq_ignore_ascii_case("text/event-stream"))
+}
+
+/// The answer that goes on: after `last_seen`, else from `wanted.since`, else from now on.
+pub(super) async fn follow(
+    app: AppState,
+    who: &Principal,
+    wanted: Wanted,
+    last_seen: Option<Position>,
+) -> Result<Response, ApiError> {
+    // Subscribed before the first look, so that nothing can happen in between.
+    let news = app.db.signals().events();
+    let mut tx = app.db.read().await?;
+    let at = match last_seen {
+        Some(position) => resume(&mut tx, position).await?,
+        None if wanted.since.is_some() => Position::START,
+        None => end(&mut tx).await?.position,
+    };
+    drop(tx);
+    let (key, scope) = (who.key, who.scope.clone());
+    let next_beat = Instant::now() + HEARTBEAT;
+    let page = VecDeque::new();
+    let follower = Follower { app, key, scope, wanted, at, read_up_to: at, page, news, next_beat };
+    let first = heartbeat(at).retry(RETRY);
+    let events = stream::unfold((follower, Some(first)), async |(mut follower, first)| {
+        let event = match first {
+            Some(first) => first,
+            None => follower.next().await?,
+        };
+        Some((Ok::<_, Infallible>(event), (follower, None)))
+    });
+    let mut response = Sse::new(events).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+/// One reader of the stream.
+struct Follower {
+    app: AppState,
+    key: ApiKeyId,
+    scope: Scope,
+    wanted: Wanted,
+    /// Everything up to here was sent, or is not wanted.
+    at: Position,
+    /// The same, once the page is sent.
+    read_up_to: Position,
+    page: VecDeque<Recorded>,
+    news: watch::Receiver<()>,
+    next_beat: Instant,
+}
+
+impl Follower {
+    /// What to send next; nothing any more when the service stops, the key has gone, or the database
+    /// is away: the client comes back, and goes on from what it saw.
+    async fn next(&mut self) -> Option<Event> {
+        match self.try_next().await {
+            Ok(event) => event,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "a stream of events ends early");
+                None
+            }
+        }
+    }
+
+    async fn try_next(&mut self) -> Result<Option<Event>, StorageError> {
+        loop {
+            if self.app.shutdown.is_cancelled() {
+                return Ok(None);
+            }
+            if Instant::now() >= self.next_beat {
+                let still = Principal::still::<EventsRead>(self.key, &self.app).await?;
+                let Some(scope) = still else { return Ok(None) };
+                self.scope = scope;
+                self.next_beat = Instant::now() + HEARTBEAT;
+                return Ok(Some(heartbeat(self.at)));
+            }
+            if let Some(event) = self.page.pop_front() {
+                self.at = event.position();
+                return Ok(Some(shown(event)));
+            }
+            self.at = self.read_up_to;
+            self.news.mark_unchanged();
+            let held_back = self.read().await?;
+            if !self.page.is_empty() {
+                continue;
+            }
+            self.at = self.read_up_to;
+            let pause = if held_back { LOOK_SOON } else { LOOK_EVERY };
+            let until = self.next_beat.min(Instant::now() + pause);
+            tokio::select! {
+                () = self.app.shutdown.cancelled() => {}
+                // Whichever it is, it is time to look.
+                _ = tokio::time::timeout_at(until, self.news.changed()) => {}
+            }
+        }
+    }
+
+    /// Fetches the next page; says whether there is more that cannot be seen yet.
+    async fn read(&mut self) -> Result<bool, StorageError> {
+        let mut tx = self.app.db.read().await?;
+        let end = end(&mut tx).await?;
+        if end.position > self.at {
+            let stretch = (self.at, end.position);
+            let rows = between(&mut tx, &self.scope, &self.wanted, stretch, PAGE).await?;
+            self.read_up_to = match rows.last() {
+                Some(last) if rows.len() == PAGE as usize => last.position(),
+                _ => end.position,
+            };
+            self.page = rows.into();
+        }
+        Ok(end.held_back)
+    }
+}
+
+/// Says where the reader stands, so that one that has seen nothing yet can go on from there, too.
+fn heartbeat(at: Position) -> Event {
+    Event::default().id(at.to_string()).comment("")
+}
+
+fn shown(event: Recorded) -> Event {
+    let id = event.position().to_string();
+    // Our own plain struct: it is always JSON.
+    let data = serde_json::to_string(&EventView::from(event)).unwrap_or_default();
+    Event::default().id(id).data(data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_what_the_client_names_among_others() {
+        for (accept, wanted) in [
+            ("text/event-stream", true),
+            ("application/json, Text/Event-Stream;q=0.9", true),
+            ("application/json", false),
+            ("*/*", false),
+            ("text/*", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+            assert_eq!(is_wanted(&headers), wanted, "{accept}");
+        }
+    }
+}

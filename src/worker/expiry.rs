@@ -1,0 +1,28 @@
+//! Looks after what is served: whether its end comes nearer than its successor.
+
+use time::OffsetDateTime;
+
+use super::WorkerError;
+use crate::domain::expiry::Renewal;
+use crate::domain::id::CertificateId;
+use crate::storage::lease::Lease;
+use crate::storage::{Db, Scope, certificates, expiry};
+
+/// Looks at one watch. Asks nobody but the database, so that no trouble out there keeps it from
+/// telling.
+pub async fn look_at_expiry(db: &Db, lease: Lease, now: OffsetDateTime) -> Result<(), WorkerError> {
+    let id = CertificateId(lease.id);
+    let mut tx = db.begin().await?;
+    let watch = expiry::find(&mut tx, id).await?;
+    let certificate = certificates::find(&mut tx, id, &Scope::Everything).await?;
+    let (Some(watch), Some((certificate, _))) = (watch, certificate) else { return Ok(()) };
+    let renewal = Renewal {
+        due: certificate.current.as_ref().map_or(watch.not_after, |issued| issued.renewal_time),
+        failed_attempts: certificate.failed_attempts,
+        last_error: certificate.last_error.as_ref(),
+    };
+    let looked = watch.look(&renewal, now);
+    expiry::save(&mut tx, &looked, &certificate, &lease).await?;
+    tx.commit().await?;
+    Ok(())
+}

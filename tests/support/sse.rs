@@ -1,0 +1,133 @@
+//! A server on a real socket, and a client that reads its stream of events.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::world::World;
+
+/// Much longer than anything should take.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The world's API on a loopback port; it ends when dropped.
+pub struct Served {
+    address: SocketAddr,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// An open stream.
+pub struct Stream {
+    response: reqwest::Response,
+    buffer: String,
+}
+
+/// What stands between two empty lines.
+#[derive(Debug, Default, PartialEq)]
+pub struct Frame {
+    pub id: String,
+    /// Absent from a heartbeat.
+    pub event: Option<Value>,
+}
+
+impl Served {
+    pub async fn of(world: &World) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (router, shutdown) = (world.router.clone(), world.shutdown.clone());
+        let stopped = shutdown.clone().cancelled_owned();
+        let task = tokio::spawn(async move {
+            axum::serve(listener, router).with_graceful_shutdown(stopped).await.unwrap();
+        });
+        Self { address, shutdown, task }
+    }
+
+    /// Stops as the service does: every request is answered first.
+    pub async fn stop(mut self) {
+        self.shutdown.cancel();
+        tokio::time::timeout(PATIENCE, &mut self.task).await.expect("it stops").unwrap();
+    }
+
+    /// Opens a stream, and takes its first frame: where it begins.
+    pub async fn follow(&self, key: &str, query: &str, last_seen: Option<&str>) -> (Stream, Frame) {
+        let mut request = reqwest::Client::new()
+            .get(format!("http://{}/events{query}", self.address))
+            .bearer_auth(key)
+            .header("accept", "text/event-stream");
+        if let Some(id) = last_seen {
+            request = request.header("last-event-id", id);
+        }
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        let mut stream = Stream { response, buffer: String::new() };
+        let first = stream.next().await.unwrap();
+        assert_eq!(first.event, None, "a stream says first where it begins");
+        (stream, first)
+    }
+}
+
+impl Stream {
+    /// The next frame; none when the stream has come to its end.
+    pub async fn next(&mut self) -> Option<Frame> {
+        tokio::time::timeout(PATIENCE, self.read()).await.expect("a frame, or the end")
+    }
+
+    async fn read(&mut self) -> Option<Frame> {
+        loop {
+            if let Some((frame, rest)) = self.buffer.split_once("\n\n") {
+                let (frame, rest) = (parse(frame), rest.to_owned());
+                self.buffer = rest;
+                return Some(frame);
+            }
+            let chunk = self.response.chunk().await.expect("a clean end")?;
+            self.buffer.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+    }
+
+    /// The next event, past heartbeats.
+    pub async fn event(&mut self) -> (String, Value) {
+        let event = async {
+            loop {
+                let frame = self.read().await.expect("the stream goes on");
+                if let Some(event) = frame.event {
+                    return (frame.id, event);
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, event).await.expect("an event")
+    }
+
+    /// The next events' messages.
+    pub async fn messages(&mut self, count: usize) -> Vec<String> {
+        let mut messages = Vec::new();
+        for _ in 0..count {
+            let (_, event) = self.event().await;
+            messages.push(event["message"].as_str().unwrap().to_owned());
+        }
+        messages
+    }
+}
+
+fn parse(text: &str) -> Frame {
+    let mut frame = Frame::default();
+    for line in text.lines() {
+        match line.split_once(':').map(|(field, value)| (field, value.trim_start())) {
+            Some(("id", id)) => id.clone_into(&mut frame.id),
+            Some(("data", data)) => frame.event = Some(serde_json::from_str(data).unwrap()),
+            Some(("" | "retry", _)) => {}
+            _ => panic!("not a line of an event: {line:?}"),
+        }
+    }
+    frame
+}
