@@ -61,6 +61,7 @@ impl Worker {
         let changing = self.change_key(&issuer, &account, &present, &next);
         let changed =
             tokio::time::timeout(STEP_TIMEOUT, changing).await.unwrap_or_else(|_| Err(timed_out()));
+        failpoint!("after_key_change");
         let now = self.clock.now();
         match changed {
             Ok(Changed::Done) => {

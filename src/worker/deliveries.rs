@@ -177,6 +177,7 @@ impl Worker {
     /// Posts once. Whatever happens is an answer.
     async fn send(&self, request: Result<(Url, HeaderMap), String>, body: String) -> Answer {
         let (at, begun) = (self.clock.now(), Instant::now());
+        failpoint!("before_post");
         let sent = match request {
             Ok((url, headers)) => self
                 .outbound
@@ -185,6 +186,7 @@ impl Worker {
                 .map_err(|error: SendError| error.to_string()),
             Err(problem) => Err(problem),
         };
+        failpoint!("after_post");
         let took = time::Duration::try_from(begun.elapsed()).unwrap_or_default();
         let attempt = Attempt { at, took, status: None, error: None, answer: None };
         match sent {

@@ -22,6 +22,7 @@ impl Worker {
             return Ok(());
         };
         let asked = tokio::time::timeout(STEP_TIMEOUT, self.revoke(&revocation, &evidence)).await;
+        failpoint!("after_revoke");
         let answer = match asked {
             Ok(Ok(())) => Ok(()),
             Ok(Err(Trouble::Failed(failure))) => Err(failure),

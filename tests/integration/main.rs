@@ -21,6 +21,8 @@ mod cli;
 mod commands;
 #[cfg(feature = "failpoints")]
 mod crash;
+#[cfg(feature = "failpoints")]
+mod crash_beside;
 mod csr;
 mod dns_faults;
 mod event_stream;
@@ -37,6 +39,7 @@ mod minutes;
 mod openapi;
 mod order_machine;
 mod outbound;
+mod receivers;
 mod reliability;
 mod renewal;
 #[cfg(feature = "failpoints")]

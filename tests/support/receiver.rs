@@ -49,7 +49,23 @@ struct Shared {
 impl Receiver {
     /// A receiver that takes everything with 204.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap())
+    }
+
+    /// Dies with everything that it has under way, and comes back at the same address, as if new.
+    pub async fn restart(self) -> Self {
+        let address = self.address;
+        drop(self);
+        let mut tick = tokio::time::interval(std::time::Duration::from_millis(10));
+        loop {
+            tick.tick().await;
+            if let Ok(listener) = TcpListener::bind(address).await {
+                return Self::on(listener);
+            }
+        }
+    }
+
+    fn on(listener: TcpListener) -> Self {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             script: Mutex::default(),
