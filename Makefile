@@ -3,7 +3,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help build demo test soak ci fmt lint doc openapi cli-docs reliability clean setup
+.PHONY: help build demo test soak bench ci fmt lint doc openapi cli-docs reliability clean setup
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ SOAK_CERTIFICATES ?= 1000
 soak: setup ## Issue 1,000 certificates (SOAK_CERTIFICATES) while process and database are killed again and again
 	SOAK_CERTIFICATES=$(SOAK_CERTIFICATES) cargo test --locked $(TESTED) --test integration soak:: -- --nocapture --test-threads=1
 	cargo test --locked $(TESTED) --test integration minutes:: -- --ignored --nocapture
+
+bench: setup ## Measure everything against the least it can cost (docs/performance.md); ARGS="issuance --runs 1" for a part
+	@scripts/bench-tools
+	cargo bench --locked --bench performance -- $(ARGS)
 
 # Cheap checks first. Clippy and rustdoc share what they compile, and so do the tests and `cargo run`.
 ci: setup ## Everything that a change must pass

@@ -88,6 +88,20 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
     let api_listener = listen(config.http_listen, "http.listen").await?;
     let responder_listener = listen(config.http01_listen, "http01.listen").await?;
     let first_api_key = bootstrap::first_api_key(&db, config, &*clock).await?;
+    let settings = worker::Settings {
+        name: format!("pid {} {}", std::process::id(), WorkerId::generate(clock.now())),
+        shared: sole_use.is_none(),
+        alone: sole_use.as_ref().is_some_and(SoleUse::is_certain),
+        lease: config.worker_lease,
+        sweep_interval: config.sweep_interval,
+        concurrency: config.worker_concurrency,
+        per_issuer: config.worker_per_issuer,
+        per_namespace: config.worker_per_namespace,
+        cluster_namespace: config.cluster_namespace.clone(),
+        delivery_concurrency: config.webhooks_concurrency,
+        delivery_retention: config.webhooks_retention.try_into()?,
+        event_retention: config.event_retention.try_into()?,
+    };
     let worker = Arc::new(Worker {
         db: db.clone(),
         clock: Arc::clone(&clock),
@@ -95,18 +109,8 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         ca: Arc::new(Ca::new(Arc::clone(&clock)).with_timeout(config.acme_timeout)),
         solvers: Arc::new(solvers),
         outbound: outbound.clone(),
-        settings: worker::Settings {
-            name: format!("pid {} {}", std::process::id(), WorkerId::generate(clock.now())),
-            shared: sole_use.is_none(),
-            alone: sole_use.as_ref().is_some_and(SoleUse::is_certain),
-            lease: config.worker_lease,
-            sweep_interval: config.sweep_interval,
-            concurrency: config.worker_concurrency,
-            cluster_namespace: config.cluster_namespace.clone(),
-            delivery_concurrency: config.webhooks_concurrency,
-            delivery_retention: config.webhooks_retention.try_into()?,
-            event_retention: config.event_retention.try_into()?,
-        },
+        local: worker::Local::new(&settings),
+        settings,
         stop: stop.clone(),
     });
     let state = AppState {

@@ -15,7 +15,7 @@ CREATE TABLE webhooks (
     last_error       TEXT,
     paused_until     BIGINT,
     secret           BYTEA   NOT NULL, -- sealed whsec_…
-    former_secret    BYTEA,            -- signs as well, until former_until
+    former_secret    BYTEA,            -- sealed; signs as well, until former_until
     former_until     BIGINT,
     created_at       BIGINT NOT NULL,
     updated_at       BIGINT NOT NULL,

@@ -15,7 +15,7 @@ CREATE TABLE webhooks (
     last_error       TEXT,
     paused_until     INTEGER,
     secret           BLOB    NOT NULL, -- sealed whsec_…
-    former_secret    BLOB,             -- signs as well, until former_until
+    former_secret    BLOB,             -- sealed; signs as well, until former_until
     former_until     INTEGER,
     created_at       INTEGER NOT NULL,
     updated_at       INTEGER NOT NULL,

@@ -1,7 +1,7 @@
 //! Who asks, and what they may do.
 //!
-//! Each handler names the permission that it needs in its signature: [`Authorized`]. Nothing is
-//! cached: a key that is deleted is refused from the next request on.
+//! Each handler names the permission that it needs in its signature: [`Authorized`]. A key that is
+//! deleted is refused from the next request on.
 
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -94,8 +94,7 @@ impl FromRequestParts<AppState> for Principal {
             .map(|(_, key)| key.trim())
             .filter(|key| api_key::is_well_formed(key))
             .ok_or_else(|| refused("What was sent is not an API key: `Bearer cw_…` is wanted."))?;
-        let mut tx = app.db.read().await?;
-        let known = api_keys::find_by_hash(&mut tx, &api_key::hash_key(key)).await?;
+        let known = api_keys::recognise(&app.db, &api_key::hash_key(key)).await?;
         let known = known.ok_or_else(|| refused("The API key is not known (any more)."))?;
         Ok(Self {
             key: known.id,

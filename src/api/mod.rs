@@ -28,6 +28,7 @@ mod health;
 mod idempotency;
 mod issuers;
 mod layers;
+mod limits;
 mod manifests;
 mod openapi;
 mod orders;

@@ -62,10 +62,21 @@ impl Precondition {
     pub(crate) fn show<T: Serialize>(&self, view: &T) -> Result<Response, ApiError> {
         let body = json(view)?;
         let tag = tag(&body);
+        Ok(self.tagged(body, tag))
+    }
+
+    /// Answers with more than the resource: what changes by itself is shown, but its tag stays that
+    /// of the resource, which is what `If-Match` is about.
+    pub(crate) fn show_with<T: Serialize>(&self, view: &T, more: &T) -> Result<Response, ApiError> {
+        Ok(self.tagged(json(more)?, tag(&json(view)?)))
+    }
+
+    fn tagged(&self, body: Vec<u8>, tag: String) -> Response {
         if self.knows(&tag) {
-            return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
+            return (StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response();
         }
-        Ok(answer(StatusCode::OK, body))
+        let headers = [(header::CONTENT_TYPE, "application/json".to_owned()), (header::ETAG, tag)];
+        (StatusCode::OK, headers, body).into_response()
     }
 }
 

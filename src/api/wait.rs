@@ -70,7 +70,7 @@ impl Wait {
         let Some(seconds) = self.0 else { return read().await };
         let end = Instant::now() + Duration::from_secs(seconds);
         // Subscribed before the first look, so that nothing can happen in between.
-        let mut changes = app.db.signals().changes();
+        let mut changes = app.db.signals().changes(resource);
         loop {
             let seen = read().await?;
             let left = end.saturating_duration_since(Instant::now());

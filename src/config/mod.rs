@@ -56,6 +56,10 @@ pub struct Config {
     pub event_retention: Duration,
     /// Rows that are worked on at the same time.
     pub worker_concurrency: usize,
+    /// Orders of one issuer among them, at most.
+    pub worker_per_issuer: usize,
+    /// Rows of one namespace among them, at most.
+    pub worker_per_namespace: usize,
     /// A replica that has been silent for so long is taken for dead.
     pub worker_lease: Duration,
     /// Time from one look for forgotten DNS records to the next.
@@ -184,6 +188,8 @@ impl Config {
             outbound_ports: values.ports("outbound.ports")?,
             event_retention,
             worker_concurrency: values.number("worker.concurrency", 1..=10_000)?,
+            worker_per_issuer: values.number("worker.per_issuer", 1..=10_000)?,
+            worker_per_namespace: values.number("worker.per_namespace", 1..=10_000)?,
             worker_lease: values
                 .duration_within("worker.lease", Duration::from_secs(1)..=Duration::from_mins(2))?,
             sweep_interval: values.duration_within(

@@ -139,6 +139,18 @@ pub const SETTINGS: &[Setting] = &[
         "Orders, certificates and issuers that are worked on at the same time.",
     ),
     Setting::new(
+        "worker.per_issuer",
+        "CERTWRIGHT_WORKER_PER_ISSUER",
+        "48",
+        "Of those, orders of one issuer at most: a CA that hangs leaves the rest to others.",
+    ),
+    Setting::new(
+        "worker.per_namespace",
+        "CERTWRIGHT_WORKER_PER_NAMESPACE",
+        "32",
+        "Of those, certificates and orders of one namespace at most.",
+    ),
+    Setting::new(
         "worker.lease",
         "CERTWRIGHT_WORKER_LEASE",
         "15s",

@@ -1,6 +1,45 @@
 //! How long to wait before trying again. Schedules are data; chance comes in as a number.
 
+use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
+use utoipa::ToSchema;
+
+use super::duration;
+
+/// How long a certificate waits after a failed attempt; what is absent is as cert-manager has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Retry {
+    /// After the first; doubles each time. A duration, `1h` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "10m")]
+    pub initial: Option<String>,
+    /// At most so long. A duration, `32h` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "24h")]
+    pub max: Option<String>,
+}
+
+impl Retry {
+    /// Less would have CAs count too many failures.
+    pub const SHORTEST: Duration = Duration::minutes(1);
+    /// More would be forgetting it.
+    pub const LONGEST: Duration = Duration::days(30);
+
+    /// The first pause and the longest.
+    pub fn schedule(&self) -> (Duration, Duration) {
+        let read = |text: &Option<String>| {
+            let read = text.as_deref().and_then(|text| duration::parse(text).ok());
+            read.map(|pause| pause.clamp(Self::SHORTEST, Self::LONGEST))
+        };
+        match (read(&self.initial), read(&self.max)) {
+            (None, None) => (Duration::hours(1), Duration::hours(32)),
+            (Some(initial), None) => (initial, initial.max(Duration::hours(32))),
+            (None, Some(max)) => (max.min(Duration::hours(1)), max),
+            (Some(initial), Some(max)) => (initial, max),
+        }
+    }
+}
 
 /// A number in `[0, 1)` that spreads what would otherwise happen at the same moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,9 +81,10 @@ pub fn transient(n: u32, jitter: Jitter) -> Duration {
     jitter.stretch(doubling(Duration::seconds(5), Duration::minutes(5), n), 0.2)
 }
 
-/// After the `n`th failed issuance in a row (from 0): 1 h doubling to 32 h, as cert-manager.
-pub fn issuance(n: u32, jitter: Jitter) -> Duration {
-    jitter.stretch(doubling(Duration::hours(1), Duration::hours(32), n), 0.1)
+/// After the `n`th failed issuance in a row (from 0).
+pub fn issuance(n: u32, retry: &Retry, jitter: Jitter) -> Duration {
+    let (initial, max) = retry.schedule();
+    jitter.stretch(doubling(initial, max, n), 0.1)
 }
 
 /// After the `n`th question for renewal information that brought none (from 0): 1 min doubling to 6 h.
@@ -52,9 +92,11 @@ pub fn renewal_information(n: u32, jitter: Jitter) -> Duration {
     jitter.stretch(doubling(Duration::minutes(1), Duration::hours(6), n), 0.1)
 }
 
-/// Between looks at something that is expected any moment (from 0): 100 ms doubling to 5 s.
+/// Between looks at something that is expected any moment (from 0): 25 ms, four times as long each
+/// time, up to 5 s. A quick CA is met quickly, and one that takes seconds is asked no more often.
 pub fn poll(n: u32, jitter: Jitter) -> Duration {
-    jitter.stretch(doubling(Duration::milliseconds(100), Duration::seconds(5), n), 0.1)
+    let doublings = n.saturating_mul(2);
+    jitter.stretch(doubling(Duration::milliseconds(25), Duration::seconds(5), doublings), 0.1)
 }
 
 /// Between looks for a DNS record (from 0): 500 ms doubling to 10 s.
@@ -112,10 +154,26 @@ mod tests {
     fn schedules_grow_and_stay_below_their_limit() {
         for n in 0..200 {
             assert!(transient(n, Jitter::NONE) <= Duration::minutes(5));
-            assert!(issuance(n, Jitter::NONE) <= Duration::hours(32));
+            assert!(issuance(n, &Retry::default(), Jitter::NONE) <= Duration::hours(32));
             assert!(consistency(n, Jitter::NONE) <= Duration::seconds(30));
         }
-        assert_eq!(issuance(0, Jitter::NONE), Duration::hours(1));
-        assert_eq!(issuance(5, Jitter::NONE), Duration::hours(32));
+        assert_eq!(issuance(0, &Retry::default(), Jitter::NONE), Duration::hours(1));
+        assert_eq!(issuance(5, &Retry::default(), Jitter::NONE), Duration::hours(32));
+    }
+
+    #[test]
+    fn pauses_between_attempts_follow_what_is_set() {
+        let minutes =
+            |retry: Retry| [0, 1, 9].map(|n| issuance(n, &retry, Jitter::NONE).whole_minutes());
+        let retry = |initial: Option<&str>, max: Option<&str>| Retry {
+            initial: initial.map(str::to_owned),
+            max: max.map(str::to_owned),
+        };
+
+        assert_eq!(minutes(retry(None, None)), [60, 120, 32 * 60]);
+        assert_eq!(minutes(retry(Some("30m"), Some("4h"))), [30, 60, 240]);
+        let short = minutes(retry(None, Some("30m")));
+        assert_eq!(short, [30; 3], "the first is no longer than the last");
+        assert_eq!(minutes(retry(Some("48h"), None)), [48 * 60; 3]);
     }
 }

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
+use super::throttle::Scope;
+
 /// Which policy applies to a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -52,6 +54,9 @@ pub struct Failure {
         skip_serializing_if = "Option::is_none"
     )]
     pub retry_at: Option<OffsetDateTime>,
+    /// Who waits with it, where a CA's limit says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
     /// What was wrong with which identifier (RFC 8555, section 6.7.1).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subproblems: Vec<Subproblem>,
@@ -91,6 +96,7 @@ impl Failure {
             acme_type: None,
             http_status: None,
             retry_at: None,
+            scope: None,
             subproblems: Vec::new(),
             instance: None,
         }

@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
 
-use super::backoff::{self, Jitter};
+use super::backoff::{self, Jitter, Retry};
 use super::event::{Event, Resource};
 use super::failure::{Class, Failure};
 use super::id::IssuerId;
+use super::limits::LimitsSpec;
 use super::notice::Notice;
 pub use super::upkeep::{DEACTIVATION_DEADLINE, ROTATION_WAITS, Upkeep};
 
@@ -44,6 +45,13 @@ pub struct Acme {
     /// Do not verify the CA's TLS certificate. For test servers only.
     #[serde(default, rename = "skipTLSVerify")]
     pub skip_tls_verify: bool,
+    /// The CA's rate limits, which are kept to so that it need not refuse: `letsencrypt`, `none`, or
+    /// each by itself. Let's Encrypt's are known by its host; other CAs are not limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsSpec>,
+    /// How long certificates wait after a failed attempt, unless they say otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
     /// How control over names is proved; see [`super::selection`].
     pub solvers: Vec<Solver>,
 }

@@ -24,6 +24,9 @@ const MAX_CNAMES: usize = 10;
 const MAX_SERVERS: usize = 16;
 const MAX_ADDRESSES: usize = 4;
 
+/// Servers that it is remembered how to ask.
+const MAX_DIRECT: u64 = 1000;
+
 /// How long the servers of a zone are remembered: every challenge asks for them every few seconds.
 const SERVERS_FRESH_FOR: Duration = Duration::from_mins(1);
 
@@ -36,6 +39,8 @@ pub struct Dns {
     resolver: TokioResolver,
     authority_port: u16,
     servers: Cache<Name, Arc<Vec<Server>>>,
+    /// One for each server that is asked directly, and whether it is asked to ask others.
+    direct: moka::sync::Cache<(SocketAddr, bool), TokioResolver>,
 }
 
 /// One name server of a zone, or a resolver.
@@ -63,7 +68,8 @@ impl Dns {
         };
         let resolver = outbound::resolver(&nameservers, true)?;
         let servers = Cache::builder().max_capacity(1000).time_to_live(SERVERS_FRESH_FOR).build();
-        Ok(Self { nameservers, resolver, authority_port, servers })
+        let direct = moka::sync::Cache::new(MAX_DIRECT);
+        Ok(Self { nameservers, resolver, authority_port, servers, direct })
     }
 
     /// The resolver behind it, for those who need addresses.
@@ -203,7 +209,10 @@ impl Dns {
     }
 
     async fn txt_at(&self, server: SocketAddr, recursive: bool, name: &Name, value: &str) -> Sight {
-        let resolver = match outbound::resolver(&[server], recursive) {
+        let known = self
+            .direct
+            .try_get_with((server, recursive), || outbound::resolver(&[server], recursive));
+        let resolver = match known {
             Ok(resolver) => resolver,
             Err(error) => return Sight::Silent(in_words(&error)),
         };

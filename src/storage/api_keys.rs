@@ -1,12 +1,15 @@
 //! API keys: who may ask for what. Only a key's SHA-256 is kept.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
 use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::filter::Filter;
 use super::{
-    Page, Scope, StorageError, Tx, document, execute, fetch, json, millis, moment, statements,
+    Db, Page, Scope, StorageError, Tx, document, execute, fetch, json, millis, moment, statements,
 };
 use crate::domain::id::ApiKeyId;
 
@@ -53,7 +56,63 @@ pub async fn insert(
         namespaces,
         millis(now),
     )?;
+    tx.keys_change();
     Ok(added == 1)
+}
+
+/// The key with this SHA-256, from memory where that is sure to be what the database says.
+pub async fn recognise(db: &Db, hash: &[u8]) -> Result<Option<ApiKey>, StorageError> {
+    let Some(known) = db.known_keys() else {
+        return find_by_hash(&mut db.read().await?, hash).await;
+    };
+    let generation = match known.get(hash) {
+        Ok(key) => return Ok(Some(key)),
+        Err(generation) => generation,
+    };
+    let found = find_by_hash(&mut db.read().await?, hash).await?;
+    if let Some(key) = &found {
+        known.put(hash, key, generation);
+    }
+    Ok(found)
+}
+
+/// Keys that were shown lately. On SQLite this process is the only one that writes, so that it knows
+/// when they stop being true: with every transaction that changes a key, all are forgotten.
+#[derive(Default)]
+pub(super) struct KnownKeys(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    generation: u64,
+    keys: HashMap<Vec<u8>, ApiKey>,
+}
+
+/// Keys in memory, at most.
+const MOST_KNOWN: usize = 1_000;
+
+impl KnownKeys {
+    /// The key, or the generation that is to be told with what is read from the database now.
+    fn get(&self, hash: &[u8]) -> Result<ApiKey, u64> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.keys.get(hash).cloned().ok_or(known.generation)
+    }
+
+    fn put(&self, hash: &[u8], key: &ApiKey, generation: u64) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.generation != generation {
+            return;
+        }
+        if known.keys.len() >= MOST_KNOWN {
+            known.keys.clear();
+        }
+        known.keys.insert(hash.to_vec(), key.clone());
+    }
+
+    pub(super) fn forget(&self) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.generation += 1;
+        known.keys.clear();
+    }
 }
 
 /// The key with this SHA-256.
@@ -77,6 +136,7 @@ pub async fn any(tx: &mut Tx) -> Result<bool, StorageError> {
 /// Forgets a key: whoever bears it is refused from now on.
 pub async fn delete(tx: &mut Tx, id: ApiKeyId) -> Result<(), StorageError> {
     execute!(tx, DELETE, id.0)?;
+    tx.keys_change();
     Ok(())
 }
 

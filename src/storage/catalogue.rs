@@ -41,6 +41,7 @@ pub(super) use statements;
 pub fn catalogue() -> Vec<Statement> {
     [
         super::api_keys::ALL,
+        &super::budgets::all(),
         super::certificates::ALL,
         super::deliveries::ALL,
         super::events::ALL,
@@ -48,6 +49,7 @@ pub fn catalogue() -> Vec<Statement> {
         super::housekeeping::ALL,
         super::idempotency::ALL,
         super::issuers::ALL,
+        super::lanes::ALL,
         super::lease::ALL,
         super::messages::ALL,
         super::orders::ALL,
@@ -59,6 +61,7 @@ pub fn catalogue() -> Vec<Statement> {
         super::settings::ALL,
         super::stream::ALL,
         &super::sealed::all(),
+        super::throttles::ALL,
         super::webhooks::ALL,
         super::workers::ALL,
     ]

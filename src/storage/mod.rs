@@ -6,25 +6,27 @@
 //! [`catalogue()`], and a test prepares each on both databases.
 //!
 //! The differences, all of them: `FOR UPDATE SKIP LOCKED` and the database's clock where rows are
-//! leased ([`lease`], [`workers`]), where an event stands in the stream ([`events`]), the kind of
-//! transaction, and `NOTIFY` at commit (this file and [`signals`]). SQLite has one process at a time
-//! ([`SoleUse`]).
+//! leased ([`lease`], [`lanes`], [`workers`]) or swept, lists of keys ([`throttles`]), where an event
+//! stands in the stream ([`events`]), the kind of transaction, and `NOTIFY` at commit (this file and
+//! [`signals`]). SQLite has one process at a time ([`SoleUse`]).
 
 use std::path::PathBuf;
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{
-    ConnectOptions as _, Executor as _, PgPool, Postgres, SqlSafeStr as _, Sqlite, SqlitePool,
-    Transaction,
+    ConnectOptions as _, Connection as _, Executor as _, PgPool, Postgres, SqlSafeStr as _, Sqlite,
+    SqlitePool,
 };
 use thiserror::Error;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub mod api_keys;
+pub mod budgets;
 mod catalogue;
 pub mod certificates;
 pub mod deliveries;
@@ -34,6 +36,7 @@ mod filter;
 pub mod housekeeping;
 pub mod idempotency;
 pub mod issuers;
+pub mod lanes;
 pub mod lease;
 pub mod messages;
 pub mod orders;
@@ -48,6 +51,8 @@ pub mod settings;
 pub mod signals;
 mod sole;
 pub mod stream;
+pub mod throttles;
+mod unit;
 pub mod webhooks;
 pub mod workers;
 
@@ -57,8 +62,10 @@ pub use scope::Scope;
 pub use signals::Signals;
 pub use sole::SoleUse;
 
+use api_keys::KnownKeys;
 use catalogue::statements;
 use signals::News;
+use unit::Unit;
 
 /// A database, open and migrated.
 #[derive(Clone)]
@@ -66,6 +73,7 @@ pub struct Db {
     pool: Pool,
     signals: Signals,
     migrated: Migrated,
+    known_keys: Arc<KnownKeys>,
 }
 
 /// What opening the database did to its schema.
@@ -95,12 +103,14 @@ pub struct Tx {
     signals: Signals,
     news: News,
     changed: Vec<Uuid>,
+    known_keys: Arc<KnownKeys>,
+    keys_change: bool,
     told: Vec<messages::Telling>,
 }
 
 enum Inner {
-    Sqlite(Transaction<'static, Sqlite>),
-    Postgres(Transaction<'static, Postgres>),
+    Sqlite(Unit<Sqlite>),
+    Postgres(Unit<Postgres>),
 }
 
 /// Why the database could not do what was asked.
@@ -159,6 +169,9 @@ impl From<sqlx::Error> for StorageError {
     }
 }
 
+/// A connection that was used just now is taken to be alive.
+const TRUSTED: Duration = Duration::from_secs(1);
+
 /// SQLite busy, locked, full or unable to read; PostgreSQL's serialization failures, deadlocks,
 /// shutdowns, lost connections and lack of room for another one.
 fn is_transient(code: &str) -> bool {
@@ -181,6 +194,16 @@ impl Db {
             let pool = PgPoolOptions::new()
                 .max_connections(16)
                 .acquire_timeout(Duration::from_secs(5))
+                // A question before each use would double the round trips of small queries.
+                .test_before_acquire(false)
+                .before_acquire(|connection, known| {
+                    Box::pin(async move {
+                        if known.idle_for > TRUSTED {
+                            connection.ping().await?;
+                        }
+                        Ok(true)
+                    })
+                })
                 .connect_with(options)
                 .await?;
             let migrated = migrate(&POSTGRES, &mut *pool.acquire().await?).await?;
@@ -197,12 +220,14 @@ impl Db {
             let file = options.get_filename().to_owned();
             let write = SqlitePoolOptions::new()
                 .max_connections(1)
+                .test_before_acquire(false)
                 .acquire_timeout(Duration::from_secs(30))
                 .connect_with(options.clone())
                 .await?;
             let migrated = migrate(&SQLITE, &mut *write.acquire().await?).await?;
             let read = SqlitePoolOptions::new()
                 .max_connections(4)
+                .test_before_acquire(false)
                 .acquire_timeout(Duration::from_secs(30))
                 .connect_with(options.create_if_missing(false).pragma("query_only", "ON"))
                 .await?;
@@ -212,7 +237,7 @@ impl Db {
         if let Pool::Postgres(pool) = &pool {
             signals::listen(pool.clone(), signals.clone());
         }
-        Ok(Self { pool, signals, migrated })
+        Ok(Self { pool, signals, migrated, known_keys: Arc::default() })
     }
 
     /// The version of a database's schema (`from`) and the one that this program needs (`to`),
@@ -231,19 +256,33 @@ impl Db {
         let inner = match &self.pool {
             // A deferred transaction that reads first cannot upgrade once another connection has
             // written, however long it waits; taking the write lock up front can.
-            Pool::Sqlite { write, .. } => Inner::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
-            Pool::Postgres(pool) => Inner::Postgres(pool.begin().await?),
+            Pool::Sqlite { write, .. } => {
+                Inner::Sqlite(Unit::Writes(write.begin_with("BEGIN IMMEDIATE").await?))
+            }
+            Pool::Postgres(pool) => Inner::Postgres(Unit::Writes(pool.begin().await?)),
         };
-        Ok(Tx::new(inner, &self.signals))
+        Ok(self.tx(inner))
     }
 
-    /// Begins a transaction that only reads: it does not queue behind writers.
+    /// To read only: it does not queue behind writers. What two statements see may differ.
     pub async fn read(&self) -> Result<Tx, StorageError> {
         let inner = match &self.pool {
-            Pool::Sqlite { read, .. } => Inner::Sqlite(read.begin().await?),
-            Pool::Postgres(pool) => Inner::Postgres(pool.begin().await?),
+            Pool::Sqlite { read, .. } => Inner::Sqlite(Unit::Reads(read.acquire().await?)),
+            Pool::Postgres(pool) => Inner::Postgres(Unit::Reads(pool.acquire().await?)),
         };
-        Ok(Tx::new(inner, &self.signals))
+        Ok(self.tx(inner))
+    }
+
+    fn tx(&self, inner: Inner) -> Tx {
+        Tx::new(inner, &self.signals, &self.known_keys)
+    }
+
+    /// On PostgreSQL other replicas change keys too.
+    fn known_keys(&self) -> Option<&KnownKeys> {
+        match &self.pool {
+            Pool::Sqlite { .. } => Some(&self.known_keys),
+            Pool::Postgres(_) => None,
+        }
     }
 
     /// The time by the database's clock, where that is another machine's.
@@ -359,9 +398,16 @@ async fn migrate<C: sqlx::migrate::Migrate>(
 }
 
 impl Tx {
-    fn new(inner: Inner, signals: &Signals) -> Self {
-        let signals = signals.clone();
-        Self { inner, signals, news: News::default(), changed: vec![], told: vec![] }
+    fn new(inner: Inner, signals: &Signals, known_keys: &Arc<KnownKeys>) -> Self {
+        Self {
+            inner,
+            signals: signals.clone(),
+            news: News::default(),
+            changed: vec![],
+            known_keys: Arc::clone(known_keys),
+            keys_change: false,
+            told: vec![],
+        }
     }
 
     /// Makes it so, and tells whoever waits for it.
@@ -372,6 +418,9 @@ impl Tx {
             Inner::Sqlite(tx) => tx.commit().await?,
             Inner::Postgres(tx) => tx.commit().await?,
         }
+        if self.keys_change {
+            self.known_keys.forget();
+        }
         self.signals.tell(self.news, &self.changed);
         Ok(())
     }
@@ -379,6 +428,11 @@ impl Tx {
     /// Whoever follows the events looks again when this is committed.
     fn something_happened(&mut self) {
         self.news.happened = true;
+    }
+
+    /// API keys change when this is committed.
+    fn keys_change(&mut self) {
+        self.keys_change = true;
     }
 
     /// Something is due at once: workers are woken when this is committed.

@@ -7,8 +7,8 @@ use uuid::Uuid;
 use super::filter::{Filter, Value};
 use super::lease::{LEASE, Lease, Machine, held, lease_end};
 use super::{
-    Page, Scope, StorageError, Tx, corrupt, count, document, execute, fetch, json, millis, moment,
-    statements,
+    Page, Scope, StorageError, Tx, budgets, corrupt, count, document, execute, fetch, json, millis,
+    moment, statements,
 };
 use crate::domain::challenge::{self, Challenge};
 use crate::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
@@ -84,7 +84,7 @@ statements! {
         WHERE NOT clean AND state IN ('pending', 'presented', 'visible', 'processing')
           AND (id = $1 OR token = (SELECT token FROM challenges WHERE id = $1)) LIMIT 1";
     RETAKE = "UPDATE orders SET next_action_at = $2, leased_by = NULL, lease_token = lease_token + 1
-        WHERE issuer_id = $1 AND next_action_at IS NOT NULL AND leased_by IS NOT NULL";
+        WHERE issuer_id = $1 AND next_action_at IS NOT NULL AND (leased_by IS NOT NULL OR state = 'new')";
     KEY_AUTHORIZATION = "SELECT key_authorization FROM challenges
         WHERE token = $1 AND kind = 'http-01' AND NOT clean LIMIT 1";
 }
@@ -249,6 +249,9 @@ pub async fn save(
             )?;
         }
     }
+    if order.is_over() {
+        budgets::release(tx, order).await?;
+    }
     tx.has_changed(row.id);
     if hold.is_none() && row.next_action_at.is_some() {
         tx.wake_workers();
@@ -306,7 +309,8 @@ pub async fn needs_proof(tx: &mut Tx, challenge: ChallengeId) -> Result<bool, St
 }
 
 /// Has the steps repeated that orders of this issuer are just taking: what they go by has changed,
-/// and the answer that is on its way would be to the old question.
+/// and the answer that is on its way would be to the old question. Orders that wait to be sent to the
+/// CA look again at once: perhaps it is another CA, or other limits.
 pub async fn retake_steps(
     tx: &mut Tx,
     issuer: IssuerId,

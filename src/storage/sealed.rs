@@ -63,6 +63,20 @@ macro_rules! column {
 pub const COLUMNS: &[Column] = &[
     column!("secrets/data", "secrets", "data"),
     column!("issuers/account_key", "issuers", "account_key"),
+    column!("webhooks/secret", "webhooks", "secret"),
+    Column {
+        place: "webhooks/former_secret",
+        list: Statement::both(
+            "sealed::LIST former secrets",
+            "SELECT id, $2 AS number, id AS place, former_secret AS sealed FROM webhooks
+             WHERE id > $1 AND former_secret IS NOT NULL ORDER BY id LIMIT $3",
+        ),
+        replace: Statement::both(
+            "sealed::REPLACE former secrets",
+            "UPDATE webhooks SET former_secret = $4
+             WHERE id = $1 AND $2 = $2 AND former_secret = $3",
+        ),
+    },
     // A key that a client holds is empty.
     Column {
         place: "requests/private_key",

@@ -19,7 +19,8 @@ use super::{Inner, StorageError, Tx};
 pub struct Signals {
     due: Arc<Notify>,
     deliverable: Arc<Notify>,
-    changed: broadcast::Sender<Uuid>,
+    /// By resource, so that hundreds who wait are not woken by everything that happens.
+    changed: Arc<[broadcast::Sender<Uuid>]>,
     happened: watch::Sender<()>,
 }
 
@@ -47,6 +48,12 @@ impl News {
     }
 }
 
+/// Channels for changes; a power of two.
+const SHARDS: usize = 64;
+
+/// Changes that a waiter may fall behind. One that falls further behind simply looks again.
+const BACKLOG: usize = 64;
+
 const DUE: &str = "certwright_due";
 const DELIVERABLE: &str = "certwright_deliverable";
 const CHANGED: &str = "certwright_changed";
@@ -54,10 +61,9 @@ const HAPPENED: &str = "certwright_happened";
 
 impl Signals {
     pub(super) fn new() -> Self {
-        // A waiter that falls further behind than this simply looks again.
         let [due, deliverable] = [(); 2].map(|()| Arc::new(Notify::new()));
-        let (changed, happened) = (broadcast::channel(256).0, watch::Sender::new(()));
-        Self { due, deliverable, changed, happened }
+        let changed = (0..SHARDS).map(|_| broadcast::channel(BACKLOG).0).collect();
+        Self { due, deliverable, changed, happened: watch::Sender::new(()) }
     }
 
     /// Wakes when something may be due.
@@ -70,9 +76,14 @@ impl Signals {
         &self.deliverable
     }
 
-    /// Hears of every resource that changes from now on.
-    pub fn changes(&self) -> broadcast::Receiver<Uuid> {
-        self.changed.subscribe()
+    /// Hears of the changes of this resource from now on, and of those of some others.
+    pub fn changes(&self, resource: Uuid) -> broadcast::Receiver<Uuid> {
+        self.shard(resource).subscribe()
+    }
+
+    fn shard(&self, resource: Uuid) -> &broadcast::Sender<Uuid> {
+        // The last bits of an identifier are random.
+        &self.changed[usize::from(resource.as_bytes()[15]) % SHARDS]
     }
 
     /// Hears that there are events from now on, not which: those are in the database.
@@ -92,7 +103,7 @@ impl Signals {
         }
         for resource in changed {
             // Fails only when nobody listens.
-            self.changed.send(*resource).ok();
+            self.shard(*resource).send(*resource).ok();
         }
     }
 }

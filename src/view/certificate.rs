@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::domain::ari::{Ari, Window};
+use crate::domain::backoff::Retry;
 use crate::domain::certificate::{Certificate, IssuerRef, Phase, PrivateKey, Revoked, State};
 use crate::domain::failure::Failure;
 use crate::domain::revocation::Reason;
@@ -46,6 +47,8 @@ pub(crate) struct CertificateView {
     renew_before: Option<String>,
     /// Renew when this percentage of the lifetime is left.
     renew_before_percentage: Option<u8>,
+    /// How long it waits after a failed attempt, instead of what the issuer says.
+    retry: Option<Retry>,
     /// How many issued revisions are kept.
     revision_history_limit: u32,
     /// Webhooks that are told of it, whatever labels they ask for.
@@ -204,6 +207,7 @@ impl CertificateView {
             duration: None,
             renew_before: spec.renew_before.clone(),
             renew_before_percentage: spec.renew_before_percentage,
+            retry: spec.retry.clone(),
             revision_history_limit: spec.revision_history_limit,
             webhooks: spec.webhooks.clone(),
             created_at: certificate.created_at,

@@ -141,13 +141,20 @@ impl Worker {
         let mut tx = self.db.begin().await?;
         certificates::save(&mut tx, &placed, &lease, None).await?;
         requests::insert(&mut tx, &attempt, made.sealed.as_ref()).await?;
-        let order_lease = orders::insert(&mut tx, &order, Some((&self.settings.name, now))).await?;
+        // Where the issuer's share is used up, the order waits to be claimed like any other.
+        let share = self.local.shares.take_issuer(issuer.id);
+        let hold = share.as_ref().map(|_| (self.settings.name.as_str(), now));
+        let order_lease = orders::insert(&mut tx, &order, hold).await?;
         if let Err(error) = tx.commit().await {
             // It may be there all the same; then nobody is working on it.
             self.release(Machine::Order, order.id.0).await;
             return Err(error.into());
         }
-        self.carry_out(order, order_lease).await
+        match share {
+            // On the heap: on top of all that came before, it is too large to be handed around.
+            Some(_share) => Box::pin(self.carry_out(order, order_lease)).await,
+            None => Ok(()),
+        }
     }
 
     /// An order's end changes its certificate in one transaction, so this is never needed; but a

@@ -22,7 +22,8 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
-use super::{LONG, POLL, Worker, WorkerError, pause};
+use super::claims::POLL;
+use super::{LONG, Worker, WorkerError, pause};
 use crate::domain::delivery::{self, Answer, Attempt, Delivery, State, Step, Verdict};
 use crate::domain::id::{DeliveryId, WebhookId};
 use crate::domain::notice::Notice;

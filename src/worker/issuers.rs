@@ -1,14 +1,16 @@
 //! Registers accounts: once each, under a lease, with a key that was stored before.
 
+use super::admission::UNNAMED;
 use super::session::Trouble;
 use super::{STEP_TIMEOUT, Worker, WorkerError};
 use crate::ca::{ExternalKey, Registration, mac_key};
 use crate::domain::failure::{Class, Failure};
 use crate::domain::id::IssuerId;
 use crate::domain::issuer::{Account, Issuer, Upkeep};
+use crate::domain::throttle::{self, Asker};
 use crate::secret::Secret;
 use crate::storage::lease::Lease;
-use crate::storage::{Scope, certificates, issuers};
+use crate::storage::{Scope, certificates, issuers, throttles};
 
 impl Worker {
     pub(super) async fn issuer(&self, lease: Lease) -> Result<(), WorkerError> {
@@ -29,7 +31,10 @@ impl Worker {
             Some(Upkeep::Deactivated { .. }) => return self.stay_deactivated(issuer, &lease).await,
             None => {}
         }
+        let asker = Asker { server: &issuer.acme.server, account: "", names: &[] };
+        let held = self.held(&[asker.key(&throttle::Scope::Endpoint)]).await?;
         let registered = match self.sealer.open(&issuers::account_key_place(id), &sealed) {
+            _ if let Some(failure) = held => Err(failure),
             Ok(key) => {
                 let registration = self.register(&issuer, &key);
                 tokio::time::timeout(STEP_TIMEOUT, registration).await.unwrap_or_else(|_| {
@@ -47,6 +52,10 @@ impl Worker {
         failpoint!("after_new_account");
 
         let now = self.clock.now();
+        let throttle = registered.as_ref().err().and_then(|failure| {
+            let scope = failure.scope.clone()?;
+            Some((asker.key(&scope), scope, failure.clone()))
+        });
         let server = issuer.acme.server.clone();
         let transition = match registered {
             Ok(account) => {
@@ -57,6 +66,10 @@ impl Worker {
         };
         let mut tx = self.db.begin().await?;
         issuers::save(&mut tx, &transition, &lease).await?;
+        if let Some((key, scope, why)) = throttle {
+            let until = why.retry_at.unwrap_or(now + UNNAMED);
+            throttles::hold(&mut tx, &key, &scope, until, &why, now).await?;
+        }
         // Who waits for it is told what is new; a failure that repeats itself is not.
         if !transition.events.is_empty() {
             let issuer = &transition.issuer;

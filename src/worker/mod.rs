@@ -24,10 +24,17 @@ use crate::secret::{SealError, Sealer};
 use crate::solver::Solvers;
 use crate::storage::lease::{self, Lease, Machine};
 use crate::storage::{Db, Signals, StorageError};
+use breaker::Breakers;
+use pace::Paces;
+use shares::{Share, Shares};
 
 mod accounts;
+mod admission;
+mod breaker;
+mod budget;
 mod certificates;
 mod chains;
+mod claims;
 mod credentials;
 mod deliveries;
 mod expiry;
@@ -36,10 +43,12 @@ mod housekeeping;
 mod issuers;
 mod keys;
 mod orders;
+mod pace;
 mod presence;
 mod renewal;
 mod revocations;
 mod session;
+mod shares;
 
 pub use expiry::look_at_expiry;
 
@@ -59,6 +68,8 @@ pub struct Worker {
     pub outbound: Sender,
     /// How it works.
     pub settings: Settings,
+    /// What this process alone keeps in mind.
+    pub local: Local,
     /// Cancelled when the service stops: steps that are under way are finished, no more are begun.
     pub stop: CancellationToken,
 }
@@ -78,6 +89,10 @@ pub struct Settings {
     pub sweep_interval: Duration,
     /// Rows that are worked on at the same time.
     pub concurrency: usize,
+    /// Orders of one issuer among them, at most.
+    pub per_issuer: usize,
+    /// Rows of one namespace among them, at most.
+    pub per_namespace: usize,
     /// Namespace of the secrets that a `ClusterIssuer` refers to.
     pub cluster_namespace: String,
     /// Webhooks that are delivered to at the same time.
@@ -86,6 +101,24 @@ pub struct Settings {
     pub delivery_retention: time::Duration,
     /// How long events are kept.
     pub event_retention: time::Duration,
+}
+
+/// What a process keeps in mind; bounded, and of no consequence when it is lost.
+pub struct Local {
+    shares: Arc<Shares>,
+    paces: Paces,
+    breakers: Breakers,
+}
+
+impl Local {
+    /// Nothing is known yet.
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            shares: Shares::new(settings.per_issuer, settings.per_namespace),
+            paces: Paces::new(),
+            breakers: Breakers::default(),
+        }
+    }
 }
 
 /// Why a step came to nothing. The row's lease runs out, and it is taken up again.
@@ -112,25 +145,20 @@ pub enum WorkerError {
 const STEP_TIMEOUT: Duration = Duration::from_secs(100);
 const _: () = assert!(STEP_TIMEOUT.as_secs() < lease::LEASE.whole_seconds().unsigned_abs());
 
-/// On PostgreSQL another replica's wake-up may get lost: look at least this often.
-const POLL: Duration = Duration::from_secs(5);
-
 /// Without anybody else who writes, or without a free slot, a signal is what counts: this look is
 /// only there in case the clock was set.
 const LONG: Duration = Duration::from_hours(1);
 
-/// What is due and yet could not be claimed is somebody else's just now: look again soon, not at once.
-const SHORT: Duration = Duration::from_millis(20);
-
 /// A place in the pool. However its work ends, whoever waits for a place hears of it.
 struct Slot {
     permit: Option<OwnedSemaphorePermit>,
+    share: Option<Share>,
     signals: Signals,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        drop(self.permit.take());
+        drop((self.permit.take(), self.share.take()));
         self.signals.due().notify_one();
     }
 }
@@ -165,14 +193,15 @@ impl Worker {
                 }
             };
             if claimed.is_empty() {
-                let pause = self.until_next_due().await;
+                let pause = self.until_next_due(free).await;
                 self.rest(pause).await;
                 continue;
             }
-            for lease in claimed {
+            for (lease, share) in claimed {
                 let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
                 let worker = Arc::clone(&self);
-                let slot = Slot { permit: Some(permit), signals: self.db.signals().clone() };
+                let signals = self.db.signals().clone();
+                let slot = Slot { permit: Some(permit), share, signals };
                 tasks.spawn(async move {
                     worker.work(lease).await;
                     drop(slot);
@@ -182,43 +211,6 @@ impl Worker {
         tasks.close();
         tasks.wait().await;
         drop(seen);
-    }
-
-    /// Claims what is due. Watches go first, since they ask nobody and must not wait for who does;
-    /// then orders: what has begun is finished before more is begun.
-    async fn claim(&self, free: usize) -> Result<Vec<Lease>, StorageError> {
-        let mut claimed = Vec::new();
-        if free == 0 {
-            return Ok(claimed);
-        }
-        let now = self.clock.now();
-        let mut tx = self.db.read().await?;
-        let due = lease::next_due(&mut tx).await?;
-        drop(tx);
-        for (machine, at) in due {
-            let limit = free - claimed.len();
-            if at > now || limit == 0 {
-                continue;
-            }
-            let mut tx = self.db.begin().await?;
-            claimed.extend(lease::claim(&mut tx, machine, &self.settings.name, now, limit).await?);
-            tx.commit().await?;
-        }
-        Ok(claimed)
-    }
-
-    async fn until_next_due(&self) -> Duration {
-        let longest = if self.db.dialect() == "sqlite" { LONG } else { POLL };
-        let due = async {
-            let mut tx = self.db.read().await?;
-            lease::next_due(&mut tx).await
-        };
-        let Ok(due) = due.await else { return Duration::from_secs(1) };
-        let now = self.clock.now();
-        due.into_iter()
-            .map(|(_, at)| Duration::try_from(at - now).unwrap_or_default())
-            .min()
-            .map_or(longest, |next| next.clamp(SHORT, longest))
     }
 
     /// Until something may be due: a signal, the time, or the end.

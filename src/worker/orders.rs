@@ -32,6 +32,16 @@ struct Before {
     last_error: Option<Failure>,
 }
 
+impl Before {
+    fn step(order: &Order) -> Self {
+        Self { challenges: order.challenges.clone(), last_error: order.last_error.clone() }
+    }
+}
+
+/// A pause so short that giving the lease back, and taking it and everything up again, would cost
+/// more than keeping it.
+const SHORT: time::Duration = time::Duration::milliseconds(500);
+
 /// Steps in one run; an order that could go on for ever gives its slot back now and then.
 const STEPS_PER_RUN: usize = 50;
 
@@ -49,43 +59,55 @@ impl Worker {
         self.carry_out(order, lease).await
     }
 
-    /// Takes step after step, each settled in one transaction, until there is something to wait for.
+    /// Takes step after step, until there is something to wait for that is not to come at once.
+    ///
+    /// Each is settled in one transaction, but for those that may be taken again: what came of them
+    /// is saved with the next.
     pub(super) async fn carry_out(
         &self,
         mut order: Order,
         mut lease: Lease,
     ) -> Result<(), WorkerError> {
         let mut session = Session::new(self);
+        let mut before = Before::step(&order);
+        let mut unsaved = Vec::new();
         for _ in 0..STEPS_PER_RUN {
             let now = self.clock.now();
-            let before = Before {
-                challenges: order.challenges.clone(),
-                last_error: order.last_error.clone(),
-            };
-            let transition = if order.has_expired(now) {
+            let mut is_repeatable = false;
+            let mut transition = if order.has_expired(now) {
                 order.expire(now)
-            } else {
-                let Some(step) = order.next_step(now) else {
-                    // Due, but nothing to do: never leave such a row without a wake-up.
-                    let idle = Transition::waiting(order, now);
-                    self.settle_order(&session, &idle, &before, &lease, false).await?;
-                    return Ok(());
-                };
+            } else if let Some(step) = order.next_step(now) {
+                is_repeatable = step.is_repeatable();
                 let answer = session.take(step, &order).await?;
                 order.apply(answer, self.clock.now(), super::jitter())?
+            } else {
+                // Due, but nothing to do: never leave such a row without a wake-up.
+                Transition::waiting(order, now)
             };
+            transition.events.splice(0..0, unsaved.drain(..));
             let now = self.clock.now();
-            let is_due = transition.order.next_action_at.is_some_and(|at| at <= now);
-            let goes_on = is_due && !self.stop.is_cancelled();
-            lease = self.settle_order(&session, &transition, &before, &lease, goes_on).await?;
+            let next = transition.order.next_action_at.map(|at| at - now);
+            let pause = next.filter(|pause| *pause <= SHORT && !self.stop.is_cancelled());
+            let is_unremarkable =
+                transition.outcome.is_none() && transition.order.last_error == before.last_error;
+            if is_repeatable && is_unremarkable && pause.is_some_and(|pause| !pause.is_positive()) {
+                (order, unsaved) = (transition.order, transition.events);
+                continue;
+            }
+            lease =
+                self.settle_order(&session, &transition, &before, &lease, pause.is_some()).await?;
+            session.admission.settled();
             order = transition.order;
-            if !goes_on {
-                return Ok(());
+            let Some(pause) = pause else { return Ok(()) };
+            before = Before::step(&order);
+            if let Ok(pause) = std::time::Duration::try_from(pause)
+                && tokio::time::timeout(pause, self.stop.cancelled()).await.is_ok()
+            {
+                break;
             }
         }
-        let mut tx = self.db.begin().await?;
-        orders::save(&mut tx, &order, &order.challenges, &lease, None).await?;
-        tx.commit().await?;
+        let rest = Transition { order, events: unsaved, outcome: None };
+        self.settle_order(&session, &rest, &before, &lease, false).await?;
         Ok(())
     }
 
@@ -148,7 +170,9 @@ impl Worker {
             let trouble = order.last_error.as_ref();
             certificates::note(&mut tx, order.certificate, order.id, trouble).await?;
         }
+        session.admission.store(&mut tx, now).await?;
         if let Some(outcome) = &transition.outcome {
+            self.count_failures(&mut tx, session, order, outcome).await?;
             self.conclude(&mut tx, order, outcome, session.fetched.as_ref()).await?;
         }
         tx.commit().await?;
@@ -206,7 +230,11 @@ impl Worker {
                 issued
             }
             (outcome, _) => {
-                certificate.order_failed(outcome.clone(), order.predecessors, now, super::jitter())
+                let issuer = issuers::find(tx, order.issuer, &Scope::Everything).await?;
+                let retry = issuer.and_then(|(issuer, _)| issuer.acme.retry);
+                let (outcome, predecessors) = (outcome.clone(), order.predecessors);
+                let jitter = super::jitter();
+                certificate.order_failed_under(retry.as_ref(), outcome, predecessors, now, jitter)
             }
         };
         if let Some(at) = transition.fresh_order_at {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use time::Duration;
 
+use super::admission::Admission;
 use super::chains::preferred_chain;
 use super::orders::Fetched;
 use super::{STEP_TIMEOUT, Worker, WorkerError};
@@ -26,15 +27,26 @@ use crate::solver::{Readiness, Solver};
 use crate::storage::{Scope, certificates, issuers, orders, requests};
 
 pub(super) struct Session<'a> {
-    worker: &'a Worker,
+    pub(super) worker: &'a Worker,
+    pub(super) admission: Admission,
     issuer: Option<Arc<Issuer>>,
     account: Option<Arc<Account>>,
     /// The sealed key that the account signs with.
     signs_with: Option<Sealed>,
     handle: Option<ca::Order>,
-    solvers: HashMap<(u32, Kind), (Arc<dyn Solver>, Patience)>,
+    solvers: HashMap<(u32, Kind), Chosen>,
+    csr: Option<Vec<u8>>,
     /// Set by a successful download, for the transaction that concludes the order.
     pub(super) fetched: Option<Fetched>,
+}
+
+/// The solver of a challenge.
+#[derive(Clone)]
+struct Chosen {
+    solver: Arc<dyn Solver>,
+    patience: Patience,
+    /// What its provider is called with, by its place.
+    credential: Option<String>,
 }
 
 /// A DNS-01 proof that nobody sees after this long has failed, unless its solver says otherwise.
@@ -66,18 +78,30 @@ impl<'a> Session<'a> {
     pub(super) fn new(worker: &'a Worker) -> Self {
         Self {
             worker,
+            admission: Admission::default(),
             issuer: None,
             account: None,
             signs_with: None,
             handle: None,
             solvers: HashMap::new(),
+            csr: None,
             fetched: None,
         }
     }
 
     /// Does what a step says; what goes wrong in the outside world is an answer too.
     pub(super) async fn take(&mut self, step: Step, order: &Order) -> Result<Answer, WorkerError> {
-        let tried = tokio::time::timeout(STEP_TIMEOUT, self.attempt(step, order)).await;
+        let tried = tokio::time::timeout(STEP_TIMEOUT, self.attempt(step.clone(), order)).await;
+        let answer = self.understand(tried, order).await?;
+        self.heed(&step, &answer, order);
+        Ok(answer)
+    }
+
+    async fn understand(
+        &mut self,
+        tried: Result<Tried<Answer>, tokio::time::error::Elapsed>,
+        order: &Order,
+    ) -> Result<Answer, WorkerError> {
         match tried {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(Trouble::Broken(WorkerError::Secret(error)))) => {
@@ -107,6 +131,7 @@ impl<'a> Session<'a> {
     }
 
     async fn attempt(&mut self, step: Step, order: &Order) -> Tried<Answer> {
+        self.admit(&step, order).await?;
         match step {
             Step::Create => {
                 let account = self.account(order).await?;
@@ -229,11 +254,16 @@ impl<'a> Session<'a> {
             }
             let proof = known.proof();
             match self.solver(order, known).await {
-                Ok((solver, patience)) => {
+                Ok(Chosen { solver, patience, credential }) => {
+                    let called = credential.filter(|_| action != Action::Check);
+                    if let Some(failure) = self.silent(called.as_deref(), order) {
+                        answers.push((id, patience, challenge::Answer::Failed(failure)));
+                        continue;
+                    }
                     let record = known.record.clone();
                     jobs.push(async move {
                         let answer = act(&*solver, action, &proof, record.as_ref()).await;
-                        (id, patience, answer)
+                        (id, patience, called, answer)
                     });
                 }
                 Err(Trouble::Failed(failure)) => {
@@ -242,7 +272,10 @@ impl<'a> Session<'a> {
                 Err(broken) => return Err(broken),
             }
         }
-        answers.extend(join_all(jobs).await);
+        for (id, patience, called, answer) in join_all(jobs).await {
+            self.note_provider(called.as_deref(), &answer, order);
+            answers.push((id, patience, answer));
+        }
         Ok(Answer::Solved(answers))
     }
 
@@ -338,7 +371,12 @@ impl<'a> Session<'a> {
         Ok(next.is_some() || issuers::account_key(&mut tx, order.issuer).await? != *used)
     }
 
-    async fn issuer(&mut self, order: &Order) -> Tried<Arc<Issuer>> {
+    /// The issuer, if it was needed before.
+    pub(super) fn known_issuer(&self) -> Option<Arc<Issuer>> {
+        self.issuer.clone()
+    }
+
+    pub(super) async fn issuer(&mut self, order: &Order) -> Tried<Arc<Issuer>> {
         if let Some(issuer) = &self.issuer {
             return Ok(Arc::clone(issuer));
         }
@@ -370,10 +408,16 @@ impl<'a> Session<'a> {
         Ok(orders::is_shared(&mut tx, known).await?)
     }
 
-    async fn csr(&self, order: &Order) -> Tried<Vec<u8>> {
+    async fn csr(&mut self, order: &Order) -> Tried<Vec<u8>> {
+        if let Some(csr) = &self.csr {
+            return Ok(csr.clone());
+        }
         let mut tx = self.worker.db.read().await?;
         match requests::find(&mut tx, order.request, &Scope::Everything).await? {
-            Some(request) => Ok(request.csr),
+            Some(request) => {
+                self.csr = Some(request.csr.clone());
+                Ok(request.csr)
+            }
             None => Err(Failure::new(
                 Class::Blocked,
                 "certificate_deleted",
@@ -385,13 +429,9 @@ impl<'a> Session<'a> {
     }
 
     /// The solver that was chosen for a challenge, as the issuer configures it now.
-    async fn solver(
-        &mut self,
-        order: &Order,
-        known: &Challenge,
-    ) -> Tried<(Arc<dyn Solver>, Patience)> {
-        if let Some((solver, patience)) = self.solvers.get(&(known.solver, known.kind)) {
-            return Ok((Arc::clone(solver), *patience));
+    async fn solver(&mut self, order: &Order, known: &Challenge) -> Tried<Chosen> {
+        if let Some(chosen) = self.solvers.get(&(known.solver, known.kind)) {
+            return Ok(chosen.clone());
         }
         let issuer = self.issuer(order).await?;
         let configured = usize::try_from(known.solver)
@@ -402,16 +442,21 @@ impl<'a> Session<'a> {
             let (domain, wildcard) = (&known.domain, known.wildcard);
             return Err(no_solver(&issuer, domain, wildcard, &[known.kind]).into());
         };
-        let token = match configured.dns01.as_ref().and_then(|dns01| dns01.cloudflare.as_ref()) {
+        let cloudflare = configured.dns01.as_ref().and_then(|dns01| dns01.cloudflare.as_ref());
+        let token = match cloudflare {
             Some(cloudflare) => {
                 Some(self.worker.credential(&issuer, &cloudflare.api_token_secret_ref).await?)
             }
             None => None,
         };
-        let solver = self.worker.solvers.solver(configured, token.as_ref())?;
-        let patience = patience(configured);
-        self.solvers.insert((known.solver, known.kind), (Arc::clone(&solver), patience));
-        Ok((solver, patience))
+        let namespace = issuer.secret_namespace(&self.worker.settings.cluster_namespace);
+        let chosen = Chosen {
+            solver: self.worker.solvers.solver(configured, token.as_ref())?,
+            patience: patience(configured),
+            credential: cloudflare.map(|cloudflare| credential(namespace, cloudflare)),
+        };
+        self.solvers.insert((known.solver, known.kind), chosen.clone());
+        Ok(chosen)
     }
 }
 
@@ -420,6 +465,13 @@ impl<'a> Session<'a> {
 fn may_be_the_replacement(failure: &Failure) -> bool {
     let answered = failure.http_status.is_some() || failure.code == "acme_unreadable_answer";
     answered && !matches!(failure.class, Class::Throttle | Class::Consistency)
+}
+
+/// Names a credential, and where it is used.
+fn credential(namespace: &str, cloudflare: &issuer::Cloudflare) -> String {
+    let issuer::SecretKeySelector { name, key } = &cloudflare.api_token_secret_ref;
+    let at = cloudflare.base_url.as_deref().unwrap_or("cloudflare");
+    format!("{namespace}/{name}/{} at {at}", key.as_deref().unwrap_or_default())
 }
 
 async fn act(

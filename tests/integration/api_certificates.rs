@@ -232,6 +232,24 @@ on_every_database! {
         assert_eq!(old["items"], json!([]));
     }
 
+    async fn changed_pauses_hold_at_once(world: World) {
+        world.create_issuer().await;
+        let made = id(&world.create_certificate("web").await);
+        let later = world.now() + time::Duration::hours(9);
+        world.db_change(&made, |mut found| {
+            found.state = State::Backoff;
+            found.next_action_at = later;
+            found
+        }).await;
+        let path = format!("/certificates/{made}");
+
+        let retry = json!({"initial": "5m", "max": "1h"});
+        let changed = world.patch(&path, json!({"retry": retry})).await.json();
+
+        assert_eq!((&changed["retry"], &changed["status"]["phase"]), (&retry, &json!("Issuing")));
+        assert_eq!(world.get(&path).await.json()["retry"], retry);
+    }
+
     async fn a_patch_is_checked_like_a_new_certificate(world: World) {
         world.create_issuer().await;
         let path = format!("/certificates/{}", id(&world.create_certificate("web").await));
@@ -243,6 +261,9 @@ on_every_database! {
             (json!({"namespace": "other"}), "/namespace", "immutable"),
             (json!({"status": {}}), "/status", "unknown_field"),
             (json!({"duration": "1h"}), "/duration", "unsupported"),
+            (json!({"retry": {"initial": "1s"}}), "/retry/initial", "invalid"),
+            (json!({"retry": {"max": "9000h"}}), "/retry/max", "invalid"),
+            (json!({"retry": {"initial": "3h", "max": "2h"}}), "/retry/max", "invalid"),
         ] {
             let problem = world.patch(&path, patch).await.is_problem(422, "validation_failed");
             let fault = &problem["errors"][0];

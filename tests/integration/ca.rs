@@ -407,6 +407,8 @@ fn acme(pebble: &Pebble) -> Acme {
         server: pebble.directory_url(),
         email: None,
         profile: None,
+        limits: None,
+        retry: None,
         preferred_chain: None,
         private_key_secret_ref: None,
         external_account_binding: None,

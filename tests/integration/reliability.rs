@@ -234,11 +234,100 @@ async fn no_order_within(form: RetryAfter) {
 
     let proxy = site.proxy();
     let early = proxy.times(Kind::NewOrder).into_iter().filter(|at| *at - begun < LIMIT).count();
-    assert!((1..=10).contains(&early), "each asked once at most: {early}");
-    assert_eq!(proxy.faults(Fault::Limited), early, "and nobody asked twice in vain");
+    assert_eq!((early, proxy.faults(Fault::Limited)), (1, 1), "one asks, and all the others wait");
     assert!(proxy.orders_taken().iter().all(|at| *at - begun >= LIMIT));
     assert_eq!(proxy.orders_taken().len(), 10);
     assert_eq!(proxy.hasty(), [""; 0]);
+}
+
+mod a_limit_of_half_a_minute {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn costs_one_refused_order_of_twenty_on_sqlite() {
+        let (_folder, url) = databases::sqlite_url();
+        one_refused_of_twenty(&url).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn costs_one_refused_order_of_twenty_on_postgres() {
+        one_refused_of_twenty(&fresh_database().await).await;
+    }
+
+    async fn one_refused_of_twenty(database: &str) {
+        const LIMIT: Duration = Duration::from_secs(30);
+        let site = Site::through_proxy(database, PebbleOptions::default()).await;
+        let begun = Instant::now();
+        site.proxy().limit_new_orders(RetryAfter::Seconds, LIMIT);
+
+        let told = site.until("/certificates?limit=500", |found| {
+            let items = found["items"].as_array().unwrap();
+            items.len() == 20 && items.iter().all(is_told_to_wait)
+        });
+        tokio::join!(issue_all(&site, 20), told);
+
+        let proxy = site.proxy();
+        let mut asked: Vec<_> = proxy.times(Kind::NewOrder).iter().map(|at| *at - begun).collect();
+        asked.sort_unstable();
+        eprintln!("new orders came after {asked:?}");
+        assert_eq!(
+            asked.len(),
+            21,
+            "one was refused, and each of the twenty asked once after that"
+        );
+        assert!(asked[0] < LIMIT && asked[1] >= LIMIT, "nobody asks while the limit lasts");
+        assert_eq!((proxy.faults(Fault::Limited), proxy.orders_taken().len()), (1, 20));
+    }
+
+    /// Everybody who waits shows the CA's words, and until when.
+    fn is_told_to_wait(certificate: &Value) -> bool {
+        let error = &certificate["status"]["lastError"];
+        error["class"] == "throttle"
+            && error["detail"].as_str().unwrap().contains("too many new orders recently")
+            && error["retryAt"].is_string()
+            && error["scope"] == json!({"kind": "account"})
+            && certificate["status"]["failedIssuanceAttempts"] == 0
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_on_one_domain_holds_what_is_below_it_and_nothing_else() {
+    const LIMIT: Duration = Duration::from_secs(5);
+    let (_folder, site) = site(PebbleOptions::default()).await;
+    site.proxy().limit_domain("example.com", LIMIT);
+    let asked = (0..6).map(|n| {
+        let (site, zone) = (&site, if n % 2 == 0 { "com" } else { "org" });
+        async move {
+            let begun = Instant::now();
+            let name = format!("d{n}.example.{zone}");
+            let issued = site.ask_for("dns", &[&name], &json!({}), PATIENCE).await;
+            assert_ready(&issued.expect_status(202));
+            (zone, begun.elapsed())
+        }
+    });
+
+    let took = join_all(asked).await;
+
+    eprintln!("{took:?}");
+    assert_eq!(site.proxy().faults(Fault::Limited), 1, "one asks for all of the domain");
+    for (zone, took) in took {
+        assert_eq!(zone == "com", took >= LIMIT, "{zone} after {took:?}");
+    }
+}
+
+/// Each replica finds out for itself at most once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_holds_the_other_replica_too() {
+    const LIMIT: Duration = Duration::from_secs(5);
+    let site = Site::through_proxy(&fresh_database().await, PebbleOptions::default()).await;
+    site.replica().await;
+    site.proxy().limit_new_orders(RetryAfter::Seconds, LIMIT);
+
+    issue_all(&site, 10).await;
+
+    let proxy = site.proxy();
+    assert!((1..=2).contains(&proxy.faults(Fault::Limited)), "{}", proxy.faults(Fault::Limited));
+    assert_eq!((proxy.hasty().len(), proxy.orders_taken().len()), (0, 10));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -206,10 +206,12 @@ async fn a_refused_batch_gives_each_record_its_own_answer() {
 async fn a_caller_that_goes_away_takes_nobody_elses_answer_along() {
     let world = World::with_zones(&[ZONE]).await;
     let solver = world.dns01();
-    present(&solver, &proof("first.example.org", "first")).await;
+    for n in 0..10 {
+        present(&solver, &proof("first.example.org", &n.to_string())).await;
+    }
     let (gone, stays) = (proof("gone.example.org", "gone"), proof("stays.example.org", "stays"));
 
-    // The zone was written to a moment ago, so that both wait for the next call.
+    // The zone was written to again and again, so that both wait for the next call.
     let hasty = tokio::time::timeout(Duration::from_millis(50), solver.present(&gone));
     let (hasty, record) = tokio::join!(hasty, present(&solver, &stays));
 

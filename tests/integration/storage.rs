@@ -774,6 +774,23 @@ on_both_databases! {
         assert_eq!(api_keys::find(&mut tx, key.id).await.unwrap(), None);
     }
 
+    async fn an_api_key_is_recognised_from_the_commit_on_that_made_it(db: Db) {
+        let key = |name: &str| ApiKey {
+            id: ApiKeyId::generate(NOW), name: name.into(), permissions: vec!["*".into()],
+            scope: Scope::Everything,
+        };
+        for (hash, key) in [([7; 32], key("first")), ([8; 32], key("second"))] {
+            assert_eq!(api_keys::recognise(&db, &hash).await.unwrap(), None);
+            let mut tx = db.begin().await.unwrap();
+            api_keys::insert(&mut tx, &key, &hash, NOW).await.unwrap();
+            tx.commit().await.unwrap();
+
+            for _ in 0..2 {
+                assert_eq!(api_keys::recognise(&db, &hash).await.unwrap().as_ref(), Some(&key));
+            }
+        }
+    }
+
     async fn a_setting_is_set_once(db: Db) {
         let mut tx = db.begin().await.unwrap();
         assert!(settings::insert(&mut tx, "id", b"first").await.unwrap());
@@ -785,9 +802,9 @@ on_both_databases! {
     }
 
     async fn a_commit_wakes_workers_and_tells_who_waits(db: Db) {
-        let mut changes = db.signals().changes();
         let mut tx = db.begin().await.unwrap();
         let (certificate, _, lease) = under_way(&mut tx).await;
+        let mut changes = db.signals().changes(certificate.id.0);
         certificates::save(&mut tx, &silent(&certificate), &lease, None).await.unwrap();
         tx.commit().await.unwrap();
 
@@ -894,6 +911,7 @@ async fn on_postgres_a_lease_ends_by_the_databases_clock_whatever_the_replicas_t
 fn every_public_function_of_storage_is_exercised_here() {
     let tests = concat!(
         include_str!("storage.rs"),
+        include_str!("storage_limits.rs"),
         include_str!("storage_webhooks.rs"),
         include_str!("events.rs"),
         include_str!("expiry.rs"),

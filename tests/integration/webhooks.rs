@@ -6,7 +6,6 @@ use certwright::domain::delivery::SCHEDULE;
 use certwright::domain::failure::{Class, Failure};
 use certwright::domain::issuer::Account;
 use certwright::domain::order::Outcome;
-use certwright::storage::lease::LEASE;
 use certwright::storage::{Scope, issuers};
 use serde_json::{Value, json};
 use standardwebhooks::Webhook;
@@ -91,7 +90,7 @@ on_every_database! {
         assert!(dying.await.unwrap_err().is_cancelled());
         world.deliver().await;
         assert_eq!(receiver.got().len(), 1, "its lease still holds");
-        world.clock.advance(LEASE);
+        world.db_take_over().await;
         world.deliver().await;
 
         let got = receiver.got();

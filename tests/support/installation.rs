@@ -234,9 +234,11 @@ impl Installation {
     /// Chain and key of what is served for a certificate.
     pub async fn download(&self, program: &Program, certificate: &Value) -> (String, String) {
         let id = certificate["id"].as_str().unwrap();
+        // A renewal may end between the two.
+        let revision = &certificate["status"]["revision"];
         let mut texts = Vec::new();
         for what in ["fullchain.pem", "privkey.pem"] {
-            let path = format!("/certificates/{id}/{what}");
+            let path = format!("/certificates/{id}/{what}?revision={revision}");
             let found = self.get(program, &path).await.unwrap();
             assert_eq!(found.status, 200, "{found:?}");
             texts.push(found.body.as_str().unwrap().to_owned());

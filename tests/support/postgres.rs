@@ -132,21 +132,27 @@ impl Cluster {
     }
 
     async fn launch(script: &str, stop_signal: &str) -> (Self, PathBuf) {
-        let dir = TempDir::with_prefix("certwright-postgres-").unwrap();
-        // PostgreSQL refuses to run as root, and its own user has to get at its files.
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let data = dir.path().join("data");
-        let mut command = Command::new("sh");
-        command.arg("-c").arg(script).arg("postgres").arg(binaries()).arg(&data);
-        let mut server = Server::start(dir, stop_signal, &command);
-
-        let mut url: Url = "postgres://postgres@localhost/postgres".parse().unwrap();
-        url.query_pairs_mut().append_pair("host", data.to_str().expect("a UTF-8 path"));
-        let options: PgConnectOptions = url.as_str().parse().unwrap();
-        let answers = async || options.connect().await.is_ok();
-        server.until_ready(answers).await.unwrap_or_else(|error| panic!("PostgreSQL {error}"));
+        let (url, server, data) = launch(script, stop_signal).await;
         (Self { url, _server: Some(server) }, data)
     }
+}
+
+/// Starts a server by a script, which is told where the binaries are and where to put the data.
+pub async fn launch(script: &str, stop_signal: &str) -> (Url, Server, PathBuf) {
+    let dir = TempDir::with_prefix("certwright-postgres-").unwrap();
+    // PostgreSQL refuses to run as root, and its own user has to get at its files.
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let data = dir.path().join("data");
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(script).arg("postgres").arg(binaries()).arg(&data);
+    let mut server = Server::start(dir, stop_signal, &command);
+
+    let mut url: Url = "postgres://postgres@localhost/postgres".parse().unwrap();
+    url.query_pairs_mut().append_pair("host", data.to_str().expect("a UTF-8 path"));
+    let options: PgConnectOptions = url.as_str().parse().unwrap();
+    let answers = async || options.connect().await.is_ok();
+    server.until_ready(answers).await.unwrap_or_else(|error| panic!("PostgreSQL {error}"));
+    (url, server, data)
 }
 
 /// Debian keeps the servers of each version apart and off the `PATH`; the newest one is taken.

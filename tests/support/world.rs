@@ -20,7 +20,7 @@ use certwright::solver::{SolverSettings, Solvers};
 use certwright::storage::api_keys::{self, ApiKey};
 use certwright::storage::requests::{self, RequestState};
 use certwright::storage::revisions::{self, Revision};
-use certwright::storage::{Db, Scope, certificates, issuers, orders};
+use certwright::storage::{Db, Scope, certificates, issuers, lease, orders};
 use certwright::worker::{self, Worker};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
@@ -132,6 +132,20 @@ impl World {
             self_check_port: 9,
             outbound_allow: Allow::default(),
         });
+        let settings = worker::Settings {
+            name: "test".into(),
+            shared: false,
+            alone: true,
+            lease: std::time::Duration::from_secs(15),
+            sweep_interval: std::time::Duration::from_hours(1),
+            concurrency: 4,
+            per_issuer: 4,
+            per_namespace: 4,
+            cluster_namespace: "certwright".into(),
+            delivery_concurrency: 4,
+            delivery_retention: time::Duration::days(30),
+            event_retention: time::Duration::days(30),
+        };
         Arc::new(Worker {
             db: self.db.clone(),
             clock: self.clock.clone(),
@@ -139,20 +153,17 @@ impl World {
             ca: Arc::new(Ca::new(self.clock.clone())),
             solvers: Arc::new(solvers.unwrap()),
             outbound: self.outbound.clone(),
-            settings: worker::Settings {
-                name: "test".into(),
-                shared: false,
-                alone: true,
-                lease: std::time::Duration::from_secs(15),
-                sweep_interval: std::time::Duration::from_hours(1),
-                concurrency: 4,
-                cluster_namespace: "certwright".into(),
-                delivery_concurrency: 4,
-                delivery_retention: time::Duration::days(30),
-                event_retention: time::Duration::days(30),
-            },
+            local: worker::Local::new(&settings),
+            settings,
             stop: self.shutdown.clone(),
         })
+    }
+
+    /// What others do once they have noticed that the worker is dead.
+    pub async fn db_take_over(&self) {
+        let mut tx = self.db.begin().await.unwrap();
+        lease::give_back(&mut tx, Some("test"), self.now()).await.unwrap();
+        tx.commit().await.unwrap();
     }
 
     /// Delivers whatever is due at this moment.

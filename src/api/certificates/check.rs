@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use uuid::Uuid;
 
 use crate::api::problem::{ApiError, Faults, FieldCode};
-use crate::api::{AppState, field};
+use crate::api::{AppState, field, limits};
 use crate::domain::certificate::Spec;
 use crate::domain::challenge::Kind as ChallengeKind;
 use crate::domain::id::WebhookId;
@@ -53,6 +53,7 @@ pub(crate) fn check(given: &CertificateSpec) -> Result<Checked, ApiError> {
     unsupported(given, &mut faults);
     let csr = client_csr(given, &mut faults);
     renewal(given, &mut faults);
+    limits::retry(given.retry.as_ref(), "/retry", &mut faults);
     let private_key = given.private_key.clone().unwrap_or_default();
     if private_key.kind().is_none() {
         let detail = "is 256 or 384 for ECDSA, and 2048, 3072 or 4096 for RSA";
@@ -87,6 +88,7 @@ pub(crate) fn check(given: &CertificateSpec) -> Result<Checked, ApiError> {
             profile: given.profile.clone(),
             renew_before: given.renew_before.clone(),
             renew_before_percentage: given.renew_before_percentage,
+            retry: given.retry.clone(),
             revision_history_limit: given.revision_history_limit.unwrap_or(KEPT_REVISIONS),
             webhooks: given.webhooks.clone(),
         },

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::domain::backoff::Retry;
 use crate::domain::certificate::{Certificate, IssuerRef, PrivateKey};
 
 /// A certificate that is wanted; cert-manager's `spec`.
@@ -60,6 +61,9 @@ pub(crate) struct CertificateSpec {
     #[serde(default)]
     #[schema(minimum = 1, maximum = 99)]
     pub(crate) renew_before_percentage: Option<u8>,
+    /// How long to wait after a failed attempt, instead of what the issuer says.
+    #[serde(default)]
+    pub(crate) retry: Option<Retry>,
     /// How many issued revisions are kept; 3 when absent.
     #[serde(default)]
     #[schema(minimum = 1)]
@@ -89,6 +93,7 @@ impl From<&Certificate> for CertificateSpec {
             duration: None,
             renew_before: spec.renew_before,
             renew_before_percentage: spec.renew_before_percentage,
+            retry: spec.retry,
             revision_history_limit: Some(spec.revision_history_limit),
             webhooks: spec.webhooks,
         }

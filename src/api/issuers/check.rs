@@ -8,8 +8,8 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 use x509_parser::pem::Pem;
 
-use crate::api::field;
 use crate::api::problem::{ApiError, Faults, FieldCode};
+use crate::api::{field, limits};
 use crate::domain::issuer::{Acme, Dns01, ExternalAccountBinding, Kind, SecretKeySelector, Solver};
 
 /// An issuer to be created.
@@ -93,6 +93,8 @@ fn acme(acme: &Acme, faults: &mut Faults) {
             faults.invalid("/acme/caBundle", "is not base64 of PEM certificates");
         }
     }
+    limits::limits(acme.limits.as_ref(), "/acme/limits", faults);
+    limits::retry(acme.retry.as_ref(), "/acme/retry", faults);
     if acme.solvers.is_empty() {
         let detail = "at least one solver is needed to prove names";
         faults.add("/acme/solvers", FieldCode::Required, detail);

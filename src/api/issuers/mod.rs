@@ -24,6 +24,7 @@ use crate::storage::{StorageError, Tx, certificates, orders, revocations};
 
 pub(crate) mod accounts;
 pub(crate) mod check;
+mod limits;
 
 use crate::view::IssuerView;
 use check::IssuerSpec;
@@ -101,6 +102,8 @@ pub(crate) async fn list(
 }
 
 /// Show an issuer
+///
+/// With what is used of its CA's limits (`status.acme.limits`), which the `ETag` does not cover.
 #[utoipa::path(get, path = "/issuers/{id}", operation_id = "getIssuer", tag = "issuers",
     params(("id" = Uuid, Path, description = "The issuer"), ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
     responses((status = 200, body = IssuerView, description = "The issuer", headers(("ETag" = String))), (status = 304, description = "Not changed"), Errors))]
@@ -113,7 +116,12 @@ pub(crate) async fn show(
     let mut tx = app.db.read().await?;
     let found = issuers::find(&mut tx, IssuerId(id), &who.scope).await?;
     let (issuer, _) = found.ok_or_else(|| ApiError::not_found("issuer", id))?;
-    known.show(&IssuerView::from(&issuer))
+    let limits = limits::used(&mut tx, &issuer, app.now()).await?;
+    let view = IssuerView::from(&issuer);
+    match limits {
+        None => known.show(&view),
+        limits => known.show_with(&view, &IssuerView::from(&issuer).with(limits)),
+    }
 }
 
 /// Replace an issuer's specification

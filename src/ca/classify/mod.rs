@@ -3,6 +3,7 @@
 //! The HTTP status decides where the body may be anybody's (5xx, 429), the problem type where the
 //! CA itself speaks, the age where the same answer means "not yet" or "not any more".
 
+mod scope;
 #[cfg(test)]
 mod tests;
 mod vocabulary;
@@ -136,7 +137,13 @@ fn answered(asked: Asked, exchange: &Exchange) -> Failure {
         (_, Some(words)) => words,
         (_, None) => format!("The answer was HTTP {} without a reason.", exchange.status),
     };
-    describe(verdict, &problem, words).with_status(exchange.status).not_before(exchange.retry_at)
+    let by_the_ca = problem.name() == Some("rateLimited");
+    let scope = (verdict.class == Class::Throttle)
+        .then(|| scope::of(asked.call, exchange.status, by_the_ca, &words));
+    let failure = describe(verdict, &problem, words);
+    Failure { scope: scope.flatten(), ..failure }
+        .with_status(exchange.status)
+        .not_before(exchange.retry_at)
 }
 
 /// The error of an order or a challenge: whatever it is, this order is over.

@@ -18,7 +18,7 @@ use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
 
 use crate::domain::ari::Ari;
-use crate::domain::backoff::{self, Jitter};
+use crate::domain::backoff::{self, Jitter, Retry};
 use crate::domain::duration;
 use crate::domain::event::{Event, Resource};
 use crate::domain::failure::Failure;
@@ -283,7 +283,8 @@ impl Certificate {
 
     /// Takes over a changed spec and labels. Where another certificate is wanted now, it is issued
     /// at once, whatever the backoff; orders under way are then for the former spec, and the
-    /// caller cancels them. Labels choose solvers: changing them lets a blocked one try again.
+    /// caller cancels them. Labels choose solvers: changing them lets a blocked one try again; and
+    /// changed pauses one that pauses.
     #[must_use]
     pub fn respecified(
         mut self,
@@ -297,12 +298,16 @@ impl Certificate {
         }
         self.labels = labels;
         let anew = !self.spec.wants_the_same_as(&spec);
+        let retry_changed = self.spec.retry != spec.retry;
         if self.spec != spec {
             self.spec = spec;
             self.generation += 1;
         }
         if !anew {
             if relabelled && self.state == State::Blocked {
+                return self.trigger(Trigger::RequestChanged, now);
+            }
+            if retry_changed && self.state == State::Backoff {
                 return self.trigger(Trigger::RequestChanged, now);
             }
             return self.rescheduled(now);
@@ -409,7 +414,20 @@ impl Certificate {
     /// The order ended without one. `predecessors` counts the orders that the CA lost before it.
     #[must_use]
     pub fn order_failed(
+        self,
+        outcome: order::Outcome,
+        predecessors: u32,
+        now: OffsetDateTime,
+        jitter: Jitter,
+    ) -> Transition {
+        self.order_failed_under(None, outcome, predecessors, now, jitter)
+    }
+
+    /// The same, with the pauses of its issuer where it has none of its own.
+    #[must_use]
+    pub fn order_failed_under(
         mut self,
+        issuers: Option<&Retry>,
         outcome: order::Outcome,
         predecessors: u32,
         now: OffsetDateTime,
@@ -432,9 +450,11 @@ impl Certificate {
             }
             order::Outcome::Blocked(failure) => (failure, State::Blocked),
         };
-        let pause = match state {
-            State::Blocked => jitter.stretch(PROBE_EVERY, 0.1),
-            _ => self.shortened(backoff::issuance(self.failed_attempts, jitter), now),
+        let pause = if state == State::Blocked {
+            jitter.stretch(PROBE_EVERY, 0.1)
+        } else {
+            let retry = self.spec.retry.as_ref().or(issuers).cloned().unwrap_or_default();
+            self.shortened(backoff::issuance(self.failed_attempts, &retry, jitter), now)
         };
         let about = Resource::Certificate(self.id);
         let at = now + failure.retry_at.map_or(pause, |asked| pause.max(asked - now));

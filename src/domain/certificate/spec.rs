@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::domain::backoff::Retry;
+
 /// What a client wants; cert-manager's `spec`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -33,6 +35,9 @@ pub struct Spec {
     /// Renew when this percentage of the lifetime is left.
     #[serde(default)]
     pub renew_before_percentage: Option<u8>,
+    /// How long to wait after a failed attempt, instead of what the issuer says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
     /// How many issued revisions are kept.
     #[serde(default = "three")]
     pub revision_history_limit: u32,

@@ -203,3 +203,101 @@ pub(in crate::domain) fn wanted() -> Certificate {
         next_action_at: NOW,
     }
 }
+
+/// From the first failed renewal to the end of what is served.
+#[test]
+fn every_lifetime_leaves_room_for_several_tries() {
+    for (days, least) in [(6, 12), (45, 20), (90, 25)] {
+        for retry in [None, Some(Retry { initial: Some("200h".into()), max: Some("700h".into()) })]
+        {
+            let end = NOW + Duration::days(days);
+            let mut served = wanted();
+            served.current = Some(issued(end));
+            served.spec.retry = retry;
+            let mut now = renewal_time(&served.spec, NOW, end, Jitter::NONE);
+            let mut tries = 0;
+            while now < end - Duration::hours(1) {
+                served.state = State::Ordering(Trigger::Renewing);
+                let failed = order::Outcome::Failed(failure());
+                served = served.order_failed(failed, 0, now, Jitter::NONE).certificate;
+                let pause = served.next_action_at - now;
+                assert!(pause <= (end - now) / 8, "{days} days: {pause} of {}", end - now);
+                now = served.next_action_at;
+                tries += 1;
+            }
+            assert!(tries >= least, "{days} days: {tries} tries");
+        }
+    }
+}
+
+#[test]
+fn a_certificates_own_pauses_come_before_its_issuers() {
+    let issuers = Retry { initial: Some("10m".into()), max: None };
+    let failed = |certificate: Certificate| {
+        let outcome = order::Outcome::Failed(failure());
+        let next = certificate.order_failed_under(Some(&issuers), outcome, 0, NOW, Jitter::NONE);
+        next.certificate.next_action_at - NOW
+    };
+    let mut own = wanted();
+    own.spec.retry = Some(Retry { initial: Some("3h".into()), max: None });
+
+    assert_eq!(failed(wanted()), Duration::minutes(10));
+    assert_eq!(failed(own), Duration::hours(3));
+}
+
+#[test]
+fn a_renewal_by_hand_waits_for_no_pause() {
+    for state in [State::Backoff, State::Blocked, State::Idle] {
+        let mut waiting = wanted();
+        waiting.state = state;
+        waiting.current = Some(issued(NOW + Duration::days(20)));
+        waiting.next_action_at = NOW + Duration::hours(9);
+        let next = waiting.trigger(Trigger::ManuallyTriggered, NOW).certificate;
+
+        assert_eq!(next.state, State::Triggered(Trigger::ManuallyTriggered));
+        assert_eq!(next.next_action_at, NOW);
+    }
+}
+
+#[test]
+fn success_forgets_what_failed_before() {
+    let mut failing = wanted();
+    for _ in 0..5 {
+        failing = failing
+            .order_failed(order::Outcome::Failed(failure()), 0, NOW, Jitter::NONE)
+            .certificate;
+    }
+    let done = failing.issued(issued(NOW + Duration::days(90)), None, NOW).certificate;
+    assert_eq!((done.failed_attempts, &done.last_error), (0, &None));
+
+    let mut again = done;
+    again.current = None;
+    let failed = again.order_failed(order::Outcome::Failed(failure()), 0, NOW, Jitter::NONE);
+    assert_eq!(failed.certificate.next_action_at, NOW + Duration::hours(1), "from the beginning");
+}
+
+#[test]
+fn what_is_blocked_or_pausing_tries_at_once_when_its_spec_changes() {
+    let change = |state: State, change: fn(&mut Spec)| {
+        let mut waiting = wanted();
+        waiting.state = state;
+        waiting.failed_attempts = 3;
+        waiting.next_action_at = NOW + Duration::hours(9);
+        let mut spec = waiting.spec.clone();
+        change(&mut spec);
+        waiting.respecified(spec, BTreeMap::new(), NOW).certificate
+    };
+    let names = |spec: &mut Spec| spec.dns_names = vec!["b.example.com".into()];
+    let retry =
+        |spec: &mut Spec| spec.retry = Some(Retry { initial: Some("5m".into()), max: None });
+
+    for state in [State::Blocked, State::Backoff] {
+        assert_eq!(change(state, names).next_action_at, NOW);
+    }
+    assert_eq!(
+        change(State::Backoff, retry).next_action_at,
+        NOW,
+        "it need not sit out the old pause"
+    );
+    assert_eq!(change(State::Blocked, retry).next_action_at, NOW + Duration::hours(9));
+}

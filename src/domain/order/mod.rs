@@ -148,6 +148,18 @@ pub enum Step {
     Download,
 }
 
+impl Step {
+    /// Whether it may be taken again where its answer was lost: it only looks, or asks for what the
+    /// CA then tells when it is looked at.
+    pub fn is_repeatable(&self) -> bool {
+        match self {
+            Self::Poll | Self::Finalize => true,
+            Self::Solve(actions) => actions.iter().all(|(_, action)| *action == Action::Check),
+            Self::Create | Self::ReadAuthorizations | Self::Accept | Self::Download => false,
+        }
+    }
+}
+
 /// The CA's word for an order's state, with what it said beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {

@@ -4,7 +4,7 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::{End, Order, Outcome, Seen, Stage, State, Status, Transition};
+use super::{End, ORDER_DEADLINE, Order, Outcome, Seen, Stage, State, Status, Transition};
 use crate::domain::backoff::{self, Jitter};
 use crate::domain::challenge::{self, Patience};
 use crate::domain::event::{Event, Resource};
@@ -148,6 +148,7 @@ impl Order {
                 let stalled = (self.stalled_since, self.last_error.clone());
                 let mut sent = self.advance(Stage::Processing, now);
                 (sent.order.stalled_since, sent.order.last_error) = stalled;
+                sent.order.next_action_at = Some(now + backoff::poll(0, jitter));
                 sent
             }
             (Status::Pending | Status::Processing | Status::Invalid, _) => {
@@ -221,8 +222,12 @@ impl Order {
         match failure.class {
             Class::Throttle => {
                 let pause = failure.retry_at.map_or(Duration::minutes(1), |at| at - now);
-                let pause = jitter.stretch(pause.max(Duration::seconds(1)), 0.1);
-                self.next_action_at = Some((now + pause).min(self.deadline));
+                let at = now + jitter.stretch(pause.max(Duration::seconds(1)), 0.1);
+                if self.state == State::New {
+                    // The CA has not begun to count: waiting for it uses up nothing.
+                    self.deadline = self.deadline.max(at + ORDER_DEADLINE);
+                }
+                self.next_action_at = Some(at.min(self.deadline));
                 self.unchanged()
             }
             Class::Consistency => {

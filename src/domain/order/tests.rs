@@ -45,7 +45,7 @@ fn looks_that_found_nothing_new_do_not_lengthen_the_pause_after_the_first_troubl
 
     assert_eq!(once.next_action_at, Some(NOW + Duration::seconds(5)));
     assert_eq!(twice.next_action_at, Some(NOW + Duration::seconds(10)));
-    assert_eq!(again.next_action_at, Some(NOW + Duration::milliseconds(100)));
+    assert_eq!(again.next_action_at, Some(NOW + Duration::milliseconds(25)));
 }
 
 fn order<const N: usize>(states: [challenge::State; N]) -> Order {

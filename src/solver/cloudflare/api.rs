@@ -100,6 +100,11 @@ impl Api {
         })
     }
 
+    /// Whether calls are to be saved.
+    pub(super) fn is_short_of_calls(&self) -> bool {
+        self.budget.is_short(self.clock.now())
+    }
+
     /// `GET` of the resource that the path's segments name.
     pub(super) async fn get<T: DeserializeOwned>(
         &self,

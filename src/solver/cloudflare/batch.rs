@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, oneshot};
@@ -14,18 +13,11 @@ use tokio::time::{Instant, timeout_at};
 
 use super::api::Api;
 use super::error::ApiError;
+use super::pace::{Pace, Waiting};
 use super::records;
 
 /// Records in one call: what Cloudflare's free plan takes.
 const MAX_RECORDS: usize = 200;
-
-/// Time from one call to the next. 1,200 calls in 5 minutes are 4 a second for the whole token;
-/// half of that for a zone leaves room, and lets what happens at once gather into one call.
-const SPACING: Duration = Duration::from_millis(500);
-
-/// How long a delete waits for company. The orders' clean-ups come together anyhow; a process that
-/// does not live long must get them done, too.
-const DELETE_PATIENCE: Duration = Duration::from_millis(300);
 
 /// More than Cloudflare would take within the time that a caller waits.
 const MAX_QUEUE: usize = 20_000;
@@ -102,31 +94,29 @@ struct Queue {
     creates: VecDeque<Change>,
     deletes: VecDeque<(Instant, Change)>,
     running: bool,
-    last_call: Option<Instant>,
+    pace: Pace,
 }
 
 impl Queue {
     /// When the next call may be made; `None` when there is nothing to do.
-    fn due(&self, now: Instant) -> Option<Instant> {
-        let earliest = self.last_call.map_or(now, |last| last + SPACING);
-        if !self.creates.is_empty() {
-            return Some(earliest);
-        }
-        let (since, _) = self.deletes.front()?;
-        let patience =
-            if self.deletes.len() < MAX_RECORDS { DELETE_PATIENCE } else { Duration::ZERO };
-        Some(earliest.max(*since + patience))
+    fn due(&self, is_short: bool, now: Instant) -> Option<Instant> {
+        let waiting = Waiting {
+            creates: self.creates.len(),
+            delete_since: self.deletes.front().map(|(since, _)| *since),
+            deletes_fill_a_call: self.deletes.len() >= MAX_RECORDS,
+        };
+        self.pace.due(waiting, is_short, now)
     }
 
     /// The changes of the next call, creates first.
     fn take(&mut self, now: Instant) -> Vec<Change> {
-        self.last_call = Some(now);
         // Writing for a caller that is gone would leave a record that nobody remembers.
         self.creates.retain(|change| match change {
             Change::Create { answer, .. } => !answer.is_closed(),
             Change::Delete { .. } => true,
         });
         let creates = self.creates.len().min(MAX_RECORDS);
+        self.pace.called(creates, now);
         let deletes = self.deletes.len().min(MAX_RECORDS - creates);
         let mut taken: Vec<Change> = self.creates.drain(..creates).collect();
         taken.extend(self.deletes.drain(..deletes).map(|(_, change)| change));
@@ -280,8 +270,9 @@ async fn run(mut task: Running) {
     let writer = Arc::clone(&task.writer);
     loop {
         let due = {
+            let is_short = writer.api.is_short_of_calls();
             let mut queue = writer.lock();
-            let due = queue.due(Instant::now());
+            let due = queue.due(is_short, Instant::now());
             if due.is_none() {
                 queue.running = false;
                 task.finished = true;

@@ -43,6 +43,12 @@ impl Budget {
         Ok(())
     }
 
+    /// Whether less is left than has been spent lately.
+    pub(super) fn is_short(&self, now: OffsetDateTime) -> bool {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.earned_back.is_some_and(|at| at - now > SAVINGS / 2)
+    }
+
     /// Remembers that nothing more will be answered before `until`.
     pub(super) fn park(&self, until: OffsetDateTime) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).parked_until = Some(until);
@@ -77,6 +83,16 @@ mod tests {
 
         assert_eq!(at, START + INTERVAL);
         assert!(budget.spend(at).is_ok());
+    }
+
+    #[test]
+    fn half_a_budget_is_short() {
+        let budget = Budget::default();
+
+        let calls = (0..).take_while(|_| !budget.is_short(START)).map(|_| budget.spend(START));
+
+        assert_eq!(calls.filter(Result::is_ok).count(), 251);
+        assert!(!budget.is_short(START + Duration::minutes(1)));
     }
 
     #[test]

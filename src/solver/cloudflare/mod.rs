@@ -8,6 +8,7 @@ mod batch;
 mod budget;
 mod error;
 mod leftovers;
+mod pace;
 mod records;
 mod zones;
 

@@ -233,6 +233,20 @@ impl FaultProxy {
 
     /// New orders are refused with 429 for so long, to the second if told as a date.
     pub fn limit_new_orders(&self, form: RetryAfter, time: Duration) {
+        self.limit(form, time, None);
+    }
+
+    /// New orders for names below a registered domain are refused, in Let's Encrypt's words.
+    pub fn limit_domain(&self, domain: &str, time: Duration) {
+        self.limit(RetryAfter::Seconds, time, Some(domain.to_owned()));
+    }
+
+    /// From now on, or no more, every request gets a page in HTML.
+    pub fn only_pages(&self, only: bool) {
+        self.shared.state().only_pages = only;
+    }
+
+    fn limit(&self, form: RetryAfter, time: Duration, domain: Option<String>) {
         let (now, clock) = (Instant::now(), SystemTime::from(SystemClock.now()));
         let end = clock + time;
         let date = match form {
@@ -244,7 +258,7 @@ impl FaultProxy {
             }
         };
         let end = now + date.duration_since(clock).unwrap();
-        self.shared.state().limit = Some(Limit { end, date, form });
+        self.shared.state().limit = Some(Limit { end, date, form, domain });
     }
 
     /// So many signed requests in a hundred are answered with 503 and whole seconds to wait.
@@ -355,7 +369,7 @@ impl Shared {
                 Ok(answer)
             }
             Some(Own::Wait { status, detail, retry_after }) => {
-                let mut answer = problem(status, "rateLimited", detail);
+                let mut answer = problem(status, "rateLimited", &detail);
                 answer.headers_mut().insert(header::RETRY_AFTER, retry_after.parse().unwrap());
                 if let Some(nonce) = self.nonce().await {
                     answer.headers_mut().insert(REPLAY_NONCE, nonce);

@@ -3,6 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use certwright::clock::{Clock as _, SystemClock};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
@@ -23,6 +25,7 @@ pub(super) struct State {
     pub(super) cuts: u64,
     pub(super) lost: HashMap<Kind, usize>,
     pub(super) limit: Option<Limit>,
+    pub(super) only_pages: bool,
     pub(super) busy: (u64, Duration),
     /// When the CA first named a path.
     pub(super) named: HashMap<String, Instant>,
@@ -52,6 +55,8 @@ pub(super) struct Limit {
     /// The same moment, as a clock shows it.
     pub(super) date: SystemTime,
     pub(super) form: RetryAfter,
+    /// Only new orders for names below this one.
+    pub(super) domain: Option<String>,
 }
 
 /// What the proxy answers itself.
@@ -64,7 +69,7 @@ pub(super) enum Own {
     Refuse(Refusal, String),
     Wait {
         status: StatusCode,
-        detail: &'static str,
+        detail: String,
         retry_after: String,
     },
 }
@@ -99,14 +104,19 @@ impl State {
             self.told.insert(same, until);
             return Some(self.count(Fault::Refused, Own::Refuse(refusal, retry_after)));
         }
+        if self.only_pages {
+            return Some(self.count(Fault::Page, Own::Page));
+        }
         if self.happens(self.cuts) {
             return Some(self.count(Fault::Cut, Own::Cut));
         }
         if self.happens(self.pages) {
             return Some(self.count(Fault::Page, Own::Page));
         }
-        if let Some(Limit { end, date, form }) = self.limit.as_ref().filter(|limit| now < limit.end)
+        if let Some(Limit { end, date, form, domain }) =
+            self.limit.as_ref().filter(|limit| now < limit.end)
             && kind == Kind::NewOrder
+            && domain.as_ref().is_none_or(|domain| payload(&jws).contains(domain))
         {
             let seconds = (*end - now).as_secs() + 1;
             let (until, retry_after) = match form {
@@ -114,7 +124,10 @@ impl State {
                 RetryAfter::Date => (*end, httpdate::fmt_http_date(*date)),
             };
             self.told.insert(same, until);
-            let detail = "too many new orders recently";
+            let detail = domain.as_ref().map_or_else(
+                || "too many new orders recently".to_owned(),
+                |domain| format!("too many certificates (50) already issued for \"{domain}\" in the last 168h0m0s"),
+            );
             let status = StatusCode::TOO_MANY_REQUESTS;
             return Some(self.count(Fault::Limited, Own::Wait { status, detail, retry_after }));
         }
@@ -122,7 +135,8 @@ impl State {
         if method == Method::POST && self.happens(percent) {
             self.told.insert(same, now + pause);
             let retry_after = pause.as_secs().to_string();
-            let (status, detail) = (StatusCode::SERVICE_UNAVAILABLE, "Service busy; retry later.");
+            let (status, detail) =
+                (StatusCode::SERVICE_UNAVAILABLE, "Service busy; retry later.".to_owned());
             return Some(self.count(Fault::Busy, Own::Wait { status, detail, retry_after }));
         }
         None
@@ -211,6 +225,12 @@ impl State {
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (mixed ^ (mixed >> 31)) % 100 < percent
     }
+}
+
+/// What a request says beneath its signature.
+fn payload(jws: &Value) -> String {
+    let encoded = jws["payload"].as_str().unwrap_or_default();
+    String::from_utf8(URL_SAFE_NO_PAD.decode(encoded).unwrap_or_default()).unwrap_or_default()
 }
 
 /// What an answer names: the order, its authorizations, its certificate.

@@ -1,0 +1,191 @@
+//! Requests per second, beside bare handlers on the same database.
+
+use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use super::Options;
+use super::database::{self, Database};
+use super::ground::{Ground, ZONE};
+use super::report::{Report, Target};
+use super::service::{Service, certificate};
+
+/// Connections of the load generator.
+const CONNECTIONS: usize = 32;
+
+/// Enough that none is asked for twice, but by chance.
+const NAMES: usize = 400_000;
+
+/// A bare server in a process of its own; it ends with this value.
+struct Bare {
+    child: Child,
+    address: String,
+}
+
+/// What a load came to.
+struct Load {
+    /// Requests per second that were answered as they should be.
+    rate: f64,
+    /// In milliseconds.
+    p99: f64,
+}
+
+/// One kind of request.
+struct Request<'a> {
+    name: &'static str,
+    path: String,
+    status: &'static str,
+    headers: Vec<String>,
+    bodies: Option<&'a Path>,
+    /// Of the bare handler's rate.
+    least: Option<f64>,
+}
+
+pub async fn measure(
+    ground: &Ground,
+    options: &Options,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    for (name, database) in
+        [("SQLite", database::sqlite()), ("PostgreSQL", database::postgres().await)]
+    {
+        on(ground, options, name, &database, report).await?;
+    }
+    Ok(())
+}
+
+async fn on(
+    ground: &Ground,
+    options: &Options,
+    database_name: &str,
+    database: &Database,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let service = Service::ready(ground, &database.url).await;
+    let (_, id) = service.issue(&super::issuance::names("api", 1)[0]).await;
+    service.create_dead_issuer().await;
+    let bare = Bare::start(&database.url)?;
+    let folder = tempfile::tempdir()?;
+    let bodies = bodies(folder.path())?;
+    let path = format!("/certificates/{id}");
+    let tag = service.tag(&format!("{path}/fullchain.pem")).await;
+    let get = |name, path: &str, least| Request {
+        name,
+        path: path.to_owned(),
+        status: "200",
+        headers: Vec::new(),
+        bodies: None,
+        least,
+    };
+    let requests = [
+        get("GET by id", &path, Some(0.7)),
+        Request {
+            status: "304",
+            headers: vec![format!("if-none-match: {tag}")],
+            ..get("conditional GET of fullchain.pem", &format!("{path}/fullchain.pem"), Some(0.7))
+        },
+        Request { status: "202", bodies: Some(&bodies), ..get("POST", "/certificates", Some(0.5)) },
+        get("list page of 50", "/certificates", None),
+    ];
+    for request in &requests {
+        let [mut ours, mut p99, mut theirs, mut theirs_p99]: [Vec<f64>; 4] = Default::default();
+        for _ in 0..options.runs {
+            let load = request.load(&service.api.to_string(), Some(&service.key), options.load)?;
+            ours.push(load.rate);
+            p99.push(load.p99);
+            service.rests().await;
+            let load = request.load(&bare.address, None, options.load)?;
+            theirs.push(load.rate);
+            theirs_p99.push(load.p99);
+        }
+        let ratios: Vec<_> = ours.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs).collect();
+        let title = |what: &str| format!("{}, {database_name}: {what}", request.name);
+        report.add(title("bare handler"), "/s", theirs);
+        report.add(title("bare handler, p99"), "ms", theirs_p99);
+        report.add(title("certwright"), "/s", ours);
+        report.add(title("certwright, p99"), "ms", p99);
+        match request.least {
+            Some(least) => report.promise(title("ratio"), "", ratios, Target::AtLeast(least)),
+            None => report.add(title("ratio"), "", ratios),
+        }
+    }
+    Ok(())
+}
+
+impl Request<'_> {
+    fn load(&self, server: &str, key: Option<&str>, seconds: u64) -> anyhow::Result<Load> {
+        let mut command = Command::new(oha());
+        command.args(["--no-tui", "--output-format", "json", "-z"]).arg(format!("{seconds}s"));
+        command.arg("-c").arg(CONNECTIONS.to_string());
+        for header in &self.headers {
+            command.arg("-H").arg(header);
+        }
+        if let Some(key) = key {
+            command.arg("-H").arg(format!("authorization: Bearer {key}"));
+        }
+        if let Some(bodies) = self.bodies {
+            command.args(["-m", "POST", "-T", "application/json", "-Z"]).arg(bodies);
+        }
+        command.arg(format!("http://{server}{}", self.path));
+        let output = command.output().context("oha does not start; run scripts/bench-tools")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "oha: {said}");
+        let seen: Value = serde_json::from_slice(&output.stdout)?;
+        let statuses = &seen["statusCodeDistribution"];
+        let good = statuses[self.status].as_f64().unwrap_or_default();
+        anyhow::ensure!(good > 0.0, "{}: {statuses}", self.name);
+        let others = statuses.as_object().into_iter().flatten();
+        let others: f64 = others
+            .filter(|(status, _)| *status != self.status)
+            .filter_map(|(_, count)| count.as_f64())
+            .sum();
+        // A name that came up twice is refused.
+        anyhow::ensure!(others < good / 20.0, "{}: {statuses}", self.name);
+        let total = seen["summary"]["total"].as_f64().context("oha says how long it took")?;
+        let p99 = seen["latencyPercentiles"]["p99"].as_f64().unwrap_or_default() * 1e3;
+        Ok(Load { rate: good / total, p99 })
+    }
+}
+
+impl Bare {
+    fn start(url: &str) -> anyhow::Result<Self> {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM", "--"]).arg(std::env::current_exe()?);
+        command.args(["bare", url]).stdout(Stdio::piped());
+        let mut child = command.spawn()?;
+        let mut line = String::new();
+        let said = child.stdout.take().context("a pipe")?;
+        BufReader::new(said).read_line(&mut line)?;
+        let address = line.trim().rsplit('/').next().unwrap_or_default().to_owned();
+        anyhow::ensure!(!address.is_empty(), "the bare server did not start");
+        Ok(Self { child, address })
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One wish on each line, all different, none of which can be met: the CA of their issuer is away.
+fn bodies(folder: &Path) -> anyhow::Result<PathBuf> {
+    let path = folder.join("bodies");
+    let mut lines = String::new();
+    for n in 0..NAMES {
+        let mut wanted = certificate(&format!("post-{n}.{ZONE}"));
+        wanted["issuerRef"]["name"] = "dead".into();
+        writeln!(lines, "{wanted}")?;
+    }
+    std::fs::write(&path, lines)?;
+    Ok(path)
+}
+
+fn oha() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/cargo/bin/oha")
+}

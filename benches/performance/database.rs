@@ -1,0 +1,53 @@
+//! Databases as in production: everything that was committed is on the disk.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+use url::Url;
+
+use super::support::postgres;
+use super::support::process::Server;
+
+const SCRIPT: &str = r#"
+set -eu
+bin=$1 data=$2 unprivileged=
+if [ "$(id -u)" = 0 ]; then
+    install -d -m 700 -o postgres "$data"
+    unprivileged="setpriv --reuid postgres --regid postgres --init-groups --"
+fi
+cd /
+$unprivileged "$bin/initdb" -D "$data" --auth=trust --username=postgres --encoding=UTF8 --no-locale --no-sync
+exec $unprivileged "$bin/postgres" -D "$data" -k "$data" -h '' -N 300
+"#;
+
+/// An empty database; what holds it ends with this value.
+pub struct Database {
+    pub url: String,
+    _folder: Option<TempDir>,
+}
+
+/// In a file of its own.
+pub fn sqlite() -> Database {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}/certwright.db", folder.path().display());
+    Database { url, _folder: Some(folder) }
+}
+
+/// In one PostgreSQL for the whole measurement, which does `fsync`.
+pub async fn postgres() -> Database {
+    static CLUSTER: OnceCell<(Url, Server, PathBuf)> = OnceCell::const_new();
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+    let (url, ..) = CLUSTER.get_or_init(|| postgres::launch(SCRIPT, "QUIT")).await;
+    let name = format!("bench_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+    let mut connection = PgConnection::connect(url.as_str()).await.unwrap();
+    let create = AssertSqlSafe(format!("CREATE DATABASE {name}"));
+    sqlx::query(create).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    let mut url = url.clone();
+    url.set_path(&name);
+    Database { url: url.into(), _folder: None }
+}

@@ -1,0 +1,132 @@
+//! `make bench`: what certwright costs, beside the least that the same work can cost on this machine.
+//!
+//! Nothing here is a test, and no number means anything by itself: a test CA, a load generator and
+//! PostgreSQL share the processors with what is measured. What counts are ratios between things that
+//! were measured in turn, in one run; docs/performance.md explains them.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a measurement that fails must stop")]
+#![expect(clippy::disallowed_methods, reason = "clients and measurements do wait")]
+#![expect(clippy::cast_precision_loss, reason = "counts and times are far below 2^52")]
+
+mod api;
+mod bare;
+mod database;
+mod floor;
+mod ground;
+mod idle;
+mod issuance;
+mod numbers;
+mod peers;
+mod replicas;
+mod report;
+mod scale;
+mod service;
+#[path = "../../tests/support/mod.rs"]
+#[expect(dead_code, unused_macros, unused_imports, reason = "the tests use the rest")]
+mod support;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use ground::Ground;
+use report::Report;
+
+/// Measures certwright; `make bench` runs everything.
+#[derive(Debug, Parser)]
+pub struct Options {
+    /// What to measure; everything when nothing is given
+    #[arg(value_enum)]
+    sections: Vec<Section>,
+    /// Repetitions, of which the median counts
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// Certificates in each run of issuance
+    #[arg(long, default_value_t = 1000)]
+    certificates: usize,
+    /// Certificates on their way at the same time
+    #[arg(long, default_value_t = 32)]
+    concurrency: usize,
+    /// Certificates issued each alone, in each run
+    #[arg(long, default_value_t = 5)]
+    singles: usize,
+    /// Seconds of load on each endpoint
+    #[arg(long, default_value_t = 5)]
+    load: u64,
+    /// Sizes of the database
+    #[arg(long, value_delimiter = ',', default_value = "10000,100000,1000000")]
+    sizes: Vec<usize>,
+    /// Certificates that are to be renewed at once
+    #[arg(long, default_value_t = 10_000)]
+    renewals: usize,
+    /// Seconds of doing nothing
+    #[arg(long, default_value_t = 60)]
+    idle: u64,
+    /// Where the numbers go as JSON
+    #[arg(long, default_value = "target/bench/performance.json")]
+    json: PathBuf,
+    #[command(subcommand)]
+    inner: Option<Inner>,
+    /// What cargo says to every benchmark
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// A part of the measurement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Section {
+    /// From POST to issued, on both databases, beside a loop around instant-acme.
+    Issuance,
+    /// Two replicas on one PostgreSQL.
+    Replicas,
+    /// What else issues certificates.
+    Peers,
+    /// Requests per second, beside a handler with one query.
+    Api,
+    /// Up to a million certificates, and a mass renewal.
+    Scale,
+    /// Doing nothing.
+    Idle,
+}
+
+/// Parts of the measurement that run in a process of their own.
+#[derive(Debug, Subcommand)]
+enum Inner {
+    /// Serve single queries, for comparison
+    #[command(hide = true)]
+    Bare { database: String },
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    if let Some(Inner::Bare { database }) = &options.inner {
+        return bare::serve(database).await;
+    }
+    if !options.bench {
+        println!("this is no test; `make bench` measures");
+        return Ok(());
+    }
+    let wanted = |section| options.sections.is_empty() || options.sections.contains(&section);
+    let mut report = Report::begin();
+    let ground = Ground::start().await;
+    if wanted(Section::Issuance) {
+        issuance::measure(&ground, &options, &mut report).await?;
+    }
+    if wanted(Section::Replicas) {
+        replicas::measure(&ground, &options, &mut report).await?;
+    }
+    if wanted(Section::Peers) {
+        peers::measure(&ground, &mut report).await?;
+    }
+    if wanted(Section::Api) {
+        api::measure(&ground, &options, &mut report).await?;
+    }
+    if wanted(Section::Scale) {
+        scale::measure(&ground, &options, &mut report).await?;
+    }
+    if wanted(Section::Idle) {
+        idle::measure(&ground, &options, &mut report).await?;
+    }
+    report.end(&options.json)
+}

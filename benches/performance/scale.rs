@@ -1,0 +1,312 @@
+//! Many certificates in one database: what grows with them, and what must not.
+
+use std::str::FromStr as _;
+use std::time::{Duration, Instant};
+
+use certwright::clock::{Clock as _, SystemClock};
+use certwright::storage::Db;
+use certwright::storage::lease::{self, Machine};
+use reqwest::Method;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+use super::Options;
+use super::database::{self, Database};
+use super::ground::{Ground, ZONE};
+use super::issuance::names;
+use super::numbers::{median, millis, percentile};
+use super::report::{Report, Target};
+use super::service::{MASTER_KEY, Service, Setup, certificate};
+
+pub async fn measure(
+    ground: &Ground,
+    options: &Options,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let largest = options.sizes.iter().max().copied().unwrap_or_default();
+    let mut passes = Vec::new();
+    for &size in &options.sizes {
+        let pass = of_size(ground, options, size, size == largest, report).await?;
+        passes.push(pass);
+    }
+    if let [first, .., last] = passes[..] {
+        let title = "scheduling pass, largest / smallest database";
+        report.promise(title, "", vec![last / first], Target::AtMost(1.5));
+    }
+    for (name, database) in
+        [("SQLite", database::sqlite()), ("PostgreSQL", database::postgres().await)]
+    {
+        mass_renewal(ground, options, name, &database, report).await?;
+    }
+    Ok(())
+}
+
+/// How long a look for work takes among so many certificates, in milliseconds.
+async fn of_size(
+    ground: &Ground,
+    options: &Options,
+    size: usize,
+    is_promised: bool,
+    report: &mut Report,
+) -> anyhow::Result<f64> {
+    eprintln!("scale: making {size} certificates");
+    let database = database::sqlite();
+    let key = template(ground, &database).await;
+    multiply(&database, size, false).await?;
+
+    let title = |what: &str| format!("{size} certificates, SQLite: {what}");
+    let mut note = |what: &str, unit, runs: Vec<f64>, most: f64| {
+        if is_promised {
+            report.promise(title(what), unit, runs, Target::AtMost(most));
+        } else {
+            report.add(title(what), unit, runs);
+        }
+    };
+    let setup =
+        Setup { database: &database.url, ground: Some(ground), keys: Some((&key, MASTER_KEY)) };
+    let mut starts = Vec::new();
+    let mut memory = Vec::new();
+    for _ in 0..options.runs {
+        let begun = Instant::now();
+        let service = Service::start(&setup);
+        assert!(service.is_ready().await);
+        starts.push(begun.elapsed().as_secs_f64() * 1e3);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        memory.push(service.rss());
+    }
+    note("start to ready", "ms", starts, 1000.0);
+    note("memory after the start", "MiB", memory, 64.0);
+
+    let db = Db::connect(&database.url).await?;
+    let mut due = Vec::new();
+    let mut passes = Vec::new();
+    for _ in 0..100 {
+        let begun = Instant::now();
+        let mut tx = db.read().await?;
+        lease::next_due(&mut tx).await?;
+        drop(tx);
+        due.push(begun.elapsed());
+        let mut tx = db.begin().await?;
+        for machine in [Machine::Order, Machine::Certificate, Machine::Issuer] {
+            lease::claim(&mut tx, machine, "benchmark", SystemClock.now(), 64).await?;
+        }
+        tx.commit().await?;
+        passes.push(begun.elapsed());
+    }
+    db.close().await;
+    let pass = median(&millis(&passes));
+    note("due query, p99", "ms", vec![percentile(&millis(&due), 99.0)], 5.0);
+    note("scheduling pass, p50", "ms", vec![pass], 5.0);
+
+    let service = Service::start(&setup);
+    let page = service.ask(Method::GET, "/certificates?limit=50", None).await;
+    let cursor = page["nextCursor"].as_str().unwrap_or_default();
+    let deep = format!("/certificates?limit=50&cursor={cursor}");
+    for (what, path) in [
+        ("list page", "/certificates?limit=50"),
+        ("next list page", &deep),
+        ("list page of a namespace", "/certificates?namespace=default&limit=50"),
+        ("list page of ready ones", "/certificates?ready=true&limit=50"),
+    ] {
+        let mut took = Vec::new();
+        for _ in 0..100 {
+            let begun = Instant::now();
+            service.ask(Method::GET, path, None).await;
+            took.push(begun.elapsed());
+        }
+        let took = millis(&took);
+        note(&format!("{what}, p50"), "ms", vec![median(&took)], 10.0);
+        note(&format!("{what}, p99"), "ms", vec![percentile(&took, 99.0)], 10.0);
+    }
+    let mut took = Vec::new();
+    for name in names("scale", 50) {
+        let begun = Instant::now();
+        service.ask(Method::POST, "/certificates", Some(&certificate(&name))).await;
+        took.push(begun.elapsed());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let memory = service.peak_rss();
+    report.add(title("POST, p99"), "ms", vec![percentile(&millis(&took), 99.0)]);
+    report.add(title("peak memory"), "MiB", vec![memory]);
+    super::issuance::settle(ground).await;
+    Ok(pass)
+}
+
+/// Issues one certificate for the others to be copies of; the API key that may see them.
+async fn template(ground: &Ground, database: &Database) -> String {
+    let service = Service::ready(ground, &database.url).await;
+    service.issue(&format!("template.{ZONE}")).await;
+    service.key.clone()
+}
+
+/// Puts copies of the template beside it, with their names, chains and keys. Either all want to be
+/// renewed now, or each at its own time in the next 60 days.
+async fn multiply(database: &Database, size: usize, due: bool) -> anyhow::Result<()> {
+    let sqlite = database.url.starts_with("sqlite");
+    let copy_id = |table: &str| {
+        // Identifiers of version 7, as certwright makes them, before any that it makes.
+        if sqlite {
+            format!("unhex('018af0000000700080' || printf('%02x', {table}) || printf('%012x', n))")
+        } else {
+            format!(
+                "('018af0000000700080' || lpad(to_hex({table}), 2, '0') || lpad(to_hex(n), 12, '0'))::uuid"
+            )
+        }
+    };
+    let (certificate, request, order) = (copy_id("1"), copy_id("2"), copy_id("3"));
+    let name = format!("'copy-' || n || '.{ZONE}'");
+    let now = i64::try_from(SystemClock.now().unix_timestamp() * 1000)?;
+    let when = if due {
+        format!("{now} - 1000")
+    } else {
+        format!("{now} + 3600000 + (n * 7919) % 5184000000")
+    };
+    let spec = format!("replace(t.spec, 'template.{ZONE}', {name})");
+    let series = if sqlite {
+        format!(
+            "(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {size}) SELECT n FROM s) AS series"
+        )
+    } else {
+        format!("(SELECT generate_series(1, {size}::bigint) AS n) AS series")
+    };
+    let tables: [(&str, Vec<(&str, &str)>); 4] = [
+        (
+            "certificates",
+            vec![
+                ("id", &certificate),
+                ("name", &name),
+                ("spec", &spec),
+                ("order_id", &order),
+                ("renewal_time", &when),
+                ("next_action_at", &when),
+            ],
+        ),
+        ("certificate_names", vec![("certificate_id", &certificate), ("name", &name)]),
+        (
+            "requests",
+            vec![("id", &request), ("certificate_id", &certificate), ("order_id", &order)],
+        ),
+        (
+            "revisions",
+            vec![("certificate_id", &certificate), ("request_id", &request), ("order_id", &order)],
+        ),
+    ];
+    let mut connection = Connection::to(&database.url).await?;
+    for (table, changed) in tables {
+        let columns = connection.columns(table).await?;
+        let value = |column: &String| {
+            let new = changed.iter().find(|(name, _)| name == column).map(|(_, new)| *new);
+            new.map_or_else(|| format!("t.{column}"), ToOwned::to_owned)
+        };
+        let values: Vec<_> = columns.iter().map(value).collect();
+        let (names, values) = (columns.join(", "), values.join(", "));
+        let copy =
+            format!("INSERT INTO {table} ({names}) SELECT {values} FROM {table} t, {series}");
+        connection.run(&copy).await?;
+    }
+    if !sqlite {
+        connection.run("ANALYZE").await?;
+    }
+    connection.close().await
+}
+
+enum Connection {
+    Sqlite(Box<SqliteConnection>),
+    Postgres(Box<PgConnection>),
+}
+
+impl Connection {
+    async fn to(url: &str) -> anyhow::Result<Self> {
+        if url.starts_with("sqlite") {
+            let options = SqliteConnectOptions::from_str(url)?.pragma("synchronous", "OFF");
+            return Ok(Self::Sqlite(Box::new(SqliteConnection::connect_with(&options).await?)));
+        }
+        Ok(Self::Postgres(Box::new(PgConnection::connect(url).await?)))
+    }
+
+    async fn run(&mut self, text: &str) -> anyhow::Result<()> {
+        let query = AssertSqlSafe(text.to_owned());
+        match self {
+            Self::Sqlite(connection) => drop(sqlx::query(query).execute(&mut **connection).await?),
+            Self::Postgres(connection) => {
+                drop(sqlx::query(query).execute(&mut **connection).await?)
+            }
+        }
+        Ok(())
+    }
+
+    async fn columns(&mut self, table: &str) -> anyhow::Result<Vec<String>> {
+        Ok(match self {
+            Self::Sqlite(connection) => {
+                sqlx::query_scalar("SELECT name FROM pragma_table_info($1)")
+                    .bind(table)
+                    .fetch_all(&mut **connection)
+                    .await?
+            }
+            Self::Postgres(connection) => {
+                sqlx::query_scalar(
+                    "SELECT column_name::text FROM information_schema.columns
+                     WHERE table_schema = 'public' AND table_name = $1",
+                )
+                .bind(table)
+                .fetch_all(&mut **connection)
+                .await?
+            }
+        })
+    }
+
+    async fn close(self) -> anyhow::Result<()> {
+        match self {
+            Self::Sqlite(connection) => connection.close().await?,
+            Self::Postgres(connection) => connection.close().await?,
+        }
+        Ok(())
+    }
+}
+
+/// Everything wants to be renewed at once.
+async fn mass_renewal(
+    ground: &Ground,
+    options: &Options,
+    name: &str,
+    database: &Database,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let count = options.renewals;
+    eprintln!("scale: renewing {count} certificates, {name}");
+    let key = template(ground, database).await;
+    multiply(database, count, true).await?;
+    let calls = ground.cloudflare.calls().total();
+    let issued = ground.pebble.certificates_issued();
+    let setup =
+        Setup { database: &database.url, ground: Some(ground), keys: Some((&key, MASTER_KEY)) };
+    let service = Service::start(&setup);
+    let begun = Instant::now();
+    let mut quarters = Vec::new();
+    let mut last = (begun, 0);
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let done = ground.pebble.certificates_issued() - issued;
+        if done >= (quarters.len() + 1) * count / 4 {
+            let rate = (done - last.1) as f64 / last.0.elapsed().as_secs_f64();
+            quarters.push(rate);
+            last = (Instant::now(), done);
+        }
+        if done >= count {
+            break;
+        }
+    }
+    let rate = count as f64 / begun.elapsed().as_secs_f64();
+    super::issuance::settle(ground).await;
+    let per = |total: f64| total / count as f64;
+    let title = |what: &str| format!("renewing {count}, {name}: {what}");
+    report.add(title("certificates/s"), "/s", vec![rate]);
+    for (quarter, rate) in quarters.into_iter().enumerate() {
+        report.add(title(&format!("certificates/s, quarter {}", quarter + 1)), "/s", vec![rate]);
+    }
+    let calls = f64::from(ground.cloudflare.calls().total() - calls);
+    report.add(title("Cloudflare calls/certificate"), "", vec![per(calls)]);
+    report.add(title("CPU/certificate"), "ms", vec![per(service.cpu() * 1e3)]);
+    report.add(title("peak memory"), "MiB", vec![service.peak_rss()]);
+    Ok(())
+}

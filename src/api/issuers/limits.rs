@@ -1,0 +1,32 @@
+//! What is used of a CA's limits.
+
+use time::OffsetDateTime;
+
+use crate::domain::issuer::Issuer;
+use crate::domain::limits::LimitsSpec;
+use crate::domain::throttle::{Asker, Scope};
+use crate::storage::{StorageError, Tx, budgets};
+use crate::view::issuer::LimitsView;
+
+/// What is used for this issuer's account, and at its CA; `None` where nothing is limited.
+pub(super) async fn used(
+    tx: &mut Tx,
+    issuer: &Issuer,
+    now: OffsetDateTime,
+) -> Result<Option<LimitsView>, StorageError> {
+    let acme = &issuer.acme;
+    let account = issuer.account.as_ref().map_or("", |account| &account.url);
+    let asker = Asker { server: &acme.server, account, names: &[] };
+    let mut spent = Vec::new();
+    for (name, limit) in LimitsSpec::of(acme.limits.as_ref(), &acme.server).each() {
+        let counted = match name {
+            "newOrders" => Scope::Account,
+            "certificatesPerDomain" => Scope::RegisteredDomain(String::new()),
+            "certificatesPerExactSet" => Scope::ExactSet,
+            _ => Scope::Name(String::new()),
+        };
+        let until = budgets::fullest(tx, &asker.pool(&counted)).await?.unwrap_or(now);
+        spent.push((name, limit.clone(), until));
+    }
+    Ok(LimitsView::of(&spent, now))
+}

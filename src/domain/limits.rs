@@ -1,0 +1,267 @@
+//! A CA's rate limits as far as we keep to them ourselves, so that it need not refuse.
+//!
+//! Limits are generic cell rates, as at Let's Encrypt: so many at once, and then one more each time
+//! that its share of the period has passed.
+
+use serde::de::{Deserializer, Error as _};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use time::{Duration, OffsetDateTime};
+use url::Url;
+use utoipa::ToSchema;
+
+use super::duration;
+
+/// Let's Encrypt's directory, whose limits are known.
+const LETS_ENCRYPT: &str = "acme-v02.api.letsencrypt.org";
+
+/// Part of the new orders that is held back for renewals.
+const FOR_RENEWALS: f64 = 0.2;
+
+/// What an issuer says about its CA's limits: the name of a set, or each limit by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum LimitsSpec {
+    /// A set that is known by name.
+    Named(Preset),
+    /// Those that count; what is absent is not limited.
+    Each(Limits),
+}
+
+/// A set of limits that is known by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Preset {
+    /// Those of Let's Encrypt's production CA.
+    LetsEncrypt,
+    /// None at all.
+    None,
+}
+
+/// How much a CA may be asked for; what is absent is not limited.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Limits {
+    /// New orders of the account. A fifth is held back for renewals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_orders: Option<Limit>,
+    /// Certificates for names below one registered domain. Renewals are not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates_per_domain: Option<Limit>,
+    /// Certificates for exactly the same names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates_per_exact_set: Option<Limit>,
+    /// Failed validations of one name by the account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_validations_per_name: Option<Limit>,
+}
+
+/// So many in so long a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Limit {
+    /// How many at once.
+    #[schema(minimum = 1)]
+    pub count: u32,
+    /// After this long all of them are there again. A duration, such as `3h` or `7d`.
+    #[schema(example = "3h")]
+    pub per: String,
+}
+
+/// By hand, so that a mistake is named: an untagged enum would only say that nothing fits.
+impl<'de> Deserialize<'de> for LimitsSpec {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        match Value::deserialize(from)? {
+            text @ Value::String(_) => serde_json::from_value(text).map(Self::Named),
+            other => serde_json::from_value(other).map(Self::Each),
+        }
+        .map_err(D::Error::custom)
+    }
+}
+
+impl LimitsSpec {
+    /// The limits that hold for a CA, given what its issuer says.
+    pub fn of(given: Option<&Self>, server: &str) -> Limits {
+        match given {
+            Some(Self::Each(limits)) => limits.clone(),
+            Some(Self::Named(preset)) => preset.limits(),
+            None if host(server).as_deref() == Some(LETS_ENCRYPT) => Preset::LetsEncrypt.limits(),
+            None => Limits::default(),
+        }
+    }
+}
+
+impl Preset {
+    fn limits(self) -> Limits {
+        let limit = |count, per: &str| Some(Limit { count, per: per.to_owned() });
+        match self {
+            Self::None => Limits::default(),
+            // <https://letsencrypt.org/docs/rate-limits/>; of five failed validations an hour, three.
+            Self::LetsEncrypt => Limits {
+                new_orders: limit(300, "3h"),
+                certificates_per_domain: limit(50, "7d"),
+                certificates_per_exact_set: limit(5, "7d"),
+                failed_validations_per_name: limit(3, "1h"),
+            },
+        }
+    }
+}
+
+impl Limits {
+    /// Each limit that is set, by its name in JSON.
+    pub fn each(&self) -> impl Iterator<Item = (&'static str, &Limit)> {
+        [
+            ("newOrders", &self.new_orders),
+            ("certificatesPerDomain", &self.certificates_per_domain),
+            ("certificatesPerExactSet", &self.certificates_per_exact_set),
+            ("failedValidationsPerName", &self.failed_validations_per_name),
+        ]
+        .into_iter()
+        .filter_map(|(name, limit)| limit.as_ref().map(|limit| (name, limit)))
+    }
+}
+
+/// A limit, ready to be counted with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// One is earned in this time.
+    pub interval: Duration,
+    /// So much may be spent ahead.
+    pub window: Duration,
+}
+
+impl Limit {
+    /// Why it cannot be counted with, if so; in words that follow the field's name.
+    pub fn problem(&self) -> Option<String> {
+        match duration::parse(&self.per) {
+            Err(problem) => Some(problem),
+            Ok(_) if self.count == 0 => Some("would never let anything through".to_owned()),
+            Ok(per) if per < Duration::milliseconds(1) * self.count => {
+                Some("is too short to be counted".to_owned())
+            }
+            Ok(per) if per > Duration::days(366) => Some("is longer than a year".to_owned()),
+            Ok(_) => None,
+        }
+    }
+
+    /// The rate; `None` for what [`Limit::problem`] refuses.
+    pub fn rate(&self) -> Option<Rate> {
+        let window = duration::parse(&self.per).ok().filter(|_| self.problem().is_none())?;
+        Some(Rate { interval: window / self.count, window })
+    }
+}
+
+impl Rate {
+    /// What is left to others once the part for renewals is held back; always at least one.
+    #[must_use]
+    pub fn without_reserve(self) -> Self {
+        let window = (self.window * (1.0 - FOR_RENEWALS)).max(self.interval);
+        Self { window, ..self }
+    }
+
+    /// When one more may be spent, given until when what was spent takes to be earned again.
+    pub fn free_at(self, spent_until: OffsetDateTime) -> OffsetDateTime {
+        spent_until + self.interval - self.window
+    }
+
+    /// How many are spent at `now`.
+    pub fn used(self, spent_until: OffsetDateTime, now: OffsetDateTime) -> u32 {
+        let spent = (spent_until - now).max(Duration::ZERO).whole_milliseconds();
+        let each = self.interval.whole_milliseconds().max(1);
+        u32::try_from((spent + each - 1) / each).unwrap_or(u32::MAX)
+    }
+}
+
+/// Which order goes first where a budget is short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precedence {
+    /// The CA does not count it (ARI: the order names what it replaces).
+    Exempt,
+    /// It renews what ends at this moment: the nearest end first, and before everything new.
+    Renewal(OffsetDateTime),
+    /// It is for something new, wanted since this moment.
+    New(OffsetDateTime),
+}
+
+impl Precedence {
+    /// As a number: the least goes first.
+    pub fn rank(self) -> i64 {
+        /// Beyond every end of a certificate, in milliseconds.
+        const NEW: i64 = 1 << 52;
+        let millis =
+            |at: OffsetDateTime| i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
+        match self {
+            Self::Exempt => 0,
+            Self::Renewal(end) => millis(end).min(NEW - 1),
+            Self::New(since) => NEW.saturating_add(millis(since)),
+        }
+    }
+}
+
+fn host(server: &str) -> Option<String> {
+    Url::parse(server).ok()?.host_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
+
+    #[test]
+    fn lets_encrypt_is_known_by_its_host_and_others_are_not_limited() {
+        let at = |server| LimitsSpec::of(None, server);
+
+        let known = at("https://acme-v02.api.letsencrypt.org/directory");
+        assert_eq!(known.new_orders, Some(Limit { count: 300, per: "3h".into() }));
+        assert_eq!(known.each().count(), 4);
+        for other in
+            ["https://acme-staging-v02.api.letsencrypt.org/directory", "https://ca.example"]
+        {
+            assert_eq!(at(other), Limits::default());
+        }
+        let off = LimitsSpec::Named(Preset::None);
+        assert_eq!(
+            LimitsSpec::of(Some(&off), "https://acme-v02.api.letsencrypt.org/x"),
+            Limits::default()
+        );
+    }
+
+    #[test]
+    fn limits_are_written_by_name_or_one_by_one() {
+        let read = |text: &str| serde_json::from_str::<LimitsSpec>(text);
+
+        assert_eq!(read(r#""letsencrypt""#).unwrap(), LimitsSpec::Named(Preset::LetsEncrypt));
+        let each = read(r#"{"newOrders": {"count": 10, "per": "1h"}}"#).unwrap();
+        assert_eq!(LimitsSpec::of(Some(&each), "").each().count(), 1);
+        assert!(read(r#"{"newOrder": {"count": 10, "per": "1h"}}"#).is_err());
+        for (count, per) in [(0, "1h"), (1, "soon"), (1, "0s"), (10, "9ms"), (1, "10000d")] {
+            assert!(Limit { count, per: per.into() }.problem().is_some(), "{count} {per}");
+        }
+    }
+
+    #[test]
+    fn a_rate_earns_one_at_a_time() {
+        let rate = Limit { count: 300, per: "3h".into() }.rate().unwrap();
+
+        assert_eq!(rate.interval, Duration::seconds(36));
+        assert_eq!(rate.used(NOW, NOW), 0);
+        assert_eq!(rate.used(NOW + Duration::seconds(37), NOW), 2);
+        assert_eq!(rate.free_at(NOW + rate.window), NOW + rate.interval);
+        let rest = rate.without_reserve();
+        assert_eq!(rest.window, Duration::seconds(36 * 240));
+    }
+
+    #[test]
+    fn the_nearest_end_goes_first_and_whatever_is_new_last() {
+        let ranks = [
+            Precedence::Renewal(NOW + Duration::days(1)).rank(),
+            Precedence::Renewal(NOW + Duration::days(2)).rank(),
+            Precedence::New(NOW - Duration::days(9)).rank(),
+            Precedence::New(NOW).rank(),
+        ];
+        assert!(ranks.is_sorted_by(|a, b| a < b), "{ranks:?}");
+    }
+}

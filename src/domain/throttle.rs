@@ -1,0 +1,165 @@
+//! Who has to wait when a CA says "later", and the names of what CAs count.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use url::Url;
+use utoipa::ToSchema;
+
+/// What a CA's limit counts, and so whose requests wait for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "kind", content = "of", rename_all = "camelCase")]
+pub enum Scope {
+    /// Every request to the CA.
+    Endpoint,
+    /// New orders of the account.
+    Account,
+    /// New orders for names below this registered domain.
+    RegisteredDomain(String),
+    /// New orders for exactly these names.
+    ExactSet,
+    /// New orders of the account for this name.
+    Name(String),
+}
+
+impl Scope {
+    /// The word that the database uses.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Endpoint => "endpoint",
+            Self::Account => "account",
+            Self::RegisteredDomain(_) => "domain",
+            Self::ExactSet => "set",
+            Self::Name(_) => "name",
+        }
+    }
+}
+
+/// Who asks, for what: all that names of buckets are made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker<'a> {
+    /// URL of the CA's directory.
+    pub server: &'a str,
+    /// URL of the account; empty while there is none.
+    pub account: &'a str,
+    /// The names that are ordered, wildcards with `*.`.
+    pub names: &'a [String],
+}
+
+impl Asker<'_> {
+    /// The bucket's name, the same for everybody who shares it, whichever replica they are on.
+    pub fn key(&self, scope: &Scope) -> String {
+        let word = scope.as_str();
+        match scope {
+            Scope::Endpoint | Scope::Account => self.pool(scope),
+            Scope::RegisteredDomain(name) => format!("{word} {} {name}", authority(self.server)),
+            Scope::ExactSet => format!("{word} {} {}", authority(self.server), set(self.names)),
+            Scope::Name(name) => format!("{word} {} {name}", self.account),
+        }
+    }
+
+    /// Names all buckets of one kind that this asker could meet: those of the CA, or of the account.
+    pub fn pool(&self, scope: &Scope) -> String {
+        let word = scope.as_str();
+        match scope {
+            Scope::Account | Scope::Name(_) => format!("{word} {}", self.account),
+            Scope::Endpoint | Scope::RegisteredDomain(_) | Scope::ExactSet => {
+                format!("{word} {}", authority(self.server))
+            }
+        }
+    }
+
+    /// Every bucket that a new order is counted in.
+    pub fn scopes(&self) -> Vec<Scope> {
+        let mut scopes = vec![Scope::Endpoint, Scope::Account, Scope::ExactSet];
+        scopes.extend(self.domains().into_iter().map(Scope::RegisteredDomain));
+        scopes.extend(self.bases().into_iter().map(Scope::Name));
+        scopes
+    }
+
+    /// The registered domains of the names, each once.
+    pub fn domains(&self) -> Vec<String> {
+        let mut domains: Vec<_> = self.names.iter().map(|name| registered_domain(name)).collect();
+        domains.sort_unstable();
+        domains.dedup();
+        domains
+    }
+
+    /// The names without `*.`, each once: what is validated.
+    pub fn bases(&self) -> Vec<String> {
+        let mut bases: Vec<_> = self.names.iter().map(|name| base(name).to_owned()).collect();
+        bases.sort_unstable();
+        bases.dedup();
+        bases
+    }
+}
+
+/// `example.com` of `*.www.example.com`; a public suffix stands for itself.
+pub fn registered_domain(name: &str) -> String {
+    let name = base(name);
+    psl::domain_str(name).unwrap_or(name).to_owned()
+}
+
+fn base(name: &str) -> &str {
+    name.strip_prefix("*.").unwrap_or(name)
+}
+
+/// `host:port`: CAs count by what they are, not by which of their directory's paths is asked.
+fn authority(server: &str) -> String {
+    match Url::parse(server) {
+        Ok(url) => format!(
+            "{}:{}",
+            url.host_str().unwrap_or_default(),
+            url.port_or_known_default().unwrap_or_default()
+        ),
+        Err(_) => server.to_owned(),
+    }
+}
+
+/// Stands for a set of names, whatever their order.
+fn set(names: &[String]) -> String {
+    let mut names: Vec<_> = names.iter().map(String::as_str).collect();
+    names.sort_unstable();
+    names.dedup();
+    URL_SAFE_NO_PAD.encode(digest(&SHA256, names.join(",").as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_shares_a_limit_shares_a_key() {
+        let (one, other) = (
+            names(&["a.example.com", "b.example.com"]),
+            names(&["b.example.com", "a.example.com"]),
+        );
+        let one = asker("https://ca.example/directory", "https://ca.example/acct/1", &one);
+        let other = asker("https://ca.example/other", "https://ca.example/acct/2", &other);
+
+        let same = |scope: Scope| one.key(&scope) == other.key(&scope);
+        assert!(same(Scope::Endpoint) && same(Scope::ExactSet));
+        assert!(same(Scope::RegisteredDomain("example.com".into())));
+        assert!(!same(Scope::Account) && !same(Scope::Name("a.example.com".into())));
+    }
+
+    #[test]
+    fn a_new_order_is_counted_in_each_of_its_domains_once() {
+        let names =
+            names(&["*.a.example.co.uk", "b.example.co.uk", "example.org", "*.example.org"]);
+        let asker = asker("https://ca.example", "", &names);
+
+        assert_eq!(asker.domains(), ["example.co.uk", "example.org"]);
+        assert_eq!(asker.bases(), ["a.example.co.uk", "b.example.co.uk", "example.org"]);
+        assert_eq!(registered_domain("github.io"), "github.io");
+    }
+
+    fn asker<'a>(server: &'a str, account: &'a str, names: &'a [String]) -> Asker<'a> {
+        Asker { server, account, names }
+    }
+
+    fn names(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+}

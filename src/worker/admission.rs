@@ -1,0 +1,194 @@
+//! Before the CA is asked: whether somebody who shares a limit was told to wait, and whose turn it is.
+
+use time::{Duration, OffsetDateTime};
+
+use super::Worker;
+use super::breaker::is_silence;
+use super::pace::Turn;
+use super::session::{Session, Tried};
+use crate::domain::challenge;
+use crate::domain::failure::{Class, Failure};
+use crate::domain::issuer::Issuer;
+use crate::domain::order::{Answer, Order, Step};
+use crate::domain::throttle::{Asker, Scope};
+use crate::storage::{StorageError, Tx, throttles};
+
+/// How long whoever shares a limit waits that names no time.
+pub(super) const UNNAMED: Duration = Duration::minutes(1);
+
+/// An order for which no turn came free looks again after this long.
+const NEXT_TURN: Duration = Duration::seconds(2);
+
+/// A limit that the CA has just named: what has to be stored with the step's result.
+pub(super) struct Hold {
+    key: String,
+    scope: Scope,
+    until: OffsetDateTime,
+    why: Failure,
+}
+
+/// What a session knows of its admission to the CA, from before the step until it is settled.
+#[derive(Default)]
+pub(super) struct Admission {
+    turn: Option<Turn>,
+    hold: Option<Hold>,
+    /// The step was not taken at all.
+    parked: bool,
+}
+
+impl Admission {
+    /// What is stored in the transaction that settles the step.
+    pub(super) async fn store(&self, tx: &mut Tx, now: OffsetDateTime) -> Result<(), StorageError> {
+        if let Some(Hold { key, scope, until, why }) = &self.hold {
+            throttles::hold(tx, key, scope, *until, why, now).await?;
+        }
+        Ok(())
+    }
+
+    /// The step is settled: whoever waits for a turn finds what came of it.
+    pub(super) fn settled(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The step is not taken, for this reason.
+    pub(super) fn park(&mut self, failure: Failure) -> Failure {
+        self.parked = true;
+        failure
+    }
+}
+
+/// Whether a step asks the CA, and not only the DNS.
+fn asks_the_ca(step: &Step) -> bool {
+    !matches!(step, Step::Solve(_))
+}
+
+impl Session<'_> {
+    /// Refuses a step that the CA would refuse, or for which it is not the time.
+    pub(super) async fn admit(&mut self, step: &Step, order: &Order) -> Tried<()> {
+        if !asks_the_ca(step) {
+            return Ok(());
+        }
+        let issuer = self.issuer(order).await?;
+        let asker = asker(&issuer, order);
+        let scopes = if matches!(step, Step::Create) {
+            let Some(turn) = self.worker.local.paces.turn(asker.account).await else {
+                let at = self.worker.clock.now() + NEXT_TURN;
+                return Err(self.admission.park(no_turn(at)).into());
+            };
+            // From here on nobody else's refusal can be missed: it is stored before its turn ends.
+            self.admission.turn = Some(turn);
+            asker.scopes()
+        } else {
+            vec![Scope::Endpoint]
+        };
+        let keys: Vec<_> = scopes.iter().map(|scope| asker.key(scope)).collect();
+        if let Some(failure) = self.worker.held(&keys).await? {
+            if matches!(step, Step::Create) {
+                self.leave_queue(&issuer, order).await?;
+            }
+            return Err(self.admission.park(failure).into());
+        }
+        if matches!(step, Step::Create) {
+            self.reserve(&issuer, order).await?;
+        }
+        let now = self.worker.clock.now();
+        let admitted =
+            self.worker.local.breakers.admit(&asker.key(&Scope::Endpoint), order.id, now);
+        admitted.map_err(|failure| self.admission.park(failure).into())
+    }
+
+    /// Takes note of what the CA's answer means for others.
+    pub(super) fn heed(&mut self, step: &Step, answer: &Answer, order: &Order) {
+        if self.admission.parked || !asks_the_ca(step) {
+            return;
+        }
+        let Some(issuer) = self.known_issuer() else { return };
+        let asker = asker(&issuer, order);
+        self.note_silence(&asker.key(&Scope::Endpoint), answer, order);
+        let Answer::Failed(failure) = answer else {
+            if let Some(turn) = &self.admission.turn {
+                turn.went_well();
+            }
+            return;
+        };
+        let Some(scope) = failure.scope.clone() else { return };
+        if let Some(turn) = &self.admission.turn {
+            turn.was_refused();
+        }
+        let until = failure.retry_at.unwrap_or_else(|| self.worker.clock.now() + UNNAMED);
+        let key = asker.key(&scope);
+        self.admission.hold = Some(Hold { key, scope, until, why: failure.clone() });
+    }
+}
+
+impl Session<'_> {
+    /// Whether the CA has answered at all.
+    fn note_silence(&self, called: &str, answer: &Answer, order: &Order) {
+        let breakers = &self.worker.local.breakers;
+        match answer {
+            Answer::Failed(failure) if is_silence(failure) => {
+                let now = self.worker.clock.now();
+                breakers.failed(called, order.id, failure, now, super::jitter());
+            }
+            // Ours, before anything was sent.
+            Answer::Failed(failure)
+                if failure.http_status.is_none() && failure.acme_type.is_none() => {}
+            _ => breakers.answered(called),
+        }
+    }
+}
+
+impl Session<'_> {
+    /// Why a DNS provider is not called now.
+    pub(super) fn silent(&self, called: Option<&str>, order: &Order) -> Option<Failure> {
+        let breakers = &self.worker.local.breakers;
+        breakers.admit(called?, order.id, self.worker.clock.now()).err()
+    }
+
+    /// Takes note of whether a DNS provider has answered.
+    pub(super) fn note_provider(
+        &self,
+        called: Option<&str>,
+        answer: &challenge::Answer,
+        order: &Order,
+    ) {
+        let Some(called) = called else { return };
+        let breakers = &self.worker.local.breakers;
+        match answer {
+            // A name server that is silent is the name's trouble, not the credential's.
+            challenge::Answer::Failed(failure)
+                if is_silence(failure) && failure.code.starts_with("cloudflare_") =>
+            {
+                let now = self.worker.clock.now();
+                breakers.failed(called, order.id, failure, now, super::jitter());
+            }
+            // A budget of ours, or the DNS: nothing was heard of the provider.
+            challenge::Answer::Failed(failure) if failure.http_status.is_none() => {}
+            _ => breakers.answered(called),
+        }
+    }
+}
+
+impl Worker {
+    /// The throttle that holds one of these buckets, told to somebody whom the CA did not tell.
+    pub(super) async fn held(&self, keys: &[String]) -> Result<Option<Failure>, StorageError> {
+        let mut tx = self.db.read().await?;
+        let held = throttles::held(&mut tx, keys, self.clock.now()).await?;
+        Ok(held.map(|(until, why)| Failure { retry_at: Some(until), ..why }))
+    }
+}
+
+pub(super) fn asker<'a>(issuer: &'a Issuer, order: &'a Order) -> Asker<'a> {
+    let account = issuer.account.as_ref().map_or("", |account| &account.url);
+    Asker { server: &issuer.acme.server, account, names: &order.names }
+}
+
+fn no_turn(at: OffsetDateTime) -> Failure {
+    Failure::new(
+        Class::Throttle,
+        "acme_no_turn",
+        "Other new orders of the account go first",
+        "The CA is slow to answer them, or has refused one lately.",
+    )
+    .not_before(Some(at))
+}

@@ -1,0 +1,118 @@
+//! What to take up next: the oldest that is due, as far as everybody's share allows.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::shares::Share;
+use super::{LONG, Worker};
+use crate::storage::lanes::Lane;
+use crate::storage::lease::{self, Lease, Machine};
+use crate::storage::{StorageError, lanes};
+
+/// On PostgreSQL another replica's wake-up may get lost: look at least this often.
+pub(super) const POLL: Duration = Duration::from_secs(5);
+
+/// What is due and yet could not be claimed is somebody else's just now: look again soon, not at once.
+const SHORT: Duration = Duration::from_millis(20);
+
+/// This part of the pool (an eighth) is for namespaces that hold nothing of it.
+const FOR_NEWCOMERS: usize = 8;
+
+type Claimed = Vec<(Lease, Option<Share>)>;
+
+impl Worker {
+    /// Claims what is due: what is quick or rare (watches, revocations, issuers, housekeeping), then
+    /// lane by lane, whoever holds least first. Among equals orders go before certificates: what has
+    /// begun is finished before more is begun.
+    pub(super) async fn claim(&self, free: usize) -> Result<Claimed, StorageError> {
+        let mut claimed = Vec::new();
+        let now = self.clock.now();
+        let mut tx = self.db.read().await?;
+        let mut waiting = Vec::new();
+        let mut few = Vec::new();
+        for (machine, at) in lease::next_due(&mut tx).await? {
+            match machine {
+                _ if at > now => {}
+                Machine::Expiry
+                | Machine::Revocation
+                | Machine::Issuer
+                | Machine::Housekeeping
+                | Machine::Delivery => few.push(machine),
+                Machine::Order | Machine::Certificate => {
+                    let mut found = lanes::oldest(&mut tx, machine, now).await?;
+                    if found.more {
+                        // Whoever is behind them must not wait for them.
+                        found = lanes::every(&mut tx, machine).await?;
+                    }
+                    waiting.extend(found.lanes.into_iter().filter(|(_, due)| *due <= now));
+                }
+            }
+        }
+        drop(tx);
+        for machine in few {
+            let (owner, free) = (&self.settings.name, free - claimed.len());
+            let mut tx = self.db.begin().await?;
+            let leases = lease::claim(&mut tx, machine, owner, now, free).await?;
+            tx.commit().await?;
+            claimed.extend(leases.into_iter().map(|lease| (lease, None)));
+        }
+        let shares = &self.local.shares;
+        let late = |lane: &Lane| lane.machine == Machine::Certificate;
+        waiting.sort_by_key(|(lane, due)| (shares.held(&lane.namespace), late(lane), *due));
+        for (lane, _) in waiting {
+            let room = self.room(&lane, free - claimed.len());
+            if room == 0 {
+                continue;
+            }
+            let mut tx = self.db.begin().await?;
+            let leases = lanes::claim(&mut tx, &lane, &self.settings.name, now, room).await?;
+            tx.commit().await?;
+            claimed.extend(leases.into_iter().map(|lease| (lease, Some(shares.take(&lane)))));
+        }
+        Ok(claimed)
+    }
+
+    /// How many rows of a lane may be taken, of so many free slots. The last part of the pool is for
+    /// namespaces that hold nothing: their first row need not wait for a step of somebody else's.
+    fn room(&self, lane: &Lane, free: usize) -> usize {
+        let for_all = free.saturating_sub(self.settings.concurrency / FOR_NEWCOMERS);
+        let most = match self.local.shares.held(&lane.namespace) {
+            0 => for_all.max(1).min(free),
+            _ => for_all,
+        };
+        self.local.shares.room(lane).min(most)
+    }
+
+    /// How long there is nothing to claim, unless a signal comes: a slot that becomes free is one.
+    pub(super) async fn until_next_due(&self, free: usize) -> Duration {
+        let longest = if self.db.dialect() == "sqlite" { LONG } else { POLL };
+        let Ok(next) = self.next_claimable(free).await else { return Duration::from_secs(1) };
+        let now = self.clock.now();
+        next.map_or(longest, |at| {
+            Duration::try_from(at - now).unwrap_or_default().clamp(SHORT, longest)
+        })
+    }
+
+    /// When the next row is due that there is room for.
+    async fn next_claimable(&self, free: usize) -> Result<Option<OffsetDateTime>, StorageError> {
+        let crowded = free <= self.settings.concurrency / FOR_NEWCOMERS;
+        let mut tx = self.db.read().await?;
+        let due = lease::next_due(&mut tx).await?;
+        if !crowded && !self.local.shares.any_full() {
+            return Ok(due.into_iter().map(|(_, at)| at).min());
+        }
+        let mut next = Vec::new();
+        for (machine, at) in due {
+            if !matches!(machine, Machine::Order | Machine::Certificate) {
+                next.push(at);
+                continue;
+            }
+            let every = lanes::every(&mut tx, machine).await?.lanes;
+            next.extend(
+                every.iter().filter(|(lane, _)| self.room(lane, free) > 0).map(|(_, at)| *at),
+            );
+        }
+        Ok(next.into_iter().min())
+    }
+}

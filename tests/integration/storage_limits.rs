@@ -1,0 +1,511 @@
+//! What storage knows of limits and lanes, on both databases, and what it costs.
+
+use certwright::domain::certificate::{Certificate, State, Trigger};
+use certwright::domain::challenge;
+use certwright::domain::failure::{Class, Failure};
+use certwright::domain::id::{CertificateId, IssuerId, OrderId, RequestId};
+use certwright::domain::limits::{Limit, Precedence};
+use certwright::domain::order::{self, ORDER_DEADLINE, Order};
+use certwright::domain::throttle::Scope as Held;
+use certwright::storage::budgets::{self, Claim, Cost, Reserved};
+use certwright::storage::lanes::{self, Lane, OLDEST};
+use certwright::storage::lease::{LEASE, Machine};
+use certwright::storage::{Db, Scope, StorageError, Tx, certificates, orders, throttles};
+use time::macros::datetime;
+use time::{Duration, OffsetDateTime};
+
+use crate::support::databases::on_both_databases;
+
+const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
+
+on_both_databases! {
+    async fn a_throttle_holds_until_its_end_and_never_shorter(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let later = NOW + Duration::minutes(5);
+        let keys = ["account a".to_owned(), "endpoint e".to_owned()];
+
+        throttles::hold(&mut tx, "account a", &Held::Account, later, &failure("first"), NOW).await.unwrap();
+        let sooner = NOW + Duration::minutes(1);
+        throttles::hold(&mut tx, "account a", &Held::Account, sooner, &failure("second"), NOW).await.unwrap();
+
+        let held = throttles::held(&mut tx, &keys, NOW).await.unwrap();
+        assert_eq!(held, Some((later, failure("first"))));
+        assert_eq!(throttles::held(&mut tx, &keys[1..], NOW).await.unwrap(), None);
+        assert_eq!(throttles::held(&mut tx, &keys, later).await.unwrap(), None, "it is over");
+    }
+
+    async fn what_is_over_is_swept_without_being_looked_for(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let (soon, later) = (NOW + Duration::minutes(1), NOW + Duration::hours(2));
+        throttles::hold(&mut tx, "a", &Held::Account, soon, &failure("a"), NOW).await.unwrap();
+        assert!(budgets::spend(&mut tx, &cost("set a", 5), NOW).await.unwrap());
+        let order = insert_order(&mut tx, IssuerId::generate(NOW), "a", NOW).await;
+
+        throttles::hold(&mut tx, "b", &Held::Account, later + LEASE, &failure("b"), later).await.unwrap();
+        budgets::reserve(&mut tx, order.id, &claim(2), later).await.unwrap();
+
+        let keys = ["a".to_owned()];
+        assert_eq!(throttles::held(&mut tx, &keys, NOW).await.unwrap(), None);
+        assert_eq!(budgets::fullest(&mut tx, "set a").await.unwrap(), None);
+        assert!(budgets::fullest(&mut tx, "account a").await.unwrap().is_some(), "and nothing else");
+    }
+
+    async fn a_changed_issuer_wakes_the_orders_that_wait_for_its_budget(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let issuer = IssuerId::generate(NOW);
+        let order = insert_order(&mut tx, issuer, "a", NOW + Duration::hours(30)).await;
+
+        orders::retake_steps(&mut tx, issuer, NOW).await.unwrap();
+
+        let (found, _) = orders::find(&mut tx, order.id, &Scope::Everything).await.unwrap().unwrap();
+        assert_eq!(found.next_action_at, Some(NOW));
+    }
+
+    async fn the_longest_of_several_throttles_counts(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        for (key, minutes) in [("a", 1), ("b", 3), ("c", 2)] {
+            let until = NOW + Duration::minutes(minutes);
+            throttles::hold(&mut tx, key, &Held::ExactSet, until, &failure(key), NOW).await.unwrap();
+        }
+        let keys = ["a", "b", "c"].map(str::to_owned);
+
+        let held = throttles::held(&mut tx, &keys, NOW).await.unwrap();
+
+        assert_eq!(held, Some((NOW + Duration::minutes(3), failure("b"))));
+    }
+
+    async fn a_budget_is_not_spent_twice_however_many_want_it(db: Db) {
+        let tasks: Vec<_> = (0..40).map(|_| {
+            let db = db.clone();
+            tokio::spawn(async move {
+                let mut tx = db.begin().await.unwrap();
+                let order = insert_order(&mut tx, IssuerId::generate(NOW), "a", NOW).await;
+                tx.commit().await.unwrap();
+                let claim = Claim { certificates: vec![cost("domain a", 10), cost("set a", 25)], ..claim(0) };
+                let mut tx = db.begin().await.unwrap();
+                let reserved = budgets::reserve(&mut tx, order.id, &claim, NOW).await.unwrap();
+                tx.commit().await.unwrap();
+                reserved == Reserved::Granted
+            })
+        }).collect();
+        let mut granted = 0;
+        for task in tasks {
+            granted += usize::from(task.await.unwrap());
+        }
+
+        assert_eq!(granted, 10);
+        let mut tx = db.begin().await.unwrap();
+        let spent = async |tx: &mut Tx, pool| budgets::fullest(tx, pool).await.unwrap().unwrap() - NOW;
+        assert_eq!(spent(&mut tx, "domain a").await, Duration::hours(10));
+        assert_eq!(spent(&mut tx, "set a").await, Duration::hours(10), "who is refused takes nothing");
+    }
+
+    async fn what_was_reserved_is_not_taken_again_for_the_same_order(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let order = insert_order(&mut tx, IssuerId::generate(NOW), "a", NOW).await;
+
+        for _ in 0..3 {
+            let reserved = budgets::reserve(&mut tx, order.id, &claim(2), NOW).await.unwrap();
+            assert_eq!(reserved, Reserved::Granted);
+        }
+
+        assert_eq!(budgets::fullest(&mut tx, "account a").await.unwrap(), Some(NOW + Duration::hours(1)));
+    }
+
+    async fn a_spent_budget_says_when_there_is_more(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let orders = insert_orders(&mut tx, 4).await;
+        for order in &orders[..2] {
+            budgets::reserve(&mut tx, order.id, &claim(2), NOW).await.unwrap();
+        }
+
+        let wait = budgets::reserve(&mut tx, orders[2].id, &claim(2), NOW).await.unwrap();
+        let hour = NOW + Duration::hours(1);
+        assert_eq!(wait, Reserved::Wait { until: hour, key: "account a".into() });
+        let granted = budgets::reserve(&mut tx, orders[2].id, &claim(2), hour).await.unwrap();
+        assert_eq!(granted, Reserved::Granted);
+    }
+
+    async fn a_fifth_is_left_for_renewals(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let orders = insert_orders(&mut tx, 12).await;
+        let mut new = claim(10);
+        new.order = new.order.map(|cost| Cost { rate: cost.rate.without_reserve(), ..cost });
+        let renewal = Claim { priority: Precedence::Renewal(NOW).rank(), ..claim(10) };
+
+        let mut granted = Vec::new();
+        for order in &orders[..9] {
+            granted.push(budgets::reserve(&mut tx, order.id, &new, NOW).await.unwrap() == Reserved::Granted);
+        }
+        for order in &orders[9..] {
+            granted.push(budgets::reserve(&mut tx, order.id, &renewal, NOW).await.unwrap() == Reserved::Granted);
+        }
+
+        assert_eq!(granted, [[true; 8].as_slice(), &[false], &[true; 2], &[false]].concat());
+    }
+
+    async fn who_waits_goes_by_the_nearest_end_and_new_ones_last(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let orders = insert_orders(&mut tx, 5).await;
+        let as_ = |precedence: Precedence| Claim { priority: precedence.rank(), ..claim(1) };
+        let waiting = [
+            as_(Precedence::New(NOW)),
+            as_(Precedence::Renewal(NOW + Duration::days(9))),
+            as_(Precedence::Renewal(NOW + Duration::days(2))),
+        ];
+        budgets::reserve(&mut tx, orders[4].id, &claim(1), NOW).await.unwrap();
+        let mut untils = Vec::new();
+        for (order, claim) in orders.iter().zip(&waiting) {
+            untils.push(until(&budgets::reserve(&mut tx, order.id, claim, NOW).await.unwrap()));
+        }
+
+        let hours = |hours| NOW + Duration::hours(hours);
+        assert_eq!(untils, [hours(1), hours(1), hours(1)], "each first among those that it knew");
+        let mut went = Vec::new();
+        for hour in 1..=3 {
+            // Whoever comes back first, the next in line is served.
+            for (place, (order, claim)) in orders.iter().zip(&waiting).enumerate() {
+                if went.contains(&place) { continue }
+                match budgets::reserve(&mut tx, order.id, claim, hours(hour)).await.unwrap() {
+                    Reserved::Granted => went.push(place),
+                    Reserved::Wait { until, .. } => assert!(until > hours(hour), "it rests meanwhile"),
+                }
+            }
+        }
+        assert_eq!(went, [2, 1, 0]);
+    }
+
+    async fn who_leaves_the_queue_holds_nobody_up(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let orders = insert_orders(&mut tx, 3).await;
+        budgets::reserve(&mut tx, orders[0].id, &claim(1), NOW).await.unwrap();
+        let first = Claim { priority: 1, ..claim(1) };
+        budgets::reserve(&mut tx, orders[1].id, &first, NOW).await.unwrap();
+        let second = Claim { priority: 2, ..claim(1) };
+        let later = NOW + Duration::hours(1);
+        assert!(matches!(budgets::reserve(&mut tx, orders[2].id, &second, later).await.unwrap(), Reserved::Wait { .. }));
+
+        budgets::leave(&mut tx, orders[1].id).await.unwrap();
+
+        assert_eq!(budgets::reserve(&mut tx, orders[2].id, &second, later).await.unwrap(), Reserved::Granted);
+    }
+
+    async fn an_order_that_ends_gives_back_what_it_did_not_use(db: Db) {
+        use challenge::State::{Errored, Valid};
+        use order::End;
+        let url = Some("https://ca.example/1".to_owned());
+        for (url, end, proofs, orders_used, certificates_used) in [
+            (None, End::Errored, vec![], 0, 0),
+            (url.clone(), End::Invalid, vec![Valid, Errored], 1, 0),
+            (url.clone(), End::Errored, vec![Valid], 1, 1),
+            (url, End::Valid, vec![Valid], 1, 1),
+        ] {
+            let mut tx = db.begin().await.unwrap();
+            let mut order = insert_order(&mut tx, IssuerId::generate(NOW), "a", NOW).await;
+            let claim = Claim { certificates: vec![cost("domain a", 10)], ..claim(10) };
+            budgets::reserve(&mut tx, order.id, &claim, NOW).await.unwrap();
+            order.challenges = proofs.into_iter().map(proof).collect();
+            orders::insert_challenges(&mut tx, order.id, &order.challenges).await.unwrap();
+            order.state = order::State::Done { url, end };
+            for _ in 0..2 {
+                let (_, lease) = orders::find(&mut tx, order.id, &Scope::Everything).await.unwrap().unwrap();
+                orders::save(&mut tx, &order, &order.challenges, &lease, None).await.unwrap();
+            }
+
+            let used = async |tx: &mut Tx, pool| {
+                let spent = budgets::fullest(tx, pool).await.unwrap().unwrap_or(NOW);
+                (spent - NOW).whole_hours()
+            };
+            let seen = (used(&mut tx, "account a").await, used(&mut tx, "domain a").await);
+            assert_eq!(seen, (orders_used, certificates_used), "{:?}", order.state);
+        }
+    }
+
+    async fn failures_use_up_the_room_of_a_name(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let order = insert_order(&mut tx, IssuerId::generate(NOW), "a", NOW).await;
+        let claim = Claim { room: vec![cost("name a", 2)], ..claim(9) };
+        for _ in 0..2 {
+            assert!(budgets::spend(&mut tx, &claim.room[0], NOW).await.unwrap());
+        }
+        assert!(!budgets::spend(&mut tx, &claim.room[0], NOW).await.unwrap(), "no more than there is");
+
+        let wait = budgets::reserve(&mut tx, order.id, &claim, NOW).await.unwrap();
+
+        assert_eq!(wait, Reserved::Wait { until: NOW + Duration::hours(1), key: "name a".into() });
+        assert_eq!(budgets::fullest(&mut tx, "account a").await.unwrap(), None, "nothing else was taken");
+    }
+
+    async fn lanes_tell_whose_work_is_due(db: Db) {
+        let (one, other) = (IssuerId::generate(NOW), IssuerId::generate(NOW));
+        let mut tx = db.begin().await.unwrap();
+        for (issuer, namespace, seconds) in [(one, "a", 2), (one, "a", 1), (one, "b", 3), (other, "a", 60)] {
+            insert_order(&mut tx, issuer, namespace, NOW + Duration::seconds(seconds)).await;
+        }
+
+        let soon = NOW + Duration::seconds(10);
+        let due = lanes::oldest(&mut tx, Machine::Order, soon).await.unwrap();
+        let at = |seconds| NOW + Duration::seconds(seconds);
+        assert_eq!(due.lanes, [(lane(one, "a"), at(1)), (lane(one, "b"), at(3))]);
+        assert!(!due.more);
+        let every = lanes::every(&mut tx, Machine::Order).await.unwrap();
+        assert_eq!(every.lanes[2], (lane(other, "a"), at(60)));
+        assert!(lanes::every(&mut tx, Machine::Certificate).await.unwrap().lanes.is_empty());
+    }
+
+    async fn a_crowded_lane_does_not_hide_the_one_behind_it(db: Db) {
+        let (crowded, behind) = (IssuerId::generate(NOW), IssuerId::generate(NOW));
+        let mut tx = db.begin().await.unwrap();
+        for _ in 0..OLDEST {
+            insert_order(&mut tx, crowded, "a", NOW).await;
+        }
+        let last = insert_order(&mut tx, behind, "b", NOW + Duration::seconds(1)).await;
+
+        let now = NOW + Duration::seconds(1);
+        let oldest = lanes::oldest(&mut tx, Machine::Order, now).await.unwrap();
+        assert_eq!((oldest.lanes.len(), oldest.more), (1, true));
+        let every = lanes::every(&mut tx, Machine::Order).await.unwrap();
+        assert_eq!(every.lanes.len(), 2);
+        let claimed = lanes::claim(&mut tx, &lane(behind, "b"), "test", now, 5).await.unwrap();
+        assert_eq!(claimed.iter().map(|lease| lease.id).collect::<Vec<_>>(), [last.id.0]);
+    }
+
+    async fn a_claim_in_a_lane_is_a_lease_like_any_other(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        for name in ["one", "two"] {
+            certificates::insert(&mut tx, &certificate(name)).await.unwrap();
+        }
+        let lane = Lane { machine: Machine::Certificate, issuer: None, namespace: "default".into() };
+
+        let first = lanes::claim(&mut tx, &lane, "test", NOW, 1).await.unwrap();
+        let rest = lanes::claim(&mut tx, &lane, "test", NOW, 5).await.unwrap();
+        assert_eq!((first.len(), rest.len()), (1, 1));
+        assert!(lanes::claim(&mut tx, &lane, "test", NOW, 5).await.unwrap().is_empty());
+        let again = lanes::claim(&mut tx, &lane, "test", NOW + LEASE, 5).await.unwrap();
+        assert_eq!(again.len(), 2, "its worker died");
+        let (found, _) = certificates::find(&mut tx, CertificateId(first[0].id), &Scope::Everything)
+            .await.unwrap().unwrap();
+        let fenced = certificates::save(&mut tx, &found.wake(NOW), &first[0], None).await;
+        assert!(matches!(fenced, Err(StorageError::LeaseLost(_))), "the dead worker is fenced");
+    }
+}
+
+/// `count` new orders of the account at once, and one more every hour.
+fn claim(count: u32) -> Claim {
+    let order = (count > 0).then(|| cost("account a", count));
+    let priority = Precedence::New(NOW).rank();
+    Claim { room: vec![], order, certificates: vec![], priority }
+}
+
+fn cost(key: &str, count: u32) -> Cost {
+    let rate = Limit { count, per: format!("{count}h") }.rate().unwrap();
+    Cost { key: key.into(), pool: key.into(), rate }
+}
+
+fn until(reserved: &Reserved) -> OffsetDateTime {
+    match reserved {
+        Reserved::Wait { until, .. } => *until,
+        Reserved::Granted => panic!("it had to wait"),
+    }
+}
+
+async fn insert_orders(tx: &mut Tx, count: usize) -> Vec<Order> {
+    let mut orders = Vec::with_capacity(count);
+    for _ in 0..count {
+        orders.push(insert_order(tx, IssuerId::generate(NOW), "a", NOW).await);
+    }
+    orders
+}
+
+fn proof(state: challenge::State) -> challenge::Challenge {
+    challenge::Challenge {
+        id: certwright::domain::id::ChallengeId::generate(NOW),
+        authorization_url: String::new(),
+        url: String::new(),
+        domain: "a.example.com".into(),
+        wildcard: false,
+        kind: challenge::Kind::Dns01,
+        solver: 0,
+        token: "token".into(),
+        key_authorization: "token.thumbprint".into(),
+        state,
+        record: None,
+        clean: true,
+        tries: 0,
+        reason: None,
+        observations: Vec::new(),
+        next_action_at: None,
+        deadline: NOW,
+    }
+}
+
+fn failure(words: &str) -> Failure {
+    Failure::new(Class::Throttle, "acme_rate_limited", "The CA's rate limit is reached.", words)
+}
+
+fn lane(issuer: IssuerId, namespace: &str) -> Lane {
+    Lane { machine: Machine::Order, issuer: Some(issuer), namespace: namespace.into() }
+}
+
+async fn insert_order(
+    tx: &mut Tx,
+    issuer: IssuerId,
+    namespace: &str,
+    due: OffsetDateTime,
+) -> Order {
+    let order = Order {
+        name: "web-1-1b4f0e98".into(),
+        id: OrderId::generate(NOW),
+        certificate: CertificateId::generate(NOW),
+        request: RequestId::generate(NOW),
+        issuer,
+        namespace: namespace.into(),
+        names: vec!["a.example.com".into()],
+        profile: None,
+        replaces: None,
+        predecessors: 0,
+        state: order::State::New,
+        expires: None,
+        challenges: Vec::new(),
+        tries: 0,
+        stalled_since: None,
+        attempts: 0,
+        last_error: None,
+        created_at: NOW,
+        handed_out_at: NOW,
+        next_action_at: Some(due),
+        deadline: NOW + ORDER_DEADLINE,
+    };
+    orders::insert(tx, &order, None).await.unwrap();
+    order
+}
+
+fn certificate(name: &str) -> Certificate {
+    let spec = r#"{"issuerRef": {"name": "le"}, "dnsNames": ["a.example.com"]}"#;
+    Certificate {
+        id: CertificateId::generate(NOW),
+        namespace: "default".into(),
+        name: name.into(),
+        labels: std::collections::BTreeMap::default(),
+        spec: serde_json::from_str(spec).unwrap(),
+        generation: 1,
+        state: State::Triggered(Trigger::DoesNotExist),
+        state_since: NOW,
+        current: None,
+        failed_attempts: 0,
+        last_error: None,
+        told: certwright::domain::certificate::Told::default(),
+        ari: None,
+        revocation: None,
+        deleting_since: None,
+        order: None,
+        created_at: NOW,
+        next_action_at: NOW,
+    }
+}
+
+mod a_pass_over_what_is_due_costs_the_same_however_much_waits {
+    use certwright::storage::{Statement, catalogue};
+    use sqlx::{
+        AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _, SqliteConnection,
+    };
+
+    use super::*;
+
+    fn statements() -> Vec<Statement> {
+        let found: Vec<_> =
+            catalogue().into_iter().filter(|one| one.name.starts_with("lanes::")).collect();
+        assert_eq!(found.len(), 6);
+        found
+    }
+
+    /// It counts no rows, but its plan says by which part of an index it seeks.
+    #[tokio::test]
+    async fn on_sqlite() {
+        let (_folder, url) = crate::support::databases::sqlite_url();
+        Db::connect(&url).await.unwrap().close().await;
+        let mut connection = SqliteConnection::connect(&url).await.unwrap();
+
+        for statement in statements() {
+            let explain = format!("EXPLAIN QUERY PLAN {}", statement.sqlite);
+            let rows =
+                sqlx::query(AssertSqlSafe(explain)).fetch_all(&mut connection).await.unwrap();
+            let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
+            eprintln!("{}\n  {}", statement.name, plan.join("\n  "));
+            for line in &plan {
+                let of_table = ["orders", "certificates", " o", " c"];
+                let reads = line.starts_with("SCAN") || line.starts_with("SEARCH");
+                let words = line.split_whitespace().nth(1).unwrap_or_default();
+                if reads && of_table.iter().any(|table| words == table.trim()) {
+                    assert!(line.contains("INDEX"), "{}: {line}", statement.name);
+                }
+            }
+            for line in plan.iter().filter(|line| line.starts_with("SEARCH o ")) {
+                assert!(line.contains("(issuer_id,namespace"), "{}: {line}", statement.name);
+            }
+            if statement.name.contains("CLAIM") {
+                let by_lane = "namespace,next_action_at)<(";
+                assert!(
+                    plan.iter().any(|line| line.contains(by_lane)),
+                    "{}: {plan:?}",
+                    statement.name
+                );
+            }
+        }
+    }
+
+    /// On twenty thousand rows that are all due, lane after lane: none of the statements looks at more
+    /// than a few, not even for the lane that is behind all the others.
+    #[tokio::test]
+    async fn on_postgres() {
+        let url = crate::support::postgres::fresh_database().await;
+        Db::connect(&url).await.unwrap().close().await;
+        let mut connection = PgConnection::connect(&url).await.unwrap();
+        connection.execute(
+            "INSERT INTO orders (id, certificate_id, request_id, issuer_id, namespace, names, predecessors,
+                state, tries, attempts, created_at, handed_out_at, next_action_at, deadline)
+             SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(),
+                '00000000-0000-0000-0000-000000000001', 'ns-' || n / 7000, '[]', 0, 'new', 0, 0, 0, 0, n, 0
+             FROM generate_series(1, 20000) n;
+             INSERT INTO certificates (id, namespace, name, labels, spec, issuer_kind, issuer_name,
+                generation, state, wanted_because, state_since, revision, failed_attempts, created_at,
+                next_action_at)
+             SELECT gen_random_uuid(), 'ns-' || n / 7000, 'c-' || n, '{}', '{}', 'Issuer', 'le', 1, 'triggered',
+                'DoesNotExist', 0, 0, 0, 0, n
+             FROM generate_series(1, 20000) n;
+             ANALYZE",
+        ).await.unwrap();
+
+        for statement in statements() {
+            let mut text = statement.postgres.to_owned();
+            let limit = if statement.name.contains("OLDEST") { "256" } else { "99999999" };
+            for (name, value) in [
+                ("$1", "99999999"),
+                ("$2", limit),
+                ("$3", "'test'"),
+                ("$4", "5"),
+                ("$5", "'ns-2'"),
+                ("$6", "'00000000-0000-0000-0000-000000000001'"),
+            ] {
+                text = text.replace(name, value);
+            }
+            let explain = format!("EXPLAIN (ANALYZE, TIMING OFF, SUMMARY OFF) {text}");
+            let rows =
+                sqlx::query(AssertSqlSafe(explain)).fetch_all(&mut connection).await.unwrap();
+            let plan: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+            eprintln!("{}\n  {}", statement.name, plan.join("\n  "));
+            for line in &plan {
+                assert!(
+                    !line.contains("Seq Scan on orders")
+                        && !line.contains("Seq Scan on certificates"),
+                    "{line}"
+                );
+                for counted in ["(actual rows=", "Rows Removed by Filter: "] {
+                    let Some((_, seen)) = line.split_once(counted) else { continue };
+                    let seen: usize = seen.split(' ').next().unwrap().parse().unwrap();
+                    assert!(seen <= OLDEST, "{}: {line}", statement.name);
+                }
+            }
+        }
+    }
+}
