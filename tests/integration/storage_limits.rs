@@ -357,10 +357,10 @@ async fn insert_order(
     due: OffsetDateTime,
 ) -> Order {
     let order = Order {
+        name: "web-1-1b4f0e98".into(),
         id: OrderId::generate(NOW),
         certificate: CertificateId::generate(NOW),
         request: RequestId::generate(NOW),
-        name: "web-1-1".into(),
         issuer,
         namespace: namespace.into(),
         names: vec!["a.example.com".into()],
