@@ -302,7 +302,7 @@ pub async fn release(
         Machine::Delivery => RELEASE_WEBHOOK,
     };
     execute!(tx, statement, id, owner, millis(now))?;
-    tx.wake_workers();
+    wake(tx, machine);
     Ok(())
 }
 
@@ -326,10 +326,21 @@ pub async fn give_back(
         };
         let owner = owner.unwrap_or_default();
         // Twice a lease: its owner's clock may have been a little ahead.
-        rows += execute!(tx, statement, owner, millis(now), millis(now + LEASE + LEASE))?;
+        let held = execute!(tx, statement, owner, millis(now), millis(now + LEASE + LEASE))?;
+        if held > 0 {
+            wake(tx, machine);
+        }
+        rows += held;
     }
-    tx.wake_workers();
     Ok(rows)
+}
+
+/// Deliveries have workers of their own.
+fn wake(tx: &mut Tx, machine: Machine) {
+    match machine {
+        Machine::Delivery => tx.wake_deliverers(),
+        _ => tx.wake_workers(),
+    }
 }
 
 /// The lease that `owner` has on an order after the write that followed `lease`, if that write
