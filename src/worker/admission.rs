@@ -131,8 +131,7 @@ impl Session<'_> {
                 breakers.failed(called, order.id, failure, now, super::jitter());
             }
             // Ours, before anything was sent.
-            Answer::Failed(failure)
-                if failure.http_status.is_none() && failure.acme_type.is_none() => {}
+            Answer::Failed(failure) if failure.http_status.is_none() => {}
             _ => breakers.answered(called),
         }
     }

@@ -81,9 +81,12 @@ fn limits(issuer: &Issuer) -> Limits {
     LimitsSpec::of(issuer.acme.limits.as_ref(), &issuer.acme.server)
 }
 
-/// Which orders go before others. One that tells the CA which certificate it replaces (ARI) would be
-/// [`Precedence::Exempt`]: the CA does not count it.
+/// Which orders go before others. One that tells the CA which certificate it replaces (ARI) is not
+/// counted by the CA, and so not here.
 fn precedence(order: &Order, certificate: Option<&Certificate>) -> Precedence {
+    if order.replaces.is_some() {
+        return Precedence::Exempt;
+    }
     let renewing = |certificate: &&Certificate| {
         matches!(certificate.state, State::Ordering(Trigger::Renewing | Trigger::ManuallyTriggered))
     };

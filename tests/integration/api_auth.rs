@@ -80,6 +80,8 @@ on_every_database! {
             }
             let collection = path.split('/').nth(1).unwrap();
             let body = match (collection, &method) {
+                ("certificates", _) if path.ends_with("{id}/csr") => json!({"csr": "text"}),
+                ("certificates", _) if path.ends_with("{id}/revoke") => json!({}),
                 ("certificates", _) => json!({"labels": {"a": "b"}}),
                 ("secrets", _) => json!({"stringData": {"a": "b"}}),
                 ("webhooks", _) if path.ends_with("{id}/redeliver") => {
@@ -91,7 +93,8 @@ on_every_database! {
             let path = path
                 .replace("{id}", foreign[collection].as_str().unwrap())
                 .replace("{delivery}", "019ab000-0000-7000-8000-000000000000");
-            let reply = world.ask(method.clone(), &path).with_key(&stranger).json(&body).send().await;
+            let ask = world.ask(method.clone(), &path).with_key(&stranger).json(&body);
+            let reply = ask.header("x-keystore-password", "correct horse").send().await;
 
             reply.is_problem(404, "not_found");
             assert!(!reply.text.contains("foreign"), "{method} {path}: {}", reply.text);

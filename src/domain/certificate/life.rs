@@ -45,18 +45,28 @@ impl Certificate {
         not_after: OffsetDateTime,
         ari: Option<&Ari>,
     ) -> OffsetDateTime {
+        let since = ari.map_or(not_before, |ari| ari.issued_at);
+        let earliest = since + SHORTEST_LIFE.min((not_after - not_before) / 3);
+        self.wished_renewal(not_before, not_after, ari).max(earliest)
+    }
+
+    /// The same, however soon that is.
+    fn wished_renewal(
+        &self,
+        not_before: OffsetDateTime,
+        not_after: OffsetDateTime,
+        ari: Option<&Ari>,
+    ) -> OffsetDateTime {
         let lifetime = not_after - not_before;
         let own = renewal_time(&self.spec, not_before, not_after, self.spread());
         let is_explicit =
             self.spec.renew_before.is_some() || self.spec.renew_before_percentage.is_some();
-        let wanted = match ari.and_then(|ari| ari.chosen) {
+        match ari.and_then(|ari| ari.chosen) {
             Some(chosen) if is_explicit => chosen.min(own),
             // Whatever has changed since it was chosen.
             Some(chosen) => chosen.min(not_after - lifetime / 20),
             None => own,
-        };
-        let since = ari.map_or(not_before, |ari| ari.issued_at);
-        wanted.max(since + SHORTEST_LIFE.min(lifetime / 3))
+        }
     }
 
     /// The same chance for the same certificate, whenever it is asked for: those that were made
@@ -66,18 +76,24 @@ impl Certificate {
         Jitter::new(f64::from(random) / (f64::from(u32::MAX) + 1.0))
     }
 
-    /// Renewal follows spec and suggestion as they are now.
-    pub(super) fn rescheduled(mut self, now: OffsetDateTime) -> Transition {
-        if let Some(issued) = &self.current {
-            let at = self.renewal(issued.not_before, issued.not_after, self.ari.as_ref());
-            if let Some(issued) = &mut self.current {
-                issued.renewal_time = at;
-            }
-            if let (State::Idle, Some(at)) = (self.state, self.idle_until()) {
-                self.next_action_at = at;
-            }
+    /// Renewal follows the spec that a client has just changed: for once as soon as it says. The
+    /// successor is left in peace for a while like any other.
+    pub(super) fn rescheduled(self, now: OffsetDateTime) -> Transition {
+        let at = self.current.as_ref().map(|issued| {
+            self.wished_renewal(issued.not_before, issued.not_after, self.ari.as_ref())
+        });
+        Transition::silent(self.renewed_at(at), now)
+    }
+
+    fn renewed_at(mut self, at: Option<OffsetDateTime>) -> Self {
+        if let (Some(issued), Some(at)) = (&mut self.current, at) {
+            issued.renewal_time = at;
         }
-        Transition::silent(self, now)
+        if let (State::Idle, None, Some(at)) = (self.state, self.deleting_since, self.idle_until())
+        {
+            self.next_action_at = at;
+        }
+        self
     }
 
     /// When there is something to do while all is well: a renewal, or a question about it.
@@ -114,7 +130,11 @@ impl Certificate {
         let news = next.window.zip(next.chosen).filter(|(_, chosen)| Some(*chosen) != before);
         let why = next.explanation_url.clone();
         self.ari = Some(next);
-        let mut transition = self.rescheduled(now);
+        let at = self
+            .current
+            .as_ref()
+            .map(|issued| self.renewal(issued.not_before, issued.not_after, self.ari.as_ref()));
+        let mut transition = Transition::silent(self.renewed_at(at), now);
         if let Some((window, chosen)) = news {
             let mut message = format!(
                 "The CA suggests renewal between {} and {}; {chosen} was chosen",
@@ -317,6 +337,18 @@ mod tests {
 
         let short = served.renewal(NOW, NOW + Duration::seconds(60), None);
         assert_eq!(short, NOW + Duration::seconds(30), "a renewBefore beyond the lifetime is none");
+    }
+
+    #[test]
+    fn a_client_that_wants_it_renewed_now_has_it_renewed_now_but_once() {
+        let served = served();
+        let spec = Spec { renew_before: Some("2159h59m".into()), ..served.spec.clone() };
+        let labels = served.labels.clone();
+
+        let changed = served.respecified(spec, labels, NOW + Duration::minutes(1)).certificate;
+
+        assert!(changed.next_action_at <= NOW + Duration::hours(1));
+        assert_eq!(renewal(&changed), NOW + Duration::days(1), "its successor is not");
     }
 
     #[test]
