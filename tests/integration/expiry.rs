@@ -186,13 +186,18 @@ on_every_database! {
     async fn two_workers_do_not_look_at_the_same(world: World) {
         issued(&world).await;
         let later = world.now() + Duration::days(70);
+        // PostgreSQL counts leases by its own clock.
+        let claimed = world.db.clock().await.unwrap().unwrap_or(later);
 
         let (one, other) = tokio::join!(claim(&world.db, later), claim(&world.db, later));
 
         assert_eq!(one.len() + other.len(), 1);
         let mut tx = world.db.read().await.unwrap();
         let due = lease::next_due(&mut tx).await.unwrap();
-        assert!(due.contains(&(Machine::Expiry, later + lease::LEASE)), "{due:?}");
+        let is_held = |(machine, until): &(Machine, OffsetDateTime)| {
+            *machine == Machine::Expiry && *until >= claimed + lease::LEASE
+        };
+        assert!(due.iter().any(is_held), "{due:?}");
     }
 }
 
