@@ -362,8 +362,7 @@ metadata: {name: x}
         drop(tx);
         let ari = stored.ari.as_ref().unwrap();
         assert!(ari.next_check < world.now() + time::Duration::minutes(10), "{ari:?}");
-        let apart = (stored.next_action_at - ari.next_check).abs();
-        assert!(apart < time::Duration::milliseconds(1), "{apart}");
+        assert!((stored.next_action_at - ari.next_check).abs() < time::Duration::SECOND, "{stored:?}");
         assert_eq!(stored.replaces(Some("https://ca.example/account/1")), None, "it is another account's, perhaps");
         let events = world.get(&format!("/events?resource={}", id.0)).await.json();
         let reasons: Vec<_> = events["items"].as_array().unwrap().iter().map(|event| event["reason"].as_str().unwrap()).collect();

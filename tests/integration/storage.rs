@@ -347,7 +347,7 @@ on_both_databases! {
         for number in 1..=5 {
             revisions::insert(&mut tx, &revision(&certificate, &order, number)).await.unwrap();
         }
-        let column = &sealed::COLUMNS[3];
+        let column = &sealed::COLUMNS[5];
         let mut after = (uuid::Uuid::nil(), i64::MIN);
         let mut seen = Vec::new();
         loop {
@@ -360,7 +360,7 @@ on_both_databases! {
         assert_eq!(numbers, [1, 2, 3, 4, 5]);
         assert_eq!(seen[0].place, requests::private_key_place(order.request));
         assert_eq!(seen[0].sealed, Sealed(vec![9]));
-        for column in &sealed::COLUMNS[..3] {
+        for column in &sealed::COLUMNS[..5] {
             let after = (uuid::Uuid::nil(), i64::MIN);
             let found = sealed::list(&mut tx, column, after, 9).await.unwrap();
             assert_eq!(found.len(), usize::from(column.place.starts_with("requests")));
@@ -617,7 +617,7 @@ on_both_databases! {
 
         found.next_action_at = wanted.next_action_at;
         assert_eq!(found, wanted);
-        let copies = &sealed::COLUMNS[5];
+        let copies = &sealed::COLUMNS[7];
         let copy = sealed::list(&mut tx, copies, (uuid::Uuid::nil(), i64::MIN), 9).await.unwrap();
         assert_eq!(copy[0].place, requests::private_key_place(order.request));
         assert!(sealed::replace(&mut tx, copies, &copy[0], &Sealed(vec![8])).await.unwrap());
@@ -639,7 +639,7 @@ on_both_databases! {
         revisions::insert(&mut tx, &revision(&certificate, &order, 1)).await.unwrap();
 
         assert!(requests::private_key(&mut tx, request.id).await.unwrap().is_none());
-        for column in &sealed::COLUMNS[2..4] {
+        for column in &sealed::COLUMNS[4..6] {
             let found = sealed::list(&mut tx, column, (uuid::Uuid::nil(), i64::MIN), 9).await.unwrap();
             assert!(found.iter().all(|one| one.sealed == Sealed(vec![9])), "what is not there is not sealed");
         }
@@ -663,7 +663,7 @@ on_both_databases! {
         issuers::set_next_account_key(&mut tx, issuer.id, Some(&Sealed(vec![2]))).await.unwrap();
         let next = issuers::next_account_key(&mut tx, issuer.id).await.unwrap();
         assert_eq!(next, Some(Sealed(vec![2])));
-        let nexts = sealed::list(&mut tx, &sealed::COLUMNS[4], (uuid::Uuid::nil(), i64::MIN), 9).await.unwrap();
+        let nexts = sealed::list(&mut tx, &sealed::COLUMNS[6], (uuid::Uuid::nil(), i64::MIN), 9).await.unwrap();
         assert_eq!((nexts.len(), &nexts[0].sealed), (1, &Sealed(vec![2])));
         assert_eq!(issuers::account_key(&mut tx, issuer.id).await.unwrap(), Sealed(vec![1]));
         issuers::set_account_key(&mut tx, issuer.id, &Sealed(vec![3])).await.unwrap();

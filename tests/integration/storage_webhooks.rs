@@ -44,7 +44,7 @@ on_both_databases! {
         webhooks::respecify(&mut tx, &moved, &next).await.unwrap();
         let other = within(&["team", "other"]);
         let wanted = webhooks::Wanted::default();
-        assert_eq!(webhooks::list(&mut tx, &other, &wanted, Page::first(10)).await.unwrap(), [moved.webhook.clone()]);
+        assert_eq!(webhooks::list(&mut tx, &other, &wanted, Page::first(10)).await.unwrap(), std::slice::from_ref(&moved.webhook));
         webhooks::delete(&mut tx, moved.webhook.id).await.unwrap();
         assert!(webhooks::find(&mut tx, moved.webhook.id, &Scope::Everything).await.unwrap().is_none());
     }
@@ -111,8 +111,8 @@ on_both_databases! {
         deliveries::go_on(&mut tx, one.id, later).await.unwrap();
 
         let wanted = |state| deliveries::Wanted { state: Some(state), notice: Some(Notice::WebhookTest), subject: Some(one.id.0), since: Some(NOW) };
-        let list = async |tx: &mut Tx, state| deliveries::list(tx, one.id, &wanted(state), Page::first(10)).await.unwrap().len();
-        assert_eq!((list(&mut tx, State::Delivered).await, list(&mut tx, State::Dead).await), (1, 0));
+        let found = async |tx: &mut Tx, state| deliveries::list(tx, one.id, &wanted(state), Page::first(10)).await.unwrap().len();
+        assert_eq!((found(&mut tx, State::Delivered).await, found(&mut tx, State::Dead).await), (1, 0));
         assert_eq!(messages::forget(&mut tx, later + Duration::hours(1), 10).await.unwrap(), 0, "it has a delivery");
         assert_eq!(deliveries::forget(&mut tx, later, 10).await.unwrap(), 0, "not yet");
         assert_eq!(deliveries::forget(&mut tx, later + Duration::hours(1), 10).await.unwrap(), 1);

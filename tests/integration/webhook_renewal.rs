@@ -40,7 +40,7 @@ async fn fails_and_heals(url: &str) {
     let path = format!("/certificates/{}", issued["id"].as_str().unwrap());
 
     // Its time to be renewed has come, and the CA finds no proof.
-    site.cloudflare.set_dns_delay(Duration::from_secs(600));
+    site.cloudflare.set_dns_delay(Duration::from_mins(10));
     site.patch(&path, &json!({"renewBefore": almost_all_of_it(&issued)})).await.expect_status(200);
     site.until(&path, |now| now["status"]["phase"] == "Failed").await;
     site.post(&format!("{path}/renew"), &json!({})).await.expect_status(202);
