@@ -63,7 +63,7 @@ struct Peers<'a> {
 impl Peers<'_> {
     fn lego(&self) -> anyhow::Result<Option<f64>> {
         let Some(lego) = program("lego") else { return Ok(None) };
-        self.one_by_one("lego", |name| {
+        Self::one_by_one("lego", |name| {
             let mut command = Command::new(&lego);
             command.env("LEGO_CA_CERTIFICATES", self.ca);
             command.args(["--accept-tos", "--email", "user@example.com", "--http"]);
@@ -77,7 +77,7 @@ impl Peers<'_> {
 
     fn certbot(&self) -> anyhow::Result<Option<f64>> {
         let Some(certbot) = program("certbot") else { return Ok(None) };
-        self.one_by_one("certbot", |name| {
+        Self::one_by_one("certbot", |name| {
             let mut command = Command::new(&certbot);
             command.env("REQUESTS_CA_BUNDLE", self.ca);
             command.args(["certonly", "--standalone", "--non-interactive", "--agree-tos"]);
@@ -93,11 +93,7 @@ impl Peers<'_> {
     }
 
     /// The first one registers the account, and is not counted.
-    fn one_by_one(
-        &self,
-        kind: &str,
-        command: impl Fn(&str) -> Command,
-    ) -> anyhow::Result<Option<f64>> {
+    fn one_by_one(kind: &str, command: impl Fn(&str) -> Command) -> anyhow::Result<Option<f64>> {
         let mut begun = Instant::now();
         for (number, name) in names(kind, ONE_BY_ONE + 1).into_iter().enumerate() {
             let output = command(&name).output()?;
@@ -129,13 +125,13 @@ impl Peers<'_> {
             }},
         });
         fs::write(&config, document.to_string())?;
-        let issued = self.ground.pebble.certificates_issued();
+        let before = self.ground.pebble.certificates_issued();
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(caddy).args(["run", "--config"]);
         command.arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn()?;
         std::thread::sleep(WATCHED);
-        let count = self.ground.pebble.certificates_issued() - issued;
+        let count = self.ground.pebble.certificates_issued() - before;
         child.kill()?;
         child.wait()?;
         anyhow::ensure!(count > 0, "Caddy issued nothing within {} s", WATCHED.as_secs());

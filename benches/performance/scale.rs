@@ -155,7 +155,7 @@ async fn multiply(database: &Database, size: usize, due: bool) -> anyhow::Result
     };
     let (certificate, request, order) = (copy_id("1"), copy_id("2"), copy_id("3"));
     let name = format!("'copy-' || n || '.{ZONE}'");
-    let now = i64::try_from(SystemClock.now().unix_timestamp() * 1000)?;
+    let now = SystemClock.now().unix_timestamp() * 1000;
     let when = if due {
         format!("{now} - 1000")
     } else {
@@ -227,9 +227,11 @@ impl Connection {
     async fn run(&mut self, text: &str) -> anyhow::Result<()> {
         let query = AssertSqlSafe(text.to_owned());
         match self {
-            Self::Sqlite(connection) => drop(sqlx::query(query).execute(&mut **connection).await?),
+            Self::Sqlite(connection) => {
+                sqlx::query(query).execute(&mut **connection).await?;
+            }
             Self::Postgres(connection) => {
-                drop(sqlx::query(query).execute(&mut **connection).await?)
+                sqlx::query(query).execute(&mut **connection).await?;
             }
         }
         Ok(())

@@ -81,7 +81,7 @@ impl Service {
         Self { child, api: address.parse().unwrap(), key, http, folder }
     }
 
-    /// Starts it with a ClusterIssuer `dns` for the ground's CA, and waits until that is ready.
+    /// Starts it with a `ClusterIssuer` `dns` for the ground's CA, and waits until that is ready.
     pub async fn ready(ground: &Ground, database: &str) -> Self {
         let service = Self::start(&Setup { database, ground: Some(ground), keys: None });
         service.create_issuer(ground).await;
