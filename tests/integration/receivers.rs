@@ -1,4 +1,4 @@
-//! What is sent, as those see it who get it: with the libraries of PyPI and npm, and with openssl.
+//! What is sent, as those see it who get it: with the libraries of Python and Node.js, and with openssl.
 
 use std::collections::HashMap;
 use std::fs;
@@ -46,8 +46,8 @@ mod the_example_of_the_documentation {
         fs::copy(example("receiver.ts"), folder.path().join("receiver.ts")).unwrap();
         let mut compiler = Command::new(tool("node/node_modules/.bin/tsc"));
         compiler.args(["--strict", "--module", "nodenext", "--types", "node", "receiver.ts"]);
-        let compiled = compiler.current_dir(folder.path()).output().unwrap();
-        assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stdout));
+        let said = compiler.current_dir(folder.path()).output().unwrap();
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stdout));
         let mut command = Command::new("node");
         command.arg(folder.path().join("receiver.js"));
         takes_what_is_signed(command).await;

@@ -161,6 +161,9 @@ impl World {
 
     /// What others do once they have noticed that the worker is dead.
     pub async fn db_take_over(&self) {
+        // Leases on PostgreSQL end by its own clock; from now on the world's is not behind it.
+        let now = self.db.clock().await.unwrap().unwrap_or_else(|| self.now());
+        self.clock.advance((now - self.now()).max(time::Duration::ZERO));
         let mut tx = self.db.begin().await.unwrap();
         lease::give_back(&mut tx, Some("test"), self.now()).await.unwrap();
         tx.commit().await.unwrap();

@@ -11,12 +11,12 @@ const ENOUGH: usize = 25;
 /// Time between calls that are worth it.
 const SHORTEST: Duration = Duration::from_millis(50);
 
-/// Time between others. 1,200 calls in 5 minutes are 4 a second for the whole token; half of that
+/// Time between others. 1,200 calls in 5 minutes are 4 a second for the whole token; less than half of that
 /// for a zone leaves room.
-const LONGEST: Duration = Duration::from_millis(500);
+const LONGEST: Duration = Duration::from_millis(600);
 
 /// Records that came alone, and go at once although the last call was just now …
-const QUICK: u32 = 4;
+const QUICK: u32 = 2;
 
 /// … as often as no record was written for so long.
 const QUIET: Duration = Duration::from_secs(2);
@@ -92,7 +92,7 @@ mod tests {
         for _ in 0..100 {
             assert!(pace.due(creates(1), false, now).unwrap() <= now);
             pace.called(1, now);
-            now += Duration::from_millis(600);
+            now += LONGEST;
         }
         // One more, and a few right after it, are no stream yet.
         for _ in 0..=QUICK {
