@@ -98,7 +98,9 @@ async fn survive(database: Database, kill: Kill) {
     }
     program.die().await;
 
-    let mut program = site.start().await;
+    // Where there is something to be seen meanwhile, there is time to see it.
+    let slowly = if before > 0 { "before_download=sleep(3000)" } else { "" };
+    let mut program = site.start_with(slowly).await;
     match when {
         When::Renewing => assert_served(&site, &program, 1).await,
         When::Registering => {
