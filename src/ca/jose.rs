@@ -1,7 +1,7 @@
 //! Signed requests that instant-acme does not make: accounts bound to others with a key that was
 //! stored before, keys that follow others, revocation by a certificate's own key.
 //!
-//! They go the same way as all others: [`super::http`] sends them, [`super::ask`] judges the answer.
+//! They go the same way as all others: [`super::http`] sends them, [`mod@super::ask`] judges the answer.
 
 use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
 use aws_lc_rs::hmac;

@@ -34,7 +34,7 @@ pub async fn beat(
     Ok(moment(now))
 }
 
-/// Gives back what those were working on who have been silent for `period`; `now` is what [`beat`]
+/// Gives back what those were working on who have been silent for `period`; `now` is what [`beat()`]
 /// returned. Says who they were, and how many rows that freed.
 pub async fn bury(
     tx: &mut Tx,
