@@ -132,7 +132,19 @@ impl Site {
         let settings: Vec<_> = settings.into_iter().chain(more).collect();
         let config = Config::parse(&config::read(None, [], &settings).unwrap()).unwrap();
         let stop = CancellationToken::new();
-        let running = service::start(&config, stop.clone()).await.unwrap();
+        // Between being given and being used, a port may be taken by somebody else.
+        let mut started = service::start(&config, stop.clone()).await;
+        let mut tick = tokio::time::interval(Duration::from_millis(100));
+        for _ in 0..100 {
+            match &started {
+                Err(error) if format!("{error:#}").contains("in use") => {
+                    tick.tick().await;
+                    started = service::start(&config, stop.clone()).await;
+                }
+                _ => break,
+            }
+        }
+        let running = started.unwrap();
         let site = Self {
             pebble,
             proxy,
