@@ -25,6 +25,7 @@ mod get;
 mod import;
 mod inspect;
 mod issue;
+mod issuers;
 mod keys;
 mod kind;
 mod logs;
@@ -145,6 +146,15 @@ enum Command {
     Logs(logs::Logs),
     /// Look at a certificate in a file or at a server
     Inspect(inspect::Inspect),
+    /// Manage issuers' accounts
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  certwright issuers list
+  certwright issuers rotate-account-key letsencrypt
+  certwright issuers deactivate-account letsencrypt-staging"
+    )]
+    Issuers(issuers::Issuers),
     /// Manage API keys
     #[command(
         subcommand,
@@ -169,7 +179,9 @@ enum Command {
         after_help = "Examples:
   certwright webhooks list
   certwright webhooks create https://hooks.example.com/certs --event certificate.issued
-  certwright webhooks test 019ab000-0000-7000-8000-000000000000"
+  certwright webhooks test 019ab000-0000-7000-8000-000000000000
+  certwright webhooks deliveries 019ab000-0000-7000-8000-000000000000 --state dead
+  certwright webhooks redeliver 019ab000-0000-7000-8000-000000000000 --since 2026-11-25T12:00:00Z"
     )]
     Webhooks(webhooks::Webhooks),
     /// Print a script that completes commands in a shell
@@ -207,6 +219,7 @@ impl Cli {
             Command::Delete(delete) => delete.run(remote),
             Command::Logs(logs) => logs.run(remote),
             Command::Inspect(inspect) => inspect.run(),
+            Command::Issuers(issuers) => issuers.run(remote),
             Command::Keys(keys) => keys.run(remote),
             Command::Secrets(secrets) => secrets.run(source, remote),
             Command::Webhooks(webhooks) => webhooks.run(remote),

@@ -2,14 +2,18 @@
 
 use clap::Subcommand;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::kind::Kind;
-use super::output::{note, print, table, text};
+use super::output::{age, note, now, print, table, text};
 use super::remote::{Remote, Where, Within, run};
-use crate::client::{Ask, Body};
+use crate::client::{Ask, Body, Client};
 
 /// Longer than a webhook may take to answer.
 const ANSWER_WITHIN: &str = "wait=30";
+
+/// Where a delivery may be.
+const STATES: [&str; 5] = ["queued", "pending", "delivered", "dead", "held"];
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Webhooks {
@@ -33,12 +37,51 @@ pub(super) enum Webhooks {
     /// Delete a webhook
     Delete {
         /// Its identifier
-        id: uuid::Uuid,
+        id: Uuid,
     },
     /// Post a `webhook.test` to it, and say what came of it
     Test {
         /// Its identifier
-        id: uuid::Uuid,
+        id: Uuid,
+    },
+    /// Change to a new signing secret, and print it this once
+    #[command(after_help = "Examples:
+  certwright webhooks rotate 019ab000-0000-7000-8000-000000000000
+  certwright webhooks rotate 019ab000-0000-7000-8000-000000000000 --former-valid-for 0s")]
+    Rotate {
+        /// Its identifier
+        id: Uuid,
+        /// How long the former secret signs as well; 0s if others know it [default: 24h]
+        #[arg(long, value_name = "DURATION")]
+        former_valid_for: Option<String>,
+    },
+    /// List what was sent to it, and what came of that
+    #[command(after_help = "Examples:
+  certwright webhooks deliveries 019ab000-0000-7000-8000-000000000000
+  certwright webhooks deliveries 019ab000-0000-7000-8000-000000000000 --state dead")]
+    Deliveries {
+        /// The webhook's identifier
+        id: Uuid,
+        /// Those in this state
+        #[arg(long, value_parser = STATES)]
+        state: Option<String>,
+        /// Those that were told at this moment or later (RFC 3339)
+        #[arg(long, value_name = "MOMENT")]
+        since: Option<String>,
+    },
+    /// Send again what was sent before: one delivery, or everything since a moment
+    #[command(after_help = "Examples:
+  certwright webhooks redeliver $WEBHOOK $DELIVERY
+  certwright webhooks redeliver $WEBHOOK --since 2026-11-25T12:00:00Z")]
+    Redeliver {
+        /// The webhook's identifier
+        id: Uuid,
+        /// Which delivery
+        #[arg(required_unless_present = "since", conflicts_with = "since")]
+        delivery: Option<Uuid>,
+        /// Everything that was told at this moment or later (RFC 3339)
+        #[arg(long, value_name = "MOMENT")]
+        since: Option<String>,
     },
 }
 
@@ -61,12 +104,7 @@ impl Webhooks {
                     if !events.is_empty() {
                         wanted["events"] = json!(events);
                     }
-                    let made = client.post("/webhooks", &wanted).await?;
-                    note(&format!(
-                        "webhook/{} created; its secret is shown this once:",
-                        text(&made, "/id")
-                    ));
-                    print(&format!("{}\n", text(&made, "/secret")))
+                    show_secret(&client.post("/webhooks", &wanted).await?, "created")
                 }
                 Self::Delete { id } => {
                     client.delete(&format!("/webhooks/{id}")).await?;
@@ -78,13 +116,58 @@ impl Webhooks {
                     let ask = Ask { method, path: &path, query: &[], headers, body: Body::None };
                     outcome(*id, &client.json(ask).await?)
                 }
+                Self::Rotate { id, former_valid_for } => {
+                    let how = json!({"formerValidFor": former_valid_for});
+                    let path = format!("/webhooks/{id}/rotate");
+                    show_secret(&client.post(&path, &how).await?, "has a new secret")
+                }
+                Self::Deliveries { id, state, since } => {
+                    let given = [("state", state), ("since", since)];
+                    let given = given
+                        .iter()
+                        .filter_map(|(name, value)| value.as_deref().map(|value| (*name, value)));
+                    deliveries(client, *id, &given.collect::<Vec<_>>()).await
+                }
+                Self::Redeliver { id, delivery: Some(delivery), .. } => {
+                    let path = format!("/webhooks/{id}/deliveries/{delivery}/redeliver");
+                    client.post(&path, &json!({})).await?;
+                    print(&format!("delivery/{delivery} is on its way again\n"))
+                }
+                Self::Redeliver { id, since, .. } => {
+                    let path = format!("/webhooks/{id}/redeliver");
+                    let again = client.post(&path, &json!({"since": since})).await?;
+                    let count = text(&again, "/redelivered");
+                    print(&format!("webhook/{id}: deliveries on their way again: {count}\n"))
+                }
             }
         })
     }
 }
 
+/// The secret alone goes to standard output.
+fn show_secret(webhook: &Value, what: &str) -> anyhow::Result<()> {
+    note(&format!("webhook/{} {what}; its secret is shown this once:", text(webhook, "/id")));
+    print(&format!("{}\n", text(webhook, "/secret")))
+}
+
+async fn deliveries(client: &Client, id: Uuid, given: &[(&str, &str)]) -> anyhow::Result<()> {
+    let now = now();
+    let found = client.list(&format!("/webhooks/{id}/deliveries"), given).await?;
+    let row = |one: &Value| {
+        let answer = match text(one, "/error") {
+            error if error.is_empty() => text(one, "/responseStatus"),
+            error => error,
+        };
+        let [id, kind, state, attempts] =
+            ["/id", "/type", "/state", "/attempts"].map(|cell| text(one, cell));
+        vec![id, kind, state, attempts, answer, age(one, now)]
+    };
+    let rows: Vec<_> = found.iter().map(row).collect();
+    print(&table(&["ID", "TYPE", "STATE", "ATTEMPTS", "ANSWER", "AGE"], &rows))
+}
+
 /// What came of a test: an error where the endpoint did not take it.
-fn outcome(id: uuid::Uuid, delivery: &Value) -> anyhow::Result<()> {
+fn outcome(id: Uuid, delivery: &Value) -> anyhow::Result<()> {
     let status = text(delivery, "/responseStatus");
     match text(delivery, "/state").as_str() {
         "delivered" => print(&format!("webhook/{id} took a webhook.test (status {status})\n")),

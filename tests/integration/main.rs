@@ -19,6 +19,7 @@ mod budget;
 mod ca;
 mod cli;
 mod commands;
+mod commands_upkeep;
 #[cfg(feature = "failpoints")]
 mod crash;
 #[cfg(feature = "failpoints")]

@@ -10,6 +10,7 @@ pub mod fault_proxy;
 pub mod installation;
 pub mod nginx;
 pub mod pebble;
+pub mod person;
 pub mod postgres;
 pub mod process;
 pub mod receiver;
