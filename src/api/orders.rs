@@ -93,6 +93,9 @@ pub(crate) struct OrderView {
     profile: Option<String>,
     /// The certificate that it says it replaces, in the words of renewal information (RFC 9773).
     replaces: Option<String>,
+    /// When the certificate is to end, as the CA is asked for; `null` leaves that to the CA.
+    #[serde(with = "time::serde::rfc3339::option")]
+    not_after: Option<OffsetDateTime>,
     /// When it is looked at again.
     #[serde(with = "time::serde::rfc3339::option")]
     next_action_at: Option<OffsetDateTime>,
@@ -228,6 +231,7 @@ impl From<Order> for OrderView {
             identifiers: order.names.into_iter().map(identifier).collect(),
             profile: order.profile,
             replaces: order.replaces,
+            not_after: order.not_after,
             next_action_at: order.next_action_at,
             deadline: order.deadline,
             last_error: order.last_error,

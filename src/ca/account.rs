@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use instant_acme::{CertificateIdentifier, Identifier, NewOrder};
+use serde_json::{Value, json};
+use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
 use super::ask::{ask, fetch, unreadable};
 use super::classify::{Asked, Call};
 use super::directory::{Directory, Endpoint};
+use super::jose::Signer;
 use super::order::{Order, Remembered};
 use super::state::OrderState;
 use super::tape::Exchange;
@@ -17,6 +20,7 @@ use crate::domain::failure::{Class, Failure};
 /// An account with its key; shared freely, holds nothing that changes.
 pub struct Account {
     pub(super) inner: instant_acme::Account,
+    pub(super) signer: Signer,
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) directory: Arc<Directory>,
     pub(super) clock: Arc<dyn Clock>,
@@ -24,6 +28,20 @@ pub struct Account {
     /// be lagging behind: it may have been registered just before, perhaps by another replica.
     pub(super) seen: OffsetDateTime,
     pub(super) remembered: Remembered,
+}
+
+tokio::task_local! {
+    static NOT_AFTER: Option<OffsetDateTime>;
+}
+
+/// Has the certificates of orders that `work` places end at this moment.
+///
+/// Beside the call and not in it, as few CAs take it and few orders say it.
+pub fn ending_at<F: Future>(
+    not_after: Option<OffsetDateTime>,
+    work: F,
+) -> impl Future<Output = F::Output> {
+    NOT_AFTER.scope(not_after, work)
 }
 
 impl Account {
@@ -48,7 +66,8 @@ impl Account {
         self.new_order_replacing(names, profile, None).await
     }
 
-    /// The same, for a certificate that takes the place of `replaces` (RFC 9773, section 5).
+    /// The same, for a certificate that takes the place of `replaces` (RFC 9773, section 5), and that
+    /// ends when [`ending_at`] says.
     pub async fn new_order_replacing(
         &self,
         names: &[String],
@@ -59,7 +78,28 @@ impl Account {
             self.check_profile(profile).await?;
         }
         let names: Vec<_> = names.iter().map(|name| identifier(name)).collect();
-        let mut order = NewOrder::new(&names);
+        let answer = match NOT_AFTER.try_with(|end| *end).ok().flatten() {
+            None => self.place(&names, profile, replaces).await,
+            // On the heap: few orders come this way, and all would carry it.
+            Some(end) => Box::pin(self.place_until(end, &names, profile, replaces)).await,
+        };
+        if let Err(failure) = &answer
+            && matches!(failure.code.as_str(), "acme_endpoint_moved" | "acme_invalid_profile")
+        {
+            self.endpoint.expire().await;
+        }
+        let (url, exchange) = answer?;
+        let state = OrderState::read(self.asked(Call::NewOrder, None), &exchange)?;
+        Ok(Order::new(self, url, self.clock.now(), state))
+    }
+
+    async fn place(
+        &self,
+        names: &[Identifier],
+        profile: Option<&str>,
+        replaces: Option<&str>,
+    ) -> Result<(String, Exchange), Failure> {
+        let mut order = NewOrder::new(names);
         if let Some(profile) = profile {
             order = order.profile(profile);
         }
@@ -70,16 +110,37 @@ impl Account {
             });
         }
         let asked = self.asked(Call::NewOrder, None);
-        let answer = ask!(asked, async { self.inner.new_order(&order).await });
-        if let Err(failure) = &answer
-            && matches!(failure.code.as_str(), "acme_endpoint_moved" | "acme_invalid_profile")
-        {
-            self.endpoint.expire().await;
-        }
-        let (order, exchange) = answer?;
+        let (order, exchange) = ask!(asked, async { self.inner.new_order(&order).await })?;
         let exchange = exchange.ok_or_else(|| unreadable(asked, "no answer"))?;
-        let state = OrderState::read(asked, &exchange)?;
-        Ok(Order::new(self, order.url().to_owned(), self.clock.now(), state))
+        Ok((order.url().to_owned(), exchange))
+    }
+
+    /// As instant-acme has no place for `notAfter`, such an order is signed here.
+    async fn place_until(
+        &self,
+        end: OffsetDateTime,
+        names: &[Identifier],
+        profile: Option<&str>,
+        replaces: Option<&str>,
+    ) -> Result<(String, Exchange), Failure> {
+        let asked = self.asked(Call::NewOrder, None);
+        let end = end.truncate_to_second().format(&Rfc3339);
+        let end = end.map_err(|error| unreadable(asked, error.to_string()))?;
+        let mut payload = json!({"identifiers": names, "notAfter": end});
+        let more = [("profile", profile), ("replaces", replaces)];
+        for (field, value) in more.into_iter().filter_map(|(field, value)| Some((field, value?))) {
+            payload[field] = Value::from(value);
+        }
+        let answer = ask!(asked, async {
+            let (client, account) = (self.endpoint.client(), Some(self.url()));
+            let (nonce, url) = (self.directory.new_nonce(), self.directory.new_order());
+            self.signer.post(client, nonce, account, url, &payload).await
+        });
+        let ((), exchange) = answer.map_err(about_the_end)?;
+        let exchange = exchange.ok_or_else(|| unreadable(asked, "no answer"))?;
+        let url = exchange.location.clone();
+        let url = url.ok_or_else(|| unreadable(asked, "The CA does not say where the order is"))?;
+        Ok((url, exchange))
     }
 
     /// Takes up an order again. `age` is the time since the CA handed its URL out: it decides
@@ -121,4 +182,20 @@ impl Account {
 /// What a name is for ACME: an address, or a DNS name.
 fn identifier(name: &str) -> Identifier {
     name.parse().map_or_else(|_| Identifier::Dns(name.to_owned()), Identifier::Ip)
+}
+
+/// CAs that take no `notAfter`, or not this one, say no more than that the request is malformed.
+fn about_the_end(failure: Failure) -> Failure {
+    if (failure.class, failure.code.as_str()) != (Class::Blocked, "acme_malformed") {
+        return failure;
+    }
+    let said = failure.detail.trim_end_matches('.');
+    Failure {
+        code: "acme_not_after_refused".to_owned(),
+        title: "The CA does not take an order that says when the certificate is to end.".to_owned(),
+        detail: format!(
+            "{said}. Set `enableDurationFeature: false` in the issuer, or give the certificate another `duration`."
+        ),
+        ..failure
+    }
 }

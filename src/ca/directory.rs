@@ -53,6 +53,10 @@ impl Directory {
         &self.new_account
     }
 
+    pub(super) fn new_order(&self) -> &str {
+        &self.new_order
+    }
+
     pub(super) fn revoke_cert(&self) -> Option<&str> {
         self.revoke_cert.as_deref()
     }

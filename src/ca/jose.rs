@@ -1,5 +1,6 @@
 //! Signed requests that instant-acme does not make: accounts bound to others with a key that was
-//! stored before, keys that follow others, revocation by a certificate's own key.
+//! stored before, keys that follow others, revocation by a certificate's own key, orders that say
+//! when their certificate is to end.
 //!
 //! They go the same way as all others: [`super::http`] sends them, [`mod@super::ask`] judges the answer.
 

@@ -32,7 +32,7 @@ use moka::sync::Cache;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroize as _;
 
-pub use account::Account;
+pub use account::{Account, ending_at};
 pub use order::{Download, Order};
 pub use state::{
     Authorization, AuthorizationStatus, ChallengeKind, ChallengeStatus, Offered, OrderState,
@@ -49,6 +49,7 @@ use ask::{ask, unusable_key};
 use classify::{Asked, Call};
 use directory::{Directory, Endpoint};
 use http::{CaClient, Sent};
+use jose::Signer;
 use order::Remembered;
 use tape::Exchange;
 
@@ -171,7 +172,8 @@ impl Ca {
         let inner = open(&endpoint, &directory, key, url).await?;
         let clock = self.clock.clone();
         let remembered = self.remembered.clone();
-        let account = Account { inner, endpoint, directory, clock, seen, remembered };
+        let signer = Signer::from_pkcs8(key).map_err(|error| unusable_key(&error.to_string()))?;
+        let account = Account { inner, signer, endpoint, directory, clock, seen, remembered };
         let account = Arc::new(account);
         self.accounts.insert(name, account.clone());
         Ok(account)

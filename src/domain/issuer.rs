@@ -39,6 +39,11 @@ pub struct Acme {
     /// Whether the CA is asked when it would like certificates to be renewed (RFC 9773).
     #[serde(default)]
     pub renewal_information_source: RenewalInformationSource,
+    /// Whether a certificate's `duration` is asked of the CA, as the order's `notAfter`. Only for CAs that
+    /// take it: Let's Encrypt refuses such an order.
+    // Left out where it is off: replicas of the version before do not know it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub enable_duration_feature: bool,
     /// Base64 of a PEM bundle; when given, only these roots are trusted for the CA's API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_bundle: Option<String>,

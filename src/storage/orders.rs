@@ -18,7 +18,7 @@ macro_rules! order_columns {
     () => {
         "id, certificate_id, request_id, issuer_id, namespace, names, profile, predecessors, state,
          url, expires, tries, stalled_since, attempts, last_error, created_at, handed_out_at,
-         next_action_at, deadline, name, replaces, lease_token"
+         next_action_at, deadline, name, replaces, not_after, lease_token"
     };
 }
 macro_rules! challenge_columns {
@@ -34,9 +34,9 @@ macro_rules! insert {
         concat!("INSERT INTO orders
         (id, certificate_id, request_id, issuer_id, namespace, names, profile, predecessors, state,
          url, expires, tries, stalled_since, attempts, last_error, created_at, handed_out_at,
-         next_action_at, deadline, leased_by, name, replaces)
+         next_action_at, deadline, leased_by, name, replaces, not_after)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, ", $wake, ",
-                $19, $20, $21, $22)")
+                $19, $20, $21, $22, $23)")
     };
 }
 macro_rules! save {
@@ -46,7 +46,7 @@ macro_rules! save {
         state = $3, url = $4, expires = $5, tries = $6, stalled_since = $7, attempts = $8,
         last_error = $9, handed_out_at = $10, next_action_at = ",
             $wake,
-            ", deadline = $12, replaces = $14,
+            ", deadline = $12, replaces = $14, not_after = $15,
         leased_by = CASE WHEN $13 THEN leased_by ELSE NULL END, lease_token = lease_token + 1
         WHERE id = $1 AND lease_token = $2"
         )
@@ -148,6 +148,7 @@ pub async fn insert(
         hold.map(|(owner, _)| owner),
         row.name,
         row.replaces,
+        row.not_after,
     )?;
     if hold.is_none() {
         tx.wake_workers();
@@ -229,6 +230,7 @@ pub async fn save(
         row.deadline,
         hold.is_some(),
         row.replaces,
+        row.not_after,
     )?;
     held(lease, changed)?;
     for challenge in &order.challenges {
@@ -463,6 +465,7 @@ struct Row {
     next_action_at: Option<i64>,
     deadline: i64,
     replaces: Option<String>,
+    not_after: Option<i64>,
     lease_token: i64,
 }
 
@@ -495,6 +498,7 @@ impl From<&Order> for Row {
             next_action_at: order.next_action_at.map(millis),
             deadline: millis(order.deadline),
             replaces: order.replaces.clone(),
+            not_after: order.not_after.map(millis),
             lease_token: 0,
         }
     }
@@ -569,6 +573,7 @@ impl Row {
             next_action_at: self.next_action_at.map(moment),
             deadline: moment(self.deadline),
             replaces: self.replaces,
+            not_after: self.not_after.map(moment),
         };
         let lease = Lease { machine: Machine::Order, id: self.id, token: self.lease_token };
         Ok((order, lease))

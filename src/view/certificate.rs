@@ -41,7 +41,7 @@ pub(crate) struct CertificateView {
     csr: Option<String>,
     /// Certificate profile, instead of the issuer's.
     profile: Option<String>,
-    /// Not supported: `null`; a CA decides how long a certificate lives.
+    /// How long it is to live; `null` leaves that to the CA.
     duration: Option<String>,
     /// Renew this long before the end.
     renew_before: Option<String>,
@@ -204,7 +204,7 @@ impl CertificateView {
             private_key: spec.csr.is_none().then(|| spec.private_key.clone()),
             csr: spec.csr.clone(),
             profile: spec.profile.clone(),
-            duration: None,
+            duration: spec.duration.clone(),
             renew_before: spec.renew_before.clone(),
             renew_before_percentage: spec.renew_before_percentage,
             retry: spec.retry.clone(),

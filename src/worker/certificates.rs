@@ -6,7 +6,7 @@ use crate::domain::certificate::{State, Transition};
 use crate::domain::failure::{Class, Failure};
 use crate::domain::id::{CertificateId, OrderId, RequestId};
 use crate::domain::issuer::{self, Issuer, RenewalInformationSource};
-use crate::domain::order::{self, ORDER_DEADLINE, Order, Outcome};
+use crate::domain::order::{self, Order, Outcome};
 use crate::storage::lease::{Lease, Machine};
 use crate::storage::requests::{Request, RequestState};
 use crate::storage::{Scope, certificates, issuers, orders, requests};
@@ -95,6 +95,7 @@ impl Worker {
         };
         let spec = &certificate.spec;
         let account = issuer.account.as_ref().map(|account| account.url.as_str());
+        let not_after = spec.not_after(now).filter(|_| issuer.acme.enable_duration_feature);
         let wants_ari = issuer.acme.renewal_information_source == RenewalInformationSource::Ari;
         let order = Order {
             id,
@@ -110,6 +111,7 @@ impl Worker {
                 .find(|profile| !profile.is_empty())
                 .cloned(),
             replaces: certificate.replaces(account).filter(|_| wants_ari),
+            not_after,
             predecessors: 0,
             state: order::State::New,
             expires: None,
@@ -121,7 +123,7 @@ impl Worker {
             created_at: now,
             handed_out_at: now,
             next_action_at: Some(now),
-            deadline: now + ORDER_DEADLINE,
+            deadline: order::deadline(now, not_after),
         };
         let attempt = Request {
             id: request,

@@ -2,6 +2,7 @@
 
 use super::session::Session;
 use super::{Worker, WorkerError};
+use crate::ca;
 use crate::domain::ari::Ari;
 use crate::domain::certificate::Issued;
 use crate::domain::challenge::Challenge;
@@ -78,7 +79,7 @@ impl Worker {
                 order.expire(now)
             } else if let Some(step) = order.next_step(now) {
                 is_repeatable = step.is_repeatable();
-                let answer = session.take(step, &order).await?;
+                let answer = ca::ending_at(order.not_after, session.take(step, &order)).await?;
                 order.apply(answer, self.clock.now(), super::jitter())?
             } else {
                 // Due, but nothing to do: never leave such a row without a wake-up.
@@ -238,7 +239,9 @@ impl Worker {
             }
         };
         if let Some(at) = transition.fresh_order_at {
-            let fresh = successor(order, OrderId::generate(now), now, at);
+            let mut fresh = successor(order, OrderId::generate(now), now, at);
+            fresh.not_after = fresh.not_after.and(transition.certificate.spec.not_after(at));
+            fresh.deadline = order::deadline(at, fresh.not_after);
             transition.certificate.order = Some(fresh.id);
             orders::insert(tx, &fresh, None).await?;
             let message = format!("The CA lost order {}; waiting on order {}", order.id, fresh.id);

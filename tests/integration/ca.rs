@@ -5,6 +5,7 @@ use std::time::Duration as Patience;
 
 use certwright::ca::{
     Account, AuthorizationStatus, Ca, ChallengeKind, ChallengeStatus, Download, Order, OrderStatus,
+    ending_at,
 };
 use certwright::clock::{Clock as _, SystemClock};
 use certwright::domain::ari::Answer;
@@ -67,9 +68,12 @@ async fn renewal_information_is_what_the_ca_says_and_nonsense_is_no_answer() {
     let silent = Acme { renewal_information_source: RenewalInformationSource::None, ..acme };
     assert_eq!(ca.renewal_information(&silent, &name).await, Answer::NotOffered);
 
-    let replacing = account.new_order_replacing(&names(), Some("default"), Some(&name)).await;
+    let names = names();
+    let replacing = account.new_order_replacing(&names, Some("default"), Some(&name));
+    // The one that is signed here says all of it.
+    let replacing = ending_at(Some(now + Duration::days(2)), replacing).await;
     assert!(replacing.unwrap().state().status == OrderStatus::Pending);
-    let strange = account.new_order_replacing(&names(), Some("default"), Some("a.b")).await;
+    let strange = account.new_order_replacing(&names, Some("default"), Some("a.b")).await;
     assert!(strange.is_err(), "a certificate that the CA does not know is not replaced");
 }
 
@@ -413,6 +417,7 @@ fn acme(pebble: &Pebble) -> Acme {
         private_key_secret_ref: None,
         external_account_binding: None,
         renewal_information_source: RenewalInformationSource::Ari,
+        enable_duration_feature: false,
         ca_bundle: Some(pebble.ca_bundle()),
         skip_tls_verify: false,
         solvers: Vec::new(),

@@ -26,6 +26,7 @@ mod crash;
 mod crash_beside;
 mod csr;
 mod dns_faults;
+mod duration;
 mod event_stream;
 mod events;
 mod expiry;

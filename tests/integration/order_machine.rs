@@ -637,6 +637,7 @@ fn new() -> Order {
         names: vec!["a.example.com".into()],
         profile: None,
         replaces: None,
+        not_after: None,
         predecessors: 0,
         state: State::New,
         expires: None,

@@ -587,10 +587,10 @@ on_both_databases! {
         assert_eq!(found, certificate);
 
         let (mut order, lease) = orders::find(&mut tx, order.id, &all()).await.unwrap().unwrap();
-        order.replaces = None;
+        (order.replaces, order.not_after) = (None, order.not_after.map(|end| end + Duration::hours(1)));
         orders::save(&mut tx, &order, &order.challenges, &lease, None).await.unwrap();
         let (found, _) = orders::find(&mut tx, order.id, &all()).await.unwrap().unwrap();
-        assert_eq!(found.replaces, None);
+        assert_eq!((found.replaces, found.not_after), (None, order.not_after));
         let busy = orders::any_under_way_of_issuer(&mut tx, order.issuer).await.unwrap();
         assert_eq!(busy, Some(order.id));
     }
@@ -1075,6 +1075,7 @@ fn order(certificate: CertificateId) -> Order {
         names: vec!["a.example.com".into()],
         profile: Some("tlsserver".into()),
         replaces: Some("a.b".into()),
+        not_after: Some(NOW),
         predecessors: 0,
         state: order::State::New,
         expires: None,

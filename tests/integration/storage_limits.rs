@@ -366,6 +366,7 @@ async fn insert_order(
         names: vec!["a.example.com".into()],
         profile: None,
         replaces: None,
+        not_after: None,
         predecessors: 0,
         state: order::State::New,
         expires: None,

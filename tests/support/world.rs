@@ -294,6 +294,7 @@ impl World {
             names: found.spec.dns_names.clone(),
             profile: None,
             replaces: None,
+            not_after: None,
             predecessors: 0,
             state: order::State::Open {
                 url: "https://ca.example/order/1".into(),

@@ -2,12 +2,14 @@
 
 use std::net::IpAddr;
 
+use time::Duration;
 use uuid::Uuid;
 
 use crate::api::problem::{ApiError, Faults, FieldCode};
 use crate::api::{AppState, field, limits};
 use crate::domain::certificate::Spec;
 use crate::domain::challenge::Kind as ChallengeKind;
+use crate::domain::duration;
 use crate::domain::id::WebhookId;
 use crate::domain::issuer::{Issuer, Kind};
 use crate::domain::name::DnsName;
@@ -24,6 +26,12 @@ const MOST_WEBHOOKS: usize = 16;
 const LONGEST_COMMON_NAME: usize = 64;
 
 const KEPT_REVISIONS: u32 = 3;
+
+/// cert-manager's bound.
+const SHORTEST_LIFE: Duration = Duration::hours(1);
+
+/// Ten years: longer than any CA's certificates, and short of the end of the calendar.
+const LONGEST_LIFE: Duration = Duration::hours(87_600);
 
 /// What a client asks for, understood.
 pub(crate) struct Checked {
@@ -50,7 +58,7 @@ pub(crate) fn check(given: &CertificateSpec) -> Result<Checked, ApiError> {
         field::name(name, "/name", &mut faults);
     }
     field::labels(&given.labels, &mut faults);
-    unsupported(given, &mut faults);
+    life(given, &mut faults);
     let csr = client_csr(given, &mut faults);
     renewal(given, &mut faults);
     limits::retry(given.retry.as_ref(), "/retry", &mut faults);
@@ -86,6 +94,7 @@ pub(crate) fn check(given: &CertificateSpec) -> Result<Checked, ApiError> {
             private_key,
             csr: given.csr.clone(),
             profile: given.profile.clone(),
+            duration: given.duration.clone(),
             renew_before: given.renew_before.clone(),
             renew_before_percentage: given.renew_before_percentage,
             retry: given.retry.clone(),
@@ -135,6 +144,13 @@ impl Checked {
                 );
                 faults.add(pointer, FieldCode::NoSolver, detail);
             }
+        }
+        if self.spec.duration.is_some() && !issuer.acme.enable_duration_feature {
+            let detail = format!(
+                "the issuer `{}` leaves it to its CA how long a certificate lives: set `enableDurationFeature: true` there if the CA takes a `notAfter`, or leave it out",
+                issuer.name
+            );
+            faults.add("/duration", FieldCode::Unsupported, detail);
         }
         faults.refuse().map(|()| issuer)
     }
@@ -194,17 +210,23 @@ impl Checked {
     }
 }
 
-fn unsupported(given: &CertificateSpec, faults: &mut Faults) {
-    if given.duration.is_some() {
-        let detail =
-            "an ACME CA decides how long a certificate lives; leave it out, or choose a `profile`";
-        faults.add("/duration", FieldCode::Unsupported, detail);
+/// How long it is to live.
+fn life(given: &CertificateSpec, faults: &mut Faults) {
+    let life = field::duration(given.duration.as_deref(), "/duration", faults);
+    if life.is_some_and(|life| !(SHORTEST_LIFE..=LONGEST_LIFE).contains(&life)) {
+        faults.invalid("/duration", "is at least 1h, and at most 87600h");
+    }
+    let before = given.renew_before.as_deref().and_then(|text| duration::parse(text).ok());
+    if let (Some(life), Some(before)) = (life, before)
+        && before >= life
+    {
+        faults.invalid("/renewBefore", "is shorter than `duration`: it would never stop renewing");
     }
 }
 
 fn renewal(given: &CertificateSpec, faults: &mut Faults) {
     let before = field::duration(given.renew_before.as_deref(), "/renewBefore", faults);
-    if before.is_some_and(time::Duration::is_zero) {
+    if before.is_some_and(Duration::is_zero) {
         faults.invalid("/renewBefore", "leaves no time to renew");
     }
     if given.renew_before_percentage.is_some_and(|percent| !(1..=99).contains(&percent)) {

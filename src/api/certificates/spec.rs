@@ -51,7 +51,8 @@ pub(crate) struct CertificateSpec {
     /// Certificate profile, instead of the issuer's.
     #[serde(default)]
     pub(crate) profile: Option<String>,
-    /// Not supported: a CA decides how long a certificate lives.
+    /// How long it is to live, such as `2160h`: 1h at least. Only where the issuer has
+    /// `enableDurationFeature`; elsewhere the CA decides.
     #[serde(default)]
     pub(crate) duration: Option<String>,
     /// Renew this long before the end, such as `720h`.
@@ -90,7 +91,7 @@ impl From<&Certificate> for CertificateSpec {
             private_key: is_ours.then_some(spec.private_key),
             csr: spec.csr,
             profile: spec.profile,
-            duration: None,
+            duration: spec.duration,
             renew_before: spec.renew_before,
             renew_before_percentage: spec.renew_before_percentage,
             retry: spec.retry,

@@ -9,12 +9,13 @@ use super::plan::{Item, Wanted, references};
 use super::{AppliedObject, Done};
 use crate::api::auth::{CertificatesWrite, IssuersWrite, Permission as _, Principal, SecretsWrite};
 use crate::api::certificates::check::check;
+use crate::api::certificates::spec::CertificateSpec;
 use crate::api::certificates::{change, create};
 use crate::api::issuers::accounts;
 use crate::api::issuers::check::IssuerSpec;
 use crate::api::problem::{ApiError, FieldCode, FieldError};
 use crate::api::{AppState, issuers as issuers_api, retrying, secrets as secrets_api};
-use crate::domain::certificate::{Certificate, Transition};
+use crate::domain::certificate::{Certificate, IssuerRef, Transition};
 use crate::secret::Secret;
 use crate::storage::issuers::account_key_place;
 use crate::storage::lease::Lease;
@@ -111,8 +112,9 @@ async fn one(
     match wanted {
         Wanted::Secret(entry, values) => secret(app, tx, entry, values).await,
         Wanted::Issuer(spec, account_key) => issuer(app, tx, spec, account_key.as_ref(), now).await,
+        // On the heap: it is the largest by far.
         Wanted::Certificate(wish, _, pair) => {
-            certificate(app, tx, wish, pair.as_deref(), now).await
+            Box::pin(certificate(app, tx, wish, pair.as_deref(), now)).await
         }
         // The plan has none left by now.
         Wanted::Pair(..) => {
@@ -199,21 +201,22 @@ async fn certificate(
     pair: Option<&Pair>,
     now: OffsetDateTime,
 ) -> Result<Outcome, ApiError> {
-    let mut checked = check(&wish.spec)?;
+    let (spec, warnings) = with_duration_that_counts(tx, &wish.spec).await?;
+    let mut checked = check(&spec)?;
     let found = certificates::find_by_name(tx, &checked.namespace, &checked.name).await?;
     let Some((present, lease)) = found else {
-        let certificate = create::new(app, &wish.spec, &checked);
+        let certificate = create::new(app, &spec, &checked);
         let id = certificate.id.0;
         let Some(pair) = pair else {
-            create::store(app, tx, &wish.spec, &checked, &certificate).await?;
-            return Ok((Done::Created, id, Vec::new()));
+            create::store(app, tx, &spec, &checked, &certificate).await?;
+            return Ok((Done::Created, id, warnings));
         };
         let Transition { certificate, events, .. } = adopt::adopted(certificate, pair, now);
-        create::store(app, tx, &wish.spec, &checked, &certificate).await?;
+        create::store(app, tx, &spec, &checked, &certificate).await?;
         let namespace = &certificate.namespace;
         events::record(tx, namespace, Some(certificate.id), &events, now).await?;
         adopt::store(app, tx, &certificate, pair, now).await?;
-        return Ok((Done::Created, id, Vec::new()));
+        return Ok((Done::Created, id, warnings));
     };
     change::must_stay(&present)?;
     let id = present.id.0;
@@ -227,10 +230,29 @@ async fn certificate(
     };
     let was_imported = imported.is_some();
     let (present, lease) = imported.unwrap_or((present, lease));
-    let next =
-        change::respecify(app, tx, &present, &lease, wish.spec.clone(), checked, now).await?;
+    let next = change::respecify(app, tx, &present, &lease, spec, checked, now).await?;
     let done = if next == present && !was_imported { Done::Unchanged } else { Done::Configured };
-    Ok((done, id, Vec::new()))
+    Ok((done, id, warnings))
+}
+
+/// What is wanted, without a `duration` that the issuer does not ask of its CA: cert-manager passes it
+/// over there, too, and without a word.
+async fn with_duration_that_counts(
+    tx: &mut Tx,
+    wanted: &CertificateSpec,
+) -> Result<(CertificateSpec, Vec<String>), ApiError> {
+    let mut spec = wanted.clone();
+    if spec.duration.is_some() {
+        let namespace = spec.namespace.as_deref().unwrap_or_default();
+        let IssuerRef { kind, name } = &spec.issuer_ref;
+        let found = issuers::find_by_name(tx, *kind, namespace, name).await?;
+        if found.is_some_and(|(issuer, _)| !issuer.acme.enable_duration_feature) {
+            spec.duration = None;
+            let instead = "the CA decides how long it lives, as the issuer has no `enableDurationFeature`; `profile` may choose";
+            return Ok((spec, vec![format!("spec.duration: {instead}")]));
+        }
+    }
+    Ok((spec, Vec::new()))
 }
 
 /// Takes a certificate over that was applied before, as long as nothing was issued for it yet.

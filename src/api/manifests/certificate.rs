@@ -17,9 +17,8 @@ pub(super) struct Wish {
 }
 
 /// Fields that mean something only inside Kubernetes, or to another kind of CA.
-const PASSED_OVER: [(&str, &str); 9] = [
+const PASSED_OVER: [(&str, &str); 8] = [
     ("additionalOutputFormats", "every format is there to be downloaded"),
-    ("duration", "an ACME CA decides how long a certificate lives; `profile` chooses"),
     ("encodeUsagesInRequest", "an ACME CA decides the usages"),
     ("keystores", "a keystore is made when it is downloaded"),
     ("literalSubject", "an ACME CA keeps nothing of a subject but the common name"),

@@ -14,10 +14,8 @@ const OTHER_PROVIDERS: [&str; 8] =
     ["acmeDNS", "akamai", "azureDNS", "cloudDNS", "digitalocean", "rfc2136", "route53", "webhook"];
 
 /// Fields of `acme` that mean nothing here.
-const PASSED_OVER: [(&str, &str); 2] = [
-    ("disableAccountKeyGeneration", "the account key is made and kept by the service"),
-    ("enableDurationFeature", "no duration is sent; the CA decides how long a certificate lives"),
-];
+const PASSED_OVER: [(&str, &str); 1] =
+    [("disableAccountKeyGeneration", "the account key is made and kept by the service")];
 
 const INGRESS: [&str; 6] =
     ["class", "ingressClassName", "ingressTemplate", "name", "podTemplate", "serviceType"];

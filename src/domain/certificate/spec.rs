@@ -1,9 +1,11 @@
 //! What a client wants, in cert-manager's words.
 
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::domain::backoff::Retry;
+use crate::domain::duration;
 
 /// What a client wants; cert-manager's `spec`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -29,6 +31,9 @@ pub struct Spec {
     /// Certificate profile, instead of the issuer's.
     #[serde(default)]
     pub profile: Option<String>,
+    /// How long it is to live, where its issuer asks that of the CA. A Go duration, such as `2160h`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration: Option<String>,
     /// Renew this long before the end. A Go duration, such as `720h`.
     #[serde(default)]
     pub renew_before: Option<String>,
@@ -52,6 +57,13 @@ impl Spec {
         self.dns_names.iter().chain(&self.ip_addresses).cloned().collect()
     }
 
+    /// When a certificate that is asked for now is to end, where the spec says so; in whole seconds, as
+    /// certificates have it.
+    pub fn not_after(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
+        let life = duration::parse(self.duration.as_deref()?).ok()?;
+        now.checked_add(life).map(OffsetDateTime::truncate_to_second)
+    }
+
     /// Whether a certificate for one fulfils the other; they may differ in when to renew.
     pub fn wants_the_same_as(&self, other: &Self) -> bool {
         self.issuer_ref == other.issuer_ref
@@ -61,6 +73,7 @@ impl Spec {
             && self.common_name == other.common_name
             && self.private_key.kind() == other.private_key.kind()
             && self.profile == other.profile
+            && self.duration == other.duration
     }
 }
 

@@ -106,6 +106,13 @@ fn of_the_ca(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
                 "Choose one of the profiles that the CA offers, in the certificate or its issuer, or leave the profile out.",
             ],
         ),
+        "acme_not_after_refused" => Cause::new(
+            "The CA does not take an order that says when its certificate is to end, as the certificate's `duration` makes it.",
+            [
+                "Set `enableDurationFeature: false` in the issuer: then the CA decides how long its certificates live. Waiting certificates go on at once.",
+                "If the CA takes some durations and not this one, choose another `duration`, or leave it out.",
+            ],
+        ),
         "acme_external_account_required" => {
             let server = context.issuer.map_or("The CA", |issuer| issuer.acme.server.as_str());
             Cause::new(

@@ -347,6 +347,7 @@ fn order(kind: Kind) -> Order {
         names: vec!["app.example.com".into()],
         profile: None,
         replaces: None,
+        not_after: None,
         predecessors: 0,
         state: order::State::Done { url: None, end: End::Invalid },
         expires: None,

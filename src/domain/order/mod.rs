@@ -10,6 +10,8 @@ mod policy;
 #[cfg(test)]
 mod tests;
 
+pub use policy::deadline;
+
 use thiserror::Error;
 use time::{Duration, OffsetDateTime};
 
@@ -40,6 +42,8 @@ pub struct Order {
     pub profile: Option<String>,
     /// The certificate that it says it replaces, in ARI's words (RFC 9773, section 5).
     pub replaces: Option<String>,
+    /// When the certificate is to end; `None` leaves that to the CA.
+    pub not_after: Option<OffsetDateTime>,
     /// Orders for the same request that the CA lost before this one.
     pub predecessors: u32,
     /// Where it is.

@@ -23,6 +23,12 @@ const FINALIZE_FOR: Duration = Duration::minutes(30);
 /// A CSR counts as lost when the CA still wants one this long after it was sent.
 const FINALIZE_LOST_AFTER: Duration = Duration::seconds(10);
 
+/// When an order that begins at `from` is given up. Its certificate's end does not wait for it: half of
+/// that life has to be left.
+pub fn deadline(from: OffsetDateTime, not_after: Option<OffsetDateTime>) -> OffsetDateTime {
+    from + not_after.map_or(ORDER_DEADLINE, |end| ORDER_DEADLINE.min((end - from) / 2))
+}
+
 impl Order {
     /// It is ordered once more at once, as any other certificate.
     pub(super) fn not_replacing(mut self, failure: &Failure, now: OffsetDateTime) -> Transition {
@@ -225,7 +231,8 @@ impl Order {
                 let at = now + jitter.stretch(pause.max(Duration::seconds(1)), 0.1);
                 if self.state == State::New {
                     // The CA has not begun to count: waiting for it uses up nothing.
-                    self.deadline = self.deadline.max(at + ORDER_DEADLINE);
+                    self.not_after = self.not_after.map(|end| end + (at - now));
+                    self.deadline = self.deadline.max(deadline(at, self.not_after));
                 }
                 self.next_action_at = Some(at.min(self.deadline));
                 self.unchanged()

@@ -48,6 +48,35 @@ fn looks_that_found_nothing_new_do_not_lengthen_the_pause_after_the_first_troubl
     assert_eq!(again.next_action_at, Some(NOW + Duration::milliseconds(25)));
 }
 
+#[test]
+fn waiting_for_the_ca_takes_nothing_of_a_certificates_life() {
+    let end = NOW + Duration::hours(2);
+    let wanted = Order {
+        state: State::New,
+        not_after: Some(end),
+        deadline: deadline(NOW, Some(end)),
+        ..order([])
+    };
+    let throttled = Failure::new(Class::Throttle, "limited", "Limited", "429")
+        .not_before(Some(NOW + Duration::hours(30)));
+    let down = Failure::new(Class::Transient, "down", "Down", "502");
+    let told = |failure| wanted.clone().apply(Answer::Failed(failure), NOW, Jitter::NONE);
+
+    let waits = told(throttled).unwrap().order;
+    assert_eq!(waits.not_after, Some(end + Duration::hours(30)), "nobody has heard of it");
+    assert_eq!(waits.deadline, NOW + Duration::hours(31));
+    let again = told(down).unwrap().order;
+    assert_eq!(again.not_after, Some(end), "the CA may have heard of it");
+    assert!(again.has_expired(NOW + Duration::hours(1)), "half a life is left for the next one");
+}
+
+#[test]
+fn a_long_life_leaves_an_order_its_day() {
+    assert_eq!(deadline(NOW, None), NOW + ORDER_DEADLINE);
+    assert_eq!(deadline(NOW, Some(NOW + Duration::days(90))), NOW + ORDER_DEADLINE);
+    assert_eq!(deadline(NOW, Some(NOW + Duration::hours(10))), NOW + Duration::hours(5));
+}
+
 fn order<const N: usize>(states: [challenge::State; N]) -> Order {
     Order {
         id: OrderId(Uuid::nil()),
@@ -59,6 +88,7 @@ fn order<const N: usize>(states: [challenge::State; N]) -> Order {
         names: vec!["a.example.com".into()],
         profile: None,
         replaces: None,
+        not_after: None,
         predecessors: 0,
         state: State::Open { url: "https://ca.example/1".into(), stage: Stage::Presenting },
         expires: None,

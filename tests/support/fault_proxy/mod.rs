@@ -89,6 +89,8 @@ pub enum Fault {
     Busy,
     /// An order that says what it replaces is refused.
     Replacement,
+    /// An order that says when its certificate is to end is refused.
+    End,
     /// An order is refused until a person acts.
     Action,
     /// No request gets through at all.
@@ -290,6 +292,12 @@ impl FaultProxy {
     /// The CSRs that came for each order.
     pub fn csrs(&self) -> Vec<Vec<String>> {
         self.shared.state().csrs.values().cloned().collect()
+    }
+
+    /// What new orders asked for.
+    pub fn orders_asked(&self) -> Vec<serde_json::Value> {
+        let state = self.shared.state();
+        state.orders.iter().map(|text| serde_json::from_str(text).unwrap()).collect()
     }
 
     /// How many requests of a kind have come.

@@ -47,6 +47,8 @@ pub(super) struct State {
     pub(super) shown: HashMap<String, Vec<(String, Bytes, Instant)>>,
     /// Every CSR that came, by path.
     pub(super) csrs: HashMap<String, Vec<String>>,
+    /// The payload of every new order that came.
+    pub(super) orders: Vec<String>,
     pub(super) dice: u64,
 }
 
@@ -91,6 +93,9 @@ impl State {
         }
         if kind == Kind::Finalize {
             self.csrs.entry(path.to_owned()).or_default().push(same.1.clone());
+        }
+        if kind == Kind::NewOrder {
+            self.orders.push(payload(&jws));
         }
         if let Some((fault, own)) = self.wishes.before(kind, &jws) {
             return Some(self.count(fault, own));
@@ -228,7 +233,7 @@ impl State {
 }
 
 /// What a request says beneath its signature.
-fn payload(jws: &Value) -> String {
+pub(super) fn payload(jws: &Value) -> String {
     let encoded = jws["payload"].as_str().unwrap_or_default();
     String::from_utf8(URL_SAFE_NO_PAD.decode(encoded).unwrap_or_default()).unwrap_or_default()
 }

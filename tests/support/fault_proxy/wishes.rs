@@ -1,11 +1,9 @@
 //! What a CA, or who stands before it, is to say of renewals and of who may order.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::state::{ERROR, Own, with_headers};
+use super::state::{ERROR, Own, payload, problem, with_headers};
 use super::{Answer, Fault, FaultProxy, Kind};
 
 #[derive(Default)]
@@ -13,6 +11,8 @@ pub(super) struct Wishes {
     down: bool,
     /// Status and problem type for orders with `replaces`.
     refusal: Option<(u16, &'static str)>,
+    /// Orders with `notAfter` are refused.
+    endless: bool,
     /// The page where a person has to act before anything is ordered.
     action: Option<String>,
     /// What is answered to questions for renewal information: body and `Retry-After`.
@@ -28,6 +28,11 @@ impl FaultProxy {
     /// Orders that say what they replace are refused so.
     pub fn refuse_replacements(&self, status: u16, kind: &'static str) {
         self.shared.state().wishes.refusal = Some((status, kind));
+    }
+
+    /// Orders that say when their certificate is to end are refused, in Let's Encrypt's words.
+    pub fn refuse_ends(&self) {
+        self.shared.state().wishes.endless = true;
     }
 
     /// Nothing may be ordered before a person has been at this page.
@@ -60,7 +65,12 @@ impl Wishes {
                 let answer = refusal(403, "userActionRequired", Some(page));
                 Some((Fault::Action, Own::Instead(answer)))
             }
-            (Kind::NewOrder, _, _, Some((status, kind))) if says_what_it_replaces(jws) => {
+            (Kind::NewOrder, ..) if self.endless && says(jws, "notAfter") => {
+                let words = "NotBefore and NotAfter are not supported";
+                let answer = problem(StatusCode::BAD_REQUEST, "malformed", words);
+                Some((Fault::End, Own::Instead(answer)))
+            }
+            (Kind::NewOrder, _, _, Some((status, kind))) if says(jws, "replaces") => {
                 Some((Fault::Replacement, Own::Instead(refusal(status, kind, None))))
             }
             _ => None,
@@ -68,10 +78,9 @@ impl Wishes {
     }
 }
 
-fn says_what_it_replaces(jws: &Value) -> bool {
-    let text = URL_SAFE_NO_PAD.decode(jws["payload"].as_str().unwrap_or_default());
-    let payload: Value = serde_json::from_slice(&text.unwrap_or_default()).unwrap_or_default();
-    payload.get("replaces").is_some()
+fn says(jws: &Value, field: &str) -> bool {
+    let payload: Value = serde_json::from_str(&payload(jws)).unwrap_or_default();
+    payload.get(field).is_some()
 }
 
 fn refusal(status: u16, kind: &str, page: Option<&str>) -> Answer {
