@@ -73,6 +73,16 @@ impl Worker {
         Ok(claimed)
     }
 
+    /// Takes a step with everything that is due at this moment; says with how many rows.
+    pub async fn work_due(&self) -> Result<usize, StorageError> {
+        let claimed = self.claim(self.settings.concurrency).await?;
+        let count = claimed.len();
+        for (lease, _share) in claimed {
+            Box::pin(self.work(lease)).await;
+        }
+        Ok(count)
+    }
+
     /// How many rows of a lane may be taken, of so many free slots. The last part of the pool is for
     /// namespaces that hold nothing: their first row need not wait for a step of somebody else's.
     fn room(&self, lane: &Lane, free: usize) -> usize {

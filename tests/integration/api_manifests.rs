@@ -13,7 +13,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::support::world::{CANARIES, Reply, World, on_every_database};
 
 const ISSUER: &str = include_str!("../manifests/issuer-cloudflare.yaml");
-const CLUSTER_ISSUER: &str = include_str!("../manifests/clusterissuer-http01.yaml");
+pub(super) const CLUSTER_ISSUER: &str = include_str!("../manifests/clusterissuer-http01.yaml");
 const CERTIFICATES: &str = include_str!("../manifests/certificates.yaml");
 
 on_every_database! {
@@ -449,13 +449,13 @@ metadata: {name: x}
     }
 }
 
-struct Pair {
-    chain: String,
-    key: String,
+pub(super) struct Pair {
+    pub(super) chain: String,
+    pub(super) key: String,
 }
 
 /// A certificate that began thirty days ago, of a CA of its own.
-fn pair(names: &[&str], days_left: i64) -> Pair {
+pub(super) fn pair(names: &[&str], days_left: i64) -> Pair {
     let now = time::macros::datetime!(2026-11-24 12:00 UTC);
     let mut params =
         CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
@@ -469,14 +469,14 @@ fn pair(names: &[&str], days_left: i64) -> Pair {
     Pair { chain, key: lines(key.serialize_pem()) }
 }
 
-fn tls_secret(name: &str, pair: &Pair) -> Value {
+pub(super) fn tls_secret(name: &str, pair: &Pair) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": {"name": name},
         "data": {"tls.crt": STANDARD.encode(&pair.chain), "tls.key": STANDARD.encode(&pair.key), "keystore.p12": "/w=="},
     })
 }
 
-fn www(secret: &str) -> Value {
+pub(super) fn www(secret: &str) -> Value {
     json!({
         "apiVersion": "cert-manager.io/v1", "kind": "Certificate", "metadata": {"name": "www"},
         "spec": {"secretName": secret, "dnsNames": ["www.example.com"],
@@ -484,15 +484,15 @@ fn www(secret: &str) -> Value {
     })
 }
 
-fn stream(objects: &[Value]) -> String {
+pub(super) fn stream(objects: &[Value]) -> String {
     objects.iter().map(Value::to_string).collect::<Vec<_>>().join("\n---\n")
 }
 
-async fn apply(world: &World, text: &str) -> Reply {
+pub(super) async fn apply(world: &World, text: &str) -> Reply {
     send(world, "/apply", text).await
 }
 
-async fn send(world: &World, path: &str, text: &str) -> Reply {
+pub(super) async fn send(world: &World, path: &str, text: &str) -> Reply {
     let ask = world.ask(Method::POST, path).header("content-type", "application/yaml");
     ask.text(text).send().await
 }
@@ -515,7 +515,7 @@ fn results(applied: &Value) -> Vec<String> {
 }
 
 /// Document, line, pointer and code of each.
-fn faults(reply: &Reply) -> Vec<(u64, u64, String, String)> {
+pub(super) fn faults(reply: &Reply) -> Vec<(u64, u64, String, String)> {
     let problem = reply.is_problem(422, "validation_failed");
     let fault = |one: &Value| {
         let number = |field: &str| one[field].as_u64().unwrap_or_default();
@@ -543,7 +543,7 @@ async fn db_account_key(world: &World, name: &str) -> Vec<u8> {
 
 impl Reply {
     #[track_caller]
-    fn done(&self) -> Value {
+    pub(super) fn done(&self) -> Value {
         assert_eq!(self.status, 200, "{}", self.text);
         self.json()
     }

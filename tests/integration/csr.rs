@@ -128,6 +128,31 @@ on_each_site! {
         assert_key_signs_for(&key.serialize_pem(), &download(&site, &replaced, "fullchain.pem").await);
     }
 
+    async fn a_key_that_somebody_else_has_is_not_used_again(site: Site) {
+        let (csr, _) = csr(&["client.example.com"]);
+        let body = json!({"issuerRef": {"name": "dns", "kind": "ClusterIssuer"}, "csr": csr});
+        let made = site.post("/certificates", &body).await.expect_status(202);
+        let path = format!("/certificates/{}", made["id"].as_str().unwrap());
+        site.until(&path, |now| now["status"]["phase"] == "Ready").await;
+
+        let wish = json!({"reason": "keyCompromise"});
+        site.post(&format!("{path}/revoke"), &wish).await.expect_status(202);
+
+        let blocked = |now: &Value| now["status"]["lastError"]["code"] == "csr_key_compromised";
+        let waits = site.until(&path, blocked).await;
+        assert!(waits["status"]["lastError"]["detail"].as_str().unwrap().contains("/csr"), "{waits}");
+        assert_eq!((waits["status"]["revision"].as_i64(), site.pebble.orders_created()), (Some(1), 1));
+        site.post(&format!("{path}/renew"), &json!({})).await.expect_status(202);
+        let reasons = |found: &Value| found.to_string().matches("csr_key_compromised").count();
+        let again = site.until(&path, |now| blocked(now) && now["status"]["failedIssuanceAttempts"] == 2).await;
+        assert_eq!((reasons(&again), site.pebble.orders_created()), (1, 1), "nobody who insists gets one");
+
+        let (next, key) = self::csr(&["client.example.com"]);
+        site.put(&format!("{path}/csr"), &json!({"csr": next})).await.expect_status(200);
+        let healed = site.until(&path, |now| now["status"]["revision"] == 2).await;
+        assert_key_signs_for(&key.serialize_pem(), &download(&site, &healed, "fullchain.pem").await);
+    }
+
     async fn an_address_is_proved_by_http(site: Site) {
         let more = json!({"ipAddresses": ["127.0.0.1"]});
         let issued = site.ask_for("http", &["beside.example.com"], &more, 60).await.expect_status(202);
@@ -152,7 +177,7 @@ impl Listed for x509_parser::extensions::SubjectAlternativeName<'_> {
     }
 }
 
-fn csr(names: &[&str]) -> (String, KeyPair) {
+pub(super) fn csr(names: &[&str]) -> (String, KeyPair) {
     let key = KeyPair::generate().unwrap();
     let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut params = CertificateParams::new(names).unwrap();

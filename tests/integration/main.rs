@@ -10,6 +10,7 @@ mod api_idempotency;
 mod api_issuers;
 mod api_keys;
 mod api_manifests;
+mod api_manifests_refused;
 mod api_manners;
 mod api_secrets;
 mod architecture;
@@ -25,6 +26,7 @@ mod crash;
 #[cfg(feature = "failpoints")]
 mod crash_beside;
 mod csr;
+mod deadlines;
 mod dns_faults;
 mod duration;
 mod event_stream;

@@ -106,20 +106,30 @@ impl World {
         let clock = Arc::new(ManualClock::at(datetime!(2026-11-24 12:00 UTC)));
         let sealer = Arc::new(Sealer::from_text(&Sealer::generate().unwrap()).unwrap());
         let shutdown = CancellationToken::new();
-        let router = api::router(AppState {
-            db: db.clone(),
-            clock: clock.clone(),
-            sealer: sealer.clone(),
-            outbound: outbound.clone(),
-            cluster_namespace: "certwright".into(),
-            account_key: Arc::new(|| Ok(Secret::new(b"canary-account-key".to_vec()))),
-            shutdown: shutdown.clone(),
-        });
-        let answers = Arc::default();
-        let admin = String::new();
+        let (router, answers, admin) = (axum::Router::new(), Arc::default(), String::new());
         let mut world = Self { router, db, clock, sealer, outbound, shutdown, admin, answers };
+        world.router = api::router(world.state());
         world.admin = world.db_key("admin", &["*"], Scope::Everything).await;
         world
+    }
+
+    fn state(&self) -> AppState {
+        AppState {
+            db: self.db.clone(),
+            clock: self.clock.clone(),
+            sealer: self.sealer.clone(),
+            outbound: self.outbound.clone(),
+            cluster_namespace: "certwright".into(),
+            account_key: Arc::new(|| Ok(Secret::new(b"canary-account-key".to_vec()))),
+            shutdown: self.shutdown.clone(),
+        }
+    }
+
+    /// The same with account keys that a CA takes.
+    pub fn with_account_keys(mut self) -> Self {
+        let make = || Ca::generate_account_key().map_err(|failure| failure.to_string().into());
+        self.router = api::router(AppState { account_key: Arc::new(make), ..self.state() });
+        self
     }
 
     /// A worker whose single steps a test takes.
