@@ -136,20 +136,13 @@ impl Ca {
 
 impl Account {
     /// Revokes a certificate that was issued to the account, or to one that has proved its names.
-    pub async fn revoke(
-        &self,
-        key: &Secret<Vec<u8>>,
-        leaf: &[u8],
-        reason: Reason,
-    ) -> Result<(), Failure> {
+    pub async fn revoke(&self, leaf: &[u8], reason: Reason) -> Result<(), Failure> {
         let url = revoke_url(&self.directory)?;
         let payload = revocation(leaf, reason.code());
         let asked = self.asked(Call::Revoke, None);
         ask!(asked, async {
-            let signer = Signer::from_pkcs8(key)?;
-            let client = self.endpoint.client();
-            let account = Some(self.url());
-            signer.post(client, self.directory.new_nonce(), account, url, &payload).await
+            let (client, account) = (self.endpoint.client(), Some(self.url()));
+            self.signer.post(client, self.directory.new_nonce(), account, url, &payload).await
         })
         .map(drop)
     }

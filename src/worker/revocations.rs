@@ -68,7 +68,7 @@ impl Worker {
                 let place = issuers::account_key_place(issuer.id);
                 let key = self.sealer.open(&place, &sealed)?;
                 match self.ca.account(&issuer.acme, &key, &known.url).await {
-                    Ok(account) => account.revoke(&key, leaf, reason).await,
+                    Ok(account) => account.revoke(leaf, reason).await,
                     Err(failure) => Err(failure),
                 }
             }
