@@ -36,12 +36,9 @@ pub struct Run {
 pub struct Runs {
     many: Vec<Run>,
     single: Vec<f64>,
-    /// Certificates per second with a queue that never runs dry.
-    queued: Vec<f64>,
+    /// All asked for at the same time.
+    queued: Vec<Run>,
 }
-
-/// Clients that wait at the same time where there is a queue.
-const QUEUE: usize = 256;
 
 pub async fn measure(
     ground: &Ground,
@@ -76,8 +73,8 @@ pub async fn measure(
         };
         let title = format!("{name}: throughput / floor's");
         report.promise(title, "", each(|run| run.rate), Target::AtLeast(least));
-        let ratios = runs.queued.iter().zip(&bare.many).map(|(ours, floor)| ours / floor.rate);
-        let title = format!("{name}: throughput with {QUEUE} waiting / floor's");
+        let ratios = runs.queued.iter().zip(&bare.many).map(|(ours, floor)| ours.rate / floor.rate);
+        let title = format!("{name}: throughput with {} at once / floor's", options.certificates);
         report.add(title, "", ratios.collect());
         let ratios = runs.single.iter().zip(&bare.single).map(|(ours, floor)| ours / floor);
         let title = format!("{name}: single certificate / floor's");
@@ -86,9 +83,12 @@ pub async fn measure(
             runs.many.iter().zip(&bare.many).map(|(run, bare)| run.requests - bare.requests);
         let title = format!("{name}: ACME requests per certificate beyond floor's");
         report.promise(title, "", extra.collect(), Target::AtMost(1.0));
-        let calls = runs.many.iter().map(|run| run.calls).collect();
-        let title = format!("{name}: Cloudflare calls per certificate");
+        let calls = runs.queued.iter().map(|run| run.calls).collect();
+        let title =
+            format!("{name}: Cloudflare calls per certificate, {} at once", options.certificates);
         report.promise(title, "", calls, Target::AtMost(0.05));
+        let peak = runs.queued.iter().map(|run| run.rss).collect();
+        report.add(format!("{name}: peak memory, {} at once", options.certificates), "MiB", peak);
     }
     Ok(())
 }
@@ -134,7 +134,7 @@ async fn by_certwright(ground: &Ground, options: &Options, database: &Database, 
     at_once(names("warm", options.concurrency), options.concurrency, by(&service)).await;
     settle(ground).await;
     runs.many.push(many(ground, &service, options.certificates, options.concurrency).await);
-    runs.queued.push(many(ground, &service, options.certificates, QUEUE).await.rate);
+    runs.queued.push(many(ground, &service, options.certificates, options.certificates).await);
     let mut singles = Vec::new();
     for name in names("single", options.singles) {
         // One alone is one that nothing else goes before.

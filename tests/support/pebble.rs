@@ -86,6 +86,8 @@ impl PebbleOptions {
         command.env("PEBBLE_ALTERNATE_ROOTS", self.alternate_roots.to_string());
         if let Some(processors) = self.processors {
             command.env("GOMAXPROCS", processors.to_string());
+            // On one, only a goroutine that is interrupted can meet another within the same lock.
+            command.env("GODEBUG", "asyncpreemptoff=1");
         }
         command.env("PEBBLE_VA_ALWAYS_VALID", u8::from(self.always_valid).to_string());
         command.env("PEBBLE_VA_NOSLEEP", u8::from(!self.sleep).to_string());
