@@ -26,7 +26,8 @@ pub fn start(config: &Config) -> Result<(), String> {
     if text {
         logs.try_init().ok()
     } else {
-        logs.json().flatten_event(true).try_init().ok()
+        // The list of spans would say the same once more: there is one at a time.
+        logs.json().flatten_event(true).with_span_list(false).try_init().ok()
     };
     Ok(())
 }

@@ -15,7 +15,7 @@ use super::problem::{ApiError, Errors};
 use crate::domain::challenge::{Challenge, Kind, Observation, State as DomainState};
 use crate::domain::id::{ChallengeId, OrderId};
 use crate::domain::order::challenge_name;
-use crate::storage::orders::{self, Parent, WantedChallenges};
+use crate::storage::challenges::{self, Parent, Wanted};
 
 /// Which challenges to list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -125,14 +125,14 @@ pub(crate) async fn list(
     // A challenge's name begins with its order's; an order has few challenges, all on one page.
     let of_name = query.name.as_deref();
     let order_name = of_name.map(|name| name.rsplit_once('-').map_or("", |(order, _)| order));
-    let wanted = WantedChallenges {
+    let wanted = Wanted {
         namespace: query.namespace,
         order_name: order_name.map(str::to_owned),
         order: query.order.map(OrderId),
         state,
     };
     let mut tx = app.db.read().await?;
-    let mut rows = orders::list_challenges(&mut tx, &who.scope, &wanted, page).await?;
+    let mut rows = challenges::list(&mut tx, &who.scope, &wanted, page).await?;
     if let Some(name) = of_name {
         rows.retain(|(one, order)| challenge_name(&order.name, one.id) == name);
     }
@@ -151,7 +151,7 @@ pub(crate) async fn show(
     known: Precondition,
 ) -> Result<Response, ApiError> {
     let mut tx = app.db.read().await?;
-    let found = orders::find_challenge(&mut tx, ChallengeId(id), &who.scope).await?;
+    let found = challenges::find(&mut tx, ChallengeId(id), &who.scope).await?;
     let (challenge, order) = found.ok_or_else(|| ApiError::not_found("challenge", id))?;
     known.show(&ChallengeView::of(&challenge, &order))
 }

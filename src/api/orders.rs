@@ -18,7 +18,8 @@ use super::wait::Wait;
 use crate::domain::failure::Failure;
 use crate::domain::id::{CertificateId, OrderId};
 use crate::domain::order::{End, Order, Stage, State as DomainState};
-use crate::storage::orders::{self, Parent, Wanted};
+use crate::storage::challenges::Parent;
+use crate::storage::orders::{self, Wanted};
 
 /// Which orders to list.
 #[derive(Debug, Deserialize, IntoParams)]

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tower_http::timeout::TimeoutLayer;
 
-use crate::storage::{Db, StorageError, orders};
+use crate::storage::{Db, StorageError, challenges};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -45,7 +45,7 @@ async fn answer(State(db): State<Db>, token: Result<Path<String>, PathRejection>
 
 async fn look_up(db: &Db, token: &str) -> Result<Option<String>, StorageError> {
     let mut tx = db.read().await?;
-    orders::key_authorization(&mut tx, token).await
+    challenges::key_authorization(&mut tx, token).await
 }
 
 /// base64url, as RFC 8555 has it, in lengths that a CA uses.

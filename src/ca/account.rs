@@ -30,20 +30,6 @@ pub struct Account {
     pub(super) remembered: Remembered,
 }
 
-tokio::task_local! {
-    static NOT_AFTER: Option<OffsetDateTime>;
-}
-
-/// Has the certificates of orders that `work` places end at this moment.
-///
-/// Beside the call and not in it, as few CAs take it and few orders say it.
-pub fn ending_at<F: Future>(
-    not_after: Option<OffsetDateTime>,
-    work: F,
-) -> impl Future<Output = F::Output> {
-    NOT_AFTER.scope(not_after, work)
-}
-
 impl Account {
     /// Its URL: its name towards the CA.
     pub fn url(&self) -> &str {
@@ -63,22 +49,23 @@ impl Account {
         names: &[String],
         profile: Option<&str>,
     ) -> Result<Order, Failure> {
-        self.new_order_replacing(names, profile, None).await
+        self.new_order_replacing(names, profile, None, None).await
     }
 
     /// The same, for a certificate that takes the place of `replaces` (RFC 9773, section 5), and that
-    /// ends when [`ending_at`] says.
+    /// ends at `not_after`, both where they are given.
     pub async fn new_order_replacing(
         &self,
         names: &[String],
         profile: Option<&str>,
         replaces: Option<&str>,
+        not_after: Option<OffsetDateTime>,
     ) -> Result<Order, Failure> {
         if let Some(profile) = profile {
             self.check_profile(profile).await?;
         }
         let names: Vec<_> = names.iter().map(|name| identifier(name)).collect();
-        let answer = match NOT_AFTER.try_with(|end| *end).ok().flatten() {
+        let answer = match not_after {
             None => self.place(&names, profile, replaces).await,
             // On the heap: few orders come this way, and all would carry it.
             Some(end) => Box::pin(self.place_until(end, &names, profile, replaces)).await,

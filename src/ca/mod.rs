@@ -32,7 +32,7 @@ use moka::sync::Cache;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroize as _;
 
-pub use account::{Account, ending_at};
+pub use account::Account;
 pub use order::{Download, Order};
 pub use state::{
     Authorization, AuthorizationStatus, ChallengeKind, ChallengeStatus, Offered, OrderState,

@@ -135,19 +135,19 @@ pub const SETTINGS: &[Setting] = &[
     Setting::new(
         "worker.concurrency",
         "CERTWRIGHT_WORKER_CONCURRENCY",
-        "64",
+        "256",
         "Orders, certificates and issuers that are worked on at the same time.",
     ),
     Setting::new(
         "worker.per_issuer",
         "CERTWRIGHT_WORKER_PER_ISSUER",
-        "48",
+        "192",
         "Of those, orders of one issuer at most: a CA that hangs leaves the rest to others.",
     ),
     Setting::new(
         "worker.per_namespace",
         "CERTWRIGHT_WORKER_PER_NAMESPACE",
-        "32",
+        "128",
         "Of those, certificates and orders of one namespace at most.",
     ),
     Setting::new(

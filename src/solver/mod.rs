@@ -5,11 +5,13 @@ mod dns;
 mod dns01;
 mod http01;
 mod registry;
+mod upcoming;
 
 use async_trait::async_trait;
 
 pub use self::cloudflare::{Cloudflare, Ours};
 pub use self::registry::{SolverSettings, SolverSetupError, Solvers};
+pub use self::upcoming::{Expected, Upcoming};
 use crate::domain::challenge::{Observation, Proof, Record};
 use crate::domain::failure::Failure;
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 use hickory_resolver::net::NetError;
 use moka::sync::Cache;
 
-use super::Solver;
 use super::cloudflare::{Access, Cloudflare, http_client};
 use super::dns::Dns;
 use super::dns01::Dns01;
 use super::http01::Http01;
+use super::{Solver, Upcoming};
 use crate::clock::Clock;
 use crate::domain::failure::{Class, Failure};
 use crate::domain::issuer;
@@ -68,6 +68,7 @@ pub struct Solvers {
     http01: Arc<Http01>,
     clients: Cache<ClientKey, Arc<Cloudflare>>,
     resolvers: Cache<Vec<SocketAddr>, Arc<Dns>>,
+    upcoming: Upcoming,
 }
 
 /// The token only as its digest: keys of a map are easily logged.
@@ -98,7 +99,13 @@ impl Solvers {
             http01: Arc::new(http01),
             clients: Cache::builder().max_capacity(MAX_CLIENTS).time_to_idle(CLIENT_IDLE).build(),
             resolvers: Cache::new(MAX_RESOLVERS),
+            upcoming: Upcoming::default(),
         })
+    }
+
+    /// Where whoever will want a proof shown within moments says so.
+    pub fn upcoming(&self) -> &Upcoming {
+        &self.upcoming
     }
 
     /// The solver of an issuer; `token` is what its provider's secret reference names.
@@ -156,6 +163,7 @@ impl Solvers {
             base_url: config.base_url.as_deref(),
             token,
             zone_id: config.zone_id.as_deref(),
+            upcoming: &self.upcoming,
         };
         self.clients
             .try_get_with(key, || {

@@ -1,7 +1,8 @@
 //! API keys: who may ask for what. Only a key's SHA-256 is kept.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use sqlx::FromRow;
 use time::OffsetDateTime;
@@ -60,11 +61,9 @@ pub async fn insert(
     Ok(added == 1)
 }
 
-/// The key with this SHA-256, from memory where that is sure to be what the database says.
+/// The key with this SHA-256, from memory where it was shown lately.
 pub async fn recognise(db: &Db, hash: &[u8]) -> Result<Option<ApiKey>, StorageError> {
-    let Some(known) = db.known_keys() else {
-        return find_by_hash(&mut db.read().await?, hash).await;
-    };
+    let known = &db.0.known_keys;
     let generation = match known.get(hash) {
         Ok(key) => return Ok(Some(key)),
         Err(generation) => generation,
@@ -76,40 +75,56 @@ pub async fn recognise(db: &Db, hash: &[u8]) -> Result<Option<ApiKey>, StorageEr
     Ok(found)
 }
 
-/// Keys that were shown lately. On SQLite this process is the only one that writes, so that it knows
-/// when they stop being true: with every transaction that changes a key, all are forgotten.
-#[derive(Default)]
-pub(super) struct KnownKeys(Mutex<Known>);
+/// Keys that were shown lately. With every transaction that changes a key, all are forgotten: on SQLite
+/// this process is the only one that writes. On PostgreSQL the other replicas hear of it at once, and
+/// should that get lost, [`BELIEVED`] later.
+pub(super) struct KnownKeys {
+    is_shared: bool,
+    known: Mutex<Known>,
+}
 
 #[derive(Default)]
 struct Known {
     generation: u64,
-    keys: HashMap<Vec<u8>, ApiKey>,
+    keys: HashMap<Vec<u8>, (Instant, ApiKey)>,
 }
 
 /// Keys in memory, at most.
 const MOST_KNOWN: usize = 1_000;
 
+/// How long a key is believed in without a look, where others may forget it.
+const BELIEVED: Duration = Duration::from_secs(1);
+
 impl KnownKeys {
+    /// None yet. `is_shared` says whether other processes write to the database.
+    pub(super) fn new(is_shared: bool) -> Self {
+        Self { is_shared, known: Mutex::default() }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The key, or the generation that is to be told with what is read from the database now.
     fn get(&self, hash: &[u8]) -> Result<ApiKey, u64> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.keys.get(hash).cloned().ok_or(known.generation)
+        let known = self.known();
+        let fresh = |(since, _): &&(Instant, _)| !self.is_shared || since.elapsed() < BELIEVED;
+        known.keys.get(hash).filter(fresh).map(|(_, key)| key.clone()).ok_or(known.generation)
     }
 
     fn put(&self, hash: &[u8], key: &ApiKey, generation: u64) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known();
         if known.generation != generation {
             return;
         }
         if known.keys.len() >= MOST_KNOWN {
             known.keys.clear();
         }
-        known.keys.insert(hash.to_vec(), key.clone());
+        known.keys.insert(hash.to_vec(), (Instant::now(), key.clone()));
     }
 
     pub(super) fn forget(&self) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known();
         known.generation += 1;
         known.keys.clear();
     }

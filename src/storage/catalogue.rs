@@ -43,6 +43,8 @@ pub fn catalogue() -> Vec<Statement> {
         super::api_keys::ALL,
         &super::budgets::all(),
         super::certificates::ALL,
+        super::challenges::ALL,
+        super::clean_ups::ALL,
         super::deliveries::ALL,
         super::events::ALL,
         super::expiry::ALL,

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::filter::{Filter, Value};
 use super::lease::{LEASE, Lease, Machine, held};
 use super::{
-    Page, Scope, StorageError, Tx, corrupt, count, document, events, execute, fetch, json,
+    Page, Scope, StorageError, Tx, corrupt, count, defer, document, events, execute, fetch, json,
     messages, millis, moment, statements,
 };
 use crate::domain::certificate::{Certificate, Issued, State, Told, Transition, Trigger};
@@ -112,10 +112,10 @@ pub async fn insert(tx: &mut Tx, certificate: &Certificate) -> Result<(), Storag
 
 async fn index(tx: &mut Tx, certificate: &Certificate) -> Result<(), StorageError> {
     for name in certificate.spec.names() {
-        execute!(tx, INSERT_NAME, certificate.id.0, name.as_str())?;
+        defer!(tx, INSERT_NAME, certificate.id.0, name.as_str());
     }
     for (key, value) in &certificate.labels {
-        execute!(tx, INSERT_LABEL, certificate.id.0, format!("{key}={value}"))?;
+        defer!(tx, INSERT_LABEL, certificate.id.0, format!("{key}={value}"));
     }
     Ok(())
 }
@@ -185,7 +185,7 @@ pub async fn save(
     events::record(tx, &certificate.namespace, Some(certificate.id), events, *at).await?;
     tx.has_changed(row.id);
     if hold.is_none() {
-        tx.wake_workers();
+        tx.wake_workers_at(wake);
     }
     Ok(Lease { token: lease.token + 1, ..*lease })
 }
@@ -215,7 +215,7 @@ pub async fn note(
     order: OrderId,
     trouble: Option<&Failure>,
 ) -> Result<(), StorageError> {
-    execute!(tx, NOTE, id.0, order.0, trouble.map(json))?;
+    defer!(tx, NOTE, id.0, order.0, trouble.map(json));
     tx.has_changed(id.0);
     Ok(())
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::filter::{Filter, Value};
 use super::stream::Position;
-use super::{Page, Scope, Statement, StorageError, Tx, execute, millis, moment};
+use super::{Inner, Page, Scope, Statement, StorageError, Tx, defer, millis, moment};
 use crate::domain::event::{Event, Severity};
 use crate::domain::id::{CertificateId, EventId};
 
@@ -33,45 +33,55 @@ macro_rules! position {
     };
 }
 
-macro_rules! insert {
+/// What repeats the last event of its resource takes that one's identifier, and so raises its count.
+macro_rules! record {
     ($dialect:ident) => {
         concat!(
             "INSERT INTO events
              (id, namespace, collection, resource_id, certificate_id, severity, reason, message,
               created_at, last_seen, written_in, position)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, ",
+             VALUES (coalesce((SELECT last.id FROM (
+                 SELECT id, severity, reason, message FROM events WHERE resource_id = $4
+                 ORDER BY position DESC LIMIT 1) AS last
+                 WHERE last.severity = $6 AND last.reason = $7 AND last.message = $8), $1),
+              $2, $3, $4, $5, $6, $7, $8, $9, $9, ",
             written_in!($dialect),
             ", ",
             position!($dialect),
-            ")"
+            ") ON CONFLICT (id) DO UPDATE SET count = events.count + 1,
+               last_seen = excluded.last_seen, written_in = excluded.written_in,
+               position = excluded.position"
         )
     };
 }
 
-macro_rules! count_again {
-    ($dialect:ident) => {
-        concat!(
-            "UPDATE events SET count = count + 1, last_seen = $5, written_in = ",
-            written_in!($dialect),
-            ", position = ",
-            position!($dialect),
-            " WHERE severity = $2 AND reason = $3 AND message = $4 AND id =
-              (SELECT id FROM events WHERE resource_id = $1 ORDER BY position DESC LIMIT 1)"
-        )
-    };
-}
+const RECORD: Statement =
+    Statement { name: "events::RECORD", sqlite: record!(sqlite), postgres: record!(postgres) };
 
-const INSERT: Statement =
-    Statement { name: "events::INSERT", sqlite: insert!(sqlite), postgres: insert!(postgres) };
-
-const COUNT_AGAIN: Statement = Statement {
-    name: "events::COUNT_AGAIN",
-    sqlite: count_again!(sqlite),
-    postgres: count_again!(postgres),
+// The same for several; on SQLite they go together anyhow.
+const RECORD_MANY: Statement = Statement {
+    name: "events::RECORD_MANY",
+    sqlite: RECORD.sqlite,
+    postgres: "INSERT INTO events
+        (id, namespace, collection, resource_id, certificate_id, severity, reason, message,
+         created_at, last_seen, written_in, position)
+        SELECT coalesce((SELECT last.id FROM (
+                 SELECT id, severity, reason, message FROM events WHERE resource_id = new.resource_id
+                 ORDER BY position DESC LIMIT 1) AS last
+                 WHERE last.severity = new.severity AND last.reason = new.reason
+                   AND last.message = new.message), new.id),
+               $2, new.collection, new.resource_id, $5, new.severity, new.reason, new.message, $9, $9,
+               pg_current_xact_id()::text::bigint, nextval('events_position')
+        FROM (SELECT * FROM unnest($1::uuid[], $3::text[], $4::uuid[], $6::text[], $7::text[], $8::text[])
+              WITH ORDINALITY AS given (id, collection, resource_id, severity, reason, message, place)
+              ORDER BY place) AS new
+        ON CONFLICT (id) DO UPDATE SET count = events.count + 1,
+           last_seen = excluded.last_seen, written_in = excluded.written_in,
+           position = excluded.position",
 };
 
 /// Every statement of this module.
-pub(super) const ALL: &[Statement] = &[INSERT, COUNT_AGAIN];
+pub(super) const ALL: &[Statement] = &[RECORD, RECORD_MANY];
 
 pub(super) const SELECT: &str =
     "SELECT id, namespace, collection, resource_id, severity, reason, message,
@@ -188,32 +198,50 @@ pub async fn record(
 ) -> Result<(), StorageError> {
     // Consecutive, so that what happened at one moment is listed in the order in which it did.
     let first = EventId::generate(now).0.as_u128();
-    for (id, event) in (first..).zip(events) {
-        let repeated = execute!(
+    let ids = (first..).map(Uuid::from_u128);
+    if !events.is_empty() {
+        tx.something_happened();
+    }
+    // Two that are alike would raise the same count, which one statement cannot do.
+    let differ = |(n, event): (usize, &Event)| !events[..n].contains(event);
+    if let Inner::Postgres(_) = &tx.inner
+        && events.len() > 1
+        && events.iter().enumerate().all(differ)
+    {
+        let texts = |of: fn(&Event) -> &str| -> Vec<String> {
+            events.iter().map(|event| of(event).to_owned()).collect()
+        };
+        let ids: Vec<_> = ids.take(events.len()).collect();
+        let about: Vec<_> = events.iter().map(|event| event.about.id()).collect();
+        let Inner::Postgres(unit) = &mut tx.inner else { return Ok(()) };
+        let query = sqlx::query(RECORD_MANY.postgres)
+            .bind(ids)
+            .bind(namespace)
+            .bind(texts(|event| event.about.collection()))
+            .bind(about)
+            .bind(certificate.map(|id| id.0))
+            .bind(texts(|event| event.severity.as_str()))
+            .bind(texts(|event| event.reason))
+            .bind(texts(|event| &event.message))
+            .bind(millis(now));
+        let done = query.execute(unit.ask()?).await;
+        unit.heard(done)?;
+        return Ok(());
+    }
+    for (id, event) in ids.zip(events) {
+        defer!(
             tx,
-            COUNT_AGAIN,
+            RECORD,
+            id,
+            namespace,
+            event.about.collection(),
             event.about.id(),
+            certificate.map(|id| id.0),
             event.severity.as_str(),
             event.reason,
             event.message.as_str(),
             millis(now),
-        )?;
-        if repeated == 0 {
-            execute!(
-                tx,
-                INSERT,
-                Uuid::from_u128(id),
-                namespace,
-                event.about.collection(),
-                event.about.id(),
-                certificate.map(|id| id.0),
-                event.severity.as_str(),
-                event.reason,
-                event.message.as_str(),
-                millis(now),
-            )?;
-        }
-        tx.something_happened();
+        );
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::lease::{Lease, Machine, held};
 use super::{
-    StorageError, Tx, corrupt, events, execute, fetch, messages, millis, moment, statements,
+    StorageError, Tx, corrupt, defer, events, execute, fetch, messages, millis, moment, statements,
 };
 use crate::domain::certificate::Certificate;
 use crate::domain::expiry::{Stage, Transition, Watch};
@@ -25,7 +25,7 @@ statements! {
 
 /// Watches over a revision from now on, instead of the one before.
 pub async fn arm(tx: &mut Tx, watch: &Watch) -> Result<(), StorageError> {
-    execute!(
+    defer!(
         tx,
         ARM,
         watch.certificate.0,
@@ -33,8 +33,10 @@ pub async fn arm(tx: &mut Tx, watch: &Watch) -> Result<(), StorageError> {
         millis(watch.not_before),
         millis(watch.not_after),
         watch.next_action_at.map(millis),
-    )?;
-    tx.wake_workers();
+    );
+    if let Some(at) = watch.next_action_at {
+        tx.wake_workers_at(millis(at));
+    }
     Ok(())
 }
 

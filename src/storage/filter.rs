@@ -117,6 +117,7 @@ impl Filter {
             0 => String::new(),
             _ => format!("WHERE {}", self.conditions.join(" AND ")),
         };
+        tx.catch_up().await?;
         let text = format!("{select} {filter} ORDER BY {order} LIMIT {limit}");
         let rows = match &mut tx.inner {
             Inner::Sqlite(tx) => {
@@ -128,7 +129,8 @@ impl Filter {
                         Value::Id(id) => query.bind(id),
                     };
                 }
-                query.fetch_all(&mut **tx).await
+                let rows = query.fetch_all(tx.ask()?).await;
+                tx.heard(rows)
             }
             Inner::Postgres(tx) => {
                 let mut query = sqlx::query_as(AssertSqlSafe(text));
@@ -139,7 +141,8 @@ impl Filter {
                         Value::Id(id) => query.bind(id),
                     };
                 }
-                query.fetch_all(&mut **tx).await
+                let rows = query.fetch_all(tx.ask()?).await;
+                tx.heard(rows)
             }
         };
         Ok(rows?)

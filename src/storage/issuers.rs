@@ -29,6 +29,7 @@ statements! {
     FIND = concat!("SELECT ", columns!(), " FROM issuers WHERE id = $1");
     FIND_BY_NAME = concat!("SELECT ", columns!(), " FROM issuers
         WHERE kind = $1 AND namespace = $2 AND name = $3");
+    WITH_ACCOUNT_KEY = concat!("SELECT ", columns!(), ", account_key FROM issuers WHERE id = $1");
     ACCOUNT_KEY = "SELECT account_key FROM issuers WHERE id = $1";
     NEXT_ACCOUNT_KEY = "SELECT next_account_key FROM issuers WHERE id = $1";
     SET_ACCOUNT_KEY = "UPDATE issuers SET account_key = $2, next_account_key = NULL WHERE id = $1";
@@ -103,6 +104,15 @@ pub async fn find(
 ) -> Result<Option<(Issuer, Lease)>, StorageError> {
     let row: Option<Row> = fetch!(fetch_optional, tx, FIND, id.0)?;
     row.filter(|row| scope.covers(&row.namespace)).map(Row::into_domain).transpose()
+}
+
+/// An issuer with the sealed key of its account, for whoever works for it.
+pub async fn with_account_key(
+    tx: &mut Tx,
+    id: IssuerId,
+) -> Result<Option<(Issuer, Sealed)>, StorageError> {
+    let row: Option<WithKey> = fetch!(fetch_optional, tx, WITH_ACCOUNT_KEY, id.0)?;
+    row.map(|row| Ok((row.row.into_domain()?.0, Sealed(row.account_key)))).transpose()
 }
 
 /// The issuer that a certificate of `namespace` means by kind and name.
@@ -236,6 +246,13 @@ struct Row {
     next_action_at: Option<i64>,
     upkeep: Option<String>,
     lease_token: i64,
+}
+
+#[derive(FromRow)]
+struct WithKey {
+    #[sqlx(flatten)]
+    row: Row,
+    account_key: Vec<u8>,
 }
 
 impl From<&Issuer> for Row {

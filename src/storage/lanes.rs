@@ -3,7 +3,8 @@
 //! A lane is what shares a limit on concurrency: the orders of one issuer in one namespace, the
 //! certificates of one namespace. A pass over what is due looks at the oldest few rows; only when
 //! those are all of lanes that are full does it go from lane to lane along an index (a loose index
-//! scan). Neither depends on how many rows wait in a lane.
+//! scan). Neither depends on how many rows wait in a lane. Orders that are over are no lane's
+//! ([`super::clean_ups`]).
 
 use sqlx::FromRow;
 use time::OffsetDateTime;
@@ -31,7 +32,9 @@ const OLDEST_ORDERS: Statement = Statement::both(
     "lanes::OLDEST_ORDERS",
     "SELECT issuer_id, namespace, min(next_action_at) AS due, count(*) AS waiting
      FROM (SELECT issuer_id, namespace, next_action_at FROM orders
-           WHERE next_action_at <= $1 ORDER BY next_action_at LIMIT $2) AS oldest
+           WHERE next_action_at <= $1
+             AND NOT ended
+           ORDER BY next_action_at LIMIT $2) AS oldest
      GROUP BY issuer_id, namespace ORDER BY due",
 );
 const OLDEST_CERTIFICATES: Statement = Statement::both(
@@ -144,7 +147,7 @@ macro_rules! claim {
 claim!(
     CLAIM_ORDERS,
     "orders",
-    "next_action_at IS NOT NULL AND (issuer_id, namespace) >= ($6, $5)",
+    "next_action_at IS NOT NULL AND NOT ended AND (issuer_id, namespace) >= ($6, $5)",
     "issuer_id, namespace",
     "$6, $5"
 );

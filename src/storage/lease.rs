@@ -187,7 +187,8 @@ const NEXT_DUE: Statement = Statement::both(
             (SELECT min(next_action_at) FROM orders WHERE next_action_at IS NOT NULL),
             (SELECT min(next_action_at) FROM expiry_watches WHERE next_action_at IS NOT NULL),
             (SELECT min(next_action_at) FROM housekeeping),
-            (SELECT min(next_action_at) FROM revocations WHERE next_action_at IS NOT NULL)",
+            (SELECT min(next_action_at) FROM revocations WHERE next_action_at IS NOT NULL),
+            (SELECT min(next_action_at) FROM orders WHERE next_action_at IS NOT NULL AND ended)",
 );
 
 const ORDER_HOLDER: Statement = Statement::both(
@@ -357,12 +358,28 @@ pub async fn after_unheard_commit(
         .map(|_| next))
 }
 
+/// When there is something to do.
+#[derive(Debug)]
+pub struct Due {
+    /// When each machine's next row is due.
+    pub rows: Vec<(Machine, OffsetDateTime)>,
+    /// When the next order is due that is over ([`super::clean_ups`]).
+    pub clean_ups: Option<OffsetDateTime>,
+}
+
 /// When each machine's next row is due, and so when to look again.
-pub async fn next_due(tx: &mut Tx) -> Result<Vec<(Machine, OffsetDateTime)>, StorageError> {
+pub async fn next_due(tx: &mut Tx) -> Result<Due, StorageError> {
     type At = Option<i64>;
-    let (issuers, certificates, orders, expiries, tasks, revocations): (At, At, At, At, At, At) =
-        fetch!(fetch_one, tx, NEXT_DUE)?;
-    Ok([
+    let (issuers, certificates, orders, expiries, tasks, revocations, clean_ups): (
+        At,
+        At,
+        At,
+        At,
+        At,
+        At,
+        At,
+    ) = fetch!(fetch_one, tx, NEXT_DUE)?;
+    let rows = [
         (Machine::Expiry, expiries),
         (Machine::Order, orders),
         (Machine::Revocation, revocations),
@@ -372,7 +389,8 @@ pub async fn next_due(tx: &mut Tx) -> Result<Vec<(Machine, OffsetDateTime)>, Sto
     ]
     .into_iter()
     .filter_map(|(machine, at)| at.map(|at| (machine, moment(at))))
-    .collect())
+    .collect();
+    Ok(Due { rows, clean_ups: clean_ups.map(moment) })
 }
 
 /// When the next webhook wants attention. Deliveries have workers of their own, and so a look of

@@ -7,8 +7,8 @@
 //!
 //! The differences, all of them: `FOR UPDATE SKIP LOCKED` and the database's clock where rows are
 //! leased ([`lease`], [`lanes`], [`workers`]) or swept, lists of keys ([`throttles`]), where an event
-//! stands in the stream ([`events`]), the kind of transaction, and `NOTIFY` at commit (this file and
-//! [`signals`]). SQLite has one process at a time ([`SoleUse`]).
+//! stands in the stream ([`events`]), the kind of transaction (`unit`), and `NOTIFY` ([`signals`]).
+//! SQLite has one process at a time ([`SoleUse`]), and in it one `writer`.
 
 use std::path::PathBuf;
 use std::str::FromStr as _;
@@ -18,7 +18,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{
-    ConnectOptions as _, Connection as _, Executor as _, PgPool, Postgres, SqlSafeStr as _, Sqlite,
+    AssertSqlSafe, ConnectOptions as _, Executor as _, Postgres, SqlSafeStr as _, Sqlite,
     SqlitePool,
 };
 use thiserror::Error;
@@ -29,6 +29,9 @@ pub mod api_keys;
 pub mod budgets;
 mod catalogue;
 pub mod certificates;
+pub mod challenges;
+pub mod clean_ups;
+mod connections;
 pub mod deliveries;
 pub mod events;
 pub mod expiry;
@@ -37,6 +40,7 @@ pub mod housekeeping;
 pub mod idempotency;
 pub mod issuers;
 pub mod lanes;
+mod later;
 pub mod lease;
 pub mod messages;
 pub mod orders;
@@ -55,6 +59,7 @@ pub mod throttles;
 mod unit;
 pub mod webhooks;
 pub mod workers;
+mod writer;
 
 pub use catalogue::{Statement, catalogue};
 pub use filter::Page;
@@ -64,12 +69,17 @@ pub use sole::SoleUse;
 
 use api_keys::KnownKeys;
 use catalogue::statements;
-use signals::News;
-use unit::Unit;
+use connections::Connections;
+use later::Later;
+use signals::{News, earlier};
+use unit::{OnPostgres, OnSqlite};
+use writer::Writer;
 
-/// A database, open and migrated.
+/// A database, open and migrated; copies are cheap.
 #[derive(Clone)]
-pub struct Db {
+pub struct Db(Arc<Opened>);
+
+struct Opened {
     pool: Pool,
     signals: Signals,
     migrated: Migrated,
@@ -85,32 +95,31 @@ pub struct Migrated {
     pub to: i64,
 }
 
-#[derive(Clone)]
 enum Pool {
     /// SQLite has one writer at a time anyway: one connection for it, so that writers queue here,
     /// fairly, instead of failing with `SQLITE_BUSY` there; readers see a snapshot beside it.
     Sqlite {
-        read: SqlitePool,
+        read: Connections<Sqlite>,
         write: SqlitePool,
+        writer: Writer,
         file: PathBuf,
     },
-    Postgres(PgPool),
+    Postgres(Connections<Postgres>),
 }
 
 /// One unit of work. Dropping it without [`Tx::commit`] undoes it.
 pub struct Tx {
     inner: Inner,
-    signals: Signals,
+    db: Arc<Opened>,
     news: News,
     changed: Vec<Uuid>,
-    known_keys: Arc<KnownKeys>,
-    keys_change: bool,
+    later: Later,
     told: Vec<messages::Telling>,
 }
 
 enum Inner {
-    Sqlite(Unit<Sqlite>),
-    Postgres(Unit<Postgres>),
+    Sqlite(OnSqlite),
+    Postgres(OnPostgres),
 }
 
 /// Why the database could not do what was asked.
@@ -169,9 +178,6 @@ impl From<sqlx::Error> for StorageError {
     }
 }
 
-/// A connection that was used just now is taken to be alive.
-const TRUSTED: Duration = Duration::from_secs(1);
-
 /// SQLite busy, locked, full or unable to read; PostgreSQL's serialization failures, deadlocks,
 /// shutdowns, lost connections and lack of room for another one.
 fn is_transient(code: &str) -> bool {
@@ -189,26 +195,21 @@ static POSTGRES: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres")
 impl Db {
     /// Opens the database and brings its schema up to date.
     pub async fn connect(url: &str) -> Result<Self, StorageError> {
+        let known_keys = Arc::new(KnownKeys::new(url.starts_with("postgres")));
+        let signals = Signals::new(Arc::clone(&known_keys));
         let (pool, migrated) = if url.starts_with("postgres") {
             let options = PgConnectOptions::from_str(url)?.application_name("certwright");
             let pool = PgPoolOptions::new()
                 .max_connections(16)
                 .acquire_timeout(Duration::from_secs(5))
-                // A question before each use would double the round trips of small queries.
-                .test_before_acquire(false)
-                .before_acquire(|connection, known| {
-                    Box::pin(async move {
-                        if known.idle_for > TRUSTED {
-                            connection.ping().await?;
-                        }
-                        Ok(true)
-                    })
-                })
                 .connect_with(options)
                 .await?;
             let migrated = migrate(&POSTGRES, &mut *pool.acquire().await?).await?;
             sqlx::query(stream::ADOPT.postgres).execute(&pool).await?;
-            (Pool::Postgres(pool), migrated)
+            signals::listen(pool.clone(), signals.clone());
+            let connections = Connections::of(pool, 1);
+            signals::speak(connections.clone(), signals.clone());
+            (Pool::Postgres(connections), migrated)
         } else {
             let options = SqliteConnectOptions::from_str(url)?
                 .create_if_missing(true)
@@ -216,6 +217,8 @@ impl Db {
                 .journal_mode(SqliteJournalMode::Wal)
                 // NORMAL may lose the last commits when the power fails; an order URL is worth an fsync.
                 .synchronous(SqliteSynchronous::Full)
+                // Savepoints would open and remove a file each.
+                .pragma("temp_store", "MEMORY")
                 .busy_timeout(Duration::from_secs(10));
             let file = options.get_filename().to_owned();
             let write = SqlitePoolOptions::new()
@@ -231,13 +234,10 @@ impl Db {
                 .acquire_timeout(Duration::from_secs(30))
                 .connect_with(options.create_if_missing(false).pragma("query_only", "ON"))
                 .await?;
-            (Pool::Sqlite { read, write, file }, migrated)
+            let writer = Writer::of(write.clone());
+            (Pool::Sqlite { read: Connections::of(read, 0), write, writer, file }, migrated)
         };
-        let signals = Signals::new();
-        if let Pool::Postgres(pool) = &pool {
-            signals::listen(pool.clone(), signals.clone());
-        }
-        Ok(Self { pool, signals, migrated, known_keys: Arc::default() })
+        Ok(Self(Arc::new(Opened { pool, signals, migrated, known_keys })))
     }
 
     /// The version of a database's schema (`from`) and the one that this program needs (`to`),
@@ -253,45 +253,42 @@ impl Db {
 
     /// Begins a transaction that may write.
     pub async fn begin(&self) -> Result<Tx, StorageError> {
-        let inner = match &self.pool {
-            // A deferred transaction that reads first cannot upgrade once another connection has
-            // written, however long it waits; taking the write lock up front can.
-            Pool::Sqlite { write, .. } => {
-                Inner::Sqlite(Unit::Writes(write.begin_with("BEGIN IMMEDIATE").await?))
-            }
-            Pool::Postgres(pool) => Inner::Postgres(Unit::Writes(pool.begin().await?)),
+        let inner = match &self.0.pool {
+            Pool::Sqlite { writer, .. } => Inner::Sqlite(OnSqlite::Writes(writer.begin().await?)),
+            Pool::Postgres(pool) => Inner::Postgres(OnPostgres::begin(pool.take().await?).await?),
         };
         Ok(self.tx(inner))
     }
 
     /// To read only: it does not queue behind writers. What two statements see may differ.
     pub async fn read(&self) -> Result<Tx, StorageError> {
-        let inner = match &self.pool {
-            Pool::Sqlite { read, .. } => Inner::Sqlite(Unit::Reads(read.acquire().await?)),
-            Pool::Postgres(pool) => Inner::Postgres(Unit::Reads(pool.acquire().await?)),
+        let inner = match &self.0.pool {
+            Pool::Sqlite { read, .. } => Inner::Sqlite(OnSqlite::Reads(read.take().await?)),
+            Pool::Postgres(pool) => Inner::Postgres(OnPostgres::Reads(pool.take().await?)),
         };
         Ok(self.tx(inner))
     }
 
     fn tx(&self, inner: Inner) -> Tx {
-        Tx::new(inner, &self.signals, &self.known_keys)
-    }
-
-    /// On PostgreSQL other replicas change keys too.
-    fn known_keys(&self) -> Option<&KnownKeys> {
-        match &self.pool {
-            Pool::Sqlite { .. } => Some(&self.known_keys),
-            Pool::Postgres(_) => None,
+        let db = Arc::clone(&self.0);
+        Tx {
+            inner,
+            db,
+            news: News::default(),
+            changed: vec![],
+            later: Later::default(),
+            told: vec![],
         }
     }
 
     /// The time by the database's clock, where that is another machine's.
     pub async fn clock(&self) -> Result<Option<OffsetDateTime>, StorageError> {
         const NOW: &str = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
-        match &self.pool {
+        match &self.0.pool {
             Pool::Sqlite { .. } => Ok(None),
             Pool::Postgres(pool) => {
-                let (now,): (i64,) = sqlx::query_as(NOW).fetch_one(pool).await?;
+                let (now,): (i64,) =
+                    sqlx::query_as(NOW).fetch_one(pool.take().await?.ask()?).await?;
                 Ok(Some(moment(now)))
             }
         }
@@ -300,7 +297,7 @@ impl Db {
     /// On SQLite, makes sure that no other process serves from the same file, as long as the
     /// answer is kept.
     pub fn sole_use(&self) -> Result<Option<SoleUse>, StorageError> {
-        match &self.pool {
+        match &self.0.pool {
             Pool::Sqlite { file, .. } => SoleUse::of(file).map(Some),
             Pool::Postgres(_) => Ok(None),
         }
@@ -308,17 +305,17 @@ impl Db {
 
     /// Where changes are heard of.
     pub fn signals(&self) -> &Signals {
-        &self.signals
+        &self.0.signals
     }
 
     /// What opening the database did to its schema.
     pub fn migrated(&self) -> Migrated {
-        self.migrated
+        self.0.migrated
     }
 
     /// `sqlite` or `postgres`.
     pub fn dialect(&self) -> &'static str {
-        match self.pool {
+        match self.0.pool {
             Pool::Sqlite { .. } => "sqlite",
             Pool::Postgres(_) => "postgres",
         }
@@ -326,12 +323,12 @@ impl Db {
 
     /// Has the database check a statement against the schema, without running it.
     pub async fn prepare(&self, statement: Statement) -> Result<(), StorageError> {
-        match &self.pool {
-            Pool::Sqlite { write, .. } => {
-                write.acquire().await?.prepare(statement.sqlite.into_sql_str()).await?;
+        match self.read().await?.inner {
+            Inner::Sqlite(mut unit) => {
+                unit.ask()?.prepare(statement.sqlite.into_sql_str()).await?;
             }
-            Pool::Postgres(pool) => {
-                pool.acquire().await?.prepare(statement.postgres.into_sql_str()).await?;
+            Inner::Postgres(mut unit) => {
+                unit.ask()?.prepare(statement.postgres.into_sql_str()).await?;
             }
         }
         Ok(())
@@ -339,22 +336,23 @@ impl Db {
 
     /// The tables with their columns, each with whether it may be NULL; to compare the two schemas.
     pub async fn schema(&self) -> Result<Vec<(String, String, bool)>, StorageError> {
-        const SQLITE: &str = "SELECT m.name, c.name, c.\"notnull\" = 0
-            FROM sqlite_schema m JOIN pragma_table_info(m.name) c
-            WHERE m.type = 'table' AND m.name NOT LIKE '\\_sqlx%' ESCAPE '\\' AND m.name NOT LIKE 'sqlite%'
-            ORDER BY 1, 2";
-        const POSTGRES: &str = "SELECT table_name::text, column_name::text, is_nullable = 'YES'
-            FROM information_schema.columns
-            WHERE table_schema = 'public' AND table_name NOT LIKE '\\_sqlx%' ORDER BY 1, 2";
-        Ok(match &self.pool {
-            Pool::Sqlite { read, .. } => sqlx::query_as(SQLITE).fetch_all(read).await?,
-            Pool::Postgres(pool) => sqlx::query_as(POSTGRES).fetch_all(pool).await?,
-        })
+        const SCHEMA: Statement = Statement {
+            name: "SCHEMA",
+            sqlite: "SELECT m.name, c.name, c.\"notnull\" = 0
+                FROM sqlite_schema m JOIN pragma_table_info(m.name) c
+                WHERE m.type = 'table' AND m.name NOT LIKE '\\_sqlx%' ESCAPE '\\' AND m.name NOT LIKE 'sqlite%'
+                ORDER BY 1, 2",
+            postgres: "SELECT table_name::text, column_name::text, is_nullable = 'YES'
+                FROM information_schema.columns
+                WHERE table_schema = 'public' AND table_name NOT LIKE '\\_sqlx%' ORDER BY 1, 2",
+        };
+        let mut tx = self.read().await?;
+        Ok(fetch!(fetch_all, tx, SCHEMA)?)
     }
 
     /// Closes every connection once its work is done.
     pub async fn close(&self) {
-        match &self.pool {
+        match &self.0.pool {
             Pool::Sqlite { read, write, .. } => {
                 read.close().await;
                 write.close().await;
@@ -398,30 +396,27 @@ async fn migrate<C: sqlx::migrate::Migrate>(
 }
 
 impl Tx {
-    fn new(inner: Inner, signals: &Signals, known_keys: &Arc<KnownKeys>) -> Self {
-        Self {
-            inner,
-            signals: signals.clone(),
-            news: News::default(),
-            changed: vec![],
-            known_keys: Arc::clone(known_keys),
-            keys_change: false,
-            told: vec![],
-        }
-    }
-
     /// Makes it so, and tells whoever waits for it.
     pub async fn commit(mut self) -> Result<(), StorageError> {
         messages::write(&mut self).await?;
-        signals::announce(&mut self).await?;
+        self.catch_up().await?;
         match self.inner {
             Inner::Sqlite(tx) => tx.commit().await?,
             Inner::Postgres(tx) => tx.commit().await?,
         }
-        if self.keys_change {
-            self.known_keys.forget();
+        self.db.signals.tell(self.news, &self.changed);
+        Ok(())
+    }
+
+    /// Runs what was put off.
+    async fn catch_up(&mut self) -> Result<(), sqlx::Error> {
+        if let Inner::Sqlite(tx) = &mut self.inner
+            && let Some((text, values)) = self.later.take()
+        {
+            let query = sqlx::query_with(AssertSqlSafe(text), values);
+            let done = query.execute(tx.ask()?).await;
+            tx.heard(done)?;
         }
-        self.signals.tell(self.news, &self.changed);
         Ok(())
     }
 
@@ -432,12 +427,18 @@ impl Tx {
 
     /// API keys change when this is committed.
     fn keys_change(&mut self) {
-        self.keys_change = true;
+        self.news.keys = true;
     }
 
     /// Something is due at once: workers are woken when this is committed.
     pub fn wake_workers(&mut self) {
-        self.news.due = true;
+        self.news.due = Some(0);
+    }
+
+    /// Something is due at this time, in milliseconds: workers that would look later are woken when
+    /// this is committed.
+    fn wake_workers_at(&mut self, millis: i64) {
+        self.news.due = earlier(self.news.due, Some(millis));
     }
 
     /// Something is to be delivered: those who do are woken when this is committed.
@@ -453,29 +454,55 @@ impl Tx {
 
 /// Runs a statement on whichever database the transaction is on; says how many rows it changed.
 macro_rules! execute {
+    ($tx:expr, $statement:expr $(, $bind:expr)* $(,)?) => {{
+        $tx.catch_up().await?;
+        match &mut $tx.inner {
+            $crate::storage::Inner::Sqlite(tx) => {
+                let done = sqlx::query($statement.sqlite)$(.bind($bind))*.execute(tx.ask()?).await;
+                tx.heard(done).map(|done| done.rows_affected())
+            }
+            $crate::storage::Inner::Postgres(tx) => {
+                let done = sqlx::query($statement.postgres)$(.bind($bind))*.execute(tx.ask()?).await;
+                tx.heard(done).map(|done| done.rows_affected())
+            }
+        }
+    }};
+}
+
+/// Runs a statement whose outcome does not count, at the latest at the commit ([`later`]).
+macro_rules! defer {
     ($tx:expr, $statement:expr $(, $bind:expr)* $(,)?) => {
         match &mut $tx.inner {
-            $crate::storage::Inner::Sqlite(tx) => sqlx::query($statement.sqlite)$(.bind($bind))*
-                .execute(&mut **tx).await.map(|done| done.rows_affected()),
-            $crate::storage::Inner::Postgres(tx) => sqlx::query($statement.postgres)$(.bind($bind))*
-                .execute(&mut **tx).await.map(|done| done.rows_affected()),
+            $crate::storage::Inner::Sqlite(_) => {
+                $tx.later.add($statement.sqlite);
+                $($tx.later.bind($bind)?;)*
+            }
+            $crate::storage::Inner::Postgres(tx) => {
+                let done = sqlx::query($statement.postgres)$(.bind($bind))*.execute(tx.ask()?).await;
+                tx.heard(done)?;
+            }
         }
     };
 }
 
 /// Fetches rows (`fetch_optional`, `fetch_all`, …) as whatever `FromRow` type the caller expects.
 macro_rules! fetch {
-    ($how:ident, $tx:expr, $statement:expr $(, $bind:expr)* $(,)?) => {
+    ($how:ident, $tx:expr, $statement:expr $(, $bind:expr)* $(,)?) => {{
+        $tx.catch_up().await?;
         match &mut $tx.inner {
-            $crate::storage::Inner::Sqlite(tx) => sqlx::query_as($statement.sqlite)$(.bind($bind))*
-                .$how(&mut **tx).await,
-            $crate::storage::Inner::Postgres(tx) => sqlx::query_as($statement.postgres)$(.bind($bind))*
-                .$how(&mut **tx).await,
+            $crate::storage::Inner::Sqlite(tx) => {
+                let rows = sqlx::query_as($statement.sqlite)$(.bind($bind))*.$how(tx.ask()?).await;
+                tx.heard(rows)
+            }
+            $crate::storage::Inner::Postgres(tx) => {
+                let rows = sqlx::query_as($statement.postgres)$(.bind($bind))*.$how(tx.ask()?).await;
+                tx.heard(rows)
+            }
         }
-    };
+    }};
 }
 
-use {execute, fetch};
+use {defer, execute, fetch};
 
 /// A moment as the databases hold it: milliseconds since the epoch.
 fn millis(at: OffsetDateTime) -> i64 {

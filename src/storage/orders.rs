@@ -7,11 +7,11 @@ use uuid::Uuid;
 use super::filter::{Filter, Value};
 use super::lease::{LEASE, Lease, Machine, held, lease_end};
 use super::{
-    Page, Scope, StorageError, Tx, budgets, corrupt, count, document, execute, fetch, json, millis,
-    moment, statements,
+    Page, Scope, StorageError, Tx, budgets, challenges, corrupt, count, defer, document, execute,
+    fetch, json, millis, moment, statements,
 };
-use crate::domain::challenge::{self, Challenge};
-use crate::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
+use crate::domain::challenge::Challenge;
+use crate::domain::id::{CertificateId, IssuerId, OrderId, RequestId};
 use crate::domain::order::{End, Order, Stage, State};
 
 macro_rules! order_columns {
@@ -21,13 +21,8 @@ macro_rules! order_columns {
          next_action_at, deadline, name, replaces, not_after, lease_token"
     };
 }
-macro_rules! challenge_columns {
-    () => {
-        "id, order_id, authorization_url, url, domain, wildcard, kind, solver, token,
-         key_authorization, state, record, clean, tries, reason, observations, next_action_at,
-         deadline"
-    };
-}
+pub(super) use order_columns;
+
 // With a holder, next_action_at is when its lease ends: by the database's clock where that is another.
 macro_rules! insert {
     ($wake:expr) => {
@@ -46,7 +41,7 @@ macro_rules! save {
         state = $3, url = $4, expires = $5, tries = $6, stalled_since = $7, attempts = $8,
         last_error = $9, handed_out_at = $10, next_action_at = ",
             $wake,
-            ", deadline = $12, replaces = $14, not_after = $15,
+            ", deadline = $12, replaces = $14, not_after = $15, ended = $16,
         leased_by = CASE WHEN $13 THEN leased_by ELSE NULL END, lease_token = lease_token + 1
         WHERE id = $1 AND lease_token = $2"
         )
@@ -64,29 +59,13 @@ statements! {
     OPEN_OF_ISSUER = "SELECT id FROM orders WHERE issuer_id = $1 AND next_action_at IS NOT NULL LIMIT 1";
     SAVE = save!("$11"),
         save!(concat!("CASE WHEN $13 THEN ", lease_end!("$11"), " ELSE $11 END"));
-    CHALLENGES_OF = concat!("SELECT ", challenge_columns!(), " FROM challenges
-        WHERE order_id = $1 ORDER BY position");
-    FIND_CHALLENGE = concat!("SELECT ", challenge_columns!(), " FROM challenges WHERE id = $1");
-    INSERT_CHALLENGE = "INSERT INTO challenges
-        (id, order_id, position, authorization_url, url, domain, wildcard, kind, solver, token,
-         key_authorization, state, record, clean, tries, reason, observations, next_action_at,
-         deadline)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                $19)";
-    SAVE_CHALLENGE = "UPDATE challenges SET
-        state = $2, record = $3, clean = $4, tries = $5, reason = $6, observations = $7,
-        next_action_at = $8, deadline = $9
-        WHERE id = $1";
-    IS_SHARED = "SELECT id FROM challenges
-        WHERE token = $1 AND id <> $2 AND NOT clean
-          AND state IN ('pending', 'presented', 'visible', 'processing') LIMIT 1";
-    NEEDS_PROOF = "SELECT id FROM challenges
-        WHERE NOT clean AND state IN ('pending', 'presented', 'visible', 'processing')
-          AND (id = $1 OR token = (SELECT token FROM challenges WHERE id = $1)) LIMIT 1";
+    SAVE_HELD = "UPDATE orders SET
+        state = $3, url = $4, expires = $5, tries = $6, stalled_since = $7, attempts = $8,
+        last_error = $9, handed_out_at = $10, deadline = $11, replaces = $12, not_after = $13,
+        lease_token = lease_token + 1
+        WHERE id = $1 AND lease_token = $2";
     RETAKE = "UPDATE orders SET next_action_at = $2, leased_by = NULL, lease_token = lease_token + 1
         WHERE issuer_id = $1 AND next_action_at IS NOT NULL AND (leased_by IS NOT NULL OR state = 'new')";
-    KEY_AUTHORIZATION = "SELECT key_authorization FROM challenges
-        WHERE token = $1 AND kind = 'http-01' AND NOT clean LIMIT 1";
 }
 
 /// Which orders are wanted; everything that is given must hold.
@@ -102,19 +81,6 @@ pub struct Wanted {
     pub state: Option<String>,
 }
 
-/// Which challenges are wanted; everything that is given must hold.
-#[derive(Debug, Clone, Default)]
-pub struct WantedChallenges {
-    /// Of this namespace.
-    pub namespace: Option<String>,
-    /// Of the order of this name.
-    pub order_name: Option<String>,
-    /// Of this order.
-    pub order: Option<OrderId>,
-    /// In this state.
-    pub state: Option<String>,
-}
-
 /// Adds an order. With `hold` its first lease is the caller's, who goes on with it at once.
 pub async fn insert(
     tx: &mut Tx,
@@ -123,7 +89,7 @@ pub async fn insert(
 ) -> Result<Lease, StorageError> {
     let row = Row::from(order);
     let wake = hold.map_or(row.next_action_at, |(_, now)| Some(millis(now + LEASE)));
-    execute!(
+    defer!(
         tx,
         INSERT,
         row.id,
@@ -149,7 +115,7 @@ pub async fn insert(
         row.name,
         row.replaces,
         row.not_after,
-    )?;
+    );
     if hold.is_none() {
         tx.wake_workers();
     }
@@ -231,83 +197,55 @@ pub async fn save(
         hold.is_some(),
         row.replaces,
         row.not_after,
+        order.is_over(),
     )?;
     held(lease, changed)?;
-    for challenge in &order.challenges {
-        if before.iter().any(|known| known.id == challenge.id && known != challenge) {
-            let row = ChallengeRow::from(challenge);
-            execute!(
-                tx,
-                SAVE_CHALLENGE,
-                row.id,
-                row.state,
-                row.record,
-                row.clean,
-                row.tries,
-                row.reason,
-                row.observations,
-                row.next_action_at,
-                row.deadline,
-            )?;
-        }
-    }
-    if order.is_over() {
+    challenges::save_changed(tx, &order.challenges, before).await?;
+    // Proofs are taken away only after the end, when what it took was given back already.
+    let is_tidied = !order.challenges.is_empty() && order.challenges.iter().all(|one| one.clean);
+    if order.is_over() && !is_tidied {
         budgets::release(tx, order).await?;
     }
     tx.has_changed(row.id);
-    if hold.is_none() && row.next_action_at.is_some() {
-        tx.wake_workers();
+    if hold.is_none()
+        && let Some(at) = row.next_action_at
+    {
+        tx.wake_workers_at(at);
     }
     Ok(Lease { token: lease.token + 1, ..*lease })
 }
 
-/// Adds the challenges of an order.
-pub async fn insert_challenges(
+/// Like [`save`], for an order that is under way and on which the worker goes on under the lease as it
+/// is. No index changes.
+pub async fn save_held(
     tx: &mut Tx,
-    order: OrderId,
-    challenges: &[Challenge],
-) -> Result<(), StorageError> {
-    for (position, challenge) in (0_i64..).zip(challenges) {
-        let row = ChallengeRow::from(challenge);
-        execute!(
-            tx,
-            INSERT_CHALLENGE,
-            row.id,
-            order.0,
-            position,
-            row.authorization_url,
-            row.url,
-            row.domain,
-            row.wildcard,
-            row.kind,
-            row.solver,
-            row.token,
-            row.key_authorization,
-            row.state,
-            row.record,
-            row.clean,
-            row.tries,
-            row.reason,
-            row.observations,
-            row.next_action_at,
-            row.deadline,
-        )?;
-    }
-    Ok(())
-}
-
-/// Whether another challenge still needs the same proof: a CA may hand out one authorization twice.
-pub async fn is_shared(tx: &mut Tx, challenge: &Challenge) -> Result<bool, StorageError> {
-    let token = challenge.token.as_str();
-    let row: Option<(Uuid,)> = fetch!(fetch_optional, tx, IS_SHARED, token, challenge.id.0)?;
-    Ok(row.is_some())
-}
-
-/// Whether what was shown for this challenge is still needed, by it or by another that has the same
-/// proof. Of a challenge that nobody knows nothing is.
-pub async fn needs_proof(tx: &mut Tx, challenge: ChallengeId) -> Result<bool, StorageError> {
-    let row: Option<(Uuid,)> = fetch!(fetch_optional, tx, NEEDS_PROOF, challenge.0)?;
-    Ok(row.is_some())
+    order: &Order,
+    before: &[Challenge],
+    lease: &Lease,
+) -> Result<Lease, StorageError> {
+    debug_assert!(!order.is_over(), "the end of an order ends the lease");
+    let row = Row::from(order);
+    let changed = execute!(
+        tx,
+        SAVE_HELD,
+        row.id,
+        lease.token,
+        row.state,
+        row.url,
+        row.expires,
+        row.tries,
+        row.stalled_since,
+        row.attempts,
+        row.last_error,
+        row.handed_out_at,
+        row.deadline,
+        row.replaces,
+        row.not_after,
+    )?;
+    held(lease, changed)?;
+    challenges::save_changed(tx, &order.challenges, before).await?;
+    tx.has_changed(row.id);
+    Ok(Lease { token: lease.token + 1, ..*lease })
 }
 
 /// Has the steps repeated that orders of this issuer are just taking: what they go by has changed,
@@ -321,12 +259,6 @@ pub async fn retake_steps(
     execute!(tx, RETAKE, issuer.0, millis(now))?;
     tx.wake_workers();
     Ok(())
-}
-
-/// What the HTTP-01 responder answers for a token.
-pub async fn key_authorization(tx: &mut Tx, token: &str) -> Result<Option<String>, StorageError> {
-    let row: Option<(String,)> = fetch!(fetch_optional, tx, KEY_AUTHORIZATION, token)?;
-    Ok(row.map(|(text,)| text))
 }
 
 /// A page of orders, newest first, with their challenges.
@@ -367,83 +299,13 @@ pub async fn list(
     Ok(orders)
 }
 
-/// The order that a challenge belongs to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Parent {
-    /// Our name for it.
-    pub id: OrderId,
-    /// The name that people type.
-    pub name: String,
-    /// Its namespace.
-    pub namespace: String,
-}
-
-/// One challenge that the caller may see, with the order that it belongs to.
-pub async fn find_challenge(
-    tx: &mut Tx,
-    id: ChallengeId,
-    scope: &Scope,
-) -> Result<Option<(Challenge, Parent)>, StorageError> {
-    let row: Option<ChallengeRow> = fetch!(fetch_optional, tx, FIND_CHALLENGE, id.0)?;
-    let Some(row) = row else { return Ok(None) };
-    let order = OrderId(row.order_id);
-    match find(tx, order, scope).await? {
-        Some((Order { id, name, namespace, .. }, _)) => {
-            Ok(Some((row.into_domain()?, Parent { id, name, namespace })))
-        }
-        None => Ok(None),
-    }
-}
-
-/// A page of challenges, newest first, each with its order.
-pub async fn list_challenges(
-    tx: &mut Tx,
-    scope: &Scope,
-    wanted: &WantedChallenges,
-    page: Page,
-) -> Result<Vec<(Challenge, Parent)>, StorageError> {
-    let mut filter = Filter::default();
-    filter.within("(SELECT namespace FROM orders WHERE orders.id = order_id)", scope);
-    if let Some(namespace) = &wanted.namespace {
-        let of_namespace = "(SELECT namespace FROM orders WHERE orders.id = order_id) = ?";
-        filter.and(of_namespace, Value::Text(namespace.clone()));
-    }
-    if let Some(name) = &wanted.order_name {
-        let of_name = "order_id IN (SELECT id FROM orders WHERE name = ?)";
-        filter.and(of_name, Value::Text(name.clone()));
-    }
-    if let Some(order) = wanted.order {
-        filter.and("order_id = ?", Value::Id(order.0));
-    }
-    if let Some(state) = &wanted.state {
-        filter.and("state = ?", Value::Text(state.clone()));
-    }
-    let select = concat!(
-        "SELECT ",
-        challenge_columns!(),
-        ", (SELECT name FROM orders WHERE orders.id = order_id) AS order_name,
-           (SELECT namespace FROM orders WHERE orders.id = order_id) AS order_namespace
-         FROM challenges"
-    );
-    let rows: Vec<ListedRow> = filter.page(tx, select, "id", page).await?;
-    rows.into_iter()
-        .map(|ListedRow { row, order_name, order_namespace }| {
-            let id = OrderId(row.order_id);
-            let parent = Parent { id, name: order_name, namespace: order_namespace };
-            row.into_domain().map(|challenge| (challenge, parent))
-        })
-        .collect()
-}
-
 async fn with_challenges(tx: &mut Tx, row: Row) -> Result<(Order, Lease), StorageError> {
-    let challenges: Vec<ChallengeRow> = fetch!(fetch_all, tx, CHALLENGES_OF, row.id)?;
-    let challenges =
-        challenges.into_iter().map(ChallengeRow::into_domain).collect::<Result<_, _>>()?;
+    let challenges = challenges::of_order(tx, row.id).await?;
     row.into_domain(challenges)
 }
 
 #[derive(FromRow)]
-struct Row {
+pub(super) struct Row {
     id: Uuid,
     name: String,
     certificate_id: Uuid,
@@ -537,7 +399,14 @@ fn end_word(end: End) -> &'static str {
 }
 
 impl Row {
-    fn into_domain(self, challenges: Vec<Challenge>) -> Result<(Order, Lease), StorageError> {
+    pub(super) fn id(&self) -> Uuid {
+        self.id
+    }
+
+    pub(super) fn into_domain(
+        self,
+        challenges: Vec<Challenge>,
+    ) -> Result<(Order, Lease), StorageError> {
         let wrong = |problem: &str| corrupt("orders", self.id, problem);
         let word = self.state.as_str();
         let open = STAGES.into_iter().find(|stage| stage_word(*stage) == word);
@@ -577,91 +446,5 @@ impl Row {
         };
         let lease = Lease { machine: Machine::Order, id: self.id, token: self.lease_token };
         Ok((order, lease))
-    }
-}
-
-#[derive(FromRow)]
-struct ChallengeRow {
-    id: Uuid,
-    order_id: Uuid,
-    authorization_url: String,
-    url: String,
-    domain: String,
-    wildcard: bool,
-    kind: String,
-    solver: i64,
-    token: String,
-    key_authorization: String,
-    state: String,
-    record: Option<String>,
-    clean: bool,
-    tries: i64,
-    reason: Option<String>,
-    observations: Option<String>,
-    next_action_at: Option<i64>,
-    deadline: i64,
-}
-
-#[derive(FromRow)]
-struct ListedRow {
-    #[sqlx(flatten)]
-    row: ChallengeRow,
-    order_name: String,
-    order_namespace: String,
-}
-
-impl From<&Challenge> for ChallengeRow {
-    fn from(challenge: &Challenge) -> Self {
-        Self {
-            id: challenge.id.0,
-            order_id: Uuid::nil(),
-            authorization_url: challenge.authorization_url.clone(),
-            url: challenge.url.clone(),
-            domain: challenge.domain.clone(),
-            wildcard: challenge.wildcard,
-            kind: challenge.kind.as_str().to_owned(),
-            solver: challenge.solver.into(),
-            token: challenge.token.clone(),
-            key_authorization: challenge.key_authorization.clone(),
-            state: challenge.state.as_str().to_owned(),
-            record: challenge.record.as_ref().map(json),
-            clean: challenge.clean,
-            tries: challenge.tries.into(),
-            reason: challenge.reason.clone(),
-            observations: (!challenge.observations.is_empty())
-                .then(|| json(&challenge.observations)),
-            next_action_at: challenge.next_action_at.map(millis),
-            deadline: millis(challenge.deadline),
-        }
-    }
-}
-
-impl ChallengeRow {
-    fn into_domain(self) -> Result<Challenge, StorageError> {
-        let wrong = |problem: &str| corrupt("challenges", self.id, problem);
-        Ok(Challenge {
-            id: ChallengeId(self.id),
-            kind: challenge::Kind::parse(&self.kind).ok_or_else(|| wrong("kind is not known"))?,
-            state: challenge::State::parse(&self.state)
-                .ok_or_else(|| wrong("state is not a known word"))?,
-            record: self.record.map(|text| document(&text, "challenges", self.id)).transpose()?,
-            authorization_url: self.authorization_url,
-            url: self.url,
-            domain: self.domain,
-            wildcard: self.wildcard,
-            solver: count(self.solver),
-            token: self.token,
-            key_authorization: self.key_authorization,
-            clean: self.clean,
-            tries: count(self.tries),
-            reason: self.reason,
-            observations: self
-                .observations
-                .map(|text| document(&text, "challenges", self.id))
-                .transpose()?
-                .unwrap_or_default(),
-            next_action_at: self.next_action_at.map(moment),
-            deadline: moment(self.deadline),
-        })
     }
 }

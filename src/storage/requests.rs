@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::filter::{Filter, Value};
-use super::{Page, Scope, StorageError, Tx, corrupt, execute, fetch, millis, moment, statements};
+use super::{Page, Scope, StorageError, Tx, corrupt, defer, fetch, millis, moment, statements};
 use crate::domain::id::{CertificateId, OrderId, RequestId};
 use crate::secret::Sealed;
 
@@ -98,7 +98,7 @@ pub async fn insert<'a>(
     private_key: impl Into<Option<&'a Sealed>>,
 ) -> Result<(), StorageError> {
     let private_key: Option<&Sealed> = private_key.into();
-    execute!(
+    defer!(
         tx,
         INSERT,
         request.id.0,
@@ -112,7 +112,7 @@ pub async fn insert<'a>(
         request.order.0,
         millis(request.created_at),
         request.name.as_str(),
-    )?;
+    );
     Ok(())
 }
 
@@ -147,7 +147,7 @@ pub async fn progress(
     now: OffsetDateTime,
 ) -> Result<(), StorageError> {
     let finished = (state != RequestState::Pending).then(|| millis(now));
-    execute!(tx, PROGRESS, id.0, state.as_str(), message, order.0, finished)?;
+    defer!(tx, PROGRESS, id.0, state.as_str(), message, order.0, finished);
     tx.has_changed(id.0);
     Ok(())
 }
@@ -159,7 +159,7 @@ pub async fn prune(
     certificate: CertificateId,
     present: RequestId,
 ) -> Result<(), StorageError> {
-    execute!(tx, PRUNE, certificate.0, present.0)?;
+    defer!(tx, PRUNE, certificate.0, present.0);
     Ok(())
 }
 

@@ -5,7 +5,10 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::filter::{Filter, Value};
-use super::{Page, StorageError, Tx, execute, expiry, fetch, millis, moment, requests, statements};
+use super::{
+    Page, Scope, StorageError, Tx, defer, execute, expiry, fetch, millis, moment, requests,
+    statements,
+};
 use crate::domain::expiry::Watch;
 use crate::domain::id::{CertificateId, OrderId, RequestId};
 use crate::secret::Sealed;
@@ -23,6 +26,9 @@ statements! {
          not_before, not_after, issued_at)
         SELECT $1, $2, id, $4, $5, private_key, $6, $7, $8, $9, $10 FROM requests WHERE id = $3";
     FIND = concat!("SELECT ", columns!(), " FROM revisions WHERE certificate_id = $1 AND revision = $2");
+    SHOW = concat!("SELECT ", columns!(), ", (SELECT namespace FROM certificates WHERE id = $1) AS namespace
+        FROM revisions WHERE certificate_id = $1
+        AND revision = coalesce($2, (SELECT revision FROM certificates WHERE id = $1))");
     PRIVATE_KEY = "SELECT private_key, request_id FROM revisions
         WHERE certificate_id = $1 AND revision = $2";
     REVOKED = "UPDATE revisions SET revoked_at = $3 WHERE certificate_id = $1 AND revision = $2";
@@ -59,7 +65,7 @@ pub struct Revision {
 /// Adds a revision, and watches over its end from now on. Its key is that of its request, as it is
 /// sealed there.
 pub async fn insert(tx: &mut Tx, revision: &Revision) -> Result<(), StorageError> {
-    execute!(
+    defer!(
         tx,
         INSERT,
         revision.certificate.0,
@@ -72,7 +78,7 @@ pub async fn insert(tx: &mut Tx, revision: &Revision) -> Result<(), StorageError
         millis(revision.not_before),
         millis(revision.not_after),
         millis(revision.issued_at),
-    )?;
+    );
     let Revision { certificate, revision, not_before, not_after, .. } = *revision;
     expiry::arm(tx, &Watch::over(certificate, revision, not_before, not_after)).await
 }
@@ -85,6 +91,18 @@ pub async fn find(
 ) -> Result<Option<Revision>, StorageError> {
     let row: Option<Row> = fetch!(fetch_optional, tx, FIND, certificate.0, revision)?;
     Ok(row.map(Row::into_revision))
+}
+
+/// One revision that the caller may see, or the present one, without the certificate.
+pub async fn show(
+    tx: &mut Tx,
+    certificate: CertificateId,
+    revision: Option<i64>,
+    scope: &Scope,
+) -> Result<Option<Revision>, StorageError> {
+    let row: Option<Shown> = fetch!(fetch_optional, tx, SHOW, certificate.0, revision)?;
+    let seen = row.filter(|row| scope.covers(&row.namespace));
+    Ok(seen.map(|shown| shown.row.into_revision()))
 }
 
 /// The CA has taken a revision back.
@@ -116,7 +134,7 @@ pub async fn prune(
     certificate: CertificateId,
     up_to: i64,
 ) -> Result<(), StorageError> {
-    execute!(tx, PRUNE, certificate.0, up_to)?;
+    defer!(tx, PRUNE, certificate.0, up_to);
     Ok(())
 }
 
@@ -151,6 +169,13 @@ struct Row {
     not_after: i64,
     issued_at: i64,
     revoked_at: Option<i64>,
+}
+
+#[derive(FromRow)]
+struct Shown {
+    #[sqlx(flatten)]
+    row: Row,
+    namespace: String,
 }
 
 impl Row {

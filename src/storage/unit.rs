@@ -1,43 +1,76 @@
 //! What statements run on.
 
-use std::ops::{Deref, DerefMut};
+use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection};
 
-use sqlx::Transaction;
-use sqlx::pool::PoolConnection;
+use super::connections::Lent;
+use super::writer::Turn;
 
-/// A transaction; or, to read, a connection whose every statement is one of its own. `READ
-/// COMMITTED` would not make more of several statements, and on either database the beginning and the
-/// end of a transaction cost as much as a small query.
-pub(super) enum Unit<D: sqlx::Database> {
-    Writes(Transaction<'static, D>),
-    Reads(PoolConnection<D>),
+/// One unit of work on SQLite.
+pub(super) enum OnSqlite {
+    /// A transaction.
+    Writes(Turn),
+    /// To read: every statement is a transaction of its own. On either database the beginning and the end
+    /// of one cost as much as a small query, and several statements would not see the same anyhow.
+    Reads(Lent<Sqlite>),
 }
 
-impl<D: sqlx::Database> Unit<D> {
+/// One unit of work on PostgreSQL.
+pub(super) enum OnPostgres {
+    /// A transaction.
+    Writes(Lent<Postgres>),
+    /// Statements of their own, as on SQLite.
+    Reads(Lent<Postgres>),
+}
+
+impl OnSqlite {
+    /// To be asked something; what it answers is to be told to [`Self::heard`].
+    pub(super) fn ask(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
+        match self {
+            Self::Writes(turn) => turn.ask(),
+            Self::Reads(connection) => connection.ask(),
+        }
+    }
+
+    pub(super) fn heard<T>(&mut self, answer: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+        match self {
+            Self::Writes(turn) => turn.heard(answer),
+            Self::Reads(connection) => connection.heard(answer),
+        }
+    }
+
     pub(super) async fn commit(self) -> Result<(), sqlx::Error> {
         match self {
-            Self::Writes(tx) => tx.commit().await,
+            Self::Writes(turn) => turn.commit().await,
             Self::Reads(_) => Ok(()),
         }
     }
 }
 
-impl<D: sqlx::Database> Deref for Unit<D> {
-    type Target = D::Connection;
+impl OnPostgres {
+    pub(super) async fn begin(mut connection: Lent<Postgres>) -> Result<Self, sqlx::Error> {
+        connection.begin().await?;
+        Ok(Self::Writes(connection))
+    }
 
-    fn deref(&self) -> &D::Connection {
+    fn connection(&mut self) -> &mut Lent<Postgres> {
         match self {
-            Self::Writes(tx) => tx,
-            Self::Reads(connection) => connection,
+            Self::Writes(connection) | Self::Reads(connection) => connection,
         }
     }
-}
 
-impl<D: sqlx::Database> DerefMut for Unit<D> {
-    fn deref_mut(&mut self) -> &mut D::Connection {
+    /// To be asked something; what it answers is to be told to [`Self::heard`].
+    pub(super) fn ask(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
+        self.connection().ask()
+    }
+
+    pub(super) fn heard<T>(&mut self, answer: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+        self.connection().heard(answer)
+    }
+
+    pub(super) async fn commit(self) -> Result<(), sqlx::Error> {
         match self {
-            Self::Writes(tx) => tx,
-            Self::Reads(connection) => connection,
+            Self::Writes(mut connection) => connection.commit().await,
+            Self::Reads(_) => Ok(()),
         }
     }
 }

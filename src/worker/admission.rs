@@ -16,6 +16,10 @@ use crate::storage::{StorageError, Tx, throttles};
 /// How long whoever shares a limit waits that names no time.
 pub(super) const UNNAMED: Duration = Duration::minutes(1);
 
+/// An order that the CA has begun on goes on for so long before it looks again whether others were told to
+/// wait: what it is told itself it hears anyhow.
+const UNDISTURBED: Duration = Duration::seconds(1);
+
 /// An order for which no turn came free looks again after this long.
 const NEXT_TURN: Duration = Duration::seconds(2);
 
@@ -34,6 +38,8 @@ pub(super) struct Admission {
     hold: Option<Hold>,
     /// The step was not taken at all.
     parked: bool,
+    /// When it was last asked whether anybody was told to wait.
+    asked: Option<OffsetDateTime>,
 }
 
 impl Admission {
@@ -47,7 +53,7 @@ impl Admission {
 
     /// The step is settled: whoever waits for a turn finds what came of it.
     pub(super) fn settled(&mut self) {
-        *self = Self::default();
+        *self = Self { asked: self.asked, ..Self::default() };
     }
 
     /// The step is not taken, for this reason.
@@ -70,28 +76,30 @@ impl Session<'_> {
         }
         let issuer = self.issuer(order).await?;
         let asker = asker(&issuer, order);
-        let scopes = if matches!(step, Step::Create) {
+        let is_new = matches!(step, Step::Create);
+        if is_new {
             let Some(turn) = self.worker.local.paces.turn(asker.account).await else {
                 let at = self.worker.clock.now() + NEXT_TURN;
                 return Err(self.admission.park(no_turn(at)).into());
             };
             // From here on nobody else's refusal can be missed: it is stored before its turn ends.
             self.admission.turn = Some(turn);
-            asker.scopes()
-        } else {
-            vec![Scope::Endpoint]
-        };
-        let keys: Vec<_> = scopes.iter().map(|scope| asker.key(scope)).collect();
-        if let Some(failure) = self.worker.held(&keys).await? {
-            if matches!(step, Step::Create) {
-                self.leave_queue(&issuer, order).await?;
-            }
-            return Err(self.admission.park(failure).into());
-        }
-        if matches!(step, Step::Create) {
-            self.reserve(&issuer, order).await?;
         }
         let now = self.worker.clock.now();
+        if is_new || self.admission.asked.is_none_or(|asked| now - asked >= UNDISTURBED) {
+            let scopes = if is_new { asker.scopes() } else { vec![Scope::Endpoint] };
+            let keys: Vec<_> = scopes.iter().map(|scope| asker.key(scope)).collect();
+            if let Some(failure) = self.worker.held(&keys).await? {
+                if is_new {
+                    self.leave_queue(&issuer, order).await?;
+                }
+                return Err(self.admission.park(failure).into());
+            }
+            self.admission.asked = Some(now);
+        }
+        if is_new {
+            self.reserve(&issuer, order).await?;
+        }
         let admitted =
             self.worker.local.breakers.admit(&asker.key(&Scope::Endpoint), order.id, now);
         admitted.map_err(|failure| self.admission.park(failure).into())

@@ -1,5 +1,6 @@
 //! Begins attempts: when something has to be issued, makes key, CSR and order, and goes on with it.
 
+use super::session::Session;
 use super::{Worker, WorkerError};
 use crate::domain::backoff::Jitter;
 use crate::domain::certificate::{State, Transition};
@@ -152,11 +153,10 @@ impl Worker {
             self.release(Machine::Order, order.id.0).await;
             return Err(error.into());
         }
-        match share {
-            // On the heap: on top of all that came before, it is too large to be handed around.
-            Some(_share) => Box::pin(self.carry_out(order, order_lease)).await,
-            None => Ok(()),
-        }
+        let Some(_share) = share else { return Ok(()) };
+        let session = Session::knowing(self, attempt.csr, placed.certificate.labels);
+        // On the heap: on top of all that came before, it is too large to be handed around.
+        Box::pin(self.carry_out(session, order, order_lease)).await
     }
 
     /// An order's end changes its certificate in one transaction, so this is never needed; but a

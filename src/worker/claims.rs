@@ -1,13 +1,16 @@
 //! What to take up next: the oldest that is due, as far as everybody's share allows.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use time::OffsetDateTime;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::shares::Share;
-use super::{LONG, Worker};
+use super::{LONG, Worker, clean_ups};
+use crate::domain::order::Order;
 use crate::storage::lanes::Lane;
-use crate::storage::lease::{self, Lease, Machine};
+use crate::storage::lease::{self, Due, Lease, Machine};
 use crate::storage::{StorageError, lanes};
 
 /// On PostgreSQL another replica's wake-up may get lost: look at least this often.
@@ -19,19 +22,42 @@ const SHORT: Duration = Duration::from_millis(20);
 /// This part of the pool (an eighth) is for namespaces that hold nothing of it.
 const FOR_NEWCOMERS: usize = 8;
 
-type Claimed = Vec<(Lease, Option<Share>)>;
+/// What was claimed, and takes a slot.
+pub(super) enum Work {
+    /// A row.
+    Row(Lease, Option<Share>),
+    /// Orders that are over, to be cleaned up after together.
+    CleanUps(Vec<(Order, Lease)>, OwnedSemaphorePermit),
+}
+
+/// What a look brought.
+pub(super) enum Look {
+    /// Something to do.
+    Found(Vec<Work>),
+    /// Something is due that there is no room for, or that somebody else holds.
+    Crowded,
+    /// Nothing is due before this time.
+    Nothing(Option<OffsetDateTime>),
+}
 
 impl Worker {
     /// Claims what is due: what is quick or rare (watches, revocations, issuers, housekeeping), then
     /// lane by lane, whoever holds least first. Among equals orders go before certificates: what has
     /// begun is finished before more is begun.
-    pub(super) async fn claim(&self, free: usize) -> Result<Claimed, StorageError> {
-        let mut claimed = Vec::new();
+    pub(super) async fn look(&self, free: usize) -> Result<Look, StorageError> {
         let now = self.clock.now();
         let mut tx = self.db.read().await?;
+        let Due { rows, clean_ups } = lease::next_due(&mut tx).await?;
+        if rows.iter().all(|(_, at)| *at > now) {
+            return Ok(Look::Nothing(rows.into_iter().map(|(_, at)| at).min()));
+        }
+        let mut claimed = Vec::new();
+        if clean_ups.is_some_and(|at| at <= now) {
+            claimed = self.claim_clean_ups(free).await?;
+        }
         let mut waiting = Vec::new();
         let mut few = Vec::new();
-        for (machine, at) in lease::next_due(&mut tx).await? {
+        for (machine, at) in rows {
             match machine {
                 _ if at > now => {}
                 Machine::Expiry
@@ -55,7 +81,7 @@ impl Worker {
             let mut tx = self.db.begin().await?;
             let leases = lease::claim(&mut tx, machine, owner, now, free).await?;
             tx.commit().await?;
-            claimed.extend(leases.into_iter().map(|lease| (lease, None)));
+            claimed.extend(leases.into_iter().map(|lease| Work::Row(lease, None)));
         }
         let shares = &self.local.shares;
         let late = |lane: &Lane| lane.machine == Machine::Certificate;
@@ -68,17 +94,36 @@ impl Worker {
             let mut tx = self.db.begin().await?;
             let leases = lanes::claim(&mut tx, &lane, &self.settings.name, now, room).await?;
             tx.commit().await?;
-            claimed.extend(leases.into_iter().map(|lease| (lease, Some(shares.take(&lane)))));
+            let rows = leases.into_iter().map(|lease| Work::Row(lease, Some(shares.take(&lane))));
+            claimed.extend(rows);
+        }
+        Ok(if claimed.is_empty() { Look::Crowded } else { Look::Found(claimed) })
+    }
+
+    /// Each takes one slot for many orders, and not many slots are for them.
+    async fn claim_clean_ups(&self, free: usize) -> Result<Vec<Work>, StorageError> {
+        let mut claimed = Vec::new();
+        while claimed.len() < free
+            && let Ok(place) = Arc::clone(&self.local.clean_ups).try_acquire_owned()
+        {
+            let over = self.orders_to_clean_up().await?;
+            let are_more = over.len() == clean_ups::TOGETHER;
+            if !over.is_empty() {
+                claimed.push(Work::CleanUps(over, place));
+            }
+            if !are_more {
+                break;
+            }
         }
         Ok(claimed)
     }
 
-    /// Takes a step with everything that is due at this moment; says with how many rows.
+    /// Takes a step with everything that is due at this moment; says how much that was.
     pub async fn work_due(&self) -> Result<usize, StorageError> {
-        let claimed = self.claim(self.settings.concurrency).await?;
-        let count = claimed.len();
-        for (lease, _share) in claimed {
-            Box::pin(self.work(lease)).await;
+        let Look::Found(found) = self.look(self.settings.concurrency).await? else { return Ok(0) };
+        let count = found.len();
+        for work in found {
+            Box::pin(self.carry(work)).await;
         }
         Ok(count)
     }
@@ -94,10 +139,9 @@ impl Worker {
         self.local.shares.room(lane).min(most)
     }
 
-    /// How long there is nothing to claim, unless a signal comes: a slot that becomes free is one.
-    pub(super) async fn until_next_due(&self, free: usize) -> Duration {
+    /// How long there is nothing to claim before this time, unless a signal comes.
+    pub(super) fn until(&self, next: Option<OffsetDateTime>) -> Duration {
         let longest = if self.db.dialect() == "sqlite" { LONG } else { POLL };
-        let Ok(next) = self.next_claimable(free).await else { return Duration::from_secs(1) };
         let now = self.clock.now();
         next.map_or(longest, |at| {
             Duration::try_from(at - now).unwrap_or_default().clamp(SHORT, longest)
@@ -105,10 +149,21 @@ impl Worker {
     }
 
     /// When the next row is due that there is room for.
-    async fn next_claimable(&self, free: usize) -> Result<Option<OffsetDateTime>, StorageError> {
+    pub(super) async fn next_claimable(
+        &self,
+        free: usize,
+    ) -> Result<Option<OffsetDateTime>, StorageError> {
         let crowded = free <= self.settings.concurrency / FOR_NEWCOMERS;
         let mut tx = self.db.read().await?;
-        let due = lease::next_due(&mut tx).await?;
+        let Due { rows: mut due, clean_ups } = lease::next_due(&mut tx).await?;
+        let now = self.clock.now();
+        if clean_ups.is_some_and(|at| at <= now)
+            && self.local.clean_ups.available_permits() == 0
+            && lanes::oldest(&mut tx, Machine::Order, now).await?.lanes.is_empty()
+        {
+            // What is due are clean-ups, and those wait for one of theirs to end.
+            due.retain(|(machine, _)| *machine != Machine::Order);
+        }
         if !crowded && !self.local.shares.any_full() {
             return Ok(due.into_iter().map(|(_, at)| at).min());
         }

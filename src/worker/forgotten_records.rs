@@ -16,7 +16,7 @@ use crate::domain::failure::{Class, Failure};
 use crate::domain::id::ChallengeId;
 use crate::domain::issuer::{self, Issuer};
 use crate::storage::lease::{self, Lease};
-use crate::storage::{Page, Scope, StorageError, issuers, orders};
+use crate::storage::{Page, Scope, StorageError, challenges, issuers};
 
 /// Issuers that are looked at together.
 const ISSUERS: u32 = 50;
@@ -122,7 +122,7 @@ impl Worker {
 
     async fn is_needed(&self, challenge: ChallengeId) -> Result<bool, StorageError> {
         let mut tx = self.db.read().await?;
-        orders::needs_proof(&mut tx, challenge).await
+        challenges::needs_proof(&mut tx, challenge).await
     }
 }
 

@@ -6,6 +6,7 @@
 //! none is.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -25,8 +26,9 @@ use crate::solver::Solvers;
 use crate::storage::lease::{self, Lease, Machine};
 use crate::storage::{Db, Signals, StorageError};
 use breaker::Breakers;
+use claims::{Look, Work};
 use pace::Paces;
-use shares::{Share, Shares};
+use shares::Shares;
 
 mod accounts;
 mod admission;
@@ -35,6 +37,7 @@ mod budget;
 mod certificates;
 mod chains;
 mod claims;
+mod clean_ups;
 mod credentials;
 mod deliveries;
 mod expiry;
@@ -106,6 +109,10 @@ pub struct Settings {
 /// What a process keeps in mind; bounded, and of no consequence when it is lost.
 pub struct Local {
     shares: Arc<Shares>,
+    /// Places for clean-ups of many orders each.
+    clean_ups: Arc<Semaphore>,
+    /// Whether something is due that there is no slot for.
+    is_crowded: Arc<AtomicBool>,
     paces: Paces,
     breakers: Breakers,
 }
@@ -115,6 +122,8 @@ impl Local {
     pub fn new(settings: &Settings) -> Self {
         Self {
             shares: Shares::new(settings.per_issuer, settings.per_namespace),
+            clean_ups: Arc::new(Semaphore::new(CLEAN_UPS)),
+            is_crowded: Arc::default(),
             paces: Paces::new(),
             breakers: Breakers::default(),
         }
@@ -149,17 +158,25 @@ const _: () = assert!(STEP_TIMEOUT.as_secs() < lease::LEASE.whole_seconds().unsi
 /// only there in case the clock was set.
 const LONG: Duration = Duration::from_hours(1);
 
+/// Slots that clean-ups may hold.
+const CLEAN_UPS: usize = 8;
+
+/// Tries at saving what was done, a second apart where the database is away.
+const SAVES: usize = 30;
+
 /// A place in the pool. However its work ends, whoever waits for a place hears of it.
 struct Slot {
     permit: Option<OwnedSemaphorePermit>,
-    share: Option<Share>,
+    is_crowded: Arc<AtomicBool>,
     signals: Signals,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        drop((self.permit.take(), self.share.take()));
-        self.signals.due().notify_one();
+        drop(self.permit.take());
+        if self.is_crowded.load(Ordering::SeqCst) {
+            self.signals.due().notify_one();
+        }
     }
 }
 
@@ -174,15 +191,32 @@ impl Worker {
             .settings
             .shared
             .then(|| AbortOnDropHandle::new(tokio::spawn(Arc::clone(&self).stay_seen())));
+        let (signals, is_crowded) = (self.db.signals(), &self.local.is_crowded);
         while !self.stop.is_cancelled() {
+            // Until it is known better, everything that changes is worth another look.
+            signals.looks_at(None);
+            is_crowded.store(true, Ordering::SeqCst);
             let free = permits.available_permits();
             if free == 0 {
-                // A slot that comes free is a signal, too.
                 self.rest(LONG).await;
                 continue;
             }
-            let claimed = match self.claim(free).await {
-                Ok(claimed) => claimed,
+            let found = match self.look(free).await {
+                Ok(Look::Found(found)) => found,
+                Ok(Look::Nothing(next)) => {
+                    is_crowded.store(false, Ordering::SeqCst);
+                    signals.looks_at(next);
+                    self.rest(self.until(next)).await;
+                    continue;
+                }
+                Ok(Look::Crowded) => {
+                    let pause = match self.next_claimable(free).await {
+                        Ok(next) => self.until(next),
+                        Err(_) => Duration::from_secs(1),
+                    };
+                    self.rest(pause).await;
+                    continue;
+                }
                 Err(error) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
@@ -192,18 +226,13 @@ impl Worker {
                     continue;
                 }
             };
-            if claimed.is_empty() {
-                let pause = self.until_next_due(free).await;
-                self.rest(pause).await;
-                continue;
-            }
-            for (lease, share) in claimed {
+            for work in found {
                 let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
                 let worker = Arc::clone(&self);
-                let signals = self.db.signals().clone();
-                let slot = Slot { permit: Some(permit), share, signals };
+                let (signals, is_crowded) = (signals.clone(), Arc::clone(is_crowded));
+                let slot = Slot { permit: Some(permit), is_crowded, signals };
                 tasks.spawn(async move {
-                    worker.work(lease).await;
+                    Box::pin(worker.carry(work)).await;
                     drop(slot);
                 });
             }
@@ -219,6 +248,21 @@ impl Worker {
             () = self.stop.cancelled() => {}
             // Either way it is time to look again.
             _ = tokio::time::timeout(pause, self.db.signals().due().notified()) => {}
+        }
+    }
+
+    /// Does what was claimed, and then gives back its part in the pool.
+    async fn carry(&self, work: Work) {
+        match work {
+            Work::Row(lease, _share) => self.work(lease).await,
+            Work::CleanUps(over, _place) => {
+                if let Err(error) = self.clean_up(over).await {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "a clean-up failed; it is taken up again when its lease runs out"
+                    );
+                }
+            }
         }
     }
 

@@ -1,8 +1,7 @@
 //! Carries orders through: the interpreter of the order machine.
 
 use super::session::Session;
-use super::{Worker, WorkerError};
-use crate::ca;
+use super::{SAVES, STEP_TIMEOUT, Worker, WorkerError};
 use crate::domain::ari::Ari;
 use crate::domain::certificate::Issued;
 use crate::domain::challenge::Challenge;
@@ -12,10 +11,12 @@ use crate::domain::id::{IssuerId, OrderId, RequestId};
 use crate::domain::issuer;
 use crate::domain::order::{self, Order, Outcome, Transition};
 use crate::pki::Leaf;
-use crate::storage::lease::{self, Lease};
+use crate::storage::lease::{self, LEASE, Lease};
 use crate::storage::requests::RequestState;
 use crate::storage::revisions::{self, Revision};
-use crate::storage::{Scope, StorageError, Tx, certificates, events, issuers, orders, requests};
+use crate::storage::{
+    Scope, StorageError, Tx, certificates, challenges, events, issuers, orders, requests,
+};
 
 /// What a download brought, once it was checked.
 pub(super) struct Fetched {
@@ -43,21 +44,42 @@ impl Before {
 /// more than keeping it.
 const SHORT: time::Duration = time::Duration::milliseconds(500);
 
+/// A pause that is over before a step could be saved: the next step is saved with it.
+const BRIEF: time::Duration = time::Duration::milliseconds(30);
+
+/// A lease that was extended no longer ago is long enough for any one step.
+const FRESH: time::Duration = time::Duration::seconds(10);
+const _: () = assert!(
+    FRESH.whole_seconds().unsigned_abs() + STEP_TIMEOUT.as_secs()
+        < LEASE.whole_seconds().unsigned_abs()
+);
+
+/// What becomes of the lease when a step is saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    /// It ends.
+    LetGo,
+    /// It goes on as it is.
+    Keep,
+    /// It goes on for its whole length.
+    Extend,
+}
+
 /// Steps in one run; an order that could go on for ever gives its slot back now and then.
 const STEPS_PER_RUN: usize = 50;
-
-/// Tries at saving a step's result, a second apart where the database is away.
-const SAVES: usize = 30;
 
 impl Worker {
     pub(super) async fn order(&self, lease: Lease) -> Result<(), WorkerError> {
         let mut tx = self.db.read().await?;
         let found = orders::find(&mut tx, OrderId(lease.id), &Scope::Everything).await?;
         drop(tx);
-        let Some((mut order, _)) = found else { return Ok(()) };
+        // One that has ended meanwhile is cleaned up after with others.
+        let Some((mut order, _)) = found.filter(|(order, _)| !order.is_over()) else {
+            return Ok(());
+        };
         // The row shows when the lease runs out; it was claimed because it is due.
         order.next_action_at = Some(self.clock.now());
-        self.carry_out(order, lease).await
+        self.carry_out(Session::new(self), order, lease).await
     }
 
     /// Takes step after step, until there is something to wait for that is not to come at once.
@@ -66,12 +88,14 @@ impl Worker {
     /// is saved with the next.
     pub(super) async fn carry_out(
         &self,
+        mut session: Session<'_>,
         mut order: Order,
         mut lease: Lease,
     ) -> Result<(), WorkerError> {
-        let mut session = Session::new(self);
         let mut before = Before::step(&order);
         let mut unsaved = Vec::new();
+        // The lease was taken just now.
+        let mut extended = self.clock.now();
         for _ in 0..STEPS_PER_RUN {
             let now = self.clock.now();
             let mut is_repeatable = false;
@@ -79,7 +103,7 @@ impl Worker {
                 order.expire(now)
             } else if let Some(step) = order.next_step(now) {
                 is_repeatable = step.is_repeatable();
-                let answer = ca::ending_at(order.not_after, session.take(step, &order)).await?;
+                let answer = session.take(step, &order).await?;
                 order.apply(answer, self.clock.now(), super::jitter())?
             } else {
                 // Due, but nothing to do: never leave such a row without a wake-up.
@@ -88,28 +112,46 @@ impl Worker {
             transition.events.splice(0..0, unsaved.drain(..));
             let now = self.clock.now();
             let next = transition.order.next_action_at.map(|at| at - now);
-            let pause = next.filter(|pause| *pause <= SHORT && !self.stop.is_cancelled());
+            let may_go_on = !transition.order.is_over() && !self.stop.is_cancelled();
+            let pause = next.filter(|pause| *pause <= SHORT && may_go_on);
             let is_unremarkable =
                 transition.outcome.is_none() && transition.order.last_error == before.last_error;
-            if is_repeatable && is_unremarkable && pause.is_some_and(|pause| !pause.is_positive()) {
+            let is_fresh = now - extended < FRESH;
+            if is_repeatable
+                && is_unremarkable
+                && is_fresh
+                && let Some(pause) = pause.filter(|pause| *pause <= BRIEF)
+            {
                 (order, unsaved) = (transition.order, transition.events);
+                self.wait(pause).await;
                 continue;
             }
-            lease =
-                self.settle_order(&session, &transition, &before, &lease, pause.is_some()).await?;
+            let hold = match pause {
+                None => Hold::LetGo,
+                Some(_) if is_fresh => Hold::Keep,
+                Some(_) => Hold::Extend,
+            };
+            if hold == Hold::Extend {
+                extended = now;
+            }
+            lease = self.settle_order(&session, &transition, &before, &lease, hold).await?;
             session.admission.settled();
             order = transition.order;
             let Some(pause) = pause else { return Ok(()) };
             before = Before::step(&order);
-            if let Ok(pause) = std::time::Duration::try_from(pause)
-                && tokio::time::timeout(pause, self.stop.cancelled()).await.is_ok()
-            {
+            if !self.wait(pause).await {
                 break;
             }
         }
         let rest = Transition { order, events: unsaved, outcome: None };
-        self.settle_order(&session, &rest, &before, &lease, false).await?;
+        self.settle_order(&session, &rest, &before, &lease, Hold::LetGo).await?;
         Ok(())
+    }
+
+    /// Waits, and says whether the service goes on.
+    async fn wait(&self, pause: time::Duration) -> bool {
+        let pause = std::time::Duration::try_from(pause).unwrap_or_default();
+        pause.is_zero() || tokio::time::timeout(pause, self.stop.cancelled()).await.is_err()
     }
 
     /// Saves a step's result; again, when its certificate was changed by somebody else meanwhile.
@@ -119,11 +161,11 @@ impl Worker {
         transition: &Transition,
         before: &Before,
         lease: &Lease,
-        goes_on: bool,
+        hold: Hold,
     ) -> Result<Lease, WorkerError> {
         let mut unheard = false;
         for _ in 0..SAVES {
-            match self.try_settle(session, transition, before, lease, goes_on).await {
+            match self.try_settle(session, transition, before, lease, hold).await {
                 Err(WorkerError::Storage(StorageError::LeaseLost(id))) if id != lease.id => {}
                 // The commit before may have come through, and only its answer was lost.
                 Err(WorkerError::Storage(lost @ StorageError::LeaseLost(_))) if unheard => {
@@ -145,7 +187,7 @@ impl Worker {
                 settled => return settled,
             }
         }
-        self.try_settle(session, transition, before, lease, goes_on).await
+        self.try_settle(session, transition, before, lease, hold).await
     }
 
     /// The order, its certificate where the order has ended, and the history: all or nothing.
@@ -155,15 +197,19 @@ impl Worker {
         transition: &Transition,
         before: &Before,
         lease: &Lease,
-        goes_on: bool,
+        hold: Hold,
     ) -> Result<Lease, WorkerError> {
         let now = self.clock.now();
         let order = &transition.order;
         let mut tx = self.db.begin().await?;
-        let lease =
-            orders::save(&mut tx, order, &before.challenges, lease, goes_on.then_some(now)).await?;
+        let challenges = &before.challenges;
+        let lease = match hold {
+            Hold::LetGo => orders::save(&mut tx, order, challenges, lease, None).await?,
+            Hold::Extend => orders::save(&mut tx, order, challenges, lease, Some(now)).await?,
+            Hold::Keep => orders::save_held(&mut tx, order, challenges, lease).await?,
+        };
         if before.challenges.is_empty() && !order.challenges.is_empty() {
-            orders::insert_challenges(&mut tx, order.id, &order.challenges).await?;
+            challenges::insert(&mut tx, order.id, &order.challenges).await?;
         }
         events::record(&mut tx, &order.namespace, Some(order.certificate), &transition.events, now)
             .await?;
@@ -218,7 +264,9 @@ impl Worker {
                     revoked_at: None,
                 };
                 revisions::insert(tx, &stored).await?;
-                revisions::prune(tx, certificate.id, revision - kept).await?;
+                if revision > kept {
+                    revisions::prune(tx, certificate.id, revision - kept).await?;
+                }
                 requests::prune(tx, certificate.id, order.request).await?;
                 let message = "Certificate fetched from issuer successfully";
                 self.progress(tx, order.request, RequestState::Issued, message, order.id).await?;

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use time::Duration;
 
 use super::admission::Admission;
@@ -23,8 +23,8 @@ use crate::domain::order::{Answer, ORDER_DEADLINE, Order, Seen, Status, Step};
 use crate::domain::selection::pick_solver;
 use crate::pki;
 use crate::secret::Sealed;
-use crate::solver::{Readiness, Solver};
-use crate::storage::{Scope, certificates, issuers, orders, requests};
+use crate::solver::{Expected, Readiness, Solver};
+use crate::storage::{Scope, certificates, issuers, requests};
 
 pub(super) struct Session<'a> {
     pub(super) worker: &'a Worker,
@@ -36,6 +36,9 @@ pub(super) struct Session<'a> {
     handle: Option<ca::Order>,
     solvers: HashMap<(u32, Kind), Chosen>,
     csr: Option<Vec<u8>>,
+    labels: Option<BTreeMap<String, String>>,
+    /// From the beginning of an order until its proofs are about to be shown.
+    expected: Option<Expected>,
     /// Set by a successful download, for the transaction that concludes the order.
     pub(super) fetched: Option<Fetched>,
 }
@@ -47,6 +50,36 @@ struct Chosen {
     patience: Patience,
     /// What its provider is called with, by its place.
     credential: Option<String>,
+}
+
+/// What is to be done for an order's challenges, and what needs nothing to be done.
+#[derive(Default)]
+pub(super) struct Solving {
+    jobs: Vec<BoxFuture<'static, Solved>>,
+    done: Vec<Solved>,
+}
+
+/// What came of one challenge's action.
+pub(super) struct Solved {
+    id: ChallengeId,
+    patience: Patience,
+    called: Option<String>,
+    answer: challenge::Answer,
+}
+
+impl Solving {
+    /// This one's answer is known already.
+    pub(super) fn done(&mut self, id: ChallengeId, answer: challenge::Answer) {
+        let patience = Patience { propagation: PROPAGATION, delay: Duration::ZERO };
+        self.done.push(Solved { id, patience, called: None, answer });
+    }
+
+    /// Does it, side by side.
+    pub(super) async fn run(self) -> Vec<Solved> {
+        let mut solved = self.done;
+        solved.extend(join_all(self.jobs).await);
+        solved
+    }
 }
 
 /// A DNS-01 proof that nobody sees after this long has failed, unless its solver says otherwise.
@@ -85,8 +118,19 @@ impl<'a> Session<'a> {
             handle: None,
             solvers: HashMap::new(),
             csr: None,
+            labels: None,
+            expected: None,
             fetched: None,
         }
+    }
+
+    /// For an order that was placed just now: what is known of its attempt need not be read again.
+    pub(super) fn knowing(
+        worker: &'a Worker,
+        csr: Vec<u8>,
+        labels: BTreeMap<String, String>,
+    ) -> Self {
+        Self { csr: Some(csr), labels: Some(labels), ..Self::new(worker) }
     }
 
     /// Does what a step says; what goes wrong in the outside world is an answer too.
@@ -120,23 +164,23 @@ impl<'a> Session<'a> {
             }
             Err(_) => {
                 self.handle = None;
-                Ok(Answer::Failed(Failure::new(
-                    Class::Transient,
-                    "step_timed_out",
-                    "A step took too long",
-                    format!("No answer within {} s.", STEP_TIMEOUT.as_secs()),
-                )))
+                Ok(Answer::Failed(timed_out()))
             }
         }
     }
 
     async fn attempt(&mut self, step: Step, order: &Order) -> Tried<Answer> {
         self.admit(&step, order).await?;
+        if matches!(step, Step::Create | Step::ReadAuthorizations) {
+            self.expected.get_or_insert_with(|| self.worker.solvers.upcoming().expect());
+        }
         match step {
             Step::Create => {
                 let account = self.account(order).await?;
                 let (profile, replaces) = (order.profile.as_deref(), order.replaces.as_deref());
-                let asked = account.new_order_replacing(&order.names, profile, replaces).await;
+                let asked = account
+                    .new_order_replacing(&order.names, profile, replaces, order.not_after)
+                    .await;
                 let handle = match asked {
                     Err(failure) if replaces.is_some() && may_be_the_replacement(&failure) => {
                         return Ok(Answer::NotReplacing(failure));
@@ -240,43 +284,53 @@ impl<'a> Session<'a> {
 
     /// Works on challenges side by side: their DNS writes go out together.
     async fn solve(&mut self, actions: Vec<(ChallengeId, Action)>, order: &Order) -> Tried<Answer> {
-        let mut jobs = Vec::with_capacity(actions.len());
-        let mut answers = Vec::with_capacity(actions.len());
+        let solving = self.prepare(actions, order).await?;
+        let solved = solving.run().await;
+        Ok(self.understand_solved(solved, order))
+    }
+
+    /// What is to be done for an order's challenges.
+    pub(super) async fn prepare(
+        &mut self,
+        actions: Vec<(ChallengeId, Action)>,
+        order: &Order,
+    ) -> Tried<Solving> {
+        let mut solving = Solving::default();
+        self.expected = None;
         for (id, action) in actions {
             let Some(known) = order.challenges.iter().find(|known| known.id == id) else {
                 continue;
             };
-            let patience = Patience { propagation: PROPAGATION, delay: Duration::ZERO };
-            if action == Action::CleanUp && self.is_shared(known).await? {
-                // The other one takes it away.
-                answers.push((id, patience, challenge::Answer::CleanedUp));
-                continue;
-            }
             let proof = known.proof();
             match self.solver(order, known).await {
                 Ok(Chosen { solver, patience, credential }) => {
                     let called = credential.filter(|_| action != Action::Check);
                     if let Some(failure) = self.silent(called.as_deref(), order) {
-                        answers.push((id, patience, challenge::Answer::Failed(failure)));
+                        solving.done(id, challenge::Answer::Failed(failure));
                         continue;
                     }
                     let record = known.record.clone();
-                    jobs.push(async move {
+                    solving.jobs.push(Box::pin(async move {
                         let answer = act(&*solver, action, &proof, record.as_ref()).await;
-                        (id, patience, called, answer)
-                    });
+                        Solved { id, patience, called, answer }
+                    }));
                 }
                 Err(Trouble::Failed(failure)) => {
-                    answers.push((id, patience, challenge::Answer::Failed(failure)));
+                    solving.done(id, challenge::Answer::Failed(failure));
                 }
                 Err(broken) => return Err(broken),
             }
         }
-        for (id, patience, called, answer) in join_all(jobs).await {
+        Ok(solving)
+    }
+
+    /// The order machine's answer, once note is taken of what it says about providers.
+    pub(super) fn understand_solved(&self, solved: Vec<Solved>, order: &Order) -> Answer {
+        let answers = solved.into_iter().map(|Solved { id, patience, called, answer }| {
             self.note_provider(called.as_deref(), &answer, order);
-            answers.push((id, patience, answer));
-        }
-        Ok(Answer::Solved(answers))
+            (id, patience, answer)
+        });
+        Answer::Solved(answers.collect())
     }
 
     async fn finalize(&mut self, order: &Order) -> Tried<Answer> {
@@ -341,7 +395,7 @@ impl<'a> Session<'a> {
             return Ok(Arc::clone(account));
         }
         let issuer = self.issuer(order).await?;
-        let Some(known) = &issuer.account else {
+        let (Some(known), Some(sealed)) = (&issuer.account, self.signs_with.clone()) else {
             return Err(Failure::new(
                 Class::Transient,
                 "issuer_not_ready",
@@ -350,13 +404,9 @@ impl<'a> Session<'a> {
             )
             .into());
         };
-        let mut tx = self.worker.db.read().await?;
-        let sealed = issuers::account_key(&mut tx, issuer.id).await?;
-        drop(tx);
         let key = self.worker.sealer.open(&issuers::account_key_place(issuer.id), &sealed)?;
         let account = self.worker.ca.account(&issuer.acme, &key, &known.url).await?;
         self.account = Some(Arc::clone(&account));
-        self.signs_with = Some(sealed);
         Ok(account)
     }
 
@@ -381,9 +431,9 @@ impl<'a> Session<'a> {
             return Ok(Arc::clone(issuer));
         }
         let mut tx = self.worker.db.read().await?;
-        let found = issuers::find(&mut tx, order.issuer, &Scope::Everything).await?;
+        let found = issuers::with_account_key(&mut tx, order.issuer).await?;
         drop(tx);
-        let Some((issuer, _)) = found else {
+        let Some((issuer, sealed)) = found else {
             return Err(Failure::new(
                 Class::Blocked,
                 "issuer_not_found",
@@ -394,18 +444,17 @@ impl<'a> Session<'a> {
         };
         let issuer = Arc::new(issuer);
         self.issuer = Some(Arc::clone(&issuer));
+        self.signs_with = Some(sealed);
         Ok(issuer)
     }
 
     async fn labels(&self, order: &Order) -> Result<BTreeMap<String, String>, WorkerError> {
+        if let Some(labels) = &self.labels {
+            return Ok(labels.clone());
+        }
         let mut tx = self.worker.db.read().await?;
         let found = certificates::find(&mut tx, order.certificate, &Scope::Everything).await?;
         Ok(found.map(|(certificate, _)| certificate.labels).unwrap_or_default())
-    }
-
-    async fn is_shared(&self, known: &Challenge) -> Result<bool, WorkerError> {
-        let mut tx = self.worker.db.read().await?;
-        Ok(orders::is_shared(&mut tx, known).await?)
     }
 
     async fn csr(&mut self, order: &Order) -> Tried<Vec<u8>> {
@@ -458,6 +507,16 @@ impl<'a> Session<'a> {
         self.solvers.insert((known.solver, known.kind), chosen.clone());
         Ok(chosen)
     }
+}
+
+/// A step that was cut off.
+pub(super) fn timed_out() -> Failure {
+    Failure::new(
+        Class::Transient,
+        "step_timed_out",
+        "A step took too long",
+        format!("No answer within {} s.", STEP_TIMEOUT.as_secs()),
+    )
 }
 
 /// Whether another order might fare better that does not say what it replaces: CAs answer to that

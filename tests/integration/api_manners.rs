@@ -5,7 +5,7 @@ use axum::http::{Method, Request};
 use certwright::api;
 use certwright::domain::challenge::{Challenge, Kind};
 use certwright::domain::id::ChallengeId;
-use certwright::storage::orders;
+use certwright::storage::challenges;
 use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
 
@@ -62,7 +62,7 @@ on_every_database! {
             ..order.challenges[0].clone()
         };
         let mut tx = world.db.begin().await.unwrap();
-        orders::insert_challenges(&mut tx, order.id, &[challenge]).await.unwrap();
+        challenges::insert(&mut tx, order.id, &[challenge]).await.unwrap();
         tx.commit().await.unwrap();
         let responder = api::responder(world.db.clone());
         let ask = async |method: Method, path: String| {

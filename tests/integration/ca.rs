@@ -5,7 +5,6 @@ use std::time::Duration as Patience;
 
 use certwright::ca::{
     Account, AuthorizationStatus, Ca, ChallengeKind, ChallengeStatus, Download, Order, OrderStatus,
-    ending_at,
 };
 use certwright::clock::{Clock as _, SystemClock};
 use certwright::domain::ari::Answer;
@@ -69,11 +68,11 @@ async fn renewal_information_is_what_the_ca_says_and_nonsense_is_no_answer() {
     assert_eq!(ca.renewal_information(&silent, &name).await, Answer::NotOffered);
 
     let names = names();
-    let replacing = account.new_order_replacing(&names, Some("default"), Some(&name));
-    // The one that is signed here says all of it.
-    let replacing = ending_at(Some(now + Duration::days(2)), replacing).await;
+    // With an end it is signed here, and says all of it.
+    let end = Some(now + Duration::days(2));
+    let replacing = account.new_order_replacing(&names, Some("default"), Some(&name), end).await;
     assert!(replacing.unwrap().state().status == OrderStatus::Pending);
-    let strange = account.new_order_replacing(&names, Some("default"), Some("a.b")).await;
+    let strange = account.new_order_replacing(&names, Some("default"), Some("a.b"), None).await;
     assert!(strange.is_err(), "a certificate that the CA does not know is not replaced");
 }
 

@@ -56,6 +56,7 @@ mod solver;
 mod storage;
 mod storage_limits;
 mod storage_webhooks;
+mod storage_writes;
 #[path = "../support/mod.rs"]
 mod support;
 mod truth;

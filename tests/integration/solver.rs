@@ -426,7 +426,8 @@ async fn what_a_crash_forgot_is_adopted_in_a_few_calls() {
     assert_eq!(before, after[..120]);
     assert_eq!(world.cloudflare.records(ZONE).len(), 150);
     let calls = world.cloudflare.calls();
-    assert!(calls.total() <= 4, "a refused batch, two pages, the rest: {calls:?}");
+    // The first do not wait for the others.
+    assert!(calls.total() <= 7, "a refused batch and two pages, twice; the rest: {calls:?}");
 }
 
 #[tokio::test]

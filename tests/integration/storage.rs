@@ -1,6 +1,6 @@
 //! Every public function of `storage`, on both databases.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use certwright::domain::ari::{self, Ari, Window};
 use certwright::domain::backoff::Jitter;
@@ -24,8 +24,8 @@ use certwright::storage::requests::{self, Request, RequestState};
 use certwright::storage::revisions::{self, Revision};
 use certwright::storage::secrets::{self, SecretEntry};
 use certwright::storage::{
-    Db, Page, Scope, StorageError, Tx, certificates, events, housekeeping, issuers, orders,
-    revocations, sealed, settings, workers,
+    Db, Page, Scope, StorageError, Tx, certificates, challenges, clean_ups, events, housekeeping,
+    issuers, orders, revocations, sealed, settings, workers,
 };
 use futures_util::future::join_all;
 use sqlx::{Connection as _, PgConnection};
@@ -86,14 +86,14 @@ on_both_databases! {
         assert!(certificates::list(&mut tx, &others, &wanted, page()).await.unwrap().is_empty());
         let wanted = orders::Wanted::default();
         assert!(orders::list(&mut tx, &others, &wanted, page()).await.unwrap().is_empty());
-        let wanted = orders::WantedChallenges::default();
-        assert!(orders::list_challenges(&mut tx, &others, &wanted, page()).await.unwrap().is_empty());
+        let wanted = challenges::Wanted::default();
+        assert!(challenges::list(&mut tx, &others, &wanted, page()).await.unwrap().is_empty());
         let wanted = requests::Wanted::default();
         assert!(requests::list(&mut tx, &others, &wanted, page()).await.unwrap().is_empty());
         let wanted = events::Wanted::default();
         assert!(events::list(&mut tx, &others, &wanted, page()).await.unwrap().is_empty());
         let id = order.challenges[0].id;
-        assert!(orders::find_challenge(&mut tx, id, &others).await.unwrap().is_none());
+        assert!(challenges::find(&mut tx, id, &others).await.unwrap().is_none());
     }
 
     async fn a_name_is_taken_once(db: Db) {
@@ -271,7 +271,7 @@ on_both_databases! {
             let late = lease::extend(&mut tx, &first[0], now).await;
             assert!(late.is_err(), "the dead worker is fenced");
             lease::extend(&mut tx, &later[0], now + LEASE).await.unwrap();
-            let due = lease::next_due(&mut tx).await.unwrap();
+            let due = lease::next_due(&mut tx).await.unwrap().rows;
             assert_eq!(due, [(Machine::Certificate, now + LEASE + LEASE)]);
         }
     }
@@ -341,6 +341,23 @@ on_both_databases! {
         assert_eq!(lease::after_unheard_commit(&mut tx, &next, "test").await.unwrap(), None, "it holds nothing any more");
     }
 
+    async fn a_step_is_saved_under_the_lease_as_it_is_and_fences_the_former_holder(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let (_, mut order, _) = under_way(&mut tx).await;
+        let lease = lease::claim(&mut tx, Machine::Order, "test", NOW, 1).await.unwrap()[0];
+        let find = async |tx: &mut _| orders::find(tx, order.id, &all()).await.unwrap().unwrap().0;
+        let ends = find(&mut tx).await.next_action_at;
+        order.attempts += 1;
+
+        let next = orders::save_held(&mut tx, &order, &[], &lease).await.unwrap();
+
+        let found = find(&mut tx).await;
+        assert_eq!((found.attempts, found.next_action_at), (order.attempts, ends));
+        let late = orders::save_held(&mut tx, &order, &[], &lease).await;
+        assert!(matches!(late, Err(StorageError::LeaseLost(_))), "{late:?}");
+        orders::save_held(&mut tx, &order, &[], &next).await.unwrap();
+    }
+
     async fn sealed_secrets_are_gone_through_in_batches_and_replaced_only_as_they_were_read(db: Db) {
         let mut tx = db.begin().await.unwrap();
         let (certificate, order, _) = under_way(&mut tx).await;
@@ -389,7 +406,7 @@ on_both_databases! {
 
         let late = housekeeping::settle(&mut tx, &claimed[0], now).await;
         assert!(matches!(late, Err(StorageError::LeaseLost(_))), "{late:?}");
-        assert_eq!(lease::next_due(&mut tx).await.unwrap().len(), 1);
+        assert_eq!(lease::next_due(&mut tx).await.unwrap().rows.len(), 1);
     }
 
     async fn many_workers_never_claim_the_same_row(db: Db) {
@@ -429,7 +446,7 @@ on_both_databases! {
         let (found, _) = orders::find(&mut tx, order.id, &all()).await.unwrap().unwrap();
         assert_eq!(found, next);
         let id = next.challenges[0].id;
-        let (challenge, of) = orders::find_challenge(&mut tx, id, &all()).await.unwrap().unwrap();
+        let (challenge, of) = challenges::find(&mut tx, id, &all()).await.unwrap().unwrap();
         assert_eq!((&challenge, of.id), (&next.challenges[0], order.id));
         assert_eq!((&*of.name, &*of.namespace), ("web-1-0badcafe", "default"));
     }
@@ -448,14 +465,14 @@ on_both_databases! {
             let found = orders::list(&mut tx, &all(), &wanted, page()).await.unwrap();
             assert_eq!(found.len(), count, "{wanted:?}");
         }
-        let wanted = orders::WantedChallenges {
+        let wanted = challenges::Wanted {
             namespace: Some("default".into()),
             order_name: Some(order.name.clone()),
             order: Some(order.id),
             state: Some("pending".into()),
         };
         let ours = Scope::Namespaces(vec!["default".into()]);
-        assert_eq!(orders::list_challenges(&mut tx, &ours, &wanted, page()).await.unwrap().len(), 1);
+        assert_eq!(challenges::list(&mut tx, &ours, &wanted, page()).await.unwrap().len(), 1);
         assert_eq!(orders::open_of_certificate(&mut tx, certificate.id).await.unwrap().len(), 1);
         assert_eq!(orders::any_open_of_issuer(&mut tx, order.issuer).await.unwrap(), Some(order.id));
     }
@@ -463,9 +480,9 @@ on_both_databases! {
     async fn the_responder_answers_until_the_challenge_is_clean(db: Db) {
         let mut tx = db.begin().await.unwrap();
         let (_, order, _) = under_way(&mut tx).await;
-        let answer = orders::key_authorization(&mut tx, "token-1").await.unwrap();
+        let answer = challenges::key_authorization(&mut tx, "token-1").await.unwrap();
         assert_eq!(answer.as_deref(), Some("token-1.thumbprint"));
-        assert_eq!(orders::key_authorization(&mut tx, "token-2").await.unwrap(), None);
+        assert_eq!(challenges::key_authorization(&mut tx, "token-2").await.unwrap(), None);
 
         let (_, lease) = orders::find(&mut tx, order.id, &all()).await.unwrap().unwrap();
         let mut over = order.clone();
@@ -474,41 +491,75 @@ on_both_databases! {
         over.challenges[0].clean = true;
         orders::save(&mut tx, &over, &order.challenges, &lease, None).await.unwrap();
 
-        assert_eq!(orders::key_authorization(&mut tx, "token-1").await.unwrap(), None);
+        assert_eq!(challenges::key_authorization(&mut tx, "token-1").await.unwrap(), None);
         assert_eq!(orders::any_open_of_issuer(&mut tx, order.issuer).await.unwrap(), None);
     }
 
     async fn a_proof_that_two_orders_need_is_known_to_be_shared(db: Db) {
         let mut tx = db.begin().await.unwrap();
         let (certificate, order, _) = under_way(&mut tx).await;
-        assert!(!orders::is_shared(&mut tx, &order.challenges[0]).await.unwrap());
+        let id = order.challenges[0].id;
+        assert!(clean_ups::shared(&mut tx, [id].into_iter()).await.unwrap().is_empty());
 
         let mut other = self::order(certificate.id);
         other.challenges[0].id = ChallengeId::generate(NOW);
         orders::insert(&mut tx, &other, None).await.unwrap();
-        orders::insert_challenges(&mut tx, other.id, &other.challenges).await.unwrap();
+        challenges::insert(&mut tx, other.id, &other.challenges).await.unwrap();
 
-        assert!(orders::is_shared(&mut tx, &order.challenges[0]).await.unwrap());
+        let asked = [id, ChallengeId::generate(NOW)].into_iter();
+        assert_eq!(clean_ups::shared(&mut tx, asked).await.unwrap(), HashSet::from([id]));
+    }
+
+    async fn orders_that_are_over_are_claimed_together_to_be_cleaned_up_after(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let (certificate, first, _) = under_way(&mut tx).await;
+        let mut all_orders = vec![first];
+        for _ in 0..2 {
+            let mut other = order(certificate.id);
+            other.challenges[0].id = ChallengeId::generate(NOW);
+            orders::insert(&mut tx, &other, None).await.unwrap();
+            challenges::insert(&mut tx, other.id, &other.challenges).await.unwrap();
+            all_orders.push(other);
+        }
+        for order in &all_orders[..2] {
+            let (found, lease) = orders::find(&mut tx, order.id, &all()).await.unwrap().unwrap();
+            let before = found.challenges.clone();
+            orders::save(&mut tx, &found.cancel("test", NOW).order, &before, &lease, None).await.unwrap();
+        }
+        let due = lease::next_due(&mut tx).await.unwrap().clean_ups.unwrap();
+
+        let mut claimed = clean_ups::claim(&mut tx, "test", due, 1).await.unwrap();
+        claimed.extend(clean_ups::claim(&mut tx, "test", due, 9).await.unwrap());
+        assert_eq!(clean_ups::claim(&mut tx, "test", due, 9).await.unwrap(), [], "they are held");
+        claimed.sort_by_key(|(order, _)| order.id);
+        assert_eq!(claimed.len(), 2, "the third is not over");
+        for ((order, lease), placed) in claimed.into_iter().zip(&all_orders) {
+            assert_eq!((order.id, order.challenges[0].id), (placed.id, placed.challenges[0].id));
+            assert!(order.is_over());
+            orders::save(&mut tx, &order, &order.challenges, &lease, None).await.unwrap();
+            let late = orders::save(&mut tx, &order, &order.challenges, &lease, None).await;
+            assert!(matches!(late, Err(StorageError::LeaseLost(_))), "{late:?}");
+        }
     }
 
     async fn a_proof_is_needed_until_every_challenge_that_has_it_is_over(db: Db) {
         let mut tx = db.begin().await.unwrap();
         let (certificate, order, _) = under_way(&mut tx).await;
         let id = order.challenges[0].id;
-        assert!(orders::needs_proof(&mut tx, id).await.unwrap());
-        assert!(!orders::needs_proof(&mut tx, ChallengeId::generate(NOW)).await.unwrap(), "nobody knows it");
+        assert!(challenges::needs_proof(&mut tx, id).await.unwrap());
+        assert!(!challenges::needs_proof(&mut tx, ChallengeId::generate(NOW)).await.unwrap(), "nobody knows it");
 
         let (found, lease) = orders::find(&mut tx, order.id, &all()).await.unwrap().unwrap();
         let before = found.challenges.clone();
         let cancelled = found.cancel("test", NOW).order;
         orders::save(&mut tx, &cancelled, &before, &lease, None).await.unwrap();
-        assert!(!orders::needs_proof(&mut tx, id).await.unwrap());
+        assert!(!challenges::needs_proof(&mut tx, id).await.unwrap());
 
         let mut other = self::order(certificate.id);
         other.challenges[0].id = ChallengeId::generate(NOW);
         orders::insert(&mut tx, &other, None).await.unwrap();
-        orders::insert_challenges(&mut tx, other.id, &other.challenges).await.unwrap();
-        assert!(orders::needs_proof(&mut tx, id).await.unwrap(), "another order has the same proof");
+        challenges::insert(&mut tx, other.id, &other.challenges).await.unwrap();
+        assert!(challenges::needs_proof(&mut tx, id).await.unwrap(), "another order has the same proof");
     }
 
     async fn a_changed_issuer_has_steps_that_are_under_way_repeated(db: Db) {
@@ -531,6 +582,8 @@ on_both_databases! {
         let (found, lease) = issuers::find(&mut tx, one.id, &all()).await.unwrap().unwrap();
         assert_eq!(found, one);
         assert_eq!(issuers::account_key(&mut tx, one.id).await.unwrap(), Sealed(vec![1, 2, 3]));
+        let both = issuers::with_account_key(&mut tx, one.id).await.unwrap();
+        assert_eq!(both, Some((one.clone(), Sealed(vec![1, 2, 3]))));
 
         let account = Account { url: "https://ca.example/a".into(), server: one.acme.server.clone(), email: None };
         let ready = one.clone().registered(account, NOW);
@@ -546,6 +599,7 @@ on_both_databases! {
         assert_eq!(issuers::list(&mut tx, &ours, &wanted, page()).await.unwrap(), [ready.issuer]);
         issuers::delete(&mut tx, one.id).await.unwrap();
         assert!(issuers::find(&mut tx, one.id, &all()).await.unwrap().is_none());
+        assert!(issuers::with_account_key(&mut tx, one.id).await.unwrap().is_none());
     }
 
     async fn secrets_are_kept_sealed_and_replaced_as_a_whole(db: Db) {
@@ -682,6 +736,13 @@ on_both_databases! {
         assert_eq!((key, request), (Some(Sealed(vec![9])), order.request));
         let found = revisions::find(&mut tx, certificate.id, 2).await.unwrap();
         assert_eq!(found, Some(revision(&certificate, &order, 2)));
+        let elsewhere = Scope::Namespaces(vec!["elsewhere".into()]);
+        for (number, scope, is_seen) in [(2, all(), true), (2, elsewhere, false), (4, all(), false)] {
+            let shown = revisions::show(&mut tx, certificate.id, Some(number), &scope).await.unwrap();
+            assert_eq!(shown, is_seen.then(|| revision(&certificate, &order, 2)));
+        }
+        let present = revisions::show(&mut tx, certificate.id, None, &all()).await.unwrap();
+        assert_eq!(present, None, "none is served yet");
         revisions::prune(&mut tx, certificate.id, 1).await.unwrap();
         let kept = revisions::list(&mut tx, certificate.id, None, 10).await.unwrap();
         assert_eq!(kept.iter().map(|one| one.revision).collect::<Vec<_>>(), [3, 2]);
@@ -952,7 +1013,7 @@ async fn under_way(tx: &mut Tx) -> (Certificate, Order, Lease) {
     let request = request(&certificate, &order);
     requests::insert(tx, &request, &Sealed(vec![9])).await.unwrap();
     orders::insert(tx, &order, None).await.unwrap();
-    orders::insert_challenges(tx, order.id, &order.challenges).await.unwrap();
+    challenges::insert(tx, order.id, &order.challenges).await.unwrap();
     order.challenges.truncate(1);
     let (_, lease) = certificates::find(tx, certificate.id, &all()).await.unwrap().unwrap();
     (certificate, order, lease)

@@ -10,7 +10,9 @@ use certwright::domain::throttle::Scope as Held;
 use certwright::storage::budgets::{self, Claim, Cost, Reserved};
 use certwright::storage::lanes::{self, Lane, OLDEST};
 use certwright::storage::lease::{LEASE, Machine};
-use certwright::storage::{Db, Scope, StorageError, Tx, certificates, orders, throttles};
+use certwright::storage::{
+    Db, Scope, StorageError, Tx, certificates, challenges, orders, throttles,
+};
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 
@@ -205,7 +207,7 @@ on_both_databases! {
             let claim = Claim { certificates: vec![cost("domain a", 10)], ..claim(10) };
             budgets::reserve(&mut tx, order.id, &claim, NOW).await.unwrap();
             order.challenges = proofs.into_iter().map(proof).collect();
-            orders::insert_challenges(&mut tx, order.id, &order.challenges).await.unwrap();
+            challenges::insert(&mut tx, order.id, &order.challenges).await.unwrap();
             order.state = order::State::Done { url, end };
             for _ in 0..2 {
                 let (_, lease) = orders::find(&mut tx, order.id, &Scope::Everything).await.unwrap().unwrap();
@@ -333,7 +335,7 @@ fn proof(state: challenge::State) -> challenge::Challenge {
         key_authorization: "token.thumbprint".into(),
         state,
         record: None,
-        clean: true,
+        clean: false,
         tries: 0,
         reason: None,
         observations: Vec::new(),

@@ -20,7 +20,7 @@ use certwright::solver::{SolverSettings, Solvers};
 use certwright::storage::api_keys::{self, ApiKey};
 use certwright::storage::requests::{self, RequestState};
 use certwright::storage::revisions::{self, Revision};
-use certwright::storage::{Db, Scope, certificates, issuers, lease, orders};
+use certwright::storage::{Db, Scope, certificates, challenges, issuers, lease, orders};
 use certwright::worker::{self, Worker};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
@@ -322,7 +322,7 @@ impl World {
             deadline: now + ORDER_DEADLINE,
         };
         orders::insert(&mut tx, &order, None).await.unwrap();
-        orders::insert_challenges(&mut tx, order.id, &[challenge]).await.unwrap();
+        challenges::insert(&mut tx, order.id, &[challenge]).await.unwrap();
         let placed = found.order_placed(request.id, order.id, now);
         certificates::save(&mut tx, &placed, &lease, None).await.unwrap();
         tx.commit().await.unwrap();

@@ -18,6 +18,7 @@ use crate::api::precondition::{Precondition, tag};
 use crate::api::problem::{ApiError, Code, Errors};
 use crate::domain::certificate::Certificate;
 use crate::domain::event::{Event, Resource};
+use crate::domain::id::CertificateId;
 use crate::pki;
 use crate::secret::Secret;
 use crate::storage::requests::private_key_place;
@@ -233,9 +234,14 @@ async fn read(
     which: &WhichRevision,
 ) -> Result<Revision, ApiError> {
     let mut tx = app.db.read().await?;
-    let (certificate, number) = wanted(&mut tx, who, id, which).await?;
-    let found = revisions::find(&mut tx, certificate.id, number).await?;
-    found.ok_or_else(|| not_issued(id, number))
+    let wanted_one = which.revision;
+    if let Some(found) = revisions::show(&mut tx, CertificateId(id), wanted_one, &who.scope).await?
+    {
+        return Ok(found);
+    }
+    // Why there is none, the certificate tells.
+    let (_, number) = wanted(&mut tx, who, id, which).await?;
+    Err(not_issued(id, number))
 }
 
 pub(super) fn not_issued(id: Uuid, number: i64) -> ApiError {

@@ -153,13 +153,13 @@ pub enum Step {
 }
 
 impl Step {
-    /// Whether it may be taken again where its answer was lost: it only looks, or asks for what the
-    /// CA then tells when it is looked at.
+    /// Whether it may be taken again where its answer was lost: it only looks, or what came of it is
+    /// found when it is taken again. What is written into the DNS is found by its name and value.
     pub fn is_repeatable(&self) -> bool {
         match self {
-            Self::Poll | Self::Finalize => true,
-            Self::Solve(actions) => actions.iter().all(|(_, action)| *action == Action::Check),
-            Self::Create | Self::ReadAuthorizations | Self::Accept | Self::Download => false,
+            Self::Accept | Self::Poll | Self::Finalize => true,
+            Self::Solve(actions) => actions.iter().all(|(_, action)| *action != Action::CleanUp),
+            Self::Create | Self::ReadAuthorizations | Self::Download => false,
         }
     }
 }

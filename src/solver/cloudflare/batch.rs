@@ -15,6 +15,7 @@ use super::api::Api;
 use super::error::ApiError;
 use super::pace::{Pace, Waiting};
 use super::records;
+use crate::solver::Upcoming;
 
 /// Records in one call: what Cloudflare's free plan takes.
 const MAX_RECORDS: usize = 200;
@@ -87,6 +88,7 @@ pub(super) struct Writer {
     mark: String,
     queue: Mutex<Queue>,
     arrived: Notify,
+    upcoming: Upcoming,
 }
 
 #[derive(Default)]
@@ -99,9 +101,10 @@ struct Queue {
 
 impl Queue {
     /// When the next call may be made; `None` when there is nothing to do.
-    fn due(&self, is_short: bool, now: Instant) -> Option<Instant> {
+    fn due(&self, is_short: bool, expected: usize, now: Instant) -> Option<Instant> {
         let waiting = Waiting {
             creates: self.creates.len(),
+            expected,
             delete_since: self.deletes.front().map(|(since, _)| *since),
             deletes_fill_a_call: self.deletes.len() >= MAX_RECORDS,
         };
@@ -126,8 +129,8 @@ impl Queue {
 
 impl Writer {
     /// A writer of this zone, whose records' comments begin with `mark`.
-    pub(super) fn new(api: Arc<Api>, zone: String, mark: String) -> Self {
-        Self { api, zone, mark, queue: Mutex::default(), arrived: Notify::new() }
+    pub(super) fn new(api: Arc<Api>, zone: String, mark: String, upcoming: Upcoming) -> Self {
+        Self { api, zone, mark, queue: Mutex::default(), arrived: Notify::new(), upcoming }
     }
 
     /// Writes a record and returns its id.
@@ -272,7 +275,7 @@ async fn run(mut task: Running) {
         let due = {
             let is_short = writer.api.is_short_of_calls();
             let mut queue = writer.lock();
-            let due = queue.due(is_short, Instant::now());
+            let due = queue.due(is_short, writer.upcoming.count(), Instant::now());
             if due.is_none() {
                 queue.running = false;
                 task.finished = true;

@@ -29,6 +29,7 @@ use crate::domain::challenge::Record;
 use crate::domain::failure::{Class, Failure};
 use crate::domain::id::ChallengeId;
 use crate::secret::Secret;
+use crate::solver::Upcoming;
 
 /// Zones written to at the same time; one that is dropped early only loses the gathering.
 const MAX_WRITERS: u64 = 1000;
@@ -43,6 +44,8 @@ pub struct Access<'a> {
     pub token: &'a Secret<String>,
     /// The zone to write to; looked up by name where absent.
     pub zone_id: Option<&'a str>,
+    /// What may have to be written within moments.
+    pub upcoming: &'a Upcoming,
 }
 
 /// The DNS records that an API token can edit.
@@ -52,6 +55,7 @@ pub struct Cloudflare {
     zone_id: Option<String>,
     writers: Cache<String, Arc<Writer>>,
     installation: String,
+    upcoming: Upcoming,
 }
 
 impl Cloudflare {
@@ -69,6 +73,7 @@ impl Cloudflare {
             zone_id: access.zone_id.map(valid_zone_id).transpose()?,
             writers: Cache::builder().max_capacity(MAX_WRITERS).time_to_idle(WRITER_IDLE).build(),
             installation: installation.to_owned(),
+            upcoming: access.upcoming.clone(),
         })
     }
 
@@ -163,7 +168,8 @@ impl Cloudflare {
 
     fn writer(&self, zone: &str) -> Arc<Writer> {
         self.writers.get_with_by_ref(zone, || {
-            Arc::new(Writer::new(Arc::clone(&self.api), zone.to_owned(), self.mark()))
+            let upcoming = self.upcoming.clone();
+            Arc::new(Writer::new(Arc::clone(&self.api), zone.to_owned(), self.mark(), upcoming))
         })
     }
 

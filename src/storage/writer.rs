@@ -1,0 +1,216 @@
+//! SQLite's one writer: transactions that queue up behind each other reach the disk together.
+//!
+//! Every commit waits for the disk, and nobody else can write meanwhile. So whoever has finished while
+//! others wait leaves the transaction to the next of them, up to a limit, and all of them are committed by
+//! one write to the disk. Each hears of its commit only then: nothing is reported done that is not on the disk.
+//! Each is undone alone, to its savepoint, if it is dropped.
+
+use std::time::Duration;
+
+use sqlx::error::ErrorKind;
+use sqlx::pool::PoolConnection;
+use sqlx::{Sqlite, SqliteConnection, SqlitePool};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout};
+
+/// Transactions that are committed together.
+const MOST: usize = 32;
+
+/// How long the first of them waits for others.
+const LONGEST: Duration = Duration::from_millis(5);
+
+/// Who waits for a turn at the same time; the next one waits to be let in.
+const QUEUE: usize = 1024;
+
+type Asker = oneshot::Sender<Result<Turn, sqlx::Error>>;
+type Told = oneshot::Sender<Result<(), sqlx::Error>>;
+
+/// The queue of those who want to write.
+#[derive(Clone)]
+pub(super) struct Writer {
+    queue: mpsc::Sender<Asker>,
+    patience: Duration,
+}
+
+/// One transaction. Dropping it without [`Turn::commit`] undoes it.
+pub(super) struct Turn {
+    held: Option<Held>,
+    is_sound: bool,
+}
+
+/// The connection as long as it is somebody's turn, and the way back for it.
+struct Held {
+    connection: PoolConnection<Sqlite>,
+    back: oneshot::Sender<(PoolConnection<Sqlite>, Ended)>,
+}
+
+enum Ended {
+    Commit(Told),
+    Undo,
+}
+
+impl Writer {
+    /// Writes by a pool of one connection.
+    pub(super) fn of(pool: SqlitePool) -> Self {
+        let patience = pool.options().get_acquire_timeout();
+        let (queue, queued) = mpsc::channel(QUEUE);
+        tokio::spawn(serve(pool, queued));
+        Self { queue, patience }
+    }
+
+    /// Begins a transaction, as soon as it is its turn.
+    pub(super) async fn begin(&self) -> Result<Turn, sqlx::Error> {
+        let (turn, given) = oneshot::channel();
+        let given = async {
+            self.queue.send(turn).await.map_err(|_| sqlx::Error::PoolClosed)?;
+            given.await.unwrap_or(Err(sqlx::Error::PoolClosed))
+        };
+        timeout(self.patience, given).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    }
+}
+
+impl Turn {
+    /// To be asked something; what it answers is to be told to [`Turn::heard`].
+    pub(super) fn ask(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
+        let held = self.held.as_mut().ok_or(sqlx::Error::PoolClosed)?;
+        Ok(&mut held.connection)
+    }
+
+    /// Takes note of a refusal that may have undone more than its statement: SQLite gives up the whole
+    /// transaction when the disk is full or fails.
+    pub(super) fn heard<T>(&mut self, answer: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+        self.is_sound &= match &answer {
+            Ok(_) | Err(sqlx::Error::RowNotFound) => true,
+            Err(sqlx::Error::Database(error)) => !matches!(error.kind(), ErrorKind::Other),
+            Err(_) => false,
+        };
+        answer
+    }
+
+    /// Returns once it is on the disk.
+    pub(super) async fn commit(mut self) -> Result<(), sqlx::Error> {
+        if !self.is_sound {
+            return Err(undone());
+        }
+        let (told, done) = oneshot::channel();
+        self.end(Ended::Commit(told));
+        done.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
+    }
+
+    fn end(&mut self, ended: Ended) {
+        if let Some(Held { connection, back }) = self.held.take() {
+            // Where nobody takes it back, the database was closed.
+            back.send((connection, ended)).ok();
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.end(Ended::Undo);
+    }
+}
+
+/// Gives one after the other its turn, until the pool is closed or nobody can want one any more.
+async fn serve(pool: SqlitePool, mut queue: mpsc::Receiver<Asker>) {
+    let mut idle = None;
+    loop {
+        let first = tokio::select! {
+            asker = queue.recv() => asker,
+            () = pool.close_event() => None,
+        };
+        let Some(first) = first else { return };
+        let connection = match idle.take() {
+            Some(connection) => connection,
+            None => match pool.acquire().await {
+                Ok(connection) => connection,
+                Err(error) => {
+                    first.send(Err(error)).ok();
+                    continue;
+                }
+            },
+        };
+        idle = write_together(connection, first, &mut queue).await;
+    }
+}
+
+/// One commit for whoever waits by now. Gives the connection back, unless it failed.
+async fn write_together(
+    mut connection: PoolConnection<Sqlite>,
+    first: Asker,
+    queue: &mut mpsc::Receiver<Asker>,
+) -> Option<PoolConnection<Sqlite>> {
+    let began = Instant::now();
+    // A deferred transaction that reads first cannot upgrade once another process has written, however
+    // long it waits; taking the write lock up front can.
+    if let Err(error) = run(&mut connection, "BEGIN IMMEDIATE").await {
+        first.send(Err(error)).ok();
+        return give_up(connection);
+    }
+    // Those that are dropped without having been told anything take it for a failure.
+    let mut members = Vec::new();
+    let mut next = Some(first);
+    while let Some(asker) = next.take() {
+        if !members.is_empty()
+            && let Err(error) = run(&mut connection, "SAVEPOINT turn").await
+        {
+            asker.send(Err(error)).ok();
+            return give_up(connection);
+        }
+        let ended;
+        (connection, ended) = lend(connection, asker).await?;
+        match ended {
+            Ended::Commit(told) => members.push(told),
+            Ended::Undo if members.is_empty() => {
+                let undone = run(&mut connection, "ROLLBACK").await;
+                return if undone.is_ok() { Some(connection) } else { give_up(connection) };
+            }
+            Ended::Undo => {
+                if run(&mut connection, "ROLLBACK TO turn").await.is_err() {
+                    return give_up(connection);
+                }
+            }
+        }
+        if members.len() < MOST && began.elapsed() < LONGEST {
+            next = queue.try_recv().ok();
+        }
+    }
+    if let Err(error) = run(&mut connection, "COMMIT").await {
+        if let Some(told) = members.pop() {
+            told.send(Err(error)).ok();
+        }
+        return give_up(connection);
+    }
+    for told in members {
+        told.send(Ok(())).ok();
+    }
+    Some(connection)
+}
+
+async fn run(
+    connection: &mut SqliteConnection,
+    statement: &'static str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(statement).execute(connection).await.map(drop)
+}
+
+/// The connection goes by value, so that nobody else can use it meanwhile, and comes back however the
+/// turn ends: an asker that is gone drops it at once.
+async fn lend(
+    connection: PoolConnection<Sqlite>,
+    asker: Asker,
+) -> Option<(PoolConnection<Sqlite>, Ended)> {
+    let (back, returned) = oneshot::channel();
+    drop(asker.send(Ok(Turn { held: Some(Held { connection, back }), is_sound: true })));
+    returned.await.ok()
+}
+
+/// Whatever the transaction holds is undone with its connection; a new one is opened for the next.
+fn give_up(mut connection: PoolConnection<Sqlite>) -> Option<PoolConnection<Sqlite>> {
+    connection.close_on_drop();
+    None
+}
+
+fn undone() -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::other("the transaction was undone by a failure within it"))
+}

@@ -1,0 +1,163 @@
+//! Transactions that come at the same moment: each is all there or not at all.
+
+use std::sync::Arc;
+
+use certwright::domain::api_key;
+use certwright::domain::id::ApiKeyId;
+use certwright::storage::api_keys::{self, ApiKey};
+use certwright::storage::{Db, Page, Scope, StorageError, settings};
+use futures_util::future::{FutureExt as _, join_all};
+use sqlx::{Connection as _, PgConnection};
+use time::OffsetDateTime;
+use time::macros::datetime;
+
+use crate::support::databases::on_both_databases;
+
+const NOW: OffsetDateTime = datetime!(2026-11-25 12:00 UTC);
+
+on_both_databases! {
+    async fn of_many_at_once_those_that_were_committed_are_there(db: Db) {
+        let all = (0..90).map(|n| {
+            let db = db.clone();
+            tokio::spawn(async move {
+                let mut tx = db.begin().await.unwrap();
+                settings::insert(&mut tx, &format!("first {n}"), b"").await.unwrap();
+                settings::insert(&mut tx, &format!("second {n}"), b"").await.unwrap();
+                if n % 3 == 0 { drop(tx) } else { tx.commit().await.unwrap() }
+            })
+        });
+        join_all(all).await.into_iter().for_each(Result::unwrap);
+
+        let mut tx = db.read().await.unwrap();
+        for n in 0..90 {
+            for which in ["first", "second"] {
+                let found = settings::find(&mut tx, &format!("{which} {n}")).await.unwrap();
+                assert_eq!(found.is_some(), n % 3 != 0, "{which} {n}");
+            }
+        }
+    }
+
+    async fn a_refused_statement_is_its_own_transactions_trouble(db: Db) {
+        let taken = Arc::new(key("taken"));
+        let mut tx = db.begin().await.unwrap();
+        api_keys::insert(&mut tx, &taken, b"hash 0", NOW).await.unwrap();
+        tx.commit().await.unwrap();
+        let all = (0..30).map(|n| {
+            let (db, taken) = (db.clone(), Arc::clone(&taken));
+            tokio::spawn(async move {
+                let mut tx = db.begin().await?;
+                settings::insert(&mut tx, &format!("setting {n}"), b"").await?;
+                if n % 2 == 0 {
+                    // The same identifier once more.
+                    api_keys::insert(&mut tx, &taken, format!("hash {}", n + 1).as_bytes(), NOW).await?;
+                }
+                tx.commit().await
+            })
+        });
+        let results: Vec<_> = join_all(all).await.into_iter().map(Result::unwrap).collect();
+
+        let mut tx = db.read().await.unwrap();
+        for (n, result) in results.into_iter().enumerate() {
+            let found = settings::find(&mut tx, &format!("setting {n}")).await.unwrap();
+            match n % 2 {
+                0 => assert!(matches!(result, Err(StorageError::Conflict)), "{n}: {result:?}"),
+                _ => assert!(result.is_ok(), "{n}: {result:?}"),
+            }
+            assert_eq!(found.is_some(), n % 2 == 1, "{n}");
+        }
+    }
+
+    async fn who_gives_up_waiting_for_a_turn_holds_nobody_up(db: Db) {
+        let mut held = db.begin().await.unwrap();
+        settings::insert(&mut held, "held", b"").await.unwrap();
+        let waiting: Vec<_> = (0..40).map(|_| tokio::spawn({
+            let db = db.clone();
+            async move { drop(db.begin().await) }
+        })).collect();
+        tokio::task::yield_now().await;
+        waiting.iter().for_each(tokio::task::JoinHandle::abort);
+        held.commit().await.unwrap();
+
+        let mut tx = db.begin().await.unwrap();
+        assert!(settings::find(&mut tx, "held").await.unwrap().is_some());
+        settings::insert(&mut tx, "next", b"").await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    async fn a_key_that_was_forgotten_is_not_recognised_any_more(db: Db) {
+        let (key, hash) = (key("ci"), api_key::hash_key("cw_ci"));
+        let mut tx = db.begin().await.unwrap();
+        api_keys::insert(&mut tx, &key, &hash, NOW).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(api_keys::recognise(&db, &hash).await.unwrap(), Some(key.clone()));
+        assert_eq!(api_keys::recognise(&db, &hash).await.unwrap(), Some(key.clone()));
+
+        let mut tx = db.begin().await.unwrap();
+        api_keys::delete(&mut tx, key.id).await.unwrap();
+        tx.commit().await.unwrap();
+
+        assert_eq!(api_keys::recognise(&db, &hash).await.unwrap(), None);
+        let mut tx = db.read().await.unwrap();
+        let page = Page { limit: 10, after: None, descending: false };
+        assert_eq!(api_keys::list(&mut tx, page).await.unwrap(), []);
+    }
+}
+
+/// A client that goes away while its request begins a transaction.
+#[tokio::test]
+async fn nobody_inherits_a_transaction_that_was_given_up_while_it_began() {
+    const OPEN: &str = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
+    let url = crate::support::postgres::fresh_database().await;
+    let db = Db::connect(&url).await.unwrap();
+    for _ in 0..20 {
+        let ready: Vec<_> = join_all((0..3).map(|_| db.read())).await;
+        drop(ready);
+        (0..3).for_each(|_| drop(db.begin().now_or_never()));
+    }
+
+    let mut watcher = PgConnection::connect(&url).await.unwrap();
+    let none_open = async {
+        while sqlx::query_scalar::<_, i64>(OPEN).fetch_one(&mut watcher).await.unwrap() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(5), none_open).await.unwrap();
+}
+
+/// Two replicas on one PostgreSQL.
+#[tokio::test]
+async fn another_replica_hears_of_changes_and_of_forgotten_keys() {
+    let url = crate::support::postgres::fresh_database().await;
+    let (here, there) = (Db::connect(&url).await.unwrap(), Db::connect(&url).await.unwrap());
+    let (key, hash) = (key("ci"), api_key::hash_key("cw_ci"));
+    let mut tx = here.begin().await.unwrap();
+    api_keys::insert(&mut tx, &key, &hash, NOW).await.unwrap();
+    tx.commit().await.unwrap();
+    assert!(api_keys::recognise(&there, &hash).await.unwrap().is_some());
+
+    let mut tx = here.begin().await.unwrap();
+    api_keys::delete(&mut tx, key.id).await.unwrap();
+    let resource = key.id.0;
+    let mut changes = there.signals().changes(resource);
+    tx.has_changed(resource);
+    tx.commit().await.unwrap();
+
+    while changes.recv().await.unwrap() != resource {}
+    // It may have heard of the key in the note after that; it believes in it for a second at most.
+    let forgotten = async {
+        while api_keys::recognise(&there, &hash).await.unwrap().is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(5), forgotten).await.unwrap();
+}
+
+fn key(name: &str) -> ApiKey {
+    ApiKey {
+        id: ApiKeyId::generate(NOW),
+        name: name.to_owned(),
+        permissions: vec!["*".to_owned()],
+        scope: Scope::Everything,
+    }
+}
