@@ -229,12 +229,11 @@ pub async fn claim(
     let (from, until) = (millis(now), millis(now + LEASE));
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let namespace = lane.namespace.as_str();
-    let rows: Vec<(Uuid, i64)> = match lane.issuer {
-        Some(issuer) => {
-            fetch!(fetch_all, tx, CLAIM_ORDERS, from, until, owner, limit, namespace, issuer.0)
-        }
-        None => fetch!(fetch_all, tx, CLAIM_CERTIFICATES, from, until, owner, limit, namespace),
-    }?;
+    let rows: Vec<(Uuid, i64)> = if let Some(issuer) = lane.issuer {
+        fetch!(fetch_all, tx, CLAIM_ORDERS, from, until, owner, limit, namespace, issuer.0)?
+    } else {
+        fetch!(fetch_all, tx, CLAIM_CERTIFICATES, from, until, owner, limit, namespace)?
+    };
     let machine = lane.machine;
     Ok(rows.into_iter().map(|(id, token)| Lease { machine, id, token }).collect())
 }

@@ -215,7 +215,7 @@ pub async fn save(
     Ok(Lease { token: lease.token + 1, ..*lease })
 }
 
-/// Like [`save`], for an order that is under way and on which the worker goes on under the lease as it
+/// Like [`save()`], for an order that is under way and on which the worker goes on under the lease as it
 /// is. No index changes.
 pub async fn save_held(
     tx: &mut Tx,
