@@ -188,7 +188,8 @@ fn serve(
     stop: &CancellationToken,
 ) -> JoinHandle<anyhow::Result<()>> {
     let stopped = stop.clone().cancelled_owned();
-    let server = axum::serve(listener, router).with_graceful_shutdown(stopped);
+    // A router by itself would be copied for each connection, with every route and its layers.
+    let server = axum::serve(listener, router.into_make_service()).with_graceful_shutdown(stopped);
     spawn(stop, async move { Ok(server.await?) })
 }
 
