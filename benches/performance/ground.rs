@@ -22,7 +22,6 @@ impl Ground {
         let pebble = Pebble::start(PebbleOptions {
             dns: Some(cloudflare.dns_addr()),
             http_port: Some(http_port),
-            processors: Some(1),
             ..PebbleOptions::default()
         })
         .await;

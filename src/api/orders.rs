@@ -117,7 +117,7 @@ pub(crate) struct OrderView {
 /// What a certificate is for (RFC 8555, section 7.1.3).
 #[derive(Debug, Serialize, ToSchema)]
 struct Identifier {
-    /// `dns`
+    /// `dns`, or `ip` (RFC 8738).
     #[serde(rename = "type")]
     #[schema(example = "dns")]
     kind: &'static str,
@@ -214,7 +214,11 @@ impl From<Order> for OrderView {
         let parent = Parent { id, name, namespace };
         let challenges =
             order.challenges.iter().map(|one| ChallengeView::of(one, &parent)).collect();
-        let identifier = |value| Identifier { kind: "dns", value };
+        // RFC 8738 has addresses as `ip`.
+        let identifier = |value: String| {
+            let kind = if value.parse::<std::net::IpAddr>().is_ok() { "ip" } else { "dns" };
+            Identifier { kind, value }
+        };
         Self {
             id: order.id.0,
             namespace: order.namespace,

@@ -170,10 +170,10 @@ impl<'a> Session<'a> {
     }
 
     async fn attempt(&mut self, step: Step, order: &Order) -> Tried<Answer> {
-        self.admit(&step, order).await?;
         if matches!(step, Step::Create | Step::ReadAuthorizations) {
             self.expected.get_or_insert_with(|| self.worker.solvers.upcoming().expect());
         }
+        self.admit(&step, order).await?;
         match step {
             Step::Create => {
                 let account = self.account(order).await?;

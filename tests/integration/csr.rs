@@ -162,6 +162,10 @@ on_each_site! {
         let (_, pem) = x509_parser::pem::parse_x509_pem(chain.as_bytes()).unwrap();
         let names = pem.parse_x509().unwrap().subject_alternative_name().unwrap().unwrap().value.to_string_list();
         assert_eq!(names, ["DNSName(beside.example.com)", "IPAddress(7f:00:00:01)"]);
+        let certificate = issued["id"].as_str().unwrap();
+        let orders = site.get(&format!("/orders?certificate={certificate}")).await.expect_status(200);
+        let (name, address) = (json!({"type": "dns", "value": "beside.example.com"}), json!({"type": "ip", "value": "127.0.0.1"}));
+        assert_eq!(orders["items"][0]["identifiers"], json!([name, address]));
     }
 }
 

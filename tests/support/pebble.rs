@@ -39,9 +39,6 @@ pub struct PebbleOptions {
     pub blocked_domains: Vec<String>,
     /// Alternate chains offered beside the default one.
     pub alternate_roots: u8,
-    /// Processors that it uses at most. Pebble 2.10 locks itself up for good when new orders come in on several at the
-    /// same time, sooner or later: each looks at all authorizations, and at those in the making waits for the other.
-    pub processors: Option<u8>,
 }
 
 impl PebbleOptions {
@@ -84,11 +81,9 @@ impl PebbleOptions {
         command.env("PEBBLE_WFE_NONCEREJECT", self.nonce_reject.to_string());
         command.env("PEBBLE_AUTHZREUSE", self.authz_reuse.unwrap_or(0).to_string());
         command.env("PEBBLE_ALTERNATE_ROOTS", self.alternate_roots.to_string());
-        if let Some(processors) = self.processors {
-            command.env("GOMAXPROCS", processors.to_string());
-            // On one, only a goroutine that is interrupted can meet another within the same lock.
-            command.env("GODEBUG", "asyncpreemptoff=1");
-        }
+        // Pebble 2.10 locks itself up for good when new orders come in on several processors at the same
+        // time. On one, only a goroutine that is interrupted could meet another within the same lock.
+        command.env("GOMAXPROCS", "1").env("GODEBUG", "asyncpreemptoff=1");
         command.env("PEBBLE_VA_ALWAYS_VALID", u8::from(self.always_valid).to_string());
         command.env("PEBBLE_VA_NOSLEEP", u8::from(!self.sleep).to_string());
         command
