@@ -127,7 +127,7 @@ pub(crate) async fn list(
 
 /// Delete an API key
 ///
-/// It is refused from the next request on. A key cannot delete itself, so that one is always left.
+/// It is refused from the next request on, by another replica within a second. A key cannot delete itself, so that one is always left.
 #[utoipa::path(delete, path = "/api-keys/{id}", operation_id = "deleteApiKey", tag = "service",
     params(("id" = Uuid, Path, description = "The key's identifier")),
     responses((status = 204, description = "Deleted"), Errors))]

@@ -1,7 +1,8 @@
 //! Who asks, and what they may do.
 //!
 //! Each handler names the permission that it needs in its signature: [`Authorized`]. A key that is
-//! deleted is refused from the next request on.
+//! deleted is refused from the next request on; by other replicas as soon as they hear of it, and within a
+//! second if they do not.
 
 use std::marker::PhantomData;
 use std::ops::Deref;

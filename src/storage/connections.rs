@@ -66,6 +66,11 @@ where
         Ok(Lent { used: Some(used), shared: Arc::clone(&self.0) })
     }
 
+    /// Ends when they are closed.
+    pub(super) async fn closed(&self) {
+        self.0.pool.close_event().await;
+    }
+
     /// Closes every connection once its work is done.
     pub(super) async fn close(&self) {
         self.0.places.close();

@@ -62,7 +62,8 @@ const RECORD: Statement =
 const RECORD_MANY: Statement = Statement {
     name: "events::RECORD_MANY",
     sqlite: RECORD.sqlite,
-    postgres: "INSERT INTO events
+    postgres: concat!(
+        "INSERT INTO events
         (id, namespace, collection, resource_id, certificate_id, severity, reason, message,
          created_at, last_seen, written_in, position)
         SELECT coalesce((SELECT last.id FROM (
@@ -70,14 +71,17 @@ const RECORD_MANY: Statement = Statement {
                  ORDER BY position DESC LIMIT 1) AS last
                  WHERE last.severity = new.severity AND last.reason = new.reason
                    AND last.message = new.message), new.id),
-               $2, new.collection, new.resource_id, $5, new.severity, new.reason, new.message, $9, $9,
-               pg_current_xact_id()::text::bigint, nextval('events_position')
-        FROM (SELECT * FROM unnest($1::uuid[], $3::text[], $4::uuid[], $6::text[], $7::text[], $8::text[])
+               $2, new.collection, new.resource_id, $5, new.severity, new.reason, new.message, $9, $9, ",
+        written_in!(postgres),
+        ", ",
+        position!(postgres),
+        " FROM (SELECT * FROM unnest($1::uuid[], $3::text[], $4::uuid[], $6::text[], $7::text[], $8::text[])
               WITH ORDINALITY AS given (id, collection, resource_id, severity, reason, message, place)
               ORDER BY place) AS new
         ON CONFLICT (id) DO UPDATE SET count = events.count + 1,
            last_seen = excluded.last_seen, written_in = excluded.written_in,
-           position = excluded.position",
+           position = excluded.position"
+    ),
 };
 
 /// Every statement of this module.
@@ -204,16 +208,15 @@ pub async fn record(
     }
     // Two that are alike would raise the same count, which one statement cannot do.
     let differ = |(n, event): (usize, &Event)| !events[..n].contains(event);
-    if let Inner::Postgres(_) = &tx.inner
-        && events.len() > 1
+    if events.len() > 1
         && events.iter().enumerate().all(differ)
+        && let Inner::Postgres(unit) = &mut tx.inner
     {
         let texts = |of: fn(&Event) -> &str| -> Vec<String> {
             events.iter().map(|event| of(event).to_owned()).collect()
         };
         let ids: Vec<_> = ids.take(events.len()).collect();
         let about: Vec<_> = events.iter().map(|event| event.about.id()).collect();
-        let Inner::Postgres(unit) = &mut tx.inner else { return Ok(()) };
         let query = sqlx::query(RECORD_MANY.postgres)
             .bind(ids)
             .bind(namespace)

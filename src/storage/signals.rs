@@ -215,14 +215,15 @@ pub(super) fn speak(connections: Connections<Postgres>, signals: Signals) {
     signals.untold.has_others.store(true, Ordering::Relaxed);
     tokio::spawn(async move {
         loop {
-            signals.untold.arrived.notified().await;
-            match say(&connections, signals.untold.take()).await {
-                Ok(()) => {}
-                Err(sqlx::Error::PoolClosed) => return,
-                Err(error) => tracing::debug!(
+            tokio::select! {
+                () = connections.closed() => return,
+                () = signals.untold.arrived.notified() => {}
+            }
+            if let Err(error) = say(&connections, signals.untold.take()).await {
+                tracing::debug!(
                     error = &error as &dyn std::error::Error,
                     "the other replicas could not be told; they look by themselves"
-                ),
+                );
             }
         }
     });

@@ -51,10 +51,6 @@ impl Worker {
         if rows.iter().all(|(_, at)| *at > now) {
             return Ok(Look::Nothing(rows.into_iter().map(|(_, at)| at).min()));
         }
-        let mut claimed = Vec::new();
-        if clean_ups.is_some_and(|at| at <= now) {
-            claimed = self.claim_clean_ups(free).await?;
-        }
         let mut waiting = Vec::new();
         let mut few = Vec::new();
         for (machine, at) in rows {
@@ -75,7 +71,12 @@ impl Worker {
                 }
             }
         }
+        // Nobody holds a connection while waiting for another one.
         drop(tx);
+        let mut claimed = Vec::new();
+        if clean_ups.is_some_and(|at| at <= now) {
+            claimed = self.claim_clean_ups(free).await?;
+        }
         for machine in few {
             let (owner, free) = (&self.settings.name, free - claimed.len());
             let mut tx = self.db.begin().await?;

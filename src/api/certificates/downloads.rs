@@ -234,9 +234,8 @@ async fn read(
     which: &WhichRevision,
 ) -> Result<Revision, ApiError> {
     let mut tx = app.db.read().await?;
-    let wanted_one = which.revision;
-    if let Some(found) = revisions::show(&mut tx, CertificateId(id), wanted_one, &who.scope).await?
-    {
+    let (certificate, revision) = (CertificateId(id), which.revision);
+    if let Some(found) = revisions::show(&mut tx, certificate, revision, &who.scope).await? {
         return Ok(found);
     }
     // Why there is none, the certificate tells.
