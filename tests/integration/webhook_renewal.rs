@@ -15,16 +15,30 @@ use crate::support::{databases, free_port};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_renewal_that_fails_unattended_is_told_once_and_so_is_its_healing_on_sqlite() {
-    let (_folder, url) = databases::sqlite_url();
-    fails_and_heals(&url).await;
+    for _ in 0..TRIES {
+        let (_folder, url) = databases::sqlite_url();
+        if fails_and_heals(&url).await {
+            return;
+        }
+    }
+    panic!("the CA never wants a proof");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_renewal_that_fails_unattended_is_told_once_and_so_is_its_healing_on_postgres() {
-    fails_and_heals(&crate::support::postgres::fresh_database().await).await;
+    for _ in 0..TRIES {
+        if fails_and_heals(&crate::support::postgres::fresh_database().await).await {
+            return;
+        }
+    }
+    panic!("the CA never wants a proof");
 }
 
-async fn fails_and_heals(url: &str) {
+/// Pebble takes one order in a hundred for proved, even if it is told to take none.
+const TRIES: usize = 5;
+
+/// Whether it could be seen: not where the CA wanted no proof.
+async fn fails_and_heals(url: &str) -> bool {
     let site = site(url).await;
     let receiver = Receiver::start().await;
     let events = ["issued", "renewed", "failed", "blocked", "recovered"];
@@ -42,9 +56,15 @@ async fn fails_and_heals(url: &str) {
     // Its time to be renewed has come, and the CA finds no proof.
     site.cloudflare.set_dns_delay(Duration::from_mins(10));
     site.patch(&path, &json!({"renewBefore": almost_all_of_it(&issued)})).await.expect_status(200);
-    site.until(&path, |now| now["status"]["phase"] == "Failed").await;
+    let was_issued = |now: &Value| now["status"]["revision"] == 2;
+    let failed = |now: &Value, times: i64| now["status"]["failedIssuanceAttempts"] == times;
+    if was_issued(&site.until(&path, |now| failed(now, 1) || was_issued(now)).await) {
+        return false;
+    }
     site.post(&format!("{path}/renew"), &json!({})).await.expect_status(202);
-    site.until(&path, |now| now["status"]["failedIssuanceAttempts"] == 2).await;
+    if was_issued(&site.until(&path, |now| failed(now, 2) || was_issued(now)).await) {
+        return false;
+    }
 
     site.patch(&path, &json!({"renewBefore": null})).await.expect_status(200);
     site.cloudflare.set_dns_delay(Duration::ZERO);
@@ -61,6 +81,7 @@ async fn fails_and_heals(url: &str) {
             "certificate.recovered"
         ]
     );
+    true
 }
 
 /// A renewal time that lies in the past.

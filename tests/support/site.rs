@@ -287,7 +287,8 @@ impl Site {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        panic!("{path} never came to it: {}", self.get(path).await.body);
+        let events = self.get("/events?limit=50").await.body;
+        panic!("{path} never came to it: {:#}\n{events:#}", self.get(path).await.body);
     }
 
     async fn send(
