@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Records that are worth a call before its time has come: forty calls for a thousand.
-const ENOUGH: usize = 25;
+/// Records that are worth a call before its time has come: 34 calls for a thousand.
+const ENOUGH: usize = 30;
 
 /// Time between others: the more wait, the less. 1,200 calls in 5 minutes are 4 a second for the whole
 /// token; less than half of that for a zone leaves room.
