@@ -15,7 +15,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::MakeRequestUuid;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
-use tower_http::trace::{DefaultOnResponse, TraceLayer};
+use tower_http::trace::TraceLayer;
 
 use super::certificates::keystores::KEYSTORE_PASSWORD;
 use super::problem::{ApiError, Code, Problem};
@@ -35,11 +35,7 @@ pub(crate) fn around(routes: Router) -> Router {
         .map_request(without_strange_id)
         .set_request_id(REQUEST_ID, MakeRequestUuid)
         .sensitive_headers([header::AUTHORIZATION, header::COOKIE, KEYSTORE_PASSWORD])
-        .layer(
-            TraceLayer::new_for_http()
-                .make_span_with(span)
-                .on_response(DefaultOnResponse::new().level(tracing::Level::INFO)),
-        )
+        .layer(TraceLayer::new_for_http().make_span_with(span).on_response(log))
         .propagate_request_id(REQUEST_ID)
         .layer(SetResponseHeaderLayer::if_not_present(
             header::X_CONTENT_TYPE_OPTIONS,
@@ -80,6 +76,19 @@ fn span(request: &Request) -> tracing::Span {
     )
 }
 
+/// A reading that went well: clients that poll would fill the log with them.
+#[derive(Debug, Clone, Copy)]
+struct Unremarkable;
+
+fn log(response: &Response, latency: Duration, _: &tracing::Span) {
+    let (status, millis) = (response.status().as_u16(), latency.as_millis());
+    if response.extensions().get::<Unremarkable>().is_some() {
+        tracing::debug!(status, latency = %format_args!("{millis} ms"), "finished processing request");
+    } else {
+        tracing::info!(status, latency = %format_args!("{millis} ms"), "finished processing request");
+    }
+}
+
 fn id_of(request: &Request) -> Option<&str> {
     request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok())
 }
@@ -95,15 +104,20 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
 
 /// Gives every problem the request's identifier, and every bare failure the form of a problem.
 async fn as_problem(request: Request, next: Next) -> Response {
-    let id = id_of(&request).unwrap_or_default().to_owned();
+    let id = request.headers().get(&REQUEST_ID).cloned();
+    let is_safe = request.method().is_safe();
     let mut response = next.run(request).await;
     let status = response.status();
+    if is_safe && (status.is_success() || status == StatusCode::NOT_MODIFIED) {
+        response.extensions_mut().insert(Unremarkable);
+    }
     let problem = match response.extensions_mut().remove::<Problem>() {
         Some(problem) => problem,
         None if status.is_client_error() || status.is_server_error() => bare(status),
         None => return response,
     };
-    let Ok(body) = serde_json::to_vec(&Problem { instance: id, ..problem }) else {
+    let instance = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+    let Ok(body) = serde_json::to_vec(&Problem { instance, ..problem }) else {
         return response;
     };
     let headers = response.headers_mut();
