@@ -109,8 +109,9 @@ impl Attempt {
             return Ok(response);
         }
         match work().await {
-            // The request that came first is done by now, or was given up.
-            Err(error @ ApiError::Because(Code::IdempotencyInFlight, _)) => {
+            // The request that came first is done by now, or was given up; it may have made what is
+            // in the way of this one.
+            Err(error @ ApiError::Because(Code::IdempotencyInFlight | Code::AlreadyExists, _)) => {
                 self.replay(app).await?.ok_or(error)
             }
             done => done,

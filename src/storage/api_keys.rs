@@ -1,9 +1,5 @@
 //! API keys: who may ask for what. Only a key's SHA-256 is kept.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-
 use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -63,71 +59,8 @@ pub async fn insert(
 
 /// The key with this SHA-256, from memory where it was shown lately.
 pub async fn recognise(db: &Db, hash: &[u8]) -> Result<Option<ApiKey>, StorageError> {
-    let known = &db.0.known_keys;
-    let generation = match known.get(hash) {
-        Ok(key) => return Ok(Some(key)),
-        Err(generation) => generation,
-    };
-    let found = find_by_hash(&mut db.read().await?, hash).await?;
-    if let Some(key) = &found {
-        known.put(hash, key, generation);
-    }
-    Ok(found)
-}
-
-/// Keys that were shown lately. With every transaction that changes a key, all are forgotten: on SQLite
-/// this process is the only one that writes. On PostgreSQL the other replicas hear of it at once, and
-/// should that get lost, [`BELIEVED`] later.
-pub(super) struct KnownKeys {
-    is_shared: bool,
-    known: Mutex<Known>,
-}
-
-#[derive(Default)]
-struct Known {
-    generation: u64,
-    keys: HashMap<Vec<u8>, (Instant, ApiKey)>,
-}
-
-/// Keys in memory, at most.
-const MOST_KNOWN: usize = 1_000;
-
-/// How long a key is believed in without a look, where others may forget it.
-const BELIEVED: Duration = Duration::from_secs(1);
-
-impl KnownKeys {
-    /// None yet. `is_shared` says whether other processes write to the database.
-    pub(super) fn new(is_shared: bool) -> Self {
-        Self { is_shared, known: Mutex::default() }
-    }
-
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The key, or the generation that is to be told with what is read from the database now.
-    fn get(&self, hash: &[u8]) -> Result<ApiKey, u64> {
-        let known = self.known();
-        let fresh = |(since, _): &&(Instant, _)| !self.is_shared || since.elapsed() < BELIEVED;
-        known.keys.get(hash).filter(fresh).map(|(_, key)| key.clone()).ok_or(known.generation)
-    }
-
-    fn put(&self, hash: &[u8], key: &ApiKey, generation: u64) {
-        let mut known = self.known();
-        if known.generation != generation {
-            return;
-        }
-        if known.keys.len() >= MOST_KNOWN {
-            known.keys.clear();
-        }
-        known.keys.insert(hash.to_vec(), (Instant::now(), key.clone()));
-    }
-
-    pub(super) fn forget(&self) {
-        let mut known = self.known();
-        known.generation += 1;
-        known.keys.clear();
-    }
+    let read = async { find_by_hash(&mut db.read().await?, hash).await };
+    db.0.knowledge.api_keys.get(hash.to_vec(), read).await
 }
 
 /// The key with this SHA-256.

@@ -8,7 +8,7 @@ use sqlx::FromRow;
 use time::{Duration, OffsetDateTime};
 
 use super::{
-    Statement, StorageError, Tx, document, execute, fetch, json, millis, moment, statements,
+    Statement, StorageError, Tx, defer, document, execute, fetch, json, millis, moment, statements,
 };
 use crate::domain::challenge;
 use crate::domain::id::OrderId;
@@ -46,6 +46,7 @@ statements! {
         WHERE pool = $1 AND NOT granted AND priority < $2 AND order_id <> $3
         ORDER BY priority LIMIT 1000) AS ahead";
     LEAVE = "DELETE FROM reservations WHERE order_id = $1 AND NOT granted";
+    FORGET = "DELETE FROM reservations WHERE order_id = $1";
     RELEASE = "DELETE FROM reservations WHERE order_id = $1 RETURNING granted, costs";
 }
 
@@ -174,11 +175,15 @@ pub async fn fullest(tx: &mut Tx, pool: &str) -> Result<Option<OffsetDateTime>, 
     Ok(until.map(moment))
 }
 
-/// An order is over: what it took and did not use is given back, once.
+/// An order is over: what it took and did not use is given back, once. An issued one has used all of it.
 pub(super) async fn release(tx: &mut Tx, order: &Order) -> Result<(), StorageError> {
     let State::Done { url, end } = &order.state else { return Ok(()) };
+    if *end == End::Valid {
+        defer!(tx, FORGET, order.id.0);
+        return Ok(());
+    }
     let row: Option<Row> = fetch!(fetch_optional, tx, RELEASE, order.id.0)?;
-    let Some(Row { costs, .. }) = row.filter(|row| row.granted && *end != End::Valid) else {
+    let Some(Row { costs, .. }) = row.filter(|row| row.granted) else {
         return Ok(());
     };
     let taken: Vec<Taken> = document(&costs, "reservations", order.id.0)?;

@@ -5,10 +5,11 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::filter::{Filter, Value};
-use super::lease::{LEASE, Lease, Machine, held};
+use super::handover::Promised;
+use super::lease::{LEASE, Lease, Machine, lease_end};
 use super::{
-    Page, Scope, StorageError, Tx, corrupt, count, defer, document, events, execute, fetch, json,
-    messages, millis, moment, statements,
+    Page, Scope, StorageError, Tx, corrupt, count, defer, defer_held, document, events, execute,
+    fetch, json, messages, millis, moment, statements,
 };
 use crate::domain::certificate::{Certificate, Issued, State, Told, Transition, Trigger};
 use crate::domain::failure::Failure;
@@ -24,14 +25,25 @@ macro_rules! columns {
     };
 }
 
-statements! {
-    INSERT = "INSERT INTO certificates
+// With a holder, next_action_at is when its lease ends: by the database's clock where that is another.
+macro_rules! insert {
+    ($wake:expr) => {
+        concat!(
+            "INSERT INTO certificates
         (id, namespace, name, labels, spec, generation, state, wanted_because, state_since,
          revision, serial, not_before, not_after, renewal_time, failed_attempts, last_error,
          order_id, created_at, next_action_at, issuer_kind, issuer_name, failure_told, block_told,
-         ari)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                $19, $20, $21, $22, $23, $24)";
+         ari, leased_by)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, ",
+            $wake,
+            ", $20, $21, $22, $23, $24, $25)"
+        )
+    };
+}
+
+statements! {
+    INSERT = insert!("$19"),
+        insert!(concat!("CASE WHEN $25::text IS NULL THEN $19 ELSE ", lease_end!("$19"), " END"));
     INSERT_NAME = "INSERT INTO certificate_names (certificate_id, name) VALUES ($1, $2)";
     INSERT_LABEL = "INSERT INTO certificate_labels (certificate_id, label) VALUES ($1, $2)";
     FIND = concat!("SELECT ", columns!(), " FROM certificates WHERE id = $1");
@@ -74,10 +86,16 @@ pub struct Wanted {
     pub label: Option<String>,
 }
 
-/// Adds a certificate.
+/// Adds a certificate. One that is to be issued at once is handed over to this process's worker with the
+/// commit, where that has a place for it ([`super::handover`]).
 pub async fn insert(tx: &mut Tx, certificate: &Certificate) -> Result<(), StorageError> {
     let row = Row::from(certificate);
-    execute!(
+    let is_due = matches!(certificate.state, State::Triggered(_))
+        && certificate.next_action_at <= certificate.created_at;
+    let promised = if is_due { tx.db.handover.place(&certificate.namespace) } else { None };
+    let owner = promised.as_ref().map(Promised::owner);
+    let wake = owner.map_or(row.next_action_at, |_| millis(certificate.created_at + LEASE));
+    defer!(
         tx,
         INSERT,
         row.id,
@@ -98,15 +116,19 @@ pub async fn insert(tx: &mut Tx, certificate: &Certificate) -> Result<(), Storag
         row.last_error,
         row.order_id,
         row.created_at,
-        row.next_action_at,
+        wake,
         certificate.spec.issuer_ref.kind.as_str(),
         certificate.spec.issuer_ref.name.as_str(),
         row.failure_told,
         row.block_told,
         row.ari,
-    )?;
+        owner,
+    );
     index(tx, certificate).await?;
-    tx.wake_workers();
+    match promised {
+        Some(promised) => tx.handed.push((promised, Box::new(certificate.clone()))),
+        None => tx.wake_workers(),
+    }
     Ok(())
 }
 
@@ -143,7 +165,8 @@ pub async fn find_by_name(
 /// Saves what may change in a certificate's life, if nobody else did since it was read; with it the
 /// history of what happened, and what is told of it.
 ///
-/// With `hold` the worker goes on with it; the returned lease is the one that counts from now on.
+/// With `hold` the worker goes on with it; the returned lease is the one that counts from now on. That the
+/// lease was lost may be told only with the next question, or the commit.
 pub async fn save(
     tx: &mut Tx,
     transition: &Transition,
@@ -153,8 +176,9 @@ pub async fn save(
     let Transition { certificate, events, at, .. } = transition;
     let row = Row::from(certificate);
     let wake = hold.map_or(row.next_action_at, |now| millis(now + LEASE));
-    let changed = execute!(
+    defer_held!(
         tx,
+        lease,
         SAVE,
         row.id,
         lease.token,
@@ -179,8 +203,7 @@ pub async fn save(
         row.ari,
         row.revocation,
         row.deleting_since,
-    )?;
-    held(lease, changed)?;
+    );
     messages::of_certificate(tx, transition);
     events::record(tx, &certificate.namespace, Some(certificate.id), events, *at).await?;
     tx.has_changed(row.id);
@@ -276,8 +299,11 @@ pub async fn list(
         // Nearly all are: walking the index of ends, and sorting what it finds, would cost more than
         // passing over the others. The plus keeps it from being used.
         Some((true, now)) => filter.and("+not_after > ?", Value::Integer(millis(now))),
+        // Few are not: each of both indexes has its part of them.
         Some((false, now)) => {
-            filter.and("(not_after IS NULL OR not_after <= ?)", Value::Integer(millis(now)));
+            let unready = "id IN (SELECT id FROM certificates WHERE not_after IS NULL
+                UNION ALL SELECT id FROM certificates WHERE not_after <= ?)";
+            filter.and(unready, Value::Integer(millis(now)));
         }
         None => {}
     }

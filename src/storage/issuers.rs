@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::filter::{Filter, Value};
 use super::lease::{Lease, Machine, held};
 use super::{
-    Page, Scope, StorageError, Tx, corrupt, count, document, events, execute, fetch, json,
+    Db, Page, Scope, StorageError, Tx, corrupt, count, document, events, execute, fetch, json,
     messages, millis, moment, statements,
 };
 use crate::domain::id::IssuerId;
@@ -92,6 +92,7 @@ pub async fn insert(
         row.next_action_at,
         account_key.0.as_slice(),
     )?;
+    tx.reconfigures();
     tx.wake_workers();
     Ok(())
 }
@@ -113,6 +114,27 @@ pub async fn with_account_key(
 ) -> Result<Option<(Issuer, Sealed)>, StorageError> {
     let row: Option<WithKey> = fetch!(fetch_optional, tx, WITH_ACCOUNT_KEY, id.0)?;
     row.map(|row| Ok((row.row.into_domain()?.0, Sealed(row.account_key)))).transpose()
+}
+
+/// Like [`with_account_key`], from memory where it was read lately and nobody else can have changed it.
+pub async fn recall(db: &Db, id: IssuerId) -> Result<Option<(Issuer, Sealed)>, StorageError> {
+    let read = async { with_account_key(&mut db.read().await?, id).await };
+    db.0.knowledge.issuers.get(id, read).await
+}
+
+/// Like [`find_by_name`], from memory where it was read lately and nobody else can have changed it.
+pub async fn recall_by_name(
+    db: &Db,
+    kind: Kind,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<Issuer>, StorageError> {
+    let read = async {
+        let found = find_by_name(&mut db.read().await?, kind, namespace, name).await?;
+        Ok(found.map(|(issuer, _)| issuer))
+    };
+    let key = (kind, namespace.to_owned(), name.to_owned());
+    db.0.knowledge.named_issuers.get(key, read).await
 }
 
 /// The issuer that a certificate of `namespace` means by kind and name.
@@ -165,6 +187,7 @@ pub async fn set_next_account_key(
 /// The next key takes the present one's place.
 pub async fn set_account_key(tx: &mut Tx, id: IssuerId, key: &Sealed) -> Result<(), StorageError> {
     execute!(tx, SET_ACCOUNT_KEY, id.0, key.0.as_slice())?;
+    tx.reconfigures();
     Ok(())
 }
 
@@ -191,6 +214,7 @@ pub async fn save(tx: &mut Tx, transition: &Transition, lease: &Lease) -> Result
         row.upkeep,
     )?;
     held(lease, changed)?;
+    tx.reconfigures();
     messages::of_issuer(tx, transition);
     events::record(tx, &issuer.namespace, None, events, *at).await?;
     tx.has_changed(row.id);
@@ -201,6 +225,7 @@ pub async fn save(tx: &mut Tx, transition: &Transition, lease: &Lease) -> Result
 /// Forgets an issuer and its account key.
 pub async fn delete(tx: &mut Tx, id: IssuerId) -> Result<(), StorageError> {
     execute!(tx, DELETE, id.0)?;
+    tx.reconfigures();
     Ok(())
 }
 

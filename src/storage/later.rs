@@ -1,17 +1,33 @@
-//! Writes whose outcome nobody looks at: on SQLite they go to its thread together.
+//! Writes that nobody has to look at one by one: on SQLite they go to its thread together.
 //!
 //! Each statement there costs two switches of threads, which is more than most statements themselves do.
 //! So such writes are joined into one text, to be run before the next statement whose outcome counts,
-//! and at the latest before the commit.
+//! and at the latest with the commit. Of fenced writes it is known afterwards whether each has found its
+//! row; whatever came behind one that has not is undone with it.
 
+use futures_util::TryStreamExt as _;
 use sqlx::sqlite::SqliteArguments;
-use sqlx::{Arguments as _, Encode, Sqlite, Type};
+use sqlx::{
+    Arguments as _, AssertSqlSafe, Either, Encode, Executor as _, Sqlite, SqliteConnection, Type,
+};
+use uuid::Uuid;
+
+use super::lease::Lease;
+use super::writer::undoes_all;
 
 /// What has been put off.
 #[derive(Default)]
 pub(super) struct Later {
     text: String,
     values: SqliteArguments,
+    statements: usize,
+    fences: Vec<Fence>,
+}
+
+/// A statement that changes the one row of a lease that is still held.
+struct Fence {
+    statement: usize,
+    lease: Lease,
 }
 
 impl Later {
@@ -29,6 +45,7 @@ impl Later {
             self.text.push_str(rest);
         }
         self.text.push_str(";\n");
+        self.statements += 1;
     }
 
     /// Binds a value of the statement that was added last.
@@ -39,10 +56,55 @@ impl Later {
         self.values.add(value).map_err(sqlx::Error::Encode)
     }
 
+    /// The statement that was added last must change a row, or the lease is lost.
+    pub(super) fn fence(&mut self, lease: Lease) {
+        self.fences.push(Fence { statement: self.statements, lease });
+    }
+
+    /// The same behind another statement, which has no values.
+    pub(super) fn behind(mut self, first: &str) -> Self {
+        self.text.insert_str(0, &format!("{first};\n"));
+        self.statements += 1;
+        for fence in &mut self.fences {
+            fence.statement += 1;
+        }
+        self
+    }
+
     /// All of it, if there is anything.
-    pub(super) fn take(&mut self) -> Option<(String, SqliteArguments)> {
-        let Self { text, values } = std::mem::take(self);
-        (!text.is_empty()).then_some((text, values))
+    pub(super) fn take(&mut self) -> Option<Self> {
+        (self.statements > 0).then(|| std::mem::take(self))
+    }
+
+    /// Runs it, and says whose lease was lost. After that, as after an error, some of it may have been
+    /// done: the caller undoes it.
+    pub(super) async fn run(
+        self,
+        connection: &mut SqliteConnection,
+    ) -> Result<Option<Uuid>, sqlx::Error> {
+        let Self { text, values, fences, .. } = self;
+        let mut fences = fences.into_iter().peekable();
+        let mut lost = None;
+        let ran = async {
+            let query = sqlx::query_with(AssertSqlSafe(text), values);
+            let mut answers = connection.fetch_many(query);
+            let mut statement = 0;
+            while let Some(answer) = answers.try_next().await? {
+                let Either::Left(done) = answer else { continue };
+                statement += 1;
+                if let Some(fence) = fences.next_if(|fence| fence.statement == statement)
+                    && done.rows_affected() != 1
+                {
+                    lost.get_or_insert(fence.lease.id);
+                }
+            }
+            Ok(())
+        };
+        match ran.await {
+            // What violates a constraint behind a lost fence does so because of it.
+            Err(error) if lost.is_none() || undoes_all(&error) => Err(error),
+            _ => Ok(lost),
+        }
     }
 }
 
@@ -59,7 +121,7 @@ mod tests {
         later.add("DELETE FROM a WHERE b = $1");
         later.bind("b").unwrap();
 
-        let (text, values) = later.take().unwrap();
+        let Later { text, values, .. } = later.take().unwrap();
         let joined = "UPDATE a SET b = $2, c = $2 WHERE id = $1;\nDELETE FROM a WHERE b = $3;\n";
         assert_eq!((text.as_str(), values.len()), (joined, 3));
         assert!(later.take().is_none());

@@ -5,11 +5,13 @@
 //! way in, so that nothing changes without those who asked hearing of it. It comes last because the
 //! rows of webhooks are locked here: after all others, and in their order.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{StorageError, Tx, deliveries, execute, json, millis, statements, webhooks};
+use super::{Db, StorageError, Tx, deliveries, execute, json, millis, statements, webhooks};
 use crate::domain::certificate::{self, Certificate};
 use crate::domain::delivery::Delivery;
 use crate::domain::event::Resource;
@@ -84,6 +86,12 @@ pub(super) fn of_issuer(tx: &mut Tx, transition: &issuer::Transition) {
 pub(super) async fn write(tx: &mut Tx) -> Result<(), StorageError> {
     let mut placed: Vec<(Webhook, Delivery)> = Vec::new();
     for Telling { notice, about, at } in std::mem::take(&mut tx.told) {
+        // A transaction that has asked nothing yet need not begin for news that nobody hears.
+        if tx.is_later()
+            && about.hearers(&mut Db(Arc::clone(&tx.db)).read().await?, notice).await?.is_empty()
+        {
+            continue;
+        }
         let hearers = about.hearers(tx, notice).await?;
         if hearers.is_empty() {
             continue;

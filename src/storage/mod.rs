@@ -8,7 +8,7 @@
 //! The differences, all of them: `FOR UPDATE SKIP LOCKED` and the database's clock where rows are
 //! leased ([`lease`], [`lanes`], [`workers`]) or swept, lists of keys ([`throttles`]), where an event
 //! stands in the stream ([`events`]), the kind of transaction (`unit`), and `NOTIFY` ([`signals`]).
-//! SQLite has one process at a time ([`SoleUse`]), and in it one `writer`.
+//! SQLite has one process at a time ([`SoleUse`]), in it one `writer`, and more may be kept in mind (`known`).
 
 use std::path::PathBuf;
 use std::str::FromStr as _;
@@ -17,10 +17,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{
-    AssertSqlSafe, ConnectOptions as _, Executor as _, Postgres, SqlSafeStr as _, Sqlite,
-    SqlitePool,
-};
+use sqlx::{ConnectOptions as _, Executor as _, Postgres, SqlSafeStr as _, Sqlite, SqlitePool};
 use thiserror::Error;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -36,9 +33,11 @@ pub mod deliveries;
 pub mod events;
 pub mod expiry;
 mod filter;
+pub mod handover;
 pub mod housekeeping;
 pub mod idempotency;
 pub mod issuers;
+mod known;
 pub mod lanes;
 mod later;
 pub mod lease;
@@ -67,13 +66,16 @@ pub use scope::Scope;
 pub use signals::Signals;
 pub use sole::SoleUse;
 
-use api_keys::KnownKeys;
 use catalogue::statements;
 use connections::Connections;
+use handover::{Handover, OnTheWay, Promised};
+use known::Knowledge;
 use later::Later;
 use signals::{News, earlier};
 use unit::{OnPostgres, OnSqlite};
 use writer::Writer;
+
+use crate::domain::certificate::Certificate;
 
 /// A database, open and migrated; copies are cheap.
 #[derive(Clone)]
@@ -83,7 +85,8 @@ struct Opened {
     pool: Pool,
     signals: Signals,
     migrated: Migrated,
-    known_keys: Arc<KnownKeys>,
+    knowledge: Arc<Knowledge>,
+    handover: Handover,
 }
 
 /// What opening the database did to its schema.
@@ -115,6 +118,8 @@ pub struct Tx {
     changed: Vec<Uuid>,
     later: Later,
     told: Vec<messages::Telling>,
+    handed: Vec<(Promised, Box<Certificate>)>,
+    reconfigures: bool,
 }
 
 enum Inner {
@@ -195,8 +200,8 @@ static POSTGRES: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres")
 impl Db {
     /// Opens the database and brings its schema up to date.
     pub async fn connect(url: &str) -> Result<Self, StorageError> {
-        let known_keys = Arc::new(KnownKeys::new(url.starts_with("postgres")));
-        let signals = Signals::new(Arc::clone(&known_keys));
+        let knowledge = Arc::new(Knowledge::new(url.starts_with("postgres")));
+        let signals = Signals::new(Arc::clone(&knowledge));
         let (pool, migrated) = if url.starts_with("postgres") {
             let options = PgConnectOptions::from_str(url)?.application_name("certwright");
             let pool = PgPoolOptions::new()
@@ -237,7 +242,13 @@ impl Db {
             let writer = Writer::of(write.clone());
             (Pool::Sqlite { read: Connections::of(read, 0), write, writer, file }, migrated)
         };
-        Ok(Self(Arc::new(Opened { pool, signals, migrated, known_keys })))
+        Ok(Self(Arc::new(Opened {
+            pool,
+            signals,
+            migrated,
+            knowledge,
+            handover: Handover::default(),
+        })))
     }
 
     /// The version of a database's schema (`from`) and the one that this program needs (`to`),
@@ -251,10 +262,10 @@ impl Db {
         version_of(&SQLITE, &mut options.connect().await?).await
     }
 
-    /// Begins a transaction that may write.
+    /// Begins a transaction that may write. On SQLite it is in its turn from its first question on.
     pub async fn begin(&self) -> Result<Tx, StorageError> {
         let inner = match &self.0.pool {
-            Pool::Sqlite { writer, .. } => Inner::Sqlite(OnSqlite::Writes(writer.begin().await?)),
+            Pool::Sqlite { writer, .. } => Inner::Sqlite(OnSqlite::Later(writer.clone())),
             Pool::Postgres(pool) => Inner::Postgres(OnPostgres::begin(pool.take().await?).await?),
         };
         Ok(self.tx(inner))
@@ -278,6 +289,8 @@ impl Db {
             changed: vec![],
             later: Later::default(),
             told: vec![],
+            handed: vec![],
+            reconfigures: false,
         }
     }
 
@@ -306,6 +319,11 @@ impl Db {
     /// Where changes are heard of.
     pub fn signals(&self) -> &Signals {
         &self.0.signals
+    }
+
+    /// The way on which a worker takes rows that are added.
+    pub fn handover(&self) -> &Handover {
+        &self.0.handover
     }
 
     /// What opening the database did to its schema.
@@ -397,27 +415,46 @@ async fn migrate<C: sqlx::migrate::Migrate>(
 
 impl Tx {
     /// Makes it so, and tells whoever waits for it.
-    pub async fn commit(mut self) -> Result<(), StorageError> {
-        messages::write(&mut self).await?;
-        self.catch_up().await?;
-        match self.inner {
-            Inner::Sqlite(tx) => tx.commit().await?,
-            Inner::Postgres(tx) => tx.commit().await?,
+    pub async fn commit(self) -> Result<(), StorageError> {
+        if !(self.news.keys || self.reconfigures) {
+            return self.finish().await;
         }
+        // What is known has to be forgotten even if the caller goes away meanwhile.
+        let finished = tokio::spawn(self.finish()).await;
+        finished.unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed.into()))
+    }
+
+    async fn finish(mut self) -> Result<(), StorageError> {
+        messages::write(&mut self).await?;
+        let on_the_way = OnTheWay::new(self.handed);
+        let done = match self.inner {
+            Inner::Sqlite(tx) => tx.commit(self.later.take()).await,
+            Inner::Postgres(tx) => tx.commit().await.map_err(Into::into),
+        };
+        // Whether it was done or not: nobody knows after an error.
+        if self.reconfigures {
+            self.db.knowledge.forget_configuration();
+        }
+        if self.news.keys {
+            self.db.knowledge.api_keys.forget();
+        }
+        done?;
+        on_the_way.arrived();
         self.db.signals.tell(self.news, &self.changed);
         Ok(())
     }
 
-    /// Runs what was put off.
-    async fn catch_up(&mut self) -> Result<(), sqlx::Error> {
-        if let Inner::Sqlite(tx) = &mut self.inner
-            && let Some((text, values)) = self.later.take()
-        {
-            let query = sqlx::query_with(AssertSqlSafe(text), values);
-            let done = query.execute(tx.ask()?).await;
-            tx.heard(done)?;
+    /// Runs what was put off: a question follows.
+    async fn catch_up(&mut self) -> Result<(), StorageError> {
+        match &mut self.inner {
+            Inner::Sqlite(tx) => tx.catch_up(self.later.take()).await,
+            Inner::Postgres(_) => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Whether it is going to be handed over whole, as things stand.
+    fn is_later(&self) -> bool {
+        matches!(self.inner, Inner::Sqlite(OnSqlite::Later(_)))
     }
 
     /// Whoever follows the events looks again when this is committed.
@@ -428,6 +465,11 @@ impl Tx {
     /// API keys change when this is committed.
     fn keys_change(&mut self) {
         self.news.keys = true;
+    }
+
+    /// Issuers or secrets change when this is committed.
+    fn reconfigures(&mut self) {
+        self.reconfigures = true;
     }
 
     /// Something is due at once: workers are woken when this is committed.
@@ -485,6 +527,24 @@ macro_rules! defer {
     };
 }
 
+/// Like [`defer`], for a statement that changes the one row of this lease, or the lease is lost.
+macro_rules! defer_held {
+    ($tx:expr, $lease:expr, $statement:expr $(, $bind:expr)* $(,)?) => {
+        match &mut $tx.inner {
+            $crate::storage::Inner::Sqlite(_) => {
+                $tx.later.add($statement.sqlite);
+                $($tx.later.bind($bind)?;)*
+                $tx.later.fence(*$lease);
+            }
+            $crate::storage::Inner::Postgres(tx) => {
+                let done = sqlx::query($statement.postgres)$(.bind($bind))*.execute(tx.ask()?).await;
+                let done = tx.heard(done)?;
+                $crate::storage::lease::held($lease, done.rows_affected())?;
+            }
+        }
+    };
+}
+
 /// Fetches rows (`fetch_optional`, `fetch_all`, …) as whatever `FromRow` type the caller expects.
 macro_rules! fetch {
     ($how:ident, $tx:expr, $statement:expr $(, $bind:expr)* $(,)?) => {{
@@ -502,7 +562,7 @@ macro_rules! fetch {
     }};
 }
 
-use {defer, execute, fetch};
+use {defer, defer_held, execute, fetch};
 
 /// A moment as the databases hold it: milliseconds since the epoch.
 fn millis(at: OffsetDateTime) -> i64 {

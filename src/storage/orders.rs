@@ -5,10 +5,10 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::filter::{Filter, Value};
-use super::lease::{LEASE, Lease, Machine, held, lease_end};
+use super::lease::{LEASE, Lease, Machine, lease_end};
 use super::{
-    Page, Scope, StorageError, Tx, budgets, challenges, corrupt, count, defer, document, execute,
-    fetch, json, millis, moment, statements,
+    Page, Scope, StorageError, Tx, budgets, challenges, corrupt, count, defer, defer_held,
+    document, execute, fetch, json, millis, moment, statements,
 };
 use crate::domain::challenge::Challenge;
 use crate::domain::id::{CertificateId, IssuerId, OrderId, RequestId};
@@ -169,7 +169,8 @@ pub async fn any_under_way_of_issuer(
 /// Saves what may change in an order's life, if nobody else did since it was read; then the
 /// challenges that differ from `before`.
 ///
-/// With `hold` the worker goes on with it; the returned lease is the one that counts from now on.
+/// With `hold` the worker goes on with it; the returned lease is the one that counts from now on. That the
+/// lease was lost may be told only with the next question, or the commit.
 pub async fn save(
     tx: &mut Tx,
     order: &Order,
@@ -179,8 +180,9 @@ pub async fn save(
 ) -> Result<Lease, StorageError> {
     let row = Row::from(order);
     let wake = hold.map_or(row.next_action_at, |now| Some(millis(now + LEASE)));
-    let changed = execute!(
+    defer_held!(
         tx,
+        lease,
         SAVE,
         row.id,
         lease.token,
@@ -198,8 +200,7 @@ pub async fn save(
         row.replaces,
         row.not_after,
         order.is_over(),
-    )?;
-    held(lease, changed)?;
+    );
     challenges::save_changed(tx, &order.challenges, before).await?;
     // Proofs are taken away only after the end, when what it took was given back already.
     let is_tidied = !order.challenges.is_empty() && order.challenges.iter().all(|one| one.clean);
@@ -225,8 +226,9 @@ pub async fn save_held(
 ) -> Result<Lease, StorageError> {
     debug_assert!(!order.is_over(), "the end of an order ends the lease");
     let row = Row::from(order);
-    let changed = execute!(
+    defer_held!(
         tx,
+        lease,
         SAVE_HELD,
         row.id,
         lease.token,
@@ -241,8 +243,7 @@ pub async fn save_held(
         row.deadline,
         row.replaces,
         row.not_after,
-    )?;
-    held(lease, changed)?;
+    );
     challenges::save_changed(tx, &order.challenges, before).await?;
     tx.has_changed(row.id);
     Ok(Lease { token: lease.token + 1, ..*lease })

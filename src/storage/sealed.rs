@@ -172,5 +172,6 @@ pub async fn replace(
 ) -> Result<bool, StorageError> {
     let (id, number) = known.key;
     let (old, new) = (known.sealed.0.as_slice(), next.0.as_slice());
+    tx.reconfigures();
     Ok(execute!(tx, column.replace, id, number, old, new)? == 1)
 }

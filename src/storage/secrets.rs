@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::filter::{Filter, Value};
 use super::{
-    Page, Scope, StorageError, Tx, document, execute, fetch, json, millis, moment, statements,
+    Db, Page, Scope, StorageError, Tx, document, execute, fetch, json, millis, moment, statements,
 };
 use crate::domain::id::SecretId;
 use crate::secret::Sealed;
@@ -65,6 +65,7 @@ pub async fn insert(tx: &mut Tx, secret: &SecretEntry, data: &Sealed) -> Result<
         json(&secret.keys),
         millis(secret.created_at),
     )?;
+    tx.reconfigures();
     Ok(())
 }
 
@@ -78,12 +79,14 @@ pub async fn update(tx: &mut Tx, secret: &SecretEntry, data: &Sealed) -> Result<
         json(&secret.keys),
         millis(secret.updated_at),
     )?;
+    tx.reconfigures();
     Ok(())
 }
 
 /// Forgets a secret.
 pub async fn delete(tx: &mut Tx, id: SecretId) -> Result<(), StorageError> {
     execute!(tx, DELETE, id.0)?;
+    tx.reconfigures();
     Ok(())
 }
 
@@ -115,6 +118,16 @@ pub async fn data(
 ) -> Result<Option<(SecretId, Sealed)>, StorageError> {
     let row: Option<(Uuid, Vec<u8>)> = fetch!(fetch_optional, tx, DATA, namespace, name)?;
     Ok(row.map(|(id, data)| (SecretId(id), Sealed(data))))
+}
+
+/// Like [`data`], from memory where it was read lately and nobody else can have changed it.
+pub async fn recall(
+    db: &Db,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<(SecretId, Sealed)>, StorageError> {
+    let read = async { data(&mut db.read().await?, namespace, name).await };
+    db.0.knowledge.secrets.get((namespace.to_owned(), name.to_owned()), read).await
 }
 
 /// A page of secrets, by identifier, without their values.

@@ -16,8 +16,8 @@ use time::OffsetDateTime;
 use tokio::sync::{Notify, broadcast, watch};
 use uuid::Uuid;
 
-use super::api_keys::KnownKeys;
 use super::connections::Connections;
+use super::known::Knowledge;
 use super::{json, millis};
 
 /// The kinds of news.
@@ -30,7 +30,7 @@ pub struct Signals {
     /// By resource, so that hundreds who wait are not woken by everything that happens.
     changed: Arc<[broadcast::Sender<Uuid>]>,
     happened: watch::Sender<()>,
-    known_keys: Arc<KnownKeys>,
+    knowledge: Arc<Knowledge>,
     /// What the other replicas have to be told yet.
     untold: Arc<Untold>,
 }
@@ -103,7 +103,7 @@ const SAY: &str =
 
 impl Signals {
     #[expect(clippy::disallowed_methods, reason = "a name of this process, no time")]
-    pub(super) fn new(known_keys: Arc<KnownKeys>) -> Self {
+    pub(super) fn new(knowledge: Arc<Knowledge>) -> Self {
         let [due, deliverable] = [(); 2].map(|()| Arc::new(Notify::new()));
         let changed = (0..SHARDS).map(|_| broadcast::channel(BACKLOG).0).collect();
         let untold = Untold {
@@ -118,7 +118,7 @@ impl Signals {
             deliverable,
             changed,
             happened: watch::Sender::new(()),
-            known_keys,
+            knowledge,
             untold: Arc::new(untold),
         }
     }
@@ -162,7 +162,7 @@ impl Signals {
 
     fn tell_here(&self, news: News, changed: &[Uuid]) {
         if news.keys {
-            self.known_keys.forget();
+            self.knowledge.api_keys.forget();
         }
         if news.due.is_some_and(|at| at < self.next_look.load(Ordering::SeqCst)) {
             self.due.notify_one();

@@ -4,6 +4,8 @@
 //! others wait leaves the transaction to the next of them, up to a limit, and all of them are committed by
 //! one write to the disk. Each hears of its commit only then: nothing is reported done that is not on the disk.
 //! Each is undone alone, to its savepoint, if it is dropped.
+//!
+//! A transaction that has nothing to read is handed over whole, and costs one visit to SQLite's thread.
 
 use std::time::Duration;
 
@@ -13,22 +15,34 @@ use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
+use super::StorageError;
+use super::later::Later;
+
 /// Transactions that are committed together.
 const MOST: usize = 32;
 
 /// How long the first of them waits for others.
 const LONGEST: Duration = Duration::from_millis(5);
 
+const SAVEPOINT: &str = "SAVEPOINT turn";
+
 /// Who waits for a turn at the same time; the next one waits to be let in.
 const QUEUE: usize = 1024;
 
-type Asker = oneshot::Sender<Result<Turn, sqlx::Error>>;
-type Told = oneshot::Sender<Result<(), sqlx::Error>>;
+/// What is asked of the writer.
+enum Wish {
+    /// A turn, to read and write in.
+    Turn(oneshot::Sender<Result<Turn, sqlx::Error>>),
+    /// That this is written.
+    Writes(Later, Told),
+}
+
+type Told = oneshot::Sender<Result<(), StorageError>>;
 
 /// The queue of those who want to write.
 #[derive(Clone)]
 pub(super) struct Writer {
-    queue: mpsc::Sender<Asker>,
+    queue: mpsc::Sender<Wish>,
     patience: Duration,
 }
 
@@ -62,10 +76,32 @@ impl Writer {
     pub(super) async fn begin(&self) -> Result<Turn, sqlx::Error> {
         let (turn, given) = oneshot::channel();
         let given = async {
-            self.queue.send(turn).await.map_err(|_| sqlx::Error::PoolClosed)?;
+            self.ask(Wish::Turn(turn)).await?;
             given.await.unwrap_or(Err(sqlx::Error::PoolClosed))
         };
         timeout(self.patience, given).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    }
+
+    /// Writes this in a transaction of its own; returns once it is on the disk.
+    pub(super) async fn write(&self, writes: Later) -> Result<(), StorageError> {
+        let (told, done) = oneshot::channel();
+        let asked = timeout(self.patience, self.ask(Wish::Writes(writes, told)));
+        asked.await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
+        done.await.unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed.into()))
+    }
+
+    async fn ask(&self, wish: Wish) -> Result<(), sqlx::Error> {
+        self.queue.send(wish).await.map_err(|_| sqlx::Error::PoolClosed)
+    }
+}
+
+impl Wish {
+    fn refuse(self, error: sqlx::Error) {
+        // Whoever is gone needs no answer.
+        match self {
+            Self::Turn(asker) => drop(asker.send(Err(error))),
+            Self::Writes(_, told) => drop(told.send(Err(error.into()))),
+        }
     }
 }
 
@@ -79,22 +115,23 @@ impl Turn {
     /// Takes note of a refusal that may have undone more than its statement: SQLite gives up the whole
     /// transaction when the disk is full or fails.
     pub(super) fn heard<T>(&mut self, answer: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
-        self.is_sound &= match &answer {
-            Ok(_) | Err(sqlx::Error::RowNotFound) => true,
-            Err(sqlx::Error::Database(error)) => !matches!(error.kind(), ErrorKind::Other),
-            Err(_) => false,
-        };
+        self.is_sound &= !answer.as_ref().is_err_and(undoes_all);
         answer
     }
 
+    /// From here on it can only be undone.
+    pub(super) fn spoil(&mut self) {
+        self.is_sound = false;
+    }
+
     /// Returns once it is on the disk.
-    pub(super) async fn commit(mut self) -> Result<(), sqlx::Error> {
+    pub(super) async fn commit(mut self) -> Result<(), StorageError> {
         if !self.is_sound {
-            return Err(undone());
+            return Err(undone().into());
         }
         let (told, done) = oneshot::channel();
         self.end(Ended::Commit(told));
-        done.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
+        done.await.unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed.into()))
     }
 
     fn end(&mut self, ended: Ended) {
@@ -112,11 +149,11 @@ impl Drop for Turn {
 }
 
 /// Gives one after the other its turn, until the pool is closed or nobody can want one any more.
-async fn serve(pool: SqlitePool, mut queue: mpsc::Receiver<Asker>) {
+async fn serve(pool: SqlitePool, mut queue: mpsc::Receiver<Wish>) {
     let mut idle = None;
     loop {
         let first = tokio::select! {
-            asker = queue.recv() => asker,
+            wish = queue.recv() => wish,
             () = pool.close_event() => None,
         };
         let Some(first) = first else { return };
@@ -125,7 +162,7 @@ async fn serve(pool: SqlitePool, mut queue: mpsc::Receiver<Asker>) {
             None => match pool.acquire().await {
                 Ok(connection) => connection,
                 Err(error) => {
-                    first.send(Err(error)).ok();
+                    first.refuse(error);
                     continue;
                 }
             },
@@ -137,28 +174,49 @@ async fn serve(pool: SqlitePool, mut queue: mpsc::Receiver<Asker>) {
 /// One commit for whoever waits by now. Gives the connection back, unless it failed.
 async fn write_together(
     mut connection: PoolConnection<Sqlite>,
-    first: Asker,
-    queue: &mut mpsc::Receiver<Asker>,
+    first: Wish,
+    queue: &mut mpsc::Receiver<Wish>,
 ) -> Option<PoolConnection<Sqlite>> {
     let began = Instant::now();
     // A deferred transaction that reads first cannot upgrade once another process has written, however
     // long it waits; taking the write lock up front can.
     if let Err(error) = run(&mut connection, "BEGIN IMMEDIATE").await {
-        first.send(Err(error)).ok();
+        first.refuse(error);
         return give_up(connection);
     }
     // Those that are dropped without having been told anything take it for a failure.
     let mut members = Vec::new();
     let mut next = Some(first);
-    while let Some(asker) = next.take() {
-        if !members.is_empty()
-            && let Err(error) = run(&mut connection, "SAVEPOINT turn").await
-        {
-            asker.send(Err(error)).ok();
-            return give_up(connection);
-        }
-        let ended;
-        (connection, ended) = lend(connection, asker).await?;
+    while let Some(wish) = next.take() {
+        let ended = match wish {
+            Wish::Turn(asker) => {
+                if !members.is_empty()
+                    && let Err(error) = run(&mut connection, SAVEPOINT).await
+                {
+                    asker.send(Err(error)).ok();
+                    return give_up(connection);
+                }
+                let ended;
+                (connection, ended) = lend(connection, asker).await?;
+                ended
+            }
+            Wish::Writes(writes, told) => match writes.behind(SAVEPOINT).run(&mut connection).await
+            {
+                Ok(None) => Ended::Commit(told),
+                Ok(Some(lost)) => {
+                    told.send(Err(StorageError::LeaseLost(lost))).ok();
+                    Ended::Undo
+                }
+                Err(error) => {
+                    let all = undoes_all(&error);
+                    told.send(Err(error.into())).ok();
+                    if all {
+                        return give_up(connection);
+                    }
+                    Ended::Undo
+                }
+            },
+        };
         match ended {
             Ended::Commit(told) => members.push(told),
             Ended::Undo if members.is_empty() => {
@@ -177,7 +235,7 @@ async fn write_together(
     }
     if let Err(error) = run(&mut connection, "COMMIT").await {
         if let Some(told) = members.pop() {
-            told.send(Err(error)).ok();
+            told.send(Err(error.into())).ok();
         }
         return give_up(connection);
     }
@@ -198,7 +256,7 @@ async fn run(
 /// turn ends: an asker that is gone drops it at once.
 async fn lend(
     connection: PoolConnection<Sqlite>,
-    asker: Asker,
+    asker: oneshot::Sender<Result<Turn, sqlx::Error>>,
 ) -> Option<(PoolConnection<Sqlite>, Ended)> {
     let (back, returned) = oneshot::channel();
     drop(asker.send(Ok(Turn { held: Some(Held { connection, back }), is_sound: true })));
@@ -209,6 +267,15 @@ async fn lend(
 fn give_up(mut connection: PoolConnection<Sqlite>) -> Option<PoolConnection<Sqlite>> {
     connection.close_on_drop();
     None
+}
+
+/// Whether a refusal may have undone more than its statement.
+pub(super) fn undoes_all(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::RowNotFound => false,
+        sqlx::Error::Database(error) => matches!(error.kind(), ErrorKind::Other),
+        _ => true,
+    }
 }
 
 fn undone() -> sqlx::Error {

@@ -9,7 +9,7 @@ use super::session::{Session, Tried};
 use crate::domain::challenge;
 use crate::domain::failure::{Class, Failure};
 use crate::domain::issuer::Issuer;
-use crate::domain::order::{Answer, Order, Step};
+use crate::domain::order::{Answer, Order, Stage, Status, Step};
 use crate::domain::throttle::{Asker, Scope};
 use crate::storage::{StorageError, Tx, throttles};
 
@@ -40,6 +40,10 @@ pub(super) struct Admission {
     parked: bool,
     /// When it was last asked whether anybody was told to wait.
     asked: Option<OffsetDateTime>,
+    /// The CA's name among what is called.
+    endpoint: Option<String>,
+    /// Whether the CA has begun on something that it was not asked about yet.
+    has_begun: bool,
 }
 
 impl Admission {
@@ -53,7 +57,8 @@ impl Admission {
 
     /// The step is settled: whoever waits for a turn finds what came of it.
     pub(super) fn settled(&mut self) {
-        *self = Self { asked: self.asked, ..Self::default() };
+        let Self { asked, endpoint, has_begun, .. } = std::mem::take(self);
+        *self = Self { asked, endpoint, has_begun, ..Self::default() };
     }
 
     /// The step is not taken, for this reason.
@@ -100,8 +105,8 @@ impl Session<'_> {
         if is_new {
             self.reserve(&issuer, order).await?;
         }
-        let admitted =
-            self.worker.local.breakers.admit(&asker.key(&Scope::Endpoint), order.id, now);
+        let endpoint = self.admission.endpoint.get_or_insert_with(|| asker.key(&Scope::Endpoint));
+        let admitted = self.worker.local.breakers.admit(endpoint, order.id, now);
         admitted.map_err(|failure| self.admission.park(failure).into())
     }
 
@@ -110,11 +115,23 @@ impl Session<'_> {
         if self.admission.parked || !asks_the_ca(step) {
             return;
         }
-        let Some(issuer) = self.known_issuer() else { return };
+        // Known since it was admitted.
+        let (Some(issuer), Some(endpoint)) = (self.known_issuer(), &self.admission.endpoint) else {
+            return;
+        };
         let asker = asker(&issuer, order);
-        self.note_silence(&asker.key(&Scope::Endpoint), answer, order);
+        self.note_silence(endpoint, answer, order);
+        if let (true, Answer::Looked(seen), Some(stage)) =
+            (self.admission.has_begun, answer, order.stage())
+            && *step == Step::Poll
+        {
+            let is_done = !matches!(seen.status, Status::Pending | Status::Processing);
+            self.worker.local.haste.looked(endpoint, stage, is_done);
+        }
+        self.admission.has_begun = matches!(step, Step::Accept | Step::Finalize);
         let Answer::Failed(failure) = answer else {
-            if let Some(turn) = &self.admission.turn {
+            // There is nothing in the answer that somebody else would have to find stored.
+            if let Some(turn) = self.admission.turn.take() {
                 turn.went_well();
             }
             return;
@@ -130,6 +147,16 @@ impl Session<'_> {
 }
 
 impl Session<'_> {
+    /// Brings the first look forward where the CA was done sooner lately.
+    pub(super) fn hasten(&self, order: &mut Order) {
+        if let (true, Some(endpoint), Some(stage @ (Stage::Validating | Stage::Processing))) =
+            (self.admission.has_begun, &self.admission.endpoint, order.stage())
+            && let Some(pause) = self.worker.local.haste.first_look(endpoint, stage)
+        {
+            order.look_sooner(self.worker.clock.now() + pause);
+        }
+    }
+
     /// Whether the CA has answered at all.
     fn note_silence(&self, called: &str, answer: &Answer, order: &Order) {
         let breakers = &self.worker.local.breakers;

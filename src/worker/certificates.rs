@@ -3,7 +3,7 @@
 use super::session::Session;
 use super::{Worker, WorkerError};
 use crate::domain::backoff::Jitter;
-use crate::domain::certificate::{State, Transition};
+use crate::domain::certificate::{Certificate, State, Transition};
 use crate::domain::failure::{Class, Failure};
 use crate::domain::id::{CertificateId, OrderId, RequestId};
 use crate::domain::issuer::{self, Issuer, RenewalInformationSource};
@@ -15,18 +15,25 @@ use crate::storage::{Scope, certificates, issuers, orders, requests};
 impl Worker {
     pub(super) async fn certificate(&self, lease: Lease) -> Result<(), WorkerError> {
         let id = CertificateId(lease.id);
-        let now = self.clock.now();
         let mut tx = self.db.read().await?;
-        let Some((certificate, _)) = certificates::find(&mut tx, id, &Scope::Everything).await?
-        else {
-            return Ok(());
-        };
-        let reference = certificate.spec.issuer_ref.clone();
-        let issuer =
-            issuers::find_by_name(&mut tx, reference.kind, &certificate.namespace, &reference.name)
-                .await?
-                .map(|(issuer, _)| issuer);
+        let found = certificates::find(&mut tx, id, &Scope::Everything).await?;
         drop(tx);
+        match found {
+            Some((certificate, _)) => Box::pin(self.begin(certificate, lease)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Does what there is to do with a certificate as it was read, or added, under this lease.
+    pub(super) async fn begin(
+        &self,
+        certificate: Certificate,
+        lease: Lease,
+    ) -> Result<(), WorkerError> {
+        let now = self.clock.now();
+        let reference = certificate.spec.issuer_ref.clone();
+        let (kind, namespace) = (reference.kind, &certificate.namespace);
+        let issuer = issuers::recall_by_name(&self.db, kind, namespace, &reference.name).await?;
 
         if certificate.deleting_since.is_some() {
             return self.delete_at_last(certificate, &lease).await;

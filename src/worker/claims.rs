@@ -131,7 +131,7 @@ impl Worker {
 
     /// How many rows of a lane may be taken, of so many free slots. The last part of the pool is for
     /// namespaces that hold nothing: their first row need not wait for a step of somebody else's.
-    fn room(&self, lane: &Lane, free: usize) -> usize {
+    pub(super) fn room(&self, lane: &Lane, free: usize) -> usize {
         let for_all = free.saturating_sub(self.settings.concurrency / FOR_NEWCOMERS);
         let most = match self.local.shares.held(&lane.namespace) {
             0 => for_all.max(1).min(free),

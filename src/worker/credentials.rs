@@ -36,9 +36,7 @@ impl Worker {
                 format!("{what} Create it, and this goes on by itself."),
             )
         };
-        let mut tx = self.db.read().await?;
-        let found = secrets::data(&mut tx, namespace, &reference.name).await?;
-        drop(tx);
+        let found = secrets::recall(&self.db, namespace, &reference.name).await?;
         let Some((id, sealed)) = found else {
             let what =
                 format!("There is no Secret \"{}\" in namespace \"{namespace}\".", reference.name);

@@ -27,6 +27,7 @@ use crate::storage::lease::{self, Lease, Machine};
 use crate::storage::{Db, Signals, StorageError};
 use breaker::Breakers;
 use claims::{Look, Work};
+use haste::Haste;
 use pace::Paces;
 use shares::Shares;
 
@@ -42,6 +43,8 @@ mod credentials;
 mod deliveries;
 mod expiry;
 mod forgotten_records;
+mod handover;
+mod haste;
 mod housekeeping;
 mod issuers;
 mod keys;
@@ -114,6 +117,7 @@ pub struct Local {
     /// Whether something is due that there is no slot for.
     is_crowded: Arc<AtomicBool>,
     paces: Paces,
+    haste: Haste,
     breakers: Breakers,
 }
 
@@ -125,6 +129,7 @@ impl Local {
             clean_ups: Arc::new(Semaphore::new(CLEAN_UPS)),
             is_crowded: Arc::default(),
             paces: Paces::new(),
+            haste: Haste::new(),
             breakers: Breakers::default(),
         }
     }
@@ -192,6 +197,8 @@ impl Worker {
             .shared
             .then(|| AbortOnDropHandle::new(tokio::spawn(Arc::clone(&self).stay_seen())));
         let (signals, is_crowded) = (self.db.signals(), &self.local.is_crowded);
+        let handed = self.open_handover(&permits);
+        tasks.spawn(Arc::clone(&self).take_handed(handed, tasks.clone()));
         while !self.stop.is_cancelled() {
             // Until it is known better, everything that changes is worth another look.
             signals.looks_at(None);
@@ -229,17 +236,22 @@ impl Worker {
             for work in found {
                 let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
                 let worker = Arc::clone(&self);
-                let (signals, is_crowded) = (signals.clone(), Arc::clone(is_crowded));
-                let slot = Slot { permit: Some(permit), is_crowded, signals };
+                let slot = self.slot(permit);
                 tasks.spawn(async move {
                     Box::pin(worker.carry(work)).await;
                     drop(slot);
                 });
             }
         }
+        self.db.handover().close();
         tasks.close();
         tasks.wait().await;
         drop(seen);
+    }
+
+    fn slot(&self, permit: OwnedSemaphorePermit) -> Slot {
+        let (signals, is_crowded) = (self.db.signals().clone(), Arc::clone(&self.local.is_crowded));
+        Slot { permit: Some(permit), is_crowded, signals }
     }
 
     /// Until something may be due: a signal, the time, or the end.
@@ -276,6 +288,11 @@ impl Worker {
             Machine::Housekeeping => self.housekeeping(lease).await,
             Machine::Delivery => self.deliver(lease).await,
         };
+        self.ended(&lease, result).await;
+    }
+
+    /// What becomes of a row whose step came to nothing.
+    async fn ended(&self, lease: &Lease, result: Result<(), WorkerError>) {
         match result {
             Ok(()) => {}
             Err(WorkerError::Storage(StorageError::LeaseLost(id))) => {

@@ -3,7 +3,7 @@
 use super::session::Session;
 use super::{SAVES, STEP_TIMEOUT, Worker, WorkerError};
 use crate::domain::ari::Ari;
-use crate::domain::certificate::Issued;
+use crate::domain::certificate::{Certificate, Issued};
 use crate::domain::challenge::Challenge;
 use crate::domain::event::{Event, Resource};
 use crate::domain::failure::Failure;
@@ -26,6 +26,13 @@ pub(super) struct Fetched {
     pub(super) account: String,
     /// What a person may want to know about it.
     pub(super) remark: Option<String>,
+}
+
+/// How an order has ended.
+struct Ended<'a> {
+    order: &'a Order,
+    outcome: &'a Outcome,
+    fetched: Option<&'a Fetched>,
 }
 
 /// What an order looked like before a step.
@@ -104,7 +111,9 @@ impl Worker {
             } else if let Some(step) = order.next_step(now) {
                 is_repeatable = step.is_repeatable();
                 let answer = session.take(step, &order).await?;
-                order.apply(answer, self.clock.now(), super::jitter())?
+                let mut taken = order.apply(answer, self.clock.now(), super::jitter())?;
+                session.hasten(&mut taken.order);
+                taken
             } else {
                 // Due, but nothing to do: never leave such a row without a wake-up.
                 Transition::waiting(order, now)
@@ -201,6 +210,11 @@ impl Worker {
     ) -> Result<Lease, WorkerError> {
         let now = self.clock.now();
         let order = &transition.order;
+        // Read before, fenced when it is saved: a transaction that asks nothing is written in one go.
+        let certificate = match transition.outcome {
+            Some(_) => self.certificate_of(order).await?,
+            None => None,
+        };
         let mut tx = self.db.begin().await?;
         let challenges = &before.challenges;
         let lease = match hold {
@@ -220,28 +234,36 @@ impl Worker {
         session.admission.store(&mut tx, now).await?;
         if let Some(outcome) = &transition.outcome {
             self.count_failures(&mut tx, session, order, outcome).await?;
-            self.conclude(&mut tx, order, outcome, session.fetched.as_ref()).await?;
+            // It was deleted, or has gone on to another order, where there is none.
+            if let Some((certificate, lease)) = certificate {
+                let ended = Ended { order, outcome, fetched: session.fetched.as_ref() };
+                // On the heap: it is the largest part of what is handed around with each order.
+                Box::pin(self.conclude(&mut tx, ended, certificate, &lease)).await?;
+            }
         }
         tx.commit().await?;
         Ok(lease)
+    }
+
+    /// The certificate that waits for this order.
+    async fn certificate_of(
+        &self,
+        order: &Order,
+    ) -> Result<Option<(Certificate, Lease)>, StorageError> {
+        let mut tx = self.db.read().await?;
+        let found = certificates::find(&mut tx, order.certificate, &Scope::Everything).await?;
+        Ok(found.filter(|(certificate, _)| certificate.order == Some(order.id)))
     }
 
     /// What an order's end means for its request and certificate.
     async fn conclude(
         &self,
         tx: &mut Tx,
-        order: &Order,
-        outcome: &Outcome,
-        fetched: Option<&Fetched>,
+        Ended { order, outcome, fetched }: Ended<'_>,
+        certificate: Certificate,
+        lease: &Lease,
     ) -> Result<(), WorkerError> {
         let now = self.clock.now();
-        let found = certificates::find(tx, order.certificate, &Scope::Everything).await?;
-        // The certificate was deleted, or has gone on to another order.
-        let Some((certificate, lease)) =
-            found.filter(|(certificate, _)| certificate.order == Some(order.id))
-        else {
-            return Ok(());
-        };
         let mut transition = match (outcome, fetched) {
             (Outcome::Issued, Some(fetched)) => {
                 let revision = certificate.current.as_ref().map_or(0, |issued| issued.revision) + 1;
@@ -307,7 +329,7 @@ impl Worker {
         {
             self.await_action(tx, order.issuer, failure).await?;
         }
-        certificates::save(tx, &transition, &lease, None).await?;
+        certificates::save(tx, &transition, lease, None).await?;
         Ok(())
     }
 

@@ -1,5 +1,5 @@
-//! How many new orders of one account are under way at the same time: one at first, twice as many
-//! after each success, and one again once the CA has said "later".
+//! How many new orders of one account are under way at the same time: one at first, two once the CA has
+//! taken one, and one again once it has said "later".
 //!
 //! So a limit costs one refused request, not one for each order that was waiting.
 
@@ -9,8 +9,8 @@ use std::time::Duration;
 use moka::sync::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// More would bring no more orders through, but more refusals when a limit is met.
-const MOST: usize = 4;
+/// More would bring hardly more orders through, but more refusals when a limit is met.
+const MOST: usize = 2;
 
 /// Accounts that are kept in mind. One that is forgotten begins with one again.
 const MOST_ACCOUNTS: u64 = 1_000;
@@ -33,7 +33,7 @@ struct Size {
     wanted: usize,
 }
 
-/// One new order's turn; it lasts until what came of it is stored.
+/// One new order's turn; it lasts until the CA has taken it, or its refusal is stored.
 pub(super) struct Turn {
     pace: Arc<Pace>,
     permit: Option<OwnedSemaphorePermit>,
@@ -60,7 +60,7 @@ impl Turn {
     /// The CA took the order: more may go out at the same time.
     pub(super) fn went_well(&self) {
         let mut size = self.pace.size.lock().unwrap_or_else(PoisonError::into_inner);
-        size.wanted = (size.wanted * 2).min(MOST);
+        size.wanted = MOST;
         let more = size.wanted.saturating_sub(size.present);
         self.pace.turns.add_permits(more);
         size.present += more;
@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(free(&paces), Some(2));
         let both = [paces.turn("a").await.unwrap(), paces.turn("a").await.unwrap()];
         both.iter().for_each(Turn::went_well);
-        assert_eq!(free(&paces), Some(2), "two more than are held");
+        assert_eq!(free(&paces), Some(0), "there are no more than two");
         both[0].was_refused();
         drop(both);
         assert_eq!(free(&paces), Some(1));

@@ -289,7 +289,8 @@ on_both_databases! {
             assert_eq!(again.len(), 2, "its worker died");
             let (found, _) = certificates::find(&mut tx, CertificateId(first[0].id), &Scope::Everything)
                 .await.unwrap().unwrap();
-            let fenced = certificates::save(&mut tx, &found.wake(NOW), &first[0], None).await;
+            certificates::save(&mut tx, &found.wake(NOW), &first[0], None).await.unwrap();
+            let fenced = tx.commit().await;
             assert!(matches!(fenced, Err(StorageError::LeaseLost(_))), "the dead worker is fenced");
         }
     }

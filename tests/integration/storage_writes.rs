@@ -3,17 +3,19 @@
 use std::sync::Arc;
 
 use certwright::domain::api_key;
-use certwright::domain::id::ApiKeyId;
+use certwright::domain::certificate::Certificate;
+use certwright::domain::event::{Event, Resource};
+use certwright::domain::id::{ApiKeyId, OrderId};
 use certwright::storage::api_keys::{self, ApiKey};
-use certwright::storage::{Db, Page, Scope, StorageError, settings};
+use certwright::storage::handover::Handed;
+use certwright::storage::lease::{self, Lease, Machine};
+use certwright::storage::{Db, Page, Scope, StorageError, Tx, certificates, events, settings};
 use futures_util::future::{FutureExt as _, join_all};
 use sqlx::{Connection as _, PgConnection};
-use time::OffsetDateTime;
-use time::macros::datetime;
+use tokio::sync::Semaphore;
 
+use super::storage::{NOW, certificate};
 use crate::support::databases::on_both_databases;
-
-const NOW: OffsetDateTime = datetime!(2026-11-25 12:00 UTC);
 
 on_both_databases! {
     async fn of_many_at_once_those_that_were_committed_are_there(db: Db) {
@@ -64,6 +66,111 @@ on_both_databases! {
                 _ => assert!(result.is_ok(), "{n}: {result:?}"),
             }
             assert_eq!(found.is_some(), n % 2 == 1, "{n}");
+        }
+    }
+
+    async fn a_lost_lease_undoes_its_own_transaction_and_no_other(db: Db) {
+        let mut tx = db.begin().await.unwrap();
+        let mut known = Vec::new();
+        for n in 0..30 {
+            let certificate = certificate(&format!("web-{n}"));
+            certificates::insert(&mut tx, &certificate).await.unwrap();
+            let (found, lease) = find(&mut tx, &certificate).await;
+            if n % 2 == 0 {
+                // Somebody else was quicker.
+                certificates::save(&mut tx, &found.clone().wake(NOW), &lease, None).await.unwrap();
+            }
+            known.push((found, lease));
+        }
+        tx.commit().await.unwrap();
+        let all = known.iter().cloned().map(|(certificate, lease)| {
+            let db = db.clone();
+            tokio::spawn(async move {
+                let mut tx = db.begin().await?;
+                // What comes before and behind the fence belongs to it.
+                certificates::note(&mut tx, certificate.id, OrderId::generate(NOW), None).await?;
+                certificates::save(&mut tx, &certificate.clone().wake(NOW), &lease, None).await?;
+                let about = Resource::Certificate(certificate.id);
+                let event = Event::normal(about, "Tested", "written behind the fence");
+                events::record(&mut tx, "default", Some(certificate.id), &[event], NOW).await?;
+                tx.commit().await
+            })
+        });
+        let results: Vec<_> = join_all(all).await.into_iter().map(Result::unwrap).collect();
+
+        let mut tx = db.read().await.unwrap();
+        for (n, (result, (certificate, _))) in results.into_iter().zip(&known).enumerate() {
+            let wanted = events::Wanted { resource: Some(certificate.id.0), ..Default::default() };
+            let page = Page { limit: 10, after: None, descending: false };
+            let events = events::list(&mut tx, &Scope::Everything, &wanted, page).await.unwrap();
+            let written = events.iter().any(|event| event.reason == "Tested");
+            match n % 2 {
+                0 => assert!(matches!(result, Err(StorageError::LeaseLost(id)) if id == certificate.id.0), "{n}: {result:?}"),
+                _ => assert!(result.is_ok(), "{n}: {result:?}"),
+            }
+            assert_eq!(written, n % 2 == 1, "{n}");
+        }
+    }
+
+    async fn what_is_added_is_handed_over_with_the_commit(db: Db) {
+        let places = Arc::new(Semaphore::new(2));
+        let offered = Arc::clone(&places);
+        let mut handed = db.handover().open("worker", move |namespace| {
+            (namespace == "default").then_some(())?;
+            Some(Box::new(Arc::clone(&offered).try_acquire_owned().ok()?))
+        });
+        let (given_up, added) = (certificate("given-up"), certificate("added"));
+        let mut tx = db.begin().await.unwrap();
+        certificates::insert(&mut tx, &given_up).await.unwrap();
+        drop(tx);
+        let mut tx = db.begin().await.unwrap();
+        certificates::insert(&mut tx, &added).await.unwrap();
+        assert!(handed.try_recv().is_err(), "nothing is there yet");
+        tx.commit().await.unwrap();
+
+        let Some(Handed::Certificate(begun, lease, place)) = handed.recv().await else {
+            panic!("the certificate");
+        };
+        assert_eq!(*begun, added);
+        assert!(handed.try_recv().is_err(), "what was given up is nobody's");
+        let mut tx = db.begin().await.unwrap();
+        let now = db.clock().await.unwrap().unwrap_or(NOW);
+        let due = lease::claim(&mut tx, Machine::Certificate, "other", now, 9).await.unwrap();
+        assert_eq!(due, [], "it is held");
+        certificates::save(&mut tx, &begun.wake(NOW), &lease, None).await.unwrap();
+        tx.commit().await.unwrap();
+
+        // Without a place it is looked for, like any other.
+        let held = (place, Arc::clone(&places).try_acquire_owned().unwrap());
+        let mut tx = db.begin().await.unwrap();
+        let waiting = certificate("waiting");
+        certificates::insert(&mut tx, &waiting).await.unwrap();
+        tx.commit().await.unwrap();
+        drop(held);
+        db.handover().close();
+        assert!(handed.recv().await.is_none());
+        let mut tx = db.begin().await.unwrap();
+        let due = lease::claim(&mut tx, Machine::Certificate, "other", now, 9).await.unwrap();
+        assert!(due.iter().any(|lease| lease.id == waiting.id.0));
+    }
+
+    async fn a_name_that_is_taken_meanwhile_lets_go_of_what_was_promised(db: Db) {
+        let mut handed = db.handover().open("worker", |_| Some(Box::new(())));
+        let mut tx = db.begin().await.unwrap();
+        certificates::insert(&mut tx, &certificate("web")).await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(matches!(handed.recv().await, Some(Handed::Certificate(..))));
+
+        let again = certificate("web");
+        let mut tx = db.begin().await.unwrap();
+        let refused = match certificates::insert(&mut tx, &again).await {
+            Ok(()) => tx.commit().await,
+            refused => refused,
+        };
+
+        assert!(matches!(refused, Err(StorageError::Conflict)), "{refused:?}");
+        if let Ok(said) = handed.try_recv() {
+            assert!(matches!(said, Handed::Unheard(Machine::Certificate, id) if id == again.id.0));
         }
     }
 
@@ -151,6 +258,10 @@ async fn another_replica_hears_of_changes_and_of_forgotten_keys() {
         }
     };
     tokio::time::timeout(std::time::Duration::from_secs(5), forgotten).await.unwrap();
+}
+
+async fn find(tx: &mut Tx, wanted: &Certificate) -> (Certificate, Lease) {
+    certificates::find(tx, wanted.id, &Scope::Everything).await.unwrap().unwrap()
 }
 
 fn key(name: &str) -> ApiKey {

@@ -116,7 +116,16 @@ impl Checked {
     ) -> Result<Issuer, ApiError> {
         let wanted = &self.spec.issuer_ref;
         let found = issuers::find_by_name(tx, wanted.kind, &self.namespace, &wanted.name).await?;
-        let Some((issuer, _)) = found else { return Err(self.no_issuer()) };
+        self.fits(given, found.map(|(issuer, _)| issuer))
+    }
+
+    /// The same for an issuer as it was found just now.
+    pub(super) fn fits(
+        &self,
+        given: &CertificateSpec,
+        issuer: Option<Issuer>,
+    ) -> Result<Issuer, ApiError> {
+        let Some(issuer) = issuer else { return Err(self.no_issuer()) };
         let mut faults = Faults::default();
         for (name, pointer) in &self.names {
             let (domain, wildcard) = (name.base(), name.is_wildcard());

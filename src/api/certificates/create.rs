@@ -17,8 +17,9 @@ use crate::api::wait::Wait;
 use crate::domain::certificate::{self, Certificate, Trigger};
 use crate::domain::event::{Event, Resource};
 use crate::domain::id::CertificateId;
+use crate::domain::issuer::Issuer;
 use crate::storage::lease::Lease;
-use crate::storage::{Scope, StorageError, Tx, certificates, events};
+use crate::storage::{Scope, StorageError, Tx, certificates, events, issuers};
 use crate::view::CertificateView;
 
 /// Want a certificate
@@ -88,15 +89,26 @@ async fn insert(
 ) -> Result<Response, ApiError> {
     let location = format!("/certificates/{}", certificate.id);
     let answer = json(&CertificateView::of(certificate, certificate.created_at))?;
+    // Looked at before the transaction, which asks nothing any more: what comes in between, such as an
+    // issuer that is deleted, could as well come right after it.
+    let wanted = &checked.spec.issuer_ref;
+    let (kind, namespace) = (wanted.kind, &checked.namespace);
+    let issuer = issuers::recall_by_name(&app.db, kind, namespace, &wanted.name).await?;
+    let issuer = checked.fits(given, issuer)?;
+    admit(app, &mut app.db.read().await?, checked, certificate, &issuer).await?;
     let mut tx = app.db.begin().await?;
     attempt.remember(app, &mut tx, &location, &answer).await?;
-    store(app, &mut tx, given, checked, certificate).await?;
-    if let Err(error) = tx.commit().await {
-        // The answer to the commit was lost, and perhaps only that.
-        return match find(app, certificate.id).await {
-            Ok(Some(_)) => Ok(accepted(location, answer)),
-            Ok(None) | Err(_) => Err(error.into()),
-        };
+    add(&mut tx, certificate).await?;
+    match tx.commit().await {
+        Ok(()) => {}
+        Err(StorageError::Conflict) => return Err(being_created(certificate)),
+        Err(error) => {
+            // The answer to the commit was lost, and perhaps only that.
+            return match find(app, certificate.id).await {
+                Ok(Some(_)) => Ok(accepted(location, answer)),
+                Ok(None) | Err(_) => Err(error.into()),
+            };
+        }
     }
     failpoint!("after_create");
     Ok(accepted(location, answer))
@@ -111,7 +123,19 @@ pub(crate) async fn store(
     certificate: &Certificate,
 ) -> Result<(), ApiError> {
     let issuer = checked.check_issuer(tx, given).await?;
-    checked.check_key(app, tx, &issuer).await?;
+    admit(app, tx, checked, certificate, &issuer).await?;
+    add(tx, certificate).await
+}
+
+/// Whether it may be wanted of this issuer.
+async fn admit(
+    app: &AppState,
+    tx: &mut Tx,
+    checked: &Checked,
+    certificate: &Certificate,
+    issuer: &Issuer,
+) -> Result<(), ApiError> {
+    checked.check_key(app, tx, issuer).await?;
     checked.check_webhooks(tx, &[]).await?;
     let (namespace, name) = (&certificate.namespace, &certificate.name);
     if let Some((known, _)) = certificates::find_by_name(tx, namespace, name).await? {
@@ -121,13 +145,12 @@ pub(crate) async fn store(
         );
         return Err(ApiError::Because(Code::AlreadyExists, detail));
     }
+    Ok(())
+}
+
+async fn add(tx: &mut Tx, certificate: &Certificate) -> Result<(), ApiError> {
     match certificates::insert(tx, certificate).await {
-        Err(StorageError::Conflict) => {
-            let detail = format!(
-                "A certificate `{name}` is being created in the namespace `{namespace}` at this moment."
-            );
-            return Err(ApiError::Because(Code::AlreadyExists, detail));
-        }
+        Err(StorageError::Conflict) => return Err(being_created(certificate)),
         done => done?,
     }
     if let certificate::State::Triggered(_) = certificate.state {
@@ -136,10 +159,18 @@ pub(crate) async fn store(
             "Issuing",
             "Issuing certificate as none has been issued yet",
         );
-        let now = certificate.created_at;
+        let (namespace, now) = (&certificate.namespace, certificate.created_at);
         events::record(tx, namespace, Some(certificate.id), &[event], now).await?;
     }
     Ok(())
+}
+
+fn being_created(certificate: &Certificate) -> ApiError {
+    let Certificate { name, namespace, .. } = certificate;
+    let detail = format!(
+        "A certificate `{name}` is being created in the namespace `{namespace}` at this moment."
+    );
+    ApiError::Because(Code::AlreadyExists, detail)
 }
 
 async fn find(

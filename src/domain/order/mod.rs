@@ -282,6 +282,22 @@ impl Order {
         matches!(self.state, State::Done { .. })
     }
 
+    /// How far it is, between its beginning and its end.
+    pub fn stage(&self) -> Option<Stage> {
+        match self.state {
+            State::Open { stage, .. } => Some(stage),
+            State::New | State::Done { .. } => None,
+        }
+    }
+
+    /// Is looked at by this time already, where it would be later: one look more than else.
+    pub fn look_sooner(&mut self, at: OffsetDateTime) {
+        if self.next_action_at.is_some_and(|known| at < known) {
+            self.next_action_at = Some(at);
+            self.tries = 0;
+        }
+    }
+
     /// The CA's name for it.
     pub fn url(&self) -> Option<&str> {
         match &self.state {
