@@ -191,6 +191,25 @@ on_both_databases! {
         tx.commit().await.unwrap();
     }
 
+    async fn a_key_is_forgotten_even_if_its_client_goes_away_meanwhile(db: Db) {
+        let (key, hash) = (key("ci"), api_key::hash_key("cw_ci"));
+        let mut tx = db.begin().await.unwrap();
+        api_keys::insert(&mut tx, &key, &hash, NOW).await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(api_keys::recognise(&db, &hash).await.unwrap().is_some());
+
+        let mut tx = db.begin().await.unwrap();
+        api_keys::delete(&mut tx, key.id).await.unwrap();
+        assert!(tx.commit().now_or_never().is_none(), "it is given up before it is answered");
+
+        let forgotten = async {
+            while api_keys::recognise(&db, &hash).await.unwrap().is_some() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(5), forgotten).await.unwrap();
+    }
+
     async fn a_key_that_was_forgotten_is_not_recognised_any_more(db: Db) {
         let (key, hash) = (key("ci"), api_key::hash_key("cw_ci"));
         let mut tx = db.begin().await.unwrap();

@@ -18,13 +18,20 @@ pub mod site;
 pub mod sse;
 pub mod world;
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
-/// A loopback port that nothing listened on a moment ago. Somebody else may still take it, so that
-/// whoever hands it to another program has to be ready to try again.
+/// A loopback port that the kernel gives to nobody else for a minute: a connection to it was just closed
+/// from its side, and so it may be listened on, but is not handed out. Who names a port itself may still take
+/// it, so that whoever hands it to another program has to be ready to try again.
 pub fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|socket| socket.local_addr())
-        .expect("a free loopback port")
-        .port()
+    let reserved = || {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = listener.local_addr()?;
+        let client = TcpStream::connect(address)?;
+        // The side that closes first is the one that the kernel remembers.
+        drop(listener.accept()?);
+        drop(client);
+        Ok::<_, std::io::Error>(address.port())
+    };
+    reserved().expect("a free loopback port")
 }
