@@ -132,7 +132,7 @@ where
             Ok(_) | Err(sqlx::Error::RowNotFound) => true,
             // With these PostgreSQL takes its leave.
             Err(sqlx::Error::Database(error)) => {
-                !error.code().is_some_and(|code| code.starts_with("57P"))
+                !error.code().is_some_and(|code| code.starts_with("57P") || code == "25P03")
             }
             Err(_) => false,
         };

@@ -186,13 +186,17 @@ impl From<sqlx::Error> for StorageError {
 /// SQLite busy, locked, full or unable to read; PostgreSQL's serialization failures, deadlocks,
 /// shutdowns, lost connections and lack of room for another one.
 fn is_transient(code: &str) -> bool {
-    const POSTGRES: [&str; 7] = ["40001", "40P01", "57P01", "57P02", "57P03", "57P05", "53300"];
+    const POSTGRES: [&str; 8] =
+        ["40001", "40P01", "57P01", "57P02", "57P03", "57P05", "25P03", "53300"];
     match code.parse::<u32>() {
         // The lowest byte is the primary code, the rest says more.
         Ok(number) if code.len() < 5 => matches!(number & 0xff, 5 | 6 | 10 | 13),
         _ => POSTGRES.contains(&code) || code.starts_with("08"),
     }
 }
+
+/// Within a transaction nobody ever waits for anything but the database.
+const END_IDLE: &str = "SET idle_in_transaction_session_timeout = '10s'";
 
 static SQLITE: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres");
@@ -207,6 +211,10 @@ impl Db {
             let pool = PgPoolOptions::new()
                 .max_connections(16)
                 .acquire_timeout(Duration::from_secs(5))
+                // A replica that is stopped within a transaction must not keep the others from taking over.
+                .after_connect(|connection, _| {
+                    Box::pin(async move { connection.execute(END_IDLE).await.map(drop) })
+                })
                 .connect_with(options)
                 .await?;
             let migrated = migrate(&POSTGRES, &mut *pool.acquire().await?).await?;
@@ -608,7 +616,7 @@ mod tests {
         for code in ["5", "261", "517", "6", "262", "13", "10", "266"] {
             assert!(is_transient(code), "{code}");
         }
-        for code in ["40001", "40P01", "57P01", "57P03", "08006", "08003", "53300"] {
+        for code in ["40001", "40P01", "57P01", "57P03", "25P03", "08006", "08003", "53300"] {
             assert!(is_transient(code), "{code}");
         }
         // A constraint, a wrong statement, no such file, a syntax error.
