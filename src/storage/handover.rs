@@ -13,8 +13,8 @@ use super::lease::{Lease, Machine};
 use crate::domain::certificate::Certificate;
 
 /// The way from whoever adds rows to the worker of this process, if one takes them.
-#[derive(Clone, Default)]
-pub struct Handover(Arc<Mutex<Option<Intake>>>);
+#[derive(Default)]
+pub struct Handover(Mutex<Option<Intake>>);
 
 /// What a worker that takes rows has told of itself.
 #[derive(Clone)]

@@ -27,7 +27,6 @@ const IDLE: Duration = Duration::from_mins(10);
 /// When to look first, for every CA and what it is waited for.
 pub(super) struct Haste(Cache<String, Arc<Mutex<Pauses>>>);
 
-#[derive(Clone, Copy)]
 struct Pauses {
     validating: Duration,
     processing: Duration,
