@@ -72,12 +72,15 @@ const END: Statement = Statement {
     name: "stream::END",
     sqlite: "SELECT written_in, position, FALSE FROM events
         ORDER BY written_in DESC, position DESC LIMIT 1",
+    // Something may be held back where nothing may be read yet.
     postgres: concat!(
-        "SELECT written_in, position, EXISTS (SELECT 1 FROM events WHERE written_in >= ",
+        "SELECT coalesce(last.written_in, 0), coalesce(last.position, 0),
+                EXISTS (SELECT 1 FROM events WHERE written_in >= ",
         horizon!(),
-        ") FROM events WHERE written_in < ",
+        ") FROM (SELECT 1) AS always LEFT JOIN LATERAL
+           (SELECT written_in, position FROM events WHERE written_in < ",
         horizon!(),
-        " ORDER BY written_in DESC, position DESC LIMIT 1"
+        " ORDER BY written_in DESC, position DESC LIMIT 1) AS last ON TRUE"
     ),
 };
 
