@@ -2,7 +2,11 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::registry::Registry;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{Config, LogFormat};
 
@@ -14,20 +18,23 @@ const QUIET: &str = "hickory_proto=warn,hickory_net=warn,hickory_resolver=warn,s
 /// # Errors
 /// When `log.level` is not a filter; the message says what is wrong with it.
 pub fn start(config: &Config) -> Result<(), String> {
-    let filter = EnvFilter::try_new(format!("{QUIET},{}", config.log_level))
+    let filter: Targets = format!("{QUIET},{}", config.log_level)
+        .parse()
         .map_err(|error| format!("log.level = {:?}: {error}", config.log_level))?;
     let text = match config.log_format {
         LogFormat::Text => true,
         LogFormat::Json => false,
         LogFormat::Auto => std::io::stderr().is_terminal(),
     };
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A second start, as tests may do, keeps the first one's.
-    if text {
-        logs.try_init().ok()
+    // Where nobody reads the log any more, nobody could be told, and whoever tried would panic.
+    let lines = fmt::layer::<Registry>().with_writer(std::io::stderr).log_internal_errors(false);
+    let lines = if text {
+        lines.boxed()
     } else {
         // The list of spans would say the same once more: there is one at a time.
-        logs.json().flatten_event(true).with_span_list(false).try_init().ok()
+        lines.json().flatten_event(true).with_span_list(false).boxed()
     };
+    // A second start, as tests may do, keeps the first one's.
+    tracing_subscriber::registry().with(lines).with(filter).try_init().ok();
     Ok(())
 }

@@ -78,6 +78,16 @@ fn a_service_outlives_the_reader_of_its_output() {
     ended.succeeded();
 }
 
+#[test]
+fn a_service_outlives_the_reader_of_its_log_and_stops_when_it_is_told_to() {
+    let place = Place::new().ports();
+    let mut child = place.start_logging_to(Stdio::piped(), &["serve"]);
+    drop(child.child.stderr.take());
+    child.until("it listens", |child| child.out().contains(ADDRESS_LINE));
+
+    child.stop().succeeded();
+}
+
 // Settings
 
 #[test]
@@ -469,11 +479,15 @@ impl Place {
     }
 
     fn run(&self, arguments: &[&str]) -> Ended {
-        self.start(&[], arguments, None).end()
+        self.start(&[], arguments, None, None).end()
     }
 
     fn start_with(&self, arguments: &[&str], stdout: Stdio) -> Running {
-        self.start(&[], arguments, Some(stdout))
+        self.start(&[], arguments, Some(stdout), None)
+    }
+
+    fn start_logging_to(&self, stderr: Stdio, arguments: &[&str]) -> Running {
+        self.start(&[], arguments, None, Some(stderr))
     }
 
     fn start_on(&self, http: u16, http01: u16, arguments: &[&str]) -> Running {
@@ -481,7 +495,7 @@ impl Place {
             ("CERTWRIGHT_HTTP_LISTEN", format!("127.0.0.1:{http}")),
             ("CERTWRIGHT_HTTP01_LISTEN", format!("127.0.0.1:{http01}")),
         ];
-        self.start(&ports, arguments, None)
+        self.start(&ports, arguments, None, None)
     }
 
     fn serve(&self) -> Running {
@@ -501,7 +515,13 @@ impl Place {
         panic!("no port stays free");
     }
 
-    fn start(&self, more: &[(&str, String)], arguments: &[&str], out: Option<Stdio>) -> Running {
+    fn start(
+        &self,
+        more: &[(&str, String)],
+        arguments: &[&str],
+        out: Option<Stdio>,
+        err: Option<Stdio>,
+    ) -> Running {
         let said = tempfile::tempdir().unwrap();
         let file = |name: &str| Stdio::from(File::create(said.path().join(name)).unwrap());
         // The kernel ends the child with the test's thread, however that comes about.
@@ -515,7 +535,7 @@ impl Place {
             .envs(more.iter().cloned())
             .stdin(Stdio::null())
             .stdout(out.unwrap_or_else(|| file("out")))
-            .stderr(file("err"))
+            .stderr(err.unwrap_or_else(|| file("err")))
             .spawn()
             .expect("setpriv starts (package util-linux; run scripts/setup)");
         Running { child, said }
@@ -534,7 +554,7 @@ impl Running {
     }
 
     fn err(&self) -> String {
-        fs::read_to_string(self.said.path().join("err")).unwrap()
+        fs::read_to_string(self.said.path().join("err")).unwrap_or_default()
     }
 
     fn key(&self) -> Option<String> {
