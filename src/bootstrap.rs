@@ -174,7 +174,7 @@ pub async fn check_master_key(db: &Db, sealer: &Sealer) -> Result<(), BootstrapE
 /// Seals what [`check_master_key`] goes by anew under the first master key.
 pub async fn reseal_check(db: &Db, sealer: &Sealer) -> Result<(), BootstrapError> {
     let ours = sealer.seal(CHECK_PLACE, CHECK_TEXT).map_err(BootstrapError::Random)?;
-    let mut tx = db.begin().await?;
+    let mut tx = db.begin();
     if let Some(known) = settings::find(&mut tx, CHECK).await?
         && !sealer.is_current(&Sealed(known.clone()))
     {
@@ -217,7 +217,7 @@ async fn configured_api_key(
     }
     let hash = api_key::hash_key(key.expose());
     let admin = admin_key("bootstrap", clock);
-    let mut tx = db.begin().await?;
+    let mut tx = db.begin();
     if !api_keys::insert(&mut tx, &admin, &hash, clock.now()).await? {
         let found = api_keys::find_by_hash(&mut tx, &hash).await?;
         let able = |key: &api_keys::ApiKey| {
@@ -231,7 +231,7 @@ async fn configured_api_key(
 }
 
 async fn new_api_key(db: &Db, clock: &dyn Clock) -> Result<Option<Secret<String>>, BootstrapError> {
-    let mut tx = db.begin().await?;
+    let mut tx = db.begin();
     let last = settings::find(&mut tx, FIRST_KEY).await?;
     if api_keys::any(&mut tx).await? {
         return Ok(None);
@@ -262,7 +262,7 @@ fn admin_key(name: &str, clock: &dyn Clock) -> api_keys::ApiKey {
 
 /// Sets what is not set yet; returns what holds then, on every replica the same.
 async fn settled(db: &Db, name: &str, ours: Vec<u8>) -> Result<Vec<u8>, BootstrapError> {
-    let mut tx = db.begin().await?;
+    let mut tx = db.begin();
     if settings::insert(&mut tx, name, &ours).await? {
         tx.commit().await?;
         return Ok(ours);

@@ -76,7 +76,7 @@ async fn pass(db: &Db, sealer: &Sealer) -> Result<Resealed, ResealError> {
             if old.is_empty() {
                 continue;
             }
-            let mut tx = db.begin().await?;
+            let mut tx = db.begin();
             for known in old {
                 let anew = sealer.open(&known.place, &known.sealed);
                 let anew = anew.and_then(|plain| sealer.seal(&known.place, plain.expose()));

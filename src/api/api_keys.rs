@@ -90,7 +90,7 @@ pub(crate) async fn create(
     let KeySpec { name, permissions, namespaces } = body.value;
     let scope = namespaces.map_or(Scope::Everything, Scope::Namespaces);
     let key = ApiKey { id: ApiKeyId::generate(now), name, permissions, scope };
-    let mut tx = app.db.begin().await?;
+    let mut tx = app.db.begin();
     api_keys::insert(&mut tx, &key, &api_key::hash_key(text.expose()), now).await?;
     tx.commit().await?;
     tracing::info!(made = %key.id, by = %who.key, "an API key was made");
@@ -140,7 +140,7 @@ pub(crate) async fn delete(
         let detail = "A key cannot delete itself: use another one for that.";
         return Err(ApiError::Because(Code::PermissionDenied, detail.to_owned()));
     }
-    let mut tx = app.db.begin().await?;
+    let mut tx = app.db.begin();
     let found = api_keys::find(&mut tx, ApiKeyId(id)).await?;
     if !found.is_some_and(|key| is_within(&key.scope, &who.scope)) {
         return Err(ApiError::not_found("API key", id));

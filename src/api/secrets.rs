@@ -169,7 +169,7 @@ pub(crate) async fn replace(
     body: Body<SecretSpec>,
 ) -> Result<Response, ApiError> {
     retrying(|| async {
-        let mut tx = app.db.begin().await?;
+        let mut tx = app.db.begin();
         let present = secrets::find(&mut tx, SecretId(id), &who.scope)
             .await?
             .ok_or_else(|| ApiError::not_found("secret", id))?;
@@ -192,7 +192,7 @@ pub(crate) async fn delete(
     Path(id): Path<Uuid>,
     known: Precondition,
 ) -> Result<StatusCode, ApiError> {
-    let mut tx = app.db.begin().await?;
+    let mut tx = app.db.begin();
     let present = secrets::find(&mut tx, SecretId(id), &who.scope)
         .await?
         .ok_or_else(|| ApiError::not_found("secret", id))?;
@@ -210,7 +210,7 @@ async fn insert(
 ) -> Result<Response, ApiError> {
     let location = format!("/secrets/{}", entry.id);
     let answer = json(&SecretView::from(entry))?;
-    let mut tx = app.db.begin().await?;
+    let mut tx = app.db.begin();
     attempt.remember(app, &mut tx, &location, &answer).await?;
     store(app, &mut tx, entry, sealed).await?;
     tx.commit().await?;

@@ -7,12 +7,12 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
-use tokio::sync::broadcast::Receiver;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::AppState;
 use super::problem::ApiError;
+use crate::storage::signals::Waiter;
 
 /// Nobody waits longer; [`super::layers`] allows for it.
 pub(crate) const LONGEST: u64 = 300;
@@ -67,19 +67,36 @@ impl Wait {
     where
         F: Future<Output = Result<T, ApiError>>,
     {
-        let Some(seconds) = self.0 else { return read().await };
-        let end = Instant::now() + Duration::from_secs(seconds);
+        if self.0.is_none() {
+            return read().await;
+        }
         // Subscribed before the first look, so that nothing can happen in between.
-        let mut changes = app.db.signals().changes(resource);
+        let waiter = app.db.signals().wait_for(resource);
+        let seen = read().await?;
+        if settled(&seen) { Ok(seen) } else { self.on(app, waiter, read, settled).await }
+    }
+
+    /// The same for what was not settled when `waiter` began to wait.
+    pub(crate) async fn on<T, F>(
+        self,
+        app: &AppState,
+        mut waiter: Waiter,
+        read: impl Fn() -> F,
+        settled: impl Fn(&T) -> bool,
+    ) -> Result<T, ApiError>
+    where
+        F: Future<Output = Result<T, ApiError>>,
+    {
+        let end = Instant::now() + Duration::from_secs(self.0.unwrap_or_default());
         loop {
-            let seen = read().await?;
             let left = end.saturating_duration_since(Instant::now());
-            if settled(&seen) || left.is_zero() || app.shutdown.is_cancelled() {
-                return Ok(seen);
-            }
             tokio::select! {
                 () = app.shutdown.cancelled() => {}
-                _ = tokio::time::timeout(left.min(LOOK_EVERY), news(&mut changes, resource)) => {}
+                _ = tokio::time::timeout(left.min(LOOK_EVERY), waiter.news()) => {}
+            }
+            let seen = read().await?;
+            if settled(&seen) || end <= Instant::now() || app.shutdown.is_cancelled() {
+                return Ok(seen);
             }
         }
     }
@@ -93,11 +110,6 @@ impl Wait {
         }
         response
     }
-}
-
-/// Ends when the resource has changed, or when that can no longer be told.
-async fn news(changes: &mut Receiver<Uuid>, resource: Uuid) {
-    while changes.recv().await.is_ok_and(|changed| changed != resource) {}
 }
 
 #[cfg(test)]

@@ -44,8 +44,11 @@ macro_rules! insert {
 statements! {
     INSERT = insert!("$19"),
         insert!(concat!("CASE WHEN $25::text IS NULL THEN $19 ELSE ", lease_end!("$19"), " END"));
-    INSERT_NAME = "INSERT INTO certificate_names (certificate_id, name) VALUES ($1, $2)";
-    INSERT_LABEL = "INSERT INTO certificate_labels (certificate_id, label) VALUES ($1, $2)";
+    // A list travels as JSON: the two databases have no other form of it in common.
+    INSERT_NAMES = "INSERT INTO certificate_names (certificate_id, name) SELECT $1, value FROM json_each($2)",
+        "INSERT INTO certificate_names (certificate_id, name) SELECT $1, json_array_elements_text($2::json)";
+    INSERT_LABELS = "INSERT INTO certificate_labels (certificate_id, label) SELECT $1, value FROM json_each($2)",
+        "INSERT INTO certificate_labels (certificate_id, label) SELECT $1, json_array_elements_text($2::json)";
     FIND = concat!("SELECT ", columns!(), " FROM certificates WHERE id = $1");
     FIND_BY_NAME = concat!("SELECT ", columns!(), " FROM certificates WHERE namespace = $1 AND name = $2");
     SAVE = "UPDATE certificates SET
@@ -133,11 +136,10 @@ pub async fn insert(tx: &mut Tx, certificate: &Certificate) -> Result<(), Storag
 }
 
 async fn index(tx: &mut Tx, certificate: &Certificate) -> Result<(), StorageError> {
-    for name in certificate.spec.names() {
-        defer!(tx, INSERT_NAME, certificate.id.0, name.as_str());
-    }
-    for (key, value) in &certificate.labels {
-        defer!(tx, INSERT_LABEL, certificate.id.0, format!("{key}={value}"));
+    defer!(tx, INSERT_NAMES, certificate.id.0, json(&certificate.spec.names()));
+    if !certificate.labels.is_empty() {
+        let labels = certificate.labels.iter().map(|(key, value)| format!("{key}={value}"));
+        defer!(tx, INSERT_LABELS, certificate.id.0, json(&labels.collect::<Vec<_>>()));
     }
     Ok(())
 }
@@ -205,8 +207,10 @@ pub async fn save(
         row.deleting_since,
     );
     messages::of_certificate(tx, transition);
-    events::record(tx, &certificate.namespace, Some(certificate.id), events, *at).await?;
-    tx.has_changed(row.id);
+    events::record(tx, &certificate.namespace, Some(certificate.id), events, *at)?;
+    if certificate.is_settled() {
+        tx.has_settled(row.id);
+    }
     if hold.is_none() {
         tx.wake_workers_at(wake);
     }
@@ -239,14 +243,13 @@ pub async fn note(
     trouble: Option<&Failure>,
 ) -> Result<(), StorageError> {
     defer!(tx, NOTE, id.0, order.0, trouble.map(json));
-    tx.has_changed(id.0);
     Ok(())
 }
 
 /// Forgets a certificate with its requests and revisions.
 pub async fn delete(tx: &mut Tx, id: CertificateId) -> Result<(), StorageError> {
     execute!(tx, DELETE, id.0)?;
-    tx.has_changed(id.0);
+    tx.has_settled(id.0);
     Ok(())
 }
 

@@ -201,8 +201,8 @@ pub async fn save(
     )?;
     if delivery.state.is_final() {
         promote(tx, delivery, now).await?;
+        tx.has_settled(delivery.id.0);
     }
-    tx.has_changed(delivery.id.0);
     Ok(())
 }
 
@@ -253,7 +253,6 @@ pub async fn redeliver(
     execute!(tx, REDELIVER, delivery.id.0, delivery.webhook.0)?;
     promote(tx, delivery, now).await?;
     execute!(tx, SEND_NOW, delivery.id.0, delivery.webhook.0, millis(now))?;
-    tx.has_changed(delivery.id.0);
     Ok(())
 }
 

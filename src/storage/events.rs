@@ -4,13 +4,14 @@
 //! Pages go by identifier, and so by when something was first seen; [`super::stream`] has the order in which
 //! things happened for those who follow along.
 
-use sqlx::FromRow;
+use sqlx::{FromRow, Postgres};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::filter::{Filter, Value};
+use super::later::{Later, renumbered};
 use super::stream::Position;
-use super::{Inner, Page, Scope, Statement, StorageError, Tx, defer, millis, moment};
+use super::{Inner, Page, Scope, Statement, StorageError, Tx, millis, moment};
 use crate::domain::event::{Event, Severity};
 use crate::domain::id::{CertificateId, EventId};
 
@@ -33,59 +34,71 @@ macro_rules! position {
     };
 }
 
-/// What repeats the last event of its resource takes that one's identifier, and so raises its count.
-macro_rules! record {
-    ($dialect:ident) => {
+macro_rules! into {
+    () => {
         concat!(
             "INSERT INTO events
-             (id, namespace, collection, resource_id, certificate_id, severity, reason, message,
+             (id, namespace, collection, resource_id, certificate_id, severity, reason, message, count,
               created_at, last_seen, written_in, position)
-             VALUES (coalesce((SELECT last.id FROM (
-                 SELECT id, severity, reason, message FROM events WHERE resource_id = $4
-                 ORDER BY position DESC LIMIT 1) AS last
-                 WHERE last.severity = $6 AND last.reason = $7 AND last.message = $8), $1),
-              $2, $3, $4, $5, $6, $7, $8, $9, $9, ",
-            written_in!($dialect),
+             SELECT coalesce((SELECT last.id FROM (
+                      SELECT id, severity, reason, message FROM events WHERE resource_id = new.resource_id
+                      ORDER BY position DESC LIMIT 1) AS last
+                      WHERE new.is_first AND last.severity = new.severity AND last.reason = new.reason
+                        AND last.message = new.message), new.id),
+                    new.namespace, new.collection, new.resource_id, new.certificate_id, new.severity,
+                    new.reason, new.message, new.count, new.at, new.at, ",
+            written_in!(postgres),
             ", ",
-            position!($dialect),
-            ") ON CONFLICT (id) DO UPDATE SET count = events.count + 1,
-               last_seen = excluded.last_seen, written_in = excluded.written_in,
-               position = excluded.position"
+            position!(postgres),
+            " FROM (VALUES "
         )
     };
 }
+macro_rules! row {
+    () => {
+        "($1::uuid, $2::text, $3::text, $4::uuid, $5::uuid, $6::text, $7::text, $8::text, $9::bigint,
+          $10::bigint, $11::boolean)"
+    };
+}
+macro_rules! as_new {
+    () => {
+        ") AS new (id, namespace, collection, resource_id, certificate_id, severity, reason, message,
+                   count, at, is_first)
+         ON CONFLICT (id) DO UPDATE SET count = events.count + excluded.count,
+            last_seen = excluded.last_seen, written_in = excluded.written_in,
+            position = excluded.position"
+    };
+}
 
-const RECORD: Statement =
-    Statement { name: "events::RECORD", sqlite: record!(sqlite), postgres: record!(postgres) };
+/// Values of each event.
+const VALUES: usize = 11;
 
-// The same for several; on SQLite they go together anyhow.
-const RECORD_MANY: Statement = Statement {
-    name: "events::RECORD_MANY",
-    sqlite: RECORD.sqlite,
-    postgres: concat!(
+// What repeats the last event of its resource takes that one's identifier, and so raises its count. On
+// PostgreSQL several are written by one statement, which does not see what it writes: only what is the first of
+// its resource there can be a repetition.
+const RECORD: Statement = Statement {
+    name: "events::RECORD",
+    sqlite: concat!(
         "INSERT INTO events
-        (id, namespace, collection, resource_id, certificate_id, severity, reason, message,
-         created_at, last_seen, written_in, position)
-        SELECT coalesce((SELECT last.id FROM (
-                 SELECT id, severity, reason, message FROM events WHERE resource_id = new.resource_id
-                 ORDER BY position DESC LIMIT 1) AS last
-                 WHERE last.severity = new.severity AND last.reason = new.reason
-                   AND last.message = new.message), new.id),
-               $2, new.collection, new.resource_id, $5, new.severity, new.reason, new.message, $9, $9, ",
-        written_in!(postgres),
+         (id, namespace, collection, resource_id, certificate_id, severity, reason, message,
+          created_at, last_seen, written_in, position)
+         VALUES (coalesce((SELECT last.id FROM (
+             SELECT id, severity, reason, message FROM events WHERE resource_id = $4
+             ORDER BY position DESC LIMIT 1) AS last
+             WHERE last.severity = $6 AND last.reason = $7 AND last.message = $8), $1),
+          $2, $3, $4, $5, $6, $7, $8, $9, $9, ",
+        written_in!(sqlite),
         ", ",
-        position!(postgres),
-        " FROM (SELECT * FROM unnest($1::uuid[], $3::text[], $4::uuid[], $6::text[], $7::text[], $8::text[])
-              WITH ORDINALITY AS given (id, collection, resource_id, severity, reason, message, place)
-              ORDER BY place) AS new
-        ON CONFLICT (id) DO UPDATE SET count = events.count + 1,
+        position!(sqlite),
+        ") ON CONFLICT (id) DO UPDATE SET count = events.count + 1,
            last_seen = excluded.last_seen, written_in = excluded.written_in,
            position = excluded.position"
     ),
+    postgres: concat!(into!(), row!(), as_new!()),
 };
 
 /// Every statement of this module.
-pub(super) const ALL: &[Statement] = &[RECORD, RECORD_MANY];
+pub(super) const ALL: &[Statement] = &[RECORD];
 
 pub(super) const SELECT: &str =
     "SELECT id, namespace, collection, resource_id, severity, reason, message,
@@ -192,59 +205,99 @@ impl Wanted {
     }
 }
 
+/// An event that is written with others.
+pub(super) struct Happened {
+    id: Uuid,
+    namespace: String,
+    certificate: Option<Uuid>,
+    event: Event,
+    count: i64,
+    at: i64,
+}
+
 /// Adds what happened, in the transaction in which it did. `certificate` is whose story it belongs to.
-pub async fn record(
+pub fn record(
     tx: &mut Tx,
     namespace: &str,
     certificate: Option<CertificateId>,
     events: &[Event],
     now: OffsetDateTime,
 ) -> Result<(), StorageError> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    tx.something_happened();
     // Consecutive, so that what happened at one moment is listed in the order in which it did.
     let first = EventId::generate(now).0.as_u128();
     let ids = (first..).map(Uuid::from_u128);
-    if !events.is_empty() {
-        tx.something_happened();
+    let (certificate, at) = (certificate.map(|id| id.0), millis(now));
+    match &mut tx.inner {
+        Inner::Sqlite(on) => {
+            for (id, event) in ids.zip(events) {
+                on.later.add(RECORD.sqlite);
+                on.later.bind(id)?;
+                on.later.bind(namespace)?;
+                on.later.bind(event.about.collection())?;
+                on.later.bind(event.about.id())?;
+                on.later.bind(certificate)?;
+                on.later.bind(event.severity.as_str())?;
+                on.later.bind(event.reason)?;
+                on.later.bind(event.message.as_str())?;
+                on.later.bind(at)?;
+            }
+        }
+        Inner::Postgres(on) => {
+            for (id, event) in ids.zip(events) {
+                happen(
+                    &mut on.happened,
+                    Happened {
+                        id,
+                        namespace: namespace.to_owned(),
+                        certificate,
+                        event: event.clone(),
+                        count: 1,
+                        at,
+                    },
+                );
+            }
+        }
     }
-    // Two that are alike would raise the same count, which one statement cannot do.
-    let differ = |(n, event): (usize, &Event)| !events[..n].contains(event);
-    if events.len() > 1
-        && events.iter().enumerate().all(differ)
-        && let Inner::Postgres(unit) = &mut tx.inner
-    {
-        let texts = |of: fn(&Event) -> &str| -> Vec<String> {
-            events.iter().map(|event| of(event).to_owned()).collect()
-        };
-        let ids: Vec<_> = ids.take(events.len()).collect();
-        let about: Vec<_> = events.iter().map(|event| event.about.id()).collect();
-        let query = sqlx::query(RECORD_MANY.postgres)
-            .bind(ids)
-            .bind(namespace)
-            .bind(texts(|event| event.about.collection()))
-            .bind(about)
-            .bind(certificate.map(|id| id.0))
-            .bind(texts(|event| event.severity.as_str()))
-            .bind(texts(|event| event.reason))
-            .bind(texts(|event| &event.message))
-            .bind(millis(now));
-        let done = query.execute(unit.ask()?).await;
-        unit.heard(done)?;
+    Ok(())
+}
+
+/// Adds one more; what repeats the last one of its resource raises its count.
+fn happen(happened: &mut Vec<Happened>, new: Happened) {
+    match happened.iter_mut().rfind(|known| known.event.about == new.event.about) {
+        Some(last) if last.event == new.event => {
+            last.count += 1;
+            last.at = new.at;
+        }
+        _ => happened.push(new),
+    }
+}
+
+/// Adds the statement that writes all of these.
+pub(super) fn write(later: &mut Later<Postgres>, happened: &[Happened]) -> Result<(), sqlx::Error> {
+    if happened.is_empty() {
         return Ok(());
     }
-    for (id, event) in ids.zip(events) {
-        defer!(
-            tx,
-            RECORD,
-            id,
-            namespace,
-            event.about.collection(),
-            event.about.id(),
-            certificate.map(|id| id.0),
-            event.severity.as_str(),
-            event.reason,
-            event.message.as_str(),
-            millis(now),
-        );
+    // A row each and no arrays, of whose length the planner knows nothing: it would plan each time anew.
+    let rows: Vec<_> = (0..happened.len()).map(|n| renumbered(row!(), n * VALUES)).collect();
+    later.add(&[into!(), &rows.join(", "), as_new!()].concat());
+    for (place, one) in happened.iter().enumerate() {
+        let Happened { id, namespace, certificate, event, count, at } = one;
+        let is_first = happened[..place].iter().all(|before| before.event.about != event.about);
+        later.bind(*id)?;
+        later.bind(namespace.as_str())?;
+        later.bind(event.about.collection())?;
+        later.bind(event.about.id())?;
+        later.bind(*certificate)?;
+        later.bind(event.severity.as_str())?;
+        later.bind(event.reason)?;
+        later.bind(event.message.as_str())?;
+        later.bind(*count)?;
+        later.bind(*at)?;
+        later.bind(is_first)?;
     }
     Ok(())
 }

@@ -66,7 +66,7 @@ pub async fn save(
     )?;
     held(lease, changed)?;
     messages::about_certificate(tx, certificate, notices, *at);
-    events::record(tx, &certificate.namespace, Some(certificate.id), events, *at).await
+    events::record(tx, &certificate.namespace, Some(certificate.id), events, *at)
 }
 
 #[derive(FromRow)]

@@ -120,7 +120,7 @@ impl Filter {
         tx.catch_up().await?;
         let text = format!("{select} {filter} ORDER BY {order} LIMIT {limit}");
         let rows = match &mut tx.inner {
-            Inner::Sqlite(tx) => {
+            Inner::Sqlite(on) => {
                 let mut query = sqlx::query_as(AssertSqlSafe(text));
                 for value in self.values {
                     query = match value {
@@ -129,10 +129,10 @@ impl Filter {
                         Value::Id(id) => query.bind(id),
                     };
                 }
-                let rows = query.fetch_all(tx.ask()?).await;
-                tx.heard(rows)
+                let rows = query.fetch_all(on.ask()?).await;
+                on.heard(rows)
             }
-            Inner::Postgres(tx) => {
+            Inner::Postgres(on) => {
                 let mut query = sqlx::query_as(AssertSqlSafe(text));
                 for value in self.values {
                     query = match value {
@@ -141,8 +141,8 @@ impl Filter {
                         Value::Id(id) => query.bind(id),
                     };
                 }
-                let rows = query.fetch_all(tx.ask()?).await;
-                tx.heard(rows)
+                let rows = query.fetch_all(on.ask()?).await;
+                on.heard(rows)
             }
         };
         Ok(rows?)

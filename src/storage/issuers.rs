@@ -216,8 +216,7 @@ pub async fn save(tx: &mut Tx, transition: &Transition, lease: &Lease) -> Result
     held(lease, changed)?;
     tx.reconfigures();
     messages::of_issuer(tx, transition);
-    events::record(tx, &issuer.namespace, None, events, *at).await?;
-    tx.has_changed(row.id);
+    events::record(tx, &issuer.namespace, None, events, *at)?;
     tx.wake_workers();
     Ok(())
 }

@@ -55,6 +55,7 @@ pub mod signals;
 mod sole;
 pub mod stream;
 pub mod throttles;
+mod tx;
 mod unit;
 pub mod webhooks;
 pub mod workers;
@@ -65,17 +66,15 @@ pub use filter::Page;
 pub use scope::Scope;
 pub use signals::Signals;
 pub use sole::SoleUse;
+pub use tx::Tx;
 
 use catalogue::statements;
 use connections::Connections;
-use handover::{Handover, OnTheWay, Promised};
+use handover::Handover;
 use known::Knowledge;
-use later::Later;
-use signals::{News, earlier};
+use tx::{Inner, defer, defer_apart, defer_held, execute, fetch};
 use unit::{OnPostgres, OnSqlite};
 use writer::Writer;
-
-use crate::domain::certificate::Certificate;
 
 /// A database, open and migrated; copies are cheap.
 #[derive(Clone)]
@@ -108,23 +107,6 @@ enum Pool {
         file: PathBuf,
     },
     Postgres(Connections<Postgres>),
-}
-
-/// One unit of work. Dropping it without [`Tx::commit`] undoes it.
-pub struct Tx {
-    inner: Inner,
-    db: Arc<Opened>,
-    news: News,
-    changed: Vec<Uuid>,
-    later: Later,
-    told: Vec<messages::Telling>,
-    handed: Vec<(Promised, Box<Certificate>)>,
-    reconfigures: bool,
-}
-
-enum Inner {
-    Sqlite(OnSqlite),
-    Postgres(OnPostgres),
 }
 
 /// Why the database could not do what was asked.
@@ -195,6 +177,9 @@ fn is_transient(code: &str) -> bool {
     }
 }
 
+/// Texts that a connection keeps prepared: all that are listed, and the joint ones that are frequent.
+const STATEMENTS: usize = 500;
+
 /// Within a transaction nobody ever waits for anything but the database.
 const END_IDLE: &str = "SET idle_in_transaction_session_timeout = '10s'";
 
@@ -207,7 +192,9 @@ impl Db {
         let knowledge = Arc::new(Knowledge::new(url.starts_with("postgres")));
         let signals = Signals::new(Arc::clone(&knowledge));
         let (pool, migrated) = if url.starts_with("postgres") {
-            let options = PgConnectOptions::from_str(url)?.application_name("certwright");
+            let options = PgConnectOptions::from_str(url)?
+                .application_name("certwright")
+                .statement_cache_capacity(STATEMENTS);
             let pool = PgPoolOptions::new()
                 .max_connections(16)
                 .acquire_timeout(Duration::from_secs(5))
@@ -226,6 +213,7 @@ impl Db {
         } else {
             let options = SqliteConnectOptions::from_str(url)?
                 .create_if_missing(true)
+                .statement_cache_capacity(STATEMENTS)
                 .foreign_keys(true)
                 .journal_mode(SqliteJournalMode::Wal)
                 // NORMAL may lose the last commits when the power fails; an order URL is worth an fsync.
@@ -270,36 +258,22 @@ impl Db {
         version_of(&SQLITE, &mut options.connect().await?).await
     }
 
-    /// Begins a transaction that may write. On SQLite it is in its turn from its first question on.
-    pub async fn begin(&self) -> Result<Tx, StorageError> {
+    /// Begins a transaction that may write; the database hears of it with its first question, or the commit.
+    pub fn begin(&self) -> Tx {
         let inner = match &self.0.pool {
-            Pool::Sqlite { writer, .. } => Inner::Sqlite(OnSqlite::Later(writer.clone())),
-            Pool::Postgres(pool) => Inner::Postgres(OnPostgres::begin(pool.take().await?).await?),
+            Pool::Sqlite { writer, .. } => Inner::Sqlite(OnSqlite::begin(writer.clone())),
+            Pool::Postgres(pool) => Inner::Postgres(OnPostgres::begin(pool.clone())),
         };
-        Ok(self.tx(inner))
+        Tx::new(Arc::clone(&self.0), inner)
     }
 
     /// To read only: it does not queue behind writers. What two statements see may differ.
     pub async fn read(&self) -> Result<Tx, StorageError> {
         let inner = match &self.0.pool {
-            Pool::Sqlite { read, .. } => Inner::Sqlite(OnSqlite::Reads(read.take().await?)),
-            Pool::Postgres(pool) => Inner::Postgres(OnPostgres::Reads(pool.take().await?)),
+            Pool::Sqlite { read, .. } => Inner::Sqlite(OnSqlite::reads(read.take().await?)),
+            Pool::Postgres(pool) => Inner::Postgres(OnPostgres::reads(pool.take().await?)),
         };
-        Ok(self.tx(inner))
-    }
-
-    fn tx(&self, inner: Inner) -> Tx {
-        let db = Arc::clone(&self.0);
-        Tx {
-            inner,
-            db,
-            news: News::default(),
-            changed: vec![],
-            later: Later::default(),
-            told: vec![],
-            handed: vec![],
-            reconfigures: false,
-        }
+        Ok(Tx::new(Arc::clone(&self.0), inner))
     }
 
     /// The time by the database's clock, where that is another machine's.
@@ -420,157 +394,6 @@ async fn migrate<C: sqlx::migrate::Migrate>(
     let to = version(&connection.list_applied_migrations(&migrator.table_name).await?);
     Ok(Migrated { from, to })
 }
-
-impl Tx {
-    /// Makes it so, and tells whoever waits for it.
-    pub async fn commit(self) -> Result<(), StorageError> {
-        if !(self.news.keys || self.reconfigures) {
-            return self.finish().await;
-        }
-        // What is known has to be forgotten even if the caller goes away meanwhile.
-        let finished = tokio::spawn(self.finish()).await;
-        finished.unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed.into()))
-    }
-
-    async fn finish(mut self) -> Result<(), StorageError> {
-        messages::write(&mut self).await?;
-        let on_the_way = OnTheWay::new(self.handed);
-        let done = match self.inner {
-            Inner::Sqlite(tx) => tx.commit(self.later.take()).await,
-            Inner::Postgres(tx) => tx.commit().await.map_err(Into::into),
-        };
-        // Whether it was done or not: nobody knows after an error.
-        if self.reconfigures {
-            self.db.knowledge.forget_configuration();
-        }
-        if self.news.keys {
-            self.db.knowledge.api_keys.forget();
-        }
-        done?;
-        on_the_way.arrived();
-        self.db.signals.tell(self.news, &self.changed);
-        Ok(())
-    }
-
-    /// Runs what was put off: a question follows.
-    async fn catch_up(&mut self) -> Result<(), StorageError> {
-        match &mut self.inner {
-            Inner::Sqlite(tx) => tx.catch_up(self.later.take()).await,
-            Inner::Postgres(_) => Ok(()),
-        }
-    }
-
-    /// Whether it is going to be handed over whole, as things stand.
-    fn is_later(&self) -> bool {
-        matches!(self.inner, Inner::Sqlite(OnSqlite::Later(_)))
-    }
-
-    /// Whoever follows the events looks again when this is committed.
-    fn something_happened(&mut self) {
-        self.news.happened = true;
-    }
-
-    /// API keys change when this is committed.
-    fn keys_change(&mut self) {
-        self.news.keys = true;
-    }
-
-    /// Issuers or secrets change when this is committed.
-    fn reconfigures(&mut self) {
-        self.reconfigures = true;
-    }
-
-    /// Something is due at once: workers are woken when this is committed.
-    pub fn wake_workers(&mut self) {
-        self.news.due = Some(0);
-    }
-
-    /// Something is due at this time, in milliseconds: workers that would look later are woken when
-    /// this is committed.
-    fn wake_workers_at(&mut self, millis: i64) {
-        self.news.due = earlier(self.news.due, Some(millis));
-    }
-
-    /// Something is to be delivered: those who do are woken when this is committed.
-    pub fn wake_deliverers(&mut self) {
-        self.news.deliverable = true;
-    }
-
-    /// Clients that wait for this resource look again when this is committed.
-    pub fn has_changed(&mut self, resource: Uuid) {
-        self.changed.push(resource);
-    }
-}
-
-/// Runs a statement on whichever database the transaction is on; says how many rows it changed.
-macro_rules! execute {
-    ($tx:expr, $statement:expr $(, $bind:expr)* $(,)?) => {{
-        $tx.catch_up().await?;
-        match &mut $tx.inner {
-            $crate::storage::Inner::Sqlite(tx) => {
-                let done = sqlx::query($statement.sqlite)$(.bind($bind))*.execute(tx.ask()?).await;
-                tx.heard(done).map(|done| done.rows_affected())
-            }
-            $crate::storage::Inner::Postgres(tx) => {
-                let done = sqlx::query($statement.postgres)$(.bind($bind))*.execute(tx.ask()?).await;
-                tx.heard(done).map(|done| done.rows_affected())
-            }
-        }
-    }};
-}
-
-/// Runs a statement whose outcome does not count, at the latest at the commit ([`later`]).
-macro_rules! defer {
-    ($tx:expr, $statement:expr $(, $bind:expr)* $(,)?) => {
-        match &mut $tx.inner {
-            $crate::storage::Inner::Sqlite(_) => {
-                $tx.later.add($statement.sqlite);
-                $($tx.later.bind($bind)?;)*
-            }
-            $crate::storage::Inner::Postgres(tx) => {
-                let done = sqlx::query($statement.postgres)$(.bind($bind))*.execute(tx.ask()?).await;
-                tx.heard(done)?;
-            }
-        }
-    };
-}
-
-/// Like [`defer`], for a statement that changes the one row of this lease, or the lease is lost.
-macro_rules! defer_held {
-    ($tx:expr, $lease:expr, $statement:expr $(, $bind:expr)* $(,)?) => {
-        match &mut $tx.inner {
-            $crate::storage::Inner::Sqlite(_) => {
-                $tx.later.add($statement.sqlite);
-                $($tx.later.bind($bind)?;)*
-                $tx.later.fence(*$lease);
-            }
-            $crate::storage::Inner::Postgres(tx) => {
-                let done = sqlx::query($statement.postgres)$(.bind($bind))*.execute(tx.ask()?).await;
-                let done = tx.heard(done)?;
-                $crate::storage::lease::held($lease, done.rows_affected())?;
-            }
-        }
-    };
-}
-
-/// Fetches rows (`fetch_optional`, `fetch_all`, …) as whatever `FromRow` type the caller expects.
-macro_rules! fetch {
-    ($how:ident, $tx:expr, $statement:expr $(, $bind:expr)* $(,)?) => {{
-        $tx.catch_up().await?;
-        match &mut $tx.inner {
-            $crate::storage::Inner::Sqlite(tx) => {
-                let rows = sqlx::query_as($statement.sqlite)$(.bind($bind))*.$how(tx.ask()?).await;
-                tx.heard(rows)
-            }
-            $crate::storage::Inner::Postgres(tx) => {
-                let rows = sqlx::query_as($statement.postgres)$(.bind($bind))*.$how(tx.ask()?).await;
-                tx.heard(rows)
-            }
-        }
-    }};
-}
-
-use {defer, defer_held, execute, fetch};
 
 /// A moment as the databases hold it: milliseconds since the epoch.
 fn millis(at: OffsetDateTime) -> i64 {

@@ -207,7 +207,9 @@ pub async fn save(
     if order.is_over() && !is_tidied {
         budgets::release(tx, order).await?;
     }
-    tx.has_changed(row.id);
+    if order.is_over() {
+        tx.has_settled(row.id);
+    }
     if hold.is_none()
         && let Some(at) = row.next_action_at
     {
@@ -245,7 +247,6 @@ pub async fn save_held(
         row.not_after,
     );
     challenges::save_changed(tx, &order.challenges, before).await?;
-    tx.has_changed(row.id);
     Ok(Lease { token: lease.token + 1, ..*lease })
 }
 

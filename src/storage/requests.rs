@@ -5,7 +5,10 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::filter::{Filter, Value};
-use super::{Page, Scope, StorageError, Tx, corrupt, defer, fetch, millis, moment, statements};
+use super::revisions::Revision;
+use super::{
+    Page, Scope, StorageError, Tx, corrupt, defer, defer_apart, fetch, millis, moment, statements,
+};
 use crate::domain::id::{CertificateId, OrderId, RequestId};
 use crate::secret::Sealed;
 
@@ -22,7 +25,7 @@ statements! {
     FIND = concat!("SELECT ", columns!(), " FROM requests WHERE id = $1");
     PRIVATE_KEY = "SELECT private_key FROM requests WHERE id = $1";
     PRUNE = "DELETE FROM requests WHERE certificate_id = $1 AND id <> $2
-        AND id NOT IN (SELECT request_id FROM revisions WHERE certificate_id = $1)";
+        AND id NOT IN (SELECT request_id FROM revisions WHERE certificate_id = $1 AND revision >= $3)";
     PROGRESS = "UPDATE requests SET state = $2, message = $3, order_id = $4, finished_at = $5 WHERE id = $1";
 }
 
@@ -148,18 +151,21 @@ pub async fn progress(
 ) -> Result<(), StorageError> {
     let finished = (state != RequestState::Pending).then(|| millis(now));
     defer!(tx, PROGRESS, id.0, state.as_str(), message, order.0, finished);
-    tx.has_changed(id.0);
     Ok(())
 }
 
-/// Forgets a certificate's attempts, with their keys, but for those that a kept revision came from
-/// and the present one.
-pub async fn prune(
+/// An attempt has brought a revision: it is over, and the certificate's others are forgotten with their keys, but
+/// for those that a revision from `oldest` on came from.
+pub(super) fn issued(
     tx: &mut Tx,
-    certificate: CertificateId,
-    present: RequestId,
+    revision: &Revision,
+    oldest: i64,
+    message: &str,
 ) -> Result<(), StorageError> {
-    defer!(tx, PRUNE, certificate.0, present.0);
+    let (request, state) = (revision.request.0, RequestState::Issued.as_str());
+    let finished = millis(revision.issued_at);
+    defer_apart!(tx, PROGRESS, request, state, message, revision.order.0, finished);
+    defer_apart!(tx, PRUNE, revision.certificate.0, request, oldest);
     Ok(())
 }
 

@@ -35,7 +35,7 @@ pub async fn forget(db: &Db, cutoff: OffsetDateTime) -> Result<u64, StorageError
         let batch: Vec<(i64, Uuid)> = fetch!(fetch_all, tx, OLD, seen, id, millis(cutoff), BATCH)?;
         drop(tx);
         let Some((last_seen, last)) = batch.last().copied() else { return Ok(forgotten) };
-        let mut tx = db.begin().await?;
+        let mut tx = db.begin();
         forgotten += execute!(tx, FORGET, seen, id, last_seen, last)?;
         tx.commit().await?;
         (seen, id) = (last_seen, last);

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::filter::{Filter, Value};
 use super::{
-    Page, Scope, StorageError, Tx, defer, execute, expiry, fetch, millis, moment, requests,
+    Page, Scope, StorageError, Tx, defer_apart, execute, expiry, fetch, millis, moment, requests,
     statements,
 };
 use crate::domain::expiry::Watch;
@@ -32,7 +32,7 @@ statements! {
     PRIVATE_KEY = "SELECT private_key, request_id FROM revisions
         WHERE certificate_id = $1 AND revision = $2";
     REVOKED = "UPDATE revisions SET revoked_at = $3 WHERE certificate_id = $1 AND revision = $2";
-    PRUNE = "DELETE FROM revisions WHERE certificate_id = $1 AND revision <= $2";
+    PRUNE = "DELETE FROM revisions WHERE certificate_id = $1 AND revision < $2";
 }
 
 /// One issued certificate.
@@ -62,10 +62,25 @@ pub struct Revision {
     pub revoked_at: Option<OffsetDateTime>,
 }
 
-/// Adds a revision, and watches over its end from now on. Its key is that of its request, as it is
-/// sealed there.
-pub async fn insert(tx: &mut Tx, revision: &Revision) -> Result<(), StorageError> {
-    defer!(
+/// Adds a revision, which ends its request (`message` says so), and watches over its end from now on. Its key is
+/// that of its request, as it is sealed there.
+///
+/// Of the certificate's revisions the newest stay, `kept` of them; what older ones and their requests held is
+/// forgotten, keys first of all.
+pub async fn insert(
+    tx: &mut Tx,
+    revision: &Revision,
+    kept: i64,
+    message: &str,
+) -> Result<(), StorageError> {
+    let oldest = revision.revision - kept + 1;
+    // From each other these are apart: other rows, and of the request its key, which does not change.
+    tx.apart_from(&["requests", "revisions"]).await?;
+    requests::issued(tx, revision, oldest, message)?;
+    if oldest > 1 {
+        defer_apart!(tx, PRUNE, revision.certificate.0, oldest);
+    }
+    defer_apart!(
         tx,
         INSERT,
         revision.certificate.0,
@@ -126,16 +141,6 @@ pub async fn private_key(
     let row: Option<(Vec<u8>, Uuid)> =
         fetch!(fetch_optional, tx, PRIVATE_KEY, certificate.0, revision)?;
     Ok(row.map(|(key, request)| (requests::envelope(key), RequestId(request))))
-}
-
-/// Forgets revisions up to this one.
-pub async fn prune(
-    tx: &mut Tx,
-    certificate: CertificateId,
-    up_to: i64,
-) -> Result<(), StorageError> {
-    defer!(tx, PRUNE, certificate.0, up_to);
-    Ok(())
 }
 
 /// A certificate's revisions, newest first.

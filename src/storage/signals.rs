@@ -1,19 +1,20 @@
-//! Who waits for what: workers for something due, clients for a resource to change.
+//! Who waits for what: workers for something due, clients for a resource to come to rest.
 //!
-//! Within the process these are a [`Notify`] and a broadcast channel. On PostgreSQL the same news
+//! Within the process these are a [`Notify`] and a channel for each resource that is waited for. On PostgreSQL the same news
 //! travels to the other replicas by `NOTIFY`, right after the commit, and together with that of other
 //! commits: within it, each would have to wait for all that tell something. News may get lost, with a
 //! connection or its process: workers also have a timer, and clients that wait look again now and then.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgListener;
 use sqlx::{PgPool, Postgres};
 use time::OffsetDateTime;
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use super::connections::Connections;
@@ -27,8 +28,7 @@ pub struct Signals {
     /// When workers look without being told, in milliseconds since the epoch.
     next_look: Arc<AtomicI64>,
     deliverable: Arc<Notify>,
-    /// By resource, so that hundreds who wait are not woken by everything that happens.
-    changed: Arc<[broadcast::Sender<Uuid>]>,
+    waiters: Arc<Waiters>,
     happened: watch::Sender<()>,
     knowledge: Arc<Knowledge>,
     /// What the other replicas have to be told yet.
@@ -82,18 +82,12 @@ struct Note {
     from: Uuid,
     #[serde(flatten)]
     news: News,
-    changed: Vec<Uuid>,
+    settled: Vec<Uuid>,
 }
-
-/// Channels for changes; a power of two.
-const SHARDS: usize = 64;
-
-/// Changes that a waiter may fall behind. One that falls further behind simply looks again.
-const BACKLOG: usize = 64;
 
 const CHANNEL: &str = "certwright";
 
-/// Changes in one note: PostgreSQL takes 8,000 bytes.
+/// Resources in one note: PostgreSQL takes 8,000 bytes.
 const IN_A_NOTE: usize = 150;
 
 /// The news is worth nothing any more by the time that the disk would have it.
@@ -105,7 +99,6 @@ impl Signals {
     #[expect(clippy::disallowed_methods, reason = "a name of this process, no time")]
     pub(super) fn new(knowledge: Arc<Knowledge>) -> Self {
         let [due, deliverable] = [(); 2].map(|()| Arc::new(Notify::new()));
-        let changed = (0..SHARDS).map(|_| broadcast::channel(BACKLOG).0).collect();
         let untold = Untold {
             name: Uuid::now_v7(),
             has_others: AtomicBool::new(false),
@@ -116,7 +109,7 @@ impl Signals {
             due,
             next_look: Arc::new(AtomicI64::new(i64::MAX)),
             deliverable,
-            changed,
+            waiters: Arc::default(),
             happened: watch::Sender::new(()),
             knowledge,
             untold: Arc::new(untold),
@@ -139,14 +132,10 @@ impl Signals {
         &self.deliverable
     }
 
-    /// Hears of the changes of this resource from now on, and of those of some others.
-    pub fn changes(&self, resource: Uuid) -> broadcast::Receiver<Uuid> {
-        self.shard(resource).subscribe()
-    }
-
-    fn shard(&self, resource: Uuid) -> &broadcast::Sender<Uuid> {
-        // The last bits of an identifier are random.
-        &self.changed[usize::from(resource.as_bytes()[15]) % SHARDS]
+    /// Hears from now on when this resource comes to rest.
+    pub fn wait_for(&self, resource: Uuid) -> Waiter {
+        let news = self.waiters.all().entry(resource).or_default().subscribe();
+        Waiter { resource, news, waiters: Arc::clone(&self.waiters) }
     }
 
     /// Hears that there are events from now on, not which: those are in the database.
@@ -155,12 +144,12 @@ impl Signals {
     }
 
     /// Tells whoever waits, here and in the other replicas.
-    pub(super) fn tell(&self, news: News, changed: &[Uuid]) {
-        self.tell_here(news, changed);
-        self.untold.add(news, changed);
+    pub(super) fn tell(&self, news: News, settled: &[Uuid]) {
+        self.tell_here(news, settled);
+        self.untold.add(news, settled);
     }
 
-    fn tell_here(&self, news: News, changed: &[Uuid]) {
+    fn tell_here(&self, news: News, settled: &[Uuid]) {
         if news.keys {
             self.knowledge.api_keys.forget();
         }
@@ -173,35 +162,78 @@ impl Signals {
         if news.happened {
             self.happened.send_replace(());
         }
-        for resource in changed {
-            // Fails only when nobody listens.
-            self.shard(*resource).send(*resource).ok();
+        self.waiters.wake(settled);
+    }
+}
+
+/// Who waits for which resource to come to rest: each is woken by that one only.
+#[derive(Default)]
+struct Waiters(Mutex<HashMap<Uuid, watch::Sender<()>>>);
+
+/// Somebody who waits for a resource.
+pub struct Waiter {
+    resource: Uuid,
+    news: watch::Receiver<()>,
+    waiters: Arc<Waiters>,
+}
+
+impl Waiters {
+    fn all(&self) -> MutexGuard<'_, HashMap<Uuid, watch::Sender<()>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self, settled: &[Uuid]) {
+        if settled.is_empty() {
+            return;
+        }
+        let all = self.all();
+        for resource in settled {
+            if let Some(waiters) = all.get(resource) {
+                waiters.send_replace(());
+            }
+        }
+    }
+}
+
+impl Waiter {
+    /// Returns when there is news that was not waited for yet.
+    pub async fn news(&mut self) {
+        // The other end is kept as long as this one.
+        self.news.changed().await.ok();
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let mut all = self.waiters.all();
+        if all.get(&self.resource).is_some_and(|waiters| waiters.receiver_count() <= 1) {
+            all.remove(&self.resource);
         }
     }
 }
 
 impl Untold {
-    fn add(&self, news: News, changed: &[Uuid]) {
+    fn add(&self, news: News, settled: &[Uuid]) {
         if !self.has_others.load(Ordering::Relaxed)
-            || (news == News::default() && changed.is_empty())
+            || (news == News::default() && settled.is_empty())
         {
             return;
         }
         let mut untold = self.news.lock().unwrap_or_else(PoisonError::into_inner);
         untold.0 = untold.0.and(news);
-        untold.1.extend(changed);
+        untold.1.extend(settled);
         drop(untold);
         self.arrived.notify_one();
     }
 
     fn take(&self) -> Vec<String> {
-        let (news, changed) =
+        let (news, settled) =
             std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner));
-        let note = |news, changed: &[Uuid]| {
-            json(&Note { from: self.name, news, changed: changed.to_vec() })
+        let note = |news, settled: &[Uuid]| {
+            json(&Note { from: self.name, news, settled: settled.to_vec() })
         };
         let mut notes: Vec<_> =
-            changed.chunks(IN_A_NOTE).map(|some| note(News::default(), some)).collect();
+            settled.chunks(IN_A_NOTE).map(|some| note(News::default(), some)).collect();
         if news != News::default() {
             notes.push(note(news, &[]));
         }
@@ -219,6 +251,8 @@ pub(super) fn speak(connections: Connections<Postgres>, signals: Signals) {
                 () = connections.closed() => return,
                 () = signals.untold.arrived.notified() => {}
             }
+            // More comes together meanwhile, and a hundred notes in a second are enough for anybody.
+            breathe().await;
             if let Err(error) = say(&connections, signals.untold.take()).await {
                 tracing::debug!(
                     error = &error as &dyn std::error::Error,
@@ -263,7 +297,7 @@ async fn listen_once(pool: &PgPool, signals: &Signals) -> Result<(), sqlx::Error
             news = listener.try_recv() => match news? {
                 Some(said) => match serde_json::from_str(said.payload()) {
                     Ok(Note { from, .. }) if from == signals.untold.name => {}
-                    Ok(Note { news, changed, .. }) => signals.tell_here(news, &changed),
+                    Ok(Note { news, settled, .. }) => signals.tell_here(news, &settled),
                     // Another version's words.
                     Err(_) => signals.tell_here(News::ANY, &[]),
                 },
@@ -272,6 +306,11 @@ async fn listen_once(pool: &PgPool, signals: &Signals) -> Result<(), sqlx::Error
             },
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "nothing that a crash may lose")]
+async fn breathe() {
+    tokio::time::sleep(Duration::from_millis(10)).await;
 }
 
 #[expect(clippy::disallowed_methods, reason = "there is no database to wait in just now")]

@@ -1,105 +1,183 @@
 //! What statements run on.
+//!
+//! A transaction begins with its first question: whoever has nothing to ask hands over all of it at the end.
 
 use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection};
 
 use super::StorageError;
-use super::connections::Lent;
+use super::connections::{Connections, Lent};
+use super::events::{self, Happened};
 use super::later::Later;
 use super::writer::{Turn, Writer};
 
 /// One unit of work on SQLite.
-pub(super) enum OnSqlite {
-    /// A transaction that nothing was asked in yet: whoever has nothing to ask hands over all of it.
-    Later(Writer),
-    /// A transaction.
-    Writes(Turn),
-    /// To read: every statement is a transaction of its own. On either database the beginning and the end
-    /// of one cost as much as a small query, and several statements would not see the same anyhow.
-    Reads(Lent<Sqlite>),
+pub(super) struct OnSqlite {
+    stage: Stage<Writer, Turn, Lent<Sqlite>>,
+    pub(super) later: Later<Sqlite>,
 }
 
 /// One unit of work on PostgreSQL.
-pub(super) enum OnPostgres {
+pub(super) struct OnPostgres {
+    stage: Stage<Connections<Postgres>, Lent<Postgres>, Lent<Postgres>>,
+    pub(super) later: Later<Postgres>,
+    /// Written by one statement with what was put off.
+    pub(super) happened: Vec<Happened>,
+}
+
+/// How far it is.
+enum Stage<L, W, R> {
+    /// A transaction that nothing was asked in yet.
+    Later(L),
     /// A transaction.
-    Writes(Lent<Postgres>),
-    /// Statements of their own, as on SQLite.
-    Reads(Lent<Postgres>),
+    Writes(W),
+    /// To read: every statement is a transaction of its own. On either database the beginning and the end
+    /// of one cost as much as a small query, and several statements would not see the same anyhow.
+    Reads(R),
 }
 
 impl OnSqlite {
+    pub(super) fn begin(writer: Writer) -> Self {
+        Self { stage: Stage::Later(writer), later: Later::default() }
+    }
+
+    pub(super) fn reads(connection: Lent<Sqlite>) -> Self {
+        Self { stage: Stage::Reads(connection), later: Later::default() }
+    }
+
+    pub(super) fn is_later(&self) -> bool {
+        matches!(self.stage, Stage::Later(_))
+    }
+
     /// To be asked something; what it answers is to be told to [`Self::heard`].
     pub(super) fn ask(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
-        match self {
-            Self::Later(_) => Err(sqlx::Error::BeginFailed),
-            Self::Writes(turn) => turn.ask(),
-            Self::Reads(connection) => connection.ask(),
+        match &mut self.stage {
+            Stage::Later(_) => Err(sqlx::Error::BeginFailed),
+            Stage::Writes(turn) => turn.ask(),
+            Stage::Reads(connection) => connection.ask(),
         }
     }
 
     pub(super) fn heard<T>(&mut self, answer: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
-        match self {
-            Self::Later(_) => answer,
-            Self::Writes(turn) => turn.heard(answer),
-            Self::Reads(connection) => connection.heard(answer),
+        match &mut self.stage {
+            Stage::Later(_) => answer,
+            Stage::Writes(turn) => turn.heard(answer),
+            Stage::Reads(connection) => connection.heard(answer),
         }
     }
 
     /// Begins, unless it has begun, and runs what was put off.
-    pub(super) async fn catch_up(&mut self, later: Option<Later>) -> Result<(), StorageError> {
-        if let Self::Later(writer) = self {
-            *self = Self::Writes(writer.begin().await?);
+    pub(super) async fn catch_up(&mut self) -> Result<(), StorageError> {
+        if self.is_later() || !self.later.is_empty() {
+            // On the heap: it is a part of nearly everything that is done with the database.
+            Box::pin(self.run_later()).await?;
         }
-        let Some(later) = later else { return Ok(()) };
-        let ran = later.run(self.ask()?).await;
-        match (self.heard(ran)?, self) {
-            (None, _) => Ok(()),
-            (Some(lost), Self::Writes(turn)) => {
-                turn.spoil();
-                Err(StorageError::LeaseLost(lost))
-            }
-            (Some(lost), _) => Err(StorageError::LeaseLost(lost)),
+        Ok(())
+    }
+
+    async fn run_later(&mut self) -> Result<(), StorageError> {
+        if let Stage::Later(writer) = &self.stage {
+            self.stage = Stage::Writes(writer.begin().await?);
         }
+        let Some(later) = self.later.take() else { return Ok(()) };
+        let ran = later.run(None, self.ask()?).await;
+        let Some(lost) = self.heard(ran)? else { return Ok(()) };
+        if let Stage::Writes(turn) = &mut self.stage {
+            turn.spoil();
+        }
+        Err(StorageError::LeaseLost(lost))
     }
 
     /// Makes it so, with what was put off.
-    pub(super) async fn commit(mut self, later: Option<Later>) -> Result<(), StorageError> {
-        match (&self, later) {
-            (Self::Later(writer), Some(later)) => return writer.write(later).await,
-            (Self::Later(_), None) => return Ok(()),
-            (_, later) => self.catch_up(later).await?,
+    pub(super) async fn commit(mut self) -> Result<(), StorageError> {
+        if let Stage::Later(writer) = &self.stage {
+            let Some(later) = self.later.take() else { return Ok(()) };
+            return writer.write(later).await;
         }
-        match self {
-            Self::Writes(turn) => turn.commit().await,
-            Self::Later(_) | Self::Reads(_) => Ok(()),
+        self.catch_up().await?;
+        match self.stage {
+            Stage::Writes(turn) => turn.commit().await,
+            Stage::Later(_) | Stage::Reads(_) => Ok(()),
         }
     }
 }
 
 impl OnPostgres {
-    pub(super) async fn begin(mut connection: Lent<Postgres>) -> Result<Self, sqlx::Error> {
-        connection.begin().await?;
-        Ok(Self::Writes(connection))
+    pub(super) fn begin(connections: Connections<Postgres>) -> Self {
+        Self::at(Stage::Later(connections))
     }
 
-    fn connection(&mut self) -> &mut Lent<Postgres> {
-        match self {
-            Self::Writes(connection) | Self::Reads(connection) => connection,
-        }
+    pub(super) fn reads(connection: Lent<Postgres>) -> Self {
+        Self::at(Stage::Reads(connection))
+    }
+
+    fn at(stage: Stage<Connections<Postgres>, Lent<Postgres>, Lent<Postgres>>) -> Self {
+        Self { stage, later: Later::default(), happened: Vec::new() }
+    }
+
+    pub(super) fn is_later(&self) -> bool {
+        matches!(self.stage, Stage::Later(_))
     }
 
     /// To be asked something; what it answers is to be told to [`Self::heard`].
     pub(super) fn ask(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
-        self.connection().ask()
+        match &mut self.stage {
+            Stage::Later(_) => Err(sqlx::Error::BeginFailed),
+            Stage::Writes(connection) | Stage::Reads(connection) => connection.ask(),
+        }
     }
 
     pub(super) fn heard<T>(&mut self, answer: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
-        self.connection().heard(answer)
+        match &mut self.stage {
+            Stage::Later(_) => answer,
+            Stage::Writes(connection) | Stage::Reads(connection) => connection.heard(answer),
+        }
     }
 
-    pub(super) async fn commit(self) -> Result<(), sqlx::Error> {
-        match self {
-            Self::Writes(mut connection) => connection.commit().await,
-            Self::Reads(_) => Ok(()),
+    /// Has `next` put off, too, with what does not come in its way.
+    pub(super) async fn make_room(&mut self, next: &str) -> Result<(), StorageError> {
+        if self.later.must_go_before(next) { self.catch_up().await } else { Ok(()) }
+    }
+
+    /// Begins, unless it has begun, and runs what was put off.
+    pub(super) async fn catch_up(&mut self) -> Result<(), StorageError> {
+        if self.is_later() || !(self.later.is_empty() && self.happened.is_empty()) {
+            // As on SQLite.
+            Box::pin(self.run_later()).await?;
         }
+        Ok(())
+    }
+
+    async fn run_later(&mut self) -> Result<(), StorageError> {
+        if let Stage::Later(connections) = &self.stage {
+            let mut connection = connections.take().await?;
+            connection.begin().await?;
+            self.stage = Stage::Writes(connection);
+        }
+        let Some(later) = self.put_off()? else { return Ok(()) };
+        let ran = later.run(self.ask()?).await;
+        self.heard(ran)?.map_or(Ok(()), |lost| Err(StorageError::LeaseLost(lost)))
+    }
+
+    /// Makes it so, with what was put off.
+    pub(super) async fn commit(mut self) -> Result<(), StorageError> {
+        if let Stage::Later(connections) = &self.stage {
+            let connections = connections.clone();
+            let Some(later) = self.put_off()? else { return Ok(()) };
+            let mut connection = connections.take().await?;
+            let ran = later.run(connection.ask()?).await;
+            return connection
+                .heard(ran)?
+                .map_or(Ok(()), |lost| Err(StorageError::LeaseLost(lost)));
+        }
+        self.catch_up().await?;
+        match self.stage {
+            Stage::Writes(mut connection) => Ok(connection.commit().await?),
+            Stage::Later(_) | Stage::Reads(_) => Ok(()),
+        }
+    }
+
+    fn put_off(&mut self) -> Result<Option<Later<Postgres>>, sqlx::Error> {
+        events::write(&mut self.later, &std::mem::take(&mut self.happened))?;
+        Ok(self.later.take())
     }
 }

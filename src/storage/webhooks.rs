@@ -178,14 +178,13 @@ pub async fn save(
         hold.is_some(),
     )?;
     held(lease, changed)?;
-    events::record(tx, &webhook.namespace, None, events, *at).await?;
+    events::record(tx, &webhook.namespace, None, events, *at)?;
     if webhook.disabled.is_some() {
         deliveries::hold(tx, webhook.id, *at).await?;
     }
     if let Some(since) = recovered_from {
         deliveries::bring_forward(tx, webhook.id, *since, *at).await?;
     }
-    tx.has_changed(webhook.id.0);
     if hold.is_none() {
         tx.wake_deliverers();
     }

@@ -5,8 +5,11 @@
 //! one write to the disk. Each hears of its commit only then: nothing is reported done that is not on the disk.
 //! Each is undone alone, to its savepoint, if it is dropped.
 //!
-//! A transaction that has nothing to read is handed over whole, and costs one visit to SQLite's thread.
+//! A transaction that has nothing to read is handed over whole, and costs one visit to SQLite's thread. As long as
+//! all are such, none has a savepoint, for which SQLite would copy every page that it touches: should one
+//! of them fail, all are undone, and written again with one each.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use sqlx::error::ErrorKind;
@@ -24,6 +27,10 @@ const MOST: usize = 32;
 /// How long the first of them waits for others.
 const LONGEST: Duration = Duration::from_millis(5);
 
+// A deferred transaction that reads first cannot upgrade once another process has written, however
+// long it waits; taking the write lock up front can.
+const BEGIN: &str = "BEGIN IMMEDIATE";
+
 const SAVEPOINT: &str = "SAVEPOINT turn";
 
 /// Who waits for a turn at the same time; the next one waits to be let in.
@@ -34,7 +41,7 @@ enum Wish {
     /// A turn, to read and write in.
     Turn(oneshot::Sender<Result<Turn, sqlx::Error>>),
     /// That this is written.
-    Writes(Later, Told),
+    Writes(Later<Sqlite>, Told),
 }
 
 type Told = oneshot::Sender<Result<(), StorageError>>;
@@ -83,7 +90,7 @@ impl Writer {
     }
 
     /// Writes this in a transaction of its own; returns once it is on the disk.
-    pub(super) async fn write(&self, writes: Later) -> Result<(), StorageError> {
+    pub(super) async fn write(&self, writes: Later<Sqlite>) -> Result<(), StorageError> {
         let (told, done) = oneshot::channel();
         let asked = timeout(self.patience, self.ask(Wish::Writes(writes, told)));
         asked.await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
@@ -149,11 +156,12 @@ impl Drop for Turn {
 }
 
 /// Gives one after the other its turn, until the pool is closed or nobody can want one any more.
-async fn serve(pool: SqlitePool, mut queue: mpsc::Receiver<Wish>) {
+async fn serve(pool: SqlitePool, queue: mpsc::Receiver<Wish>) {
+    let mut line = Line { first: VecDeque::new(), queue };
     let mut idle = None;
     loop {
         let first = tokio::select! {
-            wish = queue.recv() => wish,
+            wish = line.next() => wish,
             () = pool.close_event() => None,
         };
         let Some(first) = first else { return };
@@ -167,20 +175,86 @@ async fn serve(pool: SqlitePool, mut queue: mpsc::Receiver<Wish>) {
                 }
             },
         };
-        idle = write_together(connection, first, &mut queue).await;
+        idle = match first {
+            Wish::Writes(writes, told) if line.first.is_empty() => {
+                write_plainly(connection, (writes, told), &mut line).await
+            }
+            first => write_together(connection, first, &mut line).await,
+        };
     }
+}
+
+/// Those who wait to write.
+struct Line {
+    /// Whose turn it was before.
+    first: VecDeque<Wish>,
+    queue: mpsc::Receiver<Wish>,
+}
+
+impl Line {
+    async fn next(&mut self) -> Option<Wish> {
+        match self.first.pop_front() {
+            Some(wish) => Some(wish),
+            None => self.queue.recv().await,
+        }
+    }
+
+    fn try_next(&mut self) -> Option<Wish> {
+        self.first.pop_front().or_else(|| self.queue.try_recv().ok())
+    }
+}
+
+/// One commit for those who wait by now and have nothing to read. Gives the connection back, unless it failed.
+async fn write_plainly(
+    mut connection: PoolConnection<Sqlite>,
+    first: (Later<Sqlite>, Told),
+    line: &mut Line,
+) -> Option<PoolConnection<Sqlite>> {
+    let began = Instant::now();
+    let mut members = Vec::new();
+    let mut next = Some(first);
+    while let Some((writes, told)) = next.take() {
+        let opening = members.is_empty().then_some(BEGIN);
+        let failure = match writes.run(opening, &mut connection).await {
+            Ok(None) => None,
+            Ok(Some(lost)) => Some(StorageError::LeaseLost(lost)),
+            Err(error) => Some(error.into()),
+        };
+        if let Some(failure) = failure {
+            if members.is_empty() {
+                told.send(Err(failure)).ok();
+            } else {
+                // Once more, now that it is known that they need something to fall back to.
+                members.push((writes, told));
+                let again = members.into_iter().map(|(writes, told)| Wish::Writes(writes, told));
+                line.first.extend(again);
+            }
+            let undone = run(&mut connection, "ROLLBACK").await;
+            return if undone.is_ok() { Some(connection) } else { give_up(connection) };
+        }
+        members.push((writes, told));
+        if members.len() < MOST && began.elapsed() < LONGEST {
+            next = match line.queue.try_recv() {
+                Ok(Wish::Writes(writes, told)) => Some((writes, told)),
+                Ok(turn) => {
+                    line.first.push_back(turn);
+                    None
+                }
+                Err(_) => None,
+            };
+        }
+    }
+    commit(connection, members.into_iter().map(|(_, told)| told).collect()).await
 }
 
 /// One commit for whoever waits by now. Gives the connection back, unless it failed.
 async fn write_together(
     mut connection: PoolConnection<Sqlite>,
     first: Wish,
-    queue: &mut mpsc::Receiver<Wish>,
+    line: &mut Line,
 ) -> Option<PoolConnection<Sqlite>> {
     let began = Instant::now();
-    // A deferred transaction that reads first cannot upgrade once another process has written, however
-    // long it waits; taking the write lock up front can.
-    if let Err(error) = run(&mut connection, "BEGIN IMMEDIATE").await {
+    if let Err(error) = run(&mut connection, BEGIN).await {
         first.refuse(error);
         return give_up(connection);
     }
@@ -200,22 +274,23 @@ async fn write_together(
                 (connection, ended) = lend(connection, asker).await?;
                 ended
             }
-            Wish::Writes(writes, told) => match writes.behind(SAVEPOINT).run(&mut connection).await
-            {
-                Ok(None) => Ended::Commit(told),
-                Ok(Some(lost)) => {
-                    told.send(Err(StorageError::LeaseLost(lost))).ok();
-                    Ended::Undo
-                }
-                Err(error) => {
-                    let all = undoes_all(&error);
-                    told.send(Err(error.into())).ok();
-                    if all {
-                        return give_up(connection);
+            Wish::Writes(writes, told) => {
+                match writes.run(Some(SAVEPOINT), &mut connection).await {
+                    Ok(None) => Ended::Commit(told),
+                    Ok(Some(lost)) => {
+                        told.send(Err(StorageError::LeaseLost(lost))).ok();
+                        Ended::Undo
                     }
-                    Ended::Undo
+                    Err(error) => {
+                        let all = undoes_all(&error);
+                        told.send(Err(error.into())).ok();
+                        if all {
+                            return give_up(connection);
+                        }
+                        Ended::Undo
+                    }
                 }
-            },
+            }
         };
         match ended {
             Ended::Commit(told) => members.push(told),
@@ -230,9 +305,17 @@ async fn write_together(
             }
         }
         if members.len() < MOST && began.elapsed() < LONGEST {
-            next = queue.try_recv().ok();
+            next = line.try_next();
         }
     }
+    commit(connection, members).await
+}
+
+/// Tells all of them what came of it.
+async fn commit(
+    mut connection: PoolConnection<Sqlite>,
+    mut members: Vec<Told>,
+) -> Option<PoolConnection<Sqlite>> {
     if let Err(error) = run(&mut connection, "COMMIT").await {
         if let Some(told) = members.pop() {
             told.send(Err(error.into())).ok();

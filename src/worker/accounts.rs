@@ -113,7 +113,7 @@ impl Worker {
         let now = self.clock.now();
         let rotated = issuer.key_rotated(now);
         let id = rotated.issuer.id;
-        let mut tx = self.db.begin().await?;
+        let mut tx = self.db.begin();
         // Steps that are just being taken are signed by the former key.
         orders::retake_steps(&mut tx, id, now).await?;
         issuers::save(&mut tx, &rotated, lease).await?;
@@ -192,7 +192,7 @@ impl Worker {
     ) -> Result<(), WorkerError> {
         let now = self.clock.now();
         let Issuer { id, kind, namespace, name, .. } = ended.issuer.clone();
-        let mut tx = self.db.begin().await?;
+        let mut tx = self.db.begin();
         let user = certificates::any_of_issuer(&mut tx, kind, &namespace, &name).await?;
         let goes = delete && user.is_none();
         if goes {
@@ -210,7 +210,7 @@ impl Worker {
 
     /// Saves an issuer; the next key of an account that keeps its present one is forgotten.
     async fn settle_issuer(&self, settled: Transition, lease: &Lease) -> Result<(), WorkerError> {
-        let mut tx = self.db.begin().await?;
+        let mut tx = self.db.begin();
         issuers::save(&mut tx, &settled, lease).await?;
         if settled.issuer.upkeep.is_none() {
             issuers::set_next_account_key(&mut tx, settled.issuer.id, None).await?;

@@ -21,7 +21,7 @@ impl Session<'_> {
             return Ok(());
         }
         let now = self.worker.clock.now();
-        let mut tx = self.worker.db.begin().await?;
+        let mut tx = self.worker.db.begin();
         let found = certificates::find(&mut tx, order.certificate, &Scope::Everything).await?;
         let precedence = precedence(order, found.map(|(certificate, _)| certificate).as_ref());
         if precedence == Precedence::Exempt {
@@ -42,7 +42,7 @@ impl Session<'_> {
     /// An order that was told to wait for something else gives up its place in the queue.
     pub(super) async fn leave_queue(&self, issuer: &Issuer, order: &Order) -> Tried<()> {
         if limits(issuer) != Limits::default() {
-            let mut tx = self.worker.db.begin().await?;
+            let mut tx = self.worker.db.begin();
             budgets::leave(&mut tx, order.id).await?;
             tx.commit().await?;
         }

@@ -148,8 +148,8 @@ impl Worker {
         };
         let mut placed = woken.then(|one| one.order_placed(request, order.id, now));
         placed.events.extend(made.event);
-        let mut tx = self.db.begin().await?;
-        certificates::save(&mut tx, &placed, &lease, None).await?;
+        let mut tx = self.db.begin();
+        let lease = certificates::save(&mut tx, &placed, &lease, None).await?;
         requests::insert(&mut tx, &attempt, made.sealed.as_ref()).await?;
         // Where the issuer's share is used up, the order waits to be claimed like any other.
         let share = self.local.shares.take_issuer(issuer.id);
@@ -161,7 +161,7 @@ impl Worker {
             return Err(error.into());
         }
         let Some(_share) = share else { return Ok(()) };
-        let session = Session::knowing(self, attempt.csr, placed.certificate.labels);
+        let session = Session::knowing(self, attempt.csr, placed.certificate, lease);
         // On the heap: on top of all that came before, it is too large to be handed around.
         Box::pin(self.carry_out(session, order, order_lease)).await
     }
@@ -197,7 +197,7 @@ impl Worker {
         transition: Transition,
         lease: &Lease,
     ) -> Result<(), WorkerError> {
-        let mut tx = self.db.begin().await?;
+        let mut tx = self.db.begin();
         certificates::save(&mut tx, &transition, lease, None).await?;
         tx.commit().await?;
         Ok(())

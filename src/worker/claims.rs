@@ -79,7 +79,7 @@ impl Worker {
         }
         for machine in few {
             let (owner, free) = (&self.settings.name, free - claimed.len());
-            let mut tx = self.db.begin().await?;
+            let mut tx = self.db.begin();
             let leases = lease::claim(&mut tx, machine, owner, now, free).await?;
             tx.commit().await?;
             claimed.extend(leases.into_iter().map(|lease| Work::Row(lease, None)));
@@ -92,7 +92,7 @@ impl Worker {
             if room == 0 {
                 continue;
             }
-            let mut tx = self.db.begin().await?;
+            let mut tx = self.db.begin();
             let leases = lanes::claim(&mut tx, &lane, &self.settings.name, now, room).await?;
             tx.commit().await?;
             let rows = leases.into_iter().map(|lease| Work::Row(lease, Some(shares.take(&lane))));

@@ -27,7 +27,7 @@ impl Worker {
     /// Claims orders that are over and whose proofs are to be taken away.
     pub(super) async fn orders_to_clean_up(&self) -> Result<Vec<(Order, Lease)>, StorageError> {
         let (owner, now) = (&self.settings.name, self.clock.now());
-        let mut tx = self.db.begin().await?;
+        let mut tx = self.db.begin();
         let claimed = clean_ups::claim(&mut tx, owner, now, TOGETHER).await?;
         tx.commit().await?;
         Ok(claimed)
@@ -110,13 +110,13 @@ impl Worker {
     }
 
     async fn try_settle_clean_ups(&self, all: &[Tidied]) -> Result<(), StorageError> {
-        let mut tx = self.db.begin().await?;
+        let mut tx = self.db.begin();
         for Tidied { before, transition, lease } in all {
             let order = &transition.order;
             orders::save(&mut tx, order, before, lease, None).await?;
             let (namespace, certificate) = (&order.namespace, Some(order.certificate));
             let now = self.clock.now();
-            events::record(&mut tx, namespace, certificate, &transition.events, now).await?;
+            events::record(&mut tx, namespace, certificate, &transition.events, now)?;
         }
         tx.commit().await
     }

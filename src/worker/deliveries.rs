@@ -114,7 +114,7 @@ impl Worker {
         if due.is_none_or(|at| at > now) {
             return Ok(Vec::new());
         }
-        let mut tx = self.db.begin().await?;
+        let mut tx = self.db.begin();
         let name = &self.settings.name;
         let claimed = lease::claim(&mut tx, Machine::Delivery, name, now, free).await?;
         tx.commit().await?;
@@ -213,7 +213,7 @@ impl Worker {
         let before = now - self.settings.delivery_retention;
         let mut forgotten = 0;
         loop {
-            let mut tx = self.db.begin().await?;
+            let mut tx = self.db.begin();
             let deliveries = deliveries::forget(&mut tx, before, FORGOTTEN_TOGETHER).await?;
             let messages = messages::forget(&mut tx, before, FORGOTTEN_TOGETHER).await?;
             webhooks::forget_former(&mut tx, now).await?;
@@ -324,18 +324,18 @@ impl<'a> Run<'a> {
         happened: &[crate::domain::event::Event],
         now: OffsetDateTime,
     ) -> Result<Lease, StorageError> {
-        let mut tx = self.worker.db.begin().await?;
+        let mut tx = self.worker.db.begin();
         // The webhook first: its row is the lock.
         let lease = webhooks::save(&mut tx, next, &self.lease, Some(now)).await?;
         deliveries::save(&mut tx, delivery, now).await?;
-        events::record(&mut tx, &next.webhook.namespace, None, happened, now).await?;
+        events::record(&mut tx, &next.webhook.namespace, None, happened, now)?;
         tx.commit().await?;
         Ok(lease)
     }
 
     async fn rest(self) -> Result<(), WorkerError> {
         let now = self.worker.clock.now();
-        let mut tx = self.worker.db.begin().await?;
+        let mut tx = self.worker.db.begin();
         webhooks::rest(&mut tx, &self.webhook, &self.lease, now).await?;
         tx.commit().await?;
         Ok(())

@@ -12,7 +12,7 @@ use crate::storage::{Db, Scope, certificates, expiry};
 /// telling.
 pub async fn look_at_expiry(db: &Db, lease: Lease, now: OffsetDateTime) -> Result<(), WorkerError> {
     let id = CertificateId(lease.id);
-    let mut tx = db.begin().await?;
+    let mut tx = db.begin();
     let watch = expiry::find(&mut tx, id).await?;
     let certificate = certificates::find(&mut tx, id, &Scope::Everything).await?;
     let (Some(watch), Some((certificate, _))) = (watch, certificate) else { return Ok(()) };

@@ -63,7 +63,7 @@ impl Worker {
                 if self.stop.is_cancelled() {
                     return Ok(sweep);
                 }
-                let mut tx = self.db.begin().await?;
+                let mut tx = self.db.begin();
                 lease::extend(&mut tx, lease, self.clock.now()).await?;
                 tx.commit().await?;
                 let looked = self.sweep_with(issuer, cloudflare, &mut sweep);

@@ -35,7 +35,7 @@ impl Worker {
     pub(super) async fn schedule_housekeeping(&self) {
         let scheduled = async {
             let now = self.clock.now();
-            let mut tx = self.db.begin().await?;
+            let mut tx = self.db.begin();
             for task in Task::ALL {
                 let id = TaskId::generate(now).0;
                 housekeeping::schedule(&mut tx, id, task.name(), now + self.every(task)).await?;
@@ -69,7 +69,7 @@ impl Worker {
             None => None,
         };
         let regular = self.clock.now() + known.map_or(Duration::HOUR, |task| self.every(task));
-        let mut tx = self.db.begin().await?;
+        let mut tx = self.db.begin();
         housekeeping::settle(&mut tx, &lease, sooner.map_or(regular, |at| at.min(regular))).await?;
         tx.commit().await?;
         Ok(())

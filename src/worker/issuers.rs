@@ -64,7 +64,7 @@ impl Worker {
             }
             Err(failure) => issuer.not_registered(failure, now, super::jitter()),
         };
-        let mut tx = self.db.begin().await?;
+        let mut tx = self.db.begin();
         issuers::save(&mut tx, &transition, &lease).await?;
         if let Some((key, scope, why)) = throttle {
             let until = why.retry_at.unwrap_or(now + UNNAMED);
@@ -105,7 +105,7 @@ impl Worker {
         let mut still = issuer.deactivated(self.clock.now());
         // That is no news.
         still.events.clear();
-        let mut tx = self.db.begin().await?;
+        let mut tx = self.db.begin();
         issuers::save(&mut tx, &still, lease).await?;
         tx.commit().await?;
         Ok(())

@@ -328,7 +328,7 @@ impl Worker {
         for _ in 0..30 {
             pause().await;
             let released = async {
-                let mut tx = self.db.begin().await?;
+                let mut tx = self.db.begin();
                 let (owner, now) = (&self.settings.name, self.clock.now());
                 lease::release(&mut tx, machine, id, owner, now).await?;
                 tx.commit().await

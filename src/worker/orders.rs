@@ -86,7 +86,7 @@ impl Worker {
         };
         // The row shows when the lease runs out; it was claimed because it is due.
         order.next_action_at = Some(self.clock.now());
-        self.carry_out(Session::new(self), order, lease).await
+        Box::pin(self.carry_out(Session::new(self), order, lease)).await
     }
 
     /// Takes step after step, until there is something to wait for that is not to come at once.
@@ -173,9 +173,12 @@ impl Worker {
         hold: Hold,
     ) -> Result<Lease, WorkerError> {
         let mut unheard = false;
+        let mut known = session.certificate();
         for _ in 0..SAVES {
-            match self.try_settle(session, transition, before, lease, hold).await {
-                Err(WorkerError::Storage(StorageError::LeaseLost(id))) if id != lease.id => {}
+            match self.try_settle(session, known, transition, before, lease, hold).await {
+                Err(WorkerError::Storage(StorageError::LeaseLost(id))) if id != lease.id => {
+                    known = None;
+                }
                 // The commit before may have come through, and only its answer was lost.
                 Err(WorkerError::Storage(lost @ StorageError::LeaseLost(_))) if unheard => {
                     let mut tx = self.db.read().await?;
@@ -196,13 +199,14 @@ impl Worker {
                 settled => return settled,
             }
         }
-        self.try_settle(session, transition, before, lease, hold).await
+        self.try_settle(session, None, transition, before, lease, hold).await
     }
 
     /// The order, its certificate where the order has ended, and the history: all or nothing.
     async fn try_settle(
         &self,
         session: &Session<'_>,
+        known: Option<&(Certificate, Lease)>,
         transition: &Transition,
         before: &Before,
         lease: &Lease,
@@ -210,12 +214,13 @@ impl Worker {
     ) -> Result<Lease, WorkerError> {
         let now = self.clock.now();
         let order = &transition.order;
-        // Read before, fenced when it is saved: a transaction that asks nothing is written in one go.
-        let certificate = match transition.outcome {
-            Some(_) => self.certificate_of(order).await?,
-            None => None,
+        // Known or read before, fenced when it is saved: a transaction that asks nothing is written in one go.
+        let certificate = match (&transition.outcome, known) {
+            (None, _) => None,
+            (Some(_), Some(known)) => Some(known.clone()),
+            (Some(_), None) => self.certificate_of(order).await?,
         };
-        let mut tx = self.db.begin().await?;
+        let mut tx = self.db.begin();
         let challenges = &before.challenges;
         let lease = match hold {
             Hold::LetGo => orders::save(&mut tx, order, challenges, lease, None).await?,
@@ -225,8 +230,13 @@ impl Worker {
         if before.challenges.is_empty() && !order.challenges.is_empty() {
             challenges::insert(&mut tx, order.id, &order.challenges).await?;
         }
-        events::record(&mut tx, &order.namespace, Some(order.certificate), &transition.events, now)
-            .await?;
+        events::record(
+            &mut tx,
+            &order.namespace,
+            Some(order.certificate),
+            &transition.events,
+            now,
+        )?;
         if transition.outcome.is_none() && before.last_error != order.last_error {
             let trouble = order.last_error.as_ref();
             certificates::note(&mut tx, order.certificate, order.id, trouble).await?;
@@ -285,13 +295,8 @@ impl Worker {
                     issued_at: now,
                     revoked_at: None,
                 };
-                revisions::insert(tx, &stored).await?;
-                if revision > kept {
-                    revisions::prune(tx, certificate.id, revision - kept).await?;
-                }
-                requests::prune(tx, certificate.id, order.request).await?;
                 let message = "Certificate fetched from issuer successfully";
-                self.progress(tx, order.request, RequestState::Issued, message, order.id).await?;
+                revisions::insert(tx, &stored, kept, message).await?;
                 let issued = Issued { revision, serial, not_before, not_after, renewal_time };
                 let mut issued = certificate.issued(issued, ari, now);
                 if let Some(remark) = &fetched.remark {

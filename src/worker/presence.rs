@@ -39,7 +39,7 @@ impl Worker {
         if !self.settings.alone {
             return Ok(());
         }
-        let mut tx = self.db.begin().await?;
+        let mut tx = self.db.begin();
         let rows = lease::give_back(&mut tx, None, self.clock.now()).await?;
         tx.commit().await?;
         if rows > 0 {
@@ -70,7 +70,7 @@ impl Worker {
     }
 
     async fn beat(&self) -> Result<time::OffsetDateTime, StorageError> {
-        let mut tx = self.db.begin().await?;
+        let mut tx = self.db.begin();
         let now = workers::beat(&mut tx, &self.settings.name, self.clock.now()).await?;
         tx.commit().await?;
         self.clock.follow(now);
@@ -83,7 +83,7 @@ impl Worker {
             return Ok(());
         }
         let period = time::Duration::try_from(self.settings.lease).unwrap_or(lease::LEASE);
-        let mut tx = self.db.begin().await?;
+        let mut tx = self.db.begin();
         let (silent, rows) = workers::bury(&mut tx, now, period).await?;
         if silent.is_empty() {
             return Ok(());
@@ -96,7 +96,7 @@ impl Worker {
     /// What is not finished when the time for a stop is over is due at once, for whoever comes next.
     pub async fn leave(&self) {
         let left = async {
-            let mut tx = self.db.begin().await?;
+            let mut tx = self.db.begin();
             workers::leave(&mut tx, &self.settings.name, self.clock.now()).await?;
             tx.commit().await
         };

@@ -95,7 +95,7 @@ impl Worker {
         lease: &Lease,
     ) -> Result<(), WorkerError> {
         let now = self.clock.now();
-        let mut tx = self.db.begin().await?;
+        let mut tx = self.db.begin();
         revocations::save(&mut tx, revocation, lease).await?;
         if revocation.state == State::Done {
             revisions::revoked(&mut tx, revocation.certificate, revocation.revision, now).await?;
@@ -127,7 +127,7 @@ impl Worker {
         lease: &Lease,
     ) -> Result<(), WorkerError> {
         let (id, now) = (certificate.id, self.clock.now());
-        let mut tx = self.db.begin().await?;
+        let mut tx = self.db.begin();
         if revocations::any_pending(&mut tx, id).await? {
             let mut later = Transition::silent(certificate, now);
             later.certificate.next_action_at = now + time::Duration::hours(1);

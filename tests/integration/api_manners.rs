@@ -61,7 +61,7 @@ on_every_database! {
             key_authorization: format!("{token}.thumbprint"),
             ..order.challenges[0].clone()
         };
-        let mut tx = world.db.begin().await.unwrap();
+        let mut tx = world.db.begin();
         challenges::insert(&mut tx, order.id, &[challenge]).await.unwrap();
         tx.commit().await.unwrap();
         let responder = api::responder(world.db.clone());

@@ -99,7 +99,7 @@ async fn strange(world: &World, name: &str) -> String {
 }
 
 async fn db_set(world: &World, id: OrderId, change: impl FnOnce(&mut Order)) {
-    let mut tx = world.db.begin().await.unwrap();
+    let mut tx = world.db.begin();
     let (mut order, lease) = orders::find(&mut tx, id, &Scope::Everything).await.unwrap().unwrap();
     change(&mut order);
     orders::save(&mut tx, &order, &order.challenges, &lease, None).await.unwrap();

@@ -15,14 +15,14 @@ use crate::support::world::{World, id, on_every_database};
 on_every_database! {
     async fn events_are_filtered_by_what_they_are(world: World) {
         let (one, other) = (someone(), someone());
-        let mut tx = world.db.begin().await.unwrap();
+        let mut tx = world.db.begin();
         let happened = [
             Event::normal(one, "Issuing", "begun"),
             Event::warning(one, "Failed", "over"),
             Event::warning(other, "Failed", "over, too"),
         ];
-        events::record(&mut tx, "default", None, &happened, NOW).await.unwrap();
-        events::record(&mut tx, "team", None, &[Event::normal(other, "Issuing", "later")], NOW + Duration::hours(1)).await.unwrap();
+        events::record(&mut tx, "default", None, &happened, NOW).unwrap();
+        events::record(&mut tx, "team", None, &[Event::normal(other, "Issuing", "later")], NOW + Duration::hours(1)).unwrap();
         tx.commit().await.unwrap();
 
         for (query, count) in [
@@ -130,11 +130,11 @@ on_every_database! {
         let (mut of_nobody, _) = served.follow(&team, "?namespace=default", None).await;
         let (mut warnings, _) = served.follow(&world.admin, "?type=Warning", None).await;
 
-        let mut tx = world.db.begin().await.unwrap();
+        let mut tx = world.db.begin();
         for (namespace, message) in [("default", "theirs"), ("team", "ours"), ("", "everybody's")] {
             let about = someone();
             let event = [Event::normal(about, "Tested", message), Event::warning(about, "Tested", format!("{message}!"))];
-            events::record(&mut tx, namespace, None, &event, NOW).await.unwrap();
+            events::record(&mut tx, namespace, None, &event, NOW).unwrap();
         }
         tx.commit().await.unwrap();
 
@@ -151,8 +151,8 @@ on_every_database! {
         for part in expected.chunks(150) {
             let about = someone();
             let happened: Vec<_> = part.iter().map(|message| Event::normal(about, "Tested", message)).collect();
-            let mut tx = world.db.begin().await.unwrap();
-            events::record(&mut tx, "default", None, &happened, NOW).await.unwrap();
+            let mut tx = world.db.begin();
+            events::record(&mut tx, "default", None, &happened, NOW).unwrap();
             tx.commit().await.unwrap();
         }
 
@@ -191,7 +191,7 @@ async fn a_stream_waits_for_a_transaction_that_commits_late() {
     let served = Served::of(&left).await;
     let (mut stream, _) = served.follow(&left.admin, "", None).await;
 
-    let mut slow = right.db.begin().await.unwrap();
+    let mut slow = right.db.begin();
     record_in(&mut slow, someone(), "slow", NOW).await;
     record(&left.db, someone(), "quick", NOW).await;
     let early = tokio::time::timeout(Real::from_millis(700), stream.event()).await;

@@ -29,7 +29,7 @@ async fn issued(world: &World) -> CertificateId {
 }
 
 async fn claim(db: &Db, now: OffsetDateTime) -> Vec<Lease> {
-    let mut tx = db.begin().await.unwrap();
+    let mut tx = db.begin();
     let leases = lease::claim(&mut tx, Machine::Expiry, "test", now, 10).await.unwrap();
     tx.commit().await.unwrap();
     leases
@@ -124,13 +124,13 @@ on_every_database! {
 
         let end = day_60 + Duration::days(90);
         let next = Watch::over(certificate, 2, day_60, end);
-        let mut tx = world.db.begin().await.unwrap();
+        let mut tx = world.db.begin();
         expiry::arm(&mut tx, &next).await.unwrap();
         tx.commit().await.unwrap();
         let renewal = Renewal { due: day_60, failed_attempts: 3, last_error: None };
         let looked = before.look(&renewal, day_60);
         assert_eq!(looked.notices, [Notice::CertificateExpiring]);
-        let mut tx = world.db.begin().await.unwrap();
+        let mut tx = world.db.begin();
         let (found, _) = certificates::find(&mut tx, certificate, &Scope::Everything).await.unwrap().unwrap();
         let late = expiry::save(&mut tx, &looked, &found, &slow[0]).await;
         drop(tx);
@@ -147,14 +147,14 @@ on_every_database! {
         };
         world.db_change(&certificate.to_string(), ordering).await;
         let day_76 = world.now() + Duration::days(76);
-        let mut tx = world.db.begin().await.unwrap();
+        let mut tx = world.db.begin();
         let held = lease::claim(&mut tx, Machine::Certificate, "busy", day_76, 1).await.unwrap();
         tx.commit().await.unwrap();
 
         look(&world.db, day_76).await;
 
         assert_eq!(told(&world).await, [("Expiring".to_owned(), 1)]);
-        let mut tx = world.db.begin().await.unwrap();
+        let mut tx = world.db.begin();
         lease::extend(&mut tx, &held[0], day_76).await.expect("the lease is still held");
     }
 
@@ -162,7 +162,7 @@ on_every_database! {
         let certificate = issued(&world).await;
         let blocked = |found| Certificate { state: State::Blocked, failed_attempts: 9, ..found };
         world.db_change(&certificate.to_string(), blocked).await;
-        let mut tx = world.db.begin().await.unwrap();
+        let mut tx = world.db.begin();
         let kind = certwright::domain::issuer::Kind::ClusterIssuer;
         let (issuer, _) = certwright::storage::issuers::find_by_name(&mut tx, kind, "", "le").await.unwrap().unwrap();
         certwright::storage::issuers::delete(&mut tx, issuer.id).await.unwrap();
@@ -203,7 +203,7 @@ async fn a_running_service_tells_what_ended_while_it_was_down() {
     let certificate = issued(&world).await;
     let now = certwright::clock::Clock::now(&SystemClock);
     let ended = Watch::over(certificate, 1, now - Duration::days(91), now - Duration::days(1));
-    let mut tx = world.db.begin().await.unwrap();
+    let mut tx = world.db.begin();
     expiry::arm(&mut tx, &ended).await.unwrap();
     tx.commit().await.unwrap();
     let mut news = world.db.signals().events();

@@ -69,7 +69,7 @@ mod tenants_with_a_thousand_dead_names {
 async fn insert_dead(database: &str, count: u32) {
     let now = SystemClock.now();
     let db = Db::connect(database).await.unwrap();
-    let mut tx = db.begin().await.unwrap();
+    let mut tx = db.begin();
     for n in 0..count {
         let spec = json!({"issuerRef": {"name": "dead", "kind": "ClusterIssuer"},
             "dnsNames": [format!("dead-{n}.example.com")]});

@@ -1,5 +1,6 @@
 //! Every public function of `storage`, on both databases.
 
+use futures_util::future::FutureExt as _;
 use std::collections::{BTreeMap, HashSet};
 
 use certwright::domain::ari::{self, Ari, Window};
@@ -39,7 +40,7 @@ pub(super) const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
 on_both_databases! {
     async fn certificates_are_found_as_they_were_inserted(db: Db) {
         let certificate = certificate("web");
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         certificates::insert(&mut tx, &certificate).await.unwrap();
         tx.commit().await.unwrap();
 
@@ -53,15 +54,19 @@ on_both_databases! {
 
     async fn a_respecified_certificate_is_found_by_what_it_is_now(db: Db) {
         let before = certificate("web");
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         certificates::insert(&mut tx, &before).await.unwrap();
         let (mut after, lease) = certificates::find(&mut tx, before.id, &all()).await.unwrap().unwrap();
         after.spec.issuer_ref.name = "other".into();
         after.spec.dns_names = vec!["new.example.com".into()];
         after.labels = [("team".to_owned(), "new".to_owned())].into();
         certificates::respecify(&mut tx, &silent(&after), &lease).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut tx = db.begin();
         let again = certificates::respecify(&mut tx, &silent(&after), &lease).await;
         assert!(matches!(again, Err(StorageError::LeaseLost(_))));
+
+        let mut tx = db.read().await.unwrap();
 
         for (wanted, found) in [
             (certificates::Wanted { issuer: Some("other".into()), ..Default::default() }, 1),
@@ -75,7 +80,7 @@ on_both_databases! {
     }
 
     async fn another_namespace_sees_nothing(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let (certificate, order, _) = under_way(&mut tx).await;
         let others = Scope::Namespaces(vec!["other".into()]);
 
@@ -97,7 +102,7 @@ on_both_databases! {
     }
 
     async fn a_name_is_taken_once(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         certificates::insert(&mut tx, &certificate("web")).await.unwrap();
 
         let again = match certificates::insert(&mut tx, &certificate("web")).await {
@@ -109,7 +114,7 @@ on_both_databases! {
     }
 
     async fn a_saved_certificate_reads_back_as_saved(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let (mut certificate, _, lease) = under_way(&mut tx).await;
         certificate.state = State::Idle;
         certificate.current = Some(Issued {
@@ -131,7 +136,7 @@ on_both_databases! {
     }
 
     async fn an_orders_trouble_is_noted_only_while_it_is_the_present_one(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let (certificate, order, lease) = under_way(&mut tx).await;
         let noted = async |tx: &mut Tx| {
             certificates::find(tx, certificate.id, &all()).await.unwrap().unwrap()
@@ -147,7 +152,7 @@ on_both_databases! {
     }
 
     async fn a_changed_spec_is_found_by_its_new_names(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let mut certificate = certificate("web");
         certificates::insert(&mut tx, &certificate).await.unwrap();
         let (_, lease) = certificates::find(&mut tx, certificate.id, &all()).await.unwrap().unwrap();
@@ -167,7 +172,7 @@ on_both_databases! {
     }
 
     async fn whoever_missed_a_change_cannot_save_over_it(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let (certificate, order, lease) = under_way(&mut tx).await;
         certificates::save(&mut tx, &silent(&certificate), &lease, None).await.unwrap();
 
@@ -181,7 +186,7 @@ on_both_databases! {
     }
 
     async fn certificates_are_filtered_and_paged(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         for n in 0..5_i64 {
             let mut one = certificate(&format!("web-{n}"));
             one.id = CertificateId::generate(NOW + Duration::seconds(n));
@@ -222,7 +227,7 @@ on_both_databases! {
     }
 
     async fn a_deleted_certificate_is_gone_and_its_order_stays_to_be_cleaned_up(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let (certificate, order, _) = under_way(&mut tx).await;
 
         certificates::delete(&mut tx, certificate.id).await.unwrap();
@@ -233,7 +238,7 @@ on_both_databases! {
     }
 
     async fn a_ready_issuer_wakes_those_who_wait_for_it(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let mut waiting = certificate("waiting");
         waiting.state = State::AwaitingIssuer(Trigger::DoesNotExist);
         waiting.next_action_at = NOW + Duration::hours(1);
@@ -258,7 +263,7 @@ on_both_databases! {
         let now = now(&db).await;
         let mut one = certificate("web");
         one.next_action_at = now;
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         certificates::insert(&mut tx, &one).await.unwrap();
         tx.commit().await.unwrap();
 
@@ -270,7 +275,7 @@ on_both_databases! {
         if db.dialect() == "sqlite" {
             let later = claim(&db, now + LEASE, 10).await;
             assert_eq!(later.len(), 1, "its worker died");
-            let mut tx = db.begin().await.unwrap();
+            let mut tx = db.begin();
             let late = lease::extend(&mut tx, &first[0], now).await;
             assert!(late.is_err(), "the dead worker is fenced");
             lease::extend(&mut tx, &later[0], now + LEASE).await.unwrap();
@@ -282,14 +287,14 @@ on_both_databases! {
     async fn what_a_dead_process_held_is_given_back_and_it_is_fenced(db: Db) {
         let now = now(&db).await;
         for (name, at) in [("held", now), ("scheduled", now + Duration::seconds(30))] {
-            let mut tx = db.begin().await.unwrap();
+            let mut tx = db.begin();
             let one = Certificate { next_action_at: at, ..certificate(name) };
             certificates::insert(&mut tx, &one).await.unwrap();
             tx.commit().await.unwrap();
         }
         let held = claim(&db, now, 10).await;
 
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         assert_eq!(lease::give_back(&mut tx, Some("another"), now).await.unwrap(), 0);
         assert_eq!(lease::give_back(&mut tx, Some("test"), now).await.unwrap(), 1);
         assert_eq!(lease::give_back(&mut tx, None, now).await.unwrap(), 0);
@@ -297,7 +302,7 @@ on_both_databases! {
 
         let again = claim(&db, now, 10).await;
         assert_eq!(again.len(), 1, "only what was held");
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         assert!(lease::extend(&mut tx, &held[0], now).await.is_err());
         lease::release(&mut tx, Machine::Certificate, held[0].id, "test", now).await.unwrap();
         assert!(lease::extend(&mut tx, &again[0], now).await.is_err(), "let go");
@@ -306,14 +311,14 @@ on_both_databases! {
 
     async fn a_process_that_falls_silent_is_buried_and_its_work_given_back(db: Db) {
         let now = now(&db).await;
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         certificates::insert(&mut tx, &Certificate { next_action_at: now, ..certificate("web") }).await.unwrap();
         tx.commit().await.unwrap();
         let held = claim(&db, now, 10).await;
         assert_eq!(held.len(), 1);
 
         let period = Duration::minutes(1);
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let heard = workers::beat(&mut tx, "test", now).await.unwrap();
         assert!((heard - now).abs() < Duration::seconds(20), "the database's clock");
         assert_eq!(workers::bury(&mut tx, heard + period, period).await.unwrap(), (vec![], 0));
@@ -324,14 +329,14 @@ on_both_databases! {
         tx.commit().await.unwrap();
 
         assert_eq!(claim(&db, late, 10).await.len(), 1);
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         workers::beat(&mut tx, "test", now).await.unwrap();
         assert_eq!(workers::leave(&mut tx, "test", now).await.unwrap(), 1, "an orderly stop gives back at once");
         assert_eq!(workers::bury(&mut tx, late + period, Duration::ZERO).await.unwrap(), (vec![], 0));
     }
 
     async fn whoever_did_not_hear_the_answer_to_a_commit_finds_out(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let (_, order, _) = under_way(&mut tx).await;
         let lease = lease::claim(&mut tx, Machine::Order, "test", NOW, 1).await.unwrap()[0];
         assert_eq!(lease::after_unheard_commit(&mut tx, &lease, "test").await.unwrap(), None, "it did not come through");
@@ -345,7 +350,7 @@ on_both_databases! {
     }
 
     async fn a_step_is_saved_under_the_lease_as_it_is_and_fences_the_former_holder(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let (_, mut order, _) = under_way(&mut tx).await;
         let lease = lease::claim(&mut tx, Machine::Order, "test", NOW, 1).await.unwrap()[0];
         let find = async |tx: &mut _| orders::find(tx, order.id, &all()).await.unwrap().unwrap().0;
@@ -362,10 +367,10 @@ on_both_databases! {
     }
 
     async fn sealed_secrets_are_gone_through_in_batches_and_replaced_only_as_they_were_read(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let (certificate, order, _) = under_way(&mut tx).await;
         for number in 1..=5 {
-            revisions::insert(&mut tx, &revision(&certificate, &order, number)).await.unwrap();
+            revisions::insert(&mut tx, &revision(&certificate, &order, number), 9, "done").await.unwrap();
         }
         let column = &sealed::COLUMNS[5];
         let mut after = (uuid::Uuid::nil(), i64::MIN);
@@ -395,7 +400,7 @@ on_both_databases! {
 
     async fn a_task_is_done_by_one_and_comes_again(db: Db) {
         let now = now(&db).await;
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let (one, two) = (uuid::Uuid::from_u128(1), uuid::Uuid::from_u128(2));
         housekeeping::schedule(&mut tx, one, "sweep", now + Duration::hours(1)).await.unwrap();
         housekeeping::schedule(&mut tx, two, "sweep", now + Duration::hours(2)).await.unwrap();
@@ -413,7 +418,7 @@ on_both_databases! {
     }
 
     async fn many_workers_never_claim_the_same_row(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         for n in 0..40 {
             certificates::insert(&mut tx, &certificate(&format!("web-{n}"))).await.unwrap();
         }
@@ -429,7 +434,7 @@ on_both_databases! {
     }
 
     async fn orders_and_challenges_read_back_as_saved(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let (_, order, _) = under_way(&mut tx).await;
         let (found, lease) = orders::find(&mut tx, order.id, &all()).await.unwrap().unwrap();
         assert_eq!(found, order);
@@ -455,7 +460,7 @@ on_both_databases! {
     }
 
     async fn orders_and_challenges_are_filtered(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let (certificate, order, _) = under_way(&mut tx).await;
         for (wanted, count) in [
             (orders::Wanted { certificate: Some(certificate.id), ..Default::default() }, 1),
@@ -481,7 +486,7 @@ on_both_databases! {
     }
 
     async fn the_responder_answers_until_the_challenge_is_clean(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let (_, order, _) = under_way(&mut tx).await;
         let answer = challenges::key_authorization(&mut tx, "token-1").await.unwrap();
         assert_eq!(answer.as_deref(), Some("token-1.thumbprint"));
@@ -499,7 +504,7 @@ on_both_databases! {
     }
 
     async fn a_proof_that_two_orders_need_is_known_to_be_shared(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let (certificate, order, _) = under_way(&mut tx).await;
         let id = order.challenges[0].id;
         assert!(clean_ups::shared(&mut tx, [id].into_iter()).await.unwrap().is_empty());
@@ -514,7 +519,7 @@ on_both_databases! {
     }
 
     async fn orders_that_are_over_are_claimed_together_to_be_cleaned_up_after(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let (certificate, first, _) = under_way(&mut tx).await;
         let mut all_orders = vec![first];
         for _ in 0..2 {
@@ -546,7 +551,7 @@ on_both_databases! {
     }
 
     async fn a_proof_is_needed_until_every_challenge_that_has_it_is_over(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let (certificate, order, _) = under_way(&mut tx).await;
         let id = order.challenges[0].id;
         assert!(challenges::needs_proof(&mut tx, id).await.unwrap());
@@ -566,7 +571,7 @@ on_both_databases! {
     }
 
     async fn a_changed_issuer_has_steps_that_are_under_way_repeated(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let (_, order, _) = under_way(&mut tx).await;
         let leases = lease::claim(&mut tx, Machine::Order, "test", NOW, 1).await.unwrap();
 
@@ -579,7 +584,7 @@ on_both_databases! {
     }
 
     async fn issuers_keep_their_account_and_its_key(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let one = issuer();
         issuers::insert(&mut tx, &one, &Sealed(vec![1, 2, 3])).await.unwrap();
         let (found, lease) = issuers::find(&mut tx, one.id, &all()).await.unwrap().unwrap();
@@ -613,7 +618,7 @@ on_both_databases! {
         };
         let by_name = || issuers::recall_by_name(&db, first.kind, "default", &first.name);
         assert_eq!(by_name().await.unwrap(), None);
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         issuers::insert(&mut tx, &first, &key).await.unwrap();
         secrets::insert(&mut tx, &entry, &Sealed(vec![2])).await.unwrap();
         tx.commit().await.unwrap();
@@ -622,7 +627,7 @@ on_both_databases! {
         let known = secrets::recall(&db, "default", "token").await.unwrap();
         assert_eq!(known, Some((entry.id, Sealed(vec![2]))));
 
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let (_, lease) = issuers::find(&mut tx, first.id, &all()).await.unwrap().unwrap();
         let changed = Issuer { tries: 3, ..first.clone() };
         let told = issuer::Transition::silent(changed.clone(), NOW);
@@ -637,7 +642,7 @@ on_both_databases! {
         assert_eq!(recalled, Some((changed, Sealed(vec![3]))));
         let known = secrets::recall(&db, "default", "token").await.unwrap();
         assert_eq!(known, Some((entry.id, Sealed(vec![4]))));
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         secrets::delete(&mut tx, entry.id).await.unwrap();
         issuers::delete(&mut tx, first.id).await.unwrap();
         tx.commit().await.unwrap();
@@ -647,7 +652,7 @@ on_both_databases! {
     }
 
     async fn secrets_are_kept_sealed_and_replaced_as_a_whole(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let mut one = SecretEntry {
             id: SecretId::generate(NOW), namespace: "default".into(), name: "token".into(),
             keys: vec!["api-token".into()], created_at: NOW, updated_at: NOW,
@@ -669,7 +674,7 @@ on_both_databases! {
     }
 
     async fn what_a_certificates_life_has_brought_is_read_as_it_was_saved(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let (mut certificate, order, lease) = under_way(&mut tx).await;
         certificate.ari = Some(ari());
         certificate.revocation = Some(Revoked {
@@ -694,15 +699,15 @@ on_both_databases! {
     }
 
     async fn a_revocation_outlives_its_revision_and_forgets_the_key_at_its_end(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let (certificate, order, _) = under_way(&mut tx).await;
-        revisions::insert(&mut tx, &revision(&certificate, &order, 1)).await.unwrap();
+        revisions::insert(&mut tx, &revision(&certificate, &order, 1), 1, "done").await.unwrap();
         let wanted = revocation(&certificate, order.issuer);
         revocations::insert(&mut tx, &wanted, &[5]).await.unwrap();
         certificates::delete(&mut tx, certificate.id).await.unwrap();
         tx.commit().await.unwrap();
 
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let lease = lease::claim(&mut tx, Machine::Revocation, "test", NOW, 9).await.unwrap().remove(0);
         lease::extend(&mut tx, &lease, NOW).await.unwrap();
         let (mut found, evidence) = revocations::find(&mut tx, wanted.id).await.unwrap().unwrap();
@@ -729,12 +734,12 @@ on_both_databases! {
     }
 
     async fn a_revoked_revision_and_a_key_that_a_client_holds_are_known_as_such(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let (certificate, mut order, _) = under_way(&mut tx).await;
         let request = Request { id: RequestId::generate(NOW), ..request(&certificate, &order) };
         order.request = request.id;
         requests::insert(&mut tx, &request, None).await.unwrap();
-        revisions::insert(&mut tx, &revision(&certificate, &order, 1)).await.unwrap();
+        revisions::insert(&mut tx, &revision(&certificate, &order, 1), 1, "done").await.unwrap();
 
         assert!(requests::private_key(&mut tx, request.id).await.unwrap().is_none());
         for column in &sealed::COLUMNS[4..6] {
@@ -749,7 +754,7 @@ on_both_databases! {
     }
 
     async fn an_accounts_next_key_waits_beside_the_present_one(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let mut issuer = issuer();
         issuers::insert(&mut tx, &issuer, &Sealed(vec![1])).await.unwrap();
         let (_, lease) = issuers::find(&mut tx, issuer.id, &all()).await.unwrap().unwrap();
@@ -770,10 +775,10 @@ on_both_databases! {
     }
 
     async fn a_revision_takes_its_key_from_its_request(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let (certificate, order, _) = under_way(&mut tx).await;
         for number in 1..=3 {
-            revisions::insert(&mut tx, &revision(&certificate, &order, number)).await.unwrap();
+            revisions::insert(&mut tx, &revision(&certificate, &order, number), 3, "done").await.unwrap();
         }
 
         let (key, request) = revisions::private_key(&mut tx, certificate.id, 2).await.unwrap().unwrap();
@@ -787,30 +792,55 @@ on_both_databases! {
         }
         let present = revisions::show(&mut tx, certificate.id, None, &all()).await.unwrap();
         assert_eq!(present, None, "none is served yet");
-        revisions::prune(&mut tx, certificate.id, 1).await.unwrap();
-        let kept = revisions::list(&mut tx, certificate.id, None, 10).await.unwrap();
-        assert_eq!(kept.iter().map(|one| one.revision).collect::<Vec<_>>(), [3, 2]);
         let earlier = revisions::list(&mut tx, certificate.id, Some(3), 10).await.unwrap();
-        assert_eq!(earlier.len(), 1);
+        assert_eq!(earlier.len(), 2);
+        let request = requests::find(&mut tx, order.request, &all()).await.unwrap().unwrap();
+        assert_eq!((request.state, request.message.as_str()), (RequestState::Issued, "done"));
+        assert_eq!(request.finished_at, Some(revision(&certificate, &order, 3).issued_at));
+
+        revisions::insert(&mut tx, &revision(&certificate, &order, 4), 2, "done").await.unwrap();
+        let kept = revisions::list(&mut tx, certificate.id, None, 10).await.unwrap();
+        assert_eq!(kept.iter().map(|one| one.revision).collect::<Vec<_>>(), [4, 3]);
     }
 
     async fn attempts_are_forgotten_with_their_keys(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let (certificate, order, _) = under_way(&mut tx).await;
-        let present = RequestId::generate(NOW);
+        let first = requests::find(&mut tx, order.request, &all()).await.unwrap().unwrap();
+        let attempts: Vec<_> = (0..4).map(|n| if n == 0 { first.id } else { RequestId::generate(NOW) }).collect();
+        tx.commit().await.unwrap();
 
-        requests::prune(&mut tx, certificate.id, order.request).await.unwrap();
-        assert!(requests::find(&mut tx, order.request, &all()).await.unwrap().is_some(), "the present one");
-        revisions::insert(&mut tx, &revision(&certificate, &order, 1)).await.unwrap();
-        requests::prune(&mut tx, certificate.id, present).await.unwrap();
-        assert!(requests::find(&mut tx, order.request, &all()).await.unwrap().is_some(), "a revision needs it");
-        revisions::prune(&mut tx, certificate.id, 1).await.unwrap();
-        requests::prune(&mut tx, certificate.id, present).await.unwrap();
-        assert!(requests::find(&mut tx, order.request, &all()).await.unwrap().is_none());
+        // What is there before; the one of them that brings a revision; what is left then, of two that are kept.
+        for (number, there, brings, left) in [
+            (1, vec![0, 1], 0, vec![0]),
+            (2, vec![0, 2], 2, vec![0, 2]),
+            (3, vec![0, 2, 3], 3, vec![2, 3]),
+        ] {
+            for n in there {
+                let mut tx = db.begin();
+                if requests::find(&mut tx, attempts[n], &all()).await.unwrap().is_none() {
+                    let request = Request { id: attempts[n], name: format!("web-{n}"), ..first.clone() };
+                    requests::insert(&mut tx, &request, &Sealed(vec![9])).await.unwrap();
+                }
+                tx.commit().await.unwrap();
+            }
+            // As the worker does it: nothing is asked in between.
+            let mut tx = db.begin();
+            let issued = Revision { request: attempts[brings], ..revision(&certificate, &order, number) };
+            revisions::insert(&mut tx, &issued, 2, "done").await.unwrap();
+            tx.commit().await.unwrap();
+            let (mut tx, mut there) = (db.read().await.unwrap(), Vec::new());
+            for (n, attempt) in attempts.iter().enumerate() {
+                if requests::find(&mut tx, *attempt, &all()).await.unwrap().is_some() {
+                    there.push(n);
+                }
+            }
+            assert_eq!(there, left, "with revision {number}");
+        }
     }
 
     async fn requests_keep_key_csr_and_progress(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let (certificate, order, _) = under_way(&mut tx).await;
         let request = order.request;
         requests::progress(&mut tx, request, RequestState::Issued, "done", order.id, NOW).await.unwrap();
@@ -827,14 +857,14 @@ on_both_databases! {
     }
 
     async fn events_are_found_by_resource_and_by_certificate(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let certificate = CertificateId::generate(NOW);
         let order = OrderId::generate(NOW);
         let happened = [
             Event::normal(Resource::Certificate(certificate), "Issuing", "begun"),
             Event::warning(Resource::Order(order), "OrderFailed", "over"),
         ];
-        events::record(&mut tx, "default", Some(certificate), &happened, NOW).await.unwrap();
+        events::record(&mut tx, "default", Some(certificate), &happened, NOW).unwrap();
 
         let of = |resource| events::Wanted { resource: Some(resource), ..Default::default() };
         let whole = events::list(&mut tx, &all(), &of(certificate.0), page()).await.unwrap();
@@ -846,7 +876,7 @@ on_both_databases! {
     }
 
     async fn an_answer_is_remembered_once_and_for_a_while(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let caller = ApiKeyId::generate(NOW);
         let answered = Answered { request_hash: vec![1], status: 202, location: "/x".into(), body: "{}".into() };
         let kept_since = NOW - Duration::hours(24);
@@ -861,7 +891,7 @@ on_both_databases! {
     }
 
     async fn api_keys_are_found_by_their_hash(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         assert!(!api_keys::any(&mut tx).await.unwrap());
         let key = ApiKey {
             id: ApiKeyId::generate(NOW), name: "ci".into(), permissions: vec!["*".into()],
@@ -886,7 +916,7 @@ on_both_databases! {
         };
         for (hash, key) in [([7; 32], key("first")), ([8; 32], key("second"))] {
             assert_eq!(api_keys::recognise(&db, &hash).await.unwrap(), None);
-            let mut tx = db.begin().await.unwrap();
+            let mut tx = db.begin();
             api_keys::insert(&mut tx, &key, &hash, NOW).await.unwrap();
             tx.commit().await.unwrap();
 
@@ -897,7 +927,7 @@ on_both_databases! {
     }
 
     async fn a_setting_is_set_once(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         assert!(settings::insert(&mut tx, "id", b"first").await.unwrap());
         assert!(!settings::insert(&mut tx, "id", b"second").await.unwrap());
         assert_eq!(settings::find(&mut tx, "id").await.unwrap(), Some(b"first".to_vec()));
@@ -907,18 +937,23 @@ on_both_databases! {
     }
 
     async fn a_commit_wakes_workers_and_tells_who_waits(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let (certificate, _, lease) = under_way(&mut tx).await;
-        let mut changes = db.signals().changes(certificate.id.0);
-        certificates::save(&mut tx, &silent(&certificate), &lease, None).await.unwrap();
+        let mut waiter = db.signals().wait_for(certificate.id.0);
+        let lease = certificates::save(&mut tx, &silent(&certificate), &lease, None).await.unwrap();
         tx.commit().await.unwrap();
-
         db.signals().due().notified().await;
-        while changes.recv().await.unwrap() != certificate.id.0 {}
+        assert!(waiter.news().now_or_never().is_none(), "it is still on its way");
+
+        let mut tx = db.begin();
+        let at_rest = Certificate { state: State::Backoff, ..certificate };
+        certificates::save(&mut tx, &silent(&at_rest), &lease, None).await.unwrap();
+        tx.commit().await.unwrap();
+        waiter.news().await;
     }
 
     async fn what_is_not_committed_never_was(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         certificates::insert(&mut tx, &certificate("web")).await.unwrap();
         drop(tx);
 
@@ -972,7 +1007,7 @@ async fn on_postgres_a_lease_ends_by_the_databases_clock_whatever_the_replicas_t
     let db = Db::connect(&url).await.unwrap();
     let now = db.clock().await.unwrap().unwrap();
     let (early, late) = (now - Duration::hours(1), now + Duration::hours(1));
-    let mut tx = db.begin().await.unwrap();
+    let mut tx = db.begin();
     let (_, order, _) = under_way(&mut tx).await;
     tx.commit().await.unwrap();
     let mut raw = PgConnection::connect(&url).await.unwrap();
@@ -980,32 +1015,32 @@ async fn on_postgres_a_lease_ends_by_the_databases_clock_whatever_the_replicas_t
     let due = "UPDATE orders SET next_action_at = $1";
     sqlx::query(due).bind(at).execute(&mut raw).await.unwrap();
 
-    let mut tx = db.begin().await.unwrap();
+    let mut tx = db.begin();
     let held = lease::claim(&mut tx, Machine::Order, "slow clock", early, 1).await.unwrap();
     assert!(held.is_empty(), "what is scheduled is due by the clock of whoever looks");
     let mut held = lease::claim(&mut tx, Machine::Order, "right clock", now, 1).await.unwrap()[0];
     tx.commit().await.unwrap();
 
     let steal = async || {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let stolen = lease::claim(&mut tx, Machine::Order, "fast clock", late, 9).await.unwrap();
         tx.commit().await.unwrap();
         stolen
     };
     assert_eq!(steal().await, [], "not after a claim");
     // Whatever a worker with a slow clock writes, its lease is as long as any.
-    let mut tx = db.begin().await.unwrap();
+    let mut tx = db.begin();
     lease::extend(&mut tx, &held, early).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(steal().await, [], "not after an extension");
-    let mut tx = db.begin().await.unwrap();
+    let mut tx = db.begin();
     held = orders::save(&mut tx, &order, &[], &held, Some(early)).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(steal().await, [], "not after a step");
 
     let run_out = "UPDATE orders SET next_action_at = next_action_at - 120001";
     sqlx::query(run_out).execute(&mut raw).await.unwrap();
-    let mut tx = db.begin().await.unwrap();
+    let mut tx = db.begin();
     let taken = lease::claim(&mut tx, Machine::Order, "slow clock", early, 1).await.unwrap();
     assert_eq!(taken.len(), 1, "its time is over, even for a slow clock");
     let late = orders::save(&mut tx, &order, &[], &held, None).await;
@@ -1050,7 +1085,7 @@ async fn now(db: &Db) -> OffsetDateTime {
 }
 
 async fn claim(db: &Db, now: OffsetDateTime, limit: usize) -> Vec<Lease> {
-    let mut tx = db.begin().await.unwrap();
+    let mut tx = db.begin();
     let leases = lease::claim(&mut tx, Machine::Certificate, "test", now, limit).await.unwrap();
     tx.commit().await.unwrap();
     leases

@@ -22,7 +22,7 @@ const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
 
 on_both_databases! {
     async fn a_throttle_holds_until_its_end_and_never_shorter(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let later = NOW + Duration::minutes(5);
         let keys = ["account a".to_owned(), "endpoint e".to_owned()];
 
@@ -37,7 +37,7 @@ on_both_databases! {
     }
 
     async fn what_is_over_is_swept_without_being_looked_for(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let (soon, later) = (NOW + Duration::minutes(1), NOW + Duration::hours(2));
         throttles::hold(&mut tx, "a", &Held::Account, soon, &failure("a"), NOW).await.unwrap();
         assert!(budgets::spend(&mut tx, &cost("set a", 5), NOW).await.unwrap());
@@ -53,7 +53,7 @@ on_both_databases! {
     }
 
     async fn a_changed_issuer_wakes_the_orders_that_wait_for_its_budget(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let issuer = IssuerId::generate(NOW);
         let order = insert_order(&mut tx, issuer, "a", NOW + Duration::hours(30)).await;
 
@@ -64,7 +64,7 @@ on_both_databases! {
     }
 
     async fn the_longest_of_several_throttles_counts(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         for (key, minutes) in [("a", 1), ("b", 3), ("c", 2)] {
             let until = NOW + Duration::minutes(minutes);
             throttles::hold(&mut tx, key, &Held::ExactSet, until, &failure(key), NOW).await.unwrap();
@@ -80,11 +80,11 @@ on_both_databases! {
         let tasks: Vec<_> = (0..40).map(|_| {
             let db = db.clone();
             tokio::spawn(async move {
-                let mut tx = db.begin().await.unwrap();
+                let mut tx = db.begin();
                 let order = insert_order(&mut tx, IssuerId::generate(NOW), "a", NOW).await;
                 tx.commit().await.unwrap();
                 let claim = Claim { certificates: vec![cost("domain a", 10), cost("set a", 25)], ..claim(0) };
-                let mut tx = db.begin().await.unwrap();
+                let mut tx = db.begin();
                 let reserved = budgets::reserve(&mut tx, order.id, &claim, NOW).await.unwrap();
                 tx.commit().await.unwrap();
                 reserved == Reserved::Granted
@@ -96,14 +96,14 @@ on_both_databases! {
         }
 
         assert_eq!(granted, 10);
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let spent = async |tx: &mut Tx, pool| budgets::fullest(tx, pool).await.unwrap().unwrap() - NOW;
         assert_eq!(spent(&mut tx, "domain a").await, Duration::hours(10));
         assert_eq!(spent(&mut tx, "set a").await, Duration::hours(10), "who is refused takes nothing");
     }
 
     async fn what_was_reserved_is_not_taken_again_for_the_same_order(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let order = insert_order(&mut tx, IssuerId::generate(NOW), "a", NOW).await;
 
         for _ in 0..3 {
@@ -115,7 +115,7 @@ on_both_databases! {
     }
 
     async fn a_spent_budget_says_when_there_is_more(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let orders = insert_orders(&mut tx, 4).await;
         for order in &orders[..2] {
             budgets::reserve(&mut tx, order.id, &claim(2), NOW).await.unwrap();
@@ -129,7 +129,7 @@ on_both_databases! {
     }
 
     async fn a_fifth_is_left_for_renewals(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let orders = insert_orders(&mut tx, 12).await;
         let mut new = claim(10);
         new.order = new.order.map(|cost| Cost { rate: cost.rate.without_reserve(), ..cost });
@@ -147,7 +147,7 @@ on_both_databases! {
     }
 
     async fn who_waits_goes_by_the_nearest_end_and_new_ones_last(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let orders = insert_orders(&mut tx, 5).await;
         let as_ = |precedence: Precedence| Claim { priority: precedence.rank(), ..claim(1) };
         let waiting = [
@@ -178,7 +178,7 @@ on_both_databases! {
     }
 
     async fn who_leaves_the_queue_holds_nobody_up(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let orders = insert_orders(&mut tx, 3).await;
         budgets::reserve(&mut tx, orders[0].id, &claim(1), NOW).await.unwrap();
         let first = Claim { priority: 1, ..claim(1) };
@@ -202,7 +202,7 @@ on_both_databases! {
             (url.clone(), End::Errored, vec![Valid], 1, 1),
             (url, End::Valid, vec![Valid], 1, 1),
         ] {
-            let mut tx = db.begin().await.unwrap();
+            let mut tx = db.begin();
             let mut order = insert_order(&mut tx, IssuerId::generate(NOW), "a", NOW).await;
             let claim = Claim { certificates: vec![cost("domain a", 10)], ..claim(10) };
             budgets::reserve(&mut tx, order.id, &claim, NOW).await.unwrap();
@@ -224,7 +224,7 @@ on_both_databases! {
     }
 
     async fn failures_use_up_the_room_of_a_name(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let order = insert_order(&mut tx, IssuerId::generate(NOW), "a", NOW).await;
         let claim = Claim { room: vec![cost("name a", 2)], ..claim(9) };
         for _ in 0..2 {
@@ -240,7 +240,7 @@ on_both_databases! {
 
     async fn lanes_tell_whose_work_is_due(db: Db) {
         let (one, other) = (IssuerId::generate(NOW), IssuerId::generate(NOW));
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         for (issuer, namespace, seconds) in [(one, "a", 2), (one, "a", 1), (one, "b", 3), (other, "a", 60)] {
             insert_order(&mut tx, issuer, namespace, NOW + Duration::seconds(seconds)).await;
         }
@@ -257,7 +257,7 @@ on_both_databases! {
 
     async fn a_crowded_lane_does_not_hide_the_one_behind_it(db: Db) {
         let (crowded, behind) = (IssuerId::generate(NOW), IssuerId::generate(NOW));
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         for _ in 0..OLDEST {
             insert_order(&mut tx, crowded, "a", NOW).await;
         }
@@ -273,7 +273,7 @@ on_both_databases! {
     }
 
     async fn a_claim_in_a_lane_is_a_lease_like_any_other(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         for name in ["one", "two"] {
             certificates::insert(&mut tx, &certificate(name)).await.unwrap();
         }

@@ -19,7 +19,7 @@ const NOW: OffsetDateTime = datetime!(2026-11-25 12:00 UTC);
 
 on_both_databases! {
     async fn webhooks_are_found_as_they_were_saved_and_only_by_who_may_see_all_of_them(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let (one, lease) = inserted(&mut tx, &["team", "web"]).await;
         let within = |names: &[&str]| Scope::Namespaces(names.iter().map(|name| (*name).to_owned()).collect());
 
@@ -50,7 +50,7 @@ on_both_databases! {
     }
 
     async fn a_former_secret_is_kept_for_its_time(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let (one, lease) = inserted(&mut tx, &["team"]).await;
         let until = NOW + Duration::hours(24);
         let rotated = one.rotated(Some(until), NOW);
@@ -66,13 +66,13 @@ on_both_databases! {
     }
 
     async fn a_webhook_is_claimed_when_something_is_due_and_rests_until_the_next(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let (one, _) = inserted(&mut tx, &["team"]).await;
         assert_eq!(lease::next_delivery_due(&mut tx).await.unwrap(), None);
         let sent = messages::try_out(&mut tx, &one, NOW).await.unwrap();
         tx.commit().await.unwrap();
 
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         assert_eq!(lease::next_delivery_due(&mut tx).await.unwrap(), Some(NOW));
         let leases = lease::claim(&mut tx, Machine::Delivery, "test", NOW, 5).await.unwrap();
         assert_eq!(leases.iter().map(|lease| lease.id).collect::<Vec<_>>(), [one.id.0]);
@@ -94,7 +94,7 @@ on_both_databases! {
     }
 
     async fn what_ended_goes_back_into_the_row_or_is_forgotten(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let (one, lease) = inserted(&mut tx, &["team"]).await;
         let sent = messages::try_out(&mut tx, &one, NOW).await.unwrap();
         let done = sent.apply(answer(200), NOW, Jitter::NONE).delivery;

@@ -22,7 +22,7 @@ on_both_databases! {
         let all = (0..90).map(|n| {
             let db = db.clone();
             tokio::spawn(async move {
-                let mut tx = db.begin().await.unwrap();
+                let mut tx = db.begin();
                 settings::insert(&mut tx, &format!("first {n}"), b"").await.unwrap();
                 settings::insert(&mut tx, &format!("second {n}"), b"").await.unwrap();
                 if n % 3 == 0 { drop(tx) } else { tx.commit().await.unwrap() }
@@ -41,13 +41,13 @@ on_both_databases! {
 
     async fn a_refused_statement_is_its_own_transactions_trouble(db: Db) {
         let taken = Arc::new(key("taken"));
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         api_keys::insert(&mut tx, &taken, b"hash 0", NOW).await.unwrap();
         tx.commit().await.unwrap();
         let all = (0..30).map(|n| {
             let (db, taken) = (db.clone(), Arc::clone(&taken));
             tokio::spawn(async move {
-                let mut tx = db.begin().await?;
+                let mut tx = db.begin();
                 settings::insert(&mut tx, &format!("setting {n}"), b"").await?;
                 if n % 2 == 0 {
                     // The same identifier once more.
@@ -70,7 +70,7 @@ on_both_databases! {
     }
 
     async fn a_lost_lease_undoes_its_own_transaction_and_no_other(db: Db) {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let mut known = Vec::new();
         for n in 0..30 {
             let certificate = certificate(&format!("web-{n}"));
@@ -86,13 +86,13 @@ on_both_databases! {
         let all = known.iter().cloned().map(|(certificate, lease)| {
             let db = db.clone();
             tokio::spawn(async move {
-                let mut tx = db.begin().await?;
+                let mut tx = db.begin();
                 // What comes before and behind the fence belongs to it.
                 certificates::note(&mut tx, certificate.id, OrderId::generate(NOW), None).await?;
                 certificates::save(&mut tx, &certificate.clone().wake(NOW), &lease, None).await?;
                 let about = Resource::Certificate(certificate.id);
                 let event = Event::normal(about, "Tested", "written behind the fence");
-                events::record(&mut tx, "default", Some(certificate.id), &[event], NOW).await?;
+                events::record(&mut tx, "default", Some(certificate.id), &[event], NOW)?;
                 tx.commit().await
             })
         });
@@ -120,10 +120,10 @@ on_both_databases! {
             Some(Box::new(Arc::clone(&offered).try_acquire_owned().ok()?))
         });
         let (given_up, added) = (certificate("given-up"), certificate("added"));
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         certificates::insert(&mut tx, &given_up).await.unwrap();
         drop(tx);
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         certificates::insert(&mut tx, &added).await.unwrap();
         assert!(handed.try_recv().is_err(), "nothing is there yet");
         tx.commit().await.unwrap();
@@ -133,7 +133,7 @@ on_both_databases! {
         };
         assert_eq!(*begun, added);
         assert!(handed.try_recv().is_err(), "what was given up is nobody's");
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let now = db.clock().await.unwrap().unwrap_or(NOW);
         let due = lease::claim(&mut tx, Machine::Certificate, "other", now, 9).await.unwrap();
         assert_eq!(due, [], "it is held");
@@ -142,27 +142,27 @@ on_both_databases! {
 
         // Without a place it is looked for, like any other.
         let held = (place, Arc::clone(&places).try_acquire_owned().unwrap());
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let waiting = certificate("waiting");
         certificates::insert(&mut tx, &waiting).await.unwrap();
         tx.commit().await.unwrap();
         drop(held);
         db.handover().close();
         assert!(handed.recv().await.is_none());
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let due = lease::claim(&mut tx, Machine::Certificate, "other", now, 9).await.unwrap();
         assert!(due.iter().any(|lease| lease.id == waiting.id.0));
     }
 
     async fn a_name_that_is_taken_meanwhile_lets_go_of_what_was_promised(db: Db) {
         let mut handed = db.handover().open("worker", |_| Some(Box::new(())));
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         certificates::insert(&mut tx, &certificate("web")).await.unwrap();
         tx.commit().await.unwrap();
         assert!(matches!(handed.recv().await, Some(Handed::Certificate(..))));
 
         let again = certificate("web");
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         let refused = match certificates::insert(&mut tx, &again).await {
             Ok(()) => tx.commit().await,
             refused => refused,
@@ -175,17 +175,17 @@ on_both_databases! {
     }
 
     async fn who_gives_up_waiting_for_a_turn_holds_nobody_up(db: Db) {
-        let mut held = db.begin().await.unwrap();
+        let mut held = db.begin();
         settings::insert(&mut held, "held", b"").await.unwrap();
         let waiting: Vec<_> = (0..40).map(|_| tokio::spawn({
             let db = db.clone();
-            async move { drop(db.begin().await) }
+            async move { drop(settings::find(&mut db.begin(), "held").await) }
         })).collect();
         tokio::task::yield_now().await;
         waiting.iter().for_each(tokio::task::JoinHandle::abort);
         held.commit().await.unwrap();
 
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         assert!(settings::find(&mut tx, "held").await.unwrap().is_some());
         settings::insert(&mut tx, "next", b"").await.unwrap();
         tx.commit().await.unwrap();
@@ -193,12 +193,12 @@ on_both_databases! {
 
     async fn a_key_is_forgotten_even_if_its_client_goes_away_meanwhile(db: Db) {
         let (key, hash) = (key("ci"), api_key::hash_key("cw_ci"));
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         api_keys::insert(&mut tx, &key, &hash, NOW).await.unwrap();
         tx.commit().await.unwrap();
         assert!(api_keys::recognise(&db, &hash).await.unwrap().is_some());
 
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         api_keys::delete(&mut tx, key.id).await.unwrap();
         assert!(tx.commit().now_or_never().is_none(), "it is given up before it is answered");
 
@@ -212,13 +212,13 @@ on_both_databases! {
 
     async fn a_key_that_was_forgotten_is_not_recognised_any_more(db: Db) {
         let (key, hash) = (key("ci"), api_key::hash_key("cw_ci"));
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         api_keys::insert(&mut tx, &key, &hash, NOW).await.unwrap();
         tx.commit().await.unwrap();
         assert_eq!(api_keys::recognise(&db, &hash).await.unwrap(), Some(key.clone()));
         assert_eq!(api_keys::recognise(&db, &hash).await.unwrap(), Some(key.clone()));
 
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = db.begin();
         api_keys::delete(&mut tx, key.id).await.unwrap();
         tx.commit().await.unwrap();
 
@@ -239,7 +239,7 @@ async fn nobody_inherits_a_transaction_that_was_given_up_while_it_began() {
     for _ in 0..20 {
         let ready: Vec<_> = join_all((0..3).map(|_| db.read())).await;
         drop(ready);
-        (0..3).for_each(|_| drop(db.begin().now_or_never()));
+        (0..3).for_each(|_| drop(settings::find(&mut db.begin(), "none").now_or_never()));
     }
 
     let mut watcher = PgConnection::connect(&url).await.unwrap();
@@ -257,19 +257,19 @@ async fn another_replica_hears_of_changes_and_of_forgotten_keys() {
     let url = crate::support::postgres::fresh_database().await;
     let (here, there) = (Db::connect(&url).await.unwrap(), Db::connect(&url).await.unwrap());
     let (key, hash) = (key("ci"), api_key::hash_key("cw_ci"));
-    let mut tx = here.begin().await.unwrap();
+    let mut tx = here.begin();
     api_keys::insert(&mut tx, &key, &hash, NOW).await.unwrap();
     tx.commit().await.unwrap();
     assert!(api_keys::recognise(&there, &hash).await.unwrap().is_some());
 
-    let mut tx = here.begin().await.unwrap();
+    let mut tx = here.begin();
     api_keys::delete(&mut tx, key.id).await.unwrap();
     let resource = key.id.0;
-    let mut changes = there.signals().changes(resource);
-    tx.has_changed(resource);
+    let mut waiter = there.signals().wait_for(resource);
+    tx.has_settled(resource);
     tx.commit().await.unwrap();
 
-    while changes.recv().await.unwrap() != resource {}
+    waiter.news().await;
     // It may have heard of the key in the note after that; it believes in it for a second at most.
     let forgotten = async {
         while api_keys::recognise(&there, &hash).await.unwrap().is_some() {

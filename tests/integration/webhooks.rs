@@ -39,7 +39,7 @@ on_every_database! {
     async fn what_is_not_committed_is_not_told(world: World) {
         let (receiver, hook) = hooked(&world, json!({})).await;
         let web = ordered(&world, "web").await;
-        let mut tx = world.db.begin().await.unwrap();
+        let mut tx = world.db.begin();
         let key = certwright::domain::id::CertificateId(web.parse().unwrap());
         let (found, lease) = certwright::storage::certificates::find(&mut tx, key, &Scope::Everything).await.unwrap().unwrap();
         let next = issue(&world, found);
@@ -301,7 +301,7 @@ on_every_database! {
         let (receiver, _) = hooked(&world, json!({"events": ["issuer.ready", "issuer.failed"]})).await;
         let (labelled, _) = hooked(&world, json!({"labels": {"team": "web"}})).await;
         let issuer = id(&world.create_issuer().await);
-        let mut tx = world.db.begin().await.unwrap();
+        let mut tx = world.db.begin();
         let key = certwright::domain::id::IssuerId(issuer.parse().unwrap());
         let (found, lease) = issuers::find(&mut tx, key, &Scope::Everything).await.unwrap().unwrap();
         let failed = found.not_registered(failure(), world.now(), Jitter::NONE);

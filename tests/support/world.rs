@@ -174,7 +174,7 @@ impl World {
         // Leases on PostgreSQL end by its own clock; from now on the world's is not behind it.
         let now = self.db.clock().await.unwrap().unwrap_or_else(|| self.now());
         self.clock.advance((now - self.now()).max(time::Duration::ZERO));
-        let mut tx = self.db.begin().await.unwrap();
+        let mut tx = self.db.begin();
         lease::give_back(&mut tx, Some("test"), self.now()).await.unwrap();
         tx.commit().await.unwrap();
     }
@@ -199,7 +199,7 @@ impl World {
         let now = self.now();
         let permissions = permissions.iter().map(|word| (*word).to_owned()).collect();
         let key = ApiKey { id: ApiKeyId::generate(now), name: name.to_owned(), permissions, scope };
-        let mut tx = self.db.begin().await.unwrap();
+        let mut tx = self.db.begin();
         api_keys::insert(&mut tx, &key, &api_key::hash_key(&text), now).await.unwrap();
         tx.commit().await.unwrap();
         text
@@ -254,7 +254,7 @@ impl World {
 
     /// Saves what something made of the certificate, with all that there is to tell.
     pub async fn db_let(&self, id: &str, happen: impl FnOnce(Certificate) -> Transition) {
-        let mut tx = self.db.begin().await.unwrap();
+        let mut tx = self.db.begin();
         let (found, lease) = certificates::find(&mut tx, certificate_id(id), &Scope::Everything)
             .await
             .unwrap()
@@ -266,7 +266,7 @@ impl World {
     /// An order under way for the certificate, with a challenge whose record is written.
     pub async fn db_order(&self, id: &str) -> Order {
         let now = self.now();
-        let mut tx = self.db.begin().await.unwrap();
+        let mut tx = self.db.begin();
         let (found, lease) = certificates::find(&mut tx, certificate_id(id), &Scope::Everything)
             .await
             .unwrap()
@@ -339,7 +339,7 @@ impl World {
             not_after: now + time::Duration::days(90),
             renewal_time: now + time::Duration::days(60),
         };
-        let mut tx = self.db.begin().await.unwrap();
+        let mut tx = self.db.begin();
         let revision = Revision {
             certificate: order.certificate,
             revision: 1,
@@ -353,7 +353,7 @@ impl World {
             issued_at: now,
             revoked_at: None,
         };
-        revisions::insert(&mut tx, &revision).await.unwrap();
+        revisions::insert(&mut tx, &revision, 1, "done").await.unwrap();
         tx.commit().await.unwrap();
         self.db_let(&order.certificate.to_string(), |found| found.issued(issued, None, now)).await;
     }

@@ -41,7 +41,7 @@ pub(crate) async fn change(
 ) -> Result<Response, ApiError> {
     retrying(|| async {
         let now = app.now();
-        let mut tx = app.db.begin().await?;
+        let mut tx = app.db.begin();
         let (present, lease) = find(&mut tx, id, &who.scope).await?;
         must_stay(&present)?;
         known.must_match(&CertificateView::of(&present, now))?;
@@ -94,7 +94,7 @@ pub(crate) async fn renew(
 ) -> Result<Response, ApiError> {
     retrying(|| async {
         let now = app.now();
-        let mut tx = app.db.begin().await?;
+        let mut tx = app.db.begin();
         let (present, lease) = find(&mut tx, id, &who.scope).await?;
         must_stay(&present)?;
         let next = present.clone().trigger(Trigger::ManuallyTriggered, now);
@@ -170,7 +170,7 @@ pub(crate) async fn delete(
 ) -> Result<Response, ApiError> {
     retrying(|| async {
         let now = app.now();
-        let mut tx = app.db.begin().await?;
+        let mut tx = app.db.begin();
         let (present, lease) = find(&mut tx, id, &who.scope).await?;
         known.must_match(&CertificateView::of(&present, now))?;
         // Orders first, as workers do: the other way round, the two could wait for each other.
@@ -215,7 +215,7 @@ pub(crate) async fn cancel_orders(
         let next = order.cancel(why, now);
         orders::save(tx, &next.order, &before, &lease, None).await?;
         let namespace = &certificate.namespace;
-        events::record(tx, namespace, Some(certificate.id), &next.events, now).await?;
+        events::record(tx, namespace, Some(certificate.id), &next.events, now)?;
         let (request, id) = (next.order.request, next.order.id);
         requests::progress(tx, request, RequestState::Failed, why, id, now).await?;
     }

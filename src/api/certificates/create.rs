@@ -5,7 +5,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 
 use super::check::{Checked, check};
-use super::settled;
+use super::read;
 use super::spec::CertificateSpec;
 use crate::api::AppState;
 use crate::api::auth::{Authorized, CertificatesWrite, Principal};
@@ -19,6 +19,7 @@ use crate::domain::event::{Event, Resource};
 use crate::domain::id::CertificateId;
 use crate::domain::issuer::Issuer;
 use crate::storage::lease::Lease;
+use crate::storage::signals::Waiter;
 use crate::storage::{Scope, StorageError, Tx, certificates, events, issuers};
 use crate::view::CertificateView;
 
@@ -46,11 +47,10 @@ pub(crate) async fn create(
             let checked = check(&body.value)?;
             who.must_own(&checked.namespace)?;
             let certificate = new(&app, &body.value, &checked);
+            let waiter = wait.is_wanted().then(|| app.db.signals().wait_for(certificate.id.0));
             let response = insert(&app, &attempt, &body.value, &checked, &certificate).await?;
-            if !wait.is_wanted() {
-                return Ok(response);
-            }
-            newest(&app, &who, &certificate, wait, response).await
+            let Some(waiter) = waiter else { return Ok(response) };
+            newest(&app, &who, &certificate, wait, waiter, response).await
         })
         .await
 }
@@ -95,13 +95,23 @@ async fn insert(
     let (kind, namespace) = (wanted.kind, &checked.namespace);
     let issuer = issuers::recall_by_name(&app.db, kind, namespace, &wanted.name).await?;
     let issuer = checked.fits(given, issuer)?;
-    admit(app, &mut app.db.read().await?, checked, certificate, &issuer).await?;
-    let mut tx = app.db.begin().await?;
+    admit(app, &mut app.db.read().await?, checked, &issuer).await?;
+    let mut tx = app.db.begin();
     attempt.remember(app, &mut tx, &location, &answer).await?;
-    add(&mut tx, certificate).await?;
-    match tx.commit().await {
+    let added = match certificates::insert(&mut tx, certificate).await {
+        Ok(()) => {
+            record(&mut tx, certificate)?;
+            tx.commit().await
+        }
+        refused => refused,
+    };
+    match added {
         Ok(()) => {}
-        Err(StorageError::Conflict) => return Err(being_created(certificate)),
+        // Nearly all names are new: this is not asked before.
+        Err(StorageError::Conflict) => {
+            be_new(&mut app.db.read().await?, certificate).await?;
+            return Err(being_created(certificate));
+        }
         Err(error) => {
             // The answer to the commit was lost, and perhaps only that.
             return match find(app, certificate.id).await {
@@ -123,8 +133,13 @@ pub(crate) async fn store(
     certificate: &Certificate,
 ) -> Result<(), ApiError> {
     let issuer = checked.check_issuer(tx, given).await?;
-    admit(app, tx, checked, certificate, &issuer).await?;
-    add(tx, certificate).await
+    admit(app, tx, checked, &issuer).await?;
+    be_new(tx, certificate).await?;
+    match certificates::insert(tx, certificate).await {
+        Err(StorageError::Conflict) => return Err(being_created(certificate)),
+        done => done?,
+    }
+    record(tx, certificate)
 }
 
 /// Whether it may be wanted of this issuer.
@@ -132,11 +147,14 @@ async fn admit(
     app: &AppState,
     tx: &mut Tx,
     checked: &Checked,
-    certificate: &Certificate,
     issuer: &Issuer,
 ) -> Result<(), ApiError> {
     checked.check_key(app, tx, issuer).await?;
-    checked.check_webhooks(tx, &[]).await?;
+    checked.check_webhooks(tx, &[]).await
+}
+
+/// Whether nothing has its name yet.
+async fn be_new(tx: &mut Tx, certificate: &Certificate) -> Result<(), ApiError> {
     let (namespace, name) = (&certificate.namespace, &certificate.name);
     if let Some((known, _)) = certificates::find_by_name(tx, namespace, name).await? {
         let detail = format!(
@@ -148,11 +166,7 @@ async fn admit(
     Ok(())
 }
 
-async fn add(tx: &mut Tx, certificate: &Certificate) -> Result<(), ApiError> {
-    match certificates::insert(tx, certificate).await {
-        Err(StorageError::Conflict) => return Err(being_created(certificate)),
-        done => done?,
-    }
+fn record(tx: &mut Tx, certificate: &Certificate) -> Result<(), ApiError> {
     if let certificate::State::Triggered(_) = certificate.state {
         let event = Event::normal(
             Resource::Certificate(certificate.id),
@@ -160,7 +174,7 @@ async fn add(tx: &mut Tx, certificate: &Certificate) -> Result<(), ApiError> {
             "Issuing certificate as none has been issued yet",
         );
         let (namespace, now) = (&certificate.namespace, certificate.created_at);
-        events::record(tx, namespace, Some(certificate.id), &[event], now).await?;
+        events::record(tx, namespace, Some(certificate.id), &[event], now)?;
     }
     Ok(())
 }
@@ -187,9 +201,11 @@ async fn newest(
     who: &Principal,
     certificate: &Certificate,
     wait: Wait,
+    waiter: Waiter,
     first: Response,
 ) -> Result<Response, ApiError> {
-    let response = match settled(app, &who.scope, certificate.id.0, wait).await {
+    let read = || read(app, &who.scope, certificate.id.0);
+    let response = match wait.on(app, waiter, read, Certificate::is_settled).await {
         Ok(certificate) => {
             let location = first.headers().get(header::LOCATION).map(HeaderValue::to_str);
             let location = location.and_then(Result::ok).unwrap_or_default().to_owned();

@@ -179,7 +179,7 @@ pub(super) async fn hand_out(
     known: &Precondition,
     what: &str,
 ) -> Result<Handed, ApiError> {
-    let mut tx = app.db.begin().await?;
+    let mut tx = app.db.begin();
     let (certificate, number) = wanted(&mut tx, who, id, which).await?;
     let revision = revisions::find(&mut tx, certificate.id, number).await?;
     let revision = revision.ok_or_else(|| not_issued(id, number))?;
@@ -203,7 +203,7 @@ pub(super) async fn hand_out(
     );
     let event = Event::normal(Resource::Certificate(certificate.id), "PrivateKeyExported", message);
     let namespace = &certificate.namespace;
-    events::record(&mut tx, namespace, Some(certificate.id), &[event], app.now()).await?;
+    events::record(&mut tx, namespace, Some(certificate.id), &[event], app.now())?;
     tx.commit().await?;
     tracing::info!(certificate = %certificate.id, revision = number, api_key = %who.key, what, "a private key was handed out");
     Ok(Handed::Out(Box::new(HandedOut { key, revision, certificate, tag })))

@@ -108,23 +108,16 @@ pub(crate) async fn show(
     wait: Wait,
     known: Precondition,
 ) -> Result<Response, ApiError> {
-    let certificate = settled(&app, &who.scope, id, wait).await?;
+    let read = || read(&app, &who.scope, id);
+    let certificate = wait.until(&app, id, read, Certificate::is_settled).await?;
     let view = CertificateView::of(&certificate, app.now());
     Ok(wait.applied(known.show(&view)?))
 }
 
-/// Reads a certificate, once it has settled or the client has waited long enough.
-async fn settled(
-    app: &AppState,
-    scope: &Scope,
-    id: Uuid,
-    wait: Wait,
-) -> Result<Certificate, ApiError> {
-    let read = || async {
-        let mut tx = app.db.read().await?;
-        find(&mut tx, id, scope).await.map(|(certificate, _)| certificate)
-    };
-    wait.until(app, id, read, Certificate::is_settled).await
+/// Reads a certificate.
+async fn read(app: &AppState, scope: &Scope, id: Uuid) -> Result<Certificate, ApiError> {
+    let mut tx = app.db.read().await?;
+    find(&mut tx, id, scope).await.map(|(certificate, _)| certificate)
 }
 
 /// The certificate, if the caller may know of it.

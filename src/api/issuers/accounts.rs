@@ -41,7 +41,7 @@ pub(crate) async fn rotate_key(
     let key = (app.account_key)().map_err(ApiError::Inside)?;
     let sealed = app.sealer.seal(&next_account_key_place(IssuerId(id)), key.expose())?;
     retrying(|| async {
-        let mut tx = app.db.begin().await?;
+        let mut tx = app.db.begin();
         let (present, lease) = find(&mut tx, &who, id, &known).await?;
         // It joins what is under way.
         let next = if let Some(Upkeep::RotatingKey { .. }) = present.upkeep {
@@ -71,7 +71,7 @@ pub(crate) async fn deactivate(
     known: Precondition,
 ) -> Result<Response, ApiError> {
     retrying(|| async {
-        let mut tx = app.db.begin().await?;
+        let mut tx = app.db.begin();
         let (present, lease) = find(&mut tx, &who, id, &known).await?;
         let next = if let Some(Upkeep::Deactivating { .. } | Upkeep::Deactivated { .. }) =
             present.upkeep

@@ -140,7 +140,7 @@ pub(crate) async fn replace(
     body: Body<IssuerSpec>,
 ) -> Result<Response, ApiError> {
     retrying(|| async {
-        let mut tx = app.db.begin().await?;
+        let mut tx = app.db.begin();
         let found = issuers::find(&mut tx, IssuerId(id), &who.scope).await?;
         let (present, lease) = found.ok_or_else(|| ApiError::not_found("issuer", id))?;
         who.must_own(&present.namespace)?;
@@ -203,7 +203,7 @@ pub(crate) async fn delete(
     known: Precondition,
 ) -> Result<Response, ApiError> {
     retrying(|| async {
-        let mut tx = app.db.begin().await?;
+        let mut tx = app.db.begin();
         let found = issuers::find(&mut tx, IssuerId(id), &who.scope).await?;
         let (present, lease) = found.ok_or_else(|| ApiError::not_found("issuer", id))?;
         who.must_own(&present.namespace)?;
@@ -267,7 +267,7 @@ async fn insert(
 ) -> Result<Response, ApiError> {
     let location = format!("/issuers/{}", issuer.id);
     let answer = json(&IssuerView::from(issuer))?;
-    let mut tx = app.db.begin().await?;
+    let mut tx = app.db.begin();
     attempt.remember(app, &mut tx, &location, &answer).await?;
     store(&mut tx, issuer, account_key).await?;
     tx.commit().await?;

@@ -147,7 +147,6 @@ pub(super) async fn store(
         finished_at: Some(now),
     };
     requests::insert(tx, &attempt, &sealed).await?;
-    requests::progress(tx, request, attempt.state, &attempt.message, order, now).await?;
     let leaf = &pair.leaf;
     let revision = Revision {
         certificate: certificate.id,
@@ -162,6 +161,6 @@ pub(super) async fn store(
         issued_at: now,
         revoked_at: None,
     };
-    revisions::insert(tx, &revision).await?;
+    revisions::insert(tx, &revision, 1, &attempt.message).await?;
     Ok(())
 }

@@ -65,7 +65,7 @@ type Outcome = (Done, uuid::Uuid, Vec<String>);
 
 async fn at_once(app: &AppState, items: &[Item], dry_run: bool) -> Result<Vec<Outcome>, ApiError> {
     let now = app.now();
-    let mut tx = app.db.begin().await?;
+    let mut tx = app.db.begin();
     let mut faults = Vec::new();
     let mut outcomes: Vec<Option<Outcome>> = items.iter().map(|_| None).collect();
     // Issuers need Secrets, certificates need issuers.
@@ -214,7 +214,7 @@ async fn certificate(
         let Transition { certificate, events, .. } = adopt::adopted(certificate, pair, now);
         create::store(app, tx, &spec, &checked, &certificate).await?;
         let namespace = &certificate.namespace;
-        events::record(tx, namespace, Some(certificate.id), &events, now).await?;
+        events::record(tx, namespace, Some(certificate.id), &events, now)?;
         adopt::store(app, tx, &certificate, pair, now).await?;
         return Ok((Done::Created, id, warnings));
     };

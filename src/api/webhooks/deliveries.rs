@@ -181,7 +181,7 @@ pub(crate) async fn redeliver(
     who: Authorized<WebhooksWrite>,
     Path((id, delivery)): Path<(Uuid, Uuid)>,
 ) -> Result<Response, ApiError> {
-    let mut tx = app.db.begin().await?;
+    let mut tx = app.db.begin();
     let (webhook, _) = find_webhook(&mut tx, id, &who.scope).await?;
     must_be_enabled(&webhook)?;
     let found = deliveries::find(&mut tx, webhook.id, DeliveryId(delivery)).await?;
@@ -209,7 +209,7 @@ pub(crate) async fn redeliver_since(
     let since = field::moment(&body.value.since, "since")?;
     let (mut redelivered, mut after) = (0, None);
     loop {
-        let mut tx = app.db.begin().await?;
+        let mut tx = app.db.begin();
         let (webhook, _) = find_webhook(&mut tx, id, &who.scope).await?;
         must_be_enabled(&webhook)?;
         let (count, last) =
@@ -239,7 +239,7 @@ pub(crate) async fn test(
     Path(id): Path<Uuid>,
     wait: Wait,
 ) -> Result<Response, ApiError> {
-    let mut tx = app.db.begin().await?;
+    let mut tx = app.db.begin();
     let (webhook, _) = find_webhook(&mut tx, id, &who.scope).await?;
     let sent = messages::try_out(&mut tx, &webhook, app.now()).await?;
     tx.commit().await?;

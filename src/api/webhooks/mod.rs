@@ -146,7 +146,7 @@ pub(crate) async fn change(
     }
     retrying(|| async {
         let now = app.now();
-        let mut tx = app.db.begin().await?;
+        let mut tx = app.db.begin();
         let (present, lease) = find(&mut tx, id, &who.scope).await?;
         known.must_match(&WebhookView::of(&present, now))?;
         let Checked { spec, disabled, .. } = wanted(&present)?;
@@ -174,7 +174,7 @@ pub(crate) async fn delete(
 ) -> Result<StatusCode, ApiError> {
     retrying(|| async {
         let now = app.now();
-        let mut tx = app.db.begin().await?;
+        let mut tx = app.db.begin();
         let (present, lease) = find(&mut tx, id, &who.scope).await?;
         known.must_match(&WebhookView::of(&present, now))?;
         // Fenced like any change, so that nothing that was saved meanwhile is lost unseen.
@@ -205,7 +205,7 @@ pub(crate) async fn rotate(
     let sealed = app.sealer.seal(&secret_place(WebhookId(id)), secret.expose().as_bytes())?;
     retrying(|| async {
         let now = app.now();
-        let mut tx = app.db.begin().await?;
+        let mut tx = app.db.begin();
         let (present, lease) = find(&mut tx, id, &who.scope).await?;
         let former = match webhooks::secrets(&mut tx, present.id).await? {
             Some(known) if overlap.is_positive() => {
@@ -253,12 +253,12 @@ async fn insert(
     let now = webhook.created_at;
     // What is remembered for a replay lies in the database as it is: without the secret.
     let answer = json(&WebhookView::of(webhook, now))?;
-    let mut tx = app.db.begin().await?;
+    let mut tx = app.db.begin();
     attempt.remember(app, &mut tx, &location, &answer).await?;
     webhooks::insert(&mut tx, webhook, sealed).await?;
     let about = Resource::Webhook(webhook.id);
     let event = Event::normal(about, "Created", "The webhook was created");
-    events::record(&mut tx, &webhook.namespace, None, &[event], now).await?;
+    events::record(&mut tx, &webhook.namespace, None, &[event], now)?;
     tx.commit().await?;
     let mut response = shown_once(StatusCode::ACCEPTED, webhook, secret, now)?;
     if let Ok(location) = HeaderValue::from_str(&location) {

@@ -11,6 +11,7 @@ use super::chains::preferred_chain;
 use super::orders::Fetched;
 use super::{STEP_TIMEOUT, Worker, WorkerError};
 use crate::ca::{self, Account};
+use crate::domain::certificate::Certificate;
 use crate::domain::challenge::{self, Challenge, Kind};
 use crate::domain::failure::{Class, Failure};
 use crate::domain::id::ChallengeId;
@@ -20,6 +21,7 @@ use crate::domain::selection::pick_solver;
 use crate::pki;
 use crate::secret::Sealed;
 use crate::solver::Expected;
+use crate::storage::lease::Lease;
 use crate::storage::{Scope, certificates, issuers, requests};
 
 mod solving;
@@ -37,7 +39,8 @@ pub(super) struct Session<'a> {
     handle: Option<ca::Order>,
     solvers: HashMap<(u32, Kind), Chosen>,
     csr: Option<Vec<u8>>,
-    labels: Option<BTreeMap<String, String>>,
+    /// What the order is for, as it was when that was placed.
+    certificate: Option<(Certificate, Lease)>,
     /// From the beginning of an order until its proofs are about to be shown.
     expected: Option<Expected>,
     /// Set by a successful download, for the transaction that concludes the order.
@@ -77,7 +80,7 @@ impl<'a> Session<'a> {
             handle: None,
             solvers: HashMap::new(),
             csr: None,
-            labels: None,
+            certificate: None,
             expected: None,
             fetched: None,
         }
@@ -87,9 +90,15 @@ impl<'a> Session<'a> {
     pub(super) fn knowing(
         worker: &'a Worker,
         csr: Vec<u8>,
-        labels: BTreeMap<String, String>,
+        certificate: Certificate,
+        lease: Lease,
     ) -> Self {
-        Self { csr: Some(csr), labels: Some(labels), ..Self::new(worker) }
+        Self { csr: Some(csr), certificate: Some((certificate, lease)), ..Self::new(worker) }
+    }
+
+    /// The certificate as it was when the order was placed, if that was in this run.
+    pub(super) fn certificate(&self) -> Option<&(Certificate, Lease)> {
+        self.certificate.as_ref()
     }
 
     /// Does what a step says; what goes wrong in the outside world is an answer too.
@@ -356,8 +365,8 @@ impl<'a> Session<'a> {
     }
 
     async fn labels(&self, order: &Order) -> Result<BTreeMap<String, String>, WorkerError> {
-        if let Some(labels) = &self.labels {
-            return Ok(labels.clone());
+        if let Some((certificate, _)) = &self.certificate {
+            return Ok(certificate.labels.clone());
         }
         let mut tx = self.worker.db.read().await?;
         let found = certificates::find(&mut tx, order.certificate, &Scope::Everything).await?;
