@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use clap::ValueEnum;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -23,10 +24,34 @@ $unprivileged "$bin/initdb" -D "$data" --auth=trust --username=postgres --encodi
 exec $unprivileged "$bin/postgres" -D "$data" -k "$data" -h '' -N 300
 "#;
 
+/// What certificates are kept in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    Sqlite,
+    Postgres,
+}
+
 /// An empty database; what holds it ends with this value.
 pub struct Database {
     pub url: String,
     _folder: Option<TempDir>,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "SQLite",
+            Self::Postgres => "PostgreSQL",
+        }
+    }
+
+    /// An empty one.
+    pub async fn empty(self) -> Database {
+        match self {
+            Self::Sqlite => sqlite(),
+            Self::Postgres => postgres().await,
+        }
+    }
 }
 
 /// In a file of its own.

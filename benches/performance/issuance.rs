@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use super::Options;
-use super::database::{self, Database};
+use super::database::{Database, Kind};
 use super::floor::Floor;
 use super::ground::{Ground, ZONE};
 use super::numbers::{median, millis, percentile};
@@ -40,30 +40,25 @@ pub struct Runs {
     queued: Vec<Run>,
 }
 
-pub async fn measure(
-    ground: &Ground,
-    options: &Options,
-    report: &mut Report,
-) -> anyhow::Result<()> {
-    let floor = Arc::new(Floor::start(ground).await);
-    let [mut bare, mut sqlite, mut postgres]: [Runs; 3] = Default::default();
-    many_by_floor(ground, &floor, options.concurrency * 2, options.concurrency).await;
+pub async fn measure(options: &Options, report: &mut Report) -> anyhow::Result<()> {
+    let mut bare = Runs::default();
+    let mut ours: Vec<(Kind, Runs)> =
+        options.databases.iter().map(|kind| (*kind, Runs::default())).collect();
     for run in 0..options.runs {
         eprintln!("issuance, run {} of {}", run + 1, options.runs);
-        let (count, concurrency) = (options.certificates, options.concurrency);
-        bare.many.push(many_by_floor(ground, &floor, count, concurrency).await);
-        bare.single.push(median(&singles_by_floor(&floor, options.singles).await));
-        for (runs, database) in
-            [(&mut sqlite, database::sqlite()), (&mut postgres, database::postgres().await)]
-        {
-            by_certwright(ground, options, &database, runs).await;
+        by_floor(options, &mut bare).await;
+        for (kind, runs) in &mut ours {
+            by_certwright(options, *kind, runs).await;
         }
     }
     describe(report, "floor", &bare, options);
-    for (name, runs, least) in
-        [("certwright, SQLite", &sqlite, 0.85), ("certwright, PostgreSQL", &postgres, 0.80)]
-    {
-        describe(report, name, runs, options);
+    for (kind, runs) in &ours {
+        let name = format!("certwright, {}", kind.name());
+        let least = match kind {
+            Kind::Sqlite => 0.85,
+            Kind::Postgres => 0.80,
+        };
+        describe(report, &name, runs, options);
         let each = |value: fn(&Run) -> f64| -> Vec<f64> {
             runs.many
                 .iter()
@@ -108,42 +103,47 @@ fn describe(report: &mut Report, name: &str, runs: &Runs, options: &Options) {
     }
 }
 
-async fn many_by_floor(
-    ground: &Ground,
-    floor: &Arc<Floor>,
-    count: usize,
-    concurrency: usize,
-) -> Run {
-    let before = Before::now(ground);
-    let issue = |name: String| Arc::clone(floor).issue(name);
-    let (took, latencies) = at_once(names("floor", count), concurrency, issue).await;
-    before.run(ground, took, &latencies)
-}
-
-async fn singles_by_floor(floor: &Arc<Floor>, count: usize) -> Vec<f64> {
-    let mut latencies = Vec::new();
-    for name in names("floor-single", count) {
-        latencies.push(Arc::clone(floor).issue(name).await);
+async fn by_floor(options: &Options, runs: &mut Runs) {
+    let ground = Ground::start().await;
+    let floor = Arc::new(Floor::start(&ground).await);
+    let issue = |name: String| Arc::clone(&floor).issue(name);
+    at_once(names("warm", options.concurrency), options.concurrency, issue).await;
+    let before = Before::now(&ground);
+    let names_of_many = names("floor", options.certificates);
+    let (took, latencies) = at_once(names_of_many, options.concurrency, issue).await;
+    runs.many.push(before.run(&ground, took, &latencies));
+    let mut singles = Vec::new();
+    for name in names("floor-single", options.singles) {
+        singles.push(issue(name).await);
     }
-    millis(&latencies)
+    runs.single.push(median(&millis(&singles)));
 }
 
-async fn by_certwright(ground: &Ground, options: &Options, database: &Database, runs: &mut Runs) {
-    let service = Arc::new(Service::ready(ground, &database.url).await);
-    // Connections, directory and caches are there after the first few.
-    at_once(names("warm", options.concurrency), options.concurrency, by(&service)).await;
-    settle(ground).await;
-    runs.many.push(many(ground, &service, options.certificates, options.concurrency).await);
-    runs.queued.push(many(ground, &service, options.certificates, options.certificates).await);
+/// Each of both from a CA of its own, as the floor: Pebble looks at every authorization that it ever made with
+/// each new order, and gets slower with each.
+async fn by_certwright(options: &Options, kind: Kind, runs: &mut Runs) {
+    let (ground, _database, service) = warm(options, kind).await;
+    runs.many.push(many(&ground, &service, options.certificates, options.concurrency).await);
+    drop((service, ground));
+
+    let (ground, _database, service) = warm(options, kind).await;
+    runs.queued.push(many(&ground, &service, options.certificates, options.certificates).await);
     let mut singles = Vec::new();
     for name in names("single", options.singles) {
         // One alone is one that nothing else goes before.
         tokio::time::sleep(Duration::from_millis(2500)).await;
         singles.push(service.issue(&name).await.0);
     }
-    // What a service that ends leaves behind, nobody would take away.
-    settle(ground).await;
     runs.single.push(median(&millis(&singles)));
+}
+
+/// A service for which connections, directory and caches are there.
+async fn warm(options: &Options, kind: Kind) -> (Ground, Database, Arc<Service>) {
+    let (ground, database) = (Ground::start().await, kind.empty().await);
+    let service = Arc::new(Service::ready(&ground, &database.url).await);
+    at_once(names("warm", options.concurrency), options.concurrency, by(&service)).await;
+    settle(&ground).await;
+    (ground, database, service)
 }
 
 /// Many certificates through the API of one service.

@@ -29,6 +29,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use database::Kind;
 use ground::Ground;
 use report::Report;
 
@@ -47,6 +48,9 @@ pub struct Options {
     /// Certificates on their way at the same time
     #[arg(long, default_value_t = 32)]
     concurrency: usize,
+    /// The databases that certificates are issued with
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "sqlite,postgres")]
+    databases: Vec<Kind>,
     /// Certificates issued each alone, in each run
     #[arg(long, default_value_t = 5)]
     singles: usize,
@@ -111,10 +115,10 @@ async fn main() -> anyhow::Result<()> {
     let mut report = Report::begin();
     let ground = Ground::start().await;
     if wanted(Section::Issuance) {
-        issuance::measure(&ground, &options, &mut report).await?;
+        issuance::measure(&options, &mut report).await?;
     }
     if wanted(Section::Replicas) {
-        replicas::measure(&ground, &options, &mut report).await?;
+        replicas::measure(&options, &mut report).await?;
     }
     if wanted(Section::Peers) {
         peers::measure(&ground, &mut report).await?;

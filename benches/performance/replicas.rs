@@ -11,24 +11,26 @@ use super::issuance::{at_once, many, names, settle};
 use super::report::{Report, Target};
 use super::service::{MASTER_KEY, Service, Setup};
 
-pub async fn measure(
-    ground: &Ground,
-    options: &Options,
-    report: &mut Report,
-) -> anyhow::Result<()> {
+pub async fn measure(options: &Options, report: &mut Report) -> anyhow::Result<()> {
     let [mut one, mut two, mut twice]: [Vec<f64>; 3] = Default::default();
     let (count, concurrency) = (options.certificates, options.concurrency);
     for run in 0..options.runs {
         eprintln!("replicas, run {} of {}", run + 1, options.runs);
-        let database = database::postgres().await;
-        let first = Arc::new(Service::ready(ground, &database.url).await);
-        many(ground, &first, concurrency * 2, concurrency).await;
-        one.push(many(ground, &first, count, concurrency).await.rate);
+        // From a CA of its own each, as in `issuance`.
+        let (ground, database) = (Ground::start().await, database::postgres().await);
+        let only = Arc::new(Service::ready(&ground, &database.url).await);
+        many(&ground, &only, concurrency * 2, concurrency).await;
+        one.push(many(&ground, &only, count, concurrency).await.rate);
+        drop(only);
 
+        let (ground, database) = (Ground::start().await, database::postgres().await);
+        let first = Arc::new(Service::ready(&ground, &database.url).await);
         let keys = Some((first.key.as_str(), MASTER_KEY));
-        let setup = Setup { database: &database.url, ground: Some(ground), keys };
+        let setup = Setup { database: &database.url, ground: Some(&ground), keys };
         let second = Arc::new(Service::start(&setup));
-        many(ground, &second, concurrency * 2, concurrency).await;
+        for replica in [&first, &second] {
+            many(&ground, replica, concurrency, concurrency).await;
+        }
         let issued = ground.pebble.certificates_issued();
         let services = [first, second];
         let turn = std::sync::atomic::AtomicUsize::new(0);
@@ -43,7 +45,7 @@ pub async fn measure(
             }
         };
         let (took, _) = at_once(names("shared", count), concurrency, issue).await;
-        settle(ground).await;
+        settle(&ground).await;
         for id in made.into_inner()? {
             let found = services[0].ask(Method::GET, &format!("/certificates/{id}"), None).await;
             assert_eq!(found["status"]["revision"], 1, "{found:#}");

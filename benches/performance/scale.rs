@@ -86,7 +86,7 @@ async fn of_size(
         lease::next_due(&mut tx).await?;
         drop(tx);
         due.push(begun.elapsed());
-        let mut tx = db.begin().await?;
+        let mut tx = db.begin();
         for machine in [Machine::Order, Machine::Certificate, Machine::Issuer] {
             lease::claim(&mut tx, machine, "benchmark", SystemClock.now(), 64).await?;
         }
