@@ -151,19 +151,12 @@ macro_rules! execute {
 
 /// Runs a statement whose outcome does not count, at the latest at the commit ([`super::later`]).
 macro_rules! defer {
-    ($tx:expr, $statement:expr $(, $bind:expr)* $(,)?) => {
-        match &mut $tx.inner {
-            $crate::storage::Inner::Sqlite(on) => {
-                on.later.add($statement.sqlite);
-                $(on.later.bind($bind)?;)*
-            }
-            $crate::storage::Inner::Postgres(on) => {
-                on.make_room($statement.postgres).await?;
-                on.later.add($statement.postgres);
-                $(on.later.bind($bind)?;)*
-            }
+    ($tx:expr, $statement:expr $(, $bind:expr)* $(,)?) => {{
+        if let $crate::storage::Inner::Postgres(on) = &mut $tx.inner {
+            on.make_room($statement.postgres).await?;
         }
-    };
+        $crate::storage::defer_apart!($tx, $statement $(, $bind)*);
+    }};
 }
 
 /// Like [`defer`], for a statement that touches none of the rows, and asks for nothing, that others of its
