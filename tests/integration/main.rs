@@ -54,9 +54,6 @@ mod side_by_side;
 mod soak;
 mod solver;
 mod storage;
-mod storage_limits;
-mod storage_webhooks;
-mod storage_writes;
 #[path = "../support/mod.rs"]
 mod support;
 mod truth;

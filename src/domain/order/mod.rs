@@ -7,16 +7,17 @@
 //! worker's business.
 
 mod policy;
+mod step;
 #[cfg(test)]
 mod tests;
 
 pub use policy::deadline;
+pub use step::*;
 
-use thiserror::Error;
 use time::{Duration, OffsetDateTime};
 
 use crate::domain::backoff::{self, Jitter};
-use crate::domain::challenge::{self, Action, Challenge, Patience};
+use crate::domain::challenge::{self, Challenge};
 use crate::domain::event::{Event, Resource};
 use crate::domain::failure::{Class, Failure};
 use crate::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
@@ -133,86 +134,6 @@ pub enum End {
     Expired,
 }
 
-/// What must happen in the outside world.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// Ask the CA for the order.
-    Create,
-    /// Read what has to be proved.
-    ReadAuthorizations,
-    /// Work on these challenges, all at once.
-    Solve(Vec<(ChallengeId, Action)>),
-    /// Tell the CA that every proof is there.
-    Accept,
-    /// See how far the CA is.
-    Poll,
-    /// Send the CSR.
-    Finalize,
-    /// Fetch the certificate.
-    Download,
-}
-
-impl Step {
-    /// Whether it may be taken again where its answer was lost: it only looks, or what came of it is
-    /// found when it is taken again. What is written into the DNS is found by its name and value.
-    pub fn is_repeatable(&self) -> bool {
-        match self {
-            Self::Accept | Self::Poll | Self::Finalize => true,
-            Self::Solve(actions) => actions.iter().all(|(_, action)| *action != Action::CleanUp),
-            Self::Create | Self::ReadAuthorizations | Self::Download => false,
-        }
-    }
-}
-
-/// The CA's word for an order's state, with what it said beside it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    /// RFC 8555's status.
-    pub status: Status,
-    /// When the CA forgets the order.
-    pub expires: Option<OffsetDateTime>,
-    /// Not before this moment, as the CA asked.
-    pub retry_at: Option<OffsetDateTime>,
-}
-
-/// RFC 8555's order status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
-    /// Something is not proved yet.
-    Pending,
-    /// The CSR may be sent.
-    Ready,
-    /// The CA is signing.
-    Processing,
-    /// The certificate is there.
-    Valid,
-    /// It is over.
-    Invalid,
-}
-
-/// What came of a [`Step`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    /// The CA has the order under this URL.
-    Created(String, Seen),
-    /// The CA does not take it as a replacement, for this reason.
-    NotReplacing(Failure),
-    /// What has to be proved, and how; empty when everything is already.
-    Authorizations(Vec<Challenge>),
-    /// What came of each challenge's action.
-    Solved(Vec<(ChallengeId, Patience, challenge::Answer)>),
-    /// The CA was told.
-    Accepted,
-    /// The order as the CA sees it.
-    Looked(Seen),
-    /// The CA ended the order, for this reason.
-    Ended(Failure),
-    /// The certificate was fetched and checked; the worker keeps the chain.
-    Downloaded,
-    /// It did not work.
-    Failed(Failure),
-}
-
 /// What an order's end means for its certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -235,14 +156,6 @@ pub struct Transition {
     pub events: Vec<Event>,
     /// Set once, when the order has just ended.
     pub outcome: Option<Outcome>,
-}
-
-/// An answer that does not belong to the order's state: a bug, not the world's doing.
-#[derive(Debug, Error, PartialEq, Eq)]
-#[error("the answer {answer} makes no sense while the order is {state:?}")]
-pub struct UnexpectedAnswer {
-    state: State,
-    answer: &'static str,
 }
 
 /// An open order that has not ended after this long is given up, whatever the CA says.
@@ -523,21 +436,5 @@ impl Transition {
     fn with(mut self, events: Vec<Event>) -> Self {
         self.events.splice(0..0, events);
         self
-    }
-}
-
-impl Answer {
-    fn word(&self) -> &'static str {
-        match self {
-            Self::Created(..) => "Created",
-            Self::NotReplacing(_) => "NotReplacing",
-            Self::Authorizations(_) => "Authorizations",
-            Self::Solved(_) => "Solved",
-            Self::Accepted => "Accepted",
-            Self::Looked(_) => "Looked",
-            Self::Ended(_) => "Ended",
-            Self::Downloaded => "Downloaded",
-            Self::Failed(_) => "Failed",
-        }
     }
 }

@@ -2,6 +2,7 @@ use time::macros::datetime;
 use uuid::Uuid;
 
 use super::*;
+use crate::domain::challenge::Action;
 
 const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
 

@@ -14,7 +14,7 @@ use futures_util::future::{FutureExt as _, join_all};
 use sqlx::{Connection as _, PgConnection};
 use tokio::sync::Semaphore;
 
-use super::storage::{NOW, certificate};
+use super::rows::{NOW, certificate};
 use crate::support::databases::on_both_databases;
 
 on_both_databases! {

@@ -1,24 +1,19 @@
-//! What storage knows of limits and lanes, on both databases, and what it costs.
+//! What storage knows of limits and lanes, on both databases.
 
-use certwright::domain::certificate::{Certificate, State, Trigger};
-use certwright::domain::challenge;
+use certwright::domain::challenge::{self, Challenge};
 use certwright::domain::failure::{Class, Failure};
-use certwright::domain::id::{CertificateId, IssuerId, OrderId, RequestId};
+use certwright::domain::id::{CertificateId, ChallengeId, IssuerId};
 use certwright::domain::limits::{Limit, Precedence};
-use certwright::domain::order::{self, ORDER_DEADLINE, Order};
+use certwright::domain::order::{End, Order, State};
 use certwright::domain::throttle::Scope as Held;
 use certwright::storage::budgets::{self, Claim, Cost, Reserved};
 use certwright::storage::lanes::{self, Lane, OLDEST};
 use certwright::storage::lease::{LEASE, Machine};
-use certwright::storage::{
-    Db, Scope, StorageError, Tx, certificates, challenges, orders, throttles,
-};
-use time::macros::datetime;
+use certwright::storage::{Scope, StorageError, Tx, certificates, challenges, orders, throttles};
 use time::{Duration, OffsetDateTime};
 
+use super::rows::{NOW, certificate, order};
 use crate::support::databases::on_both_databases;
-
-const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
 
 on_both_databases! {
     async fn a_throttle_holds_until_its_end_and_never_shorter(db: Db) {
@@ -194,7 +189,6 @@ on_both_databases! {
 
     async fn an_order_that_ends_gives_back_what_it_did_not_use(db: Db) {
         use challenge::State::{Errored, Valid};
-        use order::End;
         let url = Some("https://ca.example/1".to_owned());
         for (url, end, proofs, orders_used, certificates_used) in [
             (None, End::Errored, vec![], 0, 0),
@@ -208,7 +202,7 @@ on_both_databases! {
             budgets::reserve(&mut tx, order.id, &claim, NOW).await.unwrap();
             order.challenges = proofs.into_iter().map(proof).collect();
             challenges::insert(&mut tx, order.id, &order.challenges).await.unwrap();
-            order.state = order::State::Done { url, end };
+            order.state = State::Done { url, end };
             for _ in 0..2 {
                 let (_, lease) = orders::find(&mut tx, order.id, &Scope::Everything).await.unwrap().unwrap();
                 orders::save(&mut tx, &order, &order.challenges, &lease, None).await.unwrap();
@@ -323,26 +317,11 @@ async fn insert_orders(tx: &mut Tx, count: usize) -> Vec<Order> {
     orders
 }
 
-fn proof(state: challenge::State) -> challenge::Challenge {
-    challenge::Challenge {
-        id: certwright::domain::id::ChallengeId::generate(NOW),
-        authorization_url: String::new(),
-        url: String::new(),
-        domain: "a.example.com".into(),
-        wildcard: false,
-        kind: challenge::Kind::Dns01,
-        solver: 0,
-        token: "token".into(),
-        key_authorization: "token.thumbprint".into(),
-        state,
-        record: None,
-        clean: false,
-        tries: 0,
-        reason: None,
-        observations: Vec::new(),
-        next_action_at: None,
-        deadline: NOW,
-    }
+fn proof(state: challenge::State) -> Challenge {
+    let id = ChallengeId::generate(NOW);
+    let next_action_at = None;
+    let like = order(CertificateId::generate(NOW)).challenges.remove(0);
+    Challenge { id, kind: challenge::Kind::Dns01, state, next_action_at, ..like }
 }
 
 fn failure(words: &str) -> Failure {
@@ -360,159 +339,12 @@ async fn insert_order(
     due: OffsetDateTime,
 ) -> Order {
     let order = Order {
-        name: "web-1-1b4f0e98".into(),
-        id: OrderId::generate(NOW),
-        certificate: CertificateId::generate(NOW),
-        request: RequestId::generate(NOW),
         issuer,
         namespace: namespace.into(),
-        names: vec!["a.example.com".into()],
-        profile: None,
-        replaces: None,
-        not_after: None,
-        predecessors: 0,
-        state: order::State::New,
-        expires: None,
         challenges: Vec::new(),
-        tries: 0,
-        stalled_since: None,
-        attempts: 0,
-        last_error: None,
-        created_at: NOW,
-        handed_out_at: NOW,
         next_action_at: Some(due),
-        deadline: NOW + ORDER_DEADLINE,
+        ..order(CertificateId::generate(NOW))
     };
     orders::insert(tx, &order, None).await.unwrap();
     order
-}
-
-fn certificate(name: &str) -> Certificate {
-    let spec = r#"{"issuerRef": {"name": "le"}, "dnsNames": ["a.example.com"]}"#;
-    Certificate {
-        id: CertificateId::generate(NOW),
-        namespace: "default".into(),
-        name: name.into(),
-        labels: std::collections::BTreeMap::default(),
-        spec: serde_json::from_str(spec).unwrap(),
-        generation: 1,
-        state: State::Triggered(Trigger::DoesNotExist),
-        state_since: NOW,
-        current: None,
-        failed_attempts: 0,
-        last_error: None,
-        told: certwright::domain::certificate::Told::default(),
-        ari: None,
-        revocation: None,
-        deleting_since: None,
-        order: None,
-        created_at: NOW,
-        next_action_at: NOW,
-    }
-}
-
-mod a_pass_over_what_is_due_costs_the_same_however_much_waits {
-    use certwright::storage::{Statement, catalogue};
-    use sqlx::{
-        AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _, SqliteConnection,
-    };
-
-    use super::*;
-
-    fn statements() -> Vec<Statement> {
-        let found: Vec<_> =
-            catalogue().into_iter().filter(|one| one.name.starts_with("lanes::")).collect();
-        assert_eq!(found.len(), 6);
-        found
-    }
-
-    /// It counts no rows, but its plan says by which part of an index it seeks.
-    #[tokio::test]
-    async fn on_sqlite() {
-        let (_folder, url) = crate::support::databases::sqlite_url();
-        Db::connect(&url).await.unwrap().close().await;
-        let mut connection = SqliteConnection::connect(&url).await.unwrap();
-
-        for statement in statements() {
-            let explain = format!("EXPLAIN QUERY PLAN {}", statement.sqlite);
-            let rows =
-                sqlx::query(AssertSqlSafe(explain)).fetch_all(&mut connection).await.unwrap();
-            let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
-            eprintln!("{}\n  {}", statement.name, plan.join("\n  "));
-            for line in &plan {
-                let of_table = ["orders", "certificates", " o", " c"];
-                let reads = line.starts_with("SCAN") || line.starts_with("SEARCH");
-                let words = line.split_whitespace().nth(1).unwrap_or_default();
-                if reads && of_table.iter().any(|table| words == table.trim()) {
-                    assert!(line.contains("INDEX"), "{}: {line}", statement.name);
-                }
-            }
-            for line in plan.iter().filter(|line| line.starts_with("SEARCH o ")) {
-                assert!(line.contains("(issuer_id,namespace"), "{}: {line}", statement.name);
-            }
-            if statement.name.contains("CLAIM") {
-                let by_lane = "namespace,next_action_at)<(";
-                assert!(
-                    plan.iter().any(|line| line.contains(by_lane)),
-                    "{}: {plan:?}",
-                    statement.name
-                );
-            }
-        }
-    }
-
-    /// On twenty thousand rows that are all due, lane after lane: none of the statements looks at more
-    /// than a few, not even for the lane that is behind all the others.
-    #[tokio::test]
-    async fn on_postgres() {
-        let url = crate::support::postgres::fresh_database().await;
-        Db::connect(&url).await.unwrap().close().await;
-        let mut connection = PgConnection::connect(&url).await.unwrap();
-        connection.execute(
-            "INSERT INTO orders (id, certificate_id, request_id, issuer_id, namespace, names, predecessors,
-                state, tries, attempts, created_at, handed_out_at, next_action_at, deadline)
-             SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(),
-                '00000000-0000-0000-0000-000000000001', 'ns-' || n / 7000, '[]', 0, 'new', 0, 0, 0, 0, n, 0
-             FROM generate_series(1, 20000) n;
-             INSERT INTO certificates (id, namespace, name, labels, spec, issuer_kind, issuer_name,
-                generation, state, wanted_because, state_since, revision, failed_attempts, created_at,
-                next_action_at)
-             SELECT gen_random_uuid(), 'ns-' || n / 7000, 'c-' || n, '{}', '{}', 'Issuer', 'le', 1, 'triggered',
-                'DoesNotExist', 0, 0, 0, 0, n
-             FROM generate_series(1, 20000) n;
-             ANALYZE",
-        ).await.unwrap();
-
-        for statement in statements() {
-            let mut text = statement.postgres.to_owned();
-            let limit = if statement.name.contains("OLDEST") { "256" } else { "99999999" };
-            for (name, value) in [
-                ("$1", "99999999"),
-                ("$2", limit),
-                ("$3", "'test'"),
-                ("$4", "5"),
-                ("$5", "'ns-2'"),
-                ("$6", "'00000000-0000-0000-0000-000000000001'"),
-            ] {
-                text = text.replace(name, value);
-            }
-            let explain = format!("EXPLAIN (ANALYZE, TIMING OFF, SUMMARY OFF) {text}");
-            let rows =
-                sqlx::query(AssertSqlSafe(explain)).fetch_all(&mut connection).await.unwrap();
-            let plan: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-            eprintln!("{}\n  {}", statement.name, plan.join("\n  "));
-            for line in &plan {
-                assert!(
-                    !line.contains("Seq Scan on orders")
-                        && !line.contains("Seq Scan on certificates"),
-                    "{line}"
-                );
-                for counted in ["(actual rows=", "Rows Removed by Filter: "] {
-                    let Some((_, seen)) = line.split_once(counted) else { continue };
-                    let seen: usize = seen.split(' ').next().unwrap().parse().unwrap();
-                    assert!(seen <= OLDEST, "{}: {line}", statement.name);
-                }
-            }
-        }
-    }
 }

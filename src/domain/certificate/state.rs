@@ -1,0 +1,137 @@
+//! Where a certificate is, why, and what a step makes of it.
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+use super::Certificate;
+use crate::domain::event::Event;
+use crate::domain::notice::Notice;
+
+/// Where a certificate is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Something has to be issued.
+    Triggered(Trigger),
+    /// Something has to be issued, once its issuer is there and ready.
+    AwaitingIssuer(Trigger),
+    /// An order is under way.
+    Ordering(Trigger),
+    /// It is there; nothing to do until renewal.
+    Idle,
+    /// The last attempt failed; the next one comes by itself.
+    Backoff,
+    /// The last attempt failed, and only a person can mend the cause; probed daily.
+    Blocked,
+}
+
+/// Why something has to be issued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// There is none.
+    DoesNotExist,
+    /// The present one nears its end.
+    Renewing,
+    /// Somebody asked.
+    ManuallyTriggered,
+    /// The present one is not what the spec says any more.
+    RequestChanged,
+    /// The present one was revoked.
+    Revoked,
+}
+
+impl Trigger {
+    /// Every trigger, for parsing.
+    pub const ALL: [Self; 5] = [
+        Self::DoesNotExist,
+        Self::Renewing,
+        Self::ManuallyTriggered,
+        Self::RequestChanged,
+        Self::Revoked,
+    ];
+
+    /// cert-manager's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DoesNotExist => "DoesNotExist",
+            Self::Renewing => "Renewing",
+            Self::ManuallyTriggered => "ManuallyTriggered",
+            Self::RequestChanged => "RequestChanged",
+            Self::Revoked => "Revoked",
+        }
+    }
+
+    /// Reads what [`Trigger::as_str`] wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|trigger| trigger.as_str() == text)
+    }
+}
+
+/// The one word that sums a certificate up for a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum Phase {
+    /// The first issuance is under way.
+    Issuing,
+    /// It is there.
+    Ready,
+    /// It is there, and a successor is under way.
+    Renewing,
+    /// The last attempt failed; the next one comes at `nextAttemptAt`.
+    Failed,
+    /// Waits for a person.
+    Blocked,
+    /// What was issued is no longer valid.
+    Expired,
+    /// What was issued last is revoked.
+    Revoked,
+}
+
+/// Which failures were told since the last success.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Told {
+    /// `certificate.failed`
+    pub failed: bool,
+    /// `certificate.blocked`
+    pub blocked: bool,
+}
+
+/// What something makes of a certificate. Storage takes nothing less: whoever saves the certificate
+/// saves what happened, and what is to be told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    /// The certificate from now on.
+    pub certificate: Certificate,
+    /// What happened, for the history.
+    pub events: Vec<Event>,
+    /// What is to be told.
+    pub notices: Vec<Notice>,
+    /// When it happened.
+    pub at: OffsetDateTime,
+    /// Whether the CA lost the order: the same key and CSR want a fresh one at this moment.
+    pub fresh_order_at: Option<OffsetDateTime>,
+}
+
+impl Transition {
+    /// The certificate as it is, with nothing to tell.
+    pub fn silent(certificate: Certificate, at: OffsetDateTime) -> Self {
+        Self { certificate, events: vec![], notices: vec![], at, fresh_order_at: None }
+    }
+
+    pub(super) fn with(self, events: Vec<Event>) -> Self {
+        Self { events, ..self }
+    }
+
+    pub(super) fn telling(self, notices: Vec<Notice>) -> Self {
+        Self { notices, ..self }
+    }
+
+    /// What follows at once, after what happened so far.
+    #[must_use]
+    pub fn then(self, next: impl FnOnce(Certificate) -> Self) -> Self {
+        let Self { certificate, events, notices, .. } = self;
+        let mut followed = next(certificate);
+        followed.events.splice(0..0, events);
+        followed.notices.splice(0..0, notices);
+        followed
+    }
+}

@@ -1,0 +1,72 @@
+//! Every public function of `storage`, on both databases.
+
+mod certificates;
+mod history;
+mod issuers;
+mod leases;
+mod limits;
+mod orders;
+mod passes;
+mod revisions;
+mod rows;
+mod secrets;
+mod webhooks;
+mod writes;
+
+use certwright::storage::catalogue;
+
+use crate::support::databases::on_both_databases;
+
+on_both_databases! {
+    async fn every_statement_prepares(db: Db) {
+        for statement in catalogue() {
+            if let Err(error) = db.prepare(statement).await {
+                panic!("{}: {error:?}", statement.name);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn both_schemas_have_the_same_tables_and_columns() {
+    let (_folder, sqlite) = crate::support::databases::sqlite().await;
+    let postgres = crate::support::databases::postgres().await;
+
+    let mut of_sqlite = sqlite.schema().await.unwrap();
+    let mut of_postgres = postgres.schema().await.unwrap();
+
+    of_sqlite.sort_unstable();
+    of_postgres.sort_unstable();
+    assert!(of_sqlite.len() > 100, "{of_sqlite:?}");
+    assert_eq!(of_sqlite, of_postgres);
+}
+
+#[test]
+fn every_public_function_of_storage_is_exercised_here() {
+    let tests = concat!(
+        include_str!("mod.rs"),
+        include_str!("certificates.rs"),
+        include_str!("history.rs"),
+        include_str!("issuers.rs"),
+        include_str!("leases.rs"),
+        include_str!("limits.rs"),
+        include_str!("orders.rs"),
+        include_str!("revisions.rs"),
+        include_str!("secrets.rs"),
+        include_str!("webhooks.rs"),
+        include_str!("../events.rs"),
+        include_str!("../expiry.rs"),
+    );
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/storage");
+    for entry in std::fs::read_dir(root).unwrap().flatten() {
+        let module = entry.path().file_stem().unwrap().to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(entry.path()).unwrap();
+        for line in text.lines().filter(|line| line.starts_with("pub async fn ")) {
+            let name = line["pub async fn ".len()..].split(['(', '<']).next().unwrap();
+            assert!(
+                tests.contains(&format!("{module}::{name}(")),
+                "{module}::{name} is not tested"
+            );
+        }
+    }
+}

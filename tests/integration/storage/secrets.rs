@@ -1,0 +1,129 @@
+//! What is sealed, hashed or set, on both databases.
+
+use certwright::domain::id::{ApiKeyId, SecretId};
+use certwright::secret::Sealed;
+use certwright::storage::api_keys::{self, ApiKey};
+use certwright::storage::secrets::{self, SecretEntry};
+use certwright::storage::{Scope, requests, revisions, sealed, settings};
+use time::Duration;
+
+use super::rows::{NOW, all, page, revision, under_way};
+use crate::support::databases::on_both_databases;
+
+on_both_databases! {
+    async fn sealed_secrets_are_gone_through_in_batches_and_replaced_only_as_they_were_read(db: Db) {
+        let mut tx = db.begin();
+        let (certificate, order, _) = under_way(&mut tx).await;
+        for number in 1..=5 {
+            revisions::insert(&mut tx, &revision(&certificate, &order, number), 9, "done").await.unwrap();
+        }
+        let column = &sealed::COLUMNS[5];
+        let mut after = (uuid::Uuid::nil(), i64::MIN);
+        let mut seen = Vec::new();
+        loop {
+            let found = sealed::list(&mut tx, column, after, 2).await.unwrap();
+            let Some(last) = found.last() else { break };
+            after = last.key;
+            seen.extend(found);
+        }
+        let numbers: Vec<_> = seen.iter().map(|envelope| envelope.key.1).collect();
+        assert_eq!(numbers, [1, 2, 3, 4, 5]);
+        assert_eq!(seen[0].place, requests::private_key_place(order.request));
+        assert_eq!(seen[0].sealed, Sealed(vec![9]));
+        for column in &sealed::COLUMNS[..5] {
+            let after = (uuid::Uuid::nil(), i64::MIN);
+            let found = sealed::list(&mut tx, column, after, 9).await.unwrap();
+            assert_eq!(found.len(), usize::from(column.place.starts_with("requests")));
+        }
+
+        let next = Sealed(vec![7]);
+        assert!(sealed::replace(&mut tx, column, &seen[1], &next).await.unwrap());
+        assert!(!sealed::replace(&mut tx, column, &seen[1], &next).await.unwrap(), "it is another by now");
+        let (now, _) = revisions::private_key(&mut tx, certificate.id, 2).await.unwrap().unwrap();
+        assert_eq!(now, Some(next));
+    }
+
+    async fn secrets_are_kept_sealed_and_replaced_as_a_whole(db: Db) {
+        let mut tx = db.begin();
+        let mut one = SecretEntry {
+            id: SecretId::generate(NOW), namespace: "default".into(), name: "token".into(),
+            keys: vec!["api-token".into()], created_at: NOW, updated_at: NOW,
+        };
+        secrets::insert(&mut tx, &one, &Sealed(vec![1])).await.unwrap();
+        one.keys = vec!["other".into()];
+        one.updated_at = NOW + Duration::minutes(1);
+        secrets::update(&mut tx, &one, &Sealed(vec![2])).await.unwrap();
+
+        assert_eq!(secrets::find(&mut tx, one.id, &all()).await.unwrap(), Some(one.clone()));
+        let data = secrets::data(&mut tx, "default", "token").await.unwrap();
+        assert_eq!(data, Some((one.id, Sealed(vec![2]))));
+        let wanted = secrets::Wanted { namespace: Some("default".into()), name: Some("token".into()) };
+        assert_eq!(secrets::list(&mut tx, &all(), &wanted, page()).await.unwrap(), std::slice::from_ref(&one));
+        let named = secrets::find_by_name(&mut tx, "default", "token").await.unwrap();
+        assert_eq!(named, Some((one.clone(), Sealed(vec![2]))));
+        secrets::delete(&mut tx, one.id).await.unwrap();
+        assert_eq!(secrets::data(&mut tx, "default", "token").await.unwrap(), None);
+    }
+
+    async fn api_keys_are_found_by_their_hash(db: Db) {
+        let mut tx = db.begin();
+        assert!(!api_keys::any(&mut tx).await.unwrap());
+        let key = ApiKey {
+            id: ApiKeyId::generate(NOW), name: "ci".into(), permissions: vec!["*".into()],
+            scope: Scope::Namespaces(vec!["team".into()]),
+        };
+
+        assert!(api_keys::insert(&mut tx, &key, &[7; 32], NOW).await.unwrap());
+        assert!(!api_keys::insert(&mut tx, &key, &[7; 32], NOW).await.unwrap(), "once");
+        assert_eq!(api_keys::find_by_hash(&mut tx, &[7; 32]).await.unwrap(), Some(key.clone()));
+        assert_eq!(api_keys::list(&mut tx, page()).await.unwrap(), [(key.clone(), NOW)]);
+        assert_eq!(api_keys::find(&mut tx, key.id).await.unwrap().as_ref(), Some(&key));
+        assert_eq!(api_keys::find_by_hash(&mut tx, &[8; 32]).await.unwrap(), None);
+        assert!(api_keys::any(&mut tx).await.unwrap());
+        api_keys::delete(&mut tx, key.id).await.unwrap();
+        assert_eq!(api_keys::find(&mut tx, key.id).await.unwrap(), None);
+    }
+
+    async fn an_api_key_is_recognised_from_the_commit_on_that_made_it(db: Db) {
+        let key = |name: &str| ApiKey {
+            id: ApiKeyId::generate(NOW), name: name.into(), permissions: vec!["*".into()],
+            scope: Scope::Everything,
+        };
+        for (hash, key) in [([7; 32], key("first")), ([8; 32], key("second"))] {
+            assert_eq!(api_keys::recognise(&db, &hash).await.unwrap(), None);
+            let mut tx = db.begin();
+            api_keys::insert(&mut tx, &key, &hash, NOW).await.unwrap();
+            tx.commit().await.unwrap();
+
+            for _ in 0..2 {
+                assert_eq!(api_keys::recognise(&db, &hash).await.unwrap().as_ref(), Some(&key));
+            }
+        }
+    }
+
+    async fn a_setting_is_set_once(db: Db) {
+        let mut tx = db.begin();
+        assert!(settings::insert(&mut tx, "id", b"first").await.unwrap());
+        assert!(!settings::insert(&mut tx, "id", b"second").await.unwrap());
+        assert_eq!(settings::find(&mut tx, "id").await.unwrap(), Some(b"first".to_vec()));
+        assert_eq!(settings::find(&mut tx, "other").await.unwrap(), None);
+        assert!(!settings::replace(&mut tx, "id", b"second", b"third").await.unwrap());
+        assert!(settings::replace(&mut tx, "id", b"first", b"third").await.unwrap());
+    }
+}
+
+/// Whoever adds a column of sealed secrets must have it sealed anew, too.
+#[test]
+fn every_sealed_column_is_known_to_the_rotation() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/postgres");
+    let mut columns = 0;
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let text = std::fs::read_to_string(entry.path()).unwrap();
+        columns += text
+            .lines()
+            .filter(|line| line.contains("BYTEA") && line.contains("-- sealed"))
+            .count();
+    }
+    assert!(columns >= 4, "{columns}");
+    assert_eq!(sealed::COLUMNS.len(), columns, "see src/storage/sealed.rs");
+}
