@@ -59,7 +59,7 @@ pub async fn insert(
 
 /// The key with this SHA-256, from memory where it was shown lately.
 pub async fn recognise(db: &Db, hash: &[u8]) -> Result<Option<ApiKey>, StorageError> {
-    let read = async { find_by_hash(&mut db.read().await?, hash).await };
+    let read = async || find_by_hash(&mut db.read().await?, hash).await;
     db.0.knowledge.api_keys.get(hash.to_vec(), read).await
 }
 

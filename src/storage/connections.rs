@@ -57,8 +57,11 @@ where
         let place = place.map_err(|_| sqlx::Error::PoolClosed)?;
         let connection = loop {
             let known = self.0.idle().pop_back();
-            let Some((since, mut connection)) = known else { break self.0.pool.acquire().await? };
-            if since.elapsed() < TRUSTED || connection.ping().await.is_ok() {
+            // On the heap, as both are seldom: this is a part of everything that is done with the database.
+            let Some((since, mut connection)) = known else {
+                break Box::pin(self.0.pool.acquire()).await?;
+            };
+            if since.elapsed() < TRUSTED || Box::pin(connection.ping()).await.is_ok() {
                 break connection;
             }
         };

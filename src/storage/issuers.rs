@@ -118,7 +118,7 @@ pub async fn with_account_key(
 
 /// Like [`with_account_key`], from memory where it was read lately and nobody else can have changed it.
 pub async fn recall(db: &Db, id: IssuerId) -> Result<Option<(Issuer, Sealed)>, StorageError> {
-    let read = async { with_account_key(&mut db.read().await?, id).await };
+    let read = async || with_account_key(&mut db.read().await?, id).await;
     db.0.knowledge.issuers.get(id, read).await
 }
 
@@ -129,7 +129,7 @@ pub async fn recall_by_name(
     namespace: &str,
     name: &str,
 ) -> Result<Option<Issuer>, StorageError> {
-    let read = async {
+    let read = async || {
         let found = find_by_name(&mut db.read().await?, kind, namespace, name).await?;
         Ok(found.map(|(issuer, _)| issuer))
     };

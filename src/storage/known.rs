@@ -74,7 +74,7 @@ impl<K: Eq + Hash, V: Clone> Known<K, V> {
     pub(super) async fn get(
         &self,
         key: K,
-        read: impl Future<Output = Result<Option<V>, StorageError>>,
+        read: impl AsyncFnOnce() -> Result<Option<V>, StorageError>,
     ) -> Result<Option<V>, StorageError> {
         let generation = {
             let rows = self.rows();
@@ -86,7 +86,7 @@ impl<K: Eq + Hash, V: Clone> Known<K, V> {
             }
             rows.generation
         };
-        let found = read.await?;
+        let found = read().await?;
         if let Some(row) = &found
             && self.believed != Some(Duration::ZERO)
         {
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     async fn read(known: &Known<u8, u8>, found: Option<u8>) -> Option<u8> {
-        known.get(1, async { Ok(found) }).await.unwrap()
+        known.get(1, async || Ok(found)).await.unwrap()
     }
 
     #[tokio::test]
@@ -135,7 +135,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_read_before_a_change_is_not_remembered() {
         let known = Known::new(None);
-        let read_late = async {
+        let read_late = async || {
             known.forget();
             Ok(Some(2))
         };

@@ -6,6 +6,8 @@
 //! PostgreSQL as one statement, which is a transaction by itself where nothing else is asked. Of fenced
 //! writes it is known afterwards whether each has found its row; whatever came with one that has not is undone.
 
+use std::fmt::Write as _;
+
 use futures_util::TryStreamExt as _;
 use sqlx::postgres::PgDatabaseError;
 use sqlx::{
@@ -172,9 +174,8 @@ pub(super) fn renumbered(statement: &str, bound: usize) -> String {
         let digits = part.bytes().take_while(u8::is_ascii_digit).count();
         let (number, rest) = part.split_at(digits);
         let number = number.parse::<usize>().unwrap_or_default();
-        text.push('$');
-        text.push_str(&(number + bound).to_string());
-        text.push_str(rest);
+        // Writing into a text cannot fail.
+        write!(text, "${}{rest}", number + bound).ok();
     }
     text
 }

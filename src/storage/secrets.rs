@@ -126,7 +126,7 @@ pub async fn recall(
     namespace: &str,
     name: &str,
 ) -> Result<Option<(SecretId, Sealed)>, StorageError> {
-    let read = async { data(&mut db.read().await?, namespace, name).await };
+    let read = async || data(&mut db.read().await?, namespace, name).await;
     db.0.knowledge.secrets.get((namespace.to_owned(), name.to_owned()), read).await
 }
 

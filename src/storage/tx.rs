@@ -50,7 +50,9 @@ impl Tx {
     }
 
     async fn finish(mut self) -> Result<(), StorageError> {
-        messages::write(&mut self).await?;
+        if !self.told.is_empty() {
+            Box::pin(messages::write(&mut self)).await?;
+        }
         let on_the_way = OnTheWay::new(self.handed);
         let done = match self.inner {
             Inner::Sqlite(on) => on.commit().await,

@@ -36,16 +36,16 @@ impl Worker {
         let issuer = issuers::recall_by_name(&self.db, kind, namespace, &reference.name).await?;
 
         if certificate.deleting_since.is_some() {
-            return self.delete_at_last(certificate, &lease).await;
+            return Box::pin(self.delete_at_last(certificate, &lease)).await;
         }
         let woken = certificate.wake(now);
         if woken.certificate.ari_is_due(now) {
-            let told = self.ask_for_renewal(woken.certificate, issuer.as_ref()).await;
+            let told = Box::pin(self.ask_for_renewal(woken.certificate, issuer.as_ref())).await;
             return self.settle_certificate(told, &lease).await;
         }
         match woken.certificate.state {
             State::Triggered(_) | State::AwaitingIssuer(_) => {}
-            State::Ordering(_) => return self.watch(woken, lease).await,
+            State::Ordering(_) => return Box::pin(self.watch(woken, lease)).await,
             State::Idle | State::Backoff | State::Blocked => {
                 return self.settle_certificate(woken, &lease).await;
             }
