@@ -19,7 +19,7 @@ pub async fn measure(options: &Options, report: &mut Report) -> anyhow::Result<(
         // From a CA of its own each, as in `issuance`.
         let (ground, database) = (Ground::start().await, database::postgres().await);
         let only = Arc::new(Service::ready(&ground, &database.url).await);
-        many(&ground, &only, concurrency * 2, concurrency).await;
+        many(&ground, &only, concurrency * 10, concurrency).await;
         one.push(many(&ground, &only, count, concurrency).await.rate);
         drop(only);
 
@@ -29,7 +29,7 @@ pub async fn measure(options: &Options, report: &mut Report) -> anyhow::Result<(
         let setup = Setup { database: &database.url, ground: Some(&ground), keys };
         let second = Arc::new(Service::start(&setup));
         for replica in [&first, &second] {
-            many(&ground, replica, concurrency, concurrency).await;
+            many(&ground, replica, concurrency * 10, concurrency).await;
         }
         let issued = ground.pebble.certificates_issued();
         let services = [first, second];
