@@ -1,6 +1,8 @@
 //! Transactions that come at the same moment: each is all there or not at all.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use certwright::domain::api_key;
 use certwright::domain::certificate::Certificate;
@@ -11,8 +13,11 @@ use certwright::storage::handover::Handed;
 use certwright::storage::lease::{self, Lease, Machine};
 use certwright::storage::{Db, Page, Scope, StorageError, Tx, certificates, events, settings};
 use futures_util::future::{FutureExt as _, join_all};
+use serde_json::Value;
+use sqlx::postgres::PgListener;
 use sqlx::{Connection as _, PgConnection};
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 use super::rows::{NOW, certificate};
 use crate::support::databases::on_both_databases;
@@ -277,6 +282,59 @@ async fn another_replica_hears_of_changes_and_of_forgotten_keys() {
         }
     };
     tokio::time::timeout(std::time::Duration::from_secs(5), forgotten).await.unwrap();
+}
+
+/// Two replicas on one PostgreSQL, one of which stops within a transaction, and nothing closes its connection.
+#[tokio::test]
+async fn a_replica_that_stops_within_a_transaction_does_not_hold_the_others_up_for_long() {
+    let url = crate::support::postgres::fresh_database().await;
+    let (stopped, other) = (Db::connect(&url).await.unwrap(), Db::connect(&url).await.unwrap());
+    let mut tx = other.begin();
+    settings::insert(&mut tx, "who", b"nobody").await.unwrap();
+    tx.commit().await.unwrap();
+    let mut held = stopped.begin();
+    assert!(settings::replace(&mut held, "who", b"nobody", b"stopped").await.unwrap());
+
+    let mut tx = other.begin();
+    let replaced = settings::replace(&mut tx, "who", b"nobody", b"other");
+    let replaced = tokio::time::timeout(std::time::Duration::from_secs(30), replaced).await;
+    assert!(replaced.expect("the row is given up").unwrap(), "as if the other had never been");
+    tx.commit().await.unwrap();
+
+    held.commit().await.unwrap_err();
+    let mut tx = stopped.read().await.unwrap();
+    assert_eq!(settings::find(&mut tx, "who").await.unwrap(), Some(b"other".to_vec()));
+}
+
+/// A hundred in a second are enough for whoever waits, and PostgreSQL wakes every replica for each.
+#[tokio::test]
+async fn commits_that_come_together_are_told_together() {
+    let url = crate::support::postgres::fresh_database().await;
+    let db = Db::connect(&url).await.unwrap();
+    let mut listener = PgListener::connect(&url).await.unwrap();
+    listener.listen("certwright").await.unwrap();
+    let settled: HashSet<_> = (0..300).map(|_| OrderId::generate(NOW).0).collect();
+
+    let began = Instant::now();
+    join_all(settled.iter().map(|resource| async {
+        let mut tx = db.begin();
+        settings::insert(&mut tx, &resource.to_string(), b"").await.unwrap();
+        tx.has_settled(*resource);
+        tx.commit().await.unwrap();
+    }))
+    .await;
+
+    let (mut told, mut notes) = (HashSet::new(), 0);
+    while told != settled {
+        let note = listener.recv().await.unwrap();
+        let note: Value = serde_json::from_str(note.payload()).unwrap();
+        let ids = note["settled"].as_array().unwrap();
+        told.extend(ids.iter().map(|id| id.as_str().unwrap().parse::<Uuid>().unwrap()));
+        notes += 1;
+    }
+    // One for each pause of ten milliseconds, and those that a pause had too many of for one.
+    let pauses = began.elapsed().as_millis() / 10;
+    assert!(notes <= pauses + 3, "{notes} in {pauses} pauses");
 }
 
 async fn find(tx: &mut Tx, wanted: &Certificate) -> (Certificate, Lease) {
