@@ -313,7 +313,7 @@ async fn commits_that_come_together_are_told_together() {
     let db = Db::connect(&url).await.unwrap();
     let mut listener = PgListener::connect(&url).await.unwrap();
     listener.listen("certwright").await.unwrap();
-    let settled: HashSet<_> = (0..300).map(|_| OrderId::generate(NOW).0).collect();
+    let settled: HashSet<_> = (0..3_000).map(|_| OrderId::generate(NOW).0).collect();
 
     let began = Instant::now();
     for resource in &settled {
