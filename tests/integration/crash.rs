@@ -67,7 +67,8 @@ survives! {
     k9_death_before_the_download_downloads: kill("before_download", When::Issuing);
     k10_death_after_the_download_downloads_again: kill("after_download", When::Issuing);
     k13_death_after_the_record_was_deleted_leaves_none: kill("after_clean_up", When::Issuing);
-    k18_death_during_a_renewal_serves_the_former_certificate: kill("after_finalize", When::Renewing);
+    // Pebble 2.10 uses an authorization again once in a hundred times even when told never to.
+    k18_death_during_a_renewal_serves_the_former_certificate: Kill { records: 0..=1, ..kill("after_finalize", When::Renewing) };
 }
 
 async fn survive(database: Database, kill: Kill) {
