@@ -8,22 +8,20 @@ pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Has a wait that does not end fail, and not hang.
 pub async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, work).await {
-        Ok(done) => done,
-        Err(_) => panic!("{what} never came"),
-    }
+    let done = tokio::time::timeout(PATIENCE, work).await;
+    done.unwrap_or_else(|_| panic!("{what} never came"))
 }
 
 /// Looks again and again, until it is so.
 pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let mut tick = tokio::time::interval(Duration::from_millis(20));
-    let looked = async {
+    let looked = Box::pin(async {
         loop {
             tick.tick().await;
             if is_so().await {
                 return;
             }
         }
-    };
+    });
     within(what, looked).await;
 }

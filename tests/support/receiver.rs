@@ -53,7 +53,8 @@ struct Shared {
 impl Receiver {
     /// A receiver that takes everything with 204.
     pub async fn start() -> Self {
-        Self::on(std::net::TcpListener::bind("127.0.0.1:0").unwrap())
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(listener.into_std().unwrap())
     }
 
     /// Dies with everything that it has under way, and comes back at the same address, as if new.
@@ -66,8 +67,7 @@ impl Receiver {
     }
 
     fn on(listener: std::net::TcpListener) -> Self {
-        listener.set_nonblocking(true).unwrap();
-        let served = TcpListener::from_std(listener.try_clone().unwrap()).unwrap();
+        let accepting = TcpListener::from_std(listener.try_clone().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             script: Mutex::default(),
@@ -76,7 +76,7 @@ impl Receiver {
             came: Notify::new(),
         });
         let router = Router::new().fallback(take).with_state(shared.clone());
-        let server = tokio::spawn(async move { axum::serve(served, router).await.unwrap() });
+        let server = tokio::spawn(async move { axum::serve(accepting, router).await.unwrap() });
         Self { listener, address, shared, server }
     }
 

@@ -302,7 +302,9 @@ async fn a_replica_that_stops_within_a_transaction_does_not_hold_the_others_up_f
 /// A hundred in a second are enough for whoever waits, and PostgreSQL wakes every replica for each.
 #[tokio::test]
 async fn commits_that_come_together_are_told_together() {
-    const PAUSE: Duration = Duration::from_millis(10);
+    // Together they are the pause.
+    const ALMOST: Duration = Duration::from_millis(9);
+    const REST: Duration = Duration::from_millis(1);
     let url = crate::support::postgres::fresh_database().await;
     let db = Db::connect(&url).await.unwrap();
     let mut listener = PgListener::connect(&url).await.unwrap();
@@ -313,9 +315,9 @@ async fn commits_that_come_together_are_told_together() {
 
     let clock = StoppedClock::stop();
     settle(&db, soon).await;
-    clock.advance(PAUSE - Duration::from_millis(1)).await;
+    clock.advance(ALMOST).await;
     settle(&db, late).await;
-    clock.advance(Duration::from_millis(1)).await;
+    clock.advance(REST).await;
     drop(clock);
 
     let (mut told, mut notes) = (HashSet::new(), 0);
