@@ -203,8 +203,8 @@ mod tests {
 
     const NOON: OffsetDateTime = time::macros::datetime!(2026-01-01 12:00 UTC);
 
-    #[test]
-    fn a_question_is_put_four_times_and_an_order_once() {
+    #[tokio::test(start_paused = true)]
+    async fn a_question_is_put_four_times_and_an_order_once() {
         assert_eq!(tries(Call::GetAuthorization, || page(502, None)), 4);
         assert_eq!(tries(Call::GetOrder, || lost(false)), 4);
         assert_eq!(tries(Call::Directory, || page(504, None)), 4);
@@ -214,31 +214,31 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_was_never_sent_is_sent_again_whatever_it_is() {
+    #[tokio::test(start_paused = true)]
+    async fn what_was_never_sent_is_sent_again_whatever_it_is() {
         assert_eq!(tries(Call::NewOrder, || lost(true)), 4, "only a nonce was asked for");
         let unreachable = || ended(End::Failed(Transport::Unreachable("refused".into())), false);
         assert_eq!(tries(Call::Finalize, unreachable), 4);
     }
 
-    #[test]
-    fn a_ca_that_names_a_time_or_has_trouble_of_its_own_is_left_alone() {
+    #[tokio::test(start_paused = true)]
+    async fn a_ca_that_names_a_time_or_has_trouble_of_its_own_is_left_alone() {
         assert_eq!(tries(Call::GetOrder, || page(503, Some("30"))), 1);
         assert_eq!(tries(Call::GetOrder, || page(502, Some("30"))), 1);
         assert_eq!(tries(Call::GetOrder, || page(500, None)), 1);
         assert_eq!(tries(Call::GetOrder, || page(404, None)), 1, "replicas need longer");
     }
 
-    #[test]
-    fn a_question_that_took_long_is_not_put_again() {
+    #[tokio::test(start_paused = true)]
+    async fn a_question_that_took_long_is_not_put_again() {
         let mut rounds = Rounds::of(Asked::of(Call::GetOrder));
         rounds.began = rounds.began.checked_sub(LONGEST).unwrap();
 
         assert!(rounds.judge(page(502, None)).is_break());
     }
 
-    #[test]
-    fn bad_nonces_cost_no_time() {
+    #[tokio::test(start_paused = true)]
+    async fn bad_nonces_cost_no_time() {
         let nonce = r#"{"type": "urn:ietf:params:acme:error:badNonce"}"#;
         let mut rounds = Rounds::of(Asked::of(Call::Finalize));
 

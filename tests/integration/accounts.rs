@@ -98,7 +98,7 @@ async fn orders_that_are_under_way_end_before_the_key_is_changed() {
     let (_folder, url) = databases::sqlite_url();
     let site = Site::on(&url).await;
     let issuer = issuer(&site, "dns").await;
-    site.cloudflare.set_dns_delay(std::time::Duration::from_secs(3));
+    site.cloudflare.hide_records();
     let asked = site.ask_for("dns", &["slow.example.com"], &json!({}), 0).await.expect_status(202);
     let path = format!("/certificates/{}", asked["id"].as_str().unwrap());
     site.until("/challenges?state=presented", |found| {
@@ -108,6 +108,7 @@ async fn orders_that_are_under_way_end_before_the_key_is_changed() {
 
     site.post(&format!("{issuer}/rotate-account-key"), &json!({})).await.expect_status(202);
 
+    site.cloudflare.show_records();
     let served = site.until(&path, |now| now["status"]["phase"] == "Ready").await;
     assert_ready(&served);
     site.until(&issuer, |now| ready(now) == "True").await;

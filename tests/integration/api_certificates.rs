@@ -9,6 +9,7 @@ use certwright::domain::id::OrderId;
 use certwright::storage::{Scope, orders};
 use serde_json::{Value, json};
 
+use crate::support::patience::within;
 use crate::support::world::{
     Reply, World, acme, certificate, cluster_issuer, id, on_every_database, pem,
 };
@@ -352,7 +353,7 @@ on_every_database! {
         still_waits(&mut waiting).await;
         world.db_issue(&order).await;
 
-        let shown = within(waiting).await;
+        let shown = within("the answer", waiting).await;
         assert_eq!(shown.json()["status"]["phase"], "Ready");
         assert_eq!(shown.header("preference-applied"), "wait=60");
     }
@@ -361,7 +362,7 @@ on_every_database! {
         world.create_issuer().await;
         let mut body = certificate("web");
         let timely = world.ask(Method::POST, "/certificates").header("prefer", "wait=1").json(&body);
-        let timely = within(timely.send()).await;
+        let timely = within("the answer", timely.send()).await;
         assert_eq!(timely.accepted()["status"]["phase"], "Issuing");
         assert_eq!(timely.header("preference-applied"), "wait=1");
         assert!(timely.header("location").starts_with("/certificates/"));
@@ -371,7 +372,7 @@ on_every_database! {
         let mut stopped = Box::pin(stopped.send());
         still_waits(&mut stopped).await;
         world.shutdown.cancel();
-        let reply = within(stopped).await;
+        let reply = within("the answer", stopped).await;
         reply.accepted();
     }
 
@@ -420,9 +421,4 @@ on_every_database! {
 async fn still_waits(request: &mut (impl Future<Output = Reply> + Unpin)) {
     let early = tokio::time::timeout(Duration::from_millis(500), request).await;
     assert!(early.is_err(), "answered too early: {early:?}");
-}
-
-/// A wait that does not end is a failed test, not a stuck one.
-async fn within<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), work).await.expect("the wait ends")
 }

@@ -15,6 +15,7 @@ use certwright::secret::Secret;
 use time::Duration;
 
 use crate::support::fault_proxy::{Fault, FaultProxy, Kind};
+use crate::support::patience::within;
 use crate::support::pebble::{Pebble, PebbleOptions};
 
 #[tokio::test]
@@ -459,23 +460,18 @@ async fn accept(kind: ChallengeKind, order: &mut Order) {
 
 /// Asks until the order has got so far; Pebble needs moments.
 async fn until(status: OrderStatus, order: &mut Order) {
-    for _ in 0..100 {
-        order.refresh().await.unwrap();
-        if order.state().status == status {
-            return;
+    let mut tick = tokio::time::interval(Patience::from_millis(50));
+    let looked = async {
+        while order.state().status != status {
+            tick.tick().await;
+            order.refresh().await.unwrap();
         }
-        pause().await;
-    }
-    panic!("the order is not {status:?}: {:?}", order.state());
+    };
+    within(&format!("{status:?}"), looked).await;
 }
 
 async fn downloaded(order: &mut Order) -> Download {
     order.certificate().await.unwrap().expect("the order is valid")
-}
-
-#[expect(clippy::disallowed_methods, reason = "Pebble validates and issues in the background")]
-async fn pause() {
-    tokio::time::sleep(Patience::from_millis(50)).await;
 }
 
 fn assert_is_certificate(chain_pem: &str) {

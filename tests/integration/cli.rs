@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::support::{databases, free_port, postgres};
+use crate::support::patience::PATIENCE;
+use crate::support::{ClosedPort, databases, postgres};
 
 const SUBCOMMANDS: [&str; 5] = ["serve", "migrate", "secrets", "config", "openapi"];
 const KEY_LINE: &str = "certwright: admin API key, shown this once: ";
 const ADDRESS_LINE: &str = "certwright: listening on http://";
 /// Well-formed, and nobody's: 32 bytes of base64.
 const OTHER_MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-const PATIENCE: Duration = Duration::from_secs(30);
 
 // Help
 
@@ -210,9 +210,9 @@ fn a_file_that_is_no_toml_is_refused_without_showing_what_it_holds() {
 
 #[test]
 fn a_database_that_cannot_be_opened_is_refused_without_its_password() {
-    let port = free_port();
+    let closed = ClosedPort::new();
     for url in [
-        format!("postgres://certwright:hunter2@127.0.0.1:{port}/certwright"),
+        format!("postgres://certwright:hunter2@{}/certwright", closed.address()),
         "postgres://certwright:hunter2@127.0.0.1:port/certwright".to_owned(),
         "postgres://certwright:hunter2@127.0.0.1/certwright?sslmode=hunter2x".to_owned(),
         "mysql://certwright:hunter2@127.0.0.1/certwright".to_owned(),
@@ -292,8 +292,7 @@ fn a_bootstrap_key_that_is_none_is_refused_without_printing_it() {
 #[test]
 fn of_two_first_starts_at_once_on_sqlite_one_serves_and_the_other_says_so() {
     let place = Place::new();
-    let started: Vec<_> =
-        (0..2).map(|_| place.start_on(free_port(), free_port(), &["serve"])).collect();
+    let started: Vec<_> = (0..2).map(|_| place.start_serving()).collect();
     let (children, others): (Vec<_>, Vec<_>) = started
         .into_iter()
         .map(|mut child| {
@@ -328,7 +327,7 @@ fn a_master_key_that_others_can_read_is_refused() {
     place.serve().stop().succeeded();
     for open in [0o644, 0o604, 0o660] {
         fs::set_permissions(place.master_key(), fs::Permissions::from_mode(open)).unwrap();
-        let ended = place.start_on(free_port(), free_port(), &["serve"]).end().failed();
+        let ended = place.start_serving().end().failed();
 
         assert!(ended.err.contains("`chmod 600 ./data/master.key`"), "{ended:?}");
     }
@@ -343,7 +342,7 @@ fn another_master_key_is_refused() {
     let right = fs::read_to_string(place.master_key()).unwrap();
 
     let place = place.env("CERTWRIGHT_MASTER_KEY", OTHER_MASTER_KEY);
-    let ended = place.start_on(free_port(), free_port(), &["serve"]).end().failed();
+    let ended = place.start_serving().end().failed();
     assert!(ended.err.contains("the master key is not the one"), "{ended:?}");
     assert!(!ended.everything().contains(OTHER_MASTER_KEY), "{ended:?}");
 
@@ -368,7 +367,7 @@ fn a_master_key_that_went_missing_is_not_made_anew() {
     place.serve().stop().succeeded();
     fs::remove_file(place.master_key()).unwrap();
 
-    let ended = place.start_on(free_port(), free_port(), &["serve"]).end().failed();
+    let ended = place.start_serving().end().failed();
     assert!(ended.err.contains("should be in ./data/master.key"), "{ended:?}");
     assert!(ended.err.contains("`master_key_file`"), "{ended:?}");
     assert!(!place.master_key().exists());
@@ -429,8 +428,7 @@ fn a_port_in_use_is_named_with_its_setting() {
     let taken = listener.local_addr().unwrap().port();
     for setting in ["http.listen", "http01.listen"] {
         let place = Place::new();
-        let ports =
-            if setting == "http.listen" { (taken, free_port()) } else { (free_port(), taken) };
+        let ports = if setting == "http.listen" { (taken, 0) } else { (0, taken) };
         let ended = place.start_on(ports.0, ports.1, &["serve"]).end().failed();
 
         assert!(ended.err.contains(&format!("127.0.0.1:{taken}")), "{ended:?}");
@@ -461,8 +459,8 @@ impl Place {
 
     /// Ports of its own, for a start that is to fail for another reason.
     fn ports(self) -> Self {
-        self.env("CERTWRIGHT_HTTP_LISTEN", &format!("127.0.0.1:{}", free_port()))
-            .env("CERTWRIGHT_HTTP01_LISTEN", &format!("127.0.0.1:{}", free_port()))
+        self.env("CERTWRIGHT_HTTP_LISTEN", "127.0.0.1:0")
+            .env("CERTWRIGHT_HTTP01_LISTEN", "127.0.0.1:0")
     }
 
     fn file(self, name: &str, text: &str) -> Self {
@@ -502,17 +500,16 @@ impl Place {
         self.serve_with(&[])
     }
 
-    /// A service that listens; tries again when somebody else was faster to take a port.
+    /// A service that listens.
     fn serve_with(&self, flags: &[&str]) -> Running {
-        for _ in 0..5 {
-            let arguments = [&["serve"], flags].concat();
-            let mut child = self.start_on(free_port(), free_port(), &arguments);
-            if child.comes_to(|child| child.out().contains(ADDRESS_LINE)) {
-                return child;
-            }
-            assert!(child.err().contains("cannot listen on"), "{}", child.err());
-        }
-        panic!("no port stays free");
+        let mut child = self.start_on(0, 0, &[&["serve"], flags].concat());
+        child.until("it listens", |child| child.out().contains(ADDRESS_LINE));
+        child
+    }
+
+    /// A service that may come to nothing, on ports of its own.
+    fn start_serving(&self) -> Running {
+        self.start_on(0, 0, &["serve"])
     }
 
     fn start(

@@ -12,7 +12,7 @@ use crate::support::pebble::PebbleOptions;
 use crate::support::person::Person;
 use crate::support::receiver::{Receiver, Reply};
 use crate::support::site::{Site, SiteOptions};
-use crate::support::{databases, free_port};
+use crate::support::{ClosedPort, databases, free_port};
 
 const COMMANDS: [&str; 24] = [
     "serve",
@@ -342,8 +342,8 @@ async fn what_goes_wrong_has_its_words_and_its_status() {
     let site = Site::on(&url).await;
     let person = Person::of(&site);
 
-    let nobody =
-        Person { server: format!("http://127.0.0.1:{}", free_port()), ..Person::of(&site) };
+    let closed = ClosedPort::new();
+    let nobody = Person { server: format!("http://{}", closed.address()), ..Person::of(&site) };
     let refused = nobody.run(&["get", "certs"]);
     assert_eq!(refused.code, Some(6), "{refused:?}");
     assert!(
@@ -400,12 +400,12 @@ async fn what_goes_wrong_has_its_words_and_its_status() {
     assert_eq!(site.get("/secrets?name=a").await.body["items"], json!([]), "nothing was applied");
 
     // Waiting ends: in failure, and in time.
-    site.cloudflare.set_dns_delay(std::time::Duration::from_mins(1));
+    site.cloudflare.hide_records();
     let late =
         person.run(&["issue", "late.example.com", "--issuer", "dns", "--wait", "--timeout", "1s"]);
     assert_eq!(late.code, Some(4), "{late:?}");
     assert!(late.err.contains("did not come within 1s"), "{late:?}");
-    site.cloudflare.set_dns_delay(std::time::Duration::ZERO);
+    site.cloudflare.show_records();
     site.cloudflare.forbid_edits("example.com");
     let failed =
         person.run(&["issue", "edit.example.com", "--issuer", "dns", "--wait", "--timeout", "60s"]);

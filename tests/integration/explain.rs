@@ -6,10 +6,10 @@ use certwright::domain::failure::{Class, Failure};
 use certwright::domain::order::Outcome;
 use serde_json::{Value, json};
 
-use crate::support::free_port;
 use crate::support::pebble::PebbleOptions;
 use crate::support::site::{Site, SiteOptions, on_each_site};
 use crate::support::world::{World, id, on_every_database};
+use crate::support::{ClosedPort, free_port};
 
 on_every_database! {
     async fn a_certificate_that_waits_for_its_issuer_says_so(world: World) {
@@ -92,7 +92,8 @@ mod about_real_counterparts {
 
     on_each_site! {
         async fn what_dns_provider_and_ca_object_to_is_explained(site: Site) {
-            let nobody = json!({"server": format!("https://127.0.0.1:{}/dir", free_port())});
+            let closed = ClosedPort::new();
+            let nobody = json!({"server": format!("https://{}/dir", closed.address())});
             site.create_issuer("nobody", &json!([{"http01": {}}]), &nobody).await;
             let mut solver = site.dns_solver();
             solver["dns01"]["cnameStrategy"] = json!("None");

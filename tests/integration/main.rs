@@ -56,6 +56,7 @@ mod solver;
 mod storage;
 #[path = "../support/mod.rs"]
 mod support;
+mod test_sources;
 mod truth;
 mod webhook_endpoints;
 mod webhook_renewal;

@@ -387,7 +387,8 @@ async fn of_an_endless_answer_only_the_beginning_is_read() {
 async fn who_refuses_connections_is_told_from_who_is_refused() {
     let (cloudflare, trap) = (Cloudflare::start(&[ZONE]).await, Trap::set().await);
     let sender = sender(&cloudflare, &trap, &["127.0.0.0/8"]);
-    let url = format!("http://127.0.0.1:{}/", crate::support::free_port());
+    let closed = crate::support::ClosedPort::new();
+    let url = format!("http://{}/", closed.address());
 
     let refused = post(&sender, &url).await;
 

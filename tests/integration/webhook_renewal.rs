@@ -1,7 +1,6 @@
 //! What is told of a renewal that nobody asked for and that fails, by a whole installation.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -54,7 +53,7 @@ async fn fails_and_heals(url: &str) -> bool {
     let path = format!("/certificates/{}", issued["id"].as_str().unwrap());
 
     // Its time to be renewed has come, and the CA finds no proof.
-    site.cloudflare.set_dns_delay(Duration::from_mins(10));
+    site.cloudflare.hide_records();
     site.patch(&path, &json!({"renewBefore": almost_all_of_it(&issued)})).await.expect_status(200);
     let was_issued = |now: &Value| now["status"]["revision"] == 2;
     let failed = |now: &Value, times: i64| now["status"]["failedIssuanceAttempts"] == times;
@@ -67,7 +66,7 @@ async fn fails_and_heals(url: &str) -> bool {
     }
 
     site.patch(&path, &json!({"renewBefore": null})).await.expect_status(200);
-    site.cloudflare.set_dns_delay(Duration::ZERO);
+    site.cloudflare.show_records();
     site.post(&format!("{path}/renew"), &json!({})).await.expect_status(202);
     site.until(&path, |now| now["status"]["revision"] == 2).await;
 

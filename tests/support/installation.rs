@@ -15,11 +15,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::cloudflare::Cloudflare;
+use super::patience::{PATIENCE, until};
 use super::pebble::{Pebble, PebbleOptions};
 use super::process::spawn;
 
 const ADDRESS_LINE: &str = "certwright: listening on http://";
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Which database, a fresh one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,7 +181,7 @@ impl Installation {
 
     fn request(&self, program: &Program, method: Method, path: &str) -> reqwest::RequestBuilder {
         let url = format!("http://{}{path}", program.api);
-        self.http.request(method, url).bearer_auth(&self.key).timeout(Duration::from_secs(40))
+        self.http.request(method, url).bearer_auth(&self.key).timeout(PATIENCE)
     }
 
     /// Until `holds` says so of what is at `path`.
@@ -305,6 +305,17 @@ impl Program {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// Waits until it has stopped at a place that was chosen.
+    pub async fn until_stopped(&self) {
+        let stat = format!("/proc/{}/stat", self.child.id());
+        until("the stop", async || {
+            // The state comes after the name, which is in brackets.
+            let stat = fs::read_to_string(&stat).unwrap_or_default();
+            stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+        })
+        .await;
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
@@ -333,13 +344,11 @@ impl Program {
         let _ = self.child.wait();
     }
 
-    /// As `systemctl stop` does it; says how long it took.
-    pub async fn stop(mut self) -> Duration {
-        let begun = Instant::now();
+    /// As `systemctl stop` does it.
+    pub async fn stop(mut self) {
         self.send(Signal::TERM);
         let status = self.end().await;
         assert!(status.success(), "{status}: {}", self.log());
-        begun.elapsed()
     }
 }
 

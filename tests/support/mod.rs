@@ -5,10 +5,12 @@
 
 pub mod cloudflare;
 pub mod databases;
+pub mod driven;
 pub mod fault_proxy;
 #[cfg(feature = "failpoints")]
 pub mod installation;
 pub mod nginx;
+pub mod patience;
 pub mod pebble;
 pub mod person;
 pub mod postgres;
@@ -16,9 +18,12 @@ pub mod process;
 pub mod receiver;
 pub mod site;
 pub mod sse;
+pub mod stopped_clock;
 pub mod world;
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+
+use tokio::net::TcpSocket;
 
 /// A loopback port that the kernel gives to nobody else for a minute: a connection to it was just closed
 /// from its side, and so it may be listened on, but is not handed out. Who names a port itself may still take
@@ -34,4 +39,24 @@ pub fn free_port() -> u16 {
         Ok::<_, std::io::Error>(address.port())
     };
     reserved().expect("a free loopback port")
+}
+
+/// A loopback port where connections are refused for as long as this lives: nobody listens there, and nobody
+/// else gets it.
+pub struct ClosedPort {
+    _bound: TcpSocket,
+    address: SocketAddr,
+}
+
+impl ClosedPort {
+    pub fn new() -> Self {
+        let bound = TcpSocket::new_v4().unwrap();
+        bound.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let address = bound.local_addr().unwrap();
+        Self { _bound: bound, address }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
 }

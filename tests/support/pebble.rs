@@ -4,15 +4,17 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+#[cfg(feature = "failpoints")]
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::free_port;
+use super::patience::PATIENCE;
 use super::process::Server;
 
 /// How this CA behaves. The default is one that does nothing by chance: no nonce is rejected, no authorization is
@@ -126,7 +128,7 @@ impl Pebble {
 
         let ca = reqwest::Certificate::from_pem(ca_pem.as_bytes()).unwrap();
         let client = reqwest::Client::builder().tls_certs_only([ca]).user_agent("certwright-tests");
-        let client = client.timeout(Duration::from_secs(5)).no_proxy().build().unwrap();
+        let client = client.timeout(PATIENCE).no_proxy().build().unwrap();
         let command = options.command(dir.path());
         let mut pebble = Self {
             server: Server::start(dir, "KILL", &command),
@@ -202,6 +204,17 @@ impl Pebble {
         let body = json!({"Certificate": certificate, "ARIResponse": answer});
         let answer = self.client.post(url).json(&body).send().await.unwrap();
         answer.error_for_status().unwrap();
+    }
+
+    /// It answers nothing any more, until [`Self::go_on`].
+    #[cfg(feature = "failpoints")]
+    pub fn pause(&self) {
+        self.server.send(Signal::STOP);
+    }
+
+    #[cfg(feature = "failpoints")]
+    pub fn go_on(&self) {
+        self.server.send(Signal::CONT);
     }
 
     pub fn log(&self) -> String {

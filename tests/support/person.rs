@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::patience::PATIENCE;
 use super::site::Site;
 
 /// Somebody at a shell, in a folder and a clean environment of their own.
@@ -55,8 +57,9 @@ impl Person {
 
     /// What stands in a file, once this is in it.
     pub async fn until(&self, file: &str, part: &str) -> String {
-        let mut tick = tokio::time::interval(std::time::Duration::from_millis(100));
-        for _ in 0..600 {
+        let mut tick = tokio::time::interval(Duration::from_millis(100));
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
             tick.tick().await;
             let text = fs::read_to_string(self.path(file)).unwrap();
             if text.contains(part) {

@@ -82,13 +82,10 @@ impl OwnCluster {
         let pid = rustix::process::Pid::from_raw(pid).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::QUIT).unwrap();
         let options: PgConnectOptions = self.cluster.url.as_str().parse().unwrap();
-        for _ in 0..600 {
-            super::installation::tick().await;
-            if started() != before && options.connect().await.is_ok() {
-                return;
-            }
-        }
-        panic!("PostgreSQL does not come back");
+        super::patience::until("PostgreSQL", async || {
+            started() != before && options.connect().await.is_ok()
+        })
+        .await;
     }
 
     /// Ends every connection but this one.

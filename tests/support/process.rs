@@ -8,11 +8,13 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{LazyLock, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+use super::patience::PATIENCE;
 
 const SUPERVISOR: &str = r#"
 dir=$1 signal=$2; shift 2
@@ -24,6 +26,7 @@ stop() {
 }
 trap stop TERM INT HUP
 "$@" & server=$!
+echo "$server" > "$dir/server"
 wait "$server"
 "#;
 
@@ -62,6 +65,13 @@ impl Server {
             .unwrap_or_default()
     }
 
+    /// Sends a signal to the server itself.
+    pub fn send(&self, signal: Signal) {
+        let server = fs::read_to_string(self.dir.join("server")).expect("the supervisor has begun");
+        let server = Pid::from_raw(server.trim().parse().expect("a process"));
+        kill_process(server.expect("a process"), signal).expect("the server runs");
+    }
+
     /// The end of the log, for the message of a failed test.
     pub fn log_tail(&self) -> String {
         let log = self.log();
@@ -69,11 +79,12 @@ impl Server {
         lines[lines.len().saturating_sub(15)..].join("\n")
     }
 
-    /// Asks `is_ready` again and again, for at most 20 seconds. An `Err` means that the server ended by itself, which is
+    /// Asks `is_ready` again and again. An `Err` means that the server ended by itself, which is
     /// what a lost race for a port looks like.
     pub async fn until_ready(&mut self, is_ready: impl AsyncFn() -> bool) -> Result<(), String> {
         let mut tick = tokio::time::interval(Duration::from_millis(20));
-        for _ in 0..1000 {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
             tick.tick().await;
             if let Some(status) = self.child.try_wait().expect("the supervisor is ours") {
                 return Err(format!("ended with {status}:\n{}", self.log_tail()));
@@ -82,7 +93,7 @@ impl Server {
                 return Ok(());
             }
         }
-        panic!("does not answer after 20 s; the end of its log:\n{}", self.log_tail());
+        panic!("does not answer; the end of its log:\n{}", self.log_tail());
     }
 }
 

@@ -15,6 +15,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use super::patience::PATIENCE;
+
 /// How a request is answered.
 #[derive(Debug, Clone)]
 pub enum Reply {
@@ -34,6 +36,8 @@ pub struct Got {
 }
 
 pub struct Receiver {
+    /// Stays open for as long as there is a receiver: nobody else gets its port.
+    listener: std::net::TcpListener,
     address: SocketAddr,
     shared: Arc<Shared>,
     server: JoinHandle<()>,
@@ -49,23 +53,21 @@ struct Shared {
 impl Receiver {
     /// A receiver that takes everything with 204.
     pub async fn start() -> Self {
-        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap())
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(listener.into_std().unwrap())
     }
 
     /// Dies with everything that it has under way, and comes back at the same address, as if new.
     pub async fn restart(self) -> Self {
-        let address = self.address;
-        drop(self);
-        let mut tick = tokio::time::interval(std::time::Duration::from_millis(10));
-        loop {
-            tick.tick().await;
-            if let Ok(listener) = TcpListener::bind(address).await {
-                return Self::on(listener);
-            }
+        self.server.abort();
+        while !self.server.is_finished() {
+            tokio::task::yield_now().await;
         }
+        Self::on(self.listener.try_clone().unwrap())
     }
 
-    fn on(listener: TcpListener) -> Self {
+    fn on(listener: std::net::TcpListener) -> Self {
+        let accepting = TcpListener::from_std(listener.try_clone().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             script: Mutex::default(),
@@ -74,8 +76,8 @@ impl Receiver {
             came: Notify::new(),
         });
         let router = Router::new().fallback(take).with_state(shared.clone());
-        let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { address, shared, server }
+        let server = tokio::spawn(async move { axum::serve(accepting, router).await.unwrap() });
+        Self { listener, address, shared, server }
     }
 
     pub fn url(&self) -> String {
@@ -101,7 +103,7 @@ impl Receiver {
         self.got().iter().map(Got::kind).collect()
     }
 
-    /// Until so many requests came; for at most half a minute.
+    /// Until so many requests came.
     pub async fn until(&self, count: usize) -> Vec<Got> {
         let enough = async {
             loop {
@@ -113,11 +115,9 @@ impl Receiver {
                 came.await;
             }
         };
-        tokio::time::timeout(std::time::Duration::from_secs(30), enough).await.unwrap_or_else(
-            |_| {
-                panic!("{count} messages were expected: {:#?}", self.got());
-            },
-        )
+        tokio::time::timeout(PATIENCE, enough)
+            .await
+            .unwrap_or_else(|_| panic!("{count} messages were expected: {:#?}", self.got()))
     }
 }
 

@@ -2,7 +2,7 @@
 //! Cloudflare whose DNS both ask.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use certwright::config::{self, Config};
 use certwright::domain::api_key;
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cloudflare::Cloudflare;
 use super::fault_proxy::FaultProxy;
+use super::patience::{PATIENCE, within};
 use super::pebble::{Pebble, PebbleOptions};
 
 /// Expands each test once per database.
@@ -135,7 +136,7 @@ impl Site {
         // Between being given and being used, a port may be taken by somebody else.
         let mut started = service::start(&config, stop.clone()).await;
         let mut tick = tokio::time::interval(Duration::from_millis(100));
-        for _ in 0..100 {
+        for _ in 0..1_000 {
             match &started {
                 Err(error) if format!("{error:#}").contains("in use") => {
                     tick.tick().await;
@@ -233,7 +234,7 @@ impl Site {
 
     /// Asks for a certificate and waits until it settles; its answer as it is then.
     pub async fn issue(&self, issuer: &str, names: &[&str]) -> Value {
-        self.ask_for(issuer, names, &json!({}), 60).await.expect_status(202)
+        self.ask_for(issuer, names, &json!({}), 240).await.expect_status(202)
     }
 
     /// The same with more fields, and another patience in seconds.
@@ -277,10 +278,11 @@ impl Site {
         request.send().await.unwrap()
     }
 
-    /// Until `holds` says so of what is at `path`; looks ten times a second, for at most a minute.
+    /// Until `holds` says so of what is at `path`; looks ten times a second.
     #[expect(clippy::disallowed_methods, reason = "a client that polls does sleep")]
     pub async fn until(&self, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
-        for _ in 0..600 {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
             let found = self.get(path).await.body;
             if holds(&found) {
                 return found;
@@ -328,14 +330,12 @@ impl Site {
         service::start(&config, self.stop.clone()).await.unwrap().api
     }
 
-    /// Stops as on SIGTERM; says how long that took.
-    pub async fn stop(&mut self) -> Duration {
-        let begun = tokio::time::Instant::now();
+    /// Stops as on SIGTERM.
+    pub async fn stop(&mut self) {
         self.stop.cancel();
         if let Some(running) = self.running.take() {
-            running.stopped().await.unwrap();
+            within("the stop", running.stopped()).await.unwrap();
         }
-        begun.elapsed()
     }
 }
 

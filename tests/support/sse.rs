@@ -1,17 +1,14 @@
 //! A server on a real socket, and a client that reads its stream of events.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::patience::within;
 use super::world::World;
-
-/// Much longer than anything should take.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The world's API on a loopback port; it ends when dropped.
 pub struct Served {
@@ -55,7 +52,7 @@ impl Served {
     /// Stops as the service does: every request is answered first.
     pub async fn stop(mut self) {
         self.shutdown.cancel();
-        tokio::time::timeout(PATIENCE, &mut self.task).await.expect("it stops").unwrap();
+        within("the stop", &mut self.task).await.unwrap();
     }
 
     /// Opens a stream, and takes its first frame: where it begins.
@@ -80,7 +77,7 @@ impl Served {
 impl Stream {
     /// The next frame; none when the stream has come to its end.
     pub async fn next(&mut self) -> Option<Frame> {
-        tokio::time::timeout(PATIENCE, self.read()).await.expect("a frame, or the end")
+        within("a frame, or the end", self.read()).await
     }
 
     async fn read(&mut self) -> Option<Frame> {
@@ -105,7 +102,7 @@ impl Stream {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, event).await.expect("an event")
+        within("an event", event).await
     }
 
     /// The next events' messages.

@@ -134,6 +134,15 @@ impl World {
 
     /// A worker whose single steps a test takes.
     pub fn worker(&self) -> Arc<Worker> {
+        self.worker_with(4, 4)
+    }
+
+    /// A worker that takes one row at a time, so that a test may have so many at work on it.
+    pub fn worker_for(&self, many: usize) -> Arc<Worker> {
+        self.worker_with(1, many)
+    }
+
+    fn worker_with(&self, concurrency: usize, share: usize) -> Arc<Worker> {
         let solvers = Solvers::new(SolverSettings {
             clock: self.clock.clone(),
             installation: "test".into(),
@@ -148,9 +157,9 @@ impl World {
             alone: true,
             lease: std::time::Duration::from_secs(15),
             sweep_interval: std::time::Duration::from_hours(1),
-            concurrency: 4,
-            per_issuer: 4,
-            per_namespace: 4,
+            concurrency,
+            per_issuer: share,
+            per_namespace: share,
             cluster_namespace: "certwright".into(),
             delivery_concurrency: 4,
             delivery_retention: time::Duration::days(30),

@@ -72,7 +72,7 @@ on_both_databases! {
         let period = Duration::minutes(1);
         let mut tx = db.begin();
         let heard = workers::beat(&mut tx, "test", now).await.unwrap();
-        assert!((heard - now).abs() < Duration::seconds(20), "the database's clock");
+        assert!((heard - now).abs() < Duration::minutes(2), "the database's clock");
         assert_eq!(workers::bury(&mut tx, heard + period, period).await.unwrap(), (vec![], 0));
         let late = heard + period + Duration::milliseconds(1);
         assert_eq!(workers::bury(&mut tx, late, period).await.unwrap(), (vec!["test".to_owned()], 1));

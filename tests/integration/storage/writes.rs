@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use certwright::domain::api_key;
 use certwright::domain::certificate::Certificate;
@@ -21,6 +21,8 @@ use uuid::Uuid;
 
 use super::rows::{NOW, certificate};
 use crate::support::databases::on_both_databases;
+use crate::support::patience::{until, within};
+use crate::support::stopped_clock::StoppedClock;
 
 on_both_databases! {
     async fn of_many_at_once_those_that_were_committed_are_there(db: Db) {
@@ -207,12 +209,9 @@ on_both_databases! {
         api_keys::delete(&mut tx, key.id).await.unwrap();
         assert!(tx.commit().now_or_never().is_none(), "it is given up before it is answered");
 
-        let forgotten = async {
-            while api_keys::recognise(&db, &hash).await.unwrap().is_some() {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(std::time::Duration::from_secs(5), forgotten).await.unwrap();
+        until("the key's end", async || {
+            api_keys::recognise(&db, &hash).await.unwrap().is_none()
+        }).await;
     }
 
     async fn a_key_that_was_forgotten_is_not_recognised_any_more(db: Db) {
@@ -248,12 +247,10 @@ async fn nobody_inherits_a_transaction_that_was_given_up_while_it_began() {
     }
 
     let mut watcher = PgConnection::connect(&url).await.unwrap();
-    let none_open = async {
-        while sqlx::query_scalar::<_, i64>(OPEN).fetch_one(&mut watcher).await.unwrap() > 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_secs(5), none_open).await.unwrap();
+    until("the end of the last transaction", async || {
+        sqlx::query_scalar::<_, i64>(OPEN).fetch_one(&mut watcher).await.unwrap() == 0
+    })
+    .await;
 }
 
 /// Two replicas on one PostgreSQL.
@@ -274,14 +271,10 @@ async fn another_replica_hears_of_changes_and_of_forgotten_keys() {
     tx.has_settled(resource);
     tx.commit().await.unwrap();
 
-    waiter.news().await;
+    within("the news", waiter.news()).await;
     // It may have heard of the key in the note after that; it believes in it for a second at most.
-    let forgotten = async {
-        while api_keys::recognise(&there, &hash).await.unwrap().is_some() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_secs(5), forgotten).await.unwrap();
+    until("the key's end", async || api_keys::recognise(&there, &hash).await.unwrap().is_none())
+        .await;
 }
 
 /// Two replicas on one PostgreSQL, one of which stops within a transaction, and nothing closes its connection.
@@ -297,8 +290,8 @@ async fn a_replica_that_stops_within_a_transaction_does_not_hold_the_others_up_f
 
     let mut tx = other.begin();
     let replaced = settings::replace(&mut tx, "who", b"nobody", b"other");
-    let replaced = tokio::time::timeout(std::time::Duration::from_secs(30), replaced).await;
-    assert!(replaced.expect("the row is given up").unwrap(), "as if the other had never been");
+    let replaced = within("the row", replaced).await;
+    assert!(replaced.unwrap(), "as if the other had never been");
     tx.commit().await.unwrap();
 
     held.commit().await.unwrap_err();
@@ -309,32 +302,47 @@ async fn a_replica_that_stops_within_a_transaction_does_not_hold_the_others_up_f
 /// A hundred in a second are enough for whoever waits, and PostgreSQL wakes every replica for each.
 #[tokio::test]
 async fn commits_that_come_together_are_told_together() {
+    // Together they are the pause.
+    const ALMOST: Duration = Duration::from_millis(9);
+    const REST: Duration = Duration::from_millis(1);
     let url = crate::support::postgres::fresh_database().await;
     let db = Db::connect(&url).await.unwrap();
     let mut listener = PgListener::connect(&url).await.unwrap();
     listener.listen("certwright").await.unwrap();
-    let settled: HashSet<_> = (0..3_000).map(|_| OrderId::generate(NOW).0).collect();
+    // The fewest notes that have room for them, only if they are told together.
+    let settled: Vec<_> = (0..2 * IN_A_NOTE).map(|_| OrderId::generate(NOW).0).collect();
+    let (soon, late) = settled.split_at(IN_A_NOTE + IN_A_NOTE / 2);
 
-    let began = Instant::now();
-    for resource in &settled {
-        let mut tx = db.begin();
-        tx.has_settled(*resource);
-        tx.commit().await.unwrap();
-        // Time enough to tell each by itself.
-        settings::find(&mut db.read().await.unwrap(), "none").await.unwrap();
-    }
+    let clock = StoppedClock::stop();
+    settle(&db, soon).await;
+    clock.advance(ALMOST).await;
+    settle(&db, late).await;
+    clock.advance(REST).await;
+    drop(clock);
 
     let (mut told, mut notes) = (HashSet::new(), 0);
-    while told != settled {
-        let note = listener.recv().await.unwrap();
+    while told.len() < settled.len() {
+        let note = within("a note", listener.recv()).await.unwrap();
         let note: Value = serde_json::from_str(note.payload()).unwrap();
         let ids = note["settled"].as_array().unwrap();
         told.extend(ids.iter().map(|id| id.as_str().unwrap().parse::<Uuid>().unwrap()));
         notes += 1;
     }
-    // One for each pause of ten milliseconds, and those that a pause had too many of for one.
-    let pauses = began.elapsed().as_millis() / 10;
-    assert!(notes <= pauses + 3, "{notes} in {pauses} pauses");
+    assert_eq!(notes, 2, "each was full");
+    assert_eq!(told, settled.iter().copied().collect());
+}
+
+/// Resources that PostgreSQL's 8,000 bytes have room for.
+const IN_A_NOTE: usize = 150;
+
+/// A commit for each, with time enough between them to tell it by itself.
+async fn settle(db: &Db, settled: &[Uuid]) {
+    for resource in settled {
+        let mut tx = db.begin();
+        tx.has_settled(*resource);
+        tx.commit().await.unwrap();
+        settings::find(&mut db.read().await.unwrap(), "none").await.unwrap();
+    }
 }
 
 async fn find(tx: &mut Tx, wanted: &Certificate) -> (Certificate, Lease) {

@@ -75,6 +75,7 @@ async fn gate(Extract(state): Double, request: Request, next: Next) -> Response 
 
 fn before(state: &mut State, request: &Request) -> Option<Response> {
     count(&mut state.calls, request);
+    state.called.push(Instant::now());
     if let Some(left) = blocked(state) {
         let refusal = Refusal(429, 971, "Please wait and consider throttling your request speed");
         let mut response = refusal.into_response();
@@ -274,7 +275,7 @@ fn insert(
     zone: &mut ZoneData,
     new: NewRecord,
     id: String,
-    visible_from: Instant,
+    written_at: Option<Instant>,
 ) -> Result<Value, Refusal> {
     if new.kind != "TXT" {
         return Err(Refusal(400, 1004, "DNS Validation Error: type"));
@@ -305,7 +306,7 @@ fn insert(
         return Err(Refusal(400, 81058, IDENTICAL));
     }
     let NewRecord { kind, name, content, ttl, comment } = new;
-    let record = StoredRecord { id, kind, name, content, ttl, comment, visible_from };
+    let record = StoredRecord { id, kind, name, content, ttl, comment, written_at };
     let answer = view(&record);
     zone.records.push(record);
     Ok(answer)
@@ -328,8 +329,8 @@ async fn create_record(
 ) -> Result<Response, Refusal> {
     let new = read::<NewRecord>(&headers, &body)?;
     let mut state = state.lock();
-    let (id, visible_from) = (state.next_id(), Instant::now() + state.dns_delay);
-    let inserted = insert(editable(&mut state, &zone)?, new, id, visible_from);
+    let (id, written_at) = (state.next_id(), Some(Instant::now()));
+    let inserted = insert(editable(&mut state, &zone)?, new, id, written_at);
     note(&mut state, 1, &inserted);
     inserted.map(|result| success(&result)).map_err(|refusal| other_word(&state, refusal))
 }
@@ -378,10 +379,10 @@ async fn batch(
     let mut state = state.lock();
     let posts = u32::try_from(batch.posts.len()).unwrap();
     let ids: Vec<String> = batch.posts.iter().map(|_| state.next_id()).collect();
-    let visible_from = Instant::now() + state.dns_delay;
+    let written_at = Some(Instant::now());
     let zone = editable(&mut state, &zone)?;
     let before = zone.records.clone();
-    let applied = apply(zone, batch, ids, visible_from);
+    let applied = apply(zone, batch, ids, written_at);
     if applied.is_err() {
         zone.records = before;
     }
@@ -411,7 +412,7 @@ fn apply(
     zone: &mut ZoneData,
     batch: Batch,
     ids: Vec<String>,
-    visible_from: Instant,
+    written_at: Option<Instant>,
 ) -> Result<Value, Refusal> {
     let deletes: Vec<Value> =
         batch.deletes.iter().map(|delete| remove(zone, &delete.id)).collect::<Result<_, _>>()?;
@@ -419,7 +420,7 @@ fn apply(
         .posts
         .into_iter()
         .zip(ids)
-        .map(|(new, id)| insert(zone, new, id, visible_from))
+        .map(|(new, id)| insert(zone, new, id, written_at))
         .collect::<Result<_, _>>()?;
     Ok(json!({"deletes": deletes, "patches": [], "puts": [], "posts": posts}))
 }

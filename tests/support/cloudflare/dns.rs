@@ -9,9 +9,8 @@ use hickory_server::proto::rr::rdata::{A, AAAA, CNAME, NS, SOA, TXT};
 use hickory_server::proto::rr::{Name, RData, Record, RecordType};
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
-use tokio::time::Instant;
 
-use super::state::{Shared, State, ZoneData};
+use super::state::{Shared, State, StoredRecord, ZoneData};
 
 const TTL: u32 = 1;
 const MAX_CNAMES: usize = 12;
@@ -92,7 +91,7 @@ fn records_at(state: &State, zone: &ZoneData, name: &str, kind: RecordType) -> V
             .chain(zone.more_servers.clone())
             .map(|server| RData::NS(NS(fqdn(&server))))
             .collect(),
-        RecordType::TXT => visible_txt(zone, name),
+        RecordType::TXT => visible_txt(state, zone, name),
         RecordType::CNAME => {
             state.cnames.get(name).map(|to| RData::CNAME(CNAME(fqdn(to)))).into_iter().collect()
         }
@@ -109,11 +108,12 @@ fn records_at(state: &State, zone: &ZoneData, name: &str, kind: RecordType) -> V
     data.into_iter().map(|data| record(name, data)).collect()
 }
 
-fn visible_txt(zone: &ZoneData, name: &str) -> Vec<RData> {
-    let now = Instant::now();
+fn visible_txt(state: &State, zone: &ZoneData, name: &str) -> Vec<RData> {
+    let is_visible =
+        |record: &StoredRecord| record.written_at.is_none_or(|at| at.elapsed() >= state.dns_delay);
     zone.records
         .iter()
-        .filter(|record| record.kind == "TXT" && record.name == name && record.visible_from <= now)
+        .filter(|record| record.kind == "TXT" && record.name == name && is_visible(record))
         .map(|record| RData::TXT(TXT::new(vec![record.content.trim_matches('"').to_owned()])))
         .collect()
 }
@@ -131,7 +131,7 @@ fn exists(state: &State, zone: &ZoneData, name: &str) -> bool {
     !name.starts_with('_')
         || state.cnames.contains_key(name)
         || state.addresses.contains_key(name)
-        || !visible_txt(zone, name).is_empty()
+        || !visible_txt(state, zone, name).is_empty()
 }
 
 fn soa(zone: &ZoneData) -> Record {

@@ -94,7 +94,13 @@ impl Cloudflare {
 
     /// Starts counting calls anew.
     pub fn forget_calls(&self) {
-        self.state.lock().calls = Calls::default();
+        let mut state = self.state.lock();
+        (state.calls, state.called) = (Calls::default(), Vec::new());
+    }
+
+    /// When each of these calls came.
+    pub fn called(&self) -> Vec<tokio::time::Instant> {
+        self.state.lock().called.clone()
     }
 
     /// Adds a TXT record that somebody else wrote; returns its id.
@@ -108,7 +114,7 @@ impl Cloudflare {
             content: format!("\"{value}\""),
             ttl: 60,
             comment: comment.map(ToOwned::to_owned),
-            visible_from: tokio::time::Instant::now(),
+            written_at: None,
         };
         state.zone_named(zone).records.push(record);
         id
@@ -145,9 +151,19 @@ impl Cloudflare {
         self.set_addresses(server, &[address]);
     }
 
-    /// From now on, records appear in the DNS so long after they were written.
+    /// Records appear in the DNS so long after they were written; also those that were written already.
     pub fn set_dns_delay(&self, delay: Duration) {
         self.state.lock().dns_delay = delay;
+    }
+
+    /// What is written does not appear in the DNS, until [`Self::show_records`].
+    pub fn hide_records(&self) {
+        self.set_dns_delay(Duration::MAX);
+    }
+
+    /// Whatever is written can be seen at once.
+    pub fn show_records(&self) {
+        self.set_dns_delay(Duration::ZERO);
     }
 
     /// The token may see the zone, but not edit its records.

@@ -16,7 +16,8 @@ pub struct StoredRecord {
     pub content: String,
     pub ttl: u32,
     pub comment: Option<String>,
-    pub(super) visible_from: Instant,
+    /// When it was written through the API; what is there anyhow can be seen at once.
+    pub(super) written_at: Option<Instant>,
 }
 
 /// How often each kind of call was made; refused ones count, as they do at Cloudflare.
@@ -72,6 +73,8 @@ pub(super) struct State {
     pub(super) asked: HashMap<String, u32>,
     pub(super) dns_delay: Duration,
     pub(super) calls: Calls,
+    /// When each of them came.
+    pub(super) called: Vec<Instant>,
     pub(super) faults: Faults,
     /// Records that were ever written through the API.
     pub(super) written: u32,
@@ -125,6 +128,7 @@ impl Shared {
             asked: HashMap::new(),
             dns_delay: Duration::ZERO,
             calls: Calls::default(),
+            called: Vec::new(),
             faults: Faults::default(),
             written: 0,
             twins: 0,

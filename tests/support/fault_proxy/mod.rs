@@ -6,12 +6,12 @@ mod wishes;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use certwright::clock::{Clock as _, SystemClock};
+use certwright::clock::ManualClock;
 use http::{HeaderValue, Request, Response, StatusCode, header, request};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -19,7 +19,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use time::OffsetDateTime;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
@@ -130,6 +132,7 @@ struct Shared {
     pebble: String,
     client: reqwest::Client,
     state: Mutex<State>,
+    let_go: Notify,
 }
 
 /// An answer with `Retry-After` that a front end gives instead of the CA.
@@ -178,12 +181,18 @@ impl FaultProxy {
             pebble: pebble.directory_url().trim_end_matches("/dir").to_owned(),
             client: client.build().unwrap(),
             state: Mutex::default(),
+            let_go: Notify::new(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(tls));
         let task = tokio::spawn(serve(listener, acceptor, Arc::clone(&shared)));
         Self { shared, address, ca, task }
+    }
+
+    /// Goes by this clock from now on, and not by the system's.
+    pub fn follow(&self, clock: Arc<ManualClock>) {
+        self.shared.state().clock = Some(clock);
     }
 
     pub fn directory_url(&self) -> String {
@@ -206,6 +215,11 @@ impl FaultProxy {
     /// The same for one of these kinds.
     pub fn lag_of(&self, kind: Kind, lag: Duration) {
         self.shared.state().lag.insert(kind, lag);
+    }
+
+    /// Each order, authorization and certificate cannot be found at the first so many looks.
+    pub fn absent_at_first(&self, looks: usize) {
+        self.shared.state().absent = looks;
     }
 
     /// So many reads in a hundred come to a replica that knows nothing of what is asked for.
@@ -233,7 +247,7 @@ impl FaultProxy {
         self.shared.state().lost.insert(kind, count);
     }
 
-    /// New orders are refused with 429 for so long, to the second if told as a date.
+    /// New orders are refused with 429 for so long from the first one, to the second if told as a date.
     pub fn limit_new_orders(&self, form: RetryAfter, time: Duration) {
         self.limit(form, time, None);
     }
@@ -249,18 +263,7 @@ impl FaultProxy {
     }
 
     fn limit(&self, form: RetryAfter, time: Duration, domain: Option<String>) {
-        let (now, clock) = (Instant::now(), SystemTime::from(SystemClock.now()));
-        let end = clock + time;
-        let date = match form {
-            RetryAfter::Seconds => end,
-            // Dates have whole seconds: the next one.
-            RetryAfter::Date => {
-                let since = end.duration_since(SystemTime::UNIX_EPOCH).unwrap();
-                SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs() + 1)
-            }
-        };
-        let end = now + date.duration_since(clock).unwrap();
-        self.shared.state().limit = Some(Limit { end, date, form, domain });
+        self.shared.state().limit = Some(Limit { time, end: None, form, domain });
     }
 
     /// So many signed requests in a hundred are answered with 503 and whole seconds to wait.
@@ -273,9 +276,16 @@ impl FaultProxy {
         self.shared.state().refusals.entry(kind).or_default().extend(refusals);
     }
 
-    /// The next so many requests of this kind are never answered, and the CA hears nothing of them.
-    pub fn hang(&self, kind: Kind, count: usize) {
-        self.shared.state().hangs.insert(kind, count);
+    /// Whatever of this kind is asked for first is never answered, however often it is asked for, until
+    /// [`Self::let_go`].
+    pub fn hang_first(&self, kind: Kind) {
+        self.shared.state().hung = Some((kind, None));
+    }
+
+    /// Ends the connections of those who wait for an answer that does not come.
+    pub fn let_go(&self) {
+        self.shared.state().hung = None;
+        self.shared.let_go.notify_waiters();
     }
 
     /// How many clients are waiting for an answer that does not come.
@@ -283,10 +293,10 @@ impl FaultProxy {
         self.shared.state().hanging
     }
 
-    /// Orders and authorizations show, half of the time, a state that they were in before, until so
-    /// long after the present one was first shown.
-    pub fn backwards(&self, lag: Duration) {
-        self.shared.state().backwards = lag;
+    /// Orders and authorizations show, half of the time, a state that they were in before, for the first
+    /// so many reads of each state.
+    pub fn backwards(&self, reads: usize) {
+        self.shared.state().backwards = reads;
     }
 
     /// The CSRs that came for each order.
@@ -306,19 +316,25 @@ impl FaultProxy {
     }
 
     /// When requests of a kind came.
-    pub fn times(&self, kind: Kind) -> Vec<Instant> {
+    pub fn times(&self, kind: Kind) -> Vec<OffsetDateTime> {
         let state = self.shared.state();
         state.asked.iter().filter(|(asked, _)| *asked == kind).map(|(_, at)| *at).collect()
     }
 
     /// When the CA took an order.
-    pub fn orders_taken(&self) -> Vec<Instant> {
+    pub fn orders_taken(&self) -> Vec<OffsetDateTime> {
         self.shared.state().taken.clone()
+    }
+
+    /// When something went wrong.
+    pub fn fault_times(&self, fault: Fault) -> Vec<OffsetDateTime> {
+        let state = self.shared.state();
+        state.faults.iter().filter(|(met, _)| *met == fault).map(|(_, at)| *at).collect()
     }
 
     /// How often something went wrong.
     pub fn faults(&self, fault: Fault) -> usize {
-        self.shared.state().faults.get(&fault).copied().unwrap_or(0)
+        self.fault_times(fault).len()
     }
 
     /// Requests that came again before the time that they were told.
@@ -365,8 +381,10 @@ impl Shared {
                 Ok(answer)
             }
             Some(Own::Hang) => {
+                let let_go = self.let_go.notified();
                 let _gone = Hanging::new(self);
-                std::future::pending().await
+                let_go.await;
+                Err(Cut)
             }
             Some(Own::Page) => Ok(page(StatusCode::BAD_GATEWAY)),
             Some(Own::Refuse(refusal, retry_after)) => {

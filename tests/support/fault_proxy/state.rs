@@ -1,15 +1,17 @@
 //! What the proxy knows, and what it makes of each request and answer.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use certwright::clock::{Clock as _, SystemClock};
+use certwright::clock::{Clock as _, ManualClock, SystemClock};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 
 use super::wishes::Wishes;
 use super::{Answer, Cut, Fault, Kind, REPLAY_NONCE, Refusal, RetryAfter};
@@ -18,8 +20,13 @@ pub(super) const ERROR: &str = "urn:ietf:params:acme:error:";
 
 #[derive(Default)]
 pub(super) struct State {
+    /// What the proxy goes by; the system's clock otherwise.
+    pub(super) clock: Option<Arc<ManualClock>>,
     pub(super) wishes: Wishes,
     pub(super) lag: HashMap<Kind, Duration>,
+    /// Looks for which something that was named is not there, and how many each path has had.
+    pub(super) absent: usize,
+    pub(super) looks: HashMap<String, usize>,
     pub(super) behind: u64,
     pub(super) pages: u64,
     pub(super) cuts: u64,
@@ -28,23 +35,24 @@ pub(super) struct State {
     pub(super) only_pages: bool,
     pub(super) busy: (u64, Duration),
     /// When the CA first named a path.
-    pub(super) named: HashMap<String, Instant>,
+    pub(super) named: HashMap<String, OffsetDateTime>,
     /// Every request: what it was about, and when it came.
-    pub(super) asked: Vec<(Kind, Instant)>,
+    pub(super) asked: Vec<(Kind, OffsetDateTime)>,
     /// When the CA took an order.
-    pub(super) taken: Vec<Instant>,
-    pub(super) faults: HashMap<Fault, usize>,
+    pub(super) taken: Vec<OffsetDateTime>,
+    /// Everything that went wrong, and when.
+    pub(super) faults: Vec<(Fault, OffsetDateTime)>,
     /// Until when a request was told to wait: its path and JWS payload.
-    pub(super) told: HashMap<(String, String), Instant>,
+    pub(super) told: HashMap<(String, String), OffsetDateTime>,
     pub(super) hasty: Vec<String>,
     /// Refusals that are still to be given, by what is asked.
     pub(super) refusals: HashMap<Kind, VecDeque<Refusal>>,
-    /// Requests that are still to be left hanging, and those that hang now.
-    pub(super) hangs: HashMap<Kind, usize>,
+    /// The kind whose first path hangs whenever it is asked for, that path, and who waits for it now.
+    pub(super) hung: Option<(Kind, Option<String>)>,
     pub(super) hanging: usize,
-    /// For how long replicas may show an earlier state, and what was shown of each path, with when.
-    pub(super) backwards: Duration,
-    pub(super) shown: HashMap<String, Vec<(String, Bytes, Instant)>>,
+    /// For how many reads of a state replicas may show an earlier one, and what was shown of each path.
+    pub(super) backwards: usize,
+    pub(super) shown: HashMap<String, Shown>,
     /// Every CSR that came, by path.
     pub(super) csrs: HashMap<String, Vec<String>>,
     /// The payload of every new order that came.
@@ -52,10 +60,18 @@ pub(super) struct State {
     pub(super) dice: u64,
 }
 
+/// The states that a path was in, with what was said then.
+#[derive(Default)]
+pub(super) struct Shown {
+    states: Vec<(String, Bytes)>,
+    /// Reads of the last one.
+    reads: usize,
+}
+
 pub(super) struct Limit {
-    pub(super) end: Instant,
-    /// The same moment, as a clock shows it.
-    pub(super) date: SystemTime,
+    /// For so long, from the first order that meets it.
+    pub(super) time: Duration,
+    pub(super) end: Option<OffsetDateTime>,
     pub(super) form: RetryAfter,
     /// Only new orders for names below this one.
     pub(super) domain: Option<String>,
@@ -77,6 +93,10 @@ pub(super) enum Own {
 }
 
 impl State {
+    pub(super) fn now(&self) -> OffsetDateTime {
+        self.clock.as_ref().map_or_else(|| SystemClock.now(), |clock| clock.now())
+    }
+
     pub(super) fn before(
         &mut self,
         kind: Kind,
@@ -84,7 +104,7 @@ impl State {
         path: &str,
         body: &[u8],
     ) -> Option<Own> {
-        let now = Instant::now();
+        let now = self.now();
         self.asked.push((kind, now));
         let jws: Value = serde_json::from_slice(body).unwrap_or_default();
         let same = (path.to_owned(), jws["payload"].as_str().unwrap_or_default().to_owned());
@@ -100,8 +120,10 @@ impl State {
         if let Some((fault, own)) = self.wishes.before(kind, &jws) {
             return Some(self.count(fault, own));
         }
-        if let Some(left) = self.hangs.get_mut(&kind).filter(|left| **left > 0) {
-            *left -= 1;
+        if let Some((of, hung)) = &mut self.hung
+            && *of == kind
+            && hung.get_or_insert_with(|| path.to_owned()) == path
+        {
             return Some(self.count(Fault::Hang, Own::Hang));
         }
         if let Some(refusal) = self.refusals.get_mut(&kind).and_then(VecDeque::pop_front) {
@@ -118,15 +140,16 @@ impl State {
         if self.happens(self.pages) {
             return Some(self.count(Fault::Page, Own::Page));
         }
-        if let Some(Limit { end, date, form, domain }) =
-            self.limit.as_ref().filter(|limit| now < limit.end)
+        if let Some(Limit { time, end, form, domain }) = &mut self.limit
             && kind == Kind::NewOrder
-            && domain.as_ref().is_none_or(|domain| payload(&jws).contains(domain))
+            && domain.as_ref().is_none_or(|domain| payload(&jws).contains(domain.as_str()))
+            && now < *end.get_or_insert_with(|| after(*form, *time, now).0)
         {
-            let seconds = (*end - now).as_secs() + 1;
+            let left = end.map_or(Duration::ZERO, |end| (end - now).unsigned_abs());
+            let whole = Duration::from_secs(left.as_millis().div_ceil(1_000).try_into().unwrap());
             let (until, retry_after) = match form {
-                RetryAfter::Seconds => (now + Duration::from_secs(seconds), seconds.to_string()),
-                RetryAfter::Date => (*end, httpdate::fmt_http_date(*date)),
+                RetryAfter::Seconds => after(*form, whole, now),
+                RetryAfter::Date => (now + left, httpdate::fmt_http_date((now + left).into())),
             };
             self.told.insert(same, until);
             let detail = domain.as_ref().map_or_else(
@@ -151,11 +174,12 @@ impl State {
         if !answer.status().is_success() {
             return Ok(answer);
         }
-        let now = Instant::now();
+        let now = self.now();
         let lag = self.lag.get(&kind).copied().unwrap_or_default();
         let lags = matches!(kind, Kind::Order | Kind::Authorization | Kind::Certificate);
         let behind = lags && self.happens(self.behind);
-        if behind || self.named.get(path).is_some_and(|named| now < *named + lag) {
+        let absent = lags && self.named.contains_key(path) && self.is_absent(path);
+        if behind || absent || self.named.get(path).is_some_and(|named| now < *named + lag) {
             let mut absent = problem(StatusCode::NOT_FOUND, "malformed", kind.not_there());
             if let Some(nonce) = answer.headers().get(REPLAY_NONCE) {
                 absent.headers_mut().insert(REPLAY_NONCE, nonce.clone());
@@ -168,7 +192,7 @@ impl State {
         for path in paths_in(&answer) {
             self.named.entry(path).or_insert(now);
         }
-        let answer = self.as_a_replica_shows_it(kind, path, answer, now);
+        let answer = self.as_a_replica_shows_it(kind, path, answer);
         match self.lost.get_mut(&kind) {
             Some(left) if *left > 0 => {
                 *left -= 1;
@@ -178,14 +202,15 @@ impl State {
         }
     }
 
+    /// Whether this look at a path is one of those that come too early.
+    fn is_absent(&mut self, path: &str) -> bool {
+        let looks = self.looks.entry(path.to_owned()).or_default();
+        *looks += 1;
+        *looks <= self.absent
+    }
+
     /// The answer, or one that was given before it.
-    fn as_a_replica_shows_it(
-        &mut self,
-        kind: Kind,
-        path: &str,
-        answer: Answer,
-        now: Instant,
-    ) -> Answer {
+    fn as_a_replica_shows_it(&mut self, kind: Kind, path: &str, answer: Answer) -> Answer {
         let path = match kind {
             Kind::Order | Kind::Authorization => path.to_owned(),
             Kind::NewOrder | Kind::Finalize => match location(&answer) {
@@ -198,24 +223,25 @@ impl State {
         let parsed: Value = serde_json::from_slice(&body).unwrap_or_default();
         let status = parsed["status"].as_str().unwrap_or_default().to_owned();
         let shown = self.shown.entry(path.clone()).or_default();
-        if shown.last().is_none_or(|(last, ..)| *last != status) {
-            shown.push((status, body, now));
+        if shown.states.last().is_none_or(|(last, _)| *last != status) {
+            shown.states.push((status, body));
+            shown.reads = 0;
         }
-        let since = shown.last().map_or(now, |(.., since)| *since);
-        let earlier = shown.len() - 1;
+        let earlier = shown.states.len() - 1;
         let reads = matches!(kind, Kind::Order | Kind::Authorization);
-        if !reads || earlier == 0 || now >= since + self.backwards || !self.happens(50) {
+        shown.reads += usize::from(reads);
+        if !reads || earlier == 0 || shown.reads > self.backwards || !self.happens(50) {
             return answer;
         }
         let place = usize::try_from(self.dice >> 33).unwrap() % earlier;
-        let body = self.shown[&path][place].1.clone();
+        let body = self.shown[&path].states[place].1.clone();
         let (parts, _) = answer.into_parts();
         let old = with_headers(parts.status, parts.headers, body);
         self.count(Fault::Backwards, old)
     }
 
     fn count<T>(&mut self, fault: Fault, value: T) -> T {
-        *self.faults.entry(fault).or_default() += 1;
+        self.faults.push((fault, self.now()));
         value
     }
 
@@ -259,15 +285,13 @@ fn body_of(answer: &Answer) -> Bytes {
 }
 
 /// A pause from `now` on: the moment that it names, and how it is written.
-fn after(form: RetryAfter, pause: Duration, now: Instant) -> (Instant, String) {
+fn after(form: RetryAfter, pause: Duration, now: OffsetDateTime) -> (OffsetDateTime, String) {
     match form {
         RetryAfter::Seconds => (now + pause, pause.as_secs().to_string()),
         RetryAfter::Date => {
-            let clock = SystemTime::from(SystemClock.now());
-            let since = (clock + pause).duration_since(SystemTime::UNIX_EPOCH).unwrap();
             // Dates have whole seconds: the next one.
-            let date = SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs() + 1);
-            (now + date.duration_since(clock).unwrap(), httpdate::fmt_http_date(date))
+            let date = (now + pause).replace_nanosecond(0).unwrap() + Duration::from_secs(1);
+            (date, httpdate::fmt_http_date(SystemTime::from(date)))
         }
     }
 }

@@ -1,0 +1,97 @@
+//! Issuance at a real CA in single steps, by a clock that is moved: what takes minutes out there takes none
+//! here, and time that passes by itself does not count.
+
+use std::sync::Arc;
+
+use certwright::clock::{Clock as _, SystemClock};
+use certwright::storage::lease;
+use certwright::worker::Worker;
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use time::Duration;
+
+use super::cloudflare::Cloudflare;
+use super::fault_proxy::FaultProxy;
+use super::pebble::{Pebble, PebbleOptions};
+use super::world::{World, cluster_issuer, id};
+
+/// Rows that are worked on at the same time.
+const AT_ONCE: usize = 32;
+
+/// Many more moves of the clock than anything takes.
+const MOVES: usize = 5_000;
+
+/// A world whose `ClusterIssuer` `le` proves by DNS, through a proxy that goes by the world's clock.
+pub struct Driven {
+    pub world: World,
+    pub pebble: Pebble,
+    pub proxy: FaultProxy,
+    /// Where the issuer is.
+    pub issuer: String,
+    worker: Arc<Worker>,
+    _cloudflare: Cloudflare,
+}
+
+impl Driven {
+    /// With `more` in the issuer's `acme`.
+    pub async fn on(database: &str, more: &Value) -> Self {
+        let cloudflare = Cloudflare::start(&["example.com"]).await;
+        let dns = Some(cloudflare.dns_addr());
+        let pebble = Pebble::start(PebbleOptions { dns, ..PebbleOptions::default() }).await;
+        let proxy = FaultProxy::before(&pebble).await;
+        let world = World::on(database).await.with_account_keys();
+        // The CA dates what it issues by a clock of its own.
+        world.clock.advance(SystemClock.now() - world.now());
+        proxy.follow(world.clock.clone());
+        let token = json!({"namespace": "certwright", "name": "cloudflare",
+            "stringData": {"api-token": cloudflare.token()}});
+        world.post("/secrets", token).await.accepted();
+        let mut issuer = cluster_issuer("le");
+        issuer["acme"]["server"] = json!(proxy.directory_url());
+        issuer["acme"]["caBundle"] = json!(proxy.ca_bundle());
+        issuer["acme"]["solvers"] = json!([{"dns01": {"propagation": {"mode": "none"}, "cloudflare": {
+            "baseURL": cloudflare.base_url(),
+            "apiTokenSecretRef": {"name": "cloudflare", "key": "api-token"}}}}]);
+        for (key, value) in more.as_object().unwrap() {
+            issuer["acme"][key] = value.clone();
+        }
+        let issuer = format!("/issuers/{}", id(&world.post("/issuers", issuer).await.accepted()));
+        let worker = world.worker_for(AT_ONCE);
+        let driven = Self { world, pebble, proxy, issuer, worker, _cloudflare: cloudflare };
+        driven.step().await;
+        driven
+    }
+
+    /// Asks for a certificate for `NAME.example.com`.
+    pub async fn ask_for(&self, name: &str) {
+        self.world.create_certificate(name).await;
+    }
+
+    /// Works until there is nothing left to be done at this moment.
+    pub async fn step(&self) {
+        let work = async || while self.worker.work_due().await.unwrap() > 0 {};
+        join_all((0..AT_ONCE).map(|_| work())).await;
+    }
+
+    /// Works, and lets time pass, until every certificate is ready; the certificates.
+    pub async fn until_all_ready(&self) -> Vec<Value> {
+        for _ in 0..MOVES {
+            self.step().await;
+            let all = self.world.certificates().await;
+            if all.iter().all(|one| one["status"]["phase"] == "Ready") {
+                return all;
+            }
+            self.pass().await;
+        }
+        panic!("it never came to that: {:#?}", self.world.certificates().await);
+    }
+
+    /// Moves the clock to when there is something to do again.
+    async fn pass(&self) {
+        let mut tx = self.world.db.read().await.unwrap();
+        let due = lease::next_due(&mut tx).await.unwrap();
+        let next = due.rows.into_iter().map(|(_, at)| at).chain(due.clean_ups).min();
+        let pause = next.expect("there is something to wait for") - self.world.now();
+        self.world.clock.advance(pause.max(Duration::ZERO));
+    }
+}
