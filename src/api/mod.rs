@@ -38,6 +38,7 @@ mod problem;
 mod requests;
 mod responder;
 mod secrets;
+mod text;
 mod wait;
 mod webhooks;
 mod whoami;

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::adopt::{self, Pair};
 use super::certificate::{self, Wish};
 use super::issuer;
-use super::object::{Kind, Object, objects, refuse, refuse_twins};
+use super::object::{Kind, Object, objects, refuse_twins};
 use super::secret;
 use crate::api::certificates::check::{Checked, check};
 use crate::api::issuers::check::IssuerSpec;
@@ -76,10 +76,10 @@ pub(super) fn read(
             *wanted = checked_secret(app, object, &home)?;
         }
     }
-    let mut faults = Vec::new();
+    let mut faults = Faults::default();
     let mut items = Vec::with_capacity(objects.len());
     for (mut object, wanted) in objects.into_iter().zip(wanted) {
-        faults.extend(object.take_faults());
+        faults.take(object.take_faults(), |fault| fault);
         items.extend(wanted.map(|wanted| Item { object, wanted }));
     }
     match purpose {
@@ -90,8 +90,10 @@ pub(super) fn read(
         Purpose::Import => {}
         Purpose::Apply => items.iter_mut().for_each(Item::refuse_pair),
     }
-    faults.extend(items.iter_mut().flat_map(|item| item.object.take_faults()));
-    refuse(faults).map(|()| items)
+    for item in &mut items {
+        faults.take(item.object.take_faults(), |fault| fault);
+    }
+    faults.in_order().refuse().map(|()| items)
 }
 
 /// Notes the faults of what was made of a manifest with the manifest; other errors go on.
