@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::domain::backoff::Jitter;
 use crate::domain::failure::{Class, Failure};
 use crate::domain::order::UnexpectedAnswer;
+use crate::heavy::Pool;
 use crate::outbound::Sender;
 use crate::pki::PkiError;
 use crate::secret::{SealError, Sealer};
@@ -122,6 +123,8 @@ pub struct Local {
     haste: Haste,
     breakers: Breakers,
     stumbles: Stumbles,
+    /// Keys are made here, beside the threads that take steps.
+    heavy: Pool,
 }
 
 impl Local {
@@ -135,6 +138,7 @@ impl Local {
             haste: Haste::new(),
             breakers: Breakers::default(),
             stumbles: Stumbles::default(),
+            heavy: Pool::default(),
         }
     }
 }
