@@ -317,6 +317,28 @@ mod tests {
     }
 
     #[test]
+    fn a_mapping_is_read_no_further_than_manifests_go() {
+        let fields = |count: usize| (0..count).map(|n| format!("a{n}: 1\n")).collect::<String>();
+        read(&fields(MOST_FIELDS)).unwrap();
+
+        let refused = read(&fields(80_000)).unwrap_err();
+        assert!(refused.problem.contains("more than 1000 fields"), "{refused}");
+        assert!(refused.line <= 1_002, "{refused}");
+        let refused = read(&format!("{}: 1\n", "a".repeat(LONGEST_NAME + 1))).unwrap_err();
+        assert!(refused.problem.contains("name of a field"), "{refused}");
+    }
+
+    #[test]
+    fn aliases_are_bounded_over_the_whole_stream() {
+        let items = vec!["x"; 100].join(", ");
+        let aliases = vec!["*a"; 50].join(", ");
+        let document = format!("a: &a [{items}]\nb: [{aliases}]\n");
+        read(&document).unwrap();
+
+        read(&vec![document; 500].join("---\n")).unwrap_err();
+    }
+
+    #[test]
     fn what_is_written_reads_the_same() {
         let value = json!({
             "on": "yes", "null": "null", "number": "007", "n": 7, "empty": {}, "list": [{"a": "b: c", "d": ["e"]}, []],

@@ -15,7 +15,8 @@ use super::problem::{ApiError, Faults};
 use crate::domain::text::{Lines, refuse};
 
 /// Headers whose values are used or kept.
-const HEADERS: [HeaderName; 6] = [
+const HEADERS: [HeaderName; 7] = [
+    header::ACCEPT,
     HeaderName::from_static("idempotency-key"),
     header::IF_MATCH,
     header::IF_NONE_MATCH,

@@ -18,7 +18,7 @@ pub enum Lines {
 
 /// A character that has no place in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("must not hold the {} U+{:04X}", self.kind(), *.0 as u32)]
+#[error("must not hold the {} U+{:04X}", self.kind(), u32::from(*.0))]
 pub struct Strange(pub char);
 
 impl Strange {

@@ -384,3 +384,72 @@ fn remove_strangers(value: &mut Value, unknown: &FieldError) -> Vec<String> {
     });
     strangers
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use serde::{Deserialize, Deserializer};
+
+    use super::*;
+
+    thread_local! {
+        static READINGS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    #[derive(Debug)]
+    struct Counted;
+
+    impl<'de> Deserialize<'de> for Counted {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            #[derive(Deserialize)]
+            #[serde(deny_unknown_fields)]
+            #[expect(dead_code, reason = "only its shape is looked at")]
+            struct Shape {
+                known: Option<u8>,
+                inner: Option<Vec<Inner>>,
+            }
+            #[derive(Deserialize)]
+            #[serde(deny_unknown_fields)]
+            struct Inner {}
+            READINGS.set(READINGS.get() + 1);
+            Shape::deserialize(deserializer).map(|_| Self)
+        }
+    }
+
+    fn readings_of(fields: &Value) -> (usize, Faults) {
+        let text = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}, "stringData": {"a": "b"}
+        });
+        let mut object = objects(&text.to_string()).unwrap().remove(0);
+        READINGS.set(0);
+        assert!(object.parse::<Counted>(fields.clone(), "/spec").is_none());
+        (READINGS.get(), object.take_faults())
+    }
+
+    #[test]
+    fn the_number_of_readings_does_not_grow_with_the_input() {
+        let unknown: Map<String, Value> =
+            (0..40_000).map(|number| (format!("x{number}"), number.into())).collect();
+        let (readings, faults) = readings_of(&Value::Object(unknown));
+        assert_eq!(readings, 2);
+        assert_eq!(faults.iter().count(), 100);
+        assert_eq!(faults.iter().next().unwrap().pointer, "/spec/x0");
+
+        let inner: Vec<_> = (0..10_000).map(|_| json!({"x": 1})).collect();
+        let (readings, faults) = readings_of(&json!({"inner": inner}));
+        assert_eq!(readings, MOST_READINGS);
+        assert_eq!(faults.iter().count(), MOST_READINGS);
+    }
+
+    #[test]
+    fn every_unknown_field_of_a_part_is_named_beside_what_belongs_there() {
+        let (_, faults) = readings_of(
+            &json!({"known": 1, "a/b": 2, "`, expected `c`": 3, "inner": [{}, {"d": 4}]}),
+        );
+        let mut found: Vec<&str> = faults.iter().map(|fault| &*fault.pointer).collect();
+        found.sort_unstable();
+
+        assert_eq!(found, ["/spec/`, expected `c`", "/spec/a~1b", "/spec/inner/1/d"]);
+    }
+}

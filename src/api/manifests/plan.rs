@@ -214,6 +214,9 @@ pub(super) fn references(spec: &IssuerSpec) -> BTreeSet<String> {
     names
 }
 
+/// A Secret is read anew for each that takes it over.
+const MOST_USES: usize = 16;
+
 /// Brings certificates together with their Secrets, and issuers with their account keys. A Secret
 /// that went into one of them is no item of its own any more.
 fn joined(mut items: Vec<Item>, cluster_namespace: &str, now: OffsetDateTime) -> Vec<Item> {
@@ -228,9 +231,20 @@ fn joined(mut items: Vec<Item>, cluster_namespace: &str, now: OffsetDateTime) ->
         })
         .collect();
     let mut taken = BTreeSet::new();
+    let mut uses: BTreeMap<usize, usize> = BTreeMap::new();
     for place in 0..items.len() {
         let Some(key) = needed(&items[place], cluster_namespace) else { continue };
         let Some(from) = secrets.get(&key).copied() else { continue };
+        let used = uses.entry(from).or_default();
+        *used += 1;
+        if *used > MOST_USES {
+            let detail = format!(
+                "the Secret `{}` is used by more than {MOST_USES} objects of this import; send some of them by themselves",
+                key.1
+            );
+            items[place].object.fault("/spec", FieldCode::Conflicting, detail);
+            continue;
+        }
         let Ok([source, target]) = items.get_disjoint_mut([from, place]) else { continue };
         if adopt::take(source, target, now) {
             taken.insert(from);
