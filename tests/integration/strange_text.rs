@@ -45,7 +45,7 @@ on_every_database! {
             }
         }
 
-        assert!(places[0] > 500 && places[1] > 400 && places[2] > 50, "{places:?}");
+        assert!(places[0] > 300 && places[1] > 200 && places[2] > 50, "{places:?}");
         for list in ["certificates", "issuers", "secrets", "webhooks", "orders"] {
             let page = world.get(&format!("/{list}")).await.json();
             assert_eq!(page["items"], json!([]), "{list}");
@@ -236,7 +236,7 @@ fn operations(document: &Value) -> Vec<Operation> {
         }
     }
     assert!(found.len() > 40, "{}", found.len());
-    assert_eq!(found.iter().filter(|one| one.body.is_some()).count(), 13);
+    assert!(found.iter().filter(|one| one.body.is_some()).count() >= 13);
     found
 }
 
