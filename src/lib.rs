@@ -7,6 +7,7 @@
 //! * `view`: what others see of it
 //! * [`storage`]: everything it remembers, on SQLite or PostgreSQL
 //! * [`ca`], [`solver`], [`outbound`]: the outside world, one library each
+//! * [`heavy`]: what keeps a core busy, beside the threads that answer
 //! * [`api`], [`worker`]: what drives it, clients from one side and time from the other
 //! * [`client`], [`yaml`]: the API from its other side, and manifests
 //! * [`config`], [`bootstrap`], [`reseal`], [`cli`], [`service`]: how it is put together, and kept
@@ -22,6 +23,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod domain;
+pub mod heavy;
 pub mod outbound;
 pub mod pki;
 pub mod reseal;

@@ -16,6 +16,7 @@ use crate::ca::Ca;
 use crate::clock::{Clock, FollowingClock};
 use crate::config::Config;
 use crate::domain::id::WorkerId;
+use crate::heavy::Pool;
 use crate::outbound::{Allow, Guard, Sender, SenderSettings};
 use crate::secret::Secret;
 use crate::solver::{SolverSettings, Solvers};
@@ -119,6 +120,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         sealer,
         outbound,
         cluster_namespace: config.cluster_namespace.as_str().into(),
+        heavy: Pool::default(),
         account_key: Arc::new(|| {
             Ca::generate_account_key().map_err(|failure| failure.to_string().into())
         }),

@@ -3,12 +3,12 @@
 //! The only module that names `serde_saphyr`. JSON is read as well: it is a kind of YAML. What is
 //! wrong is said without repeating any value, since manifests hold secrets.
 
-use std::collections::BTreeMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
-use serde_saphyr::{Spanned, options, ser_options};
+use serde_saphyr::{Spanned, alias_limits, budget, options, ser_options};
 use thiserror::Error;
 
 /// One document of a stream.
@@ -16,8 +16,39 @@ use thiserror::Error;
 pub struct Document {
     /// What it says.
     pub value: Value,
-    /// The line, counted from 1 in the whole stream, that each JSON pointer (RFC 6901) leads to.
-    pub lines: BTreeMap<String, u32>,
+    /// Where it says it.
+    pub lines: Lines,
+}
+
+/// The line, counted from 1 in the whole stream, of a value and of everything in it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lines {
+    line: u32,
+    below: Below,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Below {
+    Nothing,
+    Items(Vec<Lines>),
+    Fields(HashMap<String, Lines>),
+}
+
+impl Lines {
+    /// The line that a JSON pointer (RFC 6901) leads to, or that of the nearest thing above it.
+    pub fn line(&self, pointer: &str) -> u32 {
+        let mut at = self;
+        for token in pointer.split('/').skip(1) {
+            let next = match &at.below {
+                Below::Nothing => None,
+                Below::Items(items) => token.parse().ok().and_then(|index: usize| items.get(index)),
+                Below::Fields(fields) => fields.get(&token.replace("~1", "/").replace("~0", "~")),
+            };
+            let Some(next) = next else { break };
+            at = next;
+        }
+        at.line
+    }
 }
 
 /// Why a text is no YAML.
@@ -32,23 +63,36 @@ pub struct InvalidYaml {
     pub problem: String,
 }
 
+/// More fields than any manifest's mapping has.
+const MOST_FIELDS: usize = 1_000;
+/// Longer than any field's name (a label's has 317 characters).
+const LONGEST_NAME: usize = 1_024;
+/// Text that aliases stand for is bounded like the text itself.
+const MOST_BYTES: usize = 4 * 1024 * 1024;
+const MOST_REPEATED: usize = 20_000;
+
 /// Reads every document of a stream; empty ones are left out.
 ///
-/// Depth, size and aliases are bounded, so that a small text cannot become a large tree.
+/// Depth, size and aliases are bounded over the whole stream, so that a small text cannot become a
+/// large tree. The work grows as the text does.
 pub fn read(text: &str) -> Result<Vec<Document>, InvalidYaml> {
-    let options = options! { with_snippet: false, strict_booleans: true };
+    let options = options! {
+        with_snippet: false,
+        strict_booleans: true,
+        budget: budget! {
+            max_total_scalar_bytes: MOST_BYTES,
+            max_recorded_anchor_bytes: MOST_BYTES,
+        },
+        alias_limits: alias_limits! { max_total_replayed_events: MOST_REPEATED },
+    };
     let trees: Vec<Tree> =
         serde_saphyr::from_multiple_with_options(text, options).map_err(|error| invalid(&error))?;
-    Ok(trees
-        .into_iter()
-        .map(|tree| {
-            let mut lines = BTreeMap::new();
-            let line = tree.line;
-            let value = tree.flatten(String::new(), line, &mut lines);
-            Document { value, lines }
-        })
-        .filter(|document| !document.value.is_null())
-        .collect())
+    let documents = trees.into_iter().map(|tree| {
+        let line = tree.line;
+        let (value, lines) = tree.part(line);
+        Document { value, lines }
+    });
+    Ok(documents.filter(|document| !document.value.is_null()).collect())
 }
 
 /// Writes one document.
@@ -85,28 +129,29 @@ enum Node {
 }
 
 impl Tree {
-    fn flatten(self, pointer: String, line: u32, lines: &mut BTreeMap<String, u32>) -> Value {
-        let value = match self.node {
-            Node::Scalar(value) => value,
-            Node::List(items) => (0_usize..)
-                .zip(items)
-                .map(|(index, item)| {
+    /// What it says, and where; a field's value stands where its name does.
+    fn part(self, line: u32) -> (Value, Lines) {
+        let (value, below) = match self.node {
+            Node::Scalar(value) => (value, Below::Nothing),
+            Node::List(items) => {
+                let parts = items.into_iter().map(|item| {
                     let line = item.line;
-                    item.flatten(format!("{pointer}/{index}"), line, lines)
-                })
-                .collect(),
+                    item.part(line)
+                });
+                let (values, lines) = parts.unzip();
+                (Value::Array(values), Below::Items(lines))
+            }
             Node::Map(entries) => {
-                let mut map = Map::new();
+                let (mut map, mut fields) = (Map::new(), HashMap::with_capacity(entries.len()));
                 for (key, line, tree) in entries {
-                    let token = key.replace('~', "~0").replace('/', "~1");
-                    let value = tree.flatten(format!("{pointer}/{token}"), line, lines);
+                    let (value, lines) = tree.part(line);
+                    fields.insert(key.clone(), lines);
                     map.insert(key, value);
                 }
-                Value::Object(map)
+                (Value::Object(map), Below::Fields(fields))
             }
         };
-        lines.insert(pointer, line);
-        value
+        (value, Lines { line, below })
     }
 }
 
@@ -183,12 +228,22 @@ impl<'de> Visitor<'de> for NodeVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Node, A::Error> {
         let mut map: Vec<(String, u32, Tree)> = Vec::new();
+        let mut known = HashSet::new();
         while let Some(key) = entries.next_key::<Spanned<String>>()? {
-            if map.iter().any(|(known, ..)| *known == key.value) {
-                return Err(A::Error::custom(format!("the key `{}` is given twice", key.value)));
-            }
             let line = line_of(&key);
-            map.push((key.value, line, entries.next_value()?));
+            let name = key.value;
+            if name.len() > LONGEST_NAME {
+                let problem = format!("the name of a field is longer than {LONGEST_NAME} bytes");
+                return Err(A::Error::custom(problem));
+            }
+            if map.len() == MOST_FIELDS {
+                let problem = format!("a mapping has more than {MOST_FIELDS} fields");
+                return Err(A::Error::custom(problem));
+            }
+            if !known.insert(name.clone()) {
+                return Err(A::Error::custom(format!("the key `{name}` is given twice")));
+            }
+            map.push((name, line, entries.next_value()?));
         }
         Ok(Node::Map(map))
     }
@@ -216,10 +271,11 @@ mod tests {
             ("/spec/names/1", 6),
             ("/spec/a~1b/d", 7),
         ] {
-            assert_eq!(first.lines.get(pointer), Some(&line), "{pointer}: {:?}", first.lines);
+            assert_eq!(first.lines.line(pointer), line, "{pointer}: {:?}", first.lines);
         }
+        assert_eq!(first.lines.line("/spec/a~1b/nothing/7"), 7, "the nearest above");
         assert_eq!(second.value, json!([[true, null, 1.5]]));
-        assert_eq!(second.lines.get("/0/1"), Some(&10));
+        assert_eq!(second.lines.line("/0/1"), 10);
     }
 
     #[test]
@@ -258,6 +314,28 @@ mod tests {
         }
         read(&text).unwrap_err();
         read(&"[".repeat(100_000)).unwrap_err();
+    }
+
+    #[test]
+    fn a_mapping_is_read_no_further_than_manifests_go() {
+        let fields = |count: usize| (0..count).map(|n| format!("a{n}: 1\n")).collect::<String>();
+        read(&fields(MOST_FIELDS)).unwrap();
+
+        let refused = read(&fields(80_000)).unwrap_err();
+        assert!(refused.problem.contains("more than 1000 fields"), "{refused}");
+        assert!(refused.line <= 1_002, "{refused}");
+        let refused = read(&format!("{}: 1\n", "a".repeat(LONGEST_NAME + 1))).unwrap_err();
+        assert!(refused.problem.contains("name of a field"), "{refused}");
+    }
+
+    #[test]
+    fn aliases_are_bounded_over_the_whole_stream() {
+        let items = vec!["x"; 100].join(", ");
+        let aliases = vec!["*a"; 50].join(", ");
+        let document = format!("a: &a [{items}]\nb: [{aliases}]\n");
+        read(&document).unwrap();
+
+        read(&vec![document; 500].join("---\n")).unwrap_err();
     }
 
     #[test]

@@ -151,6 +151,9 @@ pub(crate) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Each is looked for with every request of the key.
+const MOST_NAMESPACES: usize = 100;
+
 fn check(spec: &KeySpec, who: &Principal) -> Result<(), ApiError> {
     let mut faults = Faults::default();
     if spec.name.trim().is_empty() || spec.name.len() > 100 {
@@ -171,6 +174,9 @@ fn check(spec: &KeySpec, who: &Principal) -> Result<(), ApiError> {
     if let Scope::Namespaces(names) = &scope {
         if names.is_empty() {
             faults.invalid("/namespaces", "names at least one; leave it out for all");
+        }
+        if names.len() > MOST_NAMESPACES {
+            faults.invalid("/namespaces", format!("there are at most {MOST_NAMESPACES}"));
         }
         for name in names {
             field::namespace(name, &mut faults);

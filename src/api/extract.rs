@@ -9,11 +9,12 @@ use axum::extract::{
 };
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_path_to_error::Segment;
 
-use super::problem::{ApiError, Code, FieldCode};
+use super::problem::{ApiError, Code, Faults, FieldCode};
+use super::text;
 
 /// How long a body may take to arrive.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
@@ -157,6 +158,12 @@ fn unreadable(rejection: BytesRejection) -> ApiError {
 
 /// Reads JSON text. What does not fit is refused with a pointer to it.
 fn parse<T: DeserializeOwned>(content: &[u8]) -> Result<T, ApiError> {
+    // Looked at as a whole, before anything is made of its parts.
+    let whole =
+        serde_json::from_slice(content).map_err(|error| ApiError::malformed(not_json(&error)))?;
+    let mut faults = Faults::default();
+    text::check(&whole, &mut faults);
+    faults.refuse()?;
     let mut deserializer = serde_json::Deserializer::from_slice(content);
     let value =
         serde_path_to_error::deserialize(&mut deserializer).map_err(|error| unfit(&error))?;
@@ -165,7 +172,9 @@ fn parse<T: DeserializeOwned>(content: &[u8]) -> Result<T, ApiError> {
 }
 
 /// Reads a JSON value. What does not fit is refused with a pointer to it.
-pub(crate) fn from_value<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, ApiError> {
+pub(crate) fn from_value<'a, T: Deserialize<'a>>(
+    value: impl Deserializer<'a, Error = serde_json::Error>,
+) -> Result<T, ApiError> {
     serde_path_to_error::deserialize(value).map_err(|error| unfit(&error))
 }
 
@@ -188,7 +197,9 @@ fn unfit(error: &serde_path_to_error::Error<serde_json::Error>) -> ApiError {
         pointer = format!("{pointer}/{}", escaped(name));
         (FieldCode::Required, "it has to be given".to_owned())
     } else if let Some(rest) = text.strip_prefix("unknown field `") {
-        let known = rest.split_once("`, ").map_or("", |(_, known)| known);
+        // The name itself may have anything in it.
+        let known = rest.rsplit_once("`, expected ").map(|(_, known)| known);
+        let known = known.map_or_else(String::new, |known| format!("expected {known}"));
         (FieldCode::UnknownField, format!("there is no such field; {known}"))
     } else if text.starts_with("duplicate field") {
         (FieldCode::Invalid, "it is given twice".to_owned())

@@ -19,7 +19,7 @@ use tower_http::trace::TraceLayer;
 
 use super::certificates::keystores::KEYSTORE_PASSWORD;
 use super::problem::{ApiError, Code, Problem};
-use super::wait;
+use super::{text, wait};
 
 /// A request's body has at most so many bytes.
 pub(crate) const MOST_BYTES: usize = 64 * 1024;
@@ -43,7 +43,8 @@ pub(crate) fn around(routes: Router) -> Router {
         ))
         .layer(from_fn(as_problem))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, TIMEOUT));
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, TIMEOUT))
+        .layer(from_fn(text::check_head));
     routes
         .fallback(async || ApiError::Because(Code::NotFound, "There is nothing here.".into()))
         .method_not_allowed_fallback(async || {

@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::heavy::{Pool, Undone};
 use crate::outbound::Sender;
 use crate::secret::{Sealer, Secret};
 use crate::storage::{Db, StorageError};
@@ -38,6 +39,7 @@ mod problem;
 mod requests;
 mod responder;
 mod secrets;
+mod text;
 mod wait;
 mod webhooks;
 mod whoami;
@@ -45,7 +47,8 @@ mod whoami;
 pub use openapi::document;
 pub use responder::responder;
 
-use problem::ApiError;
+use auth::Principal;
+use problem::{ApiError, Code};
 
 /// Why an account key could not be made.
 pub type AccountKeyError = Box<dyn std::error::Error + Send + Sync>;
@@ -66,6 +69,8 @@ pub struct AppState {
     pub outbound: Sender,
     /// The namespace of the secrets that `ClusterIssuer`s refer to.
     pub cluster_namespace: Arc<str>,
+    /// Does what would keep the threads that answer busy.
+    pub heavy: Pool,
     /// Makes account keys; which library does is none of this module's business.
     pub account_key: MakeAccountKey,
     /// Cancelled when the service stops: readiness ends, and waiting requests are answered.
@@ -77,6 +82,23 @@ impl AppState {
     fn now(&self) -> OffsetDateTime {
         let now = self.clock.now();
         now.replace_millisecond(now.millisecond()).unwrap_or(now)
+    }
+
+    /// Does what keeps a core busy, on one of those that are for it.
+    async fn heavily<T: Send + 'static>(
+        &self,
+        who: &Principal,
+        work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        self.heavy.run_for(who.key.0, work).await.unwrap_or_else(|undone| {
+            Err(match undone {
+                Undone::Busy => {
+                    let detail = "The service has more heavy work to do than it can. Send the request again in a moment.";
+                    ApiError::Because(Code::Unavailable, detail.to_owned())
+                }
+                Undone::Died(error) => ApiError::Inside(Box::new(error)),
+            })
+        })
     }
 }
 

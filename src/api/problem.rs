@@ -8,8 +8,18 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::{IntoResponses, ToSchema};
 
+use crate::domain::text::foreign_words;
 use crate::secret::SealError;
 use crate::storage::StorageError;
+
+/// So many faults are told one by one; of the rest it is said how many there are.
+const MOST_TOLD: usize = 100;
+/// What these may take of an answer, in bytes: an answer is no larger than what was asked.
+const MOST_BYTES_TOLD: usize = 48 * 1024;
+/// Characters of a pointer; what it names may be as long as the request.
+const LONGEST_POINTER: usize = 300;
+/// Characters of a sentence about one fault.
+const LONGEST_DETAIL: usize = 1_000;
 
 /// What went wrong, as an RFC 9457 problem document.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -53,8 +63,13 @@ pub(crate) struct FieldError {
 }
 
 impl FieldError {
-    fn new(pointer: impl Into<String>, code: FieldCode, detail: impl Into<String>) -> Self {
-        let (pointer, detail) = (pointer.into(), detail.into());
+    /// A fault; both texts may quote the request, and are cleaned and cut.
+    pub(crate) fn new(pointer: &str, code: FieldCode, detail: &str) -> Self {
+        let pointer = match pointer.char_indices().nth(LONGEST_POINTER) {
+            Some((end, _)) => format!("{}…", &pointer[..end]),
+            None => pointer.to_owned(),
+        };
+        let detail = foreign_words(detail, LONGEST_DETAIL).unwrap_or_default();
         Self { pointer, code, detail, document: None, line: None }
     }
 
@@ -179,7 +194,7 @@ pub(crate) enum ApiError {
     /// A problem of this kind, and what happened this time.
     Because(Code, String),
     /// The request's body has these faults.
-    Invalid(Vec<FieldError>),
+    Invalid(Faults),
     /// The database could not do it.
     Storage(StorageError),
     /// A secret could not be sealed or opened.
@@ -199,11 +214,13 @@ impl ApiError {
     }
 
     pub(crate) fn field(
-        pointer: impl Into<String>,
+        pointer: impl AsRef<str>,
         code: FieldCode,
-        detail: impl Into<String>,
+        detail: impl AsRef<str>,
     ) -> Self {
-        Self::Invalid(vec![FieldError::new(pointer, code, detail)])
+        let mut faults = Faults::default();
+        faults.add(pointer, code, detail);
+        Self::Invalid(faults)
     }
 
     fn code(&self) -> Code {
@@ -249,8 +266,11 @@ impl From<ApiError> for Problem {
     fn from(error: ApiError) -> Self {
         let code = error.code();
         let (detail, errors) = match error {
-            ApiError::Because(_, detail) => (detail, Vec::new()),
-            ApiError::Invalid(errors) => (summary(&errors), errors),
+            // It may quote the request.
+            ApiError::Because(_, detail) => {
+                (foreign_words(&detail, LONGEST_DETAIL).unwrap_or_default(), Vec::new())
+            }
+            ApiError::Invalid(faults) => faults.told(),
             ApiError::Storage(_) | ApiError::Seal(_) | ApiError::Inside(_) => {
                 (fixed_text(code).to_owned(), Vec::new())
             }
@@ -277,11 +297,19 @@ fn fixed_text(code: Code) -> &'static str {
     }
 }
 
-fn summary(errors: &[FieldError]) -> String {
+fn summary(errors: &[FieldError], untold: usize) -> String {
     match errors {
-        [one] => one.sentence(),
-        [one, rest @ ..] => format!("{} (and {} more, see `errors`)", one.sentence(), rest.len()),
         [] => "The request is not valid.".to_owned(),
+        [one] if untold == 0 => one.sentence(),
+        [one, rest @ ..] if untold == 0 => {
+            format!("{} (and {} more, see `errors`)", one.sentence(), rest.len())
+        }
+        [one, rest @ ..] => format!(
+            "{} (and {} more; `errors` has the first {})",
+            one.sentence(),
+            rest.len() + untold,
+            errors.len()
+        ),
     }
 }
 
@@ -313,32 +341,70 @@ impl IntoResponse for Problem {
     }
 }
 
-/// The faults of a request, gathered so that a client sees all of them at once.
+/// The faults of a request, gathered so that a client sees all of them at once; or the first of them
+/// and how many there are, where they are too many to be read.
 #[derive(Debug, Default)]
-pub(crate) struct Faults(Vec<FieldError>);
+pub(crate) struct Faults {
+    told: Vec<FieldError>,
+    untold: usize,
+}
 
 impl Faults {
     pub(crate) fn add(
         &mut self,
-        pointer: impl Into<String>,
+        pointer: impl AsRef<str>,
         code: FieldCode,
-        detail: impl Into<String>,
+        detail: impl AsRef<str>,
     ) {
-        self.0.push(FieldError::new(pointer, code, detail));
+        if self.told.len() < MOST_TOLD {
+            self.told.push(FieldError::new(pointer.as_ref(), code, detail.as_ref()));
+        } else {
+            self.untold += 1;
+        }
     }
 
-    /// Adds faults that were found elsewhere.
-    pub(crate) fn extend(&mut self, faults: Vec<FieldError>) {
-        self.0.extend(faults);
-    }
-
-    pub(crate) fn invalid(&mut self, pointer: impl Into<String>, detail: impl Into<String>) {
+    pub(crate) fn invalid(&mut self, pointer: impl AsRef<str>, detail: impl AsRef<str>) {
         self.add(pointer, FieldCode::Invalid, detail);
+    }
+
+    /// Adds faults that were found elsewhere, each as it is to be told here.
+    pub(crate) fn take(&mut self, found: Self, told: impl FnMut(FieldError) -> FieldError) {
+        let room = MOST_TOLD - self.told.len();
+        self.untold += found.untold + found.told.len().saturating_sub(room);
+        self.told.extend(found.told.into_iter().take(room).map(told));
+    }
+
+    /// The same in the order in which they stand in a stream of manifests.
+    pub(crate) fn in_order(mut self) -> Self {
+        self.told.sort_by_key(|fault| (fault.document, fault.line));
+        self
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.told.is_empty()
+    }
+
+    /// Those that are told one by one.
+    pub(crate) fn iter(&self) -> std::slice::Iter<'_, FieldError> {
+        self.told.iter()
     }
 
     /// Refuses the request if there is any.
     pub(crate) fn refuse(self) -> Result<(), ApiError> {
-        if self.0.is_empty() { Ok(()) } else { Err(ApiError::Invalid(self.0)) }
+        if self.is_empty() { Ok(()) } else { Err(ApiError::Invalid(self)) }
+    }
+
+    /// In one sentence, and one by one as far as an answer has room for them.
+    fn told(self) -> (String, Vec<FieldError>) {
+        let all = self.told.len();
+        let mut room = MOST_BYTES_TOLD;
+        let mut fits = |fault: &FieldError| {
+            let size = serde_json::to_vec(fault).map_or(0, |text| text.len());
+            room.checked_sub(size).map(|left| room = left).is_some()
+        };
+        let errors: Vec<_> = self.told.into_iter().take_while(&mut fits).collect();
+        let untold = self.untold + all - errors.len();
+        (summary(&errors, untold), errors)
     }
 }
 
@@ -400,6 +466,38 @@ mod tests {
             assert!(pages.contains(&page), "docs/problems.md has no section `{}`", page.trim());
             assert!(listed.to_string().contains(&format!("\"{word}\"")), "{word} in {listed}");
         }
+    }
+
+    #[test]
+    fn more_faults_than_anybody_reads_are_counted() {
+        for (fault, least) in [("short".to_owned(), 100), ("\"".repeat(1_000_000), 10)] {
+            let mut faults = Faults::default();
+            for _ in 0..40_000 {
+                faults.invalid(format!("/{fault}"), &fault);
+            }
+            let problem = Problem::from(ApiError::Invalid(faults));
+
+            let told = problem.errors.len();
+            assert!((least..=100).contains(&told), "{told}");
+            let sentence = format!("(and 39999 more; `errors` has the first {told})");
+            assert!(problem.detail.ends_with(&sentence), "{}", problem.detail);
+            assert!(serde_json::to_vec(&problem).unwrap().len() < 64 * 1024);
+        }
+    }
+
+    #[test]
+    fn faults_that_were_found_elsewhere_are_counted_with_the_others() {
+        let found = |count: usize| {
+            let mut faults = Faults::default();
+            (0..count).for_each(|number| faults.invalid(format!("/{number}"), "is wrong"));
+            faults
+        };
+        let mut all = found(70);
+        all.take(found(70), |fault| fault);
+        all.take(found(170), |fault| fault);
+
+        assert_eq!((all.told.len(), all.untold), (100, 210));
+        assert_eq!(all.told[70].pointer, "/0");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::backoff::Jitter;
 use super::event::{Event, Resource};
 use super::id::{DeliveryId, MessageId, WebhookId};
 use super::notice::Notice;
+use super::text::foreign_words;
 
 /// A message on its way to one webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -294,12 +295,7 @@ impl Delivery {
 /// The beginning of a stranger's answer, fit to be shown: text on one line, nothing that a terminal
 /// would obey.
 pub fn shown(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes)
-        .chars()
-        .map(|c| if c.is_whitespace() { ' ' } else { c })
-        .filter(|c| !c.is_control())
-        .take(SHOWN)
-        .collect()
+    foreign_words(&String::from_utf8_lossy(bytes), SHOWN).unwrap_or_default()
 }
 
 #[cfg(test)]

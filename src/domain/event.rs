@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId, WebhookId};
+use super::text::foreign_words;
 
 /// Whether an event is good news.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,11 +83,32 @@ pub struct Event {
 impl Event {
     /// Good news about `about`.
     pub fn normal(about: Resource, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { about, severity: Severity::Normal, reason, message: message.into() }
+        Self { about, severity: Severity::Normal, reason, message: readable(&message.into()) }
     }
 
     /// Something to look at about `about`.
     pub fn warning(about: Resource, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { about, severity: Severity::Warning, reason, message: message.into() }
+        Self { about, severity: Severity::Warning, reason, message: readable(&message.into()) }
+    }
+}
+
+/// Longer than a failure with its title, and whatever stands around it.
+const LONGEST_MESSAGE: usize = 4_000;
+
+/// What happened may quote others.
+fn readable(message: &str) -> String {
+    foreign_words(message, LONGEST_MESSAGE).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_say_stands_in_the_history_on_one_clean_line() {
+        let about = Resource::Order(OrderId(Uuid::nil()));
+        let event = Event::warning(about, "Failed", "the CA says:\n\u{1b}[2J\u{202E}no");
+
+        assert_eq!(event.message, "the CA says: [2Jno");
     }
 }

@@ -84,7 +84,7 @@ macro_rules! lease_end {
 pub(super) use {database_time, lease_end};
 
 macro_rules! machine {
-    ($claim:ident, $extend:ident, $release:ident, $give_back:ident, $table:literal) => {
+    ($claim:ident, $extend:ident, $release:ident, $give_back:ident, $holder:ident, $table:literal) => {
         const $claim: Statement = Statement {
             name: concat!("lease::", stringify!($claim)),
             sqlite: machine!(@claim $table, "next_action_at <= $1", "$2", ""),
@@ -121,6 +121,10 @@ macro_rules! machine {
                 "UPDATE ", $table, " SET next_action_at = $2, leased_by = NULL, lease_token = lease_token + 1
                  WHERE leased_by IS NOT NULL AND ($1 = '' OR leased_by = $1) AND next_action_at <= $3"
             ),
+        );
+        const $holder: Statement = Statement::both(
+            concat!("lease::", stringify!($holder)),
+            concat!("SELECT leased_by, lease_token FROM ", $table, " WHERE id = $1"),
         );
     };
     // MATERIALIZED: a planner that ran the subquery twice would claim more than asked for.
@@ -160,25 +164,41 @@ macro_rules! machine {
     };
 }
 
-machine!(CLAIM_ISSUERS, EXTEND_ISSUER, RELEASE_ISSUER, GIVE_BACK_ISSUERS, "issuers");
+machine!(CLAIM_ISSUERS, EXTEND_ISSUER, RELEASE_ISSUER, GIVE_BACK_ISSUERS, ISSUER_HOLDER, "issuers");
 machine!(
     CLAIM_CERTIFICATES,
     EXTEND_CERTIFICATE,
     RELEASE_CERTIFICATE,
     GIVE_BACK_CERTIFICATES,
+    CERTIFICATE_HOLDER,
     "certificates"
 );
-machine!(CLAIM_ORDERS, EXTEND_ORDER, RELEASE_ORDER, GIVE_BACK_ORDERS, "orders");
-machine!(CLAIM_TASKS, EXTEND_TASK, RELEASE_TASK, GIVE_BACK_TASKS, "housekeeping");
+machine!(CLAIM_ORDERS, EXTEND_ORDER, RELEASE_ORDER, GIVE_BACK_ORDERS, ORDER_HOLDER, "orders");
+machine!(CLAIM_TASKS, EXTEND_TASK, RELEASE_TASK, GIVE_BACK_TASKS, TASK_HOLDER, "housekeeping");
 machine!(
     CLAIM_REVOCATIONS,
     EXTEND_REVOCATION,
     RELEASE_REVOCATION,
     GIVE_BACK_REVOCATIONS,
+    REVOCATION_HOLDER,
     "revocations"
 );
-machine!(CLAIM_WEBHOOKS, EXTEND_WEBHOOK, RELEASE_WEBHOOK, GIVE_BACK_WEBHOOKS, "webhooks");
-machine!(CLAIM_EXPIRIES, EXTEND_EXPIRY, RELEASE_EXPIRY, GIVE_BACK_EXPIRIES, "expiry_watches");
+machine!(
+    CLAIM_WEBHOOKS,
+    EXTEND_WEBHOOK,
+    RELEASE_WEBHOOK,
+    GIVE_BACK_WEBHOOKS,
+    WEBHOOK_HOLDER,
+    "webhooks"
+);
+machine!(
+    CLAIM_EXPIRIES,
+    EXTEND_EXPIRY,
+    RELEASE_EXPIRY,
+    GIVE_BACK_EXPIRIES,
+    EXPIRY_HOLDER,
+    "expiry_watches"
+);
 
 const NEXT_DUE: Statement = Statement::both(
     "lease::NEXT_DUE",
@@ -191,11 +211,6 @@ const NEXT_DUE: Statement = Statement::both(
             (SELECT min(next_action_at) FROM orders WHERE next_action_at IS NOT NULL AND ended)",
 );
 
-const ORDER_HOLDER: Statement = Statement::both(
-    "lease::ORDER_HOLDER",
-    "SELECT leased_by, lease_token FROM orders WHERE id = $1",
-);
-
 const NEXT_DELIVERY: Statement = Statement::both(
     "lease::NEXT_DELIVERY",
     "SELECT min(next_action_at) FROM webhooks WHERE next_action_at IS NOT NULL",
@@ -206,10 +221,12 @@ pub(super) const ALL: &[Statement] = &[
     EXTEND_ISSUER,
     RELEASE_ISSUER,
     GIVE_BACK_ISSUERS,
+    ISSUER_HOLDER,
     CLAIM_CERTIFICATES,
     EXTEND_CERTIFICATE,
     RELEASE_CERTIFICATE,
     GIVE_BACK_CERTIFICATES,
+    CERTIFICATE_HOLDER,
     CLAIM_ORDERS,
     EXTEND_ORDER,
     RELEASE_ORDER,
@@ -218,20 +235,24 @@ pub(super) const ALL: &[Statement] = &[
     EXTEND_TASK,
     RELEASE_TASK,
     GIVE_BACK_TASKS,
+    TASK_HOLDER,
     CLAIM_EXPIRIES,
     EXTEND_EXPIRY,
     RELEASE_EXPIRY,
     GIVE_BACK_EXPIRIES,
+    EXPIRY_HOLDER,
     CLAIM_REVOCATIONS,
     EXTEND_REVOCATION,
     RELEASE_REVOCATION,
     GIVE_BACK_REVOCATIONS,
+    REVOCATION_HOLDER,
     NEXT_DUE,
     ORDER_HOLDER,
     CLAIM_WEBHOOKS,
     EXTEND_WEBHOOK,
     RELEASE_WEBHOOK,
     GIVE_BACK_WEBHOOKS,
+    WEBHOOK_HOLDER,
     NEXT_DELIVERY,
 ];
 
@@ -285,7 +306,7 @@ pub async fn extend(tx: &mut Tx, lease: &Lease, now: OffsetDateTime) -> Result<(
     held(lease, changed)
 }
 
-/// Lets go of a row that `owner` holds, so that it is taken up again at once.
+/// Lets go of a row that `owner` holds, so that it is taken up again at `now`, or at another time.
 pub async fn release(
     tx: &mut Tx,
     machine: Machine,
@@ -356,6 +377,27 @@ pub async fn after_unheard_commit(
     Ok(found
         .filter(|(holder, token)| holder.as_deref() == Some(owner) && *token == next.token)
         .map(|_| next))
+}
+
+/// The lease that `owner` has on a row as it is now, if it still has one.
+pub async fn held_by(
+    tx: &mut Tx,
+    machine: Machine,
+    id: Uuid,
+    owner: &str,
+) -> Result<Option<Lease>, StorageError> {
+    let statement = match machine {
+        Machine::Issuer => ISSUER_HOLDER,
+        Machine::Certificate => CERTIFICATE_HOLDER,
+        Machine::Order => ORDER_HOLDER,
+        Machine::Expiry => EXPIRY_HOLDER,
+        Machine::Revocation => REVOCATION_HOLDER,
+        Machine::Housekeeping => TASK_HOLDER,
+        Machine::Delivery => WEBHOOK_HOLDER,
+    };
+    let found: Option<(Option<String>, i64)> = fetch!(fetch_optional, tx, statement, id)?;
+    let ours = found.filter(|(holder, _)| holder.as_deref() == Some(owner));
+    Ok(ours.map(|(_, token)| Lease { machine, id, token }))
 }
 
 /// When there is something to do.

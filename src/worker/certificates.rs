@@ -162,8 +162,11 @@ impl Worker {
         }
         let Some(_share) = share else { return Ok(()) };
         let session = Session::knowing(self, attempt.csr, placed.certificate, lease);
-        // On the heap: on top of all that came before, it is too large to be handed around.
-        Box::pin(self.carry_out(session, order, order_lease)).await
+        // On the heap: on top of all that came before, it is too large to be handed around. What fails
+        // from here on is the order's.
+        let steps = Box::pin(self.carry_out(session, order, order_lease));
+        self.see_through(&order_lease, steps).await;
+        Ok(())
     }
 
     /// An order's end changes its certificate in one transaction, so this is never needed; but a

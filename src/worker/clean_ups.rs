@@ -2,7 +2,9 @@
 //! provider and one transaction.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 
+use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 
 use super::session::{Session, Solving, Trouble, timed_out};
@@ -33,8 +35,25 @@ impl Worker {
         Ok(claimed)
     }
 
+    /// Takes their proofs away together; where that fails inside, each for itself, so that one that
+    /// cannot be done keeps no other from it.
+    pub(super) async fn clean_up_all(&self, over: Vec<(Order, Lease)>) {
+        let together = AssertUnwindSafe(self.clean_up(over.clone())).catch_unwind().await;
+        match together {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "orders could not be cleaned up together; each is cleaned up by itself"
+            ),
+            Err(_) => tracing::error!("cleaning up panicked; each order is cleaned up by itself"),
+        }
+        for (order, lease) in over {
+            Box::pin(self.see_through(&lease, self.clean_up(vec![(order, lease)]))).await;
+        }
+    }
+
     /// Takes their proofs away, and saves what came of it.
-    pub(super) async fn clean_up(&self, over: Vec<(Order, Lease)>) -> Result<(), WorkerError> {
+    async fn clean_up(&self, over: Vec<(Order, Lease)>) -> Result<(), WorkerError> {
         let mut of_issuer: HashMap<IssuerId, Vec<(Order, Lease)>> = HashMap::new();
         for (mut order, lease) in over {
             // The row shows when the lease runs out; it was claimed because it is due.

@@ -98,7 +98,7 @@ impl Worker {
         loop {
             let claimed = self.claim_webhooks(1).await?;
             let Some(lease) = claimed.into_iter().next() else { return Ok(worked) };
-            self.deliver(lease).await?;
+            self.work(lease).await;
             worked += 1;
         }
     }

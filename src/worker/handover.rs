@@ -38,8 +38,8 @@ impl Worker {
                 // It is given back with all that this process holds, and taken up again.
                 Handed::Certificate(..) if self.stop.is_cancelled() => {}
                 Handed::Certificate(certificate, lease, place) => drop(tasks.spawn(async move {
-                    let result = Box::pin(worker.begin(*certificate, lease)).await;
-                    worker.ended(&lease, result).await;
+                    let step = Box::pin(worker.begin(*certificate, lease));
+                    worker.see_through(&lease, step).await;
                     drop(place);
                 })),
                 Handed::Unheard(machine, id) => {

@@ -1,5 +1,7 @@
 //! The key and CSR of an attempt: new, kept, or the client's.
 
+use tokio::task::JoinError;
+
 use super::{Worker, WorkerError};
 use crate::domain::certificate::{Certificate, KeyKind, RotationPolicy};
 use crate::domain::event::{Event, Resource};
@@ -30,9 +32,10 @@ impl Worker {
             return self.clients_csr(certificate, pem).await;
         }
         let (key, event) = self.key_for(certificate).await?;
-        let spec = &certificate.spec;
-        let csr = pki::make_csr(&key, &spec.names(), spec.common_name.as_deref())?;
         let sealed = self.sealer.seal(&requests::private_key_place(request), key.expose())?;
+        let (names, common) = (certificate.spec.names(), certificate.spec.common_name.clone());
+        let sign = move || pki::make_csr(&key, &names, common.as_deref());
+        let csr = self.by_a_key(certificate.spec.private_key.kind(), sign).await??;
         Ok(Ok(Made { csr, sealed: Some(sealed), event }))
     }
 
@@ -102,7 +105,22 @@ impl Worker {
                 event = Some(Event::warning(about, "PrivateKeyReplaced", message));
             }
         }
-        let key = tokio::task::spawn_blocking(move || pki::generate_key(kind)).await??;
+        let key = self.by_a_key(Some(kind), move || pki::generate_key(kind)).await??;
         Ok((key, event))
+    }
+
+    /// Making or using an RSA key keeps a core busy for long; keys on curves take less than it would to
+    /// wait for one.
+    async fn by_a_key<T: Send + 'static>(
+        &self,
+        kind: Option<KeyKind>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, JoinError> {
+        match kind {
+            None | Some(KeyKind::P256 | KeyKind::P384) => Ok(work()),
+            Some(KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096) => {
+                self.local.heavy.run(work).await
+            }
+        }
     }
 }

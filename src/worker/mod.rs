@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::domain::backoff::Jitter;
 use crate::domain::failure::{Class, Failure};
 use crate::domain::order::UnexpectedAnswer;
+use crate::heavy::Pool;
 use crate::outbound::Sender;
 use crate::pki::PkiError;
 use crate::secret::{SealError, Sealer};
@@ -28,6 +29,7 @@ use crate::storage::{Db, Signals, StorageError};
 use breaker::Breakers;
 use claims::{Look, Work};
 use haste::Haste;
+use inside::Stumbles;
 use pace::Paces;
 use shares::Shares;
 
@@ -46,6 +48,7 @@ mod forgotten_records;
 mod handover;
 mod haste;
 mod housekeeping;
+mod inside;
 mod issuers;
 mod keys;
 mod orders;
@@ -119,6 +122,9 @@ pub struct Local {
     paces: Paces,
     haste: Haste,
     breakers: Breakers,
+    stumbles: Stumbles,
+    /// Keys are made here, beside the threads that take steps.
+    heavy: Pool,
 }
 
 impl Local {
@@ -131,11 +137,13 @@ impl Local {
             paces: Paces::new(),
             haste: Haste::new(),
             breakers: Breakers::default(),
+            stumbles: Stumbles::default(),
+            heavy: Pool::default(),
         }
     }
 }
 
-/// Why a step came to nothing. The row's lease runs out, and it is taken up again.
+/// Why a step came to nothing.
 #[derive(Debug, Error)]
 pub enum WorkerError {
     /// The database did not do what was asked.
@@ -153,6 +161,9 @@ pub enum WorkerError {
     /// A background computation died.
     #[error("a computation was cut short")]
     Cut(#[from] tokio::task::JoinError),
+    /// Our own bug, too.
+    #[error("a step panicked: {0}")]
+    Panicked(String),
 }
 
 /// A step gives up in time for its lease to be still ours.
@@ -267,57 +278,23 @@ impl Worker {
     async fn carry(&self, work: Work) {
         match work {
             Work::Row(lease, _share) => self.work(lease).await,
-            Work::CleanUps(over, _place) => {
-                if let Err(error) = self.clean_up(over).await {
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        "a clean-up failed; it is taken up again when its lease runs out"
-                    );
-                }
-            }
+            Work::CleanUps(over, _place) => self.clean_up_all(over).await,
         }
     }
 
     async fn work(&self, lease: Lease) {
-        let result = match lease.machine {
-            Machine::Issuer => self.issuer(lease).await,
-            Machine::Certificate => self.certificate(lease).await,
-            Machine::Order => self.order(lease).await,
-            Machine::Expiry => look_at_expiry(&self.db, lease, self.clock.now()).await,
-            Machine::Revocation => self.revocation(lease).await,
-            Machine::Housekeeping => self.housekeeping(lease).await,
-            Machine::Delivery => self.deliver(lease).await,
+        let step = async {
+            match lease.machine {
+                Machine::Issuer => self.issuer(lease).await,
+                Machine::Certificate => self.certificate(lease).await,
+                Machine::Order => self.order(lease).await,
+                Machine::Expiry => look_at_expiry(&self.db, lease, self.clock.now()).await,
+                Machine::Revocation => self.revocation(lease).await,
+                Machine::Housekeeping => self.housekeeping(lease).await,
+                Machine::Delivery => self.deliver(lease).await,
+            }
         };
-        self.ended(&lease, result).await;
-    }
-
-    /// What becomes of a row whose step came to nothing.
-    async fn ended(&self, lease: &Lease, result: Result<(), WorkerError>) {
-        match result {
-            Ok(()) => {}
-            Err(WorkerError::Storage(StorageError::LeaseLost(id))) => {
-                tracing::info!(
-                    %id,
-                    machine = ?lease.machine,
-                    "the lease was lost: somebody else changed or took it, and this step's result is void"
-                );
-            }
-            Err(WorkerError::Storage(error @ StorageError::Unavailable(_))) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    id = %lease.id,
-                    machine = ?lease.machine,
-                    "the database went away during a step; it is repeated"
-                );
-                self.release(lease.machine, lease.id).await;
-            }
-            Err(error) => tracing::error!(
-                error = &error as &dyn std::error::Error,
-                id = %lease.id,
-                machine = ?lease.machine,
-                "a step failed; it is taken up again when its lease runs out"
-            ),
-        }
+        self.see_through(&lease, step).await;
     }
 }
 

@@ -9,7 +9,7 @@ use crate::domain::event::{Event, Resource};
 use crate::domain::failure::Failure;
 use crate::domain::id::{IssuerId, OrderId, RequestId};
 use crate::domain::issuer;
-use crate::domain::order::{self, Order, Outcome, Transition};
+use crate::domain::order::{self, Answer, Order, Outcome, Transition};
 use crate::pki::Leaf;
 use crate::storage::lease::{self, LEASE, Lease};
 use crate::storage::requests::RequestState;
@@ -154,6 +154,27 @@ impl Worker {
         }
         let rest = Transition { order, events: unsaved, outcome: None };
         self.settle_order(&session, &rest, &before, &lease, Hold::LetGo).await?;
+        Ok(())
+    }
+
+    /// A step failed inside: for the order that is a failure like any other.
+    pub(super) async fn order_failed_inside(
+        &self,
+        mut order: Order,
+        failure: Failure,
+        lease: &Lease,
+    ) -> Result<(), WorkerError> {
+        let now = self.clock.now();
+        // The row shows when the lease runs out.
+        order.next_action_at = Some(now);
+        let before = Before::step(&order);
+        let transition = if order.has_expired(now) {
+            order.expire(now)
+        } else {
+            order.apply(Answer::Failed(failure), now, super::jitter())?
+        };
+        let session = Session::new(self);
+        self.settle_order(&session, &transition, &before, lease, Hold::LetGo).await?;
         Ok(())
     }
 

@@ -89,7 +89,7 @@ impl Worker {
     }
 
     /// The revocation, its revision, its certificate, and the history: all or nothing.
-    async fn settle_revocation(
+    pub(super) async fn settle_revocation(
         &self,
         revocation: &Revocation,
         lease: &Lease,

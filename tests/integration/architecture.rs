@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("failpoint", &[]),
     ("clock", &[]),
+    ("heavy", &[]),
     ("secret", &[]),
     ("domain", &["secret"]),
     ("pki", &["domain", "secret"]),
@@ -14,10 +15,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("outbound", &["domain"]),
     ("ca", &["clock", "domain", "secret"]),
     ("solver", &["clock", "domain", "secret", "outbound"]),
-    ("worker", &["ca", "clock", "domain", "outbound", "pki", "secret", "solver", "storage"]),
+    (
+        "worker",
+        &["ca", "clock", "domain", "heavy", "outbound", "pki", "secret", "solver", "storage"],
+    ),
     ("yaml", &[]),
     ("client", &["secret"]),
-    ("api", &["clock", "domain", "outbound", "pki", "secret", "storage", "view", "yaml"]),
+    ("api", &["clock", "domain", "heavy", "outbound", "pki", "secret", "storage", "view", "yaml"]),
     ("config", &["secret"]),
     ("telemetry", &["config"]),
     ("shutdown", &[]),

@@ -36,7 +36,10 @@ mod explain;
 mod fairness;
 mod formats;
 mod harness;
+#[cfg(feature = "failpoints")]
+mod inside_failures;
 mod issuance;
+mod large_inputs;
 mod machines;
 #[cfg(feature = "failpoints")]
 mod minutes;
@@ -54,6 +57,7 @@ mod side_by_side;
 mod soak;
 mod solver;
 mod storage;
+mod strange_text;
 #[path = "../support/mod.rs"]
 mod support;
 mod test_sources;

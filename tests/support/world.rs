@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use axum::http::request::Builder;
-use axum::http::{HeaderMap, Method, Request};
+use axum::http::{HeaderMap, HeaderValue, Method, Request};
 use certwright::api::{self, AppState};
 use certwright::ca::Ca;
 use certwright::clock::{Clock as _, ManualClock};
@@ -14,6 +14,7 @@ use certwright::domain::certificate::{Certificate, Issued, Transition};
 use certwright::domain::challenge::{self, Challenge};
 use certwright::domain::id::{ApiKeyId, CertificateId, ChallengeId, OrderId, RequestId};
 use certwright::domain::order::{self, ORDER_DEADLINE, Order, Stage};
+use certwright::heavy::Pool;
 use certwright::outbound::{Allow, Guard, Sender, SenderSettings, resolver};
 use certwright::secret::{Sealer, Secret};
 use certwright::solver::{SolverSettings, Solvers};
@@ -120,6 +121,7 @@ impl World {
             sealer: self.sealer.clone(),
             outbound: self.outbound.clone(),
             cluster_namespace: "certwright".into(),
+            heavy: Pool::default(),
             account_key: Arc::new(|| Ok(Secret::new(b"canary-account-key".to_vec()))),
             shutdown: self.shutdown.clone(),
         }
@@ -385,6 +387,12 @@ impl Ask<'_> {
 
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.request = self.request.header(name, value);
+        self
+    }
+
+    /// A header in bytes that no client should send.
+    pub fn odd_header(mut self, name: &str, value: &[u8]) -> Self {
+        self.request = self.request.header(name, HeaderValue::from_bytes(value).unwrap());
         self
     }
 

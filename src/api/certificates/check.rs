@@ -277,6 +277,10 @@ fn client_csr(given: &CertificateSpec, faults: &mut Faults) -> Option<ClientCsr>
 
 fn names_of_csr(csr: &ClientCsr, faults: &mut Faults) -> AskedFor {
     let mut found = AskedFor::default();
+    if csr.dns_names.len() + csr.ip_addresses.len() > MOST_NAMES {
+        faults.invalid("/csr", format!("has more than {MOST_NAMES} names"));
+        return found;
+    }
     for text in &csr.dns_names {
         match DnsName::parse(text) {
             Ok(name) if found.names.iter().any(|(known, _)| *known == name) => {}
@@ -286,9 +290,6 @@ fn names_of_csr(csr: &ClientCsr, faults: &mut Faults) -> AskedFor {
     }
     for address in &csr.ip_addresses {
         usable_address(*address, "/csr", &mut found.addresses, faults);
-    }
-    if found.names.len() + found.addresses.len() > MOST_NAMES {
-        faults.invalid("/csr", format!("has more than {MOST_NAMES} names"));
     }
     found.common_name = csr.common_name.as_ref().map(|name| name.to_ascii_lowercase());
     found

@@ -94,12 +94,11 @@ pub(crate) async fn pkcs12(
     };
     let tag = out.tag.clone();
     // Thousands of rounds of hashing are nothing for the threads that answer requests.
-    let made = tokio::task::spawn_blocking(move || {
-        let chain = pki::certificates(&out.revision.chain)?;
-        pki::pkcs12(&out.certificate.name, &password, &out.key, &chain, profile)
+    let made = app.heavily(&who, move || {
+        let chain = pki::certificates(&out.revision.chain).map_err(|error| inside(error.into()))?;
+        pki::pkcs12(&out.certificate.name, &password, &out.key, &chain, profile).map_err(inside)
     });
-    let store = made.await.map_err(|error| ApiError::Inside(Box::new(error)))?;
-    let store = store.map_err(inside)?;
+    let store = made.await?;
     Ok(file("application/x-pkcs12", &tag, SECRET, store.expose().clone()))
 }
 
@@ -123,11 +122,14 @@ pub(crate) async fn jks(
         Handed::Known(tag) => return Ok(not_modified(&tag, SECRET)),
         Handed::Out(out) => out,
     };
-    let chain = pki::certificates(&out.revision.chain).map_err(|error| inside(error.into()))?;
-    let issued = out.revision.issued_at;
-    let store = pki::jks(&out.certificate.name, &password, &out.key, &chain, issued);
-    let store = store.map_err(inside)?;
-    Ok(file("application/x-java-keystore", &out.tag, SECRET, store.expose().clone()))
+    let tag = out.tag.clone();
+    let made = app.heavily(&who, move || {
+        let chain = pki::certificates(&out.revision.chain).map_err(|error| inside(error.into()))?;
+        let issued = out.revision.issued_at;
+        pki::jks(&out.certificate.name, &password, &out.key, &chain, issued).map_err(inside)
+    });
+    let store = made.await?;
+    Ok(file("application/x-java-keystore", &tag, SECRET, store.expose().clone()))
 }
 
 fn inside(error: KeystoreError) -> ApiError {

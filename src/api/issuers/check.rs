@@ -5,12 +5,15 @@ use std::net::SocketAddr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 use x509_parser::pem::Pem;
 
 use crate::api::problem::{ApiError, Faults, FieldCode};
 use crate::api::{field, limits};
-use crate::domain::issuer::{Acme, Dns01, ExternalAccountBinding, Kind, SecretKeySelector, Solver};
+use crate::domain::issuer::{
+    Acme, Dns01, ExternalAccountBinding, Http01, Kind, SecretKeySelector, Solver,
+};
 
 /// An issuer to be created.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -67,7 +70,18 @@ impl IssuerSpec {
     }
 }
 
+/// Every order reads it; it is stored and shown as it is.
+const MOST_BYTES: usize = 64 * 1024;
+/// Of the fields that mean nothing here, together.
+const MOST_BYTES_OF_INGRESS: usize = 4 * 1024;
+/// What is nested deeper could not be read back out of the database.
+const DEEPEST_INGRESS: usize = 16;
+
 fn acme(acme: &Acme, faults: &mut Faults) {
+    if serde_json::to_vec(acme).map_or(0, |text| text.len()) > MOST_BYTES {
+        faults.invalid("/acme", format!("is larger than {} KiB", MOST_BYTES / 1024));
+        return;
+    }
     field::url(&acme.server, &["https"], "/acme/server", faults);
     if acme.email.as_deref().is_some_and(|email| !is_email(email)) {
         faults.invalid("/acme/email", "is not an e-mail address");
@@ -126,8 +140,29 @@ fn solver(solver: &Solver, pointer: &str, faults: &mut Faults) {
             let detail = "says how to prove names: `http01` or `dns01`";
             faults.add(pointer, FieldCode::Required, detail);
         }
-        (Some(_), None) => {}
+        (Some(one), None) => ingress(one, &format!("{pointer}/http01/ingress"), faults),
         (None, Some(one)) => dns01(one, &format!("{pointer}/dns01"), faults),
+    }
+}
+
+fn ingress(http01: &Http01, pointer: &str, faults: &mut Faults) {
+    let Some(ingress) = &http01.ingress else { return };
+    if !ingress.is_object() {
+        faults.add(pointer, FieldCode::WrongType, "expected a mapping");
+    } else if !is_within(ingress, DEEPEST_INGRESS) {
+        faults.invalid(pointer, format!("is nested more than {DEEPEST_INGRESS} times"));
+    } else if ingress.to_string().len() > MOST_BYTES_OF_INGRESS {
+        let detail = format!("is larger than {} KiB", MOST_BYTES_OF_INGRESS / 1024);
+        faults.invalid(pointer, detail);
+    }
+}
+
+fn is_within(value: &Value, depth: usize) -> bool {
+    let below = |value| depth.checked_sub(1).is_some_and(|depth| is_within(value, depth));
+    match value {
+        Value::Array(items) => items.iter().all(below),
+        Value::Object(map) => map.values().all(below),
+        _ => true,
     }
 }
 

@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 
 use super::adopt::{self, Pair};
 use super::certificate::{self, Wish};
-use super::object::{Kind, Object, refuse};
+use super::object::Kind;
 use super::plan::{Item, Wanted, references};
 use super::{AppliedObject, Done};
 use crate::api::auth::{CertificatesWrite, IssuersWrite, Permission as _, Principal, SecretsWrite};
@@ -13,7 +13,7 @@ use crate::api::certificates::spec::CertificateSpec;
 use crate::api::certificates::{change, create};
 use crate::api::issuers::accounts;
 use crate::api::issuers::check::IssuerSpec;
-use crate::api::problem::{ApiError, FieldCode, FieldError};
+use crate::api::problem::{ApiError, Faults, FieldCode};
 use crate::api::{AppState, issuers as issuers_api, retrying, secrets as secrets_api};
 use crate::domain::certificate::{Certificate, IssuerRef, Transition};
 use crate::secret::Secret;
@@ -66,7 +66,7 @@ type Outcome = (Done, uuid::Uuid, Vec<String>);
 async fn at_once(app: &AppState, items: &[Item], dry_run: bool) -> Result<Vec<Outcome>, ApiError> {
     let now = app.now();
     let mut tx = app.db.begin();
-    let mut faults = Vec::new();
+    let mut faults = Faults::default();
     let mut outcomes: Vec<Option<Outcome>> = items.iter().map(|_| None).collect();
     // Issuers need Secrets, certificates need issuers.
     let mut order: Vec<usize> = (0..items.len()).collect();
@@ -77,11 +77,14 @@ async fn at_once(app: &AppState, items: &[Item], dry_run: bool) -> Result<Vec<Ou
         };
         match one(app, &mut tx, &item.wanted, now).await {
             Ok(done) => *outcome = Some(done),
-            Err(ApiError::Invalid(errors)) => faults.extend(located(&item.object, errors)),
+            Err(ApiError::Invalid(found)) => {
+                let object = &item.object;
+                faults.take(found, |fault| object.locate(fault, place_of(object.kind)));
+            }
             Err(error) => return Err(error),
         }
     }
-    refuse(faults)?;
+    faults.in_order().refuse()?;
     for (item, outcome) in items.iter().zip(outcomes.iter_mut().flatten()) {
         if let Wanted::Issuer(spec, _) = &item.wanted {
             outcome.2.extend(missing_secrets(app, &mut tx, spec).await?);
@@ -93,14 +96,13 @@ async fn at_once(app: &AppState, items: &[Item], dry_run: bool) -> Result<Vec<Ou
     Ok(outcomes.into_iter().flatten().collect())
 }
 
-/// Faults that were found while something was made so, as faults of its manifest.
-fn located(object: &Object, errors: Vec<FieldError>) -> Vec<FieldError> {
-    let place = match object.kind {
+/// Leads a pointer into what was made of a manifest back into the manifest.
+fn place_of(kind: Kind) -> fn(&str) -> String {
+    match kind {
         Kind::Certificate => certificate::place,
         Kind::Issuer | Kind::ClusterIssuer => super::issuer::place,
         Kind::Secret => super::secret::place,
-    };
-    errors.into_iter().map(|error| object.locate(error, place)).collect()
+    }
 }
 
 async fn one(

@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::AppState;
-use super::auth::{AnyWriter, Authorized, CertificatesImport};
+use super::auth::{AnyWriter, Authorized, CertificatesImport, Principal};
 use super::extract::{Json, Manifests, Query};
 use super::problem::{ApiError, Errors};
 
@@ -92,9 +92,7 @@ pub(crate) async fn apply(
     Query(how): Query<How>,
     Manifests(text): Manifests,
 ) -> Result<Json<Applied>, ApiError> {
-    let plan = plan::read(&app, &text, how.namespace.as_deref(), Purpose::Apply)?;
-    let results = apply::apply(&app, &who, plan, how.dry_run).await?;
-    Ok(Json(Applied { dry_run: how.dry_run, results }))
+    made_so(&app, &who, how, text, Purpose::Apply).await
 }
 
 /// Import certificates that exist, with their keys
@@ -113,7 +111,20 @@ pub(crate) async fn import(
     Query(how): Query<How>,
     Manifests(text): Manifests,
 ) -> Result<Json<Applied>, ApiError> {
-    let plan = plan::read(&app, &text, how.namespace.as_deref(), Purpose::Import)?;
-    let results = apply::apply(&app, &who, plan, how.dry_run).await?;
-    Ok(Json(Applied { dry_run: how.dry_run, results }))
+    made_so(&app, &who, how, text, Purpose::Import).await
+}
+
+/// Reads the stream beside the threads that answer, and makes it so.
+async fn made_so(
+    app: &AppState,
+    who: &Principal,
+    How { namespace, dry_run }: How,
+    text: String,
+    purpose: Purpose,
+) -> Result<Json<Applied>, ApiError> {
+    let reader = app.clone();
+    let read = move || plan::read(&reader, &text, namespace.as_deref(), purpose);
+    let plan = app.heavily(who, read).await?;
+    let results = apply::apply(app, who, plan, dry_run).await?;
+    Ok(Json(Applied { dry_run, results }))
 }

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::api::extract::{escaped, from_value};
 use crate::api::problem::{ApiError, Faults, FieldCode, FieldError};
+use crate::api::text;
 use crate::yaml;
 
 /// What there are manifests of.
@@ -44,30 +45,21 @@ impl Kind {
 #[derive(Debug, Clone)]
 struct Place {
     document: u32,
-    lines: Arc<BTreeMap<String, u32>>,
+    lines: Arc<yaml::Lines>,
     prefix: String,
 }
 
 impl Place {
-    /// The line of the nearest thing above that there is.
-    fn line(&self, pointer: &str) -> Option<u32> {
-        let mut whole = format!("{}{pointer}", self.prefix);
-        loop {
-            if let Some(line) = self.lines.get(&whole) {
-                return Some(*line);
-            }
-            whole.truncate(whole.rfind('/')?);
-        }
+    /// A fault that was found at a pointer into the object, as one of the stream.
+    fn of(&self, fault: FieldError) -> FieldError {
+        let line = self.lines.line(&format!("{}{}", self.prefix, fault.pointer));
+        FieldError { document: Some(self.document), line: Some(line), ..fault }
     }
 
-    fn fault(&self, pointer: &str, code: FieldCode, detail: impl Into<String>) -> FieldError {
-        FieldError {
-            pointer: pointer.to_owned(),
-            code,
-            detail: detail.into(),
-            document: Some(self.document),
-            line: self.line(pointer),
-        }
+    fn add(&self, faults: &mut Faults, pointer: &str, code: FieldCode, detail: &str) {
+        let mut one = Faults::default();
+        one.add(pointer, code, detail);
+        faults.take(one, |fault| self.of(fault));
     }
 }
 
@@ -83,8 +75,15 @@ pub(super) struct Object {
     /// What was taken without meaning anything here, and what happens instead.
     pub(super) warnings: Vec<String>,
     place: Place,
-    faults: Vec<FieldError>,
+    faults: Faults,
 }
+
+/// A stream has at most so many objects: each of them is looked for in the database.
+const MOST_OBJECTS: usize = 5_000;
+/// So many remarks are made about one object.
+const MOST_WARNINGS: usize = 20;
+/// So often a part is read again, to name the fields of all its mappings that do not belong there.
+const MOST_READINGS: usize = 20;
 
 /// What Kubernetes writes into `metadata`, and people hand back.
 const PASSED_OVER: [&str; 10] = [
@@ -103,15 +102,15 @@ const PASSED_OVER: [&str; 10] = [
 /// Takes a stream apart. What is no manifest at all is refused, all of it at once.
 pub(super) fn objects(text: &str) -> Result<Vec<Object>, ApiError> {
     let documents = yaml::read(text).map_err(|error| {
-        ApiError::Invalid(vec![FieldError {
-            pointer: String::new(),
-            code: FieldCode::Invalid,
-            detail: format!("this is not YAML: {}", error.problem),
-            document: None,
-            line: Some(error.line).filter(|line| *line > 0),
-        }])
+        let detail = format!("this is not YAML: {}", error.problem);
+        let line = Some(error.line).filter(|line| *line > 0);
+        let mut found = Faults::default();
+        found.invalid("", detail);
+        let mut faults = Faults::default();
+        faults.take(found, |fault| FieldError { line, ..fault });
+        ApiError::Invalid(faults)
     })?;
-    let mut faults = Vec::new();
+    let mut faults = Faults::default();
     let mut objects = Vec::new();
     for (number, document) in (1..).zip(documents) {
         let lines = Arc::new(document.lines);
@@ -122,13 +121,20 @@ pub(super) fn objects(text: &str) -> Result<Vec<Object>, ApiError> {
         let detail = "There is no manifest in the body: it is empty.";
         return Err(ApiError::malformed(detail));
     }
-    refuse(faults).map(|()| objects)
+    if objects.len() > MOST_OBJECTS {
+        let detail = format!(
+            "There are {} manifests in the body. Send at most {MOST_OBJECTS} at once.",
+            objects.len()
+        );
+        return Err(ApiError::malformed(detail));
+    }
+    faults.in_order().refuse().map(|()| objects)
 }
 
 /// A `List`, as `kubectl get -o yaml` writes it, stands for its items.
-fn unfold(value: Value, place: Place, objects: &mut Vec<Object>, faults: &mut Vec<FieldError>) {
+fn unfold(value: Value, place: Place, objects: &mut Vec<Object>, faults: &mut Faults) {
     let Value::Object(mut map) = value else {
-        faults.push(place.fault("", FieldCode::WrongType, "a manifest is a mapping"));
+        place.add(faults, "", FieldCode::WrongType, "a manifest is a mapping");
         return;
     };
     strip_nulls(&mut map);
@@ -147,7 +153,7 @@ fn unfold(value: Value, place: Place, objects: &mut Vec<Object>, faults: &mut Ve
     }
     match read_kind(&version, &kind) {
         Ok(kind) => objects.extend(Object::read(kind, map, place, faults)),
-        Err((pointer, code, detail)) => faults.push(place.fault(pointer, code, detail)),
+        Err((pointer, code, detail)) => place.add(faults, pointer, code, &detail),
     }
 }
 
@@ -174,7 +180,7 @@ impl Object {
         kind: Kind,
         mut body: Map<String, Value>,
         place: Place,
-        faults: &mut Vec<FieldError>,
+        faults: &mut Faults,
     ) -> Option<Self> {
         let metadata = body.remove("metadata");
         for known in ["apiVersion", "kind", "status"] {
@@ -188,18 +194,33 @@ impl Object {
             body,
             warnings: Vec::new(),
             place,
-            faults: Vec::new(),
+            faults: Faults::default(),
         };
         match metadata {
             Some(Value::Object(metadata)) => object.read_metadata(metadata),
             _ => object.fault("/metadata", FieldCode::Required, "a mapping with the `name`"),
         }
-        // Without a name there is nothing to go on with.
-        if object.name.is_empty() {
-            faults.append(&mut object.faults);
+        object.check_text();
+        // Without a name there is nothing to go on with, nor with text that nobody may see.
+        if object.name.is_empty() || !object.is_sound() {
+            faults.take(object.take_faults(), |fault| fault);
             return None;
         }
         Some(object)
+    }
+
+    /// Nothing is made of the manifest before its text was looked at.
+    fn check_text(&mut self) {
+        let mut body = Value::Object(std::mem::take(&mut self.body));
+        let metadata =
+            json!({"name": self.name, "namespace": self.namespace, "labels": self.labels});
+        let mut found = Faults::default();
+        text::check(&body, &mut found);
+        text::check(&json!({"metadata": metadata}), &mut found);
+        self.note(found);
+        if let Value::Object(body) = &mut body {
+            self.body = std::mem::take(body);
+        }
     }
 
     fn read_metadata(&mut self, metadata: Map<String, Value>) {
@@ -227,18 +248,25 @@ impl Object {
     }
 
     /// Notes what is wrong at a pointer into this manifest.
-    pub(super) fn fault(&mut self, pointer: &str, code: FieldCode, detail: impl Into<String>) {
-        let fault = self.place.fault(pointer, code, detail);
-        self.faults.push(fault);
+    pub(super) fn fault(&mut self, pointer: &str, code: FieldCode, detail: impl AsRef<str>) {
+        self.place.add(&mut self.faults, pointer, code, detail.as_ref());
+    }
+
+    /// Notes faults whose pointers lead into this manifest.
+    fn note(&mut self, found: Faults) {
+        self.faults.take(found, |fault| self.place.of(fault));
     }
 
     /// Notes what has no meaning here, and what happens instead.
     pub(super) fn warn(&mut self, field: &str, instead: &str) {
-        self.warnings.push(format!("{field}: {instead}"));
+        let warning = format!("{field}: {instead}");
+        if self.warnings.len() < MOST_WARNINGS && !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
     }
 
     /// What is wrong so far.
-    pub(super) fn take_faults(&mut self) -> Vec<FieldError> {
+    pub(super) fn take_faults(&mut self) -> Faults {
         std::mem::take(&mut self.faults)
     }
 
@@ -271,40 +299,43 @@ impl Object {
     }
 
     /// Reads a part of the manifest that stands at `pointer`. Of fields that do not belong there all
-    /// are noted, not the first one alone.
+    /// are noted, not the first one alone: each reading names one, and with it all beside it.
     pub(super) fn parse<T: DeserializeOwned>(
         &mut self,
         mut value: Value,
         pointer: &str,
     ) -> Option<T> {
-        let mut sound = true;
-        loop {
-            match from_value(value.clone()) {
-                Ok(read) => return Some(read).filter(|_| sound),
-                Err(ApiError::Invalid(errors)) => {
-                    sound = false;
-                    let unknown = errors.iter().find(|one| one.code == FieldCode::UnknownField);
-                    let at = unknown.map(|one| one.pointer.clone());
-                    self.located(errors, |inner| format!("{pointer}{inner}"));
-                    if !at.is_some_and(|at| remove(&mut value, &at)) {
-                        return None;
-                    }
-                }
+        for reading in 0..MOST_READINGS {
+            let found = match from_value(&value) {
+                Ok(read) => return Some(read).filter(|_| reading == 0),
+                Err(ApiError::Invalid(found)) => found,
                 Err(_) => return None,
+            };
+            let unknown = found.iter().find(|one| one.code == FieldCode::UnknownField).cloned();
+            let strangers = unknown.as_ref().map(|unknown| remove_strangers(&mut value, unknown));
+            let (Some(unknown), Some(strangers)) =
+                (unknown, strangers.filter(|strangers| !strangers.is_empty()))
+            else {
+                self.located(found, |inner| format!("{pointer}{inner}"));
+                return None;
+            };
+            for stranger in strangers {
+                self.fault(&format!("{pointer}{stranger}"), unknown.code, &unknown.detail);
             }
         }
+        None
     }
 
     /// A fault that was found in what was made of this manifest, as a fault of it.
     pub(super) fn locate(&self, error: FieldError, place: fn(&str) -> String) -> FieldError {
-        self.place.fault(&place(&error.pointer), error.code, error.detail)
+        let pointer = place(&error.pointer);
+        self.place.of(FieldError { pointer, ..error })
     }
 
     /// Notes faults that were found in what was made of this manifest; `place` leads back.
-    pub(super) fn located(&mut self, errors: Vec<FieldError>, place: impl Fn(&str) -> String) {
-        for error in errors {
-            self.fault(&place(&error.pointer), error.code, error.detail);
-        }
+    pub(super) fn located(&mut self, found: Faults, place: impl Fn(&str) -> String) {
+        let placed = |fault: FieldError| FieldError { pointer: place(&fault.pointer), ..fault };
+        self.faults.take(found, |fault| self.place.of(placed(fault)));
     }
 }
 
@@ -323,14 +354,6 @@ pub(super) fn refuse_twins(objects: &mut [Object], default_namespace: &str) {
     }
 }
 
-/// Refuses what was sent if anything is wrong with it, in the order in which it stands there.
-pub(super) fn refuse(mut faults: Vec<FieldError>) -> Result<(), ApiError> {
-    faults.sort_by_key(|fault| (fault.document, fault.line));
-    let mut all = Faults::default();
-    all.extend(faults);
-    all.refuse()
-}
-
 /// As in Kubernetes, `null` is the same as nothing.
 fn strip_nulls(map: &mut Map<String, Value>) {
     map.retain(|_, value| !value.is_null());
@@ -345,12 +368,88 @@ fn strip_nulls_within(value: &mut Value) {
     }
 }
 
-/// Removes what a pointer leads to; says whether there was anything.
-fn remove(value: &mut Value, pointer: &str) -> bool {
-    let Some((parent, token)) = pointer.rsplit_once('/') else { return false };
-    let key = token.replace("~1", "/").replace("~0", "~");
-    match value.pointer_mut(parent) {
-        Some(Value::Object(map)) => map.remove(&key).is_some(),
-        _ => false,
+/// Removes the field that a fault names, and all beside it that do not belong there either; says which
+/// they were. What belongs there stands in the fault's words: serde says it nowhere else.
+fn remove_strangers(value: &mut Value, unknown: &FieldError) -> Vec<String> {
+    let Some((parent, named)) = unknown.pointer.rsplit_once('/') else { return Vec::new() };
+    let known: BTreeSet<&str> = unknown.detail.split('`').skip(1).step_by(2).collect();
+    let Some(Value::Object(map)) = value.pointer_mut(parent) else { return Vec::new() };
+    let mut strangers = Vec::new();
+    map.retain(|key, _| {
+        let is_stranger = escaped(key) == named || !known.contains(&**key);
+        if is_stranger {
+            strangers.push(format!("{parent}/{}", escaped(key)));
+        }
+        !is_stranger
+    });
+    strangers
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use serde::{Deserialize, Deserializer};
+
+    use super::*;
+
+    thread_local! {
+        static READINGS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    #[derive(Debug)]
+    struct Counted;
+
+    impl<'de> Deserialize<'de> for Counted {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            #[derive(Deserialize)]
+            #[serde(deny_unknown_fields)]
+            #[expect(dead_code, reason = "only its shape is looked at")]
+            struct Shape {
+                known: Option<u8>,
+                inner: Option<Vec<Inner>>,
+            }
+            #[derive(Deserialize)]
+            #[serde(deny_unknown_fields)]
+            struct Inner {}
+            READINGS.set(READINGS.get() + 1);
+            Shape::deserialize(deserializer).map(|_| Self)
+        }
+    }
+
+    fn readings_of(fields: &Value) -> (usize, Faults) {
+        let text = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}, "stringData": {"a": "b"}
+        });
+        let mut object = objects(&text.to_string()).unwrap().remove(0);
+        READINGS.set(0);
+        assert!(object.parse::<Counted>(fields.clone(), "/spec").is_none());
+        (READINGS.get(), object.take_faults())
+    }
+
+    #[test]
+    fn the_number_of_readings_does_not_grow_with_the_input() {
+        let unknown: Map<String, Value> =
+            (0..40_000).map(|number| (format!("x{number}"), number.into())).collect();
+        let (readings, faults) = readings_of(&Value::Object(unknown));
+        assert_eq!(readings, 2);
+        assert_eq!(faults.iter().count(), 100);
+        assert_eq!(faults.iter().next().unwrap().pointer, "/spec/x0");
+
+        let inner: Vec<_> = (0..10_000).map(|_| json!({"x": 1})).collect();
+        let (readings, faults) = readings_of(&json!({"inner": inner}));
+        assert_eq!(readings, MOST_READINGS);
+        assert_eq!(faults.iter().count(), MOST_READINGS);
+    }
+
+    #[test]
+    fn every_unknown_field_of_a_part_is_named_beside_what_belongs_there() {
+        let (_, faults) = readings_of(
+            &json!({"known": 1, "a/b": 2, "`, expected `c`": 3, "inner": [{}, {"d": 4}]}),
+        );
+        let mut found: Vec<&str> = faults.iter().map(|fault| &*fault.pointer).collect();
+        found.sort_unstable();
+
+        assert_eq!(found, ["/spec/`, expected `c`", "/spec/a~1b", "/spec/inner/1/d"]);
     }
 }

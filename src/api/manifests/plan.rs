@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::adopt::{self, Pair};
 use super::certificate::{self, Wish};
 use super::issuer;
-use super::object::{Kind, Object, objects, refuse, refuse_twins};
+use super::object::{Kind, Object, objects, refuse_twins};
 use super::secret;
 use crate::api::certificates::check::{Checked, check};
 use crate::api::issuers::check::IssuerSpec;
@@ -76,10 +76,10 @@ pub(super) fn read(
             *wanted = checked_secret(app, object, &home)?;
         }
     }
-    let mut faults = Vec::new();
+    let mut faults = Faults::default();
     let mut items = Vec::with_capacity(objects.len());
     for (mut object, wanted) in objects.into_iter().zip(wanted) {
-        faults.extend(object.take_faults());
+        faults.take(object.take_faults(), |fault| fault);
         items.extend(wanted.map(|wanted| Item { object, wanted }));
     }
     match purpose {
@@ -90,8 +90,10 @@ pub(super) fn read(
         Purpose::Import => {}
         Purpose::Apply => items.iter_mut().for_each(Item::refuse_pair),
     }
-    faults.extend(items.iter_mut().flat_map(|item| item.object.take_faults()));
-    refuse(faults).map(|()| items)
+    for item in &mut items {
+        faults.take(item.object.take_faults(), |fault| fault);
+    }
+    faults.in_order().refuse().map(|()| items)
 }
 
 /// Notes the faults of what was made of a manifest with the manifest; other errors go on.
@@ -212,6 +214,9 @@ pub(super) fn references(spec: &IssuerSpec) -> BTreeSet<String> {
     names
 }
 
+/// A Secret is read anew for each that takes it over.
+const MOST_USES: usize = 16;
+
 /// Brings certificates together with their Secrets, and issuers with their account keys. A Secret
 /// that went into one of them is no item of its own any more.
 fn joined(mut items: Vec<Item>, cluster_namespace: &str, now: OffsetDateTime) -> Vec<Item> {
@@ -226,9 +231,20 @@ fn joined(mut items: Vec<Item>, cluster_namespace: &str, now: OffsetDateTime) ->
         })
         .collect();
     let mut taken = BTreeSet::new();
+    let mut uses: BTreeMap<usize, usize> = BTreeMap::new();
     for place in 0..items.len() {
         let Some(key) = needed(&items[place], cluster_namespace) else { continue };
         let Some(from) = secrets.get(&key).copied() else { continue };
+        let used = uses.entry(from).or_default();
+        *used += 1;
+        if *used > MOST_USES {
+            let detail = format!(
+                "the Secret `{}` is used by more than {MOST_USES} objects of this import; send some of them by themselves",
+                key.1
+            );
+            items[place].object.fault("/spec", FieldCode::Conflicting, detail);
+            continue;
+        }
         let Ok([source, target]) = items.get_disjoint_mut([from, place]) else { continue };
         if adopt::take(source, target, now) {
             taken.insert(from);

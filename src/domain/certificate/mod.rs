@@ -347,6 +347,24 @@ impl Certificate {
         Transition::silent(next, now).with(vec![event]).telling(notices)
     }
 
+    /// A step failed inside. Where something is to be issued that is a failed attempt; where nothing
+    /// is, what there was to do is looked at again later.
+    #[must_use]
+    pub fn failed_inside(
+        mut self,
+        failure: Failure,
+        now: OffsetDateTime,
+        jitter: Jitter,
+    ) -> Transition {
+        if self.state != State::Idle {
+            return self.order_failed(order::Outcome::Failed(failure), 0, now, jitter);
+        }
+        let about = Resource::Certificate(self.id);
+        self.next_action_at = now + jitter.stretch(Duration::HOUR, 0.1);
+        let event = Event::warning(about, "InternalError", failure.to_string());
+        Transition::silent(self, now).with(vec![event])
+    }
+
     /// A failure is told once for each row of failed attempts, and so is that nobody but a person
     /// can end it. What a client changed begins a new row.
     fn tell_failure(&mut self) -> Vec<Notice> {

@@ -24,7 +24,21 @@ impl Cause {
 
 /// The words for a failure's code, where it has some of its own.
 pub(super) fn cause(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
-    of_a_proof(failure, context).or_else(|| of_the_ca(failure, context))
+    of_a_proof(failure, context)
+        .or_else(|| of_the_ca(failure, context))
+        .or_else(|| of_the_service(failure))
+}
+
+/// Why the service itself cannot go on.
+fn of_the_service(failure: &Failure) -> Option<Cause> {
+    (failure.code == "internal_error").then(|| {
+        Cause::new(
+            format!("Something inside the service fails. {}", failure.detail),
+            [
+                "Have the service's operator look into its log; this goes on by itself once the cause is mended.",
+            ],
+        )
+    })
 }
 
 /// Why a name is not proved.

@@ -10,6 +10,10 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{Config, LogFormat};
 
+mod json;
+
+use json::JsonLines;
+
 /// Libraries that say more than anybody wants to read.
 const QUIET: &str = "hickory_proto=warn,hickory_net=warn,hickory_resolver=warn,sqlx=warn,hyper=warn,h2=warn,rustls=warn,reqwest=warn";
 
@@ -28,12 +32,7 @@ pub fn start(config: &Config) -> Result<(), String> {
     };
     // Where nobody reads the log any more, nobody could be told, and whoever tried would panic.
     let lines = fmt::layer::<Registry>().with_writer(std::io::stderr).log_internal_errors(false);
-    let lines = if text {
-        lines.boxed()
-    } else {
-        // The list of spans would say the same once more: there is one at a time.
-        lines.json().flatten_event(true).with_span_list(false).boxed()
-    };
+    let lines = if text { lines.boxed() } else { lines.json().event_format(JsonLines).boxed() };
     // A second start, as tests may do, keeps the first one's.
     tracing_subscriber::registry().with(lines).with(filter).try_init().ok();
     Ok(())
