@@ -325,10 +325,10 @@ on_every_database! {
         world.db_issue(&order).await;
 
         let full = world.get(&path("fullchain.pem")).await;
-        assert_eq!(full.text, [pem("leaf"), pem("upper")].concat());
+        assert_eq!(full.text, [pem("leaf"), pem("uppr")].concat());
         assert_eq!(full.header("content-type"), "application/pem-certificate-chain");
         assert_eq!(world.get(&path("cert.pem")).await.text, pem("leaf"));
-        assert_eq!(world.get(&path("chain.pem?revision=1")).await.text, pem("upper"));
+        assert_eq!(world.get(&path("chain.pem?revision=1")).await.text, pem("uppr"));
         world.get(&path("cert.pem?revision=2")).await.is_problem(404, "not_issued");
         for file in ["fullchain.pem", "privkey.pem"] {
             let tag = world.get(&path(file)).await.header("etag").to_owned();

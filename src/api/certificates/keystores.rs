@@ -8,7 +8,7 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::downloads::{Handed, SECRET, WhichRevision, file, hand_out, not_modified};
+use super::downloads::{Handed, SECRET, WhichRevision, ders, file, hand_out, not_modified};
 use crate::api::AppState;
 use crate::api::auth::{Authorized, CertificatesReadKey};
 use crate::api::extract::{Path, Query};
@@ -94,8 +94,8 @@ pub(crate) async fn pkcs12(
     };
     let tag = out.tag.clone();
     // Thousands of rounds of hashing are nothing for the threads that answer requests.
+    let chain = ders(&out.revision)?;
     let made = tokio::task::spawn_blocking(move || {
-        let chain = pki::certificates(&out.revision.chain)?;
         pki::pkcs12(&out.certificate.name, &password, &out.key, &chain, profile)
     });
     let store = made.await.map_err(|error| ApiError::Inside(Box::new(error)))?;
@@ -123,7 +123,7 @@ pub(crate) async fn jks(
         Handed::Known(tag) => return Ok(not_modified(&tag, SECRET)),
         Handed::Out(out) => out,
     };
-    let chain = pki::certificates(&out.revision.chain).map_err(|error| inside(error.into()))?;
+    let chain = ders(&out.revision)?;
     let issued = out.revision.issued_at;
     let store = pki::jks(&out.certificate.name, &password, &out.key, &chain, issued);
     let store = store.map_err(inside)?;
