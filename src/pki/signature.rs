@@ -100,9 +100,10 @@ pub(super) fn verify(
     let Some(known) = algorithm_of(scheme, kind) else {
         return if contradict(scheme, kind) { Verdict::NotSigned } else { Verdict::Unknown };
     };
-    // A key that the library does not take, for its size or its form, is not wrong for that.
     match ParsedPublicKey::new(known, &key.subject_public_key.data) {
-        Err(_) => Verdict::Unknown,
+        // One of a size that the library does not take is not wrong for that.
+        Err(_) if kind == Kind::Rsa => Verdict::Unknown,
+        Err(_) => Verdict::NotSigned,
         Ok(key) if key.verify_sig(signed, &signature.data).is_ok() => Verdict::Signed,
         Ok(_) => Verdict::NotSigned,
     }

@@ -54,7 +54,7 @@ on_every_database! {
             (json!({"dnsNames": many}), "/dnsNames", "invalid"),
             (json!({"dnsNames": "a.example.com"}), "/dnsNames", "wrong_type"),
             (json!({"dnsNames": ["a.example.com", 7]}), "/dnsNames/1", "wrong_type"),
-            (json!({"commonName": "localhost"}), "/commonName", "invalid"),
+            (json!({"commonName": "co.uk"}), "/commonName", "invalid"),
             (json!({"issuerRef": {}}), "/issuerRef/name", "required"),
             (json!({"issuerRef": {"name": "none"}}), "/issuerRef/name", "issuer_not_found"),
             (json!({"issuerRef": {"name": "le"}}), "/issuerRef/name", "issuer_not_found"),

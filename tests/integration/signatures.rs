@@ -28,6 +28,21 @@ fn a_csr_is_checked_whatever_key_and_digest_it_has() {
 }
 
 #[test]
+fn a_key_in_compressed_form_is_checked_like_any_other() {
+    let folder = tempfile::tempdir().unwrap();
+    make_key(folder.path(), "key.pem", &ec("P-256"));
+    openssl(
+        folder.path(),
+        &["ec", "-in", "key.pem", "-conv_form", "compressed", "-out", "key.pem"],
+    );
+    let csr = csr(folder.path(), &[]);
+
+    let read = pki::read_csr(&csr).unwrap();
+
+    assert!(pki::read_csr(&forged(&csr, &read.der)).unwrap_err().contains("own key"));
+}
+
+#[test]
 fn a_chain_is_checked_whatever_keys_and_digests_it_has() {
     let folder = tempfile::tempdir().unwrap();
     make_key(folder.path(), "key.pem", &ec("P-256"));
