@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use x509_parser::certification_request::X509CertificationRequestInfo;
 use x509_parser::cri_attributes::ParsedCriAttribute;
-use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509CertificationRequest};
+use x509_parser::prelude::{
+    FromDer as _, GeneralName, ParsedExtension, X509CertificationRequest, X509Extension,
+};
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
@@ -160,8 +162,7 @@ fn requested<'a>(
         return Err("asks for extensions twice".into());
     }
     let extensions = first.map(|request| request.extensions.as_slice()).unwrap_or_default();
-    let extensions: Vec<_> =
-        extensions.iter().map(|extension| extension.parsed_extension()).collect();
+    let extensions: Vec<_> = extensions.iter().map(X509Extension::parsed_extension).collect();
     let broken = extensions.iter().any(|extension| {
         matches!(extension, ParsedExtension::ParseError { .. } | ParsedExtension::Unparsed)
     });
