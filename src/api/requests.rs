@@ -2,8 +2,6 @@
 
 use axum::extract::{OriginalUri, State};
 use axum::response::Response;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
@@ -16,6 +14,7 @@ use super::page::{self, Listing, Sort};
 use super::precondition::Precondition;
 use super::problem::{ApiError, Errors};
 use crate::domain::id::{CertificateId, OrderId, RequestId};
+use crate::pki;
 use crate::storage::requests::{self, Request, RequestState, Wanted};
 use crate::view::certificate::Condition;
 
@@ -119,7 +118,7 @@ impl From<Request> for RequestView {
             name: request.name,
             certificate: format!("/certificates/{}", request.certificate),
             revision: request.revision,
-            csr: pem(&request.csr),
+            csr: pki::to_pem("CERTIFICATE REQUEST", &request.csr),
             conditions: vec![Condition {
                 kind: "Ready",
                 status,
@@ -137,14 +136,4 @@ impl From<Request> for RequestView {
 /// Where an order is; what was imported has none.
 pub(crate) fn order_path(order: OrderId) -> Option<String> {
     (!order.0.is_nil()).then(|| format!("/orders/{order}"))
-}
-
-/// A CSR as PEM (RFC 7468).
-fn pem(der: &[u8]) -> String {
-    let body: Vec<char> = STANDARD.encode(der).chars().collect();
-    let lines: Vec<String> = body.chunks(64).map(|line| line.iter().collect()).collect();
-    format!(
-        "-----BEGIN CERTIFICATE REQUEST-----\n{}\n-----END CERTIFICATE REQUEST-----\n",
-        lines.join("\n")
-    )
 }

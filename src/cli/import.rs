@@ -137,8 +137,9 @@ fn pair(
         .with_context(|| format!("{} cannot be imported", cert.display()))?;
     let first = adopted.names.first().map(String::as_str).unwrap_or_default();
     let name = name.map_or_else(|| first.replacen("*.", "wildcard.", 1), str::to_owned);
-    let look =
-        pki::look(pki::certificates(&chain)?.first().map(Vec::as_slice).unwrap_or_default())?;
+    let look = pki::look(
+        pki::certificates(&adopted.chain)?.first().map(Vec::as_slice).unwrap_or_default(),
+    )?;
     let (algorithm, size) = match look.key.split_once(' ') {
         Some(("RSA", size)) => ("RSA", size.parse::<u32>().ok()),
         _ => ("ECDSA", look.key.rsplit_once('-').and_then(|(_, size)| size.parse().ok())),
@@ -147,7 +148,7 @@ fn pair(
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
         "metadata": {"name": secret_name},
-        "data": {"tls.crt": STANDARD.encode(chain.as_bytes()), "tls.key": STANDARD.encode(private.as_bytes())},
+        "data": {"tls.crt": STANDARD.encode(adopted.chain.as_bytes()), "tls.key": STANDARD.encode(private.as_bytes())},
     });
     let certificate = json!({
         "apiVersion": "cert-manager.io/v1", "kind": "Certificate", "metadata": {"name": name},

@@ -25,7 +25,8 @@ pub enum Class {
     Throttle,
     /// No usable answer: again soon, after reading back what may have happened.
     Transient,
-    /// The CA looked and did not find the proof: this order is over.
+    /// The CA did not find the proof, or sent what cannot be used: this order is over, and another one at
+    /// once would end like it.
     Validation,
     /// The CA's state differs from ours: read it back and go on from there.
     Conflict,

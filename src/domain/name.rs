@@ -1,4 +1,4 @@
-//! DNS names that a public certificate can be for: parsed once, in one canonical form.
+//! DNS names that a certificate can be for: parsed once, in one canonical form.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -36,16 +36,21 @@ impl DnsName {
         if rest.contains('*') {
             return Err(refuse("has a `*` that is not the whole first label"));
         }
-        let rest = rest.strip_suffix('.').unwrap_or(rest);
-        if looks_like_an_address(rest) {
-            return Err(refuse("is an IP address, not a DNS name"));
+        let address = "is an IP address, not a DNS name";
+        if rest.contains(':') {
+            return Err(refuse(address));
         }
         let ascii = idna::domain_to_ascii_cow(rest.as_bytes(), idna::AsciiDenyList::STD3).map_err(
             |_| refuse("is not a DNS name: letters, digits and hyphens, joined by dots"),
         )?;
-        check_labels(&ascii).map_err(refuse)?;
-        check_suffix(&ascii, wildcard).map_err(refuse)?;
-        let name = if wildcard { format!("*.{ascii}") } else { ascii.into_owned() };
+        // Only now: there are other digits and other dots, which are mapped to these.
+        let ascii = ascii.strip_suffix('.').unwrap_or(&ascii);
+        if looks_like_an_address(ascii) {
+            return Err(refuse(address));
+        }
+        check_labels(ascii).map_err(refuse)?;
+        check_suffix(ascii, wildcard).map_err(refuse)?;
+        let name = if wildcard { format!("*.{ascii}") } else { ascii.to_owned() };
         match name.len() {
             ..=253 => Ok(Self(name)),
             _ => Err(refuse("is longer than 253 characters")),
@@ -91,13 +96,24 @@ fn check_labels(ascii: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// No public CA issues for a suffix under which anybody can register.
-fn check_suffix(ascii: &str, wildcard: bool) -> Result<(), &'static str> {
-    if !ascii.contains('.') {
-        return Err("has only one label; a public CA needs a name below a registered domain");
+/// The part of a name under which a registry hands out names, such as `io` of `mine.github.io`: what a
+/// company lists for its customers (`github.io`) does not count. `None` where there is no registry.
+pub fn public_suffix(name: &str) -> Option<&str> {
+    let mut rest = name;
+    loop {
+        let suffix = psl::suffix_str(rest)?;
+        match psl::suffix(suffix.as_bytes())?.typ()? {
+            psl::Type::Icann => return Some(suffix),
+            psl::Type::Private => rest = suffix.split_once('.')?.1,
+        }
     }
-    let bare = psl::suffix(ascii.as_bytes())
-        .is_some_and(|suffix| suffix.is_known() && suffix.as_bytes() == ascii.as_bytes());
+}
+
+/// No CA issues for what a registry alone may hand out names under. Everything else is for the issuer's
+/// CA to judge: the suffixes that companies list for their customers (`github.io`) have owners, and a
+/// private CA has names of its own (`nas`, `db.internal`, and `home.arpa`, which has no registry).
+fn check_suffix(ascii: &str, wildcard: bool) -> Result<(), &'static str> {
+    let bare = public_suffix(ascii) == Some(ascii) && !ascii.ends_with(".arpa");
     match (bare, wildcard) {
         (true, true) => Err("is a wildcard over a public suffix, under which anybody can register"),
         (true, false) => Err("is a public suffix, under which anybody can register"),
@@ -105,11 +121,10 @@ fn check_suffix(ascii: &str, wildcard: bool) -> Result<(), &'static str> {
     }
 }
 
-/// IPv4 and IPv6 in every spelling that a URL parser would take for an address.
+/// IPv4 in every spelling that a URL parser would take for an address.
 fn looks_like_an_address(text: &str) -> bool {
     let last = text.rsplit('.').next().unwrap_or_default();
-    text.contains(':')
-        || text.parse::<Ipv4Addr>().is_ok()
+    text.parse::<Ipv4Addr>().is_ok()
         || (!last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit()))
         || (last.len() > 2
             && last.starts_with("0x")
@@ -139,6 +154,57 @@ mod tests {
     }
 
     #[test]
+    fn what_only_some_cas_issue_for_is_left_to_them() {
+        for name in [
+            "githubusercontent.com",
+            "raw.githubusercontent.com",
+            "duckdns.org",
+            "pages.dev",
+            "*.github.io",
+            "*.mine.github.io",
+            "nas",
+            "*.nas",
+            "localhost",
+            "host.internal",
+            "printer.local",
+            "db.corp",
+            "*.home.arpa",
+            "r3---sn-apo3qvuoxuxbt-j5pe.googlevideo.com",
+            "ab--cd.example.com",
+            "xn--ls8h.la",
+        ] {
+            assert_eq!(DnsName::parse(name).unwrap().as_str(), name);
+        }
+    }
+
+    #[test]
+    fn a_registry_is_found_above_what_companies_list() {
+        for (name, suffix) in [
+            ("raw.githubusercontent.com", Some("com")),
+            ("mine.github.io", Some("io")),
+            ("a.b.example.co.uk", Some("co.uk")),
+            ("co.uk", Some("co.uk")),
+            ("s3.dualstack.eu-west-1.amazonaws.com", Some("com")),
+            ("host.internal", None),
+            ("nas", None),
+        ] {
+            assert_eq!(public_suffix(name), suffix, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_has_up_to_253_characters_and_a_final_dot() {
+        let label = "a".repeat(63);
+        let longest = [label.as_str(), &label, &label, &label[..61]].join(".");
+
+        assert_eq!(longest.len(), 253);
+        assert_eq!(DnsName::parse(&format!("{longest}.")).unwrap().as_str(), longest);
+        assert!(DnsName::parse(&format!("{longest}a")).is_err());
+        assert!(DnsName::parse(&format!("*.{longest}")).is_err());
+        assert!(DnsName::parse(&format!("*.{}", &longest[2..])).is_ok());
+    }
+
+    #[test]
     fn what_no_certificate_can_be_for_is_refused_with_the_reason() {
         for (written, reason) in [
             ("", "empty"),
@@ -157,8 +223,17 @@ mod tests {
             ("0x7f.0x1", "IP address"),
             ("[2001:db8::1]", "IP address"),
             ("2001:db8::1", "IP address"),
-            ("localhost", "one label"),
-            ("com", "one label"),
+            ("com", "public suffix"),
+            ("COM.", "public suffix"),
+            ("*.com", "public suffix"),
+            ("*.co.uk", "public suffix"),
+            ("xn--p1ai", "public suffix"),
+            ("рф", "public suffix"),
+            ("*.foo.ck", "public suffix"),
+            ("１９２.０.２.１", "IP address"),
+            ("192。0。2。1", "IP address"),
+            ("app.example.com..", "empty label"),
+            ("xn--a.example.com", "is not a DNS name"),
             ("co.uk", "public suffix"),
             ("*.co.uk", "public suffix"),
             ("https://example.com", "IP address"),

@@ -1,12 +1,13 @@
 //! Certificates and keys that were made elsewhere, taken over.
 
 use rcgen::PKCS_RSA_SHA256;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use time::OffsetDateTime;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::{Leaf, PkiError, all_names, check_chain, fits, key_pair, make_csr};
+use super::chain::{Chain, parse};
+use super::check::read_leaf;
+use super::{Leaf, PkiError, Unusable, fits, key_pair, make_csr, public_key};
 use crate::domain::certificate::KeyKind;
 use crate::secret::Secret;
 
@@ -25,53 +26,30 @@ pub struct Adopted {
     pub csr: Vec<u8>,
 }
 
-/// Takes over a certificate (PEM chain, leaf first) with its key (PEM), after checking that they
-/// belong together, that each certificate of the chain signed the one before it, and that it is not
-/// over.
+/// Takes over a certificate (PEM chain) with its key (PEM): by the same checks as a CA's.
 pub fn adopt(chain: &str, key: &str, now: OffsetDateTime) -> Result<Adopted, PkiError> {
-    let unreadable = |problem: &dyn std::fmt::Display| PkiError::Unreadable(problem.to_string());
     let key = import_key(key)?;
-    let ders = CertificateDer::pem_slice_iter(chain.as_bytes())
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| unreadable(&error))?;
-    let certificates = ders
-        .iter()
-        .map(|der| X509Certificate::from_der(der).map(|(_, certificate)| certificate))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| unreadable(&error))?;
-    for pair in certificates.windows(2) {
-        if let [below, above] = pair
-            && below.verify_signature(Some(above.public_key())).is_err()
-        {
-            return Err(PkiError::Unreadable(format!(
-                "`{}` did not sign `{}`, which stands before it",
-                above.subject(),
-                below.subject()
-            )));
-        }
-    }
-    let leaf = certificates.first().ok_or_else(|| unreadable(&"it holds no certificate"))?;
-    let names = leaf.subject_alternative_name().map_err(|error| unreadable(&error))?;
-    let general = names.map(|names| names.value.general_names.clone()).unwrap_or_default();
-    let names = all_names(&general);
-    if names.is_empty() || names.len() != general.len() {
-        let problem = "it is for other things than DNS names and IP addresses";
-        return Err(PkiError::Unasked(problem.to_owned()));
+    let chain = Chain::read(chain, &public_key(&key)?)?;
+    let (leaf, names) = read_leaf(&chain, now)?;
+    // What no CSR would ask for is lost with the next renewal.
+    if names.is_empty() || names.len() != count_names(&chain) {
+        return Err(Unusable::ForeignNames.into());
     }
     let csr = make_csr(&key, &names, None)?;
-    let leaf = check_chain(chain, &csr, now)?;
-    let chain = ders.iter().map(|der| pem("CERTIFICATE", der)).collect();
-    Ok(Adopted { chain, key, names, leaf, csr })
+    Ok(Adopted { chain: chain.pem(), key, names, leaf, csr })
+}
+
+/// How many alternative names of any kind the leaf has.
+fn count_names(chain: &Chain) -> usize {
+    let leaf = chain.ders.first().and_then(|der| parse(der));
+    let names = leaf.as_ref().and_then(|leaf| leaf.subject_alternative_name().ok().flatten());
+    names.map_or(0, |names| names.value.general_names.len())
 }
 
 /// A private key in PEM (PKCS #8, PKCS #1 or SEC 1) as PKCS #8 DER.
 pub fn import_key(text: &str) -> Result<Secret<Vec<u8>>, PkiError> {
     use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
-    let wrong = || {
-        PkiError::Unreadable(
-            "the private key is no PEM of an unencrypted ECDSA or RSA key".to_owned(),
-        )
-    };
+    let wrong = || PkiError::NoKey;
     let parsed = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| wrong())?;
     let der: Secret<Vec<u8>> = match &parsed {
         PrivateKeyDer::Pkcs8(der) => Secret::new(der.secret_pkcs8_der().to_vec()),
@@ -124,28 +102,13 @@ pub fn is_account_key(key: &Secret<Vec<u8>>) -> bool {
     fits(key, KeyKind::P256)
 }
 
-/// DER as PEM (RFC 7468).
-fn pem(label: &str, der: &[u8]) -> String {
-    use base64::Engine as _;
-    let body = base64::engine::general_purpose::STANDARD.encode(der);
-    let mut text = format!("-----BEGIN {label}-----\n");
-    for (place, c) in body.chars().enumerate() {
-        if place > 0 && place % 64 == 0 {
-            text.push('\n');
-        }
-        text.push(c);
-    }
-    text.extend([format!("\n-----END {label}-----\n")]);
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use aws_lc_rs::encoding::{AsDer as _, EcPrivateKeyRfc5915Der};
     use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 
     use super::*;
-    use crate::pki::generate_key;
+    use crate::pki::{generate_key, to_pem};
 
     #[test]
     fn keys_are_read_however_they_are_wrapped() {
@@ -163,7 +126,7 @@ mod tests {
             ("PRIVATE KEY", rsa.expose().as_slice(), KeyKind::Rsa2048),
             ("RSA PRIVATE KEY", pkcs1, KeyKind::Rsa2048),
         ] {
-            let key = import_key(&pem(label, der)).unwrap();
+            let key = import_key(&to_pem(label, der)).unwrap();
             assert!(fits(&key, kind), "{label}");
             assert_eq!(is_account_key(&key), kind == KeyKind::P256);
         }

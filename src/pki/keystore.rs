@@ -6,7 +6,6 @@ use p12_keystore::{
 };
 use thiserror::Error;
 
-use super::PkiError;
 use crate::secret::Secret;
 
 /// Which algorithms protect a PKCS #12 file.
@@ -22,9 +21,6 @@ pub enum Pkcs12Profile {
 /// Why a keystore could not be written.
 #[derive(Debug, Error)]
 pub enum KeystoreError {
-    /// The chain cannot be read.
-    #[error(transparent)]
-    Chain(#[from] PkiError),
     /// The PKCS #12 library refused.
     #[error("the keystore could not be written")]
     Pkcs12(#[from] p12_keystore::error::Error),

@@ -5,7 +5,7 @@ use super::{SAVES, STEP_TIMEOUT, Worker, WorkerError};
 use crate::domain::ari::Ari;
 use crate::domain::certificate::{Certificate, Issued};
 use crate::domain::challenge::Challenge;
-use crate::domain::event::{Event, Resource};
+use crate::domain::event::Event;
 use crate::domain::failure::Failure;
 use crate::domain::id::{IssuerId, OrderId, RequestId};
 use crate::domain::issuer;
@@ -25,7 +25,7 @@ pub(super) struct Fetched {
     /// The account that it was issued to.
     pub(super) account: String,
     /// What a person may want to know about it.
-    pub(super) remark: Option<String>,
+    pub(super) remarks: Vec<Event>,
 }
 
 /// How an order has ended.
@@ -320,10 +320,7 @@ impl Worker {
                 revisions::insert(tx, &stored, kept, message).await?;
                 let issued = Issued { revision, serial, not_before, not_after, renewal_time };
                 let mut issued = certificate.issued(issued, ari, now);
-                if let Some(remark) = &fetched.remark {
-                    let about = Resource::Certificate(order.certificate);
-                    issued.events.push(Event::warning(about, "PreferredChainNotUsed", remark));
-                }
+                issued.events.extend(fetched.remarks.iter().cloned());
                 issued
             }
             (outcome, _) => {

@@ -45,7 +45,7 @@ async fn renewal_information_is_what_the_ca_says_and_nonsense_is_no_answer() {
     until(OrderStatus::Valid, &mut order).await;
     let chain = downloaded(&mut order).await.chain_pem;
     let now = SystemClock.now();
-    let name = pki::check_chain(&chain, &csr, now).unwrap().ari.unwrap();
+    let name = pki::check_chain(&chain, &csr, now).unwrap().leaf.ari.unwrap();
     let acme = acme(&pebble);
 
     let usual = ca.renewal_information(&acme, &name).await;

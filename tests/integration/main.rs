@@ -18,6 +18,7 @@ mod bootstrap;
 mod breakers;
 mod budget;
 mod ca;
+mod chains;
 mod cli;
 mod commands;
 mod commands_upkeep;
@@ -26,6 +27,7 @@ mod crash;
 #[cfg(feature = "failpoints")]
 mod crash_beside;
 mod csr;
+mod csr_forms;
 mod deadlines;
 mod dns_faults;
 mod duration;
@@ -53,6 +55,7 @@ mod renewal;
 mod replicas;
 mod revocation;
 mod side_by_side;
+mod signatures;
 #[cfg(feature = "failpoints")]
 mod soak;
 mod solver;

@@ -356,7 +356,7 @@ impl World {
             revision: 1,
             request: order.request,
             order: order.id,
-            chain: [pem("leaf"), pem("upper")].concat(),
+            chain: [pem("leaf"), pem("uppr")].concat(),
             serial: issued.serial.clone(),
             fingerprint: "f00d".into(),
             not_before: issued.not_before,

@@ -92,7 +92,7 @@ pub(crate) fn check(given: &CertificateSpec) -> Result<Checked, ApiError> {
             ip_addresses: addresses.iter().map(|(address, _)| address.to_string()).collect(),
             common_name,
             private_key,
-            csr: given.csr.clone(),
+            csr: csr.as_ref().map(|csr| csr.pem.clone()),
             profile: given.profile.clone(),
             duration: given.duration.clone(),
             renew_before: given.renew_before.clone(),
@@ -275,6 +275,8 @@ fn client_csr(given: &CertificateSpec, faults: &mut Faults) -> Option<ClientCsr>
     read
 }
 
+/// A CSR goes to the CA as it is, under an order for these names in canonical form: CAs compare the two
+/// and make no difference but between upper and lower case.
 fn names_of_csr(csr: &ClientCsr, faults: &mut Faults) -> AskedFor {
     let mut found = AskedFor::default();
     if csr.dns_names.len() + csr.ip_addresses.len() > MOST_NAMES {
@@ -283,13 +285,27 @@ fn names_of_csr(csr: &ClientCsr, faults: &mut Faults) -> AskedFor {
     }
     for text in &csr.dns_names {
         match DnsName::parse(text) {
+            Ok(name) if !text.eq_ignore_ascii_case(name.as_str()) => {
+                let detail = format!(
+                    "has a name in a form that CAs do not take in a CSR; make it with `{name}` instead"
+                );
+                faults.invalid("/csr", detail);
+            }
             Ok(name) if found.names.iter().any(|(known, _)| *known == name) => {}
             Ok(name) => found.names.push((name, "/csr".to_owned())),
             Err(refusal) => faults.invalid("/csr", format!("names what cannot be: {refusal}")),
         }
     }
     for address in &csr.ip_addresses {
-        usable_address(*address, "/csr", &mut found.addresses, faults);
+        if *address == address.to_canonical() {
+            usable_address(*address, "/csr", &mut found.addresses, faults);
+        } else {
+            let canonical = address.to_canonical();
+            let detail = format!(
+                "has an IPv4 address in the form of IPv6; make it with `{canonical}` instead"
+            );
+            faults.invalid("/csr", detail);
+        }
     }
     found.common_name = csr.common_name.as_ref().map(|name| name.to_ascii_lowercase());
     found
@@ -299,8 +315,9 @@ fn addresses(given: &CertificateSpec, faults: &mut Faults) -> Vec<(IpAddr, Strin
     let mut found = Vec::new();
     for (place, text) in given.ip_addresses.iter().enumerate() {
         let pointer = format!("/ipAddresses/{place}");
-        if let Ok(address) = text.parse() {
-            usable_address(address, &pointer, &mut found, faults);
+        if let Ok(address) = text.parse::<IpAddr>() {
+            // `::ffff:192.0.2.1` is 192.0.2.1 for CAs.
+            usable_address(address.to_canonical(), &pointer, &mut found, faults);
         } else {
             let detail = "is not an IP address, such as `192.0.2.1` or `2001:db8::1`";
             faults.invalid(pointer, detail);

@@ -3,12 +3,9 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;
-use zeroize::Zeroizing;
 
 use super::find;
 use crate::api::AppState;
@@ -41,7 +38,6 @@ const SHARED: &str = "private, no-cache";
 pub(super) const SECRET: &str = "no-store";
 
 const CHAIN: &str = "application/pem-certificate-chain";
-const END: &str = "-----END CERTIFICATE-----";
 
 /// Download the certificate and its chain
 #[utoipa::path(get, path = "/certificates/{id}/fullchain.pem", operation_id = "downloadFullchain", tag = "certificates",
@@ -55,7 +51,7 @@ pub(crate) async fn fullchain(
     known: Precondition,
 ) -> Result<Response, ApiError> {
     let revision = read(&app, &who, id, &which).await?;
-    Ok(serve(&known, revision.chain))
+    Ok(serve(&known, pki::chain_pem(&ders(&revision)?)))
 }
 
 /// Download the certificate alone
@@ -70,7 +66,7 @@ pub(crate) async fn leaf(
     known: Precondition,
 ) -> Result<Response, ApiError> {
     let revision = read(&app, &who, id, &which).await?;
-    Ok(serve(&known, split(&revision.chain).0))
+    Ok(serve(&known, pki::chain_pem(&ders(&revision)?[..1])))
 }
 
 /// Download the chain above the certificate
@@ -85,7 +81,7 @@ pub(crate) async fn chain(
     known: Precondition,
 ) -> Result<Response, ApiError> {
     let revision = read(&app, &who, id, &which).await?;
-    Ok(serve(&known, split(&revision.chain).1))
+    Ok(serve(&known, pki::chain_pem(&ders(&revision)?[1..])))
 }
 
 /// Download the certificate alone, in DER
@@ -100,7 +96,7 @@ pub(crate) async fn leaf_der(
     known: Precondition,
 ) -> Result<Response, ApiError> {
     let revision = read(&app, &who, id, &which).await?;
-    let der = pki::leaf(&revision.chain).map_err(|error| ApiError::Inside(Box::new(error)))?;
+    let der = ders(&revision)?.swap_remove(0);
     let tag = tag(&der);
     if known.knows(&tag) {
         return Ok(not_modified(&tag, SHARED));
@@ -124,9 +120,7 @@ pub(crate) async fn private_key(
 ) -> Result<Response, ApiError> {
     match hand_out(&app, &who, id, &which, &known, "private key").await? {
         Handed::Known(tag) => Ok(not_modified(&tag, SECRET)),
-        Handed::Out(out) => {
-            Ok(file("application/x-pem-file", &out.tag, SECRET, pem(out.key.expose())))
-        }
+        Handed::Out(out) => Ok(file("application/x-pem-file", &out.tag, SECRET, key_pem(&out.key))),
     }
 }
 
@@ -147,8 +141,8 @@ pub(crate) async fn combined(
     match hand_out(&app, &who, id, &which, &known, "private key and chain").await? {
         Handed::Known(tag) => Ok(not_modified(&tag, SECRET)),
         Handed::Out(out) => {
-            let mut text = pem(out.key.expose());
-            text.extend(out.revision.chain.as_bytes());
+            let chain = pki::chain_pem(&ders(&out.revision)?);
+            let text = [key_pem(&out.key), chain.into_bytes()].concat();
             Ok(file("application/x-pem-file", &out.tag, SECRET, text))
         }
     }
@@ -278,47 +272,11 @@ pub(super) fn file(
     (headers, body).into_response()
 }
 
-/// The first certificate, and those after it.
-fn split(chain: &str) -> (String, String) {
-    let Some(at) = chain.find(END) else { return (chain.to_owned(), String::new()) };
-    let (leaf, rest) = chain.split_at(at + END.len());
-    (format!("{leaf}\n"), rest.trim_start().to_owned())
+fn key_pem(key: &Secret<Vec<u8>>) -> Vec<u8> {
+    pki::to_pem("PRIVATE KEY", key.expose()).into_bytes()
 }
 
-/// A PKCS #8 key as PEM (RFC 7468).
-fn pem(der: &[u8]) -> Vec<u8> {
-    let body = Zeroizing::new(STANDARD.encode(der));
-    let mut text = String::with_capacity(body.len() + body.len() / 64 + 64);
-    text.push_str("-----BEGIN PRIVATE KEY-----\n");
-    for (place, c) in body.chars().enumerate() {
-        if place > 0 && place % 64 == 0 {
-            text.push('\n');
-        }
-        text.push(c);
-    }
-    text.push_str("\n-----END PRIVATE KEY-----\n");
-    text.into_bytes()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_chain_is_split_after_its_leaf() {
-        let one = |text: &str| format!("-----BEGIN CERTIFICATE-----\n{text}\n{END}\n");
-        let (leaf, rest) = split(&[one("leaf"), one("middle"), one("upper")].concat());
-
-        assert_eq!(leaf, one("leaf"));
-        assert_eq!(rest, [one("middle"), one("upper")].concat());
-        assert_eq!(split(&one("alone")), (one("alone"), String::new()));
-    }
-
-    #[test]
-    fn a_key_is_written_in_lines_of_64() {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let ours = String::from_utf8(pem(key.serialized_der())).unwrap();
-
-        assert_eq!(ours.trim_end(), key.serialize_pem().replace("\r\n", "\n").trim_end());
-    }
+/// The certificates of a revision, DER, leaf first: every form that is served is made of these.
+pub(super) fn ders(revision: &Revision) -> Result<Vec<Vec<u8>>, ApiError> {
+    pki::certificates(&revision.chain).map_err(|error| ApiError::Inside(Box::new(error)))
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::downloads::{Handed, SECRET, WhichRevision, file, hand_out, not_modified};
+use super::downloads::{Handed, SECRET, WhichRevision, ders, file, hand_out, not_modified};
 use crate::api::AppState;
 use crate::api::auth::{Authorized, CertificatesReadKey};
 use crate::api::extract::{Path, Query};
@@ -95,7 +95,7 @@ pub(crate) async fn pkcs12(
     let tag = out.tag.clone();
     // Thousands of rounds of hashing are nothing for the threads that answer requests.
     let made = app.heavily(&who, move || {
-        let chain = pki::certificates(&out.revision.chain).map_err(|error| inside(error.into()))?;
+        let chain = ders(&out.revision)?;
         pki::pkcs12(&out.certificate.name, &password, &out.key, &chain, profile).map_err(inside)
     });
     let store = made.await?;
@@ -124,7 +124,7 @@ pub(crate) async fn jks(
     };
     let tag = out.tag.clone();
     let made = app.heavily(&who, move || {
-        let chain = pki::certificates(&out.revision.chain).map_err(|error| inside(error.into()))?;
+        let chain = ders(&out.revision)?;
         let issued = out.revision.issued_at;
         pki::jks(&out.certificate.name, &password, &out.key, &chain, issued).map_err(inside)
     });

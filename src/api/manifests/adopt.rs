@@ -76,7 +76,7 @@ fn pair_of(values: &[u8], now: OffsetDateTime) -> Result<Pair, (&'static str, St
     };
     let (chain, key) = (needed("tls.crt")?, needed("tls.key")?);
     pki::adopt(&chain, &key, now).map_err(|error| match error {
-        PkiError::Unasked(problem) => ("", format!("tls.crt cannot be imported: {problem}")),
+        PkiError::Unusable(problem) => ("", format!("tls.crt cannot be imported: it {problem}")),
         error => ("", error.to_string()),
     })
 }

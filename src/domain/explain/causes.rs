@@ -144,6 +144,21 @@ fn of_the_ca(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
                 "Choose another kind or size of key in `privateKey`, or other names; then the certificate is issued with a new key.",
             ],
         ),
+        "acme_wrong_key"
+        | "acme_missing_names"
+        | "acme_broken_chain"
+        | "acme_bad_chain"
+        | "acme_ca_certificate"
+        | "acme_bad_validity" => Cause::new(
+            format!(
+                "The CA issued, and what it sent cannot be used: {} Nothing of it was stored.",
+                failure.detail
+            ),
+            [
+                "Report it to those who run the CA, with the order's URL. The next attempt comes by itself, after ever longer pauses: each may cost a certificate of the CA's limits.",
+                "Or choose another issuer for the certificate, which is tried at once.",
+            ],
+        ),
         "acme_unreachable"
         | "acme_timeout"
         | "acme_connection_lost"

@@ -267,6 +267,10 @@ impl Order {
                 self.tries += 1;
                 self.unchanged()
             }
+            // At the CA the order is valid; what came of it cannot be used.
+            Class::Validation if stage == Some(Stage::Downloading) => {
+                self.end(End::Errored, Outcome::Failed(failure), now)
+            }
             Class::Validation => self.end(End::Invalid, Outcome::Failed(failure), now),
             Class::Blocked => self.end(End::Errored, Outcome::Blocked(failure), now),
         }

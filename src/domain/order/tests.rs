@@ -78,6 +78,21 @@ fn a_long_life_leaves_an_order_its_day() {
     assert_eq!(deadline(NOW, Some(NOW + Duration::hours(10))), NOW + Duration::hours(5));
 }
 
+#[test]
+fn a_certificate_that_cannot_be_used_is_a_failed_attempt() {
+    let mut fetching = order([]);
+    fetching.state = State::Open { url: "https://ca.example/1".into(), stage: Stage::Downloading };
+    let bad = Failure::new(Class::Validation, "acme_wrong_key", "Another key", "");
+
+    let ended = fetching.apply(Answer::Failed(bad.clone()), NOW, Jitter::NONE).unwrap();
+
+    assert_eq!(ended.outcome, Some(Outcome::Failed(bad)), "a fresh order would bring the same");
+    assert!(
+        matches!(ended.order.state, State::Done { end: End::Errored, .. }),
+        "the CA calls it valid"
+    );
+}
+
 fn order<const N: usize>(states: [challenge::State; N]) -> Order {
     Order {
         id: OrderId(Uuid::nil()),

@@ -18,6 +18,7 @@ use super::api::Api;
 use super::error::{ApiError, Concerning, no_zone_for};
 use crate::clock::Clock;
 use crate::domain::failure::Failure;
+use crate::domain::name::public_suffix;
 
 const FRESH_FOR: Duration = Duration::from_mins(5);
 
@@ -162,11 +163,11 @@ fn suffixes(name: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The suffixes that are worth a call each: no zone is called `_acme-challenge`-something in
-/// practice (`zoneID` is for those that are), and nobody's zone is a public suffix.
+/// practice (`zoneID` is for those that are), and nobody's zone is what a registry hands out names under.
 fn candidates(name: &str) -> impl Iterator<Item = &str> {
-    let registered = psl::domain_str(name).map_or(0, str::len);
+    let registry = public_suffix(name).map_or(0, str::len);
     suffixes(name).filter(move |suffix| {
-        !suffix.starts_with('_') && suffix.contains('.') && suffix.len() >= registered
+        !suffix.starts_with('_') && suffix.contains('.') && suffix.len() > registry
     })
 }
 

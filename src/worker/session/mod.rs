@@ -7,18 +7,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::admission::Admission;
-use super::chains::preferred_chain;
 use super::orders::Fetched;
-use super::{STEP_TIMEOUT, Worker, WorkerError};
+use super::{STEP_TIMEOUT, Worker, WorkerError, chains};
 use crate::ca::{self, Account};
 use crate::domain::certificate::Certificate;
 use crate::domain::challenge::{self, Challenge, Kind};
+use crate::domain::event::{Event, Resource};
 use crate::domain::failure::{Class, Failure};
 use crate::domain::id::ChallengeId;
 use crate::domain::issuer::Issuer;
 use crate::domain::order::{Answer, ORDER_DEADLINE, Order, Seen, Status, Step};
 use crate::domain::selection::pick_solver;
-use crate::pki;
+use crate::pki::{self, Issued};
 use crate::secret::Sealed;
 use crate::solver::Expected;
 use crate::storage::lease::Lease;
@@ -277,20 +277,22 @@ impl<'a> Session<'a> {
             return Ok(Answer::Looked(seen(handle.state())));
         };
         failpoint!("after_download");
-        match pki::check_chain(&download.chain_pem, &csr, now) {
-            Ok(leaf) => {
-                let preferred = issuer.acme.preferred_chain.as_deref().unwrap_or_default();
-                let (chain, remark) = preferred_chain(handle, download, preferred, &csr, now).await;
-                self.fetched = Some(Fetched { chain, leaf, account, remark });
-                Ok(Answer::Downloaded)
-            }
-            Err(problem) => Ok(Answer::Failed(Failure::new(
-                Class::Gone,
-                "acme_wrong_certificate",
-                "The CA sent another certificate than the one that was asked for",
-                problem.to_string(),
-            ))),
-        }
+        let usual = match pki::check_chain(&download.chain_pem, &csr, now) {
+            Ok(usual) => usual,
+            Err(problem) => return Ok(Answer::Failed(chains::unusable(&problem))),
+        };
+        let preferred = issuer.acme.preferred_chain.as_deref().unwrap_or_default();
+        let alternates = &download.alternates;
+        let (issued, remark) =
+            chains::preferred_chain(handle, alternates, usual, preferred, &csr, now).await;
+        let mut remarks = chains::remarks(&issued, order.certificate);
+        remarks.extend(remark.map(|remark| {
+            let about = Resource::Certificate(order.certificate);
+            Event::warning(about, "PreferredChainNotUsed", remark)
+        }));
+        let Issued { chain, leaf, .. } = issued;
+        self.fetched = Some(Fetched { chain, leaf, account, remarks });
+        Ok(Answer::Downloaded)
     }
 
     /// The live order, and whether it was read from the CA just now.

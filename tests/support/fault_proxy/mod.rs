@@ -105,6 +105,8 @@ pub enum Fault {
     Hang,
     /// A state that was left behind already.
     Backwards,
+    /// Another chain than the CA's.
+    Rewritten,
 }
 
 /// How a moment is written in `Retry-After`.

@@ -193,6 +193,13 @@ impl State {
             self.named.entry(path).or_insert(now);
         }
         let answer = self.as_a_replica_shows_it(kind, path, answer);
+        let answer = match self.wishes.after(kind, &body_of(&answer)) {
+            Some(body) => {
+                let (parts, _) = answer.into_parts();
+                self.count(Fault::Rewritten, with_headers(parts.status, parts.headers, body))
+            }
+            None => answer,
+        };
         match self.lost.get_mut(&kind) {
             Some(left) if *left > 0 => {
                 *left -= 1;

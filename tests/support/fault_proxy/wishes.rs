@@ -1,13 +1,18 @@
 //! What a CA, or who stands before it, is to say of renewals and of who may order.
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::state::{ERROR, Own, payload, problem, with_headers};
 use super::{Answer, Fault, FaultProxy, Kind};
 
+/// Makes something else of a chain that the CA sends.
+type Rewrite = Box<dyn Fn(&str) -> String + Send>;
+
 #[derive(Default)]
 pub(super) struct Wishes {
+    chains: Option<Rewrite>,
     down: bool,
     /// Status and problem type for orders with `replaces`.
     refusal: Option<(u16, &'static str)>,
@@ -38,6 +43,11 @@ impl FaultProxy {
     /// Nothing may be ordered before a person has been at this page.
     pub fn want_action(&self, page: Option<&str>) {
         self.shared.state().wishes.action = page.map(str::to_owned);
+    }
+
+    /// What is sent instead of a certificate with its chain.
+    pub fn rewrite_chains(&self, rewrite: impl Fn(&str) -> String + Send + 'static) {
+        self.shared.state().wishes.chains = Some(Box::new(rewrite));
     }
 
     /// Questions for renewal information are answered so.
@@ -75,6 +85,11 @@ impl Wishes {
             }
             _ => None,
         }
+    }
+
+    pub(super) fn after(&self, kind: Kind, body: &[u8]) -> Option<Bytes> {
+        let rewrite = self.chains.as_ref().filter(|_| kind == Kind::Certificate)?;
+        Some(rewrite(&String::from_utf8_lossy(body)).into())
     }
 }
 
