@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use super::Ca;
 use super::ask::{ask, unreadable};
 use super::classify::{Asked, Call};
+use super::json::{self, lenient};
 use super::problem::clean;
 use crate::domain::ari::{Answer, Window};
 use crate::domain::failure::Failure;
@@ -16,7 +17,7 @@ use crate::domain::issuer::{Acme, RenewalInformationSource};
 #[serde(rename_all = "camelCase")]
 struct Body {
     suggested_window: Window,
-    #[serde(rename = "explanationURL", default)]
+    #[serde(rename = "explanationURL", default, deserialize_with = "lenient")]
     explanation_url: Option<String>,
 }
 
@@ -51,7 +52,7 @@ impl Ca {
 }
 
 fn read(body: &Bytes, retry_at: Option<OffsetDateTime>) -> Result<Answer, String> {
-    let body: Body = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let body: Body = json::read(body).map_err(|error| error.to_string())?;
     let page = body.explanation_url.map(|url| clean(&url, 1_000));
     // Others are not fit to be shown as links.
     let page = page.filter(|url| url.starts_with("https://") || url.starts_with("http://"));

@@ -1,14 +1,19 @@
-//! Orders and authorizations as we see them: ours, because instant-acme drops half of what they say.
+//! Orders and authorizations as we see them: ours, because instant-acme drops half of what they say,
+//! and reads none where an odd member is in them that nobody needs.
 
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::ask::unreadable;
 use super::classify::{Asked, Call, Trouble, classify};
-use super::nonce::is_base64url;
+use super::json::{self, each, lenient, or_default};
 use super::problem::{Problem, clean};
-use super::tape::Exchange;
+use super::tape::{Exchange, absolute};
+use crate::domain::challenge::is_token;
 use crate::domain::failure::{Class, Failure};
+use crate::domain::name;
 
 /// Where an order stands (RFC 8555, section 7.1.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -41,8 +46,8 @@ pub struct OrderState {
     pub retry_at: Option<OffsetDateTime>,
     /// URLs of what has to be proved.
     pub(super) authorizations: Vec<String>,
-    /// Where the CSR goes.
-    pub(super) finalize: String,
+    /// Where the CSR goes, where the CA says so.
+    pub(super) finalize: Option<String>,
 }
 
 /// Where an authorization stands.
@@ -68,7 +73,7 @@ pub enum AuthorizationStatus {
 pub struct Authorization {
     /// Its URL.
     pub url: String,
-    /// The name, without a wildcard's `*.`.
+    /// The name in the form that names are compared in, without a wildcard's `*.`.
     pub domain: String,
     /// Whether it is about `*.domain`.
     pub wildcard: bool,
@@ -78,6 +83,8 @@ pub struct Authorization {
     pub expires: Option<OffsetDateTime>,
     /// The ways to prove control: one is enough.
     pub challenges: Vec<Offered>,
+    /// What is wrong with those that cannot be used.
+    pub unusable: Vec<String>,
 }
 
 /// Where a challenge stands.
@@ -122,26 +129,29 @@ pub struct Offered {
 
 #[derive(Deserialize)]
 struct OrderBody {
-    status: OrderStatus,
+    status: String,
     #[serde(default, deserialize_with = "moment")]
     expires: Option<OffsetDateTime>,
+    #[serde(default, deserialize_with = "lenient")]
     certificate: Option<String>,
+    #[serde(default, deserialize_with = "error")]
     error: Option<Problem>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     authorizations: Vec<String>,
-    #[serde(default)]
-    finalize: String,
+    #[serde(default, deserialize_with = "lenient")]
+    finalize: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct AuthorizationBody {
     identifier: IdentifierBody,
-    status: AuthorizationStatus,
+    status: String,
     #[serde(default, deserialize_with = "moment")]
     expires: Option<OffsetDateTime>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     wildcard: bool,
-    challenges: Vec<ChallengeBody>,
+    #[serde(default, deserialize_with = "each")]
+    challenges: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -154,73 +164,162 @@ struct ChallengeBody {
     #[serde(rename = "type")]
     kind: String,
     url: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     token: String,
     status: ChallengeStatus,
+    #[serde(default, deserialize_with = "error")]
     error: Option<Problem>,
 }
 
 impl OrderState {
     pub(super) fn read(asked: Asked, exchange: &Exchange) -> Result<Self, Failure> {
         let body: OrderBody = parse(asked, exchange)?;
+        let url = |named: String| named_url(asked, exchange, &named);
+        let error = body.error.map(|problem| carried(asked, problem));
+        let (status, ended) = order_status(&body.status)?;
         Ok(Self {
-            status: body.status,
+            status,
             expires: body.expires,
-            certificate: body.certificate,
-            error: body.error.map(|problem| carried(asked, problem)),
+            certificate: body.certificate.map(url).transpose()?,
+            error: error.or(ended),
             retry_at: exchange.retry_at,
-            authorizations: body.authorizations,
-            finalize: body.finalize,
+            authorizations: body.authorizations.into_iter().map(url).collect::<Result<_, _>>()?,
+            finalize: body.finalize.filter(|named| !named.is_empty()).map(url).transpose()?,
         })
+    }
+
+    /// An order of which nothing else is known.
+    pub(super) fn unread(status: OrderStatus) -> Self {
+        Self {
+            status,
+            expires: None,
+            certificate: None,
+            error: None,
+            retry_at: None,
+            authorizations: Vec::new(),
+            finalize: None,
+        }
     }
 }
 
 impl Authorization {
     pub(super) fn read(url: String, asked: Asked, exchange: &Exchange) -> Result<Self, Failure> {
         let body: AuthorizationBody = parse(asked, exchange)?;
-        let name = body.identifier.value;
-        let challenges = body.challenges.into_iter().map(|body| Offered::read(asked, body));
-        Ok(Self {
+        let named = name::comparable(&body.identifier.value);
+        let mut it = Self {
             url,
-            wildcard: body.wildcard || name.starts_with("*."),
-            domain: name.strip_prefix("*.").unwrap_or(&name).to_owned(),
-            status: body.status,
+            wildcard: body.wildcard || named.starts_with("*."),
+            domain: named.strip_prefix("*.").unwrap_or(&named).to_owned(),
+            status: status_of(&body.status)?,
             expires: body.expires,
-            challenges: challenges.collect::<Result<_, _>>()?,
+            challenges: Vec::new(),
+            unusable: Vec::new(),
+        };
+        for offered in body.challenges {
+            match Offered::read(asked, exchange, offered) {
+                Ok(offered) => it.challenges.push(offered),
+                Err(why) => it.unusable.push(why),
+            }
+        }
+        Ok(it)
+    }
+
+    /// The challenge of this URL.
+    pub fn offered(&self, url: &str) -> Option<&Offered> {
+        self.challenges.iter().find(|offered| offered.url == url)
+    }
+
+    /// Why it is of no use any more, where it is neither pending nor valid.
+    pub fn unusable(&self) -> Failure {
+        let said = self.challenges.iter().find_map(|offered| offered.error.clone());
+        said.unwrap_or_else(|| {
+            Failure::new(
+                Class::Gone,
+                "acme_authorization_unusable",
+                "An authorization of the order cannot be used any more",
+                format!("{} is {:?} at the CA.", self.domain, self.status),
+            )
         })
     }
 }
 
 impl Offered {
-    fn read(asked: Asked, body: ChallengeBody) -> Result<Self, Failure> {
+    /// The error says why it cannot be used.
+    fn read(asked: Asked, exchange: &Exchange, body: Value) -> Result<Self, String> {
+        let of = body["type"].as_str().map(|kind| clean(kind, 100)).unwrap_or_default();
+        let body: ChallengeBody =
+            serde_json::from_value(body).map_err(|error| format!("{of}: {error}"))?;
         let kind = match body.kind.as_str() {
             "http-01" => ChallengeKind::Http01,
             "dns-01" => ChallengeKind::Dns01,
             _ => ChallengeKind::Other(body.kind),
         };
         let may_be_absent = matches!(kind, ChallengeKind::Other(_)) && body.token.is_empty();
-        if !may_be_absent && !is_base64url(&body.token) {
-            return Err(bad_token(&body.token));
+        if !may_be_absent && !is_token(&body.token) {
+            let token = clean(&body.token, 100);
+            return Err(format!(
+                "{of}: its token {token:?} must not be used, as tokens consist of base64url characters"
+            ));
         }
+        let asked = Asked { call: Call::Challenge, ..asked };
+        let url = absolute(&exchange.url, &body.url);
         Ok(Self {
             kind,
-            url: body.url,
+            url: url.ok_or_else(|| format!("{of}: its URL is none"))?,
             token: body.token,
             status: body.status,
-            error: body
-                .error
-                .map(|problem| carried(Asked { call: Call::Challenge, ..asked }, problem)),
+            error: body.error.map(|problem| carried(asked, problem)),
         })
     }
 }
 
-/// Tokens end in file names and URLs: a CA that sends others is broken or hostile.
-fn bad_token(token: &str) -> Failure {
+/// Where an order stands, and why that is its end where the word alone says so.
+fn order_status(word: &str) -> Result<(OrderStatus, Option<Failure>), Failure> {
+    Ok((
+        match word {
+            "pending" => OrderStatus::Pending,
+            "ready" => OrderStatus::Ready,
+            "processing" => OrderStatus::Processing,
+            "valid" => OrderStatus::Valid,
+            "invalid" => OrderStatus::Invalid,
+            // RFC 8555 has these for authorizations and accounts only, and CAs for orders, too.
+            "deactivated" | "revoked" | "expired" | "cancelled" | "canceled" => {
+                return Ok((OrderStatus::Invalid, Some(ended(word))));
+            }
+            _ => return Err(unknown_status("order", word)),
+        },
+        None,
+    ))
+}
+
+fn status_of(word: &str) -> Result<AuthorizationStatus, Failure> {
+    Ok(match word {
+        "pending" => AuthorizationStatus::Pending,
+        "valid" => AuthorizationStatus::Valid,
+        "invalid" => AuthorizationStatus::Invalid,
+        "deactivated" => AuthorizationStatus::Deactivated,
+        "expired" => AuthorizationStatus::Expired,
+        "revoked" => AuthorizationStatus::Revoked,
+        _ => return Err(unknown_status("authorization", word)),
+    })
+}
+
+fn ended(word: &str) -> Failure {
     Failure::new(
-        Class::Blocked,
-        "acme_bad_token",
-        "The CA sent a token that must not be used.",
-        format!("Tokens consist of base64url characters; this one is {:?}.", clean(token, 100)),
+        Class::Validation,
+        "acme_order_ended",
+        "The CA has ended the order",
+        format!("Its status at the CA is `{word}`."),
+    )
+}
+
+/// It may be one that the order passes through.
+fn unknown_status(of: &str, word: &str) -> Failure {
+    Failure::new(
+        Class::Transient,
+        "acme_unknown_status",
+        format!("The CA says a status of the {of} that ACME does not know"),
+        format!("It is {:?}.", clean(word, 100)),
     )
 }
 
@@ -229,87 +328,26 @@ fn carried(asked: Asked, problem: Problem) -> Failure {
 }
 
 fn parse<T: for<'de> Deserialize<'de>>(asked: Asked, exchange: &Exchange) -> Result<T, Failure> {
-    serde_json::from_slice(&exchange.body)
-        .map_err(|error| super::ask::unreadable(asked, format!("{}: {error}", exchange.url)))
+    json::read(&exchange.body)
+        .map_err(|error| unreadable(asked, format!("{}: {error}", exchange.url)))
+}
+
+fn named_url(asked: Asked, exchange: &Exchange, named: &str) -> Result<String, Failure> {
+    absolute(&exchange.url, named).ok_or_else(|| {
+        let named = clean(named, 300);
+        unreadable(asked, format!("{} names {named:?} as a URL", exchange.url))
+    })
 }
 
 /// A moment that cannot be read is as good as none.
 fn moment<'de, D: Deserializer<'de>>(from: D) -> Result<Option<OffsetDateTime>, D::Error> {
-    let text = Option::<String>::deserialize(from)?;
+    let text: Option<String> = lenient(from)?;
     Ok(text.and_then(|text| OffsetDateTime::parse(&text, &Rfc3339).ok()))
 }
 
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use http::HeaderMap;
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    const NOON: OffsetDateTime = time::macros::datetime!(2026-01-01 12:00 UTC);
-
-    #[test]
-    fn an_order_says_when_it_ends_and_when_to_look_again() {
-        let mut seen = exchange(&json!({
-            "status": "processing", "expires": "2026-01-02T12:00:00Z",
-            "authorizations": [], "finalize": "https://ca.example/f",
-        }));
-        seen.retry_at = Some(NOON);
-
-        let state = OrderState::read(Asked::of(Call::GetOrder), &seen).unwrap();
-
-        assert_eq!(state.status, OrderStatus::Processing);
-        assert_eq!(state.expires, Some(NOON + time::Duration::days(1)));
-        assert_eq!(state.retry_at, Some(NOON));
-    }
-
-    #[test]
-    fn a_failed_challenge_says_why() {
-        let error = json!({"type": "urn:ietf:params:acme:error:dns", "detail": "NXDOMAIN"});
-        let read = authorization(&json!([
-            {"type": "dns-01", "url": "https://ca.example/c", "token": "abc_-1", "status": "invalid",
-             "error": error},
-        ]));
-
-        let challenges = read.unwrap().challenges;
-
-        assert_eq!(challenges[0].kind, ChallengeKind::Dns01);
-        assert_eq!(challenges[0].error.as_ref().unwrap().class, Class::Validation);
-    }
-
-    #[test]
-    fn a_token_that_could_do_harm_is_refused() {
-        for token in ["../../etc/passwd", "a b", "", "a.b", "a/b", "ä"] {
-            let read = authorization(&json!([
-                {"type": "http-01", "url": "https://ca.example/c", "token": token, "status": "pending"},
-            ]));
-
-            assert_eq!(read.unwrap_err().code, "acme_bad_token", "{token:?}");
-        }
-    }
-
-    #[test]
-    fn a_challenge_of_another_kind_needs_no_token() {
-        let read = authorization(&json!([
-            {"type": "dns-persist-01", "url": "https://ca.example/c", "status": "pending"},
-        ]));
-
-        let kind = ChallengeKind::Other("dns-persist-01".into());
-        assert_eq!(read.unwrap().challenges[0].kind, kind);
-    }
-
-    fn authorization(challenges: &Value) -> Result<Authorization, Failure> {
-        let body = json!({
-            "status": "pending", "identifier": {"type": "dns", "value": "a.example"},
-            "challenges": challenges,
-        });
-        let asked = Asked::of(Call::GetAuthorization);
-        Authorization::read("https://ca.example/a".into(), asked, &exchange(&body))
-    }
-
-    fn exchange(body: &Value) -> Exchange {
-        let body = Bytes::from(body.to_string());
-        Exchange::new("https://ca.example/x".into(), 200, &HeaderMap::new(), body, NOON)
-    }
+fn error<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Problem>, D::Error> {
+    Ok(Problem::within(Value::deserialize(from)?))
 }
+
+#[cfg(test)]
+mod tests;

@@ -202,6 +202,19 @@ fn host(server: &str) -> Option<String> {
     Url::parse(server).ok()?.host_str().map(str::to_owned)
 }
 
+/// How many names a CA puts into one certificate, by its own words where an order has more, such as
+/// "Order cannot contain more than 25 identifiers".
+pub fn most_names(words: &str) -> Option<u32> {
+    let words = words.to_ascii_lowercase();
+    ["more than ", "maximum of ", "at most ", "up to ", "limit of "].iter().find_map(|before| {
+        let (_, rest) = words.split_once(before)?;
+        let (number, what) = rest.split_once(' ')?;
+        let what = what.trim_start_matches("dns ").trim_start_matches("domain ");
+        let is_names = ["identifier", "name", "san", "domain"].iter().any(|it| what.starts_with(it));
+        number.parse().ok().filter(|_| is_names)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use time::macros::datetime;
