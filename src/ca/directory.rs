@@ -273,3 +273,77 @@ impl HttpClient for WithDirectory {
         self.client.request(request)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const URL: &str = "https://ca.example/acme/directory";
+
+    #[test]
+    fn odd_members_that_nobody_needs_do_not_cost_the_directory() {
+        let good = json!({
+            "newNonce": "https://ca.example/n", "newAccount": "https://ca.example/a",
+            "newOrder": "https://ca.example/o",
+        });
+        let odd = [json!(null), json!(5), json!("text"), json!([]), json!({}), json!(true)];
+        for (member, value) in
+            ["meta", "revokeCert", "keyChange", "renewalInfo", "newAuthz", "rdQ7x"]
+                .iter()
+                .flat_map(|member| odd.iter().map(move |value| (*member, value)))
+        {
+            let mut body = good.clone();
+            body[member] = value.clone();
+
+            let read = Directory::read(URL, body.to_string().as_bytes());
+
+            assert_eq!(read.unwrap().new_order(), "https://ca.example/o", "{body}");
+        }
+        for (member, value) in ["profiles", "caaIdentities", "website", "externalAccountRequired"]
+            .iter()
+            .flat_map(|member| odd.iter().map(move |value| (*member, value)))
+        {
+            let mut body = good.clone();
+            body["meta"][member] = value.clone();
+
+            let read = Directory::read(URL, body.to_string().as_bytes()).unwrap();
+
+            assert!(read.profiles().is_empty() && read.caa_identities().is_empty(), "{body}");
+        }
+        for member in ["newNonce", "newAccount", "newOrder"] {
+            let mut body = good.clone();
+            body[member] = json!(null);
+            assert!(Directory::read(URL, body.to_string().as_bytes()).is_err(), "{member} is used");
+        }
+    }
+
+    #[test]
+    fn a_profile_without_a_description_is_one() {
+        let body = json!({
+            "newNonce": "/n", "newAccount": "/a", "newOrder": "/o",
+            "meta": {"profiles": {"classic": "usual", "tlsserver": null, "short": {"en": "x"}}},
+        });
+
+        let read = Directory::read(URL, body.to_string().as_bytes()).unwrap();
+
+        let names: Vec<_> = read.profiles().keys().map(String::as_str).collect();
+        assert_eq!(names, ["classic", "short", "tlsserver"]);
+        assert_eq!(read.new_nonce(), "https://ca.example/n", "relative to the directory");
+    }
+
+    #[test]
+    fn a_directory_is_looked_for_within_one_origin() {
+        for (one, other, same) in [
+            ("https://ca.example/d", "https://ca.example:443/e", true),
+            ("https://ca.example/d", "https://CA.example/d/", true),
+            ("https://ca.example/d", "http://ca.example/d", false),
+            ("https://ca.example/d", "https://ca.example:8443/d", false),
+            ("https://ca.example/d", "https://evil.example/d", false),
+            ("https://ca.example/d", "data:text/plain,x", false),
+        ] {
+            assert_eq!(same_origin(one, other), same, "{one} {other}");
+        }
+    }
+}

@@ -15,9 +15,7 @@ use time::OffsetDateTime;
 use super::account::Account;
 use super::ask::{ask, fetch, unreadable};
 use super::classify::{Asked, Call};
-use super::state::{
-    Authorization, AuthorizationStatus, ChallengeStatus, OrderState, OrderStatus,
-};
+use super::state::{Authorization, AuthorizationStatus, ChallengeStatus, OrderState, OrderStatus};
 use super::tape::Exchange;
 use crate::domain::failure::{Class, Failure};
 
@@ -359,7 +357,10 @@ fn failed(authorization: &Authorization) -> Failure {
         Class::Validation,
         "acme_validation_failed",
         "The CA could not confirm control over the name.",
-        format!("The challenge for {} has failed, and the CA gives no reason.", authorization.domain),
+        format!(
+            "The challenge for {} has failed, and the CA gives no reason.",
+            authorization.domain
+        ),
     )
 }
 

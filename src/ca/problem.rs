@@ -127,4 +127,21 @@ mod tests {
         assert_eq!(problem.words(), None);
         assert_eq!(problem.parts()[0].identifier.as_deref(), Some("a.example"));
     }
+
+    #[test]
+    fn an_odd_part_does_not_cost_the_others() {
+        let body = br#"{"type":"urn:ietf:params:acme:error:compound","detail":"two","subproblems":
+            [null, "no", {"type": 5, "identifier": null, "detail": null}, {"detail": "no", "identifier": {"value": "a.example"}}]}"#;
+
+        let parts = Problem::from_body(body).parts();
+
+        assert_eq!(parts.len(), 2, "{parts:?}");
+        assert_eq!(parts[1].identifier.as_deref(), Some("a.example"));
+        for odd in ["null", "5", "{}", r#""text""#] {
+            let body =
+                format!(r#"{{"type":"urn:ietf:params:acme:error:caa","subproblems":{odd}}}"#);
+            let problem = Problem::from_body(body.as_bytes());
+            assert_eq!((problem.name(), problem.parts()), (Some("caa"), Vec::new()), "{odd}");
+        }
+    }
 }

@@ -120,19 +120,14 @@ impl Applicant<'_> {
         Ok((account, exchange))
     }
 
-    fn payload(
-        &self,
-        signer: &Signer,
-        email: Option<&str>,
-    ) -> Result<Value, instant_acme::Error> {
+    fn payload(&self, signer: &Signer, email: Option<&str>) -> Result<Value, instant_acme::Error> {
         let mut payload = json!({"termsOfServiceAgreed": true});
         if let Some(email) = email {
             payload["contact"] = contact(Some(email));
         }
         if let Some(external) = self.external {
             let url = self.directory.new_account();
-            payload["externalAccountBinding"] =
-                signer.binding(url, &external.id, &external.mac)?;
+            payload["externalAccountBinding"] = signer.binding(url, &external.id, &external.mac)?;
         }
         Ok(payload)
     }

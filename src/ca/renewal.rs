@@ -79,6 +79,18 @@ mod tests {
     }
 
     #[test]
+    fn an_explanation_that_is_none_does_not_cost_the_suggestion() {
+        for odd in ["null", "5", "[]", "{}", r#""""#] {
+            let body = format!(
+                r#"{{"suggestedWindow": {{"start": "2026-01-02T04:00:00Z", "end": "2026-01-03T04:00:00Z"}},
+                "explanationURL": {odd}}}"#
+            );
+            let answer = read(&Bytes::from(body), None).unwrap();
+            assert!(matches!(answer, Answer::Suggested { explanation_url: None, .. }), "{odd}");
+        }
+    }
+
+    #[test]
     fn what_is_no_suggestion_is_no_answer() {
         for body in [
             "",

@@ -405,4 +405,3 @@ pub fn is_base64url(text: &str) -> bool {
 pub fn is_token(text: &str) -> bool {
     text.len() <= LONGEST_TOKEN && is_base64url(text)
 }
-

@@ -362,9 +362,8 @@ impl Issuer {
         let before = std::mem::replace(&mut self.acme, acme);
         self.generation += 1;
         let wants = &self.acme.external_account_binding;
-        let is_ignored = self.account.is_some()
-            && wants.is_some()
-            && *wants != before.external_account_binding;
+        let is_ignored =
+            self.account.is_some() && wants.is_some() && *wants != before.external_account_binding;
         let mut next = self.reconsidered(now);
         if is_ignored {
             let event = Event::warning(

@@ -40,6 +40,8 @@ mod issuance;
 mod machines;
 #[cfg(feature = "failpoints")]
 mod minutes;
+mod odd_answers;
+mod odd_cas;
 mod openapi;
 mod order_machine;
 mod outbound;

@@ -195,7 +195,9 @@ fn looked_up(words: &str, names: &str) -> Cause {
     }
     if words.contains("caa") {
         return Cause::new(
-            format!("The CA could not look up the CAA records of {names}: no answer is not taken for \"no record\"."),
+            format!(
+                "The CA could not look up the CAA records of {names}: no answer is not taken for \"no record\"."
+            ),
             [
                 "Check that every name server of the domain, and of those above it, answers questions for CAA records (`dig CAA NAME @NAMESERVER`), with NOERROR and an empty answer where there are none. Old servers and firewalls drop such questions.",
             ],
@@ -203,7 +205,9 @@ fn looked_up(words: &str, names: &str) -> Cause {
     }
     if words.contains("secondary validation") || words.contains("remote perspective") {
         return Cause::new(
-            format!("The CA looks from several places of the world, and not from all of them it could look up {names}."),
+            format!(
+                "The CA looks from several places of the world, and not from all of them it could look up {names}."
+            ),
             [
                 "Check that all name servers of the domain answer from everywhere: no filter by country or address, no rate limit, and the same records on each of them.",
             ],

@@ -107,9 +107,11 @@ fn best(offered: &[Offered], wanted: Kind) -> Option<&Offered> {
 
 /// Why none of the challenges can be met, where that is not for the want of a solver.
 fn hopeless(authorization: &ca::Authorization) -> Option<Failure> {
-    if let Some(failed) = authorization.challenges.iter().find(|it| {
-        kind(it).is_some() && it.status == ChallengeStatus::Invalid
-    }) {
+    if let Some(failed) = authorization
+        .challenges
+        .iter()
+        .find(|it| kind(it).is_some() && it.status == ChallengeStatus::Invalid)
+    {
         return Some(failed.error.clone().unwrap_or_else(|| {
             Failure::new(
                 Class::Validation,
@@ -154,7 +156,12 @@ pub(super) async fn why_invalid(handle: &ca::Order, order: &Order) -> Result<Fai
     }))
 }
 
-pub(super) fn no_solver(issuer: &Issuer, domain: &str, wildcard: bool, offered: &[Kind]) -> Failure {
+pub(super) fn no_solver(
+    issuer: &Issuer,
+    domain: &str,
+    wildcard: bool,
+    offered: &[Kind],
+) -> Failure {
     let name = if wildcard { format!("*.{domain}") } else { domain.to_owned() };
     let offered: Vec<_> = offered.iter().map(|kind| kind.as_str()).collect();
     Failure::new(

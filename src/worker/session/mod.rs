@@ -128,7 +128,7 @@ impl<'a> Session<'a> {
             Ok(Err(Trouble::Failed(mut failure))) => {
                 // Whatever the handle knew may be wrong now.
                 self.handle = None;
-                if failure.class == Class::Blocked && self.key_is_changing(order).await? {
+                if failure.is_refusal() && self.key_is_changing(order).await? {
                     // The CA did not know us by the key that it was asked with.
                     failure.class = Class::Transient;
                 }
@@ -329,7 +329,8 @@ impl<'a> Session<'a> {
     /// Adds the CAA records that would allow the CA, where one is missing.
     fn say_what_allows(&self, failure: &mut Failure, order: &Order) {
         if let ("acme_caa", Some(account)) = (failure.code.as_str(), &self.account) {
-            let records = caa::allowing(failure, order, account.caa_identities(), account.url());
+            let records =
+                caa::allowing(failure, &order.names, account.caa_identities(), account.url());
             failure.detail = format!("{} {records}", failure.detail);
         }
     }

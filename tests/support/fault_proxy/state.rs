@@ -12,6 +12,7 @@ use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
 
 use super::wishes::Wishes;
+use super::words::Words;
 use super::{Answer, Cut, Fault, Kind, REPLAY_NONCE, Refusal, RetryAfter};
 
 pub(super) const ERROR: &str = "urn:ietf:params:acme:error:";
@@ -19,6 +20,7 @@ pub(super) const ERROR: &str = "urn:ietf:params:acme:error:";
 #[derive(Default)]
 pub(super) struct State {
     pub(super) wishes: Wishes,
+    pub(super) words: Words,
     pub(super) lag: HashMap<Kind, Duration>,
     pub(super) behind: u64,
     pub(super) pages: u64,
@@ -96,6 +98,9 @@ impl State {
         }
         if kind == Kind::NewOrder {
             self.orders.push(payload(&jws));
+        }
+        if let Some(answer) = self.words.before(kind, method, path, &jws) {
+            return Some(self.count(Fault::Instead, Own::Instead(answer)));
         }
         if let Some((fault, own)) = self.wishes.before(kind, &jws) {
             return Some(self.count(fault, own));
@@ -252,7 +257,7 @@ fn location(answer: &Answer) -> Option<String> {
     Some(url::Url::parse(url).ok()?.path().to_owned())
 }
 
-fn body_of(answer: &Answer) -> Bytes {
+pub(super) fn body_of(answer: &Answer) -> Bytes {
     let body = answer.body().clone();
     let body = futures_util::FutureExt::now_or_never(body.collect()).and_then(Result::ok);
     body.map(http_body_util::Collected::to_bytes).unwrap_or_default()
@@ -272,7 +277,7 @@ fn after(form: RetryAfter, pause: Duration, now: Instant) -> (Instant, String) {
     }
 }
 
-pub(super) fn problem(status: StatusCode, kind: &str, detail: &str) -> Answer {
+pub fn problem(status: StatusCode, kind: &str, detail: &str) -> Answer {
     let body =
         json!({"type": format!("{ERROR}{kind}"), "detail": detail, "status": status.as_u16()});
     let kind = HeaderValue::from_static("application/problem+json");
