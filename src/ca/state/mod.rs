@@ -180,7 +180,7 @@ impl OrderState {
         Ok(Self {
             status,
             expires: body.expires,
-            certificate: body.certificate.map(url).transpose()?,
+            certificate: body.certificate.and_then(|named| absolute(&exchange.url, &named)),
             error: error.or(ended),
             retry_at: exchange.retry_at,
             authorizations: body.authorizations.into_iter().map(url).collect::<Result<_, _>>()?,

@@ -16,7 +16,11 @@ impl Session<'_> {
     pub(super) async fn read_authorizations(&mut self, order: &Order) -> Tried<Answer> {
         let account = self.account(order).await?;
         let issuer = self.issuer(order).await?;
-        let authorizations = self.handle(order).await?.0.authorizations().await?;
+        let handle = self.handle(order).await?.0;
+        if handle.state().status == ca::OrderStatus::Invalid {
+            return Ok(Answer::Ended(why_invalid(handle, order).await?));
+        }
+        let authorizations = handle.authorizations().await?;
         failpoint!("after_authorizations");
         let labels = self.labels(order).await?;
         let now = self.worker.clock.now();

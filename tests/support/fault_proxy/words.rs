@@ -31,11 +31,6 @@ impl FaultProxy {
     pub fn say_otherwise(&self, otherwise: impl Fn(Kind, &str, Answer) -> Answer + Send + 'static) {
         self.shared.state().words.otherwise = Some(Box::new(otherwise));
     }
-
-    /// The CA is heard as it speaks.
-    pub fn say_as_it_is(&self) {
-        self.shared.state().words = Words::default();
-    }
 }
 
 impl Words {
