@@ -153,7 +153,8 @@ async fn an_order_that_was_carried_out_before_is_not_placed_again(database: &str
         _ => answer,
     });
 
-    let failed = site.issue("dns", &["again.example.com"]).await;
+    let second = json!({"name": "second"});
+    let failed = site.ask_for("dns", &["again.example.com"], &second, 60).await.expect_status(202);
 
     assert_eq!(failed["status"]["phase"], "Failed", "{failed:#}");
     assert_eq!(failed["status"]["lastError"]["code"], "acme_order_reused", "{failed:#}");
@@ -178,7 +179,8 @@ async fn what_a_ca_told_one_order_no_other_reads(database: &str) {
     let held =
         site.until(&path(&second), |found| error(found)["code"] == "acme_rate_limited").await;
 
-    assert_eq!(error(&held)["retryAt"], error(&told)["retryAt"], "it waits as long: {held:#}");
+    let retry_at = |of: &Value| error(of)["retryAt"].as_str().unwrap()[..19].to_owned();
+    assert_eq!(retry_at(&held), retry_at(&told), "it waits as long: {held:#}");
     let orders = site.get("/orders?namespace=other").await.body;
     let events = site.get("/events?namespace=other").await.body;
     let explained = site.get(&format!("{}/explain", path(&second))).await.body;
