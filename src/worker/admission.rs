@@ -208,7 +208,7 @@ impl Worker {
     pub(super) async fn held(&self, keys: &[String]) -> Result<Option<Failure>, StorageError> {
         let mut tx = self.db.read().await?;
         let held = throttles::held(&mut tx, keys, self.clock.now()).await?;
-        Ok(held.map(|(until, why)| told_to_others(&why, until)))
+        Ok(held.map(|(until, why)| told_to_others(why, until)))
     }
 }
 
@@ -219,7 +219,7 @@ pub(super) fn asker<'a>(issuer: &'a Issuer, order: &'a Order) -> Asker<'a> {
 
 /// What a CA told one asker, for another who waits with it: how long and why, in our words. The CA's own
 /// may speak of names, and pages, that are somebody else's.
-fn told_to_others(why: &Failure, until: OffsetDateTime) -> Failure {
+fn told_to_others(why: Failure, until: OffsetDateTime) -> Failure {
     let whom = match why.scope {
         Some(Scope::Endpoint) | None => "everybody who asks it",
         Some(Scope::Account) => "the account",
@@ -228,13 +228,7 @@ fn told_to_others(why: &Failure, until: OffsetDateTime) -> Failure {
         Some(Scope::Name(_)) => "the name",
     };
     let detail = format!("It has said so to another order, and means {whom}.");
-    Failure {
-        acme_type: why.acme_type.clone(),
-        http_status: why.http_status,
-        scope: why.scope.clone(),
-        ..Failure::new(Class::Throttle, &*why.code, &*why.title, detail)
-    }
-    .not_before(Some(until))
+    Failure { detail, subproblems: Vec::new(), instance: None, retry_at: Some(until), ..why }
 }
 
 fn no_turn(at: OffsetDateTime) -> Failure {
