@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tower_http::timeout::TimeoutLayer;
 
+use crate::domain::challenge::is_token;
 use crate::storage::{Db, StorageError, challenges};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,12 +47,6 @@ async fn answer(State(db): State<Db>, token: Result<Path<String>, PathRejection>
 async fn look_up(db: &Db, token: &str) -> Result<Option<String>, StorageError> {
     let mut tx = db.read().await?;
     challenges::key_authorization(&mut tx, token).await
-}
-
-/// base64url, as RFC 8555 has it, in lengths that a CA uses.
-fn is_token(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    (20..=128).contains(&text.len()) && text.bytes().all(allowed)
 }
 
 /// The same answer for everything that is not there.

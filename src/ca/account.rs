@@ -1,8 +1,8 @@
 //! An account at a CA: what may ask for certificates.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use instant_acme::{CertificateIdentifier, Identifier, NewOrder};
 use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
@@ -18,9 +18,10 @@ use crate::clock::Clock;
 use crate::domain::failure::{Class, Failure};
 
 /// An account with its key; shared freely, holds nothing that changes.
+#[derive(Clone)]
 pub struct Account {
     pub(super) inner: instant_acme::Account,
-    pub(super) signer: Signer,
+    pub(super) signer: Arc<Signer>,
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) directory: Arc<Directory>,
     pub(super) clock: Arc<dyn Clock>,
@@ -34,6 +35,11 @@ impl Account {
     /// Its URL: its name towards the CA.
     pub fn url(&self) -> &str {
         self.inner.id()
+    }
+
+    /// The CA's names for itself in CAA records, as its directory has them.
+    pub fn caa_identities(&self) -> &[String] {
+        self.directory.caa_identities()
     }
 
     /// What has to be shown for a challenge with this token (RFC 8555, section 8.1).
@@ -64,66 +70,37 @@ impl Account {
         if let Some(profile) = profile {
             self.check_profile(profile).await?;
         }
-        let names: Vec<_> = names.iter().map(|name| identifier(name)).collect();
-        let answer = match not_after {
-            None => self.place(&names, profile, replaces).await,
-            // On the heap: few orders come this way, and all would carry it.
-            Some(end) => Box::pin(self.place_until(end, &names, profile, replaces)).await,
-        };
+        let wanted = Wanted { names, profile, replaces, not_after };
+        let answer = self.place(&wanted).await;
         if let Err(failure) = &answer
             && matches!(failure.code.as_str(), "acme_endpoint_moved" | "acme_invalid_profile")
         {
             self.endpoint.expire().await;
         }
         let (url, exchange) = answer?;
-        let state = OrderState::read(self.asked(Call::NewOrder, None), &exchange)?;
-        Ok(Order::new(self, url, self.clock.now(), state))
+        let asked = self.asked(Call::NewOrder, None);
+        let state = OrderState::read(asked, &exchange);
+        if let Err(failure) = &state {
+            // The CA has the order, whatever it says of it: it is read there, not placed again.
+            tracing::warn!(%failure, order = url, "the answer to a new order cannot be read");
+        }
+        Ok(Order::new(self, url, self.clock.now(), state.ok()))
     }
 
-    async fn place(
-        &self,
-        names: &[Identifier],
-        profile: Option<&str>,
-        replaces: Option<&str>,
-    ) -> Result<(String, Exchange), Failure> {
-        let mut order = NewOrder::new(names);
-        if let Some(profile) = profile {
-            order = order.profile(profile);
-        }
-        if let Some((key, serial)) = replaces.and_then(|known| known.split_once('.')) {
-            order = order.replaces(CertificateIdentifier {
-                authority_key_identifier: key.into(),
-                serial: serial.into(),
-            });
-        }
+    /// Signed here: instant-acme has no place for `notAfter`, and gives an order up whose answer it
+    /// cannot read.
+    async fn place(&self, wanted: &Wanted<'_>) -> Result<(String, Exchange), Failure> {
         let asked = self.asked(Call::NewOrder, None);
-        let (order, exchange) = ask!(asked, async { self.inner.new_order(&order).await })?;
-        let exchange = exchange.ok_or_else(|| unreadable(asked, "no answer"))?;
-        Ok((order.url().to_owned(), exchange))
-    }
-
-    /// As instant-acme has no place for `notAfter`, such an order is signed here.
-    async fn place_until(
-        &self,
-        end: OffsetDateTime,
-        names: &[Identifier],
-        profile: Option<&str>,
-        replaces: Option<&str>,
-    ) -> Result<(String, Exchange), Failure> {
-        let asked = self.asked(Call::NewOrder, None);
-        let end = end.truncate_to_second().format(&Rfc3339);
-        let end = end.map_err(|error| unreadable(asked, error.to_string()))?;
-        let mut payload = json!({"identifiers": names, "notAfter": end});
-        let more = [("profile", profile), ("replaces", replaces)];
-        for (field, value) in more.into_iter().filter_map(|(field, value)| Some((field, value?))) {
-            payload[field] = Value::from(value);
-        }
+        let payload = wanted.payload().map_err(|why| unreadable(asked, why))?;
         let answer = ask!(asked, async {
             let (client, account) = (self.endpoint.client(), Some(self.url()));
             let (nonce, url) = (self.directory.new_nonce(), self.directory.new_order());
             self.signer.post(client, nonce, account, url, &payload).await
         });
-        let ((), exchange) = answer.map_err(about_the_end)?;
+        let ((), exchange) = answer.map_err(|failure| match wanted.not_after {
+            Some(_) => about_the_end(failure),
+            None => failure,
+        })?;
         let exchange = exchange.ok_or_else(|| unreadable(asked, "no answer"))?;
         let url = exchange.location.clone();
         let url = url.ok_or_else(|| unreadable(asked, "The CA does not say where the order is"))?;
@@ -136,7 +113,7 @@ impl Account {
         let asked = self.asked(Call::GetOrder, Some(age));
         let read = |exchange: Exchange| OrderState::read(asked, &exchange);
         let state = fetch(&self.inner, asked, url, read).await?;
-        Ok(Order::new(self, url.to_owned(), self.clock.now() - age, state))
+        Ok(Order::new(self, url.to_owned(), self.clock.now() - age, Some(state)))
     }
 
     pub(super) fn asked(&self, call: Call, age: Option<Duration>) -> Asked {
@@ -166,9 +143,38 @@ impl Account {
     }
 }
 
-/// What a name is for ACME: an address, or a DNS name.
-fn identifier(name: &str) -> Identifier {
-    name.parse().map_or_else(|_| Identifier::Dns(name.to_owned()), Identifier::Ip)
+/// What an order asks for.
+struct Wanted<'a> {
+    names: &'a [String],
+    profile: Option<&'a str>,
+    replaces: Option<&'a str>,
+    not_after: Option<OffsetDateTime>,
+}
+
+impl Wanted<'_> {
+    /// `newOrder`'s payload (RFC 8555, section 7.4).
+    fn payload(&self) -> Result<Value, String> {
+        let names: Vec<_> = self.names.iter().map(|name| identifier(name)).collect();
+        let mut payload = json!({"identifiers": names});
+        if let Some(end) = self.not_after {
+            let end = end.truncate_to_second().format(&Rfc3339);
+            payload["notAfter"] = Value::from(end.map_err(|error| error.to_string())?);
+        }
+        for (field, value) in [("profile", self.profile), ("replaces", self.replaces)] {
+            if let Some(value) = value {
+                payload[field] = Value::from(value);
+            }
+        }
+        Ok(payload)
+    }
+}
+
+/// What a name is for ACME: an address (RFC 8738), or a DNS name.
+fn identifier(name: &str) -> Value {
+    match name.parse::<IpAddr>() {
+        Ok(address) => json!({"type": "ip", "value": address.to_string()}),
+        Err(_) => json!({"type": "dns", "value": name}),
+    }
 }
 
 /// CAs that take no `notAfter`, or not this one, say no more than that the request is malformed.

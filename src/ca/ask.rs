@@ -11,10 +11,10 @@ use instant_acme::Error;
 use tokio::time::Instant;
 
 use super::classify::{Asked, Call, Transport, Trouble, classify, is_bad_nonce};
-use super::tape::{self, End, Exchange, Mode, Outcome};
+use super::tape::{self, End, Exchange, Outcome};
 use crate::domain::failure::{Class, Failure};
 
-/// instant-acme tries three nonces a call; so many calls make 15 of them.
+/// instant-acme, and [`super::jose`], try three nonces a call; so many calls make 15 of them.
 const NONCE_ROUNDS: usize = 5;
 /// The pauses before a question is put again.
 const PAUSES: [Duration; 3] =
@@ -26,21 +26,14 @@ const UNREADABLE: &str = "acme_unreadable_answer";
 
 /// Runs an operation, again if need be for the sake of a nonce, or where that is harmless.
 ///
-/// Gives its value and its last exchange, which is `None` where it needed no request. With `known`,
-/// instant-acme is told what is known already instead of asking for it.
+/// Gives its value and its last exchange, which is `None` where it needed no request.
 ///
 /// A macro, because futures of a closure that borrows cannot be shown to be `Send`.
 macro_rules! ask {
-    ($asked:expr, $operation:expr) => {
-        $crate::ca::ask::ask!($asked, mode: $crate::ca::tape::Mode::Plain, $operation)
-    };
-    ($asked:expr, known: $known:expr, $operation:expr) => {
-        $crate::ca::ask::ask!($asked, mode: $crate::ca::tape::Mode::Known($known), $operation)
-    };
-    ($asked:expr, mode: $mode:expr, $operation:expr) => {{
-        let (mode, mut rounds) = ($mode, $crate::ca::ask::Rounds::of($asked));
+    ($asked:expr, $operation:expr) => {{
+        let mut rounds = $crate::ca::ask::Rounds::of($asked);
         loop {
-            let answer = $crate::ca::tape::record(rounds.call(), mode.clone(), $operation).await;
+            let answer = $crate::ca::tape::record(rounds.call(), false, $operation).await;
             match rounds.judge(answer) {
                 std::ops::ControlFlow::Break(result) => break result,
                 std::ops::ControlFlow::Continue(pause) => $crate::ca::ask::rest(pause).await,
@@ -60,7 +53,7 @@ pub(super) async fn fetch<T>(
     let mut rounds = Rounds::of(asked);
     loop {
         // instant-acme asks for any URL in this way only; what it takes for an order is none.
-        let answer = tape::record(asked.call, Mode::Raw, account.order(url.to_owned())).await;
+        let answer = tape::record(asked.call, true, account.order(url.to_owned())).await;
         let pause = match rounds.judge(answer) {
             ControlFlow::Continue(pause) => pause,
             ControlFlow::Break(Err(failure)) => return Err(failure),

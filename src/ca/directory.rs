@@ -9,13 +9,16 @@ use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::Full;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 use tokio::sync::Mutex;
 
 use super::ask::ask;
 use super::classify::{Asked, Call};
 use super::http::CaClient;
+use super::json::{self, each, lenient, or_default};
+use super::tape::{self, absolute};
 use crate::clock::Clock;
 use crate::domain::failure::Failure;
 
@@ -24,6 +27,9 @@ const FRESH_FOR: Duration = Duration::hours(1);
 /// When the CA did not give it, the known one serves for so long before the next question.
 const RETRY_AFTER: Duration = Duration::minutes(1);
 
+/// So many redirects lead to a directory at most.
+const MOST_REDIRECTS: usize = 3;
+
 /// RFC 8555, section 7.1.1, as far as it is used here.
 #[derive(Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -31,20 +37,49 @@ pub(super) struct Directory {
     new_nonce: String,
     new_account: String,
     new_order: String,
+    #[serde(default, deserialize_with = "lenient")]
     revoke_cert: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
     key_change: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
     renewal_info: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     meta: Meta,
 }
 
 #[derive(Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Meta {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "profiles")]
     profiles: BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "each")]
+    caa_identities: Vec<String>,
+}
+
+/// A profile that is not described is one all the same.
+fn profiles<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let offered: BTreeMap<String, Value> = or_default(from)?;
+    let described = |text: Value| text.as_str().unwrap_or_default().to_owned();
+    Ok(offered.into_iter().map(|(name, text)| (name, described(text))).collect())
 }
 
 impl Directory {
+    /// Reads what is at `url`; what it names may be relative to that.
+    fn read(url: &str, body: &[u8]) -> Result<Self, String> {
+        let mut read: Self = json::read(body).map_err(|error| error.to_string())?;
+        let required = [&mut read.new_nonce, &mut read.new_account, &mut read.new_order];
+        let offered = [&mut read.revoke_cert, &mut read.key_change, &mut read.renewal_info];
+        for named in required.into_iter().chain(offered.into_iter().flatten()) {
+            *named = absolute(url, named).ok_or_else(|| format!("it names {named:?} as a URL"))?;
+        }
+        Ok(read)
+    }
+
+    /// The CA's names for itself in CAA records.
+    pub(super) fn caa_identities(&self) -> &[String] {
+        &self.meta.caa_identities
+    }
+
     pub(super) fn new_nonce(&self) -> &str {
         &self.new_nonce
     }
@@ -157,13 +192,35 @@ impl Endpoint {
     async fn fetch(&self) -> Result<Directory, Failure> {
         let asked = Asked::of(Call::Directory);
         let (directory, _) = ask!(asked, async {
-            let body = self.client.get(&self.server).await?;
-            serde_json::from_slice(&body).map_err(|error| {
-                Error::Other(format!("{} answered something else: {error}", self.server).into())
+            let (url, body) = self.find().await?;
+            Directory::read(&url, &body).map_err(|error| {
+                Error::Other(format!("{url} answered something else: {error}").into())
             })
         })?;
         Ok(directory)
     }
+
+    /// The document at the issuer's URL, or where that leads within the same origin, and its URL.
+    ///
+    /// Nothing is signed for it, and what it names is checked for itself. Elsewhere no redirect is
+    /// followed: a signed request is for one URL.
+    async fn find(&self) -> Result<(String, Bytes), Error> {
+        let mut url = self.server.clone();
+        for _ in 0..MOST_REDIRECTS {
+            let answer = self.client.get(&url).await;
+            let leads_to = tape::redirect().filter(|target| same_origin(&url, target));
+            match leads_to {
+                Some(target) => url = target,
+                None => return answer.map(|body| (url, body)),
+            }
+        }
+        self.client.get(&url).await.map(|body| (url, body))
+    }
+}
+
+fn same_origin(one: &str, other: &str) -> bool {
+    let origin = |url: &str| url::Url::parse(url).ok().map(|url| url.origin());
+    origin(one).is_some_and(|one| one.is_tuple() && Some(one) == origin(other))
 }
 
 impl State {
@@ -214,5 +271,79 @@ impl HttpClient for WithDirectory {
             return Box::pin(async move { Ok(Response::new(Full::new(body)).into()) });
         }
         self.client.request(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const URL: &str = "https://ca.example/acme/directory";
+
+    #[test]
+    fn odd_members_that_nobody_needs_do_not_cost_the_directory() {
+        let good = json!({
+            "newNonce": "https://ca.example/n", "newAccount": "https://ca.example/a",
+            "newOrder": "https://ca.example/o",
+        });
+        let odd = [json!(null), json!(5), json!("text"), json!([]), json!({}), json!(true)];
+        for (member, value) in
+            ["meta", "revokeCert", "keyChange", "renewalInfo", "newAuthz", "rdQ7x"]
+                .iter()
+                .flat_map(|member| odd.iter().map(move |value| (*member, value)))
+        {
+            let mut body = good.clone();
+            body[member] = value.clone();
+
+            let read = Directory::read(URL, body.to_string().as_bytes());
+
+            assert_eq!(read.unwrap().new_order(), "https://ca.example/o", "{body}");
+        }
+        for (member, value) in ["profiles", "caaIdentities", "website", "externalAccountRequired"]
+            .iter()
+            .flat_map(|member| odd.iter().map(move |value| (*member, value)))
+        {
+            let mut body = good.clone();
+            body["meta"][member] = value.clone();
+
+            let read = Directory::read(URL, body.to_string().as_bytes()).unwrap();
+
+            assert!(read.profiles().is_empty() && read.caa_identities().is_empty(), "{body}");
+        }
+        for member in ["newNonce", "newAccount", "newOrder"] {
+            let mut body = good.clone();
+            body[member] = json!(null);
+            assert!(Directory::read(URL, body.to_string().as_bytes()).is_err(), "{member} is used");
+        }
+    }
+
+    #[test]
+    fn a_profile_without_a_description_is_one() {
+        let body = json!({
+            "newNonce": "/n", "newAccount": "/a", "newOrder": "/o",
+            "meta": {"profiles": {"classic": "usual", "tlsserver": null, "short": {"en": "x"}}},
+        });
+
+        let read = Directory::read(URL, body.to_string().as_bytes()).unwrap();
+
+        let names: Vec<_> = read.profiles().keys().map(String::as_str).collect();
+        assert_eq!(names, ["classic", "short", "tlsserver"]);
+        assert_eq!(read.new_nonce(), "https://ca.example/n", "relative to the directory");
+    }
+
+    #[test]
+    fn a_directory_is_looked_for_within_one_origin() {
+        for (one, other, same) in [
+            ("https://ca.example/d", "https://ca.example:443/e", true),
+            ("https://ca.example/d", "https://CA.example/d/", true),
+            ("https://ca.example/d", "http://ca.example/d", false),
+            ("https://ca.example/d", "https://ca.example:8443/d", false),
+            ("https://ca.example/d", "https://evil.example/d", false),
+            ("https://ca.example/d", "data:text/plain,x", false),
+        ] {
+            assert_eq!(same_origin(one, other), same, "{one} {other}");
+        }
     }
 }

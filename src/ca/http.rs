@@ -6,13 +6,15 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
+};
 use http_body_util::{BodyExt, Full};
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use tokio::sync::Semaphore;
@@ -50,6 +52,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     permits: Semaphore,
     nonces: Nonces,
+    /// Whether the CA gave a nonce to GET and not to HEAD.
+    nonces_by_get: AtomicBool,
     sent: Arc<Sent>,
     timeout: Duration,
 }
@@ -91,6 +95,7 @@ impl CaClient {
             clock,
             permits: Semaphore::new(CONCURRENCY),
             nonces: Nonces::default(),
+            nonces_by_get: AtomicBool::new(false),
             sent,
             timeout,
         })))
@@ -105,16 +110,18 @@ impl CaClient {
 
     async fn call(self, request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Error> {
         let inner = &*self.0;
-        if let Some(body) = tape::known(&request.uri().to_string()) {
-            return inner.recall(request, body).await;
-        }
         // instant-acme sends HEAD to newNonce and nowhere else.
         let wants_nonce = request.method() == Method::HEAD;
         if wants_nonce && let Some(nonce) = inner.nonces.take(inner.clock.now()) {
             return from_pool(&nonce);
         }
         let method = request.method().clone();
-        let (exchange, headers) = match inner.exchange(request).await {
+        let answer = if wants_nonce {
+            inner.ask_for_nonce(request.uri()).await
+        } else {
+            inner.exchange(request).await
+        };
+        let (exchange, headers) = match answer {
             Ok(answer) => answer,
             Err(trouble) => {
                 tape::note(Outcome { end: End::Failed(trouble), for_nonce: wants_nonce });
@@ -137,17 +144,23 @@ impl HttpClient for CaClient {
 }
 
 impl Inner {
-    /// Answers with what is known already. The nonce in the request is still good.
-    async fn recall(
-        &self,
-        request: Request<BodyWrapper<Bytes>>,
-        body: Bytes,
-    ) -> Result<BytesResponse, Error> {
-        let Ok(sent) = request.into_body().collect().await;
-        if let Some(nonce) = nonce_in(&sent.to_bytes()) {
-            self.nonces.put(&nonce, self.clock.now());
+    /// By HEAD, or by GET from a CA that does not know HEAD (RFC 8555, section 7.2, has both).
+    async fn ask_for_nonce(&self, url: &Uri) -> Result<(Exchange, HeaderMap), Transport> {
+        let ask = |method| {
+            self.sent.for_nonces.fetch_add(1, Relaxed);
+            let mut request = Request::new(BodyWrapper::default());
+            (*request.method_mut(), *request.uri_mut()) = (method, url.clone());
+            self.exchange(request)
+        };
+        if !self.nonces_by_get.load(Relaxed) {
+            let answer = ask(Method::HEAD).await?;
+            if !matches!(answer.0.status, 404 | 405 | 501) {
+                return Ok(answer);
+            }
         }
-        Ok(Response::new(Full::new(body)).into())
+        let answer = ask(Method::GET).await?;
+        self.nonces_by_get.store(answer.0.is_success(), Relaxed);
+        Ok(answer)
     }
 
     /// Sends one request and reads the whole answer.
@@ -162,9 +175,6 @@ impl Inner {
         // Ours names instant-acme, too.
         parts.headers.remove(header::USER_AGENT);
         self.sent.all.fetch_add(1, Relaxed);
-        if parts.method == Method::HEAD {
-            self.sent.for_nonces.fetch_add(1, Relaxed);
-        }
 
         let url = parts.uri.to_string();
         let request = self.http.request(parts.method.clone(), &url).headers(parts.headers);
@@ -219,21 +229,6 @@ impl Inner {
         *response.headers_mut() = headers;
         Ok(response.into())
     }
-}
-
-/// The nonce that a signed request was made with.
-fn nonce_in(jws: &[u8]) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Jws {
-        protected: String,
-    }
-    #[derive(serde::Deserialize)]
-    struct Header {
-        nonce: String,
-    }
-    let jws: Jws = serde_json::from_slice(jws).ok()?;
-    let header = URL_SAFE_NO_PAD.decode(jws.protected).ok()?;
-    serde_json::from_slice::<Header>(&header).ok().map(|header| header.nonce)
 }
 
 /// The answer to `HEAD newNonce`, without asking.

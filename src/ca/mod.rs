@@ -13,9 +13,11 @@ mod classify;
 mod directory;
 mod http;
 mod jose;
+mod json;
 mod nonce;
 mod order;
 mod problem;
+mod registration;
 mod renewal;
 mod state;
 mod tape;
@@ -29,7 +31,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use instant_acme::Key;
 use moka::sync::Cache;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::PrivatePkcs8KeyDer;
 use zeroize::Zeroize as _;
 
 pub use account::Account;
@@ -39,19 +41,17 @@ pub use state::{
     OrderStatus,
 };
 
-pub use upkeep::{ExternalKey, mac_key};
+pub use registration::{ExternalKey, Registration, mac_key};
 
 use crate::clock::Clock;
 use crate::domain::failure::Failure;
 use crate::domain::issuer::Acme;
 use crate::secret::Secret;
-use ask::{ask, unusable_key};
-use classify::{Asked, Call};
+use ask::unusable_key;
 use directory::{Directory, Endpoint};
 use http::{CaClient, Sent};
 use jose::Signer;
 use order::Remembered;
-use tape::Exchange;
 
 /// Differently reached CAs that are kept at hand.
 const MOST_ENDPOINTS: u64 = 64;
@@ -72,15 +72,6 @@ pub struct Ca {
 type EndpointKey = (String, Option<String>, bool);
 /// Where, which account, and the digest of its key.
 type AccountKey = (EndpointKey, String, Vec<u8>);
-
-/// What the CA has on file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Registration {
-    /// The account's URL.
-    pub url: String,
-    /// The address that the CA took; `None` when none was given, or the CA would not have it.
-    pub email: Option<String>,
-}
 
 /// Requests that went out since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,38 +110,6 @@ impl Ca {
         Ok(key)
     }
 
-    /// Registers the key, agreeing to the CA's terms of service. Repeating it is harmless: the same
-    /// key has the same account.
-    ///
-    /// The e-mail address follows in a request of its own, which is needed anyhow when the address
-    /// of a registered account changes. So a CA that wants one *within* the registration cannot be
-    /// used; those that are known to also want external account binding. An address that the CA
-    /// refuses does not keep the account from being used.
-    pub async fn register(
-        &self,
-        acme: &Acme,
-        key: &Secret<Vec<u8>>,
-    ) -> Result<Registration, Failure> {
-        let endpoint = self.endpoint(acme)?;
-        let directory = endpoint.directory().await?;
-        let answer = ask!(Asked::of(Call::NewAccount), async {
-            let signer = Key::from_pkcs8_der(PrivatePkcs8KeyDer::from(key.expose().as_slice()))?;
-            // It would only be handed back among the credentials: one copy less in memory.
-            let no_copy = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(Vec::new()));
-            let builder = instant_acme::Account::builder_with_http(endpoint.http(&directory));
-            let created = builder.create_from_key((signer, no_copy), endpoint.server.clone()).await;
-            created.map(|(account, _credentials)| account)
-        });
-        if let Err(failure) = &answer
-            && failure.code == "acme_endpoint_moved"
-        {
-            endpoint.expire().await;
-        }
-        let (account, exchange) = answer?;
-        let email = set_email(&account, acme.email.as_deref(), exchange.as_ref()).await?;
-        Ok(Registration { url: account.id().to_owned(), email })
-    }
-
     /// A registered account, ready for use. Asks the CA for its directory now and then.
     pub async fn account(
         &self,
@@ -173,6 +132,7 @@ impl Ca {
         let clock = self.clock.clone();
         let remembered = self.remembered.clone();
         let signer = Signer::from_pkcs8(key).map_err(|error| unusable_key(&error.to_string()))?;
+        let signer = Arc::new(signer);
         let account = Account { inner, signer, endpoint, directory, clock, seen, remembered };
         let account = Arc::new(account);
         self.accounts.insert(name, account.clone());
@@ -218,42 +178,4 @@ async fn open(
         .from_parts(url.to_owned(), key, endpoint.server.clone())
         .await
         .map_err(|error| unusable_key(&error.to_string()))
-}
-
-/// Makes the CA know the address, unless its answer says that it does; returns what it knows then.
-async fn set_email(
-    account: &instant_acme::Account,
-    email: Option<&str>,
-    registered: Option<&Exchange>,
-) -> Result<Option<String>, Failure> {
-    let contact = email.map(|email| format!("mailto:{email}"));
-    let wanted: Vec<_> = contact.iter().map(String::as_str).collect();
-    if wanted == registered.map(contacts).unwrap_or_default() {
-        return Ok(email.map(str::to_owned));
-    }
-    let just_handed_out = Some(time::Duration::ZERO);
-    let asked = Asked { call: Call::UpdateAccount, age: None, account_age: just_handed_out };
-    match ask!(asked, async { account.update_contacts(&wanted).await }) {
-        Ok(((), _)) => Ok(email.map(str::to_owned)),
-        Err(failure)
-            if matches!(
-                failure.code.as_str(),
-                "acme_invalid_contact" | "acme_unsupported_contact"
-            ) =>
-        {
-            tracing::warn!(%failure, account = account.id(), "the account goes without its e-mail address");
-            Ok(None)
-        }
-        Err(failure) => Err(failure),
-    }
-}
-
-/// The contacts that the CA's answer names; many CAs keep them to themselves.
-fn contacts(exchange: &Exchange) -> Vec<String> {
-    #[derive(serde::Deserialize)]
-    struct Body {
-        #[serde(default)]
-        contact: Vec<String>,
-    }
-    serde_json::from_slice::<Body>(&exchange.body).map(|body| body.contact).unwrap_or_default()
 }

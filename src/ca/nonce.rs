@@ -5,6 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use time::{Duration, OffsetDateTime};
 
+use crate::domain::challenge::is_base64url;
+
 /// Older ones give way to newer ones.
 const MOST: usize = 64;
 /// CAs forget nonces; a `badNonce` costs more than a `HEAD`.
@@ -42,11 +44,6 @@ impl Nonces {
     fn lock(&self) -> MutexGuard<'_, VecDeque<(String, OffsetDateTime)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Whether a text from the CA may be used as a nonce or token: base64url characters and nothing else.
-pub(super) fn is_base64url(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_')
 }
 
 #[cfg(test)]

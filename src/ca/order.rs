@@ -1,25 +1,22 @@
 //! An order at a CA: from the authorizations to the certificate, one question at a time.
 //!
-//! instant-acme signs and sends; what is known already it is told instead of being made to ask for
-//! it again. So a handle is nothing but a URL and what the CA last said.
+//! What is known already is not asked for again. So a handle is nothing but a URL and what the CA last
+//! said.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::join_all;
-use instant_acme::Error;
 use moka::sync::Cache;
-use serde_json::json;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::account::Account;
 use super::ask::{ask, fetch, unreadable};
 use super::classify::{Asked, Call};
-use super::state::{
-    Authorization, AuthorizationStatus, ChallengeStatus, Offered, OrderState, OrderStatus,
-};
-use super::tape::{self, Exchange};
-use crate::clock::Clock;
+use super::state::{Authorization, AuthorizationStatus, ChallengeStatus, OrderState, OrderStatus};
+use super::tape::Exchange;
 use crate::domain::failure::{Class, Failure};
 
 /// More than any CA puts into one certificate.
@@ -33,18 +30,14 @@ const REMEMBERED_BYTES: u64 = 16 << 20;
 /// And for so long: an order that has to wait for its proofs is taken up again within minutes.
 const REMEMBERED_FOR: std::time::Duration = std::time::Duration::from_mins(10);
 
-const NOT_THERE: Error = Error::Str("the order has no such part");
-
 /// A live handle; costs nothing to keep, nothing is lost when dropped.
 pub struct Order {
-    account: instant_acme::Account,
-    clock: Arc<dyn Clock>,
-    account_seen: OffsetDateTime,
+    account: Account,
     url: String,
     /// When the CA handed out its URL, and with it those of its authorizations.
     born: OffsetDateTime,
     state: OrderState,
-    remembered: Remembered,
+    is_read: bool,
 }
 
 /// An issued certificate.
@@ -61,17 +54,27 @@ pub struct Download {
 #[derive(Clone)]
 pub(super) struct Remembered(Cache<(String, String), Arc<Known>>);
 
-/// An authorization, and the body that it was read from.
+/// An authorization, and how long the body was that it was read from.
 #[derive(Debug)]
 struct Known {
     authorization: Authorization,
-    body: Bytes,
+    size: usize,
+}
+
+/// How a challenge stands towards us.
+enum Stand {
+    /// The CA has not been told yet that its proof can be seen.
+    Waits,
+    /// The CA has been told, or needs not be.
+    Accepted,
+    /// It will never be met.
+    Over(Failure),
 }
 
 impl Remembered {
     pub(super) fn new() -> Self {
         let weight = |(account, url): &(String, String), known: &Arc<Known>| {
-            u32::try_from(account.len() + url.len() + 2 * known.body.len()).unwrap_or(u32::MAX)
+            u32::try_from(account.len() + url.len() + 2 * known.size).unwrap_or(u32::MAX)
         };
         let cache = Cache::builder().weigher(weight).max_capacity(REMEMBERED_BYTES);
         Self(cache.time_to_live(REMEMBERED_FOR).build())
@@ -79,21 +82,21 @@ impl Remembered {
 }
 
 impl Order {
+    /// `state` is what the CA said of it, where that could be read.
     pub(super) fn new(
         account: &Account,
         url: String,
         born: OffsetDateTime,
-        state: OrderState,
+        state: Option<OrderState>,
     ) -> Self {
-        Self {
-            account: account.inner.clone(),
-            clock: account.clock.clone(),
-            account_seen: account.seen,
-            url,
-            born,
-            state,
-            remembered: account.remembered.clone(),
-        }
+        let is_read = state.is_some();
+        let state = state.unwrap_or_else(|| OrderState::unread(OrderStatus::Pending));
+        Self { account: account.clone(), url, born, state, is_read }
+    }
+
+    /// Whether the CA's answer to the new order could be read; else where it stands has to be asked.
+    pub fn is_read(&self) -> bool {
+        self.is_read
     }
 
     /// Its URL: its name towards the CA, and all that is needed to take it up again.
@@ -110,7 +113,8 @@ impl Order {
     pub async fn refresh(&mut self) -> Result<(), Failure> {
         let asked = self.asked(Call::GetOrder);
         let read = |exchange: Exchange| OrderState::read(asked, &exchange);
-        self.state = fetch(&self.account, asked, &self.url, read).await?;
+        self.state = fetch(&self.account.inner, asked, &self.url, read).await?;
+        self.is_read = true;
         Ok(())
     }
 
@@ -131,20 +135,25 @@ impl Order {
         Ok(known.iter().map(|known| known.authorization.clone()).collect())
     }
 
-    /// Tells the CA that the proofs for these challenges can be seen. Challenges that are not
-    /// pending any more are left alone.
+    /// Tells the CA that the proofs for these challenges can be seen. Those that it is looking at, or
+    /// has found proved, are left alone; one that can never be met is an error.
     pub async fn accept(&self, challenge_urls: &[String]) -> Result<(), Failure> {
         let all = self.read_all(|_| true).await?;
-        let offered = all.iter().flat_map(|known| &known.authorization.challenges);
-        let is_offered = |url: &String| offered.clone().any(|offered| offered.url == *url);
-        if let Some(foreign) = challenge_urls.iter().find(|url| !is_offered(url)) {
-            return Err(not_offered(foreign));
+        let is_open = |known: &Arc<Known>| known.authorization.status != AuthorizationStatus::Valid;
+        let mut chosen = Vec::new();
+        for url in challenge_urls {
+            match all.iter().find(|known| known.authorization.offered(url).is_some()) {
+                Some(known) => chosen.push((known, url)),
+                None if all.iter().any(is_open) => return Err(not_offered(url)),
+                // All is proved: what was not needed for it need not be listed any more.
+                None => {}
+            }
         }
-        for known in &all {
-            for offered in &known.authorization.challenges {
-                if waits_for_us(known, &offered.url) && challenge_urls.contains(&offered.url) {
-                    self.accept_one(known, offered).await?;
-                }
+        for (known, url) in chosen {
+            match stand(&known.authorization, url) {
+                Stand::Waits => self.accept_one(&known.authorization.url, url).await?,
+                Stand::Accepted => {}
+                Stand::Over(failure) => return Err(failure),
             }
         }
         Ok(())
@@ -153,15 +162,19 @@ impl Order {
     /// Hands in the CSR. The order is `processing` or `valid` afterwards.
     pub async fn finalize(&mut self, csr_der: &[u8]) -> Result<(), Failure> {
         let asked = self.asked(Call::Finalize);
-        let known = json!({
-            "status": "ready", "authorizations": [], "finalize": self.state.finalize,
+        if self.state.finalize.is_none() {
+            self.refresh().await?;
+        }
+        let Some(url) = self.state.finalize.clone() else {
+            return Err(unreadable(asked, "The order does not say where the CSR goes"));
+        };
+        let csr = json!({"csr": URL_SAFE_NO_PAD.encode(csr_der)});
+        let exchange = self.post(asked, &url, &csr).await?;
+        // It was taken, whatever the answer looks like.
+        self.state = OrderState::read(asked, &exchange).unwrap_or_else(|failure| {
+            tracing::warn!(%failure, order = self.url, "the answer to a CSR cannot be read");
+            OrderState { finalize: Some(url), ..OrderState::unread(OrderStatus::Processing) }
         });
-        let known = vec![(self.url.clone(), known.to_string().into())];
-        let ((), exchange) = ask!(asked, known: known, async {
-            self.account.order(self.url.clone()).await?.finalize_csr(csr_der).await
-        })?;
-        let exchange = exchange.ok_or_else(|| unreadable(asked, "no answer"))?;
-        self.state = OrderState::read(asked, &exchange)?;
         Ok(())
     }
 
@@ -194,7 +207,7 @@ impl Order {
         // How long the certificate has existed is not known, and it does exist: a CA that cannot
         // find it is lagging behind.
         let asked = Asked { age: None, ..self.asked(Call::Certificate) };
-        fetch(&self.account, asked, url, |exchange| download(asked, exchange)).await
+        fetch(&self.account.inner, asked, url, |exchange| download(asked, exchange)).await
     }
 
     /// Every authorization: as remembered where that is `good` enough, else as the CA says now.
@@ -203,12 +216,16 @@ impl Order {
         good: impl Fn(&Authorization) -> bool,
     ) -> Result<Vec<Arc<Known>>, Failure> {
         let urls = &self.state.authorizations;
+        if urls.is_empty() && self.state.status == OrderStatus::Pending {
+            let asked = self.asked(Call::GetOrder);
+            return Err(unreadable(asked, "The order is pending and names no authorizations"));
+        }
         if urls.len() > MOST_AUTHORIZATIONS {
             return Err(too_many(urls.len()));
         }
         let mut found = vec![None; urls.len()];
         for (place, url) in found.iter_mut().zip(urls) {
-            *place = self.remembered.0.get(&self.name(url));
+            *place = self.account.remembered.0.get(&self.name(url));
             *place = place.take().filter(|known| good(&known.authorization));
         }
         let missing: Vec<usize> = (0..urls.len()).filter(|place| found[*place].is_none()).collect();
@@ -241,23 +258,22 @@ impl Order {
         let asked = self.asked(Call::GetAuthorization);
         let read = |exchange: Exchange| {
             let authorization = Authorization::read(url.to_owned(), asked, &exchange)?;
-            Ok(Arc::new(Known { authorization, body: exchange.body }))
+            Ok(Arc::new(Known { authorization, size: exchange.body.len() }))
         };
-        let known = fetch(&self.account, asked, url, read).await?;
-        self.remembered.0.insert(self.name(url), known.clone());
+        let known = fetch(&self.account.inner, asked, url, read).await?;
+        self.account.remembered.0.insert(self.name(url), known.clone());
         Ok(known)
     }
 
     /// An answer that was lost, and a refusal, may both mean that the challenge was accepted before:
     /// the authorization tells, and is asked before the challenge is sent again.
-    async fn accept_one(&self, known: &Arc<Known>, offered: &Offered) -> Result<(), Failure> {
-        let authorization_url = &known.authorization.url;
-        let mut known = Arc::clone(known);
+    async fn accept_one(&self, authorization_url: &str, url: &str) -> Result<(), Failure> {
         let mut left = ACCEPT_ROUNDS;
         loop {
             left -= 1;
-            let told = self.set_ready(&known, offered).await;
-            self.remembered.0.invalidate(&self.name(authorization_url));
+            // Whatever its body says, for instance that there is an error: the authorization will tell.
+            let told = self.post(self.asked(Call::Challenge), url, &json!({})).await;
+            self.account.remembered.0.invalidate(&self.name(authorization_url));
             let Err(failure) = told else { return Ok(()) };
             let refused = matches!(
                 failure.code.as_str(),
@@ -266,9 +282,11 @@ impl Order {
             if !refused && (failure.class != Class::Transient || failure.retry_at.is_some()) {
                 return Err(failure);
             }
-            known = self.read_one(authorization_url).await?;
-            if !waits_for_us(&known, &offered.url) {
-                return Ok(());
+            let known = self.read_one(authorization_url).await?;
+            match stand(&known.authorization, url) {
+                Stand::Waits => {}
+                Stand::Accepted => return Ok(()),
+                Stand::Over(failure) => return Err(failure),
             }
             if refused {
                 // The CA says both that it waits and that it does not: one of its replicas lags.
@@ -280,33 +298,22 @@ impl Order {
         }
     }
 
-    async fn set_ready(&self, known: &Known, offered: &Offered) -> Result<(), Failure> {
-        let url = known.authorization.url.clone();
-        let order = json!({"status": "pending", "authorizations": [url], "finalize": ""});
-        let answers = vec![(self.url.clone(), order.to_string().into()), (url, known.body.clone())];
-        ask!(self.asked(Call::Challenge), known: answers, async {
-            let mut order = self.account.order(self.url.clone()).await?;
-            let mut all = order.authorizations();
-            let mut authorization = all.next().await.ok_or(NOT_THERE)??;
-            let same = authorization.challenges.iter().find(|one| one.url == offered.url);
-            let kind = same.ok_or(NOT_THERE)?.r#type.clone();
-            let mut challenge = authorization.challenge(kind).ok_or(NOT_THERE)?;
-            match challenge.set_ready().await {
-                // The challenge carries an error, which the authorization will tell; the CA has accepted.
-                Err(_) if tape::succeeded() => Ok(()),
-                result => result,
-            }
-        })
-        .map(drop)
+    /// Signs and sends; the answer is for the caller to read.
+    async fn post(&self, asked: Asked, url: &str, payload: &Value) -> Result<Exchange, Failure> {
+        let account = &self.account;
+        let ((), exchange) = ask!(asked, async {
+            let (client, nonce) = (account.endpoint.client(), account.directory.new_nonce());
+            account.signer.post(client, nonce, Some(account.url()), url, payload).await
+        })?;
+        exchange.ok_or_else(|| unreadable(asked, "no answer"))
     }
 
     fn name(&self, authorization_url: &str) -> (String, String) {
-        (self.account.id().to_owned(), authorization_url.to_owned())
+        (self.account.url().to_owned(), authorization_url.to_owned())
     }
 
     fn asked(&self, call: Call) -> Asked {
-        let now = self.clock.now();
-        Asked { call, age: Some(now - self.born), account_age: Some(now - self.account_seen) }
+        self.account.asked(call, Some(self.account.clock.now() - self.born))
     }
 
     fn no_certificate(&self) -> Failure {
@@ -321,12 +328,19 @@ impl Order {
     }
 }
 
-/// Whether the CA has not been told yet that the challenge's proof can be seen.
-fn waits_for_us(known: &Known, challenge_url: &str) -> bool {
-    known.authorization.status == AuthorizationStatus::Pending
-        && known.authorization.challenges.iter().any(|offered| {
-            offered.url == challenge_url && offered.status == ChallengeStatus::Pending
-        })
+fn stand(authorization: &Authorization, challenge_url: &str) -> Stand {
+    match (authorization.status, authorization.offered(challenge_url)) {
+        (AuthorizationStatus::Valid, _) => Stand::Accepted,
+        (AuthorizationStatus::Pending, Some(offered)) => match offered.status {
+            ChallengeStatus::Pending => Stand::Waits,
+            ChallengeStatus::Processing | ChallengeStatus::Valid => Stand::Accepted,
+            ChallengeStatus::Invalid => {
+                Stand::Over(offered.error.clone().unwrap_or_else(|| failed(authorization)))
+            }
+        },
+        (AuthorizationStatus::Pending, None) => Stand::Over(not_offered(challenge_url)),
+        _ => Stand::Over(authorization.unusable()),
+    }
 }
 
 fn download(asked: Asked, exchange: Exchange) -> Result<Download, Failure> {
@@ -338,18 +352,31 @@ fn download(asked: Asked, exchange: Exchange) -> Result<Download, Failure> {
     Ok(Download { chain_pem, alternates: alternates.map(|link| link.url).collect() })
 }
 
+fn failed(authorization: &Authorization) -> Failure {
+    Failure::new(
+        Class::Validation,
+        "acme_validation_failed",
+        "The CA could not confirm control over the name.",
+        format!(
+            "The challenge for {} has failed, and the CA gives no reason.",
+            authorization.domain
+        ),
+    )
+}
+
+/// Another order may offer it.
 fn not_offered(url: &str) -> Failure {
     Failure::new(
-        Class::Conflict,
+        Class::Gone,
         "acme_challenge_not_offered",
-        "The order does not offer the challenge.",
+        "The order does not offer the challenge any more.",
         format!("{url} is none of its challenges."),
     )
 }
 
 fn too_many(count: usize) -> Failure {
     Failure::new(
-        Class::Blocked,
+        Class::Validation,
         "acme_too_many_authorizations",
         "The CA wants more than any certificate needs.",
         format!("The order has {count} authorizations."),

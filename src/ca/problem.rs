@@ -1,8 +1,9 @@
 //! Problem documents as CAs really send them: anything may be missing, odd or hostile.
 
-use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde::Deserialize;
 use serde_json::Value;
 
+use super::json::{self, each, lenient};
 use crate::domain::failure::Subproblem;
 use crate::domain::text::foreign_words;
 
@@ -26,8 +27,8 @@ pub(super) struct Problem {
     /// A URL for a person, with `userActionRequired`.
     #[serde(default, deserialize_with = "lenient")]
     pub instance: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    pub subproblems: Option<Vec<Part>>,
+    #[serde(default, deserialize_with = "each")]
+    pub subproblems: Vec<Part>,
 }
 
 /// One identifier's share of a problem (RFC 8555, section 6.7.1).
@@ -49,9 +50,18 @@ struct Identifier {
 impl Problem {
     /// Reads the body of an error answer; what is no problem document becomes the detail of one.
     pub(super) fn from_body(body: &[u8]) -> Self {
-        match serde_json::from_slice::<Self>(body) {
+        match json::read::<Self>(body) {
             Ok(problem) if problem.kind.is_some() || problem.detail.is_some() => problem,
             _ => Self { detail: quote(body), ..Self::default() },
+        }
+    }
+
+    /// The error that an object carries; some CAs write no more than words there.
+    pub(super) fn within(value: Value) -> Option<Self> {
+        match value {
+            Value::String(words) => Some(Self { detail: Some(words), ..Self::default() }),
+            object @ Value::Object(_) => serde_json::from_value(object).ok(),
+            _ => None,
         }
     }
 
@@ -68,7 +78,7 @@ impl Problem {
 
     /// The sub-problems, as a failure carries them.
     pub(super) fn parts(&self) -> Vec<Subproblem> {
-        let parts = self.subproblems.iter().flatten().take(MOST_SUBPROBLEMS);
+        let parts = self.subproblems.iter().take(MOST_SUBPROBLEMS);
         parts
             .map(|part| Subproblem {
                 identifier: part.identifier.as_ref().map(|it| clean(&it.value, LONGEST_TEXT)),
@@ -94,11 +104,6 @@ fn quote(body: &[u8]) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// A member of an unexpected shape counts as absent: the rest of the document is still worth having.
-fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(from: D) -> Result<Option<T>, D::Error> {
-    Ok(serde_json::from_value(Value::deserialize(from)?).ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,5 +126,22 @@ mod tests {
         assert_eq!(problem.name(), Some("caa"));
         assert_eq!(problem.words(), None);
         assert_eq!(problem.parts()[0].identifier.as_deref(), Some("a.example"));
+    }
+
+    #[test]
+    fn an_odd_part_does_not_cost_the_others() {
+        let body = br#"{"type":"urn:ietf:params:acme:error:compound","detail":"two","subproblems":
+            [null, "no", {"type": 5, "identifier": null, "detail": null}, {"detail": "no", "identifier": {"value": "a.example"}}]}"#;
+
+        let parts = Problem::from_body(body).parts();
+
+        assert_eq!(parts.len(), 2, "{parts:?}");
+        assert_eq!(parts[1].identifier.as_deref(), Some("a.example"));
+        for odd in ["null", "5", "{}", r#""text""#] {
+            let body =
+                format!(r#"{{"type":"urn:ietf:params:acme:error:caa","subproblems":{odd}}}"#);
+            let problem = Problem::from_body(body.as_bytes());
+            assert_eq!((problem.name(), problem.parts()), (Some("caa"), Vec::new()), "{odd}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use super::Ca;
 use super::ask::{ask, unreadable};
 use super::classify::{Asked, Call};
+use super::json::{self, lenient};
 use super::problem::clean;
 use crate::domain::ari::{Answer, Window};
 use crate::domain::failure::Failure;
@@ -16,7 +17,7 @@ use crate::domain::issuer::{Acme, RenewalInformationSource};
 #[serde(rename_all = "camelCase")]
 struct Body {
     suggested_window: Window,
-    #[serde(rename = "explanationURL", default)]
+    #[serde(rename = "explanationURL", default, deserialize_with = "lenient")]
     explanation_url: Option<String>,
 }
 
@@ -51,7 +52,7 @@ impl Ca {
 }
 
 fn read(body: &Bytes, retry_at: Option<OffsetDateTime>) -> Result<Answer, String> {
-    let body: Body = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let body: Body = json::read(body).map_err(|error| error.to_string())?;
     let page = body.explanation_url.map(|url| clean(&url, 1_000));
     // Others are not fit to be shown as links.
     let page = page.filter(|url| url.starts_with("https://") || url.starts_with("http://"));
@@ -75,6 +76,18 @@ mod tests {
             Window { start: datetime!(2026-01-02 4:00 UTC), end: datetime!(2026-01-03 3:00 UTC) };
         let explanation_url = Some("https://ca.example/incident".to_owned());
         assert_eq!(answer, Answer::Suggested { window, explanation_url, retry_at: None });
+    }
+
+    #[test]
+    fn an_explanation_that_is_none_does_not_cost_the_suggestion() {
+        for odd in ["null", "5", "[]", "{}", r#""""#] {
+            let body = format!(
+                r#"{{"suggestedWindow": {{"start": "2026-01-02T04:00:00Z", "end": "2026-01-03T04:00:00Z"}},
+                "explanationURL": {odd}}}"#
+            );
+            let answer = read(&Bytes::from(body), None).unwrap();
+            assert!(matches!(answer, Answer::Suggested { explanation_url: None, .. }), "{odd}");
+        }
     }
 
     #[test]

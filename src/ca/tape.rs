@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, header};
 use time::{Duration, OffsetDateTime};
 
-use super::classify::{Call, Transport};
+use super::classify::{Call, Transport, is_bad_nonce};
 
 /// Nobody is asked to wait longer than this, whatever `Retry-After` says.
 const LONGEST_WAIT: Duration = Duration::days(1);
@@ -40,7 +40,7 @@ impl Exchange {
             status,
             retry_at: retry_at(headers, now),
             links: links(headers, &url),
-            location: location.map(str::to_owned),
+            location: location.and_then(|location| absolute(&url, location)),
             url,
             body,
         }
@@ -79,22 +79,12 @@ pub(super) enum End {
     Failed(Transport),
 }
 
-/// What instant-acme gets to see of the answers.
-#[derive(Debug, Clone)]
-pub(super) enum Mode {
-    /// Everything.
-    Plain,
-    /// An empty order instead of the body of a success, which the caller wants for itself.
-    Raw,
-    /// For these URLs the bodies that are known already: they are not asked for.
-    Known(Vec<(String, Bytes)>),
-}
-
 /// What the HTTP client has to know of an operation, and what it says about it.
 #[derive(Debug)]
 struct Tape {
     call: Call,
-    mode: Mode,
+    /// Whether the caller wants the body of a success for itself: instant-acme sees an empty order.
+    is_raw: bool,
     last: Option<Outcome>,
 }
 
@@ -105,10 +95,10 @@ tokio::task_local! {
 /// Runs an operation and says how its last request ended; `None` when it needed no request.
 pub(super) async fn record<F: Future>(
     call: Call,
-    mode: Mode,
+    is_raw: bool,
     operation: F,
 ) -> (F::Output, Option<Outcome>) {
-    let tape = RefCell::new(Tape { call, mode, last: None });
+    let tape = RefCell::new(Tape { call, is_raw, last: None });
     TAPE.scope(tape, async move {
         let output = operation.await;
         (output, TAPE.with(|tape| tape.borrow_mut().last.take()))
@@ -123,27 +113,29 @@ pub(super) fn call() -> Option<Call> {
 
 /// Whether the running operation wants to keep the body to itself.
 pub(super) fn is_raw() -> bool {
-    TAPE.try_with(|tape| matches!(tape.borrow().mode, Mode::Raw)).unwrap_or(false)
+    TAPE.try_with(|tape| tape.borrow().is_raw).unwrap_or(false)
 }
 
-/// The body that the running operation knows already for a URL.
-pub(super) fn known(url: &str) -> Option<Bytes> {
-    let known = |tape: &RefCell<Tape>| match &tape.borrow().mode {
-        Mode::Known(bodies) => {
-            bodies.iter().find(|(known, _)| known == url).map(|(_, body)| body.clone())
-        }
-        Mode::Plain | Mode::Raw => None,
-    };
-    TAPE.try_with(known).ok().flatten()
-}
-
-/// Whether the running operation's last request was answered without an error.
-pub(super) fn succeeded() -> bool {
-    let success = |tape: &RefCell<Tape>| match &tape.borrow().last {
-        Some(Outcome { end: End::Answered(exchange), .. }) => exchange.is_success(),
+/// Whether the running operation's last request was refused for its nonce.
+pub(super) fn wants_other_nonce() -> bool {
+    let refused = |tape: &RefCell<Tape>| match &tape.borrow().last {
+        Some(Outcome { end: End::Answered(exchange), for_nonce: false }) => is_bad_nonce(exchange),
         _ => false,
     };
-    TAPE.try_with(success).unwrap_or(false)
+    TAPE.try_with(refused).unwrap_or(false)
+}
+
+/// Where the answer to the running operation's last request leads, if it is a redirect.
+pub(super) fn redirect() -> Option<String> {
+    let target = |tape: &RefCell<Tape>| match &tape.borrow().last {
+        Some(Outcome { end: End::Answered(exchange), .. })
+            if matches!(exchange.status, 301 | 302 | 303 | 307 | 308) =>
+        {
+            exchange.location.clone()
+        }
+        _ => None,
+    };
+    TAPE.try_with(target).ok().flatten()
 }
 
 /// Writes down how a request ended.
@@ -153,29 +145,46 @@ pub(super) fn note(outcome: Outcome) {
 }
 
 fn retry_at(headers: &HeaderMap, now: OffsetDateTime) -> Option<OffsetDateTime> {
-    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
+    let value = value.trim().trim_matches('"').trim();
     let latest = now + LONGEST_WAIT;
-    let wished = match value.parse::<u32>() {
+    let seconds = whole_seconds(value);
+    let wished = match seconds.parse::<u32>() {
         Ok(seconds) => now + Duration::seconds(i64::from(seconds)),
         // More digits than fit are still a number of seconds: a very large one.
-        Err(_) if !value.is_empty() && value.bytes().all(|c| c.is_ascii_digit()) => latest,
+        Err(_) if !seconds.is_empty() && seconds.bytes().all(|c| c.is_ascii_digit()) => latest,
         Err(_) => httpdate::parse_http_date(value).ok()?.into(),
     };
     Some(wished.clamp(now, latest))
 }
 
+/// Some front ends write `30.0` or `30s`.
+fn whole_seconds(value: &str) -> &str {
+    let (whole, rest) = value.split_at(value.bytes().take_while(u8::is_ascii_digit).count());
+    let fraction = rest.strip_prefix('.').unwrap_or_default();
+    let is_fraction = !fraction.is_empty() && fraction.bytes().all(|c| c.is_ascii_digit());
+    if is_fraction || rest == "s" { whole } else { value }
+}
+
+/// A URL that the CA names, which may be relative to the one that was asked (RFC 9110, section 10.2.2).
+///
+/// Every URL that a CA returns comes through here; one that is absolute stays as it is written, for
+/// it is signed in this form.
+pub(super) fn absolute(base: &str, named: &str) -> Option<String> {
+    match url::Url::parse(named) {
+        Ok(_) => Some(named.to_owned()),
+        Err(_) => Some(url::Url::parse(base).ok()?.join(named).ok()?.into()),
+    }
+}
+
 fn links(headers: &HeaderMap, base: &str) -> Vec<Link> {
-    let base = url::Url::parse(base).ok();
     let values = headers.get_all(header::LINK).iter().filter_map(|value| value.to_str().ok());
     values
         .flat_map(|value| value.split(','))
         .filter_map(|entry| {
             let (target, parameters) = entry.trim().strip_prefix('<')?.split_once('>')?;
             let relation = parameters.split(';').find_map(|p| p.trim().strip_prefix("rel="))?;
-            let url = match &base {
-                Some(base) => base.join(target).ok()?.into(),
-                None => target.to_owned(),
-            };
+            let url = absolute(base, target)?;
             Some(Link { relation: relation.trim_matches('"').to_owned(), url })
         })
         .collect()
@@ -199,6 +208,12 @@ mod tests {
             ("Thu, 01 Jan 2026 12:00:30 GMT", Some(Duration::seconds(30))),
             ("Thu, 01 Jan 2026 11:00:00 GMT", Some(Duration::ZERO)),
             ("99999999999999", Some(LONGEST_WAIT)),
+            ("\"90\"", Some(Duration::seconds(90))),
+            ("90.0", Some(Duration::seconds(90))),
+            ("90s", Some(Duration::seconds(90))),
+            (" 90 ", Some(Duration::seconds(90))),
+            ("90 minutes", None),
+            ("1.2.3", None),
             ("soon", None),
             ("-5", None),
             ("", None),
@@ -219,5 +234,21 @@ mod tests {
 
         assert_eq!(seen.link("index"), Some("https://ca.example/dir"));
         assert_eq!(seen.link("alternate"), Some("https://ca.example/chain/1"));
+    }
+
+    #[test]
+    fn a_relative_location_is_below_the_url_that_was_asked() {
+        for (said, meant) in [
+            ("/acme/order/7", "https://ca.example/acme/order/7"),
+            ("order/7", "https://ca.example/acme/order/7"),
+            ("//other.example/o/7", "https://other.example/o/7"),
+            ("https://ca.example/o/7", "https://ca.example/o/7"),
+            // It is signed as it is written: nothing is added to it.
+            ("https://ca.example", "https://ca.example"),
+        ] {
+            let seen = exchange(header::LOCATION, said);
+
+            assert_eq!(seen.location.as_deref(), Some(meant), "{said}");
+        }
     }
 }

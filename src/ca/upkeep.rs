@@ -1,57 +1,21 @@
-//! What is done to an account and its certificates beside ordering: binding, another key, giving it
-//! up, taking certificates back.
+//! What is done to an account and its certificates beside ordering: another key, giving it up, taking
+//! certificates back.
 //!
 //! Whatever a call depends on is stored before by whoever calls; each of these may be repeated.
 
 use serde_json::json;
 
-use super::ask::{ask, unusable_key};
+use super::ask::ask;
 use super::classify::{Asked, Call};
 use super::directory::Directory;
 use super::jose::{Signer, revocation};
-use super::{Account, Ca, Registration, open, set_email};
+use super::{Account, Ca};
 use crate::domain::failure::{Class, Failure};
 use crate::domain::issuer::Acme;
 use crate::domain::revocation::Reason;
 use crate::secret::Secret;
 
-/// A key that the CA gave out for an account of another kind (RFC 8555, section 7.3.4).
-#[derive(Debug)]
-pub struct ExternalKey {
-    /// The CA's name for it.
-    pub id: String,
-    /// The MAC key itself.
-    pub mac: Secret<Vec<u8>>,
-}
-
 impl Ca {
-    /// Registers the key as an account that is bound to another. Repeating it is harmless: the same
-    /// key has the same account, and a CA that knows it does not look at the binding again.
-    pub async fn register_bound(
-        &self,
-        acme: &Acme,
-        key: &Secret<Vec<u8>>,
-        external: &ExternalKey,
-    ) -> Result<Registration, Failure> {
-        let endpoint = self.endpoint(acme)?;
-        let directory = endpoint.directory().await?;
-        let url = directory.new_account().to_owned();
-        let asked = Asked::of(Call::NewAccount);
-        let contact: Vec<_> = acme.email.iter().map(|email| format!("mailto:{email}")).collect();
-        let ((), exchange) = ask!(asked, async {
-            let signer = Signer::from_pkcs8(key)?;
-            let payload = signer.bound_account(&url, &contact, &external.id, &external.mac)?;
-            signer.post(endpoint.client(), directory.new_nonce(), None, &url, &payload).await
-        })?;
-        let account = exchange.as_ref().and_then(|exchange| exchange.location.clone());
-        let account = account.ok_or_else(|| {
-            super::ask::unreadable(asked, "The CA registered the account and does not say where")
-        })?;
-        let inner = open(&endpoint, &directory, key, &account).await?;
-        let email = set_email(&inner, acme.email.as_deref(), exchange.as_ref()).await?;
-        Ok(Registration { url: account, email })
-    }
-
     /// The account that the CA knows by this key; `None` if there is none.
     pub async fn account_of(
         &self,
@@ -159,18 +123,4 @@ fn not_offered(what: &str) -> Failure {
         "The CA does not offer what is asked for.",
         format!("Its directory has no `{what}`."),
     )
-}
-
-/// Reads a MAC key as CAs give it out: base64url, or base64, with or without padding.
-pub fn mac_key(text: &Secret<String>) -> Result<Secret<Vec<u8>>, Failure> {
-    use base64::Engine as _;
-    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-    let plain = text.expose().trim().trim_end_matches('=').replace('+', "-").replace('/', "_");
-    let key = URL_SAFE_NO_PAD.decode(zeroize::Zeroizing::new(plain).as_bytes());
-    key.ok().filter(|key| !key.is_empty()).map(Secret::new).ok_or_else(|| Failure {
-        code: "external_account_key_unusable".to_owned(),
-        title: "The key of the external account cannot be used.".to_owned(),
-        detail: "It has to be the base64url text that the CA has given out.".to_owned(),
-        ..unusable_key("")
-    })
 }

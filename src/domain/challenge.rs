@@ -392,3 +392,16 @@ impl Challenge {
         (self, vec![event], Some(failure))
     }
 }
+/// Longer tokens than any CA sends are not stored.
+const LONGEST_TOKEN: usize = 512;
+
+/// Whether a text consists of base64url characters (RFC 4648, section 5) without padding.
+pub fn is_base64url(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_')
+}
+
+/// Whether a token may be used (RFC 8555, section 8.1). It ends in URLs and file names: its
+/// characters matter. How much chance is in it is the CA's business: short ones are taken.
+pub fn is_token(text: &str) -> bool {
+    text.len() <= LONGEST_TOKEN && is_base64url(text)
+}

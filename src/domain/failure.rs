@@ -111,6 +111,11 @@ impl Failure {
         }
     }
 
+    /// Whether the other side has heard the request and will not do it, for whatever reason.
+    pub fn is_refusal(&self) -> bool {
+        self.class == Class::Blocked || self.code == "acme_refused"
+    }
+
     /// The same failure with the status of the answer that said so.
     #[must_use]
     pub fn with_status(self, status: u16) -> Self {

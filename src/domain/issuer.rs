@@ -359,9 +359,21 @@ impl Issuer {
             self.account = None;
             self.upkeep = None;
         }
-        self.acme = acme;
+        let before = std::mem::replace(&mut self.acme, acme);
         self.generation += 1;
-        self.reconsidered(now)
+        let wants = &self.acme.external_account_binding;
+        let is_ignored =
+            self.account.is_some() && wants.is_some() && *wants != before.external_account_binding;
+        let mut next = self.reconsidered(now);
+        if is_ignored {
+            let event = Event::warning(
+                Resource::Issuer(next.issuer.id),
+                "ExternalAccountBindingNotUsed",
+                BINDING_NOT_USED,
+            );
+            next.events.push(event);
+        }
+        next
     }
 
     /// Checks the account again now, because something that it depends on has changed.
@@ -468,4 +480,5 @@ impl Issuer {
     }
 }
 
+const BINDING_NOT_USED: &str = "The issuer has an account already, and CAs bind accounts only when they are registered: the changed externalAccountBinding has no effect. For an account under it, create another issuer, or delete this one with `deactivate` and create it again";
 const REGISTERED_MESSAGE: &str = "The ACME account was registered with the ACME server";

@@ -202,11 +202,41 @@ fn host(server: &str) -> Option<String> {
     Url::parse(server).ok()?.host_str().map(str::to_owned)
 }
 
+/// How many names a CA puts into one certificate, by its own words where an order has more, such as
+/// "Order cannot contain more than 25 identifiers".
+pub fn most_names(words: &str) -> Option<u32> {
+    let words = words.to_ascii_lowercase();
+    ["more than ", "maximum of ", "at most ", "up to ", "limit of "].iter().find_map(|before| {
+        let (_, rest) = words.split_once(before)?;
+        let (number, what) = rest.split_once(' ')?;
+        let what = what.trim_start_matches("dns ").trim_start_matches("domain ");
+        let is_names =
+            ["identifier", "name", "san", "domain"].iter().any(|it| what.starts_with(it));
+        number.parse().ok().filter(|_| is_names)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use time::macros::datetime;
 
     use super::*;
+
+    #[test]
+    fn the_number_of_names_is_taken_from_the_words() {
+        for (words, most) in [
+            ("Error creating new order :: Order cannot contain more than 25 identifiers", Some(25)),
+            ("Order cannot contain more than 100 DNS names", Some(100)),
+            ("a maximum of 10 names is allowed", Some(10)),
+            ("At most 5 domains per certificate", Some(5)),
+            ("no more than 50 requests in an hour", None),
+            ("more than enough identifiers", None),
+            ("more than 99999999999 names", None),
+            ("", None),
+        ] {
+            assert_eq!(most_names(words), most, "{words}");
+        }
+    }
 
     const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
 

@@ -6,6 +6,7 @@
 pub mod api_key;
 pub mod ari;
 pub mod backoff;
+pub mod caa;
 pub mod certificate;
 pub mod challenge;
 pub mod delivery;

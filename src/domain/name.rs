@@ -1,7 +1,7 @@
 //! DNS names that a certificate can be for: parsed once, in one canonical form.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use thiserror::Error;
 
@@ -77,6 +77,23 @@ impl fmt::Display for DnsName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// A name as somebody else writes it, in the form that names are compared in: A-labels, lower case,
+/// no final dot. What is no name is compared as it is, but for its case.
+pub fn comparable(text: &str) -> String {
+    let text = text.trim();
+    let (wildcard, rest) = match text.strip_prefix("*.") {
+        Some(rest) => ("*.", rest),
+        None => ("", text),
+    };
+    if let Ok(address) = rest.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return address.to_string();
+    }
+    let rest = rest.strip_suffix('.').unwrap_or(rest);
+    let ascii = idna::domain_to_ascii_cow(rest.as_bytes(), idna::AsciiDenyList::EMPTY);
+    let ascii = ascii.map_or_else(|_| rest.to_lowercase(), std::borrow::Cow::into_owned);
+    format!("{wildcard}{ascii}")
 }
 
 fn check_labels(ascii: &str) -> Result<(), &'static str> {
@@ -174,6 +191,24 @@ mod tests {
             "xn--ls8h.la",
         ] {
             assert_eq!(DnsName::parse(name).unwrap().as_str(), name);
+        }
+    }
+
+    #[test]
+    fn names_that_mean_the_same_compare_alike() {
+        for (written, canonical) in [
+            ("App.Example.COM", "app.example.com"),
+            ("app.example.com.", "app.example.com"),
+            ("*.App.example.com.", "*.app.example.com"),
+            ("bücher.example.de", "xn--bcher-kva.example.de"),
+            ("XN--BCHER-KVA.example.de", "xn--bcher-kva.example.de"),
+            ("_dmarc.Example.com", "_dmarc.example.com"),
+            ("2001:DB8:0::1", "2001:db8::1"),
+            ("192.0.2.1", "192.0.2.1"),
+            ("NAS", "nas"),
+            ("A B", "a b"),
+        ] {
+            assert_eq!(comparable(written), canonical);
         }
     }
 

@@ -98,7 +98,7 @@ impl Worker {
             return Ok(Changed::Done);
         };
         // A refusal is one only where the present key still is the account's.
-        if failure.class == Class::Blocked && is_ours(self.ca.account_of(acme, present).await?) {
+        if failure.is_refusal() && is_ours(self.ca.account_of(acme, present).await?) {
             return Ok(Changed::Refused(failure));
         }
         Err(failure)

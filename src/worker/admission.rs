@@ -208,13 +208,27 @@ impl Worker {
     pub(super) async fn held(&self, keys: &[String]) -> Result<Option<Failure>, StorageError> {
         let mut tx = self.db.read().await?;
         let held = throttles::held(&mut tx, keys, self.clock.now()).await?;
-        Ok(held.map(|(until, why)| Failure { retry_at: Some(until), ..why }))
+        Ok(held.map(|(until, why)| told_to_others(why, until)))
     }
 }
 
 pub(super) fn asker<'a>(issuer: &'a Issuer, order: &'a Order) -> Asker<'a> {
     let account = issuer.account.as_ref().map_or("", |account| &account.url);
     Asker { server: &issuer.acme.server, account, names: &order.names }
+}
+
+/// What a CA told one asker, for another who waits with it: how long and why, in our words. The CA's own
+/// may speak of names, and pages, that are somebody else's.
+fn told_to_others(why: Failure, until: OffsetDateTime) -> Failure {
+    let whom = match why.scope {
+        Some(Scope::Endpoint) | None => "everybody who asks it",
+        Some(Scope::Account) => "the account",
+        Some(Scope::RegisteredDomain(_)) => "all names below the registered domain",
+        Some(Scope::ExactSet) => "these names together",
+        Some(Scope::Name(_)) => "the name",
+    };
+    let detail = format!("It has said so to another order, and means {whom}.");
+    Failure { detail, subproblems: Vec::new(), instance: None, retry_at: Some(until), ..why }
 }
 
 fn no_turn(at: OffsetDateTime) -> Failure {

@@ -126,19 +126,34 @@ impl Breakers {
 /// Whether a failure means that nobody answered.
 pub(super) fn is_silence(failure: &Failure) -> bool {
     failure.class == Class::Transient
-        && !matches!(failure.code.as_str(), "acme_client_busy" | "issuer_not_ready")
+        && !matches!(
+            failure.code.as_str(),
+            "acme_client_busy"
+                | "issuer_not_ready"
+                // It has answered, to this one order.
+                | "acme_refused"
+                | "acme_malformed"
+                | "acme_compound"
+                | "acme_unknown_status"
+        )
 }
 
 fn pause(times: u32, jitter: Jitter) -> Duration {
     backoff::transient(times, jitter).min(LONGEST)
 }
 
+/// For others than who was not answered: its words may be about what is not theirs.
 fn waiting(last: &Failure) -> Failure {
+    let title = last.title.trim_end_matches('.');
+    let why = match last.http_status {
+        Some(status) => format!("{title} (HTTP {status})."),
+        None => format!("{title}."),
+    };
     Failure::new(
         Class::Throttle,
         "circuit_open",
         "Nothing is sent while nobody answers; one request at a time finds out when that changes",
-        last.to_string(),
+        why,
     )
 }
 
@@ -162,6 +177,7 @@ mod tests {
             (Class::Throttle, Some(NOW + Duration::seconds(5)))
         );
         assert!(waits.detail.contains("502"), "the cause is shown: {waits}");
+        assert!(!waits.detail.contains("a.example"), "and no other's words: {waits}");
         assert!(breakers.admit("other ca", order(50), NOW).is_ok(), "only whom it is about");
     }
 
@@ -253,6 +269,12 @@ mod tests {
     }
 
     fn failure() -> Failure {
-        Failure::new(Class::Transient, "acme_unavailable", "The CA is not available", "502")
+        Failure::new(
+            Class::Transient,
+            "acme_unavailable",
+            "The CA is not available",
+            "for a.example",
+        )
+        .with_status(502)
     }
 }

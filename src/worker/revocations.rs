@@ -76,7 +76,7 @@ impl Worker {
         let (Err(failure), Some(own)) = (&by_account, &evidence.private_key) else {
             return Ok(by_account?);
         };
-        if failure.class != Class::Blocked || failure.code == "acme_bad_revocation_reason" {
+        if !failure.is_refusal() || failure.code == "acme_bad_revocation_reason" {
             return Ok(by_account?);
         }
         let own = self.sealer.open(&requests::private_key_place(evidence.request), own)?;

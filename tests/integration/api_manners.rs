@@ -61,8 +61,17 @@ on_every_database! {
             key_authorization: format!("{token}.thumbprint"),
             ..order.challenges[0].clone()
         };
+        // A CA says how long its tokens are.
+        let (short, long) = ("0123456789abcdef", "t".repeat(512));
+        let of_other_length = [short, &long].map(|token| Challenge {
+            id: ChallengeId::generate(world.now()),
+            token: token.to_owned(),
+            key_authorization: format!("{token}.thumbprint"),
+            ..challenge.clone()
+        });
         let mut tx = world.db.begin();
         challenges::insert(&mut tx, order.id, &[challenge]).await.unwrap();
+        challenges::insert(&mut tx, order.id, &of_other_length).await.unwrap();
         tx.commit().await.unwrap();
         let responder = api::responder(world.db.clone());
         let ask = async |method: Method, path: String| {
@@ -79,11 +88,16 @@ on_every_database! {
         assert_eq!((status, text), (200, format!("{token}.thumbprint")));
         assert_eq!(kind.unwrap(), "application/octet-stream");
         assert_eq!(ask(Method::HEAD, path(token)).await.0, 200);
+        for token in [short, &long] {
+            let (status, _, text) = ask(Method::GET, path(token)).await;
+            assert_eq!((status, text), (200, format!("{token}.thumbprint")));
+        }
         let nothing = (404, "not found\n".to_owned());
         for (method, path) in [
             (Method::GET, path("unknownunknownunknown")),
             (Method::GET, path("short")),
-            (Method::GET, path(&"a".repeat(129))),
+            (Method::GET, path(&"a".repeat(513))),
+            (Method::GET, path("padded==")),
             (Method::GET, path("..%2f..%2fetc%2fpasswd-and-more")),
             (Method::GET, path("%ff%ff%ff%ff%ff%ff%ff%ff%ff%ff%ff%ff%ff%ff%ff%ff%ff%ff%ff%ff")),
             (Method::GET, "/".to_owned()),

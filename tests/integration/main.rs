@@ -45,6 +45,8 @@ mod large_inputs;
 mod machines;
 #[cfg(feature = "failpoints")]
 mod minutes;
+mod odd_answers;
+mod odd_cas;
 mod openapi;
 mod order_machine;
 mod outbound;

@@ -13,6 +13,7 @@ use time::Duration;
 use super::problem::{Problem, clean, name_of};
 use super::tape::Exchange;
 use crate::domain::failure::{Class, Failure};
+use crate::domain::limits::most_names;
 use vocabulary::{Kind, known};
 
 /// So long may a CA's replicas lag behind with what it handed out.
@@ -128,6 +129,8 @@ fn answered(asked: Asked, exchange: &Exchange) -> Failure {
     let verdict = limited(exchange, &problem)
         .or_else(|| broken(exchange.status, &problem))
         .or_else(|| absent(asked, exchange.status, &problem))
+        .or_else(|| withheld(asked, exchange.status, &problem))
+        .or_else(|| too_many_names(asked.call, &problem))
         .or_else(|| by_type(asked, exchange, &problem))
         .unwrap_or_else(|| by_status(asked.call, exchange.status));
     let words = match (&exchange.location, problem.words()) {
@@ -149,7 +152,7 @@ fn answered(asked: Asked, exchange: &Exchange) -> Failure {
 /// The error of an order or a challenge: whatever it is, this order is over.
 fn carried(problem: &Problem) -> Failure {
     let verdict = match problem.name() {
-        Some("compound") => compound(problem, Class::Validation),
+        Some("compound") => compound(problem, Class::Validation, Class::Validation),
         Some("unauthorized") => Verdict {
             advice: "Look for stale records, split-horizon DNS or a proxy in front.",
             ..Verdict::new(
@@ -267,10 +270,44 @@ fn absent(asked: Asked, status: u16, problem: &Problem) -> Option<Verdict> {
     })
 }
 
+/// A certificate that exists is not handed out: some CAs say so of one that is not ready to be fetched.
+fn withheld(asked: Asked, status: u16, problem: &Problem) -> Option<Verdict> {
+    let is_withheld = asked.call == Call::Certificate
+        && matches!(status, 401 | 403)
+        && matches!(problem.name(), None | Some("unauthorized"));
+    is_withheld.then(|| {
+        Verdict::new(
+            Class::Consistency,
+            "acme_certificate_withheld",
+            "The CA does not hand out the certificate that it has issued.",
+        )
+    })
+}
+
+/// CAs say no more than that the order is malformed, and how many it may be in words.
+fn too_many_names(call: Call, problem: &Problem) -> Option<Verdict> {
+    let words = problem.words()?;
+    let is_it = call == Call::NewOrder
+        && matches!(problem.name(), None | Some("malformed" | "rejectedIdentifier"))
+        && most_names(&words).is_some();
+    is_it.then(|| Verdict {
+        advice: "Spread the names over several certificates, or choose another profile.",
+        ..Verdict::new(
+            Class::Blocked,
+            "acme_too_many_names",
+            "The CA does not put so many names into one certificate.",
+        )
+    })
+}
+
 fn by_type(asked: Asked, exchange: &Exchange, problem: &Problem) -> Option<Verdict> {
     match (problem.name()?, asked.call, exchange.status) {
-        ("compound", ..) => Some(compound(problem, Class::Blocked)),
+        ("compound", ..) => Some(compound(problem, Class::Blocked, Class::Transient)),
         ("accountDoesNotExist", ..) => unknown_account(asked.account_age),
+        // Our questions have no content that a person could correct.
+        ("malformed", call, _) if call.only_asks() => {
+            Some(Verdict { class: Class::Transient, ..known("malformed")?.into() })
+        }
         (name @ ("unauthorized" | "malformed"), Call::Finalize, 403)
         | (name @ "malformed", _, 409) => {
             Some(Verdict { class: Class::Conflict, ..known(name)?.into() })
@@ -288,6 +325,7 @@ fn by_type(asked: Asked, exchange: &Exchange, problem: &Problem) -> Option<Verdi
 }
 
 fn by_status(call: Call, status: u16) -> Verdict {
+    let is_lasting = call == Call::Directory && matches!(status, 301 | 308);
     match (status, call) {
         (409, _) | (403, Call::Finalize) => Verdict::new(
             Class::Conflict,
@@ -295,10 +333,15 @@ fn by_status(call: Call, status: u16) -> Verdict {
             "The request does not fit the state at the CA.",
         ),
         (300..400, _) => Verdict {
-            advice: "Redirects are not followed: the issuer needs the final URL.",
-            ..Verdict::new(Class::Blocked, "acme_redirected", "The CA's URL leads elsewhere.")
+            advice: "Redirects to elsewhere are not followed: the issuer needs the final URL.",
+            ..Verdict::new(
+                if is_lasting { Class::Blocked } else { Class::Transient },
+                "acme_redirected",
+                "The CA's URL leads elsewhere.",
+            )
         },
-        _ => Verdict::new(Class::Blocked, "acme_refused", "The CA refuses the request."),
+        // Nobody knows what it means: it may pass by itself.
+        _ => Verdict::new(Class::Transient, "acme_refused", "The CA refuses the request."),
     }
 }
 
@@ -312,13 +355,14 @@ fn unknown_account(age: Option<Duration>) -> Option<Verdict> {
     })
 }
 
-/// As bad as the worst of its parts (RFC 8555, section 6.7.1).
-fn compound(problem: &Problem, otherwise: Class) -> Verdict {
-    let parts = problem.subproblems.iter().flatten();
+/// As bad as the worst of its parts (RFC 8555, section 6.7.1). What some types mean depends on where
+/// they stand; `unknown` is for parts that nobody knows.
+fn compound(problem: &Problem, here: Class, unknown: Class) -> Verdict {
+    let parts = problem.subproblems.iter();
     let names = parts.filter_map(|part| part.kind.as_deref().and_then(name_of));
     // Where an object carries it, a part that speaks of the proof is about the proof.
     let class = |name: &str| match known(name) {
-        Some(_) if matches!(name, "unauthorized" | "malformed") => Some(otherwise),
+        Some(_) if matches!(name, "unauthorized" | "malformed") => Some(here),
         kind => kind.map(|kind| kind.class),
     };
     let worst = names.filter_map(class).max_by_key(|class| match class {
@@ -331,7 +375,7 @@ fn compound(problem: &Problem, otherwise: Class) -> Verdict {
         Class::Consistency => 0,
     });
     Verdict::new(
-        worst.unwrap_or(otherwise),
+        worst.unwrap_or(unknown),
         "acme_compound",
         "The CA found several problems, one for each name.",
     )

@@ -168,7 +168,6 @@ fn what_only_a_person_can_change_waits_for_one() {
         OLD,
         &[
             (NewOrder, 400, "malformed", "Bad JSON", Blocked, "acme_malformed"),
-            (GetOrder, 405, "malformed", "Method not allowed", Blocked, "acme_malformed"),
             (NewOrder, 415, "malformed", "Content-Type", Blocked, "acme_malformed"),
             (NewOrder, 403, "unauthorized", "Account is deactivated", Blocked, "acme_unauthorized"),
             (NewOrder, 400, "rejectedIdentifier", "policy", Blocked, "acme_rejected_identifier"),
@@ -190,10 +189,50 @@ fn what_only_a_person_can_change_waits_for_one() {
             (UpdateAccount, 400, "unsupportedContact", "", Blocked, "acme_unsupported_contact"),
             (NewOrder, 400, "invalidProfile", "", Blocked, "acme_invalid_profile"),
             (GetOrder, 400, "badRevocationReason", "", Blocked, "acme_bad_revocation_reason"),
-            (NewOrder, 400, "ofTomorrow", "?", Blocked, "acme_refused"),
-            (NewOrder, 401, "", "", Blocked, "acme_refused"),
+            (
+                NewOrder,
+                400,
+                "malformed",
+                "Error creating new order :: Order cannot contain more than 25 identifiers",
+                Blocked,
+                "acme_too_many_names",
+            ),
             (Directory, 404, "", "", Blocked, "acme_directory_not_found"),
             (Directory, 301, "", "", Blocked, "acme_redirected"),
+        ],
+    );
+}
+
+/// "A person must act" is for what is known to need one.
+#[test]
+fn a_refusal_that_nobody_knows_is_tried_again() {
+    check(
+        OLD,
+        &[
+            (NewOrder, 400, "ofTomorrow", "?", Transient, "acme_refused"),
+            (NewOrder, 401, "", "", Transient, "acme_refused"),
+            (NewOrder, 418, "", "a teapot", Transient, "acme_refused"),
+            (NewAccount, 403, "", "<html>blocked by the firewall", Transient, "acme_refused"),
+            (GetAuthorization, 403, "", "Forbidden", Transient, "acme_refused"),
+            (Challenge, 400, "ofTomorrow", "?", Transient, "acme_refused"),
+            (Finalize, 422, "", "", Transient, "acme_refused"),
+            (GetOrder, 405, "malformed", "Method not allowed", Transient, "acme_malformed"),
+            (GetAuthorization, 400, "malformed", "odd", Transient, "acme_malformed"),
+            (NewOrder, 302, "", "", Transient, "acme_redirected"),
+            (Directory, 302, "", "", Transient, "acme_redirected"),
+        ],
+    );
+}
+
+#[test]
+fn a_certificate_that_is_withheld_is_waited_for() {
+    check(
+        None,
+        &[
+            (Certificate, 403, "", "Forbidden", Consistency, "acme_certificate_withheld"),
+            (Certificate, 401, "", "", Consistency, "acme_certificate_withheld"),
+            (Certificate, 403, "unauthorized", "not yet", Consistency, "acme_certificate_withheld"),
+            (Certificate, 403, "userActionRequired", "", Blocked, "acme_user_action_required"),
         ],
     );
 }
@@ -246,6 +285,7 @@ fn several_problems_are_as_bad_as_the_worst() {
     };
 
     assert_eq!(answer(["dns", "rejectedIdentifier"]).class, Blocked);
+    assert_eq!(answer(["ofTomorrow", "alsoNew"]).class, Transient);
     assert_eq!(answer(["dns", "caa"]).class, Validation);
     assert_eq!(object(["dns", "unauthorized"]).class, Validation);
     assert_eq!(object(["serverInternal", "caa"]).class, Validation);
@@ -341,7 +381,7 @@ fn a_ca_that_does_not_know_what_an_order_replaces_does_not_block_it() {
 
 #[test]
 fn a_type_that_nobody_knows_is_judged_by_its_status() {
-    for (status, class) in [(400, Blocked), (403, Blocked), (409, Conflict), (500, Transient)] {
+    for (status, class) in [(400, Transient), (403, Transient), (409, Conflict), (500, Transient)] {
         let failure = classify(asked(GetOrder, OLD), &answer(status, &body("new", "?"), &[]));
 
         assert_eq!(failure.class, class, "{status}");

@@ -66,7 +66,7 @@ const KINDS: &[(&str, Class, &str, &str, &str)] = &[
         Validation,
         "acme_caa",
         "A CAA record forbids the CA to issue, or could not be looked up.",
-        "Allow the CA in the domain's CAA records.",
+        "",
     ),
     ("conflict", Conflict, "acme_conflict", "The request does not fit the state at the CA.", ""),
     (

@@ -3,6 +3,7 @@
 use super::{Context, name_of, text};
 use crate::domain::challenge::{Challenge, Kind};
 use crate::domain::failure::Failure;
+use crate::domain::limits::most_names;
 
 /// What is behind a failure, and what helps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +53,29 @@ fn of_a_proof(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
             ),
             [
                 "Look at the CAA records of the name and of every domain above it: `dig CAA NAME`.",
-                "Add a record that allows the CA, such as `0 issue \"letsencrypt.org\"` (the CA's documentation names the value), or choose an issuer that is allowed.",
+                "Add the record that `why` prints beside the others of the domain (without `accounturi` it allows every account of the CA), or choose an issuer that is allowed.",
+            ],
+        ),
+        "acme_dns" => looked_up(&failure.detail, &names()),
+        "acme_dnssec" => dnssec(&names()),
+        "acme_connection" if context.kind() == Some(Kind::Http01) => Cause::new(
+            format!("The CA could not connect to port 80 of {}.", names()),
+            [
+                "Check that port 80 of the name can be reached from the whole internet: the CA looks from several places, and no firewall may let only some of them in.",
+                "Check that the name's A and AAAA records lead to this web server: the CA tries IPv6 first. Remove AAAA records that lead nowhere.",
+            ],
+        ),
+        "acme_connection" => Cause::new(
+            format!("The CA could not connect where {} is to be proved.", names()),
+            [
+                "Check that the name's servers can be reached from the whole internet: the CA looks from several places, and no firewall may let only some of them in.",
+            ],
+        ),
+        "acme_tls" => Cause::new(
+            format!("TLS failed where the CA looked for the proof for {}.", names()),
+            [
+                "The CA follows redirects from port 80 to https, and does not mind an untrusted certificate, but TLS itself has to work there: check port 443 of the name with `openssl s_client -connect NAME:443 -servername NAME`.",
+                "Or answer `/.well-known/acme-challenge/` on port 80 without a redirect (deploy/nginx.conf shows how).",
             ],
         ),
         "acme_incorrect_response" | "acme_unauthorized" if context.kind() == Some(Kind::Http01) => {
@@ -114,6 +137,19 @@ fn of_the_ca(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
                     .into(),
             )
         }
+        "acme_too_many_names" => too_many_names(failure, context),
+        "acme_order_reused" => Cause::new(
+            "The CA answers a new order with one that it has carried out before, for another key. It is asked again ever more seldom.",
+            [
+                "Ask the CA's operator how to order anew for the same names, or wait until it has forgotten the order of before.",
+            ],
+        ),
+        "acme_certificate_withheld" => Cause::new(
+            "The certificate is issued, and the CA does not hand it out.",
+            [
+                "If it goes on, ask the CA's operator: the account that has ordered a certificate must be able to fetch it.",
+            ],
+        ),
         "acme_unknown_profile" | "acme_invalid_profile" => Cause::new(
             format!("The CA does not offer the certificate profile. {}", failure.detail),
             [
@@ -178,6 +214,76 @@ fn of_the_ca(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
         ),
         _ => return None,
     })
+}
+
+/// What CAs report as trouble with the DNS: which of several it is, their words say.
+fn looked_up(words: &str, names: &str) -> Cause {
+    let words = words.to_ascii_lowercase();
+    if words.contains("dnssec") {
+        return dnssec(names);
+    }
+    if words.contains("caa") {
+        return Cause::new(
+            format!(
+                "The CA could not look up the CAA records of {names}: no answer is not taken for \"no record\"."
+            ),
+            [
+                "Check that every name server of the domain, and of those above it, answers questions for CAA records (`dig CAA NAME @NAMESERVER`), with NOERROR and an empty answer where there are none. Old servers and firewalls drop such questions.",
+            ],
+        );
+    }
+    if words.contains("secondary validation") || words.contains("remote perspective") {
+        return Cause::new(
+            format!(
+                "The CA looks from several places of the world, and not from all of them it could look up {names}."
+            ),
+            [
+                "Check that all name servers of the domain answer from everywhere: no filter by country or address, no rate limit, and the same records on each of them.",
+            ],
+        );
+    }
+    if words.contains("nxdomain") {
+        return Cause::new(
+            format!("The CA was told that {names} does not exist in DNS."),
+            [
+                "Create the name (for HTTP-01 an A or AAAA record), or remove it from the certificate.",
+                "If it exists: check the delegation at the domain's registrar, and that all name servers serve the same zone.",
+            ],
+        );
+    }
+    Cause::new(
+        format!("The CA could not look up {names} in DNS."),
+        [
+            "Check the domain's delegation and each of its name servers from outside, such as with https://dnsviz.net or `dig +trace NAME`.",
+        ],
+    )
+}
+
+fn dnssec(names: &str) -> Cause {
+    Cause::new(
+        format!("The CA's resolver does not believe the DNS of {names}: DNSSEC validation fails."),
+        [
+            "Look at the chain of trust, such as with https://dnsviz.net or `delv NAME`: expired signatures, or a DS record at the registrar whose key is gone.",
+            "Correct or remove the DS record at the registrar, or have the zone signed again.",
+        ],
+    )
+}
+
+fn too_many_names(failure: &Failure, context: &Context<'_>) -> Cause {
+    let most = most_names(&failure.detail);
+    let most = most.map_or_else(|| "fewer".to_owned(), |most| format!("{most} at most"));
+    let has = context.order.map_or_else(
+        || "The certificate has more names".to_owned(),
+        |order| format!("The certificate has {} names", order.names.len()),
+    );
+    let profile = context.order.and_then(|order| order.profile.as_deref());
+    let profile = profile.map_or(String::new(), |name| format!(" with the profile \"{name}\""));
+    Cause::new(
+        format!("{has}, and the CA puts {most} into one{profile}."),
+        [
+            "Spread the names over several certificates, have a wildcard stand for many, or choose a profile that takes more names.",
+        ],
+    )
 }
 
 /// A proof that was shown, and that somebody who was asked does not see.

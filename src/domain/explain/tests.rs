@@ -106,6 +106,92 @@ fn each_of_the_thirteen_causes_has_its_own_words_and_what_to_do() {
     assert_eq!(summaries.len(), 13);
 }
 
+/// Let's Encrypt says `dns` of several kinds of trouble, and which one in words.
+#[test]
+fn what_cas_say_of_the_dns_is_told_apart_by_their_words() {
+    let rows: &[(&str, Kind, &str, &str, &str)] = &[
+        (
+            "acme_dns",
+            Kind::Dns01,
+            "DNS problem: looking up TXT for _acme-challenge.app.example.com: DNSSEC: DNSKEY Missing",
+            "DNSSEC validation",
+            "DS record",
+        ),
+        (
+            "acme_dns",
+            Kind::Dns01,
+            "DNS problem: SERVFAIL looking up CAA for example.com - the domain's nameservers may be malfunctioning",
+            "could not look up the CAA",
+            "dig CAA",
+        ),
+        (
+            "acme_dns",
+            Kind::Http01,
+            "During secondary validation: DNS problem: query timed out looking up A for app.example.com",
+            "from several places",
+            "from everywhere",
+        ),
+        (
+            "acme_dns",
+            Kind::Http01,
+            "DNS problem: NXDOMAIN looking up A for app.example.com",
+            "does not exist",
+            "delegation",
+        ),
+        (
+            "acme_dns",
+            Kind::Dns01,
+            "DNS problem: SERVFAIL looking up TXT",
+            "could not look up app.example.com",
+            "delegation",
+        ),
+        ("acme_dnssec", Kind::Dns01, "bogus", "DNSSEC validation", "DS record"),
+        (
+            "acme_connection",
+            Kind::Http01,
+            "Timeout during connect (likely firewall problem)",
+            "port 80",
+            "firewall",
+        ),
+        ("acme_connection", Kind::Dns01, "refused", "could not connect", "from the whole internet"),
+        (
+            "acme_tls",
+            Kind::Http01,
+            "remote error: tls: handshake failure",
+            "TLS failed",
+            "port 443",
+        ),
+    ];
+    for (code, kind, words, summary, action) in rows {
+        let failure = Failure::new(Class::Validation, *code, "It did not work", *words);
+        let certificate = Certificate { last_error: Some(failure), ..certificate(State::Backoff) };
+
+        let said = explain(&certificate, Some(&issuer()), Some(&order(*kind)), NOW);
+
+        assert!(said.summary.contains(summary), "{words}: {}", said.summary);
+        assert!(said.summary.contains("app.example.com"), "{words}: {}", said.summary);
+        let all = said.actions.join(" ");
+        assert!(all.contains(action), "{words}: {all}");
+        assert!(!all.contains("what the CA complains about"), "{words}: {all}");
+    }
+}
+
+#[test]
+fn an_order_with_too_many_names_is_told_how_many_there_may_be() {
+    let words = "Error creating new order :: Order cannot contain more than 25 identifiers";
+    let failure = Failure::new(Class::Blocked, "acme_too_many_names", "Too many", words);
+    let mut large = order(Kind::Dns01);
+    large.names = (0..26).map(|n| format!("n{n}.example.com")).collect();
+    large.profile = Some("tlsserver".into());
+    let certificate = Certificate { last_error: Some(failure), ..certificate(State::Blocked) };
+
+    let said = explain(&certificate, Some(&issuer()), Some(&large), NOW);
+
+    let wanted = "has 26 names, and the CA puts 25 at most into one with the profile \"tlsserver\"";
+    assert!(said.summary.contains(wanted), "{}", said.summary);
+    assert!(said.actions.join(" ").contains("several certificates"), "{:?}", said.actions);
+}
+
 #[test]
 fn a_wait_for_name_servers_says_which_one_shows_what() {
     let mut waiting = order(Kind::Dns01);

@@ -385,6 +385,8 @@ impl Order {
 
     fn end(mut self, end: End, outcome: Outcome, now: OffsetDateTime) -> Transition {
         let url = self.url().map(str::to_owned);
+        // What the CA never had it has not looked at.
+        let end = if url.is_none() && end == End::Invalid { End::Errored } else { end };
         self.state = State::Done { url, end };
         for known in &mut self.challenges {
             known.wind_down(backoff::next_tidying(now));

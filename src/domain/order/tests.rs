@@ -93,6 +93,18 @@ fn a_certificate_that_cannot_be_used_is_a_failed_attempt() {
     );
 }
 
+/// Such a row without a URL could not be saved, and the order would be placed again and again.
+#[test]
+fn an_order_that_the_ca_never_had_is_not_one_that_it_found_invalid() {
+    let refused = Failure::new(Class::Validation, "acme_caa", "A CAA record forbids it", "no");
+    let wanted = Order { state: State::New, ..order([]) };
+
+    let ended = wanted.apply(Answer::Failed(refused.clone()), NOW, Jitter::NONE).unwrap();
+
+    assert_eq!(ended.order.state, State::Done { url: None, end: End::Errored });
+    assert_eq!(ended.outcome, Some(Outcome::Failed(refused)));
+}
+
 fn order<const N: usize>(states: [challenge::State; N]) -> Order {
     Order {
         id: OrderId(Uuid::nil()),

@@ -10,22 +10,23 @@ use super::admission::Admission;
 use super::orders::Fetched;
 use super::{STEP_TIMEOUT, Worker, WorkerError, chains};
 use crate::ca::{self, Account};
+use crate::domain::caa;
 use crate::domain::certificate::Certificate;
-use crate::domain::challenge::{self, Challenge, Kind};
+use crate::domain::challenge::Kind;
 use crate::domain::event::{Event, Resource};
 use crate::domain::failure::{Class, Failure};
-use crate::domain::id::ChallengeId;
 use crate::domain::issuer::Issuer;
-use crate::domain::order::{Answer, ORDER_DEADLINE, Order, Seen, Status, Step};
-use crate::domain::selection::pick_solver;
+use crate::domain::order::{Answer, Order, Seen, Status, Step};
 use crate::pki::{self, Issued};
 use crate::secret::Sealed;
 use crate::solver::Expected;
 use crate::storage::lease::Lease;
 use crate::storage::{Scope, certificates, issuers, requests};
 
+mod authorizations;
 mod solving;
 
+use authorizations::why_invalid;
 use solving::Chosen;
 pub(super) use solving::Solving;
 
@@ -105,7 +106,10 @@ impl<'a> Session<'a> {
     pub(super) async fn take(&mut self, step: Step, order: &Order) -> Result<Answer, WorkerError> {
         let attempt = Box::pin(self.attempt(step.clone(), order));
         let tried = tokio::time::timeout(STEP_TIMEOUT, attempt).await;
-        let answer = self.understand(tried, order).await?;
+        let mut answer = self.understand(tried, order).await?;
+        if let Answer::Failed(failure) | Answer::Ended(failure) = &mut answer {
+            self.say_what_allows(failure, order);
+        }
         self.heed(&step, &answer, order);
         Ok(answer)
     }
@@ -124,7 +128,7 @@ impl<'a> Session<'a> {
             Ok(Err(Trouble::Failed(mut failure))) => {
                 // Whatever the handle knew may be wrong now.
                 self.handle = None;
-                if failure.class == Class::Blocked && self.key_is_changing(order).await? {
+                if failure.is_refusal() && self.key_is_changing(order).await? {
                     // The CA did not know us by the key that it was asked with.
                     failure.class = Class::Transient;
                 }
@@ -157,8 +161,10 @@ impl<'a> Session<'a> {
                     asked => asked?,
                 };
                 failpoint!("after_new_order");
+                let handle = self.unused(handle, order).await?;
                 let answer = Answer::Created(handle.url().to_owned(), seen(handle.state()));
-                self.handle = Some(handle);
+                // What could not be read is read again, by its URL.
+                self.handle = Some(handle).filter(ca::Order::is_read);
                 Ok(answer)
             }
             Step::ReadAuthorizations => self.read_authorizations(order).await,
@@ -176,7 +182,7 @@ impl<'a> Session<'a> {
                 }
                 let seen = seen(handle.state());
                 if seen.status == Status::Invalid {
-                    return Ok(Answer::Ended(why_invalid(handle).await?));
+                    return Ok(Answer::Ended(why_invalid(handle, order).await?));
                 }
                 Ok(Answer::Looked(seen))
             }
@@ -185,70 +191,26 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn read_authorizations(&mut self, order: &Order) -> Tried<Answer> {
-        let account = self.account(order).await?;
-        let issuer = self.issuer(order).await?;
-        let authorizations = self.handle(order).await?.0.authorizations().await?;
-        failpoint!("after_authorizations");
-        let labels = self.labels(order).await?;
-        let now = self.worker.clock.now();
-        let mut challenges = Vec::new();
-        for authorization in authorizations {
-            // A CA's answer is input: never prove a name that nobody asked for.
-            if !order
-                .names
-                .iter()
-                .any(|name| name.strip_prefix("*.").unwrap_or(name) == authorization.domain)
-            {
-                return Err(Failure::new(
-                    Class::Blocked,
-                    "acme_foreign_authorization",
-                    "The CA wants a name proved that was not asked for",
-                    format!("It is \"{}\".", authorization.domain),
-                )
-                .into());
-            }
-            match authorization.status {
-                ca::AuthorizationStatus::Valid => continue,
-                ca::AuthorizationStatus::Pending => {}
-                _ => return Ok(Answer::Ended(unusable(&authorization))),
-            }
-            let offered: Vec<_> =
-                authorization.challenges.iter().filter_map(|offer| kind(&offer.kind)).collect();
-            let (domain, wildcard) = (&authorization.domain, authorization.wildcard);
-            let picked = pick_solver(&issuer.acme.solvers, domain, wildcard, &labels, &offered);
-            let found = picked.and_then(|(place, _, wanted)| {
-                let offer = authorization
-                    .challenges
-                    .iter()
-                    .find(|offer| kind(&offer.kind) == Some(wanted))?;
-                Some((place, wanted, offer))
-            });
-            let Some((solver, kind, offer)) = found else {
-                return Err(no_solver(&issuer, domain, wildcard, &offered).into());
-            };
-            let id = ChallengeId::generate(now);
-            challenges.push(Challenge {
-                id,
-                authorization_url: authorization.url.clone(),
-                url: offer.url.clone(),
-                domain: domain.clone(),
-                wildcard,
-                kind,
-                solver,
-                token: offer.token.clone(),
-                key_authorization: account.key_authorization(&offer.token),
-                state: challenge::State::Pending,
-                record: None,
-                clean: false,
-                tries: 0,
-                reason: None,
-                observations: Vec::new(),
-                next_action_at: Some(now),
-                deadline: order.deadline.min(now + ORDER_DEADLINE),
-            });
+    /// The order, unless it is one of before whose certificate is no use to us: some CAs answer a new
+    /// order with the one that they issued for the same names last. Another would be the same again.
+    async fn unused(&mut self, mut placed: ca::Order, order: &Order) -> Tried<ca::Order> {
+        if placed.state().status != ca::OrderStatus::Valid {
+            return Ok(placed);
         }
-        Ok(Answer::Authorizations(challenges))
+        let csr = self.csr(order).await?;
+        let Some(download) = placed.certificate().await? else { return Ok(placed) };
+        match pki::check_chain(&download.chain_pem, &csr, self.worker.clock.now()) {
+            Ok(_) => Ok(placed),
+            Err(problem) => Err(Failure::new(
+                Class::Validation,
+                "acme_order_reused",
+                "The CA answers a new order with one that it has carried out before",
+                format!(
+                    "Its certificate is not the one that is wanted: {problem}. Ask the CA's operator how to order anew for the same names."
+                ),
+            )
+            .into()),
+        }
     }
 
     async fn finalize(&mut self, order: &Order) -> Tried<Answer> {
@@ -258,7 +220,7 @@ impl<'a> Session<'a> {
         failpoint!("after_finalize");
         let mut seen = seen(handle.state());
         match seen.status {
-            Status::Invalid => return Ok(Answer::Ended(why_invalid(handle).await?)),
+            Status::Invalid => return Ok(Answer::Ended(why_invalid(handle, order).await?)),
             // The CSR has arrived, whatever a lagging replica says.
             Status::Ready | Status::Pending => seen.status = Status::Processing,
             Status::Processing | Status::Valid => {}
@@ -366,6 +328,15 @@ impl<'a> Session<'a> {
         Ok(issuer)
     }
 
+    /// Adds the CAA records that would allow the CA, where one is missing.
+    fn say_what_allows(&self, failure: &mut Failure, order: &Order) {
+        if let ("acme_caa", Some(account)) = (failure.code.as_str(), &self.account) {
+            let records =
+                caa::allowing(failure, &order.names, account.caa_identities(), account.url());
+            failure.detail = format!("{} {records}", failure.detail);
+        }
+    }
+
     async fn labels(&self, order: &Order) -> Result<BTreeMap<String, String>, WorkerError> {
         if let Some((certificate, _)) = &self.certificate {
             return Ok(certificate.labels.clone());
@@ -413,14 +384,6 @@ fn may_be_the_replacement(failure: &Failure) -> bool {
     answered && !matches!(failure.class, Class::Throttle | Class::Consistency)
 }
 
-fn kind(offered: &ca::ChallengeKind) -> Option<Kind> {
-    match offered {
-        ca::ChallengeKind::Http01 => Some(Kind::Http01),
-        ca::ChallengeKind::Dns01 => Some(Kind::Dns01),
-        ca::ChallengeKind::Other(_) => None,
-    }
-}
-
 fn seen(state: &ca::OrderState) -> Seen {
     let status = match state.status {
         ca::OrderStatus::Pending => Status::Pending,
@@ -430,50 +393,4 @@ fn seen(state: &ca::OrderState) -> Seen {
         ca::OrderStatus::Invalid => Status::Invalid,
     };
     Seen { status, expires: state.expires, retry_at: state.retry_at }
-}
-
-/// An invalid order says little; its challenges say what the CA saw.
-async fn why_invalid(handle: &ca::Order) -> Result<Failure, Failure> {
-    let order_error = handle.state().error.clone();
-    let authorizations = handle.settled_authorizations().await?;
-    let of_challenges = authorizations
-        .into_iter()
-        .flat_map(|authorization| authorization.challenges)
-        .find_map(|offer| offer.error);
-    Ok(of_challenges.or(order_error).unwrap_or_else(|| {
-        Failure::new(
-            Class::Validation,
-            "acme_order_invalid",
-            "The CA refused the order",
-            "It did not say why.",
-        )
-    }))
-}
-
-fn unusable(authorization: &ca::Authorization) -> Failure {
-    let said = authorization.challenges.iter().find_map(|offer| offer.error.clone());
-    said.unwrap_or_else(|| {
-        Failure::new(
-            Class::Gone,
-            "acme_authorization_unusable",
-            "An authorization of the order cannot be used any more",
-            format!("{} is {:?} at the CA.", authorization.domain, authorization.status),
-        )
-    })
-}
-
-fn no_solver(issuer: &Issuer, domain: &str, wildcard: bool, offered: &[Kind]) -> Failure {
-    let name = if wildcard { format!("*.{domain}") } else { domain.to_owned() };
-    let offered: Vec<_> = offered.iter().map(|kind| kind.as_str()).collect();
-    Failure::new(
-        Class::Blocked,
-        "no_solver",
-        "No solver of the issuer fits a name",
-        format!(
-            "{} \"{}\" has no solver for {name} whose challenge the CA offers ({}). Add one, or widen a selector.",
-            issuer.kind.as_str(),
-            issuer.name,
-            offered.join(", ")
-        ),
-    )
 }

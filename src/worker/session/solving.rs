@@ -5,7 +5,8 @@ use std::sync::Arc;
 use futures_util::future::{BoxFuture, join_all};
 use time::Duration;
 
-use super::{Session, Tried, Trouble, no_solver};
+use super::authorizations::no_solver;
+use super::{Session, Tried, Trouble};
 use crate::domain::challenge::{self, Action, Challenge, Patience, Proof};
 use crate::domain::duration;
 use crate::domain::id::ChallengeId;

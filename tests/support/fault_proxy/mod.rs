@@ -3,6 +3,7 @@
 
 mod state;
 mod wishes;
+pub mod words;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -25,7 +26,8 @@ use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
-use self::state::{Limit, Own, State, page, problem, with_headers};
+pub use self::state::problem;
+use self::state::{Limit, Own, State, page, with_headers};
 use super::pebble::{Pebble, Tls, tls_for_loopback};
 
 const REPLAY_NONCE: &str = "replay-nonce";
@@ -101,6 +103,8 @@ pub enum Fault {
     Suggested,
     /// What [`FaultProxy::refuse`] was told.
     Refused,
+    /// What [`FaultProxy::answer_instead`] was told.
+    Instead,
     /// No answer, and no end of the connection.
     Hang,
     /// A state that was left behind already.
@@ -159,7 +163,7 @@ impl std::fmt::Display for Cut {
 
 impl std::error::Error for Cut {}
 
-type Answer = Response<Full<Bytes>>;
+pub type Answer = Response<Full<Bytes>>;
 
 impl FaultProxy {
     /// Starts without any fault.
@@ -406,7 +410,8 @@ impl Shared {
             }
             None => {
                 let answer = self.forward(parts, body).await.map_err(|_| Cut)?;
-                self.state().after(kind, &path, answer)
+                let answer = self.state().after(kind, &path, answer)?;
+                Ok(self.state().words.after(kind, &path, answer))
             }
         }
     }

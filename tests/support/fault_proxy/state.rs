@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::wishes::Wishes;
+use super::words::Words;
 use super::{Answer, Cut, Fault, Kind, REPLAY_NONCE, Refusal, RetryAfter};
 
 pub(super) const ERROR: &str = "urn:ietf:params:acme:error:";
@@ -23,6 +24,7 @@ pub(super) struct State {
     /// What the proxy goes by; the system's clock otherwise.
     pub(super) clock: Option<Arc<ManualClock>>,
     pub(super) wishes: Wishes,
+    pub(super) words: Words,
     pub(super) lag: HashMap<Kind, Duration>,
     /// Looks for which something that was named is not there, and how many each path has had.
     pub(super) absent: usize,
@@ -116,6 +118,9 @@ impl State {
         }
         if kind == Kind::NewOrder {
             self.orders.push(payload(&jws));
+        }
+        if let Some(answer) = self.words.before(kind, method, path, &jws) {
+            return Some(self.count(Fault::Instead, Own::Instead(answer)));
         }
         if let Some((fault, own)) = self.wishes.before(kind, &jws) {
             return Some(self.count(fault, own));
@@ -285,7 +290,7 @@ fn location(answer: &Answer) -> Option<String> {
     Some(url::Url::parse(url).ok()?.path().to_owned())
 }
 
-fn body_of(answer: &Answer) -> Bytes {
+pub(super) fn body_of(answer: &Answer) -> Bytes {
     let body = answer.body().clone();
     let body = futures_util::FutureExt::now_or_never(body.collect()).and_then(Result::ok);
     body.map(http_body_util::Collected::to_bytes).unwrap_or_default()
@@ -303,7 +308,7 @@ fn after(form: RetryAfter, pause: Duration, now: OffsetDateTime) -> (OffsetDateT
     }
 }
 
-pub(super) fn problem(status: StatusCode, kind: &str, detail: &str) -> Answer {
+pub fn problem(status: StatusCode, kind: &str, detail: &str) -> Answer {
     let body =
         json!({"type": format!("{ERROR}{kind}"), "detail": detail, "status": status.as_u16()});
     let kind = HeaderValue::from_static("application/problem+json");

@@ -1,0 +1,353 @@
+//! Orders and authorizations as we see them: ours, because instant-acme drops half of what they say,
+//! and reads none where an odd member is in them that nobody needs.
+
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::ask::unreadable;
+use super::classify::{Asked, Call, Trouble, classify};
+use super::json::{self, each, lenient, or_default};
+use super::problem::{Problem, clean};
+use super::tape::{Exchange, absolute};
+use crate::domain::challenge::is_token;
+use crate::domain::failure::{Class, Failure};
+use crate::domain::name;
+
+/// Where an order stands (RFC 8555, section 7.1.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OrderStatus {
+    /// Some authorization is not valid yet.
+    Pending,
+    /// Waits for the CSR.
+    Ready,
+    /// The certificate is being issued.
+    Processing,
+    /// The certificate can be downloaded.
+    Valid,
+    /// Over, without a certificate.
+    Invalid,
+}
+
+/// What the CA last said about an order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OrderState {
+    /// Where it stands.
+    pub status: OrderStatus,
+    /// When the CA will forget it.
+    pub expires: Option<OffsetDateTime>,
+    /// URL of the certificate.
+    pub certificate: Option<String>,
+    /// Why it is invalid, where the CA says so here rather than in a challenge.
+    pub error: Option<Failure>,
+    /// Nothing new is to be expected before this moment.
+    pub retry_at: Option<OffsetDateTime>,
+    /// URLs of what has to be proved.
+    pub(super) authorizations: Vec<String>,
+    /// Where the CSR goes, where the CA says so.
+    pub(super) finalize: Option<String>,
+}
+
+/// Where an authorization stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthorizationStatus {
+    /// One challenge has to be met.
+    Pending,
+    /// Control over the name is proved.
+    Valid,
+    /// A challenge has failed.
+    Invalid,
+    /// Given up by the account.
+    Deactivated,
+    /// Too old.
+    Expired,
+    /// Taken back by the CA.
+    Revoked,
+}
+
+/// What the CA wants to know about one name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Authorization {
+    /// Its URL.
+    pub url: String,
+    /// The name in the form that names are compared in, without a wildcard's `*.`.
+    pub domain: String,
+    /// Whether it is about `*.domain`.
+    pub wildcard: bool,
+    /// Where it stands.
+    pub status: AuthorizationStatus,
+    /// When it will be over.
+    pub expires: Option<OffsetDateTime>,
+    /// The ways to prove control: one is enough.
+    pub challenges: Vec<Offered>,
+    /// What is wrong with those that cannot be used.
+    pub unusable: Vec<String>,
+}
+
+/// Where a challenge stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChallengeStatus {
+    /// Waits for us to say that the proof is there.
+    Pending,
+    /// The CA is looking.
+    Processing,
+    /// The CA has found the proof.
+    Valid,
+    /// The CA has not found it.
+    Invalid,
+}
+
+/// The kinds of challenge that there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChallengeKind {
+    /// A file on port 80.
+    Http01,
+    /// A TXT record.
+    Dns01,
+    /// Any other, in the CA's words.
+    Other(String),
+}
+
+/// One way to prove control.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Offered {
+    /// Which way.
+    pub kind: ChallengeKind,
+    /// Its URL: its name towards the CA.
+    pub url: String,
+    /// What the proof is made of; base64url characters only, empty for some other kinds.
+    pub token: String,
+    /// Where it stands.
+    pub status: ChallengeStatus,
+    /// What the CA found instead of the proof.
+    pub error: Option<Failure>,
+}
+
+#[derive(Deserialize)]
+struct OrderBody {
+    status: String,
+    #[serde(default, deserialize_with = "moment")]
+    expires: Option<OffsetDateTime>,
+    #[serde(default, deserialize_with = "lenient")]
+    certificate: Option<String>,
+    #[serde(default, deserialize_with = "error")]
+    error: Option<Problem>,
+    #[serde(default, deserialize_with = "or_default")]
+    authorizations: Vec<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    finalize: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct AuthorizationBody {
+    identifier: IdentifierBody,
+    status: String,
+    #[serde(default, deserialize_with = "moment")]
+    expires: Option<OffsetDateTime>,
+    #[serde(default, deserialize_with = "or_default")]
+    wildcard: bool,
+    #[serde(default, deserialize_with = "each")]
+    challenges: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+struct IdentifierBody {
+    value: String,
+}
+
+#[derive(Deserialize)]
+struct ChallengeBody {
+    #[serde(rename = "type")]
+    kind: String,
+    url: String,
+    #[serde(default, deserialize_with = "or_default")]
+    token: String,
+    status: ChallengeStatus,
+    #[serde(default, deserialize_with = "error")]
+    error: Option<Problem>,
+}
+
+impl OrderState {
+    pub(super) fn read(asked: Asked, exchange: &Exchange) -> Result<Self, Failure> {
+        let body: OrderBody = parse(asked, exchange)?;
+        let url = |named: String| named_url(asked, exchange, &named);
+        let error = body.error.map(|problem| carried(asked, problem));
+        let (status, ended) = order_status(&body.status)?;
+        Ok(Self {
+            status,
+            expires: body.expires,
+            certificate: body.certificate.and_then(|named| absolute(&exchange.url, &named)),
+            error: error.or(ended),
+            retry_at: exchange.retry_at,
+            authorizations: body.authorizations.into_iter().map(url).collect::<Result<_, _>>()?,
+            finalize: body.finalize.filter(|named| !named.is_empty()).map(url).transpose()?,
+        })
+    }
+
+    /// An order of which nothing else is known.
+    pub(super) fn unread(status: OrderStatus) -> Self {
+        Self {
+            status,
+            expires: None,
+            certificate: None,
+            error: None,
+            retry_at: None,
+            authorizations: Vec::new(),
+            finalize: None,
+        }
+    }
+}
+
+impl Authorization {
+    pub(super) fn read(url: String, asked: Asked, exchange: &Exchange) -> Result<Self, Failure> {
+        let body: AuthorizationBody = parse(asked, exchange)?;
+        let named = name::comparable(&body.identifier.value);
+        let mut it = Self {
+            url,
+            wildcard: body.wildcard || named.starts_with("*."),
+            domain: named.strip_prefix("*.").unwrap_or(&named).to_owned(),
+            status: status_of(&body.status)?,
+            expires: body.expires,
+            challenges: Vec::new(),
+            unusable: Vec::new(),
+        };
+        for offered in body.challenges {
+            match Offered::read(asked, exchange, offered) {
+                Ok(offered) => it.challenges.push(offered),
+                Err(why) => it.unusable.push(why),
+            }
+        }
+        Ok(it)
+    }
+
+    /// The challenge of this URL.
+    pub fn offered(&self, url: &str) -> Option<&Offered> {
+        self.challenges.iter().find(|offered| offered.url == url)
+    }
+
+    /// Why it is of no use any more, where it is neither pending nor valid.
+    pub fn unusable(&self) -> Failure {
+        let said = self.challenges.iter().find_map(|offered| offered.error.clone());
+        said.unwrap_or_else(|| {
+            Failure::new(
+                Class::Gone,
+                "acme_authorization_unusable",
+                "An authorization of the order cannot be used any more",
+                format!("{} is {:?} at the CA.", self.domain, self.status),
+            )
+        })
+    }
+}
+
+impl Offered {
+    /// The error says why it cannot be used.
+    fn read(asked: Asked, exchange: &Exchange, body: Value) -> Result<Self, String> {
+        let of = body["type"].as_str().map(|kind| clean(kind, 100)).unwrap_or_default();
+        let body: ChallengeBody =
+            serde_json::from_value(body).map_err(|error| format!("{of}: {error}"))?;
+        let kind = match body.kind.as_str() {
+            "http-01" => ChallengeKind::Http01,
+            "dns-01" => ChallengeKind::Dns01,
+            _ => ChallengeKind::Other(body.kind),
+        };
+        let may_be_absent = matches!(kind, ChallengeKind::Other(_)) && body.token.is_empty();
+        if !may_be_absent && !is_token(&body.token) {
+            let token = clean(&body.token, 100);
+            return Err(format!(
+                "{of}: its token {token:?} must not be used, as tokens consist of base64url characters"
+            ));
+        }
+        let asked = Asked { call: Call::Challenge, ..asked };
+        let url = absolute(&exchange.url, &body.url);
+        Ok(Self {
+            kind,
+            url: url.ok_or_else(|| format!("{of}: its URL is none"))?,
+            token: body.token,
+            status: body.status,
+            error: body.error.map(|problem| carried(asked, problem)),
+        })
+    }
+}
+
+/// Where an order stands, and why that is its end where the word alone says so.
+fn order_status(word: &str) -> Result<(OrderStatus, Option<Failure>), Failure> {
+    Ok((
+        match word {
+            "pending" => OrderStatus::Pending,
+            "ready" => OrderStatus::Ready,
+            "processing" => OrderStatus::Processing,
+            "valid" => OrderStatus::Valid,
+            "invalid" => OrderStatus::Invalid,
+            // RFC 8555 has these for authorizations and accounts only, and CAs for orders, too.
+            "deactivated" | "revoked" | "expired" | "cancelled" | "canceled" => {
+                return Ok((OrderStatus::Invalid, Some(ended(word))));
+            }
+            _ => return Err(unknown_status("order", word)),
+        },
+        None,
+    ))
+}
+
+fn status_of(word: &str) -> Result<AuthorizationStatus, Failure> {
+    Ok(match word {
+        "pending" => AuthorizationStatus::Pending,
+        "valid" => AuthorizationStatus::Valid,
+        "invalid" => AuthorizationStatus::Invalid,
+        "deactivated" => AuthorizationStatus::Deactivated,
+        "expired" => AuthorizationStatus::Expired,
+        "revoked" => AuthorizationStatus::Revoked,
+        _ => return Err(unknown_status("authorization", word)),
+    })
+}
+
+fn ended(word: &str) -> Failure {
+    Failure::new(
+        Class::Validation,
+        "acme_order_ended",
+        "The CA has ended the order",
+        format!("Its status at the CA is `{word}`."),
+    )
+}
+
+/// It may be one that the order passes through.
+fn unknown_status(of: &str, word: &str) -> Failure {
+    Failure::new(
+        Class::Transient,
+        "acme_unknown_status",
+        format!("The CA says a status of the {of} that ACME does not know"),
+        format!("It is {:?}.", clean(word, 100)),
+    )
+}
+
+fn carried(asked: Asked, problem: Problem) -> Failure {
+    classify(asked, &Trouble::Object(problem))
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(asked: Asked, exchange: &Exchange) -> Result<T, Failure> {
+    json::read(&exchange.body)
+        .map_err(|error| unreadable(asked, format!("{}: {error}", exchange.url)))
+}
+
+fn named_url(asked: Asked, exchange: &Exchange, named: &str) -> Result<String, Failure> {
+    absolute(&exchange.url, named).ok_or_else(|| {
+        let named = clean(named, 300);
+        unreadable(asked, format!("{} names {named:?} as a URL", exchange.url))
+    })
+}
+
+/// A moment that cannot be read is as good as none.
+fn moment<'de, D: Deserializer<'de>>(from: D) -> Result<Option<OffsetDateTime>, D::Error> {
+    let text: Option<String> = lenient(from)?;
+    Ok(text.and_then(|text| OffsetDateTime::parse(&text, &Rfc3339).ok()))
+}
+
+fn error<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Problem>, D::Error> {
+    Ok(Problem::within(Value::deserialize(from)?))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! CAA records (RFC 8659): which would allow a CA to issue.
+
+use super::failure::Failure;
+
+/// More are not printed: one shows how the others look.
+const MOST_RECORDS: usize = 3;
+
+/// The records that would allow the CA, held to one account by its URI (RFC 8657), as a sentence.
+///
+/// `names` are those of the order, `identities` the CA's names for itself, from its directory.
+pub fn allowing(
+    failure: &Failure,
+    names: &[String],
+    identities: &[String],
+    account: &str,
+) -> String {
+    let is_plain =
+        |text: &str| text.bytes().all(|c| c.is_ascii_graphic() && c != b'"' && c != b';');
+    let identity = identities.iter().map(String::as_str).find(|it| !it.is_empty() && is_plain(it));
+    let named: Vec<_> =
+        failure.subproblems.iter().filter_map(|part| part.identifier.as_deref()).collect();
+    let is_concerned = |name: &&String| {
+        named.is_empty() || named.contains(&name.as_str()) || named.contains(&base(name))
+    };
+    let account = if is_plain(account) { account } else { "" };
+    let mut records: Vec<_> = names
+        .iter()
+        .filter(is_concerned)
+        .map(|name| {
+            let tag = if name.starts_with("*.") { "issuewild" } else { "issue" };
+            let identity = identity.unwrap_or("CA-DOMAIN");
+            format!("`{}. CAA 0 {tag} \"{identity}; accounturi={account}\"`", base(name))
+        })
+        .collect();
+    records.dedup();
+    let rest = if records.len() > MOST_RECORDS { " and so on" } else { "" };
+    records.truncate(MOST_RECORDS);
+    let whose = match identity {
+        Some(_) => "",
+        None => ", with the domain that the CA's documentation names instead of CA-DOMAIN",
+    };
+    format!("This would allow it: {}{rest}{whose}.", records.join(", "))
+}
+
+fn base(name: &str) -> &str {
+    name.strip_prefix("*.").unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::failure::{Class, Subproblem};
+
+    const ACCOUNT: &str = "https://ca.example/acct/7";
+
+    #[test]
+    fn the_record_names_the_ca_and_the_account() {
+        let names = names(&["www.example.com", "*.example.org"]);
+
+        let said = allowing(&failure(&[]), &names, &self::names(&["ca.example"]), ACCOUNT);
+
+        let record =
+            r#"`www.example.com. CAA 0 issue "ca.example; accounturi=https://ca.example/acct/7"`"#;
+        assert!(said.contains(record), "{said}");
+        assert!(said.contains(r#"`example.org. CAA 0 issuewild "ca.example;"#), "{said}");
+    }
+
+    #[test]
+    fn only_the_names_that_the_ca_complains_about_get_records() {
+        let names = names(&["a.example.com", "*.b.example.com"]);
+
+        let said =
+            allowing(&failure(&["b.example.com"]), &names, &self::names(&["ca.example"]), ACCOUNT);
+
+        assert!(said.contains("`b.example.com. CAA 0 issuewild"), "{said}");
+        assert!(!said.contains("a.example.com"), "{said}");
+    }
+
+    #[test]
+    fn a_ca_that_does_not_name_itself_is_to_be_looked_up() {
+        for identities in [vec![], names(&["", "ca.example\"; 0 issue \"evil.example", "a\nb"])] {
+            let said = allowing(&failure(&[]), &names(&["a.example"]), &identities, ACCOUNT);
+
+            assert!(said.contains("CA-DOMAIN; accounturi=https://ca.example/acct/7"), "{said}");
+            assert!(said.contains("documentation") && !said.contains("evil"), "{said}");
+        }
+    }
+
+    #[test]
+    fn many_names_are_told_by_a_few() {
+        let many: Vec<_> = (0..100).map(|n| format!("n{n}.example.com")).collect();
+
+        let said = allowing(&failure(&[]), &many, &names(&["ca.example"]), ACCOUNT);
+
+        assert_eq!(said.matches("CAA 0").count(), MOST_RECORDS, "{said}");
+        assert!(said.contains("and so on"), "{said}");
+    }
+
+    fn failure(named: &[&str]) -> Failure {
+        let part = |name: &&str| Subproblem {
+            identifier: Some((*name).to_owned()),
+            acme_type: None,
+            detail: String::new(),
+        };
+        let subproblems = named.iter().map(part).collect();
+        Failure { subproblems, ..Failure::new(Class::Validation, "acme_caa", "CAA", "no") }
+    }
+
+    fn names(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+}
