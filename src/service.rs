@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::domain::id::WorkerId;
 use crate::outbound::{Allow, Guard, Sender, SenderSettings};
 use crate::secret::Secret;
-use crate::server::{self, Server};
+use crate::server::{self, Limits, Server};
 use crate::solver::{SolverSettings, Solvers};
 use crate::storage::{Db, SoleUse};
 use crate::worker::{self, Worker};
@@ -28,10 +28,13 @@ use crate::{bootstrap, shutdown};
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
 /// One part in so many of the descriptors is for connections to the API.
-const API_SHARE: u64 = 4;
+const API_SHARE: usize = 4;
 
 /// One in so many for those to the HTTP-01 responder. What is left is the database's and the workers'.
-const RESPONDER_SHARE: u64 = 8;
+const RESPONDER_SHARE: usize = 8;
+
+/// A client that takes nothing of its answer for so long has gone, or wants to hold us.
+const ANSWER_TAKEN_WITHIN: Duration = Duration::from_secs(30);
 
 /// A service that is up.
 pub struct Running {
@@ -131,23 +134,13 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         }),
         shutdown: stop.clone(),
     };
-    let limits = |connections| server::Limits {
-        connections,
-        head: config.header_timeout,
-        idle: config.idle_timeout,
-    };
-    let api_server = Server::new(
-        "http.listen",
-        api_listener,
-        api::router(state),
-        limits(server::share(config.http_connections, API_SHARE)),
-    );
-    let responder_server = Server::new(
-        "http01.listen",
-        responder_listener,
-        api::responder(db.clone()),
-        limits(server::share(config.http01_connections, RESPONDER_SHARE)),
-    );
+    let most = server::share(config.http_connections, API_SHARE);
+    let api_server =
+        Server::new("http.listen", api_listener, api::router(state), limits(config, most));
+    let most = server::share(config.http01_connections, RESPONDER_SHARE);
+    let responder = api::responder(db.clone());
+    let responder_server =
+        Server::new("http01.listen", responder_listener, responder, limits(config, most));
     let (api, responder) = (api_server.address()?, responder_server.address()?);
     let tasks = [
         serve(api_server, &stop),
@@ -204,6 +197,15 @@ async fn listen(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListene
     TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}; is it in use? `{setting}` chooses another address")
     })
+}
+
+fn limits(config: &Config, connections: usize) -> Limits {
+    Limits {
+        connections,
+        head: config.header_timeout,
+        idle: config.idle_timeout,
+        untaken: ANSWER_TAKEN_WITHIN,
+    }
 }
 
 fn serve(server: Server, stop: &CancellationToken) -> JoinHandle<anyhow::Result<()>> {

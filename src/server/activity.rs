@@ -1,16 +1,12 @@
 //! What a connection waits for, and until when.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Limits;
 use super::waiting::Waiting;
-
-/// A client that takes nothing of its answer for so long has gone, or wants to hold us.
-const TAKEN_WITHIN: Duration = Duration::from_secs(30);
 
 /// What happens on one connection.
 pub(super) struct Activity {
@@ -62,7 +58,7 @@ impl Activity {
             (0, _) if state.awaits_head => self.limits.head,
             (0, _) => self.limits.idle,
             (_, 0) => return None,
-            _ => TAKEN_WITHIN,
+            _ => self.limits.untaken,
         };
         Some(state.since + time)
     }

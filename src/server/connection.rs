@@ -42,6 +42,9 @@ const WINDOW_OF_ALL: u32 = 256 * 1024;
 /// How long a connection that is taking its leave may go on when nothing is under way on it.
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 
+/// The same where another one waits for its place.
+const MAKE_ROOM_WITHIN: Duration = Duration::from_millis(100);
+
 /// How a listener speaks HTTP, 1 and 2, and with what patience.
 pub(super) struct Protocol {
     builder: Builder<TokioExecutor>,
@@ -87,17 +90,21 @@ pub(super) async fn attend<I>(
     let mut connection = pin!(protocol.builder.serve_connection(io, service));
     let ended = tokio::select! {
         ended = until_late(connection.as_mut(), || activity.deadline()) => ended,
-        () = activity.dismissed() => return,
-        () = stop.cancelled() => Ended::Late,
+        () = activity.dismissed() => Ended::Dismissed,
+        () = stop.cancelled() => Ended::Stopped,
     };
-    // Only who has nothing to say just now is owed a farewell.
-    if ended == Ended::ByItself || !(stop.is_cancelled() || activity.is_idle()) {
-        return;
-    }
+    let leave_within = match ended {
+        Ended::ByItself => return,
+        Ended::Stopped => LEAVE_WITHIN,
+        // Who owes us a head, or does not take its answer, is owed no farewell.
+        Ended::Late | Ended::Dismissed if !activity.is_idle() => return,
+        Ended::Late => LEAVE_WITHIN,
+        Ended::Dismissed => MAKE_ROOM_WITHIN,
+    };
     connection.as_mut().graceful_shutdown();
     let now = Instant::now();
     let deadline = || match activity.quiet_since() {
-        Some(since) => Some(since.max(now) + LEAVE_WITHIN),
+        Some(since) => Some(since.max(now) + leave_within),
         None => activity.deadline(),
     };
     until_late(connection, deadline).await;
@@ -108,6 +115,8 @@ pub(super) async fn attend<I>(
 enum Ended {
     ByItself,
     Late,
+    Dismissed,
+    Stopped,
 }
 
 /// Lets a connection go on until it ends, or until a deadline that moves with what happens on it.
@@ -136,9 +145,11 @@ fn answer(
     request: Request<Incoming>,
     activity: &Arc<Activity>,
 ) -> impl Future<Output = Result<Response<Answer>, Infallible>> + use<> {
-    let exchange = activity.begin(request.version() == Version::HTTP_2);
+    let mut exchange = activity.begin(request.version() == Version::HTTP_2);
     async move {
         let response = router.call(request).await?;
+        // Its head, to begin with: a client of HTTP/2 need not let anything else through.
+        exchange.handed_out();
         Ok(response.map(|body: Body| Answer::new(body, exchange)))
     }
 }

@@ -39,6 +39,8 @@ pub struct Limits {
     pub head: Duration,
     /// Between a response and the next request.
     pub idle: Duration,
+    /// For an answer of which the client takes nothing meanwhile.
+    pub untaken: Duration,
 }
 
 /// A listener with what answers on it.
@@ -108,7 +110,9 @@ impl Server {
             return Some(place);
         }
         self.waiting.dismiss_one();
-        Arc::clone(&self.places).acquire_owned().await.ok()
+        let place = Arc::clone(&self.places).acquire_owned().await.ok();
+        self.waiting.has_room();
+        place
     }
 
     fn attend(

@@ -12,6 +12,8 @@ pub(super) struct Waiting(Mutex<Queue>);
 #[derive(Default)]
 struct Queue {
     next: u64,
+    /// Somebody waits for the next who waits for its client.
+    is_full: bool,
     connections: BTreeMap<u64, Arc<Notify>>,
 }
 
@@ -21,6 +23,10 @@ impl Waiting {
         let mut queue = self.queue();
         let number = queue.next;
         queue.next += 1;
+        if std::mem::take(&mut queue.is_full) {
+            dismissal.notify_one();
+            return number;
+        }
         queue.connections.insert(number, Arc::clone(dismissal));
         number
     }
@@ -30,11 +36,18 @@ impl Waiting {
         self.queue().connections.remove(&number);
     }
 
-    /// Tells the one that has waited longest to leave.
+    /// Tells the one that has waited longest to leave; where none waits, the next that begins to.
     pub(super) fn dismiss_one(&self) {
-        if let Some((_, connection)) = self.queue().connections.pop_first() {
-            connection.notify_one();
+        let mut queue = self.queue();
+        match queue.connections.pop_first() {
+            Some((_, connection)) => connection.notify_one(),
+            None => queue.is_full = true,
         }
+    }
+
+    /// There is room again, whoever made it.
+    pub(super) fn has_room(&self) {
+        self.queue().is_full = false;
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -62,5 +75,21 @@ mod tests {
 
         let told: Vec<_> = all.iter().map(|one| one.notified().now_or_never().is_some()).collect();
         assert_eq!(told, [false, true, true]);
+    }
+
+    #[test]
+    fn where_nobody_waits_the_next_one_leaves() {
+        let waiting = Waiting::default();
+        let [one, other]: [Arc<Notify>; 2] = Default::default();
+
+        waiting.dismiss_one();
+        waiting.has_room();
+        waiting.add(&one);
+        waiting.dismiss_one();
+        waiting.dismiss_one();
+        waiting.add(&other);
+
+        assert!(one.notified().now_or_never().is_some());
+        assert!(other.notified().now_or_never().is_some());
     }
 }
