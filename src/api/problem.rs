@@ -206,6 +206,11 @@ impl ApiError {
         Self::Invalid(vec![FieldError::new(pointer, code, detail)])
     }
 
+    /// Whether the caller may not be answered at all.
+    pub(crate) fn is_about_the_caller(&self) -> bool {
+        matches!(self.code(), Code::Unauthenticated | Code::PermissionDenied)
+    }
+
     fn code(&self) -> Code {
         match self {
             Self::Because(code, _) => *code,
