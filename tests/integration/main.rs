@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on must stop")]
 
 mod accounts;
+mod answer_headers;
 mod api_auth;
 mod api_certificates;
 mod api_idempotency;
@@ -21,6 +22,9 @@ mod ca;
 mod cli;
 mod commands;
 mod commands_upkeep;
+mod connections;
+#[cfg(feature = "failpoints")]
+mod connections_attacked;
 #[cfg(feature = "failpoints")]
 mod crash;
 #[cfg(feature = "failpoints")]
@@ -37,12 +41,14 @@ mod fairness;
 mod formats;
 mod harness;
 mod issuance;
+mod long_answers;
 mod machines;
 #[cfg(feature = "failpoints")]
 mod minutes;
 mod openapi;
 mod order_machine;
 mod outbound;
+mod private_files;
 mod receivers;
 mod reliability;
 mod renewal;
@@ -56,6 +62,7 @@ mod solver;
 mod storage;
 #[path = "../support/mod.rs"]
 mod support;
+mod tenancy;
 mod truth;
 mod webhook_endpoints;
 mod webhook_renewal;
