@@ -107,7 +107,7 @@ pub fn data_dir(config: &Config) -> Result<(), BootstrapError> {
         let (path, mode) = (path.display(), format_args!("{mode:03o}"));
         match closed {
             Ok(()) => {
-                tracing::warn!(%path, %mode, "others could enter `data_dir`; it was closed to them")
+                tracing::warn!(%path, %mode, "others could enter `data_dir`; it was closed to them");
             }
             // Its owner has made it so.
             Err(error) => {

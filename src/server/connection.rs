@@ -95,10 +95,9 @@ pub(super) async fn attend<I>(
     };
     let leave_within = match ended {
         Ended::ByItself => return,
-        Ended::Stopped => LEAVE_WITHIN,
         // Who owes us a head, or does not take its answer, is owed no farewell.
         Ended::Late | Ended::Dismissed if !activity.is_idle() => return,
-        Ended::Late => LEAVE_WITHIN,
+        Ended::Late | Ended::Stopped => LEAVE_WITHIN,
         Ended::Dismissed => MAKE_ROOM_WITHIN,
     };
     connection.as_mut().graceful_shutdown();

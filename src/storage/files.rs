@@ -38,10 +38,11 @@ fn tighten(path: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     };
     let mode = metadata.mode() & 0o7777;
-    if !metadata.is_file() || mode & 0o077 == 0 {
+    let own = mode & 0o700;
+    if !metadata.is_file() || mode == own {
         return Ok(());
     }
-    match std::fs::set_permissions(path, Permissions::from_mode(mode & 0o700)) {
+    match std::fs::set_permissions(path, Permissions::from_mode(own)) {
         Ok(()) => {
             let (path, mode) = (path.display(), format_args!("{mode:03o}"));
             tracing::warn!(%path, %mode, "others could read this file; its permissions were taken from them");
