@@ -3,9 +3,9 @@
 //!
 //! All of it may happen on several replicas at once, and be cut off anywhere.
 
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -84,20 +84,39 @@ pub enum BootstrapError {
     Storage(#[from] StorageError),
 }
 
+/// The master key in `data_dir`.
+const OWN_KEY: &str = "master.key";
+
 const CHECK: &str = "master_key_check";
 const CHECK_PLACE: &str = "settings/value/master_key_check";
 const CHECK_TEXT: &[u8] = b"certwright";
 const INSTALLATION: &str = "installation_id";
 const FIRST_KEY: &str = "first_api_key";
 
-/// Makes `data_dir`, for the owner alone, when it is missing.
+/// Makes `data_dir`, for the owner alone, when it is missing; one that was open to others is closed.
 pub fn data_dir(config: &Config) -> Result<(), BootstrapError> {
     let path = &config.data_dir;
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|source| BootstrapError::File { path: path.clone(), source })
+    let unusable = |source| BootstrapError::File { path: path.clone(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
+    let metadata = path.metadata().map_err(unusable)?;
+    let mode = metadata.mode() & 0o7777;
+    // Only a folder that is ours by what lies in it: others may have good reason to enter any other.
+    let is_ours = ["certwright.db", OWN_KEY].iter().any(|name| path.join(name).exists());
+    if is_ours && mode & 0o1000 == 0 && mode & 0o077 != 0 {
+        let closed = std::fs::set_permissions(path, Permissions::from_mode(mode & 0o700));
+        let (path, mode) = (path.display(), format_args!("{mode:03o}"));
+        match closed {
+            Ok(()) => {
+                tracing::warn!(%path, %mode, "others could enter `data_dir`; it was closed to them");
+            }
+            // Its owner has made it so.
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(%path, %mode, error, "others may enter `data_dir`, and it cannot be closed to them");
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Opens the database that is configured and brings its schema up to date.
@@ -118,7 +137,7 @@ fn alone_in(folder: &Path) -> Option<File> {
 /// The master key that is configured, or that lies in `data_dir`; it is made there if the database
 /// has no secrets yet. It has been checked against the database.
 pub async fn master_key(config: &Config, db: &Db) -> Result<Sealer, BootstrapError> {
-    let own = config.data_dir.join("master.key");
+    let own = config.data_dir.join(OWN_KEY);
     let (sealer, made) = match (&config.master_key, &config.master_key_file) {
         (Some(text), _) => (sealer(text, "`master_key`")?, false),
         (None, Some(path)) => {

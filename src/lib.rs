@@ -9,6 +9,7 @@
 //! * [`ca`], [`solver`], [`outbound`]: the outside world, one library each
 //! * [`heavy`]: what keeps a core busy, beside the threads that answer
 //! * [`api`], [`worker`]: what drives it, clients from one side and time from the other
+//! * [`server`]: connections of clients, and how many
 //! * [`client`], [`yaml`]: the API from its other side, and manifests
 //! * [`config`], [`bootstrap`], [`reseal`], [`cli`], [`service`]: how it is put together, and kept
 
@@ -28,6 +29,7 @@ pub mod outbound;
 pub mod pki;
 pub mod reseal;
 pub mod secret;
+pub mod server;
 pub mod service;
 pub mod shutdown;
 pub mod solver;

@@ -19,6 +19,7 @@ use crate::domain::id::WorkerId;
 use crate::heavy::Pool;
 use crate::outbound::{Allow, Guard, Sender, SenderSettings};
 use crate::secret::Secret;
+use crate::server::{self, Limits, Server};
 use crate::solver::{SolverSettings, Solvers};
 use crate::storage::{Db, SoleUse};
 use crate::worker::{self, Worker};
@@ -26,6 +27,15 @@ use crate::{bootstrap, shutdown};
 
 /// What is left to be said to the database when the time for a stop is over.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// One part in so many of the descriptors is for connections to the API.
+const API_SHARE: usize = 4;
+
+/// One in so many for those to the HTTP-01 responder. What is left is the database's and the workers'.
+const RESPONDER_SHARE: usize = 8;
+
+/// A client that takes nothing of its answer for so long has gone, or wants to hold us.
+const ANSWER_TAKEN_WITHIN: Duration = Duration::from_secs(30);
 
 /// A service that is up.
 pub struct Running {
@@ -126,10 +136,17 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         }),
         shutdown: stop.clone(),
     };
-    let (api, responder) = (api_listener.local_addr()?, responder_listener.local_addr()?);
+    let most = server::share(config.http_connections, API_SHARE);
+    let api_server =
+        Server::new("http.listen", api_listener, api::router(state), limits(config, most));
+    let most = server::share(config.http01_connections, RESPONDER_SHARE);
+    let responder = api::responder(db.clone());
+    let responder_server =
+        Server::new("http01.listen", responder_listener, responder, limits(config, most));
+    let (api, responder) = (api_server.address()?, responder_server.address()?);
     let tasks = [
-        serve(api_listener, api::router(state), &stop),
-        serve(responder_listener, api::responder(db.clone()), &stop),
+        serve(api_server, &stop),
+        serve(responder_server, &stop),
         spawn(&stop, {
             let worker = Arc::clone(&worker);
             async move {
@@ -184,15 +201,21 @@ async fn listen(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListene
     })
 }
 
-fn serve(
-    listener: TcpListener,
-    router: axum::Router,
-    stop: &CancellationToken,
-) -> JoinHandle<anyhow::Result<()>> {
-    let stopped = stop.clone().cancelled_owned();
-    // A router by itself would be copied for each connection, with every route and its layers.
-    let server = axum::serve(listener, router.into_make_service()).with_graceful_shutdown(stopped);
-    spawn(stop, async move { Ok(server.await?) })
+fn limits(config: &Config, connections: usize) -> Limits {
+    Limits {
+        connections,
+        head: config.header_timeout,
+        idle: config.idle_timeout,
+        untaken: ANSWER_TAKEN_WITHIN,
+    }
+}
+
+fn serve(server: Server, stop: &CancellationToken) -> JoinHandle<anyhow::Result<()>> {
+    let stopped = stop.clone();
+    spawn(stop, async move {
+        server.run(stopped).await;
+        Ok(())
+    })
 }
 
 /// A part without which the rest is of no use: when it ends, by itself or in a panic, all stop.

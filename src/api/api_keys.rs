@@ -119,15 +119,14 @@ pub(crate) async fn list(
 ) -> Result<Response, ApiError> {
     let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
     let mut tx = app.db.read().await?;
-    let mut rows = api_keys::list(&mut tx, page).await?;
-    rows.retain(|(key, _)| is_within(&key.scope, &who.scope));
+    let rows = api_keys::list(&mut tx, &who.scope, page).await?;
     let key = |row: &(ApiKey, OffsetDateTime)| row.0.id.0.as_bytes().to_vec();
     Ok(page::answer(&uri, page.limit, rows, key, |(key, at)| view(key, at)))
 }
 
 /// Delete an API key
 ///
-/// It is refused from the next request on, by another replica within a second. A key cannot delete itself, so that one is always left.
+/// It is refused from the next request on, by another replica within a second. A key cannot delete itself, so that one is always left, nor one that may do what it may not. Answers that it waits for, and streams that it follows, end.
 #[utoipa::path(delete, path = "/api-keys/{id}", operation_id = "deleteApiKey", tag = "service",
     params(("id" = Uuid, Path, description = "The key's identifier")),
     responses((status = 204, description = "Deleted"), Errors))]
@@ -142,8 +141,12 @@ pub(crate) async fn delete(
     }
     let mut tx = app.db.begin();
     let found = api_keys::find(&mut tx, ApiKeyId(id)).await?;
-    if !found.is_some_and(|key| is_within(&key.scope, &who.scope)) {
-        return Err(ApiError::not_found("API key", id));
+    let found = found.filter(|key| is_within(&key.scope, &who.scope));
+    let found = found.ok_or_else(|| ApiError::not_found("API key", id))?;
+    if let Some(beyond) = found.permissions.iter().find(|permission| !who.may(permission)) {
+        let detail =
+            format!("It has the permission `{beyond}`, which the API key of the request lacks.");
+        return Err(ApiError::Because(Code::PermissionDenied, detail));
     }
     api_keys::delete(&mut tx, ApiKeyId(id)).await?;
     tx.commit().await?;

@@ -27,6 +27,8 @@ pub(crate) struct Principal {
     pub(crate) permissions: Vec<String>,
     /// Where.
     pub(crate) scope: Scope,
+    /// What the key is known by.
+    hash: Vec<u8>,
     /// Known only while the key is at hand: makes fingerprints of its requests that nobody who
     /// reads the database can guess the contents from.
     pub(crate) pepper: Vec<u8>,
@@ -39,14 +41,35 @@ impl Principal {
     }
 
     /// Where it may do `P` now, for an answer that goes on for long: nowhere any more, once the key
-    /// is deleted.
+    /// is deleted. From memory, most of the time.
     pub(crate) async fn still<P: Permission>(
-        key: ApiKeyId,
+        &self,
+        app: &AppState,
+    ) -> Result<Option<Scope>, StorageError> {
+        let known = api_keys::recognise(&app.db, &self.hash).await?;
+        Ok(known.filter(|key| permits(&key.permissions, P::NAME)).map(|key| key.scope))
+    }
+
+    /// The same, looked up: for what nobody has told of.
+    pub(crate) async fn look_up<P: Permission>(
+        &self,
         app: &AppState,
     ) -> Result<Option<Scope>, StorageError> {
         let mut tx = app.db.read().await?;
-        let known = api_keys::find(&mut tx, key).await?;
+        let known = api_keys::find(&mut tx, self.key).await?;
         Ok(known.filter(|key| permits(&key.permissions, P::NAME)).map(|key| key.scope))
+    }
+
+    /// Refuses the rest of a request that has taken long, if its key has been deleted meanwhile, or may do
+    /// something else.
+    pub(crate) async fn must_hold(&self, app: &AppState) -> Result<(), ApiError> {
+        let known = api_keys::recognise(&app.db, &self.hash).await?;
+        let known = known.ok_or_else(|| refused(UNKNOWN))?;
+        if known.permissions == self.permissions && known.scope == self.scope {
+            return Ok(());
+        }
+        let detail = "What the API key may do has changed meanwhile. Ask again.";
+        Err(ApiError::Because(Code::PermissionDenied, detail.to_owned()))
     }
 
     /// Refuses whoever may not do this.
@@ -76,6 +99,8 @@ impl Principal {
     }
 }
 
+const UNKNOWN: &str = "The API key is not known (any more).";
+
 fn permits(permissions: &[String], permission: &str) -> bool {
     permissions.iter().any(|known| known == "*" || known == permission)
 }
@@ -95,13 +120,15 @@ impl FromRequestParts<AppState> for Principal {
             .map(|(_, key)| key.trim())
             .filter(|key| api_key::is_well_formed(key))
             .ok_or_else(|| refused("What was sent is not an API key: `Bearer cw_…` is wanted."))?;
-        let known = api_keys::recognise(&app.db, &api_key::hash_key(key)).await?;
-        let known = known.ok_or_else(|| refused("The API key is not known (any more)."))?;
+        let hash = api_key::hash_key(key);
+        let known = api_keys::recognise(&app.db, &hash).await?;
+        let known = known.ok_or_else(|| refused(UNKNOWN))?;
         Ok(Self {
             key: known.id,
             name: known.name,
             permissions: known.permissions,
             scope: known.scope,
+            hash,
             pepper: api_key::hash_key(&format!("requests of {key}")),
         })
     }

@@ -8,6 +8,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
 use time::Duration;
 
 use super::AppState;
@@ -16,7 +17,7 @@ use super::precondition;
 use super::problem::{ApiError, Code};
 use crate::domain::id::ApiKeyId;
 use crate::storage::idempotency::{self, Answered};
-use crate::storage::{StorageError, Tx};
+use crate::storage::{Scope, StorageError, Tx};
 
 /// How long an answer is kept.
 const KEPT_FOR: Duration = Duration::hours(24);
@@ -42,15 +43,22 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
 /// A request that may have been answered before.
 pub(crate) struct Attempt {
     caller: ApiKeyId,
+    scope: Scope,
     key: Option<String>,
     hash: Vec<u8>,
+}
+
+/// What an answer shows, as far as it matters here.
+#[derive(Deserialize)]
+struct Shown {
+    namespace: Option<String>,
 }
 
 impl IdempotencyKey {
     /// The request of this caller with this method, path and body.
     pub(crate) fn attempt(self, caller: &Principal, identity: &[u8]) -> Attempt {
         let hash = digest(&SHA256, &[&*caller.pepper, identity].concat()).as_ref().to_vec();
-        Attempt { caller: caller.key, key: self.0, hash }
+        Attempt { caller: caller.key, scope: caller.scope.clone(), key: self.0, hash }
     }
 }
 
@@ -62,11 +70,28 @@ impl Attempt {
         let mut tx = app.db.read().await?;
         match idempotency::find(&mut tx, self.caller, key, kept_since).await? {
             None => Ok(None),
-            Some(known) if known.request_hash == self.hash => replayed(known).map(Some),
+            Some(known) if known.request_hash == self.hash => {
+                self.must_cover(&known)?;
+                replayed(known).map(Some)
+            }
             Some(_) => Err(ApiError::Because(
                 Code::IdempotencyKeyReused,
                 "The same Idempotency-Key came with another request. Use a new key.".to_owned(),
             )),
+        }
+    }
+
+    /// Refuses to show again what the caller may not see any more.
+    fn must_cover(&self, known: &Answered) -> Result<(), ApiError> {
+        let shown: Shown =
+            serde_json::from_str(&known.body).map_err(|error| ApiError::Inside(Box::new(error)))?;
+        match shown.namespace {
+            Some(namespace) if !self.scope.covers(&namespace) => {
+                let detail =
+                    format!("The API key may not act in the namespace `{namespace}` any more.");
+                Err(ApiError::Because(Code::PermissionDenied, detail))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -6,14 +6,13 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, Version, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use tower::ServiceBuilder;
 use tower_http::ServiceBuilderExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::MakeRequestUuid;
-use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 
@@ -37,12 +36,10 @@ pub(crate) fn around(routes: Router) -> Router {
         .sensitive_headers([header::AUTHORIZATION, header::COOKIE, KEYSTORE_PASSWORD])
         .layer(TraceLayer::new_for_http().make_span_with(span).on_response(log))
         .propagate_request_id(REQUEST_ID)
-        .layer(SetResponseHeaderLayer::if_not_present(
-            header::X_CONTENT_TYPE_OPTIONS,
-            HeaderValue::from_static("nosniff"),
-        ))
+        .map_response(guarded)
         .layer(from_fn(as_problem))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn(for_one_host))
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, TIMEOUT))
         .layer(from_fn(text::check_head));
     routes
@@ -65,6 +62,38 @@ fn without_strange_id(mut request: Request) -> Request {
         request.headers_mut().remove(&REQUEST_ID);
     }
     request
+}
+
+/// Tells browsers and caches what they may do with an answer, as far as it does not say so itself: nothing. One
+/// with a tag may be kept by its reader, who asks each time whether it still holds.
+fn guarded(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    let kept = if headers.contains_key(header::ETAG) { "private, no-cache" } else { "no-store" };
+    for (name, value) in [
+        (header::CACHE_CONTROL, kept),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ] {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// Refuses what names no host, or more than one: whoever stands in front may have gone by another (RFC 9112,
+/// section 3.2). HTTP/2 says it in another way.
+async fn for_one_host(request: Request, next: Next) -> Response {
+    if names_one_host(&request) {
+        return next.run(request).await;
+    }
+    let detail = "Send exactly one `Host` header.";
+    ApiError::Because(Code::MalformedRequest, detail.to_owned()).into_response()
+}
+
+/// Whether there is one `Host` header, as far as the version of HTTP demands it.
+pub(crate) fn names_one_host(request: &Request) -> bool {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    hosts == 1 || (hosts == 0 && request.version() != Version::HTTP_11)
 }
 
 /// Without the query: a client may have put there what belongs elsewhere.
@@ -156,8 +185,9 @@ mod tests {
                 assert!(std::env::args().count() > 1_000_000, "inner words");
             }),
         );
-        let request = Request::get("/").header("x-request-id", "mine").body(Body::empty());
-        let response = around(routes).oneshot(request.unwrap()).await.unwrap();
+        let request = Request::get("/").header("host", "here").header("x-request-id", "mine");
+        let request = request.body(Body::empty()).unwrap();
+        let response = around(routes).oneshot(request).await.unwrap();
 
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         let body = response.into_body().collect().await.unwrap().to_bytes();

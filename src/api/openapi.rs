@@ -1,9 +1,10 @@
 //! The description of the API, gathered from the handlers themselves.
 
 use axum::Router;
-use axum::http::header;
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use tower_http::set_header::SetResponseHeaderLayer;
 use utoipa::OpenApi as _;
 use utoipa::openapi::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -121,8 +122,23 @@ pub(crate) fn routes() -> Router<AppState> {
             router = router.route(path, methods.clone());
         }
     }
-    let page = SwaggerUi::new("/docs").config(Config::new(["/openapi.json"]).validator_url("none"));
-    router.route("/openapi.json", get(async || json(COMMITTED))).merge(page)
+    router.route("/openapi.json", get(async || json(COMMITTED))).merge(page())
+}
+
+/// The page may load what comes with it and ask this service, and stands in nobody's frame. It writes styles into
+/// its elements, and has its icons in them.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// What belongs to the page changes with the program only.
+const KEPT: &str = "no-cache";
+
+fn page() -> Router<AppState> {
+    let set =
+        |name, value| SetResponseHeaderLayer::overriding(name, HeaderValue::from_static(value));
+    let config = Config::new(["/openapi.json"]).validator_url("none");
+    Router::from(SwaggerUi::new("/docs").config(config))
+        .layer(set(header::CONTENT_SECURITY_POLICY, POLICY))
+        .layer(set(header::CACHE_CONTROL, KEPT))
 }
 
 fn json(text: &'static str) -> Response {

@@ -168,7 +168,7 @@ pub(crate) async fn show(
         let found = orders::find(&mut tx, OrderId(id), &who.scope).await?;
         found.map(|(order, _)| order).ok_or_else(|| ApiError::not_found("order", id))
     };
-    let order = wait.until(&app, id, read, Order::is_over).await?;
+    let order = wait.until(&app, &who, id, read, Order::is_over).await?;
     Ok(wait.applied(known.show(&OrderView::from(order))?))
 }
 

@@ -223,6 +223,11 @@ impl ApiError {
         Self::Invalid(faults)
     }
 
+    /// Whether the caller may not be answered at all.
+    pub(crate) fn is_about_the_caller(&self) -> bool {
+        matches!(self.code(), Code::Unauthenticated | Code::PermissionDenied)
+    }
+
     fn code(&self) -> Code {
         match self {
             Self::Because(code, _) => *code,

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tower_http::timeout::TimeoutLayer;
 
+use super::layers::names_one_host;
 use crate::domain::challenge::is_token;
 use crate::storage::{Db, StorageError, challenges};
 
@@ -23,6 +25,13 @@ pub fn responder(db: Db) -> Router {
         .route("/.well-known/acme-challenge/{token}", get(answer))
         .fallback(async || nothing())
         .method_not_allowed_fallback(async || nothing())
+        .layer(from_fn(async |request: Request, next: Next| {
+            if names_one_host(&request) {
+                next.run(request).await
+            } else {
+                (StatusCode::BAD_REQUEST, "send exactly one Host header\n").into_response()
+            }
+        }))
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, TIMEOUT))
         .with_state(db)
 }

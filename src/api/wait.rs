@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::AppState;
+use super::auth::Principal;
 use super::problem::ApiError;
 use crate::storage::signals::Waiter;
 
@@ -54,12 +55,14 @@ impl Wait {
         self.0.is_some()
     }
 
-    /// Reads until what was read is settled, or the time is up, or the service stops.
+    /// Reads until what was read is settled, or the time is up, or the service stops; refused as soon as the
+    /// caller's key does not hold any more.
     ///
     /// Nothing is held meanwhile, and a client that goes away takes the waiting with it.
     pub(crate) async fn until<T, F>(
         self,
         app: &AppState,
+        who: &Principal,
         resource: Uuid,
         read: impl Fn() -> F,
         settled: impl Fn(&T) -> bool,
@@ -73,13 +76,14 @@ impl Wait {
         // Subscribed before the first look, so that nothing can happen in between.
         let waiter = app.db.signals().wait_for(resource);
         let seen = read().await?;
-        if settled(&seen) { Ok(seen) } else { self.on(app, waiter, read, settled).await }
+        if settled(&seen) { Ok(seen) } else { self.on(app, who, waiter, read, settled).await }
     }
 
     /// The same for what was not settled when `waiter` began to wait.
     pub(crate) async fn on<T, F>(
         self,
         app: &AppState,
+        who: &Principal,
         mut waiter: Waiter,
         read: impl Fn() -> F,
         settled: impl Fn(&T) -> bool,
@@ -88,12 +92,16 @@ impl Wait {
         F: Future<Output = Result<T, ApiError>>,
     {
         let end = Instant::now() + Duration::from_secs(self.0.unwrap_or_default());
+        let mut keys = app.db.signals().keys();
         loop {
             let left = end.saturating_duration_since(Instant::now());
             tokio::select! {
                 () = app.shutdown.cancelled() => {}
+                // The other end is kept as long as the database.
+                _ = keys.changed() => {}
                 _ = tokio::time::timeout(left.min(LOOK_EVERY), waiter.news()) => {}
             }
+            who.must_hold(app).await?;
             let seen = read().await?;
             if settled(&seen) || end <= Instant::now() || app.shutdown.is_cancelled() {
                 return Ok(seen);

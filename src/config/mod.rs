@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,6 +33,14 @@ pub struct Config {
     pub http_listen: SocketAddr,
     /// Where the HTTP-01 responder listens.
     pub http01_listen: SocketAddr,
+    /// How long the head of a request may take.
+    pub header_timeout: Duration,
+    /// How long a connection is kept between two requests.
+    pub idle_timeout: Duration,
+    /// Connections to the API at once, if the descriptors allow for them.
+    pub http_connections: usize,
+    /// The same for the HTTP-01 responder.
+    pub http01_connections: usize,
     /// The port that the HTTP-01 self-check asks.
     pub self_check_port: u16,
     /// Resolvers; the system's where empty.
@@ -81,6 +90,9 @@ pub struct Config {
 /// A retry may be this far away, and somebody want to see what it follows.
 const SHORTEST_RETENTION: Duration = Duration::from_hours(1);
 const LONGEST_RETENTION: Duration = Duration::from_hours(24 * 36_500);
+
+/// With clients that say nothing.
+const PATIENCE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,6 +188,10 @@ impl Config {
             database_url: Secret::new(database_url),
             http_listen: values.address("http.listen")?,
             http01_listen: values.address("http01.listen")?,
+            header_timeout: values.duration_within("http.header_timeout", PATIENCE)?,
+            idle_timeout: values.duration_within("http.idle_timeout", PATIENCE)?,
+            http_connections: values.number("http.max_connections", 1..=100_000)?,
+            http01_connections: values.number("http01.max_connections", 1..=100_000)?,
             self_check_port: values.number("http01.self_check_port", 1..=65_535)?,
             nameservers: values.nameservers("dns.nameservers")?,
             authority_port: values.number("dns.authority_port", 1..=65_535)?,

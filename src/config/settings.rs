@@ -56,10 +56,34 @@ pub const SETTINGS: &[Setting] = &[
         "Address of the API. Put a TLS proxy in front of anything but loopback.",
     ),
     Setting::new(
+        "http.header_timeout",
+        "CERTWRIGHT_HTTP_HEADER_TIMEOUT",
+        "10s",
+        "How long the head of a request may take, on every listener, from 1s to 1h; also a client of HTTP/2 that answers no ping for so long is gone.",
+    ),
+    Setting::new(
+        "http.idle_timeout",
+        "CERTWRIGHT_HTTP_IDLE_TIMEOUT",
+        "75s",
+        "How long a connection is kept for the next request, on every listener. Longer than a proxy in front keeps it.",
+    ),
+    Setting::new(
+        "http.max_connections",
+        "CERTWRIGHT_HTTP_MAX_CONNECTIONS",
+        "1000",
+        "Connections to the API at once, at most a quarter of the descriptors (`ulimit -n`). When there are more, the one that has kept it waiting for longest is closed.",
+    ),
+    Setting::new(
         "http01.listen",
         "CERTWRIGHT_HTTP01_LISTEN",
         "127.0.0.1:8402",
         "Address of the HTTP-01 responder; forward `/.well-known/acme-challenge/` of port 80 here.",
+    ),
+    Setting::new(
+        "http01.max_connections",
+        "CERTWRIGHT_HTTP01_MAX_CONNECTIONS",
+        "1000",
+        "The same for the HTTP-01 responder, at most an eighth of the descriptors.",
     ),
     Setting::new(
         "http01.self_check_port",

@@ -25,6 +25,8 @@ pub struct Delivery {
     pub notice: Notice,
     /// Whom it is about: what is told of one subject arrives in order.
     pub subject: Resource,
+    /// Whose that is: empty for a `ClusterIssuer`'s; absent where nobody knows any more.
+    pub namespace: Option<String>,
     /// Where it is.
     pub state: State,
     /// Failed tries since it was queued last.
@@ -180,6 +182,7 @@ impl Delivery {
         message: MessageId,
         notice: Notice,
         subject: Resource,
+        namespace: &str,
         now: OffsetDateTime,
     ) -> Self {
         Self {
@@ -188,6 +191,7 @@ impl Delivery {
             message,
             notice,
             subject,
+            namespace: Some(namespace.to_owned()),
             state: State::Pending,
             tries: 0,
             attempts: 0,
@@ -391,6 +395,6 @@ mod tests {
 
     fn delivery(notice: Notice) -> Delivery {
         let subject = Resource::Certificate(super::super::id::CertificateId(Uuid::nil()));
-        Delivery::new(WebhookId(Uuid::nil()), MessageId(Uuid::nil()), notice, subject, NOW)
+        Delivery::new(WebhookId(Uuid::nil()), MessageId(Uuid::nil()), notice, subject, "team", NOW)
     }
 }

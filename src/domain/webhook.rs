@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use super::backoff::{self, Jitter};
 use super::certificate::Certificate;
+use super::delivery::Delivery;
 use super::event::{Event, Resource};
 use super::id::WebhookId;
 use super::notice::Notice;
@@ -182,6 +183,16 @@ impl Webhook {
             && self.spec.labels.is_empty()
             && self.spec.wants(notice)
             && (namespace.is_empty() || self.spec.covers(namespace))
+    }
+
+    /// Whether it still asks for what this delivery tells, by its namespace; one that nobody knows is only
+    /// for who asks for all.
+    pub fn still_hears_of(&self, delivery: &Delivery) -> bool {
+        delivery.notice == Notice::WebhookTest
+            || match &delivery.namespace {
+                Some(namespace) => namespace.is_empty() || self.spec.covers(namespace),
+                None => self.spec.covers(EVERY_NAMESPACE),
+            }
     }
 
     /// Takes over what a client wants now. Enabling it forgets how badly it was doing.

@@ -4,9 +4,10 @@ use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::filter::Filter;
+use super::filter::{Filter, Value};
 use super::{
-    Db, Page, Scope, StorageError, Tx, document, execute, fetch, json, millis, moment, statements,
+    Db, Inner, Page, Scope, StorageError, Tx, document, execute, fetch, json, millis, moment,
+    statements,
 };
 use crate::domain::id::ApiKeyId;
 
@@ -88,10 +89,26 @@ pub async fn delete(tx: &mut Tx, id: ApiKeyId) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// A page of keys, by identifier, each with when it was made.
-pub async fn list(tx: &mut Tx, page: Page) -> Result<Vec<(ApiKey, OffsetDateTime)>, StorageError> {
+/// A page of the keys that are bound to nothing outside `scope`, by identifier, each with when it was made.
+pub async fn list(
+    tx: &mut Tx,
+    scope: &Scope,
+    page: Page,
+) -> Result<Vec<(ApiKey, OffsetDateTime)>, StorageError> {
     let select = "SELECT id, name, permissions, namespaces, created_at FROM api_keys";
-    let rows: Vec<Listed> = Filter::default().page(tx, select, "id", page).await?;
+    let mut filter = Filter::default();
+    if let Scope::Namespaces(names) = scope {
+        let each = match tx.inner {
+            Inner::Sqlite(_) => "json_each(api_keys.namespaces) AS one",
+            Inner::Postgres(_) => "json_array_elements_text(namespaces::json) AS one (value)",
+        };
+        let allowed = vec!["?"; names.len()].join(", ");
+        let outside = format!("SELECT 1 FROM {each} WHERE one.value NOT IN ({allowed})");
+        let names = names.iter().map(|name| Value::Text(name.clone()));
+        filter.and_that("namespaces IS NOT NULL");
+        filter.and_each(&format!("NOT EXISTS ({outside})"), names);
+    }
+    let rows: Vec<Listed> = filter.page(tx, select, "id", page).await?;
     rows.into_iter()
         .map(|Listed { row, created_at }| Ok((row.into_key()?, moment(created_at))))
         .collect()

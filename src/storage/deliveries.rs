@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::filter::{Filter, Value};
 use super::{
-    Page, StorageError, Tx, corrupt, count, execute, fetch, millis, moment, statements, webhooks,
+    Page, Scope, StorageError, Tx, corrupt, count, execute, fetch, millis, moment, statements,
+    webhooks,
 };
 use crate::domain::delivery::{Attempt, DEADLINE, Delivery, State};
 use crate::domain::event::Resource;
@@ -19,20 +20,39 @@ use crate::domain::webhook::Webhook;
 
 macro_rules! columns {
     () => {
-        "d.id, d.webhook_id, d.message_id, d.notice, d.subject, d.collection, d.state, d.tries,
+        "d.id, d.webhook_id, d.message_id, d.notice, d.subject, d.collection, d.namespace, d.state, d.tries,
          d.attempts, d.last_attempt_at, d.last_took, d.last_status, d.last_error, d.last_answer,
          d.created_at, d.finished_at, d.next_action_at, d.deadline"
+    };
+}
+
+/// Whether the webhook still asks for what a delivery tells, as [`Webhook::still_hears_of`] has it.
+macro_rules! heard {
+    ($delivery:literal) => {
+        concat!(
+            "(",
+            $delivery,
+            ".notice = 'webhook.test' OR EXISTS (SELECT 1 FROM webhook_subscriptions s
+              WHERE s.webhook_id = ",
+            $delivery,
+            ".webhook_id AND s.namespace IN (",
+            $delivery,
+            ".namespace, '*')))"
+        )
     };
 }
 
 statements! {
     INSERT = "INSERT INTO deliveries
         (id, webhook_id, message_id, notice, subject, collection, state, tries, attempts,
-         created_at, finished_at, next_action_at, deadline)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, $8, $9, $10, $11)";
-    LAST_OPEN = "SELECT id FROM deliveries
-        WHERE webhook_id = $1 AND subject = $2 AND state IN ('queued', 'pending')
-        ORDER BY id DESC LIMIT 1";
+         created_at, finished_at, next_action_at, deadline, namespace)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, $8, $9, $10, $11, $12)";
+    PLACE = "SELECT
+        EXISTS (SELECT 1 FROM webhook_subscriptions s
+                WHERE s.webhook_id = $1 AND s.namespace IN ($3, '*')) AS is_heard,
+        (SELECT id FROM deliveries
+         WHERE webhook_id = $1 AND subject = $2 AND state IN ('queued', 'pending')
+         ORDER BY id DESC LIMIT 1) AS last";
     FIND = concat!("SELECT ", columns!(), " FROM deliveries d WHERE d.id = $1 AND d.webhook_id = $2");
     DUE = concat!("SELECT ", columns!(), ", m.body
         FROM deliveries d JOIN messages m ON m.id = d.message_id
@@ -61,18 +81,21 @@ statements! {
         WHERE webhook_id = $1 AND state = 'pending' AND next_action_at > $3 AND last_attempt_at >= $2";
     HOLD = "UPDATE deliveries SET state = 'held', next_action_at = NULL, finished_at = $2
         WHERE webhook_id = $1 AND state IN ('queued', 'pending') AND notice <> 'webhook.test'";
-    REDELIVER = "UPDATE deliveries SET
+    HOLD_UNHEARD = concat!("UPDATE deliveries SET state = 'held', next_action_at = NULL, finished_at = $2
+        WHERE webhook_id = $1 AND state IN ('queued', 'pending') AND NOT ", heard!("deliveries"));
+    REDELIVER = concat!("UPDATE deliveries SET
         state = 'queued', tries = 0, finished_at = NULL, next_action_at = NULL
-        WHERE id = $1 AND webhook_id = $2 AND state IN ('delivered', 'dead', 'held')";
+        WHERE id = $1 AND webhook_id = $2 AND state IN ('delivered', 'dead', 'held') AND ", heard!("deliveries"));
     SEND_NOW = "UPDATE deliveries SET next_action_at = $3
         WHERE id = $1 AND webhook_id = $2 AND state = 'pending' AND next_action_at > $3";
-    REDELIVER_SINCE = "UPDATE deliveries SET
+    REDELIVER_SINCE = concat!("UPDATE deliveries SET
         state = 'queued', tries = 0, finished_at = NULL, next_action_at = NULL
         WHERE id IN (SELECT o.id FROM deliveries o
                      WHERE o.webhook_id = $1 AND o.id > $2 AND o.created_at >= $3
                        AND o.state IN ('delivered', 'dead', 'held') AND o.notice <> 'webhook.test'
+                       AND ", heard!("o"), "
                      ORDER BY o.id LIMIT $4)
-        RETURNING id";
+        RETURNING id");
     FORGET = "DELETE FROM deliveries WHERE id IN (
         SELECT o.id FROM deliveries o
         WHERE o.state IN ('delivered', 'held') AND o.finished_at < $1
@@ -111,8 +134,14 @@ pub(super) async fn place(
         return Ok(());
     }
     let (to, subject) = (webhook.id.0, delivery.subject.id());
-    let last: Option<(Uuid,)> = fetch!(fetch_optional, tx, LAST_OPEN, to, subject)?;
-    if let Some((last,)) = last {
+    let namespace = delivery.namespace.as_deref();
+    let (is_heard, last): (bool, Option<Uuid>) =
+        fetch!(fetch_one, tx, PLACE, to, subject, namespace)?;
+    // It may have been narrowed since it was found to hear of this.
+    if !is_heard {
+        return Ok(());
+    }
+    if let Some(last) = last {
         // Another replica's clock may be ahead of ours.
         let id = delivery.id.0.max(Uuid::from_u128(last.as_u128() + 1));
         delivery = Delivery { id: DeliveryId(id), ..delivery.queued() };
@@ -141,6 +170,7 @@ async fn insert(tx: &mut Tx, delivery: &Delivery) -> Result<(), StorageError> {
         delivery.finished_at.map(millis),
         delivery.next_action_at.map(millis),
         millis(delivery.deadline),
+        delivery.namespace.as_deref(),
     )?;
     Ok(())
 }
@@ -243,7 +273,18 @@ pub(super) async fn hold(
     Ok(())
 }
 
+/// Keeps back whatever a webhook would be sent and does not ask for any more.
+pub(super) async fn hold_unheard(
+    tx: &mut Tx,
+    webhook: WebhookId,
+    now: OffsetDateTime,
+) -> Result<(), StorageError> {
+    execute!(tx, HOLD_UNHEARD, webhook.0, millis(now))?;
+    Ok(())
+}
+
 /// Sends a delivery again, under the same identifier, whatever came of it; now, if it is waiting.
+/// What the webhook does not ask for any more stays where it is.
 pub async fn redeliver(
     tx: &mut Tx,
     delivery: &Delivery,
@@ -256,7 +297,7 @@ pub async fn redeliver(
     Ok(())
 }
 
-/// Puts back in the row what was told since then and has come to its end: at most `limit`, those
+/// Puts back in the row what was told since then, has come to its end and is still asked for: at most `limit`, those
 /// after `after`. Says how many, and which was the last; with none, [`go_on`] sends them.
 pub async fn redeliver_since(
     tx: &mut Tx,
@@ -289,15 +330,21 @@ pub async fn forget(tx: &mut Tx, before: OffsetDateTime, limit: u32) -> Result<u
     Ok(execute!(tx, FORGET, millis(before), i64::from(limit))?)
 }
 
-/// A page of a webhook's deliveries, by identifier, and so by age.
+/// A page of a webhook's deliveries, by identifier, and so by age: to who is bound to namespaces, those that
+/// it still asks for.
 pub async fn list(
     tx: &mut Tx,
     webhook: WebhookId,
+    scope: &Scope,
     wanted: &Wanted,
     page: Page,
 ) -> Result<Vec<Delivery>, StorageError> {
     let mut filter = Filter::default();
     filter.and("d.webhook_id = ?", Value::Id(webhook.0));
+    filter.within("d.namespace", scope);
+    if matches!(scope, Scope::Namespaces(_)) {
+        filter.and_that(heard!("d"));
+    }
     if let Some(state) = wanted.state {
         filter.and("d.state = ?", Value::Text(state.as_str().to_owned()));
     }
@@ -323,6 +370,7 @@ struct Row {
     notice: String,
     subject: Uuid,
     collection: String,
+    namespace: Option<String>,
     state: String,
     tries: i64,
     attempts: i64,
@@ -367,6 +415,7 @@ impl Row {
             notice: Notice::parse(&self.notice)
                 .ok_or_else(|| wrong("notice is not a known word"))?,
             subject,
+            namespace: self.namespace,
             state: State::parse(&self.state).ok_or_else(|| wrong("state is not a known word"))?,
             tries: count(self.tries),
             attempts: count(self.attempts),

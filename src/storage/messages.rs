@@ -97,9 +97,9 @@ pub(super) async fn write(tx: &mut Tx) -> Result<(), StorageError> {
             continue;
         }
         let message = insert(tx, &about.body(notice, at), at).await?;
-        let subject = about.subject();
+        let (subject, namespace) = (about.subject(), about.namespace());
         placed.extend(hearers.into_iter().map(|webhook| {
-            let delivery = Delivery::new(webhook.id, message, notice, subject, at);
+            let delivery = Delivery::new(webhook.id, message, notice, subject, namespace, at);
             (webhook, delivery)
         }));
     }
@@ -120,7 +120,8 @@ pub async fn try_out(
     let data = serde_json::json!({ "webhook": format!("/webhooks/{}", webhook.id) });
     let message = insert(tx, &json(&Body { kind: notice, timestamp: now, data }), now).await?;
     let subject = Resource::Webhook(webhook.id);
-    let delivery = Delivery::new(webhook.id, message, notice, subject, now);
+    let namespace = &webhook.namespace;
+    let delivery = Delivery::new(webhook.id, message, notice, subject, namespace, now);
     deliveries::place_alone(tx, &delivery).await?;
     Ok(delivery)
 }
@@ -138,11 +139,11 @@ async fn insert(tx: &mut Tx, body: &str, at: OffsetDateTime) -> Result<MessageId
 
 impl About {
     async fn hearers(&self, tx: &mut Tx, notice: Notice) -> Result<Vec<Webhook>, StorageError> {
-        let (namespace, named): (&str, &[Uuid]) = match self {
-            Self::Certificate(one) => (&one.namespace, &one.spec.webhooks),
-            Self::Issuer(one) => (&one.namespace, &[]),
+        let named: &[Uuid] = match self {
+            Self::Certificate(one) => &one.spec.webhooks,
+            Self::Issuer(_) => &[],
         };
-        let mut found = webhooks::subscribed(tx, namespace, notice).await?;
+        let mut found = webhooks::subscribed(tx, self.namespace(), notice).await?;
         for id in named {
             if found.iter().all(|known| known.id.0 != *id) {
                 found.extend(webhooks::named(tx, *id).await?);
@@ -153,6 +154,13 @@ impl About {
             Self::Issuer(one) => webhook.hears_of_issuer(notice, &one.namespace),
         });
         Ok(found)
+    }
+
+    fn namespace(&self) -> &str {
+        match self {
+            Self::Certificate(one) => &one.namespace,
+            Self::Issuer(one) => &one.namespace,
+        }
     }
 
     fn subject(&self) -> Resource {

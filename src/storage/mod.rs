@@ -32,6 +32,7 @@ mod connections;
 pub mod deliveries;
 pub mod events;
 pub mod expiry;
+mod files;
 mod filter;
 pub mod handover;
 pub mod housekeeping;
@@ -144,6 +145,9 @@ pub enum StorageError {
     /// The file that says who serves from a SQLite database cannot be used.
     #[error("{} cannot be locked", .0.display())]
     Lock(PathBuf, #[source] std::io::Error),
+    /// The file of a SQLite database cannot be used.
+    #[error("{} cannot be used", .0.display())]
+    File(PathBuf, #[source] std::io::Error),
     /// Something with this identity is there already.
     #[error("it exists already")]
     Conflict,
@@ -222,6 +226,7 @@ impl Db {
                 .pragma("temp_store", "MEMORY")
                 .busy_timeout(Duration::from_secs(10));
             let file = options.get_filename().to_owned();
+            files::keep_private(&file).map_err(|error| StorageError::File(file.clone(), error))?;
             let write = SqlitePoolOptions::new()
                 .max_connections(1)
                 .test_before_acquire(false)

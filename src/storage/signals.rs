@@ -30,6 +30,7 @@ pub struct Signals {
     deliverable: Arc<Notify>,
     waiters: Arc<Waiters>,
     happened: watch::Sender<()>,
+    keys: watch::Sender<()>,
     knowledge: Arc<Knowledge>,
     /// What the other replicas have to be told yet.
     untold: Arc<Untold>,
@@ -111,6 +112,7 @@ impl Signals {
             deliverable,
             waiters: Arc::default(),
             happened: watch::Sender::new(()),
+            keys: watch::Sender::new(()),
             knowledge,
             untold: Arc::new(untold),
         }
@@ -143,6 +145,11 @@ impl Signals {
         self.happened.subscribe()
     }
 
+    /// Hears from now on when API keys are not what they were: an answer that takes long is for a key that holds.
+    pub fn keys(&self) -> watch::Receiver<()> {
+        self.keys.subscribe()
+    }
+
     /// Tells whoever waits, here and in the other replicas.
     pub(super) fn tell(&self, news: News, settled: &[Uuid]) {
         self.tell_here(news, settled);
@@ -152,6 +159,7 @@ impl Signals {
     fn tell_here(&self, news: News, settled: &[Uuid]) {
         if news.keys {
             self.knowledge.api_keys.forget();
+            self.keys.send_replace(());
         }
         if news.due.is_some_and(|at| at < self.next_look.load(Ordering::SeqCst)) {
             self.due.notify_one();

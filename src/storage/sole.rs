@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::StorageError;
+use super::files::create_private;
 
 /// No other process serves from the database as long as this is kept. The kernel ends it with the
 /// process, however that ends: whoever has it next knows that its former self is dead.
@@ -21,7 +22,12 @@ impl SoleUse {
         path.push(".lock");
         let path = PathBuf::from(path);
         let unusable = |error| StorageError::Lock(path.clone(), error);
-        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = match create_private(&path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                File::options().write(true).open(&path)
+            }
+            made => made,
+        };
         let file = file.map_err(unusable)?;
         match file.try_lock() {
             Ok(()) => Ok(Self { file: Some(file) }),

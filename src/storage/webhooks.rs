@@ -191,7 +191,8 @@ pub async fn save(
     Ok(Lease { token: lease.token + 1, ..*lease })
 }
 
-/// Like [`save`], for a webhook that may want to hear of something else now.
+/// Like [`save`], for a webhook that may want to hear of something else now: what it is not to hear any more
+/// is held.
 pub async fn respecify(
     tx: &mut Tx,
     transition: &Transition,
@@ -200,6 +201,7 @@ pub async fn respecify(
     let next = save(tx, transition, lease, None).await?;
     execute!(tx, DELETE_SUBSCRIPTIONS, transition.webhook.id.0)?;
     index(tx, &transition.webhook).await?;
+    deliveries::hold_unheard(tx, transition.webhook.id, transition.at).await?;
     Ok(next)
 }
 

@@ -75,7 +75,8 @@ on_every_database! {
         tx.commit().await.unwrap();
         let responder = api::responder(world.db.clone());
         let ask = async |method: Method, path: String| {
-            let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+            let request = Request::builder().method(method).uri(path).header("host", "example.com");
+            let request = request.body(Body::empty()).unwrap();
             let response = responder.clone().oneshot(request).await.unwrap();
             let kind = response.headers().get("content-type").cloned();
             let status = response.status().as_u16();

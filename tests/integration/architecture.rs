@@ -22,6 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("yaml", &[]),
     ("client", &["secret"]),
     ("api", &["clock", "domain", "heavy", "outbound", "pki", "secret", "storage", "view", "yaml"]),
+    ("server", &[]),
     ("config", &["secret"]),
     ("telemetry", &["config"]),
     ("shutdown", &[]),
@@ -35,7 +36,9 @@ const ROOT: &[&str] = &["service", "cli", "main", "lib"];
 /// Libraries that only these layers may name.
 const OWNED: &[(&str, &[&str])] = &[
     ("sqlx::", &["storage"]),
-    ("axum::", &["api", "service"]),
+    ("axum::", &["api", "server"]),
+    ("hyper::", &["server"]),
+    ("hyper_util::", &["server"]),
     ("utoipa_axum::", &["api"]),
     ("instant_acme::", &["ca"]),
     ("reqwest::", &["ca", "client", "solver", "outbound"]),

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on must stop")]
 
 mod accounts;
+mod answer_headers;
 mod api_auth;
 mod api_certificates;
 mod api_idempotency;
@@ -22,6 +23,9 @@ mod chains;
 mod cli;
 mod commands;
 mod commands_upkeep;
+mod connections;
+#[cfg(feature = "failpoints")]
+mod connections_attacked;
 #[cfg(feature = "failpoints")]
 mod crash;
 #[cfg(feature = "failpoints")]
@@ -42,6 +46,7 @@ mod harness;
 mod inside_failures;
 mod issuance;
 mod large_inputs;
+mod long_answers;
 mod machines;
 #[cfg(feature = "failpoints")]
 mod minutes;
@@ -50,6 +55,7 @@ mod odd_cas;
 mod openapi;
 mod order_machine;
 mod outbound;
+mod private_files;
 mod receivers;
 mod reliability;
 mod renewal;
@@ -66,6 +72,7 @@ mod strange_text;
 #[path = "../support/mod.rs"]
 mod support;
 mod test_sources;
+mod tenancy;
 mod truth;
 mod webhook_endpoints;
 mod webhook_renewal;

@@ -33,6 +33,7 @@ pub struct Installation {
     pub cloudflare: Cloudflare,
     pub database_url: String,
     settings: HashMap<String, String>,
+    descriptors: Option<u32>,
     key: String,
     http: reqwest::Client,
     folder: TempDir,
@@ -89,12 +90,17 @@ impl Installation {
         ];
         let settings = settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { pebble, cloudflare, database_url, settings, key, http, folder }
+        Self { pebble, cloudflare, database_url, settings, descriptors: None, key, http, folder }
     }
 
     /// Another value of a setting for whatever starts from now on.
     pub fn set(&mut self, name: &str, value: &str) {
         self.settings.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// So many descriptors for whatever starts from now on.
+    pub fn limit_descriptors(&mut self, most: u32) {
+        self.descriptors = Some(most);
     }
 
     pub fn setting(&self, name: &str) -> String {
@@ -126,6 +132,10 @@ impl Installation {
         let said = tempfile::tempdir().unwrap();
         let file = |name: &str| Stdio::from(File::create(said.path().join(name)).unwrap());
         let mut command = Command::new("setpriv");
+        if let Some(most) = self.descriptors {
+            command = Command::new("prlimit");
+            command.args([&format!("--nofile={most}:{most}"), "--", "setpriv"]);
+        }
         command.args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_certwright")]);
         command.args(arguments).current_dir(self.folder.path()).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -290,6 +300,21 @@ impl Program {
         let out = fs::read_to_string(self.said.path().join("out")).unwrap_or_default();
         let line = out.lines().find_map(|line| line.strip_prefix(ADDRESS_LINE))?;
         out.ends_with('\n').then(|| line.to_owned())
+    }
+
+    /// Where the HTTP-01 responder listens.
+    pub fn responder(&self) -> String {
+        let log = self.log();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let found = lines.filter_map(|line| line["http01"].as_str().map(str::to_owned)).last();
+        found.expect("it says where when it is ready")
+    }
+
+    /// Memory that it has taken, in KiB.
+    pub fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// Everything that it has logged.

@@ -218,7 +218,7 @@ impl World {
 
     /// A request by the admin key; [`Ask::with_key`] changes that.
     pub fn ask(&self, method: Method, path: &str) -> Ask<'_> {
-        let request = Request::builder().method(method).uri(path);
+        let request = Request::builder().method(method).uri(path).header("host", "certwright.test");
         let ask = Ask { world: self, path: path.to_owned(), request, body: Body::empty() };
         ask.with_key(&self.admin)
     }

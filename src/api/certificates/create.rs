@@ -205,12 +205,13 @@ async fn newest(
     first: Response,
 ) -> Result<Response, ApiError> {
     let read = || read(app, &who.scope, certificate.id.0);
-    let response = match wait.on(app, waiter, read, Certificate::is_settled).await {
+    let response = match wait.on(app, who, waiter, read, Certificate::is_settled).await {
         Ok(certificate) => {
             let location = first.headers().get(header::LOCATION).map(HeaderValue::to_str);
             let location = location.and_then(Result::ok).unwrap_or_default().to_owned();
             accepted(location, json(&CertificateView::of(&certificate, app.now()))?)
         }
+        Err(error) if error.is_about_the_caller() => return Err(error),
         // It was made; that looking at it again did not work must not hide that.
         Err(_) => first,
     };

@@ -109,7 +109,7 @@ pub(crate) async fn show(
     known: Precondition,
 ) -> Result<Response, ApiError> {
     let read = || read(&app, &who.scope, id);
-    let certificate = wait.until(&app, id, read, Certificate::is_settled).await?;
+    let certificate = wait.until(&app, &who, id, read, Certificate::is_settled).await?;
     let view = CertificateView::of(&certificate, app.now());
     Ok(wait.applied(known.show(&view)?))
 }

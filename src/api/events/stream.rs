@@ -19,7 +19,6 @@ use super::EventView;
 use crate::api::AppState;
 use crate::api::auth::{EventsRead, Principal};
 use crate::api::problem::ApiError;
-use crate::domain::id::ApiKeyId;
 use crate::storage::events::{Recorded, Wanted};
 use crate::storage::stream::{Position, between, end, resume};
 use crate::storage::{Scope, StorageError};
@@ -27,7 +26,7 @@ use crate::storage::{Scope, StorageError};
 /// So many events are held for one reader.
 const PAGE: u32 = 100;
 
-/// Proxies give up on connections that are silent for longer; also when the key is looked at again.
+/// Proxies give up on connections that are silent for longer; also when the key is looked up again.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// News may get lost between replicas.
@@ -69,10 +68,12 @@ pub(super) async fn follow(
         None => end(&mut tx).await?.position,
     };
     drop(tx);
-    let (key, scope) = (who.key, who.scope.clone());
+    let (who, scope) = (who.clone(), who.scope.clone());
+    let keys = app.db.signals().keys();
     let next_beat = Instant::now() + HEARTBEAT;
     let page = VecDeque::new();
-    let follower = Follower { app, key, scope, wanted, at, read_up_to: at, page, news, next_beat };
+    let follower =
+        Follower { app, who, scope, wanted, at, read_up_to: at, page, news, keys, next_beat };
     let first = heartbeat(at).retry(RETRY);
     let events = stream::unfold((follower, Some(first)), async |(mut follower, first)| {
         let event = match first {
@@ -91,7 +92,7 @@ pub(super) async fn follow(
 /// One reader of the stream.
 struct Follower {
     app: AppState,
-    key: ApiKeyId,
+    who: Principal,
     scope: Scope,
     wanted: Wanted,
     /// Everything up to here was sent, or is not wanted.
@@ -100,6 +101,7 @@ struct Follower {
     read_up_to: Position,
     page: VecDeque<Recorded>,
     news: watch::Receiver<()>,
+    keys: watch::Receiver<()>,
     next_beat: Instant,
 }
 
@@ -122,10 +124,20 @@ impl Follower {
             if self.app.shutdown.is_cancelled() {
                 return Ok(None);
             }
-            if Instant::now() >= self.next_beat {
-                let still = Principal::still::<EventsRead>(self.key, &self.app).await?;
-                let Some(scope) = still else { return Ok(None) };
+            let is_time = Instant::now() >= self.next_beat;
+            let still = if is_time {
+                self.who.look_up::<EventsRead>(&self.app).await?
+            } else {
+                self.who.still::<EventsRead>(&self.app).await?
+            };
+            let Some(scope) = still else { return Ok(None) };
+            if scope != self.scope {
+                // What was read may not be for it any more.
                 self.scope = scope;
+                self.page.clear();
+                self.read_up_to = self.at;
+            }
+            if is_time {
                 self.next_beat = Instant::now() + HEARTBEAT;
                 return Ok(Some(heartbeat(self.at)));
             }
@@ -144,6 +156,7 @@ impl Follower {
             let until = self.next_beat.min(Instant::now() + pause);
             tokio::select! {
                 () = self.app.shutdown.cancelled() => {}
+                _ = self.keys.changed() => {}
                 // Whichever it is, it is time to look.
                 _ = tokio::time::timeout_at(until, self.news.changed()) => {}
             }

@@ -61,6 +61,17 @@ fn namespace(wanted: &Wanted) -> String {
     }
 }
 
+impl Item {
+    /// What may be told of it where nothing is done. That a Secret is just so would confirm a guess, without a
+    /// trace, to who may write it and never read it.
+    fn told_without_trace(&self, done: Done) -> Done {
+        match (&self.wanted, done) {
+            (Wanted::Secret(..), Done::Unchanged) => Done::Configured,
+            (_, done) => done,
+        }
+    }
+}
+
 type Outcome = (Done, uuid::Uuid, Vec<String>);
 
 async fn at_once(app: &AppState, items: &[Item], dry_run: bool) -> Result<Vec<Outcome>, ApiError> {
@@ -90,7 +101,11 @@ async fn at_once(app: &AppState, items: &[Item], dry_run: bool) -> Result<Vec<Ou
             outcome.2.extend(missing_secrets(app, &mut tx, spec).await?);
         }
     }
-    if !dry_run {
+    if dry_run {
+        for (item, (done, ..)) in items.iter().zip(outcomes.iter_mut().flatten()) {
+            *done = item.told_without_trace(*done);
+        }
+    } else {
         tx.commit().await?;
     }
     Ok(outcomes.into_iter().flatten().collect())

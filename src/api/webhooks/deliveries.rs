@@ -18,11 +18,11 @@ use crate::api::problem::{ApiError, Code, Errors};
 use crate::api::wait::Wait;
 use crate::api::{AppState, field};
 use crate::domain::delivery::{Delivery, State as DomainState};
-use crate::domain::id::{DeliveryId, WebhookId};
+use crate::domain::id::DeliveryId;
 use crate::domain::notice::Notice;
 use crate::domain::webhook::Webhook;
 use crate::storage::deliveries::{self, Wanted};
-use crate::storage::messages;
+use crate::storage::{Scope, Tx, messages};
 
 /// So many deliveries go back into the row in one transaction.
 const BATCH: u32 = 1000;
@@ -149,7 +149,7 @@ pub(crate) async fn list(
     };
     let mut tx = app.db.read().await?;
     let (webhook, _) = find_webhook(&mut tx, id, &who.scope).await?;
-    let rows = deliveries::list(&mut tx, webhook.id, &wanted, page).await?;
+    let rows = deliveries::list(&mut tx, webhook.id, &who.scope, &wanted, page).await?;
     let key = |row: &Delivery| row.id.0.as_bytes().to_vec();
     Ok(page::answer(&uri, page.limit, rows, key, |row| DeliveryView::from(&row)))
 }
@@ -184,8 +184,8 @@ pub(crate) async fn redeliver(
     let mut tx = app.db.begin();
     let (webhook, _) = find_webhook(&mut tx, id, &who.scope).await?;
     must_be_enabled(&webhook)?;
-    let found = deliveries::find(&mut tx, webhook.id, DeliveryId(delivery)).await?;
-    let found = found.ok_or_else(|| ApiError::not_found("delivery", delivery))?;
+    let found = find(&mut tx, &webhook, delivery, &who.scope).await?;
+    must_be_heard(&webhook, &found)?;
     deliveries::redeliver(&mut tx, &found, app.now()).await?;
     let again = deliveries::find(&mut tx, webhook.id, found.id).await?.unwrap_or(found);
     tx.commit().await?;
@@ -194,7 +194,7 @@ pub(crate) async fn redeliver(
 
 /// Send everything again since a moment
 ///
-/// What was delivered, given up or held since then, under the same `webhook-id`s; in order for each
+/// What was delivered, given up or held since then and is of a namespace that the webhook still asks for, under the same `webhook-id`s; in order for each
 /// certificate.
 #[utoipa::path(post, path = "/webhooks/{id}/redeliver", operation_id = "redeliverSince", tag = "webhooks",
     params(("id" = Uuid, Path, description = "The webhook")),
@@ -243,7 +243,10 @@ pub(crate) async fn test(
     let (webhook, _) = find_webhook(&mut tx, id, &who.scope).await?;
     let sent = messages::try_out(&mut tx, &webhook, app.now()).await?;
     tx.commit().await?;
-    let found = settled(&app, &who, id, sent.id.0, wait).await.unwrap_or(sent);
+    let found = match settled(&app, &who, id, sent.id.0, wait).await {
+        Err(error) if !error.is_about_the_caller() => sent,
+        found => found?,
+    };
     Ok(wait.applied(accepted(location(&found), json(&DeliveryView::from(&found))?)))
 }
 
@@ -257,11 +260,42 @@ async fn settled(
 ) -> Result<Delivery, ApiError> {
     let read = || async {
         let mut tx = app.db.read().await?;
-        find_webhook(&mut tx, webhook, &who.scope).await?;
-        let found = deliveries::find(&mut tx, WebhookId(webhook), DeliveryId(id)).await?;
-        found.ok_or_else(|| ApiError::not_found("delivery", id))
+        let (webhook, _) = find_webhook(&mut tx, webhook, &who.scope).await?;
+        find(&mut tx, &webhook, id, &who.scope).await
     };
-    wait.until(app, id, read, |found| found.state.is_final()).await
+    wait.until(app, who, id, read, |found| found.state.is_final()).await
+}
+
+/// The delivery, if the caller may know of it: who is bound to namespaces, of what the webhook still asks for.
+async fn find(
+    tx: &mut Tx,
+    webhook: &Webhook,
+    id: Uuid,
+    scope: &Scope,
+) -> Result<Delivery, ApiError> {
+    let may_know = |found: &Delivery| match scope {
+        Scope::Everything => true,
+        Scope::Namespaces(_) => {
+            let namespace = found.namespace.as_deref();
+            namespace.is_some_and(|namespace| scope.covers(namespace))
+                && webhook.still_hears_of(found)
+        }
+    };
+    let found = deliveries::find(tx, webhook.id, DeliveryId(id)).await?;
+    found.filter(may_know).ok_or_else(|| ApiError::not_found("delivery", id))
+}
+
+fn must_be_heard(webhook: &Webhook, delivery: &Delivery) -> Result<(), ApiError> {
+    if webhook.still_hears_of(delivery) {
+        return Ok(());
+    }
+    let detail = match &delivery.namespace {
+        Some(namespace) => format!(
+            "It tells of the namespace `{namespace}`, which the webhook does not ask for any more. PATCH its `namespaces` first."
+        ),
+        None => "Nobody knows any more whose namespace it tells of: only a webhook of all (`[\"*\"]`) is sent it.".to_owned(),
+    };
+    Err(ApiError::Because(Code::ValidationFailed, detail))
 }
 
 fn must_be_enabled(webhook: &Webhook) -> Result<(), ApiError> {

@@ -76,7 +76,7 @@ on_both_databases! {
         assert!(api_keys::insert(&mut tx, &key, &[7; 32], NOW).await.unwrap());
         assert!(!api_keys::insert(&mut tx, &key, &[7; 32], NOW).await.unwrap(), "once");
         assert_eq!(api_keys::find_by_hash(&mut tx, &[7; 32]).await.unwrap(), Some(key.clone()));
-        assert_eq!(api_keys::list(&mut tx, page()).await.unwrap(), [(key.clone(), NOW)]);
+        assert_eq!(api_keys::list(&mut tx, &Scope::Everything, page()).await.unwrap(), [(key.clone(), NOW)]);
         assert_eq!(api_keys::find(&mut tx, key.id).await.unwrap().as_ref(), Some(&key));
         assert_eq!(api_keys::find_by_hash(&mut tx, &[8; 32]).await.unwrap(), None);
         assert!(api_keys::any(&mut tx).await.unwrap());

@@ -111,7 +111,7 @@ on_both_databases! {
         deliveries::go_on(&mut tx, one.id, later).await.unwrap();
 
         let wanted = |state| deliveries::Wanted { state: Some(state), notice: Some(Notice::WebhookTest), subject: Some(one.id.0), since: Some(NOW) };
-        let found = async |tx: &mut Tx, state| deliveries::list(tx, one.id, &wanted(state), Page::first(10)).await.unwrap().len();
+        let found = async |tx: &mut Tx, state| deliveries::list(tx, one.id, &Scope::Everything, &wanted(state), Page::first(10)).await.unwrap().len();
         assert_eq!((found(&mut tx, State::Delivered).await, found(&mut tx, State::Dead).await), (1, 0));
         assert_eq!(messages::forget(&mut tx, later + Duration::hours(1), 10).await.unwrap(), 0, "it has a delivery");
         assert_eq!(deliveries::forget(&mut tx, later, 10).await.unwrap(), 0, "not yet");

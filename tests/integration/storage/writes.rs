@@ -229,7 +229,7 @@ on_both_databases! {
         assert_eq!(api_keys::recognise(&db, &hash).await.unwrap(), None);
         let mut tx = db.read().await.unwrap();
         let page = Page { limit: 10, after: None, descending: false };
-        assert_eq!(api_keys::list(&mut tx, page).await.unwrap(), []);
+        assert_eq!(api_keys::list(&mut tx, &Scope::Everything, page).await.unwrap(), []);
     }
 }
 

@@ -1,0 +1,168 @@
+//! Connections: who is let in, how many at once, and for how long.
+//!
+//! A connection that waits for its client has a deadline, and makes room when its listener is full; one
+//! whose client waits for us is left alone, however long that takes. Each listener has a share of the
+//! descriptors of its own, so that none can take them from another, the database or the workers.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+mod activity;
+mod body;
+mod connection;
+mod descriptors;
+mod stream;
+mod waiting;
+
+pub use descriptors::share;
+
+use connection::Protocol;
+use waiting::Waiting;
+
+/// How long to leave a listener alone that cannot accept.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What a listener grants its clients.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections at once.
+    pub connections: usize,
+    /// For a request's head, from its first byte or the connection's beginning.
+    pub head: Duration,
+    /// Between a response and the next request.
+    pub idle: Duration,
+    /// For an answer of which the client takes nothing meanwhile.
+    pub untaken: Duration,
+}
+
+/// A listener with what answers on it.
+pub struct Server {
+    name: &'static str,
+    listener: TcpListener,
+    router: Router,
+    protocol: Arc<Protocol>,
+    places: Arc<Semaphore>,
+    waiting: Arc<Waiting>,
+}
+
+impl Server {
+    /// A server for `listener`, which is called `name` in the log.
+    pub fn new(name: &'static str, listener: TcpListener, router: Router, limits: Limits) -> Self {
+        Self {
+            name,
+            listener,
+            // Once: a router that has its state is shared by all connections, not copied.
+            router: router.with_state(()),
+            protocol: Arc::new(Protocol::new(limits)),
+            places: Arc::new(Semaphore::new(limits.connections)),
+            waiting: Arc::default(),
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `stop`, and then until what is under way has been answered.
+    pub async fn run(self, stop: CancellationToken) {
+        let connections = TaskTracker::new();
+        let mut trouble = Trouble::default();
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = self.listener.accept() => accepted,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) if is_the_clients(&error) => continue,
+                Err(error) => {
+                    trouble.has_come(self.name, &error);
+                    pause(&stop).await;
+                    continue;
+                }
+            };
+            trouble.is_over(self.name);
+            let place = tokio::select! {
+                () = stop.cancelled() => break,
+                place = self.place() => place,
+            };
+            self.attend(stream, place, &connections, &stop);
+        }
+        // Nobody new is let in while the rest is answered.
+        drop(self);
+        connections.close();
+        connections.wait().await;
+    }
+
+    /// A place for one more connection. Whoever has kept a full listener waiting for longest leaves; where
+    /// all wait for us, the newcomer waits as well.
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            return Some(place);
+        }
+        self.waiting.dismiss_one();
+        let place = Arc::clone(&self.places).acquire_owned().await.ok();
+        self.waiting.has_room();
+        place
+    }
+
+    fn attend(
+        &self,
+        stream: TcpStream,
+        place: Option<OwnedSemaphorePermit>,
+        connections: &TaskTracker,
+        stop: &CancellationToken,
+    ) {
+        // Answers and events are written whole: nothing is gained by holding their ends back.
+        stream.set_nodelay(true).ok();
+        let protocol = Arc::clone(&self.protocol);
+        let (waiting, router) = (Arc::clone(&self.waiting), self.router.clone());
+        let stop = stop.clone();
+        connections.spawn(async move {
+            connection::attend(&protocol, stream, router, waiting, &stop).await;
+            drop(place);
+        });
+    }
+}
+
+/// What keeps a listener from accepting: said once, and once when it is over.
+#[derive(Default)]
+struct Trouble(bool);
+
+impl Trouble {
+    fn has_come(&mut self, listener: &str, error: &io::Error) {
+        if !std::mem::replace(&mut self.0, true) {
+            let error = error as &dyn std::error::Error;
+            tracing::error!(listener, error, "no connection can be accepted; trying again");
+        }
+    }
+
+    fn is_over(&mut self, listener: &str) {
+        if std::mem::take(&mut self.0) {
+            tracing::info!(listener, "connections are accepted again");
+        }
+    }
+}
+
+/// Whether it was only that connection which came to nothing.
+fn is_the_clients(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+#[expect(clippy::disallowed_methods, reason = "descriptors come free without telling anybody")]
+async fn pause(stop: &CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(PAUSE) => {}
+    }
+}
