@@ -13,6 +13,8 @@ mod classify;
 mod directory;
 mod http;
 mod jose;
+mod limiter;
+mod meter;
 mod nonce;
 mod order;
 mod problem;
@@ -33,6 +35,8 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroize as _;
 
 pub use account::Account;
+pub use limiter::Limiter;
+pub use meter::Meter;
 pub use order::{Download, Order};
 pub use state::{
     Authorization, AuthorizationStatus, ChallengeKind, ChallengeStatus, Offered, OrderState,

@@ -28,6 +28,7 @@ use crate::storage::{Db, Signals, StorageError};
 use breaker::Breakers;
 use claims::{Look, Work};
 use haste::Haste;
+use limiters::Limiters;
 use pace::Paces;
 use shares::Shares;
 
@@ -48,6 +49,7 @@ mod haste;
 mod housekeeping;
 mod issuers;
 mod keys;
+mod limiters;
 mod orders;
 mod pace;
 mod presence;
@@ -119,6 +121,7 @@ pub struct Local {
     paces: Paces,
     haste: Haste,
     breakers: Breakers,
+    limiters: Limiters,
 }
 
 impl Local {
@@ -131,6 +134,7 @@ impl Local {
             paces: Paces::new(),
             haste: Haste::new(),
             breakers: Breakers::default(),
+            limiters: Limiters::new(),
         }
     }
 }
