@@ -168,6 +168,7 @@ impl State {
         for path in paths_in(&answer) {
             self.named.entry(path).or_insert(now);
         }
+        let answer = self.wishes.after(kind, answer);
         let answer = self.as_a_replica_shows_it(kind, path, answer, now);
         match self.lost.get_mut(&kind) {
             Some(left) if *left > 0 => {
@@ -252,7 +253,7 @@ fn location(answer: &Answer) -> Option<String> {
     Some(url::Url::parse(url).ok()?.path().to_owned())
 }
 
-fn body_of(answer: &Answer) -> Bytes {
+pub(super) fn body_of(answer: &Answer) -> Bytes {
     let body = answer.body().clone();
     let body = futures_util::FutureExt::now_or_never(body.collect()).and_then(Result::ok);
     body.map(http_body_util::Collected::to_bytes).unwrap_or_default()
