@@ -8,7 +8,8 @@ use crate::domain::limits::LimitsSpec;
 /// Limits that can be counted with.
 pub(crate) fn limits(limits: Option<&LimitsSpec>, pointer: &str, faults: &mut Faults) {
     let Some(LimitsSpec::Each(limits)) = limits else { return };
-    for (name, limit) in limits.each() {
+    let refused = limits.refused_requests.iter().map(|limit| ("refusedRequests", limit));
+    for (name, limit) in limits.each().chain(refused) {
         if let Some(problem) = limit.problem() {
             let part = if limit.count == 0 { "count" } else { "per" };
             faults.invalid(format!("{pointer}/{name}/{part}"), problem);

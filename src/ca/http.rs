@@ -19,7 +19,8 @@ use http_body_util::{BodyExt, Full};
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use tokio::sync::Semaphore;
 
-use super::classify::{Call, Transport};
+use super::classify::{Call, Transport, is_bad_nonce};
+use super::meter::{self, Came};
 use super::nonce::Nonces;
 use super::problem::Problem;
 use super::tape::{self, End, Exchange, Outcome};
@@ -174,6 +175,8 @@ impl Inner {
         let Ok(body) = body.collect().await;
         // Ours names instant-acme, too.
         parts.headers.remove(header::USER_AGENT);
+        let admitted = meter::admit(self.clock.now()).await;
+        let token = admitted.map_err(Transport::Withheld)?;
         self.sent.all.fetch_add(1, Relaxed);
 
         let url = parts.uri.to_string();
@@ -184,7 +187,14 @@ impl Inner {
         let headers = std::mem::take(response.headers_mut());
         let body = read(&mut response).await?;
         tracing::debug!(method = %parts.method, url, status, bytes = body.len(), "ACME exchange");
-        Ok((Exchange::new(url, status, &headers, body, self.clock.now()), headers))
+        let exchange = Exchange::new(url, status, &headers, body, self.clock.now());
+        let came = match status {
+            ..400 => Came::Good,
+            _ if is_bad_nonce(&exchange) => Came::BadNonce,
+            _ => Came::Refused,
+        };
+        meter::answered(token, came);
+        Ok((exchange, headers))
     }
 
     /// How long the running operation's request may take.

@@ -14,6 +14,8 @@ mod directory;
 mod http;
 mod jose;
 mod json;
+mod limiter;
+mod meter;
 mod nonce;
 mod order;
 mod problem;
@@ -35,6 +37,8 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use zeroize::Zeroize as _;
 
 pub use account::Account;
+pub use limiter::Limiter;
+pub use meter::Meter;
 pub use order::{Download, Order};
 pub use state::{
     Authorization, AuthorizationStatus, ChallengeKind, ChallengeStatus, Offered, OrderState,

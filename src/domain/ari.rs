@@ -154,6 +154,11 @@ impl Ari {
 }
 
 impl Window {
+    /// Whether the CA would like the certificate to be replaced at this moment.
+    pub fn contains(&self, now: OffsetDateTime) -> bool {
+        self.start <= now && now < self.end
+    }
+
     /// A moment in what is left of it, before `latest` where it begins before that; now, when nothing
     /// is left.
     fn pick(&self, now: OffsetDateTime, latest: OffsetDateTime, jitter: Jitter) -> OffsetDateTime {

@@ -93,10 +93,16 @@ pub fn renewal_information(n: u32, jitter: Jitter) -> Duration {
 }
 
 /// Between looks at something that is expected any moment (from 0): 25 ms, four times as long each
-/// time, up to 5 s. A quick CA is met quickly, and one that takes seconds is asked no more often.
+/// time, up to 5 s; then about a fifth of the wait so far, up to a minute. A quick CA is met quickly, and
+/// one that takes minutes is asked ever more seldom.
 pub fn poll(n: u32, jitter: Jitter) -> Duration {
-    let doublings = n.saturating_mul(2);
-    jitter.stretch(doubling(Duration::milliseconds(25), Duration::seconds(5), doublings), 0.1)
+    /// Looks until the pauses are five seconds long, and then until they are twice as long.
+    const QUICK: u32 = 4;
+    let pause = match n.checked_sub(QUICK) {
+        None => doubling(Duration::milliseconds(25), Duration::seconds(5), n * 2),
+        Some(more) => doubling(Duration::seconds(5), Duration::minutes(1), more / 6),
+    };
+    jitter.stretch(pause, 0.1)
 }
 
 /// Between looks for a DNS record (from 0): 500 ms doubling to 10 s.

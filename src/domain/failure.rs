@@ -122,6 +122,19 @@ impl Failure {
         Self { http_status: Some(status), ..self }
     }
 
+    /// Whether the CA may have done what it was asked for, though nothing usable came back. A front end
+    /// that says that nobody is there is believed.
+    pub fn may_have_been_heard(&self) -> bool {
+        matches!(
+            self.code.as_str(),
+            "acme_unreadable_answer"
+                | "acme_answer_too_large"
+                | "acme_connection_lost"
+                | "acme_timeout"
+                | "step_timed_out"
+        )
+    }
+
     /// The same failure, not to be tried again before `at`.
     #[must_use]
     pub fn not_before(self, at: Option<OffsetDateTime>) -> Self {

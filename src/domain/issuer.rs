@@ -333,6 +333,9 @@ impl Transition {
     }
 }
 
+/// A registration is not repeated sooner because the CA denies its account.
+const REGISTERED_FOR: Duration = Duration::minutes(10);
+
 /// How often a registration that only a person can mend is tried all the same.
 pub(super) const PROBE_EVERY: Duration = Duration::hours(24);
 
@@ -384,6 +387,16 @@ impl Issuer {
         self.tries = 0;
         self.next_action_at = Some(now);
         Transition::silent(self, now)
+    }
+
+    /// The CA denies an account that it has given: it is registered again, but not over and over by a CA
+    /// that gives it each time and denies it to each order.
+    #[must_use]
+    pub fn denied(self, now: OffsetDateTime) -> Transition {
+        let at = now.max(self.state_since + REGISTERED_FOR);
+        let mut next = self.reconsidered(now);
+        next.issuer.next_action_at = Some(at);
+        next
     }
 
     /// The account is there.

@@ -54,6 +54,19 @@ pub struct Limits {
     /// Failed validations of one name by the account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_validations_per_name: Option<Limit>,
+    /// Requests that the CA refuses or does not answer, in each process that works for the account;
+    /// 1200 in `1m` when absent. Good answers are not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_requests: Option<Limit>,
+}
+
+/// What may be spent on requests that are refused.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Refusals {
+    /// So many at once.
+    pub at_once: u32,
+    /// So many are earned again in each second.
+    pub per_second: f64,
 }
 
 /// So many in so long a time.
@@ -102,13 +115,28 @@ impl Preset {
                 certificates_per_domain: limit(50, "7d"),
                 certificates_per_exact_set: limit(5, "7d"),
                 failed_validations_per_name: limit(3, "1h"),
+                refused_requests: None,
             },
         }
     }
 }
 
 impl Limits {
-    /// Each limit that is set, by its name in JSON.
+    /// What may be spent on requests that are refused: no more within any period than is set.
+    pub fn refusals(&self) -> Refusals {
+        /// A fifth may be spent at once, so that it and what is earned within a period are the whole.
+        const AT_ONCE: u32 = 5;
+        let (count, per) = self
+            .refused_requests
+            .as_ref()
+            .and_then(|limit| Some((limit.count, limit.rate()?.window)))
+            .unwrap_or((1200, Duration::minutes(1)));
+        let at_once = (count / AT_ONCE).max(1);
+        let earned = f64::from(count.saturating_sub(at_once).max(1));
+        Refusals { at_once, per_second: earned / per.as_seconds_f64() }
+    }
+
+    /// Each limit on what is asked for that is set, by its name in JSON.
     pub fn each(&self) -> impl Iterator<Item = (&'static str, &Limit)> {
         [
             ("newOrders", &self.new_orders),
@@ -175,7 +203,7 @@ impl Rate {
 /// Which order goes first where a budget is short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precedence {
-    /// The CA does not count it (ARI: the order names what it replaces).
+    /// The CA does not count it (ARI: the order names what it replaces, while the CA suggests it).
     Exempt,
     /// It renews what ends at this moment: the nearest end first, and before everything new.
     Renewal(OffsetDateTime),

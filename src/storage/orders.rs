@@ -1,7 +1,7 @@
 //! ACME orders with their challenges: one aggregate, one lease.
 
 use sqlx::FromRow;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::filter::{Filter, Value};
@@ -18,7 +18,8 @@ macro_rules! order_columns {
     () => {
         "id, certificate_id, request_id, issuer_id, namespace, names, profile, predecessors, state,
          url, expires, tries, stalled_since, attempts, last_error, created_at, handed_out_at,
-         next_action_at, deadline, name, replaces, not_after, lease_token"
+         next_action_at, deadline, name, replaces, not_after, course, leased_by IS NOT NULL AS is_held,
+         lease_token"
     };
 }
 pub(super) use order_columns;
@@ -29,9 +30,9 @@ macro_rules! insert {
         concat!("INSERT INTO orders
         (id, certificate_id, request_id, issuer_id, namespace, names, profile, predecessors, state,
          url, expires, tries, stalled_since, attempts, last_error, created_at, handed_out_at,
-         next_action_at, deadline, leased_by, name, replaces, not_after)
+         next_action_at, deadline, leased_by, name, replaces, not_after, course)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, ", $wake, ",
-                $19, $20, $21, $22, $23)")
+                $19, $20, $21, $22, $23, $24)")
     };
 }
 macro_rules! save {
@@ -41,7 +42,7 @@ macro_rules! save {
         state = $3, url = $4, expires = $5, tries = $6, stalled_since = $7, attempts = $8,
         last_error = $9, handed_out_at = $10, next_action_at = ",
             $wake,
-            ", deadline = $12, replaces = $14, not_after = $15, ended = $16,
+            ", deadline = $12, replaces = $14, not_after = $15, ended = $16, course = $17,
         leased_by = CASE WHEN $13 THEN leased_by ELSE NULL END, lease_token = lease_token + 1
         WHERE id = $1 AND lease_token = $2"
         )
@@ -61,7 +62,7 @@ statements! {
         save!(concat!("CASE WHEN $13 THEN ", lease_end!("$11"), " ELSE $11 END"));
     SAVE_HELD = "UPDATE orders SET
         state = $3, url = $4, expires = $5, tries = $6, stalled_since = $7, attempts = $8,
-        last_error = $9, handed_out_at = $10, deadline = $11, replaces = $12, not_after = $13,
+        last_error = $9, handed_out_at = $10, deadline = $11, replaces = $12, not_after = $13, course = $14,
         lease_token = lease_token + 1
         WHERE id = $1 AND lease_token = $2";
     RETAKE = "UPDATE orders SET next_action_at = $2, leased_by = NULL, lease_token = lease_token + 1
@@ -115,6 +116,7 @@ pub async fn insert(
         row.name,
         row.replaces,
         row.not_after,
+        row.course,
     );
     if hold.is_none() {
         tx.wake_workers();
@@ -200,6 +202,7 @@ pub async fn save(
         row.replaces,
         row.not_after,
         order.is_over(),
+        row.course,
     );
     challenges::save_changed(tx, &order.challenges, before).await?;
     // Proofs are taken away only after the end, when what it took was given back already.
@@ -245,6 +248,7 @@ pub async fn save_held(
         row.deadline,
         row.replaces,
         row.not_after,
+        row.course,
     );
     challenges::save_changed(tx, &order.challenges, before).await?;
     Ok(Lease { token: lease.token + 1, ..*lease })
@@ -330,6 +334,8 @@ pub(super) struct Row {
     deadline: i64,
     replaces: Option<String>,
     not_after: Option<i64>,
+    course: String,
+    is_held: bool,
     lease_token: i64,
 }
 
@@ -363,6 +369,8 @@ impl From<&Order> for Row {
             deadline: millis(order.deadline),
             replaces: order.replaces.clone(),
             not_after: order.not_after.map(millis),
+            course: json(&order.course),
+            is_held: false,
             lease_token: 0,
         }
     }
@@ -434,6 +442,7 @@ impl Row {
             challenges,
             tries: count(self.tries),
             stalled_since: self.stalled_since.map(moment),
+            course: document(&self.course, "orders", self.id)?,
             attempts: count(self.attempts),
             last_error: self
                 .last_error
@@ -441,7 +450,10 @@ impl Row {
                 .transpose()?,
             created_at: moment(self.created_at),
             handed_out_at: moment(self.handed_out_at),
-            next_action_at: self.next_action_at.map(moment),
+            // While somebody is at it, the row shows when the lease ends: it was due when that began.
+            next_action_at: self
+                .next_action_at
+                .map(|at| moment(at) - if self.is_held { LEASE } else { Duration::ZERO }),
             deadline: moment(self.deadline),
             replaces: self.replaces,
             not_after: self.not_after.map(moment),

@@ -80,9 +80,15 @@ impl Session<'_> {
             return Ok(());
         }
         let issuer = self.issuer(order).await?;
+        let now = self.worker.clock.now();
+        self.meter.at_the_cost_of(self.worker.local.limiters.of(&issuer, order, now));
         let asker = asker(&issuer, order);
         let is_new = matches!(step, Step::Create);
         if is_new {
+            // Also where a changed issuer had it look again at once.
+            if let Some(at) = order.course.may_order_at().filter(|at| *at > now) {
+                return Err(self.admission.park(too_many(at)).into());
+            }
             let Some(turn) = self.worker.local.paces.turn(asker.account).await else {
                 let at = self.worker.clock.now() + NEXT_TURN;
                 return Err(self.admission.park(no_turn(at)).into());
@@ -121,14 +127,16 @@ impl Session<'_> {
         };
         let asker = asker(&issuer, order);
         self.note_silence(endpoint, answer, order);
-        if let (true, Answer::Looked(seen), Some(stage)) =
-            (self.admission.has_begun, answer, order.stage())
-            && *step == Step::Poll
+        if let (true, Step::Poll, Answer::Looked(seen), Some(stage)) =
+            (self.admission.has_begun, step, answer, order.stage())
         {
             let is_done = !matches!(seen.status, Status::Pending | Status::Processing);
             self.worker.local.haste.looked(endpoint, stage, is_done);
         }
-        self.admission.has_begun = matches!(step, Step::Accept | Step::Finalize);
+        self.admission.has_begun = matches!(
+            (step, answer),
+            (Step::Accept, Answer::Accepted) | (Step::Finalize, Answer::Looked(_))
+        );
         let Answer::Failed(failure) = answer else {
             // There is nothing in the answer that somebody else would have to find stored.
             if let Some(turn) = self.admission.turn.take() {
@@ -147,14 +155,16 @@ impl Session<'_> {
 }
 
 impl Session<'_> {
-    /// Brings the first look forward where the CA was done sooner lately.
-    pub(super) fn hasten(&self, order: &mut Order) {
-        if let (true, Some(endpoint), Some(stage @ (Stage::Validating | Stage::Processing))) =
-            (self.admission.has_begun, &self.admission.endpoint, order.stage())
-            && let Some(pause) = self.worker.local.haste.first_look(endpoint, stage)
-        {
-            order.look_sooner(self.worker.clock.now() + pause);
-        }
+    /// When to look first whether the CA has done what it was just told, where that was sooner than usual
+    /// lately.
+    pub(super) fn first_look(&self, step: &Step) -> Option<Duration> {
+        let stage = match step {
+            Step::Accept => Stage::Validating,
+            Step::Finalize => Stage::Processing,
+            _ => return None,
+        };
+        let pause = self.worker.local.haste.first_look(self.admission.endpoint.as_ref()?, stage)?;
+        Duration::try_from(pause).ok()
     }
 
     /// Whether the CA has answered at all.
@@ -229,6 +239,16 @@ fn told_to_others(why: Failure, until: OffsetDateTime) -> Failure {
     };
     let detail = format!("It has said so to another order, and means {whom}.");
     Failure { detail, subproblems: Vec::new(), instance: None, retry_at: Some(until), ..why }
+}
+
+fn too_many(at: OffsetDateTime) -> Failure {
+    Failure::new(
+        Class::Throttle,
+        "acme_orders_unanswered",
+        "The CA was asked for three orders within ten minutes, and none went on",
+        "It may have made them all the same.",
+    )
+    .not_before(Some(at))
 }
 
 fn no_turn(at: OffsetDateTime) -> Failure {

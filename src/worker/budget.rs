@@ -1,5 +1,7 @@
 //! What a new order costs, and whether the account's budgets have it.
 
+use time::OffsetDateTime;
+
 use super::admission::asker;
 use super::session::{Session, Tried};
 use super::{Worker, WorkerError};
@@ -23,7 +25,8 @@ impl Session<'_> {
         let now = self.worker.clock.now();
         let mut tx = self.worker.db.begin();
         let found = certificates::find(&mut tx, order.certificate, &Scope::Everything).await?;
-        let precedence = precedence(order, found.map(|(certificate, _)| certificate).as_ref());
+        let certificate = found.map(|(certificate, _)| certificate);
+        let precedence = precedence(order, certificate.as_ref(), now);
         if precedence == Precedence::Exempt {
             return Ok(());
         }
@@ -81,10 +84,12 @@ fn limits(issuer: &Issuer) -> Limits {
     LimitsSpec::of(issuer.acme.limits.as_ref(), &issuer.acme.server)
 }
 
-/// Which orders go before others. One that tells the CA which certificate it replaces (ARI) is not
-/// counted by the CA, and so not here.
-fn precedence(order: &Order, certificate: Option<&Certificate>) -> Precedence {
-    if order.replaces.is_some() {
+/// Which orders go before others. One that tells the CA which certificate it replaces (ARI), while the
+/// CA suggests to replace it, is not counted by the CA, and so not here.
+fn precedence(order: &Order, certificate: Option<&Certificate>, now: OffsetDateTime) -> Precedence {
+    if let (Some(replaced), Some(certificate)) = (&order.replaces, certificate)
+        && certificate.is_to_be_replaced(replaced, now)
+    {
         return Precedence::Exempt;
     }
     let renewing = |certificate: &&Certificate| {

@@ -126,12 +126,13 @@ impl Worker {
             challenges: Vec::new(),
             tries: 0,
             stalled_since: None,
+            course: order::Course::default(),
             attempts: 0,
             last_error: None,
             created_at: now,
             handed_out_at: now,
             next_action_at: Some(now),
-            deadline: order::deadline(now, not_after),
+            deadline: certificate.order_deadline(now, not_after),
         };
         let attempt = Request {
             id: request,

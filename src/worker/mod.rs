@@ -30,6 +30,7 @@ use breaker::Breakers;
 use claims::{Look, Work};
 use haste::Haste;
 use inside::Stumbles;
+use limiters::Limiters;
 use pace::Paces;
 use shares::Shares;
 
@@ -51,6 +52,7 @@ mod housekeeping;
 mod inside;
 mod issuers;
 mod keys;
+mod limiters;
 mod orders;
 mod pace;
 mod presence;
@@ -125,6 +127,7 @@ pub struct Local {
     stumbles: Stumbles,
     /// Keys are made here, beside the threads that take steps.
     heavy: Pool,
+    limiters: Limiters,
 }
 
 impl Local {
@@ -139,6 +142,7 @@ impl Local {
             breakers: Breakers::default(),
             stumbles: Stumbles::default(),
             heavy: Pool::default(),
+            limiters: Limiters::new(),
         }
     }
 }

@@ -110,10 +110,11 @@ impl Worker {
                 order.expire(now)
             } else if let Some(step) = order.next_step(now) {
                 is_repeatable = step.is_repeatable();
-                let answer = session.take(step, &order).await?;
-                let mut taken = order.apply(answer, self.clock.now(), super::jitter())?;
-                session.hasten(&mut taken.order);
-                taken
+                let (answer, conditions) = session.take(step, &order).await?;
+                order.apply(answer, self.clock.now(), conditions)?
+            } else if order.next_action_at.is_some_and(|at| at > now) {
+                // The clock is not where the timer is: the row tells the time.
+                break;
             } else {
                 // Due, but nothing to do: never leave such a row without a wake-up.
                 Transition::waiting(order, now)
@@ -334,7 +335,7 @@ impl Worker {
         if let Some(at) = transition.fresh_order_at {
             let mut fresh = successor(order, OrderId::generate(now), now, at);
             fresh.not_after = fresh.not_after.and(transition.certificate.spec.not_after(at));
-            fresh.deadline = order::deadline(at, fresh.not_after);
+            fresh.deadline = transition.certificate.order_deadline(at, fresh.not_after);
             transition.certificate.order = Some(fresh.id);
             orders::insert(tx, &fresh, None).await?;
             let message = format!("The CA lost order {}; waiting on order {}", order.id, fresh.id);
@@ -361,7 +362,7 @@ impl Worker {
         if let Some((issuer, lease)) = issuers::find(tx, id, &Scope::Everything).await?
             && issuer.state == issuer::State::Ready
         {
-            issuers::save(tx, &issuer.reconsidered(self.clock.now()), &lease).await?;
+            issuers::save(tx, &issuer.denied(self.clock.now()), &lease).await?;
         }
         Ok(())
     }
@@ -425,6 +426,7 @@ fn successor(
         challenges: Vec::new(),
         tries: 0,
         stalled_since: None,
+        course: lost.course.for_successor(),
         attempts: 0,
         last_error: None,
         created_at: now,

@@ -262,6 +262,19 @@ fn challenge() -> Challenge {
     }
 }
 
+#[test]
+fn an_account_that_is_denied_is_not_registered_over_and_over() {
+    let account = Account { url: "u".into(), server: "s".into(), email: None };
+    let registered = issuer().registered(account, START).issuer;
+
+    let soon = registered.clone().denied(START + Duration::seconds(5)).issuer;
+    let late = registered.denied(START + Duration::days(3)).issuer;
+
+    assert_eq!(soon.next_action_at, Some(START + Duration::minutes(10)));
+    assert_eq!(late.next_action_at, Some(START + Duration::days(3)), "at once");
+    assert_eq!(late.state, issuer::State::Pending);
+}
+
 fn issuer() -> Issuer {
     let acme = r#"{"server": "https://ca.example/dir", "solvers": [{"http01": {}}]}"#;
     Issuer {

@@ -9,7 +9,8 @@ use certwright::domain::event::{Event, Resource};
 use certwright::domain::failure::{Class, Failure};
 use certwright::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
 use certwright::domain::order::{
-    Answer, End, ORDER_DEADLINE, Order, Outcome, Seen, Stage, State, Status, Step, Transition,
+    Answer, Conditions, Course, End, ORDER_DEADLINE, Order, Outcome, Seen, Stage, State, Status,
+    Step, Transition,
 };
 use proptest::prelude::*;
 use time::macros::datetime;
@@ -18,6 +19,8 @@ use uuid::Uuid;
 
 const START: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
 const URL: &str = "https://ca.example/order/1";
+/// What has been sent lately may delay a step by so much.
+const PACED: Duration = Duration::seconds(80);
 const PATIENCE: Patience = Patience { propagation: Duration::minutes(5), delay: Duration::ZERO };
 
 #[test]
@@ -87,7 +90,11 @@ fn a_404_on_what_was_just_handed_out_is_asked_again_and_nothing_is_lost() {
     let mut now = START;
     let mut waits = Vec::new();
     while now < START + Duration::seconds(60) {
-        let next = apply(order, failed(Class::Consistency), now);
+        let mut requests = order.course.requests.clone();
+        requests.count(now);
+        let conditions =
+            Conditions { jitter: Jitter::NONE, first_look: None, requests: Some(requests) };
+        let next = order.apply(failed(Class::Consistency), now, conditions).unwrap();
         assert_eq!(next.outcome, None, "not while a replica may lag");
         order = next.order;
         let at = order.next_action_at.unwrap();
@@ -277,13 +284,91 @@ fn a_proof_that_nobody_sees_in_time_fails_with_what_was_seen() {
 
 #[test]
 fn an_open_order_does_not_outlive_its_deadline() {
-    let order = open(Stage::Validating, &[1]);
+    let end = START + ORDER_DEADLINE;
+    let order = Order { next_action_at: Some(end), ..open(Stage::Processing, &[1]) };
 
-    assert!(order.has_expired(START + ORDER_DEADLINE));
-    let expired = order.expire(START + ORDER_DEADLINE);
+    assert_eq!(order.next_step(end), Some(Step::Poll), "there is a last look");
+    let expired = apply(order, Answer::Looked(seen(Status::Processing)), end);
 
-    assert!(matches!(expired.outcome, Some(Outcome::Lost(_))));
+    assert!(matches!(expired.outcome, Some(Outcome::Failed(_))), "it counts: {expired:?}");
     assert!(matches!(expired.order.state, State::Done { end: End::Expired, .. }));
+
+    let unheard = Order { next_action_at: Some(end), ..new() };
+    assert!(unheard.has_expired(end), "there is nothing to look at");
+    assert!(matches!(unheard.expire(end).outcome, Some(Outcome::Failed(_))));
+}
+
+#[test]
+fn an_order_that_is_valid_at_the_last_look_is_fetched() {
+    let asked = Seen { retry_at: Some(START + Duration::days(1)), ..seen(Status::Processing) };
+    let mut order = apply(open(Stage::Finalizing, &[]), Answer::Looked(asked), START).order;
+
+    assert_eq!(order.next_action_at, Some(START + Duration::minutes(5)), "polls come in minutes");
+    order.next_action_at = Some(order.deadline);
+    let end = order.deadline;
+    let valid = apply(order, Answer::Looked(seen(Status::Valid)), end);
+
+    assert_eq!((valid.outcome, valid.order.next_step(end)), (None, Some(Step::Download)));
+}
+
+#[test]
+fn a_ca_that_never_ends_looking_is_inspected_and_given_up_after_an_hour() {
+    let mut order = Order { next_action_at: Some(START), ..open(Stage::Validating, &[1]) };
+    let said = || vec![("https://ca.example/chall/1".to_owned(), failure(Class::Transient))];
+    let mut inspections = Vec::new();
+    let (outcome, end) = loop {
+        let now = order.next_action_at.unwrap();
+        let answer = match order.next_step(now).unwrap() {
+            Step::Poll => Answer::Looked(seen(Status::Pending)),
+            Step::Inspect => {
+                inspections.push((now - START).whole_minutes());
+                Answer::Inspected(seen(Status::Pending), said())
+            }
+            other => panic!("{other:?}"),
+        };
+        let next = apply(order, answer, now);
+        if let Some(outcome) = next.outcome {
+            break (outcome, now);
+        }
+        if !inspections.is_empty() {
+            assert_eq!(next.order.last_error.as_ref().unwrap().code, "some_code", "it is shown");
+            assert!(next.order.challenges[0].reason.is_some());
+        }
+        order = next.order;
+    };
+
+    let Outcome::Failed(failure) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(failure.class, Class::Validation);
+    assert!((60..62).contains(&(end - START).whole_minutes()), "{end}");
+    assert!(inspections[0] == 2 && inspections.len() <= 7, "{inspections:?}");
+}
+
+#[test]
+fn a_refused_replacement_is_asked_for_once_more_and_no_more() {
+    let plain = new();
+    let refused = Answer::NotReplacing(failure(Class::Transient));
+
+    let next = apply(plain, refused, START).order;
+
+    assert_eq!(next.next_action_at, Some(START + Duration::seconds(5)), "like any trouble");
+}
+
+#[test]
+fn a_birth_that_cannot_be_read_costs_three_orders_in_ten_minutes_at_most() {
+    let mut order = new();
+    let mut asked = Vec::new();
+    while let Some(now) = order.next_action_at.filter(|at| *at < START + Duration::hours(1)) {
+        assert_eq!(order.next_step(now), Some(Step::Create));
+        asked.push(now);
+        let unread = Failure { code: "acme_unreadable_answer".into(), ..failure(Class::Transient) };
+        order = apply(order, Answer::Failed(unread), now).order;
+    }
+
+    for (place, first) in asked.iter().enumerate() {
+        let soon = asked[place..].iter().filter(|at| **at - *first < Duration::minutes(10));
+        assert!(soon.count() <= 3, "{asked:?}");
+    }
+    assert!(asked.len() > 10, "it goes on");
 }
 
 /// However a CA loses orders: three in ten minutes at most, then the long backoff and nothing before.
@@ -382,8 +467,10 @@ fn an_order_ends_when_the_ca_forgets_it_whatever_else_it_was_told_to_wait_for() 
     for class in [Class::Throttle, Class::Transient] {
         let answer = Answer::Failed(Failure { retry_at, ..failure(class) });
         let waiting = apply(order.clone(), answer, START).order;
-        assert_eq!(waiting.next_action_at, expires, "{class:?}");
-        assert!(waiting.has_expired(START + Duration::hours(1)));
+        let last = START + Duration::minutes(58);
+        assert_eq!(waiting.next_action_at, Some(last), "{class:?}: there is time for a look");
+        let late = apply(waiting, failed(Class::Transient), last).order;
+        assert!(late.next_action_at <= expires);
     }
 
     // A CA may also say so later, or shorten it.
@@ -426,7 +513,8 @@ proptest! {
             let Some(at) = order.next_action_at else { break };
             prop_assert!(!order.is_over() || order.challenges.iter().any(|known| !known.clean));
             if !order.is_over() {
-                prop_assert!(at <= order.deadline.max(now), "it sleeps past its deadline: {order:?}");
+                let bound = (order.deadline + PACED).max(now + PACED);
+                prop_assert!(at <= bound, "it sleeps past its deadline: {order:?}");
             }
             for known in order.challenges.iter().filter(|known| !known.clean) {
                 prop_assert!(known.next_action_at.is_some() || !matches!(known.state, challenge::State::Pending | challenge::State::Presented));
@@ -469,6 +557,8 @@ proptest! {
             }
             let next = if order.has_expired(now) {
                 order.expire(now)
+            } else if !order.is_over() {
+                apply(order, failed(Class::Transient), now)
             } else {
                 let Some(step) = order.next_step(now) else {
                     return Err(TestCaseError::fail("only clean-up is left"));
@@ -569,7 +659,7 @@ fn answer_to(
         return Answer::Solved(answers.collect());
     }
     if let Some(bad) = bad {
-        return if choice == 6 && *step == Step::Poll {
+        return if choice == 6 && matches!(step, Step::Poll | Step::Inspect) {
             Answer::Ended(bad)
         } else {
             Answer::Failed(bad)
@@ -584,6 +674,10 @@ fn answer_to(
         Step::ReadAuthorizations => Answer::Authorizations(vec![challenge(1), challenge(2)]),
         Step::Accept => Answer::Accepted,
         Step::Poll | Step::Finalize => Answer::Looked(seen(status)),
+        Step::Inspect => {
+            let said = ("https://ca.example/chall/1".into(), failure(Class::Validation));
+            Answer::Inspected(seen(status), vec![said])
+        }
         Step::Download if choice.is_multiple_of(2) => Answer::Looked(seen(status)),
         Step::Download => Answer::Downloaded,
         Step::Solve(_) => unreachable!("answered above"),
@@ -644,6 +738,7 @@ fn new() -> Order {
         challenges: vec![],
         tries: 0,
         stalled_since: None,
+        course: Course::default(),
         attempts: 0,
         last_error: None,
         created_at: START,

@@ -325,6 +325,7 @@ impl World {
             challenges: vec![challenge.clone()],
             tries: 0,
             stalled_since: None,
+            course: order::Course::default(),
             attempts: 2,
             last_error: None,
             created_at: now,

@@ -10,6 +10,7 @@ mod vocabulary;
 
 use time::Duration;
 
+use super::meter::Withheld;
 use super::problem::{Problem, clean, name_of};
 use super::tape::Exchange;
 use crate::domain::failure::{Class, Failure};
@@ -93,6 +94,8 @@ pub(super) enum Trouble {
 pub(super) enum Transport {
     /// Too many of our own requests to this CA are under way.
     Busy,
+    /// It was not sent, so that the CA is not asked too much.
+    Withheld(Withheld),
     /// The URL may not be asked, such as one without TLS.
     Refused(String),
     /// The TLS certificate is not trusted.
@@ -407,6 +410,20 @@ fn no_answer(trouble: &Transport) -> Failure {
             "Too many requests to the CA are under way.",
             "No place for another request became free in time.",
         ),
+        Transport::Withheld(Withheld::Order { until }) => failure(
+            Class::Throttle,
+            "acme_order_paced",
+            "The order has asked the CA as often as it may within a minute.",
+            "It goes on by itself; nothing was sent.",
+        )
+        .not_before(Some(*until)),
+        Transport::Withheld(Withheld::Account { until }) => failure(
+            Class::Throttle,
+            "acme_refusals_spent",
+            "The CA has refused, or not answered, too many requests of the account lately.",
+            "Nothing is sent before this order's turn; acme.limits.refusedRequests of the issuer says how many it may be.",
+        )
+        .not_before(Some(*until)),
         Transport::Refused(why) => failure(
             Class::Blocked,
             "acme_url_refused",

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
-use super::{Certificate, Issued, State, Transition, Trigger, renewal_time};
+use super::{Certificate, Issued, State, Transition, Trigger, renewal_remark, renewal_time};
 use crate::domain::ari::{self, Ari};
 use crate::domain::backoff::Jitter;
 use crate::domain::event::{Event, Resource};
@@ -88,7 +88,13 @@ impl Certificate {
                 Jitter::NONE,
             )
         });
-        Transition::silent(self.renewed_at(at), now)
+        let remark = self
+            .current
+            .as_ref()
+            .and_then(|issued| renewal_remark(&self.spec, issued.not_before, issued.not_after));
+        let about = Resource::Certificate(self.id);
+        let events = remark.map(|remark| Event::warning(about, "RenewBefore", remark));
+        Transition::silent(self.renewed_at(at), now).with(events.into_iter().collect())
     }
 
     fn renewed_at(mut self, at: Option<OffsetDateTime>) -> Self {
@@ -168,6 +174,13 @@ impl Certificate {
                 Trigger::Renewing | Trigger::ManuallyTriggered | Trigger::Revoked
             );
         may.then(|| ari.certificate.clone())
+    }
+
+    /// Whether the CA suggests at this moment to replace the certificate of that name in ARI's words: an
+    /// order that says that it does is then free of the CA's limits, and at no other time.
+    pub fn is_to_be_replaced(&self, name: &str, now: OffsetDateTime) -> bool {
+        let ari = self.ari.as_ref().filter(|ari| ari.certificate == name);
+        ari.and_then(|ari| ari.window).is_some_and(|window| window.contains(now))
     }
 
     /// Whether what is served is revoked.
@@ -378,6 +391,37 @@ mod tests {
             })
             .max();
         assert!(busiest.unwrap() < 30, "{busiest:?} of 1,000 in one minute");
+    }
+
+    #[test]
+    fn a_replacement_is_exempt_inside_the_suggested_window_and_at_no_other_time() {
+        let mut served = served();
+        let window = ari::Window { start: NOW, end: NOW + Duration::hours(22) };
+        served.ari = Some(Ari { window: Some(window), ..chosen(NOW) });
+
+        assert!(served.is_to_be_replaced("a.b", NOW));
+        assert!(
+            !served.is_to_be_replaced("a.b", NOW + Duration::hours(22)),
+            "retries come after it"
+        );
+        assert!(!served.is_to_be_replaced("a.b", NOW - Duration::hours(1)), "renewed early");
+        assert!(!served.is_to_be_replaced("a.c", NOW), "another one's");
+        served.ari = Some(chosen(NOW));
+        assert!(!served.is_to_be_replaced("a.b", NOW), "nothing is suggested");
+    }
+
+    #[test]
+    fn a_renew_before_that_a_life_has_no_room_for_is_said() {
+        let remark = |hours: u32, days: i64| {
+            let mut wanted = wanted();
+            wanted.spec.renew_before = Some(format!("{hours}h"));
+            let told = wanted.issued(issued(NOW + Duration::days(days)), None, NOW);
+            told.events.iter().find(|one| one.reason == "RenewBefore").map(|it| it.message.clone())
+        };
+
+        assert!(remark(1440, 45).unwrap().contains("does not count"), "longer than the life");
+        assert!(remark(720, 45).unwrap().contains("more than half"));
+        assert_eq!((remark(540, 45), remark(720, 90)), (None, None));
     }
 
     #[test]

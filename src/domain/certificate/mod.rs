@@ -92,7 +92,11 @@ const FRESH_ORDER_PAUSE: Duration = Duration::seconds(60);
 /// this: three orders for one certificate in ten minutes, whatever a CA does with them.
 const SHORTEST_BACKOFF: Duration = Duration::minutes(10);
 
-/// How often a blocked certificate is tried although nobody changed anything.
+/// However little is left of what is served, an order gets this long.
+const SHORTEST_ATTEMPT: Duration = Duration::minutes(10);
+
+/// How often a blocked certificate is tried although nobody changed anything; more often where less than
+/// eight times as much is left of what is served.
 const PROBE_EVERY: Duration = Duration::hours(24);
 
 /// How soon a certificate looks again for an issuer that is not ready. Its readiness wakes it earlier,
@@ -264,11 +268,14 @@ impl Certificate {
         next.told = Told::default();
         next.ari = ari;
         next.next_action_at = next.idle_until_renewal(&issued);
+        let remark = renewal_remark(&next.spec, issued.not_before, issued.not_after);
         next.current = Some(issued);
         next.failed_attempts = 0;
         next.last_error = None;
         let event = Event::normal(about, "Issuing", "The certificate has been successfully issued");
-        Transition::silent(next, now).with(vec![event]).telling(notices)
+        let remark = remark.map(|remark| Event::warning(about, "RenewBefore", remark));
+        let events = std::iter::once(event).chain(remark).collect();
+        Transition::silent(next, now).with(events).telling(notices)
     }
 
     /// It exists already, made elsewhere, and is taken over. Nothing was issued, so that nobody is
@@ -278,7 +285,8 @@ impl Certificate {
         let about = Resource::Certificate(self.id);
         let message = format!("Imported a certificate that is valid until {}", issued.not_after);
         let mut next = self.issued(issued, ari, now);
-        next.events = vec![Event::normal(about, "Imported", message)];
+        next.events.retain(|event| event.reason == "RenewBefore");
+        next.events.insert(0, Event::normal(about, "Imported", message));
         next.notices.retain(|notice| *notice == Notice::CertificateRecovered);
         next
     }
@@ -326,10 +334,14 @@ impl Certificate {
             jitter.stretch(PROBE_EVERY, 0.1)
         } else {
             let retry = self.spec.retry.as_ref().or(issuers).cloned().unwrap_or_default();
-            self.shortened(backoff::issuance(self.failed_attempts, &retry, jitter), now)
+            let pause = backoff::issuance(self.failed_attempts, &retry, jitter);
+            // The attempt has asked for several orders.
+            if predecessors > 0 { pause.max(SHORTEST_BACKOFF) } else { pause }
         };
+        let pause = self.shortened(pause, now);
         let about = Resource::Certificate(self.id);
-        let at = now + failure.retry_at.map_or(pause, |asked| pause.max(asked - now));
+        let asked = failure.retry_at.map(|asked| asked.min(self.half_way(now)) - now);
+        let at = now + asked.map_or(pause, |asked| pause.max(asked));
         let message = match state {
             State::Blocked => format!(
                 "The certificate request has failed and waits for a changed certificate, issuer or secret: {failure}"
@@ -448,6 +460,31 @@ impl Certificate {
         }
     }
 
+    /// The middle of what is left of what is served: nobody is waited for any longer.
+    fn half_way(&self, now: OffsetDateTime) -> OffsetDateTime {
+        match &self.current {
+            Some(issued) if issued.not_after > now => now + (issued.not_after - now) / 2,
+            _ => OffsetDateTime::new_utc(time::Date::MAX, time::Time::MIDNIGHT),
+        }
+    }
+
+    /// When an order that begins at `from` is given up: after it there has to be time for several more
+    /// before what is served ends.
+    pub fn order_deadline(
+        &self,
+        from: OffsetDateTime,
+        not_after: Option<OffsetDateTime>,
+    ) -> OffsetDateTime {
+        let usual = order::deadline(from, not_after);
+        match &self.current {
+            Some(issued) if issued.not_after > from => {
+                let left = issued.not_after - from;
+                usual.min(from + SHORTEST_ATTEMPT.max(left / 8))
+            }
+            _ => usual,
+        }
+    }
+
     fn become_state(mut self, state: State, now: OffsetDateTime) -> Self {
         if self.state != state {
             self.state_since = now;
@@ -467,11 +504,40 @@ pub fn renewal_time(
     jitter: Jitter,
 ) -> OffsetDateTime {
     let lifetime = not_after - not_before;
+    let default = if lifetime < Duration::days(10) { lifetime / 2 } else { lifetime / 3 };
+    let before =
+        renew_before(spec, lifetime).filter(|before| *before < lifetime).unwrap_or(default);
+    let spread = Duration::hours(1).min(before / 10);
+    not_after - before + jitter.stretch(spread, 1.0) - spread
+}
+
+/// How long before its end a certificate is to be renewed, as its spec says.
+fn renew_before(spec: &Spec, lifetime: Duration) -> Option<Duration> {
     let by_duration = spec.renew_before.as_deref().and_then(|text| duration::parse(text).ok());
     let by_share =
         spec.renew_before_percentage.map(|percent| lifetime * (f64::from(percent) / 100.0));
-    let default = if lifetime < Duration::days(10) { lifetime / 2 } else { lifetime / 3 };
-    let before = by_duration.or(by_share).filter(|before| *before < lifetime).unwrap_or(default);
-    let spread = Duration::hours(1).min(before / 10);
-    not_after - before + jitter.stretch(spread, 1.0) - spread
+    by_duration.or(by_share)
+}
+
+/// What a person may not expect of what the spec says about the renewal of a certificate that lives so
+/// long.
+pub fn renewal_remark(
+    spec: &Spec,
+    not_before: OffsetDateTime,
+    not_after: OffsetDateTime,
+) -> Option<String> {
+    let lifetime = not_after - not_before;
+    let before = renew_before(spec, lifetime)?;
+    let (life, hours) = (lifetime.whole_hours(), before.whole_hours());
+    if before >= lifetime {
+        Some(format!(
+            "It is to be renewed {hours} h before its end, and lives {life} h: that does not count, and it is renewed as if nothing were said"
+        ))
+    } else if before > lifetime / 2 {
+        Some(format!(
+            "It is to be renewed {hours} h before its end, and lives {life} h: that is more than half of its life, and costs more orders than the usual third"
+        ))
+    } else {
+        None
+    }
 }

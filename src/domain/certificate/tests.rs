@@ -302,3 +302,43 @@ fn what_is_blocked_or_pausing_tries_at_once_when_its_spec_changes() {
     );
     assert_eq!(change(State::Blocked, retry).next_action_at, NOW + Duration::hours(9));
 }
+
+#[test]
+fn what_is_blocked_is_probed_in_time_for_what_is_served() {
+    let probed = |left: Option<Duration>| {
+        let mut blocked = wanted();
+        blocked.current = left.map(|left| issued(NOW + left));
+        let outcome = order::Outcome::Blocked(failure());
+        blocked.order_failed(outcome, 0, NOW, Jitter::NONE).certificate.next_action_at - NOW
+    };
+
+    assert_eq!(probed(None), PROBE_EVERY);
+    assert_eq!(probed(Some(Duration::days(60))), PROBE_EVERY);
+    assert_eq!(probed(Some(Duration::hours(8))), Duration::hours(1));
+    assert_eq!(probed(Some(Duration::minutes(8))), SHORTEST_BACKOFF);
+}
+
+#[test]
+fn an_order_for_a_renewal_leaves_time_for_several_more() {
+    let mut served = wanted();
+    let length = |certificate: &Certificate| certificate.order_deadline(NOW, None) - NOW;
+    assert_eq!(length(&served), ORDER_DEADLINE);
+
+    for (left, most) in [(30 * 24, 24 * 60), (80, 10 * 60), (1, 10)] {
+        served.current = Some(issued(NOW + Duration::hours(left)));
+        assert_eq!(length(&served), Duration::minutes(most), "{left} h left");
+    }
+    served.current = Some(issued(NOW - Duration::hours(1)));
+    assert_eq!(length(&served), ORDER_DEADLINE, "nothing is served any more");
+}
+
+#[test]
+fn a_time_that_the_ca_asks_for_is_not_waited_for_past_the_end() {
+    let mut served = wanted();
+    served.current = Some(issued(NOW + Duration::hours(8)));
+    let asked = failure().not_before(Some(NOW + Duration::hours(24)));
+
+    let failed = served.order_failed(order::Outcome::Failed(asked), 0, NOW, Jitter::NONE);
+
+    assert_eq!(failed.certificate.next_action_at, NOW + Duration::hours(4));
+}

@@ -14,7 +14,7 @@ use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
 
-use crate::domain::certificate::{Certificate, Phase, State};
+use crate::domain::certificate::{self, Certificate, Phase, State};
 use crate::domain::challenge::{self, Challenge, Kind, Observation};
 use crate::domain::failure::{Class, Failure};
 use crate::domain::id::OrderId;
@@ -176,6 +176,12 @@ fn idle(it: &mut Explanation, certificate: &Certificate) {
         issued.revision,
         text(issued.not_after)
     );
+    let remark =
+        certificate::renewal_remark(&certificate.spec, issued.not_before, issued.not_after);
+    if let Some(remark) = remark {
+        let words = format!(" {remark}.");
+        it.summary.push_str(&words);
+    }
     it.next = Some(Next { what: "It is renewed.".into(), at: issued.renewal_time });
 }
 

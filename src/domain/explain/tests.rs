@@ -6,7 +6,7 @@ use crate::domain::certificate::{Issued, Trigger};
 use crate::domain::failure::Subproblem;
 use crate::domain::id::{CertificateId, ChallengeId, IssuerId, RequestId};
 use crate::domain::issuer::Acme;
-use crate::domain::order::{End, ORDER_DEADLINE};
+use crate::domain::order::{Course, End, ORDER_DEADLINE};
 
 const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
 const LATER: OffsetDateTime = datetime!(2026-11-24 13:00 UTC);
@@ -363,7 +363,7 @@ fn certificate(state: State) -> Certificate {
         deleting_since: None,
         failed_attempts: 1,
         last_error: None,
-        told: crate::domain::certificate::Told::default(),
+        told: certificate::Told::default(),
         order: Some(OrderId(Uuid::nil())),
         created_at: NOW,
         next_action_at: LATER,
@@ -440,6 +440,7 @@ fn order(kind: Kind) -> Order {
         challenges: vec![challenge],
         tries: 0,
         stalled_since: None,
+        course: Course::default(),
         attempts: 0,
         last_error: None,
         created_at: NOW,

@@ -6,14 +6,18 @@
 //! transactions as one with a single name. Performing the step, and saving the result, is the
 //! worker's business.
 
+mod course;
 mod policy;
 mod step;
 #[cfg(test)]
 mod tests;
 
+pub use course::{Course, Requests};
 pub use policy::deadline;
+use policy::may_have_ordered;
 pub use step::*;
 
+use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
 use crate::domain::backoff::{self, Jitter};
@@ -53,10 +57,12 @@ pub struct Order {
     pub expires: Option<OffsetDateTime>,
     /// One for each name that has to be proved.
     pub challenges: Vec<Challenge>,
-    /// Answers in a row of one kind, trouble or "not yet", that brought no progress.
+    /// Failures since the last progress.
     pub tries: u32,
-    /// Since when there has been no progress.
+    /// When the first of them was.
     pub stalled_since: Option<OffsetDateTime>,
+    /// How far it ever was, and what it has asked of the CA.
+    pub course: Course,
     /// Calls made for it, all in all.
     pub attempts: u32,
     /// What last went wrong.
@@ -103,7 +109,8 @@ pub enum State {
 }
 
 /// How far an open order is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Stage {
     /// The authorizations have to be read.
     Authorizing,
@@ -158,8 +165,32 @@ pub struct Transition {
     pub outcome: Option<Outcome>,
 }
 
+/// What the worker knows beside an answer.
+#[derive(Debug, Clone)]
+pub struct Conditions {
+    /// Spreads what would otherwise happen at the same moment.
+    pub jitter: Jitter,
+    /// How soon this CA is asked first whether it is done, where it lately was sooner than usual. It
+    /// shortens no pause after a failure.
+    pub first_look: Option<Duration>,
+    /// All requests of the order, with those of the step; `None` counts what the step takes at best.
+    pub requests: Option<Requests>,
+}
+
+impl From<Jitter> for Conditions {
+    fn from(jitter: Jitter) -> Self {
+        Self { jitter, first_look: None, requests: None }
+    }
+}
+
 /// An open order that has not ended after this long is given up, whatever the CA says.
 pub const ORDER_DEADLINE: Duration = Duration::hours(24);
+
+/// So long before its deadline an order is looked at again, whatever it was told to wait for.
+const LAST_LOOKS: Duration = Duration::minutes(2);
+
+/// What a last look has found to be further than ever gets this long to go on.
+const LATE_PROGRESS: Duration = Duration::minutes(10);
 
 /// A step that was under way when an order was cancelled is over after this long (the workers' lease).
 const STEP_ENDS_WITHIN: Duration = Duration::minutes(2);
@@ -172,6 +203,8 @@ impl Order {
         }
         match &self.state {
             State::New => Some(Step::Create),
+            // Nothing is given up without a last look.
+            State::Open { .. } if now >= self.deadline => Some(Step::Poll),
             State::Open { stage: Stage::Authorizing, .. } => Some(Step::ReadAuthorizations),
             State::Open { stage: Stage::Presenting, .. } | State::Done { .. } => {
                 let due: Vec<_> = self
@@ -184,6 +217,9 @@ impl Order {
                 (!due.is_empty()).then_some(Step::Solve(due))
             }
             State::Open { stage: Stage::Accepting, .. } => Some(Step::Accept),
+            State::Open { stage: Stage::Validating, .. } if self.wants_inspection(now) => {
+                Some(Step::Inspect)
+            }
             State::Open { stage: Stage::Validating | Stage::Processing, .. } => Some(Step::Poll),
             State::Open { stage: Stage::Finalizing, .. } => Some(Step::Finalize),
             State::Open { stage: Stage::Downloading, .. } => Some(Step::Download),
@@ -203,14 +239,6 @@ impl Order {
         }
     }
 
-    /// Is looked at by this time already, where it would be later: one look more than else.
-    pub fn look_sooner(&mut self, at: OffsetDateTime) {
-        if self.next_action_at.is_some_and(|known| at < known) {
-            self.next_action_at = Some(at);
-            self.tries = 0;
-        }
-    }
-
     /// The CA's name for it.
     pub fn url(&self) -> Option<&str> {
         match &self.state {
@@ -222,45 +250,60 @@ impl Order {
 
     /// What the order becomes once the outside world has answered.
     ///
+    /// Nothing that comes after this makes it act sooner.
+    ///
     /// # Errors
     /// When the answer does not belong to the state: the worker broke the contract.
     pub fn apply(
         mut self,
         answer: Answer,
         now: OffsetDateTime,
-        jitter: Jitter,
+        conditions: impl Into<Conditions>,
     ) -> Result<Transition, UnexpectedAnswer> {
+        let conditions = conditions.into();
         self.attempts = self.attempts.saturating_add(1);
-        match (&self.state, answer) {
-            (State::New, Answer::Created(url, seen)) => {
-                self.expires = seen.expires;
-                self.deadline = seen.expires.map_or(self.deadline, |at| at.min(self.deadline));
-                let stage = match seen.status {
-                    Status::Pending | Status::Invalid => Stage::Authorizing,
-                    Status::Ready => Stage::Finalizing,
-                    Status::Processing => Stage::Processing,
-                    Status::Valid => Stage::Downloading,
-                };
-                self.state = State::Open { url, stage: Stage::Authorizing };
-                Ok(self.advance(stage, now))
+        let requests = conditions.requests.clone().unwrap_or_else(|| {
+            let mut requests = self.course.requests.clone();
+            let least = self.next_step(now).map_or(0, |step| step.requests(self.names.len()));
+            requests.sent(least, now);
+            requests
+        });
+        let was_asked = requests != self.course.requests;
+        self.course.requests = requests;
+        if self.state == State::New && may_have_ordered(&answer) {
+            self.course.ordered(now);
+        }
+        let was_last = !self.is_over() && self.next_action_at.is_some_and(|at| at >= self.deadline);
+        let reached = self.course.reached;
+        let mut told = self.answered(answer, was_asked, now, &conditions)?;
+        if was_last && !told.order.is_over() {
+            if told.order.course.reached == reached {
+                let Transition { order, events, .. } = told;
+                return Ok(order.expire(now).with(events));
             }
-            (State::New, Answer::NotReplacing(failure)) => Ok(self.not_replacing(&failure, now)),
+            // Every stage is reached once: that does not go on for ever.
+            told.order.deadline = told.order.deadline.max(now + LATE_PROGRESS);
+        }
+        told.order.pace(now);
+        Ok(told)
+    }
+
+    /// `was_asked` says whether the CA was sent anything.
+    fn answered(
+        mut self,
+        answer: Answer,
+        was_asked: bool,
+        now: OffsetDateTime,
+        conditions: &Conditions,
+    ) -> Result<Transition, UnexpectedAnswer> {
+        let jitter = conditions.jitter;
+        match (&self.state, answer) {
+            (State::New, Answer::Created(url, seen)) => Ok(self.created(url, &seen, now, jitter)),
+            (State::New, Answer::NotReplacing(failure)) if self.replaces.is_some() => {
+                Ok(self.not_replacing(&failure, now))
+            }
             (State::Open { stage: Stage::Authorizing, .. }, Answer::Authorizations(challenges)) => {
-                let events = challenges
-                    .iter()
-                    .map(|challenge| {
-                        let message = format!(
-                            "Created Challenge resource \"{}\" for domain \"{}\"",
-                            challenge_name(&self.name, challenge.id),
-                            challenge.domain
-                        );
-                        Event::normal(Resource::Order(self.id), "Created", message)
-                    })
-                    .collect();
-                let stage =
-                    if challenges.is_empty() { Stage::Validating } else { Stage::Presenting };
-                self.challenges = challenges;
-                Ok(self.advance(stage, now).with(events))
+                Ok(self.authorized(challenges, now, jitter))
             }
             (
                 State::Open { stage: Stage::Presenting, .. } | State::Done { .. },
@@ -270,14 +313,14 @@ impl Order {
                 for challenge in &mut self.challenges {
                     challenge.state = challenge::State::Processing;
                 }
-                let mut told = self.advance(Stage::Validating, now);
-                told.order.next_action_at = Some(now + backoff::poll(0, jitter));
-                told.order.tries = 1;
-                Ok(told)
+                Ok(self.begin_waiting(Stage::Validating, now, conditions))
             }
             (State::Open { stage, .. }, Answer::Looked(seen)) => {
                 let stage = *stage;
-                Ok(self.looked(stage, &seen, now, jitter))
+                Ok(self.looked(stage, &seen, now, conditions))
+            }
+            (State::Open { stage: Stage::Validating, .. }, Answer::Inspected(seen, said)) => {
+                Ok(self.inspected(&seen, said, now, conditions))
             }
             (State::Open { .. }, Answer::Ended(failure)) => Ok(self.ended_by_ca(failure, now)),
             (State::Open { stage: Stage::Downloading, .. }, Answer::Downloaded) => {
@@ -288,8 +331,9 @@ impl Order {
                 );
                 Ok(self.end(End::Valid, Outcome::Issued, now).with(vec![event]))
             }
-            (State::New | State::Open { .. }, Answer::Failed(failure)) => {
-                Ok(self.failed(failure, now, jitter))
+            (State::New, Answer::NotReplacing(failure))
+            | (State::New | State::Open { .. }, Answer::Failed(failure)) => {
+                Ok(self.failed(failure, was_asked, now, jitter))
             }
             (State::Done { .. }, Answer::Failed(failure)) => {
                 Ok(self.clean_up_failed(&failure, now, jitter))
@@ -300,23 +344,65 @@ impl Order {
         }
     }
 
-    /// Whether its time is up.
-    pub fn has_expired(&self, now: OffsetDateTime) -> bool {
-        !self.is_over() && now >= self.deadline
+    fn created(
+        mut self,
+        url: String,
+        seen: &Seen,
+        now: OffsetDateTime,
+        jitter: Jitter,
+    ) -> Transition {
+        // An order that is over before it has begun is a CA with another clock.
+        self.expires = seen.expires.filter(|at| *at > now);
+        self.deadline = self.expires.map_or(self.deadline, |at| at.min(self.deadline));
+        let stage = match seen.status {
+            Status::Pending | Status::Invalid => Stage::Authorizing,
+            Status::Ready => Stage::Finalizing,
+            Status::Processing => Stage::Processing,
+            Status::Valid => Stage::Downloading,
+        };
+        self.state = State::Open { url, stage: Stage::Authorizing };
+        self.advance(stage, now, jitter)
     }
 
-    /// The order once its time is up.
+    fn authorized(
+        mut self,
+        challenges: Vec<Challenge>,
+        now: OffsetDateTime,
+        jitter: Jitter,
+    ) -> Transition {
+        let events = challenges
+            .iter()
+            .map(|challenge| {
+                let message = format!(
+                    "Created Challenge resource \"{}\" for domain \"{}\"",
+                    challenge_name(&self.name, challenge.id),
+                    challenge.domain
+                );
+                Event::normal(Resource::Order(self.id), "Created", message)
+            })
+            .collect();
+        let stage = if challenges.is_empty() { Stage::Validating } else { Stage::Presenting };
+        self.challenges = challenges;
+        self.advance(stage, now, jitter).with(events)
+    }
+
+    /// Whether its time is up, and there is nothing at the CA that could be looked at once more.
+    pub fn has_expired(&self, now: OffsetDateTime) -> bool {
+        self.state == State::New && now >= self.deadline
+    }
+
+    /// The order once its time is up: a failed attempt.
     #[must_use]
     pub fn expire(self, now: OffsetDateTime) -> Transition {
         let failure = self.last_error.clone().unwrap_or_else(|| {
             Failure::new(
-                Class::Gone,
+                Class::Transient,
                 "order_expired",
                 "The order was not completed in time",
-                "The CA forgets an order that is not completed before it expires.",
+                "The CA had not finished when it was looked at for the last time.",
             )
         });
-        self.end(End::Expired, Outcome::Lost(failure), now)
+        self.end(End::Expired, Outcome::Failed(failure), now)
     }
 
     /// Nobody wants it any more, because of `why`. What was shown for it is still taken away.
@@ -344,43 +430,69 @@ impl Order {
         ended
     }
 
-    fn advance(mut self, stage: Stage, now: OffsetDateTime) -> Transition {
+    /// Goes to a stage that the CA has confirmed. Where that is no progress, nothing that counts failures
+    /// begins anew, and the next step waits like any look that brought nothing.
+    fn advance(mut self, stage: Stage, now: OffsetDateTime, jitter: Jitter) -> Transition {
         if let State::Open { stage: present, .. } = &mut self.state {
             *present = stage;
         }
+        self.handed_out_at = now;
+        self.course.denied_since = None;
+        if self.course.reached.is_some_and(|reached| reached >= stage) {
+            self.next_action_at = Some(now + self.looked_in_vain(jitter));
+            return self.unchanged();
+        }
+        self.course.reached = Some(stage);
+        self.course.looks = 0;
         self.tries = 0;
         self.stalled_since = None;
         self.last_error = None;
-        self.handed_out_at = now;
         self.next_action_at = Some(now);
         self.unchanged()
     }
 
-    fn wait(
-        mut self,
-        asked: Option<OffsetDateTime>,
+    /// The CA has begun on something: it is looked at about when it was done lately.
+    fn begin_waiting(
+        self,
+        stage: Stage,
         now: OffsetDateTime,
-        jitter: Jitter,
+        conditions: &Conditions,
     ) -> Transition {
-        let processing = matches!(self.state, State::Open { stage: Stage::Processing, .. });
-        let pause = match self.last_error {
-            // It may be the CSR that the CA does not take: that is not over before it is signing.
-            Some(_) if processing => jitter.stretch(Duration::seconds(1), 0.1),
-            Some(_) => {
-                // The CA answers again: its trouble is over.
-                self.last_error = None;
-                self.stalled_since = None;
-                self.tries = 1;
-                backoff::poll(0, jitter)
-            }
-            None => {
-                self.tries += 1;
-                backoff::poll(self.tries - 1, jitter)
-            }
-        };
-        let at = now + pause;
-        self.next_action_at = Some(asked.map_or(at, |asked| asked.max(at)).min(self.deadline));
-        self.unchanged()
+        let mut told = self.advance(stage, now, conditions.jitter);
+        let order = &mut told.order;
+        if order.course.looks == 0 {
+            let usual = order.looked_in_vain(conditions.jitter);
+            let sooner = conditions.first_look.filter(|pause| *pause < usual);
+            order.course.looks = u32::from(sooner.is_none());
+            order.next_action_at = Some(now + sooner.unwrap_or(usual));
+        }
+        told
+    }
+
+    /// How long to wait after one more look that found nothing new.
+    fn looked_in_vain(&mut self, jitter: Jitter) -> Duration {
+        let pause = backoff::poll(self.course.looks, jitter);
+        self.course.looks = self.course.looks.saturating_add(1);
+        pause
+    }
+
+    /// The bounds of every wake-up: its deadlines, which leave time for one look more, and what may be
+    /// sent to the CA.
+    fn pace(&mut self, now: OffsetDateTime) {
+        let Some(mut at) = self.next_action_at.filter(|_| !self.is_over()) else { return };
+        if self.state == State::New {
+            at = self.course.may_order_at().map_or(at, |may| at.max(may));
+        }
+        if let Some(end) = self.finalized_by().filter(|end| *end > now) {
+            at = at.min(end);
+        }
+        let closing = self.deadline - LAST_LOOKS;
+        let looks = !matches!(self.stage(), None | Some(Stage::Presenting));
+        at = at.min(if looks && now < closing { closing } else { self.deadline }).max(now);
+        self.next_action_at = Some(at);
+        let names = self.names.len();
+        let wanted = self.next_step(at).map_or(0, |step| step.requests(names));
+        self.next_action_at = Some(self.course.requests.free_at(names, wanted, at));
     }
 
     fn end(mut self, end: End, outcome: Outcome, now: OffsetDateTime) -> Transition {

@@ -4,7 +4,9 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::{End, ORDER_DEADLINE, Order, Outcome, Seen, Stage, State, Status, Transition};
+use super::{
+    Answer, Conditions, End, ORDER_DEADLINE, Order, Outcome, Seen, Stage, State, Status, Transition,
+};
 use crate::domain::backoff::{self, Jitter};
 use crate::domain::challenge::{self, Patience};
 use crate::domain::event::{Event, Resource};
@@ -17,16 +19,43 @@ const CONSISTENCY_FOR: Duration = Duration::minutes(2);
 /// A certificate that was issued is worth waiting longer for: asking anew would cost another one.
 const DOWNLOAD_FOR: Duration = Duration::minutes(10);
 
-/// A CA that still has not taken the CSR after this long will not.
-const FINALIZE_FOR: Duration = Duration::minutes(30);
+/// A CA that still has not taken the CSR after this long will not: with the steps before, half an hour.
+const FINALIZE_FOR: Duration = Duration::minutes(29);
 
 /// A CSR counts as lost when the CA still wants one this long after it was sent.
 const FINALIZE_LOST_AFTER: Duration = Duration::seconds(10);
+
+/// After this long the authorizations are read to see what keeps the CA, and then every so often.
+const INSPECT_AFTER: Duration = Duration::minutes(2);
+const INSPECT_EVERY: Duration = Duration::minutes(10);
+
+/// A CA that has not come to an end of looking after this long never says that it failed.
+const VALIDATE_FOR: Duration = Duration::hours(1);
+
+/// No CA that is at work is left alone for longer, whatever it asks for; nor for more than an eighth of
+/// what is left before the deadline.
+const LONGEST_LOOK: Duration = Duration::minutes(5);
+
+/// Refusals with a time in them that are obeyed to the letter, before a CA that goes on so is taken for one
+/// that is in trouble.
+const PROMISES: u32 = 3;
+
+/// An order that no CA has begun on waits for limits and shares for so long.
+const WAIT_FOR: Duration = Duration::days(30);
 
 /// When an order that begins at `from` is given up. Its certificate's end does not wait for it: half of
 /// that life has to be left.
 pub fn deadline(from: OffsetDateTime, not_after: Option<OffsetDateTime>) -> OffsetDateTime {
     from + not_after.map_or(ORDER_DEADLINE, |end| ORDER_DEADLINE.min((end - from) / 2))
+}
+
+/// Whether the CA may have made an order, whatever came of asking for it.
+pub(super) fn may_have_ordered(answer: &Answer) -> bool {
+    match answer {
+        Answer::Created(..) => true,
+        Answer::Failed(failure) | Answer::NotReplacing(failure) => failure.may_have_been_heard(),
+        _ => false,
+    }
 }
 
 impl Order {
@@ -95,12 +124,11 @@ impl Order {
         let visible = self.challenges.iter().all(|known| known.state == challenge::State::Visible);
         if visible {
             let rested = self.challenges.iter().filter_map(|known| known.next_action_at).max();
-            let mut told = self.advance(Stage::Accepting, now);
-            let at = rested.map_or(now, |at| at.min(told.order.deadline).max(now));
-            told.order.next_action_at = Some(at);
+            let mut told = self.advance(Stage::Accepting, now, jitter);
+            told.order.next_action_at = told.order.next_action_at.max(rested);
             return told.with(events);
         }
-        self.next_action_at = self.earliest_challenge().map(|at| at.min(self.deadline));
+        self.next_action_at = self.earliest_challenge();
         Transition { order: self, events, outcome: None }
     }
 
@@ -110,23 +138,28 @@ impl Order {
         stage: Stage,
         seen: &Seen,
         now: OffsetDateTime,
-        jitter: Jitter,
+        conditions: &Conditions,
     ) -> Transition {
+        let jitter = conditions.jitter;
         self.expires = seen.expires.or(self.expires);
         self.deadline = self.expires.map_or(self.deadline, |at| at.min(self.deadline));
         match (seen.status, stage) {
-            (Status::Ready, Stage::Processing) => {
+            (Status::Ready, Stage::Processing | Stage::Finalizing) => {
                 // The CA refused the CSR because the order was not ready for it; now it is.
                 let refused = matches!(&self.last_error, Some(it) if it.class == Class::Conflict);
                 // Else either a lagging replica, or the CSR never arrived.
                 if !refused && now - self.handed_out_at < FINALIZE_LOST_AFTER {
                     return self.wait(seen.retry_at, now, jitter);
                 }
-                self.finalize_again(now)
+                // It was read back at once, and says what it said before the refusal.
+                let contradicts = refused && self.tries == 1 && self.course.looks == 0;
+                let pause =
+                    if contradicts { backoff::transient(0, jitter) } else { Duration::ZERO };
+                self.finalize_again(pause, now)
             }
             // It was valid before: a lagging replica, unless that goes on and on.
             (Status::Ready, Stage::Downloading) if now - self.handed_out_at >= CONSISTENCY_FOR => {
-                self.finalize_again(now)
+                self.finalize_again(Duration::ZERO, now)
             }
             (Status::Ready, Stage::Downloading) => self.wait(seen.retry_at, now, jitter),
             (Status::Ready, _) => {
@@ -143,18 +176,17 @@ impl Order {
                         Event::normal(Resource::Challenge(proved.id), "DomainVerified", message)
                     })
                     .collect();
-                self.advance(Stage::Finalizing, now).with(events)
+                self.advance(Stage::Finalizing, now, jitter).with(events)
             }
             (Status::Valid, _) => {
                 self.mark_challenges(challenge::State::Valid);
-                self.advance(Stage::Downloading, now)
+                self.advance(Stage::Downloading, now, jitter)
             }
             (Status::Processing, Stage::Finalizing) => {
-                // Should the CA want the CSR again, it counts from the first time.
-                let stalled = (self.stalled_since, self.last_error.clone());
-                let mut sent = self.advance(Stage::Processing, now);
-                (sent.order.stalled_since, sent.order.last_error) = stalled;
-                sent.order.next_action_at = Some(now + backoff::poll(0, jitter));
+                let mut sent = self.begin_waiting(Stage::Processing, now, conditions);
+                let patience = longest_look(now, sent.order.deadline);
+                let asked = seen.retry_at.map(|asked| asked.min(now + patience));
+                sent.order.next_action_at = sent.order.next_action_at.max(asked);
                 sent
             }
             (Status::Pending | Status::Processing | Status::Invalid, _) => {
@@ -163,8 +195,87 @@ impl Order {
         }
     }
 
+    /// Nothing new yet: looks again, at the latest in some minutes.
+    fn wait(
+        mut self,
+        asked: Option<OffsetDateTime>,
+        now: OffsetDateTime,
+        jitter: Jitter,
+    ) -> Transition {
+        self.course.denied_since = None;
+        let stage = self.stage();
+        if stage == Some(Stage::Validating) && now - self.handed_out_at >= VALIDATE_FOR {
+            return self.not_validated(now);
+        }
+        // The CA answers again, so that its trouble is over; but for what it said of a proof, and a CSR
+        // that it may not take.
+        let is_words = matches!(&self.last_error, Some(it) if it.class == Class::Validation);
+        if stage != Some(Stage::Processing) && !is_words {
+            self.last_error = None;
+        }
+        let at = now + self.looked_in_vain(jitter);
+        let asked = asked.map(|asked| asked.min(now + longest_look(now, self.deadline)));
+        self.next_action_at = Some(at).max(asked);
+        self.unchanged()
+    }
+
+    /// Whether the authorizations are to be read, to see what keeps the CA from looking.
+    pub(super) fn wants_inspection(&self, now: OffsetDateTime) -> bool {
+        now - self.handed_out_at >= INSPECT_AFTER
+            && self.course.inspected_at.is_none_or(|at| now - at >= INSPECT_EVERY)
+    }
+
+    /// What the CA says of the challenges that it has not come to an end with.
+    pub(super) fn inspected(
+        mut self,
+        seen: &Seen,
+        said: Vec<(String, Failure)>,
+        now: OffsetDateTime,
+        conditions: &Conditions,
+    ) -> Transition {
+        self.course.inspected_at = Some(now);
+        let mut events = Vec::new();
+        for (url, failure) in &said {
+            let Some(known) = self.challenges.iter_mut().find(|known| known.url == *url) else {
+                continue;
+            };
+            let reason = Some(failure.to_string());
+            if known.reason != reason {
+                let message = format!("The CA is still looking, and says: {failure}");
+                events.push(Event::warning(Resource::Challenge(known.id), "Looking", message));
+                known.reason = reason;
+            }
+        }
+        if let Some((_, failure)) = said.into_iter().next() {
+            // It is about a proof, whatever it says.
+            self.last_error = Some(Failure { class: Class::Validation, ..failure });
+        }
+        self.looked(Stage::Validating, seen, now, conditions).with(events)
+    }
+
+    /// The CA never came to an end of looking.
+    fn not_validated(self, now: OffsetDateTime) -> Transition {
+        let is_words = |failure: &Failure| failure.class == Class::Validation;
+        let failure = self.last_error.clone().filter(is_words).unwrap_or_else(|| {
+            Failure::new(
+                Class::Validation,
+                "acme_validation_unfinished",
+                "The CA has not finished looking for the proofs within an hour",
+                "It says neither that it found them nor that it did not.",
+            )
+        });
+        self.end(End::Errored, Outcome::Failed(failure), now)
+    }
+
+    /// By when the CA has taken a CSR that it has not taken at once, unless it has named a time itself.
+    pub(super) fn finalized_by(&self) -> Option<OffsetDateTime> {
+        let is_told = self.last_error.as_ref().is_some_and(|it| it.retry_at.is_some());
+        let at_it = !is_told && matches!(self.stage(), Some(Stage::Finalizing | Stage::Processing));
+        self.stalled_since.filter(|_| at_it).map(|since| since + FINALIZE_FOR)
+    }
+
     /// The CSR did not arrive, or the CA did not take it: once more, but not for ever.
-    fn finalize_again(mut self, now: OffsetDateTime) -> Transition {
+    fn finalize_again(mut self, pause: Duration, now: OffsetDateTime) -> Transition {
         let since = *self.stalled_since.get_or_insert(now);
         if now - since >= FINALIZE_FOR {
             let failure = self.last_error.clone().unwrap_or_else(|| {
@@ -181,7 +292,7 @@ impl Order {
             *stage = Stage::Finalizing;
         }
         self.handed_out_at = now;
-        self.next_action_at = Some(now);
+        self.next_action_at = Some(now + pause);
         self.unchanged()
     }
 
@@ -212,67 +323,89 @@ impl Order {
     pub(super) fn failed(
         mut self,
         failure: Failure,
+        was_asked: bool,
         now: OffsetDateTime,
         jitter: Jitter,
     ) -> Transition {
-        let since = *self.stalled_since.get_or_insert(now);
-        // Looks that only found nothing new are no trouble: its backoff begins here.
-        if self.last_error.is_none() {
-            self.tries = 0;
+        // Who waits as it was told has met no trouble.
+        if failure.class != Class::Throttle {
+            self.stalled_since.get_or_insert(now);
         }
-        let stage = match self.state {
-            State::Open { stage, .. } => Some(stage),
-            State::New | State::Done { .. } => None,
-        };
         self.last_error = Some(failure.clone());
+        let is_new = self.state == State::New;
+        if failure.class != Class::Consistency {
+            self.course.denied_since = None;
+        }
         match failure.class {
-            Class::Throttle => {
-                let pause = failure.retry_at.map_or(Duration::minutes(1), |at| at - now);
-                let at = now + jitter.stretch(pause.max(Duration::seconds(1)), 0.1);
-                if self.state == State::New {
-                    // The CA has not begun to count: waiting for it uses up nothing.
-                    self.not_after = self.not_after.map(|end| end + (at - now));
-                    self.deadline = self.deadline.max(deadline(at, self.not_after));
-                }
-                self.next_action_at = Some(at.min(self.deadline));
-                self.unchanged()
-            }
-            Class::Consistency => {
-                let patience =
-                    if stage == Some(Stage::Downloading) { DOWNLOAD_FOR } else { CONSISTENCY_FOR };
-                if now - since >= patience {
-                    return self.end(End::Errored, Outcome::Lost(failure), now);
-                }
-                self.next_action_at =
-                    Some((now + backoff::consistency(self.tries, jitter)).min(self.deadline));
-                self.tries += 1;
-                self.unchanged()
-            }
+            Class::Throttle => self.throttled(&failure, was_asked, now, jitter),
+            // A CA that has not made the order has nothing that a replica could lag with.
+            Class::Consistency if !is_new => self.denied(failure, now, jitter),
             Class::Gone => self.end(End::Errored, Outcome::Lost(failure), now),
-            Class::Transient | Class::Conflict => {
-                let at = (now + backoff::transient(self.tries, jitter)).min(self.deadline);
-                let at = failure.retry_at.map_or(at, |asked| asked.max(at)).min(self.deadline);
+            Class::Transient | Class::Conflict | Class::Consistency => {
+                // Read back once at once; from then on like any other trouble.
+                let at_once = failure.class == Class::Conflict && self.tries == 0 && !is_new;
+                let own = if at_once { now } else { now + backoff::transient(self.tries, jitter) };
                 // The CSR may have arrived: look before it is sent again.
-                let at_once = failure.class == Class::Conflict && self.tries == 0;
-                let (stage, at) = match stage {
-                    Some(Stage::Finalizing) if at_once => (Some(Stage::Processing), now),
-                    Some(Stage::Finalizing) => (Some(Stage::Processing), at),
-                    stage => (stage, at),
-                };
-                if let (State::Open { stage: present, .. }, Some(stage)) = (&mut self.state, stage)
-                {
-                    *present = stage;
+                if let State::Open { stage: stage @ Stage::Finalizing, .. } = &mut self.state {
+                    *stage = Stage::Processing;
                 }
-                self.next_action_at = Some(at);
-                self.tries += 1;
+                self.tries = self.tries.saturating_add(1);
+                self.next_action_at = Some(own).max(failure.retry_at);
                 self.unchanged()
             }
             // At the CA the order is valid; what came of it cannot be used.
-            Class::Validation if stage == Some(Stage::Downloading) => {
+            Class::Validation if self.stage() == Some(Stage::Downloading) => {
                 self.end(End::Errored, Outcome::Failed(failure), now)
             }
             Class::Validation => self.end(End::Invalid, Outcome::Failed(failure), now),
             Class::Blocked => self.end(End::Errored, Outcome::Blocked(failure), now),
         }
     }
+
+    /// Asked to come back later, by the CA or by ourselves.
+    fn throttled(
+        mut self,
+        failure: &Failure,
+        was_asked: bool,
+        now: OffsetDateTime,
+        jitter: Jitter,
+    ) -> Transition {
+        let is_new = self.state == State::New;
+        if is_new && now - self.created_at >= WAIT_FOR {
+            return self.end(End::Errored, Outcome::Failed(failure.clone()), now);
+        }
+        let pause = failure.retry_at.map_or(Duration::minutes(1), |at| at - now);
+        let mut at = now + jitter.stretch(pause.max(Duration::seconds(1)), 0.1);
+        // What the CA itself has said now, and not what somebody was told before.
+        if was_asked && failure.http_status.is_some() {
+            if let Some(more) = self.tries.checked_sub(PROMISES) {
+                at = at.max(now + backoff::transient(more, jitter));
+            }
+            self.tries = self.tries.saturating_add(1);
+        }
+        if is_new {
+            // The CA has not begun to count: waiting for it uses up nothing.
+            self.not_after = self.not_after.map(|end| end + (at - now));
+            self.deadline += at - now;
+        }
+        self.next_action_at = Some(at);
+        self.unchanged()
+    }
+
+    /// The CA does not know what it has handed out.
+    fn denied(mut self, failure: Failure, now: OffsetDateTime, jitter: Jitter) -> Transition {
+        let since = *self.course.denied_since.get_or_insert(now);
+        let is_there = self.stage() == Some(Stage::Downloading);
+        let patience = if is_there { DOWNLOAD_FOR } else { CONSISTENCY_FOR };
+        if now - since >= patience {
+            return self.end(End::Errored, Outcome::Lost(failure), now);
+        }
+        self.next_action_at = Some(now + backoff::consistency(self.tries, jitter));
+        self.tries = self.tries.saturating_add(1);
+        self.unchanged()
+    }
+}
+
+fn longest_look(now: OffsetDateTime, deadline: OffsetDateTime) -> Duration {
+    LONGEST_LOOK.min((deadline - now) / 8)
 }

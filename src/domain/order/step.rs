@@ -21,6 +21,8 @@ pub enum Step {
     Accept,
     /// See how far the CA is.
     Poll,
+    /// See how far the CA is, and what it says of each authorization.
+    Inspect,
     /// Send the CSR.
     Finalize,
     /// Fetch the certificate.
@@ -28,11 +30,23 @@ pub enum Step {
 }
 
 impl Step {
+    /// What it asks of the CA for so many names where every answer is good: a nonce, the order where that
+    /// is not at hand, and what it is for. Each fits into any minute of an order's [`super::Requests`].
+    pub fn requests(&self, names: usize) -> u32 {
+        let names = u32::try_from(names).unwrap_or(u32::MAX);
+        match self {
+            Self::Solve(_) => 0,
+            Self::Poll => 2,
+            Self::Create | Self::Finalize | Self::Download => 3,
+            Self::ReadAuthorizations | Self::Accept | Self::Inspect => names.saturating_add(2),
+        }
+    }
+
     /// Whether it may be taken again where its answer was lost: it only looks, or what came of it is
     /// found when it is taken again. What is written into the DNS is found by its name and value.
     pub fn is_repeatable(&self) -> bool {
         match self {
-            Self::Accept | Self::Poll | Self::Finalize => true,
+            Self::Accept | Self::Poll | Self::Inspect | Self::Finalize => true,
             Self::Solve(actions) => actions.iter().all(|(_, action)| *action != Action::CleanUp),
             Self::Create | Self::ReadAuthorizations | Self::Download => false,
         }
@@ -80,6 +94,8 @@ pub enum Answer {
     Accepted,
     /// The order as the CA sees it.
     Looked(Seen),
+    /// The same, and what the CA says of challenges, by their URLs.
+    Inspected(Seen, Vec<(String, Failure)>),
     /// The CA ended the order, for this reason.
     Ended(Failure),
     /// The certificate was fetched and checked; the worker keeps the chain.
@@ -105,6 +121,7 @@ impl Answer {
             Self::Solved(_) => "Solved",
             Self::Accepted => "Accepted",
             Self::Looked(_) => "Looked",
+            Self::Inspected(..) => "Inspected",
             Self::Ended(_) => "Ended",
             Self::Downloaded => "Downloaded",
             Self::Failed(_) => "Failed",

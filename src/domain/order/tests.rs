@@ -46,7 +46,8 @@ fn looks_that_found_nothing_new_do_not_lengthen_the_pause_after_the_first_troubl
 
     assert_eq!(once.next_action_at, Some(NOW + Duration::seconds(5)));
     assert_eq!(twice.next_action_at, Some(NOW + Duration::seconds(10)));
-    assert_eq!(again.next_action_at, Some(NOW + Duration::milliseconds(25)));
+    assert_eq!(again.next_action_at, Some(NOW + Duration::seconds(10)), "looks go on as they were");
+    assert_eq!((again.tries, again.stalled_since), (2, Some(NOW)), "and nothing is forgotten");
 }
 
 #[test]
@@ -123,6 +124,7 @@ fn order<const N: usize>(states: [challenge::State; N]) -> Order {
         challenges: (1..).zip(states).map(|(place, state)| challenge(place, state)).collect(),
         tries: 0,
         stalled_since: None,
+        course: Course::default(),
         attempts: 0,
         last_error: None,
         created_at: NOW,

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use super::admission::Admission;
 use super::orders::Fetched;
 use super::{STEP_TIMEOUT, Worker, WorkerError, chains};
-use crate::ca::{self, Account};
+use crate::ca::{self, Account, Meter};
 use crate::domain::caa;
 use crate::domain::certificate::Certificate;
 use crate::domain::challenge::Kind;
 use crate::domain::event::{Event, Resource};
 use crate::domain::failure::{Class, Failure};
 use crate::domain::issuer::Issuer;
-use crate::domain::order::{Answer, Order, Seen, Status, Step};
+use crate::domain::order::{Answer, Conditions, Order, Requests, Seen, Status, Step};
 use crate::pki::{self, Issued};
 use crate::secret::Sealed;
 use crate::solver::Expected;
@@ -33,6 +33,8 @@ pub(super) use solving::Solving;
 pub(super) struct Session<'a> {
     pub(super) worker: &'a Worker,
     pub(super) admission: Admission,
+    /// Counts the requests of the present step.
+    pub(super) meter: Arc<Meter>,
     issuer: Option<Arc<Issuer>>,
     account: Option<Arc<Account>>,
     /// The sealed key that the account signs with.
@@ -75,6 +77,7 @@ impl<'a> Session<'a> {
         Self {
             worker,
             admission: Admission::default(),
+            meter: Meter::new(0, Requests::default()),
             issuer: None,
             account: None,
             signs_with: None,
@@ -103,15 +106,26 @@ impl<'a> Session<'a> {
     }
 
     /// Does what a step says; what goes wrong in the outside world is an answer too.
-    pub(super) async fn take(&mut self, step: Step, order: &Order) -> Result<Answer, WorkerError> {
-        let attempt = Box::pin(self.attempt(step.clone(), order));
+    pub(super) async fn take(
+        &mut self,
+        step: Step,
+        order: &Order,
+    ) -> Result<(Answer, Conditions), WorkerError> {
+        let meter = Meter::new(order.names.len(), order.course.requests.clone());
+        self.meter = Arc::clone(&meter);
+        let attempt = Box::pin(meter.scope(self.attempt(step.clone(), order)));
         let tried = tokio::time::timeout(STEP_TIMEOUT, attempt).await;
         let mut answer = self.understand(tried, order).await?;
         if let Answer::Failed(failure) | Answer::Ended(failure) = &mut answer {
             self.say_what_allows(failure, order);
         }
         self.heed(&step, &answer, order);
-        Ok(answer)
+        let conditions = Conditions {
+            jitter: super::jitter(),
+            first_look: self.first_look(&step),
+            requests: Some(meter.requests()),
+        };
+        Ok((answer, conditions))
     }
 
     async fn understand(
@@ -175,17 +189,8 @@ impl<'a> Session<'a> {
                 failpoint!("after_accept");
                 Ok(Answer::Accepted)
             }
-            Step::Poll => {
-                let (handle, fresh) = self.handle(order).await?;
-                if !fresh {
-                    handle.refresh().await?;
-                }
-                let seen = seen(handle.state());
-                if seen.status == Status::Invalid {
-                    return Ok(Answer::Ended(why_invalid(handle, order).await?));
-                }
-                Ok(Answer::Looked(seen))
-            }
+            Step::Poll => self.poll(order).await,
+            Step::Inspect => self.inspect(order).await,
             Step::Finalize => self.finalize(order).await,
             Step::Download => self.download(order).await,
         }
@@ -211,6 +216,42 @@ impl<'a> Session<'a> {
             )
             .into()),
         }
+    }
+
+    async fn poll(&mut self, order: &Order) -> Tried<Answer> {
+        let (handle, fresh) = self.handle(order).await?;
+        if !fresh {
+            handle.refresh().await?;
+        }
+        let seen = seen(handle.state());
+        if seen.status == Status::Invalid {
+            return Ok(Answer::Ended(why_invalid(handle, order).await?));
+        }
+        Ok(Answer::Looked(seen))
+    }
+
+    /// A look at the order, and at what keeps the CA from coming to an end with it.
+    async fn inspect(&mut self, order: &Order) -> Tried<Answer> {
+        let seen = match self.poll(order).await? {
+            Answer::Looked(seen) if seen.status == Status::Pending => seen,
+            answer => return Ok(answer),
+        };
+        let authorizations = match self.handle(order).await?.0.settled_authorizations().await {
+            Ok(authorizations) => authorizations,
+            Err(failure) => {
+                tracing::info!(order = %order.id, %failure, "the authorizations could not be read");
+                Vec::new()
+            }
+        };
+        let is_over = |one: &&ca::Authorization| {
+            !matches!(one.status, ca::AuthorizationStatus::Pending | ca::AuthorizationStatus::Valid)
+        };
+        if let Some(over) = authorizations.iter().find(is_over) {
+            return Ok(Answer::Ended(over.unusable()));
+        }
+        let challenges = authorizations.into_iter().flat_map(|one| one.challenges);
+        let said = challenges.filter_map(|offer| Some((offer.url, offer.error?)));
+        Ok(Answer::Inspected(seen, said.collect()))
     }
 
     async fn finalize(&mut self, order: &Order) -> Tried<Answer> {

@@ -204,6 +204,7 @@ pub fn order(certificate: CertificateId) -> Order {
         }],
         tries: 0,
         stalled_since: None,
+        course: order::Course::default(),
         attempts: 0,
         last_error: None,
         created_at: NOW,

@@ -321,6 +321,11 @@ impl FaultProxy {
         self.shared.state().asked.iter().filter(|(asked, _)| *asked == kind).count()
     }
 
+    /// How many requests have come.
+    pub fn all_requests(&self) -> usize {
+        self.shared.state().asked.len()
+    }
+
     /// When requests of a kind came.
     pub fn times(&self, kind: Kind) -> Vec<OffsetDateTime> {
         let state = self.shared.state();

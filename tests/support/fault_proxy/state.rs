@@ -197,6 +197,7 @@ impl State {
         for path in paths_in(&answer) {
             self.named.entry(path).or_insert(now);
         }
+        let answer = self.wishes.called_ready(kind, answer);
         let answer = self.as_a_replica_shows_it(kind, path, answer);
         let answer = match self.wishes.after(kind, &body_of(&answer)) {
             Some(body) => {

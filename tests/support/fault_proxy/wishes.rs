@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::state::{ERROR, Own, payload, problem, with_headers};
+use super::state::{ERROR, Own, body_of, payload, problem, with_headers};
 use super::{Answer, Fault, FaultProxy, Kind};
 
 /// Makes something else of a chain that the CA sends.
@@ -22,6 +22,8 @@ pub(super) struct Wishes {
     action: Option<String>,
     /// What is answered to questions for renewal information: body and `Retry-After`.
     suggestion: Option<(String, Option<String>)>,
+    /// Orders call themselves ready that are not.
+    premature: bool,
 }
 
 impl FaultProxy {
@@ -50,6 +52,11 @@ impl FaultProxy {
         self.shared.state().wishes.chains = Some(Box::new(rewrite));
     }
 
+    /// Orders call themselves ready that are not: the CA refuses to finalize them.
+    pub fn call_all_ready(&self) {
+        self.shared.state().wishes.premature = true;
+    }
+
     /// Questions for renewal information are answered so.
     pub fn suggest(&self, body: &str, retry_after: Option<&str>) {
         let retry_after = retry_after.map(str::to_owned);
@@ -58,6 +65,19 @@ impl FaultProxy {
 }
 
 impl Wishes {
+    /// The order, which calls itself ready where it was wished for.
+    pub(super) fn called_ready(&self, kind: Kind, answer: Answer) -> Answer {
+        if !self.premature || !matches!(kind, Kind::NewOrder | Kind::Order) {
+            return answer;
+        }
+        let mut order: Value = serde_json::from_slice(&body_of(&answer)).unwrap_or_default();
+        if order["status"] == "pending" {
+            order["status"] = json!("ready");
+        }
+        let (parts, _) = answer.into_parts();
+        with_headers(parts.status, parts.headers, order.to_string().into())
+    }
+
     pub(super) fn before(&self, kind: Kind, jws: &Value) -> Option<(Fault, Own)> {
         if self.down {
             return Some((Fault::Down, Own::Cut));

@@ -1,0 +1,253 @@
+//! What a step may send to a CA: every request is counted here, also those that are put again within a
+//! call, and one too many is not sent.
+//!
+//! Two bounds meet: what the order may still ask in this minute ([`Requests`]), and what its account may
+//! spend on requests that are refused or not answered ([`Limiter`]).
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use time::OffsetDateTime;
+
+use super::limiter::{Limiter, Token};
+use crate::domain::order::Requests;
+
+/// The requests of one step.
+pub struct Meter {
+    names: usize,
+    requests: Mutex<Requests>,
+    limiter: OnceLock<Arc<Limiter>>,
+    /// Of requests that the CA wants once more with another nonce: what they cost depends on how that ends.
+    for_nonces: Mutex<Vec<Token>>,
+}
+
+/// Why a request was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Withheld {
+    /// The order has sent what it may in this minute.
+    Order {
+        /// When it may send again.
+        until: OffsetDateTime,
+    },
+    /// The CA refuses what the account sends, or does not answer.
+    Account {
+        /// When it is this one's turn.
+        until: OffsetDateTime,
+    },
+}
+
+/// What came of a request, as far as the meter is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Came {
+    Good,
+    BadNonce,
+    Refused,
+}
+
+tokio::task_local! {
+    static METER: Arc<Meter>;
+}
+
+impl Meter {
+    /// For an order of so many names that has sent these requests so far.
+    pub fn new(names: usize, requests: Requests) -> Arc<Self> {
+        Arc::new(Self {
+            names,
+            requests: Mutex::new(requests),
+            limiter: OnceLock::new(),
+            for_nonces: Mutex::default(),
+        })
+    }
+
+    /// From here on refusals are at the cost of this account.
+    pub fn at_the_cost_of(&self, limiter: Arc<Limiter>) {
+        self.limiter.get_or_init(|| limiter);
+    }
+
+    /// All that the order has sent by now.
+    pub fn requests(&self) -> Requests {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Runs an operation whose requests are counted.
+    pub async fn scope<F: Future>(self: &Arc<Self>, operation: F) -> F::Output {
+        METER.scope(Arc::clone(self), operation).await
+    }
+
+    fn count(&self, now: OffsetDateTime) -> Result<(), Withheld> {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        if requests.allowed(self.names, now) == 0 {
+            return Err(Withheld::Order { until: requests.free_at(self.names, 1, now) });
+        }
+        requests.count(now);
+        Ok(())
+    }
+}
+
+/// Whether the running step may send one more request. What is not metered may.
+pub(super) async fn admit(now: OffsetDateTime) -> Result<Option<Token>, Withheld> {
+    let Ok(meter) = METER.try_with(Arc::clone) else { return Ok(None) };
+    let token = match meter.limiter.get() {
+        Some(limiter) => {
+            Some(limiter.take(now).await.map_err(|until| Withheld::Account { until })?)
+        }
+        None => None,
+    };
+    if let Err(withheld) = meter.count(now) {
+        // Nothing is sent for it.
+        token.into_iter().for_each(Token::give_back);
+        return Err(withheld);
+    }
+    Ok(token)
+}
+
+/// What came of a request that was admitted. A token that is not given back is spent.
+pub(super) fn answered(token: Option<Token>, came: Came) {
+    let Some(token) = token else { return };
+    let Ok(meter) = METER.try_with(Arc::clone) else { return };
+    let mut for_nonces = meter.for_nonces.lock().unwrap_or_else(PoisonError::into_inner);
+    match came {
+        Came::Good => {
+            token.give_back();
+            for_nonces.drain(..).for_each(Token::give_back);
+        }
+        Came::BadNonce => for_nonces.push(token),
+        Came::Refused => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::Duration;
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::ca::classify::{Asked, Call, Transport, Trouble, classify};
+    use crate::domain::backoff::Jitter;
+    use crate::domain::failure::{Class, Failure};
+    use crate::domain::id::{CertificateId, IssuerId, OrderId, RequestId};
+    use crate::domain::limits::{Limit, Limits, Refusals};
+    use crate::domain::order::{Answer, Conditions, Course, ORDER_DEADLINE, Order, State};
+
+    const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
+
+    #[tokio::test]
+    async fn one_request_too_many_is_not_sent() {
+        let meter = Meter::new(1, Requests::default());
+
+        let sent = meter.scope(async {
+            let mut sent = 0;
+            while admit(NOW).await.is_ok() {
+                sent += 1;
+            }
+            sent
+        });
+
+        assert_eq!(sent.await, 20);
+        assert_eq!(meter.requests().allowed(1, NOW), 0);
+    }
+
+    #[tokio::test]
+    async fn a_nonce_that_was_refused_costs_nothing_once_the_next_is_taken() {
+        // A new process begins with three of them, and earns one with each good answer.
+        let limiter = Arc::new(Limiter::new(Refusals { at_once: 24, per_second: 0.001 }, NOW));
+        let meter = Meter::new(9, Requests::default());
+        meter.at_the_cost_of(limiter);
+
+        let refused = meter.scope(async {
+            for _ in 0..5 {
+                answered(admit(NOW).await.unwrap(), Came::BadNonce);
+                answered(admit(NOW).await.unwrap(), Came::Good);
+            }
+            let mut refused = 0;
+            while let Ok(token) = admit(NOW).await {
+                answered(token, Came::Refused);
+                refused += 1;
+            }
+            refused
+        });
+
+        assert_eq!(refused.await, 8);
+    }
+
+    /// The whole of a process: each order has its own bound, and together they have the account's.
+    #[tokio::test]
+    async fn two_hundred_orders_at_a_ca_that_refuses_everything_send_what_was_set() {
+        let limit = Limit { count: 300, per: "1m".into() };
+        let limits = Limits { refused_requests: Some(limit), ..Limits::default() };
+        let limiter = Arc::new(Limiter::new(limits.refusals(), NOW));
+        let mut orders: Vec<_> = (0..200).map(|_| order()).collect();
+        let mut sent: Vec<OffsetDateTime> = Vec::new();
+        let (mut now, mut parked) = (NOW, 0);
+        while now < NOW + Duration::minutes(20) {
+            let due = orders.iter().filter_map(|order| order.next_action_at).min().unwrap();
+            now = now.max(due);
+            for order in orders.iter_mut().filter(|order| order.next_step(now).is_some()) {
+                let meter = Meter::new(1, order.course.requests.clone());
+                meter.at_the_cost_of(Arc::clone(&limiter));
+                let failure = meter.scope(refused(now, &mut sent)).await;
+                parked += usize::from(failure.code == "acme_refusals_spent");
+                let conditions = Conditions {
+                    jitter: Jitter::NONE,
+                    first_look: None,
+                    requests: Some(meter.requests()),
+                };
+                let told = order.clone().apply(Answer::Failed(failure), now, conditions);
+                *order = told.unwrap().order;
+            }
+        }
+
+        for from in &sent {
+            let in_a_minute = sent.iter().filter(|at| *at >= from && **at - *from < MINUTE);
+            assert!(in_a_minute.count() <= 300, "from {from} on");
+        }
+        assert!(sent.len() > 1_000, "it is tried all the while: {}", sent.len());
+        assert!(parked > 0, "and some had to wait for their turn");
+    }
+
+    const MINUTE: Duration = Duration::minutes(1);
+
+    /// A call that is put again as often as a CA may want, and is refused each time.
+    async fn refused(now: OffsetDateTime, sent: &mut Vec<OffsetDateTime>) -> Failure {
+        let asked = Asked::of(Call::NewOrder);
+        for _ in 0..15 {
+            match admit(now).await {
+                Ok(token) => answered(token, Came::Refused),
+                Err(withheld) => {
+                    let trouble = Trouble::Transport(Transport::Withheld(withheld));
+                    return classify(asked, &trouble);
+                }
+            }
+            sent.push(now);
+        }
+        Failure::new(Class::Transient, "acme_unavailable", "no", "no").with_status(500)
+    }
+
+    fn order() -> Order {
+        let id = uuid::Uuid::nil();
+        Order {
+            id: OrderId(id),
+            name: "a-1-00000000".into(),
+            certificate: CertificateId(id),
+            request: RequestId(id),
+            issuer: IssuerId(id),
+            namespace: "default".into(),
+            names: vec!["a.example.com".into()],
+            profile: None,
+            replaces: None,
+            not_after: None,
+            predecessors: 0,
+            state: State::New,
+            expires: None,
+            challenges: Vec::new(),
+            tries: 0,
+            stalled_since: None,
+            course: Course::default(),
+            attempts: 0,
+            last_error: None,
+            created_at: NOW,
+            handed_out_at: NOW,
+            next_action_at: Some(NOW),
+            deadline: NOW + ORDER_DEADLINE,
+        }
+    }
+}

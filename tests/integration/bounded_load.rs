@@ -1,0 +1,223 @@
+//! However a CA answers, an order asks it no more than was promised. No I/O, no clock: values only.
+
+use certwright::domain::backoff::Jitter;
+use certwright::domain::challenge::{self, Action, Challenge, Kind, Observation, Patience};
+use certwright::domain::failure::{Class, Failure};
+use certwright::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
+use certwright::domain::order::{
+    Answer, Conditions, Course, ORDER_DEADLINE, Order, Requests, Seen, State, Status, Step,
+    Transition,
+};
+use proptest::prelude::*;
+use time::macros::datetime;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+const START: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
+const MINUTE: Duration = Duration::minutes(1);
+
+/// What a call is answered, over and over.
+#[derive(Debug, Clone)]
+struct Habit {
+    /// What it says, by turns.
+    choices: Vec<u8>,
+    /// `Retry-After`, in seconds from then.
+    retry_after: Option<i64>,
+    /// When orders expire, in seconds from then.
+    expires: Option<i64>,
+    /// Requests that each step takes, as far as it may.
+    requests: u32,
+}
+
+fn habits() -> impl Strategy<Value = Vec<Habit>> {
+    let seconds =
+        || prop::option::of(prop_oneof![Just(0), 1..10_i64, 60..4_000_i64, Just(86_400), Just(-5)]);
+    let habit = (prop::collection::vec(0..13_u8, 1..4), seconds(), seconds(), 1..40_u32).prop_map(
+        |(choices, retry_after, expires, requests)| Habit {
+            choices,
+            retry_after,
+            expires,
+            requests,
+        },
+    );
+    prop::collection::vec(habit, 8)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_answers_make_an_order_ask_more_than_was_promised(
+        names in 1..6_usize,
+        habits in habits(),
+        chance in 0.0..1.0_f64,
+    ) {
+        let mut order = order(names);
+        let mut sent: Vec<(OffsetDateTime, u32)> = Vec::new();
+        let mut now = START;
+        for turn in 0.. {
+            if order.is_over() {
+                break;
+            }
+            let Some(at) = order.next_action_at else {
+                return Err(TestCaseError::fail(format!("no wake-up: {order:?}")));
+            };
+            prop_assert!(at - START < Duration::days(32), "it never ends: {order:?}");
+            now = now.max(at);
+            if order.has_expired(now) {
+                prop_assert!(order.expire(now).order.is_over());
+                break;
+            }
+            let Some(step) = order.next_step(now) else {
+                order = Transition::waiting(order, now).order;
+                continue;
+            };
+            let habit = &habits[place(&step)];
+            let mut requests = order.course.requests.clone();
+            if !matches!(step, Step::Solve(_)) {
+                let count = habit.requests.min(requests.allowed(names, now));
+                (0..count).for_each(|_| requests.count(now));
+                sent.push((now, count));
+            }
+            let answer = answer(&step, habit, turn, now, names);
+            let before = order.clone();
+            let told = order.apply(answer, now, conditions(chance, requests));
+            let told = told.map_err(|unexpected| TestCaseError::fail(unexpected.to_string()))?;
+            order = told.order;
+            if order.course.reached == before.course.reached && !order.is_over() {
+                prop_assert!(order.tries >= before.tries, "failures were forgotten: {before:?}");
+                prop_assert!(order.course.looks >= before.course.looks, "{before:?}");
+                prop_assert!(before.stalled_since.is_none() || order.stalled_since == before.stalled_since);
+            }
+        }
+        let (first, most, later) = (sent[0].0, 10 + 10 * names, 10 + names);
+        prop_assert!(within(&sent, first) <= most, "{} at first", within(&sent, first));
+        for (at, _) in sent.iter().filter(|(at, _)| *at - first >= MINUTE) {
+            prop_assert!(within(&sent, *at) <= later, "{} from {at} on", within(&sent, *at));
+        }
+    }
+}
+
+/// Requests within the minute that begins then.
+fn within(sent: &[(OffsetDateTime, u32)], from: OffsetDateTime) -> usize {
+    let inside = sent.iter().filter(|(at, _)| *at >= from && *at - from < MINUTE);
+    inside.map(|(_, count)| *count as usize).sum()
+}
+
+fn conditions(chance: f64, requests: Requests) -> Conditions {
+    Conditions {
+        jitter: Jitter::new(chance),
+        first_look: Some(Duration::milliseconds(3)),
+        requests: Some(requests),
+    }
+}
+
+fn place(step: &Step) -> usize {
+    match step {
+        Step::Create => 0,
+        Step::ReadAuthorizations => 1,
+        Step::Solve(_) => 2,
+        Step::Accept => 3,
+        Step::Poll => 4,
+        Step::Inspect => 5,
+        Step::Finalize => 6,
+        Step::Download => 7,
+    }
+}
+
+fn answer(step: &Step, habit: &Habit, turn: usize, now: OffsetDateTime, names: usize) -> Answer {
+    let choice = habit.choices[turn % habit.choices.len()];
+    let after = |seconds: Option<i64>| seconds.map(|seconds| now + Duration::seconds(seconds));
+    let seen =
+        |status| Seen { status, expires: after(habit.expires), retry_at: after(habit.retry_after) };
+    if let Step::Solve(due) = step {
+        let patience = Patience { propagation: Duration::minutes(5), delay: Duration::ZERO };
+        let answer = |action| match (action, choice) {
+            (Action::Present, _) => challenge::Answer::Presented(None),
+            (Action::Check, 0) => {
+                challenge::Answer::NotSeen(vec![Observation::missing("", "nothing")])
+            }
+            (Action::Check, _) => challenge::Answer::Seen,
+            (Action::CleanUp, _) => challenge::Answer::CleanedUp,
+        };
+        let solved = due.iter().map(|(id, action)| (*id, patience, answer(*action)));
+        return Answer::Solved(solved.collect());
+    }
+    let class = match choice {
+        0 => Some(Class::Consistency),
+        1 => Some(Class::Throttle),
+        2 => Some(Class::Transient),
+        3 | 4 => Some(Class::Conflict),
+        5 if turn % 7 == 6 => Some(Class::Gone),
+        6 if turn % 7 == 6 => Some(Class::Blocked),
+        7 if turn % 7 == 6 => Some(Class::Validation),
+        _ => None,
+    };
+    if let Some(class) = class {
+        let failure = Failure::new(class, "refused", "Refused", "no").with_status(403);
+        return Answer::Failed(failure.not_before(after(habit.retry_after)));
+    }
+    let statuses = [Status::Pending, Status::Ready, Status::Processing, Status::Valid];
+    let status = statuses[usize::from(choice) % 4];
+    match step {
+        Step::Create => Answer::Created("https://ca.example/order/1".into(), seen(status)),
+        Step::ReadAuthorizations if choice == 5 => Answer::Authorizations(vec![]),
+        Step::ReadAuthorizations => {
+            Answer::Authorizations((1..=names).map(|n| challenge(n as u128)).collect())
+        }
+        Step::Accept => Answer::Accepted,
+        Step::Inspect => Answer::Inspected(seen(status), vec![]),
+        Step::Poll | Step::Finalize | Step::Download => Answer::Looked(seen(status)),
+        Step::Solve(_) => unreachable!("answered above"),
+    }
+}
+
+fn order(names: usize) -> Order {
+    Order {
+        id: OrderId(Uuid::nil()),
+        name: "a-1-00000000".into(),
+        certificate: CertificateId(Uuid::nil()),
+        request: RequestId(Uuid::nil()),
+        issuer: IssuerId(Uuid::nil()),
+        namespace: "default".into(),
+        names: (1..=names).map(|n| format!("{n}.example.com")).collect(),
+        profile: None,
+        replaces: None,
+        not_after: None,
+        predecessors: 0,
+        state: State::New,
+        expires: None,
+        challenges: vec![],
+        tries: 0,
+        stalled_since: None,
+        course: Course::default(),
+        attempts: 0,
+        last_error: None,
+        created_at: START,
+        handed_out_at: START,
+        next_action_at: Some(START),
+        deadline: START + ORDER_DEADLINE,
+    }
+}
+
+fn challenge(n: u128) -> Challenge {
+    Challenge {
+        id: ChallengeId(Uuid::from_u128(n)),
+        authorization_url: format!("https://ca.example/authz/{n}"),
+        url: format!("https://ca.example/chall/{n}"),
+        domain: format!("{n}.example.com"),
+        wildcard: false,
+        kind: Kind::Dns01,
+        solver: 0,
+        token: "token".into(),
+        key_authorization: "token.thumbprint".into(),
+        state: challenge::State::Pending,
+        record: None,
+        clean: false,
+        tries: 0,
+        reason: None,
+        observations: Vec::new(),
+        next_action_at: Some(START),
+        deadline: START + ORDER_DEADLINE,
+    }
+}
