@@ -4,6 +4,7 @@ use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::domain::failure::Subproblem;
+use crate::domain::text::foreign_words;
 
 /// The CA's words are cut after this many characters.
 const LONGEST_TEXT: usize = 1_000;
@@ -83,10 +84,9 @@ pub(super) fn name_of(kind: &str) -> Option<&str> {
     kind.strip_prefix("urn:ietf:params:acme:error:").or(kind.strip_prefix("urn:acme:error:"))
 }
 
-/// Text without control characters and of bounded length.
+/// Text without strange characters and of bounded length.
 pub(super) fn clean(text: &str, longest: usize) -> String {
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    text.chars().filter(|c| !c.is_control()).take(longest).collect()
+    foreign_words(text, longest).unwrap_or_default()
 }
 
 fn quote(body: &[u8]) -> Option<String> {

@@ -7,7 +7,13 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
+use super::text::foreign_words;
 use super::throttle::Scope;
+
+/// More than any title of ours has, foreign names in it included.
+const LONGEST_TITLE: usize = 500;
+/// The other side's words, cut, and our advice.
+const LONGEST_DETAIL: usize = 2_000;
 
 /// Which policy applies to a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -82,6 +88,8 @@ pub struct Subproblem {
 
 impl Failure {
     /// A failure of the given class; `title` says what failed, `detail` why.
+    ///
+    /// Both may quote what others said: they are cleaned and cut here, so that nobody can forget to.
     pub fn new(
         class: Class,
         code: impl Into<String>,
@@ -91,8 +99,8 @@ impl Failure {
         Self {
             class,
             code: code.into(),
-            title: title.into(),
-            detail: detail.into(),
+            title: clean(&title.into(), LONGEST_TITLE),
+            detail: clean(&detail.into(), LONGEST_DETAIL),
             acme_type: None,
             http_status: None,
             retry_at: None,
@@ -115,8 +123,29 @@ impl Failure {
     }
 }
 
+/// Nothing where nothing is left to be read: what is said of a failure is said in its other parts.
+fn clean(words: &str, most: usize) -> String {
+    foreign_words(words, most).unwrap_or_default()
+}
+
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.title.trim_end_matches('.'), self.detail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_quotes_others_quotes_them_cleaned_and_cut() {
+        let words = format!("\u{1b}[31mno\0\r\nroom\u{202E} {}", "x".repeat(1_000_000));
+        let failure = Failure::new(Class::Transient, "odd", &words, &words);
+
+        for text in [&failure.title, &failure.detail] {
+            assert!(text.starts_with("[31mno room xxx") && text.ends_with("x…"), "{text}");
+            assert!(text.chars().count() <= LONGEST_DETAIL);
+        }
     }
 }

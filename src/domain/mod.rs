@@ -23,6 +23,7 @@ pub mod order;
 pub mod revocation;
 pub mod selection;
 pub mod signature;
+pub mod text;
 pub mod throttle;
 pub mod upkeep;
 pub mod webhook;
