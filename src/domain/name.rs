@@ -74,6 +74,22 @@ impl fmt::Display for DnsName {
     }
 }
 
+/// The form in which names are compared: A-labels, lower case, no final dot. Others write names as they
+/// like (`Bücher.example.`); what is no name in any form is at least brought into lower case.
+pub fn comparable(name: &str) -> String {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    match idna::domain_to_ascii_cow(name.as_bytes(), idna::AsciiDenyList::EMPTY) {
+        Ok(ascii) => ascii.into_owned(),
+        Err(_) => name.to_lowercase(),
+    }
+}
+
+/// How a name is shown that has U-labels; `None` where it has none.
+pub fn with_u_labels(name: &str) -> Option<String> {
+    let (shown, valid) = idna::domain_to_unicode(name);
+    (valid.is_ok() && !shown.is_ascii()).then_some(shown)
+}
+
 fn check_labels(ascii: &str) -> Result<(), &'static str> {
     for label in ascii.split('.') {
         match label.len() {
@@ -136,6 +152,32 @@ mod tests {
         ] {
             assert_eq!(DnsName::parse(written).unwrap().as_str(), canonical);
         }
+    }
+
+    #[test]
+    fn names_of_others_are_compared_in_one_form() {
+        for (written, compared) in [
+            ("bücher.example", "xn--bcher-kva.example"),
+            ("BÜCHER.Example.", "xn--bcher-kva.example"),
+            ("XN--BCHER-KVA.example", "xn--bcher-kva.example"),
+            ("_acme-challenge.Bücher.example", "_acme-challenge.xn--bcher-kva.example"),
+            ("*.bücher.example", "*.xn--bcher-kva.example"),
+            ("a_b.example.com.", "a_b.example.com"),
+            ("", ""),
+            (".", ""),
+            ("xn--\u{ff}.Example", "xn--\u{ff}.example"),
+        ] {
+            assert_eq!(comparable(written), compared);
+            assert_eq!(comparable(&comparable(written)), compared, "once is enough");
+        }
+    }
+
+    #[test]
+    fn only_what_has_u_labels_is_shown_otherwise() {
+        let shown = with_u_labels("_acme-challenge.xn--bcher-kva.example");
+        assert_eq!(shown.as_deref(), Some("_acme-challenge.bücher.example"));
+        assert_eq!(with_u_labels("plain.example"), None);
+        assert_eq!(with_u_labels("xn--a.example"), None, "no valid A-label");
     }
 
     #[test]
