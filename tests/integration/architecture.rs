@@ -11,7 +11,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("pki", &["domain", "secret"]),
     ("view", &["domain"]),
     ("storage", &["domain", "secret", "view"]),
-    ("outbound", &["domain"]),
+    ("outbound", &["clock", "domain"]),
     ("ca", &["clock", "domain", "secret"]),
     ("solver", &["clock", "domain", "secret", "outbound"]),
     ("worker", &["ca", "clock", "domain", "outbound", "pki", "secret", "solver", "storage"]),
