@@ -6,7 +6,7 @@
 //! none is.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -119,6 +119,8 @@ pub struct Local {
     paces: Paces,
     haste: Haste,
     breakers: Breakers,
+    /// Looks for forgotten records in a row that a provider put off.
+    sweeps_put_off: AtomicU32,
 }
 
 impl Local {
@@ -131,6 +133,7 @@ impl Local {
             paces: Paces::new(),
             haste: Haste::new(),
             breakers: Breakers::default(),
+            sweeps_put_off: AtomicU32::new(0),
         }
     }
 }
