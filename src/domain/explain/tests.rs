@@ -36,6 +36,8 @@ fn each_of_the_thirteen_causes_has_its_own_words_and_what_to_do() {
             &["Zone:Read", "zoneID"],
         ),
         ("cloudflare_permission_denied", Blocked, Dns01, &["lacks a permission"], &["DNS:Edit"]),
+        ("cloudflare_zone_full", Throttle, Dns01, &["no room"], &["Nothing needs", "plan"]),
+        ("cloudflare_name_taken", Blocked, Dns01, &["Another kind"], &["cnameStrategy: Follow"]),
         (
             "challenge_not_propagated",
             Validation,
