@@ -107,7 +107,7 @@ impl<K: Eq + Hash + Clone> Rates<K> {
                 return None;
             }
         }
-        let new = Called { earned_back: now, parked_until: now };
+        let new = Called { earned_back: now, parked_until: OffsetDateTime::UNIX_EPOCH };
         Some(called.entry(who.clone()).or_insert(new))
     }
 

@@ -184,9 +184,8 @@ impl Writer {
 
     async fn perform(&self, changes: Vec<Change>) {
         let mut search = Search::default();
-        let mut parts = vec![changes];
+        let mut parts = vec![self.not_held(changes)];
         while let Some(part) = parts.pop() {
-            // What the others were told meanwhile holds for these, too.
             match search.over.clone() {
                 Some(error) => tell_all(part, &error),
                 None => parts.extend(self.perform_part(part, &mut search).await),
@@ -194,9 +193,17 @@ impl Writer {
         }
     }
 
+    /// Those that wait for nothing. The others came while it was found out that nothing can be written.
+    fn not_held(&self, mut changes: Vec<Change>) -> Vec<Change> {
+        if let Some(held) = self.setback.holds(self.api.now()) {
+            tell_all(changes.extract_if(.., |change| change.is_create()).collect(), &held);
+        }
+        changes
+    }
+
     /// One call; what comes back is to be tried in smaller parts.
     async fn perform_part(&self, mut part: Vec<Change>, search: &mut Search) -> Vec<Vec<Change>> {
-        search.calls += 1;
+        search.calls += u32::from(!part.is_empty());
         match part.pop() {
             None => Vec::new(),
             Some(change) if part.is_empty() => {
