@@ -398,9 +398,10 @@ impl Challenge {
         now: OffsetDateTime,
         jitter: Jitter,
     ) -> Duration {
-        let own = match cleaning {
-            true => backoff::clean_up(self.tries, jitter),
-            false => backoff::transient(self.tries, jitter),
+        let own = if cleaning {
+            backoff::clean_up(self.tries, jitter)
+        } else {
+            backoff::transient(self.tries, jitter)
         };
         let asked = failure.retry_at.map(|at| jitter.stretch(at - now, 0.1));
         match (failure.class, failure.http_status, asked) {

@@ -188,9 +188,10 @@ impl Dns {
         let place = without_dot(name);
         let seen = |(address, sight): (SocketAddr, Sight)| {
             // An address inside is nothing for whoever asks for a certificate.
-            let who = match is_global(address.ip()) {
-                true => format!("{} {}", server.name, address.ip()),
-                false => server.name.clone(),
+            let who = if is_global(address.ip()) {
+                format!("{} {}", server.name, address.ip())
+            } else {
+                server.name.clone()
             };
             match sight {
                 Sight::Seen => {

@@ -234,9 +234,10 @@ impl Api {
             .iter()
             .map(|problem| Problem {
                 code: problem.code,
-                message: match self.is_cloudflares {
-                    true => self.clean(&problem.message),
-                    false => String::new(),
+                message: if self.is_cloudflares {
+                    self.clean(&problem.message)
+                } else {
+                    String::new()
                 },
                 error_chain: self.readable(&problem.error_chain),
             })
