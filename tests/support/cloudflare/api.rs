@@ -95,7 +95,9 @@ async fn oddly(response: Response) -> Response {
         answer["result_info"] = json!({"total_pages": pages.to_string(), "page": null});
     }
     if let Some(posts) = answer["result"].get_mut("posts").and_then(Value::as_array_mut) {
-        posts.iter_mut().for_each(|post| *post = json!({"id": post["id"], "content": null}));
+        for post in posts {
+            *post = json!({"id": post["id"], "content": null});
+        }
         answer["result"]["deletes"] = Value::Null;
     }
     if let Some(list) = answer["result"].as_array_mut() {
