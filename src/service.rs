@@ -95,7 +95,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
     }
     let sealer = Arc::new(bootstrap::master_key(config, &db).await?);
     let solvers = solvers(config, &db, &clock).await?;
-    let outbound = sender(config)?;
+    let outbound = sender(config)?.timed_by(Arc::clone(&clock));
     let api_listener = listen(config.http_listen, "http.listen").await?;
     let responder_listener = listen(config.http01_listen, "http01.listen").await?;
     let first_api_key = bootstrap::first_api_key(&db, config, &*clock).await?;

@@ -81,6 +81,18 @@ pub fn transient(n: u32, jitter: Jitter) -> Duration {
     jitter.stretch(doubling(Duration::seconds(5), Duration::minutes(5), n), 0.2)
 }
 
+/// After the `n`th try in a row at taking a proof away that did not work (from 0): 5 s doubling to 1 h.
+/// Nobody waits for it, and a provider that refuses it refuses it for all proofs alike.
+pub fn clean_up(n: u32, jitter: Jitter) -> Duration {
+    jitter.stretch(doubling(Duration::seconds(5), Duration::hours(1), n), 0.2)
+}
+
+/// After the `n`th look for forgotten records in a row that a provider put off (from 0): 1 min doubling
+/// to 1 h.
+pub fn sweep(n: u32, jitter: Jitter) -> Duration {
+    jitter.stretch(doubling(Duration::minutes(1), Duration::hours(1), n), 0.1)
+}
+
 /// After the `n`th failed issuance in a row (from 0).
 pub fn issuance(n: u32, retry: &Retry, jitter: Jitter) -> Duration {
     let (initial, max) = retry.schedule();
@@ -160,6 +172,7 @@ mod tests {
     fn schedules_grow_and_stay_below_their_limit() {
         for n in 0..200 {
             assert!(transient(n, Jitter::NONE) <= Duration::minutes(5));
+            assert!(clean_up(n, Jitter::NONE) <= Duration::hours(1));
             assert!(issuance(n, &Retry::default(), Jitter::NONE) <= Duration::hours(32));
             assert!(consistency(n, Jitter::NONE) <= Duration::seconds(30));
         }

@@ -243,8 +243,18 @@ pub struct Patience {
     pub delay: Duration,
 }
 
+/// A provider that refused a proof so often in a row, for a reason that nobody knows, was asked for
+/// about an hour; the attempt has failed then, and is told.
+const REFUSALS: u32 = 16;
+
 /// Clean-up is tried for this long; what a crash or a lost token leaves behind is then named in an event.
 const CLEAN_UP_FOR: Duration = Duration::hours(24);
+
+/// Whether somebody answered and said no, rather than not at all or "later".
+fn is_refused(failure: &Failure) -> bool {
+    failure.class == Class::Transient
+        && failure.http_status.is_some_and(|status| (400..500).contains(&status))
+}
 
 impl Challenge {
     /// What has to be shown for it.
@@ -350,13 +360,9 @@ impl Challenge {
     ) -> (Self, Vec<Event>, Option<Failure>) {
         let about = Resource::Challenge(self.id);
         let cleaning = !matches!(self.state, State::Pending | State::Presented);
-        let pause = match (failure.class, failure.retry_at) {
-            (Class::Throttle, Some(at)) => {
-                jitter.stretch((at - now).max(Duration::seconds(1)), 0.1)
-            }
-            _ => backoff::transient(self.tries, jitter),
-        };
-        let hopeless = matches!(failure.class, Class::Blocked | Class::Validation);
+        let pause = self.pause_after(&failure, cleaning, now, jitter);
+        let hopeless = matches!(failure.class, Class::Blocked | Class::Validation)
+            || (is_refused(&failure) && self.tries >= REFUSALS);
         self.reason = Some(failure.to_string());
         if cleaning && now >= self.deadline {
             self.clean = true;
@@ -383,6 +389,28 @@ impl Challenge {
         (self, if first { vec![event] } else { vec![] }, None)
     }
 
+    /// Soon, then ever more seldom, and never sooner than somebody asked for: an answer that asks for
+    /// nothing, or for no time at all, shortens no pause.
+    fn pause_after(
+        &self,
+        failure: &Failure,
+        cleaning: bool,
+        now: OffsetDateTime,
+        jitter: Jitter,
+    ) -> Duration {
+        let own = if cleaning {
+            backoff::clean_up(self.tries, jitter)
+        } else {
+            backoff::transient(self.tries, jitter)
+        };
+        let asked = failure.retry_at.map(|at| jitter.stretch(at - now, 0.1));
+        match (failure.class, failure.http_status, asked) {
+            // Nobody was called: we wait for a place of our own.
+            (Class::Throttle, None, Some(asked)) => asked.max(Duration::seconds(1)),
+            (_, _, asked) => asked.map_or(own, |asked| asked.max(own)),
+        }
+    }
+
     fn give_up(mut self, failure: Failure) -> (Self, Vec<Event>, Option<Failure>) {
         self.state = State::Errored;
         self.reason = Some(failure.to_string());
@@ -392,6 +420,7 @@ impl Challenge {
         (self, vec![event], Some(failure))
     }
 }
+
 /// Longer tokens than any CA sends are not stored.
 const LONGEST_TOKEN: usize = 512;
 
@@ -404,4 +433,103 @@ pub fn is_base64url(text: &str) -> bool {
 /// characters matter. How much chance is in it is the CA's business: short ones are taken.
 pub fn is_token(text: &str) -> bool {
     text.len() <= LONGEST_TOKEN && is_base64url(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const NOW: OffsetDateTime = datetime!(2026-11-27 12:00 UTC);
+    const PATIENCE: Patience = Patience { propagation: Duration::MINUTE, delay: Duration::ZERO };
+
+    fn challenge(state: State) -> Challenge {
+        Challenge {
+            id: ChallengeId(Uuid::nil()),
+            authorization_url: String::new(),
+            url: String::new(),
+            domain: "example.com".to_owned(),
+            wildcard: false,
+            kind: Kind::Dns01,
+            solver: 0,
+            token: String::new(),
+            key_authorization: String::new(),
+            state,
+            record: None,
+            clean: false,
+            tries: 0,
+            reason: None,
+            observations: Vec::new(),
+            next_action_at: Some(NOW),
+            deadline: NOW + Duration::hours(24),
+        }
+    }
+
+    fn failure(class: Class, status: Option<u16>, asked: Option<Duration>) -> Failure {
+        let failure = Failure::new(class, "odd", "It did not work", "Nobody knows why");
+        Failure { http_status: status, retry_at: asked.map(|wait| NOW + wait), ..failure }
+    }
+
+    /// The pauses until it ends, and the failure that ended the order.
+    fn tried(mut tried: Challenge, failed: &Failure) -> (Vec<Duration>, Option<Failure>) {
+        let (mut now, mut pauses) = (NOW, Vec::new());
+        loop {
+            let asked = failed.retry_at.map(|at| now + (at - NOW));
+            let answer = Answer::Failed(failed.clone().not_before(asked));
+            let (next, _, fatal) = tried.apply(answer, PATIENCE, now, Jitter::NONE);
+            let Some(at) = next.next_action_at else { return (pauses, fatal) };
+            pauses.push(at - now);
+            (now, tried) = (at, next);
+        }
+    }
+
+    #[test]
+    fn a_provider_that_says_later_without_a_time_is_asked_ever_more_seldom() {
+        for asked in [None, Some(Duration::ZERO), Some(-Duration::HOUR)] {
+            let later = failure(Class::Throttle, Some(429), asked);
+            let (pauses, _) = tried(challenge(State::Pending), &later);
+
+            assert_eq!(pauses[..3], [5, 10, 20].map(Duration::seconds), "{asked:?}");
+            assert!(pauses.len() < 300, "{}", pauses.len());
+        }
+        let (pauses, _) = tried(
+            challenge(State::Pending),
+            &failure(Class::Throttle, Some(429), Some(Duration::HOUR)),
+        );
+        assert_eq!(pauses[0], Duration::HOUR, "never sooner than it asks");
+    }
+
+    #[test]
+    fn waiting_for_our_own_budget_takes_as_long_as_that() {
+        let held = failure(Class::Throttle, None, Some(Duration::seconds(2)));
+        let (next, _, _) =
+            challenge(State::Pending).apply(Answer::Failed(held), PATIENCE, NOW, Jitter::NONE);
+        assert_eq!(next.next_action_at, Some(NOW + Duration::seconds(2)));
+    }
+
+    #[test]
+    fn a_refusal_that_nobody_knows_fails_the_attempt_within_about_an_hour() {
+        let refused = failure(Class::Transient, Some(400), None);
+        let (pauses, fatal) = tried(challenge(State::Pending), &refused);
+
+        let total: Duration = pauses.iter().sum();
+        assert!((40..90).contains(&total.whole_minutes()), "{total}");
+        assert_eq!(fatal.map(|failure| failure.class), Some(Class::Transient), "not for a person");
+        let (pauses, _) = tried(challenge(State::Pending), &failure(Class::Transient, None, None));
+        let total: Duration = pauses.iter().sum();
+        assert_eq!(total, Duration::hours(24), "who is silent is waited for");
+    }
+
+    #[test]
+    fn taking_away_is_tried_for_a_day_and_ever_more_seldom() {
+        for class in [Class::Transient, Class::Blocked, Class::Conflict, Class::Throttle] {
+            let (pauses, fatal) = tried(challenge(State::Valid), &failure(class, Some(403), None));
+
+            let total: Duration = pauses.iter().sum();
+            assert_eq!((total, fatal), (Duration::hours(24), None));
+            assert!(pauses.len() < 40, "{class:?}: {}", pauses.len());
+        }
+    }
 }

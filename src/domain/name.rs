@@ -96,6 +96,12 @@ pub fn comparable(text: &str) -> String {
     format!("{wildcard}{ascii}")
 }
 
+/// How a name is shown that has U-labels; `None` where it has none.
+pub fn with_u_labels(name: &str) -> Option<String> {
+    let (shown, valid) = idna::domain_to_unicode(name);
+    (valid.is_ok() && !shown.is_ascii()).then_some(shown)
+}
+
 fn check_labels(ascii: &str) -> Result<(), &'static str> {
     for label in ascii.split('.') {
         match label.len() {
@@ -195,6 +201,24 @@ mod tests {
     }
 
     #[test]
+    fn names_of_others_are_compared_in_one_form() {
+        for (written, compared) in [
+            ("bücher.example", "xn--bcher-kva.example"),
+            ("BÜCHER.Example.", "xn--bcher-kva.example"),
+            ("XN--BCHER-KVA.example", "xn--bcher-kva.example"),
+            ("_acme-challenge.Bücher.example", "_acme-challenge.xn--bcher-kva.example"),
+            ("*.bücher.example", "*.xn--bcher-kva.example"),
+            ("a_b.example.com.", "a_b.example.com"),
+            ("", ""),
+            (".", ""),
+            ("xn--\u{ff}.Example", "xn--\u{ff}.example"),
+        ] {
+            assert_eq!(comparable(written), compared);
+            assert_eq!(comparable(&comparable(written)), compared, "once is enough");
+        }
+    }
+
+    #[test]
     fn names_that_mean_the_same_compare_alike() {
         for (written, canonical) in [
             ("App.Example.COM", "app.example.com"),
@@ -237,6 +261,14 @@ mod tests {
         assert!(DnsName::parse(&format!("{longest}a")).is_err());
         assert!(DnsName::parse(&format!("*.{longest}")).is_err());
         assert!(DnsName::parse(&format!("*.{}", &longest[2..])).is_ok());
+    }
+
+    #[test]
+    fn only_what_has_u_labels_is_shown_otherwise() {
+        let shown = with_u_labels("_acme-challenge.xn--bcher-kva.example");
+        assert_eq!(shown.as_deref(), Some("_acme-challenge.bücher.example"));
+        assert_eq!(with_u_labels("plain.example"), None);
+        assert_eq!(with_u_labels("xn--a.example"), None, "no valid A-label");
     }
 
     #[test]

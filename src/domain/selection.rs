@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::challenge::Kind;
 use super::issuer::{Selector, Solver};
+use super::name::comparable;
 
 /// How well a selector fits, in the order in which it counts (cert-manager's `solverpicker`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,18 +90,18 @@ fn rank(
 }
 
 fn same(wanted: &str, name: &str) -> bool {
-    wanted.trim_end_matches('.').eq_ignore_ascii_case(name)
+    comparable(wanted) == comparable(name)
 }
 
 /// Label by label from the right: `badexample.com` does not end in `example.com`.
 fn ends_in(name: &str, zone: &str) -> bool {
-    let zone = zone.trim_end_matches('.').to_ascii_lowercase();
-    let name = name.strip_prefix("*.").unwrap_or(name);
+    let (zone, name) = (comparable(zone), comparable(name));
+    let name = name.strip_prefix("*.").unwrap_or(&name);
     name == zone || name.strip_suffix(&zone).is_some_and(|rest| rest.ends_with('.'))
 }
 
 fn label_count(zone: &str) -> usize {
-    zone.trim_end_matches('.').split('.').count()
+    comparable(zone).split('.').count()
 }
 
 #[cfg(test)]
@@ -175,6 +176,26 @@ mod tests {
 
         assert_eq!(picked(&solvers, "badexample.com", false, &[]), None);
         assert_eq!(picked(&solvers, "example.com", true, &[]), Some(0));
+    }
+
+    #[test]
+    fn selectors_are_written_as_people_write_names() {
+        for (zone, name) in [
+            ("bücher.example", "shop.xn--bcher-kva.example"),
+            ("Bücher.Example.", "xn--bcher-kva.example"),
+            ("XN--BCHER-KVA.example", "shop.xn--bcher-kva.example"),
+        ] {
+            let by_zone = format!(r#"[{{"selector": {{"dnsZones": ["{zone}"]}}, "dns01": {{}}}}]"#);
+            assert_eq!(picked(&solvers(&by_zone), name, false, &[]), Some(0), "{zone}");
+        }
+        for (written, wildcard) in
+            [("Shop.bücher.example.", false), ("*.shop.BÜCHER.example", true)]
+        {
+            let by_name =
+                format!(r#"[{{"selector": {{"dnsNames": ["{written}"]}}, "dns01": {{}}}}]"#);
+            let picked = picked(&solvers(&by_name), "shop.xn--bcher-kva.example", wildcard, &[]);
+            assert_eq!(picked, Some(0), "{written}");
+        }
     }
 
     #[test]

@@ -3,13 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use hickory_resolver::TokioResolver;
 use hickory_resolver::net::NetError;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
 use super::address::{Allow, canonical};
-use super::resolver::{in_words, resolver, system_nameservers};
+use super::resolver::{Resolver, in_words, resolver, system_nameservers};
 
 /// Why there is no address to connect to.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -35,13 +34,13 @@ pub enum AddressError {
 /// Resolves names for HTTP clients, to addresses that may be connected to.
 #[derive(Clone)]
 pub struct Guard {
-    resolver: TokioResolver,
+    resolver: Resolver,
     allow: Arc<Allow>,
 }
 
 impl Guard {
     /// A guard that asks `resolver`.
-    pub fn new(resolver: TokioResolver, allow: Allow) -> Self {
+    pub fn new(resolver: Resolver, allow: Allow) -> Self {
         Self { resolver, allow: Arc::new(allow) }
     }
 

@@ -7,15 +7,24 @@
 //! [`Guard::check_literal`] must be asked as well. [`Sender`] does all of that for URLs that are
 //! posted to.
 //!
+//! How often anybody out there is called has caps that nobody goes round: [`Rates`] for providers and
+//! receivers, one turnstile for every question to a name server.
+//!
 //! What an administrator names is not guarded: an issuer's `server` and Cloudflare's `baseURL` may
 //! well be inside.
 
 mod address;
 mod guard;
+mod rate;
 mod resolver;
 mod sender;
+mod turnstile;
 
 pub use address::{Allow, InvalidAllow, is_global};
 pub use guard::{AddressError, Guard};
-pub use resolver::{in_words, resolver, system_nameservers};
-pub use sender::{Reply, RetryAfter, SendError, Sender, SenderSettings, UrlError};
+pub use rate::{Rate, Rates};
+pub use resolver::{Resolver, in_words, resolver, system_nameservers};
+pub use sender::{
+    RECEIVER_PER_MINUTE, Reply, RetryAfter, SendError, Sender, SenderSettings, UrlError,
+};
+pub use turnstile::{NAME_SERVER_AT_ONCE, NAME_SERVER_PER_SECOND};

@@ -3,14 +3,17 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
     ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig,
     ResolverOpts,
 };
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
+
+use super::turnstile::Paced;
+
+/// Looks names up, never more often than name servers may be asked.
+pub type Resolver = hickory_resolver::Resolver<Paced>;
 
 /// The resolvers that the operating system is configured with.
 pub fn system_nameservers() -> Result<Vec<SocketAddr>, NetError> {
@@ -20,7 +23,7 @@ pub fn system_nameservers() -> Result<Vec<SocketAddr>, NetError> {
 
 /// A resolver that asks `nameservers` anew each time: a remembered "no such name" would hide the
 /// record that has just been written.
-pub fn resolver(nameservers: &[SocketAddr], recursive: bool) -> Result<TokioResolver, NetError> {
+pub fn resolver(nameservers: &[SocketAddr], recursive: bool) -> Result<Resolver, NetError> {
     let servers = nameservers.iter().copied().map(name_server).collect();
     let config = ResolverConfig::from_parts(None, Vec::new(), servers);
     let mut options = ResolverOpts::default();
@@ -31,7 +34,7 @@ pub fn resolver(nameservers: &[SocketAddr], recursive: bool) -> Result<TokioReso
     options.try_tcp_on_error = true;
     options.timeout = Duration::from_secs(3);
     options.attempts = 1;
-    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    let mut builder = Resolver::builder_with_config(config, Paced::default());
     *builder.options_mut() = options;
     builder.build()
 }

@@ -3,11 +3,13 @@
 //! A URL is checked three times over: as it is written ([`Sender::check`]), by where its host leads
 //! when it is registered ([`Sender::check_reachable`]), and again, by the very look-up that is
 //! connected to, at each delivery. Nothing is followed, no proxy is asked, and of the answer only
-//! the beginning is read.
+//! the beginning is read. However many webhooks of whomever name a host, it is posted to no more often
+//! than [`RECEIVER_PER_MINUTE`].
 
 use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -18,6 +20,8 @@ use time::OffsetDateTime;
 use url::{Host, Url};
 
 use super::guard::{AddressError, Guard};
+use super::rate::{Rate, Rates};
+use crate::clock::{Clock, SystemClock};
 
 /// From the look-up to the last byte that is read.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -25,6 +29,18 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// So much of an answer is read; the rest stays with whoever sent it.
 const FIRST_BYTES: usize = 1024;
+
+/// Posts to one host in any minute, at most: whoever is posted to need not have asked for it.
+pub const RECEIVER_PER_MINUTE: u32 = 1_000;
+
+/// Half of them may come at once; the rest is earned over the minute.
+const RATE: Rate = Rate {
+    burst: RECEIVER_PER_MINUTE / 2,
+    interval: time::Duration::milliseconds(2 * 60_000 / RECEIVER_PER_MINUTE as i64),
+};
+
+/// Hosts that were posted to lately; beyond, no other one is.
+const MOST_RECEIVERS: usize = 10_000;
 
 /// No honest URL is longer.
 const LONGEST_URL: usize = 2048;
@@ -82,6 +98,12 @@ pub enum SendError {
     /// It was not sent at all.
     #[error(transparent)]
     Url(#[from] UrlError),
+    /// It was not sent, as its host was posted to so often lately.
+    #[error("its host is posted to at most {RECEIVER_PER_MINUTE} times in a minute")]
+    Held {
+        /// When to try again.
+        until: OffsetDateTime,
+    },
     /// It took longer than 15 seconds, or 5 to connect.
     #[error("no answer within {} seconds", TIMEOUT.as_secs())]
     Timeout,
@@ -129,6 +151,8 @@ pub struct Sender {
     http: reqwest::Client,
     guard: Guard,
     settings: SenderSettings,
+    clock: Arc<dyn Clock>,
+    receivers: Arc<Rates<String>>,
 }
 
 impl Sender {
@@ -146,7 +170,14 @@ impl Sender {
             .pool_max_idle_per_host(0)
             .dns_resolver(EveryAddress(guard.clone()))
             .build()?;
-        Ok(Self { http, guard, settings })
+        let (clock, receivers) = (Arc::new(SystemClock), Rates::new(RATE, MOST_RECEIVERS));
+        Ok(Self { http, guard, settings, clock, receivers: Arc::new(receivers) })
+    }
+
+    /// The same, counting by another clock than the operating system's.
+    #[must_use]
+    pub fn timed_by(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, ..self }
     }
 
     /// Refuses what can be seen to be wrong without a look-up.
@@ -204,6 +235,9 @@ impl Sender {
         body: Bytes,
     ) -> Result<Reply, SendError> {
         self.check(url)?;
+        let host = url.host_str().unwrap_or_default().trim_end_matches('.').to_owned();
+        let spent = self.receivers.spend(&host, self.clock.now());
+        spent.map_err(|until| SendError::Held { until })?;
         let request = self.http.post(url.clone()).headers(headers).body(body);
         let mut response = request.send().await.map_err(why)?;
         let mut first_bytes = Vec::new();

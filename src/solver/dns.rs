@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
-use hickory_resolver::TokioResolver;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use moka::future::Cache;
@@ -15,7 +14,8 @@ use super::Readiness;
 use crate::domain::challenge::Observation;
 use crate::domain::failure::{Class, Failure};
 use crate::domain::issuer::PropagationMode;
-use crate::outbound::{self, in_words};
+use crate::domain::name::comparable;
+use crate::outbound::{self, Resolver, in_words, is_global};
 
 /// CAs follow about as many.
 const MAX_CNAMES: usize = 10;
@@ -36,11 +36,11 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(20);
 /// Looks into the DNS, from the resolvers' and from the authoritative servers' side.
 pub struct Dns {
     nameservers: Vec<SocketAddr>,
-    resolver: TokioResolver,
+    resolver: Resolver,
     authority_port: u16,
     servers: Cache<Name, Arc<Vec<Server>>>,
     /// One for each server that is asked directly, and whether it is asked to ask others.
-    direct: moka::sync::Cache<(SocketAddr, bool), TokioResolver>,
+    direct: moka::sync::Cache<(SocketAddr, bool), Resolver>,
 }
 
 /// One name server of a zone, or a resolver.
@@ -73,7 +73,7 @@ impl Dns {
     }
 
     /// The resolver behind it, for those who need addresses.
-    pub fn resolver(&self) -> TokioResolver {
+    pub fn resolver(&self) -> Resolver {
         self.resolver.clone()
     }
 
@@ -187,7 +187,12 @@ impl Dns {
         let answered = sights.iter().any(|(_, sight)| !matches!(sight, Sight::Silent(_)));
         let place = without_dot(name);
         let seen = |(address, sight): (SocketAddr, Sight)| {
-            let who = format!("{} {}", server.name, address.ip());
+            // An address inside is nothing for whoever asks for a certificate.
+            let who = if is_global(address.ip()) {
+                format!("{} {}", server.name, address.ip())
+            } else {
+                server.name.clone()
+            };
             match sight {
                 Sight::Seen => {
                     Some(Observation::seen(who, format!("has the TXT record at {place}")))
@@ -304,7 +309,7 @@ impl Dns {
     /// Owner and data of every record in the answer; that there is none is an empty answer.
     async fn lookup(
         &self,
-        resolver: &TokioResolver,
+        resolver: &Resolver,
         name: &Name,
         kind: RecordType,
     ) -> Result<Vec<(Name, RData)>, NetError> {
@@ -321,11 +326,12 @@ impl Dns {
 }
 
 fn absolute(name: &str) -> Result<Name, String> {
-    let mut name = Name::from_ascii(name).map_err(|error| format!("{name}: {error}"))?;
+    let mut name =
+        Name::from_ascii(comparable(name)).map_err(|error| format!("{name}: {error}"))?;
     name.set_fqdn(true);
     Ok(name)
 }
 
 fn without_dot(name: &Name) -> String {
-    name.to_ascii().trim_end_matches('.').to_ascii_lowercase()
+    comparable(&name.to_ascii())
 }

@@ -10,6 +10,7 @@ use super::{Readiness, Solver};
 use crate::domain::challenge::{Observation, Proof, Record};
 use crate::domain::failure::Failure;
 use crate::domain::issuer::{CnameStrategy, PropagationMode};
+use crate::domain::name::comparable;
 
 /// Proves by TXT records.
 ///
@@ -53,7 +54,9 @@ impl Solver for Dns01 {
         };
         let seen = self.dns.look_for_txt(&name, &proof.txt_value(), self.propagation).await;
         match (seen, record) {
-            (Readiness::NotYet { mut observed }, Some(record)) if record.name != name => {
+            (Readiness::NotYet { mut observed }, Some(record))
+                if comparable(&record.name) != name =>
+            {
                 let elsewhere = format!(
                     "the record stands at {}, but {} leads to {name}",
                     record.name,

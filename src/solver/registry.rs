@@ -7,7 +7,7 @@ use std::time::Duration;
 use hickory_resolver::net::NetError;
 use moka::sync::Cache;
 
-use super::cloudflare::{Access, Cloudflare, http_client};
+use super::cloudflare::{Access, Budgets, Cloudflare, http_client};
 use super::dns::Dns;
 use super::dns01::Dns01;
 use super::http01::Http01;
@@ -69,6 +69,7 @@ pub struct Solvers {
     clients: Cache<ClientKey, Arc<Cloudflare>>,
     resolvers: Cache<Vec<SocketAddr>, Arc<Dns>>,
     upcoming: Upcoming,
+    budgets: Budgets,
 }
 
 /// The token only as its digest: keys of a map are easily logged.
@@ -100,6 +101,7 @@ impl Solvers {
             clients: Cache::builder().max_capacity(MAX_CLIENTS).time_to_idle(CLIENT_IDLE).build(),
             resolvers: Cache::new(MAX_RESOLVERS),
             upcoming: Upcoming::default(),
+            budgets: Budgets::new(),
         })
     }
 
@@ -164,6 +166,7 @@ impl Solvers {
             token,
             zone_id: config.zone_id.as_deref(),
             upcoming: &self.upcoming,
+            budgets: &self.budgets,
         };
         self.clients
             .try_get_with(key, || {
@@ -183,7 +186,15 @@ impl Solvers {
             .try_get_with_by_ref(&nameservers, || {
                 Dns::new(&nameservers, self.authority_port).map(Arc::new)
             })
-            .map_err(|error: Arc<NetError>| unusable(&error.to_string()))
+            .map_err(|error: Arc<NetError>| {
+                // It is not known that a person has to do with it.
+                Failure::new(
+                    Class::Transient,
+                    "resolver_unavailable",
+                    "The issuer's name servers cannot be asked now",
+                    error.to_string(),
+                )
+            })
     }
 }
 

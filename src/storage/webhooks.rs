@@ -222,11 +222,12 @@ pub async fn rotate(
 }
 
 /// Gives the lease back: a worker looks again when the next of its deliveries is due, though not
-/// while the endpoint is left alone.
+/// while the endpoint is left alone, nor anything at all before `held_until`.
 pub async fn rest(
     tx: &mut Tx,
     webhook: &Webhook,
     lease: &Lease,
+    held_until: Option<OffsetDateTime>,
     now: OffsetDateTime,
 ) -> Result<(), StorageError> {
     // First, since it locks: what is told from here on waits, and then wakes it again.
@@ -244,6 +245,7 @@ pub async fn rest(
         Some(until) if notice != Notice::WebhookTest => at.max(until),
         _ => at,
     });
+    let wake = wake.map(|at| held_until.map_or(at, |until| until.max(at)));
     execute!(tx, NEXT, webhook.id.0, wake.map(millis))?;
     tx.wake_deliverers();
     Ok(())

@@ -199,9 +199,10 @@ impl Session<'_> {
         let Some(called) = called else { return };
         let breakers = &self.worker.local.breakers;
         match answer {
-            // A name server that is silent is the name's trouble, not the credential's.
+            // A name server that is silent is the name's trouble, not the credential's; and a refusal,
+            // of whatever it is, was an answer.
             challenge::Answer::Failed(failure)
-                if is_silence(failure) && failure.code.starts_with("cloudflare_") =>
+                if is_silence(failure) && failure.code == "cloudflare_unavailable" =>
             {
                 let now = self.worker.clock.now();
                 breakers.failed(called, order.id, failure, now, super::jitter());

@@ -37,6 +37,10 @@ use crate::storage::{Scope, StorageError, deliveries, events, messages, webhooks
 /// Messages in one run; a webhook that could go on for ever gives its slot back now and then.
 const MESSAGES_PER_RUN: usize = 100;
 
+/// A webhook whose host was posted to as often as it may be rests at least so long: until then, some
+/// more posts are earned.
+const HOLD: time::Duration = time::Duration::seconds(5);
+
 /// So many rows are forgotten in one transaction.
 const FORGOTTEN_TOGETHER: u32 = 500;
 
@@ -52,6 +56,8 @@ struct Run<'a> {
     url: Result<Url, url::ParseError>,
     /// The newest first. `Err`: why they cannot be used.
     secrets: Result<Vec<Secret<String>>, String>,
+    /// Nothing more is sent before then: what was not sent is as it was, and no try is counted.
+    held_until: Option<OffsetDateTime>,
 }
 
 impl Worker {
@@ -169,27 +175,36 @@ impl Worker {
             let Some((delivery, answer)) = under_way.next().await else { break };
             ids.remove(&delivery.id);
             let now = self.clock.now();
-            run.settle(delivery.apply(answer, now, super::jitter())).await?;
+            match answer {
+                Ok(answer) => run.settle(delivery.apply(answer, now, super::jitter())).await?,
+                Err(until) => run.hold(until, now),
+            }
         }
         run.rest().await
     }
 
-    /// Posts once. Whatever happens is an answer.
-    async fn send(&self, request: Result<(Url, HeaderMap), String>, body: String) -> Answer {
+    /// Posts once. Whatever happens is an answer, but that it was not sent because its host has to be left
+    /// alone until a certain moment.
+    async fn send(
+        &self,
+        request: Result<(Url, HeaderMap), String>,
+        body: String,
+    ) -> Result<Answer, OffsetDateTime> {
         let (at, begun) = (self.clock.now(), Instant::now());
         failpoint!("before_post");
         let sent = match request {
-            Ok((url, headers)) => self
-                .outbound
-                .post(&url, headers, Bytes::from(body))
-                .await
-                .map_err(|error: SendError| error.to_string()),
+            Ok((url, headers)) => {
+                match self.outbound.post(&url, headers, Bytes::from(body)).await {
+                    Err(SendError::Held { until }) => return Err(until),
+                    sent => sent.map_err(|error| error.to_string()),
+                }
+            }
             Err(problem) => Err(problem),
         };
         failpoint!("after_post");
         let took = time::Duration::try_from(begun.elapsed()).unwrap_or_default();
         let attempt = Attempt { at, took, status: None, error: None, answer: None };
-        match sent {
+        Ok(match sent {
             Ok(Reply { status, retry_after, first_bytes }) => Answer {
                 attempt: Attempt {
                     status: Some(status),
@@ -203,7 +218,7 @@ impl Worker {
             Err(error) => {
                 Answer { attempt: Attempt { error: Some(error), ..attempt }, retry_at: None }
             }
-        }
+        })
     }
 
     /// Forgets deliveries and messages that are older than they are to be remembered, a batch at a
@@ -235,7 +250,8 @@ impl<'a> Run<'a> {
         drop(tx);
         let (Some((webhook, _)), Some(sealed)) = (found, sealed) else { return Ok(None) };
         let secrets = open(worker, id, &sealed, worker.clock.now());
-        Ok(Some(Self { worker, url: Url::parse(&webhook.spec.url), webhook, lease, secrets }))
+        let (url, held_until) = (Url::parse(&webhook.spec.url), None);
+        Ok(Some(Self { worker, webhook, lease, url, secrets, held_until }))
     }
 
     /// What may be sent now, beside what is under way.
@@ -243,6 +259,9 @@ impl<'a> Run<'a> {
         &self,
         under_way: &HashSet<DeliveryId>,
     ) -> Result<Vec<(Delivery, String)>, StorageError> {
+        if self.held_until.is_some() {
+            return Ok(Vec::new());
+        }
         let now = self.worker.clock.now();
         let free = self.webhook.at_once(now).saturating_sub(under_way.len());
         // Somebody waits for a test, whatever the endpoint's health.
@@ -259,6 +278,11 @@ impl<'a> Run<'a> {
             due.retain(|(delivery, _)| delivery.notice == Notice::WebhookTest);
         }
         Ok(due)
+    }
+
+    fn hold(&mut self, until: OffsetDateTime, now: OffsetDateTime) {
+        let until = until.max(now + super::jitter().stretch(HOLD, 0.2));
+        self.held_until = self.held_until.max(Some(until));
     }
 
     /// Where a message goes, and under which headers; each try has a time and signatures of its own.
@@ -336,7 +360,7 @@ impl<'a> Run<'a> {
     async fn rest(self) -> Result<(), WorkerError> {
         let now = self.worker.clock.now();
         let mut tx = self.worker.db.begin();
-        webhooks::rest(&mut tx, &self.webhook, &self.lease, now).await?;
+        webhooks::rest(&mut tx, &self.webhook, &self.lease, self.held_until, now).await?;
         tx.commit().await?;
         Ok(())
     }

@@ -1,8 +1,11 @@
 //! What has to be done now and then, by one replica: each task is a row with a wake-up and a lease.
 
+use std::sync::atomic::Ordering;
+
 use time::{Duration, OffsetDateTime};
 
 use super::{STEP_TIMEOUT, Worker, WorkerError};
+use crate::domain::backoff;
 use crate::domain::id::TaskId;
 use crate::storage::lease::Lease;
 use crate::storage::{StorageError, housekeeping, retention};
@@ -58,7 +61,7 @@ impl Worker {
         let sooner = match known {
             Some(Task::SweepDns) => {
                 let asked = self.sweep_dns(&lease).await?.retry_at;
-                asked.map(|at| at.max(self.clock.now() + Duration::minutes(1)))
+                self.after_sweep(asked)
             }
             Some(Task::ForgetEvents) => {
                 let cutoff = self.clock.now() - self.settings.event_retention;
@@ -92,6 +95,17 @@ impl Worker {
             }
             Err(_) => Some(self.clock.now() + GO_ON_AFTER),
         })
+    }
+
+    /// When to look again after a look that a provider put off: soon, then ever more seldom.
+    fn after_sweep(&self, asked: Option<OffsetDateTime>) -> Option<OffsetDateTime> {
+        let put_off = &self.local.sweeps_put_off;
+        let Some(asked) = asked else {
+            put_off.store(0, Ordering::Relaxed);
+            return None;
+        };
+        let times = put_off.fetch_add(1, Ordering::Relaxed);
+        Some(asked.max(self.clock.now() + backoff::sweep(times, super::jitter())))
     }
 
     fn every(&self, task: Task) -> Duration {

@@ -6,7 +6,7 @@
 //! none is.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -128,6 +128,8 @@ pub struct Local {
     /// Keys are made here, beside the threads that take steps.
     heavy: Pool,
     limiters: Limiters,
+    /// Looks for forgotten records in a row that a provider put off.
+    sweeps_put_off: AtomicU32,
 }
 
 impl Local {
@@ -143,6 +145,7 @@ impl Local {
             stumbles: Stumbles::default(),
             heavy: Pool::default(),
             limiters: Limiters::new(),
+            sweeps_put_off: AtomicU32::new(0),
         }
     }
 }

@@ -12,7 +12,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("pki", &["domain", "secret"]),
     ("view", &["domain"]),
     ("storage", &["domain", "secret", "view"]),
-    ("outbound", &["domain"]),
+    ("outbound", &["clock", "domain"]),
     ("ca", &["clock", "domain", "secret"]),
     ("solver", &["clock", "domain", "secret", "outbound"]),
     (

@@ -306,7 +306,7 @@ async fn a_missing_permission_is_named() {
     let failure = world.dns01().present(&proof("app.example.org", "t")).await.unwrap_err();
     assert_eq!(failure.code, "cloudflare_permission_denied");
     assert_eq!(failure.http_status, Some(403));
-    assert!(failure.detail.contains("10000: Authentication error"), "{failure}");
+    assert!(failure.detail.contains("code 10000"), "{failure}");
     assert!(failure.detail.contains("DNS:Edit"), "{failure}");
 
     let world = World::with_zones(&[ZONE]).await;
@@ -508,8 +508,8 @@ async fn the_authoritative_servers_are_asked_and_say_what_they_lack() {
 
     let nothing = observed(&solver, &proof).await;
     assert_eq!(
-        nothing,
-        "ns.example.org 127.0.0.1 has no TXT record at _acme-challenge.app.example.org"
+        nothing, "ns.example.org has no TXT record at _acme-challenge.app.example.org",
+        "an address inside is not shown"
     );
 
     world.cloudflare.seed_txt(ZONE, &proof.txt_name(), "other", None);
@@ -559,7 +559,7 @@ async fn a_server_that_does_not_answer_counts_as_not_yet() {
 
     let observed = observed(&solver, &proof).await;
 
-    assert!(observed.starts_with("ns2.example.org 127.0.0.2 cannot be asked"), "{observed}");
+    assert!(observed.starts_with("ns2.example.org cannot be asked"), "{observed}");
 }
 
 #[tokio::test]
@@ -574,7 +574,7 @@ async fn resolvers_can_be_asked_instead_or_nobody() {
     });
     let trusting = world.dns01_with(|dns01| dns01.propagation.mode = PropagationMode::None);
 
-    assert!(observed(&recursive, &proof).await.starts_with("resolver 127.0.0.1 has no TXT record"));
+    assert!(observed(&recursive, &proof).await.starts_with("resolver has no TXT record"));
     assert_eq!(trusting.is_ready(&proof, None).await.unwrap(), Readiness::Ready);
     present(&recursive, &proof).await;
     assert_eq!(recursive.is_ready(&proof, None).await.unwrap(), Readiness::Ready);

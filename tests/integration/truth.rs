@@ -115,7 +115,7 @@ on_each_site! {
             found["items"][0]["reason"].is_string()
         }).await;
         let reason = waiting["items"][0]["reason"].as_str().unwrap();
-        assert!(reason.contains("127.0.0.1"), "{reason}");
+        assert!(reason.contains("ns.example.com"), "{reason}");
         site.cloudflare.show_records();
 
         let path = format!("/certificates/{}", asked["id"].as_str().unwrap());

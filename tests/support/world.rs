@@ -108,6 +108,7 @@ impl World {
         let sealer = Arc::new(Sealer::from_text(&Sealer::generate().unwrap()).unwrap());
         let shutdown = CancellationToken::new();
         let (router, answers, admin) = (axum::Router::new(), Arc::default(), String::new());
+        let outbound = outbound.timed_by(clock.clone());
         let mut world = Self { router, db, clock, sealer, outbound, shutdown, admin, answers };
         world.router = api::router(world.state());
         world.admin = world.db_key("admin", &["*"], Scope::Everything).await;

@@ -109,6 +109,19 @@ fn of_a_proof(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
                 "Store a valid API token (not the global API key) in the Secret that the issuer's solver names.",
             ],
         ),
+        "cloudflare_zone_full" => Cause::new(
+            format!("The Cloudflare zone has no room for the TXT record of {}.", names()),
+            [
+                "Nothing needs to be done at once: room comes free as other proofs are taken away.",
+                "If it goes on, delete records that nobody needs, or take a plan that allows more.",
+            ],
+        ),
+        "cloudflare_name_taken" => Cause::new(
+            format!("Another kind of record stands where the TXT record of {} has to.", names()),
+            [
+                "If it is a CNAME that delegates the proof, set `cnameStrategy: Follow` in the issuer's solver; else delete it.",
+            ],
+        ),
         "challenge_not_propagated" => match context.challenge() {
             Some(challenge) => not_visible(challenge, &failure.detail),
             None => Cause::new(

@@ -16,7 +16,7 @@ type Row<'a> = (&'a str, Class, Kind, &'a [&'a str], &'a [&'a str]);
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
-fn each_of_the_thirteen_causes_has_its_own_words_and_what_to_do() {
+fn each_of_the_fifteen_causes_has_its_own_words_and_what_to_do() {
     use Class::{Blocked, Throttle, Transient, Validation};
     use Kind::{Dns01, Http01};
     let rows: &[Row<'_>] = &[
@@ -36,6 +36,8 @@ fn each_of_the_thirteen_causes_has_its_own_words_and_what_to_do() {
             &["Zone:Read", "zoneID"],
         ),
         ("cloudflare_permission_denied", Blocked, Dns01, &["lacks a permission"], &["DNS:Edit"]),
+        ("cloudflare_zone_full", Throttle, Dns01, &["no room"], &["Nothing needs", "plan"]),
+        ("cloudflare_name_taken", Blocked, Dns01, &["Another kind"], &["cnameStrategy: Follow"]),
         (
             "challenge_not_propagated",
             Validation,
@@ -103,7 +105,7 @@ fn each_of_the_thirteen_causes_has_its_own_words_and_what_to_do() {
         assert_eq!(said.next.map(|next| next.at), Some(LATER), "{code}: and when it goes on");
         assert!(summaries.insert(said.summary), "{code} says the same as another");
     }
-    assert_eq!(summaries.len(), 13);
+    assert_eq!(summaries.len(), 15);
 }
 
 /// Let's Encrypt says `dns` of several kinds of trouble, and which one in words.

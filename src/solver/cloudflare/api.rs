@@ -6,16 +6,18 @@ use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
 use time::OffsetDateTime;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::budget::Budget;
+use super::answer::Envelope;
+use super::budget::{Account, Budget, Budgets};
 use super::error::{ApiError, Problem, in_words, say_rate_limited};
 use crate::clock::Clock;
 use crate::domain::failure::{Class, Failure};
+use crate::domain::text::foreign_words;
 use crate::secret::Secret;
 
 /// Where the API is, unless an issuer says otherwise.
@@ -30,6 +32,9 @@ const DEFAULT_RETRY_AFTER: time::Duration = time::Duration::minutes(5);
 /// Nobody who means it asks for more.
 const MAX_RETRY_AFTER: time::Duration = time::Duration::days(1);
 
+/// By then a good part of what may be spent is earned again.
+const SPARE_AFTER: time::Duration = time::Duration::minutes(2);
+
 /// Cloudflare's words are for people; more than this is not read by any.
 const MAX_WORDS: usize = 300;
 
@@ -37,6 +42,8 @@ const MAX_WORDS: usize = 300;
 pub(super) struct Api {
     http: reqwest::Client,
     base: Url,
+    /// Whether what is answered may be quoted: whoever names another base could name any host inside.
+    is_cloudflares: bool,
     token: Secret<String>,
     authorization: HeaderValue,
     budget: Budget,
@@ -44,32 +51,10 @@ pub(super) struct Api {
 }
 
 /// What a call gave, and the number of pages that there are, if it said so.
-pub(super) struct Answer<T> {
-    pub(super) result: T,
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) result: Value,
     pub(super) total_pages: Option<u64>,
-}
-
-// Read only what is needed: a field that vanished from an answer has broken other clients before.
-#[derive(Deserialize)]
-#[serde(bound = "T: DeserializeOwned")]
-struct Envelope<T> {
-    success: bool,
-    #[serde(default = "Vec::new")]
-    errors: Vec<Problem>,
-    #[serde(default = "none")]
-    result: Option<T>,
-    #[serde(default)]
-    result_info: Option<ResultInfo>,
-}
-
-fn none<T>() -> Option<T> {
-    None
-}
-
-#[derive(Deserialize)]
-struct ResultInfo {
-    #[serde(default)]
-    total_pages: Option<u64>,
 }
 
 /// The HTTP client for every token: no redirects, because the token would travel along.
@@ -79,6 +64,8 @@ pub(in crate::solver) fn http_client() -> Result<reqwest::Client, reqwest::Error
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
+        // Nothing is sent again but by whoever pays for it.
+        .retry(reqwest::retry::never())
         .build()
 }
 
@@ -89,15 +76,23 @@ impl Api {
         base: Option<&str>,
         token: &Secret<String>,
         clock: Arc<dyn Clock>,
+        budgets: &Budgets,
     ) -> Result<Self, Failure> {
+        let base = parse_base(base.unwrap_or(DEFAULT_BASE))?;
         Ok(Self {
             http,
-            base: parse_base(base.unwrap_or(DEFAULT_BASE))?,
+            is_cloudflares: Url::parse(DEFAULT_BASE).is_ok_and(|own| own.origin() == base.origin()),
+            budget: budgets.of(account(&base, token)),
+            base,
             token: token.clone(),
             authorization: authorization(token)?,
-            budget: Budget::default(),
             clock,
         })
+    }
+
+    /// The present moment.
+    pub(super) fn now(&self) -> OffsetDateTime {
+        self.clock.now()
     }
 
     /// Whether calls are to be saved.
@@ -105,22 +100,35 @@ impl Api {
         self.budget.is_short(self.clock.now())
     }
 
+    /// Says "later" where there are calls left only for what cannot wait.
+    pub(super) fn spare_calls(&self) -> Result<(), ApiError> {
+        if !self.is_short_of_calls() {
+            return Ok(());
+        }
+        Err(ApiError::Limited {
+            status: None,
+            retry_at: self.clock.now() + SPARE_AFTER,
+            reason: "Most of the calls that may be made are spent, and certificates come first."
+                .to_owned(),
+        })
+    }
+
     /// `GET` of the resource that the path's segments name.
-    pub(super) async fn get<T: DeserializeOwned>(
+    pub(super) async fn get(
         &self,
         path: &[&str],
         query: &[(&str, &str)],
-    ) -> Result<Answer<T>, ApiError> {
+    ) -> Result<Answer, ApiError> {
         let request = self.request(Method::GET, path)?.query(query);
         self.send(request).await
     }
 
     /// `POST` of a JSON body.
-    pub(super) async fn post<T: DeserializeOwned>(
+    pub(super) async fn post(
         &self,
         path: &[&str],
         body: &impl Serialize,
-    ) -> Result<T, ApiError> {
+    ) -> Result<Value, ApiError> {
         let request = self.request(Method::POST, path)?.json(body);
         self.send(request).await.map(|answer| answer.result)
     }
@@ -128,7 +136,7 @@ impl Api {
     /// `DELETE` of a resource.
     pub(super) async fn delete(&self, path: &[&str]) -> Result<(), ApiError> {
         let request = self.request(Method::DELETE, path)?;
-        self.send::<serde_json::Value>(request).await.map(drop)
+        self.send(request).await.map(drop)
     }
 
     fn request(&self, method: Method, path: &[&str]) -> Result<RequestBuilder, ApiError> {
@@ -140,10 +148,8 @@ impl Api {
         Ok(self.http.request(method, url).header(AUTHORIZATION, self.authorization.clone()))
     }
 
-    async fn send<T: DeserializeOwned>(
-        &self,
-        request: RequestBuilder,
-    ) -> Result<Answer<T>, ApiError> {
+    /// The one way out: every call spends of the token's budget here.
+    async fn send(&self, request: RequestBuilder) -> Result<Answer, ApiError> {
         self.budget.spend(self.clock.now()).map_err(|retry_at| ApiError::Limited {
             status: None,
             retry_at,
@@ -168,22 +174,22 @@ impl Api {
         Ok(body)
     }
 
-    fn judge<T: DeserializeOwned>(
+    fn judge(
         &self,
         status: StatusCode,
         headers: &HeaderMap,
         body: &[u8],
-    ) -> Result<Answer<T>, ApiError> {
+    ) -> Result<Answer, ApiError> {
         let now = self.clock.now();
-        // The result of a refusal can be anything, or `null`: the errors are read on their own.
-        let refusal = serde_json::from_slice::<Envelope<serde_json::Value>>(body)
-            .ok()
-            .filter(|envelope| !envelope.success || !status.is_success())
-            .map(|envelope| self.readable(envelope.errors));
+        let envelope = Envelope::read(body);
+        let refusal = envelope
+            .as_ref()
+            .filter(|envelope| envelope.success == Some(false) || !status.is_success())
+            .map(|envelope| self.readable(&envelope.problems));
         let limited = refusal.as_deref().is_some_and(say_rate_limited);
         if limited || status == StatusCode::TOO_MANY_REQUESTS {
             let retry_at = retry_after(headers, now).unwrap_or(now + DEFAULT_RETRY_AFTER);
-            self.budget.park(retry_at);
+            self.budget.park(retry_at, now);
             return Err(ApiError::Limited {
                 status: Some(status.as_u16()),
                 retry_at,
@@ -215,47 +221,58 @@ impl Api {
             status: Some(status.as_u16()),
             reason: format!("HTTP {}, but not an answer of Cloudflare's API", status.as_u16()),
         };
-        if !status.is_success() {
-            return Err(garbled());
-        }
-        let envelope: Envelope<T> = serde_json::from_slice(body).map_err(|_| garbled())?;
-        Ok(Answer {
-            result: envelope.result.ok_or_else(garbled)?,
-            total_pages: envelope.result_info.and_then(|info| info.total_pages),
-        })
+        let envelope = envelope.filter(|envelope| envelope.success == Some(true));
+        let envelope = envelope.filter(|_| status.is_success()).ok_or_else(garbled)?;
+        let result = envelope.result.ok_or_else(garbled)?;
+        Ok(Answer { result, total_pages: envelope.total_pages })
     }
 
-    /// Whoever answers at a base URL may echo what was sent: nothing of it may show the token.
-    fn readable(&self, problems: Vec<Problem>) -> Vec<Problem> {
+    /// What may be shown of an answer's errors. Whoever answers at another base is not quoted;
+    /// and nobody's words may show the token that was sent.
+    fn readable(&self, problems: &[Problem]) -> Vec<Problem> {
         problems
-            .into_iter()
+            .iter()
             .map(|problem| Problem {
                 code: problem.code,
-                message: self.clean(&problem.message),
-                error_chain: self.readable(problem.error_chain),
+                message: if self.is_cloudflares {
+                    self.clean(&problem.message)
+                } else {
+                    String::new()
+                },
+                error_chain: self.readable(&problem.error_chain),
             })
             .collect()
     }
 
     fn clean(&self, words: &str) -> String {
-        words
-            .replace(self.token.expose().as_str(), "[token]")
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .take(MAX_WORDS)
-            .collect()
+        let words = words.replace(self.token.expose().as_str(), "[token]");
+        foreign_words(&words, MAX_WORDS).unwrap_or_default()
     }
 
     fn unreachable(&self, error: reqwest::Error) -> ApiError {
         let error = error.without_url();
-        let mut reason = error.to_string();
-        let mut source = error.source();
+        let mut reason = if error.is_timeout() {
+            format!("no answer within {} seconds", TIMEOUT.as_secs())
+        } else if error.is_connect() {
+            "it cannot be connected to".to_owned()
+        } else {
+            "the connection broke".to_owned()
+        };
+        // Causes may quote the other side: the names in its certificate, for example.
+        let mut source = error.source().filter(|_| self.is_cloudflares);
         while let Some(cause) = source {
             reason = format!("{reason}: {cause}");
             source = cause.source();
         }
         unusable(&self.clean(&reason))
     }
+}
+
+/// Who is called with which token, as the other side counts: by whatever spelling of its URL.
+fn account(base: &Url, token: &Secret<String>) -> Account {
+    let host = base.host_str().unwrap_or_default().trim_end_matches('.').to_owned();
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.expose().as_bytes());
+    Account { host, token_digest: digest.as_ref().to_vec() }
 }
 
 fn unusable(reason: &str) -> ApiError {
@@ -311,13 +328,18 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
+    use crate::solver::cloudflare::error::Concerning;
 
     const NOW: OffsetDateTime = datetime!(2026-01-01 0:00 UTC);
 
     fn api(token: &str) -> Result<Api, Failure> {
+        api_at(None, token)
+    }
+
+    fn api_at(base: Option<&str>, token: &str) -> Result<Api, Failure> {
         let http = http_client().unwrap();
         let clock = Arc::new(ManualClock::at(NOW));
-        Api::new(http, None, &Secret::new(token.to_owned()), clock)
+        Api::new(http, base, &Secret::new(token.to_owned()), clock, &Budgets::new())
     }
 
     fn asks_for(value: &str) -> Option<OffsetDateTime> {
@@ -339,10 +361,66 @@ mod tests {
         let body = br#"{"success":false,"errors":[{"code":1,"message":"you sent s3cret\n"}]}"#;
         let api = api("s3cret").unwrap();
 
-        let error =
-            api.judge::<()>(StatusCode::BAD_REQUEST, &HeaderMap::new(), body).err().unwrap();
+        let error = api.judge(StatusCode::BAD_REQUEST, &HeaderMap::new(), body).err().unwrap();
 
         assert!(!format!("{error:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn cloudflares_own_words_are_shown_cleaned_and_nobody_elses() {
+        let canary = format!("\\u001b[31mno\\r\\nroom\\u202e {}", "x".repeat(5_000));
+        let body = format!(
+            r#"{{"success":false,"errors":[{{"code":10000,"message":"{canary}"}},
+                {{"code":424242,"message":"{canary}","error_chain":[{{"code":9,"message":"{canary}"}}]}}]}}"#
+        );
+        for base in [
+            None,
+            Some("https://api.cloudflare.com/client/v4/"),
+            Some("https://API.Cloudflare.com:443/"),
+        ] {
+            let api = api_at(base, "t").unwrap();
+            let error = api.judge(StatusCode::BAD_REQUEST, &HeaderMap::new(), body.as_bytes());
+            let ApiError::Refused { problems, .. } = error.unwrap_err() else {
+                panic!("a refusal")
+            };
+            let words = in_words(&problems);
+            assert!(
+                words.starts_with("10000: [31mno room x") && words.contains("424242"),
+                "{words}"
+            );
+            assert!(problems[0].message.chars().count() <= MAX_WORDS);
+        }
+        for base in
+            ["http://api.cloudflare.com/", "https://api.cloudflare.com:8443/", "http://10.0.0.1/"]
+        {
+            let api = api_at(Some(base), "t").unwrap();
+            for status in [400, 403, 429, 500] {
+                let status = StatusCode::from_u16(status).unwrap();
+                let error = api.judge(status, &HeaderMap::new(), body.as_bytes()).unwrap_err();
+                let words = error.into_failure(Concerning::ZonesFor("a.example")).to_string();
+                assert!(!words.contains("room") && !words.contains("424242"), "{words}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_spelling_of_a_host_spends_the_same_budget() {
+        let (http, token) = (http_client().unwrap(), Secret::new("t".to_owned()));
+        let budgets = Budgets::new();
+        let at = |base| {
+            let clock = Arc::new(ManualClock::at(NOW));
+            Api::new(http.clone(), base, &token, clock, &budgets).unwrap()
+        };
+        at(None).budget.park(NOW + DEFAULT_RETRY_AFTER, NOW);
+
+        for base in [
+            "https://api.cloudflare.com/client/v4/",
+            "https://API.cloudflare.com.:443/x",
+            "http://api.cloudflare.com/",
+        ] {
+            assert!(at(Some(base)).budget.spend(NOW).is_err(), "{base}");
+        }
+        assert!(at(Some("https://other.example/")).budget.spend(NOW).is_ok());
     }
 
     #[test]
@@ -358,8 +436,7 @@ mod tests {
     fn a_limit_parks_every_later_call_of_the_token() {
         let api = api("t").unwrap();
 
-        let error =
-            api.judge::<()>(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new(), b"").err().unwrap();
+        let error = api.judge(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new(), b"").err().unwrap();
 
         let until = NOW + DEFAULT_RETRY_AFTER;
         assert!(matches!(error, ApiError::Limited { retry_at, .. } if retry_at == until));
@@ -370,7 +447,7 @@ mod tests {
     fn html_is_transient_whatever_its_status() {
         let api = api("t").unwrap();
         for status in [StatusCode::OK, StatusCode::BAD_GATEWAY, StatusCode::FORBIDDEN] {
-            let error = api.judge::<()>(status, &HeaderMap::new(), b"<html>").err().unwrap();
+            let error = api.judge(status, &HeaderMap::new(), b"<html>").err().unwrap();
             assert!(matches!(error, ApiError::Unusable { .. }), "{error:?}");
         }
     }

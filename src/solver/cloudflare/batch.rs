@@ -7,14 +7,16 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use super::answer::{id, written};
 use super::api::Api;
 use super::error::ApiError;
 use super::pace::{Pace, Waiting};
 use super::records;
+use super::setback::Setback;
 use crate::solver::Upcoming;
 
 /// Records in one call: what Cloudflare's free plan takes.
@@ -22,6 +24,17 @@ const MAX_RECORDS: usize = 200;
 
 /// More than Cloudflare would take within the time that a caller waits.
 const MAX_QUEUE: usize = 20_000;
+
+/// Calls that look for what is wrong with a refused batch; whoever is not reached by then tries again
+/// later. Halving 200 records leads to one of them, and back to the rest, within as many.
+const MAX_SEARCH: u32 = 24;
+
+/// Whoever was not reached by a search tries again after this long.
+const AFTER_SEARCH: time::Duration = time::Duration::seconds(5);
+
+/// So many records that are refused one after the other, with none between that is taken, mean that it
+/// is not the records.
+const REFUSED: u32 = 3;
 
 /// A TXT record to write.
 #[derive(Debug, Clone, Serialize)]
@@ -50,6 +63,10 @@ enum Change {
 }
 
 impl Change {
+    fn is_create(&self) -> bool {
+        matches!(self, Self::Create { .. })
+    }
+
     /// Whether it is to write what is there.
     fn wants(&self, known: &records::Txt) -> bool {
         match self {
@@ -70,17 +87,6 @@ struct Id<'a> {
     id: &'a str,
 }
 
-#[derive(Deserialize)]
-struct BatchResult {
-    #[serde(default)]
-    posts: Vec<Created>,
-}
-
-#[derive(Deserialize)]
-struct Created {
-    id: String,
-}
-
 /// Writes and deletes the records of one zone.
 pub(super) struct Writer {
     api: Arc<Api>,
@@ -89,6 +95,8 @@ pub(super) struct Writer {
     queue: Mutex<Queue>,
     arrived: Notify,
     upcoming: Upcoming,
+    /// Writing, in this zone: deletes go on.
+    setback: Setback,
 }
 
 #[derive(Default)]
@@ -130,11 +138,15 @@ impl Queue {
 impl Writer {
     /// A writer of this zone, whose records' comments begin with `mark`.
     pub(super) fn new(api: Arc<Api>, zone: String, mark: String, upcoming: Upcoming) -> Self {
-        Self { api, zone, mark, queue: Mutex::default(), arrived: Notify::new(), upcoming }
+        let (queue, setback) = (Mutex::default(), Setback::default());
+        Self { api, zone, mark, queue, arrived: Notify::new(), upcoming, setback }
     }
 
     /// Writes a record and returns its id.
     pub(super) async fn create(self: &Arc<Self>, record: NewRecord) -> Result<String, ApiError> {
+        if let Some(held) = self.setback.holds(self.api.now()) {
+            return Err(held);
+        }
         let (answer, answered) = oneshot::channel();
         self.submit(Change::Create { record, answer })?;
         answered.await.unwrap_or_else(|_| Err(abandoned()))
@@ -171,50 +183,75 @@ impl Writer {
     }
 
     async fn perform(&self, changes: Vec<Change>) {
-        let mut parts = vec![changes];
-        while let Some(mut part) = parts.pop() {
-            match (part.len(), part.pop()) {
-                (_, None) => {}
-                (1, Some(change)) => self.perform_one(change).await,
-                (_, Some(change)) => {
-                    part.push(change);
-                    parts.extend(self.perform_together(part).await);
-                }
+        let mut search = Search::default();
+        let mut parts = vec![self.not_held(changes)];
+        while let Some(part) = parts.pop() {
+            match search.over.clone() {
+                Some(error) => tell_all(part, &error),
+                None => parts.extend(self.perform_part(part, &mut search).await),
+            }
+        }
+    }
+
+    /// Those that wait for nothing. The others came while it was found out that nothing can be written.
+    fn not_held(&self, mut changes: Vec<Change>) -> Vec<Change> {
+        if let Some(held) = self.setback.holds(self.api.now()) {
+            tell_all(changes.extract_if(.., |change| change.is_create()).collect(), &held);
+        }
+        changes
+    }
+
+    /// One call; what comes back is to be tried in smaller parts.
+    async fn perform_part(&self, mut part: Vec<Change>, search: &mut Search) -> Vec<Vec<Change>> {
+        search.calls += u32::from(!part.is_empty());
+        match part.pop() {
+            None => Vec::new(),
+            Some(change) if part.is_empty() => {
+                self.perform_one(change, search).await;
+                Vec::new()
+            }
+            Some(change) => {
+                part.push(change);
+                self.perform_together(part, search).await
             }
         }
     }
 
     /// One call for many changes. A batch is one transaction: when something is wrong with one of
     /// them, all are refused, and come back in smaller parts to be tried, down to single calls.
-    async fn perform_together(&self, changes: Vec<Change>) -> Vec<Vec<Change>> {
+    async fn perform_together(
+        &self,
+        changes: Vec<Change>,
+        search: &mut Search,
+    ) -> Vec<Vec<Change>> {
         let path = ["zones", &self.zone, "dns_records", "batch"];
-        let answer = self.api.post::<BatchResult>(&path, &batch(&changes)).await;
-        match answer {
+        let error = match self.api.post(&path, &batch(&changes)).await {
             Ok(result) => {
+                self.note_success(&changes, search);
                 // Answers come in the order of the requests.
-                let mut ids = result.posts.into_iter().map(|created| created.id);
+                let mut ids = written(&result).into_iter();
                 for change in changes {
                     match change {
                         Change::Create { answer, .. } => {
-                            tell(answer, ids.next().ok_or_else(no_id));
+                            tell(answer, ids.next().flatten().ok_or_else(no_id));
                         }
                         Change::Delete { answer, .. } => tell(answer, Ok(())),
                     }
                 }
-                Vec::new()
+                return Vec::new();
             }
-            Err(error) if error.says_record_exists() => self.adopt_what_exists(changes).await,
-            Err(error) if error.may_concern_one_record() => parts_of(changes),
-            Err(error) => {
-                for change in changes {
-                    match change {
-                        Change::Create { answer, .. } => tell(answer, Err(error.clone())),
-                        Change::Delete { answer, .. } => tell(answer, Err(error.clone())),
-                    }
-                }
-                Vec::new()
-            }
+            Err(error) => error,
+        };
+        if !error.may_concern_one_record() || search.calls >= MAX_SEARCH {
+            let error = self.for_others(error);
+            search.over = Some(error.clone());
+            tell_all(changes, &error);
+            return Vec::new();
         }
+        if error.says_record_exists() && !std::mem::replace(&mut search.has_adopted, true) {
+            return self.adopt_what_exists(changes).await;
+        }
+        parts_of(changes)
     }
 
     /// After a crash, everything that was written is wanted again: one look at what this
@@ -236,19 +273,87 @@ impl Writer {
         if rest.len() == count { parts_of(rest) } else { vec![rest] }
     }
 
-    async fn perform_one(&self, change: Change) {
-        match change {
-            Change::Create { record, answer } => {
+    async fn perform_one(&self, change: Change, search: &mut Search) {
+        let done = match &change {
+            Change::Create { record, .. } => {
                 let path = ["zones", &self.zone, "dns_records"];
-                let created = self.api.post::<Created>(&path, &record).await;
-                tell(answer, created.map(|created| created.id));
+                let created = self.api.post(&path, record).await;
+                created.and_then(|created| created.as_object().and_then(id).ok_or_else(no_id))
             }
-            Change::Delete { id, answer } => {
-                let path = ["zones", &self.zone, "dns_records", &id];
-                tell(answer, self.api.delete(&path).await);
+            Change::Delete { id, .. } => {
+                let path = ["zones", &self.zone, "dns_records", id];
+                self.api.delete(&path).await.map(|()| String::new())
             }
+        };
+        match &done {
+            Ok(_) => self.note_success(std::slice::from_ref(&change), search),
+            Err(error) => self.note_failure(error, &change, search),
+        }
+        match change {
+            Change::Create { answer, .. } => {
+                // Whoever found out that nothing can be written waits like those who were told.
+                let waits = done.as_ref().is_err_and(|error| !error.says_record_exists());
+                let held = search.over.clone().filter(|_| waits);
+                tell(answer, held.map_or(done, Err));
+            }
+            Change::Delete { answer, .. } => tell(answer, done.map(drop)),
         }
     }
+
+    fn note_success(&self, changes: &[Change], search: &mut Search) {
+        if changes.iter().any(Change::is_create) {
+            search.refused = 0;
+            self.setback.over();
+        } else {
+            self.setback.room_was_made();
+        }
+    }
+
+    /// What the refusal of a single change means for the others of its batch, and for the zone.
+    fn note_failure(&self, error: &ApiError, change: &Change, search: &mut Search) {
+        let is_create = change.is_create();
+        if error.says_record_exists() || error.says_one_record_is_gone() {
+            if search.calls >= MAX_SEARCH {
+                search.over = Some(self.for_others(error.clone()));
+            }
+            return;
+        }
+        if !error.may_concern_one_record() {
+            search.over = Some(error.clone());
+            return;
+        }
+        search.refused += u32::from(is_create);
+        if is_create && (error.says_zone_is_full() || search.refused >= REFUSED) {
+            search.over = Some(self.setback.again(error.clone(), self.api.now()));
+        } else if search.calls >= MAX_SEARCH {
+            search.over = Some(error.clone());
+        }
+    }
+
+    /// What others are told of a refusal. That one record is there, or is gone, says nothing of theirs.
+    fn for_others(&self, error: ApiError) -> ApiError {
+        if !error.says_record_exists() && !error.says_one_record_is_gone() {
+            return error;
+        }
+        ApiError::Limited {
+            status: None,
+            retry_at: self.api.now() + AFTER_SEARCH,
+            reason: "Cloudflare refused a batch for another of its records, and the search for it ended \
+                     before this one."
+                .to_owned(),
+        }
+    }
+}
+
+/// What is known of a batch's refusal so far.
+#[derive(Default)]
+struct Search {
+    calls: u32,
+    /// Records in a row that were refused by themselves.
+    refused: u32,
+    has_adopted: bool,
+    /// What everybody is told who is left.
+    over: Option<ApiError>,
 }
 
 /// The task that empties a queue. Should it panic or be dropped with its runtime, the callers learn
@@ -306,7 +411,7 @@ fn batch(changes: &[Change]) -> Batch<'_> {
 /// Creates apart from deletes, else halves: a few bad ones among 200 are found in a few calls.
 fn parts_of(changes: Vec<Change>) -> Vec<Vec<Change>> {
     let (mut creates, mut deletes): (Vec<_>, Vec<_>) =
-        changes.into_iter().partition(|change| matches!(change, Change::Create { .. }));
+        changes.into_iter().partition(Change::is_create);
     if creates.is_empty() {
         let rest = deletes.split_off(deletes.len() / 2);
         return vec![rest, deletes];
@@ -315,7 +420,17 @@ fn parts_of(changes: Vec<Change>) -> Vec<Vec<Change>> {
         let rest = creates.split_off(creates.len() / 2);
         return vec![rest, creates];
     }
-    vec![deletes, creates]
+    // The last is tried first: what is deleted makes room.
+    vec![creates, deletes]
+}
+
+fn tell_all(changes: Vec<Change>, error: &ApiError) {
+    for change in changes {
+        match change {
+            Change::Create { answer, .. } => tell(answer, Err(error.clone())),
+            Change::Delete { answer, .. } => tell(answer, Err(error.clone())),
+        }
+    }
 }
 
 fn tell<T>(answer: Answer<T>, result: Result<T, ApiError>) {

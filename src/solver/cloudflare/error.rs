@@ -1,18 +1,20 @@
 //! What can go wrong with a call to Cloudflare, and what that means for a challenge.
+//!
+//! A person must act only where it is known that nothing else helps: a bad token, a missing permission,
+//! a zone that is not there. Whatever else Cloudflare refuses is tried again, soon and then ever more
+//! seldom: most of it passes by itself.
 
-use serde::Deserialize;
 use time::OffsetDateTime;
 
 use crate::domain::failure::{Class, Failure};
 
 /// One entry of `errors`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
-    #[serde(default)]
+    /// 0 where there is none that could be read.
     pub(super) code: u64,
-    #[serde(default)]
+    /// Empty where there is none, or none to be shown.
     pub(super) message: String,
-    #[serde(default)]
     pub(super) error_chain: Vec<Problem>,
 }
 
@@ -25,6 +27,8 @@ pub(super) enum ApiError {
     Limited { status: Option<u16>, retry_at: OffsetDateTime, reason: String },
     /// No usable answer; the call may have had its effect.
     Unusable { status: Option<u16>, reason: String },
+    /// Somebody else heard this just now, and nobody asks again before `until`.
+    Held { until: OffsetDateTime, because: Box<ApiError> },
 }
 
 /// What a call was about: whoever lacks a permission wants to know which.
@@ -37,10 +41,30 @@ pub(super) enum Concerning<'a> {
 }
 
 const BAD_TOKEN: [u64; 4] = [6003, 6111, 9109, 9106];
+const NO_PERMISSION: [u64; 1] = [10000];
 const NO_SUCH_ZONE: [u64; 2] = [7000, 7003];
 const RECORD_EXISTS: [u64; 2] = [81057, 81058];
+/// Another kind of record stands at the name, which allows no TXT record beside it.
+const NAME_TAKEN: [u64; 2] = [81053, 81054];
 const NO_SUCH_RECORD: u64 = 81044;
+/// The zone holds as many records as its plan allows.
+const ZONE_FULL: u64 = 81045;
 const RATE_LIMITED: [u64; 2] = [971, 10429];
+
+/// Whether it is known what the code means.
+fn is_known(code: u64) -> bool {
+    let some = [NO_SUCH_RECORD, ZONE_FULL];
+    let known: [&[u64]; 7] = [
+        &BAD_TOKEN,
+        &NO_PERMISSION,
+        &NO_SUCH_ZONE,
+        &RECORD_EXISTS,
+        &NAME_TAKEN,
+        &RATE_LIMITED,
+        &some,
+    ];
+    known.iter().any(|codes| codes.contains(&code))
+}
 
 impl Problem {
     fn codes(&self) -> impl Iterator<Item = u64> + '_ {
@@ -51,7 +75,12 @@ impl Problem {
         let chain: Vec<String> = std::iter::once(self)
             .chain(&self.error_chain)
             .take(4)
-            .map(|problem| format!("{}: {}", problem.code, problem.message))
+            .map(|problem| match (problem.code, problem.message.as_str()) {
+                (code, "") if is_known(code) => format!("code {code}"),
+                (_, "") => "a reason that is not known here".to_owned(),
+                (0, message) => message.to_owned(),
+                (code, message) => format!("{code}: {message}"),
+            })
             .collect();
         chain.join(" <- ")
     }
@@ -71,12 +100,36 @@ pub(super) fn in_words(problems: &[Problem]) -> String {
 }
 
 impl ApiError {
-    fn has(&self, codes: &[u64]) -> bool {
+    /// An answer that lacks what is needed.
+    pub(super) fn garbled() -> Self {
+        let reason =
+            "not an answer of Cloudflare's API, or one that lacks what is needed".to_owned();
+        Self::Unusable { status: None, reason }
+    }
+
+    /// The same, for those who do not ask again before `until`.
+    pub(super) fn held_until(self, until: OffsetDateTime) -> Self {
+        let because = match self {
+            Self::Held { because, .. } => because,
+            other => Box::new(other),
+        };
+        Self::Held { until, because }
+    }
+
+    /// What was said, whoever heard it.
+    fn said(&self) -> &Self {
         match self {
+            Self::Held { because, .. } => because,
+            other => other,
+        }
+    }
+
+    fn has(&self, codes: &[u64]) -> bool {
+        match self.said() {
             Self::Refused { problems, .. } => {
                 problems.iter().flat_map(Problem::codes).any(|code| codes.contains(&code))
             }
-            Self::Limited { .. } | Self::Unusable { .. } => false,
+            Self::Limited { .. } | Self::Unusable { .. } | Self::Held { .. } => false,
         }
     }
 
@@ -85,34 +138,57 @@ impl ApiError {
         self.has(&RECORD_EXISTS)
     }
 
+    /// A record that was to be deleted is gone.
+    pub(super) fn says_one_record_is_gone(&self) -> bool {
+        self.has(&[NO_SUCH_RECORD])
+    }
+
     /// The record that was to be deleted is gone; with its whole zone, perhaps.
     pub(super) fn says_record_is_gone(&self) -> bool {
-        self.has(&[NO_SUCH_RECORD]) || matches!(self, Self::Refused { status: 404, .. })
+        self.says_one_record_is_gone() || self.says_zone_is_gone()
     }
 
     /// The zone's id means nothing (any more).
     pub(super) fn says_zone_is_gone(&self) -> bool {
         self.has(&NO_SUCH_ZONE)
+    }
+
+    /// Something that we remember may not be so any more.
+    pub(super) fn may_be_stale(&self) -> bool {
+        self.says_zone_is_gone()
             || (matches!(self, Self::Refused { status: 404, .. }) && !self.has(&[NO_SUCH_RECORD]))
+    }
+
+    /// The zone has no room for another record. That passes: proofs are taken away all the time.
+    pub(super) fn says_zone_is_full(&self) -> bool {
+        self.has(&[ZONE_FULL])
     }
 
     /// A batch was refused for something that may be wrong with one of its records only.
     pub(super) fn may_concern_one_record(&self) -> bool {
         self.has(&RECORD_EXISTS)
-            || self.has(&[NO_SUCH_RECORD])
+            || self.says_one_record_is_gone()
+            || self.says_zone_is_full()
             || (matches!(self, Self::Refused { status: 400 | 409 | 413 | 422, .. })
                 && !self.says_token_is_bad()
                 && !self.says_zone_is_gone())
     }
 
     fn says_token_is_bad(&self) -> bool {
-        self.has(&BAD_TOKEN) || matches!(self, Self::Refused { status: 401, .. })
+        self.has(&BAD_TOKEN) || matches!(self.said(), Self::Refused { status: 401, .. })
+    }
+
+    fn says_permission_is_missing(&self) -> bool {
+        let says_no_more = |problems: &[Problem]| problems.iter().all(|problem| problem.code == 0);
+        self.has(&NO_PERMISSION)
+            || matches!(self.said(), Self::Refused { status: 403, problems } if says_no_more(problems))
     }
 
     /// The failure that the challenge meets.
     pub(super) fn into_failure(self, about: Concerning<'_>) -> Failure {
         if self.says_token_is_bad() {
-            return self.blocked(
+            return self.refused(
+                Class::Blocked,
                 "cloudflare_invalid_token",
                 "Cloudflare does not accept the API token",
                 "Store a valid API token (not the global API key) in the Secret.",
@@ -121,17 +197,34 @@ impl ApiError {
         if self.says_zone_is_gone() {
             return self.no_zone(about);
         }
+        if self.says_permission_is_missing() {
+            let title = format!("The Cloudflare API token may not {}", about.deed());
+            let advice = about.missing_permission();
+            return self.refused(Class::Blocked, "cloudflare_permission_denied", &title, &advice);
+        }
+        if self.has(&NAME_TAKEN) {
+            let title = format!("Cloudflare cannot {}", about.deed());
+            return self.refused(
+                Class::Blocked,
+                "cloudflare_name_taken",
+                &title,
+                NAME_TAKEN_ADVICE,
+            );
+        }
+        if self.says_zone_is_full() {
+            let title = "The Cloudflare zone has no room for another record";
+            return self.refused(Class::Throttle, "cloudflare_zone_full", title, ZONE_FULL_ADVICE);
+        }
         match self {
-            Self::Refused { status: 403, .. } => self.blocked(
-                "cloudflare_permission_denied",
-                &format!("The Cloudflare API token may not {}", about.deed()),
-                &about.missing_permission(),
-            ),
-            Self::Refused { .. } => self.blocked(
-                "cloudflare_refused",
-                &format!("Cloudflare refused to {}", about.deed()),
-                "",
-            ),
+            Self::Held { until, because } => {
+                let failure = because.into_failure(about);
+                let at = failure.retry_at.map_or(until, |asked| asked.max(until));
+                failure.not_before(Some(at))
+            }
+            Self::Refused { .. } => {
+                let title = format!("Cloudflare refused to {}", about.deed());
+                self.refused(Class::Transient, "cloudflare_refused", &title, "")
+            }
             Self::Limited { status, retry_at, reason } => Failure {
                 http_status: status,
                 ..Failure::new(
@@ -162,25 +255,33 @@ impl ApiError {
                 format!("Cloudflare knows no zone with the id {zone}. Correct or remove `zoneID`."),
             ),
         };
-        self.blocked(
-            "cloudflare_zone_not_found",
-            &format!("No Cloudflare zone for {name}"),
-            &advice,
-        )
+        let title = format!("No Cloudflare zone for {name}");
+        self.refused(Class::Blocked, "cloudflare_zone_not_found", &title, &advice)
     }
 
-    fn blocked(self, code: &str, title: &str, advice: &str) -> Failure {
-        let Self::Refused { status, problems } = self else {
-            return Failure::new(Class::Blocked, code, title, advice);
+    fn refused(self, class: Class, code: &str, title: &str, advice: &str) -> Failure {
+        let until = match &self {
+            Self::Held { until, .. } => Some(*until),
+            Self::Refused { .. } | Self::Limited { .. } | Self::Unusable { .. } => None,
         };
-        let detail = format!("Cloudflare said {status}, {}. {advice}", in_words(&problems));
-        Failure::new(Class::Blocked, code, title, detail.trim_end()).with_status(status)
+        let Self::Refused { status, problems } = self.said() else {
+            return Failure::new(class, code, title, advice).not_before(until);
+        };
+        let detail = format!("Cloudflare said {status}, {}. {advice}", in_words(problems));
+        let failure = Failure::new(class, code, title, detail.trim_end()).with_status(*status);
+        failure.not_before(until)
     }
 }
 
 const NO_ZONE_ADVICE: &str = "Among the active zones that the API token can see, none holds this \
     name. Add the zone to the Cloudflare account, give the token Zone:Read and DNS:Edit on it, or \
     set `zoneID`.";
+
+const ZONE_FULL_ADVICE: &str = "Room comes free as other proofs are taken away, and is waited for. \
+    Delete records that nobody needs, or take a larger plan, if that goes on.";
+
+const NAME_TAKEN_ADVICE: &str = "Another kind of record stands at that name. If it is a CNAME that \
+    delegates the proof, set `cnameStrategy: Follow`; else delete it.";
 
 /// The failure when the token's zones are known and none fits.
 pub(super) fn no_zone_for(name: &str) -> Failure {
@@ -219,6 +320,7 @@ mod tests {
 
     const ZONES: Concerning<'_> = Concerning::ZonesFor("a.example.com");
     const RECORDS: Concerning<'_> = Concerning::Records { zone: "z1", name: "a.example.com" };
+    const AT: OffsetDateTime = datetime!(2026-01-01 0:00 UTC);
 
     fn refused(status: u16, code: u64) -> ApiError {
         let problem = Problem { code, message: "words".to_owned(), error_chain: Vec::new() };
@@ -226,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn every_refusal_has_its_code_and_class() {
+    fn a_person_must_act_only_where_that_is_known() {
         for (error, about, code) in [
             (refused(400, 6003), ZONES, "cloudflare_invalid_token"),
             (refused(403, 9109), ZONES, "cloudflare_invalid_token"),
@@ -234,12 +336,36 @@ mod tests {
             (refused(403, 10000), ZONES, "cloudflare_permission_denied"),
             (refused(403, 10000), RECORDS, "cloudflare_permission_denied"),
             (refused(404, 7003), RECORDS, "cloudflare_zone_not_found"),
-            (refused(400, 9021), RECORDS, "cloudflare_refused"),
+            (refused(400, 81054), RECORDS, "cloudflare_name_taken"),
         ] {
-            let failure = error.into_failure(about);
-            assert_eq!((failure.class, failure.code.as_str()), (Class::Blocked, code));
-            assert!(failure.detail.contains("words"), "{}", failure.detail);
+            for error in [error.clone(), error.held_until(AT)] {
+                let failure = error.into_failure(about);
+                assert_eq!((failure.class, failure.code.as_str()), (Class::Blocked, code));
+                assert!(failure.detail.contains("words"), "{}", failure.detail);
+            }
         }
+        let silent = ApiError::Refused { status: 403, problems: Vec::new() };
+        assert_eq!(silent.into_failure(RECORDS).code, "cloudflare_permission_denied");
+    }
+
+    #[test]
+    fn a_refusal_that_nobody_knows_is_tried_again() {
+        for status in [200, 400, 403, 404, 405, 409, 413, 418, 422, 451] {
+            for code in [1, 1004, 9005, 9021, 9207, 12_345, 99_999_999] {
+                let failure = refused(status, code).into_failure(RECORDS);
+                let told = (failure.class, failure.code.as_str(), failure.http_status);
+                assert_eq!(told, (Class::Transient, "cloudflare_refused", Some(status)));
+                assert!(failure.detail.contains("words"), "{}", failure.detail);
+            }
+        }
+    }
+
+    #[test]
+    fn a_zone_without_room_is_waited_for() {
+        let failure = refused(400, 81045).held_until(AT).into_failure(RECORDS);
+
+        let told = (failure.class, failure.code.as_str(), failure.retry_at);
+        assert_eq!(told, (Class::Throttle, "cloudflare_zone_full", Some(AT)));
     }
 
     #[test]
@@ -250,19 +376,22 @@ mod tests {
 
     #[test]
     fn what_passes_by_itself_is_not_blocked() {
-        let retry_at = datetime!(2026-01-01 0:00 UTC);
-        let limited = ApiError::Limited { status: Some(429), retry_at, reason: String::new() };
+        let limited = ApiError::Limited { status: Some(429), retry_at: AT, reason: String::new() };
         let unusable = ApiError::Unusable { status: Some(502), reason: "HTML".to_owned() };
 
         let limited = limited.into_failure(RECORDS);
-        assert_eq!((limited.class, limited.retry_at), (Class::Throttle, Some(retry_at)));
-        assert_eq!(unusable.into_failure(RECORDS).class, Class::Transient);
+        assert_eq!((limited.class, limited.retry_at), (Class::Throttle, Some(AT)));
+        assert_eq!(unusable.clone().into_failure(RECORDS).class, Class::Transient);
+        let held = unusable.held_until(AT).into_failure(RECORDS);
+        assert_eq!((held.class, held.retry_at), (Class::Transient, Some(AT)));
     }
 
     #[test]
     fn only_what_one_record_can_cause_splits_a_batch() {
         assert!(refused(400, 81058).may_concern_one_record());
         assert!(refused(404, 81044).may_concern_one_record());
+        assert!(refused(400, 81045).may_concern_one_record());
+        assert!(refused(403, 81045).may_concern_one_record());
         assert!(!refused(403, 10000).may_concern_one_record());
         assert!(!refused(400, 6003).may_concern_one_record());
         assert!(!refused(404, 7003).may_concern_one_record());

@@ -26,9 +26,13 @@ impl Cloudflare {
         }
     }
 
-    /// What this installation has in a zone. Whatever has no comment, or another's, is not ours.
+    /// What this installation has in a zone; not asked for while calls are scarce, as certificates need them.
+    /// Whatever has no comment, or another's, is not ours.
     pub async fn ours(&self, zone: &str) -> Result<Vec<Ours>, Failure> {
         let mark = self.mark();
+        self.api
+            .spare_calls()
+            .map_err(|error| error.into_failure(concerning(zone, "its records")))?;
         let found = records::list(&self.api, zone, ("comment.startswith", &mark)).await;
         let found = found.map_err(|error| error.into_failure(concerning(zone, "its records")))?;
         Ok(found.into_iter().filter_map(|txt| ours(txt, zone, &mark)).collect())
@@ -64,7 +68,8 @@ mod tests {
             let txt = serde_json::json!({
                 "id": "1", "name": "_acme-challenge.example.com", "content": "\"v\"", "comment": comment,
             });
-            let found = ours(serde_json::from_value(txt).unwrap(), "z", MARK);
+            let txt = Txt::read(txt.as_object().unwrap()).unwrap();
+            let found = ours(txt, "z", MARK);
             assert_eq!(found.map(|ours| ours.challenge.0), is_ours.then_some(id), "{comment:?}");
         }
     }

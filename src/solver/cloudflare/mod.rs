@@ -3,6 +3,7 @@
 //! One [`Cloudflare`] stands for one API token and is shared by everybody who uses it: the zones it
 //! knows, its budget of calls, and the queues that gather what is written at the same time.
 
+mod answer;
 mod api;
 mod batch;
 mod budget;
@@ -10,6 +11,7 @@ mod error;
 mod leftovers;
 mod pace;
 mod records;
+mod setback;
 mod zones;
 
 use std::sync::Arc;
@@ -17,17 +19,20 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
+use self::answer::is_id;
 use self::api::Api;
 pub(super) use self::api::http_client;
 use self::batch::{NewRecord, Writer};
+pub(super) use self::budget::Budgets;
 use self::error::{ApiError, Concerning};
 pub use self::leftovers::Ours;
-use self::records::{Txt, plain};
-use self::zones::Zones;
+use self::records::Txt;
+use self::zones::{Found, Zones};
 use crate::clock::Clock;
 use crate::domain::challenge::Record;
 use crate::domain::failure::{Class, Failure};
 use crate::domain::id::ChallengeId;
+use crate::domain::name::comparable;
 use crate::secret::Secret;
 use crate::solver::Upcoming;
 
@@ -46,6 +51,8 @@ pub struct Access<'a> {
     pub zone_id: Option<&'a str>,
     /// What may have to be written within moments.
     pub upcoming: &'a Upcoming,
+    /// What tokens may still spend.
+    pub(in crate::solver) budgets: &'a Budgets,
 }
 
 /// The DNS records that an API token can edit.
@@ -66,7 +73,13 @@ impl Cloudflare {
         clock: Arc<dyn Clock>,
         installation: &str,
     ) -> Result<Self, Failure> {
-        let api = Arc::new(Api::new(http, access.base_url, access.token, Arc::clone(&clock))?);
+        let api = Arc::new(Api::new(
+            http,
+            access.base_url,
+            access.token,
+            Arc::clone(&clock),
+            access.budgets,
+        )?);
         Ok(Self {
             zones: Zones::new(Arc::clone(&api), clock),
             api,
@@ -84,16 +97,17 @@ impl Cloudflare {
         value: &str,
         challenge: ChallengeId,
     ) -> Result<Record, Failure> {
-        let name = plain(name);
+        let name = comparable(name);
         let comment = format!("{}{challenge}", self.mark());
         let record = NewRecord::txt(&name, value, comment);
-        let mut zone = self.zone_of(&name).await?;
-        let mut created = self.writer(&zone).create(record.clone()).await;
+        let mut found = self.zone_of(&name).await?;
+        let mut created = self.writer(&found.id).create(record.clone()).await;
         if self.is_stale(&created) {
-            self.zones.forget(&zone).await;
-            zone = self.zone_of(&name).await?;
-            created = self.writer(&zone).create(record).await;
+            self.zones.forget(&found).await;
+            found = self.zone_of(&name).await?;
+            created = self.writer(&found.id).create(record).await;
         }
+        let zone = found.id;
         let id = match created {
             Ok(id) => id,
             Err(error) if error.says_record_exists() => self.adopt(&zone, &name, value).await?,
@@ -109,15 +123,16 @@ impl Cloudflare {
 
     /// Deletes what this installation wrote at `name` with this value; nothing else.
     pub async fn delete_by_value(&self, name: &str, value: &str) -> Result<(), Failure> {
-        let name = plain(name);
+        let name = comparable(name);
         let mark = self.mark();
-        let mut zone = self.zone_of(&name).await?;
-        let mut found = self.find(&zone, &name, value).await;
+        let mut place = self.zone_of(&name).await?;
+        let mut found = self.find(&place.id, &name, value).await;
         if self.is_stale(&found) {
-            self.zones.forget(&zone).await;
-            zone = self.zone_of(&name).await?;
-            found = self.find(&zone, &name, value).await;
+            self.zones.forget(&place).await;
+            place = self.zone_of(&name).await?;
+            found = self.find(&place.id, &name, value).await;
         }
+        let zone = place.id;
         let found = found.map_err(|error| error.into_failure(concerning(&zone, &name)))?;
         let ours = found.into_iter().filter(|record| record.is_marked(&mark));
         for record in ours {
@@ -149,19 +164,19 @@ impl Cloudflare {
     }
 
     async fn find(&self, zone: &str, name: &str, value: &str) -> Result<Vec<Txt>, ApiError> {
-        let mut found = records::list(&self.api, zone, ("name.exact", name)).await?;
+        let mut found = records::list_at(&self.api, zone, name).await?;
         found.retain(|record| record.is(name, value));
         Ok(found)
     }
 
     /// The answer to an id that we remembered, but that means nothing any more.
     fn is_stale<T>(&self, answer: &Result<T, ApiError>) -> bool {
-        self.zone_id.is_none() && answer.as_ref().is_err_and(ApiError::says_zone_is_gone)
+        self.zone_id.is_none() && answer.as_ref().is_err_and(ApiError::may_be_stale)
     }
 
-    async fn zone_of(&self, name: &str) -> Result<String, Failure> {
+    async fn zone_of(&self, name: &str) -> Result<Found, Failure> {
         match &self.zone_id {
-            Some(id) => Ok(id.clone()),
+            Some(id) => Ok(Found { id: id.clone(), listed: None }),
             None => self.zones.find(name).await,
         }
     }
@@ -184,8 +199,7 @@ fn concerning<'a>(zone: &'a str, name: &'a str) -> Concerning<'a> {
 }
 
 fn valid_zone_id(id: &str) -> Result<String, Failure> {
-    let fits = !id.is_empty() && id.len() <= 64 && id.bytes().all(|c| c.is_ascii_alphanumeric());
-    if fits {
+    if is_id(id) {
         return Ok(id.to_owned());
     }
     Err(Failure::new(

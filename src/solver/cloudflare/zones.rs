@@ -11,14 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moka::future::Cache;
-use serde::Deserialize;
+use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
+use super::answer::{Listed, id, text};
 use super::api::Api;
 use super::error::{ApiError, Concerning, no_zone_for};
+use super::setback::Setback;
 use crate::clock::Clock;
-use crate::domain::failure::Failure;
-use crate::domain::name::public_suffix;
+use crate::domain::failure::{Class, Failure};
+use crate::domain::name::{comparable, public_suffix, with_u_labels};
 
 const FRESH_FOR: Duration = Duration::from_mins(5);
 
@@ -36,18 +38,26 @@ pub(super) struct Zones {
     clock: Arc<dyn Clock>,
     listing: Cache<(), Arc<Listing>>,
     by_name: Cache<String, Option<String>>,
+    setback: Setback,
 }
 
-struct Listing {
+pub(super) struct Listing {
     made_at: OffsetDateTime,
     /// Ids by name; `None` where there are too many to list.
     ids: Option<HashMap<String, String>>,
+    /// Whether there were zones that could not be read.
+    is_partial: bool,
 }
 
-#[derive(Deserialize)]
-struct ZoneView {
-    id: String,
-    name: String,
+/// The zone of a name, and what it is known from.
+pub(super) struct Found {
+    pub(super) id: String,
+    pub(super) listed: Option<Arc<Listing>>,
+}
+
+/// A zone's name, in the form in which names are compared, and id.
+fn named(zone: &Map<String, Value>) -> Option<(String, String)> {
+    Some((comparable(text(zone, "name")?), id(zone)?))
 }
 
 impl Zones {
@@ -60,21 +70,25 @@ impl Zones {
                 .max_capacity(MAX_REMEMBERED_NAMES)
                 .time_to_live(FRESH_FOR)
                 .build(),
+            setback: Setback::default(),
         }
     }
 
-    /// The id of the zone that holds `name`.
-    pub(super) async fn find(&self, name: &str) -> Result<String, Failure> {
+    /// The zone that holds `name`, which is in the form in which names are compared.
+    pub(super) async fn find(&self, name: &str) -> Result<Found, Failure> {
         let listing = self.listing(name).await?;
         if let Some(id) = self.find_in(&listing, name).await? {
-            return Ok(id);
+            return Ok(Found { id, listed: Some(listing) });
         }
         if self.clock.now() - listing.made_at < DOUBTED_AFTER {
-            return Err(no_zone_for(name));
+            return Err(not_found(&listing, name));
         }
         self.forget_listing(&listing).await;
         let listing = self.listing(name).await?;
-        self.find_in(&listing, name).await?.ok_or_else(|| no_zone_for(name))
+        match self.find_in(&listing, name).await? {
+            Some(id) => Ok(Found { id, listed: Some(listing) }),
+            None => Err(not_found(&listing, name)),
+        }
     }
 
     /// The ids of all zones of the token; `None` where there are too many to list.
@@ -83,16 +97,11 @@ impl Zones {
         Ok(listing.ids.as_ref().map(|ids| ids.values().cloned().collect()))
     }
 
-    /// Drops what was remembered about zones: this id turned out to be wrong.
-    pub(super) async fn forget(&self, id: &str) {
-        // Everybody who writes to the zone notices; only the first one drops what is still old.
-        let is_old = self.listing.get(&()).await.is_some_and(|listing| match &listing.ids {
-            Some(ids) => ids.values().any(|known| known == id),
-            None => true,
-        });
-        if is_old {
-            self.listing.invalidate_all();
-            self.by_name.invalidate_all();
+    /// Drops what was remembered about zones: an id from there turned out to be wrong. Everybody who
+    /// writes to the zone notices; only the first one drops what is still old.
+    pub(super) async fn forget(&self, found: &Found) {
+        if let Some(listing) = &found.listed {
+            self.forget_listing(listing).await;
         }
     }
 
@@ -111,7 +120,7 @@ impl Zones {
         for suffix in candidates(name) {
             let found = self
                 .by_name
-                .try_get_with(suffix.to_owned(), self.ask_for(suffix))
+                .try_get_with(suffix.to_owned(), self.patiently(self.ask_for(suffix)))
                 .await
                 .map_err(|error| (*error).clone().into_failure(Concerning::ZonesFor(name)))?;
             if found.is_some() {
@@ -121,40 +130,86 @@ impl Zones {
         Ok(None)
     }
 
+    /// By its name, and by how that is shown: which of them the filter knows is not documented.
     async fn ask_for(&self, suffix: &str) -> Result<Option<String>, ApiError> {
-        let query = [("name", suffix), ("status", "active"), ("per_page", "5")];
-        let answer = self.api.get::<Vec<ZoneView>>(&["zones"], &query).await?;
-        let zone = answer.result.into_iter().find(|zone| zone.name.eq_ignore_ascii_case(suffix));
-        Ok(zone.map(|zone| zone.id))
+        for name in [Some(suffix.to_owned()), with_u_labels(suffix)].into_iter().flatten() {
+            let query = [("name", name.as_str()), ("status", "active"), ("per_page", "5")];
+            let answer = self.api.get(&["zones"], &query).await?;
+            let zones = Listed::read(&answer.result, named).ok_or_else(ApiError::garbled)?;
+            if let Some((_, id)) = zones.read.into_iter().find(|(name, _)| name == suffix) {
+                return Ok(Some(id));
+            }
+            if zones.count > 0 {
+                // It was found, but cannot be read: that is not "there is none".
+                return Err(ApiError::garbled());
+            }
+        }
+        Ok(None)
     }
 
     async fn listing(&self, name: &str) -> Result<Arc<Listing>, Failure> {
         self.listing
-            .try_get_with((), async { self.list().await.map(Arc::new) })
+            .try_get_with((), async { self.patiently(self.list()).await.map(Arc::new) })
             .await
             .map_err(|error| (*error).clone().into_failure(Concerning::ZonesFor(name)))
     }
 
+    /// A look-up that was refused is not repeated for each of those who wait for it.
+    async fn patiently<T>(
+        &self,
+        asking: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<T, ApiError> {
+        if let Some(held) = self.setback.holds(self.clock.now()) {
+            return Err(held);
+        }
+        match asking.await {
+            Ok(answer) => {
+                self.setback.over();
+                Ok(answer)
+            }
+            Err(refused @ ApiError::Refused { .. }) => {
+                Err(self.setback.again(refused, self.clock.now()))
+            }
+            // Who wants to be asked later says so by itself, and who is silent may not be any more.
+            Err(other) => Err(other),
+        }
+    }
+
     async fn list(&self) -> Result<Listing, ApiError> {
         let made_at = self.clock.now();
-        let mut ids = HashMap::new();
+        let (mut ids, mut is_partial) = (HashMap::new(), false);
         for page in 1..=MAX_PAGES {
             let (page_text, per_page) = (page.to_string(), PER_PAGE.to_string());
             let query = [("status", "active"), ("per_page", &per_page), ("page", &page_text)];
-            let answer = self.api.get::<Vec<ZoneView>>(&["zones"], &query).await?;
+            let answer = self.api.get(&["zones"], &query).await?;
+            let zones = Listed::read(&answer.result, named).ok_or_else(ApiError::garbled)?;
             let last = match answer.total_pages {
                 Some(total) if total > MAX_PAGES => break,
                 Some(total) => page >= total,
-                None => answer.result.len() < PER_PAGE,
+                None => zones.count < PER_PAGE,
             };
-            let named = answer.result.into_iter().map(|zone| (zone.name.to_lowercase(), zone.id));
-            ids.extend(named);
+            is_partial |= zones.is_partial();
+            ids.extend(zones.read);
             if last {
-                return Ok(Listing { made_at, ids: Some(ids) });
+                return Ok(Listing { made_at, ids: Some(ids), is_partial });
             }
         }
-        Ok(Listing { made_at, ids: None })
+        Ok(Listing { made_at, ids: None, is_partial: false })
     }
+}
+
+/// That a zone is not there is known only where all could be read.
+fn not_found(listing: &Listing, name: &str) -> Failure {
+    if !listing.is_partial {
+        return no_zone_for(name);
+    }
+    Failure::new(
+        Class::Transient,
+        "cloudflare_unreadable",
+        format!("It is not known which Cloudflare zone {name} is in"),
+        "Among the zones that Cloudflare lists are some that cannot be read, and none of the others \
+         holds this name.",
+    )
 }
 
 /// The name and everything above it, the longest first.
@@ -176,22 +231,27 @@ mod tests {
     use super::*;
     use crate::clock::SystemClock;
     use crate::secret::Secret;
-    use crate::solver::cloudflare::http_client;
+    use crate::solver::cloudflare::{Budgets, http_client};
 
     #[tokio::test]
     async fn a_latecomer_with_the_old_id_does_not_drop_the_new_listing() {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let token = Secret::new("token".to_owned());
-        let api = Api::new(http_client().unwrap(), None, &token, Arc::clone(&clock)).unwrap();
+        let (http, token) = (http_client().unwrap(), Secret::new("token".to_owned()));
+        let api = Api::new(http, None, &token, Arc::clone(&clock), &Budgets::new()).unwrap();
         let zones = Zones::new(Arc::new(api), Arc::clone(&clock));
-        let ids = HashMap::from([("example.org".to_owned(), "new".to_owned())]);
-        let listing = Listing { made_at: clock.now(), ids: Some(ids) };
-        zones.listing.insert((), Arc::new(listing)).await;
+        let listing = |id: &str| {
+            let ids = HashMap::from([("example.org".to_owned(), id.to_owned())]);
+            Arc::new(Listing { made_at: clock.now(), ids: Some(ids), is_partial: false })
+        };
+        zones.listing.insert((), listing("old")).await;
+        let old = zones.find("a.example.org").await.unwrap();
+        zones.listing.insert((), listing("new")).await;
 
-        zones.forget("old").await;
-        assert_eq!(zones.find("a.example.org").await.unwrap(), "new");
+        zones.forget(&old).await;
+        let new = zones.find("a.example.org").await.unwrap();
+        assert_eq!((old.id.as_str(), new.id.as_str()), ("old", "new"));
 
-        zones.forget("new").await;
+        zones.forget(&new).await;
         assert!(zones.listing.get(&()).await.is_none());
     }
 

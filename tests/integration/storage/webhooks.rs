@@ -87,9 +87,9 @@ on_both_databases! {
             deliveries::save(&mut tx, &done, NOW).await.unwrap();
             assert_eq!(deliveries::find(&mut tx, one.id, done.id).await.unwrap(), Some(done));
         }
-        webhooks::rest(&mut tx, &one, &leases[0], NOW).await.unwrap();
+        webhooks::rest(&mut tx, &one, &leases[0], None, NOW).await.unwrap();
         assert_eq!(lease::next_delivery_due(&mut tx).await.unwrap(), None);
-        let late = webhooks::rest(&mut tx, &one, &leases[0], NOW).await;
+        let late = webhooks::rest(&mut tx, &one, &leases[0], None, NOW).await;
         assert!(matches!(late, Err(StorageError::LeaseLost(_))), "{late:?}");
     }
 

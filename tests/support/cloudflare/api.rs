@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::TOKEN;
-use super::state::{Calls, Shared, State, StoredRecord, ZoneData};
+use super::state::{Calls, Names, Shared, State, StoredRecord, ZoneData};
 
 const MAX_BATCH: usize = 200;
 const MAX_COMMENT: usize = 100;
@@ -64,13 +64,56 @@ async fn gate(Extract(state): Double, request: Request, next: Next) -> Response 
     if let Some(response) = before(&mut state.lock(), &request) {
         return response;
     }
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
+    let odd = state.lock().odd;
+    if odd {
+        response = oddly(response).await;
+    }
     let mut state = state.lock();
     if writes && response.status().is_success() && state.faults.lost_answers > 0 {
         state.faults.lost_answers -= 1;
         return Refusal(500, 10013, "An unknown error has occurred").into_response();
     }
     response
+}
+
+/// The same with members that clients have stumbled over: nulls for lists, numbers as text, entries of
+/// other kinds, fields that are missing or new.
+async fn oddly(response: Response) -> Response {
+    let (parts, body) = response.into_parts();
+    let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    let mut answer: Value = serde_json::from_slice(&bytes).unwrap();
+    answer["messages"] = Value::Null;
+    answer["errors"] = match answer["errors"].as_array() {
+        Some(errors) if !errors.is_empty() => {
+            let code = answer["errors"][0]["code"].to_string();
+            json!([null, "odd", {"code": code, "message": null, "error_chain": null}])
+        }
+        _ => Value::Null,
+    };
+    if let Some(pages) = answer["result_info"]["total_pages"].as_u64() {
+        answer["result_info"] = json!({"total_pages": pages.to_string(), "page": null});
+    }
+    if let Some(posts) = answer["result"].get_mut("posts").and_then(Value::as_array_mut) {
+        for post in posts {
+            *post = json!({"id": post["id"], "content": null});
+        }
+        answer["result"]["deletes"] = Value::Null;
+    }
+    if let Some(list) = answer["result"].as_array_mut() {
+        for one in &mut *list {
+            one["meta"] = json!([1, {"new": true}]);
+            one["ttl"] = json!("60");
+        }
+        let is_records = list.iter().any(|one| one.get("content").is_some());
+        if is_records {
+            list.insert(
+                0,
+                json!({"id": "0", "type": "SRV", "name": "x", "content": null, "data": {}}),
+            );
+        }
+    }
+    Response::from_parts(parts, answer.to_string().into())
 }
 
 fn before(state: &mut State, request: &Request) -> Option<Response> {
@@ -80,6 +123,13 @@ fn before(state: &mut State, request: &Request) -> Option<Response> {
         let refusal = Refusal(429, 971, "Please wait and consider throttling your request speed");
         let mut response = refusal.into_response();
         response.headers_mut().insert(header::RETRY_AFTER, left.into());
+        return Some(response);
+    }
+    if let Some((status, code)) = state.faults.refusals.pop_front() {
+        let mut response = Refusal(status, code, "canary-of-the-provider").into_response();
+        if status == 429 || status == 503 {
+            response.headers_mut().insert(header::RETRY_AFTER, 0.into());
+        }
         return Some(response);
     }
     let (limited, retry_after) = &mut state.faults.limited;
@@ -173,6 +223,14 @@ fn only(query: &HashMap<String, String>, known: &[&str]) -> Result<(), Refusal> 
     }
 }
 
+/// Whether a filter finds a name.
+fn finds(state: &State, wanted: &str, name: &str) -> bool {
+    match state.names {
+        Names::International => wanted == state.names.written(name),
+        Names::Plain | Names::Upper | Names::Absolute => wanted == name,
+    }
+}
+
 async fn list_zones(
     Extract(state): Double,
     Query(query): Query<HashMap<String, String>>,
@@ -185,9 +243,12 @@ async fn list_zones(
     let zones: Vec<Value> = state
         .zones
         .iter()
-        .filter(|zone| query.get("name").is_none_or(|name| *name == zone.name))
+        .filter(|zone| query.get("name").is_none_or(|name| finds(&state, name, &zone.name)))
         .filter(|_| query.get("status").is_none_or(|status| status == "active"))
-        .map(|zone| json!({"id": zone.id, "name": zone.name, "status": "active"}))
+        .map(|zone| {
+            let name = state.names.written(&zone.name);
+            json!({"id": zone.id, "name": name, "status": "active"})
+        })
         .collect();
     page(&query, 50, &zones)
 }
@@ -205,9 +266,9 @@ fn editable<'a>(state: &'a mut State, id: &str) -> Result<&'a mut ZoneData, Refu
 }
 
 /// No `zone_id` and no dates: those who read them must not.
-fn view(record: &StoredRecord) -> Value {
+fn view(record: &StoredRecord, names: Names) -> Value {
     json!({
-        "id": record.id, "type": record.kind, "name": record.name,
+        "id": record.id, "type": record.kind, "name": names.written(&record.name),
         "content": record.content, "ttl": record.ttl, "comment": record.comment,
     })
 }
@@ -234,18 +295,24 @@ async fn list_records(
     let is = |keys: [&str; 2], value: &str| {
         keys.iter().filter_map(|key| query.get(*key)).all(|wanted| wanted == value)
     };
-    let records: Vec<Value> = editable(&mut state, &zone)?
-        .records
+    let names = state.names;
+    let mut records = editable(&mut state, &zone)?.records.clone();
+    records.retain(|record| {
+        ["name", "name.exact"]
+            .iter()
+            .filter_map(|key| query.get(*key))
+            .all(|wanted| finds(&state, wanted, &record.name))
+    });
+    let records: Vec<Value> = records
         .iter()
         .filter(|record| is(["type", "type"], &record.kind))
-        .filter(|record| is(["name", "name.exact"], &record.name))
         .filter(|record| is(["content", "content.exact"], &record.content))
         .filter(|record| {
             query.get("comment.startswith").is_none_or(|start| {
                 record.comment.as_ref().is_some_and(|comment| comment.starts_with(start.as_str()))
             })
         })
-        .map(view)
+        .map(|record| view(record, names))
         .collect();
     page(&query, 5000, &records)
 }
@@ -277,6 +344,9 @@ fn insert(
     id: String,
     written_at: Option<Instant>,
 ) -> Result<Value, Refusal> {
+    if zone.records.len() >= zone.room {
+        return Err(Refusal(400, 81045, "Record quota exceeded."));
+    }
     if new.kind != "TXT" {
         return Err(Refusal(400, 1004, "DNS Validation Error: type"));
     }
@@ -307,7 +377,7 @@ fn insert(
     }
     let NewRecord { kind, name, content, ttl, comment } = new;
     let record = StoredRecord { id, kind, name, content, ttl, comment, written_at };
-    let answer = view(&record);
+    let answer = view(&record, Names::Plain);
     zone.records.push(record);
     Ok(answer)
 }
@@ -329,6 +399,7 @@ async fn create_record(
 ) -> Result<Response, Refusal> {
     let new = read::<NewRecord>(&headers, &body)?;
     let mut state = state.lock();
+    refuse_record(&state)?;
     let (id, written_at) = (state.next_id(), Some(Instant::now()));
     let inserted = insert(editable(&mut state, &zone)?, new, id, written_at);
     note(&mut state, 1, &inserted);
@@ -377,6 +448,9 @@ async fn batch(
         return Err(Refusal(400, 9207, "A batch may hold at most 200 changes"));
     }
     let mut state = state.lock();
+    if !batch.posts.is_empty() {
+        refuse_record(&state)?;
+    }
     let posts = u32::try_from(batch.posts.len()).unwrap();
     let ids: Vec<String> = batch.posts.iter().map(|_| state.next_id()).collect();
     let written_at = Some(Instant::now());
@@ -388,6 +462,13 @@ async fn batch(
     }
     note(&mut state, posts, &applied);
     applied.map(|result| success(&result)).map_err(|refusal| other_word(&state, refusal))
+}
+
+fn refuse_record(state: &State) -> Result<(), Refusal> {
+    match state.faults.no_record {
+        Some((status, code)) => Err(Refusal(status, code, "canary-of-the-provider")),
+        None => Ok(()),
+    }
 }
 
 fn note(state: &mut State, records: u32, done: &Result<Value, Refusal>) {

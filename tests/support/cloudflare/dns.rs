@@ -32,7 +32,7 @@ impl RequestHandler for Authority {
     ) -> ResponseInfo {
         let reply = match request.request_info() {
             Ok(info) => {
-                let name = info.query.name().to_string();
+                let name = info.query.name().to_ascii();
                 let name = name.trim_end_matches('.').to_ascii_lowercase();
                 let kind = info.query.query_type();
                 let mut state = self.0.lock();

@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinHandle;
 
 use self::dns::Authority;
-pub use self::state::{Calls, StoredRecord};
+pub use self::state::{Calls, Names, StoredRecord};
 use self::state::{Shared, ZoneData};
 
 /// The token that the double accepts.
@@ -205,6 +205,31 @@ impl Cloudflare {
     /// After so many more calls everything is refused with 429 for a time, as Cloudflare does it.
     pub fn block_after(&self, calls: u32, time: Duration) {
         self.state.lock().faults.block = Some((calls, time));
+    }
+
+    /// The zone holds no more records than this.
+    pub fn set_room(&self, zone: &str, records: usize) {
+        self.zone(zone, |zone| zone.room = records);
+    }
+
+    /// The next calls are refused so, with a status and a code.
+    pub fn refuse_next(&self, refusals: impl IntoIterator<Item = (u16, u32)>) {
+        self.state.lock().faults.refusals.extend(refusals);
+    }
+
+    /// Every record is refused so from now on; none with `None`.
+    pub fn refuse_records(&self, refusal: Option<(u16, u32)>) {
+        self.state.lock().faults.no_record = refusal;
+    }
+
+    /// How names are written in answers from now on.
+    pub fn write_names(&self, names: Names) {
+        self.state.lock().names = names;
+    }
+
+    /// From now on, answers have odd members that nobody needs.
+    pub fn answer_oddly(&self) {
+        self.state.lock().odd = true;
     }
 
     /// Records that were ever written through the API.

@@ -42,18 +42,50 @@ pub(super) struct ZoneData {
     pub(super) name: String,
     pub(super) editable: bool,
     pub(super) more_servers: Vec<String>,
+    /// Records that it may hold.
+    pub(super) room: usize,
     pub(super) records: Vec<StoredRecord>,
 }
 
 impl ZoneData {
     pub(super) fn new(id: String, name: &str) -> Self {
         let (more_servers, records) = (Vec::new(), Vec::new());
-        Self { id, name: name.to_owned(), editable: true, more_servers, records }
+        let room = 3_500;
+        Self { id, name: name.to_owned(), editable: true, more_servers, room, records }
+    }
+}
+
+/// How names are written in answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Names {
+    /// A-labels, in lower case.
+    #[default]
+    Plain,
+    /// U-labels; filters know no others.
+    International,
+    /// In upper case.
+    Upper,
+    /// With a final dot.
+    Absolute,
+}
+
+impl Names {
+    pub(super) fn written(self, name: &str) -> String {
+        match self {
+            Self::Plain => name.to_owned(),
+            Self::International => idna::domain_to_unicode(name).0,
+            Self::Upper => name.to_uppercase(),
+            Self::Absolute => format!("{name}."),
+        }
     }
 }
 
 #[derive(Default)]
 pub(super) struct Faults {
+    /// Calls to come are refused so, with a status and a code.
+    pub(super) refusals: VecDeque<(u16, u32)>,
+    /// Every record is refused so.
+    pub(super) no_record: Option<(u16, u32)>,
     pub(super) limited: (u32, String),
     pub(super) lost_answers: u32,
     pub(super) html: u32,
@@ -75,6 +107,9 @@ pub(super) struct State {
     pub(super) calls: Calls,
     /// When each of them came.
     pub(super) called: Vec<Instant>,
+    pub(super) names: Names,
+    /// Whether answers have odd members that nobody needs.
+    pub(super) odd: bool,
     pub(super) faults: Faults,
     /// Records that were ever written through the API.
     pub(super) written: u32,
@@ -129,6 +164,8 @@ impl Shared {
             dns_delay: Duration::ZERO,
             calls: Calls::default(),
             called: Vec::new(),
+            names: Names::default(),
+            odd: false,
             faults: Faults::default(),
             written: 0,
             twins: 0,

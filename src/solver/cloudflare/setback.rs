@@ -1,0 +1,85 @@
+//! After calls that brought nothing: soon again, then ever more seldom, and for nobody sooner.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use time::OffsetDateTime;
+
+use super::error::ApiError;
+use crate::domain::backoff::{self, Jitter};
+
+/// What everybody is told who would only hear the same again.
+#[derive(Default)]
+pub(super) struct Setback(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// How often in a row a call brought nothing.
+    times: u32,
+    held: Option<(OffsetDateTime, ApiError)>,
+}
+
+impl Setback {
+    /// Why not to call at `now`, if there is a reason.
+    pub(super) fn holds(&self, now: OffsetDateTime) -> Option<ApiError> {
+        let state = self.lock();
+        let (until, error) = state.held.as_ref().filter(|(until, _)| *until > now)?;
+        Some(error.clone().held_until(*until))
+    }
+
+    /// A call brought nothing; returns what to tell those who waited for it.
+    pub(super) fn again(&self, error: ApiError, now: OffsetDateTime) -> ApiError {
+        let mut state = self.lock();
+        let until = now + backoff::transient(state.times, Jitter::NONE);
+        state.times = state.times.saturating_add(1);
+        state.held = Some((until, error.clone()));
+        error.held_until(until)
+    }
+
+    /// A call brought something, or is likely to now.
+    pub(super) fn over(&self) {
+        *self.lock() = State::default();
+    }
+
+    /// There is room where there was none.
+    pub(super) fn room_was_made(&self) {
+        let mut state = self.lock();
+        if state.held.as_ref().is_some_and(|(_, error)| error.says_zone_is_full()) {
+            *state = State::default();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::Duration;
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn pauses_grow_until_a_call_brings_something() {
+        let (setback, mut now) = (Setback::default(), datetime!(2026-01-01 0:00 UTC));
+        let error = || ApiError::Unusable { status: None, reason: "silence".to_owned() };
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            assert_eq!(setback.holds(now), None);
+            setback.again(error(), now);
+            let begun = now;
+            while setback.holds(now).is_some() {
+                now += Duration::seconds(1);
+            }
+            pauses.push((now - begun).whole_seconds());
+        }
+
+        assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 300, 300]);
+        setback.again(error(), now);
+        setback.room_was_made();
+        assert!(setback.holds(now).is_some(), "it was not for want of room");
+        setback.over();
+        assert_eq!(setback.holds(now), None);
+    }
+}
