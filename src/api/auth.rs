@@ -33,6 +33,11 @@ pub(crate) struct Principal {
 }
 
 impl Principal {
+    /// Whether it is bound to namespaces.
+    pub(crate) fn is_bound(&self) -> bool {
+        matches!(self.scope, Scope::Namespaces(_))
+    }
+
     /// Whether it may do this.
     pub(crate) fn may(&self, permission: &str) -> bool {
         permits(&self.permissions, permission)
@@ -46,7 +51,8 @@ impl Principal {
     ) -> Result<Option<Scope>, StorageError> {
         let mut tx = app.db.read().await?;
         let known = api_keys::find(&mut tx, key).await?;
-        Ok(known.filter(|key| permits(&key.permissions, P::NAME)).map(|key| key.scope))
+        let known = known.filter(|key| permits(&key.permissions, P::NAME));
+        Ok(known.map(|key| beyond(&app.cluster_namespace, key.scope)))
     }
 
     /// Refuses whoever may not do this.
@@ -76,6 +82,18 @@ impl Principal {
     }
 }
 
+/// Where a key may be: what `ClusterIssuer`s refer to is out of reach for keys that are bound, also
+/// for one that was bound to that namespace before it became theirs.
+fn beyond(cluster_namespace: &str, scope: Scope) -> Scope {
+    match scope {
+        Scope::Everything => Scope::Everything,
+        Scope::Namespaces(mut names) => {
+            names.retain(|name| name != cluster_namespace);
+            Scope::Namespaces(names)
+        }
+    }
+}
+
 fn permits(permissions: &[String], permission: &str) -> bool {
     permissions.iter().any(|known| known == "*" || known == permission)
 }
@@ -101,7 +119,7 @@ impl FromRequestParts<AppState> for Principal {
             key: known.id,
             name: known.name,
             permissions: known.permissions,
-            scope: known.scope,
+            scope: beyond(&app.cluster_namespace, known.scope),
             pepper: api_key::hash_key(&format!("requests of {key}")),
         })
     }

@@ -16,6 +16,7 @@ use tokio::sync::Mutex;
 use super::ask::ask;
 use super::classify::{Asked, Call};
 use super::http::CaClient;
+use super::problem::outline;
 use crate::clock::Clock;
 use crate::domain::failure::Failure;
 
@@ -68,6 +69,13 @@ impl Directory {
     /// Where renewal information is asked for, where the CA gives it (RFC 9773).
     pub(super) fn renewal_info(&self) -> Option<&str> {
         self.renewal_info.as_deref()
+    }
+
+    /// All URLs that it names.
+    fn endpoints(&self) -> impl Iterator<Item = &str> {
+        let always = [&*self.new_nonce, &*self.new_account, &*self.new_order];
+        let perhaps = [&self.revoke_cert, &self.key_change, &self.renewal_info];
+        always.into_iter().chain(perhaps.into_iter().filter_map(|url| url.as_deref()))
     }
 
     /// The profiles that the CA offers, with their descriptions.
@@ -156,12 +164,14 @@ impl Endpoint {
 
     async fn fetch(&self) -> Result<Directory, Failure> {
         let asked = Asked::of(Call::Directory);
-        let (directory, _) = ask!(asked, async {
+        let (directory, _): (Directory, _) = ask!(asked, async {
             let body = self.client.get(&self.server).await?;
-            serde_json::from_slice(&body).map_err(|error| {
-                Error::Other(format!("{} answered something else: {error}", self.server).into())
+            serde_json::from_slice(&body).map_err(|error: serde_json::Error| {
+                let why = outline(&error);
+                Error::Other(format!("{} answered something else: {why}", self.server).into())
             })
         })?;
+        self.client.learn(Directory::endpoints(&directory));
         Ok(directory)
     }
 }

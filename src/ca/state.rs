@@ -6,7 +6,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::classify::{Asked, Call, Trouble, classify};
 use super::nonce::is_base64url;
-use super::problem::{Problem, clean};
+use super::problem::{Problem, clean, outline};
 use super::tape::Exchange;
 use crate::domain::failure::{Class, Failure};
 
@@ -229,8 +229,9 @@ fn carried(asked: Asked, problem: Problem) -> Failure {
 }
 
 fn parse<T: for<'de> Deserialize<'de>>(asked: Asked, exchange: &Exchange) -> Result<T, Failure> {
-    serde_json::from_slice(&exchange.body)
-        .map_err(|error| super::ask::unreadable(asked, format!("{}: {error}", exchange.url)))
+    serde_json::from_slice(&exchange.body).map_err(|error| {
+        super::ask::unreadable(asked, format!("{}: {}", exchange.url, outline(&error)))
+    })
 }
 
 /// A moment that cannot be read is as good as none.

@@ -23,6 +23,8 @@ pub(super) struct Exchange {
     pub retry_at: Option<OffsetDateTime>,
     pub links: Vec<Link>,
     pub location: Option<String>,
+    /// The media type, in lower case and without parameters.
+    pub content_type: Option<String>,
     pub body: Bytes,
 }
 
@@ -41,6 +43,7 @@ impl Exchange {
             retry_at: retry_at(headers, now),
             links: links(headers, &url),
             location: location.map(str::to_owned),
+            content_type: media_type(headers),
             url,
             body,
         }
@@ -49,6 +52,12 @@ impl Exchange {
     /// Whether the status says that it worked. Redirects do not count: none is followed.
     pub(super) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
+    }
+
+    /// What came, without a word of it: "HTTP 502 (text/html, 162 bytes)".
+    pub(super) fn outline(&self) -> String {
+        let kind = self.content_type.as_deref().unwrap_or("no media type");
+        format!("HTTP {} ({kind}, {} bytes)", self.status, self.body.len())
     }
 
     /// The target of the first link of the given relation.
@@ -162,6 +171,14 @@ fn retry_at(headers: &HeaderMap, now: OffsetDateTime) -> Option<OffsetDateTime> 
         Err(_) => httpdate::parse_http_date(value).ok()?.into(),
     };
     Some(wished.clamp(now, latest))
+}
+
+/// Others than those that look like one are not fit to be shown.
+fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let kind = value.split(';').next()?.trim().to_ascii_lowercase();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/+.-".contains(c);
+    (kind.len() <= 64 && !kind.is_empty() && kind.chars().all(plain)).then_some(kind)
 }
 
 fn links(headers: &HeaderMap, base: &str) -> Vec<Link> {

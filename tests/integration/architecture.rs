@@ -12,7 +12,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("view", &["domain"]),
     ("storage", &["domain", "secret", "view"]),
     ("outbound", &["domain"]),
-    ("ca", &["clock", "domain", "secret"]),
+    ("ca", &["clock", "domain", "outbound", "secret"]),
     ("solver", &["clock", "domain", "secret", "outbound"]),
     ("worker", &["ca", "clock", "domain", "outbound", "pki", "secret", "solver", "storage"]),
     ("yaml", &[]),

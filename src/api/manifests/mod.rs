@@ -92,7 +92,7 @@ pub(crate) async fn apply(
     Query(how): Query<How>,
     Manifests(text): Manifests,
 ) -> Result<Json<Applied>, ApiError> {
-    let plan = plan::read(&app, &text, how.namespace.as_deref(), Purpose::Apply)?;
+    let plan = plan::read(&app, &who, &text, how.namespace.as_deref(), Purpose::Apply)?;
     let results = apply::apply(&app, &who, plan, how.dry_run).await?;
     Ok(Json(Applied { dry_run: how.dry_run, results }))
 }
@@ -113,7 +113,7 @@ pub(crate) async fn import(
     Query(how): Query<How>,
     Manifests(text): Manifests,
 ) -> Result<Json<Applied>, ApiError> {
-    let plan = plan::read(&app, &text, how.namespace.as_deref(), Purpose::Import)?;
+    let plan = plan::read(&app, &who, &text, how.namespace.as_deref(), Purpose::Import)?;
     let results = apply::apply(&app, &who, plan, how.dry_run).await?;
     Ok(Json(Applied { dry_run: how.dry_run, results }))
 }

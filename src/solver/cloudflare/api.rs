@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use reqwest::{ClientBuilder, Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -16,6 +16,7 @@ use super::budget::Budget;
 use super::error::{ApiError, Problem, in_words, say_rate_limited};
 use crate::clock::Clock;
 use crate::domain::failure::{Class, Failure};
+use crate::outbound::{AddressError, Client};
 use crate::secret::Secret;
 
 /// Where the API is, unless an issuer says otherwise.
@@ -35,7 +36,7 @@ const MAX_WORDS: usize = 300;
 
 /// A token's way to the API.
 pub(super) struct Api {
-    http: reqwest::Client,
+    http: Client,
     base: Url,
     token: Secret<String>,
     authorization: HeaderValue,
@@ -72,20 +73,19 @@ struct ResultInfo {
     total_pages: Option<u64>,
 }
 
-/// The HTTP client for every token: no redirects, because the token would travel along.
-pub(in crate::solver) fn http_client() -> Result<reqwest::Client, reqwest::Error> {
+/// An HTTP client for tokens: no redirects, because the token would travel along.
+pub(in crate::solver) fn http_client() -> ClientBuilder {
     reqwest::Client::builder()
         .user_agent(concat!("certwright/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
-        .build()
 }
 
 impl Api {
     /// The API at `base` as seen with `token`.
     pub(super) fn new(
-        http: reqwest::Client,
+        http: Client,
         base: Option<&str>,
         token: &Secret<String>,
         clock: Arc<dyn Clock>,
@@ -137,7 +137,8 @@ impl Api {
             .map_err(|()| unusable("the base URL takes no path"))?
             .pop_if_empty()
             .extend(path);
-        Ok(self.http.request(method, url).header(AUTHORIZATION, self.authorization.clone()))
+        let request = self.http.request(method, &url).map_err(ApiError::Guarded)?;
+        Ok(request.header(AUTHORIZATION, self.authorization.clone()))
     }
 
     async fn send<T: DeserializeOwned>(
@@ -247,6 +248,9 @@ impl Api {
     }
 
     fn unreachable(&self, error: reqwest::Error) -> ApiError {
+        if let Some(refused) = AddressError::behind(&error) {
+            return ApiError::Guarded(refused);
+        }
         let error = error.without_url();
         let mut reason = error.to_string();
         let mut source = error.source();
@@ -315,7 +319,7 @@ mod tests {
     const NOW: OffsetDateTime = datetime!(2026-01-01 0:00 UTC);
 
     fn api(token: &str) -> Result<Api, Failure> {
-        let http = http_client().unwrap();
+        let http = Client::open(http_client()).unwrap();
         let clock = Arc::new(ManualClock::at(NOW));
         Api::new(http, None, &Secret::new(token.to_owned()), clock)
     }

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 
 use crate::domain::failure::{Class, Failure};
+use crate::outbound::AddressError;
 
 /// One entry of `errors`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -25,6 +26,8 @@ pub(super) enum ApiError {
     Limited { status: Option<u16>, retry_at: OffsetDateTime, reason: String },
     /// No usable answer; the call may have had its effect.
     Unusable { status: Option<u16>, reason: String },
+    /// It is where the service may not go: nothing was sent.
+    Guarded(AddressError),
 }
 
 /// What a call was about: whoever lacks a permission wants to know which.
@@ -76,7 +79,7 @@ impl ApiError {
             Self::Refused { problems, .. } => {
                 problems.iter().flat_map(Problem::codes).any(|code| codes.contains(&code))
             }
-            Self::Limited { .. } | Self::Unusable { .. } => false,
+            Self::Limited { .. } | Self::Unusable { .. } | Self::Guarded(_) => false,
         }
     }
 
@@ -151,6 +154,14 @@ impl ApiError {
                     reason,
                 )
             },
+            Self::Guarded(refused) => {
+                let class = match refused {
+                    AddressError::Forbidden { .. } => Class::Blocked,
+                    AddressError::Unresolved { .. } => Class::Transient,
+                };
+                let title = "Cloudflare's API is not where this service may connect";
+                Failure::new(class, "cloudflare_address_forbidden", title, refused.to_string())
+            }
         }
     }
 

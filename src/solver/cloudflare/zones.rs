@@ -174,6 +174,7 @@ fn candidates(name: &str) -> impl Iterator<Item = &str> {
 mod tests {
     use super::*;
     use crate::clock::SystemClock;
+    use crate::outbound::Client;
     use crate::secret::Secret;
     use crate::solver::cloudflare::http_client;
 
@@ -181,7 +182,8 @@ mod tests {
     async fn a_latecomer_with_the_old_id_does_not_drop_the_new_listing() {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let token = Secret::new("token".to_owned());
-        let api = Api::new(http_client().unwrap(), None, &token, Arc::clone(&clock)).unwrap();
+        let api = Api::new(Client::open(http_client()).unwrap(), None, &token, Arc::clone(&clock))
+            .unwrap();
         let zones = Zones::new(Arc::new(api), Arc::clone(&clock));
         let ids = HashMap::from([("example.org".to_owned(), "new".to_owned())]);
         let listing = Listing { made_at: clock.now(), ids: Some(ids) };
