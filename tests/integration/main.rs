@@ -35,6 +35,7 @@ mod expiry;
 mod explain;
 mod fairness;
 mod formats;
+mod guarded;
 mod harness;
 mod issuance;
 mod machines;
