@@ -131,10 +131,10 @@ impl Guard {
 
     /// Refuses an address that may not be connected to.
     pub fn check_address(&self, host: &str, address: IpAddr) -> Result<(), AddressError> {
-        match self.permits(host, address) {
-            true => Ok(()),
-            false => Err(forbidden(host, &[address])),
+        if self.permits(host, address) {
+            return Ok(());
         }
+        Err(forbidden(host, &[address]))
     }
 
     /// Whether a secret may be sent to this URL: by `https`, or to this machine, or to where the

@@ -189,11 +189,10 @@ impl Dns {
             .map(async |address| (*address, self.txt_at(*address, recursive, name, value).await));
         let sights = join_all(looks).await;
         if sights.is_empty() {
-            let why = match server.guarded {
-                true => {
-                    "leads to an address that is not public, where this service may not connect (the setting `outbound.allow` permits it)"
-                }
-                false => "has no address",
+            let why = if server.guarded {
+                "leads to an address that is not public, where this service may not connect (the setting `outbound.allow` permits it)"
+            } else {
+                "has no address"
             };
             return vec![Observation::missing(server.name.clone(), why)];
         }
