@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, AppState};
-use crate::ca::Ca;
+use crate::ca::{Authorities, Ca};
 use crate::clock::{Clock, FollowingClock};
 use crate::config::Config;
 use crate::domain::id::WorkerId;
@@ -94,8 +94,9 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         clock.follow(now);
     }
     let sealer = Arc::new(bootstrap::master_key(config, &db).await?);
-    let solvers = solvers(config, &db, &clock).await?;
     let outbound = sender(config)?.timed_by(Arc::clone(&clock));
+    let solvers = solvers(config, &db, &clock, outbound.guard().clone()).await?;
+    let authorities = Authorities::new(&clock, outbound.guard().clone());
     let api_listener = listen(config.http_listen, "http.listen").await?;
     let responder_listener = listen(config.http01_listen, "http01.listen").await?;
     let first_api_key = bootstrap::first_api_key(&db, config, &*clock).await?;
@@ -117,7 +118,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         db: db.clone(),
         clock: Arc::clone(&clock),
         sealer: Arc::clone(&sealer),
-        ca: Arc::new(Ca::new(Arc::clone(&clock)).with_timeout(config.acme_timeout)),
+        ca: Arc::new(authorities.with_timeout(config.acme_timeout)),
         solvers: Arc::new(solvers),
         outbound: outbound.clone(),
         local: worker::Local::new(&settings),
@@ -176,22 +177,23 @@ pub fn sender(config: &Config) -> anyhow::Result<Sender> {
         allow_http: config.outbound_allow_http,
         ports: config.outbound_ports.clone(),
     };
-    let guard = Guard::asking(&config.nameservers, allow(config)?)?;
-    Ok(Sender::new(guard, settings)?)
+    let allow = Allow::parse(&config.outbound_allow).context("outbound.allow")?;
+    Ok(Sender::new(Guard::asking(&config.nameservers, allow)?, settings)?)
 }
 
-fn allow(config: &Config) -> anyhow::Result<Allow> {
-    Allow::parse(&config.outbound_allow).context("outbound.allow")
-}
-
-async fn solvers(config: &Config, db: &Db, clock: &Arc<dyn Clock>) -> anyhow::Result<Solvers> {
+async fn solvers(
+    config: &Config,
+    db: &Db,
+    clock: &Arc<dyn Clock>,
+    guard: Guard,
+) -> anyhow::Result<Solvers> {
     Ok(Solvers::new(SolverSettings {
         clock: Arc::clone(clock),
         installation: bootstrap::installation_id(db).await?,
         nameservers: config.nameservers.clone(),
         authority_port: config.authority_port,
         self_check_port: config.self_check_port,
-        outbound_allow: allow(config)?,
+        guard,
     })?)
 }
 

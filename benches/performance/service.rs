@@ -89,8 +89,7 @@ impl Service {
     }
 
     async fn create_issuer(&self, ground: &Ground) {
-        let secret =
-            json!({"name": "cloudflare", "stringData": {"api-token": ground.cloudflare.token()}});
+        let secret = json!({"namespace": "certwright", "name": "cloudflare", "stringData": {"api-token": ground.cloudflare.token()}});
         self.ask(Method::POST, "/secrets", Some(&secret)).await;
         let issuer = json!({"kind": "ClusterIssuer", "name": "dns", "acme": {
             "server": ground.pebble.directory_url(), "caBundle": ground.pebble.ca_bundle(),

@@ -84,7 +84,7 @@ pub(crate) async fn create(
     who: Authorized<ApiKeysWrite>,
     body: Body<KeySpec>,
 ) -> Result<Response, ApiError> {
-    check(&body.value, &who)?;
+    check(&body.value, &who, &app.cluster_namespace)?;
     let now = app.now();
     let text = api_key::generate_key()?;
     let KeySpec { name, permissions, namespaces } = body.value;
@@ -157,7 +157,7 @@ pub(crate) async fn delete(
 /// Each is looked for with every request of the key.
 const MOST_NAMESPACES: usize = 100;
 
-fn check(spec: &KeySpec, who: &Principal) -> Result<(), ApiError> {
+fn check(spec: &KeySpec, who: &Principal, cluster_namespace: &str) -> Result<(), ApiError> {
     let mut faults = Faults::default();
     if spec.name.trim().is_empty() || spec.name.len() > 100 {
         faults.invalid("/name", "has 1 to 100 characters");
@@ -183,6 +183,12 @@ fn check(spec: &KeySpec, who: &Principal) -> Result<(), ApiError> {
         }
         for name in names {
             field::namespace(name, &mut faults);
+            if name == cluster_namespace {
+                let detail = format!(
+                    "`{name}` holds the Secrets of ClusterIssuers (`cluster_resource_namespace`): no API key can be bound to it"
+                );
+                faults.invalid("/namespaces", detail);
+            }
         }
     }
     if !is_within(&scope, &who.scope) {

@@ -35,6 +35,11 @@ pub(crate) struct Principal {
 }
 
 impl Principal {
+    /// Whether it is bound to namespaces.
+    pub(crate) fn is_bound(&self) -> bool {
+        matches!(self.scope, Scope::Namespaces(_))
+    }
+
     /// Whether it may do this.
     pub(crate) fn may(&self, permission: &str) -> bool {
         permits(&self.permissions, permission)
@@ -47,7 +52,8 @@ impl Principal {
         app: &AppState,
     ) -> Result<Option<Scope>, StorageError> {
         let known = api_keys::recognise(&app.db, &self.hash).await?;
-        Ok(known.filter(|key| permits(&key.permissions, P::NAME)).map(|key| key.scope))
+        let known = known.filter(|key| permits(&key.permissions, P::NAME));
+        Ok(known.map(|key| beyond(&app.cluster_namespace, key.scope)))
     }
 
     /// The same, looked up: for what nobody has told of.
@@ -57,7 +63,8 @@ impl Principal {
     ) -> Result<Option<Scope>, StorageError> {
         let mut tx = app.db.read().await?;
         let known = api_keys::find(&mut tx, self.key).await?;
-        Ok(known.filter(|key| permits(&key.permissions, P::NAME)).map(|key| key.scope))
+        let known = known.filter(|key| permits(&key.permissions, P::NAME));
+        Ok(known.map(|key| beyond(&app.cluster_namespace, key.scope)))
     }
 
     /// Refuses the rest of a request that has taken long, if its key has been deleted meanwhile, or may do
@@ -65,7 +72,9 @@ impl Principal {
     pub(crate) async fn must_hold(&self, app: &AppState) -> Result<(), ApiError> {
         let known = api_keys::recognise(&app.db, &self.hash).await?;
         let known = known.ok_or_else(|| refused(UNKNOWN))?;
-        if known.permissions == self.permissions && known.scope == self.scope {
+        if known.permissions == self.permissions
+            && beyond(&app.cluster_namespace, known.scope) == self.scope
+        {
             return Ok(());
         }
         let detail = "What the API key may do has changed meanwhile. Ask again.";
@@ -101,6 +110,18 @@ impl Principal {
 
 const UNKNOWN: &str = "The API key is not known (any more).";
 
+/// Where a key may be: what `ClusterIssuer`s refer to is out of reach for keys that are bound, also
+/// for one that was bound to that namespace before it became theirs.
+fn beyond(cluster_namespace: &str, scope: Scope) -> Scope {
+    match scope {
+        Scope::Everything => Scope::Everything,
+        Scope::Namespaces(mut names) => {
+            names.retain(|name| name != cluster_namespace);
+            Scope::Namespaces(names)
+        }
+    }
+}
+
 fn permits(permissions: &[String], permission: &str) -> bool {
     permissions.iter().any(|known| known == "*" || known == permission)
 }
@@ -127,7 +148,7 @@ impl FromRequestParts<AppState> for Principal {
             key: known.id,
             name: known.name,
             permissions: known.permissions,
-            scope: known.scope,
+            scope: beyond(&app.cluster_namespace, known.scope),
             hash,
             pepper: api_key::hash_key(&format!("requests of {key}")),
         })

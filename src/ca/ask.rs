@@ -11,6 +11,7 @@ use instant_acme::Error;
 use tokio::time::Instant;
 
 use super::classify::{Asked, Call, Transport, Trouble, classify, is_bad_nonce};
+use super::problem::outline;
 use super::tape::{self, End, Exchange, Outcome};
 use crate::domain::failure::{Class, Failure};
 
@@ -164,7 +165,10 @@ fn failure(asked: Asked, error: Option<Error>, end: Option<End>) -> Failure {
         (_, Some(End::Failed(trouble))) => Trouble::Transport(trouble),
         (_, Some(End::Answered(exchange))) if !exchange.is_success() => Trouble::Answer(exchange),
         (error, _) => {
-            let why = error.map(|error| error.to_string());
+            let why = error.map(|error| match error {
+                Error::Json(error) => outline(&error),
+                error => error.to_string(),
+            });
             Trouble::Unreadable(why.unwrap_or_else(|| "The answer is empty".into()))
         }
     };

@@ -18,6 +18,7 @@ use super::ask::ask;
 use super::classify::{Asked, Call};
 use super::http::CaClient;
 use super::json::{self, each, lenient, or_default};
+use super::problem::outline;
 use super::tape::{self, absolute};
 use crate::clock::Clock;
 use crate::domain::failure::Failure;
@@ -66,11 +67,11 @@ fn profiles<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Strin
 impl Directory {
     /// Reads what is at `url`; what it names may be relative to that.
     fn read(url: &str, body: &[u8]) -> Result<Self, String> {
-        let mut read: Self = json::read(body).map_err(|error| error.to_string())?;
+        let mut read: Self = json::read(body).map_err(|error| outline(&error))?;
         let required = [&mut read.new_nonce, &mut read.new_account, &mut read.new_order];
         let offered = [&mut read.revoke_cert, &mut read.key_change, &mut read.renewal_info];
         for named in required.into_iter().chain(offered.into_iter().flatten()) {
-            *named = absolute(url, named).ok_or_else(|| format!("it names {named:?} as a URL"))?;
+            *named = absolute(url, named).ok_or_else(|| "it names something else as a URL".to_owned())?;
         }
         Ok(read)
     }
@@ -103,6 +104,13 @@ impl Directory {
     /// Where renewal information is asked for, where the CA gives it (RFC 9773).
     pub(super) fn renewal_info(&self) -> Option<&str> {
         self.renewal_info.as_deref()
+    }
+
+    /// All URLs that it names.
+    fn endpoints(&self) -> impl Iterator<Item = &str> {
+        let always = [&*self.new_nonce, &*self.new_account, &*self.new_order];
+        let perhaps = [&self.revoke_cert, &self.key_change, &self.renewal_info];
+        always.into_iter().chain(perhaps.into_iter().filter_map(|url| url.as_deref()))
     }
 
     /// The profiles that the CA offers, with their descriptions.
@@ -197,6 +205,7 @@ impl Endpoint {
                 Error::Other(format!("{url} answered something else: {error}").into())
             })
         })?;
+        self.client.learn(Directory::endpoints(&directory));
         Ok(directory)
     }
 

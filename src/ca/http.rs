@@ -10,23 +10,26 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::{Bytes, BytesMut};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header,
 };
 use http_body_util::{BodyExt, Full};
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use tokio::sync::Semaphore;
+use url::Url;
 
 use super::classify::{Call, Transport, is_bad_nonce};
 use super::meter::{self, Came};
 use super::nonce::Nonces;
-use super::problem::Problem;
+use super::origins::Origins;
+use super::problem::{Problem, clean};
 use super::tape::{self, End, Exchange, Outcome};
 use crate::clock::Clock;
 use crate::domain::failure::{Class, Failure};
 use crate::domain::issuer::Acme;
+use crate::outbound::{AddressError, Client, Guard};
 
 /// Requests to one CA at the same time.
 const CONCURRENCY: usize = 16;
@@ -39,6 +42,8 @@ const FINALIZE_TAKES: u32 = 3;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// No honest answer is larger.
 const LARGEST_BODY: usize = 1 << 20;
+/// Of an error answer that is no problem document, so much goes into the debug log.
+const LONGEST_QUOTE: usize = 300;
 const USER_AGENT: &str = concat!("certwright/", env!("CARGO_PKG_VERSION"), " instant-acme/0.8");
 const REPLAY_NONCE: HeaderName = HeaderName::from_static("replay-nonce");
 /// What instant-acme gets to see where the caller wants the body for itself.
@@ -49,7 +54,8 @@ const EMPTY_ORDER: &[u8] = br#"{"status":"valid","authorizations":[],"finalize":
 pub(super) struct CaClient(Arc<Inner>);
 
 struct Inner {
-    http: reqwest::Client,
+    http: Client,
+    origins: Origins,
     clock: Arc<dyn Clock>,
     permits: Semaphore,
     nonces: Nonces,
@@ -68,9 +74,10 @@ pub(super) struct Sent {
 }
 
 impl CaClient {
-    /// A client that trusts what the issuer says.
+    /// A client that trusts what the issuer says, and goes where the guard lets it.
     pub(super) fn new(
         acme: &Acme,
+        guard: Option<&Guard>,
         clock: Arc<dyn Clock>,
         sent: Arc<Sent>,
         timeout: Duration,
@@ -87,12 +94,17 @@ impl CaClient {
         if acme.skip_tls_verify {
             builder = builder.tls_danger_accept_invalid_certs(true);
         }
-        let http = builder.build().map_err(|error| match acme.ca_bundle {
+        let http = match guard {
+            Some(guard) => Client::guarded(builder, guard.clone()),
+            None => Client::open(builder),
+        };
+        let http = http.map_err(|error| match acme.ca_bundle {
             Some(_) => bad_bundle(&with_causes(&error)),
             None => no_roots(with_causes(&error)),
         })?;
         Ok(Self(Arc::new(Inner {
             http,
+            origins: Origins::new(&acme.server, &acme.allowed_origins),
             clock,
             permits: Semaphore::new(CONCURRENCY),
             nonces: Nonces::default(),
@@ -100,6 +112,11 @@ impl CaClient {
             sent,
             timeout,
         })))
+    }
+
+    /// Takes the hosts of these URLs, which the CA's directory names, for the CA's.
+    pub(super) fn learn<'a>(&self, endpoints: impl Iterator<Item = &'a str>) {
+        self.0.origins.learn(endpoints);
     }
 
     /// Fetches a document that needs no signature.
@@ -113,14 +130,23 @@ impl CaClient {
         let inner = &*self.0;
         // instant-acme sends HEAD to newNonce and nowhere else.
         let wants_nonce = request.method() == Method::HEAD;
+        let url = match inner.origins.admit(&request.uri().to_string()) {
+            Ok(url) => url,
+            Err(foreign) => {
+                inner.keep_nonce(request).await;
+                let end = End::Failed(Transport::Foreign(foreign));
+                tape::note(Outcome { end, for_nonce: false });
+                return Err(Error::Str("not a URL of the CA; the tape knows why"));
+            }
+        };
         if wants_nonce && let Some(nonce) = inner.nonces.take(inner.clock.now()) {
             return from_pool(&nonce);
         }
         let method = request.method().clone();
         let answer = if wants_nonce {
-            inner.ask_for_nonce(request.uri()).await
+            inner.ask_for_nonce(url).await
         } else {
-            inner.exchange(request).await
+            inner.exchange(url, request).await
         };
         let (exchange, headers) = match answer {
             Ok(answer) => answer,
@@ -146,12 +172,12 @@ impl HttpClient for CaClient {
 
 impl Inner {
     /// By HEAD, or by GET from a CA that does not know HEAD (RFC 8555, section 7.2, has both).
-    async fn ask_for_nonce(&self, url: &Uri) -> Result<(Exchange, HeaderMap), Transport> {
+    async fn ask_for_nonce(&self, url: Url) -> Result<(Exchange, HeaderMap), Transport> {
         let ask = |method| {
             self.sent.for_nonces.fetch_add(1, Relaxed);
             let mut request = Request::new(BodyWrapper::default());
-            (*request.method_mut(), *request.uri_mut()) = (method, url.clone());
-            self.exchange(request)
+            *request.method_mut() = method;
+            self.exchange(url.clone(), request)
         };
         if !self.nonces_by_get.load(Relaxed) {
             let answer = ask(Method::HEAD).await?;
@@ -164,9 +190,18 @@ impl Inner {
         Ok(answer)
     }
 
+    /// Takes the nonce out of a request that is not sent.
+    async fn keep_nonce(&self, request: Request<BodyWrapper<Bytes>>) {
+        let Ok(unsent) = request.into_body().collect().await;
+        if let Some(nonce) = nonce_in(&unsent.to_bytes()) {
+            self.nonces.put(&nonce, self.clock.now());
+        }
+    }
+
     /// Sends one request and reads the whole answer.
     async fn exchange(
         &self,
+        url: Url,
         request: Request<BodyWrapper<Bytes>>,
     ) -> Result<(Exchange, HeaderMap), Transport> {
         let permit = tokio::time::timeout(self.timeout, self.permits.acquire()).await;
@@ -175,25 +210,35 @@ impl Inner {
         let Ok(body) = body.collect().await;
         // Ours names instant-acme, too.
         parts.headers.remove(header::USER_AGENT);
+        let method = parts.method.clone();
+        let request = self.http.request(method, &url).map_err(Transport::Guarded)?;
         let admitted = meter::admit(self.clock.now()).await;
         let token = admitted.map_err(Transport::Withheld)?;
         self.sent.all.fetch_add(1, Relaxed);
 
-        let url = parts.uri.to_string();
-        let request = self.http.request(parts.method.clone(), &url).headers(parts.headers);
+        let request = request.headers(parts.headers);
         let request = request.body(body.to_bytes()).timeout(self.allowed());
         let mut response = request.send().await.map_err(|error| trouble(&error))?;
         let status = response.status().as_u16();
         let headers = std::mem::take(response.headers_mut());
         let body = read(&mut response).await?;
-        tracing::debug!(method = %parts.method, url, status, bytes = body.len(), "ACME exchange");
-        let exchange = Exchange::new(url, status, &headers, body, self.clock.now());
+        tracing::debug!(method = %parts.method, %url, status, bytes = body.len(), "ACME exchange");
+        let exchange = Exchange::new(url.into(), status, &headers, body, self.clock.now());
         let came = match status {
             ..400 => Came::Good,
             _ if is_bad_nonce(&exchange) => Came::BadNonce,
             _ => Came::Refused,
         };
         meter::answered(token, came);
+        if status >= 400 && Problem::of(&exchange).is_none() {
+            let said = clean(&String::from_utf8_lossy(&exchange.body), LONGEST_QUOTE);
+            tracing::debug!(
+                url = exchange.url,
+                status,
+                said,
+                "an error without a problem document"
+            );
+        }
         Ok((exchange, headers))
     }
 
@@ -252,7 +297,7 @@ fn from_pool(nonce: &str) -> Result<BytesResponse, Error> {
 /// A problem document that instant-acme can read, whatever the CA or a proxy sent. It needs the
 /// type only to notice `badNonce`; everything else is taken from the tape.
 fn plain_problem(exchange: &Exchange) -> Bytes {
-    let problem = Problem::from_body(&exchange.body);
+    let problem = Problem::of(exchange).unwrap_or_default();
     let plain = serde_json::json!({
         "type": problem.kind, "detail": problem.detail, "status": exchange.status,
     });
@@ -302,7 +347,9 @@ fn no_roots(why: String) -> Failure {
 /// Which kind of trouble an error of the HTTP client stands for.
 fn trouble(error: &reqwest::Error) -> Transport {
     let words = with_causes(error);
-    if error.is_builder() {
+    if let Some(refused) = AddressError::behind(error) {
+        Transport::Guarded(refused)
+    } else if error.is_builder() {
         Transport::Refused(words)
     } else if is_untrusted(error) {
         Transport::Untrusted(words)
@@ -336,4 +383,19 @@ fn causes<'a>(
 fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let words: Vec<_> = causes(error).map(ToString::to_string).collect();
     words.join(": ")
+}
+
+/// The nonce that a signed request was made with.
+fn nonce_in(jws: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Jws {
+        protected: String,
+    }
+    #[derive(serde::Deserialize)]
+    struct Header {
+        nonce: String,
+    }
+    let jws: Jws = serde_json::from_slice(jws).ok()?;
+    let header = URL_SAFE_NO_PAD.decode(jws.protected).ok()?;
+    serde_json::from_slice::<Header>(&header).ok().map(|header| header.nonce)
 }

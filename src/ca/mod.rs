@@ -9,6 +9,7 @@
 
 mod account;
 mod ask;
+mod authorities;
 mod classify;
 mod directory;
 mod http;
@@ -18,6 +19,7 @@ mod limiter;
 mod meter;
 mod nonce;
 mod order;
+mod origins;
 mod problem;
 mod registration;
 mod renewal;
@@ -39,6 +41,7 @@ use zeroize::Zeroize as _;
 pub use account::Account;
 pub use limiter::Limiter;
 pub use meter::Meter;
+pub use authorities::Authorities;
 pub use order::{Download, Order};
 pub use state::{
     Authorization, AuthorizationStatus, ChallengeKind, ChallengeStatus, Offered, OrderState,
@@ -50,6 +53,7 @@ pub use registration::{ExternalKey, Registration, mac_key};
 use crate::clock::Clock;
 use crate::domain::failure::Failure;
 use crate::domain::issuer::Acme;
+use crate::outbound::Guard;
 use crate::secret::Secret;
 use ask::unusable_key;
 use directory::{Directory, Endpoint};
@@ -70,10 +74,11 @@ pub struct Ca {
     remembered: Remembered,
     sent: Arc<Sent>,
     timeout: Duration,
+    guard: Option<Guard>,
 }
 
-/// Server, roots, and whether they matter.
-type EndpointKey = (String, Option<String>, bool);
+/// Server, roots, whether they matter, and which hosts are the CA's beside its own.
+type EndpointKey = (String, Option<String>, bool, Vec<String>);
 /// Where, which account, and the digest of its key.
 type AccountKey = (EndpointKey, String, Vec<u8>);
 
@@ -96,7 +101,14 @@ impl Ca {
             remembered: Remembered::new(),
             sent: Arc::default(),
             timeout: http::TOTAL_TIMEOUT,
+            guard: None,
         }
+    }
+
+    /// The same, for CAs that anybody may have named: they are where the guard permits.
+    #[must_use]
+    pub fn guarded(self, guard: Guard) -> Self {
+        Self { guard: Some(guard), ..self }
     }
 
     /// The same, with another patience for a CA's answer; `finalize` may take three times as long.
@@ -159,7 +171,8 @@ impl Ca {
 
     fn endpoint(&self, acme: &Acme) -> Result<Arc<Endpoint>, Failure> {
         let made = self.endpoints.try_get_with(endpoint_key(acme), || {
-            let client = CaClient::new(acme, self.clock.clone(), self.sent.clone(), self.timeout)?;
+            let (guard, sent) = (self.guard.as_ref(), self.sent.clone());
+            let client = CaClient::new(acme, guard, self.clock.clone(), sent, self.timeout)?;
             Ok(Arc::new(Endpoint::new(&acme.server, client, self.clock.clone())))
         });
         made.map_err(|failure: Arc<Failure>| Failure::clone(&failure))
@@ -167,7 +180,8 @@ impl Ca {
 }
 
 fn endpoint_key(acme: &Acme) -> EndpointKey {
-    (acme.server.clone(), acme.ca_bundle.clone(), acme.skip_tls_verify)
+    let Acme { server, ca_bundle, skip_tls_verify, allowed_origins, .. } = acme.clone();
+    (server, ca_bundle, skip_tls_verify, allowed_origins)
 }
 
 /// Costs no request: the directory is known.

@@ -2,15 +2,17 @@
 
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::error::Category;
 
 use super::json::{self, each, lenient};
+use super::tape::Exchange;
 use crate::domain::failure::Subproblem;
 use crate::domain::text::foreign_words;
 
 /// The CA's words are cut after this many characters.
 const LONGEST_TEXT: usize = 1_000;
-/// Bodies that are no problem documents are quoted up to here.
-const LONGEST_QUOTE: usize = 300;
+/// Types of problems are shorter.
+const LONGEST_TYPE: usize = 300;
 /// More sub-problems than a certificate can have names are not kept.
 const MOST_SUBPROBLEMS: usize = 100;
 
@@ -48,12 +50,13 @@ struct Identifier {
 }
 
 impl Problem {
-    /// Reads the body of an error answer; what is no problem document becomes the detail of one.
-    pub(super) fn from_body(body: &[u8]) -> Self {
-        match json::read::<Self>(body) {
-            Ok(problem) if problem.kind.is_some() || problem.detail.is_some() => problem,
-            _ => Self { detail: quote(body), ..Self::default() },
-        }
+    /// The problem document that an error answer carries: one by its type, or by the media type.
+    /// Anything else is somebody else's text, such as a front end's, and shown to nobody.
+    pub(super) fn of(exchange: &Exchange) -> Option<Self> {
+        let problem: Self = json::read(&exchange.body).ok()?;
+        let declared = exchange.content_type.as_deref() == Some("application/problem+json");
+        let speaks = problem.kind.is_some() || problem.detail.is_some();
+        (problem.name().is_some() || (declared && speaks)).then_some(problem)
     }
 
     /// The error that an object carries; some CAs write no more than words there.
@@ -82,7 +85,7 @@ impl Problem {
         parts
             .map(|part| Subproblem {
                 identifier: part.identifier.as_ref().map(|it| clean(&it.value, LONGEST_TEXT)),
-                acme_type: part.kind.as_deref().map(|kind| clean(kind, LONGEST_QUOTE)),
+                acme_type: part.kind.as_deref().map(|kind| clean(kind, LONGEST_TYPE)),
                 detail: clean(part.detail.as_deref().unwrap_or_default(), LONGEST_TEXT),
             })
             .collect()
@@ -99,21 +102,57 @@ pub(super) fn clean(text: &str, longest: usize) -> String {
     foreign_words(text, longest).unwrap_or_default()
 }
 
-fn quote(body: &[u8]) -> Option<String> {
-    let text = clean(&String::from_utf8_lossy(body), LONGEST_QUOTE);
-    (!text.is_empty()).then_some(text)
+/// What is wrong with a JSON document, without a word of what stands in it.
+pub(super) fn outline(error: &serde_json::Error) -> String {
+    let what = match error.classify() {
+        Category::Io | Category::Eof => "it ends too early",
+        Category::Syntax => "it is not JSON",
+        Category::Data => "a member is missing, or of another kind than expected",
+    };
+    format!("{what} (line {}, column {})", error.line(), error.column())
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use http::header::CONTENT_TYPE;
+    use http::{HeaderMap, HeaderValue};
+    use time::OffsetDateTime;
+
     use super::*;
 
-    #[test]
-    fn a_page_in_html_becomes_the_detail() {
-        let problem = Problem::from_body(b"<html>\r\n<title>502 Bad Gateway</title>\x1b[31m");
+    fn answer(content_type: &'static str, body: &'static [u8]) -> Option<Problem> {
+        let headers =
+            HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
+        let (url, body) = ("https://ca.example/x".to_owned(), Bytes::from_static(body));
+        Problem::of(&Exchange::new(url, 403, &headers, body, OffsetDateTime::UNIX_EPOCH))
+    }
 
-        assert_eq!(problem.name(), None);
-        assert_eq!(problem.words().unwrap(), "<html> <title>502 Bad Gateway</title>[31m");
+    #[test]
+    fn only_a_problem_document_is_the_cas_own_words() {
+        let typed = br#"{"type":"urn:ietf:params:acme:error:caa","detail":"no"}"#;
+        for kind in ["application/json", "application/problem+json; charset=utf-8", ""] {
+            assert_eq!(answer(kind, typed).unwrap().words().unwrap(), "no", "{kind}");
+        }
+        let untyped = br#"{"detail":"s3cret"}"#;
+        assert!(answer("application/problem+json", untyped).is_some());
+        assert_eq!(answer("application/json", untyped), None, "any service may answer so");
+        let html = b"<html>\r\n<title>s3cret</title>";
+        for kind in ["text/html", "application/problem+json"] {
+            assert_eq!(answer(kind, html), None);
+        }
+    }
+
+    #[test]
+    fn text_is_shown_without_what_turns_or_hides_it() {
+        assert_eq!(clean("a\u{202e}b\r\n\u{1b}[31mc\u{200b}\u{feff}", 100), "ab [31mc");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_document_is_told_without_its_contents() {
+        let error = serde_json::from_str::<u8>("\"s3cret\"").unwrap_err();
+        assert!(error.to_string().contains("s3cret"), "the library's words do show it");
+        assert!(!outline(&error).contains("s3cret"));
     }
 
     #[test]
@@ -121,7 +160,7 @@ mod tests {
         let body = br#"{"type":"urn:ietf:params:acme:error:caa","detail":7,"status":"403","subproblems":
             [{"type":"urn:ietf:params:acme:error:caa","detail":"no","identifier":{"type":"onion","value":"a.example"}}]}"#;
 
-        let problem = Problem::from_body(body);
+        let problem = answer("application/problem+json", body).unwrap();
 
         assert_eq!(problem.name(), Some("caa"));
         assert_eq!(problem.words(), None);
@@ -133,14 +172,14 @@ mod tests {
         let body = br#"{"type":"urn:ietf:params:acme:error:compound","detail":"two","subproblems":
             [null, "no", {"type": 5, "identifier": null, "detail": null}, {"detail": "no", "identifier": {"value": "a.example"}}]}"#;
 
-        let parts = Problem::from_body(body).parts();
+        let parts = answer("application/problem+json", body).unwrap().parts();
 
         assert_eq!(parts.len(), 2, "{parts:?}");
         assert_eq!(parts[1].identifier.as_deref(), Some("a.example"));
         for odd in ["null", "5", "{}", r#""text""#] {
             let body =
                 format!(r#"{{"type":"urn:ietf:params:acme:error:caa","subproblems":{odd}}}"#);
-            let problem = Problem::from_body(body.as_bytes());
+            let problem: Problem = json::read(body.as_bytes()).unwrap();
             assert_eq!((problem.name(), problem.parts()), (Some("caa"), Vec::new()), "{odd}");
         }
     }

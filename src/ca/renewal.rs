@@ -8,7 +8,7 @@ use super::Ca;
 use super::ask::{ask, unreadable};
 use super::classify::{Asked, Call};
 use super::json::{self, lenient};
-use super::problem::clean;
+use super::problem::{clean, outline};
 use crate::domain::ari::{Answer, Window};
 use crate::domain::failure::Failure;
 use crate::domain::issuer::{Acme, RenewalInformationSource};
@@ -52,7 +52,7 @@ impl Ca {
 }
 
 fn read(body: &Bytes, retry_at: Option<OffsetDateTime>) -> Result<Answer, String> {
-    let body: Body = json::read(body).map_err(|error| error.to_string())?;
+    let body: Body = json::read(body).map_err(|error| outline(&error))?;
     let page = body.explanation_url.map(|url| clean(&url, 1_000));
     // Others are not fit to be shown as links.
     let page = page.filter(|url| url.starts_with("https://") || url.starts_with("http://"));

@@ -23,6 +23,8 @@ pub(super) struct Exchange {
     pub retry_at: Option<OffsetDateTime>,
     pub links: Vec<Link>,
     pub location: Option<String>,
+    /// The media type, in lower case and without parameters.
+    pub content_type: Option<String>,
     pub body: Bytes,
 }
 
@@ -41,6 +43,7 @@ impl Exchange {
             retry_at: retry_at(headers, now),
             links: links(headers, &url),
             location: location.and_then(|location| absolute(&url, location)),
+            content_type: media_type(headers),
             url,
             body,
         }
@@ -49,6 +52,12 @@ impl Exchange {
     /// Whether the status says that it worked. Redirects do not count: none is followed.
     pub(super) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
+    }
+
+    /// What came, without a word of it: "HTTP 502 (text/html, 162 bytes)".
+    pub(super) fn outline(&self) -> String {
+        let kind = self.content_type.as_deref().unwrap_or("no media type");
+        format!("HTTP {} ({kind}, {} bytes)", self.status, self.body.len())
     }
 
     /// The target of the first link of the given relation.
@@ -175,6 +184,14 @@ pub(super) fn absolute(base: &str, named: &str) -> Option<String> {
         Ok(_) => Some(named.to_owned()),
         Err(_) => Some(url::Url::parse(base).ok()?.join(named).ok()?.into()),
     }
+}
+
+/// Others than those that look like one are not fit to be shown.
+fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let kind = value.split(';').next()?.trim().to_ascii_lowercase();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/+.-".contains(c);
+    (kind.len() <= 64 && !kind.is_empty() && kind.chars().all(plain)).then_some(kind)
 }
 
 fn links(headers: &HeaderMap, base: &str) -> Vec<Link> {

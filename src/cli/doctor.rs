@@ -15,7 +15,7 @@ use super::remote::{Remote, run};
 use crate::bootstrap;
 use crate::client::{cloudflare, date_of};
 use crate::config::Config;
-use crate::domain::issuer::{Cloudflare, Issuer};
+use crate::domain::issuer::{Cloudflare, Issuer, Kind};
 use crate::secret::{Sealer, Secret};
 use crate::storage::{Db, Page, Scope, issuers, secrets};
 
@@ -95,7 +95,11 @@ async fn examine(source: &Source, remote: &Remote, report: &mut Report) -> anyho
         report.warn("issuers", "there is none yet; `certwright apply -f issuer.yaml` makes one")?;
     }
     for issuer in &found {
-        authority(issuer, report).await?;
+        // Anybody may have named an Issuer's CA: only the service asks there, and is guarded.
+        if issuer.kind == Kind::ClusterIssuer {
+            authority(issuer, report).await?;
+        }
+        account(issuer, report)?;
         if let Some(sealer) = &sealer {
             tokens(&config, &db, sealer, issuer, report).await?;
         }
@@ -204,6 +208,12 @@ async fn authority(issuer: &Issuer, report: &mut Report) -> anyhow::Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+/// Whether the issuer has an account, as far as the service knows.
+fn account(issuer: &Issuer, report: &mut Report) -> anyhow::Result<()> {
+    let what = format!("{} {}", issuer.kind.as_str(), issuer.name);
     let (status, reason, message) = issuer.ready();
     match status {
         "True" => report.ok(&what, "its account is registered"),
@@ -225,6 +235,10 @@ async fn tokens(
     for solver in solvers {
         let name = &solver.api_token_secret_ref.name;
         let what = format!("{} {}, Secret {name}", issuer.kind.as_str(), issuer.name);
+        if issuer.kind == Kind::Issuer && solver.base_url.is_some() {
+            report.warn(&what, "not tried: only the service sends it to the issuer's `baseURL`")?;
+            continue;
+        }
         match token(config, db, sealer, issuer, solver).await? {
             Err(problem) => report.fail(&what, &problem)?,
             Ok(token) => permissions(&what, solver, &token, report).await?,

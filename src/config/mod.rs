@@ -183,6 +183,12 @@ impl Config {
         if acme_timeout.is_zero() || acme_timeout > Duration::from_secs(30) {
             return Err(values.bad("acme.timeout", "expected more than nothing and at most 30s"));
         }
+        let cluster_namespace = values.text("cluster_resource_namespace");
+        let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+        if !(1..=63).contains(&cluster_namespace.len()) || !cluster_namespace.bytes().all(plain) {
+            let expected = "expected 1 to 63 lower-case letters, digits and hyphens";
+            return Err(values.bad("cluster_resource_namespace", expected));
+        }
         Ok(Self {
             data_dir,
             database_url: Secret::new(database_url),
@@ -212,7 +218,7 @@ impl Config {
                 "dns.sweep_interval",
                 Duration::from_secs(1)..=Duration::from_hours(24 * 7),
             )?,
-            cluster_namespace: values.text("cluster_resource_namespace"),
+            cluster_namespace,
             webhooks_concurrency: values.number("webhooks.concurrency", 1..=10_000)?,
             webhooks_retention: values.duration("webhooks.retention")?,
             log_level: values.text("log.level"),

@@ -127,7 +127,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting::list(
         "outbound.allow",
         "CERTWRIGHT_OUTBOUND_ALLOW",
-        "Hosts and networks (CIDR) that self-checks and webhooks may reach although they are private; webhooks there may also use `http` and any port. For development.",
+        "Hosts and networks (CIDR) that may be reached although they are private: by self-checks, webhooks, the authoritative name servers of names, and the CAs and name servers of Issuers. Webhooks there may also use `http` and any port; a `baseURL` of an Issuer is used only there. For development, and for a private CA.",
     ),
     Setting::new(
         "outbound.allow_http",
@@ -183,8 +183,8 @@ pub const SETTINGS: &[Setting] = &[
     Setting::new(
         "cluster_resource_namespace",
         "CERTWRIGHT_CLUSTER_RESOURCE_NAMESPACE",
-        "default",
-        "Namespace of the Secrets that a ClusterIssuer refers to.",
+        "certwright",
+        "Namespace of the Secrets that a ClusterIssuer refers to. No API key can be bound to it; one that was has no access there any more.",
     ),
     Setting::new(
         "webhooks.concurrency",

@@ -50,6 +50,10 @@ pub struct Acme {
     /// Do not verify the CA's TLS certificate. For test servers only.
     #[serde(default, rename = "skipTLSVerify")]
     pub skip_tls_verify: bool,
+    /// Origins, such as `https://certificates.ca.example`, that belong to the CA beside those of its
+    /// directory: nothing is sent to others that it names. Only for a `ClusterIssuer`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_origins: Vec<String>,
     /// The CA's rate limits, which are kept to so that it need not refuse: `letsencrypt`, `none`, or
     /// each by itself. Let's Encrypt's are known by its host; other CAs are not limited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -147,7 +151,8 @@ pub struct Dns01 {
     /// Records through Cloudflare's API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloudflare: Option<Cloudflare>,
-    /// Resolvers (`host:port`) instead of the service's.
+    /// Resolvers (`IP:PORT`) instead of the service's. Those of an Issuer have public addresses, or
+    /// such as the setting `outbound.allow` permits.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nameservers: Vec<String>,
     /// How to find out that the record can be seen.
@@ -171,7 +176,8 @@ pub enum CnameStrategy {
 pub struct Cloudflare {
     /// API token with Zone:Read and DNS:Edit.
     pub api_token_secret_ref: SecretKeySelector,
-    /// Base of the API, for proxies and tests.
+    /// Base of the API, for proxies and tests. Only keys bound to no namespace may set it; an Issuer's
+    /// has to be on a host that the setting `outbound.allow` lists.
     #[serde(default, rename = "baseURL", skip_serializing_if = "Option::is_none")]
     pub base_url: Option<String>,
     /// Zone to write to; spares the look-up, and the token the permission for it.
@@ -336,11 +342,15 @@ impl Transition {
 /// A registration is not repeated sooner because the CA denies its account.
 const REGISTERED_FOR: Duration = Duration::minutes(10);
 
+/// Where the Secrets of `ClusterIssuer`s were by default before they had a namespace that no API key
+/// reaches.
+pub const FORMER_NAMESPACE: &str = "default";
+
 /// How often a registration that only a person can mend is tried all the same.
 pub(super) const PROBE_EVERY: Duration = Duration::hours(24);
 
 impl Issuer {
-    /// The namespace that its secrets are in.
+    /// The namespace that its secrets are in; `cluster` is where those of `ClusterIssuer`s are.
     pub fn secret_namespace<'a>(&'a self, cluster: &'a str) -> &'a str {
         match self.kind {
             Kind::Issuer => &self.namespace,

@@ -1,17 +1,19 @@
 //! Looks up where a name leads, and refuses where the service may not go.
 
-use std::net::{IpAddr, SocketAddr};
+use std::error::Error;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use hickory_resolver::net::NetError;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
-use super::address::{Allow, canonical};
+use super::address::{Allow, canonical, is_global};
 use super::resolver::{Resolver, in_words, resolver, system_nameservers};
 
-/// Why there is no address to connect to.
-#[derive(Debug, Clone, thiserror::Error)]
+/// Why there is no address to connect to. Says nothing of what a name resolves to: whoever named it
+/// may not know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// The name has no address.
     #[error("{host} does not resolve: {reason}")]
@@ -22,13 +24,27 @@ pub enum AddressError {
         reason: String,
     },
     /// Its addresses, or some of them, may not be connected to.
-    #[error("{host} is at {addresses}, where this service may not connect to")]
+    #[error(
+        "{host} leads to an address that is not public, where this service may not connect (the setting `outbound.allow` permits it)"
+    )]
     Forbidden {
         /// The name or literal address.
         host: String,
-        /// What it resolves to.
-        addresses: String,
     },
+}
+
+impl AddressError {
+    /// The guard's refusal, where that is what an error of the HTTP client comes from.
+    pub fn behind(error: &reqwest::Error) -> Option<Self> {
+        let mut source = error.source();
+        while let Some(cause) = source {
+            if let Some(refused) = cause.downcast_ref::<Self>() {
+                return Some(refused.clone());
+            }
+            source = cause.source();
+        }
+        None
+    }
 }
 
 /// Resolves names for HTTP clients, to addresses that may be connected to.
@@ -36,12 +52,16 @@ pub enum AddressError {
 pub struct Guard {
     resolver: Resolver,
     allow: Arc<Allow>,
+    /// Whether the public Internet is open.
+    public: bool,
+    /// Whether some permitted addresses are enough.
+    partial: bool,
 }
 
 impl Guard {
     /// A guard that asks `resolver`.
     pub fn new(resolver: Resolver, allow: Allow) -> Self {
-        Self { resolver, allow: Arc::new(allow) }
+        Self { resolver, allow: Arc::new(allow), public: true, partial: false }
     }
 
     /// A guard that asks `nameservers`; the system's where empty.
@@ -53,29 +73,39 @@ impl Guard {
         Ok(Self::new(resolver(&nameservers, true)?, allow))
     }
 
+    /// The same for what only the operator's list opens, be it public or not.
+    #[must_use]
+    pub fn listed_only(&self) -> Self {
+        Self { public: false, ..self.clone() }
+    }
+
+    /// The same, content with those addresses of a name that may be connected to. Others refuse a
+    /// name of which some may not: it is a mistake, or somebody who tries which one we take.
+    #[must_use]
+    pub fn partial(&self) -> Self {
+        Self { partial: true, ..self.clone() }
+    }
+
     /// What may be connected to although it is not public.
     pub fn allow(&self) -> &Allow {
         &self.allow
+    }
+
+    /// Whether `address` may be connected to under the name `host`.
+    pub fn permits(&self, host: &str, address: IpAddr) -> bool {
+        (self.public && is_global(address)) || self.allow.holds(address) || self.allow.names(host)
     }
 
     /// The addresses of `host` that may be connected to; at least one.
     pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, AddressError> {
         let found = self.look_up(host).await?;
         let permitted: Vec<IpAddr> =
-            found.iter().copied().filter(|address| self.allow.permits(host, *address)).collect();
-        if permitted.is_empty() {
+            found.iter().copied().filter(|address| self.permits(host, *address)).collect();
+        let enough = self.partial || permitted.len() == found.len();
+        if permitted.is_empty() || !enough {
             return Err(forbidden(host, &found));
         }
         Ok(permitted)
-    }
-
-    /// The addresses of `host`, if all of them may be connected to.
-    pub async fn all_addresses(&self, host: &str) -> Result<Vec<IpAddr>, AddressError> {
-        let found = self.look_up(host).await?;
-        if found.is_empty() || found.iter().any(|address| !self.allow.permits(host, *address)) {
-            return Err(forbidden(host, &found));
-        }
-        Ok(found)
     }
 
     async fn look_up(&self, host: &str) -> Result<Vec<IpAddr>, AddressError> {
@@ -89,24 +119,54 @@ impl Guard {
         }
     }
 
-    /// Refuses a URL whose host is an address that may not be connected to.
-    pub fn check_literal(&self, url: &Url) -> Result<(), AddressError> {
-        let address: IpAddr = match url.host() {
-            Some(Host::Ipv4(address)) => address.into(),
-            Some(Host::Ipv6(address)) => address.into(),
-            Some(Host::Domain(_)) | None => return Ok(()),
-        };
-        let host = address.to_string();
-        if self.allow.permits(&host, address) {
+    /// Refuses a URL that by itself, without a look-up, leads to where nobody may connect: its host
+    /// is a literal address, however it is written, or a name of this machine.
+    pub fn check(&self, url: &Url) -> Result<(), AddressError> {
+        match literal(url) {
+            Some((host, address)) => self.check_address(&host, address),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses an address that may not be connected to.
+    pub fn check_address(&self, host: &str, address: IpAddr) -> Result<(), AddressError> {
+        if self.permits(host, address) {
             return Ok(());
         }
-        Err(forbidden(&host, &[address]))
+        Err(forbidden(host, &[address]))
     }
+
+    /// Whether a secret may be sent to this URL: by `https`, or to this machine, or to where the
+    /// operator's list says.
+    pub fn keeps_secrets(&self, url: &Url) -> bool {
+        let listed = url.host_str().is_some_and(|host| self.allow.names(host));
+        let near = literal(url)
+            .is_some_and(|(_, address)| address.is_loopback() || self.allow.holds(address));
+        url.scheme() == "https" || listed || near
+    }
+}
+
+/// The address that a URL's host stands for without a look-up, and how that host is called.
+pub(super) fn literal(url: &Url) -> Option<(String, IpAddr)> {
+    match url.host()? {
+        Host::Ipv4(address) => Some((address.to_string(), address.into())),
+        Host::Ipv6(address) => Some((address.to_string(), address.into())),
+        Host::Domain(name) if is_local(name) => Some((name.to_owned(), Ipv4Addr::LOCALHOST.into())),
+        Host::Domain(_) => None,
+    }
+}
+
+/// Names of the machine itself, whatever a resolver says (RFC 6761, section 6.3).
+fn is_local(name: &str) -> bool {
+    let name = name.trim_end_matches('.');
+    name == "localhost" || name.ends_with(".localhost")
 }
 
 fn forbidden(host: &str, addresses: &[IpAddr]) -> AddressError {
     let addresses: Vec<String> = addresses.iter().take(8).map(ToString::to_string).collect();
-    AddressError::Forbidden { host: host.to_owned(), addresses: addresses.join(", ") }
+    let addresses = addresses.join(", ");
+    tracing::info!(host, addresses, "refused to connect to an address that is not public");
+    AddressError::Forbidden { host: host.to_owned() }
 }
 
 impl Resolve for Guard {
@@ -135,11 +195,38 @@ mod tests {
             "http://0x7f.1/",
             "http://[::1]/",
             "http://[::ffff:7f00:1]/",
+            "http://localhost/",
+            "http://A.localhost./",
         ] {
-            assert!(guard.check_literal(&inside.parse().unwrap()).is_err(), "{inside}");
+            assert!(guard.check(&inside.parse().unwrap()).is_err(), "{inside}");
         }
-        for fine in ["http://10.0.0.1/", "http://1.1.1.1/", "http://localhost/"] {
-            assert!(guard.check_literal(&fine.parse().unwrap()).is_ok(), "{fine}");
+        for fine in ["http://10.0.0.1/", "http://1.1.1.1/", "http://a.example/"] {
+            assert!(guard.check(&fine.parse().unwrap()).is_ok(), "{fine}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_only_the_list_opens_is_closed_to_public_addresses() {
+        let nobody = resolver(&[], true).unwrap();
+        let guard = Guard::new(nobody, Allow::parse(["10.0.0.0/8"]).unwrap()).listed_only();
+
+        assert!(guard.check(&"https://1.1.1.1/".parse().unwrap()).is_err());
+        assert!(guard.check(&"https://10.0.0.1/".parse().unwrap()).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_secret_leaves_in_clear_only_for_this_machine_or_the_list() {
+        let nobody = resolver(&[], true).unwrap();
+        let guard = Guard::new(nobody, Allow::parse(["10.0.0.0/8", "proxy.example"]).unwrap());
+        let keeps = |url: &str| guard.keeps_secrets(&url.parse().unwrap());
+
+        for fine in
+            ["https://1.1.1.1/", "http://127.0.0.1:9/", "http://10.0.0.1/", "http://proxy.example/"]
+        {
+            assert!(keeps(fine), "{fine}");
+        }
+        for bad in ["http://1.1.1.1/", "http://api.example/", "http://192.168.0.1/"] {
+            assert!(!keeps(bad), "{bad}");
         }
     }
 }

@@ -1,19 +1,20 @@
 //! Where the service may connect to when somebody else chose the name.
 //!
-//! Names of certificates and URLs of webhooks come from clients. [`Guard`] resolves them itself and
-//! hands out only addresses of the public Internet, and those that the operator allows by name or
-//! network, so that nobody reaches the inside through us; what was checked is what is connected to,
-//! so that a second look-up cannot change it. A literal address in a URL never meets a resolver:
-//! [`Guard::check_literal`] must be asked as well. [`Sender`] does all of that for URLs that are
-//! posted to.
+//! Names of certificates, URLs of webhooks, and the CAs, name servers and `baseURL`s of Issuers come
+//! from clients. [`Guard`] resolves them itself and hands out only addresses of the public Internet,
+//! and those that the operator allows by name or network, so that nobody reaches the inside through
+//! us; what was checked is what is connected to, so that a second look-up cannot change it. A literal
+//! address in a URL never meets a resolver: [`Client`], through which every guarded request goes,
+//! looks at it as well. [`Sender`] does all of that for URLs that are posted to.
 //!
 //! How often anybody out there is called has caps that nobody goes round: [`Rates`] for providers and
 //! receivers, one turnstile for every question to a name server.
 //!
-//! What an administrator names is not guarded: an issuer's `server` and Cloudflare's `baseURL` may
-//! well be inside.
+//! What only administrators name is not guarded: the CA and `baseURL` of a `ClusterIssuer` may well
+//! be inside.
 
 mod address;
+mod client;
 mod guard;
 mod rate;
 mod resolver;
@@ -21,6 +22,7 @@ mod sender;
 mod turnstile;
 
 pub use address::{Allow, InvalidAllow, is_global};
+pub use client::Client;
 pub use guard::{AddressError, Guard};
 pub use rate::{Rate, Rates};
 pub use resolver::{Resolver, in_words, resolver, system_nameservers};

@@ -8,18 +8,18 @@
 
 use std::collections::BTreeSet;
 use std::error::Error as _;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::Method;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use thiserror::Error;
 use time::OffsetDateTime;
-use url::{Host, Url};
+use url::Url;
 
-use super::guard::{AddressError, Guard};
+use super::client::Client;
+use super::guard::{AddressError, Guard, literal};
 use super::rate::{Rate, Rates};
 use crate::clock::{Clock, SystemClock};
 
@@ -141,14 +141,14 @@ pub struct Reply {
     pub status: u16,
     /// `Retry-After`, if it could be read.
     pub retry_after: Option<RetryAfter>,
-    /// The beginning of the body, at most 1 KiB. A stranger's: show it to administrators at most.
+    /// The beginning of the body, at most 1 KiB. A stranger's: no tenant is shown any of it.
     pub first_bytes: Vec<u8>,
 }
 
 /// Posts to where it may. A cheap handle.
 #[derive(Clone)]
 pub struct Sender {
-    http: reqwest::Client,
+    http: Client,
     guard: Guard,
     settings: SenderSettings,
     clock: Arc<dyn Clock>,
@@ -158,18 +158,15 @@ pub struct Sender {
 impl Sender {
     /// A sender that looks names up through `guard`.
     pub fn new(guard: Guard, settings: SenderSettings) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder()
+        let builder = reqwest::Client::builder()
             .user_agent(concat!("certwright/", env!("CARGO_PKG_VERSION")))
             .timeout(TIMEOUT)
             .connect_timeout(CONNECT_TIMEOUT)
-            .no_proxy()
-            .referer(false)
             .redirect(reqwest::redirect::Policy::none())
             .http1_only()
             // Where a name leads is looked at for each delivery, not once per connection.
-            .pool_max_idle_per_host(0)
-            .dns_resolver(EveryAddress(guard.clone()))
-            .build()?;
+            .pool_max_idle_per_host(0);
+        let http = Client::guarded(builder, guard.clone())?;
         let (clock, receivers) = (Arc::new(SystemClock), Rates::new(RATE, MOST_RECEIVERS));
         Ok(Self { http, guard, settings, clock, receivers: Arc::new(receivers) })
     }
@@ -178,6 +175,11 @@ impl Sender {
     #[must_use]
     pub fn timed_by(self, clock: Arc<dyn Clock>) -> Self {
         Self { clock, ..self }
+    }
+
+    /// What guards it, for whoever judges other names by the same rule.
+    pub fn guard(&self) -> &Guard {
+        &self.guard
     }
 
     /// Refuses what can be seen to be wrong without a look-up.
@@ -193,20 +195,11 @@ impl Sender {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(UrlError::UserInfo);
         }
+        let host = url.host_str().ok_or(UrlError::NoHost)?;
+        self.guard.check(url)?;
         let allow = self.guard.allow();
-        let (host, address): (String, Option<IpAddr>) = match url.host() {
-            Some(Host::Domain(name)) if is_local(name) => {
-                (name.to_owned(), Some(Ipv4Addr::LOCALHOST.into()))
-            }
-            Some(Host::Domain(name)) => (name.to_owned(), None),
-            Some(Host::Ipv4(address)) => (address.to_string(), Some(address.into())),
-            Some(Host::Ipv6(address)) => (address.to_string(), Some(address.into())),
-            None => return Err(UrlError::NoHost),
-        };
-        if address.is_some_and(|address| !allow.permits(&host, address)) {
-            return Err(UrlError::Forbidden { host });
-        }
-        if allow.names(&host) || address.is_some_and(|address| allow.holds(address)) {
+        let listed = literal(url).is_some_and(|(_, address)| allow.holds(address));
+        if listed || allow.names(host) {
             return Ok(());
         }
         if url.scheme() == "http" && !self.settings.allow_http {
@@ -221,8 +214,8 @@ impl Sender {
     /// Refuses also what leads to where the service may not go, now.
     pub async fn check_reachable(&self, url: &Url) -> Result<(), UrlError> {
         self.check(url)?;
-        if let Some(Host::Domain(name)) = url.host() {
-            self.guard.all_addresses(name).await?;
+        if let Some(name) = url.domain().filter(|_| literal(url).is_none()) {
+            self.guard.addresses(name).await?;
         }
         Ok(())
     }
@@ -238,7 +231,8 @@ impl Sender {
         let host = url.host_str().unwrap_or_default().trim_end_matches('.').to_owned();
         let spent = self.receivers.spend(&host, self.clock.now());
         spent.map_err(|until| SendError::Held { until })?;
-        let request = self.http.post(url.clone()).headers(headers).body(body);
+        let request = self.http.request(Method::POST, url).map_err(UrlError::from)?;
+        let request = request.headers(headers).body(body);
         let mut response = request.send().await.map_err(why)?;
         let mut first_bytes = Vec::new();
         while first_bytes.len() < FIRST_BYTES
@@ -253,47 +247,23 @@ impl Sender {
     }
 }
 
-/// Names of the machine itself, whatever a resolver says (RFC 6761, section 6.3).
-fn is_local(name: &str) -> bool {
-    let name = name.trim_end_matches('.');
-    name == "localhost" || name.ends_with(".localhost")
-}
-
 impl From<AddressError> for UrlError {
     fn from(error: AddressError) -> Self {
         match error {
             AddressError::Unresolved { host, reason } => Self::Unresolved { host, reason },
-            AddressError::Forbidden { host, addresses } => {
-                tracing::info!(host, addresses, "refused to send to an address that is not public");
-                Self::Forbidden { host }
-            }
+            AddressError::Forbidden { host } => Self::Forbidden { host },
         }
-    }
-}
-
-/// Looks names up for the HTTP client. A name of which only some addresses may be connected to is
-/// refused: it is either a mistake, or somebody who tries which one we take.
-struct EveryAddress(Guard);
-
-impl Resolve for EveryAddress {
-    fn resolve(&self, name: Name) -> Resolving {
-        let guard = self.0.clone();
-        Box::pin(async move {
-            let addresses = guard.all_addresses(name.as_str()).await?;
-            // Port 0 stands for the port of the URL.
-            Ok(Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0))) as Addrs)
-        })
     }
 }
 
 fn why(error: reqwest::Error) -> SendError {
     let error = error.without_url();
+    if let Some(refused) = AddressError::behind(&error) {
+        return SendError::Url(refused.into());
+    }
     let mut innermost = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        if let Some(refused) = cause.downcast_ref::<AddressError>() {
-            return SendError::Url(refused.clone().into());
-        }
         innermost = cause.to_string();
         source = cause.source();
     }

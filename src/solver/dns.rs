@@ -1,6 +1,6 @@
 //! What the DNS says: where a name leads to, whose zone it is in, and who sees a TXT record.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::domain::challenge::Observation;
 use crate::domain::failure::{Class, Failure};
 use crate::domain::issuer::PropagationMode;
 use crate::domain::name::comparable;
-use crate::outbound::{self, Resolver, in_words, is_global};
+use crate::outbound::{self, Guard, Resolver, in_words, is_global};
 
 /// CAs follow about as many.
 const MAX_CNAMES: usize = 10;
@@ -38,6 +38,7 @@ pub struct Dns {
     nameservers: Vec<SocketAddr>,
     resolver: Resolver,
     authority_port: u16,
+    guard: Guard,
     servers: Cache<Name, Arc<Vec<Server>>>,
     /// One for each server that is asked directly, and whether it is asked to ask others.
     direct: moka::sync::Cache<(SocketAddr, bool), Resolver>,
@@ -48,6 +49,8 @@ pub struct Dns {
 struct Server {
     name: String,
     addresses: Vec<SocketAddr>,
+    /// Whether some of its addresses may not be connected to.
+    guarded: bool,
 }
 
 /// What one server said about a TXT value.
@@ -61,7 +64,12 @@ enum Sight {
 
 impl Dns {
     /// Asks `nameservers`, or the system's where none are given; `authority_port` is 53 but in tests.
-    pub fn new(nameservers: &[SocketAddr], authority_port: u16) -> Result<Self, NetError> {
+    /// The servers of a zone are whatever its owner says: they are asked where `guard` permits.
+    pub fn new(
+        nameservers: &[SocketAddr],
+        authority_port: u16,
+        guard: Guard,
+    ) -> Result<Self, NetError> {
         let nameservers = match nameservers {
             [] => outbound::system_nameservers()?,
             given => given.to_vec(),
@@ -69,12 +77,7 @@ impl Dns {
         let resolver = outbound::resolver(&nameservers, true)?;
         let servers = Cache::builder().max_capacity(1000).time_to_live(SERVERS_FRESH_FOR).build();
         let direct = moka::sync::Cache::new(MAX_DIRECT);
-        Ok(Self { nameservers, resolver, authority_port, servers, direct })
-    }
-
-    /// The resolver behind it, for those who need addresses.
-    pub fn resolver(&self) -> Resolver {
-        self.resolver.clone()
+        Ok(Self { nameservers, resolver, authority_port, guard, servers, direct })
     }
 
     /// Where the CNAME chain that starts at `name` ends; `name` itself without one. No final dot.
@@ -149,7 +152,11 @@ impl Dns {
         let resolvers: Vec<Server> = self
             .nameservers
             .iter()
-            .map(|address| Server { name: "resolver".to_owned(), addresses: vec![*address] })
+            .map(|address| Server {
+                name: "resolver".to_owned(),
+                addresses: vec![*address],
+                guarded: false,
+            })
             .collect();
         Ok(self.ask_all(&resolvers, true, &name, value).await)
     }
@@ -182,7 +189,12 @@ impl Dns {
             .map(async |address| (*address, self.txt_at(*address, recursive, name, value).await));
         let sights = join_all(looks).await;
         if sights.is_empty() {
-            return vec![Observation::missing(server.name.clone(), "has no address")];
+            let why = if server.guarded {
+                "leads to an address that is not public, where this service may not connect (the setting `outbound.allow` permits it)"
+            } else {
+                "has no address"
+            };
+            return vec![Observation::missing(server.name.clone(), why)];
         }
         let answered = sights.iter().any(|(_, sight)| !matches!(sight, Sight::Silent(_)));
         let place = without_dot(name);
@@ -296,14 +308,18 @@ impl Dns {
             self.lookup(&self.resolver, &name, RecordType::AAAA),
         )
         .await;
-        let addresses = [v4, v6]
+        let name = without_dot(&name);
+        let found: Vec<IpAddr> = [v4, v6]
             .into_iter()
             .flat_map(Result::unwrap_or_default)
             .filter_map(|(_, data)| data.ip_addr())
-            .take(MAX_ADDRESSES)
-            .map(|address| SocketAddr::new(address, self.authority_port))
             .collect();
-        Server { name: without_dot(&name), addresses }
+        let open: Vec<IpAddr> =
+            found.iter().copied().filter(|address| self.guard.permits(&name, *address)).collect();
+        let guarded = open.len() < found.len();
+        let addresses = open.into_iter().take(MAX_ADDRESSES);
+        let addresses = addresses.map(|address| SocketAddr::new(address, self.authority_port));
+        Server { name, addresses: addresses.collect(), guarded }
     }
 
     /// Owner and data of every record in the answer; that there is none is an empty answer.

@@ -8,51 +8,73 @@ use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use reqwest::Method;
 use reqwest::redirect::{Attempt, Policy};
 use url::{Host, Url};
 
 use super::{Readiness, Solver};
 use crate::domain::challenge::{Observation, Proof, Record};
 use crate::domain::failure::Failure;
-use crate::outbound::Guard;
+use crate::outbound::{AddressError, Client, Guard, is_global};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_REDIRECTS: usize = 10;
 const MAX_BODY: usize = 1024;
 
-/// Of an answer that is not the proof, so much is shown.
+/// Of an answer that is not the proof, so much goes into the debug log.
 const MAX_SHOWN: usize = 80;
+
+/// An answer, and the beginning of its body.
+struct Found {
+    status: u16,
+    body: Vec<u8>,
+}
+
+impl Found {
+    /// What came, without a word of it: whoever chose the name may not be meant to read it.
+    fn outline(&self) -> String {
+        match self.body.len() {
+            0 => format!("answered {} with an empty body", self.status),
+            more if more >= MAX_BODY => {
+                format!(
+                    "answered {} with {MAX_BODY} bytes or more that are not the proof",
+                    self.status
+                )
+            }
+            some => format!("answered {} with {some} bytes that are not the proof", self.status),
+        }
+    }
+}
 
 /// Proves by files below `/.well-known/acme-challenge/`.
 pub struct Http01 {
-    http: reqwest::Client,
+    http: Client,
     guard: Guard,
     port: u16,
 }
 
 impl Http01 {
     /// Looks through `guard`, at `port`: 80 but in tests.
-    pub fn new(guard: Guard, port: u16) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder()
+    pub fn new(guard: &Guard, port: u16) -> Result<Self, reqwest::Error> {
+        // A CA takes the address that it can reach: one that is of no use must not hide the others.
+        let guard = guard.partial();
+        let builder = reqwest::Client::builder()
             .user_agent(concat!("certwright/", env!("CARGO_PKG_VERSION")))
             .timeout(TIMEOUT)
-            .no_proxy()
-            .referer(false)
             // A proxy may have been reloaded since the last look.
             .pool_max_idle_per_host(0)
             // CAs do not verify either: the name may not have a certificate yet.
             .tls_danger_accept_invalid_certs(true)
-            .dns_resolver(guard.clone())
-            .redirect(Policy::custom(move |attempt| follow(attempt, port)))
-            .build()?;
+            .redirect(Policy::custom(move |attempt| follow(attempt, port)));
+        let http = Client::guarded(builder, guard.clone())?;
         Ok(Self { http, guard, port })
     }
 
     /// What came back, or why nothing did.
-    async fn look(&self, url: Url) -> Result<(u16, Vec<u8>), String> {
-        self.guard.check_literal(&url).map_err(|error| error.to_string())?;
+    async fn look(&self, url: &Url) -> Result<Found, String> {
         let host = url.host_str().unwrap_or_default().to_owned();
-        let mut response = match self.http.get(url).send().await {
+        let request = self.http.request(Method::GET, url).map_err(|refused| refused.to_string())?;
+        let mut response = match request.send().await {
             Ok(response) => response,
             Err(error) => return Err(self.why(error, &host).await),
         };
@@ -64,10 +86,13 @@ impl Http01 {
                 break;
             }
         }
-        Ok((response.status().as_u16(), body))
+        Ok(Found { status: response.status().as_u16(), body })
     }
 
     async fn why(&self, error: reqwest::Error, host: &str) -> String {
+        if let Some(refused) = AddressError::behind(&error) {
+            return refused.to_string();
+        }
         let connecting = error.is_connect() || error.is_timeout();
         let reason = in_words(error);
         if !connecting {
@@ -75,8 +100,15 @@ impl Http01 {
         }
         match self.guard.addresses(host).await {
             Ok(addresses) => {
-                let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-                format!("{reason} ({host} is at {}, port {})", addresses.join(", "), self.port)
+                // Where names of the inside lead, only the operator may know.
+                let public = addresses.iter().filter(|address| is_global(**address));
+                let public: Vec<String> = public.map(ToString::to_string).collect();
+                match public.as_slice() {
+                    [] => format!("{reason} ({host}, port {})", self.port),
+                    some => {
+                        format!("{reason} ({host} is at {}, port {})", some.join(", "), self.port)
+                    }
+                }
             }
             Err(refused) => refused.to_string(),
         }
@@ -93,12 +125,18 @@ impl Solver for Http01 {
         let Ok(url) = challenge_url(proof, self.port) else {
             return Ok(Readiness::unknown(format!("{} makes no URL", proof.domain)));
         };
-        let observed = match self.look(url.clone()).await {
+        let observed = match self.look(&url).await {
             // Whitespace at the end is ignored by section 8.3.
-            Ok((200, body)) if body.trim_ascii_end() == proof.key_authorization.as_bytes() => {
+            Ok(Found { status: 200, body })
+                if body.trim_ascii_end() == proof.key_authorization.as_bytes() =>
+            {
                 return Ok(Readiness::Ready);
             }
-            Ok((status, body)) => format!("answered {status}: {}", shown(&body)),
+            Ok(found) => {
+                let (status, said) = (found.status, shown(&found.body));
+                tracing::debug!(%url, status, said, "the self-check found something else");
+                found.outline()
+            }
             Err(reason) => format!("cannot be asked: {reason}"),
         };
         Ok(Readiness::NotYet { observed: vec![Observation::missing(url, observed)] })
@@ -134,7 +172,7 @@ fn follow(attempt: Attempt<'_>, self_check_port: u16) -> reqwest::redirect::Acti
         return attempt.follow();
     }
     let refusal =
-        format!("redirect to {}, where no CA would follow", shown(url.as_str().as_bytes()));
+        format!("redirect to {}, where no CA would follow", url.origin().ascii_serialization());
     attempt.error(refusal)
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hickory_resolver::net::NetError;
 use moka::sync::Cache;
+use url::Url;
 
 use super::cloudflare::{Access, Budgets, Cloudflare, http_client};
 use super::dns::Dns;
@@ -14,8 +15,8 @@ use super::http01::Http01;
 use super::{Solver, Upcoming};
 use crate::clock::Clock;
 use crate::domain::failure::{Class, Failure};
-use crate::domain::issuer;
-use crate::outbound::{Allow, Guard};
+use crate::domain::issuer::{self, Kind};
+use crate::outbound::{Client, Guard};
 use crate::secret::Secret;
 
 /// Cloudflare clients that are kept: one per token, base URL and zone.
@@ -40,8 +41,8 @@ pub struct SolverSettings {
     pub authority_port: u16,
     /// Where HTTP-01 is looked at: 80 but in tests.
     pub self_check_port: u16,
-    /// What may be connected to although it is not public.
-    pub outbound_allow: Allow,
+    /// Says where may be connected to on behalf of clients.
+    pub guard: Guard,
 }
 
 /// Why there can be no solvers.
@@ -63,13 +64,24 @@ pub struct Solvers {
     clock: Arc<dyn Clock>,
     installation: String,
     authority_port: u16,
-    http: reqwest::Client,
+    guard: Guard,
+    http: Ways,
     dns: Arc<Dns>,
     http01: Arc<Http01>,
     clients: Cache<ClientKey, Arc<Cloudflare>>,
-    resolvers: Cache<Vec<SocketAddr>, Arc<Dns>>,
+    resolvers: Cache<(Vec<SocketAddr>, Kind), Arc<Dns>>,
     upcoming: Upcoming,
     budgets: Budgets,
+}
+
+/// The ways to a provider's API.
+struct Ways {
+    /// For a `ClusterIssuer`, which only administrators write.
+    open: Client,
+    /// For an Issuer, to the provider itself.
+    guarded: Client,
+    /// For an Issuer with a `baseURL`. A token goes there: only the operator's list says where.
+    listed: Client,
 }
 
 /// The token only as its digest: keys of a map are easily logged.
@@ -78,6 +90,7 @@ struct ClientKey {
     base_url: Option<String>,
     token_digest: Vec<u8>,
     zone_id: Option<String>,
+    kind: Kind,
 }
 
 impl Solvers {
@@ -86,16 +99,24 @@ impl Solvers {
         if !fits_a_comment(&settings.installation) {
             return Err(SolverSetupError::Installation);
         }
-        let dns = Dns::new(&settings.nameservers, settings.authority_port)
+        let guard = settings.guard;
+        let dns = Dns::new(&settings.nameservers, settings.authority_port, guard.clone())
             .map_err(SolverSetupError::Resolver)?;
-        let guard = Guard::new(dns.resolver(), settings.outbound_allow);
         let http01 =
-            Http01::new(guard, settings.self_check_port).map_err(SolverSetupError::Http)?;
+            Http01::new(&guard, settings.self_check_port).map_err(SolverSetupError::Http)?;
+        let http = Ways {
+            open: Client::open(http_client()).map_err(SolverSetupError::Http)?,
+            guarded: Client::guarded(http_client(), guard.clone())
+                .map_err(SolverSetupError::Http)?,
+            listed: Client::guarded(http_client(), guard.listed_only())
+                .map_err(SolverSetupError::Http)?,
+        };
         Ok(Self {
             clock: settings.clock,
             installation: settings.installation,
             authority_port: settings.authority_port,
-            http: http_client().map_err(SolverSetupError::Http)?,
+            guard,
+            http,
             dns: Arc::new(dns),
             http01: Arc::new(http01),
             clients: Cache::builder().max_capacity(MAX_CLIENTS).time_to_idle(CLIENT_IDLE).build(),
@@ -110,15 +131,16 @@ impl Solvers {
         &self.upcoming
     }
 
-    /// The solver of an issuer; `token` is what its provider's secret reference names.
+    /// The solver of an issuer of this kind; `token` is what its provider's secret reference names.
     pub fn solver(
         &self,
+        kind: Kind,
         config: &issuer::Solver,
         token: Option<&Secret<String>>,
     ) -> Result<Arc<dyn Solver>, Failure> {
         match (&config.http01, &config.dns01) {
             (Some(_), None) => Ok(Arc::clone(&self.http01) as Arc<dyn Solver>),
-            (None, Some(dns01)) => Ok(Arc::new(self.dns01(dns01, token)?)),
+            (None, Some(dns01)) => Ok(Arc::new(self.dns01(kind, dns01, token)?)),
             (None, None) | (Some(_), Some(_)) => {
                 Err(unusable("a solver needs one of `http01` and `dns01`"))
             }
@@ -127,6 +149,7 @@ impl Solvers {
 
     fn dns01(
         &self,
+        kind: Kind,
         config: &issuer::Dns01,
         token: Option<&Secret<String>>,
     ) -> Result<Dns01, Failure> {
@@ -141,8 +164,8 @@ impl Solvers {
             )
         })?;
         Ok(Dns01 {
-            provider: self.cloudflare(cloudflare, token)?,
-            dns: self.dns(&config.nameservers)?,
+            provider: self.cloudflare(kind, cloudflare, token)?,
+            dns: self.dns(kind, &config.nameservers)?,
             strategy: config.cname_strategy,
             propagation: config.propagation.mode,
         })
@@ -151,6 +174,7 @@ impl Solvers {
     /// The records that a token can edit.
     pub fn cloudflare(
         &self,
+        kind: Kind,
         config: &issuer::Cloudflare,
         token: &Secret<String>,
     ) -> Result<Arc<Cloudflare>, Failure> {
@@ -160,7 +184,16 @@ impl Solvers {
             base_url: config.base_url.clone(),
             token_digest: digest.as_ref().to_vec(),
             zone_id: config.zone_id.clone(),
+            kind,
         };
+        let http = match (kind, &config.base_url) {
+            (Kind::ClusterIssuer, _) => &self.http.open,
+            (Kind::Issuer, None) => &self.http.guarded,
+            (Kind::Issuer, Some(_)) => &self.http.listed,
+        };
+        if let Some(base) = &config.base_url {
+            self.check_base(kind, base)?;
+        }
         let access = Access {
             base_url: config.base_url.as_deref(),
             token,
@@ -171,20 +204,58 @@ impl Solvers {
         self.clients
             .try_get_with(key, || {
                 let clock = Arc::clone(&self.clock);
-                Cloudflare::new(self.http.clone(), access, clock, &self.installation).map(Arc::new)
+                Cloudflare::new(http.clone(), access, clock, &self.installation).map(Arc::new)
             })
             .map_err(|failure: Arc<Failure>| (*failure).clone())
     }
 
-    fn dns(&self, nameservers: &[String]) -> Result<Arc<Dns>, Failure> {
+    /// Refuses a base URL by which a token would leave in clear, or go where it may not.
+    fn check_base(&self, kind: Kind, base: &str) -> Result<(), Failure> {
+        let refuse = |why: String| {
+            let title = "Cloudflare's `baseURL` cannot be used";
+            Err(Failure::new(Class::Blocked, "cloudflare_invalid_base_url", title, why))
+        };
+        let url = match Url::parse(base) {
+            Ok(url) => url,
+            Err(error) => return refuse(format!("It is no URL: {error}.")),
+        };
+        if !self.guard.keeps_secrets(&url) {
+            return refuse("The token would be sent in clear: use https.".to_owned());
+        }
+        if kind == Kind::ClusterIssuer {
+            return Ok(());
+        }
+        match self.guard.listed_only().check(&url) {
+            Ok(()) => Ok(()),
+            Err(_) => refuse(
+                "An Issuer's token goes to no host but Cloudflare's and those that the setting \
+                 `outbound.allow` lists."
+                    .to_owned(),
+            ),
+        }
+    }
+
+    fn dns(&self, kind: Kind, nameservers: &[String]) -> Result<Arc<Dns>, Failure> {
         if nameservers.is_empty() {
             return Ok(Arc::clone(&self.dns));
         }
         let nameservers: Vec<SocketAddr> =
             nameservers.iter().map(|text| nameserver(text)).collect::<Result<_, _>>()?;
+        if kind == Kind::Issuer {
+            for server in &nameservers {
+                let host = server.ip().to_string();
+                let checked = self.guard.check_address(&host, server.ip());
+                checked.map_err(|refused| {
+                    let title = "A name server of the issuer may not be asked";
+                    let code = "dns_address_forbidden";
+                    Failure::new(Class::Blocked, code, title, refused.to_string())
+                })?;
+            }
+        }
+        let key = (nameservers, kind);
         self.resolvers
-            .try_get_with_by_ref(&nameservers, || {
-                Dns::new(&nameservers, self.authority_port).map(Arc::new)
+            .try_get_with_by_ref(&key, || {
+                Dns::new(&key.0, self.authority_port, self.guard.clone()).map(Arc::new)
             })
             .map_err(|error: Arc<NetError>| {
                 // It is not known that a person has to do with it.

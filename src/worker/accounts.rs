@@ -88,17 +88,17 @@ impl Worker {
         present: &Secret<Vec<u8>>,
         next: &Secret<Vec<u8>>,
     ) -> Result<Changed, Failure> {
-        let acme = &issuer.acme;
+        let (ca, acme) = (self.ca.of(issuer.kind), &issuer.acme);
         let is_ours = |found: Option<String>| found.is_some_and(|url| url == account.url);
         // Perhaps it was done before, and nobody came to remember it.
-        if is_ours(self.ca.account_of(acme, next).await?) {
+        if is_ours(ca.account_of(acme, next).await?) {
             return Ok(Changed::Done);
         }
-        let Err(failure) = self.ca.change_key(acme, &account.url, present, next).await else {
+        let Err(failure) = ca.change_key(acme, &account.url, present, next).await else {
             return Ok(Changed::Done);
         };
         // A refusal is one only where the present key still is the account's.
-        if failure.is_refusal() && is_ours(self.ca.account_of(acme, present).await?) {
+        if failure.is_refusal() && is_ours(ca.account_of(acme, present).await?) {
             return Ok(Changed::Refused(failure));
         }
         Err(failure)
@@ -138,7 +138,8 @@ impl Worker {
                 match self.sealer.open(&issuers::account_key_place(issuer.id), &sealed) {
                     Err(error) => Err(super::unreadable(&error)),
                     Ok(key) => {
-                        let asked = self.ca.deactivate(&issuer.acme, &key, &account.url);
+                        let asked =
+                            self.ca.of(issuer.kind).deactivate(&issuer.acme, &key, &account.url);
                         tokio::time::timeout(STEP_TIMEOUT, asked)
                             .await
                             .unwrap_or_else(|_| Err(timed_out()))

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use super::Worker;
 use super::session::Tried;
 use crate::domain::failure::{Class, Failure};
-use crate::domain::issuer::{Issuer, SecretKeySelector};
+use crate::domain::issuer::{FORMER_NAMESPACE, Issuer, Kind, SecretKeySelector};
 use crate::secret::Secret;
-use crate::storage::secrets;
+use crate::storage::{StorageError, secrets};
 
 impl Worker {
     /// A DNS provider's credential.
@@ -40,6 +40,9 @@ impl Worker {
         let Some((id, sealed)) = found else {
             let what =
                 format!("There is no Secret \"{}\" in namespace \"{namespace}\".", reference.name);
+            if self.is_where_it_was(issuer, namespace, reference).await? {
+                return Err(moved(&reference.name, key, namespace).into());
+            }
             return Err(missing(what).into());
         };
         let opened = self.sealer.open(&secrets::data_place(id), &sealed)?;
@@ -57,4 +60,30 @@ impl Worker {
             .into()
         })
     }
+
+    /// Whether a `ClusterIssuer`'s Secret lies where those were kept before they had a namespace that
+    /// no API key reaches.
+    async fn is_where_it_was(
+        &self,
+        issuer: &Issuer,
+        namespace: &str,
+        reference: &SecretKeySelector,
+    ) -> Result<bool, StorageError> {
+        if issuer.kind == Kind::Issuer || namespace == FORMER_NAMESPACE {
+            return Ok(false);
+        }
+        Ok(secrets::recall(&self.db, FORMER_NAMESPACE, &reference.name).await?.is_some())
+    }
+}
+
+fn moved(name: &str, key: &str, namespace: &str) -> Failure {
+    let create = format!("certwright secrets create {name} -n {namespace} --from-file {key}=FILE");
+    Failure::new(
+        Class::Blocked,
+        "secret_not_found",
+        "A credential that the issuer refers to is in another namespace",
+        format!(
+            "The Secret \"{name}\" is in namespace \"{FORMER_NAMESPACE}\"; those of ClusterIssuers are now in \"{namespace}\" (the setting `cluster_resource_namespace`), which no API key can be bound to. Store it there with `{create}`, and this goes on by itself; then `certwright secrets delete {name} -n {FORMER_NAMESPACE}`."
+        ),
+    )
 }

@@ -98,7 +98,7 @@ impl Worker {
         sweep: &mut Sweep,
     ) -> Result<(), Trouble> {
         let token = self.credential(issuer, &cloudflare.api_token_secret_ref).await?;
-        let provider = self.solvers.cloudflare(cloudflare, &token)?;
+        let provider = self.solvers.cloudflare(issuer.kind, cloudflare, &token)?;
         for zone in provider.zones().await? {
             if sweep.zones.contains(&zone) {
                 continue;

@@ -86,7 +86,7 @@ impl Worker {
         key: &Secret<Vec<u8>>,
     ) -> Result<Registration, Failure> {
         let Some(binding) = &issuer.acme.external_account_binding else {
-            return self.ca.register(&issuer.acme, key).await;
+            return self.ca.of(issuer.kind).register(&issuer.acme, key).await;
         };
         let text = match self.secret(issuer, &binding.key_secret_ref, "secret").await {
             Ok(text) => text,
@@ -97,7 +97,7 @@ impl Worker {
             Err(Trouble::Broken(error)) => return Err(broken(&error)),
         };
         let external = ExternalKey { id: binding.key_id.clone(), mac: mac_key(&text)? };
-        self.ca.register_bound(&issuer.acme, key, &external).await
+        self.ca.of(issuer.kind).register_bound(&issuer.acme, key, &external).await
     }
 
     /// Nothing brings a deactivated account back: the row says so, and rests.

@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use crate::ca::Ca;
+use crate::ca::Authorities;
 use crate::clock::Clock;
 use crate::domain::backoff::Jitter;
 use crate::domain::failure::{Class, Failure};
@@ -72,7 +72,7 @@ pub struct Worker {
     /// Opens account keys, tokens and private keys; seals new ones.
     pub sealer: Arc<Sealer>,
     /// Certificate authorities.
-    pub ca: Arc<Ca>,
+    pub ca: Arc<Authorities>,
     /// Ways to prove control over names.
     pub solvers: Arc<Solvers>,
     /// Posts to webhooks.

@@ -17,7 +17,7 @@ impl Worker {
         let answer = match issuer {
             None => Answer::NotOffered,
             Some(issuer) => {
-                let asked = self.ca.renewal_information(&issuer.acme, &about);
+                let asked = self.ca.of(issuer.kind).renewal_information(&issuer.acme, &about);
                 tokio::time::timeout(STEP_TIMEOUT, asked).await.unwrap_or_else(|_| {
                     Answer::Failed(Failure::new(
                         Class::Transient,

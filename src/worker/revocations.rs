@@ -67,7 +67,7 @@ impl Worker {
             Some(known) => {
                 let place = issuers::account_key_place(issuer.id);
                 let key = self.sealer.open(&place, &sealed)?;
-                match self.ca.account(&issuer.acme, &key, &known.url).await {
+                match self.ca.of(issuer.kind).account(&issuer.acme, &key, &known.url).await {
                     Ok(account) => account.revoke(leaf, reason).await,
                     Err(failure) => Err(failure),
                 }
@@ -80,7 +80,7 @@ impl Worker {
             return Ok(by_account?);
         }
         let own = self.sealer.open(&requests::private_key_place(evidence.request), own)?;
-        match self.ca.revoke_by_key(&issuer.acme, &own, leaf, reason).await {
+        match self.ca.of(issuer.kind).revoke_by_key(&issuer.acme, &own, leaf, reason).await {
             Ok(()) => Ok(()),
             Err(second) if second.code == "acme_already_revoked" => Err(second.into()),
             // The first answer says more about what a person can do.

@@ -13,7 +13,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("view", &["domain"]),
     ("storage", &["domain", "secret", "view"]),
     ("outbound", &["clock", "domain"]),
-    ("ca", &["clock", "domain", "secret"]),
+    ("ca", &["clock", "domain", "outbound", "secret"]),
     ("solver", &["clock", "domain", "secret", "outbound"]),
     (
         "worker",

@@ -419,6 +419,7 @@ fn acme(pebble: &Pebble) -> Acme {
         renewal_information_source: RenewalInformationSource::Ari,
         enable_duration_feature: false,
         ca_bundle: Some(pebble.ca_bundle()),
+        allowed_origins: Vec::new(),
         skip_tls_verify: false,
         solvers: Vec::new(),
     }

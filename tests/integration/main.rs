@@ -43,6 +43,7 @@ mod expiry;
 mod explain;
 mod fairness;
 mod formats;
+mod guarded;
 mod harness;
 #[cfg(feature = "failpoints")]
 mod inside_failures;

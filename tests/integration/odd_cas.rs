@@ -296,6 +296,7 @@ fn acme(proxy: &FaultProxy) -> Acme {
         renewal_information_source: RenewalInformationSource::Ari,
         enable_duration_feature: false,
         ca_bundle: Some(proxy.ca_bundle()),
+        allowed_origins: Vec::new(),
         skip_tls_verify: false,
         solvers: Vec::new(),
     }

@@ -1,8 +1,6 @@
 //! Where nobody gets us to connect to: hostile URLs, real listeners that count, a DNS that lies.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use bytes::Bytes;
 use certwright::outbound::{
@@ -10,59 +8,12 @@ use certwright::outbound::{
 };
 use http::HeaderMap;
 use serde_json::json;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 use url::Url;
 
 use crate::support::cloudflare::Cloudflare;
 use crate::support::databases::on_both_databases;
+use crate::support::hostile::{INSIDE, LOCAL, LOOPBACK, NAMES, Trap, ZONE, hostile_names};
 use crate::support::world::{World, id};
-
-const ZONE: &str = "example.org";
-
-/// Listens on every address of this machine, IPv4 and IPv6, and counts who comes.
-struct Trap {
-    port: u16,
-    connections: Arc<AtomicU32>,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Trap {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl Trap {
-    async fn set() -> Self {
-        Self::answering("HTTP/1.1 204 No Content\r\n\r\n").await
-    }
-
-    async fn answering(answer: &'static str) -> Self {
-        let listener = TcpListener::bind("[::]:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let connections = Arc::new(AtomicU32::new(0));
-        let seen = Arc::clone(&connections);
-        let task = tokio::spawn(async move {
-            loop {
-                let (mut socket, _) = listener.accept().await.unwrap();
-                seen.fetch_add(1, SeqCst);
-                tokio::spawn(async move {
-                    let mut request = [0; 1024];
-                    if socket.read(&mut request).await.is_ok() {
-                        socket.write_all(answer.as_bytes()).await.ok();
-                    }
-                });
-            }
-        });
-        Self { port, connections, task }
-    }
-
-    fn count(&self) -> u32 {
-        self.connections.load(SeqCst)
-    }
-}
 
 /// A sender for which scheme and port are no obstacle: only addresses are.
 fn sender(cloudflare: &Cloudflare, trap: &Trap, allow: &[&str]) -> Sender {
@@ -75,94 +26,6 @@ fn sender(cloudflare: &Cloudflare, trap: &Trap, allow: &[&str]) -> Sender {
 async fn post(sender: &Sender, url: &str) -> Result<Reply, SendError> {
     sender.post(&url.parse().unwrap(), HeaderMap::new(), Bytes::from_static(b"{}")).await
 }
-
-/// Loopback, however it is written. With permission each of these does connect.
-const LOOPBACK: [&str; 28] = [
-    "http://127.0.0.1:P/",
-    "http://127.0.0.2:P/",
-    "http://127.255.255.254:P/",
-    "http://127.1:P/",
-    "http://127.0.1:P/",
-    "http://127.0.0.1.:P/",
-    "http://2130706433:P/",
-    "http://0x7f000001:P/",
-    "http://0x7f.0.0.1:P/",
-    "http://0x7f.1:P/",
-    "http://0X7F.0x0.0x0.0x1:P/",
-    "http://0177.0.0.1:P/",
-    "http://0177.0x0.1:P/",
-    "http://017700000001:P/",
-    "http://00000000177.1:P/",
-    "http://%31%32%37.0.0.1:P/",
-    "http://127%2e0%2e0%2e1:P/",
-    "http://127。0。0。1:P/",
-    "http://１２７.０.０.１:P/",
-    "http://①②⑦.⓪.⓪.①:P/",
-    "http://[::1]:P/",
-    "http://[0:0:0:0:0:0:0:1]:P/",
-    "http://[0000:0000:0000:0000:0000:0000:0000:0001]:P/",
-    "http://[::ffff:127.0.0.1]:P/",
-    "http://[::ffff:7f00:1]:P/",
-    "http://[0:0:0:0:0:ffff:127.0.0.1]:P/",
-    "http://\t127.0.\n0.1:P/",
-    "http:\\\\127.0.0.1:P\\",
-];
-
-/// The rest of what is not public.
-const INSIDE: [&str; 43] = [
-    "http://0.0.0.0:P/",
-    "http://0:P/",
-    "http://0x0:P/",
-    "http://0.0.0.1:P/",
-    "http://[::]:P/",
-    "http://[::127.0.0.1]:P/",
-    "http://[::7f00:1]:P/",
-    "http://[64:ff9b::127.0.0.1]:P/",
-    "http://[64:ff9b:1::7f00:1]:P/",
-    "http://[2002:7f00:1::]:P/",
-    "http://[2002:7f00:1::1]:P/",
-    "http://[2001:0:7f00:1::]:P/",
-    "http://[2001::1]:P/",
-    "http://[2001:db8::1]:P/",
-    "http://[3fff::1]:P/",
-    "http://[100::1]:P/",
-    "http://[fc00::1]:P/",
-    "http://[fd00:ec2::254]:P/",
-    "http://[fe80::1]:P/",
-    "http://[fec0::1]:P/",
-    "http://[ff02::1]:P/",
-    "http://[::ffff:10.0.0.1]:P/",
-    "http://[::ffff:169.254.169.254]:P/",
-    "http://10.0.0.1:P/",
-    "http://10.255.255.255:P/",
-    "http://167772161:P/",
-    "http://172.16.0.1:P/",
-    "http://172.31.255.254:P/",
-    "http://192.168.0.1:P/",
-    "http://192.168.257:P/",
-    "http://100.64.0.1:P/",
-    "http://100.100.100.200:P/",
-    "http://169.254.169.254/latest/meta-data/",
-    "http://2852039166/latest/meta-data/",
-    "http://0xa9fea9fe/latest/meta-data/",
-    "http://0251.0376.0251.0376/latest/meta-data/",
-    "http://192.0.0.192:P/",
-    "http://192.0.2.1:P/",
-    "http://198.18.0.1:P/",
-    "http://203.0.113.1:P/",
-    "http://224.0.0.1:P/",
-    "http://240.0.0.1:P/",
-    "http://255.255.255.255:P/",
-];
-
-/// Names of the machine itself.
-const LOCAL: [&str; 5] = [
-    "http://localhost:P/",
-    "http://LOCALHOST:P/",
-    "http://localhost.:P/",
-    "http://trap.localhost:P/",
-    "http://ｌｏｃａｌｈｏｓｔ:P/",
-];
 
 /// What is no URL, or becomes none.
 const NO_URL: [&str; 8] = [
@@ -247,49 +110,6 @@ async fn every_spelling_of_loopback_connects_once_with_permission() {
         assert_eq!(reply.unwrap().status, 204, "{url}");
         assert_eq!(trap.count(), place, "{url}");
     }
-}
-
-/// Names that lead inside, one way or another.
-const NAMES: [&str; 15] = [
-    "loopback",
-    "LoopBack",
-    "v6",
-    "mapped",
-    "compatible",
-    "nat64",
-    "private",
-    "metadata",
-    "unspecified",
-    "broadcast",
-    "mixed",
-    "families",
-    "last",
-    "alias",
-    "aliases",
-];
-
-fn hostile_names(cloudflare: &Cloudflare) {
-    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-    for (name, addresses) in [
-        ("loopback", vec![ip("127.0.0.1")]),
-        ("v6", vec![ip("::1")]),
-        ("mapped", vec![ip("::ffff:127.0.0.1")]),
-        ("compatible", vec![ip("::127.0.0.1")]),
-        ("nat64", vec![ip("64:ff9b::7f00:1")]),
-        ("private", vec![ip("10.0.0.1")]),
-        ("metadata", vec![ip("169.254.169.254")]),
-        ("unspecified", vec![ip("0.0.0.0")]),
-        ("broadcast", vec![ip("255.255.255.255")]),
-        // The public ones are nobody's: nothing is sent there, whatever the test finds.
-        ("mixed", vec![ip("1.2.3.4"), ip("127.0.0.1")]),
-        ("families", vec![ip("1.2.3.4"), ip("::1")]),
-        ("last", vec![ip("1.2.3.4"), ip("1.2.3.5"), ip("192.168.1.1")]),
-    ] {
-        cloudflare.set_addresses(&format!("{name}.{ZONE}"), &addresses);
-    }
-    cloudflare.set_cname("alias.example.org", "loopback.example.org");
-    cloudflare.set_cname("aliases.example.org", "alias.example.org");
-    cloudflare.set_addresses("nowhere.example.org", &[]);
 }
 
 #[tokio::test]

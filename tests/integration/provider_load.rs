@@ -7,7 +7,7 @@ use certwright::domain::challenge::{Proof, Record};
 use certwright::domain::failure::{Class, Failure};
 use certwright::domain::id::ChallengeId;
 use certwright::domain::issuer;
-use certwright::outbound::Allow;
+use certwright::outbound::{Allow, Guard};
 use certwright::secret::Secret;
 use certwright::solver::{Solver, SolverSettings, Solvers};
 use futures_util::future::join_all;
@@ -34,13 +34,14 @@ impl World {
     pub(super) async fn with_zones(zones: &[&str]) -> Self {
         let cloudflare = Cloudflare::start(zones).await;
         let clock = Arc::new(ManualClock::at(datetime!(2026-11-27 12:00 UTC)));
+        let loopback: Allow = "127.0.0.0/8".parse().unwrap();
         let solvers = Solvers::new(SolverSettings {
             clock: clock.clone(),
             installation: "tests".to_owned(),
             nameservers: vec![cloudflare.dns_addr()],
             authority_port: cloudflare.dns_addr().port(),
             self_check_port: 80,
-            outbound_allow: Allow::default(),
+            guard: Guard::asking(&[cloudflare.dns_addr()], loopback).unwrap(),
         });
         Self { cloudflare, clock, solvers: solvers.unwrap() }
     }
@@ -61,7 +62,7 @@ impl World {
     pub(super) fn dns01_by(&self, access: issuer::Cloudflare) -> Arc<dyn Solver> {
         let dns01 = issuer::Dns01 { cloudflare: Some(access), ..issuer::Dns01::default() };
         let config = issuer::Solver { selector: None, http01: None, dns01: Some(dns01) };
-        self.solvers.solver(&config, Some(&self.token())).unwrap()
+        self.solvers.solver(issuer::Kind::ClusterIssuer, &config, Some(&self.token())).unwrap()
     }
 
     pub(super) fn token(&self) -> Secret<String> {
@@ -69,7 +70,7 @@ impl World {
     }
 
     pub(super) async fn ours(&self, zone: &str) -> Result<usize, Failure> {
-        let provider = self.solvers.cloudflare(&self.access(), &self.token())?;
+        let provider = self.solvers.cloudflare(issuer::Kind::ClusterIssuer, &self.access(), &self.token())?;
         provider.ours(&self.cloudflare.zone_id(zone)).await.map(|ours| ours.len())
     }
 

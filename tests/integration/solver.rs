@@ -10,8 +10,8 @@ use certwright::clock::{Clock, SystemClock};
 use certwright::domain::challenge::{Proof, Record, in_words};
 use certwright::domain::failure::Class;
 use certwright::domain::id::ChallengeId;
-use certwright::domain::issuer::{self, CnameStrategy, PropagationMode};
-use certwright::outbound::Allow;
+use certwright::domain::issuer::{self, CnameStrategy, Kind, PropagationMode};
+use certwright::outbound::{Allow, Guard};
 use certwright::secret::Secret;
 use certwright::solver::{Readiness, Solver, SolverSettings, Solvers};
 use futures_util::future::{FutureExt as _, join_all};
@@ -28,7 +28,7 @@ struct World {
 
 impl World {
     async fn with_zones(zones: &[&str]) -> Self {
-        Self::with(zones, 80, Allow::default()).await
+        Self::with(zones, 80, Allow::parse(["127.0.0.0/8", "::1"]).unwrap()).await
     }
 
     async fn with(zones: &[&str], self_check_port: u16, outbound_allow: Allow) -> Self {
@@ -39,7 +39,7 @@ impl World {
             nameservers: vec![cloudflare.dns_addr()],
             authority_port: cloudflare.dns_addr().port(),
             self_check_port,
-            outbound_allow,
+            guard: Guard::asking(&[cloudflare.dns_addr()], outbound_allow).unwrap(),
         })
         .unwrap();
         Self { cloudflare, solvers }
@@ -65,13 +65,13 @@ impl World {
         let mut config = self.config();
         change(config.dns01.as_mut().unwrap());
         let token = Secret::new(self.cloudflare.token().to_owned());
-        self.solvers.solver(&config, Some(&token)).unwrap()
+        self.solvers.solver(Kind::ClusterIssuer, &config, Some(&token)).unwrap()
     }
 
     fn http01(&self) -> Arc<dyn Solver> {
         let http01 = Some(issuer::Http01::default());
         let config = issuer::Solver { selector: None, http01, dns01: None };
-        self.solvers.solver(&config, None).unwrap()
+        self.solvers.solver(Kind::ClusterIssuer, &config, None).unwrap()
     }
 
     fn values(&self, zone: &str) -> Vec<String> {
@@ -272,7 +272,8 @@ async fn a_wrong_token_is_named_and_not_shown() {
 
     for token in [wrong, malformed] {
         let secret = Secret::new(token.clone());
-        let solver = world.solvers.solver(&world.config(), Some(&secret)).unwrap();
+        let solver =
+            world.solvers.solver(Kind::ClusterIssuer, &world.config(), Some(&secret)).unwrap();
         let failure = solver.present(&proof("app.example.org", "token")).await.unwrap_err();
 
         assert_eq!(
@@ -627,8 +628,8 @@ async fn the_self_check_says_what_came_back_instead() {
     let solver = world.http01();
 
     for (token, words) in [
-        ("wrong", "answered 200: \"<h1>.[31mwelcome</h1>\""),
-        ("absent", "answered 404: an empty body"),
+        ("wrong", "answered 200 with 21 bytes that are not the proof"),
+        ("absent", "answered 404 with an empty body"),
         ("literal", "where no CA would follow"),
         ("port", "where no CA would follow"),
         ("round", "more than 10 redirects"),
@@ -647,7 +648,11 @@ async fn the_self_check_says_who_refuses_connections() {
     let observed = observed(&world.http01(), &proof("app.example.org", "t")).await;
 
     assert!(observed.contains("refused"), "{observed}");
-    assert!(observed.contains(&format!("127.0.0.1, port {free}")), "{observed}");
+    assert!(observed.contains(&format!("(app.example.org, port {free})")), "{observed}");
+    assert!(
+        !observed.contains("127.0.0.1"),
+        "tenants are not told where the inside is: {observed}"
+    );
 }
 
 #[tokio::test]
@@ -659,12 +664,13 @@ async fn the_self_check_does_not_reach_inside_without_permission() {
     let solver = world.http01();
 
     for (domain, words) in [
-        ("app.example.org", "app.example.org is at 127.0.0.1, where this service may not"),
-        ("inside.example.org", "is at 10.0.0.1, where"),
-        ("127.0.0.1", "127.0.0.1 is at 127.0.0.1, where"),
+        ("app.example.org", "app.example.org leads to an address that is not public"),
+        ("inside.example.org", "inside.example.org leads to an address that is not public"),
+        ("127.0.0.1", "127.0.0.1 leads to an address that is not public"),
         ("nowhere.example.org", "does not resolve"),
     ] {
         let observed = observed(&solver, &proof(domain, "token")).await;
         assert!(observed.contains(words), "{domain}: {observed}");
+        assert!(!observed.contains("10.0.0.1"), "{domain}: {observed}");
     }
 }

@@ -153,8 +153,7 @@ impl Installation {
     /// A credential and the `ClusterIssuer` `dns`. With a program that is to die meanwhile, answers
     /// may fail.
     pub async fn set_up(&self, program: &Program) {
-        let secret =
-            json!({"name": "cloudflare", "stringData": {"api-token": self.cloudflare.token()}});
+        let secret = json!({"namespace": "certwright", "name": "cloudflare", "stringData": {"api-token": self.cloudflare.token()}});
         self.post(program, "/secrets", &secret).await.ok();
         let issuer = json!({"kind": "ClusterIssuer", "name": "dns", "acme": {
             "server": self.pebble.directory_url(), "caBundle": self.pebble.ca_bundle(),

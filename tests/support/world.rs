@@ -7,8 +7,8 @@ use axum::body::Body;
 use axum::http::request::Builder;
 use axum::http::{HeaderMap, HeaderValue, Method, Request};
 use certwright::api::{self, AppState};
-use certwright::ca::Ca;
-use certwright::clock::{Clock as _, ManualClock};
+use certwright::ca::{Authorities, Ca};
+use certwright::clock::{Clock, ManualClock};
 use certwright::domain::api_key;
 use certwright::domain::certificate::{Certificate, Issued, Transition};
 use certwright::domain::challenge::{self, Challenge};
@@ -146,13 +146,14 @@ impl World {
     }
 
     fn worker_with(&self, concurrency: usize, share: usize) -> Arc<Worker> {
+        let clock: Arc<dyn Clock> = self.clock.clone();
         let solvers = Solvers::new(SolverSettings {
             clock: self.clock.clone(),
             installation: "test".into(),
             nameservers: vec!["127.0.0.1:9".parse().unwrap()],
             authority_port: 9,
             self_check_port: 9,
-            outbound_allow: Allow::default(),
+            guard: self.outbound.guard().clone(),
         });
         let settings = worker::Settings {
             name: "test".into(),
@@ -172,7 +173,7 @@ impl World {
             db: self.db.clone(),
             clock: self.clock.clone(),
             sealer: self.sealer.clone(),
-            ca: Arc::new(Ca::new(self.clock.clone())),
+            ca: Arc::new(Authorities::new(&clock, self.outbound.guard().clone())),
             solvers: Arc::new(solvers.unwrap()),
             outbound: self.outbound.clone(),
             local: worker::Local::new(&settings),

@@ -14,7 +14,7 @@ use crate::api::precondition::{Precondition, json};
 use crate::api::problem::{ApiError, Code, Errors, FieldCode};
 use crate::api::{AppState, retrying};
 use crate::domain::id::IssuerId;
-use crate::domain::issuer::{Issuer, Transition, Upkeep};
+use crate::domain::issuer::{FORMER_NAMESPACE, Issuer, Kind, Transition, Upkeep};
 use crate::pki;
 use crate::secret::Secret;
 use crate::storage::issuers::{self, next_account_key_place};
@@ -107,9 +107,20 @@ pub(crate) async fn imported(
     let Some(reference) = &issuer.acme.private_key_secret_ref else { return Ok(None) };
     let namespace = issuer.secret_namespace(&app.cluster_namespace);
     let found = secrets::data(tx, namespace, &reference.name).await?;
-    let Some((id, sealed)) = found else { return Ok(None) };
     let refuse =
         |what: String| Err(ApiError::field("/acme/privateKeySecretRef", FieldCode::Invalid, what));
+    let Some((id, sealed)) = found else {
+        // Else a new account would be made, unseen.
+        let of_cluster = issuer.kind == Kind::ClusterIssuer;
+        if of_cluster && secrets::data(tx, FORMER_NAMESPACE, &reference.name).await?.is_some() {
+            let name = &reference.name;
+            return refuse(format!(
+                "the Secret `{name}` is in the namespace `{FORMER_NAMESPACE}`, and those of ClusterIssuers are now in `{namespace}`: store it there with `certwright secrets create {name} -n {namespace} --from-file {}=FILE`",
+                reference.key.as_deref().unwrap_or(USUAL_KEY)
+            ));
+        }
+        return Ok(None);
+    };
     let opened = app.sealer.open(&secrets::data_place(id), &sealed)?;
     let mut values: BTreeMap<String, String> =
         serde_json::from_slice(opened.expose()).unwrap_or_default();

@@ -9,8 +9,10 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use x509_parser::pem::Pem;
 
+use super::outside::Outside;
+use crate::api::auth::Principal;
 use crate::api::problem::{ApiError, Faults, FieldCode};
-use crate::api::{field, limits};
+use crate::api::{AppState, field, limits};
 use crate::domain::issuer::{
     Acme, Dns01, ExternalAccountBinding, Http01, Kind, SecretKeySelector, Solver,
 };
@@ -53,8 +55,8 @@ impl IssuerSpec {
         }
     }
 
-    /// Refuses what is known to fail.
-    pub(crate) fn check(&self) -> Result<(), ApiError> {
+    /// Refuses what is known to fail, and what only others may write.
+    pub(crate) fn check(&self, app: &AppState, who: &Principal) -> Result<(), ApiError> {
         let mut faults = Faults::default();
         match (self.kind, self.namespace.as_deref()) {
             (Kind::ClusterIssuer, Some(given)) if !given.is_empty() => {
@@ -66,6 +68,8 @@ impl IssuerSpec {
         }
         field::name(&self.name, "/name", &mut faults);
         acme(&self.acme, &mut faults);
+        Outside { guard: app.outbound.guard(), kind: self.kind, is_bound: who.is_bound() }
+            .check(&self.acme, &mut faults);
         faults.refuse()
     }
 }

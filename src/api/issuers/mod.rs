@@ -25,6 +25,7 @@ use crate::storage::{StorageError, Tx, certificates, orders, revocations};
 pub(crate) mod accounts;
 pub(crate) mod check;
 mod limits;
+mod outside;
 
 use crate::view::IssuerView;
 use check::IssuerSpec;
@@ -68,7 +69,7 @@ pub(crate) async fn create(
         .once(&app, || async {
             let namespace = body.value.namespace();
             who.must_own(&namespace)?;
-            body.value.check()?;
+            body.value.check(&app, &who)?;
             let issuer = new(&app, body.value.clone(), namespace);
             let mut tx = app.db.read().await?;
             let imported = accounts::imported(&app, &mut tx, &issuer).await?;
@@ -146,7 +147,7 @@ pub(crate) async fn replace(
         who.must_own(&present.namespace)?;
         known.must_match(&IssuerView::from(&present))?;
         must_stay(&present, &body.value)?;
-        body.value.check()?;
+        body.value.check(&app, &who)?;
         let now = app.now();
         let next = respecify(&mut tx, &present, &lease, body.value.acme.clone(), now).await?;
         if next != present {

@@ -122,8 +122,8 @@ async fn made_so(
     text: String,
     purpose: Purpose,
 ) -> Result<Json<Applied>, ApiError> {
-    let reader = app.clone();
-    let read = move || plan::read(&reader, &text, namespace.as_deref(), purpose);
+    let (reader, caller) = (app.clone(), who.clone());
+    let read = move || plan::read(&reader, &caller, &text, namespace.as_deref(), purpose);
     let plan = app.heavily(who, read).await?;
     let results = apply::apply(app, who, plan, dry_run).await?;
     Ok(Json(Applied { dry_run, results }))

@@ -11,6 +11,7 @@ use super::certificate::{self, Wish};
 use super::issuer;
 use super::object::{Kind, Object, objects, refuse_twins};
 use super::secret;
+use crate::api::auth::Principal;
 use crate::api::certificates::check::{Checked, check};
 use crate::api::issuers::check::IssuerSpec;
 use crate::api::problem::{ApiError, Faults, FieldCode};
@@ -49,6 +50,7 @@ pub(super) enum Wanted {
 /// Reads a stream. Everything that is wrong with it is said at once.
 pub(super) fn read(
     app: &AppState,
+    who: &Principal,
     text: &str,
     namespace: Option<&str>,
     purpose: Purpose,
@@ -64,7 +66,7 @@ pub(super) fn read(
     for object in &mut objects {
         wanted.push(match object.kind {
             Kind::Secret => None,
-            Kind::Issuer | Kind::ClusterIssuer => checked_issuer(object, namespace)?,
+            Kind::Issuer | Kind::ClusterIssuer => checked_issuer(app, who, object, namespace)?,
             Kind::Certificate => checked_certificate(object, namespace)?,
         });
     }
@@ -112,9 +114,14 @@ fn noted<T>(
     }
 }
 
-fn checked_issuer(object: &mut Object, namespace: &str) -> Result<Option<Wanted>, ApiError> {
+fn checked_issuer(
+    app: &AppState,
+    who: &Principal,
+    object: &mut Object,
+    namespace: &str,
+) -> Result<Option<Wanted>, ApiError> {
     let Some(spec) = issuer::read(object, namespace) else { return Ok(None) };
-    let checked = noted(object, issuer::place, spec.check())?;
+    let checked = noted(object, issuer::place, spec.check(app, who))?;
     Ok(checked.map(|()| Wanted::Issuer(Box::new(spec), None)))
 }
 

@@ -97,7 +97,8 @@ pub(crate) struct DeliveryView {
     /// The HTTP status of its answer.
     #[schema(example = 503)]
     response_status: Option<u16>,
-    /// How its answer began, at most 1 KiB; a stranger's text.
+    /// How its answer began, at most 1 KiB; a stranger's text, and `null` for a key that is bound to
+    /// namespaces.
     response_body: Option<String>,
     /// Why there was no answer.
     error: Option<String>,
@@ -151,7 +152,7 @@ pub(crate) async fn list(
     let (webhook, _) = find_webhook(&mut tx, id, &who.scope).await?;
     let rows = deliveries::list(&mut tx, webhook.id, &who.scope, &wanted, page).await?;
     let key = |row: &Delivery| row.id.0.as_bytes().to_vec();
-    Ok(page::answer(&uri, page.limit, rows, key, |row| DeliveryView::from(&row)))
+    Ok(page::answer(&uri, page.limit, rows, key, |row| DeliveryView::of(&row, &who)))
 }
 
 /// Show a delivery
@@ -166,7 +167,7 @@ pub(crate) async fn show(
     known: Precondition,
 ) -> Result<Response, ApiError> {
     let found = settled(&app, &who, id, delivery, wait).await?;
-    Ok(wait.applied(known.show(&DeliveryView::from(&found))?))
+    Ok(wait.applied(known.show(&DeliveryView::of(&found, &who))?))
 }
 
 /// Send a delivery again
@@ -189,7 +190,7 @@ pub(crate) async fn redeliver(
     deliveries::redeliver(&mut tx, &found, app.now()).await?;
     let again = deliveries::find(&mut tx, webhook.id, found.id).await?.unwrap_or(found);
     tx.commit().await?;
-    Ok(accepted(location(&again), json(&DeliveryView::from(&again))?))
+    Ok(accepted(location(&again), json(&DeliveryView::of(&again, &who))?))
 }
 
 /// Send everything again since a moment
@@ -247,7 +248,7 @@ pub(crate) async fn test(
         Err(error) if !error.is_about_the_caller() => sent,
         found => found?,
     };
-    Ok(wait.applied(accepted(location(&found), json(&DeliveryView::from(&found))?)))
+    Ok(wait.applied(accepted(location(&found), json(&DeliveryView::of(&found, &who))?)))
 }
 
 /// Reads a delivery, once it has come to its end or the client has waited long enough.
@@ -336,9 +337,11 @@ impl From<DomainState> for DeliveryState {
     }
 }
 
-impl From<&Delivery> for DeliveryView {
-    fn from(delivery: &Delivery) -> Self {
+impl DeliveryView {
+    /// The delivery for whoever asks. What a host says, which a tenant chose, is no tenant's to read.
+    fn of(delivery: &Delivery, who: &Principal) -> Self {
         let last = delivery.last.as_ref();
+        let answer = last.and_then(|attempt| attempt.answer.clone());
         Self {
             id: delivery.id.0,
             webhook: format!("/webhooks/{}", delivery.webhook),
@@ -351,7 +354,7 @@ impl From<&Delivery> for DeliveryView {
             last_duration_ms: last
                 .and_then(|attempt| u64::try_from(attempt.took.whole_milliseconds()).ok()),
             response_status: last.and_then(|attempt| attempt.status),
-            response_body: last.and_then(|attempt| attempt.answer.clone()),
+            response_body: answer.filter(|_| !who.is_bound()),
             error: last.and_then(|attempt| attempt.error.clone()),
             next_attempt_at: delivery.next_action_at.map(|at| at.max(delivery.created_at)),
             created_at: delivery.created_at,

@@ -15,6 +15,7 @@ use super::problem::{Problem, clean, name_of};
 use super::tape::Exchange;
 use crate::domain::failure::{Class, Failure};
 use crate::domain::limits::most_names;
+use crate::outbound::AddressError;
 use vocabulary::{Kind, known};
 
 /// So long may a CA's replicas lag behind with what it handed out.
@@ -98,6 +99,10 @@ pub(super) enum Transport {
     Withheld(Withheld),
     /// The URL may not be asked, such as one without TLS.
     Refused(String),
+    /// The URL is not the CA's.
+    Foreign(String),
+    /// The URL leads to where the service may not go, or nowhere.
+    Guarded(AddressError),
     /// The TLS certificate is not trusted.
     Untrusted(String),
     Unreachable(String),
@@ -128,7 +133,9 @@ pub(super) fn classify(asked: Asked, trouble: &Trouble) -> Failure {
 }
 
 fn answered(asked: Asked, exchange: &Exchange) -> Failure {
-    let problem = Problem::from_body(&exchange.body);
+    let document = Problem::of(exchange);
+    let is_problem = document.is_some();
+    let problem = document.unwrap_or_default();
     let verdict = limited(exchange, &problem)
         .or_else(|| broken(exchange.status, &problem))
         .or_else(|| absent(asked, exchange.status, &problem))
@@ -141,7 +148,10 @@ fn answered(asked: Asked, exchange: &Exchange) -> Failure {
             format!("The answer points to {}.", clean(location, 300))
         }
         (_, Some(words)) => words,
-        (_, None) => format!("The answer was HTTP {} without a reason.", exchange.status),
+        (_, None) if is_problem => {
+            format!("The answer was HTTP {} without a reason.", exchange.status)
+        }
+        (_, None) => format!("The answer was {} and no ACME problem document.", exchange.outline()),
     };
     let by_the_ca = problem.name() == Some("rateLimited");
     let scope = (verdict.class == Class::Throttle)
@@ -430,6 +440,23 @@ fn no_answer(trouble: &Transport) -> Failure {
             "The CA's URL cannot be used.",
             &format!("{why}. Only https URLs are."),
         ),
+        Transport::Foreign(why) => failure(
+            Class::Blocked,
+            "acme_url_foreign",
+            "The CA named a URL on a host that is not its own; nothing was sent there.",
+            &format!(
+                "{why}. A ClusterIssuer lists further hosts of its CA in `acme.allowedOrigins`."
+            ),
+        ),
+        Transport::Guarded(refused @ AddressError::Forbidden { .. }) => failure(
+            Class::Blocked,
+            "acme_address_forbidden",
+            "The CA is where this service may not connect for an Issuer.",
+            &format!("{refused}. An administrator may make it a ClusterIssuer instead."),
+        ),
+        Transport::Guarded(refused @ AddressError::Unresolved { .. }) => {
+            transient("acme_unreachable", "The CA cannot be reached.", &refused.to_string())
+        }
         Transport::Untrusted(why) => transient(
             "acme_tls_untrusted",
             "The CA's TLS certificate is not trusted.",
@@ -473,5 +500,6 @@ impl From<Kind> for Verdict {
 
 /// Whether the CA wants the same request again with another nonce.
 pub(super) fn is_bad_nonce(exchange: &Exchange) -> bool {
-    exchange.status >= 400 && Problem::from_body(&exchange.body).name() == Some("badNonce")
+    exchange.status >= 400
+        && Problem::of(exchange).is_some_and(|problem| problem.name() == Some("badNonce"))
 }

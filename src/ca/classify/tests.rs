@@ -261,7 +261,7 @@ fn an_error_within_an_object_is_about_the_proof() {
         ("rateLimited", Throttle, "acme_rate_limited"),
     ];
     for (kind, class, code) in rows {
-        let problem = Problem::from_body(body(kind, "words").as_bytes());
+        let problem = read(&body(kind, "words"));
 
         let failure = classify(asked(Challenge, OLD), &Trouble::Object(problem));
 
@@ -280,7 +280,7 @@ fn several_problems_are_as_bad_as_the_worst() {
     };
     let answer = |kinds| classify(asked(NewOrder, OLD), &answer(400, &problem(kinds), &[]));
     let object = |kinds| {
-        let problem = Problem::from_body(problem(kinds).as_bytes());
+        let problem = read(&problem(kinds));
         classify(asked(Challenge, OLD), &Trouble::Object(problem))
     };
 
@@ -481,6 +481,10 @@ fn answer(status: u16, body: &str, headers: &[(HeaderName, &'static str)]) -> Tr
     Trouble::Answer(Exchange::new("https://ca.example/x".into(), status, &headers, body, NOW))
 }
 
+fn read(document: &str) -> Problem {
+    serde_json::from_str(document).unwrap()
+}
+
 /// A problem document, or any other text where there is no type.
 fn body(kind: &str, detail: &str) -> String {
     match kind {
@@ -491,4 +495,38 @@ fn body(kind: &str, detail: &str) -> String {
 
 fn urn(name: &str) -> String {
     format!("urn:ietf:params:acme:error:{name}")
+}
+
+#[test]
+fn a_strangers_page_is_outlined_and_not_quoted() {
+    let html = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
+    for (status, call) in [400, 403, 404, 409, 429, 500, 502, 503]
+        .into_iter()
+        .flat_map(|status| [Directory, NewOrder, Finalize, GetOrder].map(|call| (status, call)))
+    {
+        let failure = classify(asked(call, OLD), &answer(status, "<p>s3cret</p>", &html));
+
+        assert!(!format!("{failure:?}").contains("s3cret"), "{failure:?}");
+        let outlined = format!("The answer was HTTP {status} (text/html, 13 bytes)");
+        assert!(failure.detail.contains(&outlined), "{failure:?}");
+    }
+}
+
+#[test]
+fn where_the_guard_refuses_nobody_is_told_what_is_there() {
+    let forbidden = AddressError::Forbidden { host: "ca.example".to_owned() };
+    let unresolved = AddressError::Unresolved {
+        host: "ca.example".to_owned(),
+        reason: "no such name".to_owned(),
+    };
+
+    let refused =
+        classify(asked(Directory, OLD), &Trouble::Transport(Transport::Guarded(forbidden)));
+    let absent =
+        classify(asked(Directory, OLD), &Trouble::Transport(Transport::Guarded(unresolved)));
+    let foreign = Trouble::Transport(Transport::Foreign("It is at https://x.example".to_owned()));
+
+    assert_eq!((refused.class, &*refused.code), (Blocked, "acme_address_forbidden"));
+    assert_eq!((absent.class, &*absent.code), (Transient, "acme_unreachable"));
+    assert!(classify(asked(GetOrder, OLD), &foreign).detail.contains("acme.allowedOrigins"));
 }

@@ -9,7 +9,7 @@ use time::format_description::well_known::Rfc3339;
 use super::ask::unreadable;
 use super::classify::{Asked, Call, Trouble, classify};
 use super::json::{self, each, lenient, or_default};
-use super::problem::{Problem, clean};
+use super::problem::{Problem, clean, outline};
 use super::tape::{Exchange, absolute};
 use crate::domain::challenge::is_token;
 use crate::domain::failure::{Class, Failure};
@@ -248,7 +248,7 @@ impl Offered {
     fn read(asked: Asked, exchange: &Exchange, body: Value) -> Result<Self, String> {
         let of = body["type"].as_str().map(|kind| clean(kind, 100)).unwrap_or_default();
         let body: ChallengeBody =
-            serde_json::from_value(body).map_err(|error| format!("{of}: {error}"))?;
+            serde_json::from_value(body).map_err(|error| format!("{of}: {}", outline(&error)))?;
         let kind = match body.kind.as_str() {
             "http-01" => ChallengeKind::Http01,
             "dns-01" => ChallengeKind::Dns01,
@@ -329,7 +329,7 @@ fn carried(asked: Asked, problem: Problem) -> Failure {
 
 fn parse<T: for<'de> Deserialize<'de>>(asked: Asked, exchange: &Exchange) -> Result<T, Failure> {
     json::read(&exchange.body)
-        .map_err(|error| unreadable(asked, format!("{}: {error}", exchange.url)))
+        .map_err(|error| unreadable(asked, format!("{}: {}", exchange.url, outline(&error))))
 }
 
 fn named_url(asked: Asked, exchange: &Exchange, named: &str) -> Result<String, Failure> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use reqwest::{ClientBuilder, Method, RequestBuilder, Response, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -18,6 +18,7 @@ use super::error::{ApiError, Problem, in_words, say_rate_limited};
 use crate::clock::Clock;
 use crate::domain::failure::{Class, Failure};
 use crate::domain::text::foreign_words;
+use crate::outbound::{AddressError, Client};
 use crate::secret::Secret;
 
 /// Where the API is, unless an issuer says otherwise.
@@ -40,7 +41,7 @@ const MAX_WORDS: usize = 300;
 
 /// A token's way to the API.
 pub(super) struct Api {
-    http: reqwest::Client,
+    http: Client,
     base: Url,
     /// Whether what is answered may be quoted: whoever names another base could name any host inside.
     is_cloudflares: bool,
@@ -57,8 +58,8 @@ pub(super) struct Answer {
     pub(super) total_pages: Option<u64>,
 }
 
-/// The HTTP client for every token: no redirects, because the token would travel along.
-pub(in crate::solver) fn http_client() -> Result<reqwest::Client, reqwest::Error> {
+/// An HTTP client for tokens: no redirects, because the token would travel along.
+pub(in crate::solver) fn http_client() -> ClientBuilder {
     reqwest::Client::builder()
         .user_agent(concat!("certwright/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
@@ -66,13 +67,12 @@ pub(in crate::solver) fn http_client() -> Result<reqwest::Client, reqwest::Error
         .redirect(reqwest::redirect::Policy::none())
         // Nothing is sent again but by whoever pays for it.
         .retry(reqwest::retry::never())
-        .build()
 }
 
 impl Api {
     /// The API at `base` as seen with `token`.
     pub(super) fn new(
-        http: reqwest::Client,
+        http: Client,
         base: Option<&str>,
         token: &Secret<String>,
         clock: Arc<dyn Clock>,
@@ -145,7 +145,8 @@ impl Api {
             .map_err(|()| unusable("the base URL takes no path"))?
             .pop_if_empty()
             .extend(path);
-        Ok(self.http.request(method, url).header(AUTHORIZATION, self.authorization.clone()))
+        let request = self.http.request(method, &url).map_err(ApiError::Guarded)?;
+        Ok(request.header(AUTHORIZATION, self.authorization.clone()))
     }
 
     /// The one way out: every call spends of the token's budget here.
@@ -250,6 +251,9 @@ impl Api {
     }
 
     fn unreachable(&self, error: reqwest::Error) -> ApiError {
+        if let Some(refused) = AddressError::behind(&error) {
+            return ApiError::Guarded(refused);
+        }
         let error = error.without_url();
         let mut reason = if error.is_timeout() {
             format!("no answer within {} seconds", TIMEOUT.as_secs())
@@ -337,7 +341,7 @@ mod tests {
     }
 
     fn api_at(base: Option<&str>, token: &str) -> Result<Api, Failure> {
-        let http = http_client().unwrap();
+        let http = Client::open(http_client()).unwrap();
         let clock = Arc::new(ManualClock::at(NOW));
         Api::new(http, base, &Secret::new(token.to_owned()), clock, &Budgets::new())
     }
@@ -405,7 +409,7 @@ mod tests {
 
     #[test]
     fn every_spelling_of_a_host_spends_the_same_budget() {
-        let (http, token) = (http_client().unwrap(), Secret::new("t".to_owned()));
+        let (http, token) = (Client::open(http_client()).unwrap(), Secret::new("t".to_owned()));
         let budgets = Budgets::new();
         let at = |base| {
             let clock = Arc::new(ManualClock::at(NOW));

@@ -7,6 +7,7 @@
 use time::OffsetDateTime;
 
 use crate::domain::failure::{Class, Failure};
+use crate::outbound::AddressError;
 
 /// One entry of `errors`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub(super) enum ApiError {
     Unusable { status: Option<u16>, reason: String },
     /// Somebody else heard this just now, and nobody asks again before `until`.
     Held { until: OffsetDateTime, because: Box<ApiError> },
+    /// It is where the service may not go: nothing was sent.
+    Guarded(AddressError),
 }
 
 /// What a call was about: whoever lacks a permission wants to know which.
@@ -129,7 +132,7 @@ impl ApiError {
             Self::Refused { problems, .. } => {
                 problems.iter().flat_map(Problem::codes).any(|code| codes.contains(&code))
             }
-            Self::Limited { .. } | Self::Unusable { .. } | Self::Held { .. } => false,
+            Self::Limited { .. } | Self::Unusable { .. } | Self::Held { .. } | Self::Guarded(_) => false,
         }
     }
 
@@ -244,6 +247,14 @@ impl ApiError {
                     reason,
                 )
             },
+            Self::Guarded(refused) => {
+                let class = match refused {
+                    AddressError::Forbidden { .. } => Class::Blocked,
+                    AddressError::Unresolved { .. } => Class::Transient,
+                };
+                let title = "Cloudflare's API is not where this service may connect";
+                Failure::new(class, "cloudflare_address_forbidden", title, refused.to_string())
+            }
         }
     }
 
@@ -262,7 +273,10 @@ impl ApiError {
     fn refused(self, class: Class, code: &str, title: &str, advice: &str) -> Failure {
         let until = match &self {
             Self::Held { until, .. } => Some(*until),
-            Self::Refused { .. } | Self::Limited { .. } | Self::Unusable { .. } => None,
+            Self::Refused { .. }
+            | Self::Limited { .. }
+            | Self::Unusable { .. }
+            | Self::Guarded(_) => None,
         };
         let Self::Refused { status, problems } = self.said() else {
             return Failure::new(class, code, title, advice).not_before(until);

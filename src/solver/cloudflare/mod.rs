@@ -33,6 +33,7 @@ use crate::domain::challenge::Record;
 use crate::domain::failure::{Class, Failure};
 use crate::domain::id::ChallengeId;
 use crate::domain::name::comparable;
+use crate::outbound::Client;
 use crate::secret::Secret;
 use crate::solver::Upcoming;
 
@@ -68,7 +69,7 @@ pub struct Cloudflare {
 impl Cloudflare {
     /// A client for one token; `installation` marks the records as ours.
     pub(super) fn new(
-        http: reqwest::Client,
+        http: Client,
         access: Access<'_>,
         clock: Arc<dyn Clock>,
         installation: &str,

@@ -230,13 +230,14 @@ fn candidates(name: &str) -> impl Iterator<Item = &str> {
 mod tests {
     use super::*;
     use crate::clock::SystemClock;
+    use crate::outbound::Client;
     use crate::secret::Secret;
     use crate::solver::cloudflare::{Budgets, http_client};
 
     #[tokio::test]
     async fn a_latecomer_with_the_old_id_does_not_drop_the_new_listing() {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let (http, token) = (http_client().unwrap(), Secret::new("token".to_owned()));
+        let (http, token) = (Client::open(http_client()).unwrap(), Secret::new("token".to_owned()));
         let api = Api::new(http, None, &token, Arc::clone(&clock), &Budgets::new()).unwrap();
         let zones = Zones::new(Arc::new(api), Arc::clone(&clock));
         let listing = |id: &str| {

@@ -328,7 +328,8 @@ impl<'a> Session<'a> {
             .into());
         };
         let key = self.worker.sealer.open(&issuers::account_key_place(issuer.id), &sealed)?;
-        let account = self.worker.ca.account(&issuer.acme, &key, &known.url).await?;
+        let ca = self.worker.ca.of(issuer.kind);
+        let account = ca.account(&issuer.acme, &key, &known.url).await?;
         self.account = Some(Arc::clone(&account));
         Ok(account)
     }

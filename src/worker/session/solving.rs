@@ -139,7 +139,7 @@ impl Session<'_> {
         };
         let namespace = issuer.secret_namespace(&self.worker.settings.cluster_namespace);
         let chosen = Chosen {
-            solver: self.worker.solvers.solver(configured, token.as_ref())?,
+            solver: self.worker.solvers.solver(issuer.kind, configured, token.as_ref())?,
             patience: patience(configured),
             credential: cloudflare.map(|cloudflare| credential(namespace, cloudflare)),
         };
