@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, Uri};
 use http_body_util::Full;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 use tokio::sync::Mutex;
+use url::Url;
 
 use super::ask::ask;
 use super::classify::{Asked, Call};
@@ -69,6 +70,20 @@ impl Directory {
     /// Where renewal information is asked for, where the CA gives it (RFC 9773).
     pub(super) fn renewal_info(&self) -> Option<&str> {
         self.renewal_info.as_deref()
+    }
+
+    /// The directory without what is offered at no URL; `None` where nothing could be ordered.
+    /// instant-acme takes it for granted that these are URLs.
+    fn usable(mut self) -> Option<Self> {
+        let is_url = |text: &str| Url::parse(text).is_ok() && text.parse::<Uri>().is_ok();
+        let always = [&self.new_nonce, &self.new_account, &self.new_order];
+        if !always.into_iter().all(|text| is_url(text)) {
+            return None;
+        }
+        for perhaps in [&mut self.revoke_cert, &mut self.key_change, &mut self.renewal_info] {
+            *perhaps = perhaps.take().filter(|text| is_url(text));
+        }
+        Some(self)
     }
 
     /// All URLs that it names.
@@ -166,9 +181,14 @@ impl Endpoint {
         let asked = Asked::of(Call::Directory);
         let (directory, _): (Directory, _) = ask!(asked, async {
             let body = self.client.get(&self.server).await?;
-            serde_json::from_slice(&body).map_err(|error: serde_json::Error| {
+            let directory: Directory = serde_json::from_slice(&body).map_err(|error| {
                 let why = outline(&error);
                 Error::Other(format!("{} answered something else: {why}", self.server).into())
+            })?;
+            let usable = Directory::usable(directory);
+            usable.ok_or_else(|| {
+                let why = format!("{} names endpoints that are no URLs", self.server);
+                Error::Other(why.into())
             })
         })?;
         self.client.learn(Directory::endpoints(&directory));
