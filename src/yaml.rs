@@ -324,7 +324,7 @@ mod tests {
         let refused = read(&fields(80_000)).unwrap_err();
         assert!(refused.problem.contains("more than 1000 fields"), "{refused}");
         assert!(refused.line <= 1_002, "{refused}");
-        let refused = read(&format!("{}: 1\n", "a".repeat(LONGEST_NAME + 1))).unwrap_err();
+        let refused = read(&format!("? {}\n: 1\n", "a".repeat(LONGEST_NAME + 1))).unwrap_err();
         assert!(refused.problem.contains("name of a field"), "{refused}");
     }
 

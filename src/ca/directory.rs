@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, Uri};
 use http_body_util::Full;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 use tokio::sync::Mutex;
+use url::Url;
 
 use super::ask::ask;
 use super::classify::{Asked, Call};
@@ -73,7 +74,7 @@ impl Directory {
         for named in required.into_iter().chain(offered.into_iter().flatten()) {
             *named = absolute(url, named).ok_or_else(|| "it names something else as a URL".to_owned())?;
         }
-        Ok(read)
+        read.usable().ok_or_else(|| "it names endpoints that are no URLs".to_owned())
     }
 
     /// The CA's names for itself in CAA records.
@@ -104,6 +105,20 @@ impl Directory {
     /// Where renewal information is asked for, where the CA gives it (RFC 9773).
     pub(super) fn renewal_info(&self) -> Option<&str> {
         self.renewal_info.as_deref()
+    }
+
+    /// The directory without what is offered at no URL; `None` where nothing could be ordered.
+    /// instant-acme takes it for granted that these are URLs.
+    fn usable(mut self) -> Option<Self> {
+        let is_url = |text: &str| Url::parse(text).is_ok() && text.parse::<Uri>().is_ok();
+        let always = [&self.new_nonce, &self.new_account, &self.new_order];
+        if !always.into_iter().all(|text| is_url(text)) {
+            return None;
+        }
+        for perhaps in [&mut self.revoke_cert, &mut self.key_change, &mut self.renewal_info] {
+            *perhaps = perhaps.take().filter(|text| is_url(text));
+        }
+        Some(self)
     }
 
     /// All URLs that it names.

@@ -41,7 +41,17 @@ struct Tokens {
 /// Leave to send one request. Spent when it is dropped, unless it is given back.
 pub(super) struct Token {
     limiter: Arc<Limiter>,
-    is_good: bool,
+    came: Came,
+}
+
+/// What became of the request that a token was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Came {
+    /// It was refused, or not answered: the token is spent.
+    ToNothing,
+    /// It is not held against anybody, and earns nothing.
+    Excused,
+    Good,
 }
 
 impl Limiter {
@@ -80,7 +90,7 @@ impl Limiter {
             }
         };
         if tokio::time::timeout(PATIENCE, waits).await.unwrap_or(false) {
-            return Ok(Token { limiter: Arc::clone(self), is_good: false });
+            return Ok(Token { limiter: Arc::clone(self), came: Came::ToNothing });
         }
         Err(self.lock().promise(now))
     }
@@ -121,12 +131,13 @@ impl Tokens {
         self.promised
     }
 
-    fn came_back(&mut self, is_good: bool) {
+    fn came_back(&mut self, came: Came) {
         self.under_way = self.under_way.saturating_sub(1);
-        if !is_good {
-            return;
-        }
-        let more = (f64::from(self.refusals.at_once) - self.most).clamp(0.0, 1.0);
+        let more = match came {
+            Came::ToNothing => return,
+            Came::Excused => 0.0,
+            Came::Good => (f64::from(self.refusals.at_once) - self.most).clamp(0.0, 1.0),
+        };
         self.most += more;
         self.left = (self.left + 1.0 + more).min(self.most - f64::from(self.under_way));
     }
@@ -135,13 +146,18 @@ impl Tokens {
 impl Token {
     /// The answer was good: the request has cost nothing.
     pub(super) fn give_back(mut self) {
-        self.is_good = true;
+        self.came = Came::Good;
+    }
+
+    /// It was not sent, or refused for a reason that the next request has mended.
+    pub(super) fn excuse(mut self) {
+        self.came = Came::Excused;
     }
 }
 
 impl Drop for Token {
     fn drop(&mut self) {
-        self.limiter.lock().came_back(self.is_good);
+        self.limiter.lock().came_back(self.came);
         self.limiter.returned.notify_waiters();
     }
 }

@@ -94,7 +94,7 @@ pub(super) async fn admit(now: OffsetDateTime) -> Result<Option<Token>, Withheld
     };
     if let Err(withheld) = meter.count(now) {
         // Nothing is sent for it.
-        token.into_iter().for_each(Token::give_back);
+        token.into_iter().for_each(Token::excuse);
         return Err(withheld);
     }
     Ok(token)
@@ -108,7 +108,7 @@ pub(super) fn answered(token: Option<Token>, came: Came) {
     match came {
         Came::Good => {
             token.give_back();
-            for_nonces.drain(..).for_each(Token::give_back);
+            for_nonces.drain(..).for_each(Token::excuse);
         }
         Came::BadNonce => for_nonces.push(token),
         Came::Refused => {}

@@ -136,7 +136,7 @@ pub fn public_suffix(name: &str) -> Option<&str> {
 /// CA to judge: the suffixes that companies list for their customers (`github.io`) have owners, and a
 /// private CA has names of its own (`nas`, `db.internal`, and `home.arpa`, which has no registry).
 fn check_suffix(ascii: &str, wildcard: bool) -> Result<(), &'static str> {
-    let bare = public_suffix(ascii) == Some(ascii) && !ascii.ends_with(".arpa");
+    let bare = public_suffix(ascii) == Some(ascii) && ascii.strip_suffix(".arpa").is_none();
     match (bare, wildcard) {
         (true, true) => Err("is a wildcard over a public suffix, under which anybody can register"),
         (true, false) => Err("is a public suffix, under which anybody can register"),

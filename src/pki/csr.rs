@@ -291,7 +291,7 @@ mod tests {
     fn an_address_as_a_common_name_may_be_written_in_any_form() {
         let mut params = params(&["2001:db8::1"]);
         params.distinguished_name.push(DnType::CommonName, "2001:DB8:0::1");
-        read_csr(&request(params)).unwrap();
+        read_csr(&request(&params)).unwrap();
     }
 
     #[test]
@@ -301,7 +301,7 @@ mod tests {
         let changed = |change: &dyn Fn(&mut CertificateParams)| {
             let mut params = params(&["a.example.com"]);
             change(&mut params);
-            request(params)
+            request(&params)
         };
         let named = |name: &str| {
             changed(&|params| params.distinguished_name.push(DnType::CommonName, name))
@@ -338,8 +338,8 @@ mod tests {
             (also(SanType::Rfc822Name("a@example.com".try_into().unwrap())), "an e-mail address"),
             (also(SanType::URI("https://example.com".try_into().unwrap())), "a URI"),
             (also(SanType::OtherName((vec![1, 2, 3], "x".into()))), "an otherName"),
-            (request(nameless), "names nothing in `subjectAltName`"),
-            (request(empty), "`subjectAltName`|cannot be read"),
+            (request(&nameless), "names nothing in `subjectAltName`"),
+            (request(&empty), "`subjectAltName`|cannot be read"),
             (with(&[1, 3, 6, 1, 5, 5, 7, 1, 24], &[0x30, 3, 2, 1, 5]), "extension"),
             (
                 with(&[2, 5, 29, 17], &[0x30, 3, 0x82, 1, b'b']),
@@ -367,10 +367,10 @@ mod tests {
     }
 
     fn good() -> String {
-        request(params(&["a.example.com"]))
+        request(&params(&["a.example.com"]))
     }
 
-    fn request(params: CertificateParams) -> String {
+    fn request(params: &CertificateParams) -> String {
         let key = KeyPair::generate().unwrap();
         params.serialize_request(&key).unwrap().pem().unwrap()
     }

@@ -103,9 +103,8 @@ pub(super) fn verify(
     match ParsedPublicKey::new(known, &key.subject_public_key.data) {
         // One of a size that the library does not take is not wrong for that.
         Err(_) if kind == Kind::Rsa => Verdict::Unknown,
-        Err(_) => Verdict::NotSigned,
         Ok(key) if key.verify_sig(signed, &signature.data).is_ok() => Verdict::Signed,
-        Ok(_) => Verdict::NotSigned,
+        Ok(_) | Err(_) => Verdict::NotSigned,
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) async fn preferred_chain(
             Ok(other) if fits(&other) && other.leaf == usual.leaf => return (other, None),
             Ok(_) => {}
             Err(problem) => {
-                trouble = Some(format!("a chain that the CA offers cannot be used, {problem}"))
+                trouble = Some(format!("a chain that the CA offers cannot be used, {problem}"));
             }
         }
     }

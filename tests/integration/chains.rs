@@ -95,10 +95,10 @@ on_each_faulty_site! {
         site.proxy().rewrite_chains(move |_| sent.replace('\n', "\r\n"));
 
         let path = ask(&site, &json!({"csr": csr})).await;
-        let issued = site.until(&path, is_ready).await;
+        let served = site.until(&path, is_ready).await;
 
-        assert_ready(&issued);
-        assert_eq!(download(&site, &issued, "fullchain.pem").await, expected);
+        assert_ready(&served);
+        assert_eq!(download(&site, &served, "fullchain.pem").await, expected);
         let events = site.get("/events?limit=500").await.body.to_string();
         assert!(events.contains("NamesAdded") && events.contains("www.mine.example.com"), "{events}");
         assert_eq!(site.pebble.orders_created(), 1);

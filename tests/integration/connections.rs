@@ -1,5 +1,6 @@
 //! Who may keep a connection, and for how long.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,10 +56,14 @@ impl Site {
                 "slow"
             }
         };
-        let router = Router::new()
-            .route("/quick", get(async || "quick"))
-            .route("/slow", get(slow))
-            .route("/endless", get(async || Body::from_stream(stream::repeat_with(much))));
+        let much = Bytes::from(vec![b'x'; 64 * 1024]);
+        let router =
+            Router::new().route("/quick", get(async || "quick")).route("/slow", get(slow)).route(
+                "/endless",
+                get(async move || {
+                    Body::from_stream(stream::repeat(Ok::<_, Infallible>(much.clone())))
+                }),
+            );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Server::new("test", listener, router, limits);
         let (address, stop) = (server.address().unwrap(), CancellationToken::new());
@@ -79,10 +84,6 @@ impl Site {
         come.expect("it arrives").unwrap().forget();
         stream
     }
-}
-
-fn much() -> Result<Bytes, std::io::Error> {
-    Ok(Bytes::from_static(&[b'x'; 64 * 1024]))
 }
 
 /// Everything until the other side has closed, or broken off.

@@ -191,7 +191,7 @@ async fn endpoints_of_a_directory_are_no_way_inside() {
         let authorities = Authorities::new(&clock, guard(&cloudflare, &[ALLOWED]));
         let failure = account(&authorities, Kind::Issuer, &acme(&ca.directory_url())).await;
         let failure = failure.err().unwrap();
-        let refused = ["acme_address_forbidden", "acme_url_refused"];
+        let refused = ["acme_address_forbidden", "acme_url_refused", "acme_not_a_directory"];
         assert!(refused.contains(&&*failure.code), "{url}: {failure:?}");
     }
 

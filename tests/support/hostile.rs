@@ -319,8 +319,7 @@ fn answer(
         }
         "/account" => (201, Some(own("/account/1")), json!({"status": "valid"})),
         "/new-order" => (201, Some(or(&lures.order, "/order")), order("pending")),
-        "/order" => (200, None, order("valid")),
-        "/finalize" => (200, None, order("valid")),
+        "/order" | "/finalize" => (200, None, order("valid")),
         path if path.starts_with("/authorization/") => {
             let challenge = json!({"type": "http-01", "token": "token", "status": "pending",
                 "url": or(&lures.challenge, "/challenge")});

@@ -304,8 +304,9 @@ impl Program {
     /// Where the HTTP-01 responder listens.
     pub fn responder(&self) -> String {
         let log = self.log();
-        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let found = lines.filter_map(|line| line["http01"].as_str().map(str::to_owned)).last();
+        let mut lines =
+            log.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let found = lines.find_map(|line| line["http01"].as_str().map(str::to_owned));
         found.expect("it says where when it is ready")
     }
 

@@ -286,14 +286,14 @@ impl<'a> Session<'a> {
         };
         let preferred = issuer.acme.preferred_chain.as_deref().unwrap_or_default();
         let alternates = &download.alternates;
-        let (issued, remark) =
+        let (chosen, remark) =
             chains::preferred_chain(handle, alternates, usual, preferred, &csr, now).await;
-        let mut remarks = chains::remarks(&issued, order.certificate);
+        let mut remarks = chains::remarks(&chosen, order.certificate);
         remarks.extend(remark.map(|remark| {
             let about = Resource::Certificate(order.certificate);
             Event::warning(about, "PreferredChainNotUsed", remark)
         }));
-        let Issued { chain, leaf, .. } = issued;
+        let Issued { chain, leaf, .. } = chosen;
         self.fetched = Some(Fetched { chain, leaf, account, remarks });
         Ok(Answer::Downloaded)
     }
