@@ -17,10 +17,10 @@ pub fn allowing(
     let is_plain =
         |text: &str| text.bytes().all(|c| c.is_ascii_graphic() && c != b'"' && c != b';');
     let identity = identities.iter().map(String::as_str).find(|it| !it.is_empty() && is_plain(it));
-    let named: Vec<_> =
+    let blamed: Vec<_> =
         failure.subproblems.iter().filter_map(|part| part.identifier.as_deref()).collect();
     let is_concerned = |name: &&String| {
-        named.is_empty() || named.contains(&name.as_str()) || named.contains(&base(name))
+        blamed.is_empty() || blamed.contains(&name.as_str()) || blamed.contains(&base(name))
     };
     let account = if is_plain(account) { account } else { "" };
     let mut records: Vec<_> = names
@@ -96,13 +96,13 @@ mod tests {
         assert!(said.contains("and so on"), "{said}");
     }
 
-    fn failure(named: &[&str]) -> Failure {
+    fn failure(blamed: &[&str]) -> Failure {
         let part = |name: &&str| Subproblem {
             identifier: Some((*name).to_owned()),
             acme_type: None,
             detail: String::new(),
         };
-        let subproblems = named.iter().map(part).collect();
+        let subproblems = blamed.iter().map(part).collect();
         Failure { subproblems, ..Failure::new(Class::Validation, "acme_caa", "CAA", "no") }
     }
 
