@@ -72,7 +72,8 @@ impl Directory {
         let required = [&mut read.new_nonce, &mut read.new_account, &mut read.new_order];
         let offered = [&mut read.revoke_cert, &mut read.key_change, &mut read.renewal_info];
         for named in required.into_iter().chain(offered.into_iter().flatten()) {
-            *named = absolute(url, named).ok_or_else(|| "it names something else as a URL".to_owned())?;
+            *named = absolute(url, named)
+                .ok_or_else(|| "it names something else as a URL".to_owned())?;
         }
         read.usable().ok_or_else(|| "it names endpoints that are no URLs".to_owned())
     }
@@ -243,7 +244,7 @@ impl Endpoint {
 }
 
 fn same_origin(one: &str, other: &str) -> bool {
-    let origin = |url: &str| url::Url::parse(url).ok().map(|url| url.origin());
+    let origin = |url: &str| Url::parse(url).ok().map(|url| url.origin());
     origin(one).is_some_and(|one| one.is_tuple() && Some(one) == origin(other))
 }
 

@@ -39,9 +39,9 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use zeroize::Zeroize as _;
 
 pub use account::Account;
+pub use authorities::Authorities;
 pub use limiter::Limiter;
 pub use meter::Meter;
-pub use authorities::Authorities;
 pub use order::{Download, Order};
 pub use state::{
     Authorization, AuthorizationStatus, ChallengeKind, ChallengeStatus, Offered, OrderState,

@@ -133,9 +133,9 @@ fn algorithm_of(scheme: Scheme, kind: Kind) -> Option<&'static dyn VerificationA
 /// Whether no key of this kind signs in this way, whatever the digest.
 fn contradict(scheme: Scheme, kind: Kind) -> bool {
     match scheme {
-        Scheme::Pkcs1(_) | Scheme::Pss(_) => !matches!(kind, Kind::Rsa | Kind::Other),
-        Scheme::Ecdsa(_) => matches!(kind, Kind::Rsa | Kind::Ed25519),
-        Scheme::Ed25519 => !matches!(kind, Kind::Ed25519 | Kind::Other),
+        Scheme::Pkcs1(_) | Scheme::Pss(_) => kind != Kind::Rsa,
+        Scheme::Ecdsa(_) => matches!(kind, Kind::Rsa | Kind::Ed25519 | Kind::Other),
+        Scheme::Ed25519 => kind != Kind::Ed25519,
         Scheme::Other(_) => false,
     }
 }

@@ -77,8 +77,8 @@ mod storage;
 mod strange_text;
 #[path = "../support/mod.rs"]
 mod support;
-mod test_sources;
 mod tenancy;
+mod test_sources;
 mod truth;
 mod webhook_endpoints;
 mod webhook_renewal;

@@ -34,7 +34,7 @@ impl World {
     pub(super) async fn with_zones(zones: &[&str]) -> Self {
         let cloudflare = Cloudflare::start(zones).await;
         let clock = Arc::new(ManualClock::at(datetime!(2026-11-27 12:00 UTC)));
-        let loopback: Allow = "127.0.0.0/8".parse().unwrap();
+        let loopback = Allow::parse(["127.0.0.0/8"]).unwrap();
         let solvers = Solvers::new(SolverSettings {
             clock: clock.clone(),
             installation: "tests".to_owned(),
@@ -70,7 +70,8 @@ impl World {
     }
 
     pub(super) async fn ours(&self, zone: &str) -> Result<usize, Failure> {
-        let provider = self.solvers.cloudflare(issuer::Kind::ClusterIssuer, &self.access(), &self.token())?;
+        let provider =
+            self.solvers.cloudflare(issuer::Kind::ClusterIssuer, &self.access(), &self.token())?;
         provider.ours(&self.cloudflare.zone_id(zone)).await.map(|ours| ours.len())
     }
 

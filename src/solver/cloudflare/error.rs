@@ -132,7 +132,9 @@ impl ApiError {
             Self::Refused { problems, .. } => {
                 problems.iter().flat_map(Problem::codes).any(|code| codes.contains(&code))
             }
-            Self::Limited { .. } | Self::Unusable { .. } | Self::Held { .. } | Self::Guarded(_) => false,
+            Self::Limited { .. } | Self::Unusable { .. } | Self::Held { .. } | Self::Guarded(_) => {
+                false
+            }
         }
     }
 
