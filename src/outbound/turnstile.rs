@@ -331,7 +331,7 @@ mod tests {
     #[tokio::test]
     async fn every_datagram_and_connection_of_a_resolver_takes_a_turn() {
         // Nobody answers there, so that the resolver tries again, and then by TCP.
-        let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let server = silent.local_addr().unwrap();
         for _ in 0..RATE.burst {
             TURNSTILE.spend(server).unwrap();
@@ -339,13 +339,19 @@ mod tests {
         let begun = Instant::now();
         let resolver = super::super::resolver(&[server], false).unwrap();
         let looks = (0..400).map(|n| resolver.lookup_ip(format!("host{n}.example.")));
-        drop(timeout(Duration::from_secs(1), join_all(looks)).await);
-
-        silent.set_nonblocking(true).unwrap();
-        let came = std::iter::from_fn(|| silent.recv(&mut [0; 512]).ok()).count();
+        let some_come = async {
+            for _ in 0..20 {
+                silent.recv(&mut [0; 512]).await.unwrap();
+            }
+        };
+        tokio::select! {
+            _ = join_all(looks) => panic!("each sends something, and waits for an answer"),
+            come = timeout(Duration::from_mins(2), some_come) => come.unwrap(),
+        }
+        let came = 20 + std::iter::from_fn(|| silent.try_recv(&mut [0; 512]).ok()).count();
 
         let elapsed = time::Duration::try_from(begun.elapsed()).unwrap();
         let most = RATE.most_within(elapsed) - RATE.burst as usize;
-        assert!((1..=most + 1).contains(&came), "{came} of {most}");
+        assert!(came <= most + 1, "{came} of {most}");
     }
 }

@@ -90,7 +90,11 @@ impl Outside<'_> {
 
 fn is_origin(text: &str) -> bool {
     Url::parse(text).is_ok_and(|url| {
+        let is_host = |host: &str| {
+            !host.contains(|c: char| !c.is_ascii_alphanumeric() && !"-.:[]".contains(c))
+        };
         url.scheme() == "https"
+            && url.host_str().is_some_and(is_host)
             && url.username().is_empty()
             && url.password().is_none()
             && url.path() == "/"
