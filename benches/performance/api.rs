@@ -7,8 +7,10 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::Context as _;
 use serde_json::Value;
+use tempfile::TempDir;
 
 use super::Options;
+use super::against;
 use super::database::{self, Database};
 use super::ground::{Ground, ZONE};
 use super::report::{Report, Target};
@@ -65,60 +67,123 @@ async fn on(
     database: &Database,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let service = Service::ready(ground, &database.url).await;
-    let (_, id) = service.issue(&super::issuance::names("api", 1)[0]).await;
-    service.create_dead_issuer().await;
+    let asked = Asked::start(ground, None, &database.url).await?;
     let bare = Bare::start(&database.url)?;
-    let folder = tempfile::tempdir()?;
-    let bodies = bodies(folder.path())?;
-    let path = format!("/certificates/{id}");
-    let tag = service.tag(&format!("{path}/fullchain.pem")).await;
-    let get = |name, path: &str, least| Request {
-        name,
-        path: path.to_owned(),
-        status: "200",
-        headers: Vec::new(),
-        bodies: None,
-        least,
-    };
-    let requests = [
-        get("GET by id", &path, Some(0.7)),
-        Request {
-            status: "304",
-            headers: vec![format!("if-none-match: {tag}")],
-            ..get("conditional GET of fullchain.pem", &format!("{path}/fullchain.pem"), Some(0.7))
-        },
-        Request {
-            status: "202",
-            bodies: Some(&bodies),
-            // What is promised of writing is promised of SQLite.
-            ..get("POST", "/certificates", (database_name == "SQLite").then_some(0.5))
-        },
-        get("list page of 50", "/certificates", None),
-    ];
-    for request in &requests {
+    for request in &asked.requests() {
         let [mut ours, mut p99, mut theirs, mut theirs_p99]: [Vec<f64>; 4] = Default::default();
         for _ in 0..options.runs {
-            let load = request.load(&service.api.to_string(), Some(&service.key), options.load)?;
+            let load = asked.load(request, options.load).await?;
             ours.push(load.rate);
             p99.push(load.p99);
-            service.rests().await;
             let load = request.load(&bare.address, None, options.load)?;
             theirs.push(load.rate);
             theirs_p99.push(load.p99);
         }
-        let ratios: Vec<_> = ours.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs).collect();
+        let ratios = against::ratios(&ours, &theirs);
         let title = |what: &str| format!("{}, {database_name}: {what}", request.name);
         report.add(title("bare handler"), "/s", theirs);
         report.add(title("bare handler, p99"), "ms", theirs_p99);
         report.add(title("certwright"), "/s", ours);
         report.add(title("certwright, p99"), "ms", p99);
-        match request.least {
+        match request.least.filter(|_| request.name != POST || database_name == "SQLite") {
             Some(least) => report.promise(title("ratio"), "", ratios, Target::AtLeast(least)),
             None => report.add(title("ratio"), "", ratios),
         }
     }
     Ok(())
+}
+
+/// This build and another one by turns, each on a database of its own.
+pub async fn by_turns(
+    ground: &Ground,
+    options: &Options,
+    other: &Path,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    for &kind in &options.databases {
+        let (mine, theirs) = (kind.empty().await, kind.empty().await);
+        let this = Asked::start(ground, None, &mine.url).await?;
+        let that = Asked::start(ground, Some(other), &theirs.url).await?;
+        for (request, same) in this.requests().iter().zip(&that.requests()) {
+            let [mut ours, mut others]: [Vec<f64>; 2] = Default::default();
+            for pair in 0..against::pairs(options) {
+                for program in against::turns(pair, other) {
+                    match program {
+                        None => ours.push(this.load(request, options.load).await?.rate),
+                        Some(_) => others.push(that.load(same, options.load).await?.rate),
+                    }
+                }
+            }
+            let title = format!("{}, {}, this / other: rate", request.name, kind.name());
+            report.promise(title, "", against::ratios(&ours, &others), against::API);
+        }
+    }
+    Ok(())
+}
+
+const POST: &str = "POST";
+
+/// A service that is asked, with what it is asked for.
+struct Asked {
+    service: Service,
+    /// Of a certificate that it has issued.
+    path: String,
+    /// Of that one's chain.
+    tag: String,
+    bodies: PathBuf,
+    _folder: TempDir,
+}
+
+impl Asked {
+    async fn start(
+        ground: &Ground,
+        program: Option<&Path>,
+        database: &str,
+    ) -> anyhow::Result<Self> {
+        let service = Service::ready_by(program, ground, database).await;
+        let (_, id) = service.issue(&super::issuance::names("api", 1)[0]).await;
+        service.create_dead_issuer().await;
+        let folder = tempfile::tempdir()?;
+        let bodies = bodies(folder.path())?;
+        let path = format!("/certificates/{id}");
+        let tag = service.tag(&format!("{path}/fullchain.pem")).await;
+        Ok(Self { service, path, tag, bodies, _folder: folder })
+    }
+
+    fn requests(&self) -> [Request<'_>; 4] {
+        let get = |name, path: String, least| Request {
+            name,
+            path,
+            status: "200",
+            headers: Vec::new(),
+            bodies: None,
+            least,
+        };
+        let chain = format!("{}/fullchain.pem", self.path);
+        [
+            get("GET by id", self.path.clone(), Some(0.7)),
+            Request {
+                status: "304",
+                headers: vec![format!("if-none-match: {}", self.tag)],
+                ..get("conditional GET of fullchain.pem", chain, Some(0.7))
+            },
+            Request {
+                status: "202",
+                bodies: Some(&self.bodies),
+                // What is promised of writing is promised of SQLite.
+                ..get(POST, "/certificates".to_owned(), Some(0.5))
+            },
+            get("list page of 50", "/certificates".to_owned(), None),
+        ]
+    }
+
+    /// One load, and until the service has come to rest after it.
+    async fn load(&self, request: &Request<'_>, seconds: u64) -> anyhow::Result<Load> {
+        let api = self.service.api.to_string();
+        let load = request.load(&api, Some(&self.service.key), seconds)?;
+        self.service.rests().await;
+        Ok(load)
+    }
 }
 
 impl Request<'_> {

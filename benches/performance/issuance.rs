@@ -1,6 +1,7 @@
 //! From POST to issued, beside the floor: throughput, latency, and what each certificate costs.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -22,22 +23,22 @@ pub struct Run {
     /// Of each certificate, in milliseconds.
     latencies: Vec<f64>,
     /// ACME requests per certificate.
-    requests: f64,
+    pub requests: f64,
     /// Calls of Cloudflare's API per certificate.
-    calls: f64,
+    pub calls: f64,
     /// Processor time of certwright per certificate, in milliseconds.
-    cpu: f64,
+    pub cpu: f64,
     /// The most memory, in MiB.
-    rss: f64,
+    pub rss: f64,
 }
 
 /// The runs of one of those that are compared.
 #[derive(Default)]
 pub struct Runs {
-    many: Vec<Run>,
-    single: Vec<f64>,
+    pub many: Vec<Run>,
+    pub single: Vec<f64>,
     /// All asked for at the same time.
-    queued: Vec<Run>,
+    pub queued: Vec<Run>,
 }
 
 pub async fn measure(options: &Options, report: &mut Report) -> anyhow::Result<()> {
@@ -48,7 +49,7 @@ pub async fn measure(options: &Options, report: &mut Report) -> anyhow::Result<(
         eprintln!("issuance, run {} of {}", run + 1, options.runs);
         by_floor(options, &mut bare).await;
         for (kind, runs) in &mut ours {
-            by_certwright(options, *kind, runs).await;
+            by_certwright(options, None, *kind, runs).await;
         }
     }
     describe(report, "floor", &bare, options);
@@ -121,12 +122,12 @@ async fn by_floor(options: &Options, runs: &mut Runs) {
 
 /// Each of both from a CA of its own, as the floor: Pebble looks at every authorization that it ever made with
 /// each new order, and gets slower with each.
-async fn by_certwright(options: &Options, kind: Kind, runs: &mut Runs) {
-    let (ground, _database, service) = warm(options, kind).await;
+pub async fn by_certwright(options: &Options, program: Option<&Path>, kind: Kind, runs: &mut Runs) {
+    let (ground, _database, service) = warm(options, program, kind).await;
     runs.many.push(many(&ground, &service, options.certificates, options.concurrency).await);
     drop((service, ground));
 
-    let (ground, _database, service) = warm(options, kind).await;
+    let (ground, _database, service) = warm(options, program, kind).await;
     runs.queued.push(many(&ground, &service, options.certificates, options.certificates).await);
     let mut singles = Vec::new();
     for name in names("single", options.singles) {
@@ -138,9 +139,13 @@ async fn by_certwright(options: &Options, kind: Kind, runs: &mut Runs) {
 }
 
 /// A service for which connections, directory and caches are there.
-async fn warm(options: &Options, kind: Kind) -> (Ground, Database, Arc<Service>) {
+async fn warm(
+    options: &Options,
+    program: Option<&Path>,
+    kind: Kind,
+) -> (Ground, Database, Arc<Service>) {
     let (ground, database) = (Ground::start().await, kind.empty().await);
-    let service = Arc::new(Service::ready(&ground, &database.url).await);
+    let service = Arc::new(Service::ready_by(program, &ground, &database.url).await);
     at_once(names("warm", options.concurrency), options.concurrency, by(&service)).await;
     settle(&ground).await;
     (ground, database, service)

@@ -8,12 +8,14 @@
 #![expect(clippy::disallowed_methods, reason = "clients and measurements do wait")]
 #![expect(clippy::cast_precision_loss, reason = "counts and times are far below 2^52")]
 
+mod against;
 mod api;
 mod bare;
 mod database;
 mod floor;
 mod ground;
 mod idle;
+mod inputs;
 mod issuance;
 mod numbers;
 mod peers;
@@ -21,6 +23,7 @@ mod replicas;
 mod report;
 mod scale;
 mod service;
+mod stormy;
 #[path = "../../tests/support/mod.rs"]
 #[expect(dead_code, unused_macros, unused_imports, reason = "the tests use the rest")]
 mod support;
@@ -66,6 +69,10 @@ pub struct Options {
     /// Seconds of doing nothing
     #[arg(long, default_value_t = 60)]
     idle: u64,
+    /// Another build of certwright: both are measured by turns, at least seven pairs, and their ratios printed.
+    /// For issuance, stormy and api
+    #[arg(long, value_name = "BINARY")]
+    against: Option<PathBuf>,
     /// Where the numbers go as JSON
     #[arg(long, default_value = "target/bench/performance.json")]
     json: PathBuf,
@@ -91,6 +98,10 @@ enum Section {
     Scale,
     /// Doing nothing.
     Idle,
+    /// A CA that refuses three requests in ten.
+    Stormy,
+    /// Requests that are made to cost more than their size.
+    Inputs,
 }
 
 /// Parts of the measurement that run in a process of their own.
@@ -114,6 +125,22 @@ async fn main() -> anyhow::Result<()> {
     let wanted = |section| options.sections.is_empty() || options.sections.contains(&section);
     let mut report = Report::begin();
     let ground = Ground::start().await;
+    if let Some(other) = &options.against {
+        anyhow::ensure!(other.is_file(), "--against: there is no program at {}", other.display());
+        let known = [Section::Issuance, Section::Stormy, Section::Api];
+        let unknown = options.sections.iter().find(|section| !known.contains(section));
+        anyhow::ensure!(unknown.is_none(), "--against compares issuance, stormy and api only");
+        if wanted(Section::Issuance) {
+            against::issuance(&options, other, &mut report).await;
+        }
+        if wanted(Section::Stormy) {
+            stormy::by_turns(&options, other, &mut report).await;
+        }
+        if wanted(Section::Api) {
+            api::by_turns(&ground, &options, other, &mut report).await?;
+        }
+        return report.end(&options.json);
+    }
     if wanted(Section::Issuance) {
         issuance::measure(&options, &mut report).await?;
     }
@@ -131,6 +158,12 @@ async fn main() -> anyhow::Result<()> {
     }
     if wanted(Section::Idle) {
         idle::measure(&ground, &options, &mut report).await?;
+    }
+    if wanted(Section::Stormy) {
+        stormy::measure(&options, &mut report).await;
+    }
+    if wanted(Section::Inputs) {
+        inputs::measure(&options, &mut report).await;
     }
     report.end(&options.json)
 }

@@ -26,7 +26,8 @@ pub async fn measure(options: &Options, report: &mut Report) -> anyhow::Result<(
         let (ground, database) = (Ground::start().await, database::postgres().await);
         let first = Arc::new(Service::ready(&ground, &database.url).await);
         let keys = Some((first.key.as_str(), MASTER_KEY));
-        let setup = Setup { database: &database.url, ground: Some(&ground), keys };
+        let setup =
+            Setup { database: &database.url, ground: Some(&ground), keys, ..Setup::default() };
         let second = Arc::new(Service::start(&setup));
         for replica in [&first, &second] {
             many(&ground, replica, concurrency * 10, concurrency).await;

@@ -62,8 +62,12 @@ async fn of_size(
             report.add(title(what), unit, runs);
         }
     };
-    let setup =
-        Setup { database: &database.url, ground: Some(ground), keys: Some((&key, MASTER_KEY)) };
+    let setup = Setup {
+        database: &database.url,
+        ground: Some(ground),
+        keys: Some((&key, MASTER_KEY)),
+        ..Setup::default()
+    };
     let mut starts = Vec::new();
     let mut memory = Vec::new();
     for _ in 0..options.runs {
@@ -289,8 +293,12 @@ async fn mass_renewal(
     multiply(database, count, true).await?;
     let calls = ground.cloudflare.calls().total();
     let issued = ground.pebble.certificates_issued();
-    let setup =
-        Setup { database: &database.url, ground: Some(ground), keys: Some((&key, MASTER_KEY)) };
+    let setup = Setup {
+        database: &database.url,
+        ground: Some(ground),
+        keys: Some((&key, MASTER_KEY)),
+        ..Setup::default()
+    };
     let service = Service::start(&setup);
     let begun = Instant::now();
     let mut quarters = Vec::new();

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -32,10 +33,18 @@ pub struct Setup<'a> {
     pub ground: Option<&'a Ground>,
     /// The API key and the master key of a service on the same database.
     pub keys: Option<(&'a str, &'a str)>,
+    /// The program; the one that was built with the benchmark where it is `None`.
+    pub program: Option<&'a Path>,
 }
 
 /// Seals what a measurement makes; nothing that is worth keeping from anybody.
 pub const MASTER_KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+
+/// What has not come to an end by then counts as one that did not work.
+const LONGEST: Duration = Duration::from_mins(15);
+
+/// Namespace of the credentials; named, because the default is not the same in every build.
+const CREDENTIALS: &str = "credentials";
 
 impl Service {
     /// Starts it and waits until it listens.
@@ -52,6 +61,7 @@ impl Service {
             ("http.listen", "127.0.0.1:0".to_owned()),
             ("http01.listen", "127.0.0.1:0".to_owned()),
             ("outbound.allow", "127.0.0.0/8".to_owned()),
+            ("cluster_resource_namespace", CREDENTIALS.to_owned()),
             ("bootstrap.api_key", key.clone()),
             ("master_key", master.to_owned()),
         ];
@@ -62,7 +72,9 @@ impl Service {
         }
         // `setpriv` becomes certwright: the process is the one whose time is counted.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "TERM", "--", env!("CARGO_BIN_EXE_certwright"), "serve"]);
+        let built = Path::new(env!("CARGO_BIN_EXE_certwright"));
+        command.args(["--pdeathsig", "TERM", "--"]).arg(setup.program.unwrap_or(built));
+        command.arg("serve");
         for (name, value) in settings {
             command.arg("--set").arg(format!("{name}={value}"));
         }
@@ -83,16 +95,23 @@ impl Service {
 
     /// Starts it with a `ClusterIssuer` `dns` for the ground's CA, and waits until that is ready.
     pub async fn ready(ground: &Ground, database: &str) -> Self {
-        let service = Self::start(&Setup { database, ground: Some(ground), keys: None });
+        Self::ready_by(None, ground, database).await
+    }
+
+    /// The same of another program.
+    pub async fn ready_by(program: Option<&Path>, ground: &Ground, database: &str) -> Self {
+        let setup = Setup { database, ground: Some(ground), program, ..Setup::default() };
+        let service = Self::start(&setup);
         service.create_issuer(ground).await;
         service
     }
 
     async fn create_issuer(&self, ground: &Ground) {
-        let secret = json!({"namespace": "certwright", "name": "cloudflare", "stringData": {"api-token": ground.cloudflare.token()}});
+        let secret = json!({"namespace": CREDENTIALS, "name": "cloudflare",
+                "stringData": {"api-token": ground.cloudflare.token()}});
         self.ask(Method::POST, "/secrets", Some(&secret)).await;
         let issuer = json!({"kind": "ClusterIssuer", "name": "dns", "acme": {
-            "server": ground.pebble.directory_url(), "caBundle": ground.pebble.ca_bundle(),
+            "server": ground.directory_url(), "caBundle": ground.ca_bundle(),
             "email": "user@example.com",
             "solvers": [{"dns01": {"cloudflare": {
                 "baseURL": ground.cloudflare.base_url(),
@@ -129,6 +148,23 @@ impl Service {
         let took = begun.elapsed();
         assert_eq!(answer["status"]["phase"], "Ready", "{answer:#}\n{}", self.log_tail());
         (took, answer["id"].as_str().unwrap().to_owned())
+    }
+
+    /// Asks for a certificate, and looks until it has come to an end, however long that takes; whether it
+    /// is there.
+    pub async fn issue_at_length(&self, name: &str) -> bool {
+        let made = self.ask(Method::POST, "/certificates", Some(&certificate(name))).await;
+        let path = format!("/certificates/{}", made["id"].as_str().unwrap());
+        let until = Instant::now() + LONGEST;
+        while Instant::now() < until {
+            let seen = self.ask(Method::GET, &path, None).await;
+            match seen["status"]["phase"].as_str() {
+                Some("Ready") => return true,
+                Some("Issuing") => tokio::time::sleep(Duration::from_millis(250)).await,
+                _ => return false,
+            }
+        }
+        false
     }
 
     /// One request that has to succeed.
