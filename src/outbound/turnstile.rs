@@ -331,7 +331,7 @@ mod tests {
     #[tokio::test]
     async fn every_datagram_and_connection_of_a_resolver_takes_a_turn() {
         // Nobody answers there, so that the resolver tries again, and then by TCP.
-        let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let server = silent.local_addr().unwrap();
         for _ in 0..RATE.burst {
             TURNSTILE.spend(server).unwrap();

@@ -99,14 +99,15 @@ impl Worker {
                     machine = ?lease.machine,
                     "a step failed inside"
                 );
-                self.failed_inside(lease).await;
+                // On the heap, as everything that is seldom needed.
+                Box::pin(self.failed_inside(lease)).await;
             }
         }
     }
 
     /// Has the row say so; or, where it cannot, puts it off.
     async fn failed_inside(&self, lease: &Lease) {
-        match unpanicked(self.tell(lease)).await {
+        match unpanicked(Box::pin(self.tell(lease))).await {
             Ok(Told::OnTheRow | Told::NotOurs)
             | Err(WorkerError::Storage(StorageError::LeaseLost(_))) => return,
             Ok(Told::Elsewhere) => {}

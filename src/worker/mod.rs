@@ -290,7 +290,7 @@ impl Worker {
     }
 
     async fn work(&self, lease: Lease) {
-        let step = async {
+        let step = Box::pin(async {
             match lease.machine {
                 Machine::Issuer => self.issuer(lease).await,
                 Machine::Certificate => self.certificate(lease).await,
@@ -300,7 +300,7 @@ impl Worker {
                 Machine::Housekeeping => self.housekeeping(lease).await,
                 Machine::Delivery => self.deliver(lease).await,
             }
-        };
+        });
         self.see_through(&lease, step).await;
     }
 }

@@ -202,7 +202,7 @@ fn refused_at(reply: &Reply, pointer: &str, strange: char) {
 
 fn encoded(strange: char) -> String {
     let bytes = strange.to_string().into_bytes();
-    let hexadecimal: String = bytes.iter().map(|byte| format!("%{byte:02X}")).collect();
+    let hexadecimal = bytes.iter().map(|byte| format!("%{byte:02X}")).collect::<Vec<_>>().concat();
     format!("a{hexadecimal}b")
 }
 

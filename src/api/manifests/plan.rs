@@ -242,9 +242,9 @@ fn joined(mut items: Vec<Item>, cluster_namespace: &str, now: OffsetDateTime) ->
     for place in 0..items.len() {
         let Some(key) = needed(&items[place], cluster_namespace) else { continue };
         let Some(from) = secrets.get(&key).copied() else { continue };
-        let used = uses.entry(from).or_default();
-        *used += 1;
-        if *used > MOST_USES {
+        let count = uses.entry(from).or_default();
+        *count += 1;
+        if *count > MOST_USES {
             let detail = format!(
                 "the Secret `{}` is used by more than {MOST_USES} objects of this import; send some of them by themselves",
                 key.1

@@ -26,6 +26,8 @@ impl Cause {
 /// The words for a failure's code, where it has some of its own.
 pub(super) fn cause(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
     of_a_proof(failure, context)
+        .or_else(|| of_the_provider(failure, context))
+        .or_else(|| of_the_wish(failure, context))
         .or_else(|| of_the_ca(failure, context))
         .or_else(|| of_the_service(failure))
 }
@@ -90,6 +92,21 @@ fn of_a_proof(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
                 ],
             )
         }
+        "challenge_not_propagated" => match context.challenge() {
+            Some(challenge) => not_visible(challenge, &failure.detail),
+            None => Cause::new(
+                format!("A proof did not become visible in time: {}.", failure.detail),
+                [],
+            ),
+        },
+        _ => return None,
+    })
+}
+
+/// Why the DNS provider does not write a proof.
+fn of_the_provider(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
+    let names = || about(failure, context);
+    Some(match failure.code.as_str() {
         "cloudflare_zone_not_found" => Cause::new(
             format!("None of the zones that the Cloudflare token can see holds {}.", names()),
             [
@@ -122,13 +139,6 @@ fn of_a_proof(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
                 "If it is a CNAME that delegates the proof, set `cnameStrategy: Follow` in the issuer's solver; else delete it.",
             ],
         ),
-        "challenge_not_propagated" => match context.challenge() {
-            Some(challenge) => not_visible(challenge, &failure.detail),
-            None => Cause::new(
-                format!("A proof did not become visible in time: {}.", failure.detail),
-                [],
-            ),
-        },
         _ => return None,
     })
 }
@@ -163,36 +173,6 @@ fn of_the_ca(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
                 "If it goes on, ask the CA's operator: the account that has ordered a certificate must be able to fetch it.",
             ],
         ),
-        "acme_unknown_profile" | "acme_invalid_profile" => Cause::new(
-            format!("The CA does not offer the certificate profile. {}", failure.detail),
-            [
-                "Choose one of the profiles that the CA offers, in the certificate or its issuer, or leave the profile out.",
-            ],
-        ),
-        "acme_not_after_refused" => Cause::new(
-            "The CA does not take an order that says when its certificate is to end, as the certificate's `duration` makes it.",
-            [
-                "Set `enableDurationFeature: false` in the issuer: then the CA decides how long its certificates live. Waiting certificates go on at once.",
-                "If the CA takes some durations and not this one, choose another `duration`, or leave it out.",
-            ],
-        ),
-        "acme_external_account_required" => {
-            let server = context.issuer.map_or("The CA", |issuer| issuer.acme.server.as_str());
-            Cause::new(
-                format!(
-                    "{server} wants accounts to be bound to a customer account (EAB), and the issuer has no binding."
-                ),
-                [
-                    "Get a key id and an HMAC key from the CA, store the key as a Secret, and name both in the issuer's `externalAccountBinding`.",
-                ],
-            )
-        }
-        "acme_bad_csr" | "acme_bad_public_key" => Cause::new(
-            format!("The CA refuses the key or the CSR for {}.", names()),
-            [
-                "Choose another kind or size of key in `privateKey`, or other names; then the certificate is issued with a new key.",
-            ],
-        ),
         "acme_wrong_key"
         | "acme_missing_names"
         | "acme_broken_chain"
@@ -223,6 +203,44 @@ fn of_the_ca(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
             format!("The CA will not issue for {}.", names()),
             [
                 "Remove the name from the certificate, or use another CA for it; `why` has the CA's words.",
+            ],
+        ),
+        _ => return None,
+    })
+}
+
+/// What the CA does not take of what it is asked for.
+fn of_the_wish(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
+    let names = || about(failure, context);
+    Some(match failure.code.as_str() {
+        "acme_unknown_profile" | "acme_invalid_profile" => Cause::new(
+            format!("The CA does not offer the certificate profile. {}", failure.detail),
+            [
+                "Choose one of the profiles that the CA offers, in the certificate or its issuer, or leave the profile out.",
+            ],
+        ),
+        "acme_not_after_refused" => Cause::new(
+            "The CA does not take an order that says when its certificate is to end, as the certificate's `duration` makes it.",
+            [
+                "Set `enableDurationFeature: false` in the issuer: then the CA decides how long its certificates live. Waiting certificates go on at once.",
+                "If the CA takes some durations and not this one, choose another `duration`, or leave it out.",
+            ],
+        ),
+        "acme_external_account_required" => {
+            let server = context.issuer.map_or("The CA", |issuer| issuer.acme.server.as_str());
+            Cause::new(
+                format!(
+                    "{server} wants accounts to be bound to a customer account (EAB), and the issuer has no binding."
+                ),
+                [
+                    "Get a key id and an HMAC key from the CA, store the key as a Secret, and name both in the issuer's `externalAccountBinding`.",
+                ],
+            )
+        }
+        "acme_bad_csr" | "acme_bad_public_key" => Cause::new(
+            format!("The CA refuses the key or the CSR for {}.", names()),
+            [
+                "Choose another kind or size of key in `privateKey`, or other names; then the certificate is issued with a new key.",
             ],
         ),
         _ => return None,
