@@ -41,6 +41,7 @@ const PORTS: &[(&str, usize, &str)] = &[
     ("tests/integration/guarded.rs", 1, "where nobody is to be reached"),
     ("src/config/show.rs", 1, "a setting that is shown"),
     ("src/config/sources.rs", 5, "settings that are read"),
+    ("src/outbound/guard.rs", 1, "URLs that are judged"),
     ("src/outbound/sender.rs", 1, "a URL that is judged"),
 ];
 

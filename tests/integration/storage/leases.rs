@@ -36,6 +36,27 @@ on_both_databases! {
         }
     }
 
+    async fn only_who_holds_a_row_finds_its_lease_as_it_is_now(db: Db) {
+        let now = now(&db).await;
+        let mut tx = db.begin();
+        let due = Certificate { next_action_at: now, ..certificate("web") };
+        certificates::insert(&mut tx, &due).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut tx = db.read().await.unwrap();
+        let idle = lease::held_by(&mut tx, Machine::Certificate, due.id.0, "test").await.unwrap();
+        drop(tx);
+        assert_eq!(idle, None, "nobody has it yet");
+        let held = claim(&db, now, 10).await;
+
+        let mut tx = db.read().await.unwrap();
+        let found = lease::held_by(&mut tx, Machine::Certificate, held[0].id, "test").await.unwrap();
+        assert_eq!(found, Some(held[0]));
+        for machine in [Machine::Certificate, Machine::Order, Machine::Issuer, Machine::Expiry, Machine::Revocation, Machine::Housekeeping, Machine::Delivery] {
+            let by_another = lease::held_by(&mut tx, machine, held[0].id, "another").await.unwrap();
+            assert_eq!(by_another, None, "{machine:?}");
+        }
+    }
+
     async fn what_a_dead_process_held_is_given_back_and_it_is_fenced(db: Db) {
         let now = now(&db).await;
         for (name, at) in [("held", now), ("scheduled", now + Duration::seconds(30))] {
