@@ -24,7 +24,7 @@ pub struct Course {
     #[serde(with = "time::serde::timestamp::milliseconds::option")]
     pub inspected_at: Option<OffsetDateTime>,
     /// When the CA was last asked for orders that it may have made for this request, by this order or
-    /// those before it; at most [`ORDERS`].
+    /// those before it; at most three.
     #[serde(with = "moments")]
     pub asked: Vec<OffsetDateTime>,
     /// The requests of the last minutes.
