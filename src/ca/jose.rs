@@ -125,7 +125,8 @@ impl Signer {
         for _ in 1..NONCES {
             header["nonce"] = json!(nonce(client, new_nonce).await?);
             let sent = self.send(client, &header, url, &payload).await;
-            if sent.is_ok() || !tape::wants_other_nonce() {
+            // A refusal is an answer like any other: only the tape knows what it was for.
+            if !tape::wants_other_nonce() {
                 return sent;
             }
         }

@@ -121,6 +121,18 @@ async fn a_whole_issuance_survives_half_of_all_nonces_being_refused() {
 }
 
 #[tokio::test]
+async fn fifteen_nonces_are_tried() {
+    let options = PebbleOptions { nonce_reject: 100, ..PebbleOptions::default() };
+    let (pebble, ca) = (Pebble::start(options).await, ca());
+    let (acme, key) = (acme(&pebble), Ca::generate_account_key().unwrap());
+
+    let refused = ca.register(&acme, &key).await.unwrap_err();
+
+    assert_eq!(refused.code, "acme_bad_nonce", "{refused}");
+    assert_eq!(ca.requests().all, 2 + 15, "the directory and the first nonce come before them");
+}
+
+#[tokio::test]
 async fn no_request_is_spent_on_nonces_but_the_first_of_those_that_go_side_by_side() {
     let (pebble, ca) = (Pebble::start(always_valid()).await, ca());
     let account = account(&ca, &pebble).await;

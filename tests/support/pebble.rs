@@ -41,6 +41,9 @@ pub struct PebbleOptions {
     pub blocked_domains: Vec<String>,
     /// Alternate chains offered beside the default one.
     pub alternate_roots: u8,
+    /// Seconds after which it wants to be asked again about what it is busy with, its `Retry-After`; no such header
+    /// at 0.
+    pub retry_after: u8,
 }
 
 impl PebbleOptions {
@@ -56,7 +59,7 @@ impl PebbleOptions {
             "ocspResponderURL": "",
             "externalAccountBindingRequired": !self.external_accounts.is_empty(),
             "domainBlocklist": self.blocked_domains,
-            "retryAfter": {"authz": 1, "order": 1},
+            "retryAfter": {"authz": self.retry_after, "order": self.retry_after},
             "keyAlgorithm": "ecdsa",
             "profiles": {
                 "default": {"description": "What you get without asking", "validityPeriod": self.validity.unwrap_or(90 * day)},
