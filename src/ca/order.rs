@@ -273,6 +273,10 @@ impl Order {
             left -= 1;
             // Whatever its body says, for instance that there is an error: the authorization will tell.
             let told = self.post(self.asked(Call::Challenge), url, &json!({})).await;
+            if matches!(&told, Err(failure) if failure.class == Class::Throttle) {
+                // Turned away at the door: what is known of the authorization is as true as before.
+                return told.map(drop);
+            }
             self.account.remembered.0.invalidate(&self.name(authorization_url));
             let Err(failure) = told else { return Ok(()) };
             let refused = matches!(

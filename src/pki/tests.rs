@@ -8,7 +8,8 @@ use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::X509CertificationRequest;
 
-use super::chain::Chain;
+use super::chain::{Chain, parse};
+use super::signature::{Kind, kind};
 use super::*;
 
 const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
@@ -320,8 +321,13 @@ fn damaged(text: &str, how: &Damage) -> String {
     chars.into_iter().collect()
 }
 
+fn is_of_a_known_kind(certificate: &[u8]) -> bool {
+    !matches!(kind(parse(certificate).unwrap().public_key()), Kind::OtherCurve | Kind::Other)
+}
+
 /// Either it is refused, or it is the same, or a beginning of it. Only what nobody in the chain has signed,
-/// its topmost certificate, may have changed, but for its key.
+/// its topmost certificate, may have changed, but for its key; and that only to one of a kind that is not
+/// known here, and by which nothing can be checked.
 #[test]
 fn a_damaged_chain_is_refused_or_the_same() {
     let (root, middle, key, leaf) = issued();
@@ -337,7 +343,9 @@ fn a_damaged_chain_is_refused_or_the_same() {
             let top = read.ders.len() - 1;
             prop_assert_eq!(&read.ders[..top], &original[..top]);
             let key = |der: &[u8]| public_key_of_certificate(der).unwrap();
-            prop_assert_eq!(key(&read.ders[top]), key(&original[top]));
+            if is_of_a_known_kind(&read.ders[top]) {
+                prop_assert_eq!(key(&read.ders[top]), key(&original[top]));
+            }
             let again = Chain::read(&read.pem(), &spki).unwrap();
             prop_assert_eq!((again.pem(), again.sorted), (read.pem(), false));
         }
