@@ -15,6 +15,9 @@ demo: setup ## Issue a certificate from a local test CA and show it (debug build
 	cargo build --locked
 	scripts/demo
 
+# Most tests wait for something most of their time: more of them at once than there are processors end sooner.
+export RUST_TEST_THREADS ?= 4
+
 # The tests kill the program at chosen places, which only this feature lets them. Everything that CI compiles
 # has it, so that nothing is compiled twice; what is released has not.
 TESTED := --features failpoints
