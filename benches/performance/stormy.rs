@@ -40,7 +40,7 @@ struct Weather {
 pub async fn measure(options: &Options, report: &mut Report) {
     let mut runs = Sides::default();
     for run in 0..options.runs {
-        eprintln!("stormy, run {} of {}", run + 1, options.runs);
+        eprintln!("stormy, run {} of {}, {CERTIFICATES} certificates, minutes", run + 1, options.runs);
         runs.measure(options, None).await;
     }
     let ratios = runs.describe("certwright", report);
@@ -51,7 +51,7 @@ pub async fn measure(options: &Options, report: &mut Report) {
 pub async fn by_turns(options: &Options, other: &Path, report: &mut Report) {
     let [mut this, mut theirs] = [Sides::default(), Sides::default()];
     for pair in 0..against::pairs(options) {
-        eprintln!("stormy by turns, pair {}", pair + 1);
+        eprintln!("stormy by turns, pair {}, {CERTIFICATES} certificates, minutes", pair + 1);
         for program in against::turns(pair, other) {
             let runs = if program.is_none() { &mut this } else { &mut theirs };
             runs.measure(options, program).await;

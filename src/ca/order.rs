@@ -273,10 +273,11 @@ impl Order {
             left -= 1;
             // Whatever its body says, for instance that there is an error: the authorization will tell.
             let told = self.post(self.asked(Call::Challenge), url, &json!({})).await;
-            if matches!(&told, Err(failure) if failure.class == Class::Throttle) {
+            let told = match told {
                 // Turned away at the door: what is known of the authorization is as true as before.
-                return told.map(drop);
-            }
+                Err(failure) if failure.class == Class::Throttle => return Err(failure),
+                told => told,
+            };
             self.account.remembered.0.invalidate(&self.name(authorization_url));
             let Err(failure) = told else { return Ok(()) };
             let refused = matches!(

@@ -81,6 +81,12 @@ pub fn transient(n: u32, jitter: Jitter) -> Duration {
     jitter.stretch(doubling(Duration::seconds(5), Duration::minutes(5), n), 0.2)
 }
 
+/// After the `n`th refusal in a row that came although its predecessor's `Retry-After` was kept to (from 0):
+/// 5 s doubling to 15 s. The CA does answer, and may take the next request.
+pub fn distrust(n: u32, jitter: Jitter) -> Duration {
+    jitter.stretch(doubling(Duration::seconds(5), Duration::seconds(15), n), 0.2)
+}
+
 /// After the `n`th try in a row at taking a proof away that did not work (from 0): 5 s doubling to 1 h.
 /// Nobody waits for it, and a provider that refuses it refuses it for all proofs alike.
 pub fn clean_up(n: u32, jitter: Jitter) -> Duration {

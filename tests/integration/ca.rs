@@ -14,7 +14,7 @@ use certwright::pki;
 use certwright::secret::Secret;
 use time::Duration;
 
-use crate::support::fault_proxy::{Fault, FaultProxy, Kind};
+use crate::support::fault_proxy::{Fault, FaultProxy, Kind, Refusal, RetryAfter};
 use crate::support::patience::within;
 use crate::support::pebble::{Pebble, PebbleOptions};
 
@@ -218,6 +218,47 @@ async fn a_proof_that_the_ca_does_not_find_is_a_validation_failure() {
     let failure = failed.error.as_ref().expect("the CA says what it found");
     assert_eq!(failure.class, Class::Validation);
     assert!(failure.detail.contains("localhost.example.org"), "{failure}");
+}
+
+#[tokio::test]
+async fn after_a_challenge_was_turned_away_its_authorization_is_not_read_again() {
+    let pebble = Pebble::start(always_valid()).await;
+    let proxy = FaultProxy::before(&pebble).await;
+    let through =
+        Acme { server: proxy.directory_url(), ca_bundle: Some(proxy.ca_bundle()), ..acme(&pebble) };
+    let (ca, key) = (ca(), Ca::generate_account_key().unwrap());
+    let url = ca.register(&through, &key).await.unwrap().url;
+    let account = ca.account(&through, &key, &url).await.unwrap();
+    let order = account.new_order(&["a.example.org".into()], None).await.unwrap();
+    let challenges = order.authorizations().await.unwrap().remove(0).challenges;
+    let chosen = challenges.into_iter().find(|it| it.kind == ChallengeKind::Dns01).unwrap().url;
+    let pause = Patience::from_secs(1);
+    let busy = Refusal { status: 503, html: false, form: RetryAfter::Seconds, pause };
+    proxy.refuse(Kind::Challenge, &[busy]);
+
+    let refused = order.accept(std::slice::from_ref(&chosen)).await.unwrap_err();
+    order.accept(&[chosen]).await.unwrap();
+
+    assert_eq!(refused.class, Class::Throttle, "{refused}");
+    assert_eq!(proxy.requests(Kind::Challenge), 2);
+    assert_eq!(proxy.requests(Kind::Authorization), 1, "it is not read again for that");
+}
+
+#[tokio::test]
+async fn a_ca_that_is_still_signing_says_when_to_look_again() {
+    let pebble = Pebble::start(PebbleOptions { retry_after: 30, ..always_valid() }).await;
+    let account = account(&ca(), &pebble).await;
+    let mut order = account.new_order(&names(), None).await.unwrap();
+    accept_all(&mut order).await;
+    until(OrderStatus::Ready, &mut order).await;
+    let sent = SystemClock.now();
+
+    order.finalize(&csr()).await.unwrap();
+
+    let state = order.state();
+    assert_eq!(state.status, OrderStatus::Processing);
+    // As a date it has whole seconds.
+    assert!(state.retry_at.is_some_and(|at| at - sent > Duration::seconds(28)), "{state:?}");
 }
 
 #[tokio::test]

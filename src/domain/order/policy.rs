@@ -40,9 +40,6 @@ const LONGEST_LOOK: Duration = Duration::minutes(5);
 /// that is in trouble.
 const PROMISES: u32 = 3;
 
-/// Such a CA is still asked this often: it does answer, and may take the next request.
-const LONGEST_DOUBT: Duration = Duration::seconds(15);
-
 /// An order that no CA has begun on waits for limits and shares for so long.
 const WAIT_FOR: Duration = Duration::days(30);
 
@@ -382,7 +379,7 @@ impl Order {
         // What the CA itself has said now, and not what somebody was told before.
         if was_asked && failure.http_status.is_some() {
             if let Some(more) = self.tries.checked_sub(PROMISES) {
-                at = at.max(now + backoff::transient(more, jitter).min(LONGEST_DOUBT));
+                at = at.max(now + backoff::distrust(more, jitter));
             }
             self.tries = self.tries.saturating_add(1);
         }

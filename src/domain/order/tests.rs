@@ -72,6 +72,23 @@ fn waiting_for_the_ca_takes_nothing_of_a_certificates_life() {
     assert!(again.has_expired(NOW + Duration::hours(1)), "half a life is left for the next one");
 }
 
+/// Longer pauses would leave an order with bad luck behind at a CA that refuses a part of all requests.
+#[test]
+fn a_ca_that_breaks_its_promises_is_asked_more_seldom_but_soon() {
+    let state = State::Open { url: "https://ca.example/1".into(), stage: Stage::Processing };
+    let mut waits = Order { state, next_action_at: Some(NOW), ..order([]) };
+    let (mut now, mut pauses) = (NOW, Vec::new());
+    for _ in 0..8 {
+        let busy = Failure::new(Class::Throttle, "acme_busy", "Busy", "in a second");
+        let busy = busy.with_status(503).not_before(Some(now + Duration::seconds(1)));
+        waits = waits.apply(Answer::Failed(busy), now, Jitter::NONE).unwrap().order;
+        let next = waits.next_action_at.unwrap();
+        pauses.push((next - now).whole_seconds());
+        now = next;
+    }
+    assert_eq!(pauses, [1, 1, 1, 5, 10, 15, 15, 15]);
+}
+
 #[test]
 fn a_long_life_leaves_an_order_its_day() {
     assert_eq!(deadline(NOW, None), NOW + ORDER_DEADLINE);
