@@ -40,7 +40,11 @@ struct Weather {
 pub async fn measure(options: &Options, report: &mut Report) {
     let mut runs = Sides::default();
     for run in 0..options.runs {
-        eprintln!("stormy, run {} of {}, {CERTIFICATES} certificates, minutes", run + 1, options.runs);
+        eprintln!(
+            "stormy, run {} of {}, {CERTIFICATES} certificates, minutes",
+            run + 1,
+            options.runs
+        );
         runs.measure(options, None).await;
     }
     let ratios = runs.describe("certwright", report);
