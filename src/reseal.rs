@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::bootstrap::{self, BootstrapError};
 use crate::secret::{SealError, Sealer};
-use crate::storage::{Db, StorageError, sealed};
+use crate::storage::{Db, StorageError, sealed_columns};
 
 /// Rows of one transaction.
 const BATCH: u32 = 100;
@@ -62,11 +62,11 @@ pub async fn reseal(db: &Db, sealer: &Sealer) -> Result<Resealed, ResealError> {
 
 async fn pass(db: &Db, sealer: &Sealer) -> Result<Resealed, ResealError> {
     let mut done = Resealed::default();
-    for column in sealed::COLUMNS {
+    for column in sealed_columns::COLUMNS {
         let mut after = (Uuid::nil(), i64::MIN);
         loop {
             let mut tx = db.read().await?;
-            let found = sealed::list(&mut tx, column, after, BATCH).await?;
+            let found = sealed_columns::list(&mut tx, column, after, BATCH).await?;
             drop(tx);
             let Some(last) = found.last() else { break };
             after = last.key;
@@ -82,7 +82,8 @@ async fn pass(db: &Db, sealer: &Sealer) -> Result<Resealed, ResealError> {
                 let anew = anew.and_then(|plain| sealer.seal(&known.place, plain.expose()));
                 let anew = anew
                     .map_err(|source| ResealError::Secret { place: known.place.clone(), source })?;
-                done.changed += u64::from(sealed::replace(&mut tx, column, &known, &anew).await?);
+                done.changed +=
+                    u64::from(sealed_columns::replace(&mut tx, column, &known, &anew).await?);
             }
             tx.commit().await?;
             failpoint!("between_reseals");

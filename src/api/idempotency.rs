@@ -16,7 +16,8 @@ use super::auth::Principal;
 use super::precondition;
 use super::problem::{ApiError, Code};
 use crate::domain::id::ApiKeyId;
-use crate::storage::idempotency::{self, Answered};
+use crate::storage::idempotency_keys;
+use crate::storage::idempotency_keys::Answered;
 use crate::storage::{Scope, StorageError, Tx};
 
 /// How long an answer is kept.
@@ -68,7 +69,7 @@ impl Attempt {
         let Some(key) = &self.key else { return Ok(None) };
         let kept_since = app.now() - KEPT_FOR;
         let mut tx = app.db.read().await?;
-        match idempotency::find(&mut tx, self.caller, key, kept_since).await? {
+        match idempotency_keys::find(&mut tx, self.caller, key, kept_since).await? {
             None => Ok(None),
             Some(known) if known.request_hash == self.hash => {
                 self.must_cover(&known)?;
@@ -112,7 +113,7 @@ impl Attempt {
             body: String::from_utf8_lossy(body).into_owned(),
         };
         let now = app.now();
-        match idempotency::insert(tx, self.caller, key, &answered, now, now - KEPT_FOR).await {
+        match idempotency_keys::insert(tx, self.caller, key, &answered, now, now - KEPT_FOR).await {
             Err(StorageError::Conflict) => Err(ApiError::Because(
                 Code::IdempotencyInFlight,
                 "A request with the same Idempotency-Key is being worked on. Send it again.".into(),

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::AppState;
 use super::auth::Principal;
 use super::problem::ApiError;
-use crate::storage::signals::Waiter;
+use crate::storage::notify::Waiter;
 
 /// Nobody waits longer; [`super::layers`] allows for it.
 pub(crate) const LONGEST: u64 = 300;

@@ -12,8 +12,8 @@ use super::classify::{Asked, Call};
 use super::directory::{Directory, Endpoint};
 use super::jose::Signer;
 use super::order::{Order, Remembered};
+use super::recorder::Exchange;
 use super::state::OrderState;
-use super::tape::Exchange;
 use crate::clock::Clock;
 use crate::domain::failure::{Class, Failure};
 

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use super::classify::{Asked, Call, Transport, Trouble, classify, is_bad_nonce};
 use super::problem::outline;
-use super::tape::{self, End, Exchange, Outcome};
+use super::recorder;
+use super::recorder::{End, Exchange, Outcome};
 use crate::domain::failure::{Class, Failure};
 
 /// instant-acme, and [`super::jose`], try three nonces a call; so many calls make 15 of them.
@@ -34,7 +35,7 @@ macro_rules! ask {
     ($asked:expr, $operation:expr) => {{
         let mut rounds = $crate::ca::ask::Rounds::of($asked);
         loop {
-            let answer = $crate::ca::tape::record(rounds.call(), false, $operation).await;
+            let answer = $crate::ca::recorder::record(rounds.call(), false, $operation).await;
             match rounds.judge(answer) {
                 std::ops::ControlFlow::Break(result) => break result,
                 std::ops::ControlFlow::Continue(pause) => $crate::ca::ask::rest(pause).await,
@@ -54,7 +55,7 @@ pub(super) async fn fetch<T>(
     let mut rounds = Rounds::of(asked);
     loop {
         // instant-acme asks for any URL in this way only; what it takes for an order is none.
-        let answer = tape::record(asked.call, true, account.order(url.to_owned())).await;
+        let answer = recorder::record(asked.call, true, account.order(url.to_owned())).await;
         let pause = match rounds.judge(answer) {
             ControlFlow::Continue(pause) => pause,
             ControlFlow::Break(Err(failure)) => return Err(failure),

@@ -20,7 +20,8 @@ use super::classify::{Asked, Call};
 use super::http::CaClient;
 use super::json::{self, each, lenient, or_default};
 use super::problem::outline;
-use super::tape::{self, absolute};
+use super::recorder;
+use super::recorder::absolute;
 use crate::clock::Clock;
 use crate::domain::failure::Failure;
 
@@ -233,7 +234,7 @@ impl Endpoint {
         let mut url = self.server.clone();
         for _ in 0..MOST_REDIRECTS {
             let answer = self.client.get(&url).await;
-            let leads_to = tape::redirect().filter(|target| same_origin(&url, target));
+            let leads_to = recorder::redirect().filter(|target| same_origin(&url, target));
             match leads_to {
                 Some(target) => url = target,
                 None => return answer.map(|body| (url, body)),

@@ -1,7 +1,7 @@
 //! The way to one CA: our own HTTP client under instant-acme.
 //!
 //! It adds what instant-acme leaves out: timeouts, limits, https only, nonces without extra
-//! requests, error bodies that can be read, and a record of what happened ([`super::tape`]).
+//! requests, error bodies that can be read, and a record of what happened ([`super::recorder`]).
 
 use std::io;
 use std::pin::Pin;
@@ -23,7 +23,8 @@ use super::meter::{self, Came};
 use super::nonce::Nonces;
 use super::origins::Origins;
 use super::problem::{Problem, clean};
-use super::tape::{self, End, Exchange, Outcome};
+use super::recorder;
+use super::recorder::{End, Exchange, Outcome};
 use crate::clock::Clock;
 use crate::domain::failure::{Class, Failure};
 use crate::domain::issuer::Acme;
@@ -133,7 +134,7 @@ impl CaClient {
             Err(foreign) => {
                 inner.keep_nonce(request).await;
                 let end = End::Failed(Transport::Foreign(foreign));
-                tape::note(Outcome { end, for_nonce: false });
+                recorder::note(Outcome { end, for_nonce: false });
                 return Err(Error::Str("not a URL of the CA; the tape knows why"));
             }
         };
@@ -149,12 +150,12 @@ impl CaClient {
         let (exchange, headers) = match answer {
             Ok(answer) => answer,
             Err(trouble) => {
-                tape::note(Outcome { end: End::Failed(trouble), for_nonce: wants_nonce });
+                recorder::note(Outcome { end: End::Failed(trouble), for_nonce: wants_nonce });
                 return Err(Error::Str("no answer; the tape knows why"));
             }
         };
         let response = inner.translate(&method, &exchange, headers);
-        tape::note(Outcome { end: End::Answered(exchange), for_nonce: wants_nonce });
+        recorder::note(Outcome { end: End::Answered(exchange), for_nonce: wants_nonce });
         response
     }
 }
@@ -242,7 +243,7 @@ impl Inner {
 
     /// How long the running operation's request may take.
     fn allowed(&self) -> Duration {
-        match tape::call() {
+        match recorder::call() {
             Some(Call::Finalize) => self.timeout * FINALIZE_TAKES,
             _ => self.timeout,
         }
@@ -268,7 +269,7 @@ impl Inner {
                 return Err(Error::Api(serde_json::from_slice(&problem)?));
             }
             problem
-        } else if tape::is_raw() && method == Method::POST {
+        } else if recorder::is_raw() && method == Method::POST {
             Bytes::from_static(EMPTY_ORDER)
         } else {
             exchange.body.clone()

@@ -22,7 +22,7 @@ use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::http::CaClient;
-use super::tape;
+use super::recorder;
 use crate::secret::Secret;
 
 /// A key that signs requests.
@@ -126,7 +126,7 @@ impl Signer {
             header["nonce"] = json!(nonce(client, new_nonce).await?);
             let sent = self.send(client, &header, url, &payload).await;
             // A refusal is an answer like any other: only the tape knows what it was for.
-            if !tape::wants_other_nonce() {
+            if !recorder::wants_other_nonce() {
                 return sent;
             }
         }

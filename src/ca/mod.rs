@@ -8,6 +8,7 @@
 //! whoever calls stores them *before* the call that depends on them.
 
 mod account;
+mod account_change;
 mod ask;
 mod authorities;
 mod classify;
@@ -21,11 +22,10 @@ mod nonce;
 mod order;
 mod origins;
 mod problem;
+mod recorder;
 mod registration;
 mod renewal;
 mod state;
-mod tape;
-mod upkeep;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

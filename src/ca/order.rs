@@ -15,8 +15,8 @@ use time::OffsetDateTime;
 use super::account::Account;
 use super::ask::{ask, fetch, unreadable};
 use super::classify::{Asked, Call};
+use super::recorder::Exchange;
 use super::state::{Authorization, AuthorizationStatus, ChallengeStatus, OrderState, OrderStatus};
-use super::tape::Exchange;
 use crate::domain::failure::{Class, Failure};
 
 /// More than any CA puts into one certificate.

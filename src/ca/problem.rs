@@ -5,7 +5,7 @@ use serde_json::Value;
 use serde_json::error::Category;
 
 use super::json::{self, each, lenient};
-use super::tape::Exchange;
+use super::recorder::Exchange;
 use crate::domain::failure::Subproblem;
 use crate::domain::text::foreign_words;
 

@@ -12,7 +12,7 @@ use super::classify::{Asked, Call};
 use super::directory::{Directory, Endpoint};
 use super::jose::Signer;
 use super::json::{self, each};
-use super::tape::Exchange;
+use super::recorder::Exchange;
 use crate::domain::failure::Failure;
 use crate::domain::issuer::Acme;
 use crate::secret::Secret;

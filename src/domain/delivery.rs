@@ -8,8 +8,8 @@ use time::{Duration, OffsetDateTime};
 
 use super::backoff::Jitter;
 use super::event::{Event, Resource};
+use super::event_type::Notice;
 use super::id::{DeliveryId, MessageId, WebhookId};
-use super::notice::Notice;
 use super::text::foreign_words;
 
 /// A message on its way to one webhook.

@@ -11,9 +11,9 @@
 use time::{Duration, OffsetDateTime};
 
 use super::event::{Event, Resource};
+use super::event_type::Notice;
 use super::failure::Failure;
 use super::id::CertificateId;
-use super::notice::Notice;
 
 /// How near the end is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
 
+pub use super::account_change::{DEACTIVATION_DEADLINE, ROTATION_WAITS, Upkeep};
 use super::backoff::{self, Jitter, Retry};
 use super::event::{Event, Resource};
+use super::event_type::Notice;
 use super::failure::{Class, Failure};
 use super::id::IssuerId;
 use super::limits::LimitsSpec;
-use super::notice::Notice;
-pub use super::upkeep::{DEACTIVATION_DEADLINE, ROTATION_WAITS, Upkeep};
 
 /// `spec.acme` in cert-manager's words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -3,6 +3,7 @@
 //! Documents that a client writes and reads back (`spec`s, failures) derive `serde` and
 //! `utoipa::ToSchema`: they are stored, shown and described in one shape, cert-manager's.
 
+pub mod account_change;
 pub mod api_key;
 pub mod ari;
 pub mod backoff;
@@ -12,6 +13,7 @@ pub mod challenge;
 pub mod delivery;
 pub mod duration;
 pub mod event;
+pub mod event_type;
 pub mod expiry;
 pub mod explain;
 pub mod failure;
@@ -19,12 +21,11 @@ pub mod id;
 pub mod issuer;
 pub mod limits;
 pub mod name;
-pub mod notice;
 pub mod order;
 pub mod revocation;
+pub mod scope;
 pub mod selection;
 pub mod signature;
 pub mod text;
 pub mod throttle;
-pub mod upkeep;
 pub mod webhook;

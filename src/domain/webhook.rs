@@ -14,8 +14,8 @@ use super::backoff::{self, Jitter};
 use super::certificate::Certificate;
 use super::delivery::Delivery;
 use super::event::{Event, Resource};
+use super::event_type::Notice;
 use super::id::WebhookId;
-use super::notice::Notice;
 
 /// Stands for every namespace.
 pub const EVERY_NAMESPACE: &str = "*";

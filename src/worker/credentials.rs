@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Worker;
-use super::session::Tried;
+use super::order::session::Tried;
 use crate::domain::failure::{Class, Failure};
 use crate::domain::issuer::{FORMER_NAMESPACE, Issuer, Kind, SecretKeySelector};
 use crate::secret::Secret;

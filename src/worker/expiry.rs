@@ -6,14 +6,14 @@ use super::WorkerError;
 use crate::domain::expiry::Renewal;
 use crate::domain::id::CertificateId;
 use crate::storage::lease::Lease;
-use crate::storage::{Db, Scope, certificates, expiry};
+use crate::storage::{Db, Scope, certificates, expiry_watches};
 
 /// Looks at one watch. Asks nobody but the database, so that no trouble out there keeps it from
 /// telling.
 pub async fn look_at_expiry(db: &Db, lease: Lease, now: OffsetDateTime) -> Result<(), WorkerError> {
     let id = CertificateId(lease.id);
     let mut tx = db.begin();
-    let watch = expiry::find(&mut tx, id).await?;
+    let watch = expiry_watches::find(&mut tx, id).await?;
     let certificate = certificates::find(&mut tx, id, &Scope::Everything).await?;
     let (Some(watch), Some((certificate, _))) = (watch, certificate) else { return Ok(()) };
     let renewal = Renewal {
@@ -22,7 +22,7 @@ pub async fn look_at_expiry(db: &Db, lease: Lease, now: OffsetDateTime) -> Resul
         last_error: certificate.last_error.as_ref(),
     };
     let looked = watch.look(&renewal, now);
-    expiry::save(&mut tx, &looked, &certificate, &lease).await?;
+    expiry_watches::save(&mut tx, &looked, &certificate, &lease).await?;
     tx.commit().await?;
     Ok(())
 }

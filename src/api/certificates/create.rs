@@ -19,7 +19,7 @@ use crate::domain::event::{Event, Resource};
 use crate::domain::id::CertificateId;
 use crate::domain::issuer::Issuer;
 use crate::storage::lease::Lease;
-use crate::storage::signals::Waiter;
+use crate::storage::notify::Waiter;
 use crate::storage::{Scope, StorageError, Tx, certificates, events, issuers};
 use crate::view::CertificateView;
 

@@ -16,8 +16,8 @@ use super::page::{self, Listing, Sort};
 use super::problem::{ApiError, Errors};
 use super::{AppState, field};
 use crate::domain::event::Severity;
+use crate::storage::event_stream::Position;
 use crate::storage::events::{self, Recorded, Wanted};
-use crate::storage::stream::Position;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 

@@ -19,8 +19,8 @@ use super::EventView;
 use crate::api::AppState;
 use crate::api::auth::{EventsRead, Principal};
 use crate::api::problem::ApiError;
+use crate::storage::event_stream::{Position, between, end, resume};
 use crate::storage::events::{Recorded, Wanted};
-use crate::storage::stream::{Position, between, end, resume};
 use crate::storage::{Scope, StorageError};
 
 /// So many events are held for one reader.

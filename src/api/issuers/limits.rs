@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use crate::domain::issuer::Issuer;
 use crate::domain::limits::LimitsSpec;
 use crate::domain::throttle::{Asker, Scope};
-use crate::storage::{StorageError, Tx, budgets};
+use crate::storage::{StorageError, Tx, rate_limits};
 use crate::view::issuer::LimitsView;
 
 /// What is used for this issuer's account, and at its CA; `None` where nothing is limited.
@@ -25,7 +25,7 @@ pub(super) async fn used(
             "certificatesPerExactSet" => Scope::ExactSet,
             _ => Scope::Name(String::new()),
         };
-        let until = budgets::fullest(tx, &asker.pool(&counted)).await?.unwrap_or(now);
+        let until = rate_limits::fullest(tx, &asker.pool(&counted)).await?.unwrap_or(now);
         spent.push((name, limit.clone(), until));
     }
     Ok(LimitsView::of(&spent, now))

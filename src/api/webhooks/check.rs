@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::api::auth::Principal;
 use crate::api::problem::{ApiError, Faults, FieldCode};
 use crate::api::{AppState, field};
-use crate::domain::notice::Notice;
+use crate::domain::event_type::Notice;
 use crate::domain::webhook::{EVERY_NAMESPACE, Selector, Spec, Webhook};
 
 const MOST_NAMESPACES: usize = 100;

@@ -18,11 +18,11 @@ use crate::api::problem::{ApiError, Code, Errors};
 use crate::api::wait::Wait;
 use crate::api::{AppState, field};
 use crate::domain::delivery::{Delivery, State as DomainState};
+use crate::domain::event_type::Notice;
 use crate::domain::id::DeliveryId;
-use crate::domain::notice::Notice;
 use crate::domain::webhook::Webhook;
 use crate::storage::deliveries::{self, Wanted};
-use crate::storage::{Scope, Tx, messages};
+use crate::storage::{Scope, Tx, outbox};
 
 /// So many deliveries go back into the row in one transaction.
 const BATCH: u32 = 1000;
@@ -242,7 +242,7 @@ pub(crate) async fn test(
 ) -> Result<Response, ApiError> {
     let mut tx = app.db.begin();
     let (webhook, _) = find_webhook(&mut tx, id, &who.scope).await?;
-    let sent = messages::try_out(&mut tx, &webhook, app.now()).await?;
+    let sent = outbox::try_out(&mut tx, &webhook, app.now()).await?;
     tx.commit().await?;
     let found = match settled(&app, &who, id, sent.id.0, wait).await {
         Err(error) if !error.is_about_the_caller() => sent,

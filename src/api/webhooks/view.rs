@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::domain::notice::Notice;
+use crate::domain::event_type::Notice;
 use crate::domain::webhook::{Disabled, Selector, Webhook};
 
 /// Somebody who asked to be told.

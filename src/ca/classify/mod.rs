@@ -12,7 +12,7 @@ use time::Duration;
 
 use super::meter::Withheld;
 use super::problem::{Problem, clean, name_of};
-use super::tape::Exchange;
+use super::recorder::Exchange;
 use crate::domain::failure::{Class, Failure};
 use crate::domain::limits::most_names;
 use crate::outbound::AddressError;

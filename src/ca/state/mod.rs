@@ -10,7 +10,7 @@ use super::ask::unreadable;
 use super::classify::{Asked, Call, Trouble, classify};
 use super::json::{self, each, lenient, or_default};
 use super::problem::{Problem, clean, outline};
-use super::tape::{Exchange, absolute};
+use super::recorder::{Exchange, absolute};
 use crate::domain::challenge::is_token;
 use crate::domain::failure::{Class, Failure};
 use crate::domain::name;

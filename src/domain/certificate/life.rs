@@ -9,8 +9,8 @@ use super::{Certificate, Issued, State, Transition, Trigger, renewal_remark, ren
 use crate::domain::ari::{self, Ari};
 use crate::domain::backoff::Jitter;
 use crate::domain::event::{Event, Resource};
+use crate::domain::event_type::Notice;
 use crate::domain::failure::Failure;
-use crate::domain::notice::Notice;
 use crate::domain::revocation::{self, Reason, Revocation};
 
 /// A revocation, as its certificate shows it.

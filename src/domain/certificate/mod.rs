@@ -17,13 +17,13 @@ use std::collections::BTreeMap;
 
 use time::{Duration, OffsetDateTime};
 
+use super::event_type::Notice;
 use crate::domain::ari::Ari;
 use crate::domain::backoff::{self, Jitter, Retry};
 use crate::domain::duration;
 use crate::domain::event::{Event, Resource};
 use crate::domain::failure::Failure;
 use crate::domain::id::{CertificateId, OrderId, RequestId};
-use crate::domain::notice::Notice;
 use crate::domain::order::{self, ORDER_DEADLINE};
 
 /// A certificate that is wanted, and perhaps there.

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::Certificate;
 use crate::domain::event::Event;
-use crate::domain::notice::Notice;
+use crate::domain::event_type::Notice;
 
 /// Where a certificate is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,8 @@
 
 use certwright::domain::event::{Event, Resource};
 use certwright::domain::id::{ApiKeyId, CertificateId, OrderId};
-use certwright::storage::idempotency::{self, Answered};
+use certwright::storage::idempotency_keys;
+use certwright::storage::idempotency_keys::Answered;
 use certwright::storage::{StorageError, events};
 use time::Duration;
 
@@ -34,13 +35,13 @@ on_both_databases! {
         let caller = ApiKeyId::generate(NOW);
         let answered = Answered { request_hash: vec![1], status: 202, location: "/x".into(), body: "{}".into() };
         let kept_since = NOW - Duration::hours(24);
-        idempotency::insert(&mut tx, caller, "k", &answered, NOW, kept_since).await.unwrap();
+        idempotency_keys::insert(&mut tx, caller, "k", &answered, NOW, kept_since).await.unwrap();
 
-        assert_eq!(idempotency::find(&mut tx, caller, "k", kept_since).await.unwrap(), Some(answered.clone()));
-        assert_eq!(idempotency::find(&mut tx, caller, "k", NOW + Duration::seconds(1)).await.unwrap(), None);
+        assert_eq!(idempotency_keys::find(&mut tx, caller, "k", kept_since).await.unwrap(), Some(answered.clone()));
+        assert_eq!(idempotency_keys::find(&mut tx, caller, "k", NOW + Duration::seconds(1)).await.unwrap(), None);
         let other = ApiKeyId::generate(NOW);
-        assert_eq!(idempotency::find(&mut tx, other, "k", kept_since).await.unwrap(), None);
-        let again = idempotency::insert(&mut tx, caller, "k", &answered, NOW, kept_since).await;
+        assert_eq!(idempotency_keys::find(&mut tx, other, "k", kept_since).await.unwrap(), None);
+        let again = idempotency_keys::insert(&mut tx, caller, "k", &answered, NOW, kept_since).await;
         assert!(matches!(again, Err(StorageError::Conflict)));
     }
 }

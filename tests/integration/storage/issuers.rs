@@ -6,7 +6,7 @@ use certwright::domain::issuer::{self, Account, Issuer};
 use certwright::secret::Sealed;
 use certwright::storage::lease::{self, Machine};
 use certwright::storage::secrets::{self, SecretEntry};
-use certwright::storage::{Scope, certificates, issuers, orders, sealed};
+use certwright::storage::{Scope, certificates, issuers, orders, sealed_columns};
 use time::Duration;
 
 use super::rows::{NOW, all, certificate, is_lost, issuer, page, under_way};
@@ -129,7 +129,7 @@ on_both_databases! {
         issuers::set_next_account_key(&mut tx, issuer.id, Some(&Sealed(vec![2]))).await.unwrap();
         let next = issuers::next_account_key(&mut tx, issuer.id).await.unwrap();
         assert_eq!(next, Some(Sealed(vec![2])));
-        let nexts = sealed::list(&mut tx, &sealed::COLUMNS[6], (uuid::Uuid::nil(), i64::MIN), 9).await.unwrap();
+        let nexts = sealed_columns::list(&mut tx, &sealed_columns::COLUMNS[6], (uuid::Uuid::nil(), i64::MIN), 9).await.unwrap();
         assert_eq!((nexts.len(), &nexts[0].sealed), (1, &Sealed(vec![2])));
         assert_eq!(issuers::account_key(&mut tx, issuer.id).await.unwrap(), Sealed(vec![1]));
         issuers::set_account_key(&mut tx, issuer.id, &Sealed(vec![3])).await.unwrap();

@@ -2,7 +2,7 @@
 
 use certwright::domain::certificate::Certificate;
 use certwright::storage::lease::{self, LEASE, Machine};
-use certwright::storage::{Db, StorageError, certificates, housekeeping, orders, workers};
+use certwright::storage::{Db, StorageError, certificates, heartbeat, orders, tasks};
 use futures_util::future::join_all;
 use sqlx::{Connection as _, PgConnection};
 use time::Duration;
@@ -92,20 +92,20 @@ on_both_databases! {
 
         let period = Duration::minutes(1);
         let mut tx = db.begin();
-        let heard = workers::beat(&mut tx, "test", now).await.unwrap();
+        let heard = heartbeat::beat(&mut tx, "test", now).await.unwrap();
         assert!((heard - now).abs() < Duration::minutes(2), "the database's clock");
-        assert_eq!(workers::bury(&mut tx, heard + period, period).await.unwrap(), (vec![], 0));
+        assert_eq!(heartbeat::bury(&mut tx, heard + period, period).await.unwrap(), (vec![], 0));
         let late = heard + period + Duration::milliseconds(1);
-        assert_eq!(workers::bury(&mut tx, late, period).await.unwrap(), (vec!["test".to_owned()], 1));
-        assert_eq!(workers::bury(&mut tx, late, period).await.unwrap(), (vec![], 0));
+        assert_eq!(heartbeat::bury(&mut tx, late, period).await.unwrap(), (vec!["test".to_owned()], 1));
+        assert_eq!(heartbeat::bury(&mut tx, late, period).await.unwrap(), (vec![], 0));
         assert!(lease::extend(&mut tx, &held[0], now).await.is_err(), "should it come back, it is fenced");
         tx.commit().await.unwrap();
 
         assert_eq!(claim(&db, late, 10).await.len(), 1);
         let mut tx = db.begin();
-        workers::beat(&mut tx, "test", now).await.unwrap();
-        assert_eq!(workers::leave(&mut tx, "test", now).await.unwrap(), 1, "an orderly stop gives back at once");
-        assert_eq!(workers::bury(&mut tx, late + period, Duration::ZERO).await.unwrap(), (vec![], 0));
+        heartbeat::beat(&mut tx, "test", now).await.unwrap();
+        assert_eq!(heartbeat::leave(&mut tx, "test", now).await.unwrap(), 1, "an orderly stop gives back at once");
+        assert_eq!(heartbeat::bury(&mut tx, late + period, Duration::ZERO).await.unwrap(), (vec![], 0));
     }
 
     async fn whoever_did_not_hear_the_answer_to_a_commit_finds_out(db: Db) {
@@ -143,17 +143,17 @@ on_both_databases! {
         let now = now(&db).await;
         let mut tx = db.begin();
         let (one, two) = (uuid::Uuid::from_u128(1), uuid::Uuid::from_u128(2));
-        housekeeping::schedule(&mut tx, one, "sweep", now + Duration::hours(1)).await.unwrap();
-        housekeeping::schedule(&mut tx, two, "sweep", now + Duration::hours(2)).await.unwrap();
+        tasks::schedule(&mut tx, one, "sweep", now + Duration::hours(1)).await.unwrap();
+        tasks::schedule(&mut tx, two, "sweep", now + Duration::hours(2)).await.unwrap();
         assert!(lease::claim(&mut tx, Machine::Housekeeping, "test", now, 9).await.unwrap().is_empty());
-        housekeeping::schedule(&mut tx, two, "sweep", now).await.unwrap();
+        tasks::schedule(&mut tx, two, "sweep", now).await.unwrap();
         let claimed = lease::claim(&mut tx, Machine::Housekeeping, "test", now, 9).await.unwrap();
         assert_eq!(claimed.iter().map(|lease| lease.id).collect::<Vec<_>>(), [one]);
-        assert_eq!(housekeeping::find(&mut tx, one).await.unwrap().as_deref(), Some("sweep"));
+        assert_eq!(tasks::find(&mut tx, one).await.unwrap().as_deref(), Some("sweep"));
 
-        housekeeping::settle(&mut tx, &claimed[0], now + Duration::hours(1)).await.unwrap();
+        tasks::settle(&mut tx, &claimed[0], now + Duration::hours(1)).await.unwrap();
 
-        let late = housekeeping::settle(&mut tx, &claimed[0], now).await;
+        let late = tasks::settle(&mut tx, &claimed[0], now).await;
         assert!(matches!(late, Err(StorageError::LeaseLost(_))), "{late:?}");
         assert_eq!(lease::next_due(&mut tx).await.unwrap().rows.len(), 1);
     }

@@ -6,9 +6,11 @@ use certwright::domain::id::{CertificateId, ChallengeId, IssuerId};
 use certwright::domain::limits::{Limit, Precedence};
 use certwright::domain::order::{End, Order, State};
 use certwright::domain::throttle::Scope as Held;
-use certwright::storage::budgets::{self, Claim, Cost, Reserved};
-use certwright::storage::lanes::{self, Lane, OLDEST};
+use certwright::storage::fair;
+use certwright::storage::fair::{Lane, OLDEST};
 use certwright::storage::lease::{LEASE, Machine};
+use certwright::storage::rate_limits;
+use certwright::storage::rate_limits::{Claim, Cost, Reserved};
 use certwright::storage::{Scope, StorageError, Tx, certificates, challenges, orders, throttles};
 use time::{Duration, OffsetDateTime};
 
@@ -35,16 +37,16 @@ on_both_databases! {
         let mut tx = db.begin();
         let (soon, later) = (NOW + Duration::minutes(1), NOW + Duration::hours(2));
         throttles::hold(&mut tx, "a", &Held::Account, soon, &failure("a"), NOW).await.unwrap();
-        assert!(budgets::spend(&mut tx, &cost("set a", 5), NOW).await.unwrap());
+        assert!(rate_limits::spend(&mut tx, &cost("set a", 5), NOW).await.unwrap());
         let order = insert_order(&mut tx, IssuerId::generate(NOW), "a", NOW).await;
 
         throttles::hold(&mut tx, "b", &Held::Account, later + LEASE, &failure("b"), later).await.unwrap();
-        budgets::reserve(&mut tx, order.id, &claim(2), later).await.unwrap();
+        rate_limits::reserve(&mut tx, order.id, &claim(2), later).await.unwrap();
 
         let keys = ["a".to_owned()];
         assert_eq!(throttles::held(&mut tx, &keys, NOW).await.unwrap(), None);
-        assert_eq!(budgets::fullest(&mut tx, "set a").await.unwrap(), None);
-        assert!(budgets::fullest(&mut tx, "account a").await.unwrap().is_some(), "and nothing else");
+        assert_eq!(rate_limits::fullest(&mut tx, "set a").await.unwrap(), None);
+        assert!(rate_limits::fullest(&mut tx, "account a").await.unwrap().is_some(), "and nothing else");
     }
 
     async fn a_changed_issuer_wakes_the_orders_that_wait_for_its_budget(db: Db) {
@@ -80,7 +82,7 @@ on_both_databases! {
                 tx.commit().await.unwrap();
                 let claim = Claim { certificates: vec![cost("domain a", 10), cost("set a", 25)], ..claim(0) };
                 let mut tx = db.begin();
-                let reserved = budgets::reserve(&mut tx, order.id, &claim, NOW).await.unwrap();
+                let reserved = rate_limits::reserve(&mut tx, order.id, &claim, NOW).await.unwrap();
                 tx.commit().await.unwrap();
                 reserved == Reserved::Granted
             })
@@ -92,7 +94,7 @@ on_both_databases! {
 
         assert_eq!(granted, 10);
         let mut tx = db.begin();
-        let spent = async |tx: &mut Tx, pool| budgets::fullest(tx, pool).await.unwrap().unwrap() - NOW;
+        let spent = async |tx: &mut Tx, pool| rate_limits::fullest(tx, pool).await.unwrap().unwrap() - NOW;
         assert_eq!(spent(&mut tx, "domain a").await, Duration::hours(10));
         assert_eq!(spent(&mut tx, "set a").await, Duration::hours(10), "who is refused takes nothing");
     }
@@ -102,24 +104,24 @@ on_both_databases! {
         let order = insert_order(&mut tx, IssuerId::generate(NOW), "a", NOW).await;
 
         for _ in 0..3 {
-            let reserved = budgets::reserve(&mut tx, order.id, &claim(2), NOW).await.unwrap();
+            let reserved = rate_limits::reserve(&mut tx, order.id, &claim(2), NOW).await.unwrap();
             assert_eq!(reserved, Reserved::Granted);
         }
 
-        assert_eq!(budgets::fullest(&mut tx, "account a").await.unwrap(), Some(NOW + Duration::hours(1)));
+        assert_eq!(rate_limits::fullest(&mut tx, "account a").await.unwrap(), Some(NOW + Duration::hours(1)));
     }
 
     async fn a_spent_budget_says_when_there_is_more(db: Db) {
         let mut tx = db.begin();
         let orders = insert_orders(&mut tx, 4).await;
         for order in &orders[..2] {
-            budgets::reserve(&mut tx, order.id, &claim(2), NOW).await.unwrap();
+            rate_limits::reserve(&mut tx, order.id, &claim(2), NOW).await.unwrap();
         }
 
-        let wait = budgets::reserve(&mut tx, orders[2].id, &claim(2), NOW).await.unwrap();
+        let wait = rate_limits::reserve(&mut tx, orders[2].id, &claim(2), NOW).await.unwrap();
         let hour = NOW + Duration::hours(1);
         assert_eq!(wait, Reserved::Wait { until: hour, key: "account a".into() });
-        let granted = budgets::reserve(&mut tx, orders[2].id, &claim(2), hour).await.unwrap();
+        let granted = rate_limits::reserve(&mut tx, orders[2].id, &claim(2), hour).await.unwrap();
         assert_eq!(granted, Reserved::Granted);
     }
 
@@ -132,10 +134,10 @@ on_both_databases! {
 
         let mut granted = Vec::new();
         for order in &orders[..9] {
-            granted.push(budgets::reserve(&mut tx, order.id, &new, NOW).await.unwrap() == Reserved::Granted);
+            granted.push(rate_limits::reserve(&mut tx, order.id, &new, NOW).await.unwrap() == Reserved::Granted);
         }
         for order in &orders[9..] {
-            granted.push(budgets::reserve(&mut tx, order.id, &renewal, NOW).await.unwrap() == Reserved::Granted);
+            granted.push(rate_limits::reserve(&mut tx, order.id, &renewal, NOW).await.unwrap() == Reserved::Granted);
         }
 
         assert_eq!(granted, [[true; 8].as_slice(), &[false], &[true; 2], &[false]].concat());
@@ -150,10 +152,10 @@ on_both_databases! {
             as_(Precedence::Renewal(NOW + Duration::days(9))),
             as_(Precedence::Renewal(NOW + Duration::days(2))),
         ];
-        budgets::reserve(&mut tx, orders[4].id, &claim(1), NOW).await.unwrap();
+        rate_limits::reserve(&mut tx, orders[4].id, &claim(1), NOW).await.unwrap();
         let mut untils = Vec::new();
         for (order, claim) in orders.iter().zip(&waiting) {
-            untils.push(until(&budgets::reserve(&mut tx, order.id, claim, NOW).await.unwrap()));
+            untils.push(until(&rate_limits::reserve(&mut tx, order.id, claim, NOW).await.unwrap()));
         }
 
         let hours = |hours| NOW + Duration::hours(hours);
@@ -163,7 +165,7 @@ on_both_databases! {
             // Whoever comes back first, the next in line is served.
             for (place, (order, claim)) in orders.iter().zip(&waiting).enumerate() {
                 if went.contains(&place) { continue }
-                match budgets::reserve(&mut tx, order.id, claim, hours(hour)).await.unwrap() {
+                match rate_limits::reserve(&mut tx, order.id, claim, hours(hour)).await.unwrap() {
                     Reserved::Granted => went.push(place),
                     Reserved::Wait { until, .. } => assert!(until > hours(hour), "it rests meanwhile"),
                 }
@@ -175,16 +177,16 @@ on_both_databases! {
     async fn who_leaves_the_queue_holds_nobody_up(db: Db) {
         let mut tx = db.begin();
         let orders = insert_orders(&mut tx, 3).await;
-        budgets::reserve(&mut tx, orders[0].id, &claim(1), NOW).await.unwrap();
+        rate_limits::reserve(&mut tx, orders[0].id, &claim(1), NOW).await.unwrap();
         let first = Claim { priority: 1, ..claim(1) };
-        budgets::reserve(&mut tx, orders[1].id, &first, NOW).await.unwrap();
+        rate_limits::reserve(&mut tx, orders[1].id, &first, NOW).await.unwrap();
         let second = Claim { priority: 2, ..claim(1) };
         let later = NOW + Duration::hours(1);
-        assert!(matches!(budgets::reserve(&mut tx, orders[2].id, &second, later).await.unwrap(), Reserved::Wait { .. }));
+        assert!(matches!(rate_limits::reserve(&mut tx, orders[2].id, &second, later).await.unwrap(), Reserved::Wait { .. }));
 
-        budgets::leave(&mut tx, orders[1].id).await.unwrap();
+        rate_limits::leave(&mut tx, orders[1].id).await.unwrap();
 
-        assert_eq!(budgets::reserve(&mut tx, orders[2].id, &second, later).await.unwrap(), Reserved::Granted);
+        assert_eq!(rate_limits::reserve(&mut tx, orders[2].id, &second, later).await.unwrap(), Reserved::Granted);
     }
 
     async fn an_order_that_ends_gives_back_what_it_did_not_use(db: Db) {
@@ -199,7 +201,7 @@ on_both_databases! {
             let mut tx = db.begin();
             let mut order = insert_order(&mut tx, IssuerId::generate(NOW), "a", NOW).await;
             let claim = Claim { certificates: vec![cost("domain a", 10)], ..claim(10) };
-            budgets::reserve(&mut tx, order.id, &claim, NOW).await.unwrap();
+            rate_limits::reserve(&mut tx, order.id, &claim, NOW).await.unwrap();
             order.challenges = proofs.into_iter().map(proof).collect();
             challenges::insert(&mut tx, order.id, &order.challenges).await.unwrap();
             order.state = State::Done { url, end };
@@ -209,7 +211,7 @@ on_both_databases! {
             }
 
             let used = async |tx: &mut Tx, pool| {
-                let spent = budgets::fullest(tx, pool).await.unwrap().unwrap_or(NOW);
+                let spent = rate_limits::fullest(tx, pool).await.unwrap().unwrap_or(NOW);
                 (spent - NOW).whole_hours()
             };
             let seen = (used(&mut tx, "account a").await, used(&mut tx, "domain a").await);
@@ -222,14 +224,14 @@ on_both_databases! {
         let order = insert_order(&mut tx, IssuerId::generate(NOW), "a", NOW).await;
         let claim = Claim { room: vec![cost("name a", 2)], ..claim(9) };
         for _ in 0..2 {
-            assert!(budgets::spend(&mut tx, &claim.room[0], NOW).await.unwrap());
+            assert!(rate_limits::spend(&mut tx, &claim.room[0], NOW).await.unwrap());
         }
-        assert!(!budgets::spend(&mut tx, &claim.room[0], NOW).await.unwrap(), "no more than there is");
+        assert!(!rate_limits::spend(&mut tx, &claim.room[0], NOW).await.unwrap(), "no more than there is");
 
-        let wait = budgets::reserve(&mut tx, order.id, &claim, NOW).await.unwrap();
+        let wait = rate_limits::reserve(&mut tx, order.id, &claim, NOW).await.unwrap();
 
         assert_eq!(wait, Reserved::Wait { until: NOW + Duration::hours(1), key: "name a".into() });
-        assert_eq!(budgets::fullest(&mut tx, "account a").await.unwrap(), None, "nothing else was taken");
+        assert_eq!(rate_limits::fullest(&mut tx, "account a").await.unwrap(), None, "nothing else was taken");
     }
 
     async fn lanes_tell_whose_work_is_due(db: Db) {
@@ -240,13 +242,13 @@ on_both_databases! {
         }
 
         let soon = NOW + Duration::seconds(10);
-        let due = lanes::oldest(&mut tx, Machine::Order, soon).await.unwrap();
+        let due = fair::oldest(&mut tx, Machine::Order, soon).await.unwrap();
         let at = |seconds| NOW + Duration::seconds(seconds);
         assert_eq!(due.lanes, [(lane(one, "a"), at(1)), (lane(one, "b"), at(3))]);
         assert!(!due.more);
-        let every = lanes::every(&mut tx, Machine::Order).await.unwrap();
+        let every = fair::every(&mut tx, Machine::Order).await.unwrap();
         assert_eq!(every.lanes[2], (lane(other, "a"), at(60)));
-        assert!(lanes::every(&mut tx, Machine::Certificate).await.unwrap().lanes.is_empty());
+        assert!(fair::every(&mut tx, Machine::Certificate).await.unwrap().lanes.is_empty());
     }
 
     async fn a_crowded_lane_does_not_hide_the_one_behind_it(db: Db) {
@@ -258,11 +260,11 @@ on_both_databases! {
         let last = insert_order(&mut tx, behind, "b", NOW + Duration::seconds(1)).await;
 
         let now = NOW + Duration::seconds(1);
-        let oldest = lanes::oldest(&mut tx, Machine::Order, now).await.unwrap();
+        let oldest = fair::oldest(&mut tx, Machine::Order, now).await.unwrap();
         assert_eq!((oldest.lanes.len(), oldest.more), (1, true));
-        let every = lanes::every(&mut tx, Machine::Order).await.unwrap();
+        let every = fair::every(&mut tx, Machine::Order).await.unwrap();
         assert_eq!(every.lanes.len(), 2);
-        let claimed = lanes::claim(&mut tx, &lane(behind, "b"), "test", now, 5).await.unwrap();
+        let claimed = fair::claim(&mut tx, &lane(behind, "b"), "test", now, 5).await.unwrap();
         assert_eq!(claimed.iter().map(|lease| lease.id).collect::<Vec<_>>(), [last.id.0]);
     }
 
@@ -273,13 +275,13 @@ on_both_databases! {
         }
         let lane = Lane { machine: Machine::Certificate, issuer: None, namespace: "default".into() };
 
-        let first = lanes::claim(&mut tx, &lane, "test", NOW, 1).await.unwrap();
-        let rest = lanes::claim(&mut tx, &lane, "test", NOW, 5).await.unwrap();
+        let first = fair::claim(&mut tx, &lane, "test", NOW, 1).await.unwrap();
+        let rest = fair::claim(&mut tx, &lane, "test", NOW, 5).await.unwrap();
         assert_eq!((first.len(), rest.len()), (1, 1));
-        assert!(lanes::claim(&mut tx, &lane, "test", NOW, 5).await.unwrap().is_empty());
+        assert!(fair::claim(&mut tx, &lane, "test", NOW, 5).await.unwrap().is_empty());
         // On PostgreSQL the database's clock says when a lease has run out.
         if db.dialect() == "sqlite" {
-            let again = lanes::claim(&mut tx, &lane, "test", NOW + LEASE, 5).await.unwrap();
+            let again = fair::claim(&mut tx, &lane, "test", NOW + LEASE, 5).await.unwrap();
             assert_eq!(again.len(), 2, "its worker died");
             let (found, _) = certificates::find(&mut tx, CertificateId(first[0].id), &Scope::Everything)
                 .await.unwrap().unwrap();

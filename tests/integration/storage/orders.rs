@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use certwright::domain::challenge::{self, Record};
 use certwright::domain::id::ChallengeId;
 use certwright::domain::order::{self, End, Stage};
-use certwright::storage::{Scope, challenges, clean_ups, lease, orders};
+use certwright::storage::{Scope, challenges, cleanups, lease, orders};
 use time::Duration;
 
 use super::rows::{NOW, all, failure, is_lost, order, page, under_way};
@@ -86,7 +86,7 @@ on_both_databases! {
         let mut tx = db.begin();
         let (certificate, order, _) = under_way(&mut tx).await;
         let id = order.challenges[0].id;
-        assert!(clean_ups::shared(&mut tx, [id].into_iter()).await.unwrap().is_empty());
+        assert!(cleanups::shared(&mut tx, [id].into_iter()).await.unwrap().is_empty());
 
         let mut other = self::order(certificate.id);
         other.challenges[0].id = ChallengeId::generate(NOW);
@@ -94,7 +94,7 @@ on_both_databases! {
         challenges::insert(&mut tx, other.id, &other.challenges).await.unwrap();
 
         let asked = [id, ChallengeId::generate(NOW)].into_iter();
-        assert_eq!(clean_ups::shared(&mut tx, asked).await.unwrap(), HashSet::from([id]));
+        assert_eq!(cleanups::shared(&mut tx, asked).await.unwrap(), HashSet::from([id]));
     }
 
     async fn orders_that_are_over_are_claimed_together_to_be_cleaned_up_after(db: Db) {
@@ -115,9 +115,9 @@ on_both_databases! {
         }
         let due = lease::next_due(&mut tx).await.unwrap().clean_ups.unwrap();
 
-        let mut claimed = clean_ups::claim(&mut tx, "test", due, 1).await.unwrap();
-        claimed.extend(clean_ups::claim(&mut tx, "test", due, 9).await.unwrap());
-        assert_eq!(clean_ups::claim(&mut tx, "test", due, 9).await.unwrap(), [], "they are held");
+        let mut claimed = cleanups::claim(&mut tx, "test", due, 1).await.unwrap();
+        claimed.extend(cleanups::claim(&mut tx, "test", due, 9).await.unwrap());
+        assert_eq!(cleanups::claim(&mut tx, "test", due, 9).await.unwrap(), [], "they are held");
         claimed.sort_by_key(|(order, _)| order.id);
         assert_eq!(claimed.len(), 2, "the third is not over");
         for ((order, lease), placed) in claimed.into_iter().zip(&all_orders) {

@@ -1,6 +1,6 @@
 //! A pass over what is due costs the same, however much waits.
 
-use certwright::storage::lanes::OLDEST;
+use certwright::storage::fair::OLDEST;
 use certwright::storage::{Db, Statement, catalogue};
 use sqlx::{
     AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _, SqliteConnection,
@@ -8,7 +8,7 @@ use sqlx::{
 
 fn statements() -> Vec<Statement> {
     let found: Vec<_> =
-        catalogue().into_iter().filter(|one| one.name.starts_with("lanes::")).collect();
+        catalogue().into_iter().filter(|one| one.name.starts_with("fair::")).collect();
     assert_eq!(found.len(), 6);
     found
 }

@@ -8,7 +8,7 @@ use certwright::secret::Sealed;
 use certwright::storage::lease::{self, Machine};
 use certwright::storage::requests::{self, Request, RequestState};
 use certwright::storage::revisions::{self, Revision};
-use certwright::storage::{Scope, StorageError, certificates, orders, revocations, sealed};
+use certwright::storage::{Scope, StorageError, certificates, orders, revocations, sealed_columns};
 use time::Duration;
 
 use super::rows::{NOW, all, ari, failure, page, request, revision, revocation, silent, under_way};
@@ -62,10 +62,10 @@ on_both_databases! {
 
         found.next_action_at = wanted.next_action_at;
         assert_eq!(found, wanted);
-        let copies = &sealed::COLUMNS[7];
-        let copy = sealed::list(&mut tx, copies, (uuid::Uuid::nil(), i64::MIN), 9).await.unwrap();
+        let copies = &sealed_columns::COLUMNS[7];
+        let copy = sealed_columns::list(&mut tx, copies, (uuid::Uuid::nil(), i64::MIN), 9).await.unwrap();
         assert_eq!(copy[0].place, requests::private_key_place(order.request));
-        assert!(sealed::replace(&mut tx, copies, &copy[0], &Sealed(vec![8])).await.unwrap());
+        assert!(sealed_columns::replace(&mut tx, copies, &copy[0], &Sealed(vec![8])).await.unwrap());
         let over = found.apply(Ok(()), NOW, Jitter::NONE);
         revocations::save(&mut tx, &over, &lease).await.unwrap();
         let (found, evidence) = revocations::find(&mut tx, wanted.id).await.unwrap().unwrap();
@@ -84,8 +84,8 @@ on_both_databases! {
         revisions::insert(&mut tx, &revision(&certificate, &order, 1), 1, "done").await.unwrap();
 
         assert!(requests::private_key(&mut tx, request.id).await.unwrap().is_none());
-        for column in &sealed::COLUMNS[4..6] {
-            let found = sealed::list(&mut tx, column, (uuid::Uuid::nil(), i64::MIN), 9).await.unwrap();
+        for column in &sealed_columns::COLUMNS[4..6] {
+            let found = sealed_columns::list(&mut tx, column, (uuid::Uuid::nil(), i64::MIN), 9).await.unwrap();
             assert!(found.iter().all(|one| one.sealed == Sealed(vec![9])), "what is not there is not sealed");
         }
         let held = revisions::private_key(&mut tx, certificate.id, 1).await.unwrap();

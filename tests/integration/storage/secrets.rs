@@ -4,7 +4,7 @@ use certwright::domain::id::{ApiKeyId, SecretId};
 use certwright::secret::Sealed;
 use certwright::storage::api_keys::{self, ApiKey};
 use certwright::storage::secrets::{self, SecretEntry};
-use certwright::storage::{Scope, requests, revisions, sealed, settings};
+use certwright::storage::{Scope, requests, revisions, sealed_columns, settings};
 use time::Duration;
 
 use super::rows::{NOW, all, page, revision, under_way};
@@ -17,11 +17,11 @@ on_both_databases! {
         for number in 1..=5 {
             revisions::insert(&mut tx, &revision(&certificate, &order, number), 9, "done").await.unwrap();
         }
-        let column = &sealed::COLUMNS[5];
+        let column = &sealed_columns::COLUMNS[5];
         let mut after = (uuid::Uuid::nil(), i64::MIN);
         let mut seen = Vec::new();
         loop {
-            let found = sealed::list(&mut tx, column, after, 2).await.unwrap();
+            let found = sealed_columns::list(&mut tx, column, after, 2).await.unwrap();
             let Some(last) = found.last() else { break };
             after = last.key;
             seen.extend(found);
@@ -30,15 +30,15 @@ on_both_databases! {
         assert_eq!(numbers, [1, 2, 3, 4, 5]);
         assert_eq!(seen[0].place, requests::private_key_place(order.request));
         assert_eq!(seen[0].sealed, Sealed(vec![9]));
-        for column in &sealed::COLUMNS[..5] {
+        for column in &sealed_columns::COLUMNS[..5] {
             let after = (uuid::Uuid::nil(), i64::MIN);
-            let found = sealed::list(&mut tx, column, after, 9).await.unwrap();
+            let found = sealed_columns::list(&mut tx, column, after, 9).await.unwrap();
             assert_eq!(found.len(), usize::from(column.place.starts_with("requests")));
         }
 
         let next = Sealed(vec![7]);
-        assert!(sealed::replace(&mut tx, column, &seen[1], &next).await.unwrap());
-        assert!(!sealed::replace(&mut tx, column, &seen[1], &next).await.unwrap(), "it is another by now");
+        assert!(sealed_columns::replace(&mut tx, column, &seen[1], &next).await.unwrap());
+        assert!(!sealed_columns::replace(&mut tx, column, &seen[1], &next).await.unwrap(), "it is another by now");
         let (now, _) = revisions::private_key(&mut tx, certificate.id, 2).await.unwrap().unwrap();
         assert_eq!(now, Some(next));
     }
@@ -125,5 +125,5 @@ fn every_sealed_column_is_known_to_the_rotation() {
             .count();
     }
     assert!(columns >= 4, "{columns}");
-    assert_eq!(sealed::COLUMNS.len(), columns, "see src/storage/sealed.rs");
+    assert_eq!(sealed_columns::COLUMNS.len(), columns, "see src/storage/sealed.rs");
 }

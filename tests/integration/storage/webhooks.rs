@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use certwright::domain::backoff::Jitter;
 use certwright::domain::delivery::{Answer, Attempt, State};
+use certwright::domain::event_type::Notice;
 use certwright::domain::id::WebhookId;
-use certwright::domain::notice::Notice;
 use certwright::domain::webhook::{Health, Selector, Spec, Transition, Webhook};
 use certwright::secret::Sealed;
 use certwright::storage::lease::{self, Lease, Machine};
-use certwright::storage::{Page, Scope, StorageError, Tx, deliveries, messages, webhooks};
+use certwright::storage::{Page, Scope, StorageError, Tx, deliveries, outbox, webhooks};
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 
@@ -69,7 +69,7 @@ on_both_databases! {
         let mut tx = db.begin();
         let (one, _) = inserted(&mut tx, &["team"]).await;
         assert_eq!(lease::next_delivery_due(&mut tx).await.unwrap(), None);
-        let sent = messages::try_out(&mut tx, &one, NOW).await.unwrap();
+        let sent = outbox::try_out(&mut tx, &one, NOW).await.unwrap();
         tx.commit().await.unwrap();
 
         let mut tx = db.begin();
@@ -78,7 +78,7 @@ on_both_databases! {
         assert_eq!(leases.iter().map(|lease| lease.id).collect::<Vec<_>>(), [one.id.0]);
         assert!(lease::claim(&mut tx, Machine::Delivery, "other", NOW, 5).await.unwrap().is_empty());
         // Told meanwhile: the holder of the lease finds it.
-        messages::try_out(&mut tx, &one, NOW).await.unwrap();
+        outbox::try_out(&mut tx, &one, NOW).await.unwrap();
         let due = deliveries::due(&mut tx, one.id, NOW, 10).await.unwrap();
         assert_eq!((due.len(), &due[0].0), (2, &sent));
         assert!(due[0].1.contains("webhook.test"), "{}", due[0].1);
@@ -96,7 +96,7 @@ on_both_databases! {
     async fn what_ended_goes_back_into_the_row_or_is_forgotten(db: Db) {
         let mut tx = db.begin();
         let (one, lease) = inserted(&mut tx, &["team"]).await;
-        let sent = messages::try_out(&mut tx, &one, NOW).await.unwrap();
+        let sent = outbox::try_out(&mut tx, &one, NOW).await.unwrap();
         let done = sent.apply(answer(200), NOW, Jitter::NONE).delivery;
         deliveries::save(&mut tx, &done, NOW).await.unwrap();
 
@@ -113,10 +113,10 @@ on_both_databases! {
         let wanted = |state| deliveries::Wanted { state: Some(state), notice: Some(Notice::WebhookTest), subject: Some(one.id.0), since: Some(NOW) };
         let found = async |tx: &mut Tx, state| deliveries::list(tx, one.id, &Scope::Everything, &wanted(state), Page::first(10)).await.unwrap().len();
         assert_eq!((found(&mut tx, State::Delivered).await, found(&mut tx, State::Dead).await), (1, 0));
-        assert_eq!(messages::forget(&mut tx, later + Duration::hours(1), 10).await.unwrap(), 0, "it has a delivery");
+        assert_eq!(outbox::forget(&mut tx, later + Duration::hours(1), 10).await.unwrap(), 0, "it has a delivery");
         assert_eq!(deliveries::forget(&mut tx, later, 10).await.unwrap(), 0, "not yet");
         assert_eq!(deliveries::forget(&mut tx, later + Duration::hours(1), 10).await.unwrap(), 1);
-        assert_eq!(messages::forget(&mut tx, later + Duration::hours(1), 10).await.unwrap(), 1);
+        assert_eq!(outbox::forget(&mut tx, later + Duration::hours(1), 10).await.unwrap(), 1);
         assert_eq!(deliveries::find(&mut tx, one.id, done.id).await.unwrap(), None);
         webhooks::save(&mut tx, &Transition::silent(one, NOW), &lease, None).await.unwrap();
     }

@@ -9,7 +9,7 @@ use certwright::domain::certificate::Certificate;
 use certwright::domain::event::{Event, Resource};
 use certwright::domain::id::{ApiKeyId, OrderId};
 use certwright::storage::api_keys::{self, ApiKey};
-use certwright::storage::handover::Handed;
+use certwright::storage::handoff::Handed;
 use certwright::storage::lease::{self, Lease, Machine};
 use certwright::storage::{Db, Page, Scope, StorageError, Tx, certificates, events, settings};
 use futures_util::future::{FutureExt as _, join_all};

@@ -1,0 +1,273 @@
+//! A database: opened, brought up to date, closed.
+
+use std::path::PathBuf;
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, Executor as _, Postgres, SqlSafeStr as _, Sqlite, SqlitePool};
+use time::OffsetDateTime;
+
+use super::backend::{OnPostgres, OnSqlite};
+use super::connections::Connections;
+use super::group_commit::Writer;
+use super::tx::{Inner, fetch};
+use super::{Signals, SoleUse, Statement, StorageError, Tx, moment, notify, private_file};
+use crate::storage::cache::Knowledge;
+use crate::storage::queue::handoff::Handover;
+use crate::storage::tables::event_stream;
+
+/// A database, open and migrated; copies are cheap.
+#[derive(Clone)]
+pub struct Db(pub(in crate::storage) Arc<Opened>);
+
+pub(in crate::storage) struct Opened {
+    pub(in crate::storage) pool: Pool,
+    pub(in crate::storage) signals: Signals,
+    migrated: Migrated,
+    pub(in crate::storage) knowledge: Arc<Knowledge>,
+    pub(in crate::storage) handover: Handover,
+}
+
+/// What opening the database did to its schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Migrated {
+    /// The version that was found; 0 for an empty database.
+    pub from: i64,
+    /// The version that it has now.
+    pub to: i64,
+}
+
+pub(in crate::storage) enum Pool {
+    /// SQLite has one writer at a time anyway: one connection for it, so that writers queue here,
+    /// fairly, instead of failing with `SQLITE_BUSY` there; readers see a snapshot beside it.
+    Sqlite {
+        read: Connections<Sqlite>,
+        write: SqlitePool,
+        writer: Writer,
+        file: PathBuf,
+    },
+    Postgres(Connections<Postgres>),
+}
+
+/// Texts that a connection keeps prepared: all that are listed, and the joint ones that are frequent.
+const STATEMENTS: usize = 500;
+
+/// Within a transaction nobody ever waits for anything but the database.
+const END_IDLE: &str = "SET idle_in_transaction_session_timeout = '10s'";
+
+static SQLITE: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");
+static POSTGRES: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres");
+
+impl Db {
+    /// Opens the database and brings its schema up to date.
+    pub async fn connect(url: &str) -> Result<Self, StorageError> {
+        let knowledge = Arc::new(Knowledge::new(url.starts_with("postgres")));
+        let signals = Signals::new(Arc::clone(&knowledge));
+        let (pool, migrated) = if url.starts_with("postgres") {
+            let options = PgConnectOptions::from_str(url)?
+                .application_name("certwright")
+                .statement_cache_capacity(STATEMENTS);
+            let pool = PgPoolOptions::new()
+                .max_connections(16)
+                .acquire_timeout(Duration::from_secs(5))
+                // A replica that is stopped within a transaction must not keep the others from taking over.
+                .after_connect(|connection, _| {
+                    Box::pin(async move { connection.execute(END_IDLE).await.map(drop) })
+                })
+                .connect_with(options)
+                .await?;
+            let migrated = migrate(&POSTGRES, &mut *pool.acquire().await?).await?;
+            sqlx::query(event_stream::ADOPT.postgres).execute(&pool).await?;
+            notify::listen(pool.clone(), signals.clone());
+            let connections = Connections::of(pool, 1);
+            notify::speak(connections.clone(), signals.clone());
+            (Pool::Postgres(connections), migrated)
+        } else {
+            let options = SqliteConnectOptions::from_str(url)?
+                .create_if_missing(true)
+                .statement_cache_capacity(STATEMENTS)
+                .foreign_keys(true)
+                .journal_mode(SqliteJournalMode::Wal)
+                // NORMAL may lose the last commits when the power fails; an order URL is worth an fsync.
+                .synchronous(SqliteSynchronous::Full)
+                // Savepoints would open and remove a file each.
+                .pragma("temp_store", "MEMORY")
+                .busy_timeout(Duration::from_secs(10));
+            let file = options.get_filename().to_owned();
+            private_file::keep_private(&file)
+                .map_err(|error| StorageError::File(file.clone(), error))?;
+            let write = SqlitePoolOptions::new()
+                .max_connections(1)
+                .test_before_acquire(false)
+                .acquire_timeout(Duration::from_secs(30))
+                .connect_with(options.clone())
+                .await?;
+            let migrated = migrate(&SQLITE, &mut *write.acquire().await?).await?;
+            let read = SqlitePoolOptions::new()
+                .max_connections(4)
+                .test_before_acquire(false)
+                .acquire_timeout(Duration::from_secs(30))
+                .connect_with(options.create_if_missing(false).pragma("query_only", "ON"))
+                .await?;
+            let writer = Writer::of(write.clone());
+            (Pool::Sqlite { read: Connections::of(read, 0), write, writer, file }, migrated)
+        };
+        Ok(Self(Arc::new(Opened {
+            pool,
+            signals,
+            migrated,
+            knowledge,
+            handover: Handover::default(),
+        })))
+    }
+
+    /// The version of a database's schema (`from`) and the one that this program needs (`to`),
+    /// without changing or making anything.
+    pub async fn version(url: &str) -> Result<Migrated, StorageError> {
+        if url.starts_with("postgres") {
+            let mut connection = PgConnectOptions::from_str(url)?.connect().await?;
+            return version_of(&POSTGRES, &mut connection).await;
+        }
+        let options = SqliteConnectOptions::from_str(url)?.create_if_missing(false).read_only(true);
+        version_of(&SQLITE, &mut options.connect().await?).await
+    }
+
+    /// Begins a transaction that may write; the database hears of it with its first question, or the commit.
+    pub fn begin(&self) -> Tx {
+        let inner = match &self.0.pool {
+            Pool::Sqlite { writer, .. } => Inner::Sqlite(OnSqlite::begin(writer.clone())),
+            Pool::Postgres(pool) => Inner::Postgres(OnPostgres::begin(pool.clone())),
+        };
+        Tx::new(Arc::clone(&self.0), inner)
+    }
+
+    /// To read only: it does not queue behind writers. What two statements see may differ.
+    pub async fn read(&self) -> Result<Tx, StorageError> {
+        let inner = match &self.0.pool {
+            Pool::Sqlite { read, .. } => Inner::Sqlite(OnSqlite::reads(read.take().await?)),
+            Pool::Postgres(pool) => Inner::Postgres(OnPostgres::reads(pool.take().await?)),
+        };
+        Ok(Tx::new(Arc::clone(&self.0), inner))
+    }
+
+    /// The time by the database's clock, where that is another machine's.
+    pub async fn clock(&self) -> Result<Option<OffsetDateTime>, StorageError> {
+        const NOW: &str = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+        match &self.0.pool {
+            Pool::Sqlite { .. } => Ok(None),
+            Pool::Postgres(pool) => {
+                let (now,): (i64,) =
+                    sqlx::query_as(NOW).fetch_one(pool.take().await?.ask()?).await?;
+                Ok(Some(moment(now)))
+            }
+        }
+    }
+
+    /// On SQLite, makes sure that no other process serves from the same file, as long as the
+    /// answer is kept.
+    pub fn sole_use(&self) -> Result<Option<SoleUse>, StorageError> {
+        match &self.0.pool {
+            Pool::Sqlite { file, .. } => SoleUse::of(file).map(Some),
+            Pool::Postgres(_) => Ok(None),
+        }
+    }
+
+    /// Where changes are heard of.
+    pub fn signals(&self) -> &Signals {
+        &self.0.signals
+    }
+
+    /// The way on which a worker takes rows that are added.
+    pub fn handover(&self) -> &Handover {
+        &self.0.handover
+    }
+
+    /// What opening the database did to its schema.
+    pub fn migrated(&self) -> Migrated {
+        self.0.migrated
+    }
+
+    /// `sqlite` or `postgres`.
+    pub fn dialect(&self) -> &'static str {
+        match self.0.pool {
+            Pool::Sqlite { .. } => "sqlite",
+            Pool::Postgres(_) => "postgres",
+        }
+    }
+
+    /// Has the database check a statement against the schema, without running it.
+    pub async fn prepare(&self, statement: Statement) -> Result<(), StorageError> {
+        match self.read().await?.inner {
+            Inner::Sqlite(mut unit) => {
+                unit.ask()?.prepare(statement.sqlite.into_sql_str()).await?;
+            }
+            Inner::Postgres(mut unit) => {
+                unit.ask()?.prepare(statement.postgres.into_sql_str()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The tables with their columns, each with whether it may be NULL; to compare the two schemas.
+    pub async fn schema(&self) -> Result<Vec<(String, String, bool)>, StorageError> {
+        const SCHEMA: Statement = Statement {
+            name: "SCHEMA",
+            sqlite: "SELECT m.name, c.name, c.\"notnull\" = 0
+                FROM sqlite_schema m JOIN pragma_table_info(m.name) c
+                WHERE m.type = 'table' AND m.name NOT LIKE '\\_sqlx%' ESCAPE '\\' AND m.name NOT LIKE 'sqlite%'
+                ORDER BY 1, 2",
+            postgres: "SELECT table_name::text, column_name::text, is_nullable = 'YES'
+                FROM information_schema.columns
+                WHERE table_schema = 'public' AND table_name NOT LIKE '\\_sqlx%' ORDER BY 1, 2",
+        };
+        let mut tx = self.read().await?;
+        Ok(fetch!(fetch_all, tx, SCHEMA)?)
+    }
+
+    /// Closes every connection once its work is done.
+    pub async fn close(&self) {
+        match &self.0.pool {
+            Pool::Sqlite { read, write, .. } => {
+                read.close().await;
+                write.close().await;
+            }
+            Pool::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+/// What is applied, and what there is to apply.
+async fn version_of<C: sqlx::migrate::Migrate>(
+    migrator: &sqlx::migrate::Migrator,
+    connection: &mut C,
+) -> Result<Migrated, StorageError> {
+    // An empty database has no table to list.
+    let applied = connection.list_applied_migrations(&migrator.table_name).await;
+    let from = applied.unwrap_or_default().iter().map(|one| one.version).max();
+    let to = migrator.iter().map(|one| one.version).max();
+    Ok(Migrated { from: from.unwrap_or_default(), to: to.unwrap_or_default() })
+}
+
+/// Brings the schema up to date, with other replicas kept waiting meanwhile.
+async fn migrate<C: sqlx::migrate::Migrate>(
+    migrator: &sqlx::migrate::Migrator,
+    connection: &mut C,
+) -> Result<Migrated, StorageError> {
+    // An empty database has no table to list; whatever else is wrong, `run_direct` meets as well.
+    let applied = connection.list_applied_migrations(&migrator.table_name).await;
+    let version = |applied: &[sqlx::migrate::AppliedMigration]| {
+        applied.iter().map(|migration| migration.version).max().unwrap_or_default()
+    };
+    let from = version(&applied.unwrap_or_default());
+    // Each is a transaction of its own: a run that is cut off is taken up where it stopped.
+    for missing in migrator.iter().filter(|migration| migration.version > from) {
+        migrator.run_direct(Some(missing.version), connection, false).await?;
+        failpoint!("between_migrations");
+    }
+    migrator.run_direct(None, connection, false).await?;
+    let to = version(&connection.list_applied_migrations(&migrator.table_name).await?);
+    Ok(Migrated { from, to })
+}

@@ -1,0 +1,372 @@
+//! SQLite's one writer: transactions that queue up behind each other reach the disk together.
+//!
+//! Every commit waits for the disk, and nobody else can write meanwhile. So whoever has finished while
+//! others wait leaves the transaction to the next of them, up to a limit, and all of them are committed by
+//! one write to the disk. Each hears of its commit only then: nothing is reported done that is not on the disk.
+//! Each is undone alone, to its savepoint, if it is dropped.
+//!
+//! A transaction that has nothing to read is handed over whole, and costs one visit to SQLite's thread. As long as
+//! all are such, none has a savepoint, for which SQLite would copy every page that it touches: should one
+//! of them fail, all are undone, and written again with one each.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use sqlx::error::ErrorKind;
+use sqlx::pool::PoolConnection;
+use sqlx::{Sqlite, SqliteConnection, SqlitePool};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout};
+
+use super::StorageError;
+use super::pipeline::Later;
+
+/// Transactions that are committed together.
+const MOST: usize = 32;
+
+/// How long the first of them waits for others.
+const LONGEST: Duration = Duration::from_millis(5);
+
+// A deferred transaction that reads first cannot upgrade once another process has written, however
+// long it waits; taking the write lock up front can.
+const BEGIN: &str = "BEGIN IMMEDIATE";
+
+const SAVEPOINT: &str = "SAVEPOINT turn";
+
+/// Who waits for a turn at the same time; the next one waits to be let in.
+const QUEUE: usize = 1024;
+
+/// What is asked of the writer.
+enum Wish {
+    /// A turn, to read and write in.
+    Turn(oneshot::Sender<Result<Turn, sqlx::Error>>),
+    /// That this is written.
+    Writes(Later<Sqlite>, Told),
+}
+
+type Told = oneshot::Sender<Result<(), StorageError>>;
+
+/// The queue of those who want to write.
+#[derive(Clone)]
+pub(in crate::storage) struct Writer {
+    queue: mpsc::Sender<Wish>,
+    patience: Duration,
+}
+
+/// One transaction. Dropping it without [`Turn::commit`] undoes it.
+pub(in crate::storage) struct Turn {
+    held: Option<Held>,
+    is_sound: bool,
+}
+
+/// The connection as long as it is somebody's turn, and the way back for it.
+struct Held {
+    connection: PoolConnection<Sqlite>,
+    back: oneshot::Sender<(PoolConnection<Sqlite>, Ended)>,
+}
+
+enum Ended {
+    Commit(Told),
+    Undo,
+}
+
+impl Writer {
+    /// Writes by a pool of one connection.
+    pub(in crate::storage) fn of(pool: SqlitePool) -> Self {
+        let patience = pool.options().get_acquire_timeout();
+        let (queue, queued) = mpsc::channel(QUEUE);
+        tokio::spawn(serve(pool, queued));
+        Self { queue, patience }
+    }
+
+    /// Begins a transaction, as soon as it is its turn.
+    pub(in crate::storage) async fn begin(&self) -> Result<Turn, sqlx::Error> {
+        let (turn, given) = oneshot::channel();
+        let given = async {
+            self.ask(Wish::Turn(turn)).await?;
+            given.await.unwrap_or(Err(sqlx::Error::PoolClosed))
+        };
+        timeout(self.patience, given).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    }
+
+    /// Writes this in a transaction of its own; returns once it is on the disk.
+    pub(in crate::storage) async fn write(
+        &self,
+        writes: Later<Sqlite>,
+    ) -> Result<(), StorageError> {
+        let (told, done) = oneshot::channel();
+        let asked = timeout(self.patience, self.ask(Wish::Writes(writes, told)));
+        asked.await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
+        done.await.unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed.into()))
+    }
+
+    async fn ask(&self, wish: Wish) -> Result<(), sqlx::Error> {
+        self.queue.send(wish).await.map_err(|_| sqlx::Error::PoolClosed)
+    }
+}
+
+impl Wish {
+    fn refuse(self, error: sqlx::Error) {
+        // Whoever is gone needs no answer.
+        match self {
+            Self::Turn(asker) => drop(asker.send(Err(error))),
+            Self::Writes(_, told) => drop(told.send(Err(error.into()))),
+        }
+    }
+}
+
+impl Turn {
+    /// To be asked something; what it answers is to be told to [`Turn::heard`].
+    pub(in crate::storage) fn ask(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
+        let held = self.held.as_mut().ok_or(sqlx::Error::PoolClosed)?;
+        Ok(&mut held.connection)
+    }
+
+    /// Takes note of a refusal that may have undone more than its statement: SQLite gives up the whole
+    /// transaction when the disk is full or fails.
+    pub(in crate::storage) fn heard<T>(
+        &mut self,
+        answer: Result<T, sqlx::Error>,
+    ) -> Result<T, sqlx::Error> {
+        self.is_sound &= !answer.as_ref().is_err_and(undoes_all);
+        answer
+    }
+
+    /// From here on it can only be undone.
+    pub(in crate::storage) fn spoil(&mut self) {
+        self.is_sound = false;
+    }
+
+    /// Returns once it is on the disk.
+    pub(in crate::storage) async fn commit(mut self) -> Result<(), StorageError> {
+        if !self.is_sound {
+            return Err(undone().into());
+        }
+        let (told, done) = oneshot::channel();
+        self.end(Ended::Commit(told));
+        done.await.unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed.into()))
+    }
+
+    fn end(&mut self, ended: Ended) {
+        if let Some(Held { connection, back }) = self.held.take() {
+            // Where nobody takes it back, the database was closed.
+            back.send((connection, ended)).ok();
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.end(Ended::Undo);
+    }
+}
+
+/// Gives one after the other its turn, until the pool is closed or nobody can want one any more.
+async fn serve(pool: SqlitePool, queue: mpsc::Receiver<Wish>) {
+    let mut line = Line { first: VecDeque::new(), queue };
+    let mut idle = None;
+    loop {
+        let first = tokio::select! {
+            wish = line.next() => wish,
+            () = pool.close_event() => None,
+        };
+        let Some(first) = first else { return };
+        let connection = match idle.take() {
+            Some(connection) => connection,
+            None => match pool.acquire().await {
+                Ok(connection) => connection,
+                Err(error) => {
+                    first.refuse(error);
+                    continue;
+                }
+            },
+        };
+        idle = match first {
+            Wish::Writes(writes, told) if line.first.is_empty() => {
+                write_plainly(connection, (writes, told), &mut line).await
+            }
+            first => write_together(connection, first, &mut line).await,
+        };
+    }
+}
+
+/// Those who wait to write.
+struct Line {
+    /// Whose turn it was before.
+    first: VecDeque<Wish>,
+    queue: mpsc::Receiver<Wish>,
+}
+
+impl Line {
+    async fn next(&mut self) -> Option<Wish> {
+        match self.first.pop_front() {
+            Some(wish) => Some(wish),
+            None => self.queue.recv().await,
+        }
+    }
+
+    fn try_next(&mut self) -> Option<Wish> {
+        self.first.pop_front().or_else(|| self.queue.try_recv().ok())
+    }
+}
+
+/// One commit for those who wait by now and have nothing to read. Gives the connection back, unless it failed.
+async fn write_plainly(
+    mut connection: PoolConnection<Sqlite>,
+    first: (Later<Sqlite>, Told),
+    line: &mut Line,
+) -> Option<PoolConnection<Sqlite>> {
+    let began = Instant::now();
+    let mut members = Vec::new();
+    let mut next = Some(first);
+    while let Some((writes, told)) = next.take() {
+        let opening = members.is_empty().then_some(BEGIN);
+        let failure = match writes.run(opening, &mut connection).await {
+            Ok(None) => None,
+            Ok(Some(lost)) => Some(StorageError::LeaseLost(lost)),
+            Err(error) => Some(error.into()),
+        };
+        if let Some(failure) = failure {
+            if members.is_empty() {
+                told.send(Err(failure)).ok();
+            } else {
+                // Once more, now that it is known that they need something to fall back to.
+                members.push((writes, told));
+                let again = members.into_iter().map(|(writes, told)| Wish::Writes(writes, told));
+                line.first.extend(again);
+            }
+            let undone = run(&mut connection, "ROLLBACK").await;
+            return if undone.is_ok() { Some(connection) } else { give_up(connection) };
+        }
+        members.push((writes, told));
+        if members.len() < MOST && began.elapsed() < LONGEST {
+            next = match line.queue.try_recv() {
+                Ok(Wish::Writes(writes, told)) => Some((writes, told)),
+                Ok(turn) => {
+                    line.first.push_back(turn);
+                    None
+                }
+                Err(_) => None,
+            };
+        }
+    }
+    commit(connection, members.into_iter().map(|(_, told)| told).collect()).await
+}
+
+/// One commit for whoever waits by now. Gives the connection back, unless it failed.
+async fn write_together(
+    mut connection: PoolConnection<Sqlite>,
+    first: Wish,
+    line: &mut Line,
+) -> Option<PoolConnection<Sqlite>> {
+    let began = Instant::now();
+    if let Err(error) = run(&mut connection, BEGIN).await {
+        first.refuse(error);
+        return give_up(connection);
+    }
+    // Those that are dropped without having been told anything take it for a failure.
+    let mut members = Vec::new();
+    let mut next = Some(first);
+    while let Some(wish) = next.take() {
+        let ended = match wish {
+            Wish::Turn(asker) => {
+                if !members.is_empty()
+                    && let Err(error) = run(&mut connection, SAVEPOINT).await
+                {
+                    asker.send(Err(error)).ok();
+                    return give_up(connection);
+                }
+                let ended;
+                (connection, ended) = lend(connection, asker).await?;
+                ended
+            }
+            Wish::Writes(writes, told) => {
+                match writes.run(Some(SAVEPOINT), &mut connection).await {
+                    Ok(None) => Ended::Commit(told),
+                    Ok(Some(lost)) => {
+                        told.send(Err(StorageError::LeaseLost(lost))).ok();
+                        Ended::Undo
+                    }
+                    Err(error) => {
+                        let all = undoes_all(&error);
+                        told.send(Err(error.into())).ok();
+                        if all {
+                            return give_up(connection);
+                        }
+                        Ended::Undo
+                    }
+                }
+            }
+        };
+        match ended {
+            Ended::Commit(told) => members.push(told),
+            Ended::Undo if members.is_empty() => {
+                let undone = run(&mut connection, "ROLLBACK").await;
+                return if undone.is_ok() { Some(connection) } else { give_up(connection) };
+            }
+            Ended::Undo => {
+                if run(&mut connection, "ROLLBACK TO turn").await.is_err() {
+                    return give_up(connection);
+                }
+            }
+        }
+        if members.len() < MOST && began.elapsed() < LONGEST {
+            next = line.try_next();
+        }
+    }
+    commit(connection, members).await
+}
+
+/// Tells all of them what came of it.
+async fn commit(
+    mut connection: PoolConnection<Sqlite>,
+    mut members: Vec<Told>,
+) -> Option<PoolConnection<Sqlite>> {
+    if let Err(error) = run(&mut connection, "COMMIT").await {
+        if let Some(told) = members.pop() {
+            told.send(Err(error.into())).ok();
+        }
+        return give_up(connection);
+    }
+    for told in members {
+        told.send(Ok(())).ok();
+    }
+    Some(connection)
+}
+
+async fn run(
+    connection: &mut SqliteConnection,
+    statement: &'static str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(statement).execute(connection).await.map(drop)
+}
+
+/// The connection goes by value, so that nobody else can use it meanwhile, and comes back however the
+/// turn ends: an asker that is gone drops it at once.
+async fn lend(
+    connection: PoolConnection<Sqlite>,
+    asker: oneshot::Sender<Result<Turn, sqlx::Error>>,
+) -> Option<(PoolConnection<Sqlite>, Ended)> {
+    let (back, returned) = oneshot::channel();
+    drop(asker.send(Ok(Turn { held: Some(Held { connection, back }), is_sound: true })));
+    returned.await.ok()
+}
+
+/// Whatever the transaction holds is undone with its connection; a new one is opened for the next.
+fn give_up(mut connection: PoolConnection<Sqlite>) -> Option<PoolConnection<Sqlite>> {
+    connection.close_on_drop();
+    None
+}
+
+/// Whether a refusal may have undone more than its statement.
+pub(in crate::storage) fn undoes_all(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::RowNotFound => false,
+        sqlx::Error::Database(error) => matches!(error.kind(), ErrorKind::Other),
+        _ => true,
+    }
+}
+
+fn undone() -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::other("the transaction was undone by a failure within it"))
+}

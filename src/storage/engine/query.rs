@@ -1,0 +1,160 @@
+//! Lists with filters: conditions and their values, one page at a time by key.
+
+use sqlx::{AssertSqlSafe, FromRow, postgres::PgRow, sqlite::SqliteRow};
+use uuid::Uuid;
+
+use super::{Inner, StorageError, Tx};
+use crate::domain::scope::Scope;
+
+/// Which part of a list is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    /// At most so many rows.
+    pub limit: u32,
+    /// Only what comes after this row.
+    pub after: Option<Uuid>,
+    /// Newest first.
+    pub descending: bool,
+}
+
+impl Page {
+    /// The first page.
+    pub fn first(limit: u32) -> Self {
+        Self { limit, after: None, descending: false }
+    }
+}
+
+/// A `WHERE` clause that grows. Texts are constants of this crate; values are always bound.
+#[derive(Default)]
+pub(in crate::storage) struct Filter {
+    conditions: Vec<String>,
+    values: Vec<Value>,
+}
+
+#[derive(Clone)]
+pub(in crate::storage) enum Value {
+    Text(String),
+    Integer(i64),
+    Id(Uuid),
+}
+
+impl Filter {
+    /// Adds a condition in which `?` stands for the value.
+    pub(in crate::storage) fn and(&mut self, condition: &'static str, value: Value) {
+        let placeholder = self.bind(value);
+        self.conditions.push(condition.replace('?', &placeholder));
+    }
+
+    /// Adds a condition in which each `?` stands for the next of the values.
+    pub(in crate::storage) fn and_each(
+        &mut self,
+        condition: &str,
+        values: impl IntoIterator<Item = Value>,
+    ) {
+        let mut text = condition.to_owned();
+        for value in values {
+            text = text.replacen('?', &self.bind(value), 1);
+        }
+        self.conditions.push(text);
+    }
+
+    /// Adds a condition without a value.
+    pub(in crate::storage) fn and_that(&mut self, condition: &'static str) {
+        self.conditions.push(condition.to_owned());
+    }
+
+    /// Binds the list to what the caller may see; `column` holds the namespace.
+    pub(in crate::storage) fn within(&mut self, column: &'static str, scope: &Scope) {
+        if let Some(allowed) = self.allowed(scope) {
+            self.conditions.push(format!("{column} IN ({allowed})"));
+        }
+    }
+
+    /// Leaves out what meets a condition in which `?` stands for what the caller may see.
+    pub(in crate::storage) fn without(&mut self, condition: &'static str, scope: &Scope) {
+        if let Some(allowed) = self.allowed(scope) {
+            self.conditions.push(format!("NOT {}", condition.replace('?', &allowed)));
+        }
+    }
+
+    fn allowed(&mut self, scope: &Scope) -> Option<String> {
+        let Scope::Namespaces(names) = scope else { return None };
+        let mut allowed = vec!["''".to_owned()];
+        for name in names {
+            allowed.push(self.bind(Value::Text(name.clone())));
+        }
+        Some(allowed.join(", "))
+    }
+
+    /// Fetches a page of `select … from …`, in the order of `key`, one row more than asked for so
+    /// that the caller sees whether there is a next page.
+    pub(in crate::storage) async fn page<R>(
+        mut self,
+        tx: &mut Tx,
+        select: &'static str,
+        key: &'static str,
+        page: Page,
+    ) -> Result<Vec<R>, StorageError>
+    where
+        R: Send + Unpin + for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow>,
+    {
+        let (comparison, order) = if page.descending { ("<", "DESC") } else { (">", "ASC") };
+        if let Some(after) = page.after {
+            let placeholder = self.bind(Value::Id(after));
+            self.conditions.push(format!("{key} {comparison} {placeholder}"));
+        }
+        self.rows(tx, select, &format!("{key} {order}"), page.limit + 1).await
+    }
+
+    /// Fetches the first rows of `select … from …`, in this order.
+    pub(in crate::storage) async fn rows<R>(
+        mut self,
+        tx: &mut Tx,
+        select: &'static str,
+        order: &str,
+        limit: u32,
+    ) -> Result<Vec<R>, StorageError>
+    where
+        R: Send + Unpin + for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow>,
+    {
+        let limit = self.bind(Value::Integer(limit.into()));
+        let filter = match self.conditions.len() {
+            0 => String::new(),
+            _ => format!("WHERE {}", self.conditions.join(" AND ")),
+        };
+        tx.catch_up().await?;
+        let text = format!("{select} {filter} ORDER BY {order} LIMIT {limit}");
+        let rows = match &mut tx.inner {
+            Inner::Sqlite(on) => {
+                let mut query = sqlx::query_as(AssertSqlSafe(text));
+                for value in self.values {
+                    query = match value {
+                        Value::Text(text) => query.bind(text),
+                        Value::Integer(number) => query.bind(number),
+                        Value::Id(id) => query.bind(id),
+                    };
+                }
+                let rows = query.fetch_all(on.ask()?).await;
+                on.heard(rows)
+            }
+            Inner::Postgres(on) => {
+                let mut query = sqlx::query_as(AssertSqlSafe(text));
+                for value in self.values {
+                    query = match value {
+                        Value::Text(text) => query.bind(text),
+                        Value::Integer(number) => query.bind(number),
+                        Value::Id(id) => query.bind(id),
+                    };
+                }
+                let rows = query.fetch_all(on.ask()?).await;
+                on.heard(rows)
+            }
+        };
+        Ok(rows?)
+    }
+
+    fn bind(&mut self, value: Value) -> String {
+        self.values.push(value);
+        format!("${}", self.values.len())
+    }
+}

@@ -1,0 +1,44 @@
+//! How moments and documents stand in the database.
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::StorageError;
+
+/// A moment as the databases hold it: milliseconds since the epoch.
+pub(in crate::storage) fn millis(at: OffsetDateTime) -> i64 {
+    i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
+}
+
+/// Reads what [`millis`] wrote.
+pub(in crate::storage) fn moment(millis: i64) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000)
+        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
+/// A document as the databases hold it.
+pub(in crate::storage) fn json<T: serde::Serialize>(document: &T) -> String {
+    // Our documents are plain structs with text keys: serializing them cannot fail.
+    serde_json::to_string(document).unwrap_or_default()
+}
+
+/// Reads what [`json`] wrote.
+pub(in crate::storage) fn document<T: serde::de::DeserializeOwned>(
+    text: &str,
+    table: &'static str,
+    id: Uuid,
+) -> Result<T, StorageError> {
+    serde_json::from_str(text).map_err(|error| corrupt(table, id, error.to_string()))
+}
+
+pub(in crate::storage) fn corrupt(
+    table: &'static str,
+    id: Uuid,
+    problem: impl Into<String>,
+) -> StorageError {
+    StorageError::Corrupt { table, id: id.to_string(), problem: problem.into() }
+}
+
+pub(in crate::storage) fn count(number: i64) -> u32 {
+    u32::try_from(number).unwrap_or_default()
+}

@@ -1,0 +1,448 @@
+//! Who works on which row, and proof of it.
+//!
+//! A claimed row's `next_action_at` is when the lease runs out: a worker that dies needs nobody to
+//! notice. The fencing token is raised by every claim and by every write from outside, so that a
+//! worker that lost its lease, or missed a client's change, cannot write over it.
+//!
+//! On PostgreSQL leases are judged by the database's clock, whatever the workers' clocks say: two
+//! replicas an hour apart do not take each other's work. On SQLite the process's clock is the only one.
+
+use sqlx::FromRow;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use crate::storage::engine::{Statement, StorageError, Tx, execute, fetch, millis, moment};
+
+/// Proof that this worker, and no other, may settle a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// Whose row it is.
+    pub machine: Machine,
+    /// The row.
+    pub id: Uuid,
+    pub(in crate::storage) token: i64,
+}
+
+/// The tables whose rows want attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Machine {
+    /// Accounts to be registered.
+    Issuer,
+    /// Certificates to be issued or renewed.
+    Certificate,
+    /// Orders to be carried through.
+    Order,
+    /// Watches over what is served.
+    Expiry,
+    /// Certificates to be revoked.
+    Revocation,
+    /// What has to be done now and then.
+    Housekeeping,
+    /// Webhooks with something to be delivered.
+    Delivery,
+}
+
+impl Machine {
+    const ALL: [Self; 7] = [
+        Self::Expiry,
+        Self::Order,
+        Self::Revocation,
+        Self::Certificate,
+        Self::Issuer,
+        Self::Housekeeping,
+        Self::Delivery,
+    ];
+}
+
+/// Longer than any one step may take. Work that nobody notices to be abandoned, such as that of a
+/// task that hangs, is taken up again after this long; that of a dead process much sooner
+/// ([`super::heartbeat`]).
+pub const LEASE: Duration = Duration::minutes(2);
+
+const _: () = assert!(LEASE.whole_milliseconds() == 120_000, "the statements have it as a literal");
+
+/// The time by the database's clock, where that is not the caller's: `$given` is the caller's time.
+macro_rules! database_time {
+    ($given:literal) => {
+        concat!(
+            "coalesce(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, ",
+            $given,
+            ")"
+        )
+    };
+}
+/// When a lease ends that begins now; `$given` is that moment by the caller's clock.
+macro_rules! lease_end {
+    ($given:literal) => {
+        concat!(
+            "coalesce(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint + 120000, ",
+            $given,
+            ")"
+        )
+    };
+}
+pub(in crate::storage) use {database_time, lease_end};
+
+macro_rules! machine {
+    ($claim:ident, $extend:ident, $release:ident, $give_back:ident, $holder:ident, $table:literal) => {
+        const $claim: Statement = Statement {
+            name: concat!("lease::", stringify!($claim)),
+            sqlite: machine!(@claim $table, "next_action_at <= $1", "$2", ""),
+            // A row that nobody holds is due by the time of whoever scheduled it; whether a lease
+            // has run out, the database knows. The sub-select makes the volatile time one value,
+            // by which the index can be searched.
+            postgres: machine!(
+                @claim $table,
+                concat!(
+                    "next_action_at <= (SELECT greatest($1, ", database_time!("$1"), "))
+                     AND next_action_at <= CASE WHEN leased_by IS NULL THEN $1
+                                                ELSE ", database_time!("$1"), " END"
+                ),
+                lease_end!("$2"),
+                "FOR UPDATE SKIP LOCKED"
+            ),
+        };
+        const $extend: Statement = Statement {
+            name: concat!("lease::", stringify!($extend)),
+            sqlite: machine!(@extend $table, "$3"),
+            postgres: machine!(@extend $table, lease_end!("$3")),
+        };
+        const $release: Statement = Statement::both(
+            concat!("lease::", stringify!($release)),
+            concat!(
+                "UPDATE ", $table, " SET next_action_at = $3, leased_by = NULL, lease_token = lease_token + 1
+                 WHERE id = $1 AND leased_by = $2"
+            ),
+        );
+        // Held rows end their lease within LEASE from now: so few that the index finds them.
+        const $give_back: Statement = Statement::both(
+            concat!("lease::", stringify!($give_back)),
+            concat!(
+                "UPDATE ", $table, " SET next_action_at = $2, leased_by = NULL, lease_token = lease_token + 1
+                 WHERE leased_by IS NOT NULL AND ($1 = '' OR leased_by = $1) AND next_action_at <= $3"
+            ),
+        );
+        const $holder: Statement = Statement::both(
+            concat!("lease::", stringify!($holder)),
+            concat!("SELECT leased_by, lease_token FROM ", $table, " WHERE id = $1"),
+        );
+    };
+    // MATERIALIZED: a planner that ran the subquery twice would claim more than asked for.
+    (@claim $table:literal, $due:expr, $end:expr, $lock:literal) => {
+        concat!(
+            "WITH due AS MATERIALIZED (
+                 SELECT id FROM ",
+            $table,
+            " WHERE ",
+            $due,
+            " ORDER BY next_action_at LIMIT $4 ",
+            $lock,
+            ")
+             UPDATE ",
+            $table,
+            " SET next_action_at = ",
+            $end,
+            ", leased_by = $3, lease_token = lease_token + 1
+             FROM due WHERE ",
+            $table,
+            ".id = due.id
+             RETURNING ",
+            $table,
+            ".id, ",
+            $table,
+            ".lease_token"
+        )
+    };
+    (@extend $table:literal, $end:expr) => {
+        concat!(
+            "UPDATE ",
+            $table,
+            " SET next_action_at = ",
+            $end,
+            " WHERE id = $1 AND lease_token = $2"
+        )
+    };
+}
+
+machine!(CLAIM_ISSUERS, EXTEND_ISSUER, RELEASE_ISSUER, GIVE_BACK_ISSUERS, ISSUER_HOLDER, "issuers");
+machine!(
+    CLAIM_CERTIFICATES,
+    EXTEND_CERTIFICATE,
+    RELEASE_CERTIFICATE,
+    GIVE_BACK_CERTIFICATES,
+    CERTIFICATE_HOLDER,
+    "certificates"
+);
+machine!(CLAIM_ORDERS, EXTEND_ORDER, RELEASE_ORDER, GIVE_BACK_ORDERS, ORDER_HOLDER, "orders");
+machine!(CLAIM_TASKS, EXTEND_TASK, RELEASE_TASK, GIVE_BACK_TASKS, TASK_HOLDER, "housekeeping");
+machine!(
+    CLAIM_REVOCATIONS,
+    EXTEND_REVOCATION,
+    RELEASE_REVOCATION,
+    GIVE_BACK_REVOCATIONS,
+    REVOCATION_HOLDER,
+    "revocations"
+);
+machine!(
+    CLAIM_WEBHOOKS,
+    EXTEND_WEBHOOK,
+    RELEASE_WEBHOOK,
+    GIVE_BACK_WEBHOOKS,
+    WEBHOOK_HOLDER,
+    "webhooks"
+);
+machine!(
+    CLAIM_EXPIRIES,
+    EXTEND_EXPIRY,
+    RELEASE_EXPIRY,
+    GIVE_BACK_EXPIRIES,
+    EXPIRY_HOLDER,
+    "expiry_watches"
+);
+
+const NEXT_DUE: Statement = Statement::both(
+    "lease::NEXT_DUE",
+    "SELECT (SELECT min(next_action_at) FROM issuers WHERE next_action_at IS NOT NULL),
+            (SELECT min(next_action_at) FROM certificates),
+            (SELECT min(next_action_at) FROM orders WHERE next_action_at IS NOT NULL),
+            (SELECT min(next_action_at) FROM expiry_watches WHERE next_action_at IS NOT NULL),
+            (SELECT min(next_action_at) FROM housekeeping),
+            (SELECT min(next_action_at) FROM revocations WHERE next_action_at IS NOT NULL),
+            (SELECT min(next_action_at) FROM orders WHERE next_action_at IS NOT NULL AND ended)",
+);
+
+const NEXT_DELIVERY: Statement = Statement::both(
+    "lease::NEXT_DELIVERY",
+    "SELECT min(next_action_at) FROM webhooks WHERE next_action_at IS NOT NULL",
+);
+
+pub(in crate::storage) const ALL: &[Statement] = &[
+    CLAIM_ISSUERS,
+    EXTEND_ISSUER,
+    RELEASE_ISSUER,
+    GIVE_BACK_ISSUERS,
+    ISSUER_HOLDER,
+    CLAIM_CERTIFICATES,
+    EXTEND_CERTIFICATE,
+    RELEASE_CERTIFICATE,
+    GIVE_BACK_CERTIFICATES,
+    CERTIFICATE_HOLDER,
+    CLAIM_ORDERS,
+    EXTEND_ORDER,
+    RELEASE_ORDER,
+    GIVE_BACK_ORDERS,
+    CLAIM_TASKS,
+    EXTEND_TASK,
+    RELEASE_TASK,
+    GIVE_BACK_TASKS,
+    TASK_HOLDER,
+    CLAIM_EXPIRIES,
+    EXTEND_EXPIRY,
+    RELEASE_EXPIRY,
+    GIVE_BACK_EXPIRIES,
+    EXPIRY_HOLDER,
+    CLAIM_REVOCATIONS,
+    EXTEND_REVOCATION,
+    RELEASE_REVOCATION,
+    GIVE_BACK_REVOCATIONS,
+    REVOCATION_HOLDER,
+    NEXT_DUE,
+    ORDER_HOLDER,
+    CLAIM_WEBHOOKS,
+    EXTEND_WEBHOOK,
+    RELEASE_WEBHOOK,
+    GIVE_BACK_WEBHOOKS,
+    WEBHOOK_HOLDER,
+    NEXT_DELIVERY,
+];
+
+#[derive(FromRow)]
+struct Claimed {
+    id: Uuid,
+    lease_token: i64,
+}
+
+/// Takes up to `limit` rows that are due, those that have waited longest first.
+pub async fn claim(
+    tx: &mut Tx,
+    machine: Machine,
+    owner: &str,
+    now: OffsetDateTime,
+    limit: usize,
+) -> Result<Vec<Lease>, StorageError> {
+    let statement = match machine {
+        Machine::Issuer => CLAIM_ISSUERS,
+        Machine::Certificate => CLAIM_CERTIFICATES,
+        Machine::Order => CLAIM_ORDERS,
+        Machine::Expiry => CLAIM_EXPIRIES,
+        Machine::Revocation => CLAIM_REVOCATIONS,
+        Machine::Housekeeping => CLAIM_TASKS,
+        Machine::Delivery => CLAIM_WEBHOOKS,
+    };
+    let rows: Vec<Claimed> = fetch!(
+        fetch_all,
+        tx,
+        statement,
+        millis(now),
+        millis(now + LEASE),
+        owner,
+        i64::try_from(limit).unwrap_or(i64::MAX),
+    )?;
+    Ok(rows.into_iter().map(|row| Lease { machine, id: row.id, token: row.lease_token }).collect())
+}
+
+/// Keeps the lease for another [`LEASE`], before a step that may take long.
+pub async fn extend(tx: &mut Tx, lease: &Lease, now: OffsetDateTime) -> Result<(), StorageError> {
+    let statement = match lease.machine {
+        Machine::Issuer => EXTEND_ISSUER,
+        Machine::Certificate => EXTEND_CERTIFICATE,
+        Machine::Order => EXTEND_ORDER,
+        Machine::Expiry => EXTEND_EXPIRY,
+        Machine::Revocation => EXTEND_REVOCATION,
+        Machine::Housekeeping => EXTEND_TASK,
+        Machine::Delivery => EXTEND_WEBHOOK,
+    };
+    let changed = execute!(tx, statement, lease.id, lease.token, millis(now + LEASE))?;
+    held(lease, changed)
+}
+
+/// Lets go of a row that `owner` holds, so that it is taken up again at `now`, or at another time.
+pub async fn release(
+    tx: &mut Tx,
+    machine: Machine,
+    id: Uuid,
+    owner: &str,
+    now: OffsetDateTime,
+) -> Result<(), StorageError> {
+    let statement = match machine {
+        Machine::Issuer => RELEASE_ISSUER,
+        Machine::Certificate => RELEASE_CERTIFICATE,
+        Machine::Order => RELEASE_ORDER,
+        Machine::Expiry => RELEASE_EXPIRY,
+        Machine::Revocation => RELEASE_REVOCATION,
+        Machine::Housekeeping => RELEASE_TASK,
+        Machine::Delivery => RELEASE_WEBHOOK,
+    };
+    execute!(tx, statement, id, owner, millis(now))?;
+    wake(tx, machine);
+    Ok(())
+}
+
+/// Makes everything due at once that `owner` holds, or, with `None`, that anybody holds; says how
+/// many rows that were. Should the owner still live, its results are void.
+pub async fn give_back(
+    tx: &mut Tx,
+    owner: Option<&str>,
+    now: OffsetDateTime,
+) -> Result<u64, StorageError> {
+    let mut rows = 0;
+    for machine in Machine::ALL {
+        let statement = match machine {
+            Machine::Issuer => GIVE_BACK_ISSUERS,
+            Machine::Certificate => GIVE_BACK_CERTIFICATES,
+            Machine::Order => GIVE_BACK_ORDERS,
+            Machine::Expiry => GIVE_BACK_EXPIRIES,
+            Machine::Revocation => GIVE_BACK_REVOCATIONS,
+            Machine::Housekeeping => GIVE_BACK_TASKS,
+            Machine::Delivery => GIVE_BACK_WEBHOOKS,
+        };
+        let owner = owner.unwrap_or_default();
+        // Twice a lease: its owner's clock may have been a little ahead.
+        let held = execute!(tx, statement, owner, millis(now), millis(now + LEASE + LEASE))?;
+        if held > 0 {
+            wake(tx, machine);
+        }
+        rows += held;
+    }
+    Ok(rows)
+}
+
+/// Deliveries have workers of their own.
+fn wake(tx: &mut Tx, machine: Machine) {
+    match machine {
+        Machine::Delivery => tx.wake_deliverers(),
+        _ => tx.wake_workers(),
+    }
+}
+
+/// The lease that `owner` has on an order after the write that followed `lease`, if that write
+/// came through: for whoever did not hear the answer to a commit.
+pub async fn after_unheard_commit(
+    tx: &mut Tx,
+    lease: &Lease,
+    owner: &str,
+) -> Result<Option<Lease>, StorageError> {
+    let found: Option<(Option<String>, i64)> = fetch!(fetch_optional, tx, ORDER_HOLDER, lease.id)?;
+    let next = Lease { token: lease.token + 1, ..*lease };
+    Ok(found
+        .filter(|(holder, token)| holder.as_deref() == Some(owner) && *token == next.token)
+        .map(|_| next))
+}
+
+/// The lease that `owner` has on a row as it is now, if it still has one.
+pub async fn held_by(
+    tx: &mut Tx,
+    machine: Machine,
+    id: Uuid,
+    owner: &str,
+) -> Result<Option<Lease>, StorageError> {
+    let statement = match machine {
+        Machine::Issuer => ISSUER_HOLDER,
+        Machine::Certificate => CERTIFICATE_HOLDER,
+        Machine::Order => ORDER_HOLDER,
+        Machine::Expiry => EXPIRY_HOLDER,
+        Machine::Revocation => REVOCATION_HOLDER,
+        Machine::Housekeeping => TASK_HOLDER,
+        Machine::Delivery => WEBHOOK_HOLDER,
+    };
+    let found: Option<(Option<String>, i64)> = fetch!(fetch_optional, tx, statement, id)?;
+    let ours = found.filter(|(holder, _)| holder.as_deref() == Some(owner));
+    Ok(ours.map(|(_, token)| Lease { machine, id, token }))
+}
+
+/// When there is something to do.
+#[derive(Debug)]
+pub struct Due {
+    /// When each machine's next row is due.
+    pub rows: Vec<(Machine, OffsetDateTime)>,
+    /// When the next order is due that is over ([`crate::storage::tables::cleanups`]).
+    pub clean_ups: Option<OffsetDateTime>,
+}
+
+/// When each machine's next row is due, and so when to look again.
+pub async fn next_due(tx: &mut Tx) -> Result<Due, StorageError> {
+    type At = Option<i64>;
+    let (issuers, certificates, orders, expiries, tasks, revocations, clean_ups): (
+        At,
+        At,
+        At,
+        At,
+        At,
+        At,
+        At,
+    ) = fetch!(fetch_one, tx, NEXT_DUE)?;
+    let rows = [
+        (Machine::Expiry, expiries),
+        (Machine::Order, orders),
+        (Machine::Revocation, revocations),
+        (Machine::Certificate, certificates),
+        (Machine::Issuer, issuers),
+        (Machine::Housekeeping, tasks),
+    ]
+    .into_iter()
+    .filter_map(|(machine, at)| at.map(|at| (machine, moment(at))))
+    .collect();
+    Ok(Due { rows, clean_ups: clean_ups.map(moment) })
+}
+
+/// When the next webhook wants attention. Deliveries have workers of their own, and so a look of
+/// their own.
+pub async fn next_delivery_due(tx: &mut Tx) -> Result<Option<OffsetDateTime>, StorageError> {
+    let (at,): (Option<i64>,) = fetch!(fetch_one, tx, NEXT_DELIVERY)?;
+    Ok(at.map(moment))
+}
+
+/// Whether a fenced write found its row.
+pub(in crate::storage) fn held(lease: &Lease, changed: u64) -> Result<(), StorageError> {
+    if changed == 1 { Ok(()) } else { Err(StorageError::LeaseLost(lease.id)) }
+}

@@ -1,0 +1,455 @@
+//! Certificates: what is wanted, what is served, and when it wants attention.
+
+use sqlx::FromRow;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{events, outbox};
+use crate::domain::certificate::{Certificate, Issued, State, Told, Transition, Trigger};
+use crate::domain::failure::Failure;
+use crate::domain::id::{CertificateId, OrderId};
+use crate::domain::issuer;
+use crate::domain::scope::Scope;
+use crate::storage::engine::query::{Filter, Value};
+use crate::storage::engine::{
+    Page, StorageError, Tx, corrupt, count, defer, defer_held, document, execute, fetch, json,
+    millis, moment, statements,
+};
+use crate::storage::queue::handoff::Promised;
+use crate::storage::queue::lease::{LEASE, Lease, Machine, lease_end};
+
+macro_rules! columns {
+    () => {
+        "id, namespace, name, labels, spec, generation, state, wanted_because, state_since,
+         revision, serial, not_before, not_after, renewal_time, failed_attempts, last_error,
+         order_id, created_at, next_action_at, failure_told, block_told, ari, revocation,
+         deleting_since, leased_by, lease_token"
+    };
+}
+
+// With a holder, next_action_at is when its lease ends: by the database's clock where that is another.
+macro_rules! insert {
+    ($wake:expr) => {
+        concat!(
+            "INSERT INTO certificates
+        (id, namespace, name, labels, spec, generation, state, wanted_because, state_since,
+         revision, serial, not_before, not_after, renewal_time, failed_attempts, last_error,
+         order_id, created_at, next_action_at, issuer_kind, issuer_name, failure_told, block_told,
+         ari, leased_by)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, ",
+            $wake,
+            ", $20, $21, $22, $23, $24, $25)"
+        )
+    };
+}
+
+statements! {
+    INSERT = insert!("$19"),
+        insert!(concat!("CASE WHEN $25::text IS NULL THEN $19 ELSE ", lease_end!("$19"), " END"));
+    // A list travels as JSON: the two databases have no other form of it in common.
+    INSERT_NAMES = "INSERT INTO certificate_names (certificate_id, name) SELECT $1, value FROM json_each($2)",
+        "INSERT INTO certificate_names (certificate_id, name) SELECT $1, json_array_elements_text($2::json)";
+    INSERT_LABELS = "INSERT INTO certificate_labels (certificate_id, label) SELECT $1, value FROM json_each($2)",
+        "INSERT INTO certificate_labels (certificate_id, label) SELECT $1, json_array_elements_text($2::json)";
+    FIND = concat!("SELECT ", columns!(), " FROM certificates WHERE id = $1");
+    FIND_BY_NAME = concat!("SELECT ", columns!(), " FROM certificates WHERE namespace = $1 AND name = $2");
+    SAVE = "UPDATE certificates SET
+        labels = $3, spec = $4, generation = $5, state = $6, wanted_because = $7, state_since = $8,
+        revision = $9, serial = $10, not_before = $11, not_after = $12, renewal_time = $13,
+        failed_attempts = $14, last_error = $15, order_id = $16, next_action_at = $17,
+        failure_told = $19, block_told = $20, ari = $21, revocation = $22, deleting_since = $23,
+        leased_by = CASE WHEN $18 THEN leased_by ELSE NULL END, lease_token = lease_token + 1
+        WHERE id = $1 AND lease_token = $2";
+    SAVE_ISSUER = "UPDATE certificates SET issuer_kind = $2, issuer_name = $3 WHERE id = $1";
+    DELETE_NAMES = "DELETE FROM certificate_names WHERE certificate_id = $1";
+    DELETE_LABELS = "DELETE FROM certificate_labels WHERE certificate_id = $1";
+    NOTE = "UPDATE certificates SET last_error = $3 WHERE id = $1 AND order_id = $2";
+    DELETE = "DELETE FROM certificates WHERE id = $1";
+    WAKE_WAITING = "UPDATE certificates SET next_action_at = $4, lease_token = lease_token + 1, leased_by = NULL
+        WHERE issuer_kind = $1 AND issuer_name = $2 AND (namespace = $3 OR $3 = '')
+          AND state IN ('triggered', 'awaiting_issuer', 'blocked')";
+    USES_ISSUER = "SELECT id FROM certificates
+        WHERE issuer_kind = $1 AND issuer_name = $2 AND (namespace = $3 OR $3 = '') LIMIT 1";
+}
+
+/// Which certificates are wanted; everything that is given must hold.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Of this namespace.
+    pub namespace: Option<String>,
+    /// Of this name.
+    pub name: Option<String>,
+    /// Served and valid (or not) at this moment.
+    pub ready: Option<(bool, OffsetDateTime)>,
+    /// Of this issuer.
+    pub issuer: Option<String>,
+    /// For this DNS name or IP address.
+    pub dns_name: Option<String>,
+    /// Ending before this moment.
+    pub expires_before: Option<OffsetDateTime>,
+    /// Carrying this `key=value`.
+    pub label: Option<String>,
+}
+
+/// Adds a certificate. One that is to be issued at once is handed over to this process's worker with the
+/// commit, where that has a place for it ([`crate::storage::queue::handoff`]).
+pub async fn insert(tx: &mut Tx, certificate: &Certificate) -> Result<(), StorageError> {
+    let row = Row::from(certificate);
+    let is_due = matches!(certificate.state, State::Triggered(_))
+        && certificate.next_action_at <= certificate.created_at;
+    let promised = if is_due { tx.db.handover.place(&certificate.namespace) } else { None };
+    let owner = promised.as_ref().map(Promised::owner);
+    let wake = owner.map_or(row.next_action_at, |_| millis(certificate.created_at + LEASE));
+    defer!(
+        tx,
+        INSERT,
+        row.id,
+        row.namespace,
+        row.name,
+        row.labels,
+        row.spec,
+        row.generation,
+        row.state,
+        row.wanted_because,
+        row.state_since,
+        row.revision,
+        row.serial,
+        row.not_before,
+        row.not_after,
+        row.renewal_time,
+        row.failed_attempts,
+        row.last_error,
+        row.order_id,
+        row.created_at,
+        wake,
+        certificate.spec.issuer_ref.kind.as_str(),
+        certificate.spec.issuer_ref.name.as_str(),
+        row.failure_told,
+        row.block_told,
+        row.ari,
+        owner,
+    );
+    index(tx, certificate).await?;
+    match promised {
+        Some(promised) => tx.handed.push((promised, Box::new(certificate.clone()))),
+        None => tx.wake_workers(),
+    }
+    Ok(())
+}
+
+async fn index(tx: &mut Tx, certificate: &Certificate) -> Result<(), StorageError> {
+    defer!(tx, INSERT_NAMES, certificate.id.0, json(&certificate.spec.names()));
+    if !certificate.labels.is_empty() {
+        let labels = certificate.labels.iter().map(|(key, value)| format!("{key}={value}"));
+        defer!(tx, INSERT_LABELS, certificate.id.0, json(&labels.collect::<Vec<_>>()));
+    }
+    Ok(())
+}
+
+/// A certificate that the caller may see.
+pub async fn find(
+    tx: &mut Tx,
+    id: CertificateId,
+    scope: &Scope,
+) -> Result<Option<(Certificate, Lease)>, StorageError> {
+    let row: Option<Row> = fetch!(fetch_optional, tx, FIND, id.0)?;
+    row.filter(|row| scope.covers(&row.namespace)).map(Row::into_domain).transpose()
+}
+
+/// Like [`find`], by the client's name for it.
+pub async fn find_by_name(
+    tx: &mut Tx,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<(Certificate, Lease)>, StorageError> {
+    let row: Option<Row> = fetch!(fetch_optional, tx, FIND_BY_NAME, namespace, name)?;
+    row.map(Row::into_domain).transpose()
+}
+
+/// Saves what may change in a certificate's life, if nobody else did since it was read; with it the
+/// history of what happened, and what is told of it.
+///
+/// With `hold` the worker goes on with it; the returned lease is the one that counts from now on. That the
+/// lease was lost may be told only with the next question, or the commit.
+pub async fn save(
+    tx: &mut Tx,
+    transition: &Transition,
+    lease: &Lease,
+    hold: Option<OffsetDateTime>,
+) -> Result<Lease, StorageError> {
+    let Transition { certificate, events, at, .. } = transition;
+    let row = Row::from(certificate);
+    let wake = hold.map_or(row.next_action_at, |now| millis(now + LEASE));
+    defer_held!(
+        tx,
+        lease,
+        SAVE,
+        row.id,
+        lease.token,
+        row.labels,
+        row.spec,
+        row.generation,
+        row.state,
+        row.wanted_because,
+        row.state_since,
+        row.revision,
+        row.serial,
+        row.not_before,
+        row.not_after,
+        row.renewal_time,
+        row.failed_attempts,
+        row.last_error,
+        row.order_id,
+        wake,
+        hold.is_some(),
+        row.failure_told,
+        row.block_told,
+        row.ari,
+        row.revocation,
+        row.deleting_since,
+    );
+    outbox::of_certificate(tx, transition);
+    events::record(tx, &certificate.namespace, Some(certificate.id), events, *at)?;
+    if certificate.is_settled() {
+        tx.has_settled(row.id);
+    }
+    if hold.is_none() {
+        tx.wake_workers_at(wake);
+    }
+    Ok(Lease { token: lease.token + 1, ..*lease })
+}
+
+/// Like [`save`], for a certificate whose issuer, names or labels may have changed too.
+pub async fn respecify(
+    tx: &mut Tx,
+    transition: &Transition,
+    lease: &Lease,
+) -> Result<Lease, StorageError> {
+    let next = save(tx, transition, lease, None).await?;
+    let certificate = &transition.certificate;
+    let issuer = &certificate.spec.issuer_ref;
+    execute!(tx, SAVE_ISSUER, certificate.id.0, issuer.kind.as_str(), issuer.name.as_str())?;
+    execute!(tx, DELETE_NAMES, certificate.id.0)?;
+    execute!(tx, DELETE_LABELS, certificate.id.0)?;
+    index(tx, certificate).await?;
+    Ok(next)
+}
+
+/// Shows with a certificate what its order is struggling with just now, or that it is not any more.
+///
+/// Changes nothing that anybody decides by, and so takes no lease away.
+pub async fn note(
+    tx: &mut Tx,
+    id: CertificateId,
+    order: OrderId,
+    trouble: Option<&Failure>,
+) -> Result<(), StorageError> {
+    defer!(tx, NOTE, id.0, order.0, trouble.map(json));
+    Ok(())
+}
+
+/// Forgets a certificate with its requests and revisions.
+pub async fn delete(tx: &mut Tx, id: CertificateId) -> Result<(), StorageError> {
+    execute!(tx, DELETE, id.0)?;
+    tx.has_settled(id.0);
+    Ok(())
+}
+
+/// Has every certificate look again that waits for this issuer, or is blocked under it.
+///
+/// Those that are just being worked on lose their lease, so that none saves that it has to wait.
+pub async fn wake_waiting(
+    tx: &mut Tx,
+    kind: issuer::Kind,
+    namespace: &str,
+    name: &str,
+    now: OffsetDateTime,
+) -> Result<u64, StorageError> {
+    let woken = execute!(tx, WAKE_WAITING, kind.as_str(), name, namespace, millis(now))?;
+    tx.wake_workers();
+    Ok(woken)
+}
+
+/// A certificate that refers to this issuer, if there is one.
+pub async fn any_of_issuer(
+    tx: &mut Tx,
+    kind: issuer::Kind,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<CertificateId>, StorageError> {
+    let row: Option<(Uuid,)> =
+        fetch!(fetch_optional, tx, USES_ISSUER, kind.as_str(), name, namespace)?;
+    Ok(row.map(|(id,)| CertificateId(id)))
+}
+
+/// A page of certificates, by identifier, and so by age.
+pub async fn list(
+    tx: &mut Tx,
+    scope: &Scope,
+    wanted: &Wanted,
+    page: Page,
+) -> Result<Vec<Certificate>, StorageError> {
+    let mut filter = Filter::default();
+    filter.within("namespace", scope);
+    if let Some(namespace) = &wanted.namespace {
+        filter.and("namespace = ?", Value::Text(namespace.clone()));
+    }
+    if let Some(name) = &wanted.name {
+        filter.and("name = ?", Value::Text(name.clone()));
+    }
+    if let Some(issuer) = &wanted.issuer {
+        filter.and("issuer_name = ?", Value::Text(issuer.clone()));
+    }
+    match wanted.ready {
+        // Nearly all are: walking the index of ends, and sorting what it finds, would cost more than
+        // passing over the others. The plus keeps it from being used.
+        Some((true, now)) => filter.and("+not_after > ?", Value::Integer(millis(now))),
+        // Few are not: each of both indexes has its part of them.
+        Some((false, now)) => {
+            let unready = "id IN (SELECT id FROM certificates WHERE not_after IS NULL
+                UNION ALL SELECT id FROM certificates WHERE not_after <= ?)";
+            filter.and(unready, Value::Integer(millis(now)));
+        }
+        None => {}
+    }
+    if let Some(before) = wanted.expires_before {
+        filter.and("not_after < ?", Value::Integer(millis(before)));
+    }
+    if let Some(name) = &wanted.dns_name {
+        let of_name = "id IN (SELECT certificate_id FROM certificate_names WHERE name = ?)";
+        filter.and(of_name, Value::Text(name.clone()));
+    }
+    if let Some(label) = &wanted.label {
+        let of_label = "id IN (SELECT certificate_id FROM certificate_labels WHERE label = ?)";
+        filter.and(of_label, Value::Text(label.clone()));
+    }
+    let select = concat!("SELECT ", columns!(), " FROM certificates");
+    let rows: Vec<Row> = filter.page(tx, select, "id", page).await?;
+    rows.into_iter().map(|row| row.into_domain().map(|(certificate, _)| certificate)).collect()
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: Uuid,
+    namespace: String,
+    name: String,
+    labels: String,
+    spec: String,
+    generation: i64,
+    state: String,
+    wanted_because: String,
+    state_since: i64,
+    revision: i64,
+    serial: Option<String>,
+    not_before: Option<i64>,
+    not_after: Option<i64>,
+    renewal_time: Option<i64>,
+    failed_attempts: i64,
+    last_error: Option<String>,
+    order_id: Option<Uuid>,
+    created_at: i64,
+    next_action_at: i64,
+    failure_told: bool,
+    block_told: bool,
+    ari: Option<String>,
+    revocation: Option<String>,
+    deleting_since: Option<i64>,
+    #[sqlx(default)]
+    lease_token: i64,
+}
+
+impl From<&Certificate> for Row {
+    fn from(certificate: &Certificate) -> Self {
+        let current = certificate.current.as_ref();
+        let state = match certificate.state {
+            State::Triggered(_) => "triggered",
+            State::AwaitingIssuer(_) => "awaiting_issuer",
+            State::Ordering(_) => "ordering",
+            State::Idle => "idle",
+            State::Backoff => "backoff",
+            State::Blocked => "blocked",
+        };
+        Self {
+            id: certificate.id.0,
+            namespace: certificate.namespace.clone(),
+            name: certificate.name.clone(),
+            labels: json(&certificate.labels),
+            spec: json(&certificate.spec),
+            generation: certificate.generation,
+            state: state.to_owned(),
+            wanted_because: certificate.wanted_because().as_str().to_owned(),
+            state_since: millis(certificate.state_since),
+            revision: current.map_or(0, |issued| issued.revision),
+            serial: current.map(|issued| issued.serial.clone()),
+            not_before: current.map(|issued| millis(issued.not_before)),
+            not_after: current.map(|issued| millis(issued.not_after)),
+            renewal_time: current.map(|issued| millis(issued.renewal_time)),
+            failed_attempts: certificate.failed_attempts.into(),
+            last_error: certificate.last_error.as_ref().map(json),
+            order_id: certificate.order.map(|order| order.0),
+            created_at: millis(certificate.created_at),
+            next_action_at: millis(certificate.next_action_at),
+            failure_told: certificate.told.failed,
+            block_told: certificate.told.blocked,
+            ari: certificate.ari.as_ref().map(json),
+            revocation: certificate.revocation.as_ref().map(json),
+            deleting_since: certificate.deleting_since.map(millis),
+            lease_token: 0,
+        }
+    }
+}
+
+impl Row {
+    fn into_domain(self) -> Result<(Certificate, Lease), StorageError> {
+        let wrong = |problem: &str| corrupt("certificates", self.id, problem);
+        let trigger = Trigger::parse(&self.wanted_because)
+            .ok_or_else(|| wrong("wanted_because is not a known word"))?;
+        let state = match self.state.as_str() {
+            "triggered" => State::Triggered(trigger),
+            "awaiting_issuer" => State::AwaitingIssuer(trigger),
+            "ordering" => State::Ordering(trigger),
+            "idle" => State::Idle,
+            "backoff" => State::Backoff,
+            "blocked" => State::Blocked,
+            _ => return Err(wrong("state is not a known word")),
+        };
+        let current = match (self.serial, self.not_before, self.not_after, self.renewal_time) {
+            (Some(serial), Some(not_before), Some(not_after), Some(renewal_time)) => Some(Issued {
+                revision: self.revision,
+                serial,
+                not_before: moment(not_before),
+                not_after: moment(not_after),
+                renewal_time: moment(renewal_time),
+            }),
+            _ => None,
+        };
+        let id = self.id;
+        let last_error =
+            self.last_error.map(|text| document(&text, "certificates", id)).transpose()?;
+        let ari = self.ari.map(|text| document(&text, "certificates", id)).transpose()?;
+        let revocation =
+            self.revocation.map(|text| document(&text, "certificates", id)).transpose()?;
+        let certificate = Certificate {
+            id: CertificateId(self.id),
+            namespace: self.namespace,
+            name: self.name,
+            labels: document(&self.labels, "certificates", self.id)?,
+            spec: document(&self.spec, "certificates", self.id)?,
+            generation: self.generation,
+            state,
+            state_since: moment(self.state_since),
+            current,
+            ari,
+            revocation,
+            deleting_since: self.deleting_since.map(moment),
+            failed_attempts: count(self.failed_attempts),
+            told: Told { failed: self.failure_told, blocked: self.block_told },
+            last_error,
+            order: self.order_id.map(OrderId),
+            created_at: moment(self.created_at),
+            next_action_at: moment(self.next_action_at),
+        };
+        let lease = Lease { machine: Machine::Certificate, id: self.id, token: self.lease_token };
+        Ok((certificate, lease))
+    }
+}

@@ -1,0 +1,301 @@
+//! The challenges of orders: part of their aggregate, and shown by themselves.
+
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::orders;
+use crate::domain::challenge;
+use crate::domain::challenge::Challenge;
+use crate::domain::id::{ChallengeId, OrderId};
+use crate::domain::order::Order;
+use crate::domain::scope::Scope;
+use crate::storage::engine::query::{Filter, Value};
+use crate::storage::engine::{
+    Page, StorageError, Tx, corrupt, count, defer, document, fetch, json, millis, moment,
+    statements,
+};
+
+macro_rules! columns {
+    () => {
+        "id, order_id, authorization_url, url, domain, wildcard, kind, solver, token,
+         key_authorization, state, record, clean, tries, reason, observations, next_action_at,
+         deadline"
+    };
+}
+pub(in crate::storage) use columns;
+
+statements! {
+    OF_ORDER = concat!("SELECT ", columns!(), " FROM challenges
+        WHERE order_id = $1 ORDER BY position");
+    FIND = concat!("SELECT ", columns!(), " FROM challenges WHERE id = $1");
+    INSERT = "INSERT INTO challenges
+        (id, order_id, position, authorization_url, url, domain, wildcard, kind, solver, token,
+         key_authorization, state, record, clean, tries, reason, observations, next_action_at,
+         deadline)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                $19)";
+    SAVE = "UPDATE challenges SET
+        state = $2, record = $3, clean = $4, tries = $5, reason = $6, observations = $7,
+        next_action_at = $8, deadline = $9
+        WHERE id = $1";
+    NEEDS_PROOF = "SELECT id FROM challenges
+        WHERE NOT clean AND state IN ('pending', 'presented', 'visible', 'processing')
+          AND (id = $1 OR token = (SELECT token FROM challenges WHERE id = $1)) LIMIT 1";
+    KEY_AUTHORIZATION = "SELECT key_authorization FROM challenges
+        WHERE token = $1 AND kind = 'http-01' AND NOT clean LIMIT 1";
+}
+
+/// Which challenges are wanted; everything that is given must hold.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Of this namespace.
+    pub namespace: Option<String>,
+    /// Of the order of this name.
+    pub order_name: Option<String>,
+    /// Of this order.
+    pub order: Option<OrderId>,
+    /// In this state.
+    pub state: Option<String>,
+}
+
+/// Adds the challenges of an order.
+pub async fn insert(
+    tx: &mut Tx,
+    order: OrderId,
+    challenges: &[Challenge],
+) -> Result<(), StorageError> {
+    for (position, challenge) in (0_i64..).zip(challenges) {
+        let row = Row::from(challenge);
+        defer!(
+            tx,
+            INSERT,
+            row.id,
+            order.0,
+            position,
+            row.authorization_url,
+            row.url,
+            row.domain,
+            row.wildcard,
+            row.kind,
+            row.solver,
+            row.token,
+            row.key_authorization,
+            row.state,
+            row.record,
+            row.clean,
+            row.tries,
+            row.reason,
+            row.observations,
+            row.next_action_at,
+            row.deadline,
+        );
+    }
+    Ok(())
+}
+
+/// Those of an order, in their order.
+pub(in crate::storage) async fn of_order(
+    tx: &mut Tx,
+    order: Uuid,
+) -> Result<Vec<Challenge>, StorageError> {
+    let rows: Vec<Row> = fetch!(fetch_all, tx, OF_ORDER, order)?;
+    rows.into_iter().map(Row::into_domain).collect()
+}
+
+/// Saves those that are not what they were before.
+pub(in crate::storage) async fn save_changed(
+    tx: &mut Tx,
+    challenges: &[Challenge],
+    before: &[Challenge],
+) -> Result<(), StorageError> {
+    for challenge in challenges {
+        if before.iter().any(|known| known.id == challenge.id && known != challenge) {
+            let row = Row::from(challenge);
+            defer!(
+                tx,
+                SAVE,
+                row.id,
+                row.state,
+                row.record,
+                row.clean,
+                row.tries,
+                row.reason,
+                row.observations,
+                row.next_action_at,
+                row.deadline,
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Whether what was shown for this challenge is still needed, by it or by another that has the same
+/// proof. Of a challenge that nobody knows nothing is.
+pub async fn needs_proof(tx: &mut Tx, challenge: ChallengeId) -> Result<bool, StorageError> {
+    let row: Option<(Uuid,)> = fetch!(fetch_optional, tx, NEEDS_PROOF, challenge.0)?;
+    Ok(row.is_some())
+}
+
+/// What the HTTP-01 responder answers for a token.
+pub async fn key_authorization(tx: &mut Tx, token: &str) -> Result<Option<String>, StorageError> {
+    let row: Option<(String,)> = fetch!(fetch_optional, tx, KEY_AUTHORIZATION, token)?;
+    Ok(row.map(|(text,)| text))
+}
+
+/// The order that a challenge belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parent {
+    /// Our name for it.
+    pub id: OrderId,
+    /// The name that people type.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+}
+
+/// One challenge that the caller may see, with the order that it belongs to.
+pub async fn find(
+    tx: &mut Tx,
+    id: ChallengeId,
+    scope: &Scope,
+) -> Result<Option<(Challenge, Parent)>, StorageError> {
+    let row: Option<Row> = fetch!(fetch_optional, tx, FIND, id.0)?;
+    let Some(row) = row else { return Ok(None) };
+    let order = OrderId(row.order_id);
+    match orders::find(tx, order, scope).await? {
+        Some((Order { id, name, namespace, .. }, _)) => {
+            Ok(Some((row.into_domain()?, Parent { id, name, namespace })))
+        }
+        None => Ok(None),
+    }
+}
+
+/// A page of challenges, newest first, each with its order.
+pub async fn list(
+    tx: &mut Tx,
+    scope: &Scope,
+    wanted: &Wanted,
+    page: Page,
+) -> Result<Vec<(Challenge, Parent)>, StorageError> {
+    let mut filter = Filter::default();
+    filter.within("(SELECT namespace FROM orders WHERE orders.id = order_id)", scope);
+    if let Some(namespace) = &wanted.namespace {
+        let of_namespace = "(SELECT namespace FROM orders WHERE orders.id = order_id) = ?";
+        filter.and(of_namespace, Value::Text(namespace.clone()));
+    }
+    if let Some(name) = &wanted.order_name {
+        let of_name = "order_id IN (SELECT id FROM orders WHERE name = ?)";
+        filter.and(of_name, Value::Text(name.clone()));
+    }
+    if let Some(order) = wanted.order {
+        filter.and("order_id = ?", Value::Id(order.0));
+    }
+    if let Some(state) = &wanted.state {
+        filter.and("state = ?", Value::Text(state.clone()));
+    }
+    let select = concat!(
+        "SELECT ",
+        columns!(),
+        ", (SELECT name FROM orders WHERE orders.id = order_id) AS order_name,
+           (SELECT namespace FROM orders WHERE orders.id = order_id) AS order_namespace
+         FROM challenges"
+    );
+    let rows: Vec<ListedRow> = filter.page(tx, select, "id", page).await?;
+    rows.into_iter()
+        .map(|ListedRow { row, order_name, order_namespace }| {
+            let id = OrderId(row.order_id);
+            let parent = Parent { id, name: order_name, namespace: order_namespace };
+            row.into_domain().map(|challenge| (challenge, parent))
+        })
+        .collect()
+}
+
+#[derive(FromRow)]
+pub(in crate::storage) struct Row {
+    id: Uuid,
+    order_id: Uuid,
+    authorization_url: String,
+    url: String,
+    domain: String,
+    wildcard: bool,
+    kind: String,
+    solver: i64,
+    token: String,
+    key_authorization: String,
+    state: String,
+    record: Option<String>,
+    clean: bool,
+    tries: i64,
+    reason: Option<String>,
+    observations: Option<String>,
+    next_action_at: Option<i64>,
+    deadline: i64,
+}
+
+#[derive(FromRow)]
+struct ListedRow {
+    #[sqlx(flatten)]
+    row: Row,
+    order_name: String,
+    order_namespace: String,
+}
+
+impl From<&Challenge> for Row {
+    fn from(challenge: &Challenge) -> Self {
+        Self {
+            id: challenge.id.0,
+            order_id: Uuid::nil(),
+            authorization_url: challenge.authorization_url.clone(),
+            url: challenge.url.clone(),
+            domain: challenge.domain.clone(),
+            wildcard: challenge.wildcard,
+            kind: challenge.kind.as_str().to_owned(),
+            solver: challenge.solver.into(),
+            token: challenge.token.clone(),
+            key_authorization: challenge.key_authorization.clone(),
+            state: challenge.state.as_str().to_owned(),
+            record: challenge.record.as_ref().map(json),
+            clean: challenge.clean,
+            tries: challenge.tries.into(),
+            reason: challenge.reason.clone(),
+            observations: (!challenge.observations.is_empty())
+                .then(|| json(&challenge.observations)),
+            next_action_at: challenge.next_action_at.map(millis),
+            deadline: millis(challenge.deadline),
+        }
+    }
+}
+
+impl Row {
+    pub(in crate::storage) fn order_id(&self) -> Uuid {
+        self.order_id
+    }
+
+    pub(in crate::storage) fn into_domain(self) -> Result<Challenge, StorageError> {
+        let wrong = |problem: &str| corrupt("challenges", self.id, problem);
+        Ok(Challenge {
+            id: ChallengeId(self.id),
+            kind: challenge::Kind::parse(&self.kind).ok_or_else(|| wrong("kind is not known"))?,
+            state: challenge::State::parse(&self.state)
+                .ok_or_else(|| wrong("state is not a known word"))?,
+            record: self.record.map(|text| document(&text, "challenges", self.id)).transpose()?,
+            authorization_url: self.authorization_url,
+            url: self.url,
+            domain: self.domain,
+            wildcard: self.wildcard,
+            solver: count(self.solver),
+            token: self.token,
+            key_authorization: self.key_authorization,
+            clean: self.clean,
+            tries: count(self.tries),
+            reason: self.reason,
+            observations: self
+                .observations
+                .map(|text| document(&text, "challenges", self.id))
+                .transpose()?
+                .unwrap_or_default(),
+            next_action_at: self.next_action_at.map(moment),
+            deadline: moment(self.deadline),
+        })
+    }
+}

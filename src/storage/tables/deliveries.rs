@@ -1,0 +1,433 @@
+//! Messages on their way: what waits, what is due, and what came of it.
+//!
+//! The deliveries of a webhook change under its row's lock only, so that order within a subject
+//! needs no other: an earlier one that ends makes room for the next in the same transaction.
+
+use sqlx::FromRow;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::webhooks;
+use crate::domain::delivery::{Attempt, DEADLINE, Delivery, State};
+use crate::domain::event::Resource;
+use crate::domain::event_type::Notice;
+use crate::domain::id::{CertificateId, DeliveryId, IssuerId, MessageId, WebhookId};
+use crate::domain::scope::Scope;
+use crate::domain::webhook::Webhook;
+use crate::storage::engine::query::{Filter, Value};
+use crate::storage::engine::{
+    Page, StorageError, Tx, corrupt, count, execute, fetch, millis, moment, statements,
+};
+
+macro_rules! columns {
+    () => {
+        "d.id, d.webhook_id, d.message_id, d.notice, d.subject, d.collection, d.namespace, d.state, d.tries,
+         d.attempts, d.last_attempt_at, d.last_took, d.last_status, d.last_error, d.last_answer,
+         d.created_at, d.finished_at, d.next_action_at, d.deadline"
+    };
+}
+
+/// Whether the webhook still asks for what a delivery tells, as [`Webhook::still_hears_of`] has it.
+macro_rules! heard {
+    ($delivery:literal) => {
+        concat!(
+            "(",
+            $delivery,
+            ".notice = 'webhook.test' OR EXISTS (SELECT 1 FROM webhook_subscriptions s
+              WHERE s.webhook_id = ",
+            $delivery,
+            ".webhook_id AND s.namespace IN (",
+            $delivery,
+            ".namespace, '*')))"
+        )
+    };
+}
+
+statements! {
+    INSERT = "INSERT INTO deliveries
+        (id, webhook_id, message_id, notice, subject, collection, state, tries, attempts,
+         created_at, finished_at, next_action_at, deadline, namespace)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, $8, $9, $10, $11, $12)";
+    PLACE = "SELECT
+        EXISTS (SELECT 1 FROM webhook_subscriptions s
+                WHERE s.webhook_id = $1 AND s.namespace IN ($3, '*')) AS is_heard,
+        (SELECT id FROM deliveries
+         WHERE webhook_id = $1 AND subject = $2 AND state IN ('queued', 'pending')
+         ORDER BY id DESC LIMIT 1) AS last";
+    FIND = concat!("SELECT ", columns!(), " FROM deliveries d WHERE d.id = $1 AND d.webhook_id = $2");
+    DUE = concat!("SELECT ", columns!(), ", m.body
+        FROM deliveries d JOIN messages m ON m.id = d.message_id
+        WHERE d.webhook_id = $1 AND d.state = 'pending' AND d.next_action_at <= $2
+        ORDER BY d.next_action_at, d.id LIMIT $3");
+    NEXT = "SELECT notice, next_action_at FROM deliveries
+        WHERE webhook_id = $1 AND state = 'pending' ORDER BY next_action_at LIMIT 1";
+    SAVE = "UPDATE deliveries SET
+        state = $2, tries = $3, attempts = $4, last_attempt_at = $5, last_took = $6,
+        last_status = $7, last_error = $8, last_answer = $9, finished_at = $10, next_action_at = $11
+        WHERE id = $1";
+    PROMOTE = "UPDATE deliveries SET state = 'pending', next_action_at = $3, deadline = $4
+        WHERE id = (SELECT q.id FROM deliveries q
+                    WHERE q.webhook_id = $1 AND q.subject = $2 AND q.state = 'queued'
+                      AND q.state IN ('queued', 'pending') ORDER BY q.id LIMIT 1)
+          AND NOT EXISTS (SELECT 1 FROM deliveries p
+                          WHERE p.webhook_id = $1 AND p.subject = $2 AND p.state = 'pending'
+                            AND p.state IN ('queued', 'pending'))";
+    PROMOTE_ALL = "UPDATE deliveries SET state = 'pending', next_action_at = $2, deadline = $3
+        WHERE webhook_id = $1 AND state = 'queued' AND state IN ('queued', 'pending')
+          AND NOT EXISTS (SELECT 1 FROM deliveries e
+                          WHERE e.webhook_id = $1 AND e.subject = deliveries.subject
+                            AND e.state IN ('queued', 'pending')
+                            AND (e.state = 'pending' OR e.id < deliveries.id))";
+    BRING_FORWARD = "UPDATE deliveries SET next_action_at = $3
+        WHERE webhook_id = $1 AND state = 'pending' AND next_action_at > $3 AND last_attempt_at >= $2";
+    HOLD = "UPDATE deliveries SET state = 'held', next_action_at = NULL, finished_at = $2
+        WHERE webhook_id = $1 AND state IN ('queued', 'pending') AND notice <> 'webhook.test'";
+    HOLD_UNHEARD = concat!("UPDATE deliveries SET state = 'held', next_action_at = NULL, finished_at = $2
+        WHERE webhook_id = $1 AND state IN ('queued', 'pending') AND NOT ", heard!("deliveries"));
+    REDELIVER = concat!("UPDATE deliveries SET
+        state = 'queued', tries = 0, finished_at = NULL, next_action_at = NULL
+        WHERE id = $1 AND webhook_id = $2 AND state IN ('delivered', 'dead', 'held') AND ", heard!("deliveries"));
+    SEND_NOW = "UPDATE deliveries SET next_action_at = $3
+        WHERE id = $1 AND webhook_id = $2 AND state = 'pending' AND next_action_at > $3";
+    REDELIVER_SINCE = concat!("UPDATE deliveries SET
+        state = 'queued', tries = 0, finished_at = NULL, next_action_at = NULL
+        WHERE id IN (SELECT o.id FROM deliveries o
+                     WHERE o.webhook_id = $1 AND o.id > $2 AND o.created_at >= $3
+                       AND o.state IN ('delivered', 'dead', 'held') AND o.notice <> 'webhook.test'
+                       AND ", heard!("o"), "
+                     ORDER BY o.id LIMIT $4)
+        RETURNING id");
+    FORGET = "DELETE FROM deliveries WHERE id IN (
+        SELECT o.id FROM deliveries o
+        WHERE o.state IN ('delivered', 'held') AND o.finished_at < $1
+        ORDER BY o.finished_at LIMIT $2)";
+}
+
+/// Which deliveries are wanted; everything that is given must hold.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// In this state.
+    pub state: Option<State>,
+    /// Of this kind.
+    pub notice: Option<Notice>,
+    /// About this certificate or other resource.
+    pub subject: Option<Uuid>,
+    /// Told at that moment or later.
+    pub since: Option<OffsetDateTime>,
+}
+
+/// Puts a message in the row for a webhook, behind what is open about the same subject.
+pub(in crate::storage) async fn place(
+    tx: &mut Tx,
+    webhook: &Webhook,
+    mut delivery: Delivery,
+) -> Result<(), StorageError> {
+    let at = delivery.created_at;
+    if webhook.disabled.is_some() {
+        // Who was deleted meanwhile is told nothing.
+        if webhooks::lock(tx, webhook.id).await? {
+            insert(tx, &delivery.held(at)).await?;
+        }
+        return Ok(());
+    }
+    let wake = webhook.health.paused_until.map_or(at, |until| until.max(at));
+    if !webhooks::wake(tx, webhook.id, wake).await? {
+        return Ok(());
+    }
+    let (to, subject) = (webhook.id.0, delivery.subject.id());
+    let namespace = delivery.namespace.as_deref();
+    let (is_heard, last): (bool, Option<Uuid>) =
+        fetch!(fetch_one, tx, PLACE, to, subject, namespace)?;
+    // It may have been narrowed since it was found to hear of this.
+    if !is_heard {
+        return Ok(());
+    }
+    if let Some(last) = last {
+        // Another replica's clock may be ahead of ours.
+        let id = delivery.id.0.max(Uuid::from_u128(last.as_u128() + 1));
+        delivery = Delivery { id: DeliveryId(id), ..delivery.queued() };
+    }
+    insert(tx, &delivery).await
+}
+
+/// Adds a delivery that waits for nothing, and has a worker look at once.
+pub(in crate::storage) async fn place_alone(
+    tx: &mut Tx,
+    delivery: &Delivery,
+) -> Result<(), StorageError> {
+    webhooks::wake(tx, delivery.webhook, delivery.created_at).await?;
+    insert(tx, delivery).await
+}
+
+async fn insert(tx: &mut Tx, delivery: &Delivery) -> Result<(), StorageError> {
+    execute!(
+        tx,
+        INSERT,
+        delivery.id.0,
+        delivery.webhook.0,
+        delivery.message.0,
+        delivery.notice.as_str(),
+        delivery.subject.id(),
+        delivery.subject.collection(),
+        delivery.state.as_str(),
+        millis(delivery.created_at),
+        delivery.finished_at.map(millis),
+        delivery.next_action_at.map(millis),
+        millis(delivery.deadline),
+        delivery.namespace.as_deref(),
+    )?;
+    Ok(())
+}
+
+/// A delivery of this webhook.
+pub async fn find(
+    tx: &mut Tx,
+    webhook: WebhookId,
+    id: DeliveryId,
+) -> Result<Option<Delivery>, StorageError> {
+    let row: Option<Row> = fetch!(fetch_optional, tx, FIND, id.0, webhook.0)?;
+    row.map(Row::into_domain).transpose()
+}
+
+/// What is due for a webhook, with the body that is posted; what has waited longest first.
+pub async fn due(
+    tx: &mut Tx,
+    webhook: WebhookId,
+    now: OffsetDateTime,
+    limit: usize,
+) -> Result<Vec<(Delivery, String)>, StorageError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows: Vec<DueRow> = fetch!(fetch_all, tx, DUE, webhook.0, millis(now), limit)?;
+    rows.into_iter().map(|due| due.row.into_domain().map(|found| (found, due.body))).collect()
+}
+
+/// Of which kind the next delivery is, and when it is due.
+pub(in crate::storage) async fn next(
+    tx: &mut Tx,
+    webhook: WebhookId,
+) -> Result<Option<(Notice, OffsetDateTime)>, StorageError> {
+    let row: Option<(String, i64)> = fetch!(fetch_optional, tx, NEXT, webhook.0)?;
+    Ok(row.and_then(|(word, at)| Notice::parse(&word).map(|notice| (notice, moment(at)))))
+}
+
+/// Saves what came of a try, under the webhook's lease. What ended makes room for the next.
+pub async fn save(
+    tx: &mut Tx,
+    delivery: &Delivery,
+    now: OffsetDateTime,
+) -> Result<(), StorageError> {
+    let last = delivery.last.as_ref();
+    let took = last.map(|attempt| attempt.took.whole_milliseconds());
+    execute!(
+        tx,
+        SAVE,
+        delivery.id.0,
+        delivery.state.as_str(),
+        i64::from(delivery.tries),
+        i64::from(delivery.attempts),
+        last.map(|attempt| millis(attempt.at)),
+        took.map(|took| i64::try_from(took).unwrap_or(i64::MAX)),
+        last.and_then(|attempt| attempt.status).map(i64::from),
+        last.and_then(|attempt| attempt.error.as_deref()),
+        last.and_then(|attempt| attempt.answer.as_deref()),
+        delivery.finished_at.map(millis),
+        delivery.next_action_at.map(millis),
+    )?;
+    if delivery.state.is_final() {
+        promote(tx, delivery, now).await?;
+        tx.has_settled(delivery.id.0);
+    }
+    Ok(())
+}
+
+async fn promote(tx: &mut Tx, after: &Delivery, now: OffsetDateTime) -> Result<(), StorageError> {
+    let (webhook, subject) = (after.webhook.0, after.subject.id());
+    execute!(tx, PROMOTE, webhook, subject, millis(now), millis(now + DEADLINE))?;
+    Ok(())
+}
+
+/// Makes pending whatever waits for nothing any more.
+pub(in crate::storage) async fn promote_all(
+    tx: &mut Tx,
+    webhook: WebhookId,
+    now: OffsetDateTime,
+) -> Result<(), StorageError> {
+    execute!(tx, PROMOTE_ALL, webhook.0, millis(now), millis(now + DEADLINE))?;
+    Ok(())
+}
+
+/// Has tried at once what failed during an outage that is over.
+pub(in crate::storage) async fn bring_forward(
+    tx: &mut Tx,
+    webhook: WebhookId,
+    since: OffsetDateTime,
+    now: OffsetDateTime,
+) -> Result<(), StorageError> {
+    execute!(tx, BRING_FORWARD, webhook.0, millis(since), millis(now))?;
+    Ok(())
+}
+
+/// Keeps back whatever a disabled webhook would be sent.
+pub(in crate::storage) async fn hold(
+    tx: &mut Tx,
+    webhook: WebhookId,
+    now: OffsetDateTime,
+) -> Result<(), StorageError> {
+    execute!(tx, HOLD, webhook.0, millis(now))?;
+    Ok(())
+}
+
+/// Keeps back whatever a webhook would be sent and does not ask for any more.
+pub(in crate::storage) async fn hold_unheard(
+    tx: &mut Tx,
+    webhook: WebhookId,
+    now: OffsetDateTime,
+) -> Result<(), StorageError> {
+    execute!(tx, HOLD_UNHEARD, webhook.0, millis(now))?;
+    Ok(())
+}
+
+/// Sends a delivery again, under the same identifier, whatever came of it; now, if it is waiting.
+/// What the webhook does not ask for any more stays where it is.
+pub async fn redeliver(
+    tx: &mut Tx,
+    delivery: &Delivery,
+    now: OffsetDateTime,
+) -> Result<(), StorageError> {
+    webhooks::wake(tx, delivery.webhook, now).await?;
+    execute!(tx, REDELIVER, delivery.id.0, delivery.webhook.0)?;
+    promote(tx, delivery, now).await?;
+    execute!(tx, SEND_NOW, delivery.id.0, delivery.webhook.0, millis(now))?;
+    Ok(())
+}
+
+/// Puts back in the row what was told since then, has come to its end and is still asked for: at most `limit`, those
+/// after `after`. Says how many, and which was the last; with none, [`go_on`] sends them.
+pub async fn redeliver_since(
+    tx: &mut Tx,
+    webhook: WebhookId,
+    since: OffsetDateTime,
+    after: Option<DeliveryId>,
+    limit: u32,
+) -> Result<(usize, Option<DeliveryId>), StorageError> {
+    // Identifiers sort by time: nothing before this one was told since then.
+    let first = u128::try_from(millis(since)).unwrap_or_default() << 80;
+    let after = after.map_or(Uuid::from_u128(first), |id| id.0);
+    webhooks::wake(tx, webhook, since).await?;
+    let rows: Vec<(Uuid,)> =
+        fetch!(fetch_all, tx, REDELIVER_SINCE, webhook.0, after, millis(since), i64::from(limit),)?;
+    Ok((rows.len(), rows.into_iter().map(|(id,)| DeliveryId(id)).max()))
+}
+
+/// Sends what waits for nothing any more.
+pub async fn go_on(
+    tx: &mut Tx,
+    webhook: WebhookId,
+    now: OffsetDateTime,
+) -> Result<(), StorageError> {
+    webhooks::wake(tx, webhook, now).await?;
+    promote_all(tx, webhook, now).await
+}
+
+/// Forgets what ended before then without being dead; at most `limit`.
+pub async fn forget(tx: &mut Tx, before: OffsetDateTime, limit: u32) -> Result<u64, StorageError> {
+    Ok(execute!(tx, FORGET, millis(before), i64::from(limit))?)
+}
+
+/// A page of a webhook's deliveries, by identifier, and so by age: to who is bound to namespaces, those that
+/// it still asks for.
+pub async fn list(
+    tx: &mut Tx,
+    webhook: WebhookId,
+    scope: &Scope,
+    wanted: &Wanted,
+    page: Page,
+) -> Result<Vec<Delivery>, StorageError> {
+    let mut filter = Filter::default();
+    filter.and("d.webhook_id = ?", Value::Id(webhook.0));
+    filter.within("d.namespace", scope);
+    if matches!(scope, Scope::Namespaces(_)) {
+        filter.and_that(heard!("d"));
+    }
+    if let Some(state) = wanted.state {
+        filter.and("d.state = ?", Value::Text(state.as_str().to_owned()));
+    }
+    if let Some(notice) = wanted.notice {
+        filter.and("d.notice = ?", Value::Text(notice.as_str().to_owned()));
+    }
+    if let Some(subject) = wanted.subject {
+        filter.and("d.subject = ?", Value::Id(subject));
+    }
+    if let Some(since) = wanted.since {
+        filter.and("d.created_at >= ?", Value::Integer(millis(since)));
+    }
+    let select = concat!("SELECT ", columns!(), " FROM deliveries d");
+    let rows: Vec<Row> = filter.page(tx, select, "d.id", page).await?;
+    rows.into_iter().map(Row::into_domain).collect()
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: Uuid,
+    webhook_id: Uuid,
+    message_id: Uuid,
+    notice: String,
+    subject: Uuid,
+    collection: String,
+    namespace: Option<String>,
+    state: String,
+    tries: i64,
+    attempts: i64,
+    last_attempt_at: Option<i64>,
+    last_took: Option<i64>,
+    last_status: Option<i64>,
+    last_error: Option<String>,
+    last_answer: Option<String>,
+    created_at: i64,
+    finished_at: Option<i64>,
+    next_action_at: Option<i64>,
+    deadline: i64,
+}
+
+#[derive(FromRow)]
+struct DueRow {
+    #[sqlx(flatten)]
+    row: Row,
+    body: String,
+}
+
+impl Row {
+    fn into_domain(self) -> Result<Delivery, StorageError> {
+        let wrong = |problem: &str| corrupt("deliveries", self.id, problem);
+        let subject = match self.collection.as_str() {
+            "certificates" => Resource::Certificate(CertificateId(self.subject)),
+            "issuers" => Resource::Issuer(IssuerId(self.subject)),
+            "webhooks" => Resource::Webhook(WebhookId(self.subject)),
+            _ => return Err(wrong("collection is not a known word")),
+        };
+        let last = self.last_attempt_at.map(|at| Attempt {
+            at: moment(at),
+            took: time::Duration::milliseconds(self.last_took.unwrap_or_default()),
+            status: self.last_status.and_then(|status| u16::try_from(status).ok()),
+            error: self.last_error,
+            answer: self.last_answer,
+        });
+        Ok(Delivery {
+            id: DeliveryId(self.id),
+            webhook: WebhookId(self.webhook_id),
+            message: MessageId(self.message_id),
+            notice: Notice::parse(&self.notice)
+                .ok_or_else(|| wrong("notice is not a known word"))?,
+            subject,
+            namespace: self.namespace,
+            state: State::parse(&self.state).ok_or_else(|| wrong("state is not a known word"))?,
+            tries: count(self.tries),
+            attempts: count(self.attempts),
+            last,
+            created_at: moment(self.created_at),
+            finished_at: self.finished_at.map(moment),
+            next_action_at: self.next_action_at.map(moment),
+            deadline: moment(self.deadline),
+        })
+    }
+}

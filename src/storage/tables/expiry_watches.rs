@@ -1,0 +1,99 @@
+//! Watches over what is served.
+
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::{events, outbox};
+use crate::domain::certificate::Certificate;
+use crate::domain::expiry::{Stage, Transition, Watch};
+use crate::domain::id::CertificateId;
+use crate::storage::engine::{
+    StorageError, Tx, corrupt, defer, execute, fetch, millis, moment, statements,
+};
+use crate::storage::queue::lease::{Lease, Machine, held};
+
+statements! {
+    ARM = "INSERT INTO expiry_watches (id, revision, not_before, not_after, next_action_at)
+        VALUES ($1, $2, $3, $4, $5)
+        ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, not_before = excluded.not_before,
+        not_after = excluded.not_after, told = NULL, next_action_at = excluded.next_action_at,
+        leased_by = NULL, lease_token = expiry_watches.lease_token + 1";
+    FIND = "SELECT id, revision, not_before, not_after, told, next_action_at FROM expiry_watches
+        WHERE id = $1";
+    SAVE = "UPDATE expiry_watches SET told = $3, next_action_at = $4, leased_by = NULL,
+        lease_token = lease_token + 1 WHERE id = $1 AND lease_token = $2";
+}
+
+/// Watches over a revision from now on, instead of the one before.
+pub async fn arm(tx: &mut Tx, watch: &Watch) -> Result<(), StorageError> {
+    defer!(
+        tx,
+        ARM,
+        watch.certificate.0,
+        watch.revision,
+        millis(watch.not_before),
+        millis(watch.not_after),
+        watch.next_action_at.map(millis),
+    );
+    if let Some(at) = watch.next_action_at {
+        tx.wake_workers_at(millis(at));
+    }
+    Ok(())
+}
+
+/// The watch over what a certificate serves.
+pub async fn find(tx: &mut Tx, certificate: CertificateId) -> Result<Option<Watch>, StorageError> {
+    let row: Option<Row> = fetch!(fetch_optional, tx, FIND, certificate.0)?;
+    row.map(Row::into_domain).transpose()
+}
+
+/// Saves what a look made of a certificate's watch, if nothing was issued meanwhile; with it what is
+/// told, and the history of that.
+pub async fn save(
+    tx: &mut Tx,
+    transition: &Transition,
+    certificate: &Certificate,
+    lease: &Lease,
+) -> Result<(), StorageError> {
+    let Transition { watch, events, notices, at } = transition;
+    debug_assert_eq!(lease.machine, Machine::Expiry);
+    let changed = execute!(
+        tx,
+        SAVE,
+        watch.certificate.0,
+        lease.token,
+        watch.told.map(Stage::as_str),
+        watch.next_action_at.map(millis),
+    )?;
+    held(lease, changed)?;
+    outbox::about_certificate(tx, certificate, notices, *at);
+    events::record(tx, &certificate.namespace, Some(certificate.id), events, *at)
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: Uuid,
+    revision: i64,
+    not_before: i64,
+    not_after: i64,
+    told: Option<String>,
+    next_action_at: Option<i64>,
+}
+
+impl Row {
+    fn into_domain(self) -> Result<Watch, StorageError> {
+        let told = self.told.as_deref().map(|word| {
+            Stage::parse(word)
+                .ok_or_else(|| corrupt("expiry_watches", self.id, "told is not a known word"))
+        });
+
+        Ok(Watch {
+            certificate: CertificateId(self.id),
+            revision: self.revision,
+            not_before: moment(self.not_before),
+            not_after: moment(self.not_after),
+            told: told.transpose()?,
+            next_action_at: self.next_action_at.map(moment),
+        })
+    }
+}

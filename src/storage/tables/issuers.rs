@@ -1,0 +1,338 @@
+//! Issuers and their accounts.
+
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::{events, outbox};
+use crate::domain::id::IssuerId;
+use crate::domain::issuer::{Account, Issuer, Kind, State, Transition};
+use crate::domain::scope::Scope;
+use crate::secret::Sealed;
+use crate::storage::engine::query::{Filter, Value};
+use crate::storage::engine::{
+    Db, Page, StorageError, Tx, corrupt, count, document, execute, fetch, json, millis, moment,
+    statements,
+};
+use crate::storage::queue::lease::{Lease, Machine, held};
+
+macro_rules! columns {
+    () => {
+        "id, kind, namespace, name, acme, generation, state, state_since, account_url,
+         account_server, account_email, tries, last_error, created_at, next_action_at, upkeep,
+         lease_token"
+    };
+}
+
+statements! {
+    INSERT = "INSERT INTO issuers
+        (id, kind, namespace, name, acme, generation, state, state_since, account_url,
+         account_server, account_email, tries, last_error, created_at, next_action_at, account_key)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+    FIND = concat!("SELECT ", columns!(), " FROM issuers WHERE id = $1");
+    FIND_BY_NAME = concat!("SELECT ", columns!(), " FROM issuers
+        WHERE kind = $1 AND namespace = $2 AND name = $3");
+    WITH_ACCOUNT_KEY = concat!("SELECT ", columns!(), ", account_key FROM issuers WHERE id = $1");
+    ACCOUNT_KEY = "SELECT account_key FROM issuers WHERE id = $1";
+    NEXT_ACCOUNT_KEY = "SELECT next_account_key FROM issuers WHERE id = $1";
+    SET_ACCOUNT_KEY = "UPDATE issuers SET account_key = $2, next_account_key = NULL WHERE id = $1";
+    SET_NEXT_ACCOUNT_KEY = "UPDATE issuers SET next_account_key = $2 WHERE id = $1";
+    SAVE = "UPDATE issuers SET
+        acme = $3, generation = $4, state = $5, state_since = $6, account_url = $7,
+        account_server = $8, account_email = $9, tries = $10, last_error = $11,
+        next_action_at = $12, upkeep = $13, leased_by = NULL, lease_token = lease_token + 1
+        WHERE id = $1 AND lease_token = $2";
+    DELETE = "DELETE FROM issuers WHERE id = $1";
+    OF_NAMESPACE = concat!("SELECT ", columns!(), " FROM issuers
+        WHERE namespace = $1 OR namespace = '' ORDER BY id");
+}
+
+/// Which issuers are wanted; everything that is given must hold.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Of this namespace.
+    pub namespace: Option<String>,
+    /// Of this name.
+    pub name: Option<String>,
+    /// Of this kind.
+    pub kind: Option<Kind>,
+}
+
+/// The place that an account key is sealed for.
+pub fn account_key_place(id: IssuerId) -> String {
+    format!("issuers/account_key/{id}")
+}
+
+/// The place that an account's next key is sealed for.
+pub fn next_account_key_place(id: IssuerId) -> String {
+    format!("issuers/next_account_key/{id}")
+}
+
+/// Adds an issuer with the key of its account, which exists nowhere else yet.
+pub async fn insert(
+    tx: &mut Tx,
+    issuer: &Issuer,
+    account_key: &Sealed,
+) -> Result<(), StorageError> {
+    let row = Row::from(issuer);
+    execute!(
+        tx,
+        INSERT,
+        row.id,
+        row.kind,
+        row.namespace,
+        row.name,
+        row.acme,
+        row.generation,
+        row.state,
+        row.state_since,
+        row.account_url,
+        row.account_server,
+        row.account_email,
+        row.tries,
+        row.last_error,
+        row.created_at,
+        row.next_action_at,
+        account_key.0.as_slice(),
+    )?;
+    tx.reconfigures();
+    tx.wake_workers();
+    Ok(())
+}
+
+/// An issuer that the caller may see.
+pub async fn find(
+    tx: &mut Tx,
+    id: IssuerId,
+    scope: &Scope,
+) -> Result<Option<(Issuer, Lease)>, StorageError> {
+    let row: Option<Row> = fetch!(fetch_optional, tx, FIND, id.0)?;
+    row.filter(|row| scope.covers(&row.namespace)).map(Row::into_domain).transpose()
+}
+
+/// An issuer with the sealed key of its account, for whoever works for it.
+pub async fn with_account_key(
+    tx: &mut Tx,
+    id: IssuerId,
+) -> Result<Option<(Issuer, Sealed)>, StorageError> {
+    let row: Option<WithKey> = fetch!(fetch_optional, tx, WITH_ACCOUNT_KEY, id.0)?;
+    row.map(|row| Ok((row.row.into_domain()?.0, Sealed(row.account_key)))).transpose()
+}
+
+/// Like [`with_account_key`], from memory where it was read lately and nobody else can have changed it.
+pub async fn recall(db: &Db, id: IssuerId) -> Result<Option<(Issuer, Sealed)>, StorageError> {
+    let read = async || with_account_key(&mut db.read().await?, id).await;
+    db.0.knowledge.issuers.get(id, read).await
+}
+
+/// Like [`find_by_name`], from memory where it was read lately and nobody else can have changed it.
+pub async fn recall_by_name(
+    db: &Db,
+    kind: Kind,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<Issuer>, StorageError> {
+    let read = async || {
+        let found = find_by_name(&mut db.read().await?, kind, namespace, name).await?;
+        Ok(found.map(|(issuer, _)| issuer))
+    };
+    let key = (kind, namespace.to_owned(), name.to_owned());
+    db.0.knowledge.named_issuers.get(key, read).await
+}
+
+/// The issuer that a certificate of `namespace` means by kind and name.
+pub async fn find_by_name(
+    tx: &mut Tx,
+    kind: Kind,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<(Issuer, Lease)>, StorageError> {
+    let namespace = match kind {
+        Kind::Issuer => namespace,
+        Kind::ClusterIssuer => "",
+    };
+    let row: Option<Row> =
+        fetch!(fetch_optional, tx, FIND_BY_NAME, kind.as_str(), namespace, name)?;
+    row.map(Row::into_domain).transpose()
+}
+
+/// Every issuer that may use secrets of this namespace.
+pub async fn of_namespace(
+    tx: &mut Tx,
+    namespace: &str,
+) -> Result<Vec<(Issuer, Lease)>, StorageError> {
+    let rows: Vec<Row> = fetch!(fetch_all, tx, OF_NAMESPACE, namespace)?;
+    rows.into_iter().map(Row::into_domain).collect()
+}
+
+/// The sealed key of its account.
+pub async fn account_key(tx: &mut Tx, id: IssuerId) -> Result<Sealed, StorageError> {
+    let row: Option<(Vec<u8>,)> = fetch!(fetch_optional, tx, ACCOUNT_KEY, id.0)?;
+    row.map(|(key,)| Sealed(key)).ok_or_else(|| corrupt("issuers", id.0, "the row is gone"))
+}
+
+/// The sealed key that is to follow the present one, while there is one. The CA may know it already.
+pub async fn next_account_key(tx: &mut Tx, id: IssuerId) -> Result<Option<Sealed>, StorageError> {
+    let row: Option<(Option<Vec<u8>>,)> = fetch!(fetch_optional, tx, NEXT_ACCOUNT_KEY, id.0)?;
+    Ok(row.and_then(|(key,)| key).map(Sealed))
+}
+
+/// Stores the key that is to follow, before the CA hears of it; or forgets it.
+pub async fn set_next_account_key(
+    tx: &mut Tx,
+    id: IssuerId,
+    key: Option<&Sealed>,
+) -> Result<(), StorageError> {
+    execute!(tx, SET_NEXT_ACCOUNT_KEY, id.0, key.map(|key| key.0.as_slice()))?;
+    Ok(())
+}
+
+/// The next key takes the present one's place.
+pub async fn set_account_key(tx: &mut Tx, id: IssuerId, key: &Sealed) -> Result<(), StorageError> {
+    execute!(tx, SET_ACCOUNT_KEY, id.0, key.0.as_slice())?;
+    tx.reconfigures();
+    Ok(())
+}
+
+/// Saves what may change in an issuer's life, if nobody else did since it was read; with it the
+/// history of what happened, and what is told of it.
+pub async fn save(tx: &mut Tx, transition: &Transition, lease: &Lease) -> Result<(), StorageError> {
+    let Transition { issuer, events, at, .. } = transition;
+    let row = Row::from(issuer);
+    let changed = execute!(
+        tx,
+        SAVE,
+        row.id,
+        lease.token,
+        row.acme,
+        row.generation,
+        row.state,
+        row.state_since,
+        row.account_url,
+        row.account_server,
+        row.account_email,
+        row.tries,
+        row.last_error,
+        row.next_action_at,
+        row.upkeep,
+    )?;
+    held(lease, changed)?;
+    tx.reconfigures();
+    outbox::of_issuer(tx, transition);
+    events::record(tx, &issuer.namespace, None, events, *at)?;
+    tx.wake_workers();
+    Ok(())
+}
+
+/// Forgets an issuer and its account key.
+pub async fn delete(tx: &mut Tx, id: IssuerId) -> Result<(), StorageError> {
+    execute!(tx, DELETE, id.0)?;
+    tx.reconfigures();
+    Ok(())
+}
+
+/// A page of issuers, by identifier, and so by age.
+pub async fn list(
+    tx: &mut Tx,
+    scope: &Scope,
+    wanted: &Wanted,
+    page: Page,
+) -> Result<Vec<Issuer>, StorageError> {
+    let mut filter = Filter::default();
+    filter.within("namespace", scope);
+    if let Some(namespace) = &wanted.namespace {
+        filter.and("namespace = ?", Value::Text(namespace.clone()));
+    }
+    if let Some(name) = &wanted.name {
+        filter.and("name = ?", Value::Text(name.clone()));
+    }
+    if let Some(kind) = wanted.kind {
+        filter.and("kind = ?", Value::Text(kind.as_str().to_owned()));
+    }
+    let select = concat!("SELECT ", columns!(), " FROM issuers");
+    let rows: Vec<Row> = filter.page(tx, select, "id", page).await?;
+    rows.into_iter().map(|row| row.into_domain().map(|(issuer, _)| issuer)).collect()
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: Uuid,
+    kind: String,
+    namespace: String,
+    name: String,
+    acme: String,
+    generation: i64,
+    state: String,
+    state_since: i64,
+    account_url: Option<String>,
+    account_server: Option<String>,
+    account_email: Option<String>,
+    tries: i64,
+    last_error: Option<String>,
+    created_at: i64,
+    next_action_at: Option<i64>,
+    upkeep: Option<String>,
+    lease_token: i64,
+}
+
+#[derive(FromRow)]
+struct WithKey {
+    #[sqlx(flatten)]
+    row: Row,
+    account_key: Vec<u8>,
+}
+
+impl From<&Issuer> for Row {
+    fn from(issuer: &Issuer) -> Self {
+        let account = issuer.account.as_ref();
+        Self {
+            id: issuer.id.0,
+            kind: issuer.kind.as_str().to_owned(),
+            namespace: issuer.namespace.clone(),
+            name: issuer.name.clone(),
+            acme: json(&issuer.acme),
+            generation: issuer.generation,
+            state: issuer.state.as_str().to_owned(),
+            state_since: millis(issuer.state_since),
+            account_url: account.map(|account| account.url.clone()),
+            account_server: account.map(|account| account.server.clone()),
+            account_email: account.and_then(|account| account.email.clone()),
+            tries: issuer.tries.into(),
+            last_error: issuer.last_error.as_ref().map(json),
+            created_at: millis(issuer.created_at),
+            next_action_at: issuer.next_action_at.map(millis),
+            upkeep: issuer.upkeep.as_ref().map(json),
+            lease_token: 0,
+        }
+    }
+}
+
+impl Row {
+    fn into_domain(self) -> Result<(Issuer, Lease), StorageError> {
+        let wrong = |problem: &str| corrupt("issuers", self.id, problem);
+        let account = match (self.account_url, self.account_server) {
+            (Some(url), Some(server)) => Some(Account { url, server, email: self.account_email }),
+            _ => None,
+        };
+        let issuer = Issuer {
+            id: IssuerId(self.id),
+            kind: Kind::parse(&self.kind).ok_or_else(|| wrong("kind is not a known word"))?,
+            namespace: self.namespace,
+            name: self.name,
+            acme: document(&self.acme, "issuers", self.id)?,
+            generation: self.generation,
+            state: State::parse(&self.state).ok_or_else(|| wrong("state is not a known word"))?,
+            state_since: moment(self.state_since),
+            account,
+            upkeep: self.upkeep.map(|text| document(&text, "issuers", self.id)).transpose()?,
+            tries: count(self.tries),
+            last_error: self
+                .last_error
+                .map(|text| document(&text, "issuers", self.id))
+                .transpose()?,
+            created_at: moment(self.created_at),
+            next_action_at: self.next_action_at.map(moment),
+        };
+        let lease = Lease { machine: Machine::Issuer, id: self.id, token: self.lease_token };
+        Ok((issuer, lease))
+    }
+}

@@ -1,0 +1,24 @@
+//! One file for each table: its rows, and what is asked of it.
+
+pub mod api_keys;
+pub mod certificates;
+pub mod challenges;
+pub mod cleanups;
+pub mod deliveries;
+pub mod event_stream;
+pub mod events;
+pub mod expiry_watches;
+pub mod idempotency_keys;
+pub mod issuers;
+pub mod orders;
+pub mod outbox;
+pub mod rate_limits;
+pub mod requests;
+pub mod retention;
+pub mod revisions;
+pub mod revocations;
+pub mod sealed_columns;
+pub mod secrets;
+pub mod settings;
+pub mod throttles;
+pub mod webhooks;

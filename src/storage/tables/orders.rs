@@ -1,0 +1,466 @@
+//! ACME orders with their challenges: one aggregate, one lease.
+
+use sqlx::FromRow;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use super::{challenges, rate_limits};
+use crate::domain::challenge::Challenge;
+use crate::domain::id::{CertificateId, IssuerId, OrderId, RequestId};
+use crate::domain::order::{End, Order, Stage, State};
+use crate::domain::scope::Scope;
+use crate::storage::engine::query::{Filter, Value};
+use crate::storage::engine::{
+    Page, StorageError, Tx, corrupt, count, defer, defer_held, document, execute, fetch, json,
+    millis, moment, statements,
+};
+use crate::storage::queue::lease::{LEASE, Lease, Machine, lease_end};
+
+macro_rules! order_columns {
+    () => {
+        "id, certificate_id, request_id, issuer_id, namespace, names, profile, predecessors, state,
+         url, expires, tries, stalled_since, attempts, last_error, created_at, handed_out_at,
+         next_action_at, deadline, name, replaces, not_after, course, leased_by IS NOT NULL AS is_held,
+         lease_token"
+    };
+}
+pub(in crate::storage) use order_columns;
+
+// With a holder, next_action_at is when its lease ends: by the database's clock where that is another.
+macro_rules! insert {
+    ($wake:expr) => {
+        concat!("INSERT INTO orders
+        (id, certificate_id, request_id, issuer_id, namespace, names, profile, predecessors, state,
+         url, expires, tries, stalled_since, attempts, last_error, created_at, handed_out_at,
+         next_action_at, deadline, leased_by, name, replaces, not_after, course)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, ", $wake, ",
+                $19, $20, $21, $22, $23, $24)")
+    };
+}
+macro_rules! save {
+    ($wake:expr) => {
+        concat!(
+            "UPDATE orders SET
+        state = $3, url = $4, expires = $5, tries = $6, stalled_since = $7, attempts = $8,
+        last_error = $9, handed_out_at = $10, next_action_at = ",
+            $wake,
+            ", deadline = $12, replaces = $14, not_after = $15, ended = $16, course = $17,
+        leased_by = CASE WHEN $13 THEN leased_by ELSE NULL END, lease_token = lease_token + 1
+        WHERE id = $1 AND lease_token = $2"
+        )
+    };
+}
+
+statements! {
+    INSERT = insert!("$18"),
+        insert!(concat!("CASE WHEN $20::text IS NULL THEN $18 ELSE ", lease_end!("$18"), " END"));
+    FIND = concat!("SELECT ", order_columns!(), " FROM orders WHERE id = $1");
+    OPEN_OF_CERTIFICATE = concat!("SELECT ", order_columns!(), " FROM orders
+        WHERE certificate_id = $1 AND state NOT IN ('valid', 'invalid', 'errored', 'expired')");
+    UNDER_WAY_OF_ISSUER = "SELECT id FROM orders WHERE issuer_id = $1 AND next_action_at IS NOT NULL
+        AND state NOT IN ('valid', 'invalid', 'errored', 'expired') LIMIT 1";
+    OPEN_OF_ISSUER = "SELECT id FROM orders WHERE issuer_id = $1 AND next_action_at IS NOT NULL LIMIT 1";
+    SAVE = save!("$11"),
+        save!(concat!("CASE WHEN $13 THEN ", lease_end!("$11"), " ELSE $11 END"));
+    SAVE_HELD = "UPDATE orders SET
+        state = $3, url = $4, expires = $5, tries = $6, stalled_since = $7, attempts = $8,
+        last_error = $9, handed_out_at = $10, deadline = $11, replaces = $12, not_after = $13, course = $14,
+        lease_token = lease_token + 1
+        WHERE id = $1 AND lease_token = $2";
+    RETAKE = "UPDATE orders SET next_action_at = $2, leased_by = NULL, lease_token = lease_token + 1
+        WHERE issuer_id = $1 AND next_action_at IS NOT NULL AND (leased_by IS NOT NULL OR state = 'new')";
+}
+
+/// Which orders are wanted; everything that is given must hold.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Of this namespace.
+    pub namespace: Option<String>,
+    /// For this certificate.
+    pub certificate: Option<CertificateId>,
+    /// Of this name.
+    pub name: Option<String>,
+    /// In one of RFC 8555's states, or `expired` or `errored`.
+    pub state: Option<String>,
+}
+
+/// Adds an order. With `hold` its first lease is the caller's, who goes on with it at once.
+pub async fn insert(
+    tx: &mut Tx,
+    order: &Order,
+    hold: Option<(&str, OffsetDateTime)>,
+) -> Result<Lease, StorageError> {
+    let row = Row::from(order);
+    let wake = hold.map_or(row.next_action_at, |(_, now)| Some(millis(now + LEASE)));
+    defer!(
+        tx,
+        INSERT,
+        row.id,
+        row.certificate_id,
+        row.request_id,
+        row.issuer_id,
+        row.namespace,
+        row.names,
+        row.profile,
+        row.predecessors,
+        row.state,
+        row.url,
+        row.expires,
+        row.tries,
+        row.stalled_since,
+        row.attempts,
+        row.last_error,
+        row.created_at,
+        row.handed_out_at,
+        wake,
+        row.deadline,
+        hold.map(|(owner, _)| owner),
+        row.name,
+        row.replaces,
+        row.not_after,
+        row.course,
+    );
+    if hold.is_none() {
+        tx.wake_workers();
+    }
+    Ok(Lease { machine: Machine::Order, id: row.id, token: 0 })
+}
+
+/// An order that the caller may see, with its challenges.
+pub async fn find(
+    tx: &mut Tx,
+    id: OrderId,
+    scope: &Scope,
+) -> Result<Option<(Order, Lease)>, StorageError> {
+    let row: Option<Row> = fetch!(fetch_optional, tx, FIND, id.0)?;
+    match row.filter(|row| scope.covers(&row.namespace)) {
+        Some(row) => with_challenges(tx, row).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The orders that are still under way for a certificate.
+pub async fn open_of_certificate(
+    tx: &mut Tx,
+    certificate: CertificateId,
+) -> Result<Vec<(Order, Lease)>, StorageError> {
+    let rows: Vec<Row> = fetch!(fetch_all, tx, OPEN_OF_CERTIFICATE, certificate.0)?;
+    let mut orders = Vec::with_capacity(rows.len());
+    for row in rows {
+        orders.push(with_challenges(tx, row).await?);
+    }
+    Ok(orders)
+}
+
+/// An order that still needs this issuer, to be issued or to be cleaned up.
+pub async fn any_open_of_issuer(
+    tx: &mut Tx,
+    issuer: IssuerId,
+) -> Result<Option<OrderId>, StorageError> {
+    let row: Option<(Uuid,)> = fetch!(fetch_optional, tx, OPEN_OF_ISSUER, issuer.0)?;
+    Ok(row.map(|(id,)| OrderId(id)))
+}
+
+/// An order that this issuer's account has yet to end, its clean-up aside.
+pub async fn any_under_way_of_issuer(
+    tx: &mut Tx,
+    issuer: IssuerId,
+) -> Result<Option<OrderId>, StorageError> {
+    let row: Option<(Uuid,)> = fetch!(fetch_optional, tx, UNDER_WAY_OF_ISSUER, issuer.0)?;
+    Ok(row.map(|(id,)| OrderId(id)))
+}
+
+/// Saves what may change in an order's life, if nobody else did since it was read; then the
+/// challenges that differ from `before`.
+///
+/// With `hold` the worker goes on with it; the returned lease is the one that counts from now on. That the
+/// lease was lost may be told only with the next question, or the commit.
+pub async fn save(
+    tx: &mut Tx,
+    order: &Order,
+    before: &[Challenge],
+    lease: &Lease,
+    hold: Option<OffsetDateTime>,
+) -> Result<Lease, StorageError> {
+    let row = Row::from(order);
+    let wake = hold.map_or(row.next_action_at, |now| Some(millis(now + LEASE)));
+    defer_held!(
+        tx,
+        lease,
+        SAVE,
+        row.id,
+        lease.token,
+        row.state,
+        row.url,
+        row.expires,
+        row.tries,
+        row.stalled_since,
+        row.attempts,
+        row.last_error,
+        row.handed_out_at,
+        wake,
+        row.deadline,
+        hold.is_some(),
+        row.replaces,
+        row.not_after,
+        order.is_over(),
+        row.course,
+    );
+    challenges::save_changed(tx, &order.challenges, before).await?;
+    // Proofs are taken away only after the end, when what it took was given back already.
+    let is_tidied = !order.challenges.is_empty() && order.challenges.iter().all(|one| one.clean);
+    if order.is_over() && !is_tidied {
+        rate_limits::release(tx, order).await?;
+    }
+    if order.is_over() {
+        tx.has_settled(row.id);
+    }
+    if hold.is_none()
+        && let Some(at) = row.next_action_at
+    {
+        tx.wake_workers_at(at);
+    }
+    Ok(Lease { token: lease.token + 1, ..*lease })
+}
+
+/// Like [`save()`], for an order that is under way and on which the worker goes on under the lease as it
+/// is. No index changes.
+pub async fn save_held(
+    tx: &mut Tx,
+    order: &Order,
+    before: &[Challenge],
+    lease: &Lease,
+) -> Result<Lease, StorageError> {
+    debug_assert!(!order.is_over(), "the end of an order ends the lease");
+    let row = Row::from(order);
+    defer_held!(
+        tx,
+        lease,
+        SAVE_HELD,
+        row.id,
+        lease.token,
+        row.state,
+        row.url,
+        row.expires,
+        row.tries,
+        row.stalled_since,
+        row.attempts,
+        row.last_error,
+        row.handed_out_at,
+        row.deadline,
+        row.replaces,
+        row.not_after,
+        row.course,
+    );
+    challenges::save_changed(tx, &order.challenges, before).await?;
+    Ok(Lease { token: lease.token + 1, ..*lease })
+}
+
+/// Has the steps repeated that orders of this issuer are just taking: what they go by has changed,
+/// and the answer that is on its way would be to the old question. Orders that wait to be sent to the
+/// CA look again at once: perhaps it is another CA, or other limits.
+pub async fn retake_steps(
+    tx: &mut Tx,
+    issuer: IssuerId,
+    now: OffsetDateTime,
+) -> Result<(), StorageError> {
+    execute!(tx, RETAKE, issuer.0, millis(now))?;
+    tx.wake_workers();
+    Ok(())
+}
+
+/// A page of orders, newest first, with their challenges.
+pub async fn list(
+    tx: &mut Tx,
+    scope: &Scope,
+    wanted: &Wanted,
+    page: Page,
+) -> Result<Vec<Order>, StorageError> {
+    let mut filter = Filter::default();
+    filter.within("namespace", scope);
+    if let Some(namespace) = &wanted.namespace {
+        filter.and("namespace = ?", Value::Text(namespace.clone()));
+    }
+    if let Some(certificate) = wanted.certificate {
+        filter.and("certificate_id = ?", Value::Id(certificate.0));
+    }
+    if let Some(name) = &wanted.name {
+        filter.and("name = ?", Value::Text(name.clone()));
+    }
+    match wanted.state.as_deref() {
+        Some("pending") => {
+            filter.and_that(
+                "state IN ('new', 'authorizing', 'presenting', 'accepting', 'validating')",
+            );
+        }
+        Some("ready") => filter.and_that("state = 'finalizing'"),
+        Some("valid") => filter.and_that("state IN ('downloading', 'valid')"),
+        Some(state) => filter.and("state = ?", Value::Text(state.to_owned())),
+        None => {}
+    }
+    let select = concat!("SELECT ", order_columns!(), " FROM orders");
+    let rows: Vec<Row> = filter.page(tx, select, "id", page).await?;
+    let mut orders = Vec::with_capacity(rows.len());
+    for row in rows {
+        orders.push(with_challenges(tx, row).await?.0);
+    }
+    Ok(orders)
+}
+
+async fn with_challenges(tx: &mut Tx, row: Row) -> Result<(Order, Lease), StorageError> {
+    let challenges = challenges::of_order(tx, row.id).await?;
+    row.into_domain(challenges)
+}
+
+#[derive(FromRow)]
+pub(in crate::storage) struct Row {
+    id: Uuid,
+    name: String,
+    certificate_id: Uuid,
+    request_id: Uuid,
+    issuer_id: Uuid,
+    namespace: String,
+    names: String,
+    profile: Option<String>,
+    predecessors: i64,
+    state: String,
+    url: Option<String>,
+    expires: Option<i64>,
+    tries: i64,
+    stalled_since: Option<i64>,
+    attempts: i64,
+    last_error: Option<String>,
+    created_at: i64,
+    handed_out_at: i64,
+    next_action_at: Option<i64>,
+    deadline: i64,
+    replaces: Option<String>,
+    not_after: Option<i64>,
+    course: String,
+    is_held: bool,
+    lease_token: i64,
+}
+
+impl From<&Order> for Row {
+    fn from(order: &Order) -> Self {
+        let (state, url) = match &order.state {
+            State::New => ("new", None),
+            State::Open { url, stage } => (stage_word(*stage), Some(url)),
+            State::Done { url, end } => (end_word(*end), url.as_ref()),
+        };
+        Self {
+            id: order.id.0,
+            name: order.name.clone(),
+            certificate_id: order.certificate.0,
+            request_id: order.request.0,
+            issuer_id: order.issuer.0,
+            namespace: order.namespace.clone(),
+            names: json(&order.names),
+            profile: order.profile.clone(),
+            predecessors: order.predecessors.into(),
+            state: state.to_owned(),
+            url: url.cloned(),
+            expires: order.expires.map(millis),
+            tries: order.tries.into(),
+            stalled_since: order.stalled_since.map(millis),
+            attempts: order.attempts.into(),
+            last_error: order.last_error.as_ref().map(json),
+            created_at: millis(order.created_at),
+            handed_out_at: millis(order.handed_out_at),
+            next_action_at: order.next_action_at.map(millis),
+            deadline: millis(order.deadline),
+            replaces: order.replaces.clone(),
+            not_after: order.not_after.map(millis),
+            course: json(&order.course),
+            is_held: false,
+            lease_token: 0,
+        }
+    }
+}
+
+const STAGES: [Stage; 7] = [
+    Stage::Authorizing,
+    Stage::Presenting,
+    Stage::Accepting,
+    Stage::Validating,
+    Stage::Finalizing,
+    Stage::Processing,
+    Stage::Downloading,
+];
+const ENDS: [End; 4] = [End::Valid, End::Invalid, End::Errored, End::Expired];
+
+fn stage_word(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Authorizing => "authorizing",
+        Stage::Presenting => "presenting",
+        Stage::Accepting => "accepting",
+        Stage::Validating => "validating",
+        Stage::Finalizing => "finalizing",
+        Stage::Processing => "processing",
+        Stage::Downloading => "downloading",
+    }
+}
+
+fn end_word(end: End) -> &'static str {
+    match end {
+        End::Valid => "valid",
+        End::Invalid => "invalid",
+        End::Errored => "errored",
+        End::Expired => "expired",
+    }
+}
+
+impl Row {
+    pub(in crate::storage) fn id(&self) -> Uuid {
+        self.id
+    }
+
+    pub(in crate::storage) fn into_domain(
+        self,
+        challenges: Vec<Challenge>,
+    ) -> Result<(Order, Lease), StorageError> {
+        let wrong = |problem: &str| corrupt("orders", self.id, problem);
+        let word = self.state.as_str();
+        let open = STAGES.into_iter().find(|stage| stage_word(*stage) == word);
+        let end = ENDS.into_iter().find(|end| end_word(*end) == word);
+        let state = match (word, open, end, self.url) {
+            ("new", None, None, None) => State::New,
+            (_, Some(stage), None, Some(url)) => State::Open { url, stage },
+            (_, None, Some(end), url) => State::Done { url, end },
+            _ => return Err(wrong("state and url disagree")),
+        };
+        let order = Order {
+            id: OrderId(self.id),
+            name: self.name,
+            certificate: CertificateId(self.certificate_id),
+            request: RequestId(self.request_id),
+            issuer: IssuerId(self.issuer_id),
+            namespace: self.namespace,
+            names: document(&self.names, "orders", self.id)?,
+            profile: self.profile,
+            predecessors: count(self.predecessors),
+            state,
+            expires: self.expires.map(moment),
+            challenges,
+            tries: count(self.tries),
+            stalled_since: self.stalled_since.map(moment),
+            course: document(&self.course, "orders", self.id)?,
+            attempts: count(self.attempts),
+            last_error: self
+                .last_error
+                .map(|text| document(&text, "orders", self.id))
+                .transpose()?,
+            created_at: moment(self.created_at),
+            handed_out_at: moment(self.handed_out_at),
+            // While somebody is at it, the row shows when the lease ends: it was due when that began.
+            next_action_at: self
+                .next_action_at
+                .map(|at| moment(at) - if self.is_held { LEASE } else { Duration::ZERO }),
+            deadline: moment(self.deadline),
+            replaces: self.replaces,
+            not_after: self.not_after.map(moment),
+        };
+        let lease = Lease { machine: Machine::Order, id: self.id, token: self.lease_token };
+        Ok((order, lease))
+    }
+}

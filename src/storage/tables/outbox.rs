@@ -1,0 +1,188 @@
+//! What is told, and to whom: the transactional outbox.
+//!
+//! [`super::certificates::save`], [`super::issuers::save`] and [`super::expiry_watches::save`] hand over what
+//! their transition tells; [`Tx::commit`] writes it down, in the transaction that makes the change true. There is no other
+//! way in, so that nothing changes without those who asked hearing of it. It comes last because the
+//! rows of webhooks are locked here: after all others, and in their order.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{deliveries, webhooks};
+use crate::domain::certificate;
+use crate::domain::certificate::Certificate;
+use crate::domain::delivery::Delivery;
+use crate::domain::event::Resource;
+use crate::domain::event_type::Notice;
+use crate::domain::id::MessageId;
+use crate::domain::issuer;
+use crate::domain::issuer::Issuer;
+use crate::domain::webhook::Webhook;
+use crate::storage::engine::{Db, StorageError, Tx, execute, json, millis, statements};
+use crate::view::{CertificateView, IssuerView};
+
+statements! {
+    INSERT = "INSERT INTO messages (id, body, created_at) VALUES ($1, $2, $3)";
+    FORGET = "DELETE FROM messages WHERE id IN (
+        SELECT m.id FROM messages m
+        WHERE m.created_at < $1
+          AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.message_id = m.id)
+        ORDER BY m.created_at LIMIT $2)";
+}
+
+/// What a transition tells, until its transaction is committed.
+pub(in crate::storage) struct Telling {
+    notice: Notice,
+    about: About,
+    at: OffsetDateTime,
+}
+
+enum About {
+    Certificate(Box<Certificate>),
+    Issuer(Box<Issuer>),
+}
+
+/// What a receiver reads.
+#[derive(Serialize)]
+struct Body<T> {
+    #[serde(rename = "type")]
+    kind: Notice,
+    #[serde(with = "time::serde::rfc3339")]
+    timestamp: OffsetDateTime,
+    data: T,
+}
+
+/// Has told at commit what happened to a certificate.
+pub(in crate::storage) fn of_certificate(tx: &mut Tx, transition: &certificate::Transition) {
+    let certificate::Transition { certificate, notices, at, .. } = transition;
+    about_certificate(tx, certificate, notices, *at);
+}
+
+/// Has told at commit what there is to tell about a certificate.
+pub(in crate::storage) fn about_certificate(
+    tx: &mut Tx,
+    certificate: &Certificate,
+    notices: &[Notice],
+    at: OffsetDateTime,
+) {
+    tx.told.extend(notices.iter().map(|notice| Telling {
+        notice: *notice,
+        about: About::Certificate(Box::new(certificate.clone())),
+        at,
+    }));
+}
+
+/// Has told at commit what happened to an issuer.
+pub(in crate::storage) fn of_issuer(tx: &mut Tx, transition: &issuer::Transition) {
+    let issuer::Transition { issuer, notices, at, .. } = transition;
+    tx.told.extend(notices.iter().map(|notice| Telling {
+        notice: *notice,
+        about: About::Issuer(Box::new(issuer.clone())),
+        at: *at,
+    }));
+}
+
+/// Writes down what is told in this transaction, for everybody who hears of it.
+pub(in crate::storage) async fn write(tx: &mut Tx) -> Result<(), StorageError> {
+    let mut placed: Vec<(Webhook, Delivery)> = Vec::new();
+    for Telling { notice, about, at } in std::mem::take(&mut tx.told) {
+        // A transaction that has asked nothing yet need not begin for news that nobody hears.
+        if tx.is_later()
+            && about.hearers(&mut Db(Arc::clone(&tx.db)).read().await?, notice).await?.is_empty()
+        {
+            continue;
+        }
+        let hearers = about.hearers(tx, notice).await?;
+        if hearers.is_empty() {
+            continue;
+        }
+        let message = insert(tx, &about.body(notice, at), at).await?;
+        let (subject, namespace) = (about.subject(), about.namespace());
+        placed.extend(hearers.into_iter().map(|webhook| {
+            let delivery = Delivery::new(webhook.id, message, notice, subject, namespace, at);
+            (webhook, delivery)
+        }));
+    }
+    placed.sort_by_key(|(webhook, _)| webhook.id);
+    for (webhook, delivery) in placed {
+        deliveries::place(tx, &webhook, delivery).await?;
+    }
+    Ok(())
+}
+
+/// A message that only tries a webhook out; its delivery comes before all others.
+pub async fn try_out(
+    tx: &mut Tx,
+    webhook: &Webhook,
+    now: OffsetDateTime,
+) -> Result<Delivery, StorageError> {
+    let notice = Notice::WebhookTest;
+    let data = serde_json::json!({ "webhook": format!("/webhooks/{}", webhook.id) });
+    let message = insert(tx, &json(&Body { kind: notice, timestamp: now, data }), now).await?;
+    let subject = Resource::Webhook(webhook.id);
+    let namespace = &webhook.namespace;
+    let delivery = Delivery::new(webhook.id, message, notice, subject, namespace, now);
+    deliveries::place_alone(tx, &delivery).await?;
+    Ok(delivery)
+}
+
+/// Forgets messages from before then that are on their way to nobody; at most `limit`.
+pub async fn forget(tx: &mut Tx, before: OffsetDateTime, limit: u32) -> Result<u64, StorageError> {
+    Ok(execute!(tx, FORGET, millis(before), i64::from(limit))?)
+}
+
+async fn insert(tx: &mut Tx, body: &str, at: OffsetDateTime) -> Result<MessageId, StorageError> {
+    let id = MessageId::generate(at);
+    execute!(tx, INSERT, id.0, body, millis(at))?;
+    Ok(id)
+}
+
+impl About {
+    async fn hearers(&self, tx: &mut Tx, notice: Notice) -> Result<Vec<Webhook>, StorageError> {
+        let named: &[Uuid] = match self {
+            Self::Certificate(one) => &one.spec.webhooks,
+            Self::Issuer(_) => &[],
+        };
+        let mut found = webhooks::subscribed(tx, self.namespace(), notice).await?;
+        for id in named {
+            if found.iter().all(|known| known.id.0 != *id) {
+                found.extend(webhooks::named(tx, *id).await?);
+            }
+        }
+        found.retain(|webhook| match self {
+            Self::Certificate(one) => webhook.hears_of(notice, one),
+            Self::Issuer(one) => webhook.hears_of_issuer(notice, &one.namespace),
+        });
+        Ok(found)
+    }
+
+    fn namespace(&self) -> &str {
+        match self {
+            Self::Certificate(one) => &one.namespace,
+            Self::Issuer(one) => &one.namespace,
+        }
+    }
+
+    fn subject(&self) -> Resource {
+        match self {
+            Self::Certificate(one) => Resource::Certificate(one.id),
+            Self::Issuer(one) => Resource::Issuer(one.id),
+        }
+    }
+
+    fn body(&self, notice: Notice, at: OffsetDateTime) -> String {
+        match self {
+            Self::Certificate(one) => {
+                let data = CertificateView::of(one, at);
+                json(&Body { kind: notice, timestamp: at, data })
+            }
+            Self::Issuer(one) => {
+                let data = IssuerView::from(&**one);
+                json(&Body { kind: notice, timestamp: at, data })
+            }
+        }
+    }
+}

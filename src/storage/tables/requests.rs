@@ -1,0 +1,232 @@
+//! Attempts: a key and a CSR each, stored before the CA hears of them.
+
+use sqlx::FromRow;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::revisions::Revision;
+use crate::domain::id::{CertificateId, OrderId, RequestId};
+use crate::domain::scope::Scope;
+use crate::secret::Sealed;
+use crate::storage::engine::query::{Filter, Value};
+use crate::storage::engine::{
+    Page, StorageError, Tx, corrupt, defer, defer_apart, fetch, millis, moment, statements,
+};
+
+macro_rules! columns {
+    () => {
+        "id, name, certificate_id, namespace, revision, csr, state, message, order_id, created_at, finished_at"
+    };
+}
+
+statements! {
+    INSERT = "INSERT INTO requests
+        (id, certificate_id, namespace, revision, csr, private_key, state, message, order_id, created_at, name)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+    FIND = concat!("SELECT ", columns!(), " FROM requests WHERE id = $1");
+    PRIVATE_KEY = "SELECT private_key FROM requests WHERE id = $1";
+    PRUNE = "DELETE FROM requests WHERE certificate_id = $1 AND id <> $2
+        AND id NOT IN (SELECT request_id FROM revisions WHERE certificate_id = $1 AND revision >= $3)";
+    PROGRESS = "UPDATE requests SET state = $2, message = $3, order_id = $4, finished_at = $5 WHERE id = $1";
+}
+
+/// One attempt at a certificate; cert-manager's `CertificateRequest`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Our name for it.
+    pub id: RequestId,
+    /// The name that people type: the certificate's, and the revision.
+    pub name: String,
+    /// The certificate that it is for.
+    pub certificate: CertificateId,
+    /// The certificate's namespace.
+    pub namespace: String,
+    /// The revision that it makes, if it succeeds.
+    pub revision: i64,
+    /// What the CA is to sign, DER.
+    pub csr: Vec<u8>,
+    /// How far it is.
+    pub state: RequestState,
+    /// The same, in words.
+    pub message: String,
+    /// The present order.
+    pub order: OrderId,
+    /// When it was made.
+    pub created_at: OffsetDateTime,
+    /// When it ended.
+    pub finished_at: Option<OffsetDateTime>,
+}
+
+/// How far an attempt is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestState {
+    /// An order is under way.
+    Pending,
+    /// There is a certificate.
+    Issued,
+    /// There is none, and this attempt will not bring one.
+    Failed,
+}
+
+impl RequestState {
+    /// The word that the database uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Issued => "issued",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Which attempts are wanted; everything that is given must hold.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Of this namespace.
+    pub namespace: Option<String>,
+    /// Of this name.
+    pub name: Option<String>,
+    /// For this certificate.
+    pub certificate: Option<CertificateId>,
+}
+
+/// The place that a private key is sealed for.
+pub fn private_key_place(id: RequestId) -> String {
+    format!("requests/private_key/{id}")
+}
+
+/// Adds an attempt with its sealed key; without one, the client holds it.
+pub async fn insert<'a>(
+    tx: &mut Tx,
+    request: &Request,
+    private_key: impl Into<Option<&'a Sealed>>,
+) -> Result<(), StorageError> {
+    let private_key: Option<&Sealed> = private_key.into();
+    defer!(
+        tx,
+        INSERT,
+        request.id.0,
+        request.certificate.0,
+        request.namespace.as_str(),
+        request.revision,
+        request.csr.as_slice(),
+        private_key.map_or(&[][..], |sealed| sealed.0.as_slice()),
+        request.state.as_str(),
+        request.message.as_str(),
+        request.order.0,
+        millis(request.created_at),
+        request.name.as_str(),
+    );
+    Ok(())
+}
+
+/// An attempt that the caller may see.
+pub async fn find(
+    tx: &mut Tx,
+    id: RequestId,
+    scope: &Scope,
+) -> Result<Option<Request>, StorageError> {
+    let row: Option<Row> = fetch!(fetch_optional, tx, FIND, id.0)?;
+    row.filter(|row| scope.covers(&row.namespace)).map(Row::into_request).transpose()
+}
+
+/// The column of a key that a client holds is empty: no envelope is.
+pub(in crate::storage) fn envelope(column: Vec<u8>) -> Option<Sealed> {
+    (!column.is_empty()).then_some(Sealed(column))
+}
+
+/// The sealed key of an attempt; `None` where there is no such attempt, or the client holds the key.
+pub async fn private_key(tx: &mut Tx, id: RequestId) -> Result<Option<Sealed>, StorageError> {
+    let row: Option<(Vec<u8>,)> = fetch!(fetch_optional, tx, PRIVATE_KEY, id.0)?;
+    Ok(row.and_then(|(key,)| envelope(key)))
+}
+
+/// Saves how far an attempt is, and the order that now serves it.
+pub async fn progress(
+    tx: &mut Tx,
+    id: RequestId,
+    state: RequestState,
+    message: &str,
+    order: OrderId,
+    now: OffsetDateTime,
+) -> Result<(), StorageError> {
+    let finished = (state != RequestState::Pending).then(|| millis(now));
+    defer!(tx, PROGRESS, id.0, state.as_str(), message, order.0, finished);
+    Ok(())
+}
+
+/// An attempt has brought a revision: it is over, and the certificate's others are forgotten with their keys, but
+/// for those that a revision from `oldest` on came from.
+pub(in crate::storage) fn issued(
+    tx: &mut Tx,
+    revision: &Revision,
+    oldest: i64,
+    message: &str,
+) -> Result<(), StorageError> {
+    let (request, state) = (revision.request.0, RequestState::Issued.as_str());
+    let finished = millis(revision.issued_at);
+    defer_apart!(tx, PROGRESS, request, state, message, revision.order.0, finished);
+    defer_apart!(tx, PRUNE, revision.certificate.0, request, oldest);
+    Ok(())
+}
+
+/// A page of attempts, by identifier.
+pub async fn list(
+    tx: &mut Tx,
+    scope: &Scope,
+    wanted: &Wanted,
+    page: Page,
+) -> Result<Vec<Request>, StorageError> {
+    let mut filter = Filter::default();
+    filter.within("namespace", scope);
+    if let Some(namespace) = &wanted.namespace {
+        filter.and("namespace = ?", Value::Text(namespace.clone()));
+    }
+    if let Some(name) = &wanted.name {
+        filter.and("name = ?", Value::Text(name.clone()));
+    }
+    if let Some(certificate) = wanted.certificate {
+        filter.and("certificate_id = ?", Value::Id(certificate.0));
+    }
+    let select = concat!("SELECT ", columns!(), " FROM requests");
+    let rows: Vec<Row> = filter.page(tx, select, "id", page).await?;
+    rows.into_iter().map(Row::into_request).collect()
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: Uuid,
+    name: String,
+    certificate_id: Uuid,
+    namespace: String,
+    revision: i64,
+    csr: Vec<u8>,
+    state: String,
+    message: String,
+    order_id: Option<Uuid>,
+    created_at: i64,
+    finished_at: Option<i64>,
+}
+
+impl Row {
+    fn into_request(self) -> Result<Request, StorageError> {
+        let wrong = |problem: &str| corrupt("requests", self.id, problem);
+        let states = [RequestState::Pending, RequestState::Issued, RequestState::Failed];
+        Ok(Request {
+            id: RequestId(self.id),
+            name: self.name,
+            certificate: CertificateId(self.certificate_id),
+            namespace: self.namespace,
+            revision: self.revision,
+            csr: self.csr,
+            state: states
+                .into_iter()
+                .find(|state| state.as_str() == self.state)
+                .ok_or_else(|| wrong("state is not a known word"))?,
+            message: self.message,
+            order: OrderId(self.order_id.ok_or_else(|| wrong("there is no order"))?),
+            created_at: moment(self.created_at),
+            finished_at: self.finished_at.map(moment),
+        })
+    }
+}

@@ -1,0 +1,182 @@
+//! Stored credentials: sealed as a whole, with the names of their keys in the clear.
+
+use sqlx::FromRow;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::domain::id::SecretId;
+use crate::domain::scope::Scope;
+use crate::secret::Sealed;
+use crate::storage::engine::query::{Filter, Value};
+use crate::storage::engine::{
+    Db, Page, StorageError, Tx, document, execute, fetch, json, millis, moment, statements,
+};
+
+statements! {
+    INSERT = "INSERT INTO secrets (id, namespace, name, data, data_keys, created_at, updated_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $6)";
+    UPDATE = "UPDATE secrets SET data = $2, data_keys = $3, updated_at = $4 WHERE id = $1";
+    DELETE = "DELETE FROM secrets WHERE id = $1";
+    FIND = "SELECT id, namespace, name, data_keys, created_at, updated_at FROM secrets WHERE id = $1";
+    FIND_BY_NAME = "SELECT id, namespace, name, data_keys, created_at, updated_at, data FROM secrets
+        WHERE namespace = $1 AND name = $2";
+    DATA = "SELECT id, data FROM secrets WHERE namespace = $1 AND name = $2";
+}
+
+/// Which secrets are wanted; everything that is given must hold.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Of this namespace.
+    pub namespace: Option<String>,
+    /// Of this name.
+    pub name: Option<String>,
+}
+
+/// What is known about a secret without opening it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretEntry {
+    /// Our name for it.
+    pub id: SecretId,
+    /// Whose it is.
+    pub namespace: String,
+    /// The client's name for it.
+    pub name: String,
+    /// The names of the values that it holds.
+    pub keys: Vec<String>,
+    /// When it was stored first.
+    pub created_at: OffsetDateTime,
+    /// When its values were last set.
+    pub updated_at: OffsetDateTime,
+}
+
+/// The place that a secret's values are sealed for.
+pub fn data_place(id: SecretId) -> String {
+    format!("secrets/data/{id}")
+}
+
+/// Adds a secret.
+pub async fn insert(tx: &mut Tx, secret: &SecretEntry, data: &Sealed) -> Result<(), StorageError> {
+    execute!(
+        tx,
+        INSERT,
+        secret.id.0,
+        secret.namespace.as_str(),
+        secret.name.as_str(),
+        data.0.as_slice(),
+        json(&secret.keys),
+        millis(secret.created_at),
+    )?;
+    tx.reconfigures();
+    Ok(())
+}
+
+/// Sets a secret's values anew.
+pub async fn update(tx: &mut Tx, secret: &SecretEntry, data: &Sealed) -> Result<(), StorageError> {
+    execute!(
+        tx,
+        UPDATE,
+        secret.id.0,
+        data.0.as_slice(),
+        json(&secret.keys),
+        millis(secret.updated_at),
+    )?;
+    tx.reconfigures();
+    Ok(())
+}
+
+/// Forgets a secret.
+pub async fn delete(tx: &mut Tx, id: SecretId) -> Result<(), StorageError> {
+    execute!(tx, DELETE, id.0)?;
+    tx.reconfigures();
+    Ok(())
+}
+
+/// A secret that the caller may see, without its values.
+pub async fn find(
+    tx: &mut Tx,
+    id: SecretId,
+    scope: &Scope,
+) -> Result<Option<SecretEntry>, StorageError> {
+    let row: Option<Row> = fetch!(fetch_optional, tx, FIND, id.0)?;
+    row.filter(|row| scope.covers(&row.namespace)).map(Row::into_entry).transpose()
+}
+
+/// A secret by the client's name for it, with its sealed values.
+pub async fn find_by_name(
+    tx: &mut Tx,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<(SecretEntry, Sealed)>, StorageError> {
+    let row: Option<WithData> = fetch!(fetch_optional, tx, FIND_BY_NAME, namespace, name)?;
+    row.map(|found| Ok((found.row.into_entry()?, Sealed(found.data)))).transpose()
+}
+
+/// The sealed values of a secret, with the identifier that they are sealed for.
+pub async fn data(
+    tx: &mut Tx,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<(SecretId, Sealed)>, StorageError> {
+    let row: Option<(Uuid, Vec<u8>)> = fetch!(fetch_optional, tx, DATA, namespace, name)?;
+    Ok(row.map(|(id, data)| (SecretId(id), Sealed(data))))
+}
+
+/// Like [`data`], from memory where it was read lately and nobody else can have changed it.
+pub async fn recall(
+    db: &Db,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<(SecretId, Sealed)>, StorageError> {
+    let read = async || data(&mut db.read().await?, namespace, name).await;
+    db.0.knowledge.secrets.get((namespace.to_owned(), name.to_owned()), read).await
+}
+
+/// A page of secrets, by identifier, without their values.
+pub async fn list(
+    tx: &mut Tx,
+    scope: &Scope,
+    wanted: &Wanted,
+    page: Page,
+) -> Result<Vec<SecretEntry>, StorageError> {
+    let mut filter = Filter::default();
+    filter.within("namespace", scope);
+    if let Some(namespace) = &wanted.namespace {
+        filter.and("namespace = ?", Value::Text(namespace.clone()));
+    }
+    if let Some(name) = &wanted.name {
+        filter.and("name = ?", Value::Text(name.clone()));
+    }
+    let select = "SELECT id, namespace, name, data_keys, created_at, updated_at FROM secrets";
+    let rows: Vec<Row> = filter.page(tx, select, "id", page).await?;
+    rows.into_iter().map(Row::into_entry).collect()
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: Uuid,
+    namespace: String,
+    name: String,
+    data_keys: String,
+    created_at: i64,
+    updated_at: i64,
+}
+
+#[derive(FromRow)]
+struct WithData {
+    #[sqlx(flatten)]
+    row: Row,
+    data: Vec<u8>,
+}
+
+impl Row {
+    fn into_entry(self) -> Result<SecretEntry, StorageError> {
+        Ok(SecretEntry {
+            id: SecretId(self.id),
+            keys: document(&self.data_keys, "secrets", self.id)?,
+            namespace: self.namespace,
+            name: self.name,
+            created_at: moment(self.created_at),
+            updated_at: moment(self.updated_at),
+        })
+    }
+}

@@ -1,0 +1,157 @@
+//! What a new order costs, and whether the account's budgets have it.
+
+use time::OffsetDateTime;
+
+use super::admission::asker;
+use crate::domain::certificate::{Certificate, State, Trigger};
+use crate::domain::challenge;
+use crate::domain::failure::{Class, Failure};
+use crate::domain::issuer::Issuer;
+use crate::domain::limits::{Limit, Limits, LimitsSpec, Precedence};
+use crate::domain::order::{Order, Outcome};
+use crate::domain::throttle::{Asker, Scope as Counted};
+use crate::storage::rate_limits::{Claim, Cost, Reserved};
+use crate::storage::{Scope, Tx, certificates, rate_limits};
+use crate::worker::order::session::{Session, Tried};
+use crate::worker::{Worker, WorkerError};
+
+impl Session<'_> {
+    /// Takes what the order costs from the budgets; a failure says what is used up, and until when.
+    pub(in crate::worker) async fn reserve(&mut self, issuer: &Issuer, order: &Order) -> Tried<()> {
+        let limits = limits(issuer);
+        if limits == Limits::default() {
+            return Ok(());
+        }
+        let now = self.worker.clock.now();
+        let mut tx = self.worker.db.begin();
+        let found = certificates::find(&mut tx, order.certificate, &Scope::Everything).await?;
+        let certificate = found.map(|(certificate, _)| certificate);
+        let precedence = precedence(order, certificate.as_ref(), now);
+        if precedence == Precedence::Exempt {
+            return Ok(());
+        }
+        let claim = claim(&limits, asker(issuer, order), precedence);
+        let reserved = rate_limits::reserve(&mut tx, order.id, &claim, now).await?;
+        tx.commit().await?;
+        match reserved {
+            Reserved::Granted => Ok(()),
+            Reserved::Wait { until, key } => {
+                let failure = spent(&limits, asker(issuer, order), &key).not_before(Some(until));
+                Err(self.admission.park(failure).into())
+            }
+        }
+    }
+
+    /// An order that was told to wait for something else gives up its place in the queue.
+    pub(in crate::worker) async fn leave_queue(&self, issuer: &Issuer, order: &Order) -> Tried<()> {
+        if limits(issuer) != Limits::default() {
+            let mut tx = self.worker.db.begin();
+            rate_limits::leave(&mut tx, order.id).await?;
+            tx.commit().await?;
+        }
+        Ok(())
+    }
+}
+
+impl Worker {
+    /// Counts what the CA has looked for and not found, in the transaction that ends the order.
+    pub(in crate::worker) async fn count_failures(
+        &self,
+        tx: &mut Tx,
+        session: &Session<'_>,
+        order: &Order,
+        outcome: &Outcome,
+    ) -> Result<(), WorkerError> {
+        let Outcome::Failed(Failure { class: Class::Validation, .. }) = outcome else {
+            return Ok(());
+        };
+        let Some(issuer) = session.known_issuer() else { return Ok(()) };
+        let limits = limits(&issuer);
+        let asker = asker(&issuer, order);
+        let failed = order.challenges.iter().filter(|one| one.state == challenge::State::Invalid);
+        for one in failed {
+            let counted = Counted::Name(one.domain.clone());
+            if let Some(cost) = cost(limits.failed_validations_per_name.as_ref(), asker, &counted) {
+                rate_limits::spend(tx, &cost, self.clock.now()).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The limits that hold for an issuer's account.
+fn limits(issuer: &Issuer) -> Limits {
+    LimitsSpec::of(issuer.acme.limits.as_ref(), &issuer.acme.server)
+}
+
+/// Which orders go before others. One that tells the CA which certificate it replaces (ARI), while the
+/// CA suggests to replace it, is not counted by the CA, and so not here.
+fn precedence(order: &Order, certificate: Option<&Certificate>, now: OffsetDateTime) -> Precedence {
+    if let (Some(replaced), Some(certificate)) = (&order.replaces, certificate)
+        && certificate.is_to_be_replaced(replaced, now)
+    {
+        return Precedence::Exempt;
+    }
+    let renewing = |certificate: &&Certificate| {
+        matches!(certificate.state, State::Ordering(Trigger::Renewing | Trigger::ManuallyTriggered))
+    };
+    let served = certificate.filter(renewing).and_then(|certificate| certificate.current.as_ref());
+    served.map_or(Precedence::New(order.created_at), |served| Precedence::Renewal(served.not_after))
+}
+
+fn claim(limits: &Limits, asker: Asker<'_>, precedence: Precedence) -> Claim {
+    let renewal = matches!(precedence, Precedence::Renewal(_));
+    let mut order = cost(limits.new_orders.as_ref(), asker, &Counted::Account);
+    if let Some(cost) = order.as_mut().filter(|_| !renewal) {
+        cost.rate = cost.rate.without_reserve();
+    }
+    let domains = asker.domains().into_iter().filter(|_| !renewal).map(Counted::RegisteredDomain);
+    let per_domain = limits.certificates_per_domain.as_ref();
+    let mut certificates: Vec<_> =
+        domains.filter_map(|domain| cost(per_domain, asker, &domain)).collect();
+    certificates.extend(cost(
+        limits.certificates_per_exact_set.as_ref(),
+        asker,
+        &Counted::ExactSet,
+    ));
+    let names = asker.bases().into_iter().map(Counted::Name);
+    let per_name = limits.failed_validations_per_name.as_ref();
+    Claim {
+        room: names.filter_map(|name| cost(per_name, asker, &name)).collect(),
+        order,
+        certificates,
+        priority: precedence.rank(),
+    }
+}
+
+fn cost(limit: Option<&Limit>, asker: Asker<'_>, counted: &Counted) -> Option<Cost> {
+    let rate = limit?.rate()?;
+    Some(Cost { key: asker.key(counted), pool: asker.pool(counted), rate })
+}
+
+/// What an order waits for, in words.
+fn spent(limits: &Limits, asker: Asker<'_>, key: &str) -> Failure {
+    let counted = asker.scopes().into_iter().find(|scope| asker.key(scope) == key);
+    let (limit, what) = match &counted {
+        Some(Counted::RegisteredDomain(name)) => {
+            (&limits.certificates_per_domain, format!("certificates for names below {name}"))
+        }
+        Some(Counted::ExactSet) => {
+            (&limits.certificates_per_exact_set, "certificates for exactly these names".to_owned())
+        }
+        Some(Counted::Name(name)) => {
+            (&limits.failed_validations_per_name, format!("failed validations of {name}"))
+        }
+        _ => (&limits.new_orders, "new orders of the account".to_owned()),
+    };
+    let limit = limit.as_ref().map_or_else(String::new, |it| format!("{} in {}", it.count, it.per));
+    let failure = Failure::new(
+        Class::Throttle,
+        "acme_budget_spent",
+        "The order waits for its share of the CA's limits",
+        format!(
+            "The issuer's limit of {what} ({limit}) is used up, or held back for renewals; the CA was not asked."
+        ),
+    );
+    Failure { scope: counted, ..failure }
+}

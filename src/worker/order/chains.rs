@@ -1,0 +1,91 @@
+//! Which of the chains that a CA offers for a certificate is served, and what it means when none can be.
+
+use time::OffsetDateTime;
+
+use crate::ca;
+use crate::domain::event::{Event, Resource};
+use crate::domain::failure::{Class, Failure};
+use crate::domain::id::CertificateId;
+use crate::pki;
+use crate::pki::{Issued, Unusable};
+
+/// Chains that are looked at beside the usual one.
+const MOST_ALTERNATES: usize = 10;
+
+/// The chain whose topmost certificate was issued by `preferred`, as cert-manager chooses it; else
+/// the one that the CA offers first, with a remark. A chain that is not the preferred one is better
+/// than none: nothing here fails.
+pub(in crate::worker) async fn preferred_chain(
+    handle: &ca::Order,
+    alternates: &[String],
+    usual: Issued,
+    preferred: &str,
+    csr: &[u8],
+    now: OffsetDateTime,
+) -> (Issued, Option<String>) {
+    let fits =
+        |known: &Issued| pki::topmost_issuer(&known.chain).is_some_and(|name| name == preferred);
+    if preferred.is_empty() || fits(&usual) {
+        return (usual, None);
+    }
+    let mut trouble = None;
+    for url in alternates.iter().take(MOST_ALTERNATES) {
+        let checked = match handle.alternate(url).await {
+            Ok(text) => {
+                pki::check_chain(&text, csr, now).map_err(|problem| format!("it {problem}"))
+            }
+            Err(failure) => Err(failure.to_string()),
+        };
+        match checked {
+            // Another chain is one for the same certificate.
+            Ok(other) if fits(&other) && other.leaf == usual.leaf => return (other, None),
+            Ok(_) => {}
+            Err(problem) => {
+                trouble = Some(format!("a chain that the CA offers cannot be used, {problem}"));
+            }
+        }
+    }
+    let why = trouble.unwrap_or_else(|| "the CA offers no such chain".to_owned());
+    let remark =
+        format!("The chain of \"{preferred}\" is not used: {why}. The usual one is served");
+    (usual, Some(remark))
+}
+
+/// What a person may want to know about what a CA sent, although it can be used.
+pub(in crate::worker) fn remarks(issued: &Issued, certificate: CertificateId) -> Vec<Event> {
+    let about = Resource::Certificate(certificate);
+    let mut events = Vec::new();
+    if !issued.extra.is_empty() {
+        let message =
+            format!("The CA added names that were not asked for: {}", pki::list(&issued.extra));
+        events.push(Event::warning(about, "NamesAdded", message));
+    }
+    if issued.sorted {
+        let message =
+            "The CA sent its chain out of order or with repetitions; it is served in order";
+        events.push(Event::warning(about, "ChainSorted", message));
+    }
+    events
+}
+
+/// Why there is no certificate although the CA issued one: a failed attempt. The CA would answer a fresh
+/// order in the same way, and each costs it another certificate.
+pub(in crate::worker) fn unusable(problem: &Unusable) -> Failure {
+    let (code, title) = match problem {
+        Unusable::WrongKey => ("acme_wrong_key", "The CA sent a certificate for another key"),
+        Unusable::MissingNames { .. } | Unusable::ForeignNames => {
+            ("acme_missing_names", "The CA sent a certificate without names that were asked for")
+        }
+        Unusable::Unsigned { .. } | Unusable::NotCa(_) => {
+            ("acme_broken_chain", "The CA sent certificates that are not one chain")
+        }
+        Unusable::Pem(_) | Unusable::TooLong | Unusable::Empty | Unusable::NoCertificate(_) => {
+            ("acme_bad_chain", "The CA sent something else than a chain of certificates")
+        }
+        Unusable::IsCa => ("acme_ca_certificate", "The CA sent the certificate of a CA"),
+        Unusable::Over(_) | Unusable::NotBegun(_) | Unusable::TooLongLived(_) => {
+            ("acme_bad_validity", "The CA sent a certificate whose dates cannot be right")
+        }
+    };
+    Failure::new(Class::Validation, code, title, format!("What it sent {problem}."))
+}

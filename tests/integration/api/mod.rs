@@ -1,0 +1,19 @@
+//! The API, as clients see it.
+
+pub(crate) mod answer_headers;
+pub(crate) mod auth;
+pub(crate) mod certificates;
+pub(crate) mod conventions;
+pub(crate) mod event_stream;
+pub(crate) mod explain;
+pub(crate) mod idempotency;
+pub(crate) mod issuers;
+pub(crate) mod keys;
+pub(crate) mod large_inputs;
+pub(crate) mod long_answers;
+pub(crate) mod manifests;
+pub(crate) mod manifests_refused;
+pub(crate) mod openapi;
+pub(crate) mod secrets;
+pub(crate) mod strange_text;
+pub(crate) mod tenancy;

@@ -1,0 +1,5 @@
+//! The tree itself: who may know whom, and what tests may depend on.
+
+pub(crate) mod architecture;
+pub(crate) mod harness;
+pub(crate) mod test_sources;

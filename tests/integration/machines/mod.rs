@@ -1,0 +1,4 @@
+//! The pure state machines, by values only.
+
+pub(crate) mod all;
+pub(crate) mod order;

@@ -1,0 +1,7 @@
+//! Connections: who may open, keep and direct them.
+
+pub(crate) mod connections;
+#[cfg(feature = "failpoints")]
+pub(crate) mod connections_attacked;
+pub(crate) mod guarded;
+pub(crate) mod outbound;
