@@ -33,11 +33,11 @@ CREATE INDEX webhooks_former ON webhooks (former_until) WHERE former_until IS NO
 CREATE TABLE webhook_subscriptions (
     webhook_id UUID NOT NULL REFERENCES webhooks (id) ON DELETE CASCADE,
     namespace  TEXT NOT NULL, -- '*': every one; '': that of ClusterIssuers
-    notice     TEXT NOT NULL, -- '*': every one
+    event_type     TEXT NOT NULL, -- '*': every one
     selector   TEXT NOT NULL CHECK (selector IN ('all', 'named')),
-    PRIMARY KEY (webhook_id, namespace, notice)
+    PRIMARY KEY (webhook_id, namespace, event_type)
 );
-CREATE INDEX webhook_subscriptions_to ON webhook_subscriptions (namespace, notice, webhook_id) WHERE selector = 'all';
+CREATE INDEX webhook_subscriptions_to ON webhook_subscriptions (namespace, event_type, webhook_id) WHERE selector = 'all';
 
 -- What is told, once for all that hear of it, so that every try of every delivery is the same bytes.
 CREATE TABLE messages (
@@ -51,7 +51,7 @@ CREATE TABLE deliveries (
     id              UUID   NOT NULL PRIMARY KEY,
     webhook_id      UUID   NOT NULL REFERENCES webhooks (id) ON DELETE CASCADE,
     message_id      UUID   NOT NULL REFERENCES messages (id),
-    notice          TEXT    NOT NULL,
+    event_type          TEXT    NOT NULL,
     subject         UUID   NOT NULL, -- what is told of one subject is told in order
     collection      TEXT    NOT NULL, -- the subject's
     state           TEXT    NOT NULL CHECK (state IN ('queued', 'pending', 'delivered', 'dead', 'held')),

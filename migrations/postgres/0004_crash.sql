@@ -5,11 +5,11 @@ CREATE TABLE workers (
 );
 
 -- What has to be done now and then, by one replica.
-CREATE TABLE housekeeping (
+CREATE TABLE tasks (
     id             UUID   NOT NULL PRIMARY KEY,
     task           TEXT   NOT NULL UNIQUE,
     next_action_at BIGINT NOT NULL,
     leased_by      TEXT,
     lease_token    BIGINT NOT NULL DEFAULT 0
 );
-CREATE INDEX housekeeping_due ON housekeeping (next_action_at);
+CREATE INDEX tasks_due ON tasks (next_action_at);

@@ -8,7 +8,7 @@ ALTER TABLE revisions ADD COLUMN revoked_at BIGINT;
 
 ALTER TABLE orders ADD COLUMN replaces TEXT;                 -- the certificate that it is to replace, in ARI's words
 
-ALTER TABLE issuers ADD COLUMN upkeep TEXT;                  -- JSON: what is being done to its account
+ALTER TABLE issuers ADD COLUMN account_change TEXT;                  -- JSON: what is being done to its account
 ALTER TABLE issuers ADD COLUMN next_account_key BYTEA;        -- sealed PKCS #8; perhaps the CA knows it already
 
 CREATE TABLE revocations (

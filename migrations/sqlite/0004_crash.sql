@@ -5,11 +5,11 @@ CREATE TABLE workers (
 ) STRICT;
 
 -- What has to be done now and then, by one replica.
-CREATE TABLE housekeeping (
+CREATE TABLE tasks (
     id             BLOB    NOT NULL PRIMARY KEY,
     task           TEXT    NOT NULL UNIQUE,
     next_action_at INTEGER NOT NULL,
     leased_by      TEXT,
     lease_token    INTEGER NOT NULL DEFAULT 0
 ) STRICT;
-CREATE INDEX housekeeping_due ON housekeeping (next_action_at);
+CREATE INDEX tasks_due ON tasks (next_action_at);

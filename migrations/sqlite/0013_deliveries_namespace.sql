@@ -9,6 +9,6 @@ UPDATE deliveries SET namespace = CASE collection
 
 -- What a webhook did not ask for any more when it was still to be sent.
 UPDATE deliveries SET state = 'held', next_action_at = NULL, finished_at = created_at
-WHERE state IN ('queued', 'pending') AND notice <> 'webhook.test'
+WHERE state IN ('queued', 'pending') AND event_type <> 'webhook.test'
   AND NOT EXISTS (SELECT 1 FROM webhook_subscriptions s
                   WHERE s.webhook_id = deliveries.webhook_id AND s.namespace IN (deliveries.namespace, '*'));

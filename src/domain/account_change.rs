@@ -10,7 +10,7 @@ use super::issuer::{Issuer, PROBE_EVERY, State, Transition};
 /// What is done to an account beside keeping it registered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "what")]
-pub enum Upkeep {
+pub enum AccountChange {
     /// Its key is being replaced by another one, which is stored already.
     RotatingKey {
         /// Since when.
@@ -45,7 +45,7 @@ impl Issuer {
     /// A client wants the account's key replaced; the new one is stored beside the present one.
     #[must_use]
     pub fn rotate_key(mut self, now: OffsetDateTime) -> Transition {
-        self.upkeep = Some(Upkeep::RotatingKey { since: now });
+        self.account_change = Some(AccountChange::RotatingKey { since: now });
         let event = Event::normal(
             Resource::Issuer(self.id),
             "AccountKeyRotationRequested",
@@ -57,7 +57,7 @@ impl Issuer {
     /// The CA knows the account by its new key, which is checked by using it.
     #[must_use]
     pub fn key_rotated(mut self, now: OffsetDateTime) -> Transition {
-        self.upkeep = None;
+        self.account_change = None;
         let event = Event::normal(
             Resource::Issuer(self.id),
             "AccountKeyRotated",
@@ -69,7 +69,7 @@ impl Issuer {
     /// The CA does not replace the key: the present one stays.
     #[must_use]
     pub fn key_kept(mut self, failure: &Failure, now: OffsetDateTime) -> Transition {
-        self.upkeep = None;
+        self.account_change = None;
         let event = Event::warning(
             Resource::Issuer(self.id),
             "AccountKeyRotationFailed",
@@ -81,7 +81,7 @@ impl Issuer {
     /// A client wants the account given up at the CA, perhaps with the issuer.
     #[must_use]
     pub fn deactivate(mut self, then_delete: bool, now: OffsetDateTime) -> Transition {
-        self.upkeep = Some(Upkeep::Deactivating { since: now, then_delete });
+        self.account_change = Some(AccountChange::Deactivating { since: now, then_delete });
         let event = Event::normal(
             Resource::Issuer(self.id),
             "AccountDeactivationRequested",
@@ -93,11 +93,11 @@ impl Issuer {
     /// The CA has given the account up.
     #[must_use]
     pub fn deactivated(mut self, now: OffsetDateTime) -> Transition {
-        let at = match self.upkeep {
-            Some(Upkeep::Deactivated { at }) => at,
+        let at = match self.account_change {
+            Some(AccountChange::Deactivated { at }) => at,
             _ => now,
         };
-        self.upkeep = Some(Upkeep::Deactivated { at });
+        self.account_change = Some(AccountChange::Deactivated { at });
         self.state = State::Failed;
         self.state_since = now;
         self.tries = 0;
@@ -118,7 +118,7 @@ impl Issuer {
 
     /// What is being done to the account has to wait until `at`, perhaps because of a failure.
     #[must_use]
-    pub fn upkeep_waits(
+    pub fn account_change_waits(
         mut self,
         failure: Option<Failure>,
         at: OffsetDateTime,

@@ -8,7 +8,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::backoff::Jitter;
 use super::event::{Event, Resource};
-use super::event_type::Notice;
+use super::event_type::EventType;
 use super::id::{DeliveryId, MessageId, WebhookId};
 use super::text::foreign_words;
 
@@ -22,7 +22,7 @@ pub struct Delivery {
     /// What; its identifier is the receiver's key to what it has seen.
     pub message: MessageId,
     /// Of which kind.
-    pub notice: Notice,
+    pub event_type: EventType,
     /// Whom it is about: what is told of one subject arrives in order.
     pub subject: Resource,
     /// Whose that is: empty for a `ClusterIssuer`'s; absent where nobody knows any more.
@@ -180,7 +180,7 @@ impl Delivery {
     pub fn new(
         webhook: WebhookId,
         message: MessageId,
-        notice: Notice,
+        event_type: EventType,
         subject: Resource,
         namespace: &str,
         now: OffsetDateTime,
@@ -189,7 +189,7 @@ impl Delivery {
             id: DeliveryId::generate(now),
             webhook,
             message,
-            notice,
+            event_type,
             subject,
             namespace: Some(namespace.to_owned()),
             state: State::Pending,
@@ -199,7 +199,11 @@ impl Delivery {
             created_at: now,
             finished_at: None,
             // A test is sent before whatever else waits: somebody looks on.
-            next_action_at: Some(if notice == Notice::WebhookTest { now - DEADLINE } else { now }),
+            next_action_at: Some(if event_type == EventType::WebhookTest {
+                now - DEADLINE
+            } else {
+                now
+            }),
             deadline: now + DEADLINE,
         }
     }
@@ -249,7 +253,7 @@ impl Delivery {
         };
         self.attempts = self.attempts.saturating_add(1);
         self.last = Some(attempt);
-        let only_tried_out = self.notice == Notice::WebhookTest;
+        let only_tried_out = self.event_type == EventType::WebhookTest;
         match status {
             Some(200..=299) => {
                 self.state = State::Delivered;
@@ -285,13 +289,13 @@ impl Delivery {
         self.next_action_at = None;
         let message = format!(
             "The {} of /{}/{} could not be delivered {why}; delivery {} can be sent again",
-            self.notice.as_str(),
+            self.event_type.as_str(),
             self.subject.collection(),
             self.subject.id(),
             self.id
         );
         let event = Event::warning(Resource::Webhook(self.webhook), "DeliveryFailed", message);
-        let events = if self.notice == Notice::WebhookTest { vec![] } else { vec![event] };
+        let events = if self.event_type == EventType::WebhookTest { vec![] } else { vec![event] };
         Transition { delivery: self, verdict, events }
     }
 }
@@ -312,7 +316,7 @@ mod tests {
 
     #[test]
     fn it_is_tried_ten_times_over_three_days_and_then_it_is_dead() {
-        let mut delivery = delivery(Notice::CertificateIssued);
+        let mut delivery = delivery(EventType::CertificateIssued);
         let mut now = NOW;
         for (n, pause) in SCHEDULE.iter().enumerate() {
             now += *pause;
@@ -331,18 +335,20 @@ mod tests {
     #[test]
     fn whatever_is_not_2xx_is_no_success() {
         for status in [100, 199, 301, 302, 304, 400, 404, 418, 500, 503] {
-            let next = delivery(Notice::CertificateIssued).apply(answer(status), NOW, Jitter::NONE);
+            let next =
+                delivery(EventType::CertificateIssued).apply(answer(status), NOW, Jitter::NONE);
             assert_eq!(next.delivery.state, State::Pending, "{status}");
         }
         for status in [200, 202, 204, 299] {
-            let next = delivery(Notice::CertificateIssued).apply(answer(status), NOW, Jitter::NONE);
+            let next =
+                delivery(EventType::CertificateIssued).apply(answer(status), NOW, Jitter::NONE);
             assert_eq!((next.delivery.state, next.verdict), (State::Delivered, Verdict::Well));
         }
     }
 
     #[test]
     fn gone_keeps_the_message_for_later() {
-        let next = delivery(Notice::CertificateIssued).apply(answer(410), NOW, Jitter::NONE);
+        let next = delivery(EventType::CertificateIssued).apply(answer(410), NOW, Jitter::NONE);
         assert_eq!((next.delivery.state, next.verdict), (State::Held, Verdict::Gone));
     }
 
@@ -350,7 +356,7 @@ mod tests {
     fn retry_after_lengthens_a_pause_within_bounds_and_never_shortens_it() {
         let ask = |wait: Duration| {
             let answer = Answer { retry_at: Some(NOW + wait), ..answer(429) };
-            delivery(Notice::CertificateIssued).apply(answer, NOW, Jitter::NONE).delivery
+            delivery(EventType::CertificateIssued).apply(answer, NOW, Jitter::NONE).delivery
         };
         assert_eq!(ask(Duration::ZERO).next_action_at, Some(NOW + Duration::seconds(5)));
         assert_eq!(ask(Duration::minutes(2)).next_action_at, Some(NOW + Duration::minutes(2)));
@@ -359,7 +365,7 @@ mod tests {
 
     #[test]
     fn a_test_is_tried_once_and_says_nothing_about_the_endpoint_when_it_fails() {
-        let test = delivery(Notice::WebhookTest);
+        let test = delivery(EventType::WebhookTest);
         assert!(test.next_action_at < Some(NOW), "before everything else");
         let failed = test.clone().apply(answer(500), NOW, Jitter::NONE);
         assert_eq!((failed.delivery.state, failed.verdict), (State::Dead, Verdict::None));
@@ -369,7 +375,7 @@ mod tests {
 
     #[test]
     fn its_time_is_up_after_five_days() {
-        let late = delivery(Notice::CertificateIssued);
+        let late = delivery(EventType::CertificateIssued);
         assert_eq!(late.next_step(NOW + DEADLINE), Some(Step::Expire));
         let dead = late.expire(NOW + DEADLINE);
         assert_eq!((dead.delivery.state, dead.verdict), (State::Dead, Verdict::None));
@@ -393,8 +399,15 @@ mod tests {
         Answer { attempt, retry_at: None }
     }
 
-    fn delivery(notice: Notice) -> Delivery {
+    fn delivery(event_type: EventType) -> Delivery {
         let subject = Resource::Certificate(super::super::id::CertificateId(Uuid::nil()));
-        Delivery::new(WebhookId(Uuid::nil()), MessageId(Uuid::nil()), notice, subject, "team", NOW)
+        Delivery::new(
+            WebhookId(Uuid::nil()),
+            MessageId(Uuid::nil()),
+            event_type,
+            subject,
+            "team",
+            NOW,
+        )
     }
 }

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
 )]
-pub enum Notice {
+pub enum EventType {
     /// The first certificate was issued.
     #[serde(rename = "certificate.issued")]
     CertificateIssued,
@@ -46,8 +46,8 @@ pub enum Notice {
     WebhookTest,
 }
 
-impl Notice {
-    /// Every notice.
+impl EventType {
+    /// Every event_type.
     pub const ALL: [Self; 11] = [
         Self::CertificateIssued,
         Self::CertificateRenewed,
@@ -79,9 +79,9 @@ impl Notice {
         }
     }
 
-    /// Reads what [`Notice::as_str`] wrote.
+    /// Reads what [`EventType::as_str`] wrote.
     pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|notice| notice.as_str() == text)
+        Self::ALL.into_iter().find(|event_type| event_type.as_str() == text)
     }
 }
 
@@ -91,10 +91,10 @@ mod tests {
 
     #[test]
     fn every_notice_is_read_back_by_its_word() {
-        for notice in Notice::ALL {
-            assert_eq!(Notice::parse(notice.as_str()), Some(notice));
-            assert_eq!(serde_json::to_value(notice).unwrap(), notice.as_str());
+        for event_type in EventType::ALL {
+            assert_eq!(EventType::parse(event_type.as_str()), Some(event_type));
+            assert_eq!(serde_json::to_value(event_type).unwrap(), event_type.as_str());
         }
-        assert_eq!(Notice::parse("certificate.lost"), None);
+        assert_eq!(EventType::parse("certificate.lost"), None);
     }
 }

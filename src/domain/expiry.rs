@@ -11,7 +11,7 @@
 use time::{Duration, OffsetDateTime};
 
 use super::event::{Event, Resource};
-use super::event_type::Notice;
+use super::event_type::EventType;
 use super::failure::Failure;
 use super::id::CertificateId;
 
@@ -87,7 +87,7 @@ pub struct Transition {
     /// What to enter into the history.
     pub events: Vec<Event>,
     /// What to tell those who asked to be told.
-    pub notices: Vec<Notice>,
+    pub event_types: Vec<EventType>,
     /// When.
     pub at: OffsetDateTime,
 }
@@ -114,13 +114,13 @@ impl Watch {
         let in_trouble = now >= late_from || (now >= renewal.due && renewal.failed_attempts > 0);
         let news = reached.filter(|stage| self.told.is_none_or(|told| told < *stage));
         let tells = news.filter(|stage| *stage == Stage::Expired || in_trouble);
-        let (mut events, mut notices) = (vec![], vec![]);
+        let (mut events, mut event_types) = (vec![], vec![]);
         if let Some(stage) = tells {
             self.told = Some(stage);
             events.push(self.event(stage, renewal, now));
-            notices.push(match stage {
-                Stage::Expired => Notice::CertificateExpired,
-                Stage::Third | Stage::Sixth | Stage::Twentieth => Notice::CertificateExpiring,
+            event_types.push(match stage {
+                Stage::Expired => EventType::CertificateExpired,
+                Stage::Third | Stage::Sixth | Stage::Twentieth => EventType::CertificateExpiring,
             });
         }
         let next_stage =
@@ -130,7 +130,7 @@ impl Watch {
             (Some(_), None) => next_stage.map(|at| at.min(late_from)),
             _ => next_stage,
         };
-        Transition { watch: self, events, notices, at: now }
+        Transition { watch: self, events, event_types, at: now }
     }
 
     /// A part of the lifetime, in whole seconds as the database keeps them.
@@ -214,8 +214,8 @@ mod tests {
                 next.watch.next_action_at.is_none_or(|again| again > at),
                 "it makes no progress"
             );
-            assert_eq!(next.events.len(), next.notices.len());
-            if !next.notices.is_empty() {
+            assert_eq!(next.events.len(), next.event_types.len());
+            if !next.event_types.is_empty() {
                 told.extend(next.watch.told.map(|stage| (at, stage)));
             }
             watch = next.watch;
@@ -257,13 +257,13 @@ mod tests {
     fn a_look_that_comes_late_tells_the_nearest_stage_once() {
         let late = watch().look(&renewal(60.0, 4), day(86.0));
         assert_eq!(late.watch.told, Some(Stage::Twentieth));
-        assert_eq!(late.notices, [Notice::CertificateExpiring]);
+        assert_eq!(late.event_types, [EventType::CertificateExpiring]);
 
         let again = late.watch.look(&renewal(60.0, 5), day(86.0));
-        assert_eq!((again.notices.len(), again.events.len()), (0, 0));
+        assert_eq!((again.event_types.len(), again.events.len()), (0, 0));
 
         let ended = again.watch.look(&renewal(60.0, 5), day(200.0));
-        assert_eq!(ended.notices, [Notice::CertificateExpired]);
+        assert_eq!(ended.event_types, [EventType::CertificateExpired]);
         assert_eq!(ended.watch.next_action_at, None);
     }
 

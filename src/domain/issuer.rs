@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
 
-pub use super::account_change::{DEACTIVATION_DEADLINE, ROTATION_WAITS, Upkeep};
+pub use super::account_change::{AccountChange, DEACTIVATION_DEADLINE, ROTATION_WAITS};
 use super::backoff::{self, Jitter, Retry};
 use super::event::{Event, Resource};
-use super::event_type::Notice;
+use super::event_type::EventType;
 use super::failure::{Class, Failure};
 use super::id::IssuerId;
 use super::limits::LimitsSpec;
@@ -266,7 +266,7 @@ pub struct Issuer {
     /// The account at the CA, once there is one.
     pub account: Option<Account>,
     /// What else is being done to the account, or was done for good.
-    pub upkeep: Option<Upkeep>,
+    pub account_change: Option<AccountChange>,
     /// Tries in a row that failed.
     pub tries: u32,
     /// What last went wrong.
@@ -327,7 +327,7 @@ pub struct Transition {
     /// What happened, for the history.
     pub events: Vec<Event>,
     /// What is to be told.
-    pub notices: Vec<Notice>,
+    pub event_types: Vec<EventType>,
     /// When it happened.
     pub at: OffsetDateTime,
 }
@@ -335,7 +335,7 @@ pub struct Transition {
 impl Transition {
     /// The issuer as it is, with nothing to tell.
     pub fn silent(issuer: Issuer, at: OffsetDateTime) -> Self {
-        Self { issuer, events: vec![], notices: vec![], at }
+        Self { issuer, events: vec![], event_types: vec![], at }
     }
 }
 
@@ -370,7 +370,7 @@ impl Issuer {
         }
         if self.account.as_ref().is_some_and(|known| known.server != acme.server) {
             self.account = None;
-            self.upkeep = None;
+            self.account_change = None;
         }
         let before = std::mem::replace(&mut self.acme, acme);
         self.generation += 1;
@@ -423,7 +423,7 @@ impl Issuer {
         Transition {
             issuer: self,
             events: vec![event],
-            notices: vec![Notice::IssuerReady],
+            event_types: vec![EventType::IssuerReady],
             at: now,
         }
     }
@@ -450,7 +450,7 @@ impl Issuer {
         let at = failure.retry_at.map_or(now + pause, |asked| asked.max(now + pause));
         let news = self.last_error.as_ref().is_none_or(|last| last.code != failure.code);
         // Trying again is no news; that something was changed and did not help is.
-        let notices = if self.tries == 0 { vec![Notice::IssuerFailed] } else { vec![] };
+        let event_types = if self.tries == 0 { vec![EventType::IssuerFailed] } else { vec![] };
         let event =
             Event::warning(Resource::Issuer(self.id), self.failure_reason(), failure.to_string());
         if self.state != State::Failed {
@@ -462,7 +462,7 @@ impl Issuer {
         self.last_error = Some(failure);
         self.next_action_at = Some(at);
         let events = if news { vec![event] } else { vec![] };
-        Transition { issuer: self, events, notices, at: now }
+        Transition { issuer: self, events, event_types, at: now }
     }
 
     /// It is no longer wanted.
@@ -478,14 +478,14 @@ impl Issuer {
         match self.state {
             State::Ready => ("True", "ACMEAccountRegistered", REGISTERED_MESSAGE.to_owned()),
             State::Pending => {
-                let (reason, message) = match self.upkeep {
-                    Some(Upkeep::RotatingKey { .. }) => {
+                let (reason, message) = match self.account_change {
+                    Some(AccountChange::RotatingKey { .. }) => {
                         ("RotatingAccountKey", "The ACME account's key is being replaced")
                     }
-                    Some(Upkeep::Deactivating { .. }) => {
+                    Some(AccountChange::Deactivating { .. }) => {
                         ("DeactivatingAccount", "The ACME account is being deactivated")
                     }
-                    Some(Upkeep::Deactivated { .. }) | None => {
+                    Some(AccountChange::Deactivated { .. }) | None => {
                         ("Registering", "The ACME account is being registered")
                     }
                 };

@@ -14,7 +14,7 @@ use super::backoff::{self, Jitter};
 use super::certificate::Certificate;
 use super::delivery::Delivery;
 use super::event::{Event, Resource};
-use super::event_type::Notice;
+use super::event_type::EventType;
 use super::id::WebhookId;
 
 /// Stands for every namespace.
@@ -29,7 +29,7 @@ pub struct Spec {
     /// For people.
     pub description: Option<String>,
     /// What to tell; everything where empty.
-    pub events: Vec<Notice>,
+    pub events: Vec<EventType>,
     /// Of which namespaces; `*` for all.
     pub namespaces: Vec<String>,
     /// Labels that a certificate must carry, all of them.
@@ -167,28 +167,28 @@ const LONGEST_PAUSE: Duration = Duration::hours(1);
 
 impl Webhook {
     /// Whether it wants to be told this of this certificate.
-    pub fn hears_of(&self, notice: Notice, certificate: &Certificate) -> bool {
+    pub fn hears_of(&self, event_type: EventType, certificate: &Certificate) -> bool {
         let names_us = certificate.spec.webhooks.contains(&self.id.0);
         let selected = match self.spec.selector {
             Selector::Named => names_us,
             Selector::All => names_us || self.spec.wants_labels(&certificate.labels),
         };
-        selected && self.spec.wants(notice) && self.spec.covers(&certificate.namespace)
+        selected && self.spec.wants(event_type) && self.spec.covers(&certificate.namespace)
     }
 
     /// Whether it wants to be told this of an issuer of this namespace; the empty one is that of
     /// `ClusterIssuer`s, which concern everybody.
-    pub fn hears_of_issuer(&self, notice: Notice, namespace: &str) -> bool {
+    pub fn hears_of_issuer(&self, event_type: EventType, namespace: &str) -> bool {
         self.spec.selector == Selector::All
             && self.spec.labels.is_empty()
-            && self.spec.wants(notice)
+            && self.spec.wants(event_type)
             && (namespace.is_empty() || self.spec.covers(namespace))
     }
 
     /// Whether it still asks for what this delivery tells, by its namespace; one that nobody knows is only
     /// for who asks for all.
     pub fn still_hears_of(&self, delivery: &Delivery) -> bool {
-        delivery.notice == Notice::WebhookTest
+        delivery.event_type == EventType::WebhookTest
             || match &delivery.namespace {
                 Some(namespace) => namespace.is_empty() || self.spec.covers(namespace),
                 None => self.spec.covers(EVERY_NAMESPACE),
@@ -339,8 +339,8 @@ impl Webhook {
 }
 
 impl Spec {
-    fn wants(&self, notice: Notice) -> bool {
-        self.events.is_empty() || self.events.contains(&notice)
+    fn wants(&self, event_type: EventType) -> bool {
+        self.events.is_empty() || self.events.contains(&event_type)
     }
 
     /// Whether it is about this namespace.
@@ -364,18 +364,24 @@ mod tests {
     fn it_hears_only_what_it_asked_for() {
         let mut labelled = webhook(Selector::All);
         labelled.spec.labels = [("team".to_owned(), "web".to_owned())].into();
-        labelled.spec.events = vec![Notice::CertificateIssued];
+        labelled.spec.events = vec![EventType::CertificateIssued];
         let mut certificate = certificate();
 
-        assert!(!labelled.hears_of(Notice::CertificateIssued, &certificate), "without the label");
+        assert!(
+            !labelled.hears_of(EventType::CertificateIssued, &certificate),
+            "without the label"
+        );
         certificate.labels = labelled.spec.labels.clone();
-        assert!(labelled.hears_of(Notice::CertificateIssued, &certificate));
-        assert!(!labelled.hears_of(Notice::CertificateFailed, &certificate));
+        assert!(labelled.hears_of(EventType::CertificateIssued, &certificate));
+        assert!(!labelled.hears_of(EventType::CertificateFailed, &certificate));
         certificate.namespace = "other".into();
-        assert!(!labelled.hears_of(Notice::CertificateIssued, &certificate));
+        assert!(!labelled.hears_of(EventType::CertificateIssued, &certificate));
         labelled.spec.namespaces = vec![EVERY_NAMESPACE.into()];
-        assert!(labelled.hears_of(Notice::CertificateIssued, &certificate));
-        assert!(!labelled.hears_of_issuer(Notice::CertificateIssued, ""), "issuers have no labels");
+        assert!(labelled.hears_of(EventType::CertificateIssued, &certificate));
+        assert!(
+            !labelled.hears_of_issuer(EventType::CertificateIssued, ""),
+            "issuers have no labels"
+        );
     }
 
     #[test]
@@ -385,14 +391,20 @@ mod tests {
         let mut labelled = webhook(Selector::All);
         labelled.spec.labels = [("team".to_owned(), "web".to_owned())].into();
 
-        assert!(!named.hears_of(Notice::CertificateIssued, &certificate));
+        assert!(!named.hears_of(EventType::CertificateIssued, &certificate));
         certificate.spec.webhooks = vec![named.id.0];
-        assert!(named.hears_of(Notice::CertificateIssued, &certificate));
-        assert!(labelled.hears_of(Notice::CertificateIssued, &certificate), "it has the same id");
+        assert!(named.hears_of(EventType::CertificateIssued, &certificate));
+        assert!(
+            labelled.hears_of(EventType::CertificateIssued, &certificate),
+            "it has the same id"
+        );
         certificate.namespace = "other".into();
-        assert!(!named.hears_of(Notice::CertificateIssued, &certificate), "not of its namespaces");
-        assert!(!named.hears_of_issuer(Notice::IssuerReady, ""));
-        assert!(webhook(Selector::All).hears_of_issuer(Notice::IssuerReady, ""));
+        assert!(
+            !named.hears_of(EventType::CertificateIssued, &certificate),
+            "not of its namespaces"
+        );
+        assert!(!named.hears_of_issuer(EventType::IssuerReady, ""));
+        assert!(webhook(Selector::All).hears_of_issuer(EventType::IssuerReady, ""));
     }
 
     #[test]

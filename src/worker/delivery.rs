@@ -26,7 +26,7 @@ use super::pool::claim::POLL;
 use super::{LONG, Worker, WorkerError, pause};
 use crate::domain::delivery;
 use crate::domain::delivery::{Answer, Attempt, Delivery, State, Step, Verdict};
-use crate::domain::event_type::Notice;
+use crate::domain::event_type::EventType;
 use crate::domain::id::{DeliveryId, WebhookId};
 use crate::domain::signature;
 use crate::domain::webhook::{Transition, Webhook};
@@ -277,7 +277,7 @@ impl<'a> Run<'a> {
         due.retain(|(delivery, _)| !under_way.contains(&delivery.id));
         due.truncate(look);
         if free == 0 {
-            due.retain(|(delivery, _)| delivery.notice == Notice::WebhookTest);
+            due.retain(|(delivery, _)| delivery.event_type == EventType::WebhookTest);
         }
         Ok(due)
     }
@@ -400,12 +400,12 @@ fn log(webhook: &Webhook, delivery: &Delivery) {
         None => (None, None),
     };
     if delivery.state == State::Delivered {
-        tracing::debug!(delivery = %delivery.id, webhook = %webhook.id, notice = delivery.notice.as_str(), "delivered");
+        tracing::debug!(delivery = %delivery.id, webhook = %webhook.id, event_type = delivery.event_type.as_str(), "delivered");
     } else {
         tracing::info!(
             delivery = %delivery.id,
             webhook = %webhook.id,
-            notice = delivery.notice.as_str(),
+            event_type = delivery.event_type.as_str(),
             state = delivery.state.as_str(),
             attempts = delivery.attempts,
             status,

@@ -281,7 +281,7 @@ impl Worker {
                 Machine::Order => self.order(lease).await,
                 Machine::Expiry => look_at_expiry(&self.db, lease, self.clock.now()).await,
                 Machine::Revocation => self.revocation(lease).await,
-                Machine::Housekeeping => self.housekeeping(lease).await,
+                Machine::Task => self.housekeeping(lease).await,
                 Machine::Delivery => self.deliver(lease).await,
             }
         });

@@ -14,7 +14,7 @@ use crate::api::precondition::{Precondition, json};
 use crate::api::problem::{ApiError, Code, Errors, FieldCode};
 use crate::api::{AppState, retrying};
 use crate::domain::id::IssuerId;
-use crate::domain::issuer::{FORMER_NAMESPACE, Issuer, Kind, Transition, Upkeep};
+use crate::domain::issuer::{AccountChange, FORMER_NAMESPACE, Issuer, Kind, Transition};
 use crate::pki;
 use crate::secret::Secret;
 use crate::storage::issuers::{self, next_account_key_place};
@@ -44,7 +44,7 @@ pub(crate) async fn rotate_key(
         let mut tx = app.db.begin();
         let (present, lease) = find(&mut tx, &who, id, &known).await?;
         // It joins what is under way.
-        let next = if let Some(Upkeep::RotatingKey { .. }) = present.upkeep {
+        let next = if let Some(AccountChange::RotatingKey { .. }) = present.account_change {
             present
         } else {
             must_have_account(&present)?;
@@ -73,14 +73,15 @@ pub(crate) async fn deactivate(
     retrying(|| async {
         let mut tx = app.db.begin();
         let (present, lease) = find(&mut tx, &who, id, &known).await?;
-        let next = if let Some(Upkeep::Deactivating { .. } | Upkeep::Deactivated { .. }) =
-            present.upkeep
-        {
-            present
-        } else {
-            must_have_account(&present)?;
-            begin_deactivation(&app, &mut tx, present, false, &lease).await?
-        };
+        let next =
+            if let Some(AccountChange::Deactivating { .. } | AccountChange::Deactivated { .. }) =
+                present.account_change
+            {
+                present
+            } else {
+                must_have_account(&present)?;
+                begin_deactivation(&app, &mut tx, present, false, &lease).await?
+            };
         tx.commit().await?;
         answer(&next)
     })
@@ -155,11 +156,13 @@ async fn find(
 }
 
 fn must_have_account(present: &Issuer) -> Result<(), ApiError> {
-    let why = match (&present.account, present.upkeep) {
+    let why = match (&present.account, present.account_change) {
         (None, _) => "has no account yet; see its conditions",
-        (_, Some(Upkeep::RotatingKey { .. })) => "is getting a new account key; wait for that",
-        (_, Some(Upkeep::Deactivating { .. })) => "is having its account deactivated",
-        (_, Some(Upkeep::Deactivated { .. })) => "had its account deactivated",
+        (_, Some(AccountChange::RotatingKey { .. })) => {
+            "is getting a new account key; wait for that"
+        }
+        (_, Some(AccountChange::Deactivating { .. })) => "is having its account deactivated",
+        (_, Some(AccountChange::Deactivated { .. })) => "had its account deactivated",
         (Some(_), None) => return Ok(()),
     };
     let detail = format!("The issuer `{}` {why}.", present.name);

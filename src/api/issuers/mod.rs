@@ -16,7 +16,7 @@ use super::precondition::{Precondition, answer, json};
 use super::problem::{ApiError, Code, Errors, Faults, FieldCode};
 use super::{AppState, retrying};
 use crate::domain::id::IssuerId;
-use crate::domain::issuer::{Acme, Issuer, Kind, State as IssuerState, Upkeep};
+use crate::domain::issuer::{AccountChange, Acme, Issuer, Kind, State as IssuerState};
 use crate::secret::Sealed;
 use crate::storage::issuers::{self, Wanted, account_key_place};
 use crate::storage::lease::Lease;
@@ -219,7 +219,7 @@ pub(crate) async fn delete(
         if let Some(revocation) = revocations::any_of_issuer(&mut tx, present.id).await? {
             return Err(in_use(format!("The revocation {revocation} still needs its account. Try again when that is over.")));
         }
-        let is_live = !matches!(present.upkeep, Some(Upkeep::Deactivated { .. }));
+        let is_live = !matches!(present.account_change, Some(AccountChange::Deactivated { .. }));
         if how.deactivate && present.account.is_some() && is_live {
             let next = accounts::begin_deactivation(&app, &mut tx, present, true, &lease).await?;
             tx.commit().await?;
@@ -252,7 +252,7 @@ pub(crate) fn new(app: &AppState, spec: IssuerSpec, namespace: String) -> Issuer
         state: IssuerState::Pending,
         state_since: now,
         account: None,
-        upkeep: None,
+        account_change: None,
         tries: 0,
         last_error: None,
         created_at: now,

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::api::auth::Principal;
 use crate::api::problem::{ApiError, Faults, FieldCode};
 use crate::api::{AppState, field};
-use crate::domain::event_type::Notice;
+use crate::domain::event_type::EventType;
 use crate::domain::webhook::{EVERY_NAMESPACE, Selector, Spec, Webhook};
 
 const MOST_NAMESPACES: usize = 100;
@@ -36,7 +36,7 @@ pub(crate) struct WebhookSpec {
     description: Option<String>,
     /// What to tell; everything when empty.
     #[serde(default)]
-    events: Vec<Notice>,
+    events: Vec<EventType>,
     /// Of which namespaces; its own when empty, all of them with `["*"]`. The API key has to own them.
     #[serde(default)]
     #[schema(max_items = 100)]

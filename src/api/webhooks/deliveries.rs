@@ -18,7 +18,7 @@ use crate::api::problem::{ApiError, Code, Errors};
 use crate::api::wait::Wait;
 use crate::api::{AppState, field};
 use crate::domain::delivery::{Delivery, State as DomainState};
-use crate::domain::event_type::Notice;
+use crate::domain::event_type::EventType;
 use crate::domain::id::DeliveryId;
 use crate::domain::webhook::Webhook;
 use crate::storage::deliveries::{self, Wanted};
@@ -36,7 +36,7 @@ pub(crate) struct ListDeliveries {
     state: Option<DeliveryState>,
     /// Of this type.
     #[serde(rename = "type")]
-    kind: Option<Notice>,
+    kind: Option<EventType>,
     /// About this certificate.
     certificate: Option<Uuid>,
     /// Told at this moment or later (RFC 3339).
@@ -80,7 +80,7 @@ pub(crate) struct DeliveryView {
     message_id: String,
     /// What is told.
     #[serde(rename = "type")]
-    kind: Notice,
+    kind: EventType,
     /// Whom it is about.
     #[schema(example = "/certificates/019ab000-0000-7000-8000-000000000000")]
     resource: String,
@@ -144,7 +144,7 @@ pub(crate) async fn list(
     let since = query.since.as_deref();
     let wanted = Wanted {
         state: query.state.map(DomainState::from),
-        notice: query.kind,
+        event_type: query.kind,
         subject: query.certificate,
         since: since.map(|text| field::moment(text, "since")).transpose()?,
     };
@@ -346,7 +346,7 @@ impl DeliveryView {
             id: delivery.id.0,
             webhook: format!("/webhooks/{}", delivery.webhook),
             message_id: delivery.message_id(),
-            kind: delivery.notice,
+            kind: delivery.event_type,
             resource: format!("/{}/{}", delivery.subject.collection(), delivery.subject.id()),
             state: delivery.state.into(),
             attempts: delivery.attempts,

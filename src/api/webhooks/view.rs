@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::domain::event_type::Notice;
+use crate::domain::event_type::EventType;
 use crate::domain::webhook::{Disabled, Selector, Webhook};
 
 /// Somebody who asked to be told.
@@ -24,7 +24,7 @@ pub(crate) struct WebhookView {
     /// For people.
     description: Option<String>,
     /// What is told; everything when empty.
-    events: Vec<Notice>,
+    events: Vec<EventType>,
     /// Of which namespaces; `*` for all.
     namespaces: Vec<String>,
     /// Labels that a certificate must carry.

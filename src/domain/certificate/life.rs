@@ -9,7 +9,7 @@ use super::{Certificate, Issued, State, Transition, Trigger, renewal_remark, ren
 use crate::domain::ari::{self, Ari};
 use crate::domain::backoff::Jitter;
 use crate::domain::event::{Event, Resource};
-use crate::domain::event_type::Notice;
+use crate::domain::event_type::EventType;
 use crate::domain::failure::Failure;
 use crate::domain::revocation::{self, Reason, Revocation};
 
@@ -277,8 +277,8 @@ impl Certificate {
         let anew = is_done
             && self.deleting_since.is_none()
             && self.current.as_ref().is_some_and(|issued| issued.revision == revision);
-        let notices = if is_done { vec![Notice::CertificateRevoked] } else { vec![] };
-        let told = Transition::silent(self, now).with(events).telling(notices);
+        let event_types = if is_done { vec![EventType::CertificateRevoked] } else { vec![] };
+        let told = Transition::silent(self, now).with(events).telling(event_types);
         if anew { told.then(|one| one.trigger(Trigger::Revoked, now)) } else { told }
     }
 

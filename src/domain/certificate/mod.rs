@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use time::{Duration, OffsetDateTime};
 
-use super::event_type::Notice;
+use super::event_type::EventType;
 use crate::domain::ari::Ari;
 use crate::domain::backoff::{self, Jitter, Retry};
 use crate::domain::duration;
@@ -257,12 +257,12 @@ impl Certificate {
     #[must_use]
     pub fn issued(self, issued: Issued, ari: Option<Ari>, now: OffsetDateTime) -> Transition {
         let about = Resource::Certificate(self.id);
-        let mut notices = vec![match self.current {
-            None => Notice::CertificateIssued,
-            Some(_) => Notice::CertificateRenewed,
+        let mut event_types = vec![match self.current {
+            None => EventType::CertificateIssued,
+            Some(_) => EventType::CertificateRenewed,
         }];
         if self.told != Told::default() {
-            notices.push(Notice::CertificateRecovered);
+            event_types.push(EventType::CertificateRecovered);
         }
         let mut next = self.become_state(State::Idle, now);
         next.told = Told::default();
@@ -275,7 +275,7 @@ impl Certificate {
         let event = Event::normal(about, "Issuing", "The certificate has been successfully issued");
         let remark = remark.map(|remark| Event::warning(about, "RenewBefore", remark));
         let events = std::iter::once(event).chain(remark).collect();
-        Transition::silent(next, now).with(events).telling(notices)
+        Transition::silent(next, now).with(events).telling(event_types)
     }
 
     /// It exists already, made elsewhere, and is taken over. Nothing was issued, so that nobody is
@@ -287,7 +287,7 @@ impl Certificate {
         let mut next = self.issued(issued, ari, now);
         next.events.retain(|event| event.reason == "RenewBefore");
         next.events.insert(0, Event::normal(about, "Imported", message));
-        next.notices.retain(|notice| *notice == Notice::CertificateRecovered);
+        next.event_types.retain(|event_type| *event_type == EventType::CertificateRecovered);
         next
     }
 
@@ -351,12 +351,12 @@ impl Certificate {
             ),
         };
         let mut next = self.become_state(state, now);
-        let notices = next.tell_failure();
+        let event_types = next.tell_failure();
         next.failed_attempts = next.failed_attempts.saturating_add(1);
         next.last_error = Some(failure);
         next.next_action_at = at;
         let event = Event::warning(about, "Failed", message);
-        Transition::silent(next, now).with(vec![event]).telling(notices)
+        Transition::silent(next, now).with(vec![event]).telling(event_types)
     }
 
     /// A step failed inside. Where something is to be issued that is a failed attempt; where nothing
@@ -379,16 +379,16 @@ impl Certificate {
 
     /// A failure is told once for each row of failed attempts, and so is that nobody but a person
     /// can end it. What a client changed begins a new row.
-    fn tell_failure(&mut self) -> Vec<Notice> {
+    fn tell_failure(&mut self) -> Vec<EventType> {
         if self.failed_attempts == 0 {
             self.told = Told::default();
         }
-        let (told, notice) = match self.state {
-            State::Blocked => (&mut self.told.blocked, Notice::CertificateBlocked),
-            _ => (&mut self.told.failed, Notice::CertificateFailed),
+        let (told, event_type) = match self.state {
+            State::Blocked => (&mut self.told.blocked, EventType::CertificateBlocked),
+            _ => (&mut self.told.failed, EventType::CertificateFailed),
         };
         let is_known = std::mem::replace(told, true);
-        if is_known { vec![] } else { vec![notice] }
+        if is_known { vec![] } else { vec![event_type] }
     }
 
     /// Its management ends.

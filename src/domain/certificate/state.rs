@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::Certificate;
 use crate::domain::event::Event;
-use crate::domain::event_type::Notice;
+use crate::domain::event_type::EventType;
 
 /// Where a certificate is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +104,7 @@ pub struct Transition {
     /// What happened, for the history.
     pub events: Vec<Event>,
     /// What is to be told.
-    pub notices: Vec<Notice>,
+    pub event_types: Vec<EventType>,
     /// When it happened.
     pub at: OffsetDateTime,
     /// Whether the CA lost the order: the same key and CSR want a fresh one at this moment.
@@ -114,24 +114,24 @@ pub struct Transition {
 impl Transition {
     /// The certificate as it is, with nothing to tell.
     pub fn silent(certificate: Certificate, at: OffsetDateTime) -> Self {
-        Self { certificate, events: vec![], notices: vec![], at, fresh_order_at: None }
+        Self { certificate, events: vec![], event_types: vec![], at, fresh_order_at: None }
     }
 
     pub(super) fn with(self, events: Vec<Event>) -> Self {
         Self { events, ..self }
     }
 
-    pub(super) fn telling(self, notices: Vec<Notice>) -> Self {
-        Self { notices, ..self }
+    pub(super) fn telling(self, event_types: Vec<EventType>) -> Self {
+        Self { event_types, ..self }
     }
 
     /// What follows at once, after what happened so far.
     #[must_use]
     pub fn then(self, next: impl FnOnce(Certificate) -> Self) -> Self {
-        let Self { certificate, events, notices, .. } = self;
+        let Self { certificate, events, event_types, .. } = self;
         let mut followed = next(certificate);
         followed.events.splice(0..0, events);
-        followed.notices.splice(0..0, notices);
+        followed.event_types.splice(0..0, event_types);
         followed
     }
 }

@@ -106,8 +106,8 @@ fn a_failure_is_told_once_however_often_it_is_tried_again() {
     let first = fail(wanted());
     let second = fail(first.certificate.clone());
 
-    assert_eq!(first.notices, [Notice::CertificateFailed]);
-    assert_eq!(second.notices, []);
+    assert_eq!(first.event_types, [EventType::CertificateFailed]);
+    assert_eq!(second.event_types, []);
 }
 
 #[test]
@@ -119,8 +119,8 @@ fn that_only_a_person_can_help_is_told_even_after_other_failures_and_once() {
     let blocked = block(failed.certificate);
     let probed = block(blocked.certificate.clone());
 
-    assert_eq!(blocked.notices, [Notice::CertificateBlocked]);
-    assert_eq!(probed.notices, []);
+    assert_eq!(blocked.event_types, [EventType::CertificateBlocked]);
+    assert_eq!(probed.event_types, []);
 }
 
 #[test]
@@ -132,8 +132,8 @@ fn what_a_client_changed_in_vain_is_told_again() {
         changed.clone().order_failed(order::Outcome::Failed(failure()), 0, NOW, Jitter::NONE);
     let mended = changed.issued(issued(NOW + Duration::days(90)), None, NOW);
 
-    assert_eq!(again.notices, [Notice::CertificateFailed]);
-    assert_eq!(mended.notices, [Notice::CertificateIssued, Notice::CertificateRecovered]);
+    assert_eq!(again.event_types, [EventType::CertificateFailed]);
+    assert_eq!(mended.event_types, [EventType::CertificateIssued, EventType::CertificateRecovered]);
 }
 
 #[test]
@@ -150,10 +150,16 @@ fn recovery_is_told_only_of_what_was_told_to_be_broken() {
     );
     let healed = failed.certificate.issued(issued(lasting), None, NOW);
 
-    assert_eq!(first.notices, [Notice::CertificateIssued]);
-    assert_eq!(second.notices, [Notice::CertificateRenewed]);
-    assert_eq!(lost_once.issued(issued(lasting), None, NOW).notices, [Notice::CertificateIssued]);
-    assert_eq!(healed.notices, [Notice::CertificateRenewed, Notice::CertificateRecovered]);
+    assert_eq!(first.event_types, [EventType::CertificateIssued]);
+    assert_eq!(second.event_types, [EventType::CertificateRenewed]);
+    assert_eq!(
+        lost_once.issued(issued(lasting), None, NOW).event_types,
+        [EventType::CertificateIssued]
+    );
+    assert_eq!(
+        healed.event_types,
+        [EventType::CertificateRenewed, EventType::CertificateRecovered]
+    );
     assert_eq!(healed.certificate.told, Told::default());
 }
 
@@ -162,7 +168,7 @@ fn nothing_that_was_to_be_told_is_lost_on_the_way_to_what_follows() {
     let failed = wanted().order_failed(order::Outcome::Failed(failure()), 0, NOW, Jitter::NONE);
     let next = failed.then(|certificate| certificate.trigger(Trigger::ManuallyTriggered, NOW));
 
-    assert_eq!(next.notices, [Notice::CertificateFailed]);
+    assert_eq!(next.event_types, [EventType::CertificateFailed]);
     assert_eq!(
         next.events.iter().map(|event| event.reason).collect::<Vec<_>>(),
         ["Failed", "Issuing"]

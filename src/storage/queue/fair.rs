@@ -188,7 +188,7 @@ pub async fn oldest(
         Machine::Expiry
         | Machine::Revocation
         | Machine::Issuer
-        | Machine::Housekeeping
+        | Machine::Task
         | Machine::Delivery => {
             return Ok(Lanes { lanes: Vec::new(), more: false });
         }
@@ -207,7 +207,7 @@ pub async fn every(tx: &mut Tx, machine: Machine) -> Result<Lanes, StorageError>
         Machine::Expiry
         | Machine::Revocation
         | Machine::Issuer
-        | Machine::Housekeeping
+        | Machine::Task
         | Machine::Delivery => {
             return Ok(Lanes { lanes: Vec::new(), more: false });
         }

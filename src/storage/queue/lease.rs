@@ -37,7 +37,7 @@ pub enum Machine {
     /// Certificates to be revoked.
     Revocation,
     /// What has to be done now and then.
-    Housekeeping,
+    Task,
     /// Webhooks with something to be delivered.
     Delivery,
 }
@@ -49,7 +49,7 @@ impl Machine {
         Self::Revocation,
         Self::Certificate,
         Self::Issuer,
-        Self::Housekeeping,
+        Self::Task,
         Self::Delivery,
     ];
 }
@@ -174,7 +174,7 @@ machine!(
     "certificates"
 );
 machine!(CLAIM_ORDERS, EXTEND_ORDER, RELEASE_ORDER, GIVE_BACK_ORDERS, ORDER_HOLDER, "orders");
-machine!(CLAIM_TASKS, EXTEND_TASK, RELEASE_TASK, GIVE_BACK_TASKS, TASK_HOLDER, "housekeeping");
+machine!(CLAIM_TASKS, EXTEND_TASK, RELEASE_TASK, GIVE_BACK_TASKS, TASK_HOLDER, "tasks");
 machine!(
     CLAIM_REVOCATIONS,
     EXTEND_REVOCATION,
@@ -206,7 +206,7 @@ const NEXT_DUE: Statement = Statement::both(
             (SELECT min(next_action_at) FROM certificates),
             (SELECT min(next_action_at) FROM orders WHERE next_action_at IS NOT NULL),
             (SELECT min(next_action_at) FROM expiry_watches WHERE next_action_at IS NOT NULL),
-            (SELECT min(next_action_at) FROM housekeeping),
+            (SELECT min(next_action_at) FROM tasks),
             (SELECT min(next_action_at) FROM revocations WHERE next_action_at IS NOT NULL),
             (SELECT min(next_action_at) FROM orders WHERE next_action_at IS NOT NULL AND ended)",
 );
@@ -276,7 +276,7 @@ pub async fn claim(
         Machine::Order => CLAIM_ORDERS,
         Machine::Expiry => CLAIM_EXPIRIES,
         Machine::Revocation => CLAIM_REVOCATIONS,
-        Machine::Housekeeping => CLAIM_TASKS,
+        Machine::Task => CLAIM_TASKS,
         Machine::Delivery => CLAIM_WEBHOOKS,
     };
     let rows: Vec<Claimed> = fetch!(
@@ -299,7 +299,7 @@ pub async fn extend(tx: &mut Tx, lease: &Lease, now: OffsetDateTime) -> Result<(
         Machine::Order => EXTEND_ORDER,
         Machine::Expiry => EXTEND_EXPIRY,
         Machine::Revocation => EXTEND_REVOCATION,
-        Machine::Housekeeping => EXTEND_TASK,
+        Machine::Task => EXTEND_TASK,
         Machine::Delivery => EXTEND_WEBHOOK,
     };
     let changed = execute!(tx, statement, lease.id, lease.token, millis(now + LEASE))?;
@@ -320,7 +320,7 @@ pub async fn release(
         Machine::Order => RELEASE_ORDER,
         Machine::Expiry => RELEASE_EXPIRY,
         Machine::Revocation => RELEASE_REVOCATION,
-        Machine::Housekeeping => RELEASE_TASK,
+        Machine::Task => RELEASE_TASK,
         Machine::Delivery => RELEASE_WEBHOOK,
     };
     execute!(tx, statement, id, owner, millis(now))?;
@@ -343,7 +343,7 @@ pub async fn give_back(
             Machine::Order => GIVE_BACK_ORDERS,
             Machine::Expiry => GIVE_BACK_EXPIRIES,
             Machine::Revocation => GIVE_BACK_REVOCATIONS,
-            Machine::Housekeeping => GIVE_BACK_TASKS,
+            Machine::Task => GIVE_BACK_TASKS,
             Machine::Delivery => GIVE_BACK_WEBHOOKS,
         };
         let owner = owner.unwrap_or_default();
@@ -392,7 +392,7 @@ pub async fn held_by(
         Machine::Order => ORDER_HOLDER,
         Machine::Expiry => EXPIRY_HOLDER,
         Machine::Revocation => REVOCATION_HOLDER,
-        Machine::Housekeeping => TASK_HOLDER,
+        Machine::Task => TASK_HOLDER,
         Machine::Delivery => WEBHOOK_HOLDER,
     };
     let found: Option<(Option<String>, i64)> = fetch!(fetch_optional, tx, statement, id)?;
@@ -427,7 +427,7 @@ pub async fn next_due(tx: &mut Tx) -> Result<Due, StorageError> {
         (Machine::Revocation, revocations),
         (Machine::Certificate, certificates),
         (Machine::Issuer, issuers),
-        (Machine::Housekeeping, tasks),
+        (Machine::Task, tasks),
     ]
     .into_iter()
     .filter_map(|(machine, at)| at.map(|at| (machine, moment(at))))

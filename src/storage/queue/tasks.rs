@@ -7,11 +7,11 @@ use super::lease::{Lease, held};
 use crate::storage::engine::{StorageError, Tx, execute, fetch, millis, statements};
 
 statements! {
-    SCHEDULE = "INSERT INTO housekeeping (id, task, next_action_at) VALUES ($1, $2, $3)
+    SCHEDULE = "INSERT INTO tasks (id, task, next_action_at) VALUES ($1, $2, $3)
         ON CONFLICT (task) DO UPDATE SET next_action_at = excluded.next_action_at
-            WHERE housekeeping.next_action_at > excluded.next_action_at AND housekeeping.leased_by IS NULL";
-    FIND = "SELECT task FROM housekeeping WHERE id = $1";
-    SETTLE = "UPDATE housekeeping SET next_action_at = $3, leased_by = NULL, lease_token = lease_token + 1
+            WHERE tasks.next_action_at > excluded.next_action_at AND tasks.leased_by IS NULL";
+    FIND = "SELECT task FROM tasks WHERE id = $1";
+    SETTLE = "UPDATE tasks SET next_action_at = $3, leased_by = NULL, lease_token = lease_token + 1
         WHERE id = $1 AND lease_token = $2";
 }
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::webhooks;
 use crate::domain::delivery::{Attempt, DEADLINE, Delivery, State};
 use crate::domain::event::Resource;
-use crate::domain::event_type::Notice;
+use crate::domain::event_type::EventType;
 use crate::domain::id::{CertificateId, DeliveryId, IssuerId, MessageId, WebhookId};
 use crate::domain::scope::Scope;
 use crate::domain::webhook::Webhook;
@@ -21,7 +21,7 @@ use crate::storage::engine::{
 
 macro_rules! columns {
     () => {
-        "d.id, d.webhook_id, d.message_id, d.notice, d.subject, d.collection, d.namespace, d.state, d.tries,
+        "d.id, d.webhook_id, d.message_id, d.event_type, d.subject, d.collection, d.namespace, d.state, d.tries,
          d.attempts, d.last_attempt_at, d.last_took, d.last_status, d.last_error, d.last_answer,
          d.created_at, d.finished_at, d.next_action_at, d.deadline"
     };
@@ -33,7 +33,7 @@ macro_rules! heard {
         concat!(
             "(",
             $delivery,
-            ".notice = 'webhook.test' OR EXISTS (SELECT 1 FROM webhook_subscriptions s
+            ".event_type = 'webhook.test' OR EXISTS (SELECT 1 FROM webhook_subscriptions s
               WHERE s.webhook_id = ",
             $delivery,
             ".webhook_id AND s.namespace IN (",
@@ -45,7 +45,7 @@ macro_rules! heard {
 
 statements! {
     INSERT = "INSERT INTO deliveries
-        (id, webhook_id, message_id, notice, subject, collection, state, tries, attempts,
+        (id, webhook_id, message_id, event_type, subject, collection, state, tries, attempts,
          created_at, finished_at, next_action_at, deadline, namespace)
         VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, $8, $9, $10, $11, $12)";
     PLACE = "SELECT
@@ -59,7 +59,7 @@ statements! {
         FROM deliveries d JOIN messages m ON m.id = d.message_id
         WHERE d.webhook_id = $1 AND d.state = 'pending' AND d.next_action_at <= $2
         ORDER BY d.next_action_at, d.id LIMIT $3");
-    NEXT = "SELECT notice, next_action_at FROM deliveries
+    NEXT = "SELECT event_type, next_action_at FROM deliveries
         WHERE webhook_id = $1 AND state = 'pending' ORDER BY next_action_at LIMIT 1";
     SAVE = "UPDATE deliveries SET
         state = $2, tries = $3, attempts = $4, last_attempt_at = $5, last_took = $6,
@@ -81,7 +81,7 @@ statements! {
     BRING_FORWARD = "UPDATE deliveries SET next_action_at = $3
         WHERE webhook_id = $1 AND state = 'pending' AND next_action_at > $3 AND last_attempt_at >= $2";
     HOLD = "UPDATE deliveries SET state = 'held', next_action_at = NULL, finished_at = $2
-        WHERE webhook_id = $1 AND state IN ('queued', 'pending') AND notice <> 'webhook.test'";
+        WHERE webhook_id = $1 AND state IN ('queued', 'pending') AND event_type <> 'webhook.test'";
     HOLD_UNHEARD = concat!("UPDATE deliveries SET state = 'held', next_action_at = NULL, finished_at = $2
         WHERE webhook_id = $1 AND state IN ('queued', 'pending') AND NOT ", heard!("deliveries"));
     REDELIVER = concat!("UPDATE deliveries SET
@@ -93,7 +93,7 @@ statements! {
         state = 'queued', tries = 0, finished_at = NULL, next_action_at = NULL
         WHERE id IN (SELECT o.id FROM deliveries o
                      WHERE o.webhook_id = $1 AND o.id > $2 AND o.created_at >= $3
-                       AND o.state IN ('delivered', 'dead', 'held') AND o.notice <> 'webhook.test'
+                       AND o.state IN ('delivered', 'dead', 'held') AND o.event_type <> 'webhook.test'
                        AND ", heard!("o"), "
                      ORDER BY o.id LIMIT $4)
         RETURNING id");
@@ -109,7 +109,7 @@ pub struct Wanted {
     /// In this state.
     pub state: Option<State>,
     /// Of this kind.
-    pub notice: Option<Notice>,
+    pub event_type: Option<EventType>,
     /// About this certificate or other resource.
     pub subject: Option<Uuid>,
     /// Told at that moment or later.
@@ -166,7 +166,7 @@ async fn insert(tx: &mut Tx, delivery: &Delivery) -> Result<(), StorageError> {
         delivery.id.0,
         delivery.webhook.0,
         delivery.message.0,
-        delivery.notice.as_str(),
+        delivery.event_type.as_str(),
         delivery.subject.id(),
         delivery.subject.collection(),
         delivery.state.as_str(),
@@ -205,9 +205,10 @@ pub async fn due(
 pub(in crate::storage) async fn next(
     tx: &mut Tx,
     webhook: WebhookId,
-) -> Result<Option<(Notice, OffsetDateTime)>, StorageError> {
+) -> Result<Option<(EventType, OffsetDateTime)>, StorageError> {
     let row: Option<(String, i64)> = fetch!(fetch_optional, tx, NEXT, webhook.0)?;
-    Ok(row.and_then(|(word, at)| Notice::parse(&word).map(|notice| (notice, moment(at)))))
+    Ok(row
+        .and_then(|(word, at)| EventType::parse(&word).map(|event_type| (event_type, moment(at)))))
 }
 
 /// Saves what came of a try, under the webhook's lease. What ended makes room for the next.
@@ -352,8 +353,8 @@ pub async fn list(
     if let Some(state) = wanted.state {
         filter.and("d.state = ?", Value::Text(state.as_str().to_owned()));
     }
-    if let Some(notice) = wanted.notice {
-        filter.and("d.notice = ?", Value::Text(notice.as_str().to_owned()));
+    if let Some(event_type) = wanted.event_type {
+        filter.and("d.event_type = ?", Value::Text(event_type.as_str().to_owned()));
     }
     if let Some(subject) = wanted.subject {
         filter.and("d.subject = ?", Value::Id(subject));
@@ -371,7 +372,7 @@ struct Row {
     id: Uuid,
     webhook_id: Uuid,
     message_id: Uuid,
-    notice: String,
+    event_type: String,
     subject: Uuid,
     collection: String,
     namespace: Option<String>,
@@ -416,8 +417,8 @@ impl Row {
             id: DeliveryId(self.id),
             webhook: WebhookId(self.webhook_id),
             message: MessageId(self.message_id),
-            notice: Notice::parse(&self.notice)
-                .ok_or_else(|| wrong("notice is not a known word"))?,
+            event_type: EventType::parse(&self.event_type)
+                .ok_or_else(|| wrong("event_type is not a known word"))?,
             subject,
             namespace: self.namespace,
             state: State::parse(&self.state).ok_or_else(|| wrong("state is not a known word"))?,

@@ -55,7 +55,7 @@ pub async fn save(
     certificate: &Certificate,
     lease: &Lease,
 ) -> Result<(), StorageError> {
-    let Transition { watch, events, notices, at } = transition;
+    let Transition { watch, events, event_types, at } = transition;
     debug_assert_eq!(lease.machine, Machine::Expiry);
     let changed = execute!(
         tx,
@@ -66,7 +66,7 @@ pub async fn save(
         watch.next_action_at.map(millis),
     )?;
     held(lease, changed)?;
-    outbox::about_certificate(tx, certificate, notices, *at);
+    outbox::about_certificate(tx, certificate, event_types, *at);
     events::record(tx, &certificate.namespace, Some(certificate.id), events, *at)
 }
 

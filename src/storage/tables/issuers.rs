@@ -18,7 +18,7 @@ use crate::storage::queue::lease::{Lease, Machine, held};
 macro_rules! columns {
     () => {
         "id, kind, namespace, name, acme, generation, state, state_since, account_url,
-         account_server, account_email, tries, last_error, created_at, next_action_at, upkeep,
+         account_server, account_email, tries, last_error, created_at, next_action_at, account_change,
          lease_token"
     };
 }
@@ -39,7 +39,7 @@ statements! {
     SAVE = "UPDATE issuers SET
         acme = $3, generation = $4, state = $5, state_since = $6, account_url = $7,
         account_server = $8, account_email = $9, tries = $10, last_error = $11,
-        next_action_at = $12, upkeep = $13, leased_by = NULL, lease_token = lease_token + 1
+        next_action_at = $12, account_change = $13, leased_by = NULL, lease_token = lease_token + 1
         WHERE id = $1 AND lease_token = $2";
     DELETE = "DELETE FROM issuers WHERE id = $1";
     OF_NAMESPACE = concat!("SELECT ", columns!(), " FROM issuers
@@ -213,7 +213,7 @@ pub async fn save(tx: &mut Tx, transition: &Transition, lease: &Lease) -> Result
         row.tries,
         row.last_error,
         row.next_action_at,
-        row.upkeep,
+        row.account_change,
     )?;
     held(lease, changed)?;
     tx.reconfigures();
@@ -270,7 +270,7 @@ struct Row {
     last_error: Option<String>,
     created_at: i64,
     next_action_at: Option<i64>,
-    upkeep: Option<String>,
+    account_change: Option<String>,
     lease_token: i64,
 }
 
@@ -300,7 +300,7 @@ impl From<&Issuer> for Row {
             last_error: issuer.last_error.as_ref().map(json),
             created_at: millis(issuer.created_at),
             next_action_at: issuer.next_action_at.map(millis),
-            upkeep: issuer.upkeep.as_ref().map(json),
+            account_change: issuer.account_change.as_ref().map(json),
             lease_token: 0,
         }
     }
@@ -323,7 +323,10 @@ impl Row {
             state: State::parse(&self.state).ok_or_else(|| wrong("state is not a known word"))?,
             state_since: moment(self.state_since),
             account,
-            upkeep: self.upkeep.map(|text| document(&text, "issuers", self.id)).transpose()?,
+            account_change: self
+                .account_change
+                .map(|text| document(&text, "issuers", self.id))
+                .transpose()?,
             tries: count(self.tries),
             last_error: self
                 .last_error

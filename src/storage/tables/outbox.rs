@@ -16,7 +16,7 @@ use crate::domain::certificate;
 use crate::domain::certificate::Certificate;
 use crate::domain::delivery::Delivery;
 use crate::domain::event::Resource;
-use crate::domain::event_type::Notice;
+use crate::domain::event_type::EventType;
 use crate::domain::id::MessageId;
 use crate::domain::issuer;
 use crate::domain::issuer::Issuer;
@@ -35,7 +35,7 @@ statements! {
 
 /// What a transition tells, until its transaction is committed.
 pub(in crate::storage) struct Telling {
-    notice: Notice,
+    event_type: EventType,
     about: About,
     at: OffsetDateTime,
 }
@@ -49,7 +49,7 @@ enum About {
 #[derive(Serialize)]
 struct Body<T> {
     #[serde(rename = "type")]
-    kind: Notice,
+    kind: EventType,
     #[serde(with = "time::serde::rfc3339")]
     timestamp: OffsetDateTime,
     data: T,
@@ -57,19 +57,19 @@ struct Body<T> {
 
 /// Has told at commit what happened to a certificate.
 pub(in crate::storage) fn of_certificate(tx: &mut Tx, transition: &certificate::Transition) {
-    let certificate::Transition { certificate, notices, at, .. } = transition;
-    about_certificate(tx, certificate, notices, *at);
+    let certificate::Transition { certificate, event_types, at, .. } = transition;
+    about_certificate(tx, certificate, event_types, *at);
 }
 
 /// Has told at commit what there is to tell about a certificate.
 pub(in crate::storage) fn about_certificate(
     tx: &mut Tx,
     certificate: &Certificate,
-    notices: &[Notice],
+    event_types: &[EventType],
     at: OffsetDateTime,
 ) {
-    tx.told.extend(notices.iter().map(|notice| Telling {
-        notice: *notice,
+    tx.told.extend(event_types.iter().map(|event_type| Telling {
+        event_type: *event_type,
         about: About::Certificate(Box::new(certificate.clone())),
         at,
     }));
@@ -77,9 +77,9 @@ pub(in crate::storage) fn about_certificate(
 
 /// Has told at commit what happened to an issuer.
 pub(in crate::storage) fn of_issuer(tx: &mut Tx, transition: &issuer::Transition) {
-    let issuer::Transition { issuer, notices, at, .. } = transition;
-    tx.told.extend(notices.iter().map(|notice| Telling {
-        notice: *notice,
+    let issuer::Transition { issuer, event_types, at, .. } = transition;
+    tx.told.extend(event_types.iter().map(|event_type| Telling {
+        event_type: *event_type,
         about: About::Issuer(Box::new(issuer.clone())),
         at: *at,
     }));
@@ -88,21 +88,24 @@ pub(in crate::storage) fn of_issuer(tx: &mut Tx, transition: &issuer::Transition
 /// Writes down what is told in this transaction, for everybody who hears of it.
 pub(in crate::storage) async fn write(tx: &mut Tx) -> Result<(), StorageError> {
     let mut placed: Vec<(Webhook, Delivery)> = Vec::new();
-    for Telling { notice, about, at } in std::mem::take(&mut tx.told) {
+    for Telling { event_type, about, at } in std::mem::take(&mut tx.told) {
         // A transaction that has asked nothing yet need not begin for news that nobody hears.
         if tx.is_later()
-            && about.hearers(&mut Db(Arc::clone(&tx.db)).read().await?, notice).await?.is_empty()
+            && about
+                .hearers(&mut Db(Arc::clone(&tx.db)).read().await?, event_type)
+                .await?
+                .is_empty()
         {
             continue;
         }
-        let hearers = about.hearers(tx, notice).await?;
+        let hearers = about.hearers(tx, event_type).await?;
         if hearers.is_empty() {
             continue;
         }
-        let message = insert(tx, &about.body(notice, at), at).await?;
+        let message = insert(tx, &about.body(event_type, at), at).await?;
         let (subject, namespace) = (about.subject(), about.namespace());
         placed.extend(hearers.into_iter().map(|webhook| {
-            let delivery = Delivery::new(webhook.id, message, notice, subject, namespace, at);
+            let delivery = Delivery::new(webhook.id, message, event_type, subject, namespace, at);
             (webhook, delivery)
         }));
     }
@@ -119,12 +122,12 @@ pub async fn try_out(
     webhook: &Webhook,
     now: OffsetDateTime,
 ) -> Result<Delivery, StorageError> {
-    let notice = Notice::WebhookTest;
+    let event_type = EventType::WebhookTest;
     let data = serde_json::json!({ "webhook": format!("/webhooks/{}", webhook.id) });
-    let message = insert(tx, &json(&Body { kind: notice, timestamp: now, data }), now).await?;
+    let message = insert(tx, &json(&Body { kind: event_type, timestamp: now, data }), now).await?;
     let subject = Resource::Webhook(webhook.id);
     let namespace = &webhook.namespace;
-    let delivery = Delivery::new(webhook.id, message, notice, subject, namespace, now);
+    let delivery = Delivery::new(webhook.id, message, event_type, subject, namespace, now);
     deliveries::place_alone(tx, &delivery).await?;
     Ok(delivery)
 }
@@ -141,20 +144,24 @@ async fn insert(tx: &mut Tx, body: &str, at: OffsetDateTime) -> Result<MessageId
 }
 
 impl About {
-    async fn hearers(&self, tx: &mut Tx, notice: Notice) -> Result<Vec<Webhook>, StorageError> {
+    async fn hearers(
+        &self,
+        tx: &mut Tx,
+        event_type: EventType,
+    ) -> Result<Vec<Webhook>, StorageError> {
         let named: &[Uuid] = match self {
             Self::Certificate(one) => &one.spec.webhooks,
             Self::Issuer(_) => &[],
         };
-        let mut found = webhooks::subscribed(tx, self.namespace(), notice).await?;
+        let mut found = webhooks::subscribed(tx, self.namespace(), event_type).await?;
         for id in named {
             if found.iter().all(|known| known.id.0 != *id) {
                 found.extend(webhooks::named(tx, *id).await?);
             }
         }
         found.retain(|webhook| match self {
-            Self::Certificate(one) => webhook.hears_of(notice, one),
-            Self::Issuer(one) => webhook.hears_of_issuer(notice, &one.namespace),
+            Self::Certificate(one) => webhook.hears_of(event_type, one),
+            Self::Issuer(one) => webhook.hears_of_issuer(event_type, &one.namespace),
         });
         Ok(found)
     }
@@ -173,15 +180,15 @@ impl About {
         }
     }
 
-    fn body(&self, notice: Notice, at: OffsetDateTime) -> String {
+    fn body(&self, event_type: EventType, at: OffsetDateTime) -> String {
         match self {
             Self::Certificate(one) => {
                 let data = CertificateView::of(one, at);
-                json(&Body { kind: notice, timestamp: at, data })
+                json(&Body { kind: event_type, timestamp: at, data })
             }
             Self::Issuer(one) => {
                 let data = IssuerView::from(&**one);
-                json(&Body { kind: notice, timestamp: at, data })
+                json(&Body { kind: event_type, timestamp: at, data })
             }
         }
     }

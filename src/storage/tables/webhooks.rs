@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{deliveries, events};
-use crate::domain::event_type::Notice;
+use crate::domain::event_type::EventType;
 use crate::domain::id::WebhookId;
 use crate::domain::scope::Scope;
 use crate::domain::webhook::{Disabled, EVERY_NAMESPACE, Health, Spec, Transition, Webhook};
@@ -28,13 +28,13 @@ statements! {
     INSERT = "INSERT INTO webhooks
         (id, namespace, spec, disabled_because, failures, secret, created_at, updated_at)
         VALUES ($1, $2, $3, $4, 0, $5, $6, $6)";
-    INSERT_SUBSCRIPTION = "INSERT INTO webhook_subscriptions (webhook_id, namespace, notice, selector)
+    INSERT_SUBSCRIPTION = "INSERT INTO webhook_subscriptions (webhook_id, namespace, event_type, selector)
         VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
     DELETE_SUBSCRIPTIONS = "DELETE FROM webhook_subscriptions WHERE webhook_id = $1";
     FIND = concat!("SELECT ", columns!(), " FROM webhooks WHERE id = $1");
     SUBSCRIBED = concat!("SELECT ", columns!(), " FROM webhooks WHERE id IN (
         SELECT webhook_id FROM webhook_subscriptions
-        WHERE namespace IN ($1, '*') AND notice IN ($2, '*') AND selector = 'all') ORDER BY id");
+        WHERE namespace IN ($1, '*') AND event_type IN ($2, '*') AND selector = 'all') ORDER BY id");
     SAVE = "UPDATE webhooks SET
         spec = $3, disabled_because = $4, failures = $5, failing_since = $6, last_failure_at = $7,
         last_success_at = $8, last_error = $9, paused_until = $10, updated_at = $11,
@@ -105,14 +105,15 @@ async fn index(tx: &mut Tx, webhook: &Webhook) -> Result<(), StorageError> {
         // ClusterIssuers concern everybody.
         namespaces.push("");
     }
-    let mut notices: Vec<&str> = spec.events.iter().map(|notice| notice.as_str()).collect();
-    if notices.is_empty() {
-        notices.push("*");
+    let mut event_types: Vec<&str> =
+        spec.events.iter().map(|event_type| event_type.as_str()).collect();
+    if event_types.is_empty() {
+        event_types.push("*");
     }
     for namespace in namespaces {
-        for notice in &notices {
+        for event_type in &event_types {
             let selector = spec.selector.as_str();
-            execute!(tx, INSERT_SUBSCRIPTION, webhook.id.0, namespace, *notice, selector)?;
+            execute!(tx, INSERT_SUBSCRIPTION, webhook.id.0, namespace, *event_type, selector)?;
         }
     }
     Ok(())
@@ -138,9 +139,9 @@ fn is_within(webhook: &Webhook, scope: &Scope) -> bool {
 pub(in crate::storage) async fn subscribed(
     tx: &mut Tx,
     namespace: &str,
-    notice: Notice,
+    event_type: EventType,
 ) -> Result<Vec<Webhook>, StorageError> {
-    let rows: Vec<Row> = fetch!(fetch_all, tx, SUBSCRIBED, namespace, notice.as_str())?;
+    let rows: Vec<Row> = fetch!(fetch_all, tx, SUBSCRIBED, namespace, event_type.as_str())?;
     rows.into_iter().map(|row| row.into_domain().map(|(webhook, _)| webhook)).collect()
 }
 
@@ -246,8 +247,8 @@ pub async fn rest(
         deliveries::promote_all(tx, webhook.id, now).await?;
         next = deliveries::next(tx, webhook.id).await?;
     }
-    let wake = next.map(|(notice, at)| match webhook.health.paused_until {
-        Some(until) if notice != Notice::WebhookTest => at.max(until),
+    let wake = next.map(|(event_type, at)| match webhook.health.paused_until {
+        Some(until) if event_type != EventType::WebhookTest => at.max(until),
         _ => at,
     });
     let wake = wake.map(|at| held_until.map_or(at, |until| until.max(at)));

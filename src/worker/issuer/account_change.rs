@@ -40,7 +40,7 @@ impl Worker {
         drop(tx);
         if busy && now < since + ROTATION_WAITS {
             return self
-                .settle_issuer(issuer.upkeep_waits(None, now + LOOK_AGAIN, now), lease)
+                .settle_issuer(issuer.account_change_waits(None, now + LOOK_AGAIN, now), lease)
                 .await;
         }
         let (Some(account), Some(next)) = (issuer.account.clone(), next) else {
@@ -54,7 +54,7 @@ impl Worker {
                 let failure = crate::worker::unreadable(&error);
                 let later = now + Duration::hours(1);
                 return self
-                    .settle_issuer(issuer.upkeep_waits(Some(failure), later, now), lease)
+                    .settle_issuer(issuer.account_change_waits(Some(failure), later, now), lease)
                     .await;
             }
         };
@@ -76,7 +76,7 @@ impl Worker {
                 let pause = backoff::transient(issuer.tries, crate::worker::jitter());
                 let at = failure.retry_at.map_or(now + pause, |asked| asked.max(now + pause));
                 tracing::warn!(issuer = %issuer.id, %failure, "the account's key is not replaced yet");
-                self.settle_issuer(issuer.upkeep_waits(Some(failure), at, now), lease).await
+                self.settle_issuer(issuer.account_change_waits(Some(failure), at, now), lease).await
             }
         }
     }
@@ -179,7 +179,7 @@ impl Worker {
                     _ => backoff::transient(issuer.tries, crate::worker::jitter()),
                 };
                 let at = failure.retry_at.map_or(now + pause, |asked| asked.max(now + pause));
-                self.settle_issuer(issuer.upkeep_waits(Some(failure), at, now), lease).await
+                self.settle_issuer(issuer.account_change_waits(Some(failure), at, now), lease).await
             }
         }
     }
@@ -213,7 +213,7 @@ impl Worker {
     async fn settle_issuer(&self, settled: Transition, lease: &Lease) -> Result<(), WorkerError> {
         let mut tx = self.db.begin();
         issuers::save(&mut tx, &settled, lease).await?;
-        if settled.issuer.upkeep.is_none() {
+        if settled.issuer.account_change.is_none() {
             issuers::set_next_account_key(&mut tx, settled.issuer.id, None).await?;
         }
         tx.commit().await?;

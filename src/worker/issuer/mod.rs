@@ -8,7 +8,7 @@ use super::{STEP_TIMEOUT, Worker, WorkerError};
 use crate::ca::{ExternalKey, Registration, mac_key};
 use crate::domain::failure::{Class, Failure};
 use crate::domain::id::IssuerId;
-use crate::domain::issuer::{Account, Issuer, Upkeep};
+use crate::domain::issuer::{Account, AccountChange, Issuer};
 use crate::domain::throttle;
 use crate::domain::throttle::Asker;
 use crate::secret::Secret;
@@ -24,14 +24,16 @@ impl Worker {
         };
         let sealed = issuers::account_key(&mut tx, id).await?;
         drop(tx);
-        match issuer.upkeep {
-            Some(Upkeep::RotatingKey { since }) => {
+        match issuer.account_change {
+            Some(AccountChange::RotatingKey { since }) => {
                 return self.rotate_key(issuer, since, &lease).await;
             }
-            Some(Upkeep::Deactivating { since, then_delete }) => {
+            Some(AccountChange::Deactivating { since, then_delete }) => {
                 return self.deactivate(issuer, since, then_delete, &lease).await;
             }
-            Some(Upkeep::Deactivated { .. }) => return self.stay_deactivated(issuer, &lease).await,
+            Some(AccountChange::Deactivated { .. }) => {
+                return self.stay_deactivated(issuer, &lease).await;
+            }
             None => {}
         }
         let asker = Asker { server: &issuer.acme.server, account: "", names: &[] };

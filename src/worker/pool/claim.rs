@@ -61,7 +61,7 @@ impl Worker {
                 Machine::Expiry
                 | Machine::Revocation
                 | Machine::Issuer
-                | Machine::Housekeeping
+                | Machine::Task
                 | Machine::Delivery => few.push(machine),
                 Machine::Order | Machine::Certificate => {
                     let mut found = fair::oldest(&mut tx, machine, now).await?;

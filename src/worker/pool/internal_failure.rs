@@ -174,7 +174,7 @@ impl Worker {
             }
             Machine::Expiry => self.tell_watch(CertificateId(id)).await,
             Machine::Delivery => self.tell_webhook(WebhookId(id), &held).await,
-            Machine::Housekeeping => Ok(Told::Elsewhere),
+            Machine::Task => Ok(Told::Elsewhere),
         }
     }
 
@@ -183,9 +183,9 @@ impl Worker {
         let mut tx = self.db.begin();
         let found = issuers::find(&mut tx, id, &Scope::Everything).await?;
         let Some((issuer, _)) = found else { return Ok(Told::Elsewhere) };
-        let next = if issuer.upkeep.is_some() {
+        let next = if issuer.account_change.is_some() {
             let at = now + crate::domain::backoff::transient(issuer.tries, crate::worker::jitter());
-            issuer.upkeep_waits(Some(failure), at, now)
+            issuer.account_change_waits(Some(failure), at, now)
         } else {
             issuer.not_registered(failure, now, crate::worker::jitter())
         };

@@ -154,7 +154,7 @@ async fn installation(database: &str) -> String {
 
 /// Has everything done at once that is done now and then.
 async fn hurry(database: &str) {
-    const NOW: &str = "UPDATE housekeeping SET next_action_at = 0";
+    const NOW: &str = "UPDATE tasks SET next_action_at = 0";
     if database.starts_with("sqlite") {
         let mut connection = SqliteConnection::connect(database).await.unwrap();
         sqlx::query(NOW).execute(&mut connection).await.unwrap();

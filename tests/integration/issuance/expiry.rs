@@ -3,7 +3,7 @@
 use certwright::clock::SystemClock;
 use certwright::config::{self, Config};
 use certwright::domain::certificate::{Certificate, State, Trigger};
-use certwright::domain::event_type::Notice;
+use certwright::domain::event_type::EventType;
 use certwright::domain::expiry::{Renewal, Stage, Watch};
 use certwright::domain::id::CertificateId;
 use certwright::service;
@@ -129,7 +129,7 @@ on_every_database! {
         tx.commit().await.unwrap();
         let renewal = Renewal { due: day_60, failed_attempts: 3, last_error: None };
         let looked = before.look(&renewal, day_60);
-        assert_eq!(looked.notices, [Notice::CertificateExpiring]);
+        assert_eq!(looked.event_types, [EventType::CertificateExpiring]);
         let mut tx = world.db.begin();
         let (found, _) = certificates::find(&mut tx, certificate, &Scope::Everything).await.unwrap().unwrap();
         let late = expiry_watches::save(&mut tx, &looked, &found, &slow[0]).await;

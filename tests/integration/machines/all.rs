@@ -287,7 +287,7 @@ fn issuer() -> Issuer {
         state: issuer::State::Pending,
         state_since: START,
         account: None,
-        upkeep: None,
+        account_change: None,
         tries: 0,
         last_error: None,
         created_at: START,

@@ -121,7 +121,7 @@ on_both_databases! {
         let mut issuer = issuer();
         issuers::insert(&mut tx, &issuer, &Sealed(vec![1])).await.unwrap();
         let (_, lease) = issuers::find(&mut tx, issuer.id, &all()).await.unwrap().unwrap();
-        issuer.upkeep = Some(issuer::Upkeep::Deactivating { since: NOW, then_delete: true });
+        issuer.account_change = Some(issuer::AccountChange::Deactivating { since: NOW, then_delete: true });
         let saved = issuer::Transition::silent(issuer.clone(), NOW);
         issuers::save(&mut tx, &saved, &lease).await.unwrap();
         assert_eq!(issuers::find(&mut tx, issuer.id, &all()).await.unwrap().unwrap().0, issuer);

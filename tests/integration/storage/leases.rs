@@ -51,7 +51,7 @@ on_both_databases! {
         let mut tx = db.read().await.unwrap();
         let found = lease::held_by(&mut tx, Machine::Certificate, held[0].id, "test").await.unwrap();
         assert_eq!(found, Some(held[0]));
-        for machine in [Machine::Certificate, Machine::Order, Machine::Issuer, Machine::Expiry, Machine::Revocation, Machine::Housekeeping, Machine::Delivery] {
+        for machine in [Machine::Certificate, Machine::Order, Machine::Issuer, Machine::Expiry, Machine::Revocation, Machine::Task, Machine::Delivery] {
             let by_another = lease::held_by(&mut tx, machine, held[0].id, "another").await.unwrap();
             assert_eq!(by_another, None, "{machine:?}");
         }
@@ -145,9 +145,9 @@ on_both_databases! {
         let (one, two) = (uuid::Uuid::from_u128(1), uuid::Uuid::from_u128(2));
         tasks::schedule(&mut tx, one, "sweep", now + Duration::hours(1)).await.unwrap();
         tasks::schedule(&mut tx, two, "sweep", now + Duration::hours(2)).await.unwrap();
-        assert!(lease::claim(&mut tx, Machine::Housekeeping, "test", now, 9).await.unwrap().is_empty());
+        assert!(lease::claim(&mut tx, Machine::Task, "test", now, 9).await.unwrap().is_empty());
         tasks::schedule(&mut tx, two, "sweep", now).await.unwrap();
-        let claimed = lease::claim(&mut tx, Machine::Housekeeping, "test", now, 9).await.unwrap();
+        let claimed = lease::claim(&mut tx, Machine::Task, "test", now, 9).await.unwrap();
         assert_eq!(claimed.iter().map(|lease| lease.id).collect::<Vec<_>>(), [one]);
         assert_eq!(tasks::find(&mut tx, one).await.unwrap().as_deref(), Some("sweep"));
 

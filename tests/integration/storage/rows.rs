@@ -160,7 +160,7 @@ pub fn issuer() -> Issuer {
         state: issuer::State::Pending,
         state_since: NOW,
         account: None,
-        upkeep: None,
+        account_change: None,
         tries: 0,
         last_error: None,
         created_at: NOW,

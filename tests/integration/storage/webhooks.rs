@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use certwright::domain::backoff::Jitter;
 use certwright::domain::delivery::{Answer, Attempt, State};
-use certwright::domain::event_type::Notice;
+use certwright::domain::event_type::EventType;
 use certwright::domain::id::WebhookId;
 use certwright::domain::webhook::{Health, Selector, Spec, Transition, Webhook};
 use certwright::secret::Sealed;
@@ -110,7 +110,7 @@ on_both_databases! {
         assert_eq!((count, last), (0, None), "a test is not sent again with the rest");
         deliveries::go_on(&mut tx, one.id, later).await.unwrap();
 
-        let wanted = |state| deliveries::Wanted { state: Some(state), notice: Some(Notice::WebhookTest), subject: Some(one.id.0), since: Some(NOW) };
+        let wanted = |state| deliveries::Wanted { state: Some(state), event_type: Some(EventType::WebhookTest), subject: Some(one.id.0), since: Some(NOW) };
         let found = async |tx: &mut Tx, state| deliveries::list(tx, one.id, &Scope::Everything, &wanted(state), Page::first(10)).await.unwrap().len();
         assert_eq!((found(&mut tx, State::Delivered).await, found(&mut tx, State::Dead).await), (1, 0));
         assert_eq!(outbox::forget(&mut tx, later + Duration::hours(1), 10).await.unwrap(), 0, "it has a delivery");
@@ -129,7 +129,7 @@ async fn inserted(tx: &mut Tx, namespaces: &[&str]) -> (Webhook, Lease) {
         spec: Spec {
             url: "https://hooks.example/".into(),
             description: None,
-            events: vec![Notice::CertificateIssued],
+            events: vec![EventType::CertificateIssued],
             namespaces: namespaces.iter().map(|name| (*name).to_owned()).collect(),
             labels: BTreeMap::new(),
             selector: Selector::All,
