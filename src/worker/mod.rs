@@ -245,7 +245,7 @@ impl Worker {
                 });
             }
         }
-        self.db.handover().close();
+        self.db.handoff().close();
         tasks.close();
         tasks.wait().await;
         drop(seen);

@@ -237,7 +237,8 @@ impl Worker {
         certificate: CertificateId,
         event: Event,
     ) -> Result<(), StorageError> {
-        events::record(tx, namespace, Some(certificate), &[event], self.clock.now())
+        events::record(tx, namespace, Some(certificate), &[event], self.clock.now());
+        Ok(())
     }
 }
 
