@@ -15,7 +15,7 @@ use super::order::{Order, Remembered};
 use super::recorder::Exchange;
 use super::state::OrderState;
 use crate::clock::Clock;
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Class, Failure, code};
 
 /// An account with its key; shared freely, holds nothing that changes.
 #[derive(Clone)]
@@ -73,7 +73,10 @@ impl Account {
         let wanted = Wanted { names, profile, replaces, not_after };
         let answer = self.place(&wanted).await;
         if let Err(failure) = &answer
-            && matches!(failure.code.as_str(), "acme_endpoint_moved" | "acme_invalid_profile")
+            && matches!(
+                failure.known_code(),
+                Some(code::ACME_ENDPOINT_MOVED | code::ACME_INVALID_PROFILE)
+            )
         {
             self.endpoint.expire().await;
         }
@@ -134,10 +137,8 @@ impl Account {
             [] => "It offers none: leave the profile out.".to_owned(),
             known => format!("It offers: {}.", known.join(", ")),
         };
-        Err(Failure::new(
-            Class::Blocked,
-            "acme_unknown_profile",
-            "The CA does not offer the certificate profile.",
+        Err(Failure::of(
+            code::ACME_UNKNOWN_PROFILE,
             format!("The profile asked for is \"{profile}\". {offer}"),
         ))
     }
@@ -179,16 +180,10 @@ fn identifier(name: &str) -> Value {
 
 /// CAs that take no `notAfter`, or not this one, say no more than that the request is malformed.
 fn about_the_end(failure: Failure) -> Failure {
-    if (failure.class, failure.code.as_str()) != (Class::Blocked, "acme_malformed") {
+    if failure.class != Class::Blocked || !failure.is(code::ACME_MALFORMED) {
         return failure;
     }
-    let said = failure.detail.trim_end_matches('.');
-    Failure {
-        code: "acme_not_after_refused".to_owned(),
-        title: "The CA does not take an order that says when the certificate is to end.".to_owned(),
-        detail: format!(
-            "{said}. Set `enableDurationFeature: false` in the issuer, or give the certificate another `duration`."
-        ),
-        ..failure
-    }
+    let Failure { code, title, detail, .. } =
+        Failure::of(code::ACME_NOT_AFTER_REFUSED, failure.detail.trim_end_matches('.'));
+    Failure { code, title, detail, ..failure }
 }

@@ -10,7 +10,7 @@ use super::classify::{Asked, Call};
 use super::directory::Directory;
 use super::jose::{Signer, revocation};
 use super::{Account, Ca};
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Failure, code};
 use crate::domain::issuer::Acme;
 use crate::domain::revocation::Reason;
 use crate::secret::Secret;
@@ -33,7 +33,7 @@ impl Ca {
         });
         match found {
             Ok(((), exchange)) => Ok(exchange.and_then(|exchange| exchange.location)),
-            Err(failure) if failure.code == "acme_account_does_not_exist" => Ok(None),
+            Err(failure) if failure.is(code::ACME_ACCOUNT_DOES_NOT_EXIST) => Ok(None),
             Err(failure) => Err(failure),
         }
     }
@@ -117,10 +117,5 @@ fn revoke_url(directory: &Directory) -> Result<&str, Failure> {
 }
 
 fn not_offered(what: &str) -> Failure {
-    Failure::new(
-        Class::Blocked,
-        "acme_not_offered",
-        "The CA does not offer what is asked for.",
-        format!("Its directory has no `{what}`."),
-    )
+    Failure::of(code::ACME_NOT_OFFERED, format!("Its directory has no `{what}`."))
 }

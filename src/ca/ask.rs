@@ -14,7 +14,7 @@ use super::classify::{Asked, Call, Transport, Trouble, classify, is_bad_nonce};
 use super::problem::outline;
 use super::recorder;
 use super::recorder::{End, Exchange, Outcome};
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Class, Failure, code};
 
 /// instant-acme, and [`super::jose`], try three nonces a call; so many calls make 15 of them.
 const NONCE_ROUNDS: usize = 5;
@@ -23,8 +23,6 @@ const PAUSES: [Duration; 3] =
     [Duration::from_millis(200), Duration::from_millis(400), Duration::from_millis(800)];
 /// A question that has taken this long is not put again: the step, and its lease, have an end.
 const LONGEST: Duration = Duration::from_secs(10);
-/// What instant-acme or we could not read.
-const UNREADABLE: &str = "acme_unreadable_answer";
 
 /// Runs an operation, again if need be for the sake of a nonce, or where that is harmless.
 ///
@@ -61,10 +59,12 @@ pub(super) async fn fetch<T>(
             ControlFlow::Break(Err(failure)) => return Err(failure),
             ControlFlow::Break(Ok((_, None))) => return Err(unreadable(asked, "no answer")),
             ControlFlow::Break(Ok((_, Some(exchange)))) => match read(exchange) {
-                Err(failure) if failure.code == UNREADABLE => match rounds.next_pause() {
-                    Some(pause) => pause,
-                    None => return Err(failure),
-                },
+                Err(failure) if failure.is(code::ACME_UNREADABLE_ANSWER) => {
+                    match rounds.next_pause() {
+                        Some(pause) => pause,
+                        None => return Err(failure),
+                    }
+                }
                 read => return read,
             },
         };
@@ -145,12 +145,14 @@ fn passes_soon(failure: &Failure) -> bool {
         && match failure.http_status {
             Some(status) => matches!(status, 502..=504),
             None => matches!(
-                failure.code.as_str(),
-                "acme_unreachable"
-                    | "acme_timeout"
-                    | "acme_connection_lost"
-                    | "acme_not_a_directory"
-                    | UNREADABLE
+                failure.known_code(),
+                Some(
+                    code::ACME_UNREACHABLE
+                        | code::ACME_TIMEOUT
+                        | code::ACME_CONNECTION_LOST
+                        | code::ACME_NOT_A_DIRECTORY
+                        | code::ACME_UNREADABLE_ANSWER
+                )
             ),
         }
 }
@@ -178,12 +180,7 @@ fn failure(asked: Asked, error: Option<Error>, end: Option<End>) -> Failure {
 
 /// The key that we hold is none: nothing that the CA could change.
 pub(super) fn unusable_key(why: &str) -> Failure {
-    Failure::new(
-        Class::Blocked,
-        "acme_account_key_unusable",
-        "The account's private key cannot be used.",
-        format!("{why}. It has to be an ECDSA P-256 key in PKCS#8."),
-    )
+    Failure::of(code::ACME_ACCOUNT_KEY_UNUSABLE, why)
 }
 
 /// The answer claims success and makes no sense.

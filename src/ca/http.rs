@@ -26,7 +26,7 @@ use super::problem::{Problem, clean};
 use super::recorder;
 use super::recorder::{End, Exchange, Outcome};
 use crate::clock::Clock;
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Failure, code};
 use crate::domain::issuer::Acme;
 use crate::outbound::{AddressError, Client, Guard};
 
@@ -326,21 +326,11 @@ fn certificates(bundle: &str) -> Result<Vec<reqwest::Certificate>, Failure> {
 }
 
 fn bad_bundle(why: &str) -> Failure {
-    Failure::new(
-        Class::Blocked,
-        "acme_ca_bundle_invalid",
-        "The issuer's caBundle cannot be used.",
-        format!("{why}. It has to be base64 of one or more certificates in PEM."),
-    )
+    Failure::of(code::ACME_CA_BUNDLE_INVALID, why)
 }
 
 fn no_roots(why: String) -> Failure {
-    Failure::new(
-        Class::Blocked,
-        "acme_no_trusted_roots",
-        "This machine has no usable root certificates.",
-        why,
-    )
+    Failure::of(code::ACME_NO_TRUSTED_ROOTS, why)
 }
 
 /// Which kind of trouble an error of the HTTP client stands for.

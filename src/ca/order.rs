@@ -17,7 +17,7 @@ use super::ask::{ask, fetch, unreadable};
 use super::classify::{Asked, Call};
 use super::recorder::Exchange;
 use super::state::{Authorization, AuthorizationStatus, ChallengeStatus, OrderState, OrderStatus};
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Class, Failure, code};
 
 /// More than any CA puts into one certificate.
 const MOST_AUTHORIZATIONS: usize = 1_000;
@@ -281,8 +281,8 @@ impl Order {
             self.account.remembered.0.invalidate(&self.name(authorization_url));
             let Err(failure) = told else { return Ok(()) };
             let refused = matches!(
-                failure.code.as_str(),
-                "acme_malformed" | "acme_conflict" | "acme_refused"
+                failure.known_code(),
+                Some(code::ACME_MALFORMED | code::ACME_CONFLICT | code::ACME_REFUSED)
             );
             if !refused && (failure.class != Class::Transient || failure.retry_at.is_some()) {
                 return Err(failure);
@@ -322,14 +322,10 @@ impl Order {
     }
 
     fn no_certificate(&self) -> Failure {
-        self.state.error.clone().unwrap_or_else(|| {
-            Failure::new(
-                Class::Conflict,
-                "acme_order_not_valid",
-                "The order has no certificate.",
-                "It is invalid at the CA.",
-            )
-        })
+        self.state
+            .error
+            .clone()
+            .unwrap_or_else(|| Failure::of(code::ACME_ORDER_NOT_VALID, "It is invalid at the CA."))
     }
 }
 
@@ -358,10 +354,8 @@ fn download(asked: Asked, exchange: Exchange) -> Result<Download, Failure> {
 }
 
 fn failed(authorization: &Authorization) -> Failure {
-    Failure::new(
-        Class::Validation,
-        "acme_validation_failed",
-        "The CA could not confirm control over the name.",
+    Failure::of(
+        code::ACME_VALIDATION_FAILED,
         format!(
             "The challenge for {} has failed, and the CA gives no reason.",
             authorization.domain
@@ -371,19 +365,12 @@ fn failed(authorization: &Authorization) -> Failure {
 
 /// Another order may offer it.
 fn not_offered(url: &str) -> Failure {
-    Failure::new(
-        Class::Gone,
-        "acme_challenge_not_offered",
-        "The order does not offer the challenge any more.",
-        format!("{url} is none of its challenges."),
-    )
+    Failure::of(code::ACME_CHALLENGE_NOT_OFFERED, format!("{url} is none of its challenges."))
 }
 
 fn too_many(count: usize) -> Failure {
-    Failure::new(
-        Class::Validation,
-        "acme_too_many_authorizations",
-        "The CA wants more than any certificate needs.",
+    Failure::of(
+        code::ACME_TOO_MANY_AUTHORIZATIONS,
         format!("The order has {count} authorizations."),
     )
 }

@@ -7,13 +7,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Ca;
-use super::ask::{ask, unreadable, unusable_key};
+use super::ask::{ask, unreadable};
 use super::classify::{Asked, Call};
 use super::directory::{Directory, Endpoint};
 use super::jose::Signer;
 use super::json::{self, each};
 use super::recorder::Exchange;
-use crate::domain::failure::Failure;
+use crate::domain::failure::{Failure, code};
 use crate::domain::issuer::Acme;
 use crate::secret::Secret;
 
@@ -94,7 +94,7 @@ impl Ca {
             }
         };
         if let Err(failure) = &answer
-            && failure.code == "acme_endpoint_moved"
+            && failure.is(code::ACME_ENDPOINT_MOVED)
         {
             endpoint.expire().await;
         }
@@ -165,7 +165,10 @@ impl Applicant<'_> {
 }
 
 fn is_about_contact(failure: &Failure) -> bool {
-    matches!(failure.code.as_str(), "acme_invalid_contact" | "acme_unsupported_contact")
+    matches!(
+        failure.known_code(),
+        Some(code::ACME_INVALID_CONTACT | code::ACME_UNSUPPORTED_CONTACT)
+    )
 }
 
 fn contact(email: Option<&str>) -> Value {
@@ -188,10 +191,8 @@ pub fn mac_key(text: &Secret<String>) -> Result<Secret<Vec<u8>>, Failure> {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     let plain = text.expose().trim().trim_end_matches('=').replace('+', "-").replace('/', "_");
     let key = URL_SAFE_NO_PAD.decode(zeroize::Zeroizing::new(plain).as_bytes());
-    key.ok().filter(|key| !key.is_empty()).map(Secret::new).ok_or_else(|| Failure {
-        code: "external_account_key_unusable".to_owned(),
-        title: "The key of the external account cannot be used.".to_owned(),
-        detail: "It has to be the base64url text that the CA has given out.".to_owned(),
-        ..unusable_key("")
-    })
+    key.ok()
+        .filter(|key| !key.is_empty())
+        .map(Secret::new)
+        .ok_or_else(|| Failure::of(code::EXTERNAL_ACCOUNT_KEY_UNUSABLE, ""))
 }

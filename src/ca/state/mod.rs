@@ -12,7 +12,7 @@ use super::json::{self, each, lenient, or_default};
 use super::problem::{Problem, clean, outline};
 use super::recorder::{Exchange, absolute};
 use crate::domain::challenge::is_token;
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Failure, code};
 use crate::domain::name;
 
 /// Where an order stands (RFC 8555, section 7.1.6).
@@ -233,10 +233,8 @@ impl Authorization {
     pub fn unusable(&self) -> Failure {
         let said = self.challenges.iter().find_map(|offered| offered.error.clone());
         said.unwrap_or_else(|| {
-            Failure::new(
-                Class::Gone,
-                "acme_authorization_unusable",
-                "An authorization of the order cannot be used any more",
+            Failure::of(
+                code::ACME_AUTHORIZATION_UNUSABLE,
                 format!("{} is {:?} at the CA.", self.domain, self.status),
             )
         })
@@ -305,22 +303,13 @@ fn status_of(word: &str) -> Result<AuthorizationStatus, Failure> {
 }
 
 fn ended(word: &str) -> Failure {
-    Failure::new(
-        Class::Validation,
-        "acme_order_ended",
-        "The CA has ended the order",
-        format!("Its status at the CA is `{word}`."),
-    )
+    Failure::of(code::ACME_ORDER_ENDED, format!("Its status at the CA is `{word}`."))
 }
 
 /// It may be one that the order passes through.
 fn unknown_status(of: &str, word: &str) -> Failure {
-    Failure::new(
-        Class::Transient,
-        "acme_unknown_status",
-        format!("The CA says a status of the {of} that ACME does not know"),
-        format!("It is {:?}.", clean(word, 100)),
-    )
+    Failure::of(code::ACME_UNKNOWN_STATUS, format!("It is {:?}.", clean(word, 100)))
+        .titled(format!("The CA says a status of the {of} that ACME does not know"))
 }
 
 fn carried(asked: Asked, problem: Problem) -> Failure {
