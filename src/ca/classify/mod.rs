@@ -6,112 +6,22 @@
 mod scope;
 #[cfg(test)]
 mod tests;
-mod vocabulary;
 
 use time::Duration;
 
+use super::call::{Asked, Call, Transport, Trouble};
+use super::exchange::Exchange;
 use super::meter::Withheld;
-use super::problem::{Problem, clean, name_of};
-use super::recorder::Exchange;
+use crate::acme::jose::JoseError;
+use crate::acme::problem::{Problem, clean, code_of, name_of};
 use crate::domain::failure::{Class, Code, Failure, code};
 use crate::domain::limits::most_names;
 use crate::outbound::AddressError;
-use vocabulary::known;
 
 /// So long may a CA's replicas lag behind with what it handed out.
 const YOUNG_OBJECT: Duration = Duration::minutes(10);
 /// The same for an account.
 const YOUNG_ACCOUNT: Duration = Duration::minutes(2);
-
-/// What the CA was asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Call {
-    Directory,
-    NewAccount,
-    UpdateAccount,
-    NewOrder,
-    GetOrder,
-    GetAuthorization,
-    Challenge,
-    Finalize,
-    Certificate,
-    RenewalInformation,
-    Revoke,
-    KeyChange,
-}
-
-impl Call {
-    /// Whether it changes nothing at the CA, so that putting it again is harmless.
-    pub(super) fn only_asks(self) -> bool {
-        match self {
-            Self::Directory
-            | Self::GetOrder
-            | Self::GetAuthorization
-            | Self::Certificate
-            | Self::RenewalInformation => true,
-            Self::NewAccount
-            | Self::UpdateAccount
-            | Self::NewOrder
-            | Self::Challenge
-            | Self::Finalize
-            | Self::Revoke
-            | Self::KeyChange => false,
-        }
-    }
-}
-
-/// A call and how long what it asks about has existed.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Asked {
-    pub call: Call,
-    /// Since when the CA has promised that the URL exists; `None` when that is not known.
-    pub age: Option<Duration>,
-    /// For how long we have known the account.
-    pub account_age: Option<Duration>,
-}
-
-impl Asked {
-    /// A call about nothing that has an age.
-    pub(super) fn of(call: Call) -> Self {
-        Self { call, age: None, account_age: None }
-    }
-}
-
-/// How a call went wrong.
-#[derive(Debug, Clone)]
-pub(super) enum Trouble {
-    /// The CA, or somebody before it, answered with an error.
-    Answer(Exchange),
-    /// The answer was fine, and the object in it carries an error.
-    Object(Problem),
-    /// The answer claims success and makes no sense.
-    Unreadable(String),
-    /// There was no whole answer.
-    Transport(Transport),
-}
-
-/// Why there was no whole answer; the text is the library's.
-#[derive(Debug, Clone)]
-pub(super) enum Transport {
-    /// Too many of our own requests to this CA are under way.
-    Busy,
-    /// It was not sent, so that the CA is not asked too much.
-    Withheld(Withheld),
-    /// The URL may not be asked, such as one without TLS.
-    Refused(String),
-    /// The URL is not the CA's.
-    Foreign(String),
-    /// The URL leads to where the service may not go, or nowhere.
-    Guarded(AddressError),
-    /// The TLS certificate is not trusted.
-    Untrusted(String),
-    Unreachable(String),
-    Timeout(String),
-    /// The connection ended early.
-    Broken(String),
-    /// More than anybody would honestly send.
-    TooLarge,
-}
 
 /// The code as it applies here, and a page that the CA names.
 struct Verdict {
@@ -124,13 +34,13 @@ pub(super) fn classify(asked: Asked, trouble: &Trouble) -> Failure {
     match trouble {
         Trouble::Answer(exchange) => answered(asked, exchange),
         Trouble::Object(problem) => carried(problem),
-        Trouble::Unreadable(why) => unreadable(asked.call, why),
+        Trouble::Unreadable(why) => senseless(asked.call, why),
         Trouble::Transport(trouble) => no_answer(trouble),
     }
 }
 
 fn answered(asked: Asked, exchange: &Exchange) -> Failure {
-    let document = Problem::of(exchange);
+    let document = exchange.problem();
     let is_problem = document.is_some();
     let problem = document.unwrap_or_default();
     let verdict = limited(exchange, &problem)
@@ -167,7 +77,7 @@ fn carried(problem: &Problem) -> Failure {
             .with_class(Class::Validation)
             .with_advice("Look for stale records, split-horizon DNS or a proxy in front.")
             .into(),
-        name => match name.and_then(known) {
+        name => match name.and_then(code_of) {
             Some(code) if ends_order(code.class) && name != Some("malformed") => code.into(),
             Some(code) => code.with_class(Class::Validation).into(),
             None => code::ACME_VALIDATION_FAILED.into(),
@@ -266,7 +176,7 @@ fn by_type(asked: Asked, exchange: &Exchange, problem: &Problem) -> Option<Verdi
             Some(code::ACME_MALFORMED.with_class(Class::Transient).into())
         }
         (name @ ("unauthorized" | "malformed"), Call::Finalize, 403)
-        | (name @ "malformed", _, 409) => Some(known(name)?.with_class(Class::Conflict).into()),
+        | (name @ "malformed", _, 409) => Some(code_of(name)?.with_class(Class::Conflict).into()),
         ("userActionRequired", ..) => Some(Verdict {
             code: code::ACME_USER_ACTION_REQUIRED,
             instance: problem
@@ -275,7 +185,7 @@ fn by_type(asked: Asked, exchange: &Exchange, problem: &Problem) -> Option<Verdi
                 .or(exchange.link("terms-of-service"))
                 .and_then(page_in),
         }),
-        (name, ..) => known(name).map(Verdict::from),
+        (name, ..) => code_of(name).map(Verdict::from),
     }
 }
 
@@ -304,7 +214,7 @@ fn compound(problem: &Problem, here: Class, unknown: Class) -> Code {
     let parts = problem.subproblems.iter();
     let names = parts.filter_map(|part| part.kind.as_deref().and_then(name_of));
     // Where an object carries it, a part that speaks of the proof is about the proof.
-    let class = |name: &str| match known(name) {
+    let class = |name: &str| match code_of(name) {
         Some(_) if matches!(name, "unauthorized" | "malformed") => Some(here),
         code => code.map(|code| code.class),
     };
@@ -320,7 +230,7 @@ fn compound(problem: &Problem, here: Class, unknown: Class) -> Code {
     code::ACME_COMPOUND.with_class(worst.unwrap_or(unknown))
 }
 
-fn unreadable(call: Call, why: &str) -> Failure {
+fn senseless(call: Call, why: &str) -> Failure {
     if call == Call::Directory {
         return Failure::of(code::ACME_NOT_A_DIRECTORY, why);
     }
@@ -329,6 +239,7 @@ fn unreadable(call: Call, why: &str) -> Failure {
 
 fn no_answer(trouble: &Transport) -> Failure {
     match trouble {
+        Transport::Unsigned(why) => unusable_key(*why),
         Transport::Busy => Failure::of(
             code::ACME_CLIENT_BUSY,
             "No place for another request became free in time.",
@@ -360,6 +271,16 @@ fn no_answer(trouble: &Transport) -> Failure {
     }
 }
 
+/// The key that the service holds is unusable: nothing at the CA could change that.
+pub(super) fn unusable_key(why: JoseError) -> Failure {
+    Failure::of(code::ACME_ACCOUNT_KEY_UNUSABLE, why.to_string())
+}
+
+/// The answer claims success and makes no sense.
+pub(super) fn unreadable(asked: Asked, why: impl Into<String>) -> Failure {
+    classify(asked, &Trouble::Unreadable(why.into()))
+}
+
 /// The first web page that a text names. Others than `http(s)` are not fit to be shown as links.
 fn page_in(text: &str) -> Option<String> {
     let found = text.split_whitespace().map(|word| word.trim_start_matches(['<', '(', '"', '\'']));
@@ -373,10 +294,4 @@ impl From<Code> for Verdict {
     fn from(code: Code) -> Self {
         Self { code, instance: None }
     }
-}
-
-/// Whether the CA wants the same request again with another nonce.
-pub(super) fn is_bad_nonce(exchange: &Exchange) -> bool {
-    exchange.status >= 400
-        && Problem::of(exchange).is_some_and(|problem| problem.name() == Some("badNonce"))
 }

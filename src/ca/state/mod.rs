@@ -1,35 +1,22 @@
-//! Orders and authorizations as we see them: ours, because instant-acme drops half of what they say,
-//! and reads none where an odd member is in them that nobody needs.
+//! Orders and authorizations as CAs send them.
+//!
+//! The statuses are instant-acme's. The objects are read here, because instant-acme drops members that
+//! are needed and rejects objects for odd members that nobody needs.
 
+pub use instant_acme::{AuthorizationStatus, ChallengeStatus, OrderStatus};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::ask::unreadable;
-use super::classify::{Asked, Call, Trouble, classify};
-use super::json::{self, each, lenient, or_default};
-use super::problem::{Problem, clean, outline};
-use super::recorder::{Exchange, absolute};
+use super::call::{Asked, Call, Trouble};
+use super::classify::{classify, unreadable};
+use super::exchange::{Exchange, absolute};
+use crate::acme::json::{self, each, lenient, or_default, outline};
+use crate::acme::problem::{Problem, clean};
 use crate::domain::challenge::is_token;
 use crate::domain::failure::{Failure, code};
 use crate::domain::name;
-
-/// Where an order stands (RFC 8555, section 7.1.6).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OrderStatus {
-    /// Some authorization is not valid yet.
-    Pending,
-    /// Waits for the CSR.
-    Ready,
-    /// The certificate is being issued.
-    Processing,
-    /// The certificate can be downloaded.
-    Valid,
-    /// Over, without a certificate.
-    Invalid,
-}
 
 /// What the CA last said about an order.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,24 +37,6 @@ pub struct OrderState {
     pub(super) finalize: Option<String>,
 }
 
-/// Where an authorization stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AuthorizationStatus {
-    /// One challenge has to be met.
-    Pending,
-    /// Control over the name is proved.
-    Valid,
-    /// A challenge has failed.
-    Invalid,
-    /// Given up by the account.
-    Deactivated,
-    /// Too old.
-    Expired,
-    /// Taken back by the CA.
-    Revoked,
-}
-
 /// What the CA wants to know about one name.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Authorization {
@@ -85,20 +54,6 @@ pub struct Authorization {
     pub challenges: Vec<Offered>,
     /// What is wrong with those that cannot be used.
     pub unusable: Vec<String>,
-}
-
-/// Where a challenge stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ChallengeStatus {
-    /// Waits for us to say that the proof is there.
-    Pending,
-    /// The CA is looking.
-    Processing,
-    /// The CA has found the proof.
-    Valid,
-    /// The CA has not found it.
-    Invalid,
 }
 
 /// The kinds of challenge that there are.
