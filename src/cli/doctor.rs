@@ -17,7 +17,7 @@ use crate::client::{cloudflare, date_of};
 use crate::config::Config;
 use crate::domain::issuer::{Cloudflare, Issuer, Kind};
 use crate::secret::{Sealer, Secret};
-use crate::storage::{Db, Page, Scope, issuers, secrets};
+use crate::storage::{Db, Page, Scope, StorageError, issuers, secrets};
 
 pub(super) const EXAMPLES: &str = "Examples:
   certwright doctor
@@ -129,6 +129,10 @@ async fn database(config: &Config, report: &mut Report) -> anyhow::Result<Option
     let url = config.database_url.expose();
     let version = match Db::version(url).await {
         Ok(version) => version,
+        Err(error @ StorageError::UnknownSchema(_)) => {
+            report.fail("database", &error.to_string())?;
+            return Ok(None);
+        }
         Err(error) => {
             let error: &dyn std::error::Error = &error;
             let cause = error.source().map(ToString::to_string).unwrap_or_default();

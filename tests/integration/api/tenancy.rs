@@ -2,10 +2,10 @@
 
 use axum::http::Method;
 use serde_json::{Value, json};
-use sqlx::{Connection as _, PgConnection, SqliteConnection};
 use time::Duration;
 
 use crate::support::databases::sqlite_url;
+use crate::support::former_schema::{self, execute};
 use crate::support::postgres::fresh_database;
 use crate::support::receiver::{Receiver, Reply};
 use crate::support::world::{World, certificate, id, on_every_database};
@@ -144,12 +144,14 @@ async fn deliveries_of_before_find_their_namespace(url: &str) {
     }
     world.db.close().await;
     // As it was before deliveries had a namespace, with a webhook that had been narrowed.
+    former_schema::turn_back(url, 12).await;
     let former = [
         "ALTER TABLE deliveries DROP COLUMN namespace",
-        "DELETE FROM _sqlx_migrations WHERE version = 13",
+        "ALTER TABLE orders DROP COLUMN course",
         "DELETE FROM webhook_subscriptions WHERE namespace = 'b'",
     ];
     execute(url, &former).await;
+    former_schema::make(url, former_schema::LAST).await;
 
     let world = World::on(url).await;
     let found = deliveries(&world, &hook, "?limit=500").await;
@@ -197,19 +199,6 @@ async fn a_narrowed_key_gets_no_old_answer_again(url: &str) {
     let world = World::on(url).await;
     assert_eq!(create(&world, "a").await.header("idempotency-replayed"), "true");
     create(&world, "b").await.is_problem(403, "permission_denied");
-}
-
-async fn execute(url: &str, statements: &[&'static str]) {
-    for statement in statements {
-        let statement = *statement;
-        if url.starts_with("postgres") {
-            let mut connection = PgConnection::connect(url).await.unwrap();
-            sqlx::query(statement).execute(&mut connection).await.unwrap();
-        } else {
-            let mut connection = SqliteConnection::connect(url).await.unwrap();
-            sqlx::query(statement).execute(&mut connection).await.unwrap();
-        }
-    }
 }
 
 /// A certificate of this namespace that was issued; its identifier.
