@@ -93,7 +93,7 @@ pub(crate) async fn create(
     let mut tx = app.db.begin();
     api_keys::insert(&mut tx, &key, &api_key::hash_key(text.expose()), now).await?;
     tx.commit().await?;
-    tracing::info!(made = %key.id, by = %who.key, "an API key was made");
+    tracing::info!(made = %key.id, by = %who.subject.id(), "an API key was made");
     let location = format!("/api-keys/{}", key.id);
     let mut view = view(key, now);
     view.key = Some(text.expose().clone());
@@ -135,7 +135,7 @@ pub(crate) async fn delete(
     who: Authorized<ApiKeysWrite>,
     Path(id): Path<Uuid>,
 ) -> Result<StatusCode, ApiError> {
-    if who.key.0 == id {
+    if who.subject.id() == id {
         let detail = "A key cannot delete itself: use another one for that.";
         return Err(ApiError::Because(Code::PermissionDenied, detail.to_owned()));
     }
@@ -150,7 +150,7 @@ pub(crate) async fn delete(
     }
     api_keys::delete(&mut tx, ApiKeyId(id)).await?;
     tx.commit().await?;
-    tracing::info!(deleted = %id, by = %who.key, "an API key was deleted");
+    tracing::info!(deleted = %id, by = %who.subject.id(), "an API key was deleted");
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -59,7 +59,7 @@ impl IdempotencyKey {
     /// The request of this caller with this method, path and body.
     pub(crate) fn attempt(self, caller: &Principal, identity: &[u8]) -> Attempt {
         let hash = digest(&SHA256, &[&*caller.pepper, identity].concat()).as_ref().to_vec();
-        Attempt { caller: caller.key, scope: caller.scope.clone(), key: self.0, hash }
+        Attempt { caller: caller.subject.caller(), scope: caller.scope.clone(), key: self.0, hash }
     }
 }
 

@@ -191,15 +191,13 @@ pub(super) async fn hand_out(
         return Ok(Handed::Known(tag));
     }
     let key = app.sealer.open(&private_key_place(request), &sealed)?;
-    let message = format!(
-        "The {what} of revision {number} was handed to the API key `{}` ({})",
-        who.name, who.key
-    );
+    let message =
+        format!("The {what} of revision {number} was handed to the {who} ({})", who.subject.id());
     let event = Event::normal(Resource::Certificate(certificate.id), "PrivateKeyExported", message);
     let namespace = &certificate.namespace;
     events::record(&mut tx, namespace, Some(certificate.id), &[event], app.now())?;
     tx.commit().await?;
-    tracing::info!(certificate = %certificate.id, revision = number, api_key = %who.key, what, "a private key was handed out");
+    tracing::info!(certificate = %certificate.id, revision = number, api_key = %who.subject.id(), what, "a private key was handed out");
     Ok(Handed::Out(Box::new(HandedOut { key, revision, certificate, tag })))
 }
 
