@@ -34,7 +34,7 @@ pub(crate) fn around(routes: Router) -> Router {
         .map_request(without_strange_id)
         .set_request_id(REQUEST_ID, MakeRequestUuid)
         .sensitive_headers([header::AUTHORIZATION, header::COOKIE, KEYSTORE_PASSWORD])
-        .layer(TraceLayer::new_for_http().make_span_with(span).on_response(log))
+        .layer(TraceLayer::new_for_http().make_span_with(span).on_response(log).on_failure(()))
         .propagate_request_id(REQUEST_ID)
         .map_response(guarded)
         .layer(from_fn(as_problem))

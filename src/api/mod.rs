@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::heavy::{Pool, Undone};
 use crate::outbound::Sender;
 use crate::secret::{Sealer, Secret};
-use crate::storage::{Db, StorageError};
+use crate::storage::Db;
 
 mod api_keys;
 mod auth;
@@ -107,7 +107,7 @@ pub fn router(state: AppState) -> axum::Router {
     layers::around(openapi::routes().with_state(state))
 }
 
-/// Does it again when a worker came in between: it has read what the worker wrote by then.
+/// Repeats an attempt that lost a race: each attempt reads anew, so that it sees what the other transaction wrote.
 async fn retrying<T, F>(attempt: impl Fn() -> F) -> Result<T, ApiError>
 where
     F: Future<Output = Result<T, ApiError>>,
@@ -115,7 +115,7 @@ where
     const TIMES: usize = 5;
     for _ in 1..TIMES {
         match attempt().await {
-            Err(ApiError::Storage(StorageError::LeaseLost(_))) => {}
+            Err(error) if error.is_lost_race() => {}
             done => return done,
         }
     }

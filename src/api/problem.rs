@@ -223,6 +223,16 @@ impl ApiError {
         Self::Invalid(faults)
     }
 
+    /// The refusal `taken` in place of a unique violation, which an insert may report or only the commit.
+    pub(crate) fn or_if_taken(self, taken: impl FnOnce() -> Self) -> Self {
+        if let Self::Storage(StorageError::Conflict) = self { taken() } else { self }
+    }
+
+    /// Whether another transaction came in between: what was read is outdated, or a name that was free is taken.
+    pub(crate) fn is_lost_race(&self) -> bool {
+        matches!(self, Self::Storage(StorageError::LeaseLost(_) | StorageError::Conflict))
+    }
+
     /// Whether the caller may not be answered at all.
     pub(crate) fn is_about_the_caller(&self) -> bool {
         matches!(self.code(), Code::Unauthenticated | Code::PermissionDenied)
@@ -232,10 +242,9 @@ impl ApiError {
         match self {
             Self::Because(code, _) => *code,
             Self::Invalid(_) => Code::ValidationFailed,
-            // Lost again and again: workers are faster than this request.
-            Self::Storage(StorageError::Unavailable(_) | StorageError::LeaseLost(_)) => {
-                Code::Unavailable
-            }
+            Self::Storage(StorageError::Unavailable(_)) => Code::Unavailable,
+            // Lost again and again: others are faster than this request.
+            error if error.is_lost_race() => Code::Unavailable,
             Self::Storage(_) | Self::Seal(_) | Self::Inside(_) => Code::Internal,
         }
     }

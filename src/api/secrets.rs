@@ -24,7 +24,7 @@ use crate::domain::id::SecretId;
 use crate::domain::issuer::State as IssuerState;
 use crate::secret::{Sealed, Secret};
 use crate::storage::secrets::{self, SecretEntry, Wanted, data_place};
-use crate::storage::{StorageError, Tx, certificates, issuers, orders};
+use crate::storage::{Tx, certificates, issuers, orders};
 
 /// A secret to be stored, as in Kubernetes' manifests.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -212,8 +212,11 @@ async fn insert(
     let answer = json(&SecretView::from(entry))?;
     let mut tx = app.db.begin();
     attempt.remember(app, &mut tx, &location, &answer).await?;
-    store(app, &mut tx, entry, sealed).await?;
-    tx.commit().await?;
+    let stored = async {
+        store(app, &mut tx, entry, sealed).await?;
+        Ok::<_, ApiError>(tx.commit().await?)
+    };
+    stored.await.map_err(|error| error.or_if_taken(|| already_exists(entry)))?;
     Ok(accepted(location, answer))
 }
 
@@ -224,17 +227,16 @@ pub(crate) async fn store(
     entry: &SecretEntry,
     sealed: &Sealed,
 ) -> Result<(), ApiError> {
-    match secrets::insert(tx, entry, sealed).await {
-        Err(StorageError::Conflict) => {
-            let detail = format!(
-                "There is a secret `{}` in the namespace `{}` already. Replace its values with PUT.",
-                entry.name, entry.namespace
-            );
-            return Err(ApiError::Because(Code::AlreadyExists, detail));
-        }
-        done => done?,
-    }
+    secrets::insert(tx, entry, sealed).await?;
     reconsider(app, tx, &entry.namespace).await
+}
+
+fn already_exists(entry: &SecretEntry) -> ApiError {
+    let detail = format!(
+        "There is a secret `{}` in the namespace `{}` already. Replace its values with PUT.",
+        entry.name, entry.namespace
+    );
+    ApiError::Because(Code::AlreadyExists, detail)
 }
 
 /// Gives a secret other values, and has tried again what may have waited for them.

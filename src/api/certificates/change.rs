@@ -9,19 +9,19 @@ use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::check::{Checked, check};
+use super::cancel::cancel_orders;
 use super::spec::CertificateSpec;
-use super::{find, revoke};
+use super::validate::{Checked, validate};
+use super::{find, must_stay, revoke};
 use crate::api::auth::{Authorized, CertificatesWrite};
 use crate::api::extract::{Body, MergePatch, Path, Query as Strict, from_value};
 use crate::api::idempotency::accepted;
 use crate::api::precondition::{Precondition, answer, json};
-use crate::api::problem::{ApiError, Code, Errors, Faults, FieldCode};
+use crate::api::problem::{ApiError, Errors, Faults, FieldCode};
 use crate::api::{AppState, retrying};
 use crate::domain::certificate::{Certificate, Trigger};
 use crate::storage::lease::Lease;
-use crate::storage::requests::{self, RequestState};
-use crate::storage::{Tx, certificates, events, orders};
+use crate::storage::{Tx, certificates};
 use crate::view::CertificateView;
 
 /// Change a certificate's specification
@@ -45,9 +45,10 @@ pub(crate) async fn change(
         let (present, lease) = find(&mut tx, id, &who.scope).await?;
         must_stay(&present)?;
         known.must_match(&CertificateView::of(&present, now))?;
-        let wanted = patched(&present, &patch)?;
-        let checked = check(&wanted)?;
-        let next = respecify(&app, &mut tx, &present, &lease, wanted, checked, now).await?;
+        let checked = validate(&patched(&present, &patch)?)?;
+        let issuer = checked.find_issuer(&mut tx).await?;
+        checked.admit(&app, &mut tx, issuer.as_ref(), &present.spec.webhooks).await?;
+        let next = respecify(&mut tx, &present, &lease, checked, now).await?;
         if next != present {
             tx.commit().await?;
         }
@@ -56,22 +57,17 @@ pub(crate) async fn change(
     .await
 }
 
-/// Has a certificate be what is wanted now; orders for what was wanted before are cancelled.
-/// Nothing is written where that changes nothing.
+/// Gives a certificate the specification that was admitted, and cancels orders for the former one. Writes nothing
+/// if nothing changes.
 pub(crate) async fn respecify(
-    app: &AppState,
     tx: &mut Tx,
     present: &Certificate,
     lease: &Lease,
-    wanted: CertificateSpec,
     checked: Checked,
     now: OffsetDateTime,
 ) -> Result<Certificate, ApiError> {
-    let issuer = checked.check_issuer(tx, &wanted).await?;
-    checked.check_key(app, tx, &issuer).await?;
-    checked.check_webhooks(tx, &present.spec.webhooks).await?;
     let anew = !present.spec.wants_the_same_as(&checked.spec);
-    let next = present.clone().respecified(checked.spec, wanted.labels, now);
+    let next = present.clone().respecified(checked.spec, checked.labels, now);
     if next.certificate != *present {
         if anew {
             cancel_orders(tx, present, "its certificate was changed", now).await?;
@@ -189,37 +185,6 @@ pub(crate) async fn delete(
         Ok(StatusCode::NO_CONTENT.into_response())
     })
     .await
-}
-
-/// Refuses to change what waits to be deleted.
-pub(crate) fn must_stay(certificate: &Certificate) -> Result<(), ApiError> {
-    if certificate.deleting_since.is_none() {
-        return Ok(());
-    }
-    let detail = format!(
-        "The certificate {} is being revoked and is deleted then. A DELETE without `revoke` deletes it at once.",
-        certificate.id
-    );
-    Err(ApiError::Because(Code::BeingDeleted, detail))
-}
-
-/// Gives up every order that is under way for a certificate.
-pub(crate) async fn cancel_orders(
-    tx: &mut Tx,
-    certificate: &Certificate,
-    why: &str,
-    now: OffsetDateTime,
-) -> Result<(), ApiError> {
-    for (order, lease) in orders::open_of_certificate(tx, certificate.id).await? {
-        let before = order.challenges.clone();
-        let next = order.cancel(why, now);
-        orders::save(tx, &next.order, &before, &lease, None).await?;
-        let namespace = &certificate.namespace;
-        events::record(tx, namespace, Some(certificate.id), &next.events, now)?;
-        let (request, id) = (next.order.request, next.order.id);
-        requests::progress(tx, request, RequestState::Failed, why, id, now).await?;
-    }
-    Ok(())
 }
 
 /// The present specification with the patch applied. Identity cannot be patched.

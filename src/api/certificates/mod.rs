@@ -10,7 +10,7 @@ use super::auth::{Authorized, CertificatesRead};
 use super::extract::{Path, Query};
 use super::page::{self, Listing, Sort};
 use super::precondition::Precondition;
-use super::problem::{ApiError, Errors};
+use super::problem::{ApiError, Code, Errors};
 use super::wait::Wait;
 use super::{AppState, field};
 use crate::domain::certificate::Certificate;
@@ -19,8 +19,9 @@ use crate::domain::name::DnsName;
 use crate::storage::certificates::{self, Wanted};
 use crate::storage::{Scope, Tx, lease::Lease};
 
+mod admit;
+pub(crate) mod cancel;
 pub(crate) mod change;
-pub(crate) mod check;
 pub(crate) mod create;
 pub(crate) mod downloads;
 pub(crate) mod explain;
@@ -28,6 +29,7 @@ pub(crate) mod keystores;
 pub(crate) mod revisions;
 pub(crate) mod revoke;
 pub(crate) mod spec;
+pub(crate) mod validate;
 
 use crate::view::CertificateView;
 
@@ -124,4 +126,16 @@ async fn read(app: &AppState, scope: &Scope, id: Uuid) -> Result<Certificate, Ap
 async fn find(tx: &mut Tx, id: Uuid, scope: &Scope) -> Result<(Certificate, Lease), ApiError> {
     let found = certificates::find(tx, CertificateId(id), scope).await?;
     found.ok_or_else(|| ApiError::not_found("certificate", id))
+}
+
+/// Refuses to change a certificate that waits to be deleted.
+pub(crate) fn must_stay(certificate: &Certificate) -> Result<(), ApiError> {
+    if certificate.deleting_since.is_none() {
+        return Ok(());
+    }
+    let detail = format!(
+        "The certificate {} is being revoked and is deleted then. A DELETE without `revoke` deletes it at once.",
+        certificate.id
+    );
+    Err(ApiError::Because(Code::BeingDeleted, detail))
 }

@@ -7,9 +7,9 @@ use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::change::{cancel_orders, must_stay};
+use super::cancel::cancel_orders;
 use super::downloads::not_issued;
-use super::find;
+use super::{find, must_stay};
 use crate::api::auth::{Authorized, CertificatesWrite};
 use crate::api::extract::{Body, Path};
 use crate::api::idempotency::accepted;

@@ -20,7 +20,7 @@ use crate::domain::issuer::{AccountChange, Acme, Issuer, Kind, State as IssuerSt
 use crate::secret::Sealed;
 use crate::storage::issuers::{self, Wanted, account_key_place};
 use crate::storage::lease::Lease;
-use crate::storage::{StorageError, Tx, certificates, orders, revocations};
+use crate::storage::{Tx, certificates, orders, revocations};
 
 pub(crate) mod accounts;
 pub(crate) mod check;
@@ -270,36 +270,23 @@ async fn insert(
     let answer = json(&IssuerView::from(issuer))?;
     let mut tx = app.db.begin();
     attempt.remember(app, &mut tx, &location, &answer).await?;
-    store(&mut tx, issuer, account_key).await?;
-    tx.commit().await?;
+    let stored = async {
+        issuers::insert(&mut tx, issuer, account_key).await?;
+        tx.commit().await
+    };
+    stored.await.map_err(|error| ApiError::from(error).or_if_taken(|| already_exists(issuer)))?;
     Ok(accepted(location, answer))
 }
 
-/// Adds an issuer with the sealed key of its account.
-pub(crate) async fn store(
-    tx: &mut Tx,
-    issuer: &Issuer,
-    account_key: &Sealed,
-) -> Result<(), ApiError> {
-    match issuers::insert(tx, issuer, account_key).await {
-        Err(StorageError::Conflict) => {
-            let kind = issuer.kind.as_str();
-            let place = match issuer.kind {
-                Kind::Issuer => format!(" in the namespace `{}`", issuer.namespace),
-                Kind::ClusterIssuer => String::new(),
-            };
-            let detail = format!(
-                "There is an {kind} `{}`{place} already. Replace its specification with PUT.",
-                issuer.name
-            );
-            return Err(ApiError::Because(
-                Code::AlreadyExists,
-                detail.replace("an Cluster", "a Cluster"),
-            ));
+fn already_exists(issuer: &Issuer) -> ApiError {
+    let kind = match issuer.kind {
+        Kind::Issuer => {
+            format!("an Issuer `{}` in the namespace `{}`", issuer.name, issuer.namespace)
         }
-        done => done?,
-    }
-    Ok(())
+        Kind::ClusterIssuer => format!("a ClusterIssuer `{}`", issuer.name),
+    };
+    let detail = format!("There is {kind} already. Replace its specification with PUT.");
+    ApiError::Because(Code::AlreadyExists, detail)
 }
 
 fn must_stay(present: &Issuer, spec: &IssuerSpec) -> Result<(), ApiError> {

@@ -12,7 +12,7 @@ use super::issuer;
 use super::object::{Kind, Object, objects, refuse_twins};
 use super::secret;
 use crate::api::auth::Principal;
-use crate::api::certificates::check::{Checked, check};
+use crate::api::certificates::validate::{Checked, validate};
 use crate::api::issuers::check::IssuerSpec;
 use crate::api::problem::{ApiError, Faults, FieldCode};
 use crate::api::{AppState, field, secrets};
@@ -127,7 +127,7 @@ fn checked_issuer(
 
 fn checked_certificate(object: &mut Object, namespace: &str) -> Result<Option<Wanted>, ApiError> {
     let Some(wish) = certificate::read(object, namespace) else { return Ok(None) };
-    let checked = noted(object, certificate::place, check(&wish.spec))?;
+    let checked = noted(object, certificate::place, validate(&wish.spec))?;
     Ok(checked.map(|checked| Wanted::Certificate(Box::new(wish), Box::new(checked), None)))
 }
 

@@ -498,7 +498,7 @@ pub(crate) async fn send(world: &World, path: &str, text: &str) -> Reply {
 }
 
 /// `Kind namespace/name result` of each.
-fn results(applied: &Value) -> Vec<String> {
+pub(crate) fn results(applied: &Value) -> Vec<String> {
     let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     applied["results"]
         .as_array()
