@@ -1,4 +1,4 @@
-//! What clients talk to: HTTP in, rows and wake-ups out.
+//! The HTTP API.
 //!
 //! A handler authorises, validates, opens one transaction and answers; what takes time is the
 //! workers' business, whom a committed row wakes. This is the only module that knows axum, and it
@@ -25,6 +25,8 @@ mod challenges;
 mod events;
 mod extract;
 mod field;
+mod head;
+mod headers;
 mod health;
 mod idempotency;
 mod issuers;
@@ -39,7 +41,6 @@ mod problem;
 mod requests;
 mod responder;
 mod secrets;
-mod text;
 mod wait;
 mod webhooks;
 mod whoami;
@@ -56,7 +57,7 @@ pub type AccountKeyError = Box<dyn std::error::Error + Send + Sync>;
 /// Makes the key of an ACME account: ECDSA on P-256, PKCS #8.
 pub type MakeAccountKey = Arc<dyn Fn() -> Result<Secret<Vec<u8>>, AccountKeyError> + Send + Sync>;
 
-/// What the handlers work with.
+/// The state that handlers share.
 #[derive(Clone)]
 pub struct AppState {
     /// Everything that is remembered.

@@ -2,15 +2,13 @@
 
 use axum::http::{HeaderValue, header, request::Parts};
 
-use super::{Grant, Principal, Subject, refused};
+use super::{Grant, Principal, Source, Subject, UNKNOWN, refused};
 use crate::api::AppState;
 use crate::api::problem::ApiError;
 use crate::domain::api_key;
 use crate::domain::id::ApiKeyId;
 use crate::storage::StorageError;
 use crate::storage::api_keys::{self, ApiKey};
-
-pub(super) const UNKNOWN: &str = "The API key is not known (any more).";
 
 /// A key that was recognised.
 #[derive(Debug, Clone)]
@@ -46,16 +44,15 @@ fn bearer(given: &HeaderValue) -> Option<&str> {
 }
 
 impl Known {
-    /// What the key is granted by now, from the cache most of the time; nothing once it is deleted.
-    pub(super) async fn grant(&self, app: &AppState) -> Result<Option<Grant>, StorageError> {
-        let known = api_keys::recognise(&app.db, &self.hash).await?;
-        Ok(known.map(|key| grant(app, &key)))
-    }
-
-    /// The same, read from the database.
-    pub(super) async fn read_grant(&self, app: &AppState) -> Result<Option<Grant>, StorageError> {
-        let mut tx = app.db.read().await?;
-        let known = api_keys::find(&mut tx, self.id).await?;
+    pub(super) async fn grant(
+        &self,
+        app: &AppState,
+        from: Source,
+    ) -> Result<Option<Grant>, StorageError> {
+        let known = match from {
+            Source::Cache => api_keys::recognise(&app.db, &self.hash).await?,
+            Source::Database => api_keys::find(&mut app.db.read().await?, self.id).await?,
+        };
         Ok(known.map(|key| grant(app, &key)))
     }
 }

@@ -1,6 +1,6 @@
 //! Authentication and authorization of requests.
 //!
-//! A [`Principal`] is whoever sends a request; how it proves that stands in the submodules. Each handler names the
+//! A [`Principal`] is the sender of a request; the submodules authenticate it. Each handler names the
 //! permission that it needs in its signature: [`Authorized`]. A principal that is revoked is refused from the next
 //! request on; by other replicas as soon as they hear of it, and within a second if they do not.
 
@@ -14,7 +14,6 @@ use uuid::Uuid;
 
 use super::AppState;
 use super::problem::{ApiError, Code};
-use crate::domain::id::ApiKeyId;
 use crate::storage::{Scope, StorageError};
 
 mod api_key;
@@ -26,7 +25,7 @@ pub(crate) use permission::{
     Permission, RequestsRead, SecretsRead, SecretsWrite, WebhooksRead, WebhooksWrite,
 };
 
-/// Whoever sends a request, and what it may do.
+/// The sender of a request, and what it may do.
 #[derive(Debug, Clone)]
 pub(crate) struct Principal {
     pub(crate) subject: Subject,
@@ -39,13 +38,13 @@ pub(crate) struct Principal {
     pub(crate) pepper: Vec<u8>,
 }
 
-/// What a request was authenticated as.
+/// The identity that a request was authenticated as.
 #[derive(Debug, Clone)]
 pub(crate) enum Subject {
     ApiKey(api_key::Known),
 }
 
-/// What a subject may do.
+/// The permissions of a subject, and where it has them.
 #[derive(Debug)]
 struct Grant {
     permissions: Vec<String>,
@@ -59,39 +58,25 @@ impl Subject {
         }
     }
 
-    /// The key under which the subject's answers are stored for `Idempotency-Key`.
-    pub(crate) fn caller(&self) -> ApiKeyId {
-        match self {
-            Self::ApiKey(key) => key.id,
-        }
-    }
-
-    /// What it is granted now, from the cache most of the time; nothing once it is revoked.
-    async fn grant(&self, app: &AppState) -> Result<Option<Grant>, StorageError> {
-        match self {
-            Self::ApiKey(key) => key.grant(app).await,
-        }
-    }
-
-    /// The same, read from the database.
-    async fn read_grant(&self, app: &AppState) -> Result<Option<Grant>, StorageError> {
-        match self {
-            Self::ApiKey(key) => key.read_grant(app).await,
-        }
-    }
-
-    /// The refusal of a subject that is not known any more.
-    fn unknown(&self) -> ApiError {
-        match self {
-            Self::ApiKey(_) => refused(api_key::UNKNOWN),
-        }
-    }
-
     fn noun(&self) -> &'static str {
         match self {
             Self::ApiKey(_) => "API key",
         }
     }
+
+    /// What it is granted now; `None` once it is revoked.
+    async fn grant(&self, app: &AppState, from: Source) -> Result<Option<Grant>, StorageError> {
+        match self {
+            Self::ApiKey(key) => key.grant(app, from).await,
+        }
+    }
+}
+
+/// Where a grant is read from.
+enum Source {
+    /// Up to date most of the time.
+    Cache,
+    Database,
 }
 
 /// `API key` and its name.
@@ -118,12 +103,12 @@ impl Grant {
 }
 
 impl Principal {
-    /// Whether it is bound to namespaces.
+    /// True if it is bound to namespaces.
     pub(crate) fn is_bound(&self) -> bool {
         matches!(self.scope, Scope::Namespaces(_))
     }
 
-    /// Whether it has this permission.
+    /// True if it has this permission.
     pub(crate) fn may(&self, permission: &str) -> bool {
         permits(&self.permissions, permission)
     }
@@ -134,7 +119,7 @@ impl Principal {
         &self,
         app: &AppState,
     ) -> Result<Option<Scope>, StorageError> {
-        Ok(self.subject.grant(app).await?.and_then(Grant::scope_of::<P>))
+        Ok(self.subject.grant(app, Source::Cache).await?.and_then(Grant::scope_of::<P>))
     }
 
     /// The same, read from the database, in case a notification was lost.
@@ -142,12 +127,13 @@ impl Principal {
         &self,
         app: &AppState,
     ) -> Result<Option<Scope>, StorageError> {
-        Ok(self.subject.read_grant(app).await?.and_then(Grant::scope_of::<P>))
+        Ok(self.subject.grant(app, Source::Database).await?.and_then(Grant::scope_of::<P>))
     }
 
     /// Refuses the rest of a long request if its principal was revoked, or changed, meanwhile.
     pub(crate) async fn must_hold(&self, app: &AppState) -> Result<(), ApiError> {
-        let grant = self.subject.grant(app).await?.ok_or_else(|| self.subject.unknown())?;
+        let grant = self.subject.grant(app, Source::Cache).await?;
+        let grant = grant.ok_or_else(|| refused(UNKNOWN))?;
         if grant.permissions == self.permissions && grant.scope == self.scope {
             return Ok(());
         }
@@ -187,6 +173,8 @@ impl Principal {
 fn permits(permissions: &[String], permission: &str) -> bool {
     permissions.iter().any(|known| known == "*" || known == permission)
 }
+
+const UNKNOWN: &str = "The API key is not known (any more).";
 
 fn refused(detail: &str) -> ApiError {
     ApiError::Because(Code::Unauthenticated, detail.to_owned())

@@ -1,4 +1,4 @@
-//! What a principal may be allowed to do.
+//! Permissions.
 
 /// A permission, as handlers name it in their signatures.
 pub(crate) trait Permission {

@@ -71,7 +71,7 @@ impl Checked {
             );
             faults.add("/duration", FieldCode::Unsupported, detail);
         }
-        faults.refuse()
+        Ok(faults.refuse()?)
     }
 
     /// RFC 8555, section 11.1: an account key must not be used in a certificate.
@@ -108,7 +108,7 @@ impl Checked {
                 faults.add(format!("/webhooks/{place}"), FieldCode::WebhookNotFound, detail);
             }
         }
-        faults.refuse()
+        Ok(faults.refuse()?)
     }
 
     fn no_issuer(&self) -> ApiError {

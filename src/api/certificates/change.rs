@@ -10,11 +10,10 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::cancel::cancel_orders;
-use super::spec::CertificateSpec;
 use super::validate::{Checked, validate};
 use super::{find, must_stay, revoke};
 use crate::api::auth::{Authorized, CertificatesWrite};
-use crate::api::extract::{Body, MergePatch, Path, Query as Strict, from_value};
+use crate::api::extract::{Body, MergePatch, Path, Query as Strict};
 use crate::api::idempotency::accepted;
 use crate::api::precondition::{Precondition, answer, json};
 use crate::api::problem::{ApiError, Errors, Faults, FieldCode};
@@ -22,9 +21,11 @@ use crate::api::{AppState, retrying};
 use crate::domain::certificate::{Certificate, Trigger};
 use crate::storage::lease::Lease;
 use crate::storage::{Tx, certificates};
+use crate::validation::from_value;
 use crate::view::CertificateView;
+use crate::view::spec::CertificateSpec;
 
-/// Change a certificate's specification
+/// Update a certificate
 ///
 /// A JSON merge patch (RFC 7396): what is given replaces, `null` removes. Where another certificate
 /// is wanted then, it is issued at once, whatever the backoff.
@@ -77,9 +78,9 @@ pub(crate) async fn respecify(
     Ok(next.certificate)
 }
 
-/// Issue a certificate anew, now
+/// Renew a certificate
 ///
-/// Whatever the backoff; joins an issuance that is under way already.
+/// Ignores the backoff, and joins an issuance that is under way already.
 #[utoipa::path(post, path = "/certificates/{id}/renew", operation_id = "renewCertificate", tag = "certificates",
     params(("id" = Uuid, Path, description = "The certificate")),
     responses((status = 202, body = CertificateView, description = "Accepted; it is being issued", headers(("Location" = String), ("ETag" = String))), Errors))]
@@ -104,7 +105,7 @@ pub(crate) async fn renew(
     .await
 }
 
-/// Replace the client's certificate signing request
+/// Replace a certificate's CSR
 ///
 /// For certificates whose key a client holds. A certificate for the new one is issued at once,
 /// whatever the backoff; the former stays served until then.
@@ -138,7 +139,7 @@ pub(crate) struct CsrSpec {
     csr: String,
 }
 
-/// How to delete. Extracted as `Strict`, so that a query that means something else is not passed over.
+/// Options of a deletion. Extracted as `Strict`, so that an unknown query parameter is refused, not ignored.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -201,7 +202,7 @@ fn patched(present: &Certificate, patch: &Map<String, Value>) -> Result<Certific
     if let Value::Object(target) = &mut document {
         merge(target, patch);
     }
-    from_value(document)
+    Ok(from_value(document)?)
 }
 
 /// RFC 7396, section 2.

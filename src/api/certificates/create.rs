@@ -5,7 +5,6 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 
 use super::read;
-use super::spec::CertificateSpec;
 use super::validate::{Checked, validate};
 use crate::api::AppState;
 use crate::api::auth::{Authorized, CertificatesWrite, Principal};
@@ -21,6 +20,7 @@ use crate::storage::lease::Lease;
 use crate::storage::notify::Waiter;
 use crate::storage::{Scope, StorageError, Tx, certificates, events, issuers};
 use crate::view::CertificateView;
+use crate::view::spec::CertificateSpec;
 
 /// Create a certificate
 ///
@@ -128,7 +128,7 @@ async fn find(
     certificates::find(&mut tx, id, &Scope::Everything).await
 }
 
-/// The answer again, with what has become of the certificate while the client waited.
+/// The answer with the certificate as it is after the client has waited.
 async fn newest(
     app: &AppState,
     who: &Principal,
@@ -145,7 +145,7 @@ async fn newest(
             accepted(location, json(&CertificateView::of(&certificate, app.now()))?)
         }
         Err(error) if error.is_about_the_caller() => return Err(error),
-        // It was made; that looking at it again did not work must not hide that.
+        // The certificate was created; that it could not be read again must not hide that.
         Err(_) => first,
     };
     Ok(wait.applied(response))

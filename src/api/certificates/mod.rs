@@ -1,4 +1,4 @@
-//! Certificates: what is wanted, how far it is, and what is served.
+//! Certificates: listing and showing them.
 
 use axum::extract::{OriginalUri, State};
 use axum::response::Response;
@@ -23,17 +23,15 @@ mod admit;
 pub(crate) mod cancel;
 pub(crate) mod change;
 pub(crate) mod create;
-pub(crate) mod downloads;
+pub(crate) mod download;
 pub(crate) mod explain;
-pub(crate) mod keystores;
 pub(crate) mod revisions;
 pub(crate) mod revoke;
-pub(crate) mod spec;
 pub(crate) mod validate;
 
 use crate::view::CertificateView;
 
-/// Which certificates to list.
+/// Filters for certificates.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -52,12 +50,12 @@ pub(crate) struct ListCertificates {
     expires_before: Option<String>,
     /// Carrying this label, written `key=value`.
     label: Option<String>,
-    /// How many on a page.
+    /// Items per page.
     #[param(minimum = 1, maximum = 500, default = 50)]
     limit: Option<u32>,
-    /// Where the page begins: a `nextCursor`.
+    /// The `nextCursor` of the page before.
     cursor: Option<String>,
-    /// What to order by.
+    /// The sort order.
     sort: Option<Sort>,
 }
 
@@ -95,7 +93,7 @@ pub(crate) async fn list(
     Ok(page::answer(&uri, page.limit, rows, key, |row| CertificateView::of(&row, now)))
 }
 
-/// Show a certificate
+/// Get a certificate
 #[utoipa::path(get, path = "/certificates/{id}", operation_id = "getCertificate", tag = "certificates",
     params(
         ("id" = Uuid, Path, description = "The certificate"),

@@ -13,7 +13,7 @@ use crate::domain::id::CertificateId;
 use crate::domain::name::DnsName;
 use crate::pki::{self, ClientCsr};
 
-use super::spec::CertificateSpec;
+use crate::view::spec::CertificateSpec;
 
 const MOST_NAMES: usize = 100;
 const MOST_WEBHOOKS: usize = 16;
@@ -130,7 +130,7 @@ pub(crate) fn validate(given: &CertificateSpec) -> Result<Checked, ApiError> {
     })
 }
 
-/// How long it is to live.
+/// Checks the wanted lifetime.
 fn life(given: &CertificateSpec, faults: &mut Faults) {
     let life = field::duration(given.duration.as_deref(), "/duration", faults);
     if life.is_some_and(|life| !(SHORTEST_LIFE..=LONGEST_LIFE).contains(&life)) {
@@ -167,7 +167,7 @@ struct AskedFor {
     common_name: Option<String>,
 }
 
-/// The client's CSR, where there is one that can be used. Nothing that it says may be said again.
+/// The client's CSR, if there is a usable one. Fields that repeat its contents are faults.
 fn client_csr(given: &CertificateSpec, faults: &mut Faults) -> Option<ClientCsr> {
     let pem = given.csr.as_deref()?;
     let read = pki::read_csr(pem).map_err(|why| faults.invalid("/csr", why)).ok();
@@ -237,7 +237,7 @@ fn addresses(given: &CertificateSpec, faults: &mut Faults) -> Vec<(IpAddr, Strin
     found
 }
 
-/// Whether a CA would issue for it is the CA's business, but nothing is there at some addresses.
+/// Refuses addresses at which there can be no server. All else is for the CA to decide.
 fn usable_address(
     address: IpAddr,
     pointer: &str,
@@ -251,7 +251,7 @@ fn usable_address(
     }
 }
 
-/// A resource's name for who gave none.
+/// The name of a certificate whose request gives none.
 fn derived_name(names: &[(DnsName, String)], addresses: &[(IpAddr, String)]) -> String {
     match (names.first(), addresses.first()) {
         (Some((name, _)), _) => name.as_str().replacen("*.", "wildcard.", 1),

@@ -1,10 +1,8 @@
-//! Making manifests so: one transaction for all of them.
+//! Applying manifests: one transaction for all of them.
 
 use time::OffsetDateTime;
 
 use super::adopt::{self, Pair};
-use super::certificate;
-use super::object::Kind;
 use super::plan::{Item, Wanted, references};
 use super::{AppliedObject, Done};
 use crate::api::auth::{CertificatesWrite, IssuersWrite, Permission as _, Principal, SecretsWrite};
@@ -12,18 +10,20 @@ use crate::api::certificates::cancel::cancel_orders;
 use crate::api::certificates::validate::Checked;
 use crate::api::certificates::{change, create, must_stay};
 use crate::api::issuers::accounts;
-use crate::api::issuers::check::IssuerSpec;
 use crate::api::problem::{ApiError, Faults, FieldCode};
 use crate::api::{AppState, issuers as issuers_api, retrying, secrets as secrets_api};
 use crate::domain::certificate::{Certificate, Transition};
 use crate::domain::issuer::Issuer;
+use crate::manifest::kind::Kind;
+use crate::manifest::read;
 use crate::secret::Secret;
 use crate::storage::issuers::account_key_place;
 use crate::storage::lease::Lease;
 use crate::storage::secrets::{SecretEntry, data_place};
 use crate::storage::{Tx, certificates, events, issuers, revisions, secrets};
+use crate::view::spec::IssuerSpec;
 
-/// Makes all of it so, or nothing. With `dry_run` nothing in any case.
+/// Applies all manifests or none. With `dry_run` none in any case.
 pub(super) async fn apply(
     app: &AppState,
     who: &Principal,
@@ -31,7 +31,7 @@ pub(super) async fn apply(
     dry_run: bool,
 ) -> Result<Vec<AppliedObject>, ApiError> {
     for item in &items {
-        who.must(permission(item.object.kind))?;
+        who.must(permission(&item.wanted))?;
         who.must_own(&namespace(&item.wanted))?;
     }
     let results = retrying(|| at_once(app, &items, dry_run)).await?;
@@ -39,21 +39,21 @@ pub(super) async fn apply(
         let namespace = Some(namespace(&item.wanted)).filter(|namespace| !namespace.is_empty());
         let mut warnings = item.object.warnings;
         warnings.extend(more);
-        let kind = item.object.kind.as_str();
+        let kind = item.object.kind.title();
         AppliedObject { kind, namespace, name: item.object.name, result: done, id, warnings }
     });
     Ok(named.collect())
 }
 
-fn permission(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Secret => SecretsWrite::NAME,
-        Kind::Issuer | Kind::ClusterIssuer => IssuersWrite::NAME,
-        Kind::Certificate => CertificatesWrite::NAME,
+fn permission(wanted: &Wanted) -> &'static str {
+    match wanted {
+        Wanted::Secret(..) | Wanted::Pair(..) => SecretsWrite::NAME,
+        Wanted::Issuer(..) => IssuersWrite::NAME,
+        Wanted::Certificate(..) => CertificatesWrite::NAME,
     }
 }
 
-/// Where an object goes; nowhere for a `ClusterIssuer`.
+/// The namespace of an object; empty for a `ClusterIssuer`.
 fn namespace(wanted: &Wanted) -> String {
     match wanted {
         Wanted::Secret(entry, _) | Wanted::Pair(entry, _) => entry.namespace.clone(),
@@ -67,8 +67,8 @@ impl Item {
         (self.object.kind, namespace(&self.wanted), &self.object.name)
     }
 
-    /// What may be told of it where nothing is done. That a Secret is just so would confirm a guess, without a
-    /// trace, to who may write it and never read it.
+    /// The result as a dry run may show it. That a Secret is unchanged would confirm a guess of its values, without a
+    /// trace, to a principal that may write it but never read it.
     fn told_without_trace(&self, done: Done) -> Done {
         match (&self.wanted, done) {
             (Wanted::Secret(..), Done::Unchanged) => Done::Configured,
@@ -96,7 +96,7 @@ async fn at_once(app: &AppState, items: &[Item], dry_run: bool) -> Result<Vec<Ou
             Ok(done) => *outcome = Some(done),
             Err(ApiError::Invalid(found)) => {
                 let object = &item.object;
-                faults.take(found, |fault| object.locate(fault, place_of(object.kind)));
+                faults.take(found, |fault| object.locate(fault, place_of(&item.wanted)));
             }
             Err(error) => return Err(error),
         }
@@ -117,12 +117,12 @@ async fn at_once(app: &AppState, items: &[Item], dry_run: bool) -> Result<Vec<Ou
     Ok(outcomes.into_iter().flatten().collect())
 }
 
-/// Leads a pointer into what was made of a manifest back into the manifest.
-fn place_of(kind: Kind) -> fn(&str) -> String {
-    match kind {
-        Kind::Certificate => certificate::place,
-        Kind::Issuer | Kind::ClusterIssuer => super::issuer::place,
-        Kind::Secret => super::secret::place,
+/// Turns a pointer into a specification into one into its manifest.
+fn place_of(wanted: &Wanted) -> fn(&str) -> String {
+    match wanted {
+        Wanted::Certificate(..) => read::certificate::place,
+        Wanted::Issuer(..) => read::issuer::place,
+        Wanted::Secret(..) | Wanted::Pair(..) => read::secret::place,
     }
 }
 
@@ -140,7 +140,7 @@ async fn one(
             let (named, pair) = (wish.names_webhooks, pair.as_deref());
             Box::pin(certificate(app, tx, checked, named, pair, now)).await
         }
-        // The plan has none left by now.
+        // The plan has resolved all pairs.
         Wanted::Pair(..) => {
             Err(ApiError::Inside("a pair of key and certificate is left over".into()))
         }
@@ -181,7 +181,7 @@ async fn issuer(
         issuers::find_by_name(tx, spec.kind, &namespace, &spec.name).await?
     else {
         let issuer = issuers_api::new(app, spec.clone(), namespace);
-        // Imported with it, or lying there already; else one of its own.
+        // The key is imported with the issuer, or in its Secret already; else a new one is generated.
         let key = match imported {
             Some(key) => Some(key.clone()),
             None => accounts::imported(app, tx, &issuer).await?,
@@ -198,7 +198,7 @@ async fn issuer(
     Ok((done, present.id.0, warning.into_iter().collect()))
 }
 
-/// Secrets that are not there (yet), which the issuer would wait for.
+/// Warnings about Secrets that do not exist (yet), for which the issuer would wait.
 async fn missing_secrets(
     app: &AppState,
     tx: &mut Tx,
@@ -275,7 +275,7 @@ fn drop_duration_without_effect(wanted: &mut Checked, issuer: Option<&Issuer>) -
     vec![format!("spec.duration: {instead}")]
 }
 
-/// Takes a certificate over that was applied before, as long as nothing was issued for it yet.
+/// Imports a pair into a certificate that exists, unless something was issued for it.
 async fn adopt_later(
     app: &AppState,
     tx: &mut Tx,
