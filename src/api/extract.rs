@@ -81,22 +81,6 @@ impl<S: Send + Sync, T: DeserializeOwned> OptionalFromRequest<S> for Body<T> {
     }
 }
 
-/// A merge patch (RFC 7396), not applied yet.
-pub(crate) struct MergePatch(pub(crate) serde_json::Map<String, serde_json::Value>);
-
-impl<S: Send + Sync> FromRequest<S> for MergePatch {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let types = ["application/merge-patch+json", "application/json"];
-        let (content, _) = read(request, state, &types).await?;
-        match from_slice(&content)? {
-            serde_json::Value::Object(patch) => Ok(Self(patch)),
-            _ => Err(ApiError::field("", FieldCode::WrongType, "a merge patch is an object here")),
-        }
-    }
-}
-
 /// Manifests as text: YAML, or JSON, which is a kind of it.
 pub(crate) struct Manifests(pub(crate) String);
 
@@ -117,7 +101,8 @@ impl<S: Send + Sync> FromRequest<S> for Manifests {
     }
 }
 
-async fn read<S: Send + Sync>(
+/// Reads a body of one of these types; returns it, and what identifies the request.
+pub(super) async fn read<S: Send + Sync>(
     request: Request,
     state: &S,
     types: &[&str],

@@ -33,6 +33,7 @@ mod issuers;
 mod layers;
 mod limits;
 mod manifests;
+mod merge_patch;
 mod openapi;
 mod orders;
 mod page;

@@ -73,8 +73,8 @@ impl Subject {
 }
 
 /// Where a grant is read from.
-enum Source {
-    /// Up to date most of the time.
+pub(crate) enum Source {
+    /// Follows notifications, which may get lost.
     Cache,
     Database,
 }
@@ -95,11 +95,6 @@ impl Grant {
         }
         Self { permissions, scope }
     }
-
-    /// The scope in which it permits `P`.
-    fn scope_of<P: Permission>(self) -> Option<Scope> {
-        permits(&self.permissions, P::NAME).then_some(self.scope)
-    }
 }
 
 impl Principal {
@@ -113,21 +108,15 @@ impl Principal {
         permits(&self.permissions, permission)
     }
 
-    /// Where it may do `P` now, for a long-lived answer. Answered from the cache most of the time; `None` once it is
-    /// revoked.
+    /// Where it may do `P` now, for an answer that takes long; `None` once it is revoked.
     pub(crate) async fn still<P: Permission>(
         &self,
         app: &AppState,
+        from: Source,
     ) -> Result<Option<Scope>, StorageError> {
-        Ok(self.subject.grant(app, Source::Cache).await?.and_then(Grant::scope_of::<P>))
-    }
-
-    /// The same, read from the database, in case a notification was lost.
-    pub(crate) async fn look_up<P: Permission>(
-        &self,
-        app: &AppState,
-    ) -> Result<Option<Scope>, StorageError> {
-        Ok(self.subject.grant(app, Source::Database).await?.and_then(Grant::scope_of::<P>))
+        let grant = self.subject.grant(app, from).await?;
+        let grant = grant.filter(|grant| permits(&grant.permissions, P::NAME));
+        Ok(grant.map(|grant| grant.scope))
     }
 
     /// Refuses the rest of a long request if its principal was revoked, or changed, meanwhile.

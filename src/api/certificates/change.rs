@@ -13,15 +13,15 @@ use super::cancel::cancel_orders;
 use super::validate::{Checked, validate};
 use super::{find, must_stay, revoke};
 use crate::api::auth::{Authorized, CertificatesWrite};
-use crate::api::extract::{Body, MergePatch, Path, Query as Strict};
+use crate::api::extract::{Body, Path, Query as Strict};
 use crate::api::idempotency::accepted;
+use crate::api::merge_patch::MergePatch;
 use crate::api::precondition::{Precondition, answer, json};
-use crate::api::problem::{ApiError, Errors, Faults, FieldCode};
+use crate::api::problem::{ApiError, Errors, FieldCode};
 use crate::api::{AppState, retrying};
 use crate::domain::certificate::{Certificate, Trigger};
 use crate::storage::lease::Lease;
 use crate::storage::{Tx, certificates};
-use crate::validation::from_value;
 use crate::view::CertificateView;
 use crate::view::spec::CertificateSpec;
 
@@ -38,7 +38,7 @@ pub(crate) async fn change(
     who: Authorized<CertificatesWrite>,
     Path(id): Path<Uuid>,
     known: Precondition,
-    MergePatch(patch): MergePatch,
+    patch: MergePatch,
 ) -> Result<Response, ApiError> {
     retrying(|| async {
         let now = app.now();
@@ -46,7 +46,8 @@ pub(crate) async fn change(
         let (present, lease) = find(&mut tx, id, &who.scope).await?;
         must_stay(&present)?;
         known.must_match(&CertificateView::of(&present, now))?;
-        let checked = validate(&patched(&present, &patch)?)?;
+        let fixed = [("namespace", &*present.namespace), ("name", &*present.name)];
+        let checked = validate(&patch.apply(&CertificateSpec::from(&present), &fixed)?)?;
         let issuer = checked.find_issuer(&mut tx).await?;
         checked.admit(&app, &mut tx, issuer.as_ref(), &present.spec.webhooks).await?;
         let next = respecify(&mut tx, &present, &lease, checked, now).await?;
@@ -186,68 +187,4 @@ pub(crate) async fn delete(
         Ok(StatusCode::NO_CONTENT.into_response())
     })
     .await
-}
-
-/// The present specification with the patch applied. Identity cannot be patched.
-fn patched(present: &Certificate, patch: &Map<String, Value>) -> Result<CertificateSpec, ApiError> {
-    let mut faults = Faults::default();
-    for (field, present) in [("namespace", &present.namespace), ("name", &present.name)] {
-        if patch.get(field).is_some_and(|given| given != present) {
-            faults.add(format!("/{field}"), FieldCode::Immutable, format!("stays `{present}`"));
-        }
-    }
-    faults.refuse()?;
-    let mut document = serde_json::to_value(CertificateSpec::from(present))
-        .map_err(|error| ApiError::Inside(Box::new(error)))?;
-    if let Value::Object(target) = &mut document {
-        merge(target, patch);
-    }
-    Ok(from_value(document)?)
-}
-
-/// RFC 7396, section 2.
-pub(crate) fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
-    for (key, value) in patch {
-        match value {
-            Value::Null => _ = target.remove(key),
-            Value::Object(inner) => {
-                let place = target.entry(key).or_insert_with(|| Value::Object(Map::new()));
-                if !place.is_object() {
-                    *place = Value::Object(Map::new());
-                }
-                if let Value::Object(target) = place {
-                    merge(target, inner);
-                }
-            }
-            other => _ = target.insert(key.clone(), other.clone()),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn a_merge_patch_replaces_removes_and_descends() {
-        for (target, patch, merged) in [
-            (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
-            (json!({"a": "b", "b": "c"}), json!({"a": null}), json!({"b": "c"})),
-            (json!({"a": ["b"]}), json!({"a": ["c", "d"]}), json!({"a": ["c", "d"]})),
-            (
-                json!({"a": {"b": "c"}}),
-                json!({"a": {"b": "d", "c": null}}),
-                json!({"a": {"b": "d"}}),
-            ),
-            (json!({"a": 1}), json!({"a": {"b": {"c": null}}}), json!({"a": {"b": {}}})),
-        ] {
-            let (Value::Object(mut target), Value::Object(patch)) = (target, patch) else {
-                panic!("objects only");
-            };
-            merge(&mut target, &patch);
-            assert_eq!(Value::Object(target), merged);
-        }
-    }
 }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::EventView;
 use crate::api::AppState;
-use crate::api::auth::{EventsRead, Principal};
+use crate::api::auth::{EventsRead, Principal, Source};
 use crate::api::headers::X_ACCEL_BUFFERING;
 use crate::api::problem::ApiError;
 use crate::storage::event_stream::{Position, between, end, resume};
@@ -123,11 +123,8 @@ impl Follower {
                 return Ok(None);
             }
             let is_time = Instant::now() >= self.next_beat;
-            let still = if is_time {
-                self.who.look_up::<EventsRead>(&self.app).await?
-            } else {
-                self.who.still::<EventsRead>(&self.app).await?
-            };
+            let source = if is_time { Source::Database } else { Source::Cache };
+            let still = self.who.still::<EventsRead>(&self.app, source).await?;
             let Some(scope) = still else { return Ok(None) };
             if scope != self.scope {
                 // The page may hold events that the subject may not see any more.

@@ -9,12 +9,12 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::auth::{Authorized, WebhooksRead, WebhooksWrite};
-use super::certificates::change::merge;
-use super::extract::{Body, MergePatch, Path, Query};
+use super::extract::{Body, Path, Query};
 use super::idempotency::{Attempt, IdempotencyKey};
+use super::merge_patch::MergePatch;
 use super::page::{self, Listing, Sort};
 use super::precondition::{Precondition, answer, json, tag};
-use super::problem::{ApiError, Errors, Faults, FieldCode};
+use super::problem::{ApiError, Errors, Faults};
 use super::{AppState, field, retrying};
 use crate::domain::event::{Event, Resource};
 use crate::domain::id::WebhookId;
@@ -23,7 +23,6 @@ use crate::domain::webhook::{Disabled, Health, Webhook};
 use crate::secret::{Sealed, Secret};
 use crate::storage::webhooks::{self, Wanted, former_secret_place, secret_place};
 use crate::storage::{Scope, Tx, events, lease::Lease};
-use crate::validation::from_value;
 
 mod check;
 pub(crate) mod deliveries;
@@ -135,9 +134,12 @@ pub(crate) async fn change(
     who: Authorized<WebhooksWrite>,
     Path(id): Path<Uuid>,
     known: Precondition,
-    MergePatch(patch): MergePatch,
+    patch: MergePatch,
 ) -> Result<Response, ApiError> {
-    let wanted = |present: &Webhook| patched(present, &patch)?.check(&app, &who);
+    let wanted = |present: &Webhook| {
+        let fixed = [("namespace", &*present.namespace)];
+        patch.apply(&WebhookSpec::from(present), &fixed)?.check(&app, &who)
+    };
     let mut tx = app.db.read().await?;
     let (before, _) = find(&mut tx, id, &who.scope).await?;
     drop(tx);
@@ -295,21 +297,4 @@ fn overlap(rotation: Rotation) -> Result<Duration, ApiError> {
     }
     faults.refuse()?;
     Ok(overlap.unwrap_or(OVERLAP))
-}
-
-/// The present specification with the patch applied. Identity cannot be patched.
-fn patched(
-    present: &Webhook,
-    patch: &serde_json::Map<String, serde_json::Value>,
-) -> Result<WebhookSpec, ApiError> {
-    if patch.get("namespace").is_some_and(|given| *given != present.namespace) {
-        let detail = format!("stays `{}`", present.namespace);
-        return Err(ApiError::field("/namespace", FieldCode::Immutable, detail));
-    }
-    let mut document = serde_json::to_value(WebhookSpec::from(present))
-        .map_err(|error| ApiError::Inside(Box::new(error)))?;
-    if let serde_json::Value::Object(target) = &mut document {
-        merge(target, patch);
-    }
-    Ok(from_value(document)?)
 }

@@ -1,4 +1,4 @@
-//! Several clients that apply the same manifests at once: whoever is later finds them there.
+//! Several clients that apply the same manifests at once: those that come later find them applied.
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};

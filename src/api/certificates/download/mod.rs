@@ -71,11 +71,8 @@ pub(crate) async fn with_private_key(
     known: Precondition,
 ) -> Result<Response, ApiError> {
     let (requested, which) = Requested::read(private, &uri, &headers)?;
-    let out = match hand_out(&app, &who, id, &which, &known, requested.name()).await? {
-        Handed::Known(tag) => return Ok(format.answer(tag, "no-store", None)),
-        Handed::Out(out) => out,
-    };
-    let tag = out.tag.clone();
+    let (tag, out) = hand_out(&app, &who, id, &which, &known, requested.name()).await?;
+    let Some(out) = out else { return Ok(format.answer(tag, "no-store", None)) };
     let body = if requested.is_heavy() {
         app.heavily(&who, move || requested.make(&out)).await?
     } else {
@@ -84,23 +81,15 @@ pub(crate) async fn with_private_key(
     Ok(format.answer(tag, "no-store", Some(body)))
 }
 
-/// The answer to a request for a private key.
-enum Handed {
-    /// The client has the file already; this is its tag.
-    Known(String),
-    /// The key, whose hand-out is recorded.
-    Out(Box<HandedOut>),
-}
-
 /// A private key on its way out.
 struct HandedOut {
     key: Secret<Vec<u8>>,
     revision: Revision,
     certificate: Certificate,
-    tag: String,
 }
 
-/// The key of a revision for a principal that may have it. Records that it was handed out in the form `what`.
+/// The tag of a file with the key of a revision, and the key itself unless the client knows that tag. Records that
+/// the key was handed out in the form `what`.
 async fn hand_out(
     app: &AppState,
     who: &Principal,
@@ -108,7 +97,7 @@ async fn hand_out(
     which: &WhichRevision,
     known: &Precondition,
     what: &str,
-) -> Result<Handed, ApiError> {
+) -> Result<(String, Option<HandedOut>), ApiError> {
     let mut tx = app.db.begin();
     let (certificate, number) = wanted(&mut tx, who, id, which).await?;
     let revision = revisions::find(&mut tx, certificate.id, number).await?;
@@ -124,7 +113,7 @@ async fn hand_out(
     // The tag comes from the key's identity: a hash of the key itself would be public.
     let tag = tag(format!("{what} of request {request}").as_bytes());
     if known.knows(&tag) {
-        return Ok(Handed::Known(tag));
+        return Ok((tag, None));
     }
     let key = app.sealer.open(&private_key_place(request), &sealed)?;
     let message =
@@ -134,7 +123,7 @@ async fn hand_out(
     events::record(&mut tx, namespace, Some(certificate.id), &[event], app.now())?;
     tx.commit().await?;
     tracing::info!(certificate = %certificate.id, revision = number, api_key = %who.subject.id(), what, "a private key was handed out");
-    Ok(Handed::Out(Box::new(HandedOut { key, revision, certificate, tag })))
+    Ok((tag, Some(HandedOut { key, revision, certificate })))
 }
 
 /// The certificate, and the revision of it that is asked for.
