@@ -1,4 +1,4 @@
-//! Whoever is bound to a namespace neither reads nor moves what belongs to another.
+//! A principal that is bound to a namespace neither reads nor changes resources of others.
 
 use axum::http::Method;
 use serde_json::{Value, json};
@@ -139,11 +139,11 @@ async fn deliveries_of_before_find_their_namespace(url: &str) {
     let (_receiver, hook) = hooked(&world, wide).await;
     let (ours, others) = (issued_in(&world, "a").await, issued_in(&world, "b").await);
     for certificate in [&ours, &others] {
-        // The message is all that is left.
+        // Only the message is left.
         world.delete(&format!("/certificates/{certificate}")).await;
     }
     world.db.close().await;
-    // As it was before deliveries had a namespace, with a webhook that had been narrowed.
+    // A delivery from before deliveries had a namespace, with a webhook that was narrowed since.
     former_schema::turn_back(url, 12).await;
     let former = [
         "ALTER TABLE deliveries DROP COLUMN namespace",
