@@ -259,7 +259,8 @@ impl Worker {
         if before.challenges.is_empty() && !order.challenges.is_empty() {
             challenges::insert(&mut tx, order.id, &order.challenges).await?;
         }
-        events::record(&mut tx, &order.namespace, Some(order.certificate), &transition.events, now);
+        events::record(&mut tx, &order.namespace, Some(order.certificate), &transition.events, now)
+            .await?;
         if transition.outcome.is_none() && before.last_error != order.last_error {
             let trouble = order.last_error.as_ref();
             certificates::note(&mut tx, order.certificate, order.id, trouble).await?;

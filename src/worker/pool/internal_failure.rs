@@ -212,7 +212,7 @@ impl Worker {
         let Some((certificate, _)) = found else { return Ok(Told::Elsewhere) };
         let message = "Its end cannot be watched over: something inside fails; see the log";
         let event = Event::warning(Resource::Certificate(id), "InternalError", message);
-        self.record(&mut tx, &certificate.namespace, id, event)?;
+        self.record(&mut tx, &certificate.namespace, id, event).await?;
         tx.commit().await?;
         Ok(Told::Elsewhere)
     }
@@ -230,15 +230,14 @@ impl Worker {
         Ok(Told::Elsewhere)
     }
 
-    fn record(
+    async fn record(
         &self,
         tx: &mut Tx,
         namespace: &str,
         certificate: CertificateId,
         event: Event,
     ) -> Result<(), StorageError> {
-        events::record(tx, namespace, Some(certificate), &[event], self.clock.now());
-        Ok(())
+        events::record(tx, namespace, Some(certificate), &[event], self.clock.now()).await
     }
 }
 
