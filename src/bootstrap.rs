@@ -20,31 +20,20 @@ use crate::storage::{Db, Scope, StorageError, api_keys, settings};
 /// Why the service cannot start.
 #[derive(Debug, Error)]
 pub enum BootstrapError {
-    /// A file or directory cannot be used.
     #[error("{} cannot be used", path.display())]
     File {
-        /// Which.
         path: PathBuf,
-        /// Why.
         #[source]
         source: std::io::Error,
     },
-    /// Others may read the master key.
     #[error(
         "the master key in {} may be read by others (mode {mode:03o}): run `chmod 600 {}`",
         path.display(),
         path.display()
     )]
-    Exposed {
-        /// The file.
-        path: PathBuf,
-        /// Its permissions.
-        mode: u32,
-    },
-    /// The configured file is not there.
+    Exposed { path: PathBuf, mode: u32 },
     #[error("the master key file {} does not exist: `master_key_file` names it", .0.display())]
     NoSuchFile(PathBuf),
-    /// The database has secrets, and their key is gone.
     #[error(
         "the master key is missing: the secrets in this database were sealed under one that \
          should be in {}. Put it back, or give it as `master_key` or `master_key_file`; a new one \
@@ -52,34 +41,26 @@ pub enum BootstrapError {
         .0.display()
     )]
     KeyLost(PathBuf),
-    /// The database's secrets were sealed under another key.
     #[error(
         "the master key is not the one that the secrets in this database were sealed under: give \
          that one as `master_key` or `master_key_file`"
     )]
     WrongKey,
-    /// The text is no master key.
     #[error("{origin} holds no master key")]
     BadKey {
-        /// Where it is.
         origin: String,
-        /// What is wrong with it.
         #[source]
         source: SealError,
     },
-    /// What was given as an API key is none.
     #[error(
         "`bootstrap.api_key` is not an API key; one is made by \
          `echo cw_$(openssl rand 32 | basenc --base64url | tr -d =)`"
     )]
     MalformedKey,
-    /// There is an API key like the configured one, and it may do less.
     #[error("`bootstrap.api_key` is a key that exists already and does not have every permission")]
     LesserKey,
-    /// The cryptographic library failed.
     #[error("no random key could be made")]
     Random(#[source] SealError),
-    /// The database failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }

@@ -31,10 +31,8 @@ pub struct Pool {
 /// Why work was not done.
 #[derive(Debug, Error)]
 pub enum Undone {
-    /// Too much is waiting already.
     #[error("there is more heavy work than can be done now")]
     Busy,
-    /// It panicked.
     #[error("a computation was cut short")]
     Died(#[from] JoinError),
 }

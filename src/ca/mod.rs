@@ -85,7 +85,6 @@ type AccountKey = (EndpointKey, String, Vec<u8>);
 /// Requests that went out since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Requests {
-    /// All of them.
     pub all: u64,
     /// Those that asked for nothing but a nonce.
     pub for_nonces: u64,

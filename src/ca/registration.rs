@@ -21,7 +21,6 @@ use crate::secret::Secret;
 /// What the CA has on file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registration {
-    /// The account's URL.
     pub url: String,
     /// The address that the CA took; `None` when none was given, or the CA would not have it.
     pub email: Option<String>,
@@ -30,9 +29,7 @@ pub struct Registration {
 /// A key that the CA gave out for an account of another kind (RFC 8555, section 7.3.4).
 #[derive(Debug)]
 pub struct ExternalKey {
-    /// The CA's name for it.
     pub id: String,
-    /// The MAC key itself.
     pub mac: Secret<Vec<u8>>,
 }
 

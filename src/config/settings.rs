@@ -3,13 +3,10 @@
 /// One setting.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
-    /// Its key in the file, dotted.
     pub key: &'static str,
-    /// Its environment variable.
     pub env: &'static str,
     /// What holds when nothing is given; empty for nothing.
     pub default: &'static str,
-    /// What it is for, in a sentence.
     pub help: &'static str,
     /// Whether its value must not be shown.
     pub secret: bool,

@@ -14,13 +14,9 @@ use super::settings::{OTHER_VARIABLES, SETTINGS, Setting};
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody set it.
     Default,
-    /// A file.
     File(PathBuf),
-    /// An environment variable.
     Environment(String),
-    /// A flag.
     Flag,
 }
 

@@ -19,7 +19,6 @@ pub struct Ari {
     pub certificate: String,
     /// The account that it was issued to; only that one may say that it replaces it.
     pub account: String,
-    /// When it was fetched from the CA.
     #[serde(with = "time::serde::rfc3339")]
     pub issued_at: OffsetDateTime,
     /// When a twentieth of the lifetime is left: no suggestion counts from then on.
@@ -27,15 +26,11 @@ pub struct Ari {
     pub latest: OffsetDateTime,
     /// What the CA suggests; `None` while it has not.
     pub window: Option<Window>,
-    /// The moment in the window.
     #[serde(with = "time::serde::rfc3339::option")]
     pub chosen: Option<OffsetDateTime>,
-    /// The CA's page on why the window is what it is.
     pub explanation_url: Option<String>,
-    /// When the CA last answered.
     #[serde(with = "time::serde::rfc3339::option")]
     pub last_checked: Option<OffsetDateTime>,
-    /// When it is asked next.
     #[serde(with = "time::serde::rfc3339")]
     pub next_check: OffsetDateTime,
     /// Questions in a row without an answer.

@@ -14,7 +14,6 @@ use super::id::ChallengeId;
 /// What has to be shown to the CA.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
-    /// The challenge that it answers.
     pub challenge: ChallengeId,
     /// The name under proof, without a wildcard's `*.`.
     pub domain: String,
@@ -81,21 +80,16 @@ impl Kind {
 /// One proof on its way: shown, seen, accepted, and taken away again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Challenge {
-    /// Our name for it.
     pub id: ChallengeId,
-    /// The CA's name for the authorization that it belongs to.
     pub authorization_url: String,
-    /// The CA's name for it.
     pub url: String,
     /// The name under proof, without `*.`.
     pub domain: String,
     /// Whether the proof is for every name below `domain`.
     pub wildcard: bool,
-    /// How control is proved.
     pub kind: Kind,
     /// Which of the issuer's solvers was chosen, by its place in the list; for people to read.
     pub solver: u32,
-    /// The CA's token.
     pub token: String,
     /// What has to be shown (RFC 8555, section 8.1); kept, so that clean-up needs no CA.
     pub key_authorization: String,

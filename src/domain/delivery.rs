@@ -15,13 +15,10 @@ use super::text::foreign_words;
 /// A message on its way to one webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// Our name for it.
     pub id: DeliveryId,
-    /// To whom.
     pub webhook: WebhookId,
     /// What; its identifier is the receiver's key to what it has seen.
     pub message: MessageId,
-    /// Of which kind.
     pub event_type: EventType,
     /// Whom it is about: what is told of one subject arrives in order.
     pub subject: Resource,
@@ -29,15 +26,10 @@ pub struct Delivery {
     pub namespace: Option<String>,
     /// Where it is.
     pub state: State,
-    /// Failed tries since it was queued last.
     pub tries: u32,
-    /// Tries in all.
     pub attempts: u32,
-    /// The last of them.
     pub last: Option<Attempt>,
-    /// When it was told.
     pub created_at: OffsetDateTime,
-    /// When it came to its end.
     pub finished_at: Option<OffsetDateTime>,
     /// When it is tried next, if it is pending.
     pub next_action_at: Option<OffsetDateTime>,
@@ -93,9 +85,7 @@ impl State {
 /// One try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
-    /// When it was begun.
     pub at: OffsetDateTime,
-    /// How long it took.
     pub took: Duration,
     /// The HTTP status of the answer, if there was one.
     pub status: Option<u16>,
@@ -108,7 +98,6 @@ pub struct Attempt {
 /// What came of a try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// The try.
     pub attempt: Attempt,
     /// When the endpoint wants to be asked again, if it said so.
     pub retry_at: Option<OffsetDateTime>,
@@ -144,11 +133,8 @@ pub enum Verdict {
 /// What something makes of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
-    /// The delivery from now on.
     pub delivery: Delivery,
-    /// What it says about the endpoint.
     pub verdict: Verdict,
-    /// What happened, for the history.
     pub events: Vec<Event>,
 }
 

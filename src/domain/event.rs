@@ -8,9 +8,7 @@ use super::text::foreign_words;
 /// Whether an event is good news.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
-    /// Things go as they should.
     Normal,
-    /// Somebody may have to look.
     Warning,
 }
 
@@ -29,15 +27,11 @@ impl Severity {
 pub enum Resource {
     /// An `Issuer` or `ClusterIssuer`.
     Issuer(IssuerId),
-    /// A certificate.
     Certificate(CertificateId),
-    /// One attempt at a certificate.
     Request(RequestId),
     /// An ACME order.
     Order(OrderId),
-    /// An ACME challenge.
     Challenge(ChallengeId),
-    /// Somebody who asked to be told.
     Webhook(WebhookId),
 }
 
@@ -70,9 +64,7 @@ impl Resource {
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// To what.
     pub about: Resource,
-    /// Whether it is good news.
     pub severity: Severity,
     /// cert-manager's `CamelCase` word for it.
     pub reason: &'static str,

@@ -54,15 +54,10 @@ const LATE: i64 = 60;
 /// What is served, and what was told of its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Watch {
-    /// Whose.
     pub certificate: CertificateId,
-    /// Which.
     pub revision: i64,
-    /// Start of its validity.
     pub not_before: OffsetDateTime,
-    /// End of its validity.
     pub not_after: OffsetDateTime,
-    /// The last stage that was told.
     pub told: Option<Stage>,
     /// When to look again; never, once the end was told.
     pub next_action_at: Option<OffsetDateTime>,
@@ -71,24 +66,17 @@ pub struct Watch {
 /// How the renewal goes.
 #[derive(Debug, Clone)]
 pub struct Renewal<'a> {
-    /// When it was to begin.
     pub due: OffsetDateTime,
-    /// Failed attempts in a row.
     pub failed_attempts: u32,
-    /// What last went wrong.
     pub last_error: Option<&'a Failure>,
 }
 
 /// What a look makes of a watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
-    /// The watch from now on.
     pub watch: Watch,
-    /// What to enter into the history.
     pub events: Vec<Event>,
-    /// What to tell those who asked to be told.
     pub event_types: Vec<EventType>,
-    /// When.
     pub at: OffsetDateTime,
 }
 

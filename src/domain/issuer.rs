@@ -247,29 +247,21 @@ impl Kind {
 /// A CA's account and how names are proved to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issuer {
-    /// Our name for it.
     pub id: IssuerId,
-    /// Whom it serves.
     pub kind: Kind,
     /// Its namespace; empty for a `ClusterIssuer`.
     pub namespace: String,
-    /// The client's name for it.
     pub name: String,
-    /// What is wanted.
     pub acme: Acme,
-    /// Counts changes of the spec.
     pub generation: i64,
     /// Where its account is.
     pub state: State,
-    /// Since when.
     pub state_since: OffsetDateTime,
     /// The account at the CA, once there is one.
     pub account: Option<Account>,
     /// What else is being done to the account, or was done for good.
     pub account_change: Option<AccountChange>,
-    /// Tries in a row that failed.
     pub tries: u32,
-    /// What last went wrong.
     pub last_error: Option<Failure>,
     /// When it was first wanted.
     pub created_at: OffsetDateTime,
@@ -280,11 +272,9 @@ pub struct Issuer {
 /// An account at a CA.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
-    /// The CA's name for it.
     pub url: String,
     /// The directory that it was registered under.
     pub server: String,
-    /// The contact that the CA knows.
     pub email: Option<String>,
 }
 
@@ -322,13 +312,9 @@ const ASK_AFTER_ACTION: Duration = Duration::hours(1);
 /// what happened, and what is to be told of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
-    /// The issuer from now on.
     pub issuer: Issuer,
-    /// What happened, for the history.
     pub events: Vec<Event>,
-    /// What is to be told.
     pub event_types: Vec<EventType>,
-    /// When it happened.
     pub at: OffsetDateTime,
 }
 

@@ -68,25 +68,17 @@ impl Reason {
 /// One revocation that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revocation {
-    /// Our name for it.
     pub id: RevocationId,
     /// Whose revision it is about; it may be gone by now.
     pub certificate: CertificateId,
-    /// The certificate's namespace.
     pub namespace: String,
-    /// Whose account it was issued to.
     pub issuer: IssuerId,
-    /// Which revision.
     pub revision: i64,
-    /// Why.
     pub reason: Reason,
     /// Where it is.
     pub state: State,
-    /// Tries that failed.
     pub tries: u32,
-    /// What last went wrong.
     pub last_error: Option<Failure>,
-    /// When it was wanted.
     pub created_at: OffsetDateTime,
     /// When it wants attention again; `None` once it is over.
     pub next_action_at: Option<OffsetDateTime>,

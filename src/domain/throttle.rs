@@ -39,7 +39,6 @@ impl Scope {
 /// Who asks, for what: all that names of buckets are made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Asker<'a> {
-    /// URL of the CA's directory.
     pub server: &'a str,
     /// URL of the account; empty while there is none.
     pub account: &'a str,

@@ -26,7 +26,6 @@ pub const EVERY_NAMESPACE: &str = "*";
 pub struct Spec {
     /// Where messages are posted to.
     pub url: String,
-    /// For people.
     pub description: Option<String>,
     /// What to tell; everything where empty.
     pub events: Vec<EventType>,
@@ -34,7 +33,6 @@ pub struct Spec {
     pub namespaces: Vec<String>,
     /// Labels that a certificate must carry, all of them.
     pub labels: BTreeMap<String, String>,
-    /// Which certificates are told of.
     pub selector: Selector,
 }
 
@@ -62,21 +60,15 @@ impl Selector {
 /// Somebody who asked to be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Webhook {
-    /// Our name for it.
     pub id: WebhookId,
-    /// Whose it is.
     pub namespace: String,
-    /// What is wanted.
     pub spec: Spec,
     /// Why it is sent nothing, if so.
     pub disabled: Option<Disabled>,
-    /// How the endpoint is doing.
     pub health: Health,
     /// Until when the former secret signs as well.
     pub former_until: Option<OffsetDateTime>,
-    /// When it was created.
     pub created_at: OffsetDateTime,
-    /// When a client last changed it.
     pub updated_at: OffsetDateTime,
 }
 
@@ -112,13 +104,10 @@ impl Disabled {
 /// How an endpoint is doing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Health {
-    /// Failed tries in a row, of whatever message.
     pub failures: u32,
     /// When the first of them was.
     pub failing_since: Option<OffsetDateTime>,
-    /// When the last one ever was.
     pub last_failure_at: Option<OffsetDateTime>,
-    /// When it last took a message.
     pub last_success_at: Option<OffsetDateTime>,
     /// What last went wrong; cleared by success.
     pub last_error: Option<String>,
@@ -129,11 +118,8 @@ pub struct Health {
 /// What something makes of a webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
-    /// The webhook from now on.
     pub webhook: Webhook,
-    /// What happened, for the history.
     pub events: Vec<Event>,
-    /// When it happened.
     pub at: OffsetDateTime,
     /// An outage since this moment is over: what it kept waiting goes out now.
     pub recovered_from: Option<OffsetDateTime>,

@@ -15,22 +15,12 @@ use super::resolver::{Resolver, in_words, resolver, system_nameservers};
 /// may not know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// The name has no address.
     #[error("{host} does not resolve: {reason}")]
-    Unresolved {
-        /// The name.
-        host: String,
-        /// The resolver's words.
-        reason: String,
-    },
-    /// Its addresses, or some of them, may not be connected to.
+    Unresolved { host: String, reason: String },
     #[error(
         "{host} leads to an address that is not public, where this service may not connect (the setting `outbound.allow` permits it)"
     )]
-    Forbidden {
-        /// The name or literal address.
-        host: String,
-    },
+    Forbidden { host: String },
 }
 
 impl AddressError {

@@ -50,67 +50,43 @@ const LONGEST_URL: usize = 2048;
 pub struct SenderSettings {
     /// Whether `http` will do, for everybody.
     pub allow_http: bool,
-    /// Ports that may be named.
     pub ports: BTreeSet<u16>,
 }
 
 /// Why a URL is not posted to. Says nothing of what it resolves to: whoever named it may not know.
 #[derive(Debug, Clone, Error)]
 pub enum UrlError {
-    /// Longer than anybody needs.
     #[error("the URL is longer than {LONGEST_URL} characters")]
     TooLong,
-    /// Not `https`.
     #[error(
         "`{0}` is not a scheme that is sent to: use `https` (the setting `outbound.allow_http` permits `http`)"
     )]
     Scheme(String),
-    /// There is no host in it.
     #[error("the URL names no host")]
     NoHost,
-    /// A user name or password stands in it.
     #[error("the URL must not hold a user name or password")]
     UserInfo,
-    /// A port that is not on the list.
     #[error("port {0} may not be connected to (the setting `outbound.ports` lists those that may)")]
     Port(u16),
-    /// The name has no address.
     #[error("{host} does not resolve: {reason}")]
-    Unresolved {
-        /// The name.
-        host: String,
-        /// The resolver's words.
-        reason: String,
-    },
-    /// It leads to where the service may not go.
+    Unresolved { host: String, reason: String },
     #[error(
         "{host} leads to an address that is not public, where this service may not connect (the setting `outbound.allow` permits it)"
     )]
-    Forbidden {
-        /// The name or literal address.
-        host: String,
-    },
+    Forbidden { host: String },
 }
 
 /// Why nothing came back.
 #[derive(Debug, Clone, Error)]
 pub enum SendError {
-    /// It was not sent at all.
     #[error(transparent)]
     Url(#[from] UrlError),
-    /// It was not sent, as its host was posted to so often lately.
     #[error("its host is posted to at most {RECEIVER_PER_MINUTE} times in a minute")]
-    Held {
-        /// When to try again.
-        until: OffsetDateTime,
-    },
-    /// It took longer than 15 seconds, or 5 to connect.
+    Held { until: OffsetDateTime },
     #[error("no answer within {} seconds", TIMEOUT.as_secs())]
     Timeout,
-    /// There is no way there.
     #[error("cannot connect: {0}")]
     Connect(String),
-    /// It was sent, perhaps, and the answer got lost.
     #[error("the connection broke: {0}")]
     Broken(String),
 }

@@ -20,7 +20,6 @@ pub struct Adopted {
     pub key: Secret<Vec<u8>>,
     /// DNS names and IP addresses in canonical form, in the leaf's own order.
     pub names: Vec<String>,
-    /// What the leaf says about itself.
     pub leaf: Leaf,
     /// A CSR (DER) that would have led to it.
     pub csr: Vec<u8>,

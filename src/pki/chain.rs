@@ -27,53 +27,30 @@ const MOST_SHOWN: usize = 10;
 /// Why a chain is not used; each reads on from "it".
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Unusable {
-    /// Something else than certificates in PEM.
     #[error(transparent)]
     Pem(#[from] PemError),
-    /// More than any CA sends.
     #[error("is longer than {} KiB", LONGEST / 1024)]
     TooLong,
-    /// An empty answer.
     #[error("holds no certificate")]
     Empty,
-    /// A block that only says that it is one.
     #[error("holds a block that is no X.509 certificate, at place {0}")]
     NoCertificate(usize),
-    /// A certificate that has nothing to do with the others, or one between two is left out.
     #[error("is not one chain: `{above}` did not sign `{below}`")]
-    Unsigned {
-        /// Whose key was expected to have signed.
-        above: String,
-        /// Whose signature it was to be.
-        below: String,
-    },
-    /// What stands above others must be allowed to sign.
+    Unsigned { above: String, below: String },
     #[error("is not one chain: `{0}` stands above another certificate and is no CA")]
     NotCa(String),
-    /// No certificate in it is for the key.
     #[error("is for another key")]
     WrongKey,
-    /// Names that were asked for.
     #[error("lacks {}; it is for {}", Listed(missing), Listed(issued))]
-    MissingNames {
-        /// Asked for, and not there.
-        missing: Vec<String>,
-        /// What there is.
-        issued: Vec<String>,
-    },
-    /// A name that is none of those that certificates are made for here.
+    MissingNames { missing: Vec<String>, issued: Vec<String> },
     #[error("is for other things than DNS names and IP addresses")]
     ForeignNames,
-    /// A certificate that could sign others.
     #[error("is the certificate of a CA (`CA:TRUE`), not of a server")]
     IsCa,
-    /// Over already.
     #[error("ended at {0}; if that is still to come, set this machine's clock")]
     Over(OffsetDateTime),
-    /// Not of use yet.
     #[error("begins only at {0}; if that is now, set this machine's clock")]
     NotBegun(OffsetDateTime),
-    /// An end that nobody means.
     #[error("is valid until {0}, for longer than ten years")]
     TooLongLived(OffsetDateTime),
 }

@@ -17,7 +17,6 @@ const STILL_TO_COME: Duration = Duration::days(1);
 pub struct Issued {
     /// PEM in its one form: leaf first, nothing but certificates.
     pub chain: String,
-    /// What its leaf says about itself.
     pub leaf: Leaf,
     /// Names that the leaf has beside those that were asked for.
     pub extra: Vec<String>,

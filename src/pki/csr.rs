@@ -17,7 +17,6 @@ use super::{address, all_names, shown, to_pem};
 /// What a client's CSR asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCsr {
-    /// As it is sent to the CA.
     pub der: Vec<u8>,
     /// The same as PEM, written anew.
     pub pem: String,

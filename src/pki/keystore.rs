@@ -21,10 +21,8 @@ pub enum Pkcs12Profile {
 /// Why a keystore could not be written.
 #[derive(Debug, Error)]
 pub enum KeystoreError {
-    /// The PKCS #12 library refused.
     #[error("the keystore could not be written")]
     Pkcs12(#[from] p12_keystore::error::Error),
-    /// There was no randomness for a salt.
     #[error("there is no randomness")]
     Random,
 }

@@ -42,16 +42,12 @@ use crate::secret::Secret;
 /// Why a key or CSR could not be made, or a chain is not what was asked for.
 #[derive(Debug, Error)]
 pub enum PkiError {
-    /// The cryptographic library refused.
     #[error("the key or CSR could not be made: {0}")]
     Making(#[from] rcgen::Error),
-    /// Certificates that cannot be read.
     #[error("not a certificate chain: {0}")]
     Unreadable(String),
-    /// Certificates that can be read, and not be used.
     #[error("the chain cannot be used: it {0}")]
     Unusable(#[from] Unusable),
-    /// A private key of no kind that is known here. It is not shown.
     #[error("the private key is no PEM of an unencrypted ECDSA or RSA key")]
     NoKey,
 }
@@ -108,9 +104,7 @@ pub struct Leaf {
     pub serial: String,
     /// SHA-256 of the DER, hexadecimal.
     pub fingerprint: String,
-    /// Start of its validity.
     pub not_before: OffsetDateTime,
-    /// End of its validity.
     pub not_after: OffsetDateTime,
     /// Its name in renewal information (RFC 9773, section 4.1), where it has one.
     pub ari: Option<String>,

@@ -37,7 +37,6 @@ pub struct Limits {
     pub connections: usize,
     /// For a request's head, from its first byte or the connection's beginning.
     pub head: Duration,
-    /// Between a response and the next request.
     pub idle: Duration,
     /// For an answer of which the client takes nothing meanwhile.
     pub untaken: Duration,

@@ -23,15 +23,12 @@ use crate::domain::name;
 pub struct OrderState {
     /// Where it stands.
     pub status: OrderStatus,
-    /// When the CA will forget it.
     pub expires: Option<OffsetDateTime>,
-    /// URL of the certificate.
     pub certificate: Option<String>,
     /// Why it is invalid, where the CA says so here rather than in a challenge.
     pub error: Option<Failure>,
     /// Nothing new is to be expected before this moment.
     pub retry_at: Option<OffsetDateTime>,
-    /// URLs of what has to be proved.
     pub(super) authorizations: Vec<String>,
     /// Where the CSR goes, where the CA says so.
     pub(super) finalize: Option<String>,
@@ -40,7 +37,6 @@ pub struct OrderState {
 /// What the CA wants to know about one name.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Authorization {
-    /// Its URL.
     pub url: String,
     /// The name in the form that names are compared in, without a wildcard's `*.`.
     pub domain: String,
@@ -48,9 +44,7 @@ pub struct Authorization {
     pub wildcard: bool,
     /// Where it stands.
     pub status: AuthorizationStatus,
-    /// When it will be over.
     pub expires: Option<OffsetDateTime>,
-    /// The ways to prove control: one is enough.
     pub challenges: Vec<Offered>,
     /// What is wrong with those that cannot be used.
     pub unusable: Vec<String>,
@@ -70,15 +64,12 @@ pub enum ChallengeKind {
 /// One way to prove control.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Offered {
-    /// Which way.
     pub kind: ChallengeKind,
-    /// Its URL: its name towards the CA.
     pub url: String,
     /// What the proof is made of; base64url characters only, empty for some other kinds.
     pub token: String,
     /// Where it stands.
     pub status: ChallengeStatus,
-    /// What the CA found instead of the proof.
     pub error: Option<Failure>,
 }
 

@@ -17,14 +17,10 @@ use crate::domain::revocation::{self, Reason, Revocation};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Revoked {
-    /// Which revision.
     pub revision: i64,
-    /// Why.
     pub reason: Reason,
-    /// When it was wanted.
     #[serde(with = "time::serde::rfc3339")]
     pub requested_at: OffsetDateTime,
-    /// When the CA had done it.
     #[serde(with = "time::serde::rfc3339::option")]
     pub revoked_at: Option<OffsetDateTime>,
     /// Why the CA has not done it.

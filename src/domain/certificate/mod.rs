@@ -29,31 +29,20 @@ use crate::domain::order::{self, ORDER_DEADLINE};
 /// A certificate that is wanted, and perhaps there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
-    /// Our name for it.
     pub id: CertificateId,
-    /// Whose it is.
     pub namespace: String,
-    /// The client's name for it, unique in the namespace.
     pub name: String,
-    /// For selectors and filters.
     pub labels: BTreeMap<String, String>,
-    /// What is wanted.
     pub spec: Spec,
-    /// Counts changes of the spec.
     pub generation: i64,
     /// Where it is.
     pub state: State,
-    /// Since when.
     pub state_since: OffsetDateTime,
     /// What is served, once something was issued.
     pub current: Option<Issued>,
-    /// When the CA suggests to replace what is served.
     pub ari: Option<Ari>,
-    /// The revocation that was last wanted.
     pub revocation: Option<Revoked>,
-    /// Since when it waits for its revocations, to be deleted.
     pub deleting_since: Option<OffsetDateTime>,
-    /// Failed attempts in a row.
     pub failed_attempts: u32,
     /// What those who asked to be told know of failures; cleared by success.
     pub told: Told,
@@ -63,7 +52,6 @@ pub struct Certificate {
     pub order: Option<OrderId>,
     /// When it was first wanted.
     pub created_at: OffsetDateTime,
-    /// When it wants attention again.
     pub next_action_at: OffsetDateTime,
 }
 
@@ -74,11 +62,8 @@ pub struct Issued {
     pub revision: i64,
     /// Hexadecimal, as `openssl x509 -serial` prints it.
     pub serial: String,
-    /// Start of its validity.
     pub not_before: OffsetDateTime,
-    /// End of its validity.
     pub not_after: OffsetDateTime,
-    /// When its successor is wanted.
     pub renewal_time: OffsetDateTime,
 }
 

@@ -99,13 +99,9 @@ pub struct Told {
 /// saves what happened, and what is to be told of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
-    /// The certificate from now on.
     pub certificate: Certificate,
-    /// What happened, for the history.
     pub events: Vec<Event>,
-    /// What is to be told.
     pub event_types: Vec<EventType>,
-    /// When it happened.
     pub at: OffsetDateTime,
     /// Whether the CA lost the order: the same key and CSR want a fresh one at this moment.
     pub fresh_order_at: Option<OffsetDateTime>,

@@ -59,14 +59,12 @@ pub enum Doing {
 pub struct Sighting {
     /// The name under proof, with `*.` for a wildcard.
     pub name: String,
-    /// Who saw what.
     pub observation: Observation,
 }
 
 /// What comes next by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Next {
-    /// In plain words.
     pub what: String,
     /// When; in the past while it is under way.
     pub at: OffsetDateTime,
@@ -75,17 +73,12 @@ pub struct Next {
 /// All that can be said about a certificate's present situation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
-    /// One or two sentences for a person.
     pub summary: String,
-    /// The word that sums the certificate up.
     pub phase: Phase,
-    /// What it is doing.
     pub doing: Doing,
-    /// Since when.
     pub since: OffsetDateTime,
     /// What went wrong last, in the other side's words; `None` when nothing did.
     pub why: Option<Failure>,
-    /// Who was asked for the proofs, and what they saw.
     pub observations: Vec<Sighting>,
     /// What comes next by itself.
     pub next: Option<Next>,

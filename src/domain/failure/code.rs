@@ -40,7 +40,6 @@ impl Code {
 macro_rules! codes {
     ($($name:ident = $class:ident $text:literal $title:literal $advice:literal;)*) => {
         $(
-            #[doc = $title]
             pub const $name: Code =
                 Code { text: $text, class: Class::$class, title: $title, advice: $advice };
         )*
