@@ -1,7 +1,7 @@
 //! The first start, and what every start makes sure of: the data directory, the master key, the
 //! installation's name, an API key to begin with.
 //!
-//! All of it may happen on several replicas at once, and be cut off anywhere.
+//! Several replicas may do all of it at once, and each may be cut off anywhere.
 
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::{ErrorKind, Write as _};
@@ -108,7 +108,7 @@ pub async fn database(config: &Config) -> Result<Db, BootstrapError> {
 }
 
 /// SQLite has no lock around migrations: of two first starts at once, one waits here for the other.
-/// Where a folder cannot be locked, as on some network file systems, it is as without.
+/// Some network file systems cannot lock a folder; then there is no lock.
 fn alone_in(folder: &Path) -> Option<File> {
     let folder = File::open(folder).ok()?;
     folder.lock().ok()?;
@@ -183,7 +183,7 @@ pub async fn reseal_check(db: &Db, sealer: &Sealer) -> Result<(), BootstrapError
     Ok(tx.commit().await?)
 }
 
-/// What this installation is called in places that it shares with others, such as DNS zones.
+/// The name of this installation in places that it shares with others, such as DNS zones.
 pub async fn installation_id(db: &Db) -> Result<String, BootstrapError> {
     let mut bytes = [0_u8; 8];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| BootstrapError::Random(SealError::Encryption))?;
@@ -238,7 +238,7 @@ async fn new_api_key(db: &Db, clock: &dyn Clock) -> Result<Option<Secret<String>
     }
     let key = api_key::generate_key().map_err(BootstrapError::Random)?;
     let hash = api_key::hash_key(key.expose());
-    // Of several replicas that see no key, only the one that leaves its mark may make one.
+    // Several replicas may see no key; only the one whose note is stored first makes one.
     let first = match last {
         None => settings::insert(&mut tx, FIRST_KEY, &hash).await?,
         Some(last) => settings::replace(&mut tx, FIRST_KEY, &last, &hash).await?,

@@ -31,7 +31,7 @@ pub enum ResealError {
     Check(#[from] BootstrapError),
 }
 
-/// What a run has done.
+/// The result of a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Resealed {
     pub changed: u64,

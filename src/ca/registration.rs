@@ -1,6 +1,6 @@
 //! Registers accounts (RFC 8555, section 7.3): with their contact, bound to others where that is wanted.
 //!
-//! Of the CA's answer its `Location` counts; what is in the body is only passed by.
+//! Only the `Location` of the CA's answer is required; the body may be anything.
 
 use http::StatusCode;
 use serde::Deserialize;
@@ -18,7 +18,7 @@ use crate::domain::failure::{Failure, code};
 use crate::domain::issuer::Acme;
 use crate::secret::Secret;
 
-/// What the CA has on file.
+/// An account as the CA has it on file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registration {
     pub url: String,
@@ -33,7 +33,7 @@ pub struct ExternalKey {
     pub mac: Secret<Vec<u8>>,
 }
 
-/// Who asks for an account, and of whom.
+/// A request for an account.
 struct Applicant<'a> {
     endpoint: &'a Endpoint,
     directory: &'a Directory,

@@ -25,19 +25,16 @@ pub use sources::{Origin, Values, read};
 /// Everything that can be set, parsed.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where the database and the master key are, unless set otherwise.
+    /// Default folder of the database and the master key.
     pub data_dir: PathBuf,
     /// `sqlite://…` or `postgres://…`; may hold a password.
     pub database_url: Secret<String>,
-    /// Where the API listens.
     pub http_listen: SocketAddr,
-    /// Where the HTTP-01 responder listens.
     pub http01_listen: SocketAddr,
     pub header_timeout: Duration,
     pub idle_timeout: Duration,
     /// Connections to the API at once, if the descriptors allow for them.
     pub http_connections: usize,
-    /// The same for the HTTP-01 responder.
     pub http01_connections: usize,
     /// The port that the HTTP-01 self-check asks.
     pub self_check_port: u16,
@@ -72,7 +69,6 @@ pub struct Config {
     /// A `tracing` filter.
     pub log_level: String,
     pub log_format: LogFormat,
-    /// How long a stop waits for what is under way.
     pub shutdown_timeout: Duration,
 }
 
@@ -83,7 +79,7 @@ const LONGEST_RETENTION: Duration = Duration::from_hours(24 * 36_500);
 /// With clients that say nothing.
 const PATIENCE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// `text` on a terminal, else `json`.

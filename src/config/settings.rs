@@ -5,12 +5,12 @@
 pub struct Setting {
     pub key: &'static str,
     pub env: &'static str,
-    /// What holds when nothing is given; empty for nothing.
+    /// Empty if there is no default.
     pub default: &'static str,
     pub help: &'static str,
-    /// Whether its value must not be shown.
+    /// Its value is never shown.
     pub secret: bool,
-    /// Whether it is a list in the file; elsewhere its entries are joined by commas.
+    /// A list in the file; its entries are joined by commas elsewhere.
     pub list: bool,
 }
 

@@ -22,7 +22,7 @@ impl Severity {
     }
 }
 
-/// What an event is about.
+/// The subject of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Resource {
     /// An `Issuer` or `ClusterIssuer`.
@@ -61,7 +61,7 @@ impl Resource {
     }
 }
 
-/// Something that happened.
+/// An entry of the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     pub about: Resource,
@@ -78,16 +78,16 @@ impl Event {
         Self { about, severity: Severity::Normal, reason, message: readable(&message.into()) }
     }
 
-    /// Something to look at about `about`.
+    /// An event of severity `Warning`.
     pub fn warning(about: Resource, reason: &'static str, message: impl Into<String>) -> Self {
         Self { about, severity: Severity::Warning, reason, message: readable(&message.into()) }
     }
 }
 
-/// Longer than a failure with its title, and whatever stands around it.
+/// Longest message: room for a failure with its title and the words around it.
 const LONGEST_MESSAGE: usize = 4_000;
 
-/// What happened may quote others.
+/// Messages may quote others, so they are cleaned.
 fn readable(message: &str) -> String {
     foreign_words(message, LONGEST_MESSAGE).unwrap_or_default()
 }

@@ -69,24 +69,23 @@ impl Reason {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revocation {
     pub id: RevocationId,
-    /// Whose revision it is about; it may be gone by now.
+    /// May be gone by now.
     pub certificate: CertificateId,
     pub namespace: String,
     pub issuer: IssuerId,
     pub revision: i64,
     pub reason: Reason,
-    /// Where it is.
     pub state: State,
     pub tries: u32,
     pub last_error: Option<Failure>,
     pub created_at: OffsetDateTime,
-    /// When it wants attention again; `None` once it is over.
+    /// `None` once it is over.
     pub next_action_at: Option<OffsetDateTime>,
     /// After this moment it has failed.
     pub deadline: OffsetDateTime,
 }
 
-/// Where a revocation is.
+/// The state of a revocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// The CA is to be told.
@@ -113,14 +112,14 @@ impl State {
     }
 }
 
-/// For so long a CA that cannot be reached, or refuses what a person may mend, is asked again.
+/// Time for which a failed revocation is tried again.
 pub const DEADLINE: Duration = Duration::hours(72);
 
 /// Between tries at what only a person can mend.
 const PROBE_EVERY: Duration = Duration::hours(1);
 
 impl Revocation {
-    /// What the CA's answer makes of it.
+    /// Applies the CA's answer.
     #[must_use]
     pub fn apply(
         mut self,

@@ -1,4 +1,4 @@
-//! Who has to wait when a CA says "later", and the names of what CAs count.
+//! Throttles: the scope of a CA's "later", and the names of its buckets.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
@@ -36,7 +36,7 @@ impl Scope {
     }
 }
 
-/// Who asks, for what: all that names of buckets are made of.
+/// The parts of a bucket's name.
 #[derive(Debug, Clone, Copy)]
 pub struct Asker<'a> {
     pub server: &'a str,

@@ -27,7 +27,7 @@ use crate::clock::{Clock, SystemClock};
 const TIMEOUT: Duration = Duration::from_secs(15);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// So much of an answer is read; the rest stays with whoever sent it.
+/// Bytes of an answer that are read.
 const FIRST_BYTES: usize = 1024;
 
 /// Posts to one host in any minute, at most: whoever is posted to need not have asked for it.
@@ -42,13 +42,13 @@ const RATE: Rate = Rate {
 /// Hosts that were posted to lately; beyond, no other one is.
 const MOST_RECEIVERS: usize = 10_000;
 
-/// No honest URL is longer.
+/// Longest URL that is accepted.
 const LONGEST_URL: usize = 2048;
 
-/// Where a [`Sender`] may post to.
+/// Restrictions on the URLs of a [`Sender`].
 #[derive(Debug, Clone)]
 pub struct SenderSettings {
-    /// Whether `http` will do, for everybody.
+    /// Whether `http` is allowed everywhere.
     pub allow_http: bool,
     pub ports: BTreeSet<u16>,
 }
@@ -91,12 +91,12 @@ pub enum SendError {
     Broken(String),
 }
 
-/// When the other side wants to be asked again.
+/// `Retry-After` (RFC 9110, section 10.2.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryAfter {
     /// After so long.
     In(time::Duration),
-    /// Not before this moment.
+    /// Not before this time.
     At(OffsetDateTime),
 }
 
@@ -110,7 +110,7 @@ impl RetryAfter {
     }
 }
 
-/// What came back.
+/// An answer.
 #[derive(Debug, Clone)]
 pub struct Reply {
     /// The HTTP status; a redirect is one like others.
@@ -140,27 +140,26 @@ impl Sender {
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .http1_only()
-            // Where a name leads is looked at for each delivery, not once per connection.
+            // No idle connections: the name is resolved and checked for each delivery.
             .pool_max_idle_per_host(0);
         let http = Client::guarded(builder, guard.clone())?;
         let (clock, receivers) = (Arc::new(SystemClock), Rates::new(RATE, MOST_RECEIVERS));
         Ok(Self { http, guard, settings, clock, receivers: Arc::new(receivers) })
     }
 
-    /// The same, counting by another clock than the operating system's.
+    /// Sets the clock by which posts are counted.
     #[must_use]
     pub fn timed_by(self, clock: Arc<dyn Clock>) -> Self {
         Self { clock, ..self }
     }
 
-    /// What guards it, for whoever judges other names by the same rule.
+    /// The guard, for callers that apply the same rule to other names.
     pub fn guard(&self) -> &Guard {
         &self.guard
     }
 
-    /// Refuses what can be seen to be wrong without a look-up.
-    ///
-    /// What the operator allows by name or address may be reached by `http` and on any port, too.
+    /// Refuses a URL that is wrong even without a look-up. A host that the operator allows may be
+    /// reached by `http` and on any port.
     pub fn check(&self, url: &Url) -> Result<(), UrlError> {
         if url.as_str().len() > LONGEST_URL {
             return Err(UrlError::TooLong);

@@ -1,7 +1,7 @@
 //! The one way in for certificate chains, whether a CA sent them or somebody imports them.
 //!
-//! What passes is certificates alone, leaf first, each signed by the one after it; it is written anew,
-//! so that what is stored and served never is the text that came.
+//! An accepted chain is certificates alone, leaf first, each signed by the next. It is encoded anew, so
+//! that the text that came is never stored or served.
 
 use std::fmt;
 
@@ -126,7 +126,7 @@ impl Chain {
         Ok(Self { sorted: !is_sorted || ders.len() != came, ders })
     }
 
-    /// In the form in which chains are stored and served.
+    /// PEM in the form in which chains are stored and served.
     pub(super) fn pem(&self) -> String {
         chain_pem(&self.ders)
     }
@@ -152,7 +152,7 @@ pub fn certificates(text: &str) -> Result<Vec<Vec<u8>>, PkiError> {
     Ok(ders)
 }
 
-/// Who signed a chain's topmost certificate: the common name that `preferredChain` means.
+/// The issuer's common name of a chain's topmost certificate, as `preferredChain` means it.
 pub fn topmost_issuer(chain: &str) -> Option<String> {
     let ders = certificates(chain).ok()?;
     let top = parse(ders.last()?)?;
@@ -187,7 +187,7 @@ fn sort(parsed: &[X509Certificate<'_>], leaf: usize) -> Result<Vec<usize>, Unusa
     Ok(order)
 }
 
-/// Whether it says that it signed itself, and not that an earlier key of the same CA did.
+/// Whether it claims to be self-signed, rather than signed by an earlier key of the same CA.
 fn is_root(known: &X509Certificate<'_>) -> bool {
     let (mut own, mut signer) = (None, None);
     for extension in known.extensions() {
@@ -226,7 +226,7 @@ fn is_signature(below: &X509Certificate<'_>, above: &X509Certificate<'_>) -> boo
     }
     let (signature, signed) = (&below.signature_value, below.tbs_certificate.as_ref());
     let verdict = verify(above.public_key(), &below.signature_algorithm, signature, signed);
-    // Whoever is served what cannot be checked here may know better.
+    // A signature by an unknown algorithm is accepted: the client may know it.
     matches!(verdict, Verdict::Signed | Verdict::Unknown)
 }
 

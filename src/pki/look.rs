@@ -1,11 +1,11 @@
-//! What certificates say about themselves, for people.
+//! Certificates described for people.
 
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate};
 
 use super::{PkiError, hexadecimal};
 
-/// What a certificate says about itself, for people.
+/// A certificate described for people.
 #[derive(Debug, Clone)]
 pub struct Look {
     pub subject: String,
@@ -23,7 +23,6 @@ pub struct Look {
     /// Such as `ECDSA-SHA256`.
     pub signature: String,
     pub key_usage: String,
-    /// The same, extended.
     pub extended_key_usage: String,
     /// Hexadecimal; empty if there is none.
     pub subject_key_id: String,

@@ -79,7 +79,7 @@ pub fn make_csr(
     Ok(params.serialize_request(&pair)?.der().to_vec())
 }
 
-/// Whether a stored key is of this kind, so that it can be used again.
+/// Whether a stored key has this kind and can be reused.
 pub fn fits(key: &Secret<Vec<u8>>, kind: KeyKind) -> bool {
     let Ok(pair) = key_pair(key) else { return false };
     let bits = pair.public_key_raw().len() * 8;
@@ -97,7 +97,7 @@ fn key_pair(key: &Secret<Vec<u8>>) -> Result<KeyPair, PkiError> {
     Ok(KeyPair::try_from(&PrivatePkcs8KeyDer::from(key.expose().as_slice()))?)
 }
 
-/// What a leaf certificate says about itself.
+/// The facts of a leaf certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leaf {
     /// Hexadecimal, lower case, as many digits as the CA gave.

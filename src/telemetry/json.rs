@@ -50,7 +50,7 @@ where
     }
 }
 
-/// In the order in which they are read best.
+/// Fields in the order of reading.
 struct Fields(Vec<(String, Value)>);
 
 impl Fields {

@@ -18,23 +18,22 @@ use crate::domain::challenge::is_token;
 use crate::domain::failure::{Failure, code};
 use crate::domain::name;
 
-/// What the CA last said about an order.
+/// An order in the CA's last answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OrderState {
-    /// Where it stands.
     pub status: OrderStatus,
     pub expires: Option<OffsetDateTime>,
     pub certificate: Option<String>,
     /// Why it is invalid, where the CA says so here rather than in a challenge.
     pub error: Option<Failure>,
-    /// Nothing new is to be expected before this moment.
+    /// `Retry-After`.
     pub retry_at: Option<OffsetDateTime>,
     pub(super) authorizations: Vec<String>,
-    /// Where the CSR goes, where the CA says so.
+    /// URL for the CSR, where the CA names it.
     pub(super) finalize: Option<String>,
 }
 
-/// What the CA wants to know about one name.
+/// An authorization (RFC 8555, section 7.1.4).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Authorization {
     pub url: String,
@@ -42,11 +41,10 @@ pub struct Authorization {
     pub domain: String,
     /// Whether it is about `*.domain`.
     pub wildcard: bool,
-    /// Where it stands.
     pub status: AuthorizationStatus,
     pub expires: Option<OffsetDateTime>,
     pub challenges: Vec<Offered>,
-    /// What is wrong with those that cannot be used.
+    /// Reasons why the other challenges cannot be used.
     pub unusable: Vec<String>,
 }
 
@@ -66,9 +64,8 @@ pub enum ChallengeKind {
 pub struct Offered {
     pub kind: ChallengeKind,
     pub url: String,
-    /// What the proof is made of; base64url characters only, empty for some other kinds.
+    /// Consists of base64url characters; empty for some other kinds.
     pub token: String,
-    /// Where it stands.
     pub status: ChallengeStatus,
     pub error: Option<Failure>,
 }
@@ -217,7 +214,7 @@ impl Offered {
     }
 }
 
-/// Where an order stands, and why that is its end where the word alone says so.
+/// Reads an order's status; some words that RFC 8555 does not have for orders end it with an error.
 fn order_status(word: &str) -> Result<(OrderStatus, Option<Failure>), Failure> {
     Ok((
         match word {
