@@ -188,7 +188,7 @@ mod tests {
                 parked += usize::from(failure.code == "acme_refusals_spent");
                 let conditions = Conditions {
                     jitter: Jitter::NONE,
-                    first_look: None,
+                    first_poll: None,
                     requests: Some(meter.requests()),
                 };
                 let told = order.clone().apply(Answer::Failed(failure), now, conditions);

@@ -51,6 +51,14 @@ impl Jitter {
         Self(chance.rem_euclid(1.0))
     }
 
+    /// A new chance.
+    pub fn random() -> Self {
+        let mut bytes = [0_u8; 4];
+        // Without randomness there is no spreading, which is no reason to stop.
+        aws_lc_rs::rand::fill(&mut bytes).ok();
+        Self::new(f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX))
+    }
+
     /// No spreading, for tests that look at exact times.
     pub const NONE: Self = Self(0.0);
 

@@ -32,6 +32,11 @@ pub trait Solver: Send + Sync {
     async fn clean_up(&self, proof: &Proof, record: Option<&Record>) -> Result<(), Failure>;
 }
 
+/// Whether a failure means that a DNS provider's API gave no answer.
+pub fn is_provider_silent(failure: &Failure) -> bool {
+    cloudflare::is_silent(failure)
+}
+
 /// What a look from outside found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {

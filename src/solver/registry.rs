@@ -171,8 +171,19 @@ impl Solvers {
         })
     }
 
-    /// The records that a token can edit.
-    pub fn cloudflare(
+    /// The records that a provider's credential can edit.
+    pub fn dns_provider(
+        &self,
+        kind: Kind,
+        provider: issuer::DnsProvider<'_>,
+        secret: &Secret<String>,
+    ) -> Result<Arc<Cloudflare>, Failure> {
+        match provider {
+            issuer::DnsProvider::Cloudflare(config) => self.cloudflare(kind, config, secret),
+        }
+    }
+
+    fn cloudflare(
         &self,
         kind: Kind,
         config: &issuer::Cloudflare,

@@ -25,6 +25,8 @@ use crate::domain::challenge::{self, Challenge};
 use crate::domain::event::{Event, Resource};
 use crate::domain::failure::{Class, Failure};
 use crate::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
+use crate::domain::issuer::Issuer;
+use crate::domain::throttle::Asker;
 
 /// One order at one CA.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,14 +174,14 @@ pub struct Conditions {
     pub jitter: Jitter,
     /// How soon this CA is asked first whether it is done, where it lately was sooner than usual. It
     /// shortens no pause after a failure.
-    pub first_look: Option<Duration>,
+    pub first_poll: Option<Duration>,
     /// All requests of the order, with those of the step; `None` counts what the step takes at best.
     pub requests: Option<Requests>,
 }
 
 impl From<Jitter> for Conditions {
     fn from(jitter: Jitter) -> Self {
-        Self { jitter, first_look: None, requests: None }
+        Self { jitter, first_poll: None, requests: None }
     }
 }
 
@@ -246,6 +248,12 @@ impl Order {
             State::Open { url, .. } => Some(url),
             State::Done { url, .. } => url.as_deref(),
         }
+    }
+
+    /// Who asks the CA for it, by which the CA's limits are counted.
+    pub fn asker<'a>(&'a self, issuer: &'a Issuer) -> Asker<'a> {
+        let account = issuer.account.as_ref().map_or("", |account| &account.url);
+        Asker { server: &issuer.acme.server, account, names: &self.names }
     }
 
     /// What the order becomes once the outside world has answered.
@@ -462,7 +470,7 @@ impl Order {
         let order = &mut told.order;
         if order.course.looks == 0 {
             let usual = order.looked_in_vain(conditions.jitter);
-            let sooner = conditions.first_look.filter(|pause| *pause < usual);
+            let sooner = conditions.first_poll.filter(|pause| *pause < usual);
             order.course.looks = u32::from(sooner.is_none());
             order.next_action_at = Some(now + sooner.unwrap_or(usual));
         }

@@ -195,6 +195,11 @@ impl Cloudflare {
     }
 }
 
+/// Whether a failure means that Cloudflare gave no answer.
+pub(super) fn is_silent(failure: &Failure) -> bool {
+    failure.class == Class::Transient && failure.code == "cloudflare_unavailable"
+}
+
 fn concerning<'a>(zone: &'a str, name: &'a str) -> Concerning<'a> {
     Concerning::Records { zone, name }
 }

@@ -15,7 +15,7 @@ const MOST_ALTERNATES: usize = 10;
 /// The chain whose topmost certificate was issued by `preferred`, as cert-manager chooses it; else
 /// the one that the CA offers first, with a remark. A chain that is not the preferred one is better
 /// than none: nothing here fails.
-pub(in crate::worker) async fn preferred_chain(
+pub(super) async fn preferred_chain(
     handle: &ca::Order,
     alternates: &[String],
     usual: Issued,
@@ -52,7 +52,7 @@ pub(in crate::worker) async fn preferred_chain(
 }
 
 /// What a person may want to know about what a CA sent, although it can be used.
-pub(in crate::worker) fn remarks(issued: &Issued, certificate: CertificateId) -> Vec<Event> {
+pub(super) fn remarks(issued: &Issued, certificate: CertificateId) -> Vec<Event> {
     let about = Resource::Certificate(certificate);
     let mut events = Vec::new();
     if !issued.extra.is_empty() {
@@ -70,7 +70,7 @@ pub(in crate::worker) fn remarks(issued: &Issued, certificate: CertificateId) ->
 
 /// Why there is no certificate although the CA issued one: a failed attempt. The CA would answer a fresh
 /// order in the same way, and each costs it another certificate.
-pub(in crate::worker) fn unusable(problem: &Unusable) -> Failure {
+pub(super) fn unusable(problem: &Unusable) -> Failure {
     let (code, title) = match problem {
         Unusable::WrongKey => ("acme_wrong_key", "The CA sent a certificate for another key"),
         Unusable::MissingNames { .. } | Unusable::ForeignNames => {

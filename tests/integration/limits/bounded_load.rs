@@ -111,7 +111,7 @@ fn within(sent: &[(OffsetDateTime, u32)], from: OffsetDateTime) -> usize {
 fn conditions(chance: f64, requests: Requests) -> Conditions {
     Conditions {
         jitter: Jitter::new(chance),
-        first_look: Some(Duration::milliseconds(3)),
+        first_poll: Some(Duration::milliseconds(3)),
         requests: Some(requests),
     }
 }

@@ -93,7 +93,7 @@ fn a_404_on_what_was_just_handed_out_is_asked_again_and_nothing_is_lost() {
         let mut requests = order.course.requests.clone();
         requests.count(now);
         let conditions =
-            Conditions { jitter: Jitter::NONE, first_look: None, requests: Some(requests) };
+            Conditions { jitter: Jitter::NONE, first_poll: None, requests: Some(requests) };
         let next = order.apply(failed(Class::Consistency), now, conditions).unwrap();
         assert_eq!(next.outcome, None, "not while a replica may lag");
         order = next.order;
