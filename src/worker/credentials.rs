@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::context::Context;
 use super::error::Tried;
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Failure, code};
 use crate::domain::issuer::{DnsProvider, FORMER_NAMESPACE, Issuer, Kind, SecretKeySelector};
 use crate::secret::Secret;
 use crate::storage::{StorageError, secrets};
@@ -28,14 +28,7 @@ pub(super) async fn secret(
 ) -> Tried<Secret<String>> {
     let namespace = issuer.secret_namespace(&ctx.settings.cluster_namespace);
     let key = reference.key.as_deref().unwrap_or(usual);
-    let missing = |what: String| {
-        Failure::new(
-            Class::Blocked,
-            "secret_not_found",
-            "A credential that the issuer refers to is not there",
-            format!("{what} Create it, and this goes on by itself."),
-        )
-    };
+    let missing = |what: String| Failure::of(code::SECRET_NOT_FOUND, what);
     let found = secrets::recall(&ctx.db, namespace, &reference.name).await?;
     let Some((id, sealed)) = found else {
         let what =
@@ -77,12 +70,10 @@ async fn is_where_it_was(
 
 fn moved(name: &str, key: &str, namespace: &str) -> Failure {
     let create = format!("certwright secrets create {name} -n {namespace} --from-file {key}=FILE");
-    Failure::new(
-        Class::Blocked,
-        "secret_not_found",
-        "A credential that the issuer refers to is in another namespace",
-        format!(
-            "The Secret \"{name}\" is in namespace \"{FORMER_NAMESPACE}\"; those of ClusterIssuers are now in \"{namespace}\" (the setting `cluster_resource_namespace`), which no API key can be bound to. Store it there with `{create}`, and this goes on by itself; then `certwright secrets delete {name} -n {FORMER_NAMESPACE}`."
-        ),
-    )
+    let code = code::SECRET_NOT_FOUND.with_advice("");
+    let detail = format!(
+        "The Secret \"{name}\" is in namespace \"{FORMER_NAMESPACE}\"; those of ClusterIssuers are now in \"{namespace}\" (the setting `cluster_resource_namespace`), which no API key can be bound to. Store it there with `{create}`, and this goes on by itself; then `certwright secrets delete {name} -n {FORMER_NAMESPACE}`."
+    );
+    Failure::of(code, detail)
+        .titled("A credential that the issuer refers to is in another namespace")
 }

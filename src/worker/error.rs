@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Failure, code};
 use crate::domain::order::UnexpectedAnswer;
 use crate::pki::PkiError;
 use crate::secret::SealError;
@@ -66,10 +66,5 @@ impl<E: Into<WorkerError>> From<E> for Trouble {
 
 /// A secret of ours cannot be opened: only the right master key helps.
 pub(crate) fn unreadable(error: &SealError) -> Failure {
-    Failure::new(
-        Class::Blocked,
-        "secret_unreadable",
-        "A stored key or credential cannot be opened",
-        format!("{error}. Start with the master key that it was sealed under."),
-    )
+    Failure::of(code::SECRET_UNREADABLE, error.to_string())
 }

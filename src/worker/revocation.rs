@@ -4,7 +4,7 @@ use super::context::{Context, STEP_TIMEOUT};
 use super::error::{Tried, WorkerError};
 use crate::domain::backoff::Jitter;
 use crate::domain::certificate::{Certificate, Transition};
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Failure, code};
 use crate::domain::id::RevocationId;
 use crate::domain::revocation::{Revocation, State};
 use crate::storage::lease::Lease;
@@ -25,12 +25,7 @@ pub(crate) async fn run(ctx: &Context, lease: Lease) -> Result<(), WorkerError> 
     let answer = match asked {
         Ok(Ok(())) => Ok(()),
         Ok(Err(trouble)) => Err(trouble.into_failure()?),
-        Err(_) => Err(Failure::new(
-            Class::Transient,
-            "step_timed_out",
-            "The revocation took too long",
-            format!("No answer within {} s.", STEP_TIMEOUT.as_secs()),
-        )),
+        Err(_) => Err(Failure::timed_out("The revocation took too long", STEP_TIMEOUT)),
     };
     let next = revocation.apply(answer, ctx.clock.now(), Jitter::random());
     for _ in 0..10 {
@@ -64,10 +59,8 @@ async fn revoke(ctx: &Context, revocation: &Revocation, evidence: &Evidence) -> 
     let mut tx = ctx.db.read().await?;
     let found = issuers::find(&mut tx, revocation.issuer, &Scope::Everything).await?;
     let Some((issuer, _)) = found else {
-        return Err(Failure::new(
-            Class::Blocked,
-            "issuer_not_found",
-            "The issuer is gone",
+        return Err(Failure::of(
+            code::ISSUER_NOT_FOUND,
             "Without it nobody knows which CA to tell.",
         )
         .into());
@@ -89,13 +82,13 @@ async fn revoke(ctx: &Context, revocation: &Revocation, evidence: &Evidence) -> 
     let (Err(failure), Some(own)) = (&by_account, &evidence.private_key) else {
         return Ok(by_account?);
     };
-    if !failure.is_refusal() || failure.code == "acme_bad_revocation_reason" {
+    if !failure.is_refusal() || failure.is(code::ACME_BAD_REVOCATION_REASON) {
         return Ok(by_account?);
     }
     let own = ctx.sealer.open(&requests::private_key_place(evidence.request), own)?;
     match ctx.ca.of(issuer.kind).revoke_by_key(&issuer.acme, &own, leaf, reason).await {
         Ok(()) => Ok(()),
-        Err(second) if second.code == "acme_already_revoked" => Err(second.into()),
+        Err(second) if second.is(code::ACME_ALREADY_REVOKED) => Err(second.into()),
         // The first answer says more about what a person can do.
         Err(_) => Ok(by_account?),
     }
@@ -154,10 +147,5 @@ pub(crate) async fn delete_at_last(
 }
 
 fn no_account() -> Failure {
-    Failure::new(
-        Class::Blocked,
-        "issuer_not_ready",
-        "The issuer has no account at its CA",
-        "Its registration is under way; see the issuer's conditions.",
-    )
+    Failure::of(code::ISSUER_NOT_READY, "")
 }

@@ -15,7 +15,7 @@ use crate::domain::issuer::{Issuer, Kind};
 use crate::domain::name::DnsName;
 use crate::domain::selection::pick_solver;
 use crate::pki::{self, ClientCsr};
-use crate::storage::{Scope, Tx, issuers, webhooks};
+use crate::storage::{Read, Scope, issuers, webhooks};
 
 use super::spec::CertificateSpec;
 
@@ -111,7 +111,7 @@ impl Checked {
     /// Checks that the issuer is there, and has a solver for every name.
     pub(crate) async fn check_issuer(
         &self,
-        tx: &mut Tx,
+        tx: &mut Read,
         given: &CertificateSpec,
     ) -> Result<Issuer, ApiError> {
         let wanted = &self.spec.issuer_ref;
@@ -168,7 +168,7 @@ impl Checked {
     pub(super) async fn check_key(
         &self,
         app: &AppState,
-        tx: &mut Tx,
+        tx: &mut Read,
         issuer: &Issuer,
     ) -> Result<(), ApiError> {
         let Some(given) = &self.public_key else { return Ok(()) };
@@ -185,7 +185,11 @@ impl Checked {
 
     /// Checks that the webhooks that it names are there and hear of its namespace. Those that it
     /// `known` before may have gone since.
-    pub(super) async fn check_webhooks(&self, tx: &mut Tx, known: &[Uuid]) -> Result<(), ApiError> {
+    pub(super) async fn check_webhooks(
+        &self,
+        tx: &mut Read,
+        known: &[Uuid],
+    ) -> Result<(), ApiError> {
         let mut faults = Faults::default();
         for (place, id) in self.spec.webhooks.iter().enumerate() {
             if known.contains(id) {

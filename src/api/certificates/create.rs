@@ -20,7 +20,7 @@ use crate::domain::id::CertificateId;
 use crate::domain::issuer::Issuer;
 use crate::storage::lease::Lease;
 use crate::storage::notify::Waiter;
-use crate::storage::{Scope, StorageError, Tx, certificates, events, issuers};
+use crate::storage::{Read, Scope, StorageError, Tx, certificates, events, issuers};
 use crate::view::CertificateView;
 
 /// Want a certificate
@@ -145,7 +145,7 @@ pub(crate) async fn store(
 /// Whether it may be wanted of this issuer.
 async fn admit(
     app: &AppState,
-    tx: &mut Tx,
+    tx: &mut Read,
     checked: &Checked,
     issuer: &Issuer,
 ) -> Result<(), ApiError> {
@@ -154,7 +154,7 @@ async fn admit(
 }
 
 /// Whether nothing has its name yet.
-async fn be_new(tx: &mut Tx, certificate: &Certificate) -> Result<(), ApiError> {
+async fn be_new(tx: &mut Read, certificate: &Certificate) -> Result<(), ApiError> {
     let (namespace, name) = (&certificate.namespace, &certificate.name);
     if let Some((known, _)) = certificates::find_by_name(tx, namespace, name).await? {
         let detail = format!(
@@ -174,7 +174,7 @@ fn record(tx: &mut Tx, certificate: &Certificate) -> Result<(), ApiError> {
             "Issuing certificate as none has been issued yet",
         );
         let (namespace, now) = (&certificate.namespace, certificate.created_at);
-        events::record(tx, namespace, Some(certificate.id), &[event], now)?;
+        events::record(tx, namespace, Some(certificate.id), &[event], now);
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ use crate::pki;
 use crate::secret::Secret;
 use crate::storage::requests::private_key_place;
 use crate::storage::revisions::{self, Revision};
-use crate::storage::{Tx, events};
+use crate::storage::{Read, events};
 
 /// Which revision to download.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -197,7 +197,7 @@ pub(super) async fn hand_out(
     );
     let event = Event::normal(Resource::Certificate(certificate.id), "PrivateKeyExported", message);
     let namespace = &certificate.namespace;
-    events::record(&mut tx, namespace, Some(certificate.id), &[event], app.now())?;
+    events::record(&mut tx, namespace, Some(certificate.id), &[event], app.now());
     tx.commit().await?;
     tracing::info!(certificate = %certificate.id, revision = number, api_key = %who.key, what, "a private key was handed out");
     Ok(Handed::Out(Box::new(HandedOut { key, revision, certificate, tag })))
@@ -205,7 +205,7 @@ pub(super) async fn hand_out(
 
 /// The certificate, and the revision of it that is asked for.
 async fn wanted(
-    tx: &mut Tx,
+    tx: &mut Read,
     who: &Principal,
     id: Uuid,
     which: &WhichRevision,

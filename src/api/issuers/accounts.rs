@@ -19,7 +19,7 @@ use crate::pki;
 use crate::secret::Secret;
 use crate::storage::issuers::{self, next_account_key_place};
 use crate::storage::lease::Lease;
-use crate::storage::{Tx, secrets};
+use crate::storage::{Read, Tx, secrets};
 use crate::view::IssuerView;
 
 /// The key under which cert-manager keeps an account's key.
@@ -102,7 +102,7 @@ pub(super) async fn begin_deactivation(
 /// The account key that the issuer brings along, where its Secret is there.
 pub(crate) async fn imported(
     app: &AppState,
-    tx: &mut Tx,
+    tx: &mut Read,
     issuer: &Issuer,
 ) -> Result<Option<Secret<Vec<u8>>>, ApiError> {
     let Some(reference) = &issuer.acme.private_key_secret_ref else { return Ok(None) };
@@ -143,7 +143,7 @@ pub(crate) async fn imported(
 }
 
 async fn find(
-    tx: &mut Tx,
+    tx: &mut Read,
     who: &Authorized<IssuersWrite>,
     id: Uuid,
     known: &Precondition,

@@ -20,7 +20,7 @@ use crate::secret::Secret;
 use crate::storage::issuers::account_key_place;
 use crate::storage::lease::Lease;
 use crate::storage::secrets::{SecretEntry, data_place};
-use crate::storage::{Tx, certificates, events, issuers, revisions, secrets};
+use crate::storage::{Read, Tx, certificates, events, issuers, revisions, secrets};
 
 /// Makes all of it so, or nothing. With `dry_run` nothing in any case.
 pub(super) async fn apply(
@@ -194,7 +194,7 @@ async fn issuer(
 /// Secrets that are not there (yet), which the issuer would wait for.
 async fn missing_secrets(
     app: &AppState,
-    tx: &mut Tx,
+    tx: &mut Read,
     spec: &IssuerSpec,
 ) -> Result<Vec<String>, ApiError> {
     let own = spec.acme.private_key_secret_ref.as_ref().map(|reference| reference.name.as_str());
@@ -231,7 +231,7 @@ async fn certificate(
         let Transition { certificate, events, .. } = adopt::adopted(certificate, pair, now);
         create::store(app, tx, &spec, &checked, &certificate).await?;
         let namespace = &certificate.namespace;
-        events::record(tx, namespace, Some(certificate.id), &events, now)?;
+        events::record(tx, namespace, Some(certificate.id), &events, now);
         adopt::store(app, tx, &certificate, pair, now).await?;
         return Ok((Done::Created, id, warnings));
     };
@@ -255,7 +255,7 @@ async fn certificate(
 /// What is wanted, without a `duration` that the issuer does not ask of its CA: cert-manager passes it
 /// over there, too, and without a word.
 async fn with_duration_that_counts(
-    tx: &mut Tx,
+    tx: &mut Read,
     wanted: &CertificateSpec,
 ) -> Result<(CertificateSpec, Vec<String>), ApiError> {
     let mut spec = wanted.clone();

@@ -13,7 +13,7 @@ use super::order::Placed;
 use super::revocation;
 use crate::domain::backoff::Jitter;
 use crate::domain::certificate::{Certificate, State, Transition};
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Failure, code};
 use crate::domain::id::{CertificateId, OrderId, RequestId};
 use crate::domain::issuer::{self, Issuer, RenewalInformationSource};
 use crate::domain::order::{self, Order, Outcome};
@@ -215,12 +215,7 @@ async fn watch(ctx: &Context, woken: Transition) -> Result<Transition, StorageEr
         later.certificate.next_action_at = order.deadline.max(now) + time::Duration::hours(1);
         return Ok(later);
     }
-    let failure = Failure::new(
-        Class::Gone,
-        "order_gone",
-        "The order ended without telling its certificate",
-        "This is a bug; a new attempt follows.",
-    );
+    let failure = Failure::of(code::ORDER_GONE, "");
     Ok(woken.then(|one| one.order_failed(Outcome::Failed(failure), 0, now, Jitter::NONE)))
 }
 

@@ -8,7 +8,7 @@ use super::error::{WorkerError, unreadable};
 use super::limits::UNNAMED;
 use crate::ca::{ExternalKey, Registration, mac_key};
 use crate::domain::backoff::{self, Jitter};
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Class, Failure, code};
 use crate::domain::id::IssuerId;
 use crate::domain::issuer::{Account, AccountChange, Issuer};
 use crate::domain::throttle;
@@ -44,12 +44,7 @@ pub(crate) async fn run(ctx: &Context, lease: Lease) -> Result<(), WorkerError> 
         Ok(key) => {
             let registration = register(ctx, &issuer, &key);
             tokio::time::timeout(STEP_TIMEOUT, registration).await.unwrap_or_else(|_| {
-                Err(Failure::new(
-                    Class::Transient,
-                    "step_timed_out",
-                    "The registration took too long",
-                    format!("The CA did not answer within {} s.", STEP_TIMEOUT.as_secs()),
-                ))
+                Err(Failure::timed_out("The registration took too long", STEP_TIMEOUT))
             })
         }
         Err(error) => Err(unreadable(&error)),
@@ -140,6 +135,6 @@ async fn stay_deactivated(ctx: &Context, issuer: Issuer, lease: &Lease) -> Resul
 /// The database's trouble while a credential was read: soon again.
 fn broken(error: &WorkerError) -> Failure {
     tracing::warn!(error = error as &dyn std::error::Error, "a credential could not be read");
-    let title = "A credential could not be read";
-    Failure::new(Class::Transient, "secret_unreadable", title, "The database was busy or away.")
+    let code = code::SECRET_UNREADABLE.with_class(Class::Transient).with_advice("");
+    Failure::of(code, "The database was busy or away.").titled("A credential could not be read")
 }

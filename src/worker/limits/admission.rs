@@ -14,7 +14,7 @@ use super::refused_requests::Limiters;
 use crate::ca::Limiter;
 use crate::clock::Clock;
 use crate::domain::backoff::Jitter;
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Failure, code};
 use crate::domain::issuer::Issuer;
 use crate::domain::order::{Answer, Order, Stage, Status, Step};
 use crate::domain::throttle::Scope;
@@ -252,21 +252,11 @@ fn told_to_others(why: Failure, until: OffsetDateTime) -> Failure {
 }
 
 fn too_many(at: OffsetDateTime) -> Failure {
-    Failure::new(
-        Class::Throttle,
-        "acme_orders_unanswered",
-        "The CA was asked for three orders within ten minutes, and none went on",
-        "It may have made them all the same.",
-    )
-    .not_before(Some(at))
+    Failure::of(code::ACME_ORDERS_UNANSWERED, "It may have made them all the same.")
+        .not_before(Some(at))
 }
 
 fn no_turn(at: OffsetDateTime) -> Failure {
-    Failure::new(
-        Class::Throttle,
-        "acme_no_turn",
-        "Other new orders of the account go first",
-        "The CA is slow to answer them, or has refused one lately.",
-    )
-    .not_before(Some(at))
+    Failure::of(code::ACME_NO_TURN, "The CA is slow to answer them, or has refused one lately.")
+        .not_before(Some(at))
 }

@@ -6,7 +6,7 @@ use super::session::Download;
 use crate::domain::ari::Ari;
 use crate::domain::backoff::Jitter;
 use crate::domain::certificate::{Certificate, Issued, Transition};
-use crate::domain::failure::Failure;
+use crate::domain::failure::{Failure, code};
 use crate::domain::id::OrderId;
 use crate::domain::issuer;
 use crate::domain::order::{self, Order, Outcome};
@@ -105,8 +105,8 @@ async fn tell_issuer(
     failure: &Failure,
     now: OffsetDateTime,
 ) -> Result<(), StorageError> {
-    let is_forgotten = failure.code == "acme_account_does_not_exist";
-    if !is_forgotten && failure.code != "acme_user_action_required" {
+    let is_forgotten = failure.is(code::ACME_ACCOUNT_DOES_NOT_EXIST);
+    if !is_forgotten && !failure.is(code::ACME_USER_ACTION_REQUIRED) {
         return Ok(());
     }
     let found = issuers::find(tx, order.issuer, &Scope::Everything).await?;

@@ -11,7 +11,7 @@ use crate::ca::{self, Account};
 use crate::domain::certificate::Certificate;
 use crate::domain::challenge::{Kind, Patience};
 use crate::domain::event::Event;
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Class, Failure, code};
 use crate::domain::issuer::Issuer;
 use crate::domain::order::{Order, Seen, Status};
 use crate::pki::Leaf;
@@ -109,7 +109,7 @@ impl<'a> Session<'a> {
         }
         match &mut self.handle {
             Some(handle) => Ok((handle, fresh)),
-            None => Err(Failure::new(Class::Transient, "no_order", "No order", "").into()),
+            None => Err(Failure::of(code::NO_ORDER, "").into()),
         }
     }
 
@@ -119,13 +119,7 @@ impl<'a> Session<'a> {
         }
         let issuer = self.issuer(order).await?;
         let (Some(known), Some(sealed)) = (&issuer.account, self.signs_with.clone()) else {
-            return Err(Failure::new(
-                Class::Transient,
-                "issuer_not_ready",
-                "The issuer has no account at its CA",
-                "Its registration is under way; see the issuer's conditions.",
-            )
-            .into());
+            return Err(Failure::of(code::ISSUER_NOT_READY.with_class(Class::Transient), "").into());
         };
         let key = self.ctx.sealer.open(&issuers::account_key_place(issuer.id), &sealed)?;
         let ca = self.ctx.ca.of(issuer.kind);
@@ -156,10 +150,8 @@ impl<'a> Session<'a> {
         }
         let found = issuers::recall(&self.ctx.db, order.issuer).await?;
         let Some((issuer, sealed)) = found else {
-            return Err(Failure::new(
-                Class::Blocked,
-                "issuer_not_found",
-                "The issuer is gone",
+            return Err(Failure::of(
+                code::ISSUER_NOT_FOUND,
                 "It was deleted while an order of it was under way.",
             )
             .into());
@@ -192,13 +184,10 @@ impl<'a> Session<'a> {
                 self.csr = Some(request.csr.clone());
                 Ok(request.csr)
             }
-            None => Err(Failure::new(
-                Class::Blocked,
-                "certificate_deleted",
-                "The certificate was deleted",
-                "Its order is not carried through.",
-            )
-            .into()),
+            None => {
+                Err(Failure::of(code::CERTIFICATE_DELETED, "Its order is not carried through.")
+                    .into())
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use super::solving::solve;
 use crate::ca::{self, Meter};
 use crate::domain::backoff::Jitter;
 use crate::domain::caa;
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Class, Failure, code};
 use crate::domain::order::{Answer, Conditions, Order, Status, Step};
 use crate::pki;
 use crate::worker::context::STEP_TIMEOUT;
@@ -131,13 +131,9 @@ async fn unused(
     let Some(download) = placed.certificate().await? else { return Ok(placed) };
     match pki::check_chain(&download.chain_pem, &csr, session.ctx.clock.now()) {
         Ok(_) => Ok(placed),
-        Err(problem) => Err(Failure::new(
-            Class::Validation,
-            "acme_order_reused",
-            "The CA answers a new order with one that it has carried out before",
-            format!(
-                "Its certificate is not the one that is wanted: {problem}. Ask the CA's operator how to order anew for the same names."
-            ),
+        Err(problem) => Err(Failure::of(
+            code::ACME_ORDER_REUSED,
+            format!("Its certificate is not the one that is wanted: {problem}."),
         )
         .into()),
     }
@@ -196,7 +192,9 @@ async fn finalize(session: &mut Session<'_>, order: &Order) -> Tried<Answer> {
 
 /// Adds the CAA records that would allow the CA, where one is missing.
 fn say_what_allows(session: &Session<'_>, failure: &mut Failure, order: &Order) {
-    if let ("acme_caa", Some(account)) = (failure.code.as_str(), session.known_account()) {
+    if let Some(account) = session.known_account()
+        && failure.is(code::ACME_CAA)
+    {
         let records = caa::allowing(failure, &order.names, account.caa_identities(), account.url());
         failure.detail = format!("{} {records}", failure.detail);
     }
@@ -204,18 +202,13 @@ fn say_what_allows(session: &Session<'_>, failure: &mut Failure, order: &Order) 
 
 /// A step that was cut off.
 pub(super) fn timed_out() -> Failure {
-    Failure::new(
-        Class::Transient,
-        "step_timed_out",
-        "A step took too long",
-        format!("No answer within {} s.", STEP_TIMEOUT.as_secs()),
-    )
+    Failure::timed_out("A step took too long", STEP_TIMEOUT)
 }
 
 /// Whether another order might fare better that does not say what it replaces: CAs answer to that
 /// with all kinds of errors. Who was not heard, or is asked to wait, has learnt nothing about it.
 fn may_be_the_replacement(failure: &Failure) -> bool {
-    let answered = failure.http_status.is_some() || failure.code == "acme_unreadable_answer";
+    let answered = failure.http_status.is_some() || failure.is(code::ACME_UNREADABLE_ANSWER);
     answered && !matches!(failure.class, Class::Throttle | Class::Consistency)
 }
 

@@ -9,16 +9,16 @@ use tokio_util::task::TaskTracker;
 use super::Worker;
 use super::slots::Slot;
 use crate::storage::fair::Lane;
-use crate::storage::handoff::Handed;
+use crate::storage::handoff::HandedOff;
 use crate::storage::lease::Machine;
 use crate::worker::limits::Share;
 use crate::worker::steps;
 
 /// From now on what this process adds is handed over, as far as there is room, until it is closed.
-pub(super) fn open(worker: &Arc<Worker>) -> UnboundedReceiver<Handed> {
+pub(super) fn open(worker: &Arc<Worker>) -> UnboundedReceiver<HandedOff> {
     let weak = Arc::downgrade(worker);
     let ctx = &worker.context;
-    ctx.db.handover().open(&ctx.settings.name, move |namespace| {
+    ctx.db.handoff().open(&ctx.settings.name, move |namespace| {
         Some(Box::new(reserve(&*weak.upgrade()?, namespace)?))
     })
 }
@@ -26,20 +26,20 @@ pub(super) fn open(worker: &Arc<Worker>) -> UnboundedReceiver<Handed> {
 /// Takes the first step of what is handed over.
 pub(super) async fn run(
     worker: Arc<Worker>,
-    mut handed: UnboundedReceiver<Handed>,
+    mut handed: UnboundedReceiver<HandedOff>,
     tasks: TaskTracker,
 ) {
     while let Some(handed) = handed.recv().await {
         let worker = Arc::clone(&worker);
         match handed {
             // It is given back with all that this process holds, and taken up again.
-            Handed::Certificate(..) if worker.context.stop.is_cancelled() => {}
-            Handed::Certificate(certificate, lease, reserved) => drop(tasks.spawn(async move {
+            HandedOff::Certificate(..) if worker.context.stop.is_cancelled() => {}
+            HandedOff::Certificate(certificate, lease, reserved) => drop(tasks.spawn(async move {
                 let step = Box::pin(steps::take_first(&worker.context, *certificate, lease));
                 worker.see_through(&lease, step).await;
                 drop(reserved);
             })),
-            Handed::Unheard(machine, id) => {
+            HandedOff::Unknown(machine, id) => {
                 drop(tasks.spawn(async move { worker.context.release(machine, id).await }));
             }
         }

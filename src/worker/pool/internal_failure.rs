@@ -13,7 +13,7 @@ use futures_util::FutureExt as _;
 use time::Duration;
 use uuid::Uuid;
 
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Failure, code};
 use crate::storage::StorageError;
 use crate::storage::lease::{self, Lease};
 use crate::worker::context::Context;
@@ -140,10 +140,8 @@ async fn report(ctx: &Context, lease: &Lease) -> Result<bool, WorkerError> {
 
 /// Says where to look, and nothing of the cause: that may be anything, and tenants read this.
 fn failure(lease: &Lease) -> Failure {
-    Failure::new(
-        Class::Transient,
-        "internal_error",
-        "The service could not do this",
+    Failure::of(
+        code::INTERNAL_ERROR,
         format!(
             "Something inside failed; it is tried again. The service's log has the cause, under {}.",
             lease.id

@@ -73,7 +73,7 @@ impl Worker {
                 Err(pause) => ctx.rest(pause, ctx.db.signals().due()).await,
             }
         }
-        ctx.db.handover().close();
+        ctx.db.handoff().close();
         tasks.close();
         tasks.wait().await;
         drop(beating);
