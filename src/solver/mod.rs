@@ -1,7 +1,5 @@
 //! Proving control over names: DNS-01 through a provider, HTTP-01 through our own responder.
 
-mod cloudflare;
-mod dns;
 mod dns01;
 mod http01;
 mod registry;
@@ -9,7 +7,7 @@ mod upcoming;
 
 use async_trait::async_trait;
 
-pub use self::cloudflare::{Cloudflare, Ours};
+pub use self::dns01::cloudflare::{Cloudflare, Ours};
 pub use self::registry::{SolverSettings, SolverSetupError, Solvers};
 pub use self::upcoming::{Expected, Upcoming};
 use crate::domain::challenge::{Observation, Proof, Record};
@@ -34,7 +32,7 @@ pub trait Solver: Send + Sync {
 
 /// Whether a failure means that a DNS provider's API gave no answer.
 pub fn is_provider_silent(failure: &Failure) -> bool {
-    cloudflare::is_silent(failure)
+    dns01::cloudflare::is_silent(failure)
 }
 
 /// What a look from outside found.

@@ -8,9 +8,9 @@ use hickory_resolver::net::NetError;
 use moka::sync::Cache;
 use url::Url;
 
-use super::cloudflare::{Access, Budgets, Cloudflare, http_client};
-use super::dns::Dns;
 use super::dns01::Dns01;
+use super::dns01::cloudflare::{Access, Budgets, Cloudflare, http_client};
+use super::dns01::propagation::Dns;
 use super::http01::Http01;
 use super::{Solver, Upcoming};
 use crate::clock::Clock;

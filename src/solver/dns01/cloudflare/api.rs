@@ -328,7 +328,7 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
-    use crate::solver::cloudflare::error::Concerning;
+    use crate::solver::dns01::cloudflare::error::Concerning;
 
     const NOW: OffsetDateTime = datetime!(2026-01-01 0:00 UTC);
 

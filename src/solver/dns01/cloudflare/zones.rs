@@ -226,7 +226,7 @@ mod tests {
     use crate::clock::SystemClock;
     use crate::outbound::Client;
     use crate::secret::Secret;
-    use crate::solver::cloudflare::{Budgets, http_client};
+    use crate::solver::dns01::cloudflare::{Budgets, http_client};
 
     #[tokio::test]
     async fn a_latecomer_with_the_old_id_does_not_drop_the_new_listing() {

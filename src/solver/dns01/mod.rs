@@ -1,11 +1,14 @@
 //! DNS-01: a TXT record that a provider writes (RFC 8555, section 8.4).
 
+pub(super) mod cloudflare;
+pub(super) mod propagation;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::cloudflare::Cloudflare;
-use super::dns::Dns;
+use self::cloudflare::Cloudflare;
+use self::propagation::Dns;
 use super::{Readiness, Solver};
 use crate::domain::challenge::{Observation, Proof, Record};
 use crate::domain::failure::Failure;

@@ -10,12 +10,12 @@ use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use moka::future::Cache;
 use tokio::time::{Instant, timeout_at};
 
-use super::Readiness;
 use crate::domain::challenge::Observation;
 use crate::domain::failure::{Failure, code};
 use crate::domain::issuer::PropagationMode;
 use crate::domain::name::comparable;
 use crate::outbound::{self, Guard, Resolver, in_words, is_global};
+use crate::solver::Readiness;
 
 /// CAs follow about as many.
 const MAX_CNAMES: usize = 10;

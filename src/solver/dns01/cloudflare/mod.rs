@@ -21,9 +21,9 @@ use moka::sync::Cache;
 
 use self::answer::is_id;
 use self::api::Api;
-pub(super) use self::api::http_client;
+pub(in crate::solver) use self::api::http_client;
 use self::batch::{NewRecord, Writer};
-pub(super) use self::budget::Budgets;
+pub(in crate::solver) use self::budget::Budgets;
 use self::error::{ApiError, Concerning};
 pub use self::leftovers::Ours;
 use self::records::Txt;
@@ -68,7 +68,7 @@ pub struct Cloudflare {
 
 impl Cloudflare {
     /// A client for one token; `installation` marks the records as ours.
-    pub(super) fn new(
+    pub(in crate::solver) fn new(
         http: Client,
         access: Access<'_>,
         clock: Arc<dyn Clock>,
@@ -195,7 +195,7 @@ impl Cloudflare {
 }
 
 /// Whether a failure means that Cloudflare gave no answer.
-pub(super) fn is_silent(failure: &Failure) -> bool {
+pub(in crate::solver) fn is_silent(failure: &Failure) -> bool {
     failure.is(code::CLOUDFLARE_UNAVAILABLE)
 }
 
