@@ -7,7 +7,7 @@ mod upcoming;
 
 use async_trait::async_trait;
 
-pub use self::dns01::cloudflare::{Cloudflare, Ours};
+pub use self::dns01::{DnsProvider, Ours};
 pub use self::registry::{SolverSettings, SolverSetupError, Solvers};
 pub use self::upcoming::{Expected, Upcoming};
 use crate::domain::challenge::{Observation, Proof, Record};
@@ -35,14 +35,14 @@ pub fn is_provider_silent(failure: &Failure) -> bool {
     dns01::cloudflare::is_silent(failure)
 }
 
-/// What a look from outside found.
+/// The result of looking for a proof from outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
-    /// Whoever asks gets the proof.
+    /// Everybody who was asked sees the proof.
     Ready,
     /// Somebody does not see it yet.
     NotYet {
-        /// Who was asked, and what they saw.
+        /// One for each server that was asked.
         observed: Vec<Observation>,
     },
 }
