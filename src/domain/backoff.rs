@@ -138,7 +138,7 @@ pub fn propagation(n: u32, jitter: Jitter) -> Duration {
 
 /// When proofs are taken away: at common moments, every three seconds, so that those of many orders
 /// cost one call, and no worker waits for company.
-pub fn next_tidying(now: OffsetDateTime) -> OffsetDateTime {
+pub fn next_clean_up(now: OffsetDateTime) -> OffsetDateTime {
     const PERIOD: Duration = Duration::seconds(3);
     let since_last = now.unix_timestamp_nanos().rem_euclid(PERIOD.whole_nanoseconds());
     let since_last = Duration::nanoseconds(i64::try_from(since_last).unwrap_or_default());
@@ -175,10 +175,10 @@ mod tests {
     #[test]
     fn proofs_of_orders_that_end_together_are_taken_away_together() {
         let start = OffsetDateTime::UNIX_EPOCH + Duration::seconds(3 * 100);
-        assert_eq!(next_tidying(start), start);
+        assert_eq!(next_clean_up(start), start);
         for milliseconds in [1, 1_500, 2_999, 3_000] {
             let now = start + Duration::milliseconds(milliseconds);
-            assert_eq!(next_tidying(now), start + Duration::seconds(3));
+            assert_eq!(next_clean_up(now), start + Duration::seconds(3));
         }
     }
 

@@ -31,8 +31,8 @@ const UNDISTURBED: Duration = Duration::seconds(1);
 /// Pause of an order that was not let through the gate.
 const NEXT_PASS: Duration = Duration::seconds(2);
 
-/// What this process may ask of others: the counters in its memory, which are bounded and of no
-/// consequence when they are lost, and the limits in the database that all replicas share.
+/// The limits of this process: the counters in its memory, which are bounded and of no consequence when
+/// they are lost, and the limits in the database that all replicas share.
 pub struct Limits {
     db: Db,
     clock: Arc<dyn Clock>,
@@ -67,13 +67,13 @@ impl Limits {
         Ok(held.map(|(until, why)| told_to_others(why, until)))
     }
 
-    /// What an order's account may still spend on requests that its CA refuses.
+    /// The limiter of the requests that a CA refuses to an order's account.
     pub(crate) fn refused_requests(&self, issuer: &Issuer, order: &Order) -> Arc<Limiter> {
         self.refused_requests.of(issuer, order, self.clock.now())
     }
 }
 
-/// What a session knows of its admission to the CA, from before the step until it is settled.
+/// The state of a session's admission to the CA, from before the step until it is settled.
 #[derive(Default)]
 pub(crate) struct Admission {
     step: Admitted,
@@ -172,7 +172,7 @@ impl Admission {
             return;
         };
         note_silence(limits, endpoint, answer, order);
-        if let (true, Step::Poll, Answer::Looked(seen), Some(stage)) =
+        if let (true, Step::Poll, Answer::Polled(seen), Some(stage)) =
             (self.has_begun, step, answer, order.stage())
         {
             let is_done = !matches!(seen.status, Status::Pending | Status::Processing);
@@ -180,7 +180,7 @@ impl Admission {
         }
         self.has_begun = matches!(
             (step, answer),
-            (Step::Accept, Answer::Accepted) | (Step::Finalize, Answer::Looked(_))
+            (Step::Accept, Answer::Accepted) | (Step::Finalize, Answer::Polled(_))
         );
         let Answer::Failed(failure) = answer else {
             // There is nothing in the answer that another order would have to find stored.
@@ -237,8 +237,8 @@ fn note_silence(limits: &Limits, called: &str, answer: &Answer, order: &Order) {
     }
 }
 
-/// What a CA told one asker, for another who waits with it: how long and why, in our words. The CA's own
-/// may speak of names, and pages, that are somebody else's.
+/// Tells an order for how long and why a CA has refused another one, in our words. The CA's own words
+/// may be about names, and pages, of another tenant.
 fn told_to_others(why: Failure, until: OffsetDateTime) -> Failure {
     let whom = match why.scope {
         Some(Scope::Endpoint) | None => "everybody who asks it",

@@ -1,4 +1,4 @@
-//! What a new order costs, and whether the account's budgets have it.
+//! Budgets of an account: the cost of a new order, and whether the CA's limits still allow it.
 
 use time::OffsetDateTime;
 
@@ -12,7 +12,7 @@ use crate::domain::throttle::{Asker, Scope as Counted};
 use crate::storage::rate_limits::{Claim, Cost, Reserved};
 use crate::storage::{Db, Scope, StorageError, Tx, certificates, rate_limits};
 
-/// Takes what the order costs from the budgets; a failure says what is used up, and until when.
+/// Takes the order's cost from the budgets. A failure says which limit is used up, and until when.
 pub(super) async fn reserve(
     db: &Db,
     issuer: &Issuer,
@@ -54,7 +54,7 @@ pub(super) async fn leave_queue(
     Ok(())
 }
 
-/// Counts what the CA has looked for and not found, in the transaction that ends the order.
+/// Counts the failed validations, in the transaction that ends the order.
 pub(crate) async fn count_failures(
     tx: &mut Tx,
     issuer: &Issuer,
@@ -82,7 +82,7 @@ fn limits(issuer: &Issuer) -> Limits {
     LimitsSpec::of(issuer.acme.limits.as_ref(), &issuer.acme.server)
 }
 
-/// Which orders go before others. One that tells the CA which certificate it replaces (ARI), while the
+/// The precedence of an order. One that tells the CA which certificate it replaces (ARI), while the
 /// CA suggests to replace it, is not counted by the CA, and so not here.
 fn precedence(order: &Order, certificate: Option<&Certificate>, now: OffsetDateTime) -> Precedence {
     if let (Some(replaced), Some(certificate)) = (&order.replaces, certificate)
@@ -127,7 +127,7 @@ fn cost(limit: Option<&Limit>, asker: Asker<'_>, counted: &Counted) -> Option<Co
     Some(Cost { key: asker.key(counted), pool: asker.pool(counted), rate })
 }
 
-/// What an order waits for, in words.
+/// Describes the limit that an order waits for.
 fn spent(limits: &Limits, asker: Asker<'_>, key: &str) -> Failure {
     let counted = asker.scopes().into_iter().find(|scope| asker.key(scope) == key);
     let (limit, what) = match &counted {

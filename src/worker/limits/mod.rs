@@ -1,4 +1,4 @@
-//! What may be asked of others now. Knows no pool, no step and no context.
+//! Limits on what is asked of CAs and DNS providers. They know no pool, no step and no context.
 
 mod admission;
 mod breaker;

@@ -1,4 +1,4 @@
-//! What every account may spend on requests that its CA refuses, as this process counts it.
+//! A limiter for the requests of each account that its CA refuses, as this process counts them.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What happens once a step was taken: a pure decision.
+//! Decides, as a pure function, how a run goes on once a step was taken.
 
 use time::Duration;
 
@@ -19,7 +19,7 @@ const _: () = assert!(
         < LEASE.whole_seconds().unsigned_abs()
 );
 
-/// What is known of a step that was taken.
+/// The facts that the decision depends on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Taken {
     /// Whether the step may be taken again where its result was lost.
@@ -44,7 +44,7 @@ pub(super) enum AfterStep {
     SaveAndRest,
 }
 
-/// What becomes of the lease when a step is saved.
+/// The fate of the lease when a step is saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hold {
     Release,

@@ -1,6 +1,6 @@
-//! What the CA wants proved, and by which of its challenges that is done.
+//! Reads an order's authorizations, and chooses a challenge and a solver for each.
 //!
-//! A CA's answer is input: what is not used may be odd, what is used is checked.
+//! A CA's answer is input: every part that is used is checked, the rest may be odd.
 
 use super::session::Session;
 use crate::ca;
@@ -69,8 +69,8 @@ pub(super) async fn read_authorizations(session: &mut Session<'_>, order: &Order
     Ok(Answer::Authorizations(challenges))
 }
 
-/// Whether it is about a wildcard, by what the CA says or by what was ordered: some leave the mark out.
-/// Never is a name proved that nobody asked for.
+/// Whether an authorization is for a wildcard, by the CA's word or by the order: some CAs leave the mark
+/// out. A name that was not ordered is an error: it must not be proved.
 fn is_wildcard(authorization: &ca::Authorization, order: &Order) -> Result<bool, Failure> {
     let ordered: Vec<_> = order.names.iter().map(|name| name::comparable(name)).collect();
     let domain = &authorization.domain;
@@ -105,7 +105,7 @@ fn best(offered: &[Offered], wanted: Kind) -> Option<&Offered> {
     })
 }
 
-/// Why none of the challenges can be met, where that is not for the want of a solver.
+/// The failure where no challenge can be met by any solver.
 fn hopeless(authorization: &ca::Authorization) -> Option<Failure> {
     if let Some(failed) = authorization
         .challenges
@@ -128,7 +128,8 @@ fn hopeless(authorization: &ca::Authorization) -> Option<Failure> {
     })
 }
 
-/// An invalid order says little; its challenges say what the CA saw, those first that were met for it.
+/// The CA's error for an invalid order. Its challenges say what the CA saw; those that were met for the
+/// order come first.
 pub(super) async fn why_invalid(handle: &ca::Order, order: &Order) -> Result<Failure, Failure> {
     let order_error = handle.state().error.clone();
     let authorizations = match (handle.settled_authorizations().await, &order_error) {

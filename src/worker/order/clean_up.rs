@@ -20,14 +20,14 @@ use crate::worker::error::{Trouble, WorkerError};
 /// Orders that are cleaned up after together: as many as make one call of the provider.
 pub(crate) const TOGETHER: usize = 200;
 
-/// What came of one order's clean-up.
+/// The result of one order's clean-up.
 struct CleanedUp {
     before: Vec<Challenge>,
     transition: Transition,
     lease: Lease,
 }
 
-/// Takes the proofs of orders that are over away, and saves what came of it.
+/// Takes away the proofs of orders that are over, and saves the result.
 pub(crate) async fn run(ctx: &Context, over: Vec<(Order, Lease)>) -> Result<(), WorkerError> {
     let mut of_issuer: HashMap<IssuerId, Vec<(Order, Lease)>> = HashMap::new();
     for (mut order, lease) in over {

@@ -1,4 +1,4 @@
-//! What an order's end means for its request, its certificate and its issuer.
+//! Concludes an order: its end changes its request, its certificate, and sometimes its issuer.
 
 use time::OffsetDateTime;
 
@@ -20,7 +20,6 @@ use crate::storage::{Scope, StorageError, Tx, certificates, issuers, orders, req
 pub(super) struct Ended<'a> {
     pub(super) order: &'a Order,
     pub(super) outcome: &'a Outcome,
-    /// What was issued.
     pub(super) download: Option<&'a Download>,
 }
 

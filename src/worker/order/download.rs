@@ -15,7 +15,7 @@ pub(super) async fn download(session: &mut Session<'_>, order: &Order) -> Tried<
     let now = session.ctx.clock.now();
     let handle = session.handle(order).await?.0;
     let Some(sent) = handle.certificate().await? else {
-        return Ok(Answer::Looked(seen(handle.state())));
+        return Ok(Answer::Polled(seen(handle.state())));
     };
     failpoint!("after_download");
     let usual = match pki::check_chain(&sent.chain_pem, &csr, now) {

@@ -1,4 +1,4 @@
-//! What one run with one order keeps from step to step: what it has read from the database, and the live
+//! The state that one run with one order keeps from step to step: rows that it has read, and the live
 //! handle at the CA.
 //!
 //! A handle that is kept spares requests; one that is not there is restored from the order's URL. Losing
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::ca::{self, Account};
 use crate::domain::certificate::Certificate;
-use crate::domain::challenge::{Kind, Patience};
+use crate::domain::challenge::{Kind, ProofTimeouts};
 use crate::domain::event::Event;
 use crate::domain::failure::{Class, Failure, code};
 use crate::domain::issuer::Issuer;
@@ -34,7 +34,7 @@ pub(super) struct Session<'a> {
     /// By their place in the issuer's list.
     pub(super) solvers: HashMap<(u32, Kind), ConfiguredSolver>,
     csr: Option<Vec<u8>>,
-    /// What the order is for, as it was when that was placed.
+    /// The order's certificate, as it was when the order was placed.
     certificate: Option<(Certificate, Lease)>,
     /// From the beginning of an order until its proofs are about to be shown.
     pub(super) expected: Option<Expected>,
@@ -42,14 +42,14 @@ pub(super) struct Session<'a> {
     pub(super) download: Option<Download>,
 }
 
-/// What was issued, once it was checked.
+/// An issued chain that was checked.
 pub(super) struct Download {
     /// PEM, the leaf first.
     pub(super) chain: String,
     pub(super) leaf: Leaf,
     /// The account that it was issued to.
     pub(super) account: String,
-    /// What a person may want to know about it.
+    /// Remarks for people.
     pub(super) remarks: Vec<Event>,
 }
 
@@ -57,7 +57,7 @@ pub(super) struct Download {
 #[derive(Clone)]
 pub(super) struct ConfiguredSolver {
     pub(super) solver: Arc<dyn Solver>,
-    pub(super) patience: Patience,
+    pub(super) timeouts: ProofTimeouts,
     /// Names what its provider is called with.
     pub(super) credential: Option<String>,
 }

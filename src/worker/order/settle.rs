@@ -1,4 +1,4 @@
-//! Saves what came of an order's steps: the order, its certificate where the order has ended, and the
+//! Settles the steps of an order: saves the order, its certificate where the order has ended, and the
 //! history, all or nothing.
 
 use super::after_step::Hold;
@@ -15,7 +15,7 @@ use crate::worker::context::{Context, SAVES, pause};
 use crate::worker::error::WorkerError;
 use crate::worker::limits::budget;
 
-/// What the database knows of an order, and what is to be saved with its next step.
+/// The order as the database has it, and the events that are saved with its next step.
 pub(super) struct Before {
     challenges: Vec<Challenge>,
     last_error: Option<Failure>,
@@ -41,7 +41,7 @@ impl Before {
     }
 }
 
-/// Saves a step's result; again, when its certificate was changed by somebody else meanwhile.
+/// Saves a step's result; tries again where somebody else has changed the certificate meanwhile.
 pub(super) async fn settle(
     session: &Session<'_>,
     transition: &Transition,

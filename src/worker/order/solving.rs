@@ -1,4 +1,4 @@
-//! What an order's challenges want done: by which solver, with which credential, and side by side.
+//! Runs the actions of an order's challenges side by side, each by its solver and credential.
 
 use futures_util::future::{BoxFuture, join_all};
 use time::Duration;
@@ -6,7 +6,7 @@ use time::Duration;
 use super::authorizations::no_solver;
 use super::session::{ConfiguredSolver, Session};
 use crate::domain::backoff::Jitter;
-use crate::domain::challenge::{self, Action, Challenge, Patience, Proof};
+use crate::domain::challenge::{self, Action, Challenge, Proof, ProofTimeouts};
 use crate::domain::duration;
 use crate::domain::id::ChallengeId;
 use crate::domain::issuer::{self, DnsProvider};
@@ -23,22 +23,22 @@ pub(super) struct Actions {
     done: Vec<ActionResult>,
 }
 
-/// What came of one challenge's action.
+/// The result of one challenge's action.
 pub(super) struct ActionResult {
     id: ChallengeId,
-    patience: Patience,
+    timeouts: ProofTimeouts,
     called: Option<String>,
     answer: challenge::Answer,
 }
 
 impl Actions {
-    /// This one's answer is known already.
+    /// Adds an action whose answer is known already.
     pub(super) fn done(&mut self, id: ChallengeId, answer: challenge::Answer) {
-        let patience = Patience { propagation: PROPAGATION, delay: Duration::ZERO };
-        self.done.push(ActionResult { id, patience, called: None, answer });
+        let timeouts = ProofTimeouts { propagation: PROPAGATION, delay: Duration::ZERO };
+        self.done.push(ActionResult { id, timeouts, called: None, answer });
     }
 
-    /// Does it, side by side.
+    /// Runs all actions side by side.
     pub(super) async fn run(self) -> Vec<ActionResult> {
         let mut results = self.done;
         results.extend(join_all(self.jobs).await);
@@ -49,7 +49,7 @@ impl Actions {
 /// A DNS-01 proof that nobody sees after this long has failed, unless its solver says otherwise.
 const PROPAGATION: Duration = Duration::minutes(5);
 
-/// Works on challenges side by side: their DNS writes go out together.
+/// Runs actions side by side: their DNS writes go out together.
 pub(super) async fn solve(
     session: &mut Session<'_>,
     actions: Vec<(ChallengeId, Action)>,
@@ -59,7 +59,7 @@ pub(super) async fn solve(
     Ok(answer(session.ctx, results, order))
 }
 
-/// What is to be done for an order's challenges.
+/// Prepares the actions of an order's challenges.
 pub(super) async fn prepare(
     session: &mut Session<'_>,
     actions: Vec<(ChallengeId, Action)>,
@@ -73,7 +73,7 @@ pub(super) async fn prepare(
         };
         let proof = known.proof();
         match solver(session, order, known).await {
-            Ok(ConfiguredSolver { solver, patience, credential }) => {
+            Ok(ConfiguredSolver { solver, timeouts, credential }) => {
                 let called = credential.filter(|_| action != Action::Check);
                 let breakers = &session.ctx.limits.breakers;
                 if let Some(called) = &called
@@ -85,7 +85,7 @@ pub(super) async fn prepare(
                 let record = known.record.clone();
                 prepared.jobs.push(Box::pin(async move {
                     let answer = act(&*solver, action, &proof, record.as_ref()).await;
-                    ActionResult { id, patience, called, answer }
+                    ActionResult { id, timeouts, called, answer }
                 }));
             }
             Err(Trouble::Failed(failure)) => {
@@ -99,11 +99,11 @@ pub(super) async fn prepare(
 
 /// The answer to the order machine, once note is taken of what it says about providers.
 pub(super) fn answer(ctx: &Context, results: Vec<ActionResult>, order: &Order) -> Answer {
-    let answers = results.into_iter().map(|ActionResult { id, patience, called, answer }| {
+    let answers = results.into_iter().map(|ActionResult { id, timeouts, called, answer }| {
         if let Some(called) = called {
             note_provider(ctx, &called, &answer, order);
         }
-        (id, patience, answer)
+        (id, timeouts, answer)
     });
     Answer::Solved(answers.collect())
 }
@@ -135,7 +135,7 @@ async fn solver(
     let namespace = issuer.secret_namespace(&ctx.settings.cluster_namespace);
     let solver = ConfiguredSolver {
         solver: ctx.solvers.solver(issuer.kind, configured, secret.as_ref())?,
-        patience: patience(configured),
+        timeouts: timeouts(configured),
         credential: provider.map(|provider| credential(namespace, provider)),
     };
     session.solvers.insert((known.solver, known.kind), solver.clone());
@@ -192,10 +192,10 @@ async fn act(
     done.unwrap_or_else(challenge::Answer::Failed)
 }
 
-fn patience(solver: &issuer::Solver) -> Patience {
+fn timeouts(solver: &issuer::Solver) -> ProofTimeouts {
     let propagation = solver.dns01.as_ref().map(|dns01| &dns01.propagation);
     let read = |text: Option<&String>| text.and_then(|text| duration::parse(text).ok());
-    Patience {
+    ProofTimeouts {
         propagation: read(propagation.map(|given| &given.timeout)).unwrap_or(PROPAGATION),
         delay: read(propagation.map(|given| &given.delay)).unwrap_or(Duration::ZERO),
     }

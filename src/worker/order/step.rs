@@ -148,13 +148,13 @@ async fn poll(session: &mut Session<'_>, order: &Order) -> Tried<Answer> {
     if seen.status == Status::Invalid {
         return Ok(Answer::Ended(why_invalid(handle, order).await?));
     }
-    Ok(Answer::Looked(seen))
+    Ok(Answer::Polled(seen))
 }
 
 /// A look at the order, and at what keeps the CA from coming to an end with it.
 async fn inspect(session: &mut Session<'_>, order: &Order) -> Tried<Answer> {
     let seen = match poll(session, order).await? {
-        Answer::Looked(seen) if seen.status == Status::Pending => seen,
+        Answer::Polled(seen) if seen.status == Status::Pending => seen,
         answer => return Ok(answer),
     };
     let authorizations = match session.handle(order).await?.0.settled_authorizations().await {
@@ -187,7 +187,7 @@ async fn finalize(session: &mut Session<'_>, order: &Order) -> Tried<Answer> {
         Status::Ready | Status::Pending => seen.status = Status::Processing,
         Status::Processing | Status::Valid => {}
     }
-    Ok(Answer::Looked(seen))
+    Ok(Answer::Polled(seen))
 }
 
 /// Adds the CAA records that would allow the CA, where one is missing.
