@@ -121,7 +121,8 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
-    use crate::ca::classify::{Asked, Call, Transport, Trouble, classify};
+    use crate::ca::call::{Asked, Call, Transport, Trouble};
+    use crate::ca::classify::classify;
     use crate::domain::backoff::Jitter;
     use crate::domain::failure::{Failure, code};
     use crate::domain::id::{CertificateId, IssuerId, OrderId, RequestId};

@@ -1,4 +1,4 @@
-//! What every step works with.
+//! The context that every step works in.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,14 +17,14 @@ use crate::solver::Solvers;
 use crate::storage::Db;
 use crate::storage::lease::{self, Machine};
 
-/// A step gives up in time for its lease to be still ours.
+/// A step gives up after this long, while its lease is still ours.
 pub(crate) const STEP_TIMEOUT: Duration = Duration::from_secs(100);
 const _: () = assert!(STEP_TIMEOUT.as_secs() < lease::LEASE.whole_seconds().unsigned_abs());
 
-/// Tries at saving what was done, a second apart where the database is away.
+/// Tries at saving a result, a second apart where the database is away.
 pub(crate) const SAVES: usize = 30;
 
-/// What every step works with, shared by all.
+/// Everything that a step needs, shared by all steps.
 pub struct Context {
     pub db: Db,
     pub clock: Arc<dyn Clock>,
@@ -35,7 +35,7 @@ pub struct Context {
     /// Posts to webhooks.
     pub outbound: Sender,
     pub settings: Settings,
-    /// What may be asked of others, as this process counts it.
+    /// Limits on what is asked of CAs and DNS providers.
     pub limits: Limits,
     /// Makes RSA keys, beside the threads that take steps.
     pub heavy: Pool,

@@ -1,11 +1,10 @@
 //! Delivers: the interpreter of the delivery machine.
 //!
 //! A webhook is worked on by one worker at a time, under the lease of its row; its messages go out
-//! side by side as far as its endpoint's health allows, and in order for each subject. Deliveries
-//! have slots of their own, so that slow receivers never take those of issuance.
+//! side by side as far as its endpoint's health allows, and in order for each subject.
 //!
-//! Stored, sent, marked: whoever dies before the mark has the message sent again, under the same
-//! identifier and with the same body.
+//! A message is stored, sent, and marked. A worker that dies before the mark has the message sent again,
+//! under the same identifier and with the same body.
 
 use std::collections::HashSet;
 
@@ -40,8 +39,8 @@ const MESSAGES_PER_RUN: usize = 100;
 /// more posts are earned.
 const HOLD: Duration = Duration::seconds(5);
 
-/// So many rows are forgotten in one transaction.
-const FORGOTTEN_TOGETHER: u32 = 500;
+/// Rows that are removed in one transaction.
+const REMOVED_TOGETHER: u32 = 500;
 
 const MESSAGE_ID: HeaderName = HeaderName::from_static("webhook-id");
 const TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
@@ -53,9 +52,10 @@ struct Run<'a> {
     webhook: Webhook,
     lease: Lease,
     url: Result<Url, url::ParseError>,
-    /// The newest first. `Err`: why they cannot be used.
+    /// The newest first. `Err` says why they cannot be used.
     secrets: Result<Vec<Secret<String>>, String>,
-    /// Nothing more is sent before then: what was not sent is as it was, and no try is counted.
+    /// Nothing more is sent before then. Deliveries that were not sent stay as they are, and no try is
+    /// counted.
     held_until: Option<OffsetDateTime>,
 }
 
@@ -110,8 +110,8 @@ pub(crate) async fn fail(
     Ok(false)
 }
 
-/// Posts once. Whatever happens is an answer, but that it was not sent because its host has to be left
-/// alone until a certain moment.
+/// Posts once. Everything that happens is an answer. `Err`: nothing was sent, because the host has to be
+/// left alone until this moment.
 async fn send(
     ctx: &Context,
     request: Result<(Url, HeaderMap), String>,
@@ -144,20 +144,20 @@ async fn send(
     })
 }
 
-/// Forgets deliveries and messages that are older than they are to be remembered, a batch at a
-/// time; says how many that were.
+/// Removes deliveries and messages that are older than they are to be kept, a batch at a time; returns
+/// how many.
 pub(crate) async fn forget(ctx: &Context) -> Result<u64, StorageError> {
     let now = ctx.clock.now();
     let before = now - ctx.settings.delivery_retention;
     let mut forgotten = 0;
     loop {
         let mut tx = ctx.db.begin();
-        let deliveries = deliveries::forget(&mut tx, before, FORGOTTEN_TOGETHER).await?;
-        let messages = outbox::forget(&mut tx, before, FORGOTTEN_TOGETHER).await?;
+        let deliveries = deliveries::forget(&mut tx, before, REMOVED_TOGETHER).await?;
+        let messages = outbox::forget(&mut tx, before, REMOVED_TOGETHER).await?;
         webhooks::forget_former(&mut tx, now).await?;
         tx.commit().await?;
         forgotten += deliveries + messages;
-        if deliveries.max(messages) < u64::from(FORGOTTEN_TOGETHER) {
+        if deliveries.max(messages) < u64::from(REMOVED_TOGETHER) {
             return Ok(forgotten);
         }
     }
@@ -176,7 +176,7 @@ impl<'a> Run<'a> {
         Ok(Some(Self { ctx, webhook, lease, url, secrets, held_until }))
     }
 
-    /// What may be sent now, beside what is under way.
+    /// The deliveries that may be sent now, beside those that are under way.
     async fn take(
         &self,
         under_way: &HashSet<DeliveryId>,
@@ -226,8 +226,8 @@ impl<'a> Run<'a> {
         Ok((url, headers))
     }
 
-    /// Marks what came of a try, on the delivery and on its webhook; again, while the database is
-    /// busy: what was sent must not be forgotten.
+    /// Marks the result of a try, on the delivery and on its webhook; tries again while the database is
+    /// busy: a message that was sent must not be forgotten.
     async fn settle(&mut self, settled: delivery::Transition) -> Result<(), WorkerError> {
         let now = self.ctx.clock.now();
         let webhook = self.webhook.clone();

@@ -1,4 +1,4 @@
-//! Looks after what is served: whether its end comes nearer than its successor.
+//! Watches the expiry of certificates that are served.
 
 use time::OffsetDateTime;
 
@@ -10,8 +10,8 @@ use crate::domain::id::CertificateId;
 use crate::storage::lease::Lease;
 use crate::storage::{Db, Scope, certificates, events, expiry_watches};
 
-/// Looks at one watch. Asks nobody but the database, so that no trouble out there keeps it from
-/// telling.
+/// Checks one watch. It asks nothing but the database, so that no trouble of the outside world keeps a
+/// warning back.
 pub async fn look_at_expiry(db: &Db, lease: Lease, now: OffsetDateTime) -> Result<(), WorkerError> {
     let id = CertificateId(lease.id);
     let mut tx = db.begin();

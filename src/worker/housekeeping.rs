@@ -1,4 +1,4 @@
-//! What has to be done now and then, by one replica: each task is a row with a wake-up and a lease.
+//! Periodic tasks. One replica does each: a task is a row with a wake-up and a lease.
 
 use std::sync::atomic::Ordering;
 
@@ -12,7 +12,7 @@ use crate::worker::context::{Context, STEP_TIMEOUT};
 use crate::worker::error::WorkerError;
 use crate::worker::{delivery, orphaned_records};
 
-/// A task; the database knows it by its name.
+/// The database knows a task by its name.
 #[derive(Clone, Copy)]
 enum Task {
     SweepDns,
@@ -20,7 +20,7 @@ enum Task {
     ForgetDeliveries,
 }
 
-/// What was not forgotten within a step is gone on with after this long.
+/// A retention task that was not finished within a step goes on after this long.
 const GO_ON_AFTER: Duration = Duration::seconds(1);
 
 impl Task {
@@ -35,7 +35,7 @@ impl Task {
     }
 }
 
-/// Has the tasks in the database; missing ones are worth a line in the log, not the start.
+/// Adds the tasks to the database. If that fails the log says so, and the service starts all the same.
 pub(crate) async fn schedule(ctx: &Context) {
     let scheduled = async {
         let now = ctx.clock.now();
@@ -79,26 +79,26 @@ pub(crate) async fn run(ctx: &Context, lease: Lease) -> Result<(), WorkerError> 
     Ok(())
 }
 
-/// Forgets for as long as a step may take; says when to go on if that was not long enough.
+/// Removes old rows for as long as a step may take; returns when to go on if that was not long enough.
 async fn within_a_step(
     ctx: &Context,
-    forgetting: impl Future<Output = Result<u64, StorageError>>,
+    removing: impl Future<Output = Result<u64, StorageError>>,
 ) -> Result<Option<OffsetDateTime>, StorageError> {
-    let forgotten = tokio::select! {
-        // What is left is there the next time.
+    let removed = tokio::select! {
+        // The next run removes the rest.
         () = ctx.stop.cancelled() => return Ok(None),
-        forgotten = tokio::time::timeout(STEP_TIMEOUT, forgetting) => forgotten,
+        removed = tokio::time::timeout(STEP_TIMEOUT, removing) => removed,
     };
-    Ok(match forgotten {
+    Ok(match removed {
         Ok(rows) => {
-            tracing::debug!(rows = rows?, "forgot what is old");
+            tracing::debug!(rows = rows?, "removed old rows");
             None
         }
         Err(_) => Some(ctx.clock.now() + GO_ON_AFTER),
     })
 }
 
-/// When to look again after a look that a provider put off: soon, then ever more seldom.
+/// When to sweep again after a sweep that a provider put off: soon, then ever more seldom.
 fn after_sweep(ctx: &Context, asked: Option<OffsetDateTime>) -> Option<OffsetDateTime> {
     let put_off = &ctx.limits.sweeps_put_off;
     let Some(asked) = asked else {

@@ -1,9 +1,9 @@
-//! Takes away DNS records that nobody needs or remembers.
+//! Removes orphaned records: TXT records of ours that no challenge needs any more.
 //!
 //! Every order cleans up after itself, also after a crash. A record can stay behind all the same: its
 //! clean-up was given up, the database was restored from a backup, an answer came after the end. So
-//! every zone of every token that an issuer names is looked through for records that bear this
-//! installation's mark, and those go whose challenge is over or unknown. Nothing else is touched.
+//! sweep lists the records that bear this installation's mark, in every zone of every credential that
+//! an issuer names, and removes those whose challenge is over or unknown. It touches nothing else.
 
 use std::collections::HashSet;
 
@@ -19,25 +19,25 @@ use crate::domain::issuer::{DnsProvider, Issuer};
 use crate::storage::lease::{self, Lease};
 use crate::storage::{Page, Scope, StorageError, challenges, issuers};
 
-/// Issuers that are looked at together.
+/// Issuers that are read together.
 const ISSUERS: u32 = 50;
 
-/// Records that are taken away side by side: what fits into one call.
+/// Records that are removed side by side: as many as fit into one call.
 const REMOVED_TOGETHER: usize = 200;
 
-/// What a sweep has come to.
+/// The result of a sweep.
 #[derive(Default)]
 pub(crate) struct Sweep {
-    /// Zones that were looked through.
+    /// Zones that were swept.
     zones: HashSet<String>,
     removed: usize,
     /// A provider asked to be left alone until then.
     pub(crate) retry_at: Option<OffsetDateTime>,
 }
 
-/// Looks for forgotten records and takes them away.
+/// Searches for orphaned records and removes them.
 pub(crate) async fn sweep(ctx: &Context, lease: &Lease) -> Result<Sweep, WorkerError> {
-    let sweep = look_everywhere(ctx, lease).await?;
+    let sweep = sweep_everywhere(ctx, lease).await?;
     if sweep.removed > 0 {
         tracing::warn!(
             records = sweep.removed,
@@ -48,8 +48,8 @@ pub(crate) async fn sweep(ctx: &Context, lease: &Lease) -> Result<Sweep, WorkerE
     Ok(sweep)
 }
 
-/// Looks through what every issuer's tokens can see, each zone once.
-async fn look_everywhere(ctx: &Context, lease: &Lease) -> Result<Sweep, WorkerError> {
+/// Sweeps everything that the issuers' credentials can see, each zone once.
+async fn sweep_everywhere(ctx: &Context, lease: &Lease) -> Result<Sweep, WorkerError> {
     let mut sweep = Sweep::default();
     let mut after = None;
     loop {
@@ -66,7 +66,7 @@ async fn look_everywhere(ctx: &Context, lease: &Lease) -> Result<Sweep, WorkerEr
             let mut tx = ctx.db.begin();
             lease::extend(&mut tx, lease, ctx.clock.now()).await?;
             tx.commit().await?;
-            let looked = sweep_with(ctx, issuer, provider, &mut sweep);
+            let looked = sweep_provider(ctx, issuer, provider, &mut sweep);
             match tokio::time::timeout(STEP_TIMEOUT, looked).await {
                 Ok(Ok(())) => {}
                 Ok(Err(Trouble::Broken(WorkerError::Storage(error)))) => {
@@ -76,13 +76,13 @@ async fn look_everywhere(ctx: &Context, lease: &Lease) -> Result<Sweep, WorkerEr
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
                         issuer = issuer.name,
-                        "cannot look for forgotten records"
+                        "cannot look for orphaned records"
                     );
                 }
                 Ok(Err(Trouble::Failed(failure))) => sweep.note(&failure, issuer),
                 Err(_) => tracing::warn!(
                     issuer = issuer.name,
-                    "the look for forgotten records took too long; the next one goes on"
+                    "the search for orphaned records took too long; the next one goes on"
                 ),
             }
         }
@@ -91,7 +91,7 @@ async fn look_everywhere(ctx: &Context, lease: &Lease) -> Result<Sweep, WorkerEr
     }
 }
 
-async fn sweep_with(
+async fn sweep_provider(
     ctx: &Context,
     issuer: &Issuer,
     provider: DnsProvider<'_>,
@@ -126,12 +126,12 @@ async fn is_needed(ctx: &Context, challenge: ChallengeId) -> Result<bool, Storag
 }
 
 impl Sweep {
-    /// What one token could not do must not keep the others from it.
+    /// Notes a failure. One credential's failure must not keep the sweep from the others.
     fn note(&mut self, failure: &Failure, issuer: &Issuer) {
         if let (Class::Throttle, Some(at)) = (failure.class, failure.retry_at) {
             self.retry_at = Some(self.retry_at.map_or(at, |known| known.min(at)));
         }
-        tracing::info!(issuer = issuer.name, %failure, "cannot look for forgotten records now");
+        tracing::info!(issuer = issuer.name, %failure, "cannot look for orphaned records now");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Has CAs take certificates back, by the account's key or by the certificate's own.
+//! Revokes certificates at their CAs, by the account's key or by the certificate's own.
 
 use super::context::{Context, STEP_TIMEOUT};
 use super::error::{Tried, WorkerError};
@@ -54,7 +54,7 @@ pub(crate) async fn fail(
     Ok(true)
 }
 
-/// By the account's key; where that may not, by the certificate's own.
+/// Revokes by the account's key; where the CA refuses that, by the certificate's own.
 async fn revoke(ctx: &Context, revocation: &Revocation, evidence: &Evidence) -> Tried<()> {
     let mut tx = ctx.db.read().await?;
     let found = issuers::find(&mut tx, revocation.issuer, &Scope::Everything).await?;
@@ -125,8 +125,8 @@ pub(crate) async fn settle(
     Ok(())
 }
 
-/// A certificate that waits for its revocations is deleted when the last is over; this is for the
-/// case that none tells it.
+/// Deletes a certificate whose revocations are over. Usually the last revocation does so; this is for
+/// certificates that it missed.
 pub(crate) async fn delete_at_last(
     ctx: &Context,
     certificate: Certificate,

@@ -12,13 +12,13 @@ use crate::storage::{requests, revisions};
 use crate::worker::context::Context;
 use crate::worker::error::WorkerError;
 
-/// What an attempt is made with.
+/// Key and CSR of an attempt.
 pub(super) struct KeyAndCsr {
     /// DER.
     pub(super) csr: Vec<u8>,
     /// Sealed for the attempt; `None` where the client holds the key.
     pub(super) sealed: Option<Sealed>,
-    /// What a person may want to know about it.
+    /// A remark for people.
     pub(super) event: Option<Event>,
 }
 
@@ -72,7 +72,7 @@ async fn served_key(
     Ok(Some(pki::public_key_of_certificate(&pki::leaf(&revision.chain)?)?))
 }
 
-/// The present key where it may be kept and fits, else a new one.
+/// The present key where it may be kept and fits, else a new one; with a remark for people.
 async fn key_for(
     ctx: &Context,
     certificate: &Certificate,

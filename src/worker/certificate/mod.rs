@@ -47,7 +47,7 @@ async fn find(ctx: &Context, id: CertificateId) -> Result<Option<Certificate>, S
     Ok(found.map(|(certificate, _)| certificate))
 }
 
-/// Does what there is to do with a certificate as it was read, or added, under this lease.
+/// Takes the step of a certificate as it was read, or added, under this lease.
 pub(crate) async fn begin(
     ctx: &Context,
     certificate: Certificate,
@@ -81,7 +81,7 @@ pub(crate) async fn begin(
     Ok(None)
 }
 
-/// There is no such issuer, or it has no account yet.
+/// Waits for an issuer that does not exist, or that has no account yet.
 fn await_issuer(woken: Transition, issuer: Option<&Issuer>, now: OffsetDateTime) -> Transition {
     let reference = &woken.certificate.spec.issuer_ref;
     let (kind, name) = (reference.kind.as_str(), &reference.name);
@@ -100,7 +100,7 @@ fn await_issuer(woken: Transition, issuer: Option<&Issuer>, now: OffsetDateTime)
     waiting
 }
 
-/// Stores key and CSR, then the order; the CA hears of it only afterwards.
+/// Stores key, CSR and order; the CA is asked only afterwards.
 async fn place_order(
     ctx: &Context,
     woken: Transition,

@@ -7,7 +7,7 @@ use crate::domain::failure::Failure;
 use crate::domain::issuer::Issuer;
 use crate::worker::context::{Context, STEP_TIMEOUT};
 
-/// One question about one certificate that is served; whatever comes of it, it stays served.
+/// Asks about one certificate that is served. It stays served, whatever the answer is.
 pub(super) async fn ask_for_renewal(
     ctx: &Context,
     certificate: Certificate,

@@ -15,7 +15,7 @@ use crate::storage::{certificates, issuers, orders};
 use crate::worker::context::{Context, STEP_TIMEOUT};
 use crate::worker::error::{WorkerError, unreadable};
 
-/// Between looks whether the orders that are under way have ended.
+/// Pause between checks whether the orders that are under way have ended.
 const LOOK_AGAIN: Duration = Duration::seconds(2);
 
 /// How a change of keys ended.

@@ -71,7 +71,7 @@ pub(crate) async fn run(ctx: &Context, lease: Lease) -> Result<(), WorkerError> 
         let until = why.retry_at.unwrap_or(now + UNNAMED);
         throttles::hold(&mut tx, &key, &scope, until, &why, now).await?;
     }
-    // Who waits for it is told what is new; a failure that repeats itself is not.
+    // Certificates that wait for the issuer are told news only, not a failure that repeats itself.
     if !transition.events.is_empty() {
         let issuer = &transition.issuer;
         certificates::wake_waiting(&mut tx, issuer.kind, &issuer.namespace, &issuer.name, now)
@@ -121,7 +121,7 @@ async fn register(
     ctx.ca.of(issuer.kind).register_bound(&issuer.acme, key, &external).await
 }
 
-/// Nothing brings a deactivated account back: the row says so, and rests.
+/// A deactivated account cannot come back: the row says so, and rests.
 async fn stay_deactivated(ctx: &Context, issuer: Issuer, lease: &Lease) -> Result<(), WorkerError> {
     let mut still = issuer.deactivated(ctx.clock.now());
     // That is no news.
@@ -132,7 +132,7 @@ async fn stay_deactivated(ctx: &Context, issuer: Issuer, lease: &Lease) -> Resul
     Ok(())
 }
 
-/// The database's trouble while a credential was read: soon again.
+/// Database error while a credential was read; retried.
 fn broken(error: &WorkerError) -> Failure {
     tracing::warn!(error = error as &dyn std::error::Error, "a credential could not be read");
     let code = code::SECRET_UNREADABLE.with_class(Class::Transient).with_advice("");

@@ -1,4 +1,4 @@
-//! What to take up next: the oldest that is due, as far as everybody's quota allows.
+//! Claims the oldest rows that are due, as far as the quotas allow.
 
 use std::time::Duration;
 
@@ -19,14 +19,14 @@ use crate::worker::steps::CLEAN_UPS_TOGETHER;
 /// once.
 const SHORT: Duration = Duration::from_millis(20);
 
-/// What was claimed, and takes a slot.
+/// Claimed work for one slot.
 pub(super) enum Work {
     Row(Lease, Option<Share>),
     /// Orders that are over, to be cleaned up after together.
     CleanUps(Vec<(Order, Lease)>, OwnedSemaphorePermit),
 }
 
-/// What a look brought.
+/// The result of a look.
 pub(super) enum Look {
     Found(Vec<Work>),
     /// Something is due that there is no room for, or that another replica holds.

@@ -93,7 +93,7 @@ async fn reap_dead_replicas(ctx: &Context, now: time::OffsetDateTime) -> Result<
     Ok(())
 }
 
-/// What is not finished when the time for a stop is over is due at once, for whoever comes next.
+/// Gives back the rows that are not finished when the time for a stop is over: they are due at once.
 pub(super) async fn leave(ctx: &Context) {
     let left = async {
         let mut tx = ctx.db.begin();

@@ -92,7 +92,7 @@ impl Worker {
         Ok(count)
     }
 
-    /// What this process has not finished is due at once, for whoever comes next.
+    /// Gives back the rows that this process has not finished: they are due at once.
     pub async fn leave(&self) {
         heartbeat::leave(&self.context).await;
     }
