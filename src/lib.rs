@@ -4,13 +4,14 @@
 //!
 //! * [`domain`] and [`clock`]: what the service knows, as values and pure state machines
 //! * [`secret`]: secrets in memory and sealed at rest
-//! * `view`: what others see of it
+//! * `validation`, `view`: faults of what clients write, and the shapes of what they write and see
 //! * [`storage`]: everything it remembers, on SQLite or PostgreSQL
 //! * [`ca`], [`solver`], [`outbound`]: the outside world, one library each
 //! * [`heavy`]: what keeps a core busy, beside the threads that answer
 //! * [`api`], [`worker`]: what drives it, clients from one side and time from the other
 //! * [`server`]: connections of clients, and how many
-//! * [`client`], [`yaml`]: the API from its other side, and manifests
+//! * [`client`]: the API from its other side
+//! * [`yaml`], `manifest`: YAML with its lines, and cert-manager's manifests in it
 //! * [`config`], [`bootstrap`], [`reseal`], [`cli`], [`service`]: how it is put together, and kept
 
 #[macro_use]
@@ -26,6 +27,7 @@ pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod heavy;
+mod manifest;
 pub mod outbound;
 pub mod pki;
 pub mod reseal;
@@ -36,6 +38,7 @@ pub mod shutdown;
 pub mod solver;
 pub mod storage;
 pub mod telemetry;
+mod validation;
 mod view;
 pub mod worker;
 pub mod yaml;

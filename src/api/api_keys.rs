@@ -1,4 +1,4 @@
-//! API keys: who may ask for what. A key is shown once, when it is made; only its hash is kept.
+//! API keys. A key is shown once, when it is created; only its hash is stored.
 
 use axum::extract::{OriginalUri, State};
 use axum::http::{StatusCode, header};
@@ -28,9 +28,9 @@ use crate::storage::api_keys::{self, ApiKey};
 pub(crate) struct KeySpec {
     /// For people; need not be unique.
     name: String,
-    /// What its bearer may do; `*` is everything. No more than the caller may.
+    /// The permissions of its bearer; `*` is all. They cannot exceed the caller's.
     permissions: Vec<String>,
-    /// Where; everywhere when absent. Nowhere that the caller may not be.
+    /// The namespaces of its bearer; all when absent. They cannot exceed the caller's.
     #[serde(default)]
     namespaces: Option<Vec<String>>,
 }
@@ -45,12 +45,12 @@ pub(crate) struct KeyView {
     /// Its name.
     #[schema(example = "payments-deploy")]
     name: String,
-    /// What its bearer may do.
+    /// The permissions of its bearer.
     #[schema(example = json!(["certificates:read"]))]
     permissions: Vec<String>,
-    /// Where; `null` is everywhere.
+    /// The namespaces; `null` is all of them.
     namespaces: Option<Vec<String>>,
-    /// When it was made.
+    /// Time of creation.
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
     /// The key itself, shown this once.
@@ -59,21 +59,21 @@ pub(crate) struct KeyView {
     key: Option<String>,
 }
 
-/// Which keys to list.
+/// Filters for API keys.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListKeys {
-    /// How many on a page.
+    /// Items per page.
     #[param(minimum = 1, maximum = 500, default = 50)]
     limit: Option<u32>,
-    /// Where the page begins: a `nextCursor`.
+    /// The `nextCursor` of the page before.
     cursor: Option<String>,
-    /// What to order by.
+    /// The sort order.
     sort: Option<Sort>,
 }
 
-/// Make an API key
+/// Create an API key
 ///
 /// The key is in the answer and nowhere else. It may do nothing that the caller may not.
 #[utoipa::path(post, path = "/api-keys", operation_id = "createApiKey", tag = "service",
@@ -93,7 +93,7 @@ pub(crate) async fn create(
     let mut tx = app.db.begin();
     api_keys::insert(&mut tx, &key, &api_key::hash_key(text.expose()), now).await?;
     tx.commit().await?;
-    tracing::info!(made = %key.id, by = %who.key, "an API key was made");
+    tracing::info!(made = %key.id, by = %who.subject.id(), "an API key was made");
     let location = format!("/api-keys/{}", key.id);
     let mut view = view(key, now);
     view.key = Some(text.expose().clone());
@@ -135,7 +135,7 @@ pub(crate) async fn delete(
     who: Authorized<ApiKeysWrite>,
     Path(id): Path<Uuid>,
 ) -> Result<StatusCode, ApiError> {
-    if who.key.0 == id {
+    if who.subject.id() == id {
         let detail = "A key cannot delete itself: use another one for that.";
         return Err(ApiError::Because(Code::PermissionDenied, detail.to_owned()));
     }
@@ -150,11 +150,11 @@ pub(crate) async fn delete(
     }
     api_keys::delete(&mut tx, ApiKeyId(id)).await?;
     tx.commit().await?;
-    tracing::info!(deleted = %id, by = %who.key, "an API key was deleted");
+    tracing::info!(deleted = %id, by = %who.subject.id(), "an API key was deleted");
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Each is looked for with every request of the key.
+/// Permissions are searched with every request of the key, so their number is bounded.
 const MOST_NAMESPACES: usize = 100;
 
 fn check(spec: &KeySpec, who: &Principal, cluster_namespace: &str) -> Result<(), ApiError> {
@@ -195,10 +195,10 @@ fn check(spec: &KeySpec, who: &Principal, cluster_namespace: &str) -> Result<(),
         let detail = "the API key of the request is bound to namespaces, and may give no more";
         faults.invalid("/namespaces", detail);
     }
-    faults.refuse()
+    Ok(faults.refuse()?)
 }
 
-/// Whether all of one scope lies in the other.
+/// True if one scope lies entirely in the other.
 fn is_within(inner: &Scope, outer: &Scope) -> bool {
     match (inner, outer) {
         (_, Scope::Everything) => true,

@@ -1,4 +1,4 @@
-//! ACME challenges, to look at. The token's proof is shown to the CA alone.
+//! ACME challenges, read-only. The key authorization is shown to the CA alone.
 
 use axum::extract::{OriginalUri, State};
 use axum::response::Response;
@@ -17,7 +17,7 @@ use crate::domain::id::{ChallengeId, OrderId};
 use crate::domain::order::challenge_name;
 use crate::storage::challenges::{self, Parent, Wanted};
 
-/// Which challenges to list.
+/// Filters for challenges.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -30,16 +30,16 @@ pub(crate) struct ListChallenges {
     order: Option<Uuid>,
     /// In this state.
     state: Option<ChallengeState>,
-    /// How many on a page.
+    /// Items per page.
     #[param(minimum = 1, maximum = 500, default = 50)]
     limit: Option<u32>,
-    /// Where the page begins: a `nextCursor`.
+    /// The `nextCursor` of the page before.
     cursor: Option<String>,
-    /// What to order by.
+    /// The sort order.
     sort: Option<Sort>,
 }
 
-/// Where a challenge is.
+/// The state of a challenge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ChallengeState {
@@ -47,7 +47,7 @@ pub(crate) enum ChallengeState {
     Pending,
     /// Shown; waiting until it can be seen.
     Presented,
-    /// Whoever asks sees it.
+    /// All servers that are asked see it.
     Visible,
     /// The CA was told to look.
     Processing,
@@ -59,7 +59,7 @@ pub(crate) enum ChallengeState {
     Errored,
 }
 
-/// How one name is proved.
+/// The proof of one name.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Challenge)]
@@ -79,28 +79,28 @@ pub(crate) struct ChallengeView {
     kind: &'static str,
     /// The name under proof, without `*.`.
     dns_name: String,
-    /// Whether the proof is for every name below it.
+    /// True if the proof is for every name below it.
     wildcard: bool,
-    /// Where it is.
+    /// Its state.
     state: ChallengeState,
-    /// Whether something of it stands in the outside world.
+    /// True while its record or response is published.
     presented: bool,
-    /// Whether whoever asked saw it.
+    /// True once the servers that were asked have seen it.
     propagated: bool,
     /// The TXT record, for dns-01.
     record: Option<RecordView>,
     /// The issuer's solver that was chosen, by its place in the list.
     solver: u32,
-    /// What last went wrong, or who does not see the proof yet.
+    /// The last error, or the servers that do not see the proof yet.
     reason: Option<String>,
-    /// Who was last asked for the proof, and what they saw.
+    /// The servers that were last asked for the proof, and their answers.
     observations: Vec<Observation>,
 }
 
 /// A DNS record that a proof stands in.
 #[derive(Debug, Serialize, ToSchema)]
 struct RecordView {
-    /// Where it stands, after following CNAMEs.
+    /// The record's name after following CNAMEs.
     #[schema(example = "_acme-challenge.app.example.com")]
     name: String,
     /// `TXT`
@@ -140,7 +140,7 @@ pub(crate) async fn list(
     Ok(page::answer(&uri, page.limit, rows, key, |(one, order)| ChallengeView::of(&one, &order)))
 }
 
-/// Show a challenge
+/// Get a challenge
 #[utoipa::path(get, path = "/challenges/{id}", operation_id = "getChallenge", tag = "challenges",
     params(("id" = Uuid, Path, description = "The challenge"), ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
     responses((status = 200, body = ChallengeView, description = "The challenge", headers(("ETag" = String))), (status = 304, description = "Not changed"), Errors))]
@@ -185,7 +185,7 @@ impl From<DomainState> for ChallengeState {
 }
 
 impl ChallengeView {
-    /// A challenge of this order.
+    /// A challenge of an order.
     pub(crate) fn of(challenge: &Challenge, order: &Parent) -> Self {
         let propagated = matches!(
             challenge.state,

@@ -9,14 +9,16 @@ use axum::extract::{
 };
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_path_to_error::Segment;
 
-use super::problem::{ApiError, Code, Faults, FieldCode};
-use super::text;
+use super::problem::{ApiError, Code};
+use crate::validation::from_slice;
 
-/// How long a body may take to arrive.
+/// Bytes of a request's body at most.
+pub(crate) const MOST_BYTES: usize = 64 * 1024;
+
+/// Time limit for the arrival of a body.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
 
 /// A part of the path.
@@ -52,9 +54,9 @@ impl<T: Serialize> IntoResponse for Json<T> {
 
 /// A request's body, read from JSON.
 pub(crate) struct Body<T> {
-    /// What it says.
+    /// The parsed body.
     pub(crate) value: T,
-    /// What identifies the request: method, path and body as they came.
+    /// Method, path and body as they came, which identify the request.
     pub(crate) identity: Vec<u8>,
 }
 
@@ -63,7 +65,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let (content, identity) = read(request, state, &["application/json"]).await?;
-        Ok(Self { value: parse(&content)?, identity })
+        Ok(Self { value: from_slice(&content)?, identity })
     }
 }
 
@@ -79,26 +81,10 @@ impl<S: Send + Sync, T: DeserializeOwned> OptionalFromRequest<S> for Body<T> {
     }
 }
 
-/// A merge patch (RFC 7396), not applied yet.
-pub(crate) struct MergePatch(pub(crate) serde_json::Map<String, serde_json::Value>);
-
-impl<S: Send + Sync> FromRequest<S> for MergePatch {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let types = ["application/merge-patch+json", "application/json"];
-        let (content, _) = read(request, state, &types).await?;
-        match parse(&content)? {
-            serde_json::Value::Object(patch) => Ok(Self(patch)),
-            _ => Err(ApiError::field("", FieldCode::WrongType, "a merge patch is an object here")),
-        }
-    }
-}
-
 /// Manifests as text: YAML, or JSON, which is a kind of it.
 pub(crate) struct Manifests(pub(crate) String);
 
-/// More than one resource comes in one body, so that it may be larger than others.
+/// Bytes of a body of manifests at most: larger than others, since it holds several resources.
 const MOST_OF_MANIFESTS: usize = 1024 * 1024;
 
 impl<S: Send + Sync> FromRequest<S> for Manifests {
@@ -115,7 +101,8 @@ impl<S: Send + Sync> FromRequest<S> for Manifests {
     }
 }
 
-async fn read<S: Send + Sync>(
+/// Reads a body of one of these types; returns it, and what identifies the request.
+pub(super) async fn read<S: Send + Sync>(
     request: Request,
     state: &S,
     types: &[&str],
@@ -148,143 +135,9 @@ fn identify(method: &Method, path: &str) -> Vec<u8> {
 
 fn unreadable(rejection: BytesRejection) -> ApiError {
     match rejection.into_response().status() {
-        StatusCode::PAYLOAD_TOO_LARGE => ApiError::Because(
-            Code::PayloadTooLarge,
-            format!("A body may have {} bytes.", super::layers::MOST_BYTES),
-        ),
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            ApiError::Because(Code::PayloadTooLarge, format!("A body may have {MOST_BYTES} bytes."))
+        }
         _ => ApiError::malformed("The body could not be read to its end."),
-    }
-}
-
-/// Reads JSON text. What does not fit is refused with a pointer to it.
-fn parse<T: DeserializeOwned>(content: &[u8]) -> Result<T, ApiError> {
-    // Looked at as a whole, before anything is made of its parts.
-    let whole =
-        serde_json::from_slice(content).map_err(|error| ApiError::malformed(not_json(&error)))?;
-    let mut faults = Faults::default();
-    text::check(&whole, &mut faults);
-    faults.refuse()?;
-    let mut deserializer = serde_json::Deserializer::from_slice(content);
-    let value =
-        serde_path_to_error::deserialize(&mut deserializer).map_err(|error| unfit(&error))?;
-    deserializer.end().map_err(|error| ApiError::malformed(not_json(&error)))?;
-    Ok(value)
-}
-
-/// Reads a JSON value. What does not fit is refused with a pointer to it.
-pub(crate) fn from_value<'a, T: Deserialize<'a>>(
-    value: impl Deserializer<'a, Error = serde_json::Error>,
-) -> Result<T, ApiError> {
-    serde_path_to_error::deserialize(value).map_err(|error| unfit(&error))
-}
-
-fn not_json(error: &serde_json::Error) -> String {
-    format!("The body is not JSON, as of line {} column {}.", error.line(), error.column())
-}
-
-/// Never repeats a value: it may be a secret in the wrong place.
-fn unfit(error: &serde_path_to_error::Error<serde_json::Error>) -> ApiError {
-    let cause = error.inner();
-    if cause.is_syntax() || cause.is_eof() || cause.is_io() {
-        return ApiError::malformed(not_json(cause));
-    }
-    let mut pointer = pointer(error.path());
-    let text = cause.to_string();
-    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
-    // serde has no structure for its errors, so its words are all there is to tell them apart by.
-    let (code, detail) = if let Some(rest) = text.strip_prefix("missing field `") {
-        let name = rest.trim_end_matches('`');
-        pointer = format!("{pointer}/{}", escaped(name));
-        (FieldCode::Required, "it has to be given".to_owned())
-    } else if let Some(rest) = text.strip_prefix("unknown field `") {
-        // The name itself may have anything in it.
-        let known = rest.rsplit_once("`, expected ").map(|(_, known)| known);
-        let known = known.map_or_else(String::new, |known| format!("expected {known}"));
-        (FieldCode::UnknownField, format!("there is no such field; {known}"))
-    } else if text.starts_with("duplicate field") {
-        (FieldCode::Invalid, "it is given twice".to_owned())
-    } else {
-        let code = if text.starts_with("invalid type") {
-            FieldCode::WrongType
-        } else {
-            FieldCode::Invalid
-        };
-        let expected = text.rsplit_once(", expected ").map(|(_, expected)| expected);
-        (code, format!("expected {}", expected.unwrap_or("another value")))
-    };
-    ApiError::field(pointer, code, detail)
-}
-
-fn pointer(path: &serde_path_to_error::Path) -> String {
-    path.iter()
-        .map(|segment| match segment {
-            Segment::Seq { index } => format!("/{index}"),
-            Segment::Map { key } => format!("/{}", escaped(key)),
-            Segment::Enum { variant } => format!("/{}", escaped(variant)),
-            Segment::Unknown => String::new(),
-        })
-        .collect()
-}
-
-/// A reference token of a JSON pointer.
-pub(crate) fn escaped(token: &str) -> String {
-    token.replace('~', "~0").replace('/', "~1")
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use serde::Deserialize;
-
-    use super::*;
-    use crate::api::problem::FieldError;
-
-    #[derive(Debug, Deserialize)]
-    #[serde(rename_all = "camelCase", deny_unknown_fields)]
-    #[expect(dead_code, reason = "only its shape is looked at")]
-    struct Thing {
-        dns_names: Vec<String>,
-        inner: Option<BTreeMap<String, u8>>,
-    }
-
-    #[test]
-    fn what_does_not_fit_is_pointed_at() {
-        for (text, at, code) in [
-            (r#"{"dnsNames": [], "colour": 1}"#, "/colour", FieldCode::UnknownField),
-            (r#"{"dnsNames": ["a", 7]}"#, "/dnsNames/1", FieldCode::WrongType),
-            (r#"{"dnsNames": "a"}"#, "/dnsNames", FieldCode::WrongType),
-            ("{}", "/dnsNames", FieldCode::Required),
-            (r#"{"dnsNames": [], "inner": {"a/b": 900}}"#, "/inner/a~1b", FieldCode::Invalid),
-            ("7", "", FieldCode::WrongType),
-        ] {
-            let Err(ApiError::Invalid(errors)) = parse::<Thing>(text.as_bytes()) else {
-                panic!("{text} was not refused as invalid");
-            };
-            let found: Vec<_> =
-                errors.iter().map(|FieldError { pointer, code, .. }| (&**pointer, *code)).collect();
-            assert_eq!(found, [(at, code)], "{text}");
-        }
-    }
-
-    #[test]
-    fn what_is_not_json_is_malformed() {
-        for text in ["", "{", "{\"dnsNames\": []} x", "{'a': 1}", "nonsense"] {
-            assert!(
-                matches!(
-                    parse::<Thing>(text.as_bytes()),
-                    Err(ApiError::Because(Code::MalformedRequest, _))
-                ),
-                "{text}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_refusal_does_not_repeat_the_value() {
-        let text = r#"{"dnsNames": "value-that-may-be-secret"}"#;
-        let refusal = format!("{:?}", parse::<Thing>(text.as_bytes()).unwrap_err());
-
-        assert!(!refusal.contains("value-that-may-be-secret"), "{refusal}");
     }
 }

@@ -6,11 +6,10 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use url::Url;
 
-use super::extract::escaped;
 use super::problem::{ApiError, Faults};
+use crate::validation::escaped;
 
-/// Where a resource lives that names no namespace.
-pub(crate) const DEFAULT_NAMESPACE: &str = "default";
+pub(crate) use crate::view::spec::DEFAULT_NAMESPACE;
 
 const MOST_LABELS: usize = 64;
 
@@ -19,7 +18,7 @@ pub(crate) fn namespace(text: &str, faults: &mut Faults) {
     namespace_at(text, "/namespace", faults);
 }
 
-/// A namespace that stands elsewhere.
+/// The same for a namespace at another pointer.
 pub(crate) fn namespace_at(text: &str, pointer: &str, faults: &mut Faults) {
     if !is_label(text) {
         let detail = "has 1 to 63 lower-case letters, digits and hyphens, no hyphen at either end";
@@ -93,7 +92,7 @@ pub(crate) fn duration(
     }
 }
 
-/// A moment in the query.
+/// A time in the query.
 pub(crate) fn moment(text: &str, parameter: &str) -> Result<OffsetDateTime, ApiError> {
     OffsetDateTime::parse(text, &Rfc3339).map_err(|_| {
         let example = "2026-11-24T12:00:00Z";

@@ -1,4 +1,4 @@
-//! Whether the process lives, and whether it can work.
+//! Liveness and readiness.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::extract::Json;
 use super::problem::{ApiError, Code, OpenErrors};
 use crate::storage::settings;
 
-/// How long the database may take to say anything.
+/// Time limit for the database's answer.
 const WITHIN: Duration = Duration::from_secs(2);
 
 /// All is well.
@@ -22,14 +22,14 @@ pub(crate) struct Health {
     status: &'static str,
 }
 
-/// Tell whether the process lives
+/// Check liveness
 #[utoipa::path(get, path = "/healthz", operation_id = "checkHealth", tag = "service",
     security(()), responses((status = 200, body = Health, description = "It lives"), OpenErrors))]
 pub(crate) async fn live() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
-/// Tell whether requests can be served
+/// Check readiness
 ///
 /// Asks the database. Ends with the beginning of a graceful stop, so that load balancers look elsewhere.
 #[utoipa::path(get, path = "/readyz", operation_id = "checkReadiness", tag = "service",

@@ -6,13 +6,14 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use time::Duration;
 
 use super::AppState;
 use super::auth::Principal;
+use super::headers::{IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED};
 use super::precondition;
 use super::problem::{ApiError, Code};
 use crate::domain::id::ApiKeyId;
@@ -20,11 +21,8 @@ use crate::storage::idempotency_keys;
 use crate::storage::idempotency_keys::Answered;
 use crate::storage::{Scope, StorageError, Tx};
 
-/// How long an answer is kept.
+/// Time for which an answer is kept.
 const KEPT_FOR: Duration = Duration::hours(24);
-
-const KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// The client's name for a request, if it gave one.
 pub(crate) struct IdempotencyKey(Option<String>);
@@ -33,7 +31,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let Some(given) = parts.headers.get(&KEY) else { return Ok(Self(None)) };
+        let Some(given) = parts.headers.get(&IDEMPOTENCY_KEY) else { return Ok(Self(None)) };
         match given.to_str() {
             Ok(key) if (1..=255).contains(&key.len()) => Ok(Self(Some(key.to_owned()))),
             _ => Err(ApiError::malformed("`Idempotency-Key` has 1 to 255 visible characters.")),
@@ -49,17 +47,22 @@ pub(crate) struct Attempt {
     hash: Vec<u8>,
 }
 
-/// What an answer shows, as far as it matters here.
+/// The part of a stored answer that decides who may see it.
 #[derive(Deserialize)]
 struct Shown {
     namespace: Option<String>,
 }
 
 impl IdempotencyKey {
-    /// The request of this caller with this method, path and body.
+    /// The caller's request with this method, path and body.
     pub(crate) fn attempt(self, caller: &Principal, identity: &[u8]) -> Attempt {
         let hash = digest(&SHA256, &[&*caller.pepper, identity].concat()).as_ref().to_vec();
-        Attempt { caller: caller.key, scope: caller.scope.clone(), key: self.0, hash }
+        Attempt {
+            caller: ApiKeyId(caller.subject.id()),
+            scope: caller.scope.clone(),
+            key: self.0,
+            hash,
+        }
     }
 }
 
@@ -82,7 +85,7 @@ impl Attempt {
         }
     }
 
-    /// Refuses to show again what the caller may not see any more.
+    /// Refuses to replay an answer that the caller may not see any more.
     fn must_cover(&self, known: &Answered) -> Result<(), ApiError> {
         let shown: Shown =
             serde_json::from_str(&known.body).map_err(|error| ApiError::Inside(Box::new(error)))?;
@@ -96,7 +99,7 @@ impl Attempt {
         }
     }
 
-    /// Remembers the answer, as the first thing in the transaction. Waits for a request with the
+    /// Stores the answer, as the first statement of the transaction. Waits for a request with the
     /// same key that is under way; refused when that one was done.
     pub(crate) async fn remember(
         &self,
@@ -122,7 +125,7 @@ impl Attempt {
         }
     }
 
-    /// Does what was asked, unless it was done before: then the answer is that of the first time.
+    /// Does `work` unless the request was answered before; then replays that answer.
     pub(crate) async fn once<F>(
         &self,
         app: &AppState,
@@ -135,7 +138,7 @@ impl Attempt {
             return Ok(response);
         }
         match work().await {
-            // The request that came first is done by now, or was given up; it may have made what is
+            // The earlier request is done by now, or has failed; it may have created what is
             // in the way of this one.
             Err(error @ ApiError::Because(Code::IdempotencyInFlight | Code::AlreadyExists, _)) => {
                 self.replay(app).await?.ok_or(error)
@@ -145,7 +148,7 @@ impl Attempt {
     }
 }
 
-/// The answer to a request that made something.
+/// 202 with the `Location` of the resource.
 pub(crate) fn accepted(location: String, body: Vec<u8>) -> Response {
     let answer = precondition::answer(StatusCode::ACCEPTED, body);
     ([(header::LOCATION, location)], answer).into_response()
@@ -157,6 +160,6 @@ fn replayed(known: Answered) -> Result<Response, ApiError> {
         .and_then(|status| StatusCode::from_u16(status).ok())
         .ok_or_else(|| ApiError::Inside("a stored answer has no status".into()))?;
     let answer = precondition::answer(status, known.body.into_bytes());
-    let headers = [(header::LOCATION, known.location), (REPLAYED, "true".to_owned())];
+    let headers = [(header::LOCATION, known.location), (IDEMPOTENCY_REPLAYED, "true".to_owned())];
     Ok((headers, answer).into_response())
 }

@@ -1,4 +1,4 @@
-//! What happens to every request, whatever it asks for.
+//! The layers around all routes.
 
 use std::any::Any;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{HeaderName, HeaderValue, StatusCode, Version, header};
+use axum::http::{HeaderValue, StatusCode, Version, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use tower::ServiceBuilder;
@@ -16,17 +16,13 @@ use tower_http::request_id::MakeRequestUuid;
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 
-use super::certificates::keystores::KEYSTORE_PASSWORD;
+use super::extract::MOST_BYTES;
+use super::headers::{KEYSTORE_PASSWORD, REQUEST_ID};
 use super::problem::{ApiError, Code, Problem};
-use super::{text, wait};
-
-/// A request's body has at most so many bytes.
-pub(crate) const MOST_BYTES: usize = 64 * 1024;
+use super::{head, wait};
 
 /// Longer than the longest wait that a client may ask for.
 const TIMEOUT: Duration = Duration::from_secs(wait::LONGEST + 30);
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Puts the layers around the routes; the first one here is the first to see a request.
 pub(crate) fn around(routes: Router) -> Router {
@@ -34,14 +30,14 @@ pub(crate) fn around(routes: Router) -> Router {
         .map_request(without_strange_id)
         .set_request_id(REQUEST_ID, MakeRequestUuid)
         .sensitive_headers([header::AUTHORIZATION, header::COOKIE, KEYSTORE_PASSWORD])
-        .layer(TraceLayer::new_for_http().make_span_with(span).on_response(log))
+        .layer(TraceLayer::new_for_http().make_span_with(span).on_response(log).on_failure(()))
         .propagate_request_id(REQUEST_ID)
         .map_response(guarded)
         .layer(from_fn(as_problem))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn(for_one_host))
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, TIMEOUT))
-        .layer(from_fn(text::check_head));
+        .layer(from_fn(head::check_head));
     routes
         .fallback(async || ApiError::Because(Code::NotFound, "There is nothing here.".into()))
         .method_not_allowed_fallback(async || {
@@ -52,7 +48,7 @@ pub(crate) fn around(routes: Router) -> Router {
         .layer(layers)
 }
 
-/// A client may name its request, in a form that does no harm in a log.
+/// Drops a request id that could do harm in a log.
 fn without_strange_id(mut request: Request) -> Request {
     let harmless = |id: &HeaderValue| {
         let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
@@ -64,8 +60,8 @@ fn without_strange_id(mut request: Request) -> Request {
     request
 }
 
-/// Tells browsers and caches what they may do with an answer, as far as it does not say so itself: nothing. One
-/// with a tag may be kept by its reader, who asks each time whether it still holds.
+/// Adds headers that forbid browsers and caches everything, unless the answer has them. An answer
+/// with an `ETag` may be kept by its reader, who has to revalidate it each time.
 fn guarded(mut response: Response) -> Response {
     let headers = response.headers_mut();
     let kept = if headers.contains_key(header::ETAG) { "private, no-cache" } else { "no-store" };
@@ -80,8 +76,8 @@ fn guarded(mut response: Response) -> Response {
     response
 }
 
-/// Refuses what names no host, or more than one: whoever stands in front may have gone by another (RFC 9112,
-/// section 3.2). HTTP/2 says it in another way.
+/// Refuses requests with no or several hosts: a proxy in front may have used another one (RFC 9112,
+/// section 3.2). HTTP/2 has `:authority` instead.
 async fn for_one_host(request: Request, next: Next) -> Response {
     if names_one_host(&request) {
         return next.run(request).await;
@@ -90,13 +86,13 @@ async fn for_one_host(request: Request, next: Next) -> Response {
     ApiError::Because(Code::MalformedRequest, detail.to_owned()).into_response()
 }
 
-/// Whether there is one `Host` header, as far as the version of HTTP demands it.
+/// True if there is one `Host` header, or none where the version of HTTP needs none.
 pub(crate) fn names_one_host(request: &Request) -> bool {
     let hosts = request.headers().get_all(header::HOST).iter().count();
     hosts == 1 || (hosts == 0 && request.version() != Version::HTTP_11)
 }
 
-/// Without the query: a client may have put there what belongs elsewhere.
+/// The span leaves out the query, which may hold a secret by mistake.
 fn span(request: &Request) -> tracing::Span {
     tracing::info_span!(
         "request",
@@ -156,7 +152,7 @@ async fn as_problem(request: Request, next: Next) -> Response {
     response.map(|_| Body::from(body))
 }
 
-/// What a layer or a library answered without words of ours.
+/// The problem for a bare status that a layer or a library answered with.
 fn bare(status: StatusCode) -> Problem {
     let (code, detail) = match status {
         StatusCode::NOT_FOUND => (Code::NotFound, "There is nothing here."),

@@ -1,4 +1,4 @@
-//! What clients talk to: HTTP in, rows and wake-ups out.
+//! The HTTP API.
 //!
 //! A handler authorises, validates, opens one transaction and answers; what takes time is the
 //! workers' business, whom a committed row wakes. This is the only module that knows axum, and it
@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::heavy::{Pool, Undone};
 use crate::outbound::Sender;
 use crate::secret::{Sealer, Secret};
-use crate::storage::{Db, StorageError};
+use crate::storage::Db;
 
 mod api_keys;
 mod auth;
@@ -25,12 +25,15 @@ mod challenges;
 mod events;
 mod extract;
 mod field;
+mod head;
+mod headers;
 mod health;
 mod idempotency;
 mod issuers;
 mod layers;
 mod limits;
 mod manifests;
+mod merge_patch;
 mod openapi;
 mod orders;
 mod page;
@@ -39,7 +42,6 @@ mod problem;
 mod requests;
 mod responder;
 mod secrets;
-mod text;
 mod wait;
 mod webhooks;
 mod whoami;
@@ -56,7 +58,7 @@ pub type AccountKeyError = Box<dyn std::error::Error + Send + Sync>;
 /// Makes the key of an ACME account: ECDSA on P-256, PKCS #8.
 pub type MakeAccountKey = Arc<dyn Fn() -> Result<Secret<Vec<u8>>, AccountKeyError> + Send + Sync>;
 
-/// What the handlers work with.
+/// The state that handlers share.
 #[derive(Clone)]
 pub struct AppState {
     /// Everything that is remembered.
@@ -90,7 +92,7 @@ impl AppState {
         who: &Principal,
         work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        self.heavy.run_for(who.key.0, work).await.unwrap_or_else(|undone| {
+        self.heavy.run_for(who.subject.id(), work).await.unwrap_or_else(|undone| {
             Err(match undone {
                 Undone::Busy => {
                     let detail = "The service has more heavy work to do than it can. Send the request again in a moment.";
@@ -107,7 +109,7 @@ pub fn router(state: AppState) -> axum::Router {
     layers::around(openapi::routes().with_state(state))
 }
 
-/// Does it again when a worker came in between: it has read what the worker wrote by then.
+/// Repeats an attempt that lost a race: each attempt reads anew, so that it sees what the other transaction wrote.
 async fn retrying<T, F>(attempt: impl Fn() -> F) -> Result<T, ApiError>
 where
     F: Future<Output = Result<T, ApiError>>,
@@ -115,7 +117,7 @@ where
     const TIMES: usize = 5;
     for _ in 1..TIMES {
         match attempt().await {
-            Err(ApiError::Storage(StorageError::LeaseLost(_))) => {}
+            Err(error) if error.is_lost_race() => {}
             done => return done,
         }
     }

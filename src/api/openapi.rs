@@ -27,7 +27,7 @@ use super::{page, problem, webhooks, whoami};
     ),
     security(("apiKey" = [])),
     modifiers(&ApiKey),
-    components(schemas(problem::Problem, problem::FieldError, problem::Code, problem::FieldCode, page::Sort, events::EventType)),
+    components(schemas(problem::Problem, problem::FieldError, problem::Code, problem::FieldCode, page::Sort, events::Severity)),
     tags(
         (name = "certificates", description = "What is wanted, what is served, and its downloads"),
         (name = "requests", description = "Attempts at a certificate, one key and CSR each; read-only"),
@@ -67,14 +67,6 @@ const HANDLERS: &[fn() -> UtoipaMethodRouter<AppState>] = &[
     || routes!(certificates::change::replace_csr),
     || routes!(certificates::revoke::revoke),
     || routes!(certificates::explain::show),
-    || routes!(certificates::downloads::fullchain),
-    || routes!(certificates::downloads::leaf),
-    || routes!(certificates::downloads::chain),
-    || routes!(certificates::downloads::private_key),
-    || routes!(certificates::downloads::combined),
-    || routes!(certificates::downloads::leaf_der),
-    || routes!(certificates::keystores::pkcs12),
-    || routes!(certificates::keystores::jks),
     || routes!(certificates::revisions::list),
     || routes!(requests::list),
     || routes!(requests::show),
@@ -106,18 +98,21 @@ const HANDLERS: &[fn() -> UtoipaMethodRouter<AppState>] = &[
     || routes!(health::ready),
 ];
 
+fn handlers() -> impl Iterator<Item = UtoipaMethodRouter<AppState>> {
+    HANDLERS.iter().map(|handlers| handlers()).chain(certificates::download::format::routes())
+}
+
 /// The description of the API, which is committed as `openapi/openapi.json`.
 pub fn document() -> OpenApi {
     let empty = OpenApiRouter::with_openapi(Document::openapi());
-    HANDLERS.iter().fold(empty, |router, handlers| router.routes(handlers())).into_openapi()
+    handlers().fold(empty, OpenApiRouter::routes).into_openapi()
 }
 
 /// Every route, the description, and a page to read and try it that needs no other server.
 pub(crate) fn routes() -> Router<AppState> {
     const COMMITTED: &str = include_str!("../../openapi/openapi.json");
     let mut router = Router::new();
-    for handlers in HANDLERS {
-        let (_, described, methods) = handlers();
+    for (_, described, methods) in handlers() {
         for path in described.paths.keys() {
             router = router.route(path, methods.clone());
         }
@@ -129,7 +124,7 @@ pub(crate) fn routes() -> Router<AppState> {
 /// its elements, and has its icons in them.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// What belongs to the page changes with the program only.
+/// The page's files change with the program only.
 const KEPT: &str = "no-cache";
 
 fn page() -> Router<AppState> {

@@ -1,4 +1,4 @@
-//! ACME orders, to look at.
+//! ACME orders, read-only.
 
 use axum::extract::{OriginalUri, State};
 use axum::response::Response;
@@ -21,7 +21,7 @@ use crate::domain::order::{End, Order, Stage, State as DomainState};
 use crate::storage::challenges::Parent;
 use crate::storage::orders::{self, Wanted};
 
-/// Which orders to list.
+/// Filters for orders.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -34,16 +34,16 @@ pub(crate) struct ListOrders {
     certificate: Option<Uuid>,
     /// In this state.
     state: Option<OrderState>,
-    /// How many on a page.
+    /// Items per page.
     #[param(minimum = 1, maximum = 500, default = 50)]
     limit: Option<u32>,
-    /// Where the page begins: a `nextCursor`.
+    /// The `nextCursor` of the page before.
     cursor: Option<String>,
-    /// What to order by.
+    /// The sort order.
     sort: Option<Sort>,
 }
 
-/// Where an order is: RFC 8555's states, `expired` and `errored`.
+/// The state of an order: RFC 8555's states, `expired` and `errored`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum OrderState {
@@ -79,42 +79,42 @@ pub(crate) struct OrderView {
     certificate: String,
     /// The attempt that it serves.
     request: String,
-    /// Whose account it is under.
+    /// The issuer whose account it is under.
     issuer: String,
-    /// Where it is.
+    /// Its state.
     state: OrderState,
     /// The CA's name for it.
     url: Option<String>,
-    /// When the CA forgets it.
+    /// Time at which the CA drops it.
     #[serde(with = "time::serde::rfc3339::option")]
     expires: Option<OffsetDateTime>,
-    /// What it is for.
+    /// Its identifiers.
     identifiers: Vec<Identifier>,
     /// Certificate profile asked for.
     profile: Option<String>,
     /// The certificate that it says it replaces, in the words of renewal information (RFC 9773).
     replaces: Option<String>,
-    /// When the certificate is to end, as the CA is asked for; `null` leaves that to the CA.
+    /// The `notAfter` that the CA is asked for; `null` leaves it to the CA.
     #[serde(with = "time::serde::rfc3339::option")]
     not_after: Option<OffsetDateTime>,
-    /// When it is looked at again.
+    /// Time of the next poll.
     #[serde(with = "time::serde::rfc3339::option")]
     next_action_at: Option<OffsetDateTime>,
     /// After this moment it has failed.
     #[serde(with = "time::serde::rfc3339")]
     deadline: OffsetDateTime,
-    /// What last went wrong.
+    /// The last error.
     last_error: Option<Failure>,
     /// Calls made for it.
     attempts: u32,
-    /// When it was wanted.
+    /// Time of the request.
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
-    /// How each name is proved.
+    /// The challenges, one for each name.
     challenges: Vec<ChallengeView>,
 }
 
-/// What a certificate is for (RFC 8555, section 7.1.3).
+/// An identifier (RFC 8555, section 7.1.3).
 #[derive(Debug, Serialize, ToSchema)]
 struct Identifier {
     /// `dns`, or `ip` (RFC 8738).
@@ -148,7 +148,7 @@ pub(crate) async fn list(
     Ok(page::answer(&uri, page.limit, rows, key, OrderView::from))
 }
 
-/// Show an order with its challenges
+/// Get an order
 #[utoipa::path(get, path = "/orders/{id}", operation_id = "getOrder", tag = "orders",
     params(
         ("id" = Uuid, Path, description = "The order"),

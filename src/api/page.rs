@@ -1,4 +1,4 @@
-//! Lists, one page at a time: by key, never by offset.
+//! Pages of lists, by key instead of offset.
 
 use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -16,13 +16,13 @@ use crate::storage::Page;
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Listing<T> {
-    /// What is on this page.
+    /// The items of this page.
     pub(crate) items: Vec<T>,
-    /// Where the next page begins, for `cursor`; absent on the last one.
+    /// The `cursor` of the next page; absent on the last one.
     pub(crate) next_cursor: Option<String>,
 }
 
-/// What a list is ordered by.
+/// A sort order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
 pub(crate) enum Sort {
     /// Oldest first.
@@ -37,7 +37,7 @@ pub(crate) enum Sort {
 const DEFAULT_LIMIT: u32 = 50;
 const MOST: u32 = 500;
 
-/// How many, within what one answer may hold.
+/// The page size, within the bounds of an answer.
 pub(crate) fn limit(given: Option<u32>) -> Result<u32, ApiError> {
     match given.unwrap_or(DEFAULT_LIMIT) {
         limit @ 1..=MOST => Ok(limit),

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::problem::{ApiError, Code};
 
-/// What the client knows of the resource.
+/// The client's `If-Match` and `If-None-Match`.
 pub(crate) struct Precondition {
     if_match: Option<Tags>,
     if_none_match: Option<Tags>,
@@ -47,7 +47,7 @@ impl Precondition {
         Err(ApiError::Because(Code::PreconditionFailed, detail.to_owned()))
     }
 
-    /// Whether the client has the representation with this tag already.
+    /// True if the client has the representation with this tag already.
     pub(crate) fn knows(&self, tag: &str) -> bool {
         match &self.if_none_match {
             None => false,
@@ -65,7 +65,7 @@ impl Precondition {
         Ok(self.tagged(body, tag))
     }
 
-    /// Answers with more than the resource: what changes by itself is shown, but its tag stays that
+    /// Answers with more than the resource: `more` has parts that change by themselves, but the tag stays that
     /// of the resource, which is what `If-Match` is about.
     pub(crate) fn show_with<T: Serialize>(&self, view: &T, more: &T) -> Result<Response, ApiError> {
         Ok(self.tagged(json(more)?, tag(&json(view)?)))

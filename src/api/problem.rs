@@ -1,6 +1,6 @@
-//! Problem documents (RFC 9457): the one place where something that went wrong becomes an answer.
+//! Problem documents (RFC 9457): the one place where an error becomes an answer.
 //!
-//! What is not the client's doing is logged here, once, and answered with a fixed text. The
+//! An error that is not the client's is logged here, once, and answered with a fixed text. The
 //! request's identifier (`instance`) is filled in by [`super::layers`].
 
 use axum::http::{HeaderValue, StatusCode, header};
@@ -11,17 +11,13 @@ use utoipa::{IntoResponses, ToSchema};
 use crate::domain::text::foreign_words;
 use crate::secret::SealError;
 use crate::storage::StorageError;
+use crate::validation::Refusal;
+pub(crate) use crate::validation::{Faults, FieldCode, FieldError};
 
-/// So many faults are told one by one; of the rest it is said how many there are.
-const MOST_TOLD: usize = 100;
-/// What these may take of an answer, in bytes: an answer is no larger than what was asked.
-const MOST_BYTES_TOLD: usize = 48 * 1024;
-/// Characters of a pointer; what it names may be as long as the request.
-const LONGEST_POINTER: usize = 300;
-/// Characters of a sentence about one fault.
+/// Characters of a problem's detail at most.
 const LONGEST_DETAIL: usize = 1_000;
 
-/// What went wrong, as an RFC 9457 problem document.
+/// A problem document (RFC 9457).
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct Problem {
     /// A page about this kind of problem; relative to the service.
@@ -39,79 +35,14 @@ pub(crate) struct Problem {
     pub(crate) instance: String,
     /// Stable and machine-readable.
     pub(crate) code: Code,
-    /// What is wrong where in the request.
+    /// The faults of the request's fields.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) errors: Vec<FieldError>,
 }
 
-/// One thing that is wrong with a request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub(crate) struct FieldError {
-    /// JSON pointer (RFC 6901) into the request's body.
-    #[schema(example = "/dnsNames/0")]
-    pub(crate) pointer: String,
-    /// Stable and machine-readable.
-    pub(crate) code: FieldCode,
-    /// What is wrong, and what would be right.
-    pub(crate) detail: String,
-    /// In manifests: which document of the stream, from 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) document: Option<u32>,
-    /// In manifests: which line of the whole text, from 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) line: Option<u32>,
-}
-
-impl FieldError {
-    /// A fault; both texts may quote the request, and are cleaned and cut.
-    pub(crate) fn new(pointer: &str, code: FieldCode, detail: &str) -> Self {
-        let pointer = match pointer.char_indices().nth(LONGEST_POINTER) {
-            Some((end, _)) => format!("{}…", &pointer[..end]),
-            None => pointer.to_owned(),
-        };
-        let detail = foreign_words(detail, LONGEST_DETAIL).unwrap_or_default();
-        Self { pointer, code, detail, document: None, line: None }
-    }
-
-    /// `document 2, line 14, /spec/dnsNames/0: …`, as far as that is known.
-    fn sentence(&self) -> String {
-        let document = self.document.map(|number| format!("document {number}"));
-        let line = self.line.map(|number| format!("line {number}"));
-        let pointer = Some(self.pointer.clone()).filter(|pointer| !pointer.is_empty());
-        let places: Vec<String> = [document, line, pointer].into_iter().flatten().collect();
-        format!("{}: {}", places.join(", "), self.detail)
-    }
-}
-
-/// What is wrong with a field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum FieldCode {
-    /// There is no such field.
-    UnknownField,
-    /// It has to be given.
-    Required,
-    /// Another JSON type is expected.
-    WrongType,
-    /// Its value cannot be used.
-    Invalid,
-    /// It cannot be changed.
-    Immutable,
-    /// It cannot be given together with another field.
-    Conflicting,
-    /// It means something that the service does not do.
-    Unsupported,
-    /// There is no such issuer.
-    IssuerNotFound,
-    /// None of the issuer's solvers can prove this name.
-    NoSolver,
-    /// There is no such webhook, or it does not hear of this namespace.
-    WebhookNotFound,
-}
-
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident $status:ident $title:literal;)*) => {
-        /// What went wrong.
+        /// The kind of a problem.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
         #[serde(rename_all = "snake_case")]
         pub(crate) enum Code {
@@ -172,14 +103,14 @@ codes! {
     ValidationFailed UNPROCESSABLE_ENTITY "The request is not valid";
     /// The `Idempotency-Key` was used for another request.
     IdempotencyKeyReused UNPROCESSABLE_ENTITY "The Idempotency-Key was used for another request";
-    /// Something inside went wrong.
-    Internal INTERNAL_SERVER_ERROR "Something inside went wrong";
+    /// An internal error.
+    Internal INTERNAL_SERVER_ERROR "Internal error";
     /// The service or its database is busy; the same may work in a moment.
     Unavailable SERVICE_UNAVAILABLE "The service is busy";
 }
 
 impl Code {
-    /// The word that clients see.
+    /// The code as clients see it.
     pub(crate) fn word(self) -> String {
         serde_json::to_value(self)
             .ok()
@@ -208,7 +139,7 @@ impl ApiError {
         Self::Because(Code::MalformedRequest, detail.into())
     }
 
-    /// There is no such thing, or the caller may not know of it: the same answer for both.
+    /// The resource does not exist, or the caller may not see it: the same answer for both.
     pub(crate) fn not_found(what: &str, id: uuid::Uuid) -> Self {
         Self::Because(Code::NotFound, format!("There is no {what} {id}."))
     }
@@ -223,7 +154,17 @@ impl ApiError {
         Self::Invalid(faults)
     }
 
-    /// Whether the caller may not be answered at all.
+    /// The refusal `taken` in place of a unique violation, which an insert may report or only the commit.
+    pub(crate) fn or_if_taken(self, taken: impl FnOnce() -> Self) -> Self {
+        if let Self::Storage(StorageError::Conflict) = self { taken() } else { self }
+    }
+
+    /// True if another transaction came in between: a row that was read is outdated, or a name that was free is taken.
+    pub(crate) fn is_lost_race(&self) -> bool {
+        matches!(self, Self::Storage(StorageError::LeaseLost(_) | StorageError::Conflict))
+    }
+
+    /// True if the caller may not be answered at all.
     pub(crate) fn is_about_the_caller(&self) -> bool {
         matches!(self.code(), Code::Unauthenticated | Code::PermissionDenied)
     }
@@ -232,10 +173,9 @@ impl ApiError {
         match self {
             Self::Because(code, _) => *code,
             Self::Invalid(_) => Code::ValidationFailed,
-            // Lost again and again: workers are faster than this request.
-            Self::Storage(StorageError::Unavailable(_) | StorageError::LeaseLost(_)) => {
-                Code::Unavailable
-            }
+            Self::Storage(StorageError::Unavailable(_)) => Code::Unavailable,
+            // Every attempt lost the race.
+            error if error.is_lost_race() => Code::Unavailable,
             Self::Storage(_) | Self::Seal(_) | Self::Inside(_) => Code::Internal,
         }
     }
@@ -251,6 +191,21 @@ impl ApiError {
             tracing::warn!(error = cause, "the request could not be done now");
         } else {
             tracing::error!(error = cause, "the request failed");
+        }
+    }
+}
+
+impl From<Faults> for ApiError {
+    fn from(faults: Faults) -> Self {
+        Self::Invalid(faults)
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Malformed(detail) => Self::Because(Code::MalformedRequest, detail),
+            Refusal::Invalid(faults) => Self::Invalid(faults),
         }
     }
 }
@@ -292,29 +247,13 @@ impl From<ApiError> for Problem {
     }
 }
 
-/// Says what is known of a failure inside: nothing.
+/// The text for an internal error, which says nothing of its cause.
 fn fixed_text(code: Code) -> &'static str {
     match code {
         Code::Unavailable => "The service or its database is busy. Send the request again.",
         _ => {
             "The service could not do this and has logged why; its operator finds the cause by `instance`."
         }
-    }
-}
-
-fn summary(errors: &[FieldError], untold: usize) -> String {
-    match errors {
-        [] => "The request is not valid.".to_owned(),
-        [one] if untold == 0 => one.sentence(),
-        [one, rest @ ..] if untold == 0 => {
-            format!("{} (and {} more, see `errors`)", one.sentence(), rest.len())
-        }
-        [one, rest @ ..] => format!(
-            "{} (and {} more; `errors` has the first {})",
-            one.sentence(),
-            rest.len() + untold,
-            errors.len()
-        ),
     }
 }
 
@@ -346,74 +285,7 @@ impl IntoResponse for Problem {
     }
 }
 
-/// The faults of a request, gathered so that a client sees all of them at once; or the first of them
-/// and how many there are, where they are too many to be read.
-#[derive(Debug, Default)]
-pub(crate) struct Faults {
-    told: Vec<FieldError>,
-    untold: usize,
-}
-
-impl Faults {
-    pub(crate) fn add(
-        &mut self,
-        pointer: impl AsRef<str>,
-        code: FieldCode,
-        detail: impl AsRef<str>,
-    ) {
-        if self.told.len() < MOST_TOLD {
-            self.told.push(FieldError::new(pointer.as_ref(), code, detail.as_ref()));
-        } else {
-            self.untold += 1;
-        }
-    }
-
-    pub(crate) fn invalid(&mut self, pointer: impl AsRef<str>, detail: impl AsRef<str>) {
-        self.add(pointer, FieldCode::Invalid, detail);
-    }
-
-    /// Adds faults that were found elsewhere, each as it is to be told here.
-    pub(crate) fn take(&mut self, found: Self, told: impl FnMut(FieldError) -> FieldError) {
-        let room = MOST_TOLD - self.told.len();
-        self.untold += found.untold + found.told.len().saturating_sub(room);
-        self.told.extend(found.told.into_iter().take(room).map(told));
-    }
-
-    /// The same in the order in which they stand in a stream of manifests.
-    pub(crate) fn in_order(mut self) -> Self {
-        self.told.sort_by_key(|fault| (fault.document, fault.line));
-        self
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.told.is_empty()
-    }
-
-    /// Those that are told one by one.
-    pub(crate) fn iter(&self) -> std::slice::Iter<'_, FieldError> {
-        self.told.iter()
-    }
-
-    /// Refuses the request if there is any.
-    pub(crate) fn refuse(self) -> Result<(), ApiError> {
-        if self.is_empty() { Ok(()) } else { Err(ApiError::Invalid(self)) }
-    }
-
-    /// In one sentence, and one by one as far as an answer has room for them.
-    fn told(self) -> (String, Vec<FieldError>) {
-        let all = self.told.len();
-        let mut room = MOST_BYTES_TOLD;
-        let mut fits = |fault: &FieldError| {
-            let size = serde_json::to_vec(fault).map_or(0, |text| text.len());
-            room.checked_sub(size).map(|left| room = left).is_some()
-        };
-        let errors: Vec<_> = self.told.into_iter().take_while(&mut fits).collect();
-        let untold = self.untold + all - errors.len();
-        (summary(&errors, untold), errors)
-    }
-}
-
-/// What every operation may answer beside success.
+/// The failures that every operation may answer with.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "it only describes")]
 pub(crate) enum Errors {
@@ -429,7 +301,7 @@ pub(crate) enum Errors {
     /// There is nothing here that the API key may see.
     #[response(status = 404, content_type = "application/problem+json")]
     NotFound(Problem),
-    /// What is there stands against it.
+    /// The present state conflicts with the request.
     #[response(status = 409, content_type = "application/problem+json")]
     Conflict(Problem),
     /// `If-Match` names another state of the resource.
@@ -443,7 +315,7 @@ pub(crate) enum Errors {
     Other(Problem),
 }
 
-/// What an open operation may answer beside success.
+/// The failures that an operation without authentication may answer with.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "it only describes")]
 pub(crate) enum OpenErrors {
@@ -488,21 +360,6 @@ mod tests {
             assert!(problem.detail.ends_with(&sentence), "{}", problem.detail);
             assert!(serde_json::to_vec(&problem).unwrap().len() < 64 * 1024);
         }
-    }
-
-    #[test]
-    fn faults_that_were_found_elsewhere_are_counted_with_the_others() {
-        let found = |count: usize| {
-            let mut faults = Faults::default();
-            (0..count).for_each(|number| faults.invalid(format!("/{number}"), "is wrong"));
-            faults
-        };
-        let mut all = found(70);
-        all.take(found(70), |fault| fault);
-        all.take(found(170), |fault| fault);
-
-        assert_eq!((all.told.len(), all.untold), (100, 210));
-        assert_eq!(all.told[70].pointer, "/0");
     }
 
     #[test]

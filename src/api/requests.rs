@@ -1,4 +1,4 @@
-//! Attempts at certificates, to look at.
+//! Certificate requests, read-only: attempts at a certificate with a key and CSR each.
 
 use axum::extract::{OriginalUri, State};
 use axum::response::Response;
@@ -18,7 +18,7 @@ use crate::pki;
 use crate::storage::requests::{self, Request, RequestState, Wanted};
 use crate::view::certificate::Condition;
 
-/// Which attempts to list.
+/// Filters for certificate requests.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -29,12 +29,12 @@ pub(crate) struct ListRequests {
     name: Option<String>,
     /// For this certificate.
     certificate: Option<Uuid>,
-    /// How many on a page.
+    /// Items per page.
     #[param(minimum = 1, maximum = 500, default = 50)]
     limit: Option<u32>,
-    /// Where the page begins: a `nextCursor`.
+    /// The `nextCursor` of the page before.
     cursor: Option<String>,
-    /// What to order by.
+    /// The sort order.
     sort: Option<Sort>,
 }
 
@@ -54,21 +54,21 @@ pub(crate) struct RequestView {
     certificate: String,
     /// The revision that it makes, if it succeeds.
     revision: i64,
-    /// What the CA is to sign, PEM.
+    /// The CSR in PEM.
     csr: String,
     /// `Ready`, in cert-manager's words.
     conditions: Vec<Condition>,
     /// The present order; `null` where a certificate was imported.
     order: Option<String>,
-    /// When it was made.
+    /// Time of creation.
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
-    /// When it ended.
+    /// Time of its end.
     #[serde(with = "time::serde::rfc3339::option")]
     finished_at: Option<OffsetDateTime>,
 }
 
-/// List attempts
+/// List certificate requests
 #[utoipa::path(get, path = "/requests", operation_id = "listRequests", tag = "requests",
     params(ListRequests),
     responses((status = 200, body = Listing<RequestView>, description = "A page of attempts", headers(("Link" = String))), Errors))]
@@ -90,7 +90,7 @@ pub(crate) async fn list(
     Ok(page::answer(&uri, page.limit, rows, key, RequestView::from))
 }
 
-/// Show an attempt
+/// Get a certificate request
 #[utoipa::path(get, path = "/requests/{id}", operation_id = "getRequest", tag = "requests",
     params(("id" = Uuid, Path, description = "The attempt"), ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
     responses((status = 200, body = RequestView, description = "The attempt", headers(("ETag" = String))), (status = 304, description = "Not changed"), Errors))]
@@ -133,7 +133,7 @@ impl From<Request> for RequestView {
     }
 }
 
-/// Where an order is; what was imported has none.
+/// The path of an order; an imported revision has none.
 pub(crate) fn order_path(order: OrderId) -> Option<String> {
     (!order.0.is_nil()).then(|| format!("/orders/{order}"))
 }

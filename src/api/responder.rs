@@ -19,7 +19,7 @@ use crate::storage::{Db, StorageError, challenges};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What answers a CA's HTTP-01 challenges, on any replica.
+/// Answers HTTP-01 challenges of CAs, on any replica.
 pub fn responder(db: Db) -> Router {
     Router::new()
         .route("/.well-known/acme-challenge/{token}", get(answer))
@@ -58,7 +58,7 @@ async fn look_up(db: &Db, token: &str) -> Result<Option<String>, StorageError> {
     challenges::key_authorization(&mut tx, token).await
 }
 
-/// The same answer for everything that is not there.
+/// The answer for everything but a known token.
 fn nothing() -> Response {
     (StatusCode::NOT_FOUND, "not found\n").into_response()
 }

@@ -1,4 +1,4 @@
-//! Credentials of solvers. They go in and are used; nothing ever hands them out again.
+//! Secrets: credentials of solvers and account keys. Their values are write-only.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::auth::{Authorized, SecretsRead, SecretsWrite};
-use super::extract::{Body, Path, Query, escaped};
+use super::extract::{Body, Path, Query};
 use super::idempotency::{Attempt, IdempotencyKey, accepted};
 use super::page::{self, Listing, Sort};
 use super::precondition::{Precondition, json};
@@ -22,64 +22,35 @@ use super::problem::{ApiError, Code, Errors, Faults, FieldCode};
 use super::{AppState, field, retrying};
 use crate::domain::id::SecretId;
 use crate::domain::issuer::State as IssuerState;
-use crate::secret::{Sealed, Secret};
+use crate::secret::Sealed;
 use crate::storage::secrets::{self, SecretEntry, Wanted, data_place};
-use crate::storage::{StorageError, Tx, certificates, issuers, orders};
+use crate::storage::{Scope, Tx, certificates, issuers, orders};
+use crate::validation::escaped;
+use crate::view::spec::SecretSpec;
 
-/// A secret to be stored, as in Kubernetes' manifests.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(as = SecretSpec, example = json!({
-    "namespace": "default", "name": "cloudflare-api-token-secret",
-    "stringData": {"api-token": "<your API token>"}
-}))]
-pub(crate) struct SecretSpec {
-    /// Whose it is; `default` when absent.
-    namespace: Option<String>,
-    /// What issuers refer to; unique in the namespace.
-    name: Option<String>,
-    /// The values, as they are.
-    #[serde(default)]
-    #[schema(value_type = BTreeMap<String, String>, write_only)]
-    string_data: BTreeMap<String, SecretText>,
-    /// The values, in base64.
-    #[serde(default)]
-    #[schema(value_type = BTreeMap<String, String>, write_only)]
-    data: BTreeMap<String, SecretText>,
-}
-
-#[derive(Debug)]
-pub(crate) struct SecretText(Secret<String>);
-
-impl<'de> Deserialize<'de> for SecretText {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(|text| Self(Secret::new(text)))
-    }
-}
-
-/// What is known of a secret without its values.
+/// A secret without its values.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Secret)]
 pub(crate) struct SecretView {
     /// Its identifier.
     id: Uuid,
-    /// Whose it is.
+    /// Its namespace.
     namespace: String,
-    /// What issuers refer to.
+    /// The name by which issuers refer to it.
     name: String,
     /// The names of its values.
     #[schema(example = json!(["api-token"]))]
     keys: Vec<String>,
-    /// When it was stored.
+    /// Time of creation.
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
-    /// When its values were last set.
+    /// Time of the last change of its values.
     #[serde(with = "time::serde::rfc3339")]
     updated_at: OffsetDateTime,
 }
 
-/// Which secrets to list.
+/// Filters for secrets.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -88,16 +59,16 @@ pub(crate) struct ListSecrets {
     namespace: Option<String>,
     /// Of this name.
     name: Option<String>,
-    /// How many on a page.
+    /// Items per page.
     #[param(minimum = 1, maximum = 500, default = 50)]
     limit: Option<u32>,
-    /// Where the page begins: a `nextCursor`.
+    /// The `nextCursor` of the page before.
     cursor: Option<String>,
-    /// What to order by.
+    /// The sort order.
     sort: Option<Sort>,
 }
 
-/// Store a secret
+/// Create a secret
 ///
 /// Issuers that refer to it, and certificates that wait for it, are tried at once.
 #[utoipa::path(post, path = "/secrets", operation_id = "createSecret", tag = "secrets",
@@ -139,7 +110,7 @@ pub(crate) async fn list(
     Ok(page::answer(&uri, page.limit, rows, key, |row| SecretView::from(&row)))
 }
 
-/// Show a secret without its values
+/// Get a secret
 #[utoipa::path(get, path = "/secrets/{id}", operation_id = "getSecret", tag = "secrets",
     params(("id" = Uuid, Path, description = "The secret"), ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
     responses((status = 200, body = SecretView, description = "The secret, without its values", headers(("ETag" = String))), (status = 304, description = "Not changed"), Errors))]
@@ -154,7 +125,7 @@ pub(crate) async fn show(
     known.show(&SecretView::from(&entry.ok_or_else(|| ApiError::not_found("secret", id))?))
 }
 
-/// Replace a secret's values
+/// Replace a secret
 ///
 /// Issuers that refer to it, and certificates that wait for it, are tried at once.
 #[utoipa::path(put, path = "/secrets/{id}", operation_id = "replaceSecret", tag = "secrets",
@@ -170,10 +141,7 @@ pub(crate) async fn replace(
 ) -> Result<Response, ApiError> {
     retrying(|| async {
         let mut tx = app.db.begin();
-        let present = secrets::find(&mut tx, SecretId(id), &who.scope)
-            .await?
-            .ok_or_else(|| ApiError::not_found("secret", id))?;
-        known.must_match(&SecretView::from(&present))?;
+        let present = find_to_change(&mut tx, &who.scope, id, &known).await?;
         let (keys, values) = replacement(&present, &body.value)?;
         let next = revalue(&app, &mut tx, present, keys, &values).await?;
         tx.commit().await?;
@@ -182,7 +150,7 @@ pub(crate) async fn replace(
     .await
 }
 
-/// Forget a secret
+/// Delete a secret
 #[utoipa::path(delete, path = "/secrets/{id}", operation_id = "deleteSecret", tag = "secrets",
     params(("id" = Uuid, Path, description = "The secret"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
     responses((status = 204, description = "Forgotten"), Errors))]
@@ -193,13 +161,23 @@ pub(crate) async fn delete(
     known: Precondition,
 ) -> Result<StatusCode, ApiError> {
     let mut tx = app.db.begin();
-    let present = secrets::find(&mut tx, SecretId(id), &who.scope)
-        .await?
-        .ok_or_else(|| ApiError::not_found("secret", id))?;
-    known.must_match(&SecretView::from(&present))?;
+    let present = find_to_change(&mut tx, &who.scope, id, &known).await?;
     secrets::delete(&mut tx, present.id).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The secret, if the caller may see it and knows its present state.
+async fn find_to_change(
+    tx: &mut Tx,
+    scope: &Scope,
+    id: Uuid,
+    known: &Precondition,
+) -> Result<SecretEntry, ApiError> {
+    let found = secrets::find(tx, SecretId(id), scope).await?;
+    let present = found.ok_or_else(|| ApiError::not_found("secret", id))?;
+    known.must_match(&SecretView::from(&present))?;
+    Ok(present)
 }
 
 async fn insert(
@@ -212,32 +190,34 @@ async fn insert(
     let answer = json(&SecretView::from(entry))?;
     let mut tx = app.db.begin();
     attempt.remember(app, &mut tx, &location, &answer).await?;
-    store(app, &mut tx, entry, sealed).await?;
-    tx.commit().await?;
+    let stored = async {
+        store(app, &mut tx, entry, sealed).await?;
+        Ok::<_, ApiError>(tx.commit().await?)
+    };
+    stored.await.map_err(|error| error.or_if_taken(|| already_exists(entry)))?;
     Ok(accepted(location, answer))
 }
 
-/// Adds a secret, and has tried again what may have waited for it.
+/// Adds a secret, and wakes everything that may have waited for it.
 pub(crate) async fn store(
     app: &AppState,
     tx: &mut Tx,
     entry: &SecretEntry,
     sealed: &Sealed,
 ) -> Result<(), ApiError> {
-    match secrets::insert(tx, entry, sealed).await {
-        Err(StorageError::Conflict) => {
-            let detail = format!(
-                "There is a secret `{}` in the namespace `{}` already. Replace its values with PUT.",
-                entry.name, entry.namespace
-            );
-            return Err(ApiError::Because(Code::AlreadyExists, detail));
-        }
-        done => done?,
-    }
+    secrets::insert(tx, entry, sealed).await?;
     reconsider(app, tx, &entry.namespace).await
 }
 
-/// Gives a secret other values, and has tried again what may have waited for them.
+fn already_exists(entry: &SecretEntry) -> ApiError {
+    let detail = format!(
+        "There is a secret `{}` in the namespace `{}` already. Replace its values with PUT.",
+        entry.name, entry.namespace
+    );
+    ApiError::Because(Code::AlreadyExists, detail)
+}
+
+/// Gives a secret other values, and wakes everything that may have waited for them.
 pub(crate) async fn revalue(
     app: &AppState,
     tx: &mut Tx,
@@ -252,7 +232,7 @@ pub(crate) async fn revalue(
     Ok(next)
 }
 
-/// Has everything tried again that may have failed for want of this namespace's secrets.
+/// Wakes everything that may have failed for want of this namespace's secrets.
 async fn reconsider(app: &AppState, tx: &mut Tx, namespace: &str) -> Result<(), ApiError> {
     let now = app.now();
     for (issuer, lease) in issuers::of_namespace(tx, namespace).await? {
@@ -269,7 +249,7 @@ async fn reconsider(app: &AppState, tx: &mut Tx, namespace: &str) -> Result<(), 
     Ok(())
 }
 
-/// The secret that is wanted, and its values as the JSON object that is sealed.
+/// The secret to be stored, and its values as the JSON object that is sealed.
 pub(crate) fn new(
     app: &AppState,
     spec: &SecretSpec,
@@ -315,7 +295,7 @@ fn values(
     mut faults: Faults,
 ) -> Result<(Vec<String>, Zeroizing<Vec<u8>>), ApiError> {
     let mut decoded: BTreeMap<&str, Zeroizing<String>> = BTreeMap::new();
-    for (key, SecretText(text)) in &spec.data {
+    for (key, text) in &spec.data {
         let plain =
             STANDARD.decode(text.expose()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         match plain {
@@ -326,7 +306,7 @@ fn values(
     let given = |key: &str| spec.string_data.contains_key(key);
     let mut all: BTreeMap<&str, &str> = BTreeMap::new();
     all.extend(decoded.iter().filter(|(key, _)| !given(key)).map(|(key, text)| (*key, &***text)));
-    all.extend(spec.string_data.iter().map(|(key, text)| (&**key, &**text.0.expose())));
+    all.extend(spec.string_data.iter().map(|(key, text)| (&**key, text.expose())));
     if spec.data.is_empty() && spec.string_data.is_empty() {
         faults.add("/stringData", FieldCode::Required, "a secret has at least one value");
     }

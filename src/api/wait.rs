@@ -1,30 +1,28 @@
-//! Answers that wait for news: `Prefer: wait=30` (RFC 7240).
+//! Long polling: `Prefer: wait=30` (RFC 7240).
 
 use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::AppState;
 use super::auth::Principal;
+use super::headers::{PREFER, PREFERENCE_APPLIED};
 use super::problem::ApiError;
 use crate::storage::notify::Waiter;
 
-/// Nobody waits longer; [`super::layers`] allows for it.
+/// Seconds that a client may wait at most; the timeout in [`super::layers`] is longer.
 pub(crate) const LONGEST: u64 = 300;
 
-/// News may get lost between replicas, so a waiting request also looks by itself this often.
+/// Interval of looking without a notification, which may get lost between replicas.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-const PREFER: HeaderName = HeaderName::from_static("prefer");
-const APPLIED: HeaderName = HeaderName::from_static("preference-applied");
-
-/// How many seconds the client is willing to wait, if it said so.
+/// Seconds that the client is willing to wait, if it said so.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wait(Option<u64>);
 
@@ -36,7 +34,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Wait {
     }
 }
 
-/// A preference that cannot be understood is passed over (RFC 7240, section 2).
+/// Ignores a preference that cannot be parsed (RFC 7240, section 2).
 fn seconds(headers: &HeaderMap) -> Option<u64> {
     headers
         .get_all(&PREFER)
@@ -50,15 +48,15 @@ fn seconds(headers: &HeaderMap) -> Option<u64> {
 }
 
 impl Wait {
-    /// Whether the client waits at all.
+    /// True if the client waits at all.
     pub(crate) fn is_wanted(self) -> bool {
         self.0.is_some()
     }
 
-    /// Reads until what was read is settled, or the time is up, or the service stops; refused as soon as the
-    /// caller's key does not hold any more.
+    /// Reads until the resource is settled, the time is up, or the service stops. Fails as soon as the
+    /// principal is revoked.
     ///
-    /// Nothing is held meanwhile, and a client that goes away takes the waiting with it.
+    /// Holds no transaction meanwhile. The waiting ends when the client goes away.
     pub(crate) async fn until<T, F>(
         self,
         app: &AppState,
@@ -73,13 +71,13 @@ impl Wait {
         if self.0.is_none() {
             return read().await;
         }
-        // Subscribed before the first look, so that nothing can happen in between.
+        // Subscribes before the first look, so that nothing is missed in between.
         let waiter = app.db.signals().wait_for(resource);
         let seen = read().await?;
         if settled(&seen) { Ok(seen) } else { self.on(app, who, waiter, read, settled).await }
     }
 
-    /// The same for what was not settled when `waiter` began to wait.
+    /// The same for a resource that was not settled when `waiter` began to wait.
     pub(crate) async fn on<T, F>(
         self,
         app: &AppState,
@@ -97,7 +95,7 @@ impl Wait {
             let left = end.saturating_duration_since(Instant::now());
             tokio::select! {
                 () = app.shutdown.cancelled() => {}
-                // The other end is kept as long as the database.
+                // The sender lives as long as the database.
                 _ = keys.changed() => {}
                 _ = tokio::time::timeout(left.min(LOOK_EVERY), waiter.settled()) => {}
             }
@@ -109,12 +107,12 @@ impl Wait {
         }
     }
 
-    /// Says in the answer that the wish was granted.
+    /// Adds `Preference-Applied` to the answer.
     pub(crate) fn applied(self, mut response: Response) -> Response {
         if let Some(seconds) = self.0
             && let Ok(value) = HeaderValue::from_str(&format!("wait={seconds}"))
         {
-            response.headers_mut().insert(APPLIED, value);
+            response.headers_mut().insert(PREFERENCE_APPLIED, value);
         }
         response
     }

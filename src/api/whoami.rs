@@ -1,4 +1,4 @@
-//! Who the caller is.
+//! The caller's identity.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -18,19 +18,19 @@ pub(crate) struct WhoAmI {
     /// Its name.
     #[schema(example = "payments-deploy")]
     name: String,
-    /// What it may do; `*` is everything.
+    /// Its permissions; `*` is all.
     #[schema(example = json!(["certificates:read", "certificates:write"]))]
     permissions: Vec<String>,
-    /// Where; `null` is everywhere.
+    /// The namespaces; `null` is all of them.
     namespaces: Option<Vec<String>>,
 }
 
-/// Show who the caller is
+/// Get the caller's identity
 #[utoipa::path(get, path = "/whoami", operation_id = "whoAmI", tag = "service",
     responses((status = 200, body = WhoAmI, description = "The API key of the request"), Errors))]
 pub(crate) async fn show(who: Principal) -> Json<WhoAmI> {
     Json(WhoAmI {
-        id: who.key.0,
+        id: who.subject.id(),
         name: who.name,
         permissions: who.permissions,
         namespaces: match who.scope {

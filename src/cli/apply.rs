@@ -1,4 +1,4 @@
-//! `certwright apply`: manifests as people have them.
+//! `certwright apply`: applies manifests.
 
 use std::fs;
 use std::io::Read as _;
@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::output::{Colour, note, paint, print, text};
 use super::remote::{Remote, Session, Within, run};
 use crate::client::{Ask, Body, ClientError};
+use crate::manifest::kind::Kind;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -98,7 +99,7 @@ impl Stream {
         self.text.push_str(text);
     }
 
-    /// Sends it; what is wrong is said by file and line.
+    /// Sends the stream; faults are reported by file and line.
     pub(super) async fn send(
         &self,
         session: &Session,
@@ -170,7 +171,7 @@ pub(super) fn report(results: &Value, quiet: bool) -> anyhow::Result<()> {
     let dry = if results.get("dryRun") == Some(&Value::Bool(true)) { " (dry run)" } else { "" };
     for one in results.get("results").and_then(Value::as_array).into_iter().flatten() {
         let (kind, name) = (text(one, "/kind"), text(one, "/name"));
-        let kind = super::kind::Kind::parse(&kind).map_or(kind, |kind| kind.full().to_owned());
+        let kind = Kind::parse(&kind).map_or(kind, |kind| kind.full().to_owned());
         print(&format!("{kind}/{name} {}{dry}\n", text(one, "/result")))?;
         let warnings = one.get("warnings").and_then(Value::as_array).into_iter().flatten();
         for warning in warnings.filter_map(Value::as_str).filter(|_| !quiet) {

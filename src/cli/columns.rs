@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::kind::Kind;
 use super::output::{age, condition, moment, text};
+use crate::manifest::kind::Kind;
 
 /// A column: its heading, whether only `-o wide` shows it, and what stands in it.
 pub(super) type Column = (&'static str, bool, fn(&Value, &Around) -> String);
@@ -48,7 +48,7 @@ const STATUS: Column = ("STATUS", true, |value, _| condition(value, "Ready", "me
 const CERTIFICATE: &[Column] = &[
     NAME,
     READY,
-    // There are no Secrets to keep it in; scripts that count columns find kubectl's.
+    // There is no Secret, but scripts that count kubectl's columns expect this one.
     ("SECRET", false, |_, _| "<none>".to_owned()),
     ("ISSUER", true, |value, _| text(value, "/issuerRef/name")),
     ("STATUS", true, |value, _| match value.pointer("/status/lastError") {
@@ -61,7 +61,7 @@ const CERTIFICATE: &[Column] = &[
 
 const REQUEST: &[Column] = &[
     NAME,
-    // Who may ask for a certificate may have it: nothing waits for an approval.
+    // There are no approvals: whoever may create a certificate gets it.
     ("APPROVED", false, |_, _| "True".to_owned()),
     ("DENIED", false, |_, _| String::new()),
     READY,
@@ -119,7 +119,7 @@ const EVENT: &[Column] = &[
     ("MESSAGE", false, |value, _| text(value, "/message")),
 ];
 
-/// Which events a webhook is told; all of them where none is named.
+/// The event types of a webhook; all if none is named.
 fn events(value: &Value) -> String {
     let named = value.get("events").and_then(Value::as_array);
     let words: Vec<_> = named.into_iter().flatten().filter_map(Value::as_str).collect();

@@ -74,7 +74,7 @@ pub(super) fn markdown() -> String {
     }
     out.push_str("\nWhat is asked for goes to standard output; warnings, progress and errors go to standard error.\nColour and spinners appear on terminals only, and not with `NO_COLOR`.\n\n## Commands\n");
     let command = super::Cli::command().term_width(100);
-    // They are described once, at the top.
+    // Global options are described once, at the top.
     let mut command =
         command.mut_args(|arg| if arg.is_global_set() { arg.hide(true) } else { arg });
     command.build();

@@ -1,4 +1,4 @@
-//! `certwright secrets`: credentials of solvers, which go in and never come out.
+//! `certwright secrets`: credentials of solvers, which are write-only.
 
 use std::fs;
 use std::io::Read as _;
@@ -9,10 +9,10 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::exit::Complaint;
-use super::kind::Kind;
 use super::output::{age, now, print, table, text};
 use super::remote::{Remote, Session, Where, Within, run};
 use crate::client::{Ask, Body, ClientError};
+use crate::manifest::kind::Kind;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Credentials {

@@ -6,11 +6,12 @@ use serde_json::Value;
 
 use super::exit::Complaint;
 use super::get::selected;
-use super::kind::{Kind, targets};
 use super::output::{print, text};
 use super::remote::{Remote, Session, Where, run};
 use super::selector;
+use super::targets::targets;
 use crate::client::{Ask, Body};
+use crate::manifest::kind::Kind;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -50,7 +51,7 @@ impl Delete {
         let namespace = namespace.as_deref();
         let selector = self.selector.as_deref().map(selector::parse).transpose()?;
         let targets = targets(&self.what)?;
-        // Before the first is gone.
+        // Refuses before anything is deleted.
         targets.iter().try_for_each(|(kind, _)| self.check(*kind))?;
         for (kind, name) in targets {
             let resources = match (&name, &selector) {
@@ -68,7 +69,7 @@ impl Delete {
         Ok(())
     }
 
-    /// Whether that can be done to things of this kind.
+    /// Refuses options that the kind does not have.
     fn check(&self, kind: Kind) -> Result<(), Complaint> {
         let problem = match kind {
             Kind::Request | Kind::Order | Kind::Challenge | Kind::Event => {
@@ -98,7 +99,7 @@ impl Delete {
         let ask = Ask { method: &Method::DELETE, path, query, headers: &[], body: Body::None };
         let response = session.client.send(ask).await?;
         let shown = format!("{} \"{}\"", kind.full(), if name.is_empty() { &id } else { &name });
-        // Where there is nothing to tell the CA, it is gone at once.
+        // If the CA need not be told, the resource is deleted at once.
         print(&match response.status() {
             StatusCode::ACCEPTED => format!("{shown} is deleted once {then}\n"),
             _ => format!("{shown} deleted\n"),

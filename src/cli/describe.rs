@@ -6,10 +6,11 @@ use serde_json::{Map, Value};
 use super::events;
 use super::exit::Complaint;
 use super::get::selected;
-use super::kind::{Kind, targets};
 use super::output::{print, text};
 use super::remote::{Remote, Session, Where, run};
 use super::selector;
+use super::targets::targets;
+use crate::manifest::kind::Kind;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -63,10 +64,10 @@ impl Describe {
     }
 }
 
-/// What identifies a resource, and is printed first.
+/// Fields that identify a resource, which are printed first.
 const IDENTITY: [&str; 4] = ["id", "kind", "labels", "name"];
 
-/// Fields that say how things stand, of resources that have no `status`.
+/// Fields with the status of resources that have no `status`.
 const STATUS: [&str; 17] = [
     "attempts",
     "challenges",
@@ -100,7 +101,7 @@ fn described(kind: Kind, resource: &Value) -> String {
             "labels" => labels = pairs(value),
             known if IDENTITY.contains(&known) => {}
             "status" => status.extend(value.as_object().cloned().unwrap_or_default()),
-            // A challenge's order is what it belongs to; a request's is how far it is.
+            // The order belongs to a challenge's identity, and to a request's status.
             "order" if kind == Kind::Challenge => _ = spec.insert(field.clone(), value.clone()),
             known if STATUS.contains(&known) => _ = status.insert(field.clone(), value.clone()),
             _ => _ = spec.insert(field.clone(), value.clone()),

@@ -1,4 +1,4 @@
-//! `certwright doctor`: looks for what would keep certificates from being issued.
+//! `certwright doctor`: looks for problems that would keep certificates from being issued.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::client::{cloudflare, date_of};
 use crate::config::Config;
 use crate::domain::issuer::{Cloudflare, Issuer, Kind};
 use crate::secret::{Sealer, Secret};
-use crate::storage::{Db, Page, Scope, issuers, secrets};
+use crate::storage::{Db, Page, Scope, StorageError, issuers, secrets};
 
 pub(super) const EXAMPLES: &str = "Examples:
   certwright doctor
@@ -26,7 +26,7 @@ pub(super) const EXAMPLES: &str = "Examples:
 Run it where the service runs, as the same user and with the same settings. It changes nothing. A line
 for each thing: ok, warn or fail, with what to do. The exit status is 1 if anything failed.";
 
-/// How far clocks may differ before nonces, validity and renewal suffer.
+/// Difference of clocks from which nonces, validity and renewal suffer.
 const SKEW: i64 = 60;
 
 const CLOUDFLARE: &str = "https://api.cloudflare.com/client/v4";
@@ -95,7 +95,7 @@ async fn examine(source: &Source, remote: &Remote, report: &mut Report) -> anyho
         report.warn("issuers", "there is none yet; `certwright apply -f issuer.yaml` makes one")?;
     }
     for issuer in &found {
-        // Anybody may have named an Issuer's CA: only the service asks there, and is guarded.
+        // An Issuer's CA may have been chosen by anybody: only the service, which is guarded, asks it.
         if issuer.kind == Kind::ClusterIssuer {
             authority(issuer, report).await?;
         }
@@ -129,6 +129,10 @@ async fn database(config: &Config, report: &mut Report) -> anyhow::Result<Option
     let url = config.database_url.expose();
     let version = match Db::version(url).await {
         Ok(version) => version,
+        Err(error @ StorageError::UnknownSchema(_)) => {
+            report.fail("database", &error.to_string())?;
+            return Ok(None);
+        }
         Err(error) => {
             let error: &dyn std::error::Error = &error;
             let cause = error.source().map(ToString::to_string).unwrap_or_default();
@@ -162,7 +166,7 @@ async fn master_key(
 ) -> anyhow::Result<Option<Sealer>> {
     let own = config.data_dir.join("master.key");
     let file = config.master_key_file.as_ref().unwrap_or(&own);
-    // Looking for it must not make it.
+    // The check must not create the file.
     if config.master_key.is_none() && !file.exists() {
         report.fail(
             "master key",
@@ -185,7 +189,7 @@ async fn master_key(
     }
 }
 
-/// Whether the CA answers, and what time it is there.
+/// Checks that the CA answers, and its clock.
 async fn authority(issuer: &Issuer, report: &mut Report) -> anyhow::Result<()> {
     let (word, name) = (issuer.kind.as_str(), &issuer.name);
     let what = format!("{word} {name}");
@@ -211,7 +215,7 @@ async fn authority(issuer: &Issuer, report: &mut Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether the issuer has an account, as far as the service knows.
+/// Checks that the issuer has an account.
 fn account(issuer: &Issuer, report: &mut Report) -> anyhow::Result<()> {
     let what = format!("{} {}", issuer.kind.as_str(), issuer.name);
     let (status, reason, message) = issuer.ready();
@@ -222,7 +226,7 @@ fn account(issuer: &Issuer, report: &mut Report) -> anyhow::Result<()> {
     }
 }
 
-/// Whether Cloudflare takes the tokens of an issuer, and shows them zones.
+/// Checks that Cloudflare accepts the issuer's tokens, and shows them zones.
 async fn tokens(
     config: &Config,
     db: &Db,

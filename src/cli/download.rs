@@ -1,4 +1,4 @@
-//! `certwright download`, and files that others must not read.
+//! `certwright download`, and writing private files.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::Write as _;
@@ -9,10 +9,10 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
 use super::exit::Complaint;
-use super::kind::Kind;
 use super::output::text;
 use super::remote::{Remote, Within, run};
 use crate::client::{Ask, Body, Client, ClientError};
+use crate::manifest::kind::Kind;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::kind::Kind;
 use super::output::{duration, moment, now, table, text};
 use super::remote::Session;
 use crate::client::ClientError;
+use crate::manifest::kind::Kind;
 
 /// The events of one resource, oldest first. A key that may not see them sees none.
 pub(super) async fn of(
@@ -20,7 +20,7 @@ pub(super) async fn of(
         Err(ClientError::Refused(problem)) if problem.status == 403 => return Ok(Vec::new()),
         Err(error) => return Err(error.into()),
     };
-    // A certificate's story holds those of its requests, orders and challenges.
+    // A certificate's events include those of its requests, orders and challenges.
     events.retain(|event| text(event, "/resource") == path);
     Ok(events)
 }

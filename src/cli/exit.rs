@@ -18,7 +18,7 @@ pub(super) enum Complaint {
     TimedOut(String),
 }
 
-/// Everything went well.
+/// Success.
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const NOT_FOUND: u8 = 3;

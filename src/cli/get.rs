@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 
 use super::columns::{Around, columns};
 use super::exit::Complaint;
-use super::kind::{Kind, targets};
 use super::output::{self, note, now, print, text};
 use super::remote::{Remote, Session, Where, run};
 use super::selector::{self, Selector};
+use super::targets::targets;
+use crate::manifest::kind::Kind;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -56,7 +57,7 @@ enum Output {
     Name,
 }
 
-/// How often `--watch` looks.
+/// Interval of `--watch`.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// What there is of one kind.
@@ -218,7 +219,7 @@ impl Shown {
     }
 }
 
-/// Everything of a kind that a selector chooses. Labels are the certificates'; what belongs to a
+/// All resources of a kind that a selector chooses. Only certificates have labels; a resource of a
 /// certificate is chosen with it.
 pub(super) async fn selected(
     session: &Session,
@@ -254,7 +255,7 @@ pub(super) async fn selected(
     Ok(items)
 }
 
-/// Issuers' names, where a column shows them.
+/// Names of issuers, if a column shows them.
 async fn issuers(session: &Session, found: &[Found]) -> anyhow::Result<BTreeMap<String, String>> {
     let mut names = BTreeMap::new();
     let has =
@@ -278,7 +279,7 @@ fn name_of(item: &Value) -> String {
     if name.is_empty() { text(item, "/id") } else { name }
 }
 
-/// One thing that was named is printed alone, everything else as a list.
+/// Prints one named resource alone, everything else as a list.
 fn document(found: &[Found], named: bool) -> Value {
     let mut items = found.iter().flat_map(|found| {
         found.items.iter().map(|item| {

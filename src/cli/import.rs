@@ -1,4 +1,4 @@
-//! `certwright import`: takes over what cert-manager or certbot have, so that nothing is issued anew.
+//! `certwright import`: imports certificates of cert-manager or certbot, so that nothing is issued anew.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -68,7 +68,7 @@ impl Import {
         })
     }
 
-    /// What stands in PEM files, as manifests.
+    /// Manifests of certificates in PEM files.
     fn pairs(&self) -> anyhow::Result<Stream> {
         let Some(issuer) = &self.issuer else {
             let problem = "say who renews them: --issuer NAME";
@@ -84,7 +84,7 @@ impl Import {
                 let (cert, key) = (place.join("fullchain.pem"), place.join("privkey.pem"));
                 match pair(&cert, &key, name.as_deref(), issuer, &self.kind) {
                     Ok(both) => documents.extend(both),
-                    // One that is over must not keep the others from being taken over.
+                    // An expired certificate must not prevent the import of the others.
                     Err(error) => note(&format!("left out: {error:#}")),
                 }
             }
@@ -132,7 +132,7 @@ fn pair(
         text.map(Zeroizing::new).with_context(|| format!("{} cannot be read", path.display()))
     };
     let (chain, private) = (read(cert)?, read(key)?);
-    // Read here as well, to tell names and the kind of key.
+    // Parsed here as well, for the names and the kind of key.
     let adopted = pki::adopt(&chain, &private, now())
         .with_context(|| format!("{} cannot be imported", cert.display()))?;
     let first = adopted.names.first().map(String::as_str).unwrap_or_default();

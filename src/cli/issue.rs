@@ -1,4 +1,4 @@
-//! `certwright issue`: wants certificates, and waits for them.
+//! `certwright issue`: creates certificates, and waits for them.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,10 +12,10 @@ use tokio::time::Instant;
 
 use super::download::{Format, fetch, write_file};
 use super::exit::Complaint;
-use super::kind::Kind;
 use super::output::{note, print, text};
 use super::remote::{Remote, Session, Within, run};
 use crate::client::{Ask, Body, ClientError};
+use crate::manifest::kind::Kind;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -65,7 +65,7 @@ pub(super) struct Goal {
 }
 
 impl Goal {
-    /// This certificate, once this revision of it or a later one is served.
+    /// Waits until this revision of the certificate or a later one is served.
     pub(super) fn of(certificate: &Value, revision: i64) -> Self {
         Self { id: text(certificate, "/id"), name: text(certificate, "/name"), revision }
     }

@@ -1,11 +1,12 @@
-//! `certwright issuers`: what is done to their accounts.
+//! `certwright issuers`: changes of their accounts.
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::kind::Kind;
 use super::output::{condition, print, table, text};
 use super::remote::{Remote, Session, Where, Within, run};
+use super::targets::kind;
+use crate::manifest::kind::Kind;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Issuers {
@@ -82,7 +83,7 @@ async fn list(session: &Session, place: &Where) -> anyhow::Result<()> {
 }
 
 async fn act(session: &Session, which: &Which, what: &str, done: &str) -> anyhow::Result<()> {
-    let kind = Kind::parse(&which.kind)?;
+    let kind = kind(&which.kind)?;
     let namespace = session.within(&which.place);
     let found = session.find(kind, Some(&namespace), &which.name).await?;
     let path = format!("{}/{}/{what}", kind.path(), text(&found, "/id"));

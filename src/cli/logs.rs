@@ -1,4 +1,4 @@
-//! `certwright logs`: the history, line by line.
+//! `certwright logs`: events, line by line.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,9 +6,9 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 
-use super::kind::targets;
 use super::output::{print, text};
 use super::remote::{Remote, Session, Where, run};
+use super::targets::targets;
 use crate::client::{ClientError, Stream};
 
 #[derive(Debug, Args)]
@@ -30,7 +30,7 @@ pub(super) struct Logs {
     since: Option<String>,
 }
 
-/// How often a server that has gone away is asked again.
+/// Interval of reconnecting to a server that has gone away.
 const COME_BACK_AFTER: Duration = Duration::from_secs(1);
 
 impl Logs {
@@ -54,7 +54,7 @@ impl Logs {
             Some(resource) => query.push(("resource", resource)),
             None => query.extend(namespace.as_deref().map(|name| ("namespace", name))),
         }
-        // Opened before the look at what was, so that nothing gets lost between the two.
+        // Opened before past events are read, so that nothing is lost between the two.
         let stream =
             if self.follow { Some(session.client.events(&query, None).await?) } else { None };
         let mut known = query.clone();
@@ -73,8 +73,8 @@ impl Logs {
     }
 }
 
-/// What happens from now on, but for what is printed already. A stream that ends, as it does when
-/// the server starts anew, is taken up where it ended.
+/// Prints events from now on, except for those that are printed already. A stream that ends, as it does when
+/// the server restarts, is continued where it ended.
 async fn follow(
     session: &Session,
     query: &[(&str, &str)],
@@ -102,7 +102,7 @@ async fn follow(
     }
 }
 
-/// What repeats itself is one event that is seen several times.
+/// A repeated event comes again with a higher count.
 fn occurrence(event: &Value) -> String {
     format!("{} {}", text(event, "/id"), text(event, "/lastSeen"))
 }

@@ -27,7 +27,6 @@ mod inspect;
 mod issue;
 mod issuers;
 mod keys;
-mod kind;
 mod logs;
 mod migrate;
 mod openapi;
@@ -40,6 +39,7 @@ mod selector;
 mod serve;
 mod settings;
 mod status;
+mod targets;
 mod webhooks;
 
 pub use exit::status_of;
@@ -196,7 +196,7 @@ enum Command {
 }
 
 impl Cli {
-    /// Does what was asked.
+    /// Runs the command.
     pub fn run(self) -> anyhow::Result<()> {
         crate::failpoint::set_up();
         let (source, remote) = (&self.source, &self.remote);

@@ -1,4 +1,4 @@
-//! How things are printed: kubectl's tables and ages, JSON, YAML, and a little colour.
+//! Output: kubectl's tables and ages, JSON, YAML, and colour.
 
 use std::io::{IsTerminal as _, Write as _};
 
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::clock::{Clock as _, SystemClock};
 use crate::yaml;
 
-/// To standard output; a reader that has seen enough, such as `head`, is no error.
+/// Prints to standard output; a reader that closes the pipe, such as `head`, is no error.
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -19,9 +19,9 @@ pub(super) fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// To standard error: what is not the answer itself.
+/// Prints to standard error.
 pub(super) fn note(text: &str) {
-    // Nobody there to read it is no reason to stop.
+    // A closed standard error is ignored.
     writeln!(std::io::stderr(), "{text}").ok();
 }
 
@@ -82,12 +82,12 @@ pub(super) fn now() -> OffsetDateTime {
     SystemClock.now()
 }
 
-/// The moment at a JSON pointer.
+/// The time at a JSON pointer.
 pub(super) fn moment(value: &Value, pointer: &str) -> Option<OffsetDateTime> {
     OffsetDateTime::parse(value.pointer(pointer)?.as_str()?, &Rfc3339).ok()
 }
 
-/// How old a resource is, as kubectl says it. What has no time of its own has one in its identifier.
+/// The age of a resource, as kubectl writes it. A resource without a time has one in its identifier.
 pub(super) fn age(value: &Value, now: OffsetDateTime) -> String {
     let made = moment(value, "/createdAt").or_else(|| {
         let id: Uuid = value.get("id")?.as_str()?.parse().ok()?;
@@ -116,7 +116,7 @@ pub(super) fn duration(duration: time::Duration) -> String {
     }
 }
 
-/// Whether standard output may be coloured.
+/// True if standard output may be coloured.
 pub(super) fn is_colourful() -> bool {
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     !plain && std::io::stdout().is_terminal()
@@ -130,7 +130,7 @@ pub(super) enum Colour {
     Yellow = 33,
 }
 
-/// The text in this colour, where colours are wanted.
+/// The text in this colour, if colours are wanted.
 pub(super) fn paint(colour: Colour, text: &str) -> String {
     if is_colourful() {
         format!("\u{1b}[{}m{text}\u{1b}[0m", colour as u8)

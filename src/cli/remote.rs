@@ -1,4 +1,4 @@
-//! Which server the client's commands talk to, as whom, and about which namespace.
+//! The server, API key and namespace of the client's commands.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,8 +13,8 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::exit::Complaint;
-use super::kind::Kind;
 use crate::client::Client;
+use crate::manifest::kind::Kind;
 use crate::secret::Secret;
 
 /// Which server, and as whom.
@@ -53,7 +53,7 @@ pub(super) struct Where {
 }
 
 impl Where {
-    /// Whether every namespace is meant.
+    /// True if all namespaces are meant.
     pub(super) fn is_everywhere(&self) -> bool {
         self.all_namespaces
     }
@@ -166,7 +166,7 @@ impl Session {
         place.namespace.clone().unwrap_or_else(|| self.namespace.clone())
     }
 
-    /// What there is of a kind, oldest first.
+    /// All resources of a kind, oldest first.
     pub(super) async fn list(
         &self,
         kind: Kind,
@@ -181,7 +181,7 @@ impl Session {
         Ok(self.client.list(kind.path(), &query).await?)
     }
 
-    /// The one thing of this name, or of this identifier.
+    /// The resource of this name or identifier.
     pub(super) async fn find(
         &self,
         kind: Kind,
@@ -196,7 +196,7 @@ impl Session {
         } else {
             Vec::new()
         };
-        // An attempt that failed may have the name of the one that follows it.
+        // A failed request may have the name of its successor.
         found.into_iter().next_back().ok_or_else(|| {
             let place = match namespace {
                 Some(namespace) if kind.is_namespaced() => {

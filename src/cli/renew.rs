@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use super::exit::Complaint;
 use super::get::selected;
 use super::issue::{Goal, wait_for};
-use super::kind::Kind;
 use super::output::{print, text};
 use super::remote::{Remote, Session, Where, run};
 use super::selector;
+use crate::manifest::kind::Kind;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:

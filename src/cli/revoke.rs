@@ -3,9 +3,9 @@
 use clap::Args;
 use serde_json::json;
 
-use super::kind::Kind;
 use super::output::{print, text};
 use super::remote::{Remote, Within, run};
+use crate::manifest::kind::Kind;
 
 /// RFC 5280's reasons that an ACME CA takes.
 const REASONS: [&str; 5] =

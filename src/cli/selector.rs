@@ -51,7 +51,7 @@ impl Selector {
         })
     }
 
-    /// Whether a resource with these labels is meant.
+    /// True if the selector chooses a resource with these labels.
     pub(super) fn fits(&self, resource: &Value) -> bool {
         let label = |key: &str| resource.get("labels")?.get(key)?.as_str();
         self.0.iter().all(|one| match one {

@@ -19,7 +19,7 @@ impl Show {
         }
         let values = source.values(&[])?;
         print(&config::toml(&values))?;
-        // What could not be used is shown all the same, and then said.
+        // A setting that cannot be used is shown all the same, and then reported.
         Config::parse(&values)?;
         Ok(())
     }

@@ -4,10 +4,10 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::events;
-use super::kind::Kind;
 use super::output::{print, text};
 use super::remote::{Remote, Session, Within, run};
 use crate::client::{Ask, Body, ClientError};
+use crate::manifest::kind::Kind;
 use crate::pki;
 
 #[derive(Debug, Subcommand)]
@@ -103,7 +103,7 @@ async fn issuer(session: &Session, certificate: &Value) -> anyhow::Result<String
     ))
 }
 
-/// What cmctl reads from the Secret.
+/// The part that cmctl reads from the Secret.
 async fn served(session: &Session, id: &str) -> anyhow::Result<String> {
     let path = format!("/certificates/{id}/cert.pem");
     let method = &http::Method::GET;
@@ -186,7 +186,7 @@ async fn attempt(session: &Session, id: &str) -> anyhow::Result<String> {
     Ok(out)
 }
 
-/// Why it is as it is, from a server that can tell.
+/// The server's explanation of its state.
 async fn explanation(session: &Session, id: &str) -> anyhow::Result<String> {
     let path = format!("/certificates/{id}/explain");
     let (method, headers) = (&http::Method::GET, &[("accept", "text/plain")]);

@@ -4,15 +4,15 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::kind::Kind;
 use super::output::{age, note, now, print, table, text};
 use super::remote::{Remote, Where, Within, run};
 use crate::client::{Ask, Body, Client};
+use crate::manifest::kind::Kind;
 
-/// Longer than a webhook may take to answer.
+/// Time limit of a test: longer than a webhook may take to answer.
 const ANSWER_WITHIN: &str = "wait=30";
 
-/// Where a delivery may be.
+/// The states of a delivery.
 const STATES: [&str; 5] = ["queued", "pending", "delivered", "dead", "held"];
 
 #[derive(Debug, Subcommand)]
@@ -166,7 +166,7 @@ async fn deliveries(client: &Client, id: Uuid, given: &[(&str, &str)]) -> anyhow
     print(&table(&["ID", "TYPE", "STATE", "ATTEMPTS", "ANSWER", "AGE"], &rows))
 }
 
-/// What came of a test: an error where the endpoint did not take it.
+/// The result of a test: an error if the endpoint did not accept it.
 fn outcome(id: Uuid, delivery: &Value) -> anyhow::Result<()> {
     let status = text(delivery, "/responseStatus");
     match text(delivery, "/state").as_str() {

@@ -1,7 +1,7 @@
-//! A client of the service's own HTTP API.
+//! A client of this service's HTTP API.
 //!
-//! Resources stay JSON: what a newer server adds is shown, not lost. What goes wrong is typed, so
-//! that the command line can say it well and end with the right status.
+//! Resources stay JSON, so that fields of a newer server are shown, not lost. Errors are typed, so
+//! that the command line can explain them and exit with the right status.
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ pub enum ClientError {
     Unreachable {
         /// Where it was asked.
         server: String,
-        /// What went wrong.
+        /// The kind of a problem.
         cause: String,
     },
     /// It answered with a problem document.
@@ -136,7 +136,7 @@ impl Client {
         self.json(Ask { method: &Method::GET, path, query, headers: &[], body: Body::None }).await
     }
 
-    /// Reads a list to its end.
+    /// Reads all pages of a list.
     pub async fn list(
         &self,
         path: &str,
@@ -159,7 +159,7 @@ impl Client {
         }
     }
 
-    /// Sends JSON, and reads what comes back.
+    /// Sends JSON, and reads the answer.
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
         let body = Body::Json(body);
         self.json(Ask { method: &Method::POST, path, query: &[], headers: &[], body }).await
@@ -184,7 +184,7 @@ impl Client {
         serde_json::from_slice(&bytes).map_err(|_| ClientError::Strange { server, status })
     }
 
-    /// Downloads something that is no JSON.
+    /// Downloads a file that is not JSON.
     pub async fn bytes(&self, ask: Ask<'_>) -> Result<Vec<u8>, ClientError> {
         let response = self.send(ask).await?;
         self.bytes_of(response).await
@@ -301,7 +301,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     let mut next = Some(error);
     while let Some(error) = next {
         let more = error.to_string();
-        // Some repeat what stands below them.
+        // Some errors repeat their source.
         if !text.contains(&more) {
             if !text.is_empty() {
                 text.push_str(": ");

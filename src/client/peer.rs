@@ -1,4 +1,4 @@
-//! The certificates that a TLS server shows, whatever they are worth: to be looked at.
+//! The certificate chain that a TLS server shows, without verifying it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -21,7 +21,7 @@ pub struct Problem {
     /// The request's identifier, which the server's log has too.
     #[serde(default)]
     pub instance: String,
-    /// What is wrong where in the request.
+    /// The faults of the request's fields.
     #[serde(default)]
     pub errors: Vec<FieldFault>,
 }

@@ -32,7 +32,7 @@ impl Stream {
         }
     }
 
-    /// Where to go on once this stream has ended.
+    /// The position to continue from once this stream has ended.
     pub fn last_id(&self) -> Option<&str> {
         self.last_id.as_deref()
     }

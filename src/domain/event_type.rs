@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
 )]
+#[schema(as = Notice)]
 pub enum EventType {
     /// The first certificate was issued.
     #[serde(rename = "certificate.issued")]

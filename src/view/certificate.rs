@@ -1,4 +1,4 @@
-//! What a client sees of a certificate: never a key.
+//! Views of a certificate. None has a private key.
 
 use std::collections::BTreeMap;
 
@@ -20,13 +20,13 @@ use crate::domain::revocation::Reason;
 pub(crate) struct CertificateView {
     /// Its identifier.
     id: Uuid,
-    /// Whose it is.
+    /// Its namespace.
     namespace: String,
     /// The client's name for it.
     name: String,
-    /// For selectors and filters.
+    /// Labels for selectors and filters.
     labels: BTreeMap<String, String>,
-    /// Who issues it.
+    /// The issuer.
     issuer_ref: IssuerRef,
     /// Names, in canonical form.
     #[schema(example = json!(["app.example.com", "*.app.example.com"]))]
@@ -45,37 +45,37 @@ pub(crate) struct CertificateView {
     duration: Option<String>,
     /// Renew this long before the end.
     renew_before: Option<String>,
-    /// Renew when this percentage of the lifetime is left.
+    /// Percentage of the lifetime that is left when it is renewed.
     renew_before_percentage: Option<u8>,
-    /// How long it waits after a failed attempt, instead of what the issuer says.
+    /// Pauses after failed attempts, instead of the issuer's.
     retry: Option<Retry>,
-    /// How many issued revisions are kept.
+    /// Number of revisions that are kept.
     revision_history_limit: u32,
-    /// Webhooks that are told of it, whatever labels they ask for.
+    /// Webhooks that are sent its events, whatever labels they select.
     webhooks: Vec<Uuid>,
-    /// When it was first wanted.
+    /// Time of creation.
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
-    /// Since when it waits for its revocation, to be deleted; `null` otherwise.
+    /// Time since which it waits for its revocation, to be deleted; `null` otherwise.
     #[serde(with = "time::serde::rfc3339::option")]
     deletion_timestamp: Option<OffsetDateTime>,
     /// Counts changes of the specification.
     generation: i64,
-    /// How far it is.
+    /// Its status.
     status: CertificateStatus,
 }
 
-/// How far a certificate is.
+/// The status of a certificate.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct CertificateStatus {
-    /// The one word that sums it up.
+    /// A summary in one word.
     phase: Phase,
     /// `Ready` and `Issuing`, in cert-manager's words.
     conditions: Vec<Condition>,
-    /// Which issuance is served, from 1; 0 while there is none.
+    /// The number of the served revision, from 1; 0 while there is none.
     revision: i64,
-    /// The order that is or was last under way.
+    /// The current or last order.
     #[schema(example = "/orders/019ab000-0000-7000-8000-000000000000")]
     order: Option<String>,
     /// Start of the served certificate's validity.
@@ -84,43 +84,43 @@ struct CertificateStatus {
     /// End of the served certificate's validity.
     #[serde(with = "time::serde::rfc3339::option")]
     not_after: Option<OffsetDateTime>,
-    /// When its successor is wanted.
+    /// Time of its renewal.
     #[serde(with = "time::serde::rfc3339::option")]
     renewal_time: Option<OffsetDateTime>,
-    /// What the CA suggests for its renewal; `null` where it says nothing about that.
+    /// The CA's suggestion for its renewal; `null` if the CA makes none.
     ari: Option<AriView>,
-    /// The revocation that was last asked for; `null` where there was none.
+    /// The last revocation; `null` if there was none.
     revocation: Option<RevocationView>,
     /// The served certificate's serial number, hexadecimal.
     serial_number: Option<String>,
     /// Failed attempts in a row.
     failed_issuance_attempts: u32,
-    /// When the next attempt follows by itself.
+    /// Time of the next attempt.
     #[serde(with = "time::serde::rfc3339::option")]
     next_attempt_at: Option<OffsetDateTime>,
-    /// What last went wrong; `null` after success.
+    /// The last error; `null` after success.
     last_error: Option<Failure>,
 }
 
-/// When the CA would like a certificate to be renewed (RFC 9773).
+/// The CA's suggestion for a renewal (RFC 9773).
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct AriView {
-    /// When, in the CA's eyes; `null` while it has not said.
+    /// The window that the CA suggests; `null` while it has suggested none.
     suggested_window: Option<Window>,
-    /// The moment in the window that was chosen by chance.
+    /// The time in the window that was chosen at random.
     #[serde(with = "time::serde::rfc3339::option")]
     chosen_time: Option<OffsetDateTime>,
     /// The CA's page on why the window is what it is.
     #[serde(rename = "explanationURL")]
     explanation_url: Option<String>,
-    /// When the CA last said something.
+    /// Time of the CA's last answer.
     #[serde(with = "time::serde::rfc3339::option")]
     last_checked: Option<OffsetDateTime>,
-    /// When it is asked next.
+    /// Time of the next question.
     #[serde(with = "time::serde::rfc3339")]
     next_check: OffsetDateTime,
-    /// Why the last question brought nothing.
+    /// The error of the last question.
     last_error: Option<Failure>,
 }
 
@@ -137,21 +137,21 @@ impl From<&Ari> for AriView {
     }
 }
 
-/// A revocation, wanted or done.
+/// A revocation, requested or done.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct RevocationView {
-    /// Which revision.
+    /// The revision.
     revision: i64,
-    /// Why.
+    /// The reason.
     reason: Reason,
-    /// When it was wanted.
+    /// Time of the request.
     #[serde(with = "time::serde::rfc3339")]
     requested_at: OffsetDateTime,
-    /// When the CA had done it; `null` while it has not.
+    /// Time at which the CA had revoked it; `null` while it has not.
     #[serde(with = "time::serde::rfc3339::option")]
     revoked_at: Option<OffsetDateTime>,
-    /// Why the CA has not done it.
+    /// The error of the last try.
     last_error: Option<Failure>,
 }
 
@@ -171,19 +171,19 @@ impl From<&Revoked> for RevocationView {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Condition {
-    /// Which aspect.
+    /// The aspect.
     #[serde(rename = "type")]
     #[schema(example = "Ready")]
     pub(crate) kind: &'static str,
     /// `True`, `False` or `Unknown`.
     #[schema(example = "False")]
     pub(crate) status: &'static str,
-    /// cert-manager's word for why.
+    /// cert-manager's word for the reason.
     #[schema(example = "DoesNotExist")]
     pub(crate) reason: String,
-    /// One sentence for a person.
+    /// One sentence for people.
     pub(crate) message: String,
-    /// Since when.
+    /// Start of this state.
     #[serde(with = "time::serde::rfc3339")]
     pub(crate) last_transition_time: OffsetDateTime,
 }
@@ -255,7 +255,7 @@ fn ready(certificate: &Certificate, now: OffsetDateTime) -> Condition {
         Some(issued) => {
             let message = match certificate.state {
                 State::Idle => "Certificate is up to date and has not expired",
-                // Perhaps something else is wanted by now than what is served.
+                // The specification may have changed since the served certificate was issued.
                 _ => "A certificate is served and has not expired; Issuing tells of its successor",
             };
             ("True", "Ready", message.to_owned(), issued.not_before)

@@ -1,4 +1,4 @@
-//! What a client sees of an issuer.
+//! Views of an issuer.
 
 use std::collections::BTreeMap;
 
@@ -19,24 +19,24 @@ use crate::domain::limits::Limit;
 pub(crate) struct IssuerView {
     /// Its identifier.
     id: Uuid,
-    /// Whom it serves.
+    /// The namespaces that it serves.
     kind: Kind,
-    /// Whose it is; absent for a `ClusterIssuer`.
+    /// Its namespace; absent for a `ClusterIssuer`.
     namespace: Option<String>,
-    /// What certificates refer to.
+    /// The name by which certificates refer to it.
     name: String,
-    /// What is wanted.
+    /// Its specification.
     acme: Acme,
-    /// When it was created.
+    /// Time of creation.
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
     /// Counts changes of the specification.
     generation: i64,
-    /// How far it is.
+    /// Its status.
     status: IssuerStatus,
 }
 
-/// How far an issuer is.
+/// The status of an issuer.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct IssuerStatus {
@@ -44,10 +44,10 @@ struct IssuerStatus {
     conditions: Vec<Condition>,
     /// The account at the CA.
     acme: AccountView,
-    /// When the account is tried again.
+    /// Time of the next try.
     #[serde(with = "time::serde::rfc3339::option")]
     next_attempt_at: Option<OffsetDateTime>,
-    /// What last went wrong.
+    /// The last error.
     last_error: Option<Failure>,
 }
 
@@ -59,36 +59,36 @@ struct AccountView {
     uri: Option<String>,
     /// The contact that the CA knows.
     last_registered_email: Option<String>,
-    /// What is used of the CA's limits, by name. Only where a single issuer is shown, and has some.
+    /// The usage of the CA's limits, by name. Only when a single issuer is shown that has limits.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<std::collections::BTreeMap<String, LimitView>>)]
     limits: Option<LimitsView>,
 }
 
-/// What is used of a CA's limits.
+/// The usage of a CA's limits.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
 pub(crate) struct LimitsView(BTreeMap<&'static str, LimitView>);
 
-/// What is used of one limit; of those per domain, set or name, the one that most is used of.
+/// The usage of one limit; of several per domain, set or name, the one with the highest usage.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct LimitView {
-    /// How many the CA takes at once.
+    /// Number of requests that the CA takes at once.
     count: u32,
-    /// After this long all of them are there again.
+    /// Time after which all of them are available again.
     #[schema(example = "3h")]
     per: String,
-    /// How many are used up.
+    /// Number of requests that are used up.
     used: u32,
-    /// When there is one again; absent while there are some. New orders that renew nothing have to
+    /// Time at which one is available again; absent while some are. New orders that renew nothing have to
     /// leave a fifth.
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     next_free_at: Option<OffsetDateTime>,
 }
 
 impl LimitsView {
-    /// What is used of each limit, by its name: the limit, and when all that was spent of it is there
+    /// The usage of each limit by its name: the limit, and the time at which all of it is available
     /// again. `None` where nothing is limited.
     pub(crate) fn of(
         spent: &[(&'static str, Limit, OffsetDateTime)],
@@ -109,7 +109,7 @@ impl LimitsView {
 }
 
 impl IssuerView {
-    /// The same with what is used of its CA's limits.
+    /// The same with the usage of its CA's limits.
     pub(crate) fn with(mut self, limits: Option<LimitsView>) -> Self {
         self.status.acme.limits = limits;
         self

@@ -1,8 +1,9 @@
-//! What others see of a certificate and of an issuer: one shape for the API's answers and for what
-//! webhooks are told. Never a key.
+//! Shapes on the wire: what clients write (`spec`), and what they see in answers and webhook messages. No private
+//! key is ever among them.
 
 pub(crate) mod certificate;
 pub(crate) mod issuer;
+pub(crate) mod spec;
 
 pub(crate) use certificate::CertificateView;
 pub(crate) use issuer::IssuerView;

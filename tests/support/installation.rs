@@ -98,6 +98,17 @@ impl Installation {
         self.settings.insert(name.to_owned(), value.to_owned());
     }
 
+    /// Another database of the same kind, empty, for whatever starts from now on.
+    pub async fn change_database(&mut self) {
+        self.database_url = if self.database_url.starts_with("postgres") {
+            super::postgres::fresh_database().await
+        } else {
+            let name = format!("{}.db", uuid::Uuid::now_v7());
+            format!("sqlite://{}", self.folder.path().join(name).display())
+        };
+        self.set("DATABASE_URL", &self.database_url.clone());
+    }
+
     /// So many descriptors for whatever starts from now on.
     pub fn limit_descriptors(&mut self, most: u32) {
         self.descriptors = Some(most);

@@ -9,22 +9,23 @@ use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::check::{Checked, check};
-use super::spec::CertificateSpec;
-use super::{find, revoke};
+use super::cancel::cancel_orders;
+use super::validate::{Checked, validate};
+use super::{find, must_stay, revoke};
 use crate::api::auth::{Authorized, CertificatesWrite};
-use crate::api::extract::{Body, MergePatch, Path, Query as Strict, from_value};
+use crate::api::extract::{Body, Path, Query as Strict};
 use crate::api::idempotency::accepted;
+use crate::api::merge_patch::MergePatch;
 use crate::api::precondition::{Precondition, answer, json};
-use crate::api::problem::{ApiError, Code, Errors, Faults, FieldCode};
+use crate::api::problem::{ApiError, Errors, FieldCode};
 use crate::api::{AppState, retrying};
 use crate::domain::certificate::{Certificate, Trigger};
 use crate::storage::lease::Lease;
-use crate::storage::requests::{self, RequestState};
-use crate::storage::{Tx, certificates, events, orders};
+use crate::storage::{Tx, certificates};
 use crate::view::CertificateView;
+use crate::view::spec::CertificateSpec;
 
-/// Change a certificate's specification
+/// Update a certificate
 ///
 /// A JSON merge patch (RFC 7396): what is given replaces, `null` removes. Where another certificate
 /// is wanted then, it is issued at once, whatever the backoff.
@@ -37,7 +38,7 @@ pub(crate) async fn change(
     who: Authorized<CertificatesWrite>,
     Path(id): Path<Uuid>,
     known: Precondition,
-    MergePatch(patch): MergePatch,
+    patch: MergePatch,
 ) -> Result<Response, ApiError> {
     retrying(|| async {
         let now = app.now();
@@ -45,9 +46,11 @@ pub(crate) async fn change(
         let (present, lease) = find(&mut tx, id, &who.scope).await?;
         must_stay(&present)?;
         known.must_match(&CertificateView::of(&present, now))?;
-        let wanted = patched(&present, &patch)?;
-        let checked = check(&wanted)?;
-        let next = respecify(&app, &mut tx, &present, &lease, wanted, checked, now).await?;
+        let fixed = [("namespace", &*present.namespace), ("name", &*present.name)];
+        let checked = validate(&patch.apply(&CertificateSpec::from(&present), &fixed)?)?;
+        let issuer = checked.find_issuer(&mut tx).await?;
+        checked.admit(&app, &mut tx, issuer.as_ref(), &present.spec.webhooks).await?;
+        let next = respecify(&mut tx, &present, &lease, checked, now).await?;
         if next != present {
             tx.commit().await?;
         }
@@ -56,22 +59,17 @@ pub(crate) async fn change(
     .await
 }
 
-/// Has a certificate be what is wanted now; orders for what was wanted before are cancelled.
-/// Nothing is written where that changes nothing.
+/// Gives a certificate the specification that was admitted, and cancels orders for the former one. Writes nothing
+/// if nothing changes.
 pub(crate) async fn respecify(
-    app: &AppState,
     tx: &mut Tx,
     present: &Certificate,
     lease: &Lease,
-    wanted: CertificateSpec,
     checked: Checked,
     now: OffsetDateTime,
 ) -> Result<Certificate, ApiError> {
-    let issuer = checked.check_issuer(tx, &wanted).await?;
-    checked.check_key(app, tx, &issuer).await?;
-    checked.check_webhooks(tx, &present.spec.webhooks).await?;
     let anew = !present.spec.wants_the_same_as(&checked.spec);
-    let next = present.clone().respecified(checked.spec, wanted.labels, now);
+    let next = present.clone().respecified(checked.spec, checked.labels, now);
     if next.certificate != *present {
         if anew {
             cancel_orders(tx, present, "its certificate was changed", now).await?;
@@ -81,9 +79,9 @@ pub(crate) async fn respecify(
     Ok(next.certificate)
 }
 
-/// Issue a certificate anew, now
+/// Renew a certificate
 ///
-/// Whatever the backoff; joins an issuance that is under way already.
+/// Ignores the backoff, and joins an issuance that is under way already.
 #[utoipa::path(post, path = "/certificates/{id}/renew", operation_id = "renewCertificate", tag = "certificates",
     params(("id" = Uuid, Path, description = "The certificate")),
     responses((status = 202, body = CertificateView, description = "Accepted; it is being issued", headers(("Location" = String), ("ETag" = String))), Errors))]
@@ -108,7 +106,7 @@ pub(crate) async fn renew(
     .await
 }
 
-/// Replace the client's certificate signing request
+/// Replace a certificate's CSR
 ///
 /// For certificates whose key a client holds. A certificate for the new one is issued at once,
 /// whatever the backoff; the former stays served until then.
@@ -142,7 +140,7 @@ pub(crate) struct CsrSpec {
     csr: String,
 }
 
-/// How to delete. Extracted as `Strict`, so that a query that means something else is not passed over.
+/// Options of a deletion. Extracted as `Strict`, so that an unknown query parameter is refused, not ignored.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -189,99 +187,4 @@ pub(crate) async fn delete(
         Ok(StatusCode::NO_CONTENT.into_response())
     })
     .await
-}
-
-/// Refuses to change what waits to be deleted.
-pub(crate) fn must_stay(certificate: &Certificate) -> Result<(), ApiError> {
-    if certificate.deleting_since.is_none() {
-        return Ok(());
-    }
-    let detail = format!(
-        "The certificate {} is being revoked and is deleted then. A DELETE without `revoke` deletes it at once.",
-        certificate.id
-    );
-    Err(ApiError::Because(Code::BeingDeleted, detail))
-}
-
-/// Gives up every order that is under way for a certificate.
-pub(crate) async fn cancel_orders(
-    tx: &mut Tx,
-    certificate: &Certificate,
-    why: &str,
-    now: OffsetDateTime,
-) -> Result<(), ApiError> {
-    for (order, lease) in orders::open_of_certificate(tx, certificate.id).await? {
-        let before = order.challenges.clone();
-        let next = order.cancel(why, now);
-        orders::save(tx, &next.order, &before, &lease, None).await?;
-        let namespace = &certificate.namespace;
-        events::record(tx, namespace, Some(certificate.id), &next.events, now);
-        let (request, id) = (next.order.request, next.order.id);
-        requests::progress(tx, request, RequestState::Failed, why, id, now).await?;
-    }
-    Ok(())
-}
-
-/// The present specification with the patch applied. Identity cannot be patched.
-fn patched(present: &Certificate, patch: &Map<String, Value>) -> Result<CertificateSpec, ApiError> {
-    let mut faults = Faults::default();
-    for (field, present) in [("namespace", &present.namespace), ("name", &present.name)] {
-        if patch.get(field).is_some_and(|given| given != present) {
-            faults.add(format!("/{field}"), FieldCode::Immutable, format!("stays `{present}`"));
-        }
-    }
-    faults.refuse()?;
-    let mut document = serde_json::to_value(CertificateSpec::from(present))
-        .map_err(|error| ApiError::Inside(Box::new(error)))?;
-    if let Value::Object(target) = &mut document {
-        merge(target, patch);
-    }
-    from_value(document)
-}
-
-/// RFC 7396, section 2.
-pub(crate) fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
-    for (key, value) in patch {
-        match value {
-            Value::Null => _ = target.remove(key),
-            Value::Object(inner) => {
-                let place = target.entry(key).or_insert_with(|| Value::Object(Map::new()));
-                if !place.is_object() {
-                    *place = Value::Object(Map::new());
-                }
-                if let Value::Object(target) = place {
-                    merge(target, inner);
-                }
-            }
-            other => _ = target.insert(key.clone(), other.clone()),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn a_merge_patch_replaces_removes_and_descends() {
-        for (target, patch, merged) in [
-            (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
-            (json!({"a": "b", "b": "c"}), json!({"a": null}), json!({"b": "c"})),
-            (json!({"a": ["b"]}), json!({"a": ["c", "d"]}), json!({"a": ["c", "d"]})),
-            (
-                json!({"a": {"b": "c"}}),
-                json!({"a": {"b": "d", "c": null}}),
-                json!({"a": {"b": "d"}}),
-            ),
-            (json!({"a": 1}), json!({"a": {"b": {"c": null}}}), json!({"a": {"b": {}}})),
-        ] {
-            let (Value::Object(mut target), Value::Object(patch)) = (target, patch) else {
-                panic!("objects only");
-            };
-            merge(&mut target, &patch);
-            assert_eq!(Value::Object(target), merged);
-        }
-    }
 }

@@ -1,12 +1,11 @@
-//! Wanting a certificate.
+//! Creating a certificate.
 
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 
-use super::check::{Checked, check};
 use super::read;
-use super::spec::CertificateSpec;
+use super::validate::{Checked, validate};
 use crate::api::AppState;
 use crate::api::auth::{Authorized, CertificatesWrite, Principal};
 use crate::api::extract::Body;
@@ -14,16 +13,16 @@ use crate::api::idempotency::{Attempt, IdempotencyKey, accepted};
 use crate::api::precondition::json;
 use crate::api::problem::{ApiError, Code, Errors};
 use crate::api::wait::Wait;
-use crate::domain::certificate::{self, Certificate, Trigger};
+use crate::domain::certificate::{self, Certificate, IssuerRef};
 use crate::domain::event::{Event, Resource};
 use crate::domain::id::CertificateId;
-use crate::domain::issuer::Issuer;
 use crate::storage::lease::Lease;
 use crate::storage::notify::Waiter;
-use crate::storage::{Read, Scope, StorageError, Tx, certificates, events, issuers};
+use crate::storage::{Scope, StorageError, Tx, certificates, events, issuers};
 use crate::view::CertificateView;
+use crate::view::spec::CertificateSpec;
 
-/// Want a certificate
+/// Create a certificate
 ///
 /// It is issued in the background and renewed from then on. What is known to fail is refused at
 /// once. With `Prefer: wait=30` the answer is held until it is there or has failed, or the time is up.
@@ -44,76 +43,42 @@ pub(crate) async fn create(
     let attempt = key.attempt(&who, &body.identity);
     attempt
         .once(&app, || async {
-            let checked = check(&body.value)?;
+            let checked = validate(&body.value)?;
             who.must_own(&checked.namespace)?;
-            let certificate = new(&app, &body.value, &checked);
+            let certificate = checked.certificate(app.now());
             let waiter = wait.is_wanted().then(|| app.db.signals().wait_for(certificate.id.0));
-            let response = insert(&app, &attempt, &body.value, &checked, &certificate).await?;
+            let response = insert(&app, &attempt, &checked, &certificate).await?;
             let Some(waiter) = waiter else { return Ok(response) };
             newest(&app, &who, &certificate, wait, waiter, response).await
         })
         .await
 }
 
-/// The certificate that is wanted; nothing of it is there yet.
-pub(crate) fn new(app: &AppState, given: &CertificateSpec, checked: &Checked) -> Certificate {
-    let now = app.now();
-    Certificate {
-        id: CertificateId::generate(now),
-        namespace: checked.namespace.clone(),
-        name: checked.name.clone(),
-        labels: given.labels.clone(),
-        spec: checked.spec.clone(),
-        generation: 1,
-        state: certificate::State::Triggered(Trigger::DoesNotExist),
-        state_since: now,
-        current: None,
-        ari: None,
-        revocation: None,
-        deleting_since: None,
-        failed_attempts: 0,
-        told: certificate::Told::default(),
-        last_error: None,
-        order: None,
-        created_at: now,
-        next_action_at: now,
-    }
-}
-
 async fn insert(
     app: &AppState,
     attempt: &Attempt,
-    given: &CertificateSpec,
     checked: &Checked,
     certificate: &Certificate,
 ) -> Result<Response, ApiError> {
     let location = format!("/certificates/{}", certificate.id);
     let answer = json(&CertificateView::of(certificate, certificate.created_at))?;
-    // Looked at before the transaction, which asks nothing any more: what comes in between, such as an
-    // issuer that is deleted, could as well come right after it.
-    let wanted = &checked.spec.issuer_ref;
-    let (kind, namespace) = (wanted.kind, &checked.namespace);
-    let issuer = issuers::recall_by_name(&app.db, kind, namespace, &wanted.name).await?;
-    let issuer = checked.fits(given, issuer)?;
-    admit(app, &mut app.db.read().await?, checked, &issuer).await?;
+    // Checked before the transaction begins, so that the transaction itself asks nothing. A change in between,
+    // such as a deleted issuer, could as well come right after the transaction.
+    let IssuerRef { kind, name } = &checked.spec.issuer_ref;
+    let issuer = issuers::recall_by_name(&app.db, *kind, &checked.namespace, name).await?;
+    checked.admit(app, &mut app.db.read().await?, issuer.as_ref(), &[]).await?;
     let mut tx = app.db.begin();
     attempt.remember(app, &mut tx, &location, &answer).await?;
-    let added = match certificates::insert(&mut tx, certificate).await {
-        Ok(()) => {
-            record(&mut tx, certificate)?;
-            tx.commit().await
-        }
-        refused => refused,
+    let stored = async {
+        store(&mut tx, certificate).await?;
+        tx.commit().await
     };
-    match added {
+    match stored.await {
         Ok(()) => {}
-        // Nearly all names are new: this is not asked before.
-        Err(StorageError::Conflict) => {
-            be_new(&mut app.db.read().await?, certificate).await?;
-            return Err(being_created(certificate));
-        }
+        // Nearly all names are new, so the name is looked up only now.
+        Err(StorageError::Conflict) => return Err(already_exists(app, certificate).await?),
         Err(error) => {
-            // The answer to the commit was lost, and perhaps only that.
+            // Perhaps the commit succeeded and only its answer was lost.
             return match find(app, certificate.id).await {
                 Ok(Some(_)) => Ok(accepted(location, answer)),
                 Ok(None) | Err(_) => Err(error.into()),
@@ -124,49 +89,9 @@ async fn insert(
     Ok(accepted(location, answer))
 }
 
-/// Adds a certificate that may be wanted; the event says so where something is to be issued.
-pub(crate) async fn store(
-    app: &AppState,
-    tx: &mut Tx,
-    given: &CertificateSpec,
-    checked: &Checked,
-    certificate: &Certificate,
-) -> Result<(), ApiError> {
-    let issuer = checked.check_issuer(tx, given).await?;
-    admit(app, tx, checked, &issuer).await?;
-    be_new(tx, certificate).await?;
-    match certificates::insert(tx, certificate).await {
-        Err(StorageError::Conflict) => return Err(being_created(certificate)),
-        done => done?,
-    }
-    record(tx, certificate)
-}
-
-/// Whether it may be wanted of this issuer.
-async fn admit(
-    app: &AppState,
-    tx: &mut Read,
-    checked: &Checked,
-    issuer: &Issuer,
-) -> Result<(), ApiError> {
-    checked.check_key(app, tx, issuer).await?;
-    checked.check_webhooks(tx, &[]).await
-}
-
-/// Whether nothing has its name yet.
-async fn be_new(tx: &mut Read, certificate: &Certificate) -> Result<(), ApiError> {
-    let (namespace, name) = (&certificate.namespace, &certificate.name);
-    if let Some((known, _)) = certificates::find_by_name(tx, namespace, name).await? {
-        let detail = format!(
-            "There is a certificate `{name}` in the namespace `{namespace}` already: /certificates/{}. Change it with PATCH, or choose another name.",
-            known.id
-        );
-        return Err(ApiError::Because(Code::AlreadyExists, detail));
-    }
-    Ok(())
-}
-
-fn record(tx: &mut Tx, certificate: &Certificate) -> Result<(), ApiError> {
+/// Adds a certificate that was admitted, with the event that its issuance begins if it is to be issued.
+pub(crate) async fn store(tx: &mut Tx, certificate: &Certificate) -> Result<(), StorageError> {
+    certificates::insert(tx, certificate).await?;
     if let certificate::State::Triggered(_) = certificate.state {
         let event = Event::normal(
             Resource::Certificate(certificate.id),
@@ -179,12 +104,20 @@ fn record(tx: &mut Tx, certificate: &Certificate) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn being_created(certificate: &Certificate) -> ApiError {
+/// The refusal of a name that another certificate has.
+async fn already_exists(app: &AppState, certificate: &Certificate) -> Result<ApiError, ApiError> {
     let Certificate { name, namespace, .. } = certificate;
-    let detail = format!(
-        "A certificate `{name}` is being created in the namespace `{namespace}` at this moment."
-    );
-    ApiError::Because(Code::AlreadyExists, detail)
+    let mut tx = app.db.read().await?;
+    let detail = match certificates::find_by_name(&mut tx, namespace, name).await? {
+        Some((known, _)) => format!(
+            "There is a certificate `{name}` in the namespace `{namespace}` already: /certificates/{}. Change it with PATCH, or choose another name.",
+            known.id
+        ),
+        None => format!(
+            "A certificate `{name}` is being created in the namespace `{namespace}` at this moment."
+        ),
+    };
+    Ok(ApiError::Because(Code::AlreadyExists, detail))
 }
 
 async fn find(
@@ -195,7 +128,7 @@ async fn find(
     certificates::find(&mut tx, id, &Scope::Everything).await
 }
 
-/// The answer again, with what has become of the certificate while the client waited.
+/// The answer with the certificate as it is after the client has waited.
 async fn newest(
     app: &AppState,
     who: &Principal,
@@ -212,7 +145,7 @@ async fn newest(
             accepted(location, json(&CertificateView::of(&certificate, app.now()))?)
         }
         Err(error) if error.is_about_the_caller() => return Err(error),
-        // It was made; that looking at it again did not work must not hide that.
+        // The certificate was created; that it could not be read again must not hide that.
         Err(_) => first,
     };
     Ok(wait.applied(response))

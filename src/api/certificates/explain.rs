@@ -1,4 +1,4 @@
-//! What a certificate is doing or waiting for, in plain words.
+//! Explanations of a certificate's state in plain words.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
@@ -20,7 +20,7 @@ use crate::domain::explain::{Doing, Explanation, explain};
 use crate::domain::failure::Failure;
 use crate::storage::{Scope, issuers, orders};
 
-/// What a certificate is doing or waiting for, why, what comes next and what a person could do.
+/// An explanation of a certificate's state: the reason, the next step, and what a person can do.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Explanation)]
@@ -32,28 +32,28 @@ pub(crate) struct ExplanationView {
     summary: String,
     /// The one word that sums the certificate up.
     phase: Phase,
-    /// What it is doing, in one word.
+    /// The state in one word.
     doing: Doing,
-    /// Since when.
+    /// Start of this state.
     #[serde(with = "time::serde::rfc3339")]
     since: OffsetDateTime,
-    /// What went wrong last, in the other side's words; `null` when nothing did.
+    /// The last error in the other side's words; `null` if there is none.
     why: Option<Failure>,
-    /// Who was asked for the proofs, and what they saw.
+    /// The servers that were asked for the proofs, and their answers.
     observations: Vec<SightingView>,
-    /// What comes next by itself.
+    /// The next step that the service takes by itself.
     next: Option<NextView>,
-    /// What a person could do; empty when there is nothing to do but wait.
+    /// Actions that a person can take; empty if all that can be done is to wait.
     actions: Vec<String>,
-    /// The order that is or was last under way.
+    /// The current or last order.
     #[schema(example = "/orders/019ab000-0000-7000-8000-000000000000")]
     order: Option<String>,
-    /// When the order that is under way is given up.
+    /// The deadline of the current order.
     #[serde(with = "time::serde::rfc3339::option")]
     deadline: Option<OffsetDateTime>,
 }
 
-/// What one name's proof looked like to somebody who was asked for it.
+/// One server's answer to the question for a name's proof.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct SightingView {
@@ -64,18 +64,18 @@ struct SightingView {
     observation: Observation,
 }
 
-/// What comes next by itself.
+/// The next step that the service takes by itself.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct NextView {
     /// In plain words.
     what: String,
-    /// When; in the past while it is under way.
+    /// Its time; in the past while the step is under way.
     #[serde(with = "time::serde::rfc3339")]
     at: OffsetDateTime,
 }
 
-/// Explain what a certificate is doing or waiting for
+/// Explain a certificate's state
 #[utoipa::path(get, path = "/certificates/{id}/explain", operation_id = "explainCertificate", tag = "certificates",
     params(
         ("id" = Uuid, Path, description = "The certificate"),
@@ -113,7 +113,7 @@ pub(crate) async fn show(
     known.show(&ExplanationView::of(explanation))
 }
 
-/// Whether `Accept` names text before JSON. Preferences by `q` are not weighed: there are two forms.
+/// True if `Accept` names text before JSON. Weights (`q`) are ignored: there are two forms only.
 fn wants_text(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
     let kinds = accepted

@@ -1,4 +1,4 @@
-//! Certificates: what is wanted, how far it is, and what is served.
+//! Certificates: listing and showing them.
 
 use axum::extract::{OriginalUri, State};
 use axum::response::Response;
@@ -10,7 +10,7 @@ use super::auth::{Authorized, CertificatesRead};
 use super::extract::{Path, Query};
 use super::page::{self, Listing, Sort};
 use super::precondition::Precondition;
-use super::problem::{ApiError, Errors};
+use super::problem::{ApiError, Code, Errors};
 use super::wait::Wait;
 use super::{AppState, field};
 use crate::domain::certificate::Certificate;
@@ -19,19 +19,19 @@ use crate::domain::name::DnsName;
 use crate::storage::certificates::{self, Wanted};
 use crate::storage::{Read, Scope, lease::Lease};
 
+mod admit;
+pub(crate) mod cancel;
 pub(crate) mod change;
-pub(crate) mod check;
 pub(crate) mod create;
-pub(crate) mod downloads;
+pub(crate) mod download;
 pub(crate) mod explain;
-pub(crate) mod keystores;
 pub(crate) mod revisions;
 pub(crate) mod revoke;
-pub(crate) mod spec;
+pub(crate) mod validate;
 
 use crate::view::CertificateView;
 
-/// Which certificates to list.
+/// Filters for certificates.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -50,12 +50,12 @@ pub(crate) struct ListCertificates {
     expires_before: Option<String>,
     /// Carrying this label, written `key=value`.
     label: Option<String>,
-    /// How many on a page.
+    /// Items per page.
     #[param(minimum = 1, maximum = 500, default = 50)]
     limit: Option<u32>,
-    /// Where the page begins: a `nextCursor`.
+    /// The `nextCursor` of the page before.
     cursor: Option<String>,
-    /// What to order by.
+    /// The sort order.
     sort: Option<Sort>,
 }
 
@@ -93,7 +93,7 @@ pub(crate) async fn list(
     Ok(page::answer(&uri, page.limit, rows, key, |row| CertificateView::of(&row, now)))
 }
 
-/// Show a certificate
+/// Get a certificate
 #[utoipa::path(get, path = "/certificates/{id}", operation_id = "getCertificate", tag = "certificates",
     params(
         ("id" = Uuid, Path, description = "The certificate"),
@@ -124,4 +124,16 @@ async fn read(app: &AppState, scope: &Scope, id: Uuid) -> Result<Certificate, Ap
 async fn find(tx: &mut Read, id: Uuid, scope: &Scope) -> Result<(Certificate, Lease), ApiError> {
     let found = certificates::find(tx, CertificateId(id), scope).await?;
     found.ok_or_else(|| ApiError::not_found("certificate", id))
+}
+
+/// Refuses to change a certificate that waits to be deleted.
+pub(crate) fn must_stay(certificate: &Certificate) -> Result<(), ApiError> {
+    if certificate.deleting_since.is_none() {
+        return Ok(());
+    }
+    let detail = format!(
+        "The certificate {} is being revoked and is deleted then. A DELETE without `revoke` deletes it at once.",
+        certificate.id
+    );
+    Err(ApiError::Because(Code::BeingDeleted, detail))
 }

@@ -1,4 +1,4 @@
-//! What was issued, past and present.
+//! A certificate's revisions, past and present.
 
 use axum::extract::{OriginalUri, State};
 use axum::response::Response;
@@ -16,15 +16,15 @@ use crate::api::problem::{ApiError, Errors};
 use crate::api::requests::order_path;
 use crate::storage::revisions::{self, Revision};
 
-/// Which revisions to list.
+/// Filters for revisions.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListRevisions {
-    /// How many on a page.
+    /// Items per page.
     #[param(minimum = 1, maximum = 500, default = 50)]
     limit: Option<u32>,
-    /// Where the page begins: a `nextCursor`.
+    /// The `nextCursor` of the page before.
     cursor: Option<String>,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct ListRevisions {
 pub(crate) struct RevisionView {
     /// Counts from 1.
     revision: i64,
-    /// Whether it is the one that is served.
+    /// True for the revision that is served.
     current: bool,
     /// Hexadecimal.
     serial_number: String,
@@ -47,10 +47,10 @@ pub(crate) struct RevisionView {
     /// End of its validity.
     #[serde(with = "time::serde::rfc3339")]
     not_after: OffsetDateTime,
-    /// When it was fetched from the CA.
+    /// The time at which it was downloaded from the CA.
     #[serde(with = "time::serde::rfc3339")]
     issued_at: OffsetDateTime,
-    /// When the CA took it back; `null` where it did not.
+    /// The time at which the CA revoked it; `null` if it did not.
     #[serde(with = "time::serde::rfc3339::option")]
     revoked_at: Option<OffsetDateTime>,
     /// The attempt that brought it.
@@ -59,7 +59,7 @@ pub(crate) struct RevisionView {
     order: Option<String>,
 }
 
-/// List what was issued, newest first
+/// List a certificate's revisions
 #[utoipa::path(get, path = "/certificates/{id}/revisions", operation_id = "listRevisions", tag = "certificates",
     params(("id" = Uuid, Path, description = "The certificate"), ListRevisions),
     responses((status = 200, body = Listing<RevisionView>, description = "A page of revisions", headers(("Link" = String))), Errors))]

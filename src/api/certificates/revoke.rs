@@ -1,4 +1,4 @@
-//! Having the CA take back what it issued.
+//! Revoking certificates.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -7,9 +7,9 @@ use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::change::{cancel_orders, must_stay};
-use super::downloads::not_issued;
-use super::find;
+use super::cancel::cancel_orders;
+use super::download::not_issued;
+use super::{find, must_stay};
 use crate::api::auth::{Authorized, CertificatesWrite};
 use crate::api::extract::{Body, Path};
 use crate::api::idempotency::accepted;
@@ -27,7 +27,7 @@ use crate::storage::revisions::Revision;
 use crate::storage::{Read, Scope, Tx, certificates, issuers, orders, revisions, revocations};
 use crate::view::CertificateView;
 
-/// What to revoke, and why.
+/// A revocation to be created.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"reason": "keyCompromise"}))]
@@ -36,7 +36,7 @@ pub(crate) struct RevocationSpec {
     /// `cessationOfOperation`.
     #[serde(default)]
     reason: Option<String>,
-    /// Which revision; the one that is served, when absent.
+    /// The revision; the served one when absent.
     #[serde(default)]
     #[schema(minimum = 1)]
     revision: Option<i64>,
@@ -45,7 +45,7 @@ pub(crate) struct RevocationSpec {
 /// More revisions than are ever kept.
 const ALL: u32 = 500;
 
-/// Revoke what was issued
+/// Revoke a certificate
 ///
 /// The CA is told in the background, for up to three days if it cannot be reached; `status.revocation`
 /// tells how it goes. A served certificate that was revoked is issued anew; after `keyCompromise` with
@@ -78,7 +78,7 @@ pub(crate) async fn revoke(
     .await
 }
 
-/// The revision that is meant, if there is anything to revoke about it.
+/// The revision that is meant, unless it has ended.
 async fn wanted(
     tx: &mut Read,
     present: &Certificate,
@@ -97,7 +97,7 @@ async fn wanted(
     Ok(wanted)
 }
 
-/// Stores what is to be revoked, and shows it with the certificate.
+/// Stores the revocation of a revision, and of those with the same key if that is compromised.
 async fn begin(
     tx: &mut Tx,
     certificate: Certificate,
@@ -125,7 +125,7 @@ async fn begin(
         && keeps_its_key
         && matches!(certificate.state, CertificateState::Ordering(_))
     {
-        // What is under way would be for the compromised key.
+        // The current order would issue for the compromised key.
         cancel_orders(tx, certificate, "the key of its certificate is compromised", now).await?;
         told = told.then(|one| one.restarted(Trigger::Revoked, now));
     }
@@ -133,7 +133,7 @@ async fn begin(
     Ok(told.certificate)
 }
 
-/// Has everything revoked that was issued and is valid still; whether there is anything.
+/// Stores revocations of all valid revisions; returns whether there are any.
 pub(super) async fn everything(
     tx: &mut Tx,
     certificate: &Certificate,
@@ -148,7 +148,7 @@ pub(super) async fn everything(
     Ok(!targets.is_empty())
 }
 
-/// The certificate waits for its revocations from now on, and goes with the last of them.
+/// Marks the certificate to be deleted with the last of its revocations.
 pub(super) async fn then_delete(
     tx: &mut Tx,
     certificate: Certificate,
@@ -222,7 +222,7 @@ async fn insert(
     Ok(())
 }
 
-/// Whose account it was issued to: that of its order, else of the issuer that is named now.
+/// The issuer by whose account the revision was issued: its order's, else the one that the certificate names now.
 async fn issuer_of(
     tx: &mut Read,
     certificate: &Certificate,

@@ -1,9 +1,9 @@
-//! What happened, as pages or as it happens.
+//! Events, as pages or as a stream.
 
 mod stream;
 
 use axum::extract::{OriginalUri, State};
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -12,16 +12,15 @@ use uuid::Uuid;
 
 use super::auth::{Authorized, EventsRead};
 use super::extract::Query;
+use super::headers::LAST_EVENT_ID;
 use super::page::{self, Listing, Sort};
 use super::problem::{ApiError, Errors};
 use super::{AppState, field};
-use crate::domain::event::Severity;
+use crate::domain::event;
 use crate::storage::event_stream::Position;
 use crate::storage::events::{self, Recorded, Wanted};
 
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-
-/// Which events to list.
+/// Filters for events.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -33,23 +32,24 @@ pub(crate) struct ListEvents {
     resource: Option<String>,
     /// Good news or bad.
     #[serde(rename = "type")]
-    kind: Option<EventType>,
+    kind: Option<Severity>,
     /// For this reason, such as `Failed`.
     reason: Option<String>,
     /// Last seen at this moment or later (RFC 3339). A stream begins there, instead of now.
     since: Option<String>,
-    /// How many on a page. Streams have no pages: they take neither this nor the two below.
+    /// Items per page. A stream has no pages: it takes neither this nor the two parameters below.
     #[param(minimum = 1, maximum = 500, default = 50)]
     limit: Option<u32>,
-    /// Where the page begins: a `nextCursor`.
+    /// The `nextCursor` of the page before.
     cursor: Option<String>,
-    /// What to order by.
+    /// The sort order.
     sort: Option<Sort>,
 }
 
-/// Whether an event is good news.
+/// The severity of an event.
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
-pub(crate) enum EventType {
+#[schema(as = EventType)]
+pub(crate) enum Severity {
     /// Things go as they should.
     Normal,
     /// Somebody may have to look.
@@ -65,7 +65,7 @@ pub(crate) struct EventView {
     id: Uuid,
     /// The resource's namespace; absent for a `ClusterIssuer`.
     namespace: Option<String>,
-    /// What it happened to.
+    /// The resource that it is about.
     #[schema(example = "/certificates/019ab000-0000-7000-8000-000000000000")]
     resource: String,
     /// `Normal` or `Warning`.
@@ -75,15 +75,15 @@ pub(crate) struct EventView {
     /// cert-manager's word for it.
     #[schema(example = "Issuing")]
     reason: String,
-    /// One sentence for a person.
+    /// One sentence for people.
     message: String,
-    /// How often it happened in a row: the same about the same resource, with nothing in between.
+    /// Times that it happened in a row, with nothing else about the same resource in between.
     #[schema(example = 1)]
     count: i64,
-    /// When it happened first.
+    /// Time of its first occurrence.
     #[serde(with = "time::serde::rfc3339")]
     first_seen: OffsetDateTime,
-    /// When it happened last.
+    /// Time of its last occurrence.
     #[serde(with = "time::serde::rfc3339")]
     last_seen: OffsetDateTime,
     /// The same as `firstSeen`, under the name that other resources have for it.
@@ -91,7 +91,7 @@ pub(crate) struct EventView {
     created_at: OffsetDateTime,
 }
 
-/// List or follow events
+/// List or stream events
 ///
 /// With `Accept: text/event-stream` the answer goes on for as long as the client listens: what
 /// happens from now on (from `since` on, if that is given) comes as server-sent events whose data is
@@ -116,7 +116,7 @@ pub(crate) async fn list(
     let wanted = Wanted {
         namespace: query.namespace,
         resource: query.resource.as_deref().map(resource).transpose()?,
-        severity: query.kind.map(Severity::from),
+        severity: query.kind.map(event::Severity::from),
         reason: query.reason,
         since: query.since.as_deref().map(|text| field::moment(text, "since")).transpose()?,
     };
@@ -133,7 +133,7 @@ pub(crate) async fn list(
     Ok(page::answer(&uri, page.limit, rows, key, EventView::from))
 }
 
-/// What the client saw last; browsers send an empty one when there was none.
+/// The last event that the client saw; browsers send an empty header if there was none.
 fn last_seen(headers: &HeaderMap) -> Result<Option<Position>, ApiError> {
     let Some(given) = headers.get(&LAST_EVENT_ID).filter(|given| !given.is_empty()) else {
         return Ok(None);
@@ -177,11 +177,11 @@ impl From<Recorded> for EventView {
     }
 }
 
-impl From<EventType> for Severity {
-    fn from(kind: EventType) -> Self {
-        match kind {
-            EventType::Normal => Self::Normal,
-            EventType::Warning => Self::Warning,
+impl From<Severity> for event::Severity {
+    fn from(severity: Severity) -> Self {
+        match severity {
+            Severity::Normal => Self::Normal,
+            Severity::Warning => Self::Warning,
         }
     }
 }

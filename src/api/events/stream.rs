@@ -1,6 +1,6 @@
 //! Events as they happen: server-sent events, read from the database.
 //!
-//! Nothing queues in memory. News only says that there is something to read, and what there is comes
+//! Nothing queues in memory. A notification only says that there is something to read, which comes
 //! in pages, one at a time, when the client has taken the page before: a slow reader costs one page,
 //! and is served from where it stands.
 
@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
@@ -17,31 +17,29 @@ use tokio::time::Instant;
 
 use super::EventView;
 use crate::api::AppState;
-use crate::api::auth::{EventsRead, Principal};
+use crate::api::auth::{EventsRead, Principal, Source};
+use crate::api::headers::X_ACCEL_BUFFERING;
 use crate::api::problem::ApiError;
 use crate::storage::event_stream::{Position, between, end, resume};
 use crate::storage::events::{Recorded, Wanted};
 use crate::storage::{Scope, StorageError};
 
-/// So many events are held for one reader.
+/// Events that are held in memory for one reader at most.
 const PAGE: u32 = 100;
 
-/// Proxies give up on connections that are silent for longer; also when the key is looked up again.
+/// Interval of heartbeats: proxies close connections that are silent for longer. The principal is looked up again, too.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// News may get lost between replicas.
+/// Interval of looking without a notification, which may get lost between replicas.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// What an open transaction keeps back comes without further news.
+/// Interval of looking for events that an open transaction keeps back: no further notification comes for them.
 const LOOK_SOON: Duration = Duration::from_millis(200);
 
-/// How soon a client that lost the stream comes back.
+/// Reconnection time for a client that lost the stream.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// nginx and its kin hold answers back unless told not to.
-const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
-
-/// Whether the client asked for a stream (RFC 9110, section 12.5.1).
+/// True if the client asked for a stream (RFC 9110, section 12.5.1).
 pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
     headers
         .get_all(header::ACCEPT)
@@ -52,14 +50,14 @@ pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
         .any(|range| range.eq_ignore_ascii_case("text/event-stream"))
 }
 
-/// The answer that goes on: after `last_seen`, else from `wanted.since`, else from now on.
+/// Streams the events after `last_seen`, else from `wanted.since` on, else from now on.
 pub(super) async fn follow(
     app: AppState,
     who: &Principal,
     wanted: Wanted,
     last_seen: Option<Position>,
 ) -> Result<Response, ApiError> {
-    // Subscribed before the first look, so that nothing can happen in between.
+    // Subscribes before the first look, so that nothing is missed in between.
     let news = app.db.signals().events();
     let mut tx = app.db.read().await?;
     let at = match last_seen {
@@ -106,8 +104,8 @@ struct Follower {
 }
 
 impl Follower {
-    /// What to send next; nothing any more when the service stops, the key has gone, or the database
-    /// is away: the client comes back, and goes on from what it saw.
+    /// The next event to send. Ends when the service stops, the principal is revoked, or the database
+    /// is away: the client reconnects, and continues after the last event that it saw.
     async fn next(&mut self) -> Option<Event> {
         match self.try_next().await {
             Ok(event) => event,
@@ -125,14 +123,11 @@ impl Follower {
                 return Ok(None);
             }
             let is_time = Instant::now() >= self.next_beat;
-            let still = if is_time {
-                self.who.look_up::<EventsRead>(&self.app).await?
-            } else {
-                self.who.still::<EventsRead>(&self.app).await?
-            };
+            let source = if is_time { Source::Database } else { Source::Cache };
+            let still = self.who.still::<EventsRead>(&self.app, source).await?;
             let Some(scope) = still else { return Ok(None) };
             if scope != self.scope {
-                // What was read may not be for it any more.
+                // The page may hold events that the subject may not see any more.
                 self.scope = scope;
                 self.page.clear();
                 self.read_up_to = self.at;
@@ -157,13 +152,13 @@ impl Follower {
             tokio::select! {
                 () = self.app.shutdown.cancelled() => {}
                 _ = self.keys.changed() => {}
-                // Whichever it is, it is time to look.
+                // A notification and the timeout both lead to another look.
                 _ = tokio::time::timeout_at(until, self.news.changed()) => {}
             }
         }
     }
 
-    /// Fetches the next page; says whether there is more that cannot be seen yet.
+    /// Fetches the next page; returns whether open transactions hold back more.
     async fn read(&mut self) -> Result<bool, StorageError> {
         let mut tx = self.app.db.read().await?;
         let end = end(&mut tx).await?;
@@ -180,14 +175,14 @@ impl Follower {
     }
 }
 
-/// Says where the reader stands, so that one that has seen nothing yet can go on from there, too.
+/// Carries the reader's position, so that a reader that was sent no event yet can continue from there.
 fn heartbeat(at: Position) -> Event {
     Event::default().id(at.to_string()).comment("")
 }
 
 fn shown(event: Recorded) -> Event {
     let id = event.position().to_string();
-    // Our own plain struct: it is always JSON.
+    // A plain struct of ours always serialises.
     let data = serde_json::to_string(&EventView::from(event)).unwrap_or_default();
     Event::default().id(id).data(data)
 }

@@ -1,4 +1,4 @@
-//! What is done to an issuer's account: a new key, an imported one, giving it up.
+//! Changes of an issuer's account: key rollover, an imported key, deactivation.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +7,7 @@ use axum::response::Response;
 use uuid::Uuid;
 use zeroize::Zeroize as _;
 
+use super::find_to_change;
 use crate::api::auth::{Authorized, IssuersWrite};
 use crate::api::extract::Path;
 use crate::api::idempotency::accepted;
@@ -25,7 +26,7 @@ use crate::view::IssuerView;
 /// The key under which cert-manager keeps an account's key.
 const USUAL_KEY: &str = "tls.key";
 
-/// Replace the key of an issuer's account
+/// Rotate an issuer's account key
 ///
 /// A new key is made and stored, then the CA is told (RFC 8555, section 7.3.5), once the orders that are
 /// under way have ended, within ten minutes. Account and issuer stay; new orders wait meanwhile.
@@ -42,8 +43,8 @@ pub(crate) async fn rotate_key(
     let sealed = app.sealer.seal(&next_account_key_place(IssuerId(id)), key.expose())?;
     retrying(|| async {
         let mut tx = app.db.begin();
-        let (present, lease) = find(&mut tx, &who, id, &known).await?;
-        // It joins what is under way.
+        let (present, lease) = find_to_change(&mut tx, &who, id, &known).await?;
+        // Joins the rollover that is under way.
         let next = if let Some(AccountChange::RotatingKey { .. }) = present.account_change {
             present
         } else {
@@ -72,7 +73,7 @@ pub(crate) async fn deactivate(
 ) -> Result<Response, ApiError> {
     retrying(|| async {
         let mut tx = app.db.begin();
-        let (present, lease) = find(&mut tx, &who, id, &known).await?;
+        let (present, lease) = find_to_change(&mut tx, &who, id, &known).await?;
         let next =
             if let Some(AccountChange::Deactivating { .. } | AccountChange::Deactivated { .. }) =
                 present.account_change
@@ -88,7 +89,7 @@ pub(crate) async fn deactivate(
     .await
 }
 
-/// Has the account given up in the background, perhaps with the issuer.
+/// Starts the deactivation of the account, after which the issuer is deleted if that is wanted.
 pub(super) async fn begin_deactivation(
     app: &AppState,
     tx: &mut Tx,
@@ -99,7 +100,7 @@ pub(super) async fn begin_deactivation(
     save(tx, present.deactivate(then_delete, app.now()), lease).await
 }
 
-/// The account key that the issuer brings along, where its Secret is there.
+/// The account key in the issuer's `privateKeySecretRef`, if that Secret exists.
 pub(crate) async fn imported(
     app: &AppState,
     tx: &mut Read,
@@ -111,7 +112,7 @@ pub(crate) async fn imported(
     let refuse =
         |what: String| Err(ApiError::field("/acme/privateKeySecretRef", FieldCode::Invalid, what));
     let Some((id, sealed)) = found else {
-        // Else a new account would be made, unseen.
+        // Otherwise a new account would be created unnoticed.
         let of_cluster = issuer.kind == Kind::ClusterIssuer;
         if of_cluster && secrets::data(tx, FORMER_NAMESPACE, &reference.name).await?.is_some() {
             let name = &reference.name;
@@ -140,19 +141,6 @@ pub(crate) async fn imported(
         Ok(key) => Ok(Some(key)),
         Err(why) => refuse(format!("`{key}` of the Secret `{}` {why}", reference.name)),
     }
-}
-
-async fn find(
-    tx: &mut Read,
-    who: &Authorized<IssuersWrite>,
-    id: Uuid,
-    known: &Precondition,
-) -> Result<(Issuer, Lease), ApiError> {
-    let found = issuers::find(tx, IssuerId(id), &who.scope).await?;
-    let (present, lease) = found.ok_or_else(|| ApiError::not_found("issuer", id))?;
-    who.must_own(&present.namespace)?;
-    known.must_match(&IssuerView::from(&present))?;
-    Ok((present, lease))
 }
 
 fn must_have_account(present: &Issuer) -> Result<(), ApiError> {

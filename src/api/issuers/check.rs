@@ -1,12 +1,10 @@
-//! What a client may say about an issuer.
+//! Validation of a wanted issuer.
 
 use std::net::SocketAddr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
 use serde_json::Value;
-use utoipa::ToSchema;
 use x509_parser::pem::Pem;
 
 use super::outside::Outside;
@@ -16,69 +14,30 @@ use crate::api::{AppState, field, limits};
 use crate::domain::issuer::{
     Acme, Dns01, ExternalAccountBinding, Http01, Kind, SecretKeySelector, Solver,
 };
+use crate::view::spec::IssuerSpec;
 
-/// An issuer to be created.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(example = json!({
-    "kind": "ClusterIssuer", "name": "letsencrypt-staging",
-    "acme": {
-        "server": "https://acme-staging-v02.api.letsencrypt.org/directory",
-        "email": "user@example.com",
-        "solvers": [
-            {"selector": {"dnsZones": ["example.com"]},
-             "dns01": {"cloudflare": {"apiTokenSecretRef": {"name": "cloudflare-api-token-secret", "key": "api-token"}}}},
-            {"http01": {}}
-        ]
-    }
-}))]
-pub(crate) struct IssuerSpec {
-    /// Whom it serves: its namespace, or all.
-    #[serde(default)]
-    pub(crate) kind: Kind,
-    /// Whose it is; `default` when absent. A `ClusterIssuer` has none.
-    #[serde(default)]
-    pub(crate) namespace: Option<String>,
-    /// What certificates refer to.
-    pub(crate) name: String,
-    /// `spec.acme` of cert-manager's manifests.
-    pub(crate) acme: Acme,
-}
-
-impl IssuerSpec {
-    /// Its namespace; empty for a `ClusterIssuer`.
-    pub(crate) fn namespace(&self) -> String {
-        match (self.kind, &self.namespace) {
-            (Kind::ClusterIssuer, _) => String::new(),
-            (Kind::Issuer, Some(namespace)) => namespace.clone(),
-            (Kind::Issuer, None) => field::DEFAULT_NAMESPACE.to_owned(),
+/// Refuses an issuer that is known to fail, or that this principal may not write.
+pub(crate) fn check(spec: &IssuerSpec, app: &AppState, who: &Principal) -> Result<(), ApiError> {
+    let mut faults = Faults::default();
+    match (spec.kind, spec.namespace.as_deref()) {
+        (Kind::ClusterIssuer, Some(given)) if !given.is_empty() => {
+            let detail = "a ClusterIssuer serves every namespace and belongs to none";
+            faults.add("/namespace", FieldCode::Conflicting, detail);
         }
+        (Kind::Issuer, Some(given)) => field::namespace(given, &mut faults),
+        _ => {}
     }
-
-    /// Refuses what is known to fail, and what only others may write.
-    pub(crate) fn check(&self, app: &AppState, who: &Principal) -> Result<(), ApiError> {
-        let mut faults = Faults::default();
-        match (self.kind, self.namespace.as_deref()) {
-            (Kind::ClusterIssuer, Some(given)) if !given.is_empty() => {
-                let detail = "a ClusterIssuer serves every namespace and belongs to none";
-                faults.add("/namespace", FieldCode::Conflicting, detail);
-            }
-            (Kind::Issuer, Some(given)) => field::namespace(given, &mut faults),
-            _ => {}
-        }
-        field::name(&self.name, "/name", &mut faults);
-        acme(&self.acme, &mut faults);
-        Outside { guard: app.outbound.guard(), kind: self.kind, is_bound: who.is_bound() }
-            .check(&self.acme, &mut faults);
-        faults.refuse()
-    }
+    field::name(&spec.name, "/name", &mut faults);
+    acme(&spec.acme, &mut faults);
+    Outside { guard: app.outbound.guard(), kind: spec.kind, is_bound: who.is_bound() }
+        .check(&spec.acme, &mut faults);
+    Ok(faults.refuse()?)
 }
-
-/// Every order reads it; it is stored and shown as it is.
+/// Bytes of `acme` at most: every order reads it.
 const MOST_BYTES: usize = 64 * 1024;
-/// Of the fields that mean nothing here, together.
+/// Bytes of `ingress`, which means nothing here.
 const MOST_BYTES_OF_INGRESS: usize = 4 * 1024;
-/// What is nested deeper could not be read back out of the database.
+/// Nesting of `ingress` at most; a deeper one could not be read back from the database.
 const DEEPEST_INGRESS: usize = 16;
 
 fn acme(acme: &Acme, faults: &mut Faults) {
@@ -210,7 +169,7 @@ fn token(selector: &SecretKeySelector, pointer: &str, faults: &mut Faults) {
     }
 }
 
-/// Roughly: the CA judges.
+/// A rough check: the CA decides.
 fn is_email(text: &str) -> bool {
     let strange = |c: char| c.is_whitespace() || c.is_control() || "<>,;:?".contains(c);
     text.len() <= 254
@@ -231,7 +190,7 @@ fn is_bundle(text: &str) -> bool {
     })
 }
 
-/// Only addresses: whoever looks names up cannot be looked up by name first.
+/// Name servers are given as addresses only.
 fn is_name_server(text: &str) -> bool {
     text.parse::<SocketAddr>().is_ok_and(|address| address.port() > 0)
 }

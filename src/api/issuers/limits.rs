@@ -1,4 +1,4 @@
-//! What is used of a CA's limits.
+//! The usage of a CA's limits.
 
 use time::OffsetDateTime;
 
@@ -8,7 +8,7 @@ use crate::domain::throttle::{Asker, Scope};
 use crate::storage::{Read, StorageError, rate_limits};
 use crate::view::issuer::LimitsView;
 
-/// What is used for this issuer's account, and at its CA; `None` where nothing is limited.
+/// The usage by this issuer's account and at its CA; `None` where nothing is limited.
 pub(super) async fn used(
     tx: &mut Read,
     issuer: &Issuer,

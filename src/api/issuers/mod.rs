@@ -1,4 +1,4 @@
-//! Issuers: which CA, which account, and how names are proved to it.
+//! Issuers: listing, creating, replacing and deleting them.
 
 use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::auth::{Authorized, IssuersRead, IssuersWrite};
+use super::auth::{Authorized, IssuersRead, IssuersWrite, Principal};
 use super::extract::{Body, Path, Query};
 use super::idempotency::{Attempt, IdempotencyKey, accepted};
 use super::page::{self, Listing, Sort};
@@ -20,7 +20,7 @@ use crate::domain::issuer::{AccountChange, Acme, Issuer, Kind, State as IssuerSt
 use crate::secret::Sealed;
 use crate::storage::issuers::{self, Wanted, account_key_place};
 use crate::storage::lease::Lease;
-use crate::storage::{StorageError, Tx, certificates, orders, revocations};
+use crate::storage::{Tx, certificates, orders, revocations};
 
 pub(crate) mod accounts;
 pub(crate) mod check;
@@ -28,9 +28,10 @@ mod limits;
 mod outside;
 
 use crate::view::IssuerView;
-use check::IssuerSpec;
+use crate::view::spec::IssuerSpec;
+use check::check;
 
-/// Which issuers to list.
+/// Filters for issuers.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -41,12 +42,12 @@ pub(crate) struct ListIssuers {
     name: Option<String>,
     /// Of this kind.
     kind: Option<Kind>,
-    /// How many on a page.
+    /// Items per page.
     #[param(minimum = 1, maximum = 500, default = 50)]
     limit: Option<u32>,
-    /// Where the page begins: a `nextCursor`.
+    /// The `nextCursor` of the page before.
     cursor: Option<String>,
-    /// What to order by.
+    /// The sort order.
     sort: Option<Sort>,
 }
 
@@ -69,7 +70,7 @@ pub(crate) async fn create(
         .once(&app, || async {
             let namespace = body.value.namespace();
             who.must_own(&namespace)?;
-            body.value.check(&app, &who)?;
+            check(&body.value, &app, &who)?;
             let issuer = new(&app, body.value.clone(), namespace);
             let mut tx = app.db.read().await?;
             let imported = accounts::imported(&app, &mut tx, &issuer).await?;
@@ -102,7 +103,7 @@ pub(crate) async fn list(
     Ok(page::answer(&uri, page.limit, rows, key, |row| IssuerView::from(&row)))
 }
 
-/// Show an issuer
+/// Get an issuer
 ///
 /// With what is used of its CA's limits (`status.acme.limits`), which the `ETag` does not cover.
 #[utoipa::path(get, path = "/issuers/{id}", operation_id = "getIssuer", tag = "issuers",
@@ -125,7 +126,7 @@ pub(crate) async fn show(
     }
 }
 
-/// Replace an issuer's specification
+/// Replace an issuer
 ///
 /// The account is checked again, and certificates that wait for the issuer are tried at once. Kind,
 /// namespace and name stay.
@@ -142,12 +143,9 @@ pub(crate) async fn replace(
 ) -> Result<Response, ApiError> {
     retrying(|| async {
         let mut tx = app.db.begin();
-        let found = issuers::find(&mut tx, IssuerId(id), &who.scope).await?;
-        let (present, lease) = found.ok_or_else(|| ApiError::not_found("issuer", id))?;
-        who.must_own(&present.namespace)?;
-        known.must_match(&IssuerView::from(&present))?;
+        let (present, lease) = find_to_change(&mut tx, &who, id, &known).await?;
         must_stay(&present, &body.value)?;
-        body.value.check(&app, &who)?;
+        check(&body.value, &app, &who)?;
         let now = app.now();
         let next = respecify(&mut tx, &present, &lease, body.value.acme.clone(), now).await?;
         if next != present {
@@ -158,8 +156,22 @@ pub(crate) async fn replace(
     .await
 }
 
-/// Has an issuer be what is wanted now, and what waits for it look again. Nothing is written where
-/// that changes nothing.
+/// The issuer, if the caller may change it and knows its present state.
+async fn find_to_change(
+    tx: &mut Tx,
+    who: &Principal,
+    id: Uuid,
+    known: &Precondition,
+) -> Result<(Issuer, Lease), ApiError> {
+    let found = issuers::find(tx, IssuerId(id), &who.scope).await?;
+    let (present, lease) = found.ok_or_else(|| ApiError::not_found("issuer", id))?;
+    who.must_own(&present.namespace)?;
+    known.must_match(&IssuerView::from(&present))?;
+    Ok((present, lease))
+}
+
+/// Gives an issuer another specification, and wakes everything that waits for the issuer. Writes nothing if nothing
+/// changes.
 pub(crate) async fn respecify(
     tx: &mut Tx,
     present: &Issuer,
@@ -177,7 +189,7 @@ pub(crate) async fn respecify(
     Ok(next.issuer)
 }
 
-/// How to delete an issuer.
+/// Options of a deletion.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -205,10 +217,7 @@ pub(crate) async fn delete(
 ) -> Result<Response, ApiError> {
     retrying(|| async {
         let mut tx = app.db.begin();
-        let found = issuers::find(&mut tx, IssuerId(id), &who.scope).await?;
-        let (present, lease) = found.ok_or_else(|| ApiError::not_found("issuer", id))?;
-        who.must_own(&present.namespace)?;
-        known.must_match(&IssuerView::from(&present))?;
+        let (present, lease) = find_to_change(&mut tx, &who, id, &known).await?;
         let Issuer { kind, namespace, name, .. } = &present;
         if let Some(user) = certificates::any_of_issuer(&mut tx, *kind, namespace, name).await? {
             return Err(in_use(format!("The certificate {user} refers to it. Delete that, or have it refer to another issuer.")));
@@ -239,7 +248,7 @@ fn in_use(detail: String) -> ApiError {
     ApiError::Because(Code::IssuerInUse, detail)
 }
 
-/// The issuer that is wanted; its account is not there yet.
+/// The issuer as it is stored first, without an account.
 pub(crate) fn new(app: &AppState, spec: IssuerSpec, namespace: String) -> Issuer {
     let now = app.now();
     Issuer {
@@ -270,36 +279,23 @@ async fn insert(
     let answer = json(&IssuerView::from(issuer))?;
     let mut tx = app.db.begin();
     attempt.remember(app, &mut tx, &location, &answer).await?;
-    store(&mut tx, issuer, account_key).await?;
-    tx.commit().await?;
+    let stored = async {
+        issuers::insert(&mut tx, issuer, account_key).await?;
+        tx.commit().await
+    };
+    stored.await.map_err(|error| ApiError::from(error).or_if_taken(|| already_exists(issuer)))?;
     Ok(accepted(location, answer))
 }
 
-/// Adds an issuer with the sealed key of its account.
-pub(crate) async fn store(
-    tx: &mut Tx,
-    issuer: &Issuer,
-    account_key: &Sealed,
-) -> Result<(), ApiError> {
-    match issuers::insert(tx, issuer, account_key).await {
-        Err(StorageError::Conflict) => {
-            let kind = issuer.kind.as_str();
-            let place = match issuer.kind {
-                Kind::Issuer => format!(" in the namespace `{}`", issuer.namespace),
-                Kind::ClusterIssuer => String::new(),
-            };
-            let detail = format!(
-                "There is an {kind} `{}`{place} already. Replace its specification with PUT.",
-                issuer.name
-            );
-            return Err(ApiError::Because(
-                Code::AlreadyExists,
-                detail.replace("an Cluster", "a Cluster"),
-            ));
+fn already_exists(issuer: &Issuer) -> ApiError {
+    let kind = match issuer.kind {
+        Kind::Issuer => {
+            format!("an Issuer `{}` in the namespace `{}`", issuer.name, issuer.namespace)
         }
-        done => done?,
-    }
-    Ok(())
+        Kind::ClusterIssuer => format!("a ClusterIssuer `{}`", issuer.name),
+    };
+    let detail = format!("There is {kind} already. Replace its specification with PUT.");
+    ApiError::Because(Code::AlreadyExists, detail)
 }
 
 fn must_stay(present: &Issuer, spec: &IssuerSpec) -> Result<(), ApiError> {
@@ -313,5 +309,5 @@ fn must_stay(present: &Issuer, spec: &IssuerSpec) -> Result<(), ApiError> {
             faults.add(pointer, FieldCode::Immutable, format!("stays `{present}`"));
         }
     }
-    faults.refuse()
+    Ok(faults.refuse()?)
 }

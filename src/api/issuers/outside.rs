@@ -1,4 +1,4 @@
-//! Which hosts an issuer may name, and who may name them.
+//! The hosts that an issuer may name, and who may name them.
 
 use std::net::SocketAddr;
 
@@ -8,19 +8,19 @@ use crate::api::problem::{Faults, FieldCode};
 use crate::domain::issuer::{Acme, Cloudflare, Kind};
 use crate::outbound::Guard;
 
-/// More hosts than any CA has.
+/// Upper bound; more hosts than any CA has.
 const MOST_ORIGINS: usize = 20;
 
 /// The rules for the hosts that an issuer names.
 pub(super) struct Outside<'a> {
     pub(super) guard: &'a Guard,
     pub(super) kind: Kind,
-    /// Whether the API key of the request is bound to namespaces.
+    /// True if the principal is bound to namespaces.
     pub(super) is_bound: bool,
 }
 
 impl Outside<'_> {
-    /// Refuses what can be seen without a look-up; what a name leads to is seen when it is used.
+    /// Refuses what is wrong without a DNS lookup. Addresses behind a name are checked when it is used.
     pub(super) fn check(&self, acme: &Acme, faults: &mut Faults) {
         self.origins(&acme.allowed_origins, faults);
         if self.kind == Kind::Issuer
@@ -59,7 +59,7 @@ impl Outside<'_> {
         }
     }
 
-    /// A token goes there: nobody who may not read it says where.
+    /// The token is sent to this URL, so only principals that may read all secrets may choose it.
     fn base(&self, cloudflare: &Cloudflare, pointer: &str, faults: &mut Faults) {
         let Some(base) = &cloudflare.base_url else { return };
         if self.is_bound {

@@ -1,4 +1,4 @@
-//! Taking over what exists: certificates with their keys, and keys of ACME accounts.
+//! Importing existing certificates with their keys, and keys of ACME accounts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,8 +21,8 @@ use crate::storage::revisions::{self, Revision};
 /// A certificate that exists, with its key and what the two say about themselves.
 pub(super) type Pair = pki::Adopted;
 
-/// Moves what is in a Secret into the certificate or issuer that needs it; says whether that took
-/// place. What is wrong is noted with the Secret.
+/// Moves the contents of a Secret into the certificate or issuer that needs it; returns whether that took
+/// place. Faults are added to the Secret.
 pub(super) fn take(source: &mut Item, target: &mut Item, now: OffsetDateTime) -> bool {
     match (&source.wanted, &mut target.wanted) {
         (Wanted::Pair(_, values), Wanted::Certificate(_, checked, pair)) => {
@@ -44,7 +44,7 @@ pub(super) fn take(source: &mut Item, target: &mut Item, now: OffsetDateTime) ->
                 }
                 Err(fault) => source.object.fault(fault.0, FieldCode::Invalid, fault.1),
             }
-            // Otherwise the Secret's own faults would be lost.
+            // A Secret with faults must stay an item, or its faults would be lost.
             source.object.is_sound()
         }
         (Wanted::Secret(_, values), Wanted::Issuer(spec, account_key)) => {
@@ -87,7 +87,7 @@ fn value_of(values: &[u8], key: &str) -> Option<Zeroizing<String>> {
     all.remove(key)
 }
 
-/// Why a certificate is not the one that the spec wants, if it is not.
+/// The reason why a certificate does not fit the specification, if it does not.
 fn misfit(pair: &Pair, spec: &Spec) -> Option<String> {
     if spec.csr.is_some() {
         let problem = "the Certificate has a `csr`, so that its key stays with the client and is not imported; leave one of them out";
@@ -101,7 +101,7 @@ fn misfit(pair: &Pair, spec: &Spec) -> Option<String> {
     })
 }
 
-/// The certificate with what exists as its first revision: ready, and renewed in its time.
+/// The certificate with the imported one as its first revision.
 pub(super) fn adopted(certificate: Certificate, pair: &Pair, now: OffsetDateTime) -> Transition {
     let Leaf { serial, not_before, not_after, ari, .. } = pair.leaf.clone();
     let validity = (not_before, not_after);
@@ -116,7 +116,7 @@ pub(super) fn adopted(certificate: Certificate, pair: &Pair, now: OffsetDateTime
     certificate.imported(issued, ari, now)
 }
 
-/// The CA need not be asked in one moment about certificates that are imported together.
+/// Spreads questions to the CA about certificates that are imported together.
 fn spread(id: CertificateId) -> Jitter {
     let [.., a, b, c, d] = *id.0.as_bytes();
     Jitter::new(f64::from(u32::from_be_bytes([a, b, c, d])) / f64::from(u32::MAX))
@@ -130,7 +130,7 @@ pub(super) async fn store(
     pair: &Pair,
     now: OffsetDateTime,
 ) -> Result<(), ApiError> {
-    // There never was an order here.
+    // An imported certificate has no order.
     let (request, order) = (RequestId::generate(now), OrderId(Uuid::nil()));
     let sealed = app.sealer.seal(&private_key_place(request), pair.key.expose())?;
     let attempt = Request {

@@ -1,28 +1,29 @@
-//! Making manifests so: one transaction for all of them.
+//! Applying manifests: one transaction for all of them.
 
 use time::OffsetDateTime;
 
 use super::adopt::{self, Pair};
-use super::certificate::{self, Wish};
-use super::object::Kind;
 use super::plan::{Item, Wanted, references};
 use super::{AppliedObject, Done};
 use crate::api::auth::{CertificatesWrite, IssuersWrite, Permission as _, Principal, SecretsWrite};
-use crate::api::certificates::check::check;
-use crate::api::certificates::spec::CertificateSpec;
-use crate::api::certificates::{change, create};
+use crate::api::certificates::cancel::cancel_orders;
+use crate::api::certificates::validate::Checked;
+use crate::api::certificates::{change, create, must_stay};
 use crate::api::issuers::accounts;
-use crate::api::issuers::check::IssuerSpec;
 use crate::api::problem::{ApiError, Faults, FieldCode};
 use crate::api::{AppState, issuers as issuers_api, retrying, secrets as secrets_api};
-use crate::domain::certificate::{Certificate, IssuerRef, Transition};
+use crate::domain::certificate::{Certificate, Transition};
+use crate::domain::issuer::Issuer;
+use crate::manifest::kind::Kind;
+use crate::manifest::read;
 use crate::secret::Secret;
 use crate::storage::issuers::account_key_place;
 use crate::storage::lease::Lease;
 use crate::storage::secrets::{SecretEntry, data_place};
 use crate::storage::{Read, Tx, certificates, events, issuers, revisions, secrets};
+use crate::view::spec::IssuerSpec;
 
-/// Makes all of it so, or nothing. With `dry_run` nothing in any case.
+/// Applies all manifests or none. With `dry_run` none in any case.
 pub(super) async fn apply(
     app: &AppState,
     who: &Principal,
@@ -30,7 +31,7 @@ pub(super) async fn apply(
     dry_run: bool,
 ) -> Result<Vec<AppliedObject>, ApiError> {
     for item in &items {
-        who.must(permission(item.object.kind))?;
+        who.must(permission(&item.wanted))?;
         who.must_own(&namespace(&item.wanted))?;
     }
     let results = retrying(|| at_once(app, &items, dry_run)).await?;
@@ -38,21 +39,21 @@ pub(super) async fn apply(
         let namespace = Some(namespace(&item.wanted)).filter(|namespace| !namespace.is_empty());
         let mut warnings = item.object.warnings;
         warnings.extend(more);
-        let kind = item.object.kind.as_str();
+        let kind = item.object.kind.title();
         AppliedObject { kind, namespace, name: item.object.name, result: done, id, warnings }
     });
     Ok(named.collect())
 }
 
-fn permission(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Secret => SecretsWrite::NAME,
-        Kind::Issuer | Kind::ClusterIssuer => IssuersWrite::NAME,
-        Kind::Certificate => CertificatesWrite::NAME,
+fn permission(wanted: &Wanted) -> &'static str {
+    match wanted {
+        Wanted::Secret(..) | Wanted::Pair(..) => SecretsWrite::NAME,
+        Wanted::Issuer(..) => IssuersWrite::NAME,
+        Wanted::Certificate(..) => CertificatesWrite::NAME,
     }
 }
 
-/// Where an object goes; nowhere for a `ClusterIssuer`.
+/// The namespace of an object; empty for a `ClusterIssuer`.
 fn namespace(wanted: &Wanted) -> String {
     match wanted {
         Wanted::Secret(entry, _) | Wanted::Pair(entry, _) => entry.namespace.clone(),
@@ -62,8 +63,12 @@ fn namespace(wanted: &Wanted) -> String {
 }
 
 impl Item {
-    /// What may be told of it where nothing is done. That a Secret is just so would confirm a guess, without a
-    /// trace, to who may write it and never read it.
+    fn turn(&self) -> (Kind, String, &str) {
+        (self.object.kind, namespace(&self.wanted), &self.object.name)
+    }
+
+    /// The result as a dry run may show it. That a Secret is unchanged would confirm a guess of its values, without a
+    /// trace, to a principal that may write it but never read it.
     fn told_without_trace(&self, done: Done) -> Done {
         match (&self.wanted, done) {
             (Wanted::Secret(..), Done::Unchanged) => Done::Configured,
@@ -79,9 +84,10 @@ async fn at_once(app: &AppState, items: &[Item], dry_run: bool) -> Result<Vec<Ou
     let mut tx = app.db.begin();
     let mut faults = Faults::default();
     let mut outcomes: Vec<Option<Outcome>> = items.iter().map(|_| None).collect();
-    // Issuers need Secrets, certificates need issuers.
+    // Issuers need Secrets, certificates need issuers. Within a kind they go by name, so that two streams which
+    // hold the same in another order do not wait for each other.
     let mut order: Vec<usize> = (0..items.len()).collect();
-    order.sort_by_key(|place| items.get(*place).map(|item| item.object.kind));
+    order.sort_by_key(|place| items.get(*place).map(Item::turn));
     for place in order {
         let (Some(item), Some(outcome)) = (items.get(place), outcomes.get_mut(place)) else {
             continue;
@@ -90,7 +96,7 @@ async fn at_once(app: &AppState, items: &[Item], dry_run: bool) -> Result<Vec<Ou
             Ok(done) => *outcome = Some(done),
             Err(ApiError::Invalid(found)) => {
                 let object = &item.object;
-                faults.take(found, |fault| object.locate(fault, place_of(object.kind)));
+                faults.take(found, |fault| object.locate(fault, place_of(&item.wanted)));
             }
             Err(error) => return Err(error),
         }
@@ -111,12 +117,12 @@ async fn at_once(app: &AppState, items: &[Item], dry_run: bool) -> Result<Vec<Ou
     Ok(outcomes.into_iter().flatten().collect())
 }
 
-/// Leads a pointer into what was made of a manifest back into the manifest.
-fn place_of(kind: Kind) -> fn(&str) -> String {
-    match kind {
-        Kind::Certificate => certificate::place,
-        Kind::Issuer | Kind::ClusterIssuer => super::issuer::place,
-        Kind::Secret => super::secret::place,
+/// Turns a pointer into a specification into one into its manifest.
+fn place_of(wanted: &Wanted) -> fn(&str) -> String {
+    match wanted {
+        Wanted::Certificate(..) => read::certificate::place,
+        Wanted::Issuer(..) => read::issuer::place,
+        Wanted::Secret(..) | Wanted::Pair(..) => read::secret::place,
     }
 }
 
@@ -130,10 +136,11 @@ async fn one(
         Wanted::Secret(entry, values) => secret(app, tx, entry, values).await,
         Wanted::Issuer(spec, account_key) => issuer(app, tx, spec, account_key.as_ref(), now).await,
         // On the heap: it is the largest by far.
-        Wanted::Certificate(wish, _, pair) => {
-            Box::pin(certificate(app, tx, wish, pair.as_deref(), now)).await
+        Wanted::Certificate(wish, checked, pair) => {
+            let (named, pair) = (wish.names_webhooks, pair.as_deref());
+            Box::pin(certificate(app, tx, checked, named, pair, now)).await
         }
-        // The plan has none left by now.
+        // The plan has resolved all pairs.
         Wanted::Pair(..) => {
             Err(ApiError::Inside("a pair of key and certificate is left over".into()))
         }
@@ -174,14 +181,14 @@ async fn issuer(
         issuers::find_by_name(tx, spec.kind, &namespace, &spec.name).await?
     else {
         let issuer = issuers_api::new(app, spec.clone(), namespace);
-        // Imported with it, or lying there already; else one of its own.
+        // The key is imported with the issuer, or in its Secret already; else a new one is generated.
         let key = match imported {
             Some(key) => Some(key.clone()),
             None => accounts::imported(app, tx, &issuer).await?,
         };
         let key = key.map_or_else(|| (app.account_key)().map_err(ApiError::Inside), Ok)?;
         let sealed = app.sealer.seal(&account_key_place(issuer.id), key.expose())?;
-        issuers_api::store(tx, &issuer, &sealed).await?;
+        issuers::insert(tx, &issuer, &sealed).await?;
         return Ok((Done::Created, issuer.id.0, Vec::new()));
     };
     let next = issuers_api::respecify(tx, &present, &lease, spec.acme.clone(), now).await?;
@@ -191,7 +198,7 @@ async fn issuer(
     Ok((done, present.id.0, warning.into_iter().collect()))
 }
 
-/// Secrets that are not there (yet), which the issuer would wait for.
+/// Warnings about Secrets that do not exist (yet), for which the issuer would wait.
 async fn missing_secrets(
     app: &AppState,
     tx: &mut Read,
@@ -214,65 +221,61 @@ async fn missing_secrets(
 async fn certificate(
     app: &AppState,
     tx: &mut Tx,
-    wish: &Wish,
+    wanted: &Checked,
+    names_webhooks: bool,
     pair: Option<&Pair>,
     now: OffsetDateTime,
 ) -> Result<Outcome, ApiError> {
-    let (spec, warnings) = with_duration_that_counts(tx, &wish.spec).await?;
-    let mut checked = check(&spec)?;
-    let found = certificates::find_by_name(tx, &checked.namespace, &checked.name).await?;
+    let mut wanted = wanted.clone();
+    let issuer = wanted.find_issuer(tx).await?;
+    let warnings = drop_duration_without_effect(&mut wanted, issuer.as_ref());
+    let found = certificates::find_by_name(tx, &wanted.namespace, &wanted.name).await?;
     let Some((present, lease)) = found else {
-        let certificate = create::new(app, &spec, &checked);
+        wanted.admit(app, tx, issuer.as_ref(), &[]).await?;
+        let certificate = wanted.certificate(now);
         let id = certificate.id.0;
         let Some(pair) = pair else {
-            create::store(app, tx, &spec, &checked, &certificate).await?;
+            create::store(tx, &certificate).await?;
             return Ok((Done::Created, id, warnings));
         };
         let Transition { certificate, events, .. } = adopt::adopted(certificate, pair, now);
-        create::store(app, tx, &spec, &checked, &certificate).await?;
+        create::store(tx, &certificate).await?;
         let namespace = &certificate.namespace;
         events::record(tx, namespace, Some(certificate.id), &events, now);
         adopt::store(app, tx, &certificate, pair, now).await?;
         return Ok((Done::Created, id, warnings));
     };
-    change::must_stay(&present)?;
+    must_stay(&present)?;
     let id = present.id.0;
-    // cert-manager's manifests know of none: where they are silent, what is there stays.
-    if !wish.names_webhooks {
-        checked.spec.webhooks.clone_from(&present.spec.webhooks);
+    // cert-manager's manifests have no webhooks: where a manifest is silent about them, the present ones stay.
+    if !names_webhooks {
+        wanted.spec.webhooks.clone_from(&present.spec.webhooks);
     }
+    wanted.admit(app, tx, issuer.as_ref(), &present.spec.webhooks).await?;
     let imported = match pair {
         Some(pair) => adopt_later(app, tx, &present, &lease, pair, now).await?,
         None => None,
     };
     let was_imported = imported.is_some();
     let (present, lease) = imported.unwrap_or((present, lease));
-    let next = change::respecify(app, tx, &present, &lease, spec, checked, now).await?;
+    let next = change::respecify(tx, &present, &lease, wanted, now).await?;
     let done = if next == present && !was_imported { Done::Unchanged } else { Done::Configured };
     Ok((done, id, warnings))
 }
 
-/// What is wanted, without a `duration` that the issuer does not ask of its CA: cert-manager passes it
-/// over there, too, and without a word.
-async fn with_duration_that_counts(
-    tx: &mut Read,
-    wanted: &CertificateSpec,
-) -> Result<(CertificateSpec, Vec<String>), ApiError> {
-    let mut spec = wanted.clone();
-    if spec.duration.is_some() {
-        let namespace = spec.namespace.as_deref().unwrap_or_default();
-        let IssuerRef { kind, name } = &spec.issuer_ref;
-        let found = issuers::find_by_name(tx, *kind, namespace, name).await?;
-        if found.is_some_and(|(issuer, _)| !issuer.acme.enable_duration_feature) {
-            spec.duration = None;
-            let instead = "the CA decides how long it lives, as the issuer has no `enableDurationFeature`; `profile` may choose";
-            return Ok((spec, vec![format!("spec.duration: {instead}")]));
-        }
+/// Drops a `duration` that the issuer does not ask of its CA, with a warning: cert-manager ignores it there, too,
+/// and silently.
+fn drop_duration_without_effect(wanted: &mut Checked, issuer: Option<&Issuer>) -> Vec<String> {
+    let has_no_effect = issuer.is_some_and(|issuer| !issuer.acme.enable_duration_feature);
+    if wanted.spec.duration.is_none() || !has_no_effect {
+        return Vec::new();
     }
-    Ok((spec, Vec::new()))
+    wanted.spec.duration = None;
+    let instead = "the CA decides how long it lives, as the issuer has no `enableDurationFeature`; `profile` may choose";
+    vec![format!("spec.duration: {instead}")]
 }
 
-/// Takes a certificate over that was applied before, as long as nothing was issued for it yet.
+/// Imports a pair into a certificate that exists, unless something was issued for it.
 async fn adopt_later(
     app: &AppState,
     tx: &mut Tx,
@@ -292,7 +295,7 @@ async fn adopt_later(
         );
         return Err(ApiError::field("/secretName", FieldCode::Conflicting, detail));
     }
-    change::cancel_orders(tx, present, "its certificate was imported", now).await?;
+    cancel_orders(tx, present, "its certificate was imported", now).await?;
     let next = adopt::adopted(present.clone(), pair, now);
     let lease = certificates::save(tx, &next, lease, None).await?;
     adopt::store(app, tx, &next.certificate, pair, now).await?;

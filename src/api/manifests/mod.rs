@@ -1,8 +1,8 @@
-//! cert-manager's manifests: what people have in files, made so in one transaction.
+//! `POST /apply` and `POST /import`: cert-manager's manifests, applied in one transaction.
 //!
-//! A manifest becomes what `POST /secrets`, `/issuers` and `/certificates` take, and goes the same
-//! way from there on. Everything is checked before anything is written: of a stream either all of it
-//! holds afterwards, or nothing has changed.
+//! A manifest becomes the specification that `POST /secrets`, `/issuers` and `/certificates` take, and goes the same
+//! way from there on. Everything is checked before anything is written: either all of a stream is
+//! applied, or nothing.
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -16,56 +16,52 @@ use super::problem::{ApiError, Errors};
 
 mod adopt;
 mod apply;
-mod certificate;
-mod issuer;
-mod object;
 mod plan;
-mod secret;
 
 use plan::Purpose;
 
-/// How manifests are to be taken.
+/// Options for manifests.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct How {
-    /// Where objects go whose `metadata` names no namespace; `default` when absent.
+    /// The namespace of objects whose `metadata` names none; `default` when absent.
     namespace: Option<String>,
     /// Only say what would happen.
     #[serde(default)]
     dry_run: bool,
 }
 
-/// What has become of the manifests.
+/// The results for a stream of manifests.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Applied {
-    /// Whether this only says what would happen.
+    /// True if nothing was written.
     dry_run: bool,
     /// One for each manifest, in the order in which they stand there.
     results: Vec<AppliedObject>,
 }
 
-/// What has become of one manifest.
+/// The result for one manifest.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct AppliedObject {
     /// `Secret`, `Issuer`, `ClusterIssuer` or `Certificate`.
     #[schema(example = "Certificate")]
     kind: &'static str,
-    /// Where it is; absent for a `ClusterIssuer`.
+    /// Its namespace; absent for a `ClusterIssuer`.
     namespace: Option<String>,
     /// Its name.
     name: String,
-    /// What was done.
+    /// The result.
     result: Done,
     /// Its identifier. With `dryRun`, what is only to be created has one that will not last.
     id: Uuid,
-    /// What was taken without meaning anything here, and what happens instead.
+    /// Fields that have no meaning here, and what happens instead.
     warnings: Vec<String>,
 }
 
-/// What was done with a manifest.
+/// The result of applying a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Done {
@@ -77,7 +73,7 @@ pub(crate) enum Done {
     Unchanged,
 }
 
-/// Apply cert-manager's manifests
+/// Apply cert-manager manifests
 ///
 /// One or more documents in YAML or JSON: Secret, Issuer, `ClusterIssuer`, Certificate, and Lists of
 /// them. All are checked before anything is written, and all are written in one transaction, secrets
@@ -95,7 +91,7 @@ pub(crate) async fn apply(
     made_so(&app, &who, how, text, Purpose::Apply).await
 }
 
-/// Import certificates that exist, with their keys
+/// Import existing certificates
 ///
 /// Like `POST /apply`, with more in it: a Secret of the type `kubernetes.io/tls` becomes the first
 /// revision of the Certificate whose `secretName` it is, ready and renewed in its time, so that
@@ -114,7 +110,7 @@ pub(crate) async fn import(
     made_so(&app, &who, how, text, Purpose::Import).await
 }
 
-/// Reads the stream beside the threads that answer, and makes it so.
+/// Reads the stream on the pool for heavy work, and applies it.
 async fn made_so(
     app: &AppState,
     who: &Principal,

@@ -1,4 +1,4 @@
-//! What a stream of manifests asks for, as far as that can be told without looking at what is there.
+//! Plans: reads a stream of manifests, and checks everything that can be checked without the database.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,35 +7,35 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::adopt::{self, Pair};
-use super::certificate::{self, Wish};
-use super::issuer;
-use super::object::{Kind, Object, objects, refuse_twins};
-use super::secret;
 use crate::api::auth::Principal;
-use crate::api::certificates::check::{Checked, check};
-use crate::api::issuers::check::IssuerSpec;
+use crate::api::certificates::validate::{Checked, validate};
+use crate::api::issuers::check::check;
 use crate::api::problem::{ApiError, Faults, FieldCode};
 use crate::api::{AppState, field, secrets};
 use crate::domain::issuer::Kind as IssuerKind;
+use crate::manifest::kind::Kind;
+use crate::manifest::read::certificate::{self, Wish};
+use crate::manifest::read::{Object, issuer, objects, refuse_twins, secret};
 use crate::secret::Secret;
 use crate::storage::secrets::SecretEntry;
+use crate::view::spec::IssuerSpec;
 
-/// What a stream is sent for.
+/// The endpoint that a stream was sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// To be made so.
+    /// `POST /apply`.
     Apply,
-    /// The same, taking over certificates and account keys that stand in it.
+    /// `POST /import`: like apply, with certificates and account keys that exist.
     Import,
 }
 
-/// One object to be made so.
+/// One object to be applied.
 pub(super) struct Item {
     pub(super) object: Object,
     pub(super) wanted: Wanted,
 }
 
-/// What is to be made so.
+/// The specification of one object.
 pub(super) enum Wanted {
     /// Credentials: the row, and its values as the JSON object that is sealed.
     Secret(SecretEntry, Zeroizing<Vec<u8>>),
@@ -47,7 +47,7 @@ pub(super) enum Wanted {
     Pair(SecretEntry, Zeroizing<Vec<u8>>),
 }
 
-/// Reads a stream. Everything that is wrong with it is said at once.
+/// Reads a stream. All its faults are reported at once.
 pub(super) fn read(
     app: &AppState,
     who: &Principal,
@@ -65,12 +65,13 @@ pub(super) fn read(
     let mut wanted: Vec<Option<Wanted>> = Vec::with_capacity(objects.len());
     for object in &mut objects {
         wanted.push(match object.kind {
-            Kind::Secret => None,
             Kind::Issuer | Kind::ClusterIssuer => checked_issuer(app, who, object, namespace)?,
             Kind::Certificate => checked_certificate(object, namespace)?,
+            // Secrets, which follow.
+            _ => None,
         });
     }
-    // Where a Secret goes depends on who refers to it.
+    // The namespace of a Secret depends on who refers to it.
     let homes = Homes::of(wanted.iter().flatten(), &app.cluster_namespace);
     for (object, wanted) in objects.iter_mut().zip(&mut wanted) {
         if object.kind == Kind::Secret {
@@ -88,17 +89,18 @@ pub(super) fn read(
         Purpose::Import if faults.is_empty() => {
             items = joined(items, &app.cluster_namespace, app.now());
         }
-        // What is to be joined may be missing.
+        // The parts of a pair may be missing, so that joining would add wrong faults.
         Purpose::Import => {}
         Purpose::Apply => items.iter_mut().for_each(Item::refuse_pair),
     }
     for item in &mut items {
         faults.take(item.object.take_faults(), |fault| fault);
     }
-    faults.in_order().refuse().map(|()| items)
+    faults.in_order().refuse()?;
+    Ok(items)
 }
 
-/// Notes the faults of what was made of a manifest with the manifest; other errors go on.
+/// Adds the faults of a specification to its manifest; returns other errors.
 fn noted<T>(
     object: &mut Object,
     place: fn(&str) -> String,
@@ -121,13 +123,13 @@ fn checked_issuer(
     namespace: &str,
 ) -> Result<Option<Wanted>, ApiError> {
     let Some(spec) = issuer::read(object, namespace) else { return Ok(None) };
-    let checked = noted(object, issuer::place, spec.check(app, who))?;
+    let checked = noted(object, issuer::place, check(&spec, app, who))?;
     Ok(checked.map(|()| Wanted::Issuer(Box::new(spec), None)))
 }
 
 fn checked_certificate(object: &mut Object, namespace: &str) -> Result<Option<Wanted>, ApiError> {
     let Some(wish) = certificate::read(object, namespace) else { return Ok(None) };
-    let checked = noted(object, certificate::place, check(&wish.spec))?;
+    let checked = noted(object, certificate::place, validate(&wish.spec))?;
     Ok(checked.map(|checked| Wanted::Certificate(Box::new(wish), Box::new(checked), None)))
 }
 
@@ -143,7 +145,7 @@ fn checked_secret(
 }
 
 impl Item {
-    /// What `POST /apply` does not take.
+    /// Refuses a key pair in `POST /apply`.
     fn refuse_pair(&mut self) {
         if matches!(self.wanted, Wanted::Pair(..)) {
             let detail = "a certificate with its key is not applied but imported: `certwright import`, or POST /import";
@@ -152,14 +154,14 @@ impl Item {
     }
 }
 
-/// Who refers to which Secret.
+/// The Secrets that issuers of the stream refer to.
 struct Homes<'a> {
     cluster: BTreeSet<String>,
     namespaced: BTreeSet<(String, String)>,
     cluster_namespace: &'a str,
 }
 
-/// Where cert-manager itself usually lives, and keeps the Secrets of its `ClusterIssuer`s.
+/// Namespaces in which cert-manager usually runs, and keeps the Secrets of its `ClusterIssuer`s.
 const CERT_MANAGERS_OWN: [&str; 2] = ["cert-manager", "kube-system"];
 
 impl<'a> Homes<'a> {
@@ -178,8 +180,8 @@ impl<'a> Homes<'a> {
         homes
     }
 
-    /// The namespace that a Secret goes to. What only a `ClusterIssuer` of the stream refers to goes
-    /// where those look, as it does with cert-manager.
+    /// The namespace of a Secret. A Secret to which only a `ClusterIssuer` of the stream refers goes
+    /// to the cluster namespace, as with cert-manager.
     fn home(&self, object: &mut Object, default: &str) -> String {
         let given = object.namespace.clone();
         let stated = given.clone().unwrap_or_else(|| default.to_owned());
@@ -221,11 +223,11 @@ pub(super) fn references(spec: &IssuerSpec) -> BTreeSet<String> {
     names
 }
 
-/// A Secret is read anew for each that takes it over.
+/// Objects that take over the same Secret at most: it is parsed anew for each.
 const MOST_USES: usize = 16;
 
-/// Brings certificates together with their Secrets, and issuers with their account keys. A Secret
-/// that went into one of them is no item of its own any more.
+/// Joins certificates with their Secrets, and issuers with their account keys. A Secret
+/// that was joined is no item of its own any more.
 fn joined(mut items: Vec<Item>, cluster_namespace: &str, now: OffsetDateTime) -> Vec<Item> {
     let secrets: BTreeMap<(String, String), usize> = items
         .iter()

@@ -1,4 +1,4 @@
-//! What a client may ask to be told, and where.
+//! Validation of a wanted webhook.
 
 use std::collections::BTreeMap;
 
@@ -24,17 +24,17 @@ const LONGEST_DESCRIPTION: usize = 256;
     "labels": {"team": "payments"}
 }))]
 pub(crate) struct WebhookSpec {
-    /// Whose it is; `default` when absent. Cannot be changed.
+    /// Its namespace; `default` when absent. Immutable.
     #[serde(default)]
     namespace: Option<String>,
-    /// Where messages are posted to: `https` and a public address, unless the operator permits more.
+    /// The URL that messages are posted to: `https` and a public address, unless the operator permits more.
     #[schema(max_length = 2048)]
     url: String,
     /// For people.
     #[serde(default)]
     #[schema(max_length = 256)]
     description: Option<String>,
-    /// What to tell; everything when empty.
+    /// The event types to send; all when empty.
     #[serde(default)]
     events: Vec<EventType>,
     /// Of which namespaces; its own when empty, all of them with `["*"]`. The API key has to own them.
@@ -48,12 +48,12 @@ pub(crate) struct WebhookSpec {
     /// name it in their `webhooks`.
     #[serde(default)]
     selector: Selector,
-    /// Nothing is sent while this holds; what would have been is held and can be sent later.
+    /// While true, messages are held instead of sent, and can be sent later.
     #[serde(default)]
     disabled: bool,
 }
 
-/// What a client asks for, understood.
+/// A wanted webhook whose fields are valid.
 #[derive(Debug)]
 pub(super) struct Checked {
     pub(super) namespace: String,
@@ -79,7 +79,7 @@ impl From<&Webhook> for WebhookSpec {
 }
 
 impl WebhookSpec {
-    /// Checks all that can be told without asking anybody.
+    /// Checks everything that needs no DNS lookup.
     pub(super) fn check(mut self, app: &AppState, who: &Principal) -> Result<Checked, ApiError> {
         let mut faults = Faults::default();
         let namespace = self.namespace.unwrap_or_else(|| field::DEFAULT_NAMESPACE.to_owned());
@@ -100,7 +100,7 @@ impl WebhookSpec {
             Ok(url) => url,
             Err(error) => {
                 faults.invalid("/url", format!("is not a URL: {error}"));
-                return Err(faults.refuse().err().unwrap_or_else(|| ApiError::malformed("")));
+                return Err(faults.into());
             }
         };
         if let Err(refused) = app.outbound.check(&url) {
@@ -128,7 +128,7 @@ impl WebhookSpec {
 }
 
 impl Checked {
-    /// Refuses an endpoint that nothing could be sent to now. Looks its name up: no transaction may
+    /// Refuses an endpoint that nothing could be sent to now. Resolves its name, so no transaction may
     /// be open.
     pub(super) async fn check_reachable(&self, app: &AppState) -> Result<(), ApiError> {
         app.outbound

@@ -1,4 +1,4 @@
-//! What was sent to a webhook, what came back, and sending it again.
+//! Deliveries of messages to a webhook, and their redelivery.
 
 use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
@@ -24,10 +24,10 @@ use crate::domain::webhook::Webhook;
 use crate::storage::deliveries::{self, Wanted};
 use crate::storage::{Read, Scope, outbox};
 
-/// So many deliveries go back into the row in one transaction.
+/// Deliveries that are queued again in one transaction.
 const BATCH: u32 = 1000;
 
-/// Which deliveries to list.
+/// Filters for deliveries.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -41,16 +41,16 @@ pub(crate) struct ListDeliveries {
     certificate: Option<Uuid>,
     /// Told at this moment or later (RFC 3339).
     since: Option<String>,
-    /// How many on a page.
+    /// Items per page.
     #[param(minimum = 1, maximum = 500, default = 50)]
     limit: Option<u32>,
-    /// Where the page begins: a `nextCursor`.
+    /// The `nextCursor` of the page before.
     cursor: Option<String>,
-    /// What to order by.
+    /// The sort order.
     sort: Option<Sort>,
 }
 
-/// Where a delivery is.
+/// The state of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum DeliveryState {
@@ -75,23 +75,23 @@ pub(crate) struct DeliveryView {
     id: Uuid,
     /// To whom.
     webhook: String,
-    /// What the receiver sees as `webhook-id`; the same for every try.
+    /// The `webhook-id` that the receiver sees; the same for every try.
     #[schema(example = "msg_019ab000000070008000000000000000")]
     message_id: String,
-    /// What is told.
+    /// The event type.
     #[serde(rename = "type")]
     kind: EventType,
-    /// Whom it is about.
+    /// The resource that it is about.
     #[schema(example = "/certificates/019ab000-0000-7000-8000-000000000000")]
     resource: String,
-    /// Where it is.
+    /// Its state.
     state: DeliveryState,
     /// Tries so far.
     attempts: u32,
-    /// When the last one was.
+    /// Time of the last try.
     #[serde(with = "time::serde::rfc3339::option")]
     last_attempt_at: Option<OffsetDateTime>,
-    /// How long it took.
+    /// Duration of the last try.
     #[schema(example = 87)]
     last_duration_ms: Option<u64>,
     /// The HTTP status of its answer.
@@ -102,34 +102,34 @@ pub(crate) struct DeliveryView {
     response_body: Option<String>,
     /// Why there was no answer.
     error: Option<String>,
-    /// When it is tried next.
+    /// Time of the next try.
     #[serde(with = "time::serde::rfc3339::option")]
     next_attempt_at: Option<OffsetDateTime>,
-    /// When it was told.
+    /// Time of the event.
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
-    /// When it came to its end.
+    /// Time of its end.
     #[serde(with = "time::serde::rfc3339::option")]
     finished_at: Option<OffsetDateTime>,
 }
 
-/// What to send again.
+/// The deliveries to send again.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RedeliverSince {
-    /// Whatever was told at this moment or later, and is not on its way already (RFC 3339).
+    /// Messages from this time on (RFC 3339) that are not queued already.
     #[schema(example = "2026-11-25T12:00:00Z")]
     since: String,
 }
 
-/// How much is sent again.
+/// The result of a redelivery.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Redelivered {
-    /// So many deliveries are on their way again.
+    /// Number of deliveries that were queued again.
     redelivered: usize,
 }
 
-/// List what was sent to a webhook
+/// List a webhook's deliveries
 #[utoipa::path(get, path = "/webhooks/{id}/deliveries", operation_id = "listDeliveries", tag = "webhooks",
     params(("id" = Uuid, Path, description = "The webhook"), ListDeliveries),
     responses((status = 200, body = Listing<DeliveryView>, description = "A page of deliveries", headers(("Link" = String))), Errors))]
@@ -155,7 +155,7 @@ pub(crate) async fn list(
     Ok(page::answer(&uri, page.limit, rows, key, |row| DeliveryView::of(&row, &who)))
 }
 
-/// Show a delivery
+/// Get a delivery
 #[utoipa::path(get, path = "/webhooks/{id}/deliveries/{delivery}", operation_id = "getDelivery", tag = "webhooks",
     params(("id" = Uuid, Path, description = "The webhook"), ("delivery" = Uuid, Path, description = "The delivery"), ("Prefer" = Option<String>, Header, description = "`wait=30`: hold the answer until it has come to its end, at most that many seconds, at most 300"), ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
     responses((status = 200, body = DeliveryView, description = "The delivery", headers(("ETag" = String), ("Preference-Applied" = String))), (status = 304, description = "Not changed"), Errors))]
@@ -170,9 +170,9 @@ pub(crate) async fn show(
     Ok(wait.applied(known.show(&DeliveryView::of(&found, &who))?))
 }
 
-/// Send a delivery again
+/// Redeliver a message
 ///
-/// Whatever came of it: under the same `webhook-id`, with the same body. Now, if it waits for its
+/// Under the same `webhook-id` and with the same body, whatever its result was. Now, if it waits for its
 /// next try.
 #[utoipa::path(post, path = "/webhooks/{id}/deliveries/{delivery}/redeliver", operation_id = "redeliver", tag = "webhooks",
     params(("id" = Uuid, Path, description = "The webhook"), ("delivery" = Uuid, Path, description = "The delivery")),
@@ -193,7 +193,7 @@ pub(crate) async fn redeliver(
     Ok(accepted(location(&again), json(&DeliveryView::of(&again, &who))?))
 }
 
-/// Send everything again since a moment
+/// Redeliver messages since a point in time
 ///
 /// What was delivered, given up or held since then and is of a namespace that the webhook still asks for, under the same `webhook-id`s; in order for each
 /// certificate.
@@ -227,7 +227,7 @@ pub(crate) async fn redeliver_since(
     }
 }
 
-/// Try a webhook out
+/// Test a webhook
 ///
 /// Sends `webhook.test`, once, before whatever else waits, also while it is disabled.
 /// `Prefer: wait=20` tells what came of it.
@@ -251,7 +251,7 @@ pub(crate) async fn test(
     Ok(wait.applied(accepted(location(&found), json(&DeliveryView::of(&found, &who))?)))
 }
 
-/// Reads a delivery, once it has come to its end or the client has waited long enough.
+/// Reads a delivery once it has ended or the client has waited long enough.
 async fn settled(
     app: &AppState,
     who: &Principal,
@@ -338,7 +338,7 @@ impl From<DomainState> for DeliveryState {
 }
 
 impl DeliveryView {
-    /// The delivery for whoever asks. What a host says, which a tenant chose, is no tenant's to read.
+    /// The view for the caller. The receiver's answer is hidden from bound principals, who choose the receiver.
     fn of(delivery: &Delivery, who: &Principal) -> Self {
         let last = delivery.last.as_ref();
         let answer = last.and_then(|attempt| attempt.answer.clone());

@@ -1,4 +1,4 @@
-//! Webhooks: who is told of what, and how it went.
+//! Webhooks: listing, creating, updating, testing and deleting them.
 
 use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -9,12 +9,12 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::auth::{Authorized, WebhooksRead, WebhooksWrite};
-use super::certificates::change::merge;
-use super::extract::{Body, MergePatch, Path, Query, from_value};
+use super::extract::{Body, Path, Query};
 use super::idempotency::{Attempt, IdempotencyKey};
+use super::merge_patch::MergePatch;
 use super::page::{self, Listing, Sort};
 use super::precondition::{Precondition, answer, json, tag};
-use super::problem::{ApiError, Errors, Faults, FieldCode};
+use super::problem::{ApiError, Errors, Faults};
 use super::{AppState, field, retrying};
 use crate::domain::event::{Event, Resource};
 use crate::domain::id::WebhookId;
@@ -31,32 +31,32 @@ mod view;
 use check::{Checked, WebhookSpec};
 use view::WebhookView;
 
-/// How long a former secret signs as well, unless the client says otherwise.
+/// Time for which a former secret signs as well, unless the client says otherwise.
 const OVERLAP: Duration = Duration::hours(24);
 
 const LONGEST_OVERLAP: Duration = Duration::days(30);
 
-/// Which webhooks to list.
+/// Filters for webhooks.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListWebhooks {
     /// Of this namespace.
     namespace: Option<String>,
-    /// How many on a page.
+    /// Items per page.
     #[param(minimum = 1, maximum = 500, default = 50)]
     limit: Option<u32>,
-    /// Where the page begins: a `nextCursor`.
+    /// The `nextCursor` of the page before.
     cursor: Option<String>,
-    /// What to order by.
+    /// The sort order.
     sort: Option<Sort>,
 }
 
-/// How to change to a new signing secret.
+/// Options of a rotation.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Rotation {
-    /// How long the former secret signs as well: `24h` when absent, `0s` if it is known to others, at most `720h`.
+    /// Time for which the former secret signs as well: `24h` when absent, `0s` if it is known to others, at most `720h`.
     #[serde(default)]
     #[schema(example = "24h")]
     former_valid_for: Option<String>,
@@ -107,7 +107,7 @@ pub(crate) async fn list(
     Ok(page::answer(&uri, page.limit, rows, key, |row| WebhookView::of(&row, now)))
 }
 
-/// Show a webhook
+/// Get a webhook
 #[utoipa::path(get, path = "/webhooks/{id}", operation_id = "getWebhook", tag = "webhooks",
     params(("id" = Uuid, Path, description = "The webhook"), ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
     responses((status = 200, body = WebhookView, description = "The webhook, without its secret", headers(("ETag" = String))), (status = 304, description = "Not changed"), Errors))]
@@ -122,7 +122,7 @@ pub(crate) async fn show(
     known.show(&WebhookView::of(&webhook, app.now()))
 }
 
-/// Change a webhook
+/// Update a webhook
 ///
 /// A JSON merge patch (RFC 7396). What is on its way already goes to where it leads then.
 #[utoipa::path(patch, path = "/webhooks/{id}", operation_id = "changeWebhook", tag = "webhooks",
@@ -134,9 +134,12 @@ pub(crate) async fn change(
     who: Authorized<WebhooksWrite>,
     Path(id): Path<Uuid>,
     known: Precondition,
-    MergePatch(patch): MergePatch,
+    patch: MergePatch,
 ) -> Result<Response, ApiError> {
-    let wanted = |present: &Webhook| patched(present, &patch)?.check(&app, &who);
+    let wanted = |present: &Webhook| {
+        let fixed = [("namespace", &*present.namespace)];
+        patch.apply(&WebhookSpec::from(present), &fixed)?.check(&app, &who)
+    };
     let mut tx = app.db.read().await?;
     let (before, _) = find(&mut tx, id, &who.scope).await?;
     drop(tx);
@@ -186,7 +189,7 @@ pub(crate) async fn delete(
     .await
 }
 
-/// Change a webhook's signing secret
+/// Rotate a webhook's signing secret
 ///
 /// The answer shows the new one, once. The former signs as well for a while, so that receivers can
 /// change over.
@@ -251,7 +254,7 @@ async fn insert(
 ) -> Result<Response, ApiError> {
     let location = format!("/webhooks/{}", webhook.id);
     let now = webhook.created_at;
-    // What is remembered for a replay lies in the database as it is: without the secret.
+    // The answer for a replay is stored in plain text, so the secret is left out of it.
     let answer = json(&WebhookView::of(webhook, now))?;
     let mut tx = app.db.begin();
     attempt.remember(app, &mut tx, &location, &answer).await?;
@@ -267,7 +270,7 @@ async fn insert(
     Ok(response)
 }
 
-/// The answer that shows the secret; its tag is that of the answers that do not.
+/// The answer that shows the secret, with the tag of those that do not.
 fn shown_once(
     status: StatusCode,
     webhook: &Webhook,
@@ -292,22 +295,6 @@ fn overlap(rotation: Rotation) -> Result<Duration, ApiError> {
     if overlap.is_some_and(|overlap| overlap > LONGEST_OVERLAP) {
         faults.invalid("/formerValidFor", "is at most 720h");
     }
-    faults.refuse().map(|()| overlap.unwrap_or(OVERLAP))
-}
-
-/// The present specification with the patch applied. Identity cannot be patched.
-fn patched(
-    present: &Webhook,
-    patch: &serde_json::Map<String, serde_json::Value>,
-) -> Result<WebhookSpec, ApiError> {
-    if patch.get("namespace").is_some_and(|given| *given != present.namespace) {
-        let detail = format!("stays `{}`", present.namespace);
-        return Err(ApiError::field("/namespace", FieldCode::Immutable, detail));
-    }
-    let mut document = serde_json::to_value(WebhookSpec::from(present))
-        .map_err(|error| ApiError::Inside(Box::new(error)))?;
-    if let serde_json::Value::Object(target) = &mut document {
-        merge(target, patch);
-    }
-    from_value(document)
+    faults.refuse()?;
+    Ok(overlap.unwrap_or(OVERLAP))
 }

@@ -1,4 +1,4 @@
-//! What a client sees of a webhook: its signing secret only once.
+//! Views of a webhook. The signing secret is shown only once.
 
 use std::collections::BTreeMap;
 
@@ -17,29 +17,29 @@ use crate::domain::webhook::{Disabled, Selector, Webhook};
 pub(crate) struct WebhookView {
     /// Its identifier.
     id: Uuid,
-    /// Whose it is.
+    /// Its namespace.
     namespace: String,
-    /// Where messages are posted to.
+    /// The URL that messages are posted to.
     url: String,
     /// For people.
     description: Option<String>,
-    /// What is told; everything when empty.
+    /// The event types that are sent; all when empty.
     events: Vec<EventType>,
     /// Of which namespaces; `*` for all.
     namespaces: Vec<String>,
     /// Labels that a certificate must carry.
     labels: BTreeMap<String, String>,
-    /// Which certificates are told of.
+    /// The certificates whose events are sent.
     selector: Selector,
-    /// Nothing is sent while this holds.
+    /// True while nothing is sent.
     disabled: bool,
-    /// When it was created.
+    /// Time of creation.
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
-    /// When a client last changed it.
+    /// Time of the last change by a client.
     #[serde(with = "time::serde::rfc3339")]
     updated_at: OffsetDateTime,
-    /// How its endpoint is doing.
+    /// The health of its endpoint.
     status: WebhookStatus,
     /// Signs what is sent, `whsec_…`. Shown when it is made, and never again.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,26 +47,26 @@ pub(crate) struct WebhookView {
     secret: Option<String>,
 }
 
-/// How an endpoint is doing.
+/// The health of an endpoint.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct WebhookStatus {
-    /// The one word that sums it up.
+    /// A summary in one word.
     phase: WebhookPhase,
     /// Why, for a person.
     message: String,
     /// Failed tries in a row, of whatever message.
     consecutive_failures: u32,
-    /// When the first of them was.
+    /// Time of the first of them.
     #[serde(with = "time::serde::rfc3339::option")]
     failing_since: Option<OffsetDateTime>,
-    /// When it last took a message.
+    /// Time of the last success.
     #[serde(with = "time::serde::rfc3339::option")]
     last_success_at: Option<OffsetDateTime>,
-    /// When it last did not.
+    /// Time of the last failure.
     #[serde(with = "time::serde::rfc3339::option")]
     last_failure_at: Option<OffsetDateTime>,
-    /// What last went wrong; `null` after success.
+    /// The last error; `null` after success.
     last_error: Option<String>,
     /// It is left alone until then.
     #[serde(with = "time::serde::rfc3339::option")]
@@ -76,7 +76,7 @@ struct WebhookStatus {
     former_secret_until: Option<OffsetDateTime>,
 }
 
-/// How an endpoint is doing, in one word.
+/// The health of an endpoint in one word.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 enum WebhookPhase {
     /// It takes what it is sent, as far as is known.

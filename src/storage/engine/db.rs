@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use super::backend::{OnPostgres, OnSqlite};
 use super::connections::Connections;
 use super::group_commit::Writer;
+use super::migrate::{Migrated, POSTGRES, SQLITE};
 use super::read::{Backend, Read};
 use super::{Query, Signals, SoleUse, Statement, StorageError, Tx, moment, notify, private_file};
 
@@ -24,15 +25,6 @@ pub(in crate::storage) struct Opened {
     pub(in crate::storage) pool: Pool,
     pub(in crate::storage) signals: Signals,
     migrated: Migrated,
-}
-
-/// What opening the database did to its schema.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Migrated {
-    /// The version that was found; 0 for an empty database.
-    pub from: i64,
-    /// The version that it has now.
-    pub to: i64,
 }
 
 pub(in crate::storage) enum Pool {
@@ -53,9 +45,6 @@ const STATEMENTS: usize = 500;
 /// Within a transaction nobody ever waits for anything but the database.
 const END_IDLE: &str = "SET idle_in_transaction_session_timeout = '10s'";
 
-static SQLITE: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");
-static POSTGRES: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres");
-
 impl Database {
     /// Opens the database and brings its schema up to date.
     pub async fn connect(url: &str) -> Result<Self, StorageError> {
@@ -73,7 +62,7 @@ impl Database {
                 })
                 .connect_with(options)
                 .await?;
-            let migrated = migrate(&POSTGRES, &mut *pool.acquire().await?).await?;
+            let migrated = POSTGRES.migrate(&mut *pool.acquire().await?).await?;
             notify::listen(pool.clone(), signals.clone());
             let connections = Connections::of(pool, 1);
             notify::publish(connections.clone(), signals.clone());
@@ -98,7 +87,7 @@ impl Database {
                 .acquire_timeout(Duration::from_secs(30))
                 .connect_with(options.clone())
                 .await?;
-            let migrated = migrate(&SQLITE, &mut *write.acquire().await?).await?;
+            let migrated = SQLITE.migrate(&mut *write.acquire().await?).await?;
             let read = SqlitePoolOptions::new()
                 .max_connections(4)
                 .test_before_acquire(false)
@@ -112,14 +101,14 @@ impl Database {
     }
 
     /// The version of a database's schema (`from`) and the one that this program needs (`to`),
-    /// without changing or making anything.
+    /// without changing or making anything. A database that is still to be taken over counts as empty.
     pub async fn version(url: &str) -> Result<Migrated, StorageError> {
         if url.starts_with("postgres") {
             let mut connection = PgConnectOptions::from_str(url)?.connect().await?;
-            return version_of(&POSTGRES, &mut connection).await;
+            return POSTGRES.compare(&mut connection).await;
         }
         let options = SqliteConnectOptions::from_str(url)?.create_if_missing(false).read_only(true);
-        version_of(&SQLITE, &mut options.connect().await?).await
+        SQLITE.compare(&mut options.connect().await?).await
     }
 
     /// Begins a transaction; the database hears of it with its first question, or the commit.
@@ -237,37 +226,4 @@ impl Database {
             Pool::Postgres(pool) => pool.close().await,
         }
     }
-}
-
-/// What is applied, and what there is to apply.
-async fn version_of<C: sqlx::migrate::Migrate>(
-    migrator: &sqlx::migrate::Migrator,
-    connection: &mut C,
-) -> Result<Migrated, StorageError> {
-    // An empty database has no table to list.
-    let applied = connection.list_applied_migrations(&migrator.table_name).await;
-    let from = applied.unwrap_or_default().iter().map(|one| one.version).max();
-    let to = migrator.iter().map(|one| one.version).max();
-    Ok(Migrated { from: from.unwrap_or_default(), to: to.unwrap_or_default() })
-}
-
-/// Brings the schema up to date, with other replicas kept waiting meanwhile.
-async fn migrate<C: sqlx::migrate::Migrate>(
-    migrator: &sqlx::migrate::Migrator,
-    connection: &mut C,
-) -> Result<Migrated, StorageError> {
-    // An empty database has no table to list; whatever else is wrong, `run_direct` meets as well.
-    let applied = connection.list_applied_migrations(&migrator.table_name).await;
-    let version = |applied: &[sqlx::migrate::AppliedMigration]| {
-        applied.iter().map(|migration| migration.version).max().unwrap_or_default()
-    };
-    let from = version(&applied.unwrap_or_default());
-    // Each is a transaction of its own: a run that is cut off is taken up where it stopped.
-    for missing in migrator.iter().filter(|migration| migration.version > from) {
-        migrator.run_direct(Some(missing.version), connection, false).await?;
-        failpoint!("between_migrations");
-    }
-    migrator.run_direct(None, connection, false).await?;
-    let to = version(&connection.list_applied_migrations(&migrator.table_name).await?);
-    Ok(Migrated { from, to })
 }

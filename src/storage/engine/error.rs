@@ -18,6 +18,24 @@ pub enum StorageError {
     /// The migrations could not be applied.
     #[error("the migrations could not be applied")]
     Migrate(#[from] sqlx::migrate::MigrateError),
+    /// A newer program has migrated the database.
+    #[error(
+        "the database has version {found} of the schema and this program knows {known} at most: \
+         install the newer certwright again"
+    )]
+    NewerSchema {
+        /// The version that the database has.
+        found: i64,
+        /// The newest version that this program knows.
+        known: i64,
+    },
+    /// The migrations that the database has are not those of this program.
+    #[error(
+        "version {0} of the database's schema was not made by the migrations of this program: of the \
+         versions before they were squashed, only the last (14) is taken over. Run `certwright migrate` of \
+         commit 26f6eca on it first"
+    )]
+    UnknownSchema(i64),
     /// A row that this version did not write.
     #[error("`{table}` row {id} cannot be understood: {problem}")]
     Corrupt {

@@ -5,6 +5,7 @@ mod connections;
 mod db;
 mod error;
 mod group_commit;
+mod migrate;
 pub mod notify;
 pub(in crate::storage) mod pipeline;
 mod private_file;
@@ -15,8 +16,9 @@ mod statement;
 pub(in crate::storage) mod tx;
 mod value;
 
-pub use db::{Database, Migrated};
+pub use db::Database;
 pub use error::StorageError;
+pub use migrate::Migrated;
 pub use notify::Signals;
 pub use process_lock::SoleUse;
 pub use query::Page;

@@ -1,4 +1,4 @@
-//! What browsers and caches are told to do with an answer.
+//! Headers for browsers and caches.
 
 use axum::http::Method;
 use serde_json::json;

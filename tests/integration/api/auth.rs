@@ -1,4 +1,4 @@
-//! Who may do what, and what others never learn.
+//! Permissions, and what other principals never learn.
 
 use axum::http::Method;
 use certwright::api;

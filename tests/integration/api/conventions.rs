@@ -1,4 +1,4 @@
-//! What every answer has in common, and what stands beside the resources.
+//! Conventions that all answers follow, and endpoints beside the resources.
 
 use axum::body::Body;
 use axum::http::{Method, Request};

@@ -1,4 +1,4 @@
-//! Those who follow what happens miss nothing and get nothing twice.
+//! The event stream: a reader misses nothing and gets nothing twice.
 
 use std::time::Duration as Real;
 
@@ -93,7 +93,7 @@ on_every_database! {
         }
         let (last_seen, event) = stream.event().await;
         assert_eq!(event["message"], "one");
-        // Two and three may be on their way: what counts is what the client has seen.
+        // Events two and three may be on their way: the client's position counts.
         served.stop().await;
         while stream.next().await.is_some() {}
         record(&world.db, someone(), "four", NOW).await;
@@ -105,7 +105,7 @@ on_every_database! {
         record(&world.db, someone(), "five", NOW).await;
         assert_eq!(stream.messages(1).await, ["five"]);
 
-        // One that had seen nothing yet goes on from where it began.
+        // A reader that has seen nothing yet continues from where it began.
         let (mut stream, _) = served.follow(&world.admin, "", Some(&begin.id)).await;
         assert_eq!(stream.messages(5).await, ["one", "two", "three", "four", "five"]);
     }

@@ -99,7 +99,7 @@ mod about_real_counterparts {
             solver["dns01"]["cnameStrategy"] = json!("None");
             site.create_issuer("no-zone", &json!([solver]), &json!({})).await;
             site.cloudflare.forbid_edits("example.com");
-            // Nobody answers there.
+            // No server listens there.
             let silent = std::net::IpAddr::from([127, 0, 0, 9]);
             site.cloudflare.add_nameserver("example.org", "ns2.example.org", silent);
 
@@ -181,7 +181,7 @@ async fn a_web_server_that_answers_something_else_is_explained_without_its_words
     assert!(said["actions"].to_string().contains("/.well-known/acme-challenge/"), "{said:#}");
 }
 
-/// What is said about a certificate for this name, once this is what went wrong.
+/// The explanation of a certificate for this name, once it has this error.
 async fn explained(site: &Site, issuer: &str, name: &str, more: &Value, code: &str) -> Value {
     let asked = site.ask_for(issuer, &[name], more, 0).await.expect_status(202);
     site.until(&explain_path(&asked), |said| said["why"]["code"] == code).await

@@ -1,4 +1,4 @@
-//! Requests that arrive twice are done once.
+//! Idempotency: a request that arrives twice is done once.
 
 use axum::http::Method;
 use futures_util::future::join_all;

@@ -1,4 +1,4 @@
-//! API keys: made, shown once, and taken away again.
+//! API keys: created, shown once, and deleted.
 
 use axum::http::Method;
 use serde_json::json;

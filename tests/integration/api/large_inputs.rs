@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::support::world::{Reply, World, acme, cluster_issuer, on_every_database};
 
 const MIB: usize = 1024 * 1024;
-/// No refusal is larger.
+/// Bytes of a refusal at most.
 const SMALL: usize = 64 * 1024;
 
 on_every_database! {

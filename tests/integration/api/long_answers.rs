@@ -1,4 +1,4 @@
-//! What goes on for long ends when the key that asked for it does.
+//! Long-lived answers end when their key is deleted.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Manifests as people have them: `POST /apply` and `POST /import`.
+//! `POST /apply` and `POST /import`, with manifests as people have them.
 
 use axum::http::Method;
 use base64::Engine as _;
@@ -255,7 +255,7 @@ metadata: {name: x}
             assert_eq!(secret["namespace"], "certwright", "{applied:#}");
             assert!(secret["warnings"].to_string().contains("cluster_resource_namespace"), "{secret}");
         }
-        // Where it was put on purpose, it stays.
+        // A Secret with a namespace stays in it.
         let text = cluster.replacen("metadata:\n", "metadata:\n  namespace: team\n", 1);
         let applied = apply(&world, &text.replace("staging-v02", "v02")).await.done();
         assert_eq!(applied["results"][0]["namespace"], "team");
@@ -353,7 +353,7 @@ metadata: {name: x}
         assert_eq!(found(&world, "/requests?name=www-1").await["conditions"][0]["status"], "True");
         assert_eq!(world.get("/orders").await.json()["items"], json!([]));
 
-        // From then on it lives like any other: watched over, and asked about.
+        // From then on it is a certificate like any other, with an expiry watch and questions to the CA.
         let id = CertificateId(made["id"].as_str().unwrap().parse().unwrap());
         let mut tx = world.db.read().await.unwrap();
         let watch = expiry_watches::find(&mut tx, id).await.unwrap().unwrap();
@@ -498,7 +498,7 @@ pub(crate) async fn send(world: &World, path: &str, text: &str) -> Reply {
 }
 
 /// `Kind namespace/name result` of each.
-fn results(applied: &Value) -> Vec<String> {
+pub(crate) fn results(applied: &Value) -> Vec<String> {
     let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     applied["results"]
         .as_array()
@@ -525,7 +525,7 @@ pub(crate) fn faults(reply: &Reply) -> Vec<(u64, u64, String, String)> {
     problem["errors"].as_array().unwrap().iter().map(fault).collect()
 }
 
-/// The one thing that is listed.
+/// The only item of the list.
 async fn found(world: &World, path: &str) -> Value {
     let listed = world.get(path).await.json();
     assert_eq!(listed["items"].as_array().map(Vec::len), Some(1), "{path}: {listed}");

@@ -1,4 +1,4 @@
-//! Manifests that are not made so, because of what is there already or stays elsewhere.
+//! Manifests that are refused because of the present state.
 
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ on_every_database! {
         assert_eq!((*document, &**pointer, &**code), (1, "", "conflicting"), "{}", reply.text);
         assert!(reply.text.contains("its key stays with the client"), "{}", reply.text);
         assert_eq!(world.certificates().await, [] as [Value; 0]);
-        // Without the key it is one like any other.
+        // Without the key it is a certificate like any other.
         send(&world, "/import", &stream(&[held])).await.done();
         assert_eq!(world.certificates().await[0]["privateKey"], Value::Null);
     }

@@ -1,6 +1,7 @@
 //! The API, as clients see it.
 
 pub(crate) mod answer_headers;
+pub(crate) mod apply_races;
 pub(crate) mod auth;
 pub(crate) mod certificates;
 pub(crate) mod conventions;

@@ -1,4 +1,4 @@
-//! Secrets go in and never come out.
+//! Secrets are write-only.
 
 use axum::http::Method;
 use certwright::domain::certificate::State;

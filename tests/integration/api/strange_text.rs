@@ -1,4 +1,4 @@
-//! Characters that no text may have, in every place that the description of the API knows.
+//! Characters that no text may have, in every place of the API's description.
 
 use axum::http::Method;
 use certwright::api;
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::manifests::CLUSTER_ISSUER;
 use crate::support::world::{Reply, World, certificate, cluster_issuer, on_every_database};
 
-/// What a database, a terminal, a log and a reader's eye trip over.
+/// Characters that do harm in a database, a terminal, a log or a reader's eye.
 const STRANGE: [char; 4] = ['\0', '\u{1b}', '\n', '\u{202E}'];
 
 /// An operation as the description has it.
@@ -63,7 +63,7 @@ on_every_database! {
         ];
         for manifest in &manifests {
             let free = |pointer: &String| {
-                // Which kind it is, and what is a secret's own.
+                // Discriminators, and values of secrets, may be anything.
                 !["/apiVersion", "/kind", "/stringData/token"].contains(&pointer.as_str())
             };
             for pointer in places_of(manifest).into_iter().filter(free) {

@@ -1,11 +1,11 @@
-//! Whoever is bound to a namespace neither reads nor moves what belongs to another.
+//! A principal that is bound to a namespace neither reads nor changes resources of others.
 
 use axum::http::Method;
 use serde_json::{Value, json};
-use sqlx::{Connection as _, PgConnection, SqliteConnection};
 use time::Duration;
 
 use crate::support::databases::sqlite_url;
+use crate::support::former_schema::{self, execute};
 use crate::support::postgres::fresh_database;
 use crate::support::receiver::{Receiver, Reply};
 use crate::support::world::{World, certificate, id, on_every_database};
@@ -139,17 +139,19 @@ async fn deliveries_of_before_find_their_namespace(url: &str) {
     let (_receiver, hook) = hooked(&world, wide).await;
     let (ours, others) = (issued_in(&world, "a").await, issued_in(&world, "b").await);
     for certificate in [&ours, &others] {
-        // The message is all that is left.
+        // Only the message is left.
         world.delete(&format!("/certificates/{certificate}")).await;
     }
     world.db.close().await;
-    // As it was before deliveries had a namespace, with a webhook that had been narrowed.
+    // A delivery from before deliveries had a namespace, with a webhook that was narrowed since.
+    former_schema::turn_back(url, 12).await;
     let former = [
         "ALTER TABLE deliveries DROP COLUMN namespace",
-        "DELETE FROM _sqlx_migrations WHERE version = 13",
+        "ALTER TABLE orders DROP COLUMN course",
         "DELETE FROM webhook_subscriptions WHERE namespace = 'b'",
     ];
     execute(url, &former).await;
+    former_schema::make(url, former_schema::LAST).await;
 
     let world = World::on(url).await;
     let found = deliveries(&world, &hook, "?limit=500").await;
@@ -197,19 +199,6 @@ async fn a_narrowed_key_gets_no_old_answer_again(url: &str) {
     let world = World::on(url).await;
     assert_eq!(create(&world, "a").await.header("idempotency-replayed"), "true");
     create(&world, "b").await.is_problem(403, "permission_denied");
-}
-
-async fn execute(url: &str, statements: &[&'static str]) {
-    for statement in statements {
-        let statement = *statement;
-        if url.starts_with("postgres") {
-            let mut connection = PgConnection::connect(url).await.unwrap();
-            sqlx::query(statement).execute(&mut connection).await.unwrap();
-        } else {
-            let mut connection = SqliteConnection::connect(url).await.unwrap();
-            sqlx::query(statement).execute(&mut connection).await.unwrap();
-        }
-    }
 }
 
 /// A certificate of this namespace that was issued; its identifier.

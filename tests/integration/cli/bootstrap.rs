@@ -1,4 +1,4 @@
-//! What the first start makes, once, however many replicas start at the same moment.
+//! The first start creates things once, however many replicas start at the same moment.
 
 use certwright::bootstrap;
 use certwright::clock::SystemClock;

@@ -1,4 +1,4 @@
-//! What people see of the client: the real binary against a whole installation.
+//! The client's commands: the real binary against a whole installation.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -41,7 +41,7 @@ const COMMANDS: [&str; 24] = [
     "status certificate",
 ];
 
-/// Everything that a person does with the manifests that they have, to the end.
+/// All commands for manifests, from apply to delete.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[expect(clippy::too_many_lines, reason = "one story, on one installation")]
 async fn manifests_that_people_have_are_applied_issued_and_looked_at() {
@@ -212,7 +212,7 @@ async fn a_person_gets_by_with_the_client_alone() {
     let downloaded = person.run(&["download", "a.example.com", "--format", "cert"]).succeeded();
     assert!(chain.starts_with(&downloaded.out) && !downloaded.out.is_empty(), "{downloaded:?}");
 
-    // Looking at it.
+    // Reading.
     let shown = person.run(&["inspect", file("fullchain.pem").to_str().unwrap()]).succeeded();
     for part in [
         "Certificate:\n",
@@ -259,7 +259,7 @@ async fn a_person_gets_by_with_the_client_alone() {
         ("", "No resources found in elsewhere namespace.\n")
     );
 
-    // Moving house: nothing is issued anew.
+    // Export and import into another installation: nothing is issued anew.
     let orders = site.pebble.orders_created();
     let imported = person.run(&["import", "tls", "--issuer", "dns", "-n", "moved"]).succeeded();
     assert!(
@@ -313,7 +313,7 @@ async fn a_person_gets_by_with_the_client_alone() {
     let deleted = person.run(&["delete", "cert/b.example.com"]).succeeded();
     assert_eq!(deleted.out, "certificate.cert-manager.io \"b.example.com\" deleted\n");
 
-    // What the machine itself says.
+    // Diagnosis.
     let looked = person.run_with(&["doctor"], &site.environment()).succeeded();
     for part in [
         "settings: can be used",
@@ -386,7 +386,7 @@ async fn what_goes_wrong_has_its_words_and_its_status() {
         assert!(ended.err.contains(part) && ended.out.is_empty(), "{arguments:?}: {ended:?}");
     }
 
-    // Manifests are wrong by file and line.
+    // Faults of manifests are reported by file and line.
     fs::write(
         person.path("a.yaml"),
         "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\nstringData: {k: hunter2}\n",
@@ -439,7 +439,7 @@ async fn whoever_watches_sees_what_changes() {
     }
 }
 
-/// A stream that breaks off is taken up where it broke off.
+/// A stream that breaks off is continued where it broke off.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_follows_misses_nothing_when_the_server_starts_anew() {
     let (_folder, url) = databases::sqlite_url();
@@ -462,7 +462,7 @@ async fn whoever_follows_misses_nothing_when_the_server_starts_anew() {
     following.wait().unwrap();
 }
 
-/// Every form in which a certificate can be had, and its end.
+/// Downloads in every format, and deletion.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_issued_is_downloaded_in_every_form_and_revoked() {
     let (_folder, url) = databases::sqlite_url();

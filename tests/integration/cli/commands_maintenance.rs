@@ -1,4 +1,4 @@
-//! What people do with the client to what is there: giving it up, new keys, sending again.
+//! The client's commands for maintenance: deletion, new keys, redelivery.
 
 use serde_json::{Value, json};
 

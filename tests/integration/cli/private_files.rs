@@ -1,4 +1,4 @@
-//! Files of an installation are for nobody but their owner.
+//! Files of an installation are readable by their owner only.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;

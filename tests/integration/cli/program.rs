@@ -1,4 +1,4 @@
-//! What an operator sees of the program itself: the real binary, in an empty folder and a clean
+//! The program itself as an operator sees it: the real binary, in an empty folder and a clean
 //! environment.
 
 use std::fs::{self, File};
@@ -16,7 +16,7 @@ use crate::support::{ClosedPort, databases, postgres};
 const SUBCOMMANDS: [&str; 5] = ["serve", "migrate", "secrets", "config", "openapi"];
 const KEY_LINE: &str = "certwright: admin API key, shown this once: ";
 const ADDRESS_LINE: &str = "certwright: listening on http://";
-/// Well-formed, and nobody's: 32 bytes of base64.
+/// A well-formed master key that nobody uses: 32 bytes of base64.
 const OTHER_MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 // Help
@@ -434,12 +434,12 @@ fn a_port_in_use_is_named_with_its_setting() {
         assert!(ended.err.contains(&format!("127.0.0.1:{taken}")), "{ended:?}");
         assert!(ended.err.contains(&format!("`{setting}`")), "{ended:?}");
         assert!(ended.out.is_empty(), "{ended:?}");
-        // The key is not lost on a start that came to nothing.
+        // The key is not lost by a failed start.
         assert!(place.serve().key().is_some());
     }
 }
 
-// Means
+// Support
 
 /// A working folder of its own, with what is in it and around it.
 struct Place {
@@ -507,7 +507,7 @@ impl Place {
         child
     }
 
-    /// A service that may come to nothing, on ports of its own.
+    /// A service that may fail to start, on ports of its own.
     fn start_serving(&self) -> Running {
         self.start_on(0, 0, &["serve"])
     }
@@ -563,7 +563,7 @@ impl Running {
         out.lines().find_map(|line| line.strip_prefix(ADDRESS_LINE)).unwrap().to_owned()
     }
 
-    /// Whether it came to that before it ended.
+    /// True if `holds` comes true before the child ends.
     fn comes_to(&mut self, holds: impl Fn(&Self) -> bool) -> bool {
         let begun = Instant::now();
         loop {

@@ -11,8 +11,8 @@ use certwright::secret::Sealer;
 use serde_json::json;
 
 use crate::issuance::assert_key_signs_for;
+use crate::support::former_schema;
 use crate::support::installation::{Database, Installation, Program, is_ready, items, pass};
-use crate::support::postgres::fresh_database;
 
 /// What the program is doing when it dies.
 enum When {
@@ -217,21 +217,29 @@ async fn k14_a_rotation_that_is_cut_off_leaves_all_readable_and_is_finished_on_p
     rotation_survives(Database::Postgres).await;
 }
 
-/// K16: a migration that is cut off, between two steps or anywhere.
+/// K16: a migration that is cut off, before a step or anywhere; of a new database, and of one of before the
+/// migrations were squashed.
 async fn migrations_survive(database: Database) {
     let mut site = Installation::on(database).await;
-    site.launch(&["migrate"], "between_migrations=return").die().await;
-    let mut again = site.launch(&["migrate"], "");
-    assert!(again.end().await.success(), "{}", again.log());
-    assert!(again.out().contains("from version 1 to "), "{}", again.out());
+    for is_former in [false, true] {
+        site.change_database().await;
+        if is_former {
+            former_schema::make(&site.database_url, former_schema::LAST).await;
+        }
+        site.launch(&["migrate"], "between_migrations=return").die().await;
+        let mut again = site.launch(&["migrate"], "");
+        assert!(again.end().await.success(), "{}", again.log());
+        let done = if is_former { "from version 14 to 1" } else { "made the schema" };
+        assert!(again.out().contains(done), "{}", again.out());
+    }
 
-    for delay in 0..8 {
-        match database {
-            Database::Sqlite => site.set("DATABASE_URL", &format!("sqlite://./{delay}.db")),
-            Database::Postgres => site.set("DATABASE_URL", &fresh_database().await),
+    for delay in 0..16 {
+        site.change_database().await;
+        if delay % 2 == 1 {
+            former_schema::make(&site.database_url, former_schema::LAST).await;
         }
         let program = site.launch(&["migrate"], "");
-        pass(Duration::from_millis(delay * 12)).await;
+        pass(Duration::from_millis(delay * 6)).await;
         program.kill();
         let mut again = site.launch(&["migrate"], "");
         assert!(again.end().await.success(), "{delay}: {}", again.log());

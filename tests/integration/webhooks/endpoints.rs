@@ -1,4 +1,4 @@
-//! Webhooks as a resource: who may make which, what they hear of, secrets, tests, the log.
+//! Webhooks as a resource: permissions, event types, secrets, tests, the log.
 
 use axum::http::Method;
 use serde_json::{Value, json};
@@ -194,7 +194,7 @@ on_every_database! {
         receiver.usually_answers(Reply::Status(202));
         assert_eq!(ask().await.accepted()["state"], "delivered");
 
-        // It takes messages again: nothing waits any longer.
+        // The endpoint accepts messages again, so nothing waits any longer.
         receiver.until(seen + 2 + 4).await;
         assert_eq!(show(&world, &hook).await["status"]["phase"], "Ready");
         running.abort();

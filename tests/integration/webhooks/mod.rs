@@ -1,4 +1,4 @@
-//! What is told, to a real receiver: in order, at least once, and nobody waits for a slow one.
+//! Delivery to a real receiver: in order, at least once, and independent of slow receivers.
 
 pub(crate) mod endpoints;
 pub(crate) mod receivers;
@@ -220,7 +220,7 @@ on_every_database! {
         drop(dead);
         let (quick, _) = hooked(&world, json!({"description": "quick"})).await;
         let running = tokio::spawn(world.worker().run_deliveries());
-        // No time passes: who waits for the slow one waits for ever.
+        // No time passes: a delivery that waited for the slow receiver would wait for ever.
         let clock = StoppedClock::stop();
 
         issued(&world, "one").await;
@@ -355,7 +355,7 @@ pub(crate) async fn hooked(world: &World, more: Value) -> (Receiver, Value) {
     (receiver, hook)
 }
 
-/// A certificate that an order is under way for.
+/// A certificate with an open order.
 pub(crate) async fn ordered(world: &World, name: &str) -> String {
     ordered_as(world, certificate(name)).await
 }
@@ -407,8 +407,8 @@ pub(crate) fn secret(hook: &Value) -> &str {
     hook["secret"].as_str().unwrap()
 }
 
-/// Whether the receiver's library finds the signature good. It compares times with the real clock,
-/// and the world's stands elsewhere: so the signature is made again, and compared.
+/// True if the receiver's library accepts the signature. It compares times with the real clock,
+/// and the test's clock differs, so the signature is computed again, and compared.
 pub(crate) fn is_signed(got: &Got, secret: &str) -> bool {
     let at = got.header("webhook-timestamp").parse().unwrap();
     let library = Webhook::new(secret).unwrap();

@@ -1,4 +1,4 @@
-//! What is sent, as those see it who get it: with the libraries of Python and Node.js, and with openssl.
+//! Messages as receivers verify them: with the libraries of Python and Node.js, and with openssl.
 
 use std::collections::HashMap;
 use std::fs;
@@ -15,7 +15,7 @@ use crate::support::receiver::{Got, Receiver, Reply};
 use crate::support::site::Site;
 use crate::support::world::{World, on_every_database};
 
-/// What `scripts/setup` has installed.
+/// Tools that `scripts/setup` has installed.
 fn tool(path: &str) -> PathBuf {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/receivers");
     let found = tools.join(path);
@@ -53,7 +53,7 @@ mod the_example_of_the_documentation {
         takes_what_is_signed(command).await;
     }
 
-    /// A real service tells a real receiver; then somebody else tries.
+    /// A real service sends to a real receiver; then a forger tries.
     async fn takes_what_is_signed(mut command: Command) {
         let (_folder, url) = databases::sqlite_url();
         let site = Site::on(&url).await;
@@ -119,7 +119,7 @@ mod the_example_of_the_documentation {
     }
 }
 
-/// Certificates that something happens to, and how often: 1,000 messages.
+/// Certificates, and events for each: 1,000 messages.
 const CERTIFICATES: usize = 200;
 const TIMES: usize = 5;
 

@@ -1,4 +1,4 @@
-//! What is told of a renewal that nobody asked for and that fails, by a whole installation.
+//! Messages about a failing renewal, from a whole installation.
 
 use std::net::SocketAddr;
 
@@ -44,7 +44,7 @@ async fn fails_and_heals(url: &str) -> bool {
     let events = events.map(|word| format!("certificate.{word}"));
     let hook = json!({"url": receiver.url(), "events": events});
     site.post("/webhooks", &hook).await.expect_status(202);
-    // Nobody looks before the CA does.
+    // No check before the CA's.
     let mut solver = site.dns_solver();
     solver["dns01"]["propagation"] = json!({"mode": "none"});
     site.create_issuer("blind", &json!([solver]), &json!({})).await;
@@ -52,7 +52,7 @@ async fn fails_and_heals(url: &str) -> bool {
     assert_ready(&issued);
     let path = format!("/certificates/{}", issued["id"].as_str().unwrap());
 
-    // Its time to be renewed has come, and the CA finds no proof.
+    // The renewal is due, and the CA finds no proof.
     site.cloudflare.hide_records();
     site.patch(&path, &json!({"renewBefore": almost_all_of_it(&issued)})).await.expect_status(200);
     let was_issued = |now: &Value| now["status"]["revision"] == 2;

@@ -1,27 +1,27 @@
-//! cert-manager's `Issuer` and `ClusterIssuer`: what of them is wanted here.
+//! Reading cert-manager's `Issuer` and `ClusterIssuer`.
 
 use serde_json::{Map, Value, json};
 
-use super::object::{Kind, Object};
-use crate::api::extract::escaped;
-use crate::api::issuers::check::IssuerSpec;
-use crate::api::problem::FieldCode;
+use super::object::Object;
 use crate::domain::issuer;
+use crate::manifest::kind::Kind;
+use crate::validation::{FieldCode, escaped};
+use crate::view::spec::IssuerSpec;
 
 const OTHER_ISSUERS: [&str; 4] = ["ca", "selfSigned", "vault", "venafi"];
 
 const OTHER_PROVIDERS: [&str; 8] =
     ["acmeDNS", "akamai", "azureDNS", "cloudDNS", "digitalocean", "rfc2136", "route53", "webhook"];
 
-/// Fields of `acme` that mean nothing here.
+/// Fields of `acme` without a meaning here.
 const PASSED_OVER: [(&str, &str); 1] =
     [("disableAccountKeyGeneration", "the account key is made and kept by the service")];
 
 const INGRESS: [&str; 6] =
     ["class", "ingressClassName", "ingressTemplate", "name", "podTemplate", "serviceType"];
 
-/// Reads the manifest; what is wrong is noted with the object.
-pub(super) fn read(object: &mut Object, default_namespace: &str) -> Option<IssuerSpec> {
+/// Reads the manifest. Faults are added to the object.
+pub(crate) fn read(object: &mut Object, default_namespace: &str) -> Option<IssuerSpec> {
     let mut spec = object.take_map("spec")?;
     object.nothing_else();
     for other in OTHER_ISSUERS {
@@ -63,8 +63,8 @@ pub(super) fn read(object: &mut Object, default_namespace: &str) -> Option<Issue
     Some(IssuerSpec { kind, namespace, name: object.name.clone(), acme })
 }
 
-/// A pointer into what was made of the manifest, led back into the manifest.
-pub(super) fn place(pointer: &str) -> String {
+/// Turns a pointer into the specification into one into its manifest.
+pub(crate) fn place(pointer: &str) -> String {
     match pointer.split('/').nth(1) {
         Some("name" | "namespace") => format!("/metadata{pointer}"),
         Some("kind") => pointer.to_owned(),
@@ -137,7 +137,7 @@ fn provider(dns01: &mut Map<String, Value>, pointer: &str, object: &mut Object) 
     }
     let Some(Value::Object(cloudflare)) = dns01.get_mut("cloudflare") else {
         if others {
-            // Said already; nothing is to be said about what is missing instead.
+            // This stand-in avoids a second fault about the missing provider.
             let stand_in = json!({"apiTokenSecretRef": {"name": "none"}});
             dns01.insert("cloudflare".to_owned(), stand_in);
         }

@@ -1,23 +1,19 @@
-//! What a client may ask for: everything that is known to fail is refused here.
+//! Checks of a wanted certificate that need nothing but the request.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use time::Duration;
-use uuid::Uuid;
+use time::{Duration, OffsetDateTime};
 
 use crate::api::problem::{ApiError, Faults, FieldCode};
-use crate::api::{AppState, field, limits};
-use crate::domain::certificate::Spec;
-use crate::domain::challenge::Kind as ChallengeKind;
+use crate::api::{field, limits};
+use crate::domain::certificate::{self, Certificate, Spec, Trigger};
 use crate::domain::duration;
-use crate::domain::id::WebhookId;
-use crate::domain::issuer::{Issuer, Kind};
+use crate::domain::id::CertificateId;
 use crate::domain::name::DnsName;
-use crate::domain::selection::pick_solver;
 use crate::pki::{self, ClientCsr};
-use crate::storage::{Read, Scope, issuers, webhooks};
 
-use super::spec::CertificateSpec;
+use crate::view::spec::CertificateSpec;
 
 const MOST_NAMES: usize = 100;
 const MOST_WEBHOOKS: usize = 16;
@@ -33,24 +29,50 @@ const SHORTEST_LIFE: Duration = Duration::hours(1);
 /// Ten years: longer than any CA's certificates, and short of the end of the calendar.
 const LONGEST_LIFE: Duration = Duration::hours(87_600);
 
-/// What a client asks for, understood.
+/// A wanted certificate whose fields are valid, in canonical form.
+#[derive(Clone)]
 pub(crate) struct Checked {
-    /// Whose it is.
     pub(crate) namespace: String,
-    /// Given, or derived from the first name.
+    /// The given name, or one that is derived from the first DNS name.
     pub(crate) name: String,
-    /// In canonical form.
+    pub(crate) labels: BTreeMap<String, String>,
     pub(crate) spec: Spec,
-    /// Each name with its place in the request.
-    names: Vec<(DnsName, String)>,
-    /// Each address with its place in the request.
-    addresses: Vec<(IpAddr, String)>,
-    /// The key of the client's CSR.
-    public_key: Option<Vec<u8>>,
+    /// Each DNS name with the pointer to it in the request.
+    pub(super) names: Vec<(DnsName, String)>,
+    /// Each address with the pointer to it in the request.
+    pub(super) addresses: Vec<(IpAddr, String)>,
+    /// The public key of the client's CSR.
+    pub(super) public_key: Option<Vec<u8>>,
 }
 
-/// Checks all that can be told from the request alone.
-pub(crate) fn check(given: &CertificateSpec) -> Result<Checked, ApiError> {
+impl Checked {
+    /// The certificate as it is stored first, waiting to be issued.
+    pub(crate) fn certificate(&self, now: OffsetDateTime) -> Certificate {
+        Certificate {
+            id: CertificateId::generate(now),
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            labels: self.labels.clone(),
+            spec: self.spec.clone(),
+            generation: 1,
+            state: certificate::State::Triggered(Trigger::DoesNotExist),
+            state_since: now,
+            current: None,
+            ari: None,
+            revocation: None,
+            deleting_since: None,
+            failed_attempts: 0,
+            told: certificate::Told::default(),
+            last_error: None,
+            order: None,
+            created_at: now,
+            next_action_at: now,
+        }
+    }
+}
+
+/// Validates a wanted certificate. All faults are reported at once.
+pub(crate) fn validate(given: &CertificateSpec) -> Result<Checked, ApiError> {
     let mut faults = Faults::default();
     let namespace = given.namespace.clone().unwrap_or_else(|| field::DEFAULT_NAMESPACE.to_owned());
     field::namespace(&namespace, &mut faults);
@@ -86,6 +108,7 @@ pub(crate) fn check(given: &CertificateSpec) -> Result<Checked, ApiError> {
     Ok(Checked {
         namespace,
         name: given.name.clone().unwrap_or_else(|| derived_name(&names, &addresses)),
+        labels: given.labels.clone(),
         spec: Spec {
             issuer_ref: given.issuer_ref.clone(),
             dns_names: names.iter().map(|(name, _)| name.as_str().to_owned()).collect(),
@@ -107,123 +130,7 @@ pub(crate) fn check(given: &CertificateSpec) -> Result<Checked, ApiError> {
     })
 }
 
-impl Checked {
-    /// Checks that the issuer is there, and has a solver for every name.
-    pub(crate) async fn check_issuer(
-        &self,
-        tx: &mut Read,
-        given: &CertificateSpec,
-    ) -> Result<Issuer, ApiError> {
-        let wanted = &self.spec.issuer_ref;
-        let found = issuers::find_by_name(tx, wanted.kind, &self.namespace, &wanted.name).await?;
-        self.fits(given, found.map(|(issuer, _)| issuer))
-    }
-
-    /// The same for an issuer as it was found just now.
-    pub(super) fn fits(
-        &self,
-        given: &CertificateSpec,
-        issuer: Option<Issuer>,
-    ) -> Result<Issuer, ApiError> {
-        let Some(issuer) = issuer else { return Err(self.no_issuer()) };
-        let mut faults = Faults::default();
-        for (name, pointer) in &self.names {
-            let (domain, wildcard) = (name.base(), name.is_wildcard());
-            let kinds: &[ChallengeKind] = if wildcard {
-                &[ChallengeKind::Dns01]
-            } else {
-                &[ChallengeKind::Http01, ChallengeKind::Dns01]
-            };
-            let solvers = &issuer.acme.solvers;
-            if pick_solver(solvers, domain, wildcard, &given.labels, kinds).is_none() {
-                let why = if wildcard { ": a wildcard needs one with dns01" } else { "" };
-                let detail = format!(
-                    "the issuer `{}` has no solver whose selector fits `{name}`{why}",
-                    issuer.name
-                );
-                faults.add(pointer, FieldCode::NoSolver, detail);
-            }
-        }
-        for (address, pointer) in &self.addresses {
-            let (text, kinds) = (address.to_string(), &[ChallengeKind::Http01]);
-            if pick_solver(&issuer.acme.solvers, &text, false, &given.labels, kinds).is_none() {
-                let detail = format!(
-                    "the issuer `{}` has no solver for `{text}`: an IP address needs one with http01",
-                    issuer.name
-                );
-                faults.add(pointer, FieldCode::NoSolver, detail);
-            }
-        }
-        if self.spec.duration.is_some() && !issuer.acme.enable_duration_feature {
-            let detail = format!(
-                "the issuer `{}` leaves it to its CA how long a certificate lives: set `enableDurationFeature: true` there if the CA takes a `notAfter`, or leave it out",
-                issuer.name
-            );
-            faults.add("/duration", FieldCode::Unsupported, detail);
-        }
-        faults.refuse().map(|()| issuer)
-    }
-
-    /// Refuses a client's key that is the issuer's own account key (RFC 8555, section 11.1).
-    pub(super) async fn check_key(
-        &self,
-        app: &AppState,
-        tx: &mut Read,
-        issuer: &Issuer,
-    ) -> Result<(), ApiError> {
-        let Some(given) = &self.public_key else { return Ok(()) };
-        let sealed = issuers::account_key(tx, issuer.id).await?;
-        let key = app.sealer.open(&issuers::account_key_place(issuer.id), &sealed)?;
-        // What is no key is nobody's.
-        if pki::public_key(&key).is_ok_and(|known| known == *given) {
-            let detail =
-                "is for the key of the issuer's account; a certificate needs a key of its own";
-            return Err(ApiError::field("/csr", FieldCode::Invalid, detail));
-        }
-        Ok(())
-    }
-
-    /// Checks that the webhooks that it names are there and hear of its namespace. Those that it
-    /// `known` before may have gone since.
-    pub(super) async fn check_webhooks(
-        &self,
-        tx: &mut Read,
-        known: &[Uuid],
-    ) -> Result<(), ApiError> {
-        let mut faults = Faults::default();
-        for (place, id) in self.spec.webhooks.iter().enumerate() {
-            if known.contains(id) {
-                continue;
-            }
-            let found = webhooks::find(tx, WebhookId(*id), &Scope::Everything).await?;
-            if !found.is_some_and(|(webhook, _)| webhook.spec.covers(&self.namespace)) {
-                let detail = format!(
-                    "there is no webhook {id} that hears of the namespace `{}`",
-                    self.namespace
-                );
-                faults.add(format!("/webhooks/{place}"), FieldCode::WebhookNotFound, detail);
-            }
-        }
-        faults.refuse()
-    }
-
-    fn no_issuer(&self) -> ApiError {
-        let wanted = &self.spec.issuer_ref;
-        let detail = match wanted.kind {
-            Kind::Issuer => format!(
-                "there is no Issuer `{}` in the namespace `{}`; create it with POST /issuers, or say `\"kind\": \"ClusterIssuer\"` if you mean one that serves all namespaces",
-                wanted.name, self.namespace
-            ),
-            Kind::ClusterIssuer => format!(
-                "there is no ClusterIssuer `{}`; create it with POST /issuers, or leave `kind` out if you mean an Issuer of the namespace `{}`",
-                wanted.name, self.namespace
-            ),
-        };
-        ApiError::field("/issuerRef/name", FieldCode::IssuerNotFound, detail)
-    }
-}
-
-/// How long it is to live.
+/// Checks the wanted lifetime.
 fn life(given: &CertificateSpec, faults: &mut Faults) {
     let life = field::duration(given.duration.as_deref(), "/duration", faults);
     if life.is_some_and(|life| !(SHORTEST_LIFE..=LONGEST_LIFE).contains(&life)) {
@@ -260,7 +167,7 @@ struct AskedFor {
     common_name: Option<String>,
 }
 
-/// The client's CSR, where there is one that can be used. Nothing that it says may be said again.
+/// The client's CSR, if there is a usable one. Fields that repeat its contents are faults.
 fn client_csr(given: &CertificateSpec, faults: &mut Faults) -> Option<ClientCsr> {
     let pem = given.csr.as_deref()?;
     let read = pki::read_csr(pem).map_err(|why| faults.invalid("/csr", why)).ok();
@@ -330,7 +237,7 @@ fn addresses(given: &CertificateSpec, faults: &mut Faults) -> Vec<(IpAddr, Strin
     found
 }
 
-/// Whether a CA would issue for it is the CA's business, but nothing is there at some addresses.
+/// Refuses addresses at which there can be no server. All else is for the CA to decide.
 fn usable_address(
     address: IpAddr,
     pointer: &str,
@@ -344,7 +251,7 @@ fn usable_address(
     }
 }
 
-/// A resource's name for who gave none.
+/// The name of a certificate whose request gives none.
 fn derived_name(names: &[(DnsName, String)], addresses: &[(IpAddr, String)]) -> String {
     match (names.first(), addresses.first()) {
         (Some((name, _)), _) => name.as_str().replacen("*.", "wildcard.", 1),

@@ -1,16 +1,16 @@
-//! Kubernetes' `Secret`: credentials, and pairs of key and certificate.
+//! Reading Kubernetes' `Secret`: credentials, and pairs of key and certificate.
 
 use serde_json::{Map, Value, json};
 
 use super::object::Object;
-use crate::api::problem::FieldCode;
-use crate::api::secrets::SecretSpec;
+use crate::validation::FieldCode;
+use crate::view::spec::SecretSpec;
 
 const TLS: &str = "kubernetes.io/tls";
 
-/// Reads the manifest, and says whether it is a certificate with its key; what is wrong is noted
-/// with the object.
-pub(super) fn read(object: &mut Object, namespace: &str) -> Option<(SecretSpec, bool)> {
+/// Reads the manifest, and returns whether it is a certificate with its key. Faults are added
+/// to the object.
+pub(crate) fn read(object: &mut Object, namespace: &str) -> Option<(SecretSpec, bool)> {
     let kind = match object.body.remove("type") {
         None => String::new(),
         Some(Value::String(kind)) => kind,
@@ -39,8 +39,8 @@ pub(super) fn read(object: &mut Object, namespace: &str) -> Option<(SecretSpec, 
     Some((object.parse(Value::Object(spec), "")?, is_pair))
 }
 
-/// A pointer into what was made of the manifest, led back into the manifest.
-pub(super) fn place(pointer: &str) -> String {
+/// Turns a pointer into the specification into one into its manifest.
+pub(crate) fn place(pointer: &str) -> String {
     match pointer.split('/').nth(1) {
         Some("name" | "namespace") => format!("/metadata{pointer}"),
         _ => pointer.to_owned(),

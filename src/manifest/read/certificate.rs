@@ -1,19 +1,19 @@
-//! cert-manager's `Certificate`: what of it is wanted here.
+//! Reading cert-manager's `Certificate`.
 
 use serde_json::{Map, Value, json};
 
 use super::object::Object;
-use crate::api::certificates::spec::CertificateSpec;
-use crate::api::problem::FieldCode;
+use crate::validation::FieldCode;
+use crate::view::spec::CertificateSpec;
 
 /// What a `Certificate` says, in the API's own words.
 #[derive(Debug, Clone)]
-pub(super) struct Wish {
-    pub(super) spec: CertificateSpec,
+pub(crate) struct Wish {
+    pub(crate) spec: CertificateSpec,
     /// The Secret that cert-manager would keep it in.
-    pub(super) secret_name: Option<String>,
+    pub(crate) secret_name: Option<String>,
     /// Whether it says which webhooks are told, if only that none is.
-    pub(super) names_webhooks: bool,
+    pub(crate) names_webhooks: bool,
 }
 
 /// Fields that mean something only inside Kubernetes, or to another kind of CA.
@@ -31,8 +31,8 @@ const PASSED_OVER: [(&str, &str); 8] = [
 /// Names that no ACME CA certifies.
 const NO_NAMES: [&str; 3] = ["emailAddresses", "otherNames", "uris"];
 
-/// Reads the manifest; what is wrong is noted with the object.
-pub(super) fn read(object: &mut Object, default_namespace: &str) -> Option<Wish> {
+/// Reads the manifest. Faults are added to the object.
+pub(crate) fn read(object: &mut Object, default_namespace: &str) -> Option<Wish> {
     let mut spec = object.take_map("spec")?;
     object.nothing_else();
     for identity in ["labels", "name", "namespace"] {
@@ -64,15 +64,15 @@ pub(super) fn read(object: &mut Object, default_namespace: &str) -> Option<Wish>
     Some(Wish { spec, secret_name, names_webhooks })
 }
 
-/// A pointer into what was made of the manifest, led back into the manifest.
-pub(super) fn place(pointer: &str) -> String {
+/// Turns a pointer into the specification into one into its manifest.
+pub(crate) fn place(pointer: &str) -> String {
     match pointer.split('/').nth(1) {
         Some("labels" | "name" | "namespace") => format!("/metadata{pointer}"),
         _ => format!("/spec{pointer}"),
     }
 }
 
-/// What would be another certificate, or another life of it, if it were passed over.
+/// Refuses fields without which the certificate, or its renewal, would be another one.
 fn refused(spec: &mut Map<String, Value>, object: &mut Object) {
     for field in NO_NAMES {
         let given = spec.remove(field);
@@ -100,7 +100,7 @@ fn private_key(spec: &mut Map<String, Value>, object: &mut Object) {
     if key.remove("encoding").is_some_and(|encoding| encoding != "PKCS8") {
         object.warn("spec.privateKey.encoding", "keys are handed out as PKCS #8");
     }
-    // cert-manager takes RSA where no algorithm is given, and the size is then one of RSA's.
+    // cert-manager's default algorithm is RSA, so a size without an algorithm is one of RSA's.
     let size = key.get("size").and_then(Value::as_u64);
     if key.get("algorithm").is_none() && size.is_some_and(|size| size >= 2048) {
         key.insert("algorithm".to_owned(), "RSA".into());

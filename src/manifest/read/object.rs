@@ -1,4 +1,4 @@
-//! A stream of manifests, taken apart into objects that know where they stand.
+//! Splitting a stream of manifests into objects that know their places in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,40 +6,9 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use crate::api::extract::{escaped, from_value};
-use crate::api::problem::{ApiError, Faults, FieldCode, FieldError};
-use crate::api::text;
+use crate::manifest::kind::Kind;
+use crate::validation::{Faults, FieldCode, FieldError, Refusal, check_text, escaped, from_value};
 use crate::yaml;
-
-/// What there are manifests of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
-    Secret,
-    ClusterIssuer,
-    Issuer,
-    Certificate,
-}
-
-impl Kind {
-    pub(super) const ALL: [Self; 4] =
-        [Self::Secret, Self::ClusterIssuer, Self::Issuer, Self::Certificate];
-
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Secret => "Secret",
-            Self::ClusterIssuer => "ClusterIssuer",
-            Self::Issuer => "Issuer",
-            Self::Certificate => "Certificate",
-        }
-    }
-
-    fn api_version(self) -> &'static str {
-        match self {
-            Self::Secret => "v1",
-            Self::ClusterIssuer | Self::Issuer | Self::Certificate => "cert-manager.io/v1",
-        }
-    }
-}
 
 /// Where an object stands in what was sent.
 #[derive(Debug, Clone)]
@@ -50,42 +19,40 @@ struct Place {
 }
 
 impl Place {
-    /// A fault that was found at a pointer into the object, as one of the stream.
+    /// The fault with document and line of the stream.
     fn of(&self, fault: FieldError) -> FieldError {
         let line = self.lines.line(&format!("{}{}", self.prefix, fault.pointer));
         FieldError { document: Some(self.document), line: Some(line), ..fault }
     }
 
     fn add(&self, faults: &mut Faults, pointer: &str, code: FieldCode, detail: &str) {
-        let mut one = Faults::default();
-        one.add(pointer, code, detail);
-        faults.take(one, |fault| self.of(fault));
+        faults.take(Faults::one(pointer, code, detail), |fault| self.of(fault));
     }
 }
 
 /// One manifest.
 #[derive(Debug)]
-pub(super) struct Object {
-    pub(super) kind: Kind,
-    pub(super) namespace: Option<String>,
-    pub(super) name: String,
-    pub(super) labels: BTreeMap<String, String>,
+pub(crate) struct Object {
+    pub(crate) kind: Kind,
+    pub(crate) namespace: Option<String>,
+    pub(crate) name: String,
+    pub(crate) labels: BTreeMap<String, String>,
     /// What stands beside `apiVersion`, `kind`, `metadata` and `status`.
-    pub(super) body: Map<String, Value>,
-    /// What was taken without meaning anything here, and what happens instead.
-    pub(super) warnings: Vec<String>,
+    pub(crate) body: Map<String, Value>,
+    /// Fields that have no meaning here, and what happens instead.
+    pub(crate) warnings: Vec<String>,
     place: Place,
     faults: Faults,
 }
 
-/// A stream has at most so many objects: each of them is looked for in the database.
+/// Objects of a stream at most: each of them is looked up in the database.
 const MOST_OBJECTS: usize = 5_000;
-/// So many remarks are made about one object.
+/// Warnings about one object at most.
 const MOST_WARNINGS: usize = 20;
-/// So often a part is read again, to name the fields of all its mappings that do not belong there.
+/// Times that a part is parsed at most, to find all unknown fields of all its mappings.
 const MOST_READINGS: usize = 20;
 
-/// What Kubernetes writes into `metadata`, and people hand back.
+/// Fields of `metadata` that Kubernetes writes, and that are ignored.
 const PASSED_OVER: [&str; 10] = [
     "annotations",
     "creationTimestamp",
@@ -99,16 +66,15 @@ const PASSED_OVER: [&str; 10] = [
     "uid",
 ];
 
-/// Takes a stream apart. What is no manifest at all is refused, all of it at once.
-pub(super) fn objects(text: &str) -> Result<Vec<Object>, ApiError> {
+/// Splits a stream. Everything in it that is no manifest is reported at once.
+pub(crate) fn objects(text: &str) -> Result<Vec<Object>, Refusal> {
     let documents = yaml::read(text).map_err(|error| {
         let detail = format!("this is not YAML: {}", error.problem);
         let line = Some(error.line).filter(|line| *line > 0);
-        let mut found = Faults::default();
-        found.invalid("", detail);
         let mut faults = Faults::default();
+        let found = Faults::one("", FieldCode::Invalid, detail);
         faults.take(found, |fault| FieldError { line, ..fault });
-        ApiError::Invalid(faults)
+        faults
     })?;
     let mut faults = Faults::default();
     let mut objects = Vec::new();
@@ -119,16 +85,17 @@ pub(super) fn objects(text: &str) -> Result<Vec<Object>, ApiError> {
     }
     if objects.is_empty() && faults.is_empty() {
         let detail = "There is no manifest in the body: it is empty.";
-        return Err(ApiError::malformed(detail));
+        return Err(Refusal::Malformed(detail.to_owned()));
     }
     if objects.len() > MOST_OBJECTS {
         let detail = format!(
             "There are {} manifests in the body. Send at most {MOST_OBJECTS} at once.",
             objects.len()
         );
-        return Err(ApiError::malformed(detail));
+        return Err(Refusal::Malformed(detail));
     }
-    faults.in_order().refuse().map(|()| objects)
+    faults.in_order().refuse()?;
+    Ok(objects)
 }
 
 /// A `List`, as `kubectl get -o yaml` writes it, stands for its items.
@@ -161,7 +128,7 @@ fn read_kind(version: &str, kind: &str) -> Result<Kind, (&'static str, FieldCode
     if kind.is_empty() {
         return Err(("/kind", FieldCode::Required, "it has to be given".to_owned()));
     }
-    let known = Kind::ALL.into_iter().find(|known| known.as_str() == kind);
+    let known = Kind::IN_MANIFESTS.into_iter().find(|known| known.title() == kind);
     let Some(known) = known else {
         let detail = format!(
             "there is nothing of the kind `{kind}` here; there are Secret, Issuer, ClusterIssuer and Certificate"
@@ -201,7 +168,7 @@ impl Object {
             _ => object.fault("/metadata", FieldCode::Required, "a mapping with the `name`"),
         }
         object.check_text();
-        // Without a name there is nothing to go on with, nor with text that nobody may see.
+        // An object without a name, or with strange characters, is not read any further.
         if object.name.is_empty() || !object.is_sound() {
             faults.take(object.take_faults(), |fault| fault);
             return None;
@@ -209,14 +176,14 @@ impl Object {
         Some(object)
     }
 
-    /// Nothing is made of the manifest before its text was looked at.
+    /// Checks the texts of the manifest, before anything else is done with it.
     fn check_text(&mut self) {
         let mut body = Value::Object(std::mem::take(&mut self.body));
         let metadata =
             json!({"name": self.name, "namespace": self.namespace, "labels": self.labels});
         let mut found = Faults::default();
-        text::check(&body, &mut found);
-        text::check(&json!({"metadata": metadata}), &mut found);
+        check_text(&body, &mut found);
+        check_text(&json!({"metadata": metadata}), &mut found);
         self.note(found);
         if let Value::Object(body) = &mut body {
             self.body = std::mem::take(body);
@@ -247,36 +214,36 @@ impl Object {
         }
     }
 
-    /// Notes what is wrong at a pointer into this manifest.
-    pub(super) fn fault(&mut self, pointer: &str, code: FieldCode, detail: impl AsRef<str>) {
+    /// Adds a fault at a pointer into this manifest.
+    pub(crate) fn fault(&mut self, pointer: &str, code: FieldCode, detail: impl AsRef<str>) {
         self.place.add(&mut self.faults, pointer, code, detail.as_ref());
     }
 
-    /// Notes faults whose pointers lead into this manifest.
+    /// Adds faults whose pointers lead into this manifest.
     fn note(&mut self, found: Faults) {
         self.faults.take(found, |fault| self.place.of(fault));
     }
 
-    /// Notes what has no meaning here, and what happens instead.
-    pub(super) fn warn(&mut self, field: &str, instead: &str) {
+    /// Adds a warning about a field without a meaning here.
+    pub(crate) fn warn(&mut self, field: &str, instead: &str) {
         let warning = format!("{field}: {instead}");
         if self.warnings.len() < MOST_WARNINGS && !self.warnings.contains(&warning) {
             self.warnings.push(warning);
         }
     }
 
-    /// What is wrong so far.
-    pub(super) fn take_faults(&mut self) -> Faults {
+    /// The faults so far.
+    pub(crate) fn take_faults(&mut self) -> Faults {
         std::mem::take(&mut self.faults)
     }
 
-    /// Whether nothing is wrong so far.
-    pub(super) fn is_sound(&self) -> bool {
+    /// True if there are no faults so far.
+    pub(crate) fn is_sound(&self) -> bool {
         self.faults.is_empty()
     }
 
-    /// The mapping under `field`, taken out; a fault where there is none.
-    pub(super) fn take_map(&mut self, field: &str) -> Option<Map<String, Value>> {
+    /// Removes and returns the mapping under `field`; adds a fault if there is none.
+    pub(crate) fn take_map(&mut self, field: &str) -> Option<Map<String, Value>> {
         match self.body.remove(field) {
             Some(Value::Object(map)) => Some(map),
             Some(_) => {
@@ -290,17 +257,17 @@ impl Object {
         }
     }
 
-    /// Refuses what nobody has taken out of the body.
-    pub(super) fn nothing_else(&mut self) {
+    /// Adds a fault for every field that is left in the body.
+    pub(crate) fn nothing_else(&mut self) {
         let left: Vec<String> = self.body.keys().map(|key| format!("/{}", escaped(key))).collect();
         for pointer in left {
             self.fault(&pointer, FieldCode::UnknownField, "there is no such field");
         }
     }
 
-    /// Reads a part of the manifest that stands at `pointer`. Of fields that do not belong there all
-    /// are noted, not the first one alone: each reading names one, and with it all beside it.
-    pub(super) fn parse<T: DeserializeOwned>(
+    /// Parses the part of the manifest at `pointer`. All unknown fields
+    /// are reported, not the first one alone: each attempt finds those of one mapping.
+    pub(crate) fn parse<T: DeserializeOwned>(
         &mut self,
         mut value: Value,
         pointer: &str,
@@ -308,8 +275,8 @@ impl Object {
         for reading in 0..MOST_READINGS {
             let found = match from_value(&value) {
                 Ok(read) => return Some(read).filter(|_| reading == 0),
-                Err(ApiError::Invalid(found)) => found,
-                Err(_) => return None,
+                Err(Refusal::Invalid(found)) => found,
+                Err(Refusal::Malformed(_)) => return None,
             };
             let unknown = found.iter().find(|one| one.code == FieldCode::UnknownField).cloned();
             let strangers = unknown.as_ref().map(|unknown| remove_strangers(&mut value, unknown));
@@ -326,21 +293,21 @@ impl Object {
         None
     }
 
-    /// A fault that was found in what was made of this manifest, as a fault of it.
-    pub(super) fn locate(&self, error: FieldError, place: fn(&str) -> String) -> FieldError {
+    /// A fault of the specification as a fault of this manifest.
+    pub(crate) fn locate(&self, error: FieldError, place: fn(&str) -> String) -> FieldError {
         let pointer = place(&error.pointer);
         self.place.of(FieldError { pointer, ..error })
     }
 
-    /// Notes faults that were found in what was made of this manifest; `place` leads back.
-    pub(super) fn located(&mut self, found: Faults, place: impl Fn(&str) -> String) {
+    /// Adds faults of the specification; `place` turns their pointers into ones into the manifest.
+    pub(crate) fn located(&mut self, found: Faults, place: impl Fn(&str) -> String) {
         let placed = |fault: FieldError| FieldError { pointer: place(&fault.pointer), ..fault };
         self.faults.take(found, |fault| self.place.of(placed(fault)));
     }
 }
 
-/// Refuses the same object given twice.
-pub(super) fn refuse_twins(objects: &mut [Object], default_namespace: &str) {
+/// Adds a fault for every object that is given twice.
+pub(crate) fn refuse_twins(objects: &mut [Object], default_namespace: &str) {
     let mut seen = BTreeSet::new();
     for object in objects {
         let namespace = match object.kind {
@@ -348,13 +315,13 @@ pub(super) fn refuse_twins(objects: &mut [Object], default_namespace: &str) {
             _ => object.namespace.clone().unwrap_or_else(|| default_namespace.to_owned()),
         };
         if !seen.insert((object.kind, namespace, object.name.clone())) {
-            let detail = format!("the {} `{}` is given twice", object.kind.as_str(), object.name);
+            let detail = format!("the {} `{}` is given twice", object.kind.title(), object.name);
             object.fault("/metadata/name", FieldCode::Conflicting, detail);
         }
     }
 }
 
-/// As in Kubernetes, `null` is the same as nothing.
+/// As in Kubernetes, `null` is the same as an absent field.
 fn strip_nulls(map: &mut Map<String, Value>) {
     map.retain(|_, value| !value.is_null());
     map.values_mut().for_each(strip_nulls_within);
@@ -368,8 +335,8 @@ fn strip_nulls_within(value: &mut Value) {
     }
 }
 
-/// Removes the field that a fault names, and all beside it that do not belong there either; says which
-/// they were. What belongs there stands in the fault's words: serde says it nowhere else.
+/// Removes the field that a fault names and all unknown ones beside it; returns
+/// them. The known fields are parsed from the fault's text: serde has them nowhere else.
 fn remove_strangers(value: &mut Value, unknown: &FieldError) -> Vec<String> {
     let Some((parent, named)) = unknown.pointer.rsplit_once('/') else { return Vec::new() };
     let known: BTreeSet<&str> = unknown.detail.split('`').skip(1).step_by(2).collect();

@@ -1,0 +1,214 @@
+//! Authentication and authorization of requests.
+//!
+//! A [`Principal`] is the sender of a request; the submodules authenticate it. Each handler names the
+//! permission that it needs in its signature: [`Authorized`]. A principal that is revoked is refused from the next
+//! request on; by other replicas as soon as they hear of it, and within a second if they do not.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use uuid::Uuid;
+
+use super::AppState;
+use super::problem::{ApiError, Code};
+use crate::storage::{Scope, StorageError};
+
+mod api_key;
+mod permission;
+
+pub(crate) use permission::{
+    ApiKeysRead, ApiKeysWrite, CertificatesImport, CertificatesRead, CertificatesReadKey,
+    CertificatesWrite, ChallengesRead, EventsRead, IssuersRead, IssuersWrite, KNOWN, OrdersRead,
+    Permission, RequestsRead, SecretsRead, SecretsWrite, WebhooksRead, WebhooksWrite,
+};
+
+/// The sender of a request, and what it may do.
+#[derive(Debug, Clone)]
+pub(crate) struct Principal {
+    pub(crate) subject: Subject,
+    /// The subject's name for people.
+    pub(crate) name: String,
+    pub(crate) permissions: Vec<String>,
+    pub(crate) scope: Scope,
+    /// Derived from the credential, which is never stored: fingerprints of requests that are made with it tell a
+    /// reader of the database nothing about their contents.
+    pub(crate) pepper: Vec<u8>,
+}
+
+/// The identity that a request was authenticated as.
+#[derive(Debug, Clone)]
+pub(crate) enum Subject {
+    ApiKey(api_key::Known),
+}
+
+/// The permissions of a subject, and where it has them.
+#[derive(Debug)]
+struct Grant {
+    permissions: Vec<String>,
+    scope: Scope,
+}
+
+impl Subject {
+    pub(crate) fn id(&self) -> Uuid {
+        match self {
+            Self::ApiKey(key) => key.id.0,
+        }
+    }
+
+    fn noun(&self) -> &'static str {
+        match self {
+            Self::ApiKey(_) => "API key",
+        }
+    }
+
+    /// What it is granted now; `None` once it is revoked.
+    async fn grant(&self, app: &AppState, from: Source) -> Result<Option<Grant>, StorageError> {
+        match self {
+            Self::ApiKey(key) => key.grant(app, from).await,
+        }
+    }
+}
+
+/// Where a grant is read from.
+pub(crate) enum Source {
+    /// Follows notifications, which may get lost.
+    Cache,
+    Database,
+}
+
+/// `API key` and its name.
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} `{}`", self.subject.noun(), self.name)
+    }
+}
+
+impl Grant {
+    /// The Secrets of `ClusterIssuer`s are out of reach for a bound subject, even for one that was bound to their
+    /// namespace before it became theirs.
+    fn new(cluster_namespace: &str, permissions: Vec<String>, mut scope: Scope) -> Self {
+        if let Scope::Namespaces(names) = &mut scope {
+            names.retain(|name| name != cluster_namespace);
+        }
+        Self { permissions, scope }
+    }
+}
+
+impl Principal {
+    /// True if it is bound to namespaces.
+    pub(crate) fn is_bound(&self) -> bool {
+        matches!(self.scope, Scope::Namespaces(_))
+    }
+
+    /// True if it has this permission.
+    pub(crate) fn may(&self, permission: &str) -> bool {
+        permits(&self.permissions, permission)
+    }
+
+    /// Where it may do `P` now, for an answer that takes long; `None` once it is revoked.
+    pub(crate) async fn still<P: Permission>(
+        &self,
+        app: &AppState,
+        from: Source,
+    ) -> Result<Option<Scope>, StorageError> {
+        let grant = self.subject.grant(app, from).await?;
+        let grant = grant.filter(|grant| permits(&grant.permissions, P::NAME));
+        Ok(grant.map(|grant| grant.scope))
+    }
+
+    /// Refuses the rest of a long request if its principal was revoked, or changed, meanwhile.
+    pub(crate) async fn must_hold(&self, app: &AppState) -> Result<(), ApiError> {
+        let grant = self.subject.grant(app, Source::Cache).await?;
+        let grant = grant.ok_or_else(|| refused(UNKNOWN))?;
+        if grant.permissions == self.permissions && grant.scope == self.scope {
+            return Ok(());
+        }
+        let noun = self.subject.noun();
+        let detail = format!("What the {noun} may do has changed meanwhile. Ask again.");
+        Err(ApiError::Because(Code::PermissionDenied, detail))
+    }
+
+    /// Refuses a principal without this permission.
+    pub(crate) fn must(&self, permission: &str) -> Result<(), ApiError> {
+        if self.may(permission) {
+            return Ok(());
+        }
+        let detail = format!("The {self} lacks the permission `{permission}`.");
+        Err(ApiError::Because(Code::PermissionDenied, detail))
+    }
+
+    /// Refuses a change outside the principal's namespaces. The empty namespace is that of a `ClusterIssuer`, which
+    /// serves all namespaces: only an unbound principal may change it.
+    pub(crate) fn must_own(&self, namespace: &str) -> Result<(), ApiError> {
+        let owns = match &self.scope {
+            Scope::Everything => true,
+            Scope::Namespaces(names) => names.iter().any(|name| name == namespace),
+        };
+        if owns {
+            return Ok(());
+        }
+        let noun = self.subject.noun();
+        let detail = match namespace {
+            "" => format!("The {noun} is bound to namespaces and may not change a ClusterIssuer."),
+            _ => format!("The {noun} may not act in the namespace `{namespace}`."),
+        };
+        Err(ApiError::Because(Code::PermissionDenied, detail))
+    }
+}
+
+fn permits(permissions: &[String], permission: &str) -> bool {
+    permissions.iter().any(|known| known == "*" || known == permission)
+}
+
+const UNKNOWN: &str = "The API key is not known (any more).";
+
+fn refused(detail: &str) -> ApiError {
+    ApiError::Because(Code::Unauthenticated, detail.to_owned())
+}
+
+impl FromRequestParts<AppState> for Principal {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
+        api_key::authenticate(parts, app).await
+    }
+}
+
+/// A principal that has the permission `P`.
+pub(crate) struct Authorized<P>(Principal, PhantomData<P>);
+
+impl<P> Deref for Authorized<P> {
+    type Target = Principal;
+
+    fn deref(&self) -> &Principal {
+        &self.0
+    }
+}
+
+impl<P: Permission + Send> FromRequestParts<AppState> for Authorized<P> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
+        let principal = Principal::from_request_parts(parts, app).await?;
+        principal.must(P::NAME)?;
+        Ok(Self(principal, PhantomData))
+    }
+}
+
+/// A principal that may write a resource which manifests describe; which one it needs depends on the manifests.
+pub(crate) struct AnyWriter(pub(crate) Principal);
+
+impl FromRequestParts<AppState> for AnyWriter {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
+        let principal = Principal::from_request_parts(parts, app).await?;
+        if principal.may(SecretsWrite::NAME) || principal.may(IssuersWrite::NAME) {
+            return Ok(Self(principal));
+        }
+        principal.must(CertificatesWrite::NAME).map(|()| Self(principal))
+    }
+}

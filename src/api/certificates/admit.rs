@@ -1,0 +1,128 @@
+//! Checks of a wanted certificate against what is stored: its issuer, that issuer's key, its webhooks.
+
+use uuid::Uuid;
+
+use super::validate::Checked;
+use crate::api::AppState;
+use crate::api::problem::{ApiError, Faults, FieldCode};
+use crate::domain::challenge::Kind as ChallengeKind;
+use crate::domain::id::WebhookId;
+use crate::domain::issuer::{Issuer, Kind};
+use crate::domain::selection::pick_solver;
+use crate::pki;
+use crate::storage::{Read, Scope, issuers, webhooks};
+
+const BOTH: &[ChallengeKind] = &[ChallengeKind::Http01, ChallengeKind::Dns01];
+
+impl Checked {
+    /// The issuer that the certificate refers to, as this transaction sees it.
+    pub(crate) async fn find_issuer(&self, tx: &mut Read) -> Result<Option<Issuer>, ApiError> {
+        let wanted = &self.spec.issuer_ref;
+        let found = issuers::find_by_name(tx, wanted.kind, &self.namespace, &wanted.name).await?;
+        Ok(found.map(|(issuer, _)| issuer))
+    }
+
+    /// Refuses the certificate if the issuer is missing or cannot issue it, if its CSR has the key of the issuer's
+    /// account, or if a webhook does not hear of its namespace. Webhooks that it had before may be gone.
+    pub(crate) async fn admit(
+        &self,
+        app: &AppState,
+        tx: &mut Read,
+        issuer: Option<&Issuer>,
+        webhooks_before: &[Uuid],
+    ) -> Result<(), ApiError> {
+        let issuer = issuer.ok_or_else(|| self.no_issuer())?;
+        self.must_be_issuable_by(issuer)?;
+        self.must_not_be_the_account_key(app, tx, issuer).await?;
+        self.must_have_its_webhooks(tx, webhooks_before).await
+    }
+
+    fn must_be_issuable_by(&self, issuer: &Issuer) -> Result<(), ApiError> {
+        let mut faults = Faults::default();
+        let has_solver = |name: &str, wildcard: bool, kinds: &[ChallengeKind]| {
+            pick_solver(&issuer.acme.solvers, name, wildcard, &self.labels, kinds).is_some()
+        };
+        for (name, pointer) in &self.names {
+            let wildcard = name.is_wildcard();
+            let kinds: &[_] = if wildcard { &[ChallengeKind::Dns01] } else { BOTH };
+            if !has_solver(name.base(), wildcard, kinds) {
+                let why = if wildcard { ": a wildcard needs one with dns01" } else { "" };
+                let detail = format!(
+                    "the issuer `{}` has no solver whose selector fits `{name}`{why}",
+                    issuer.name
+                );
+                faults.add(pointer, FieldCode::NoSolver, detail);
+            }
+        }
+        for (address, pointer) in &self.addresses {
+            let text = address.to_string();
+            if !has_solver(&text, false, &[ChallengeKind::Http01]) {
+                let detail = format!(
+                    "the issuer `{}` has no solver for `{text}`: an IP address needs one with http01",
+                    issuer.name
+                );
+                faults.add(pointer, FieldCode::NoSolver, detail);
+            }
+        }
+        if self.spec.duration.is_some() && !issuer.acme.enable_duration_feature {
+            let detail = format!(
+                "the issuer `{}` leaves it to its CA how long a certificate lives: set `enableDurationFeature: true` there if the CA takes a `notAfter`, or leave it out",
+                issuer.name
+            );
+            faults.add("/duration", FieldCode::Unsupported, detail);
+        }
+        Ok(faults.refuse()?)
+    }
+
+    /// RFC 8555, section 11.1: an account key must not be used in a certificate.
+    async fn must_not_be_the_account_key(
+        &self,
+        app: &AppState,
+        tx: &mut Read,
+        issuer: &Issuer,
+    ) -> Result<(), ApiError> {
+        let Some(given) = &self.public_key else { return Ok(()) };
+        let sealed = issuers::account_key(tx, issuer.id).await?;
+        let key = app.sealer.open(&issuers::account_key_place(issuer.id), &sealed)?;
+        // An account key that cannot be parsed cannot be equal.
+        if pki::public_key(&key).is_ok_and(|known| known == *given) {
+            let detail =
+                "is for the key of the issuer's account; a certificate needs a key of its own";
+            return Err(ApiError::field("/csr", FieldCode::Invalid, detail));
+        }
+        Ok(())
+    }
+
+    async fn must_have_its_webhooks(&self, tx: &mut Read, before: &[Uuid]) -> Result<(), ApiError> {
+        let mut faults = Faults::default();
+        for (place, id) in self.spec.webhooks.iter().enumerate() {
+            if before.contains(id) {
+                continue;
+            }
+            let found = webhooks::find(tx, WebhookId(*id), &Scope::Everything).await?;
+            if !found.is_some_and(|(webhook, _)| webhook.spec.covers(&self.namespace)) {
+                let detail = format!(
+                    "there is no webhook {id} that hears of the namespace `{}`",
+                    self.namespace
+                );
+                faults.add(format!("/webhooks/{place}"), FieldCode::WebhookNotFound, detail);
+            }
+        }
+        Ok(faults.refuse()?)
+    }
+
+    fn no_issuer(&self) -> ApiError {
+        let wanted = &self.spec.issuer_ref;
+        let detail = match wanted.kind {
+            Kind::Issuer => format!(
+                "there is no Issuer `{}` in the namespace `{}`; create it with POST /issuers, or say `\"kind\": \"ClusterIssuer\"` if you mean one that serves all namespaces",
+                wanted.name, self.namespace
+            ),
+            Kind::ClusterIssuer => format!(
+                "there is no ClusterIssuer `{}`; create it with POST /issuers, or leave `kind` out if you mean an Issuer of the namespace `{}`",
+                wanted.name, self.namespace
+            ),
+        };
+        ApiError::field("/issuerRef/name", FieldCode::IssuerNotFound, detail)
+    }
+}

@@ -1,0 +1,21 @@
+//! Names of headers that are not among HTTP's own.
+
+use axum::http::HeaderName;
+
+pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(crate) const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// Carries the password of a keystore, and is never logged.
+pub(crate) const KEYSTORE_PASSWORD: HeaderName = HeaderName::from_static("x-keystore-password");
+
+/// Where a stream of events goes on (HTML, section 9.2).
+pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// RFC 7240.
+pub(crate) const PREFER: HeaderName = HeaderName::from_static("prefer");
+pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Tells nginx and its kin not to buffer an answer.
+pub(crate) const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");

@@ -1,0 +1,8 @@
+//! Reading: a stream of YAML or JSON becomes objects with their places, and an object becomes a specification.
+
+pub(crate) mod certificate;
+pub(crate) mod issuer;
+mod object;
+pub(crate) mod secret;
+
+pub(crate) use object::{Object, objects, refuse_twins};

@@ -1,0 +1,85 @@
+//! Manifests from resources as the API shows them.
+
+use serde_json::{Map, Value, json};
+
+use super::kind::Kind;
+use crate::yaml;
+
+/// The resource as a document of a YAML stream. Applying it changes nothing.
+pub(crate) fn manifest(kind: Kind, resource: &Value) -> String {
+    let value = match kind {
+        Kind::Secret => return secret(resource),
+        Kind::Certificate => certificate(resource),
+        _ => issuer(kind, resource),
+    };
+    let text = yaml::write(&value);
+    if text.ends_with('\n') { text } else { format!("{text}\n") }
+}
+
+fn text<'a>(resource: &'a Value, field: &str) -> &'a str {
+    resource[field].as_str().unwrap_or_default()
+}
+
+fn metadata(resource: &Value) -> Value {
+    let mut metadata = Map::new();
+    metadata.insert("name".to_owned(), resource["name"].clone());
+    for field in ["namespace", "labels"] {
+        let given = resource.get(field).filter(|value| !is_nothing(value));
+        metadata.extend(given.map(|value| (field.to_owned(), value.clone())));
+    }
+    Value::Object(metadata)
+}
+
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    }
+}
+
+/// A comment: a Secret without values would remove the present ones.
+fn secret(resource: &Value) -> String {
+    let keys = resource["keys"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let mut lines = vec![
+        "The values of this Secret are not handed out; fill them in before applying it elsewhere."
+            .to_owned(),
+        "apiVersion: v1".to_owned(),
+        "kind: Secret".to_owned(),
+        format!(
+            "metadata: {{name: {}, namespace: {}}}",
+            text(resource, "name"),
+            text(resource, "namespace")
+        ),
+        "stringData:".to_owned(),
+    ];
+    lines.extend(keys.map(|key| format!("  {key}: \"\"")));
+    lines.into_iter().map(|line| format!("# {line}\n")).collect::<Vec<_>>().concat()
+}
+
+fn issuer(kind: Kind, resource: &Value) -> Value {
+    json!({
+        "apiVersion": kind.api_version(), "kind": kind.title(), "metadata": metadata(resource),
+        "spec": {"acme": resource["acme"]},
+    })
+}
+
+/// Fields beside a certificate's `spec`.
+const BESIDE: [&str; 7] =
+    ["createdAt", "generation", "id", "labels", "name", "namespace", "status"];
+
+fn certificate(resource: &Value) -> Value {
+    let mut spec = Map::new();
+    // The field is required in Kubernetes.
+    spec.insert("secretName".to_owned(), format!("{}-tls", text(resource, "name")).into());
+    for (field, value) in resource.as_object().into_iter().flatten() {
+        if !BESIDE.contains(&field.as_str()) && !is_nothing(value) {
+            spec.insert(field.clone(), value.clone());
+        }
+    }
+    json!({
+        "apiVersion": Kind::Certificate.api_version(), "kind": Kind::Certificate.title(), "metadata": metadata(resource),
+        "spec": spec,
+    })
+}

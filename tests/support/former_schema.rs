@@ -1,0 +1,72 @@
+//! Databases as they were before the migrations were squashed.
+
+use sqlx::migrate::{Migrate, Migrator};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, SqliteConnection};
+
+static SQLITE: Migrator = sqlx::migrate!("tests/fixtures/migrations/sqlite");
+static POSTGRES: Migrator = sqlx::migrate!("tests/fixtures/migrations/postgres");
+
+/// The last of those migrations.
+pub const LAST: i64 = 14;
+
+/// The take-over, read backwards.
+const RENAMED_BACK: [&str; 6] = [
+    "ALTER TABLE webhook_subscriptions RENAME COLUMN event_type TO notice",
+    "ALTER TABLE deliveries RENAME COLUMN event_type TO notice",
+    "ALTER TABLE issuers RENAME COLUMN account_change TO upkeep",
+    "DROP INDEX tasks_due",
+    "ALTER TABLE tasks RENAME TO housekeeping",
+    "CREATE INDEX housekeeping_due ON housekeeping (next_action_at)",
+];
+const CONSTRAINTS_RENAMED_BACK: [&str; 2] = [
+    "ALTER TABLE housekeeping RENAME CONSTRAINT tasks_pkey TO housekeeping_pkey",
+    "ALTER TABLE housekeeping RENAME CONSTRAINT tasks_task_key TO housekeeping_task_key",
+];
+
+/// Applies the former migrations up to `version` to a database that is empty or has some of them.
+pub async fn make(url: &str, version: i64) {
+    if url.starts_with("postgres") {
+        let mut connection = PgConnection::connect(url).await.unwrap();
+        POSTGRES.run_to(version, &mut connection).await.unwrap();
+    } else {
+        SQLITE.run_to(version, &mut sqlite(url).await).await.unwrap();
+    }
+}
+
+/// Gives a database of today its former names, with the former migrations up to `version` noted as applied.
+/// Whoever turns back further than the last one undoes what the others did.
+pub async fn turn_back(url: &str, version: i64) {
+    execute(url, &RENAMED_BACK).await;
+    if url.starts_with("postgres") {
+        execute(url, &CONSTRAINTS_RENAMED_BACK).await;
+    }
+    execute(url, &["DELETE FROM _sqlx_migrations"]).await;
+    if url.starts_with("postgres") {
+        note(&POSTGRES, version, &mut PgConnection::connect(url).await.unwrap()).await;
+    } else {
+        note(&SQLITE, version, &mut sqlite(url).await).await;
+    }
+}
+
+pub async fn execute(url: &str, statements: &[&str]) {
+    for statement in statements {
+        let statement = AssertSqlSafe(*statement);
+        if url.starts_with("postgres") {
+            let mut connection = PgConnection::connect(url).await.unwrap();
+            sqlx::query(statement).execute(&mut connection).await.unwrap();
+        } else {
+            let mut connection = sqlite(url).await;
+            sqlx::query(statement).execute(&mut connection).await.unwrap();
+        }
+    }
+}
+
+async fn note<C: Migrate>(migrator: &Migrator, version: i64, connection: &mut C) {
+    migrator.run_direct(Some(version), connection, true).await.unwrap();
+}
+
+async fn sqlite(url: &str) -> SqliteConnection {
+    let options: SqliteConnectOptions = url.parse().unwrap();
+    options.create_if_missing(true).connect().await.unwrap()
+}
