@@ -105,22 +105,22 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         lease: config.worker_lease,
         sweep_interval: config.sweep_interval,
         concurrency: config.worker_concurrency,
-        per_issuer: config.worker_per_issuer,
-        per_namespace: config.worker_per_namespace,
         cluster_namespace: config.cluster_namespace.clone(),
         delivery_concurrency: config.webhooks_concurrency,
         delivery_retention: config.webhooks_retention.try_into()?,
         event_retention: config.event_retention.try_into()?,
     };
-    let worker = Arc::new(Worker {
+    let quota = worker::Quota::new(config.worker_per_issuer, config.worker_per_namespace);
+    let worker = Worker::new(worker::Context {
         db: db.clone(),
         clock: Arc::clone(&clock),
         sealer: Arc::clone(&sealer),
         ca: Arc::new(authorities.with_timeout(config.acme_timeout)),
         solvers: Arc::new(solvers),
         outbound: outbound.clone(),
-        local: worker::Local::new(&settings),
         settings,
+        limits: worker::Limits::new(&db, &clock, quota),
+        heavy: Pool::default(),
         stop: stop.clone(),
     });
     let state = AppState {

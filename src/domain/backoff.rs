@@ -51,6 +51,14 @@ impl Jitter {
         Self(chance.rem_euclid(1.0))
     }
 
+    /// A random jitter.
+    pub fn random() -> Self {
+        let mut bytes = [0_u8; 4];
+        // Without randomness there is no spreading, which is no reason to stop.
+        aws_lc_rs::rand::fill(&mut bytes).ok();
+        Self::new(f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX))
+    }
+
     /// Jitter of zero, for tests that look at exact times.
     pub const NONE: Self = Self(0.0);
 
@@ -130,7 +138,7 @@ pub fn propagation(n: u32, jitter: Jitter) -> Duration {
 
 /// The next common moment for clean-ups, every three seconds, so that proofs of many orders are removed
 /// by one call and no worker waits for others.
-pub fn next_tidying(now: OffsetDateTime) -> OffsetDateTime {
+pub fn next_clean_up(now: OffsetDateTime) -> OffsetDateTime {
     const PERIOD: Duration = Duration::seconds(3);
     let since_last = now.unix_timestamp_nanos().rem_euclid(PERIOD.whole_nanoseconds());
     let since_last = Duration::nanoseconds(i64::try_from(since_last).unwrap_or_default());
@@ -167,10 +175,10 @@ mod tests {
     #[test]
     fn proofs_of_orders_that_end_together_are_taken_away_together() {
         let start = OffsetDateTime::UNIX_EPOCH + Duration::seconds(3 * 100);
-        assert_eq!(next_tidying(start), start);
+        assert_eq!(next_clean_up(start), start);
         for milliseconds in [1, 1_500, 2_999, 3_000] {
             let now = start + Duration::milliseconds(milliseconds);
-            assert_eq!(next_tidying(now), start + Duration::seconds(3));
+            assert_eq!(next_clean_up(now), start + Duration::seconds(3));
         }
     }
 

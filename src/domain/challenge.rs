@@ -229,7 +229,7 @@ pub enum Answer {
 
 /// Timeout of a proof, and the pause between its visibility and telling the CA.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience {
+pub struct ProofTimeouts {
     /// From shown to seen.
     pub propagation: Duration,
     /// From seen to told.
@@ -281,7 +281,7 @@ impl Challenge {
     pub fn apply(
         mut self,
         answer: Answer,
-        patience: Patience,
+        timeouts: ProofTimeouts,
         now: OffsetDateTime,
         jitter: Jitter,
     ) -> (Self, Vec<Event>, Option<Failure>) {
@@ -293,7 +293,7 @@ impl Challenge {
                 self.tries = 0;
                 self.reason = None;
                 self.next_action_at = Some(now);
-                self.deadline = now + patience.propagation;
+                self.deadline = now + timeouts.propagation;
                 let message =
                     format!("Presented challenge using {} challenge mechanism", self.kind.as_str());
                 (self, vec![Event::normal(about, "Presented", message)], None)
@@ -303,7 +303,7 @@ impl Challenge {
                 self.tries = 0;
                 self.reason = None;
                 self.observations.clear();
-                self.next_action_at = Some(now + patience.delay);
+                self.next_action_at = Some(now + timeouts.delay);
                 (self, vec![], None)
             }
             Answer::NotSeen(observations) => {
@@ -328,7 +328,7 @@ impl Challenge {
     }
 
     /// Has the proof taken away, from `now` on, now that the order is over.
-    pub fn wind_down(&mut self, now: OffsetDateTime) {
+    pub fn schedule_clean_up(&mut self, now: OffsetDateTime) {
         if matches!(self.state, State::Pending | State::Presented | State::Visible) {
             self.state = State::Errored;
             self.reason.get_or_insert_with(|| "The order ended before this was proved".to_owned());
@@ -431,7 +431,8 @@ mod tests {
     use super::*;
 
     const NOW: OffsetDateTime = datetime!(2026-11-27 12:00 UTC);
-    const PATIENCE: Patience = Patience { propagation: Duration::MINUTE, delay: Duration::ZERO };
+    const PATIENCE: ProofTimeouts =
+        ProofTimeouts { propagation: Duration::MINUTE, delay: Duration::ZERO };
 
     fn challenge(state: State) -> Challenge {
         Challenge {

@@ -160,6 +160,36 @@ pub struct Dns01 {
     pub propagation: Propagation,
 }
 
+/// The DNS provider that a solver writes through: one of those that [`Dns01`] has a field for.
+#[derive(Debug, Clone, Copy)]
+pub enum DnsProvider<'a> {
+    /// Cloudflare's v4 API.
+    Cloudflare(&'a Cloudflare),
+}
+
+impl Dns01 {
+    /// The provider that is configured, if one is.
+    pub fn provider(&self) -> Option<DnsProvider<'_>> {
+        self.cloudflare.as_ref().map(DnsProvider::Cloudflare)
+    }
+}
+
+impl<'a> DnsProvider<'a> {
+    /// Where the credential is, and its usual key within the Secret.
+    pub fn secret_ref(self) -> (&'a SecretKeySelector, &'static str) {
+        match self {
+            Self::Cloudflare(cloudflare) => (&cloudflare.api_token_secret_ref, "api-token"),
+        }
+    }
+
+    /// Names the API that the credential is used at.
+    pub fn endpoint(self) -> &'a str {
+        match self {
+            Self::Cloudflare(cloudflare) => cloudflare.base_url.as_deref().unwrap_or("cloudflare"),
+        }
+    }
+}
+
 /// What to do about a CNAME at the challenge's name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum CnameStrategy {

@@ -1,4 +1,4 @@
-//! Which solver proves which name: cert-manager's precedence, exactly.
+//! Chooses the solver for a name, exactly by cert-manager's precedence.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::challenge::Kind;
 use super::issuer::{Selector, Solver};
 use super::name::comparable;
 
-/// How well a selector fits, in the order in which it counts (cert-manager's `solverpicker`).
+/// The fit of a selector; earlier fields count first (cert-manager's `solverpicker`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     has_selector: bool,

@@ -31,7 +31,7 @@ struct Found {
 }
 
 impl Found {
-    /// What came, without a word of it: whoever chose the name may not be meant to read it.
+    /// Describes an answer without quoting it: the client that chose the name may not be meant to read it.
     fn outline(&self) -> String {
         match self.body.len() {
             0 => format!("answered {} with an empty body", self.status),
@@ -70,7 +70,7 @@ impl Http01 {
         Ok(Self { http, guard, port })
     }
 
-    /// What came back, or why nothing did.
+    /// The answer, or the reason why there is none.
     async fn look(&self, url: &Url) -> Result<Found, String> {
         let host = url.host_str().unwrap_or_default().to_owned();
         let request = self.http.request(Method::GET, url).map_err(|refused| refused.to_string())?;

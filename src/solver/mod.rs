@@ -1,7 +1,5 @@
 //! Proving control over names: DNS-01 through a provider, HTTP-01 through our own responder.
 
-mod cloudflare;
-mod dns;
 mod dns01;
 mod http01;
 mod registry;
@@ -9,7 +7,7 @@ mod upcoming;
 
 use async_trait::async_trait;
 
-pub use self::cloudflare::{Cloudflare, Ours};
+pub use self::dns01::{DnsProvider, Ours};
 pub use self::registry::{SolverSettings, SolverSetupError, Solvers};
 pub use self::upcoming::{Expected, Upcoming};
 use crate::domain::challenge::{Observation, Proof, Record};
@@ -32,14 +30,19 @@ pub trait Solver: Send + Sync {
     async fn clean_up(&self, proof: &Proof, record: Option<&Record>) -> Result<(), Failure>;
 }
 
-/// What a look from outside found.
+/// Whether a failure means that a DNS provider's API gave no answer.
+pub fn is_provider_silent(failure: &Failure) -> bool {
+    dns01::cloudflare::is_silent(failure)
+}
+
+/// The result of looking for a proof from outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
-    /// Whoever asks gets the proof.
+    /// Everybody who was asked sees the proof.
     Ready,
     /// Somebody does not see it yet.
     NotYet {
-        /// Who was asked, and what they saw.
+        /// One for each server that was asked.
         observed: Vec<Observation>,
     },
 }

@@ -2,26 +2,19 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use hickory_resolver::net::NetError;
 use moka::sync::Cache;
-use url::Url;
 
-use super::cloudflare::{Access, Budgets, Cloudflare, http_client};
-use super::dns::Dns;
-use super::dns01::Dns01;
+use super::dns01::propagation::Dns;
+use super::dns01::{Dns01, DnsProvider, cloudflare};
 use super::http01::Http01;
 use super::{Solver, Upcoming};
 use crate::clock::Clock;
 use crate::domain::failure::{Failure, code};
 use crate::domain::issuer::{self, Kind};
-use crate::outbound::{Client, Guard};
+use crate::outbound::Guard;
 use crate::secret::Secret;
-
-/// Cloudflare clients that are kept: one per token, base URL and zone.
-const MAX_CLIENTS: u64 = 1000;
-const CLIENT_IDLE: Duration = Duration::from_hours(1);
 
 /// Lists of resolvers that issuers gave, and that are kept.
 const MAX_RESOLVERS: u64 = 100;
@@ -29,7 +22,7 @@ const MAX_RESOLVERS: u64 = 100;
 /// So that with its prefix and the challenge's id a comment stays below Cloudflare's 100.
 const MAX_INSTALLATION: usize = 48;
 
-/// What the solvers share.
+/// Settings of the solvers.
 pub struct SolverSettings {
     /// Where the time comes from.
     pub clock: Arc<dyn Clock>,
@@ -59,38 +52,15 @@ pub enum SolverSetupError {
     Http(#[source] reqwest::Error),
 }
 
-/// Hands out solvers, and keeps what they share: connections, zones, queues, budgets.
+/// Hands out solvers, and keeps what they share.
 pub struct Solvers {
-    clock: Arc<dyn Clock>,
-    installation: String,
     authority_port: u16,
     guard: Guard,
-    http: Ways,
     dns: Arc<Dns>,
     http01: Arc<Http01>,
-    clients: Cache<ClientKey, Arc<Cloudflare>>,
     resolvers: Cache<(Vec<SocketAddr>, Kind), Arc<Dns>>,
     upcoming: Upcoming,
-    budgets: Budgets,
-}
-
-/// The ways to a provider's API.
-struct Ways {
-    /// For a `ClusterIssuer`, which only administrators write.
-    open: Client,
-    /// For an Issuer, to the provider itself.
-    guarded: Client,
-    /// For an Issuer with a `baseURL`. A token goes there: only the operator's list says where.
-    listed: Client,
-}
-
-/// The token only as its digest: keys of a map are easily logged.
-#[derive(PartialEq, Eq, Hash)]
-struct ClientKey {
-    base_url: Option<String>,
-    token_digest: Vec<u8>,
-    zone_id: Option<String>,
-    kind: Kind,
+    cloudflare: cloudflare::Clients,
 }
 
 impl Solvers {
@@ -104,43 +74,36 @@ impl Solvers {
             .map_err(SolverSetupError::Resolver)?;
         let http01 =
             Http01::new(&guard, settings.self_check_port).map_err(SolverSetupError::Http)?;
-        let http = Ways {
-            open: Client::open(http_client()).map_err(SolverSetupError::Http)?,
-            guarded: Client::guarded(http_client(), guard.clone())
-                .map_err(SolverSetupError::Http)?,
-            listed: Client::guarded(http_client(), guard.listed_only())
-                .map_err(SolverSetupError::Http)?,
-        };
+        let upcoming = Upcoming::default();
+        let (clock, installation) = (settings.clock, settings.installation);
+        let cloudflare = cloudflare::Clients::new(clock, installation, &guard, upcoming.clone())
+            .map_err(SolverSetupError::Http)?;
         Ok(Self {
-            clock: settings.clock,
-            installation: settings.installation,
             authority_port: settings.authority_port,
             guard,
-            http,
             dns: Arc::new(dns),
             http01: Arc::new(http01),
-            clients: Cache::builder().max_capacity(MAX_CLIENTS).time_to_idle(CLIENT_IDLE).build(),
             resolvers: Cache::new(MAX_RESOLVERS),
-            upcoming: Upcoming::default(),
-            budgets: Budgets::new(),
+            upcoming,
+            cloudflare,
         })
     }
 
-    /// Where whoever will want a proof shown within moments says so.
+    /// The counter of proofs that will be shown within moments.
     pub fn upcoming(&self) -> &Upcoming {
         &self.upcoming
     }
 
-    /// The solver of an issuer of this kind; `token` is what its provider's secret reference names.
+    /// The solver of an issuer of this kind; `secret` is what its provider's reference names.
     pub fn solver(
         &self,
         kind: Kind,
         config: &issuer::Solver,
-        token: Option<&Secret<String>>,
+        secret: Option<&Secret<String>>,
     ) -> Result<Arc<dyn Solver>, Failure> {
         match (&config.http01, &config.dns01) {
             (Some(_), None) => Ok(Arc::clone(&self.http01) as Arc<dyn Solver>),
-            (None, Some(dns01)) => Ok(Arc::new(self.dns01(kind, dns01, token)?)),
+            (None, Some(dns01)) => Ok(Arc::new(self.dns01(kind, dns01, secret)?)),
             (None, None) | (Some(_), Some(_)) => {
                 Err(unusable("a solver needs one of `http01` and `dns01`"))
             }
@@ -151,82 +114,27 @@ impl Solvers {
         &self,
         kind: Kind,
         config: &issuer::Dns01,
-        token: Option<&Secret<String>>,
+        secret: Option<&Secret<String>>,
     ) -> Result<Dns01, Failure> {
-        let cloudflare =
-            config.cloudflare.as_ref().ok_or_else(|| unusable("`dns01` needs a provider"))?;
-        let token = token.ok_or_else(|| {
-            Failure::of(
-                code::CLOUDFLARE_TOKEN_MISSING,
-                format!("The Secret {} does not hold it.", cloudflare.api_token_secret_ref.name),
-            )
-        })?;
+        let provider = config.provider().ok_or_else(|| unusable("`dns01` needs a provider"))?;
+        let secret = secret.ok_or_else(|| provider_without_secret(provider))?;
         Ok(Dns01 {
-            provider: self.cloudflare(kind, cloudflare, token)?,
+            provider: self.dns_provider(kind, provider, secret)?,
             dns: self.dns(kind, &config.nameservers)?,
             strategy: config.cname_strategy,
             propagation: config.propagation.mode,
         })
     }
 
-    /// The records that a token can edit.
-    pub fn cloudflare(
+    /// The records that a provider's credential can edit.
+    pub fn dns_provider(
         &self,
         kind: Kind,
-        config: &issuer::Cloudflare,
-        token: &Secret<String>,
-    ) -> Result<Arc<Cloudflare>, Failure> {
-        let digest =
-            aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.expose().as_bytes());
-        let key = ClientKey {
-            base_url: config.base_url.clone(),
-            token_digest: digest.as_ref().to_vec(),
-            zone_id: config.zone_id.clone(),
-            kind,
-        };
-        let http = match (kind, &config.base_url) {
-            (Kind::ClusterIssuer, _) => &self.http.open,
-            (Kind::Issuer, None) => &self.http.guarded,
-            (Kind::Issuer, Some(_)) => &self.http.listed,
-        };
-        if let Some(base) = &config.base_url {
-            self.check_base(kind, base)?;
-        }
-        let access = Access {
-            base_url: config.base_url.as_deref(),
-            token,
-            zone_id: config.zone_id.as_deref(),
-            upcoming: &self.upcoming,
-            budgets: &self.budgets,
-        };
-        self.clients
-            .try_get_with(key, || {
-                let clock = Arc::clone(&self.clock);
-                Cloudflare::new(http.clone(), access, clock, &self.installation).map(Arc::new)
-            })
-            .map_err(|failure: Arc<Failure>| (*failure).clone())
-    }
-
-    /// Refuses a base URL by which a token would leave in clear, or go where it may not.
-    fn check_base(&self, kind: Kind, base: &str) -> Result<(), Failure> {
-        let refuse = |why: String| Err(Failure::of(code::CLOUDFLARE_INVALID_BASE_URL, why));
-        let url = match Url::parse(base) {
-            Ok(url) => url,
-            Err(error) => return refuse(format!("It is no URL: {error}.")),
-        };
-        if !self.guard.keeps_secrets(&url) {
-            return refuse("The token would be sent in clear: use https.".to_owned());
-        }
-        if kind == Kind::ClusterIssuer {
-            return Ok(());
-        }
-        match self.guard.listed_only().check(&url) {
-            Ok(()) => Ok(()),
-            Err(_) => refuse(
-                "An Issuer's token goes to no host but Cloudflare's and those that the setting \
-                 `outbound.allow` lists."
-                    .to_owned(),
-            ),
+        provider: issuer::DnsProvider<'_>,
+        secret: &Secret<String>,
+    ) -> Result<Arc<dyn DnsProvider>, Failure> {
+        match provider {
+            issuer::DnsProvider::Cloudflare(config) => self.cloudflare.of(kind, config, secret),
         }
     }
 
@@ -254,6 +162,15 @@ impl Solvers {
                 // It is not known that a person has to do with it.
                 Failure::of(code::RESOLVER_UNAVAILABLE, error.to_string())
             })
+    }
+}
+
+fn provider_without_secret(provider: issuer::DnsProvider<'_>) -> Failure {
+    match provider {
+        issuer::DnsProvider::Cloudflare(cloudflare) => Failure::of(
+            code::CLOUDFLARE_TOKEN_MISSING,
+            format!("The Secret {} does not hold it.", cloudflare.api_token_secret_ref.name),
+        ),
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How many orders have begun and will want their proofs shown within moments: whoever gathers what is
-/// written waits for them, and not longer.
+/// Counts the orders that will show their proofs within moments: a gather queue waits for them, and no
+/// longer.
 #[derive(Debug, Clone, Default)]
 pub struct Upcoming(Arc<AtomicUsize>);
 

@@ -1,39 +1,35 @@
 //! Delivers: the interpreter of the delivery machine.
 //!
 //! A webhook is worked on by one worker at a time, under the lease of its row; its messages go out
-//! side by side as far as its endpoint's health allows, and in order for each subject. Deliveries
-//! have slots of their own, so that slow receivers never take those of issuance.
+//! side by side as far as its endpoint's health allows, and in order for each subject.
 //!
-//! Stored, sent, marked: whoever dies before the mark has the message sent again, under the same
-//! identifier and with the same body.
+//! A message is stored, sent, and marked. A worker that dies before the mark has the message sent again,
+//! under the same identifier and with the same body.
 
 use std::collections::HashSet;
-use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use time::OffsetDateTime;
-use tokio::sync::Semaphore;
+use time::{Duration, OffsetDateTime};
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
 use url::Url;
 
-use super::pool::claim::POLL;
-use super::{LONG, Worker, WorkerError, pause};
-use crate::domain::delivery;
-use crate::domain::delivery::{Answer, Attempt, Delivery, State, Step, Verdict};
+use super::context::{Context, pause};
+use super::error::WorkerError;
+use crate::domain::backoff::Jitter;
+use crate::domain::delivery::{self, Answer, Attempt, Delivery, State, Step, Verdict};
+use crate::domain::event::Event;
 use crate::domain::event_type::EventType;
+use crate::domain::failure::Failure;
 use crate::domain::id::{DeliveryId, WebhookId};
 use crate::domain::signature;
 use crate::domain::webhook::{Transition, Webhook};
 use crate::outbound::{Reply, SendError};
 use crate::secret::Secret;
-use crate::storage::lease;
-use crate::storage::lease::{Lease, Machine};
+use crate::storage::lease::Lease;
 use crate::storage::{Scope, StorageError, deliveries, events, outbox, webhooks};
 
 /// Messages in one run; a webhook that could go on for ever gives its slot back now and then.
@@ -41,10 +37,10 @@ const MESSAGES_PER_RUN: usize = 100;
 
 /// A webhook whose host was posted to as often as it may be rests at least so long: until then, some
 /// more posts are earned.
-const HOLD: time::Duration = time::Duration::seconds(5);
+const HOLD: Duration = Duration::seconds(5);
 
-/// So many rows are forgotten in one transaction.
-const FORGOTTEN_TOGETHER: u32 = 500;
+/// Rows that are removed in one transaction.
+const REMOVED_TOGETHER: u32 = 500;
 
 const MESSAGE_ID: HeaderName = HeaderName::from_static("webhook-id");
 const TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
@@ -52,211 +48,135 @@ const SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
 /// One run with one webhook.
 struct Run<'a> {
-    worker: &'a Worker,
+    ctx: &'a Context,
     webhook: Webhook,
     lease: Lease,
     url: Result<Url, url::ParseError>,
-    /// The newest first. `Err`: why they cannot be used.
+    /// The newest first. `Err` says why they cannot be used.
     secrets: Result<Vec<Secret<String>>, String>,
-    /// Nothing more is sent before then: what was not sent is as it was, and no try is counted.
+    /// Nothing more is sent before then. Deliveries that were not sent stay as they are, and no try is
+    /// counted.
     held_until: Option<OffsetDateTime>,
 }
 
-impl Worker {
-    /// Delivers until it is stopped, then finishes what is under way.
-    pub async fn run_deliveries(self: Arc<Self>) {
-        let permits = Arc::new(Semaphore::new(self.settings.delivery_concurrency));
-        let tasks = TaskTracker::new();
-        while !self.stop.is_cancelled() {
-            let claimed = match self.claim_webhooks(permits.available_permits()).await {
-                Ok(claimed) => claimed,
-                Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "cannot look for deliveries; trying again in a second"
-                    );
-                    self.rest_from_deliveries(Duration::from_secs(1)).await;
+/// Sends what is due for one webhook, until nothing is or its endpoint wants to be left alone.
+pub(crate) async fn run(ctx: &Context, lease: Lease) -> Result<(), WorkerError> {
+    let Some(mut run) = Run::begin(ctx, lease).await? else { return Ok(()) };
+    let mut under_way = FuturesUnordered::new();
+    let mut ids = HashSet::new();
+    let mut begun = 0;
+    loop {
+        if begun < MESSAGES_PER_RUN && !ctx.stop.is_cancelled() {
+            for (delivery, body) in run.take(&ids).await? {
+                if delivery.next_step(ctx.clock.now()) == Some(Step::Expire) {
+                    run.settle(delivery.expire(ctx.clock.now())).await?;
                     continue;
                 }
-            };
-            if claimed.is_empty() {
-                // A slot that comes free is a signal, too.
-                let full = permits.available_permits() == 0;
-                let next = if full { LONG } else { self.until_next_delivery().await };
-                self.rest_from_deliveries(next).await;
-                continue;
-            }
-            for lease in claimed {
-                let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-                let worker = Arc::clone(&self);
-                tasks.spawn(async move {
-                    worker.work(lease).await;
-                    drop(permit);
-                    worker.db.signals().deliverable().notify_one();
+                ids.insert(delivery.id);
+                begun += 1;
+                let request = run.request(&delivery, &body);
+                under_way.push(async move {
+                    let answer = send(ctx, request, body).await;
+                    (delivery, answer)
                 });
             }
         }
-        tasks.close();
-        tasks.wait().await;
-    }
-
-    /// Works off every webhook that is due at this moment, one after the other; says how many were.
-    pub async fn deliver_due(&self) -> Result<usize, WorkerError> {
-        let mut worked = 0;
-        loop {
-            let claimed = self.claim_webhooks(1).await?;
-            let Some(lease) = claimed.into_iter().next() else { return Ok(worked) };
-            self.work(lease).await;
-            worked += 1;
+        let Some((delivery, answer)) = under_way.next().await else { break };
+        ids.remove(&delivery.id);
+        let now = ctx.clock.now();
+        match answer {
+            Ok(answer) => run.settle(delivery.apply(answer, now, Jitter::random())).await?,
+            Err(until) => run.hold(until, now),
         }
     }
+    run.rest().await
+}
 
-    async fn claim_webhooks(&self, free: usize) -> Result<Vec<Lease>, StorageError> {
-        if free == 0 {
-            return Ok(Vec::new());
-        }
-        let now = self.clock.now();
-        let mut tx = self.db.read().await?;
-        let due = lease::next_delivery_due(&mut tx).await?;
-        drop(tx);
-        if due.is_none_or(|at| at > now) {
-            return Ok(Vec::new());
-        }
-        let mut tx = self.db.begin();
-        let name = &self.settings.name;
-        let claimed = lease::claim(&mut tx, Machine::Delivery, name, now, free).await?;
-        tx.commit().await?;
-        Ok(claimed)
-    }
+/// A step failed inside: it counts like an endpoint that takes no messages, shown with the webhook, and
+/// told in its time.
+pub(crate) async fn fail(
+    ctx: &Context,
+    id: WebhookId,
+    failure: &Failure,
+    held: &Lease,
+) -> Result<bool, WorkerError> {
+    let now = ctx.clock.now();
+    let mut tx = ctx.db.begin();
+    let found = webhooks::find(&mut tx, id, &Scope::Everything).await?;
+    let Some((webhook, _)) = found else { return Ok(false) };
+    let next = webhook.failed(&failure.to_string(), None, now, Jitter::random());
+    webhooks::save(&mut tx, &next, held, Some(now)).await?;
+    tx.commit().await?;
+    Ok(false)
+}
 
-    async fn until_next_delivery(&self) -> Duration {
-        let longest = if self.db.dialect() == "sqlite" { LONG } else { POLL };
-        let due = async {
-            let mut tx = self.db.read().await?;
-            lease::next_delivery_due(&mut tx).await
-        };
-        match due.await {
-            Ok(Some(at)) => {
-                Duration::try_from(at - self.clock.now()).unwrap_or_default().min(longest)
-            }
-            Ok(None) => longest,
-            Err(_) => Duration::from_secs(1),
-        }
-    }
-
-    async fn rest_from_deliveries(&self, pause: Duration) {
-        tokio::select! {
-            () = self.stop.cancelled() => {}
-            // Either way it is time to look again.
-            _ = tokio::time::timeout(pause, self.db.signals().deliverable().notified()) => {}
-        }
-    }
-
-    /// Sends what is due for one webhook, until nothing is or its endpoint wants to be left alone.
-    pub(in crate::worker) async fn deliver(&self, lease: Lease) -> Result<(), WorkerError> {
-        let Some(mut run) = Run::begin(self, lease).await? else { return Ok(()) };
-        let mut under_way = FuturesUnordered::new();
-        let mut ids = HashSet::new();
-        let mut begun = 0;
-        loop {
-            if begun < MESSAGES_PER_RUN && !self.stop.is_cancelled() {
-                for (delivery, body) in run.take(&ids).await? {
-                    if delivery.next_step(self.clock.now()) == Some(Step::Expire) {
-                        run.settle(delivery.expire(self.clock.now())).await?;
-                        continue;
-                    }
-                    ids.insert(delivery.id);
-                    begun += 1;
-                    let request = run.request(&delivery, &body);
-                    under_way.push(async move {
-                        let answer = self.send(request, body).await;
-                        (delivery, answer)
-                    });
-                }
-            }
-            let Some((delivery, answer)) = under_way.next().await else { break };
-            ids.remove(&delivery.id);
-            let now = self.clock.now();
-            match answer {
-                Ok(answer) => run.settle(delivery.apply(answer, now, super::jitter())).await?,
-                Err(until) => run.hold(until, now),
-            }
-        }
-        run.rest().await
-    }
-
-    /// Posts once. Whatever happens is an answer, but that it was not sent because its host has to be left
-    /// alone until a certain moment.
-    async fn send(
-        &self,
-        request: Result<(Url, HeaderMap), String>,
-        body: String,
-    ) -> Result<Answer, OffsetDateTime> {
-        let (at, begun) = (self.clock.now(), Instant::now());
-        failpoint!("before_post");
-        let sent = match request {
-            Ok((url, headers)) => {
-                match self.outbound.post(&url, headers, Bytes::from(body)).await {
-                    Err(SendError::Held { until }) => return Err(until),
-                    sent => sent.map_err(|error| error.to_string()),
-                }
-            }
-            Err(problem) => Err(problem),
-        };
-        failpoint!("after_post");
-        let took = time::Duration::try_from(begun.elapsed()).unwrap_or_default();
-        let attempt = Attempt { at, took, status: None, error: None, answer: None };
-        Ok(match sent {
-            Ok(Reply { status, retry_after, first_bytes }) => Answer {
-                attempt: Attempt {
-                    status: Some(status),
-                    answer: Some(delivery::shown(&first_bytes)),
-                    ..attempt
-                },
-                retry_at: retry_after
-                    .filter(|_| matches!(status, 429 | 503))
-                    .map(|wish| wish.from(self.clock.now())),
+/// Posts once. Everything that happens is an answer. `Err`: nothing was sent, because the host has to be
+/// left alone until this moment.
+async fn send(
+    ctx: &Context,
+    request: Result<(Url, HeaderMap), String>,
+    body: String,
+) -> Result<Answer, OffsetDateTime> {
+    let (at, begun) = (ctx.clock.now(), Instant::now());
+    failpoint!("before_post");
+    let sent = match request {
+        Ok((url, headers)) => match ctx.outbound.post(&url, headers, Bytes::from(body)).await {
+            Err(SendError::Held { until }) => return Err(until),
+            sent => sent.map_err(|error| error.to_string()),
+        },
+        Err(problem) => Err(problem),
+    };
+    failpoint!("after_post");
+    let took = Duration::try_from(begun.elapsed()).unwrap_or_default();
+    let attempt = Attempt { at, took, status: None, error: None, answer: None };
+    Ok(match sent {
+        Ok(Reply { status, retry_after, first_bytes }) => Answer {
+            attempt: Attempt {
+                status: Some(status),
+                answer: Some(delivery::shown(&first_bytes)),
+                ..attempt
             },
-            Err(error) => {
-                Answer { attempt: Attempt { error: Some(error), ..attempt }, retry_at: None }
-            }
-        })
-    }
+            retry_at: retry_after
+                .filter(|_| matches!(status, 429 | 503))
+                .map(|wish| wish.from(ctx.clock.now())),
+        },
+        Err(error) => Answer { attempt: Attempt { error: Some(error), ..attempt }, retry_at: None },
+    })
+}
 
-    /// Forgets deliveries and messages that are older than they are to be remembered, a batch at a
-    /// time; says how many that were.
-    pub async fn forget_deliveries(&self) -> Result<u64, StorageError> {
-        let now = self.clock.now();
-        let before = now - self.settings.delivery_retention;
-        let mut forgotten = 0;
-        loop {
-            let mut tx = self.db.begin();
-            let deliveries = deliveries::forget(&mut tx, before, FORGOTTEN_TOGETHER).await?;
-            let messages = outbox::forget(&mut tx, before, FORGOTTEN_TOGETHER).await?;
-            webhooks::forget_former(&mut tx, now).await?;
-            tx.commit().await?;
-            forgotten += deliveries + messages;
-            if deliveries.max(messages) < u64::from(FORGOTTEN_TOGETHER) {
-                return Ok(forgotten);
-            }
+/// Removes deliveries and messages that are older than they are to be kept, a batch at a time; returns
+/// how many.
+pub(crate) async fn forget(ctx: &Context) -> Result<u64, StorageError> {
+    let now = ctx.clock.now();
+    let before = now - ctx.settings.delivery_retention;
+    let mut forgotten = 0;
+    loop {
+        let mut tx = ctx.db.begin();
+        let deliveries = deliveries::forget(&mut tx, before, REMOVED_TOGETHER).await?;
+        let messages = outbox::forget(&mut tx, before, REMOVED_TOGETHER).await?;
+        webhooks::forget_former(&mut tx, now).await?;
+        tx.commit().await?;
+        forgotten += deliveries + messages;
+        if deliveries.max(messages) < u64::from(REMOVED_TOGETHER) {
+            return Ok(forgotten);
         }
     }
 }
 
 impl<'a> Run<'a> {
-    async fn begin(worker: &'a Worker, lease: Lease) -> Result<Option<Self>, WorkerError> {
+    async fn begin(ctx: &'a Context, lease: Lease) -> Result<Option<Self>, WorkerError> {
         let id = WebhookId(lease.id);
-        let mut tx = worker.db.read().await?;
+        let mut tx = ctx.db.read().await?;
         let found = webhooks::find(&mut tx, id, &Scope::Everything).await?;
         let sealed = webhooks::secrets(&mut tx, id).await?;
         drop(tx);
         let (Some((webhook, _)), Some(sealed)) = (found, sealed) else { return Ok(None) };
-        let secrets = open(worker, id, &sealed, worker.clock.now());
+        let secrets = open(ctx, id, &sealed, ctx.clock.now());
         let (url, held_until) = (Url::parse(&webhook.spec.url), None);
-        Ok(Some(Self { worker, webhook, lease, url, secrets, held_until }))
+        Ok(Some(Self { ctx, webhook, lease, url, secrets, held_until }))
     }
 
-    /// What may be sent now, beside what is under way.
+    /// The deliveries that may be sent now, beside those that are under way.
     async fn take(
         &self,
         under_way: &HashSet<DeliveryId>,
@@ -264,14 +184,14 @@ impl<'a> Run<'a> {
         if self.held_until.is_some() {
             return Ok(Vec::new());
         }
-        let now = self.worker.clock.now();
+        let now = self.ctx.clock.now();
         let free = self.webhook.at_once(now).saturating_sub(under_way.len());
         // Somebody waits for a test, whatever the endpoint's health.
         let look = if under_way.is_empty() { free.max(1) } else { free };
         if look == 0 {
             return Ok(Vec::new());
         }
-        let mut tx = self.worker.db.read().await?;
+        let mut tx = self.ctx.db.read().await?;
         let mut due =
             deliveries::due(&mut tx, self.webhook.id, now, look + under_way.len()).await?;
         due.retain(|(delivery, _)| !under_way.contains(&delivery.id));
@@ -283,13 +203,13 @@ impl<'a> Run<'a> {
     }
 
     fn hold(&mut self, until: OffsetDateTime, now: OffsetDateTime) {
-        let until = until.max(now + super::jitter().stretch(HOLD, 0.2));
+        let until = until.max(now + Jitter::random().stretch(HOLD, 0.2));
         self.held_until = self.held_until.max(Some(until));
     }
 
     /// Where a message goes, and under which headers; each try has a time and signatures of its own.
     fn request(&self, delivery: &Delivery, body: &str) -> Result<(Url, HeaderMap), String> {
-        let (id, at) = (delivery.message_id(), self.worker.clock.now());
+        let (id, at) = (delivery.message_id(), self.ctx.clock.now());
         let signature =
             signature::sign(self.secrets.as_ref().map_err(Clone::clone)?, &id, at, body)
                 .map_err(|error| format!("it could not be signed: {error}"))?;
@@ -306,15 +226,15 @@ impl<'a> Run<'a> {
         Ok((url, headers))
     }
 
-    /// Marks what came of a try, on the delivery and on its webhook; again, while the database is
-    /// busy: what was sent must not be forgotten.
+    /// Marks the result of a try, on the delivery and on its webhook; tries again while the database is
+    /// busy: a message that was sent must not be forgotten.
     async fn settle(&mut self, settled: delivery::Transition) -> Result<(), WorkerError> {
-        let now = self.worker.clock.now();
+        let now = self.ctx.clock.now();
         let webhook = self.webhook.clone();
         let next = match &settled.verdict {
             Verdict::Well => webhook.delivered(now),
             Verdict::Failed { reason, retry_at } => {
-                webhook.failed(reason, *retry_at, now, super::jitter())
+                webhook.failed(reason, *retry_at, now, Jitter::random())
             }
             Verdict::Gone => webhook.gone(now),
             Verdict::None => Transition::silent(webhook, now),
@@ -347,10 +267,10 @@ impl<'a> Run<'a> {
         &self,
         next: &Transition,
         delivery: &Delivery,
-        happened: &[crate::domain::event::Event],
+        happened: &[Event],
         now: OffsetDateTime,
     ) -> Result<Lease, StorageError> {
-        let mut tx = self.worker.db.begin();
+        let mut tx = self.ctx.db.begin();
         // The webhook first: its row is the lock.
         let lease = webhooks::save(&mut tx, next, &self.lease, Some(now)).await?;
         deliveries::save(&mut tx, delivery, now).await?;
@@ -360,8 +280,8 @@ impl<'a> Run<'a> {
     }
 
     async fn rest(self) -> Result<(), WorkerError> {
-        let now = self.worker.clock.now();
-        let mut tx = self.worker.db.begin();
+        let now = self.ctx.clock.now();
+        let mut tx = self.ctx.db.begin();
         webhooks::rest(&mut tx, &self.webhook, &self.lease, self.held_until, now).await?;
         tx.commit().await?;
         Ok(())
@@ -370,7 +290,7 @@ impl<'a> Run<'a> {
 
 /// The secrets that sign at `now`.
 fn open(
-    worker: &Worker,
+    ctx: &Context,
     id: WebhookId,
     sealed: &webhooks::Secrets,
     now: OffsetDateTime,
@@ -384,7 +304,7 @@ fn open(
         .into_iter()
         .chain(former)
         .map(|(place, sealed)| {
-            let opened = worker
+            let opened = ctx
                 .sealer
                 .open(&place, sealed)
                 .map_err(|error| format!("its signing secret cannot be opened: {error}"))?;

@@ -1,15 +1,17 @@
-//! Looks after what is served: whether its end comes nearer than its successor.
+//! Watches the expiry of certificates that are served.
 
 use time::OffsetDateTime;
 
-use super::WorkerError;
+use super::context::Context;
+use super::error::WorkerError;
+use crate::domain::event::{Event, Resource};
 use crate::domain::expiry::Renewal;
 use crate::domain::id::CertificateId;
 use crate::storage::lease::Lease;
-use crate::storage::{Db, Scope, certificates, expiry_watches};
+use crate::storage::{Db, Scope, certificates, events, expiry_watches};
 
-/// Looks at one watch. Asks nobody but the database, so that no trouble out there keeps it from
-/// telling.
+/// Checks one watch. It asks nothing but the database, so that no trouble of the outside world keeps a
+/// warning back.
 pub async fn look_at_expiry(db: &Db, lease: Lease, now: OffsetDateTime) -> Result<(), WorkerError> {
     let id = CertificateId(lease.id);
     let mut tx = db.begin();
@@ -25,4 +27,16 @@ pub async fn look_at_expiry(db: &Db, lease: Lease, now: OffsetDateTime) -> Resul
     expiry_watches::save(&mut tx, &looked, &certificate, &lease).await?;
     tx.commit().await?;
     Ok(())
+}
+
+/// A watch has no place for a failure: its certificate's history has.
+pub(crate) async fn fail(ctx: &Context, id: CertificateId) -> Result<bool, WorkerError> {
+    let mut tx = ctx.db.begin();
+    let found = certificates::find(&mut tx, id, &Scope::Everything).await?;
+    let Some((certificate, _)) = found else { return Ok(false) };
+    let message = "Its end cannot be watched over: something inside fails; see the log";
+    let event = Event::warning(Resource::Certificate(id), "InternalError", message);
+    events::record(&mut tx, &certificate.namespace, Some(id), &[event], ctx.clock.now()).await?;
+    tx.commit().await?;
+    Ok(false)
 }

@@ -1,149 +1,143 @@
-//! Takes away DNS records that nobody needs or remembers.
+//! Removes orphaned records: TXT records of ours that no challenge needs any more.
 //!
 //! Every order cleans up after itself, also after a crash. A record can stay behind all the same: its
 //! clean-up was given up, the database was restored from a backup, an answer came after the end. So
-//! every zone of every token that an issuer names is looked through for records that bear this
-//! installation's mark, and those go whose challenge is over or unknown. Nothing else is touched.
+//! sweep lists the records that bear this installation's mark, in every zone of every credential that
+//! an issuer names, and removes those whose challenge is over or unknown. It touches nothing else.
 
 use std::collections::HashSet;
 
 use futures_util::future::join_all;
 use time::OffsetDateTime;
 
-use super::order::session::Trouble;
-use super::{STEP_TIMEOUT, Worker, WorkerError};
+use super::context::{Context, STEP_TIMEOUT};
+use super::credentials::dns_credential;
+use super::error::{Trouble, WorkerError};
 use crate::domain::failure::{Class, Failure};
 use crate::domain::id::ChallengeId;
-use crate::domain::issuer;
-use crate::domain::issuer::Issuer;
-use crate::storage::lease;
-use crate::storage::lease::Lease;
+use crate::domain::issuer::{DnsProvider, Issuer};
+use crate::storage::lease::{self, Lease};
 use crate::storage::{Page, Scope, StorageError, challenges, issuers};
 
-/// Issuers that are looked at together.
+/// Issuers that are read together.
 const ISSUERS: u32 = 50;
 
-/// Records that are taken away side by side: what fits into one call.
+/// Records that are removed side by side: as many as fit into one call.
 const REMOVED_TOGETHER: usize = 200;
 
-/// What a sweep has come to.
+/// The result of a sweep.
 #[derive(Default)]
-pub(in crate::worker) struct Sweep {
-    /// Zones that were looked through.
+pub(crate) struct Sweep {
+    /// Zones that were swept.
     zones: HashSet<String>,
     removed: usize,
     /// A provider asked to be left alone until then.
-    pub(in crate::worker) retry_at: Option<OffsetDateTime>,
+    pub(crate) retry_at: Option<OffsetDateTime>,
 }
 
-impl Worker {
-    /// Looks for forgotten records and takes them away.
-    pub(in crate::worker) async fn sweep_dns(&self, lease: &Lease) -> Result<Sweep, WorkerError> {
-        let sweep = self.look_everywhere(lease).await?;
-        if sweep.removed > 0 {
-            tracing::warn!(
-                records = sweep.removed,
-                zones = sweep.zones.len(),
-                "took away TXT records that were left behind"
-            );
-        }
-        Ok(sweep)
+/// Searches for orphaned records and removes them.
+pub(crate) async fn sweep(ctx: &Context, lease: &Lease) -> Result<Sweep, WorkerError> {
+    let sweep = sweep_everywhere(ctx, lease).await?;
+    if sweep.removed > 0 {
+        tracing::warn!(
+            records = sweep.removed,
+            zones = sweep.zones.len(),
+            "took away TXT records that were left behind"
+        );
     }
+    Ok(sweep)
+}
 
-    /// Looks through what every issuer's tokens can see, each zone once.
-    async fn look_everywhere(&self, lease: &Lease) -> Result<Sweep, WorkerError> {
-        let mut sweep = Sweep::default();
-        let mut after = None;
-        loop {
-            let page = Page { limit: ISSUERS, after, descending: false };
-            let mut tx = self.db.read().await?;
-            let wanted = issuers::Wanted::default();
-            let found = issuers::list(&mut tx, &Scope::Everything, &wanted, page).await?;
-            drop(tx);
-            let (here, more) = found.split_at(found.len().min(ISSUERS as usize));
-            for (issuer, cloudflare) in here.iter().flat_map(providers) {
-                if self.stop.is_cancelled() {
-                    return Ok(sweep);
+/// Sweeps everything that the issuers' credentials can see, each zone once.
+async fn sweep_everywhere(ctx: &Context, lease: &Lease) -> Result<Sweep, WorkerError> {
+    let mut sweep = Sweep::default();
+    let mut after = None;
+    loop {
+        let page = Page { limit: ISSUERS, after, descending: false };
+        let mut tx = ctx.db.read().await?;
+        let wanted = issuers::Wanted::default();
+        let found = issuers::list(&mut tx, &Scope::Everything, &wanted, page).await?;
+        drop(tx);
+        let (here, more) = found.split_at(found.len().min(ISSUERS as usize));
+        for (issuer, provider) in here.iter().flat_map(providers) {
+            if ctx.stop.is_cancelled() {
+                return Ok(sweep);
+            }
+            let mut tx = ctx.db.begin();
+            lease::extend(&mut tx, lease, ctx.clock.now()).await?;
+            tx.commit().await?;
+            let looked = sweep_provider(ctx, issuer, provider, &mut sweep);
+            match tokio::time::timeout(STEP_TIMEOUT, looked).await {
+                Ok(Ok(())) => {}
+                Ok(Err(Trouble::Broken(WorkerError::Storage(error)))) => {
+                    return Err(error.into());
                 }
-                let mut tx = self.db.begin();
-                lease::extend(&mut tx, lease, self.clock.now()).await?;
-                tx.commit().await?;
-                let looked = self.sweep_with(issuer, cloudflare, &mut sweep);
-                match tokio::time::timeout(STEP_TIMEOUT, looked).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(Trouble::Broken(WorkerError::Storage(error)))) => {
-                        return Err(error.into());
-                    }
-                    Ok(Err(Trouble::Broken(error))) => {
-                        tracing::warn!(
-                            error = &error as &dyn std::error::Error,
-                            issuer = issuer.name,
-                            "cannot look for forgotten records"
-                        );
-                    }
-                    Ok(Err(Trouble::Failed(failure))) => sweep.note(&failure, issuer),
-                    Err(_) => tracing::warn!(
+                Ok(Err(Trouble::Broken(error))) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
                         issuer = issuer.name,
-                        "the look for forgotten records took too long; the next one goes on"
-                    ),
+                        "cannot look for orphaned records"
+                    );
                 }
+                Ok(Err(Trouble::Failed(failure))) => sweep.note(&failure, issuer),
+                Err(_) => tracing::warn!(
+                    issuer = issuer.name,
+                    "the search for orphaned records took too long; the next one goes on"
+                ),
             }
-            let (false, Some(last)) = (more.is_empty(), here.last()) else { return Ok(sweep) };
-            after = Some(last.id.0);
         }
+        let (false, Some(last)) = (more.is_empty(), here.last()) else { return Ok(sweep) };
+        after = Some(last.id.0);
     }
+}
 
-    async fn sweep_with(
-        &self,
-        issuer: &Issuer,
-        cloudflare: &issuer::Cloudflare,
-        sweep: &mut Sweep,
-    ) -> Result<(), Trouble> {
-        let token = self.credential(issuer, &cloudflare.api_token_secret_ref).await?;
-        let provider = self.solvers.cloudflare(issuer.kind, cloudflare, &token)?;
-        for zone in provider.zones().await? {
-            if sweep.zones.contains(&zone) {
-                continue;
-            }
-            let mut left = Vec::new();
-            for ours in provider.ours(&zone).await? {
-                if !self.is_needed(ours.challenge).await? {
-                    left.push(ours.record);
-                }
-            }
-            for some in left.chunks(REMOVED_TOGETHER) {
-                for removed in join_all(some.iter().map(|record| provider.delete(record))).await {
-                    removed?;
-                    sweep.removed += 1;
-                }
-            }
-            sweep.zones.insert(zone);
+async fn sweep_provider(
+    ctx: &Context,
+    issuer: &Issuer,
+    provider: DnsProvider<'_>,
+    sweep: &mut Sweep,
+) -> Result<(), Trouble> {
+    let secret = dns_credential(ctx, issuer, provider).await?;
+    let provider = ctx.solvers.dns_provider(issuer.kind, provider, &secret)?;
+    for zone in provider.zones().await? {
+        if sweep.zones.contains(&zone) {
+            continue;
         }
-        Ok(())
+        let mut left = Vec::new();
+        for ours in provider.ours(&zone).await? {
+            if !is_needed(ctx, ours.challenge).await? {
+                left.push(ours.record);
+            }
+        }
+        for some in left.chunks(REMOVED_TOGETHER) {
+            for removed in join_all(some.iter().map(|record| provider.delete(record))).await {
+                removed?;
+                sweep.removed += 1;
+            }
+        }
+        sweep.zones.insert(zone);
     }
+    Ok(())
+}
 
-    async fn is_needed(&self, challenge: ChallengeId) -> Result<bool, StorageError> {
-        let mut tx = self.db.read().await?;
-        challenges::needs_proof(&mut tx, challenge).await
-    }
+async fn is_needed(ctx: &Context, challenge: ChallengeId) -> Result<bool, StorageError> {
+    let mut tx = ctx.db.read().await?;
+    challenges::needs_proof(&mut tx, challenge).await
 }
 
 impl Sweep {
-    /// What one token could not do must not keep the others from it.
+    /// Notes a failure. One credential's failure must not keep the sweep from the others.
     fn note(&mut self, failure: &Failure, issuer: &Issuer) {
         if let (Class::Throttle, Some(at)) = (failure.class, failure.retry_at) {
             self.retry_at = Some(self.retry_at.map_or(at, |known| known.min(at)));
         }
-        tracing::info!(issuer = issuer.name, %failure, "cannot look for forgotten records now");
+        tracing::info!(issuer = issuer.name, %failure, "cannot look for orphaned records now");
     }
 }
 
-/// The DNS credentials of an issuer.
-fn providers(issuer: &Issuer) -> impl Iterator<Item = (&Issuer, &issuer::Cloudflare)> {
-    issuer
-        .acme
-        .solvers
-        .iter()
-        .filter_map(|solver| solver.dns01.as_ref()?.cloudflare.as_ref())
-        .map(move |cloudflare| (issuer, cloudflare))
+/// The DNS providers that an issuer's solvers write through.
+fn providers(issuer: &Issuer) -> impl Iterator<Item = (&Issuer, DnsProvider<'_>)> {
+    let solvers = issuer.acme.solvers.iter();
+    let providers = solvers.filter_map(|solver| solver.dns01.as_ref()?.provider());
+    providers.map(move |provider| (issuer, provider))
 }

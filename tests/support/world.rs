@@ -162,22 +162,21 @@ impl World {
             lease: std::time::Duration::from_secs(15),
             sweep_interval: std::time::Duration::from_hours(1),
             concurrency,
-            per_issuer: share,
-            per_namespace: share,
             cluster_namespace: "certwright".into(),
             delivery_concurrency: 4,
             delivery_retention: time::Duration::days(30),
             event_retention: time::Duration::days(30),
         };
-        Arc::new(Worker {
+        Worker::new(worker::Context {
             db: self.db.clone(),
             clock: self.clock.clone(),
             sealer: self.sealer.clone(),
             ca: Arc::new(Authorities::new(&clock, self.outbound.guard().clone())),
             solvers: Arc::new(solvers.unwrap()),
             outbound: self.outbound.clone(),
-            local: worker::Local::new(&settings),
             settings,
+            limits: worker::Limits::new(&self.db, &clock, worker::Quota::new(share, share)),
+            heavy: Pool::default(),
             stop: self.shutdown.clone(),
         })
     }

@@ -1,4 +1,4 @@
-//! How far an order ever was, and what it has asked of its CA: what bounds the load, whatever is answered.
+//! How far an order ever was, and what it has asked of its CA: bounds the load, whatever the CA answers.
 //!
 //! An order for n names sends at most 10 + 10 n requests in the minute that begins with its first one,
 //! and at most 10 + n in any later minute. Requests are counted in slots of twenty seconds: a minute
@@ -9,34 +9,35 @@ use time::{Duration, OffsetDateTime};
 
 use super::Stage;
 
-/// What is remembered of an order's way, beside where it is.
+/// The history of an order that its next steps depend on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Course {
     /// The furthest stage that the CA ever confirmed. Only what goes beyond it is progress.
     pub reached: Option<Stage>,
-    /// Looks since the last progress that found nothing new.
-    pub looks: u32,
-    /// Since when the CA denies what it has handed out, without a word in between.
+    /// Polls since the last progress that found nothing new.
+    #[serde(rename = "looks")]
+    pub polls: u32,
+    /// Since when the CA answers 404 to what it has handed out, without another answer in between.
     #[serde(with = "time::serde::timestamp::milliseconds::option")]
     pub denied_since: Option<OffsetDateTime>,
     /// When the authorizations were last read to see what keeps the CA.
     #[serde(with = "time::serde::timestamp::milliseconds::option")]
     pub inspected_at: Option<OffsetDateTime>,
-    /// When the CA was last asked for orders that it may have made for this request, by this order or
-    /// those before it; at most three.
+    /// When this order and its predecessors last asked the CA for an order that it may have made; at
+    /// most [`ORDERS`] moments.
     #[serde(with = "moments")]
     pub asked: Vec<OffsetDateTime>,
     /// The requests of the last minutes.
     pub requests: Requests,
 }
 
-/// Orders that a CA is asked for within [`ORDERS_WITHIN`], for one request.
+/// Orders that one request asks a CA for within [`ORDERS_WITHIN`], at most.
 pub(super) const ORDERS: usize = 3;
 const ORDERS_WITHIN: Duration = Duration::minutes(10);
 
 impl Course {
-    /// What a fresh order for the same request takes over.
+    /// The course of a fresh order for the same request.
     #[must_use]
     pub fn for_successor(&self) -> Self {
         Self { asked: self.asked.clone(), ..Self::default() }
@@ -75,7 +76,7 @@ const SLOTS: usize = 4;
 const FIRST: i64 = 3;
 
 impl Requests {
-    /// How many may be sent at `now` for an order of `names` names.
+    /// How many requests may be sent at `now` for an order of `names` names.
     pub fn allowed(&self, names: usize, now: OffsetDateTime) -> u32 {
         let Some(slot) = self.slot_at(now) else { return limit(names, 0) };
         let sent = (0_i64..).zip(self.counts);
@@ -87,7 +88,8 @@ impl Requests {
         limit(names, slot).saturating_sub(counted.map(|(_, count)| count).sum())
     }
 
-    /// When `wanted` requests, or as many as are ever allowed at once, may be sent: not before `at`.
+    /// The first moment from `at` on at which `wanted` requests may be sent, or as many as are ever
+    /// allowed at once.
     pub fn free_at(&self, names: usize, wanted: u32, at: OffsetDateTime) -> OffsetDateTime {
         let Some((since, slot)) = self.since.zip(self.slot_at(at)) else { return at };
         let starts =
@@ -101,12 +103,12 @@ impl Requests {
         moments.next().unwrap_or(at + SLOT * 4)
     }
 
-    /// One more is sent at `now`.
+    /// Counts a request that is sent at `now`.
     pub fn count(&mut self, now: OffsetDateTime) {
         self.sent(1, now);
     }
 
-    /// So many were sent at `now`.
+    /// Counts requests that were sent at `now`.
     pub(super) fn sent(&mut self, count: u32, now: OffsetDateTime) {
         if count == 0 {
             return;
@@ -132,7 +134,7 @@ impl Requests {
     }
 }
 
-/// What an order of so many names may send within a minute.
+/// The requests that an order of so many names may send within a minute.
 fn limit(names: usize, slot: i64) -> u32 {
     let names = u32::try_from(names).unwrap_or(u32::MAX);
     let each: u32 = if slot < FIRST { 10 } else { 1 };

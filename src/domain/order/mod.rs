@@ -25,55 +25,48 @@ use crate::domain::challenge::{self, Challenge};
 use crate::domain::event::{Event, Resource};
 use crate::domain::failure::{Failure, code};
 use crate::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
+use crate::domain::issuer::Issuer;
+use crate::domain::throttle::Asker;
 
 /// One order at one CA.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
-    /// Our name for it.
     pub id: OrderId,
-    /// The name that people type, as [`name`] makes it.
+    /// The name that people type; see [`name`].
     pub name: String,
-    /// The certificate that wants it.
     pub certificate: CertificateId,
     /// The attempt that it serves; its key and CSR outlive the order.
     pub request: RequestId,
-    /// Whose account it is under.
     pub issuer: IssuerId,
-    /// The certificate's namespace.
     pub namespace: String,
-    /// What it is for, wildcards with `*.`.
+    /// Wildcards are written with `*.`.
     pub names: Vec<String>,
-    /// Certificate profile asked for.
     pub profile: Option<String>,
-    /// The certificate that it says it replaces, in ARI's words (RFC 9773, section 5).
+    /// ARI's identifier of the certificate that it replaces (RFC 9773, section 5).
     pub replaces: Option<String>,
-    /// When the certificate is to end; `None` leaves that to the CA.
+    /// The end of the certificate that is asked for; `None` leaves it to the CA.
     pub not_after: Option<OffsetDateTime>,
     /// Orders for the same request that the CA lost before this one.
     pub predecessors: u32,
-    /// Where it is.
     pub state: State,
-    /// When the CA forgets it.
+    /// The CA forgets the order then.
     pub expires: Option<OffsetDateTime>,
-    /// One for each name that has to be proved.
+    /// One for each name that is not proved yet.
     pub challenges: Vec<Challenge>,
     /// Failures since the last progress.
     pub tries: u32,
-    /// When the first of them was.
+    /// Time of the first of these failures.
     pub stalled_since: Option<OffsetDateTime>,
-    /// How far it ever was, and what it has asked of the CA.
     pub course: Course,
-    /// Calls made for it, all in all.
+    /// Steps taken, all in all.
     pub attempts: u32,
-    /// What last went wrong.
     pub last_error: Option<Failure>,
-    /// When it was wanted.
     pub created_at: OffsetDateTime,
     /// When the CA handed out what is asked for now: a 404 soon after is a lagging replica.
     pub handed_out_at: OffsetDateTime,
-    /// When it wants attention again; `None` once nothing is left to do.
+    /// The next step is due then; `None` once nothing is left to do.
     pub next_action_at: Option<OffsetDateTime>,
-    /// After this moment it has failed.
+    /// After this moment the order has failed.
     pub deadline: OffsetDateTime,
 }
 
@@ -141,7 +134,7 @@ pub enum End {
     Expired,
 }
 
-/// What an order's end means for its certificate.
+/// The meaning of an order's end for its certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// There is a certificate.
@@ -154,45 +147,42 @@ pub enum Outcome {
     Blocked(Failure),
 }
 
-/// What an answer makes of an order.
+/// The result of applying an answer to an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
-    /// The order from now on.
     pub order: Order,
-    /// What happened, for the history.
     pub events: Vec<Event>,
-    /// Set once, when the order has just ended.
+    /// Set once, by the transition that ends the order.
     pub outcome: Option<Outcome>,
 }
 
-/// What the worker knows beside an answer.
+/// The conditions under which an answer is applied.
 #[derive(Debug, Clone)]
 pub struct Conditions {
-    /// Spreads what would otherwise happen at the same moment.
     pub jitter: Jitter,
-    /// How soon this CA is asked first whether it is done, where it lately was sooner than usual. It
-    /// shortens no pause after a failure.
-    pub first_look: Option<Duration>,
-    /// All requests of the order, with those of the step; `None` counts what the step takes at best.
+    /// Pause before the first poll of work that the CA has just begun, where the CA was lately done
+    /// sooner than usual. It shortens no pause after a failure.
+    pub first_poll: Option<Duration>,
+    /// All requests of the order, those of the step included; `None` counts what the step takes at best.
     pub requests: Option<Requests>,
 }
 
 impl From<Jitter> for Conditions {
     fn from(jitter: Jitter) -> Self {
-        Self { jitter, first_look: None, requests: None }
+        Self { jitter, first_poll: None, requests: None }
     }
 }
 
 /// An open order that has not ended after this long is given up, whatever the CA says.
 pub const ORDER_DEADLINE: Duration = Duration::hours(24);
 
-/// So long before its deadline an order is looked at again, whatever it was told to wait for.
-const LAST_LOOKS: Duration = Duration::minutes(2);
+/// An order is polled so long before its deadline, whatever it was told to wait for.
+const LAST_POLLS: Duration = Duration::minutes(2);
 
-/// What a last look has found to be further than ever gets this long to go on.
+/// An order that makes progress at its last poll gets so much longer.
 const LATE_PROGRESS: Duration = Duration::minutes(10);
 
-/// A step that was under way when an order was cancelled is over after this long (the workers' lease).
+/// A step that was under way when its order was cancelled is over after this long: the workers' lease.
 const STEP_ENDS_WITHIN: Duration = Duration::minutes(2);
 
 impl Order {
@@ -203,7 +193,7 @@ impl Order {
         }
         match &self.state {
             State::New => Some(Step::Create),
-            // Nothing is given up without a last look.
+            // No order is given up without a last poll.
             State::Open { .. } if now >= self.deadline => Some(Step::Poll),
             State::Open { stage: Stage::Authorizing, .. } => Some(Step::ReadAuthorizations),
             State::Open { stage: Stage::Presenting, .. } | State::Done { .. } => {
@@ -226,12 +216,12 @@ impl Order {
         }
     }
 
-    /// Whether it has ended; its challenges may still want cleaning up.
+    /// Whether it has ended. Its challenges may still have to be cleaned up.
     pub fn is_over(&self) -> bool {
         matches!(self.state, State::Done { .. })
     }
 
-    /// How far it is, between its beginning and its end.
+    /// Its stage, between its beginning and its end.
     pub fn stage(&self) -> Option<Stage> {
         match self.state {
             State::Open { stage, .. } => Some(stage),
@@ -248,9 +238,15 @@ impl Order {
         }
     }
 
-    /// What the order becomes once the outside world has answered.
+    /// The asker that the CA's limits count it for.
+    pub fn asker<'a>(&'a self, issuer: &'a Issuer) -> Asker<'a> {
+        let account = issuer.account.as_ref().map_or("", |account| &account.url);
+        Asker { server: &issuer.acme.server, account, names: &self.names }
+    }
+
+    /// Applies the answer of the outside world.
     ///
-    /// Nothing that comes after this makes it act sooner.
+    /// The wake-up that comes out of this is final: nobody moves it forward afterwards.
     ///
     /// # Errors
     /// When the answer does not belong to the state: the worker broke the contract.
@@ -315,9 +311,9 @@ impl Order {
                 }
                 Ok(self.begin_waiting(Stage::Validating, now, conditions))
             }
-            (State::Open { stage, .. }, Answer::Looked(seen)) => {
+            (State::Open { stage, .. }, Answer::Polled(seen)) => {
                 let stage = *stage;
-                Ok(self.looked(stage, &seen, now, conditions))
+                Ok(self.polled(stage, &seen, now, conditions))
             }
             (State::Open { stage: Stage::Validating, .. }, Answer::Inspected(seen, said)) => {
                 Ok(self.inspected(&seen, said, now, conditions))
@@ -386,12 +382,12 @@ impl Order {
         self.advance(stage, now, jitter).with(events)
     }
 
-    /// Whether its time is up, and there is nothing at the CA that could be looked at once more.
+    /// Whether its time is up, and there is nothing at the CA that could be polled once more.
     pub fn has_expired(&self, now: OffsetDateTime) -> bool {
         self.state == State::New && now >= self.deadline
     }
 
-    /// The order once its time is up: a failed attempt.
+    /// Ends an order whose time is up: a failed attempt.
     #[must_use]
     pub fn expire(self, now: OffsetDateTime) -> Transition {
         let failure = self.last_error.clone().unwrap_or_else(|| {
@@ -403,7 +399,7 @@ impl Order {
         self.end(End::Expired, Outcome::Failed(failure), now)
     }
 
-    /// Nobody wants it any more, because of `why`. What was shown for it is still taken away.
+    /// Ends an order that is not wanted any more, because of `why`. Its proofs are still taken away.
     #[must_use]
     pub fn cancel(self, why: &str, now: OffsetDateTime) -> Transition {
         if self.is_over() {
@@ -420,15 +416,15 @@ impl Order {
         // A worker may be writing these proofs at this moment: look for them once it has ended.
         for known in &mut ended.order.challenges {
             if unsettled.contains(&known.id) {
-                known.wind_down(now + STEP_ENDS_WITHIN);
+                known.schedule_clean_up(now + STEP_ENDS_WITHIN);
             }
         }
         ended.order.next_action_at = ended.order.earliest_challenge();
         ended
     }
 
-    /// Goes to a stage that the CA has confirmed. Where that is no progress, nothing that counts failures
-    /// begins anew, and the next step waits like any look that brought nothing.
+    /// Goes to a stage that the CA has confirmed. Without progress the counters of failures go on, and
+    /// the next step waits like a poll that found nothing new.
     fn advance(mut self, stage: Stage, now: OffsetDateTime, jitter: Jitter) -> Transition {
         if let State::Open { stage: present, .. } = &mut self.state {
             *present = stage;
@@ -436,11 +432,11 @@ impl Order {
         self.handed_out_at = now;
         self.course.denied_since = None;
         if self.course.reached.is_some_and(|reached| reached >= stage) {
-            self.next_action_at = Some(now + self.looked_in_vain(jitter));
+            self.next_action_at = Some(now + self.next_poll(jitter));
             return self.unchanged();
         }
         self.course.reached = Some(stage);
-        self.course.looks = 0;
+        self.course.polls = 0;
         self.tries = 0;
         self.stalled_since = None;
         self.last_error = None;
@@ -448,7 +444,7 @@ impl Order {
         self.unchanged()
     }
 
-    /// The CA has begun on something: it is looked at about when it was done lately.
+    /// The CA has begun on something: polls first about when the CA was done lately.
     fn begin_waiting(
         self,
         stage: Stage,
@@ -457,24 +453,24 @@ impl Order {
     ) -> Transition {
         let mut told = self.advance(stage, now, conditions.jitter);
         let order = &mut told.order;
-        if order.course.looks == 0 {
-            let usual = order.looked_in_vain(conditions.jitter);
-            let sooner = conditions.first_look.filter(|pause| *pause < usual);
-            order.course.looks = u32::from(sooner.is_none());
+        if order.course.polls == 0 {
+            let usual = order.next_poll(conditions.jitter);
+            let sooner = conditions.first_poll.filter(|pause| *pause < usual);
+            order.course.polls = u32::from(sooner.is_none());
             order.next_action_at = Some(now + sooner.unwrap_or(usual));
         }
         told
     }
 
-    /// How long to wait after one more look that found nothing new.
-    fn looked_in_vain(&mut self, jitter: Jitter) -> Duration {
-        let pause = backoff::poll(self.course.looks, jitter);
-        self.course.looks = self.course.looks.saturating_add(1);
+    /// The pause after one more poll that found nothing new.
+    fn next_poll(&mut self, jitter: Jitter) -> Duration {
+        let pause = backoff::poll(self.course.polls, jitter);
+        self.course.polls = self.course.polls.saturating_add(1);
         pause
     }
 
-    /// The bounds of every wake-up: its deadlines, which leave time for one look more, and what may be
-    /// sent to the CA.
+    /// Bounds every wake-up by the deadlines, which leave time for one more poll, and by the requests
+    /// that may be sent.
     fn pace(&mut self, now: OffsetDateTime) {
         let Some(mut at) = self.next_action_at.filter(|_| !self.is_over()) else { return };
         if self.state == State::New {
@@ -483,7 +479,7 @@ impl Order {
         if let Some(end) = self.finalized_by().filter(|end| *end > now) {
             at = at.min(end);
         }
-        let closing = self.deadline - LAST_LOOKS;
+        let closing = self.deadline - LAST_POLLS;
         let looks = !matches!(self.stage(), None | Some(Stage::Presenting));
         at = at.min(if looks && now < closing { closing } else { self.deadline }).max(now);
         self.next_action_at = Some(at);
@@ -494,11 +490,11 @@ impl Order {
 
     fn end(mut self, end: End, outcome: Outcome, now: OffsetDateTime) -> Transition {
         let url = self.url().map(str::to_owned);
-        // What the CA never had it has not looked at.
+        // The CA cannot have refused an order that it never had.
         let end = if url.is_none() && end == End::Invalid { End::Errored } else { end };
         self.state = State::Done { url, end };
         for known in &mut self.challenges {
-            known.wind_down(backoff::next_tidying(now));
+            known.schedule_clean_up(backoff::next_clean_up(now));
         }
         self.next_action_at = self.earliest_challenge();
         let mut events = Vec::new();
@@ -538,7 +534,7 @@ impl Order {
 }
 
 impl Transition {
-    /// Nothing happened: look again in half a minute.
+    /// Nothing happened: the order is due again in half a minute.
     pub fn waiting(mut order: Order, now: OffsetDateTime) -> Self {
         order.next_action_at = Some(now + Duration::seconds(30));
         order.unchanged()

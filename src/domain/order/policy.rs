@@ -1,6 +1,6 @@
-//! The policy: what becomes of an order that does not go straight to its certificate.
+//! The policy for orders that do not go straight to their certificate.
 //!
-//! Decided by a failure's class alone, as `docs/architecture.md` tells it.
+//! A failure's class alone decides, as `docs/architecture.md` describes.
 
 use time::{Duration, OffsetDateTime};
 
@@ -8,7 +8,7 @@ use super::{
     Answer, Conditions, End, ORDER_DEADLINE, Order, Outcome, Seen, Stage, State, Status, Transition,
 };
 use crate::domain::backoff::{self, Jitter};
-use crate::domain::challenge::{self, Patience};
+use crate::domain::challenge::{self, ProofTimeouts};
 use crate::domain::event::{Event, Resource};
 use crate::domain::failure::{Class, Failure, code};
 use crate::domain::id::ChallengeId;
@@ -16,35 +16,35 @@ use crate::domain::id::ChallengeId;
 /// How long a CA may deny what it has just handed out (Let's Encrypt's replicas lag by seconds).
 const CONSISTENCY_FOR: Duration = Duration::minutes(2);
 
-/// A certificate that was issued is worth waiting longer for: asking anew would cost another one.
+/// The same for a certificate that was issued: a fresh order would cost another one.
 const DOWNLOAD_FOR: Duration = Duration::minutes(10);
 
-/// A CA that still has not taken the CSR after this long will not: with the steps before, half an hour.
+/// A CA that has not taken the CSR after this long will not: with the steps before, half an hour.
 const FINALIZE_FOR: Duration = Duration::minutes(29);
 
 /// A CSR counts as lost when the CA still wants one this long after it was sent.
 const FINALIZE_LOST_AFTER: Duration = Duration::seconds(10);
 
-/// After this long the authorizations are read to see what keeps the CA, and then every so often.
+/// The authorizations are read after this long, to see what keeps the CA, and then at intervals.
 const INSPECT_AFTER: Duration = Duration::minutes(2);
 const INSPECT_EVERY: Duration = Duration::minutes(10);
 
-/// A CA that has not come to an end of looking after this long never says that it failed.
+/// A CA that has not finished validating after this long never says that it failed.
 const VALIDATE_FOR: Duration = Duration::hours(1);
 
-/// No CA that is at work is left alone for longer, whatever it asks for; nor for more than an eighth of
-/// what is left before the deadline.
-const LONGEST_LOOK: Duration = Duration::minutes(5);
+/// Upper bound for the pause between polls, whatever the CA asks for, beside an eighth of the time that
+/// is left before the deadline.
+const LONGEST_POLL: Duration = Duration::minutes(5);
 
-/// Refusals with a time in them that are obeyed to the letter, before a CA that goes on so is taken for one
-/// that is in trouble.
+/// So many refusals with a `Retry-After` are obeyed to the letter. A CA that goes on refusing is taken
+/// for one that is in trouble.
 const PROMISES: u32 = 3;
 
-/// An order that no CA has begun on waits for limits and shares for so long.
+/// An order that the CA has not begun on waits for limits and quotas for so long.
 const WAIT_FOR: Duration = Duration::days(30);
 
-/// When an order that begins at `from` is given up. Its certificate's end does not wait for it: half of
-/// that life has to be left.
+/// The deadline of an order that begins at `from`. Half of the certificate's life has to be left by
+/// then, where its end is given.
 pub fn deadline(from: OffsetDateTime, not_after: Option<OffsetDateTime>) -> OffsetDateTime {
     from + not_after.map_or(ORDER_DEADLINE, |end| ORDER_DEADLINE.min((end - from) / 2))
 }
@@ -59,7 +59,7 @@ pub(super) fn may_have_ordered(answer: &Answer) -> bool {
 }
 
 impl Order {
-    /// It is ordered once more at once, as any other certificate.
+    /// Orders once more at once, without saying what is replaced.
     pub(super) fn not_replacing(mut self, failure: &Failure, now: OffsetDateTime) -> Transition {
         self.replaces = None;
         self.next_action_at = Some(now);
@@ -68,14 +68,14 @@ impl Order {
         Transition { order: self, events: vec![event], outcome: None }
     }
 
-    /// The step as a whole did not work, and so no part of it.
+    /// The whole step failed, and with it every action that was due.
     pub(super) fn clean_up_failed(
         self,
         failure: &Failure,
         now: OffsetDateTime,
         jitter: Jitter,
     ) -> Transition {
-        let patience = Patience { propagation: Duration::ZERO, delay: Duration::ZERO };
+        let patience = ProofTimeouts { propagation: Duration::ZERO, delay: Duration::ZERO };
         let due = self.challenges.iter().filter(|known| known.due(true, now).is_some());
         let answers =
             due.map(|known| (known.id, patience, challenge::Answer::Failed(failure.clone())));
@@ -85,7 +85,7 @@ impl Order {
 
     pub(super) fn solved(
         mut self,
-        answers: Vec<(ChallengeId, Patience, challenge::Answer)>,
+        answers: Vec<(ChallengeId, ProofTimeouts, challenge::Answer)>,
         now: OffsetDateTime,
         jitter: Jitter,
     ) -> Transition {
@@ -132,8 +132,8 @@ impl Order {
         Transition { order: self, events, outcome: None }
     }
 
-    /// What the CA's view of the order means at the stage that it is in.
-    pub(super) fn looked(
+    /// Applies the CA's description of the order at the stage that the order is in.
+    pub(super) fn polled(
         mut self,
         stage: Stage,
         seen: &Seen,
@@ -152,7 +152,7 @@ impl Order {
                     return self.wait(seen.retry_at, now, jitter);
                 }
                 // It was read back at once, and says what it said before the refusal.
-                let contradicts = refused && self.tries == 1 && self.course.looks == 0;
+                let contradicts = refused && self.tries == 1 && self.course.polls == 0;
                 let pause =
                     if contradicts { backoff::transient(0, jitter) } else { Duration::ZERO };
                 self.finalize_again(pause, now)
@@ -184,7 +184,7 @@ impl Order {
             }
             (Status::Processing, Stage::Finalizing) => {
                 let mut sent = self.begin_waiting(Stage::Processing, now, conditions);
-                let patience = longest_look(now, sent.order.deadline);
+                let patience = longest_poll(now, sent.order.deadline);
                 let asked = seen.retry_at.map(|asked| asked.min(now + patience));
                 sent.order.next_action_at = sent.order.next_action_at.max(asked);
                 sent
@@ -195,7 +195,7 @@ impl Order {
         }
     }
 
-    /// Nothing new yet: looks again, at the latest in some minutes.
+    /// Nothing new yet: polls again, in [`LONGEST_POLL`] at the latest.
     fn wait(
         mut self,
         asked: Option<OffsetDateTime>,
@@ -213,19 +213,19 @@ impl Order {
         if stage != Some(Stage::Processing) && !is_words {
             self.last_error = None;
         }
-        let at = now + self.looked_in_vain(jitter);
-        let asked = asked.map(|asked| asked.min(now + longest_look(now, self.deadline)));
+        let at = now + self.next_poll(jitter);
+        let asked = asked.map(|asked| asked.min(now + longest_poll(now, self.deadline)));
         self.next_action_at = Some(at).max(asked);
         self.unchanged()
     }
 
-    /// Whether the authorizations are to be read, to see what keeps the CA from looking.
+    /// Whether the authorizations are to be read, to see what keeps the CA from validating.
     pub(super) fn wants_inspection(&self, now: OffsetDateTime) -> bool {
         now - self.handed_out_at >= INSPECT_AFTER
             && self.course.inspected_at.is_none_or(|at| now - at >= INSPECT_EVERY)
     }
 
-    /// What the CA says of the challenges that it has not come to an end with.
+    /// Applies what the CA says of the challenges that it is still validating.
     pub(super) fn inspected(
         mut self,
         seen: &Seen,
@@ -250,10 +250,10 @@ impl Order {
             // It is about a proof, whatever it says.
             self.last_error = Some(Failure { class: Class::Validation, ..failure });
         }
-        self.looked(Stage::Validating, seen, now, conditions).with(events)
+        self.polled(Stage::Validating, seen, now, conditions).with(events)
     }
 
-    /// The CA never came to an end of looking.
+    /// The CA never finished validating.
     fn not_validated(self, now: OffsetDateTime) -> Transition {
         let is_words = |failure: &Failure| failure.class == Class::Validation;
         let failure = self.last_error.clone().filter(is_words).unwrap_or_else(|| {
@@ -265,14 +265,15 @@ impl Order {
         self.end(End::Errored, Outcome::Failed(failure), now)
     }
 
-    /// By when the CA has taken a CSR that it has not taken at once, unless it has named a time itself.
+    /// The end of the time in which the CA has to take the CSR, once it has not taken it at first;
+    /// `None` where the CA has named a time itself.
     pub(super) fn finalized_by(&self) -> Option<OffsetDateTime> {
         let is_told = self.last_error.as_ref().is_some_and(|it| it.retry_at.is_some());
         let at_it = !is_told && matches!(self.stage(), Some(Stage::Finalizing | Stage::Processing));
         self.stalled_since.filter(|_| at_it).map(|since| since + FINALIZE_FOR)
     }
 
-    /// The CSR did not arrive, or the CA did not take it: once more, but not for ever.
+    /// The CSR did not arrive, or the CA did not take it: sends it again, but not for ever.
     fn finalize_again(mut self, pause: Duration, now: OffsetDateTime) -> Transition {
         let since = *self.stalled_since.get_or_insert(now);
         if now - since >= FINALIZE_FOR {
@@ -315,7 +316,7 @@ impl Order {
         self.end(End::Invalid, outcome, now).with(vec![event])
     }
 
-    /// The failure policy of the design, for everything but a challenge's own trouble.
+    /// The failure policy, for everything but a challenge's own failures.
     pub(super) fn failed(
         mut self,
         failure: Failure,
@@ -323,7 +324,7 @@ impl Order {
         now: OffsetDateTime,
         jitter: Jitter,
     ) -> Transition {
-        // Who waits as it was told has met no trouble.
+        // An order that waits as it was told has met no trouble.
         if failure.class != Class::Throttle {
             self.stalled_since.get_or_insert(now);
         }
@@ -358,7 +359,7 @@ impl Order {
         }
     }
 
-    /// Asked to come back later, by the CA or by ourselves.
+    /// Comes back later, as the CA or a limit of ours asked.
     fn throttled(
         mut self,
         failure: &Failure,
@@ -402,6 +403,6 @@ impl Order {
     }
 }
 
-fn longest_look(now: OffsetDateTime, deadline: OffsetDateTime) -> Duration {
-    LONGEST_LOOK.min((deadline - now) / 8)
+fn longest_poll(now: OffsetDateTime, deadline: OffsetDateTime) -> Duration {
+    LONGEST_POLL.min((deadline - now) / 8)
 }

@@ -1,27 +1,27 @@
-//! What the outside world is asked to do for an order, and what it may answer.
+//! The steps of an order in the outside world, and their answers.
 
 use thiserror::Error;
 use time::OffsetDateTime;
 
 use super::State;
-use crate::domain::challenge::{self, Action, Challenge, Patience};
+use crate::domain::challenge::{self, Action, Challenge, ProofTimeouts};
 use crate::domain::failure::Failure;
 use crate::domain::id::ChallengeId;
 
-/// What must happen in the outside world.
+/// One step in the outside world.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Ask the CA for the order.
     Create,
-    /// Read what has to be proved.
+    /// Read the authorizations.
     ReadAuthorizations,
     /// Work on these challenges, all at once.
     Solve(Vec<(ChallengeId, Action)>),
-    /// Tell the CA that every proof is there.
+    /// Tell the CA that every challenge can be validated.
     Accept,
-    /// See how far the CA is.
+    /// Poll the order.
     Poll,
-    /// See how far the CA is, and what it says of each authorization.
+    /// Poll the order and every authorization.
     Inspect,
     /// Send the CSR.
     Finalize,
@@ -30,8 +30,9 @@ pub enum Step {
 }
 
 impl Step {
-    /// What it asks of the CA for so many names where every answer is good: a nonce, the order where that
-    /// is not at hand, and what it is for. Each fits into any minute of an order's [`super::Requests`].
+    /// The requests that it takes at best for so many names: a nonce, the order where that is not at hand,
+    /// and the requests that the step is for. Each step fits into any minute of an order's
+    /// [`super::Requests`].
     pub fn requests(&self, names: usize) -> u32 {
         let names = u32::try_from(names).unwrap_or(u32::MAX);
         match self {
@@ -42,8 +43,8 @@ impl Step {
         }
     }
 
-    /// Whether it may be taken again where its answer was lost: it only looks, or what came of it is
-    /// found when it is taken again. What is written into the DNS is found by its name and value.
+    /// Whether it may be taken again where its answer was lost: it only reads, or it finds what it did
+    /// the first time. A DNS record is found by its name and value.
     pub fn is_repeatable(&self) -> bool {
         match self {
             Self::Accept | Self::Poll | Self::Inspect | Self::Finalize => true,
@@ -53,21 +54,19 @@ impl Step {
     }
 }
 
-/// The CA's word for an order's state, with what it said beside it.
+/// An order as the CA describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
-    /// RFC 8555's status.
     pub status: Status,
-    /// When the CA forgets the order.
     pub expires: Option<OffsetDateTime>,
-    /// Not before this moment, as the CA asked.
+    /// The CA asked to be polled no earlier (`Retry-After`).
     pub retry_at: Option<OffsetDateTime>,
 }
 
 /// RFC 8555's order status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// Something is not proved yet.
+    /// Some authorization is not valid yet.
     Pending,
     /// The CSR may be sent.
     Ready,
@@ -79,32 +78,32 @@ pub enum Status {
     Invalid,
 }
 
-/// What came of a [`Step`].
+/// The answer to a [`Step`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// The CA has the order under this URL.
     Created(String, Seen),
     /// The CA does not take it as a replacement, for this reason.
     NotReplacing(Failure),
-    /// What has to be proved, and how; empty when everything is already.
+    /// The challenges that were chosen; none where every authorization is valid already.
     Authorizations(Vec<Challenge>),
-    /// What came of each challenge's action.
-    Solved(Vec<(ChallengeId, Patience, challenge::Answer)>),
-    /// The CA was told.
+    /// The answer to each challenge's action.
+    Solved(Vec<(ChallengeId, ProofTimeouts, challenge::Answer)>),
+    /// The CA knows that the challenges can be validated.
     Accepted,
-    /// The order as the CA sees it.
-    Looked(Seen),
-    /// The same, and what the CA says of challenges, by their URLs.
+    /// The order as the CA describes it.
+    Polled(Seen),
+    /// The same, with the errors of challenges by their URLs.
     Inspected(Seen, Vec<(String, Failure)>),
     /// The CA ended the order, for this reason.
     Ended(Failure),
     /// The certificate was fetched and checked; the worker keeps the chain.
     Downloaded,
-    /// It did not work.
+    /// The step failed.
     Failed(Failure),
 }
 
-/// An answer that does not belong to the order's state: a bug, not the world's doing.
+/// An answer that does not belong to the order's state: a bug of the interpreter.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("the answer {answer} makes no sense while the order is {state:?}")]
 pub struct UnexpectedAnswer {
@@ -120,7 +119,7 @@ impl Answer {
             Self::Authorizations(_) => "Authorizations",
             Self::Solved(_) => "Solved",
             Self::Accepted => "Accepted",
-            Self::Looked(_) => "Looked",
+            Self::Polled(_) => "Polled",
             Self::Inspected(..) => "Inspected",
             Self::Ended(_) => "Ended",
             Self::Downloaded => "Downloaded",

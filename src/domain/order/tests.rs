@@ -35,7 +35,7 @@ fn looks_that_found_nothing_new_do_not_lengthen_the_pause_after_the_first_troubl
     waiting.state = State::Open { url, stage: Stage::Validating };
     let told = |order: Order, answer| order.apply(answer, NOW, Jitter::NONE).unwrap().order;
     let not_yet =
-        || Answer::Looked(Seen { status: Status::Pending, expires: None, retry_at: None });
+        || Answer::Polled(Seen { status: Status::Pending, expires: None, retry_at: None });
     let down = || Answer::Failed(Failure::of(code::ACME_UNAVAILABLE, "502"));
     for _ in 0..10 {
         waiting = told(waiting, not_yet());

@@ -3,207 +3,225 @@
 mod keys;
 mod renewal;
 
-use super::order::session::Session;
-use super::{Worker, WorkerError};
+use time::OffsetDateTime;
+
+use self::keys::key_and_csr;
+use self::renewal::ask_for_renewal;
+use super::context::Context;
+use super::error::WorkerError;
+use super::order::Placed;
+use super::revocation;
 use crate::domain::backoff::Jitter;
 use crate::domain::certificate::{Certificate, State, Transition};
 use crate::domain::failure::{Failure, code};
 use crate::domain::id::{CertificateId, OrderId, RequestId};
-use crate::domain::issuer;
-use crate::domain::issuer::{Issuer, RenewalInformationSource};
-use crate::domain::order;
-use crate::domain::order::{Order, Outcome};
+use crate::domain::issuer::{self, Issuer, RenewalInformationSource};
+use crate::domain::order::{self, Order, Outcome};
 use crate::storage::lease::{Lease, Machine};
 use crate::storage::requests::{Request, RequestState};
-use crate::storage::{Scope, certificates, issuers, orders, requests};
+use crate::storage::{Scope, StorageError, certificates, issuers, orders, requests};
 
-impl Worker {
-    pub(in crate::worker) async fn certificate(&self, lease: Lease) -> Result<(), WorkerError> {
-        let id = CertificateId(lease.id);
-        let mut tx = self.db.read().await?;
-        let found = certificates::find(&mut tx, id, &Scope::Everything).await?;
-        drop(tx);
-        match found {
-            Some((certificate, _)) => Box::pin(self.begin(certificate, lease)).await,
-            None => Ok(()),
-        }
+pub(crate) async fn run(ctx: &Context, lease: Lease) -> Result<Option<Placed>, WorkerError> {
+    match find(ctx, CertificateId(lease.id)).await? {
+        Some(certificate) => Box::pin(begin(ctx, certificate, lease)).await,
+        None => Ok(None),
     }
+}
 
-    /// Does what there is to do with a certificate as it was read, or added, under this lease.
-    pub(in crate::worker) async fn begin(
-        &self,
-        certificate: Certificate,
-        lease: Lease,
-    ) -> Result<(), WorkerError> {
-        let now = self.clock.now();
-        let reference = certificate.spec.issuer_ref.clone();
-        let (kind, namespace) = (reference.kind, &certificate.namespace);
-        let issuer = issuers::recall_by_name(&self.db, kind, namespace, &reference.name).await?;
+/// A step failed inside: for the certificate that is a failure like any other.
+pub(crate) async fn fail(
+    ctx: &Context,
+    id: CertificateId,
+    failure: Failure,
+    held: &Lease,
+) -> Result<bool, WorkerError> {
+    let Some(certificate) = find(ctx, id).await? else { return Ok(false) };
+    let next = certificate.failed_inside(failure, ctx.clock.now(), Jitter::random());
+    settle(ctx, next, held).await?;
+    Ok(true)
+}
 
-        if certificate.deleting_since.is_some() {
-            return Box::pin(self.delete_at_last(certificate, &lease)).await;
-        }
-        let woken = certificate.wake(now);
-        if woken.certificate.ari_is_due(now) {
-            let told = Box::pin(self.ask_for_renewal(woken.certificate, issuer.as_ref())).await;
-            return self.settle_certificate(told, &lease).await;
-        }
+async fn find(ctx: &Context, id: CertificateId) -> Result<Option<Certificate>, StorageError> {
+    let mut tx = ctx.db.read().await?;
+    let found = certificates::find(&mut tx, id, &Scope::Everything).await?;
+    Ok(found.map(|(certificate, _)| certificate))
+}
+
+/// Takes the step of a certificate as it was read, or added, under this lease.
+pub(crate) async fn begin(
+    ctx: &Context,
+    certificate: Certificate,
+    lease: Lease,
+) -> Result<Option<Placed>, WorkerError> {
+    let now = ctx.clock.now();
+    let reference = &certificate.spec.issuer_ref;
+    let (kind, namespace) = (reference.kind, &certificate.namespace);
+    let issuer = issuers::recall_by_name(&ctx.db, kind, namespace, &reference.name).await?;
+
+    if certificate.deleting_since.is_some() {
+        Box::pin(revocation::delete_at_last(ctx, certificate, &lease)).await?;
+        return Ok(None);
+    }
+    let woken = certificate.wake(now);
+    let next = if woken.certificate.ari_is_due(now) {
+        Box::pin(ask_for_renewal(ctx, woken.certificate, issuer.as_ref())).await
+    } else {
         match woken.certificate.state {
-            State::Triggered(_) | State::AwaitingIssuer(_) => {}
-            State::Ordering(_) => return Box::pin(self.watch(woken, lease)).await,
-            State::Idle | State::Backoff | State::Blocked => {
-                return self.settle_certificate(woken, &lease).await;
-            }
-        }
-        match issuer {
-            None => {
-                let why = format!(
-                    "There is no {} named \"{}\"; create it, and this goes on by itself",
-                    reference.kind.as_str(),
-                    reference.name
-                );
-                let waiting = woken.then(|one| one.await_issuer("IssuerNotFound", &why, now));
-                self.settle_certificate(waiting, &lease).await
-            }
-            Some(issuer) if issuer.state != issuer::State::Ready => {
-                let (_, reason, message) = issuer.ready();
-                let why = format!(
-                    "Referenced {} \"{}\" is not ready ({reason}): {message}",
-                    reference.kind.as_str(),
-                    reference.name
-                );
-                let mut waiting = woken.then(|one| one.await_issuer("IssuerNotReady", &why, now));
-                if let (Some(shown), Some(cause)) =
-                    (&mut waiting.certificate.last_error, &issuer.last_error)
-                {
-                    // Where a person can act.
-                    shown.instance.clone_from(&cause.instance);
+            State::Triggered(_) | State::AwaitingIssuer(_) => match issuer {
+                Some(issuer) if issuer.state == issuer::State::Ready => {
+                    return Box::pin(place_order(ctx, woken, &issuer, lease)).await;
                 }
-                self.settle_certificate(waiting, &lease).await
-            }
-            Some(issuer) => Box::pin(self.place_order(woken, &issuer, lease)).await,
+                issuer => await_issuer(woken, issuer.as_ref(), now),
+            },
+            State::Ordering(_) => Box::pin(watch(ctx, woken)).await?,
+            State::Idle | State::Backoff | State::Blocked => woken,
         }
-    }
+    };
+    settle(ctx, next, &lease).await?;
+    Ok(None)
+}
 
-    /// Stores key and CSR, then the order; the CA hears of it only afterwards.
-    async fn place_order(
-        &self,
-        woken: Transition,
-        issuer: &Issuer,
-        lease: Lease,
-    ) -> Result<(), WorkerError> {
-        let certificate = &woken.certificate;
-        let now = self.clock.now();
-        let request = RequestId::generate(now);
-        let id = OrderId::generate(now);
-        let name = certificate.request_name();
-        let made = match self.key_and_csr(certificate, request).await? {
-            Ok(made) => made,
-            Err(failure) => {
-                let blocked = woken.then(|one| {
-                    one.order_failed(Outcome::Blocked(failure), 0, now, super::jitter())
-                });
-                return self.settle_certificate(blocked, &lease).await;
-            }
-        };
-        let spec = &certificate.spec;
-        let account = issuer.account.as_ref().map(|account| account.url.as_str());
-        let not_after = spec.not_after(now).filter(|_| issuer.acme.enable_duration_feature);
-        let wants_ari = issuer.acme.renewal_information_source == RenewalInformationSource::Ari;
-        let order = Order {
-            id,
-            name: order::name(&name, id),
-            certificate: certificate.id,
-            request,
-            issuer: issuer.id,
-            namespace: certificate.namespace.clone(),
-            names: spec.names(),
-            profile: [&spec.profile, &issuer.acme.profile]
-                .into_iter()
-                .flatten()
-                .find(|profile| !profile.is_empty())
-                .cloned(),
-            replaces: certificate.replaces(account).filter(|_| wants_ari),
-            not_after,
-            predecessors: 0,
-            state: order::State::New,
-            expires: None,
-            challenges: Vec::new(),
-            tries: 0,
-            stalled_since: None,
-            course: order::Course::default(),
-            attempts: 0,
-            last_error: None,
-            created_at: now,
-            handed_out_at: now,
-            next_action_at: Some(now),
-            deadline: certificate.order_deadline(now, not_after),
-        };
-        let attempt = Request {
-            id: request,
-            name,
-            certificate: certificate.id,
-            namespace: certificate.namespace.clone(),
-            revision: certificate.next_revision(),
-            csr: made.csr,
-            state: RequestState::Pending,
-            message: format!("Waiting on certificate issuance from order {}", order.name),
-            order: order.id,
-            created_at: now,
-            finished_at: None,
-        };
-        let mut placed = woken.then(|one| one.order_placed(request, order.id, now));
-        placed.events.extend(made.event);
-        let mut tx = self.db.begin();
-        let lease = certificates::save(&mut tx, &placed, &lease, None).await?;
-        requests::insert(&mut tx, &attempt, made.sealed.as_ref()).await?;
-        // Where the issuer's share is used up, the order waits to be claimed like any other.
-        let share = self.local.shares.take_issuer(issuer.id);
-        let hold = share.as_ref().map(|_| (self.settings.name.as_str(), now));
-        let order_lease = orders::insert(&mut tx, &order, hold).await?;
-        if let Err(error) = tx.commit().await {
-            // It may be there all the same; then nobody is working on it.
-            self.release(Machine::Order, order.id.0).await;
-            return Err(error.into());
+/// Waits for an issuer that does not exist, or that has no account yet.
+fn await_issuer(woken: Transition, issuer: Option<&Issuer>, now: OffsetDateTime) -> Transition {
+    let reference = &woken.certificate.spec.issuer_ref;
+    let (kind, name) = (reference.kind.as_str(), &reference.name);
+    let Some(issuer) = issuer else {
+        let why =
+            format!("There is no {kind} named \"{name}\"; create it, and this goes on by itself");
+        return woken.then(|one| one.await_issuer("IssuerNotFound", &why, now));
+    };
+    let (_, reason, message) = issuer.ready();
+    let why = format!("Referenced {kind} \"{name}\" is not ready ({reason}): {message}");
+    let mut waiting = woken.then(|one| one.await_issuer("IssuerNotReady", &why, now));
+    if let (Some(shown), Some(cause)) = (&mut waiting.certificate.last_error, &issuer.last_error) {
+        // Where a person can act.
+        shown.instance.clone_from(&cause.instance);
+    }
+    waiting
+}
+
+/// Stores key, CSR and order; the CA is asked only afterwards.
+async fn place_order(
+    ctx: &Context,
+    woken: Transition,
+    issuer: &Issuer,
+    lease: Lease,
+) -> Result<Option<Placed>, WorkerError> {
+    let certificate = &woken.certificate;
+    let now = ctx.clock.now();
+    let request = RequestId::generate(now);
+    let name = certificate.request_name();
+    let made = match key_and_csr(ctx, certificate, request).await? {
+        Ok(made) => made,
+        Err(failure) => {
+            let blocked = woken
+                .then(|one| one.order_failed(Outcome::Blocked(failure), 0, now, Jitter::random()));
+            settle(ctx, blocked, &lease).await?;
+            return Ok(None);
         }
-        let Some(_share) = share else { return Ok(()) };
-        let session = Session::knowing(self, attempt.csr, placed.certificate, lease);
-        // On the heap: on top of all that came before, it is too large to be handed around. What fails
-        // from here on is the order's.
-        let steps = Box::pin(self.carry_out(session, order, order_lease));
-        self.see_through(&order_lease, steps).await;
-        Ok(())
+    };
+    let order = first_order(certificate, issuer, request, now);
+    let attempt = Request {
+        id: request,
+        name,
+        certificate: certificate.id,
+        namespace: certificate.namespace.clone(),
+        revision: certificate.next_revision(),
+        csr: made.csr,
+        state: RequestState::Pending,
+        message: format!("Waiting on certificate issuance from order {}", order.name),
+        order: order.id,
+        created_at: now,
+        finished_at: None,
+    };
+    let mut placed = woken.then(|one| one.order_placed(request, order.id, now));
+    placed.events.extend(made.event);
+    let mut tx = ctx.db.begin();
+    let lease = certificates::save(&mut tx, &placed, &lease, None).await?;
+    requests::insert(&mut tx, &attempt, made.sealed.as_ref()).await?;
+    // Where the issuer's quota is used up, the order waits to be claimed like any other.
+    let share = ctx.limits.quota.take_issuer(issuer.id);
+    let hold = share.as_ref().map(|_| (ctx.settings.name.as_str(), now));
+    let order_lease = orders::insert(&mut tx, &order, hold).await?;
+    if let Err(error) = tx.commit().await {
+        // It may be there all the same; then nobody is working on it.
+        ctx.release(Machine::Order, order.id.0).await;
+        return Err(error.into());
     }
+    Ok(share.map(|share| Placed {
+        order,
+        lease: order_lease,
+        csr: attempt.csr,
+        certificate: (placed.certificate, lease),
+        share,
+    }))
+}
 
-    /// An order's end changes its certificate in one transaction, so this is never needed; but a
-    /// certificate that waits for an order that is over would wait for ever.
-    async fn watch(&self, woken: Transition, lease: Lease) -> Result<(), WorkerError> {
-        let mut tx = self.db.read().await?;
-        let order = match woken.certificate.order {
-            Some(id) => orders::find(&mut tx, id, &Scope::Everything).await?,
-            None => None,
-        };
-        drop(tx);
-        let now = self.clock.now();
-        if let Some((order, _)) = order.filter(|(order, _)| !order.is_over()) {
-            let mut later = woken;
-            later.certificate.next_action_at = order.deadline.max(now) + time::Duration::hours(1);
-            return self.settle_certificate(later, &lease).await;
-        }
-        let failure = Failure::of(code::ORDER_GONE, "");
-        let failed =
-            woken.then(|one| one.order_failed(Outcome::Failed(failure), 0, now, Jitter::NONE));
-        self.settle_certificate(failed, &lease).await
+/// The first order of an attempt.
+fn first_order(
+    certificate: &Certificate,
+    issuer: &Issuer,
+    request: RequestId,
+    now: OffsetDateTime,
+) -> Order {
+    let id = OrderId::generate(now);
+    let spec = &certificate.spec;
+    let account = issuer.account.as_ref().map(|account| account.url.as_str());
+    let not_after = spec.not_after(now).filter(|_| issuer.acme.enable_duration_feature);
+    let wants_ari = issuer.acme.renewal_information_source == RenewalInformationSource::Ari;
+    Order {
+        id,
+        name: order::name(&certificate.request_name(), id),
+        certificate: certificate.id,
+        request,
+        issuer: issuer.id,
+        namespace: certificate.namespace.clone(),
+        names: spec.names(),
+        profile: [&spec.profile, &issuer.acme.profile]
+            .into_iter()
+            .flatten()
+            .find(|profile| !profile.is_empty())
+            .cloned(),
+        replaces: certificate.replaces(account).filter(|_| wants_ari),
+        not_after,
+        predecessors: 0,
+        state: order::State::New,
+        expires: None,
+        challenges: Vec::new(),
+        tries: 0,
+        stalled_since: None,
+        course: order::Course::default(),
+        attempts: 0,
+        last_error: None,
+        created_at: now,
+        handed_out_at: now,
+        next_action_at: Some(now),
+        deadline: certificate.order_deadline(now, not_after),
     }
+}
 
-    pub(in crate::worker) async fn settle_certificate(
-        &self,
-        transition: Transition,
-        lease: &Lease,
-    ) -> Result<(), WorkerError> {
-        let mut tx = self.db.begin();
-        certificates::save(&mut tx, &transition, lease, None).await?;
-        tx.commit().await?;
-        Ok(())
+/// An order's end changes its certificate in one transaction, so this is never needed; but a
+/// certificate that waits for an order that is over would wait for ever.
+async fn watch(ctx: &Context, woken: Transition) -> Result<Transition, StorageError> {
+    let mut tx = ctx.db.read().await?;
+    let order = match woken.certificate.order {
+        Some(id) => orders::find(&mut tx, id, &Scope::Everything).await?,
+        None => None,
+    };
+    drop(tx);
+    let now = ctx.clock.now();
+    if let Some((order, _)) = order.filter(|(order, _)| !order.is_over()) {
+        let mut later = woken;
+        later.certificate.next_action_at = order.deadline.max(now) + time::Duration::hours(1);
+        return Ok(later);
     }
+    let failure = Failure::of(code::ORDER_GONE, "");
+    Ok(woken.then(|one| one.order_failed(Outcome::Failed(failure), 0, now, Jitter::NONE)))
+}
+
+async fn settle(ctx: &Context, transition: Transition, lease: &Lease) -> Result<(), StorageError> {
+    let mut tx = ctx.db.begin();
+    certificates::save(&mut tx, &transition, lease, None).await?;
+    tx.commit().await?;
+    Ok(())
 }

@@ -1,8 +1,8 @@
-//! Whether somebody out there answers at all: a circuit breaker for each CA and each DNS credential.
+//! A circuit breaker for each CA and each DNS credential: whether it answers at all.
 //!
 //! After several failures in a row, from several orders, only one request at a time goes out; the
-//! other orders are parked until it is known what came of it. Each process finds out for itself and
-//! forgets it with its end: the rows keep their wake-ups in the database.
+//! other orders are parked until the result is known. Each process has breakers of its own and loses
+//! them with its end: the rows keep their wake-ups in the database.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -14,26 +14,26 @@ use crate::domain::backoff::Jitter;
 use crate::domain::failure::{Class, Failure, code};
 use crate::domain::id::OrderId;
 
-/// So many failures in a row …
+/// Failures in a row that open a breaker …
 const FAILURES: usize = 10;
-/// … of so many orders mean that it is not the orders.
+/// … when they come from at least so many orders: it is not the orders then.
 const ORDERS: usize = 3;
 
 /// A probe that has not come back after this long is given up; no step lasts longer.
 const PROBE: Duration = Duration::seconds(100);
 
-/// How soon those look again who wait for another one's probe.
-const LOOK: Duration = Duration::seconds(2);
+/// Pause of the orders that wait for another one's probe.
+const PROBE_WAIT: Duration = Duration::seconds(2);
 
-/// Nobody is kept from looking for longer.
+/// Upper bound for every pause.
 const LONGEST: Duration = Duration::minutes(1);
 
-/// Who does not answer at the moment; beyond this many, nobody more is kept in mind.
+/// Bounds the memory: beyond so many that do not answer, no further breaker is kept.
 const MOST: usize = 1_000;
 
-/// The breakers of this process, by what is called.
+/// The breakers of this process, by the name of what is called.
 #[derive(Default)]
-pub(in crate::worker) struct Breakers(Mutex<HashMap<String, Breaker>>);
+pub(crate) struct Breakers(Mutex<HashMap<String, Breaker>>);
 
 struct Breaker {
     /// The orders of the failures in a row, at most [`FAILURES`] of them.
@@ -50,8 +50,8 @@ struct Open {
 }
 
 impl Breakers {
-    /// Whether `order` may call; otherwise what it waits for, and until when.
-    pub(in crate::worker) fn admit(
+    /// Lets `order` call; the failure says what it waits for otherwise, and until when.
+    pub(crate) fn admit(
         &self,
         called: &str,
         order: OrderId,
@@ -63,7 +63,7 @@ impl Breakers {
         };
         let until = match open.probe {
             _ if now < open.until => open.until,
-            Some((probing, ends)) if probing != order && now < ends => (now + LOOK).min(ends),
+            Some((probing, ends)) if probing != order && now < ends => (now + PROBE_WAIT).min(ends),
             _ => {
                 open.probe = Some((order, now + PROBE));
                 return Ok(());
@@ -72,13 +72,13 @@ impl Breakers {
         Err(waiting(last).not_before(Some(until)))
     }
 
-    /// It has answered, whatever it said.
-    pub(in crate::worker) fn answered(&self, called: &str) {
+    /// Closes the breaker: an answer has come, whatever it says.
+    pub(crate) fn answered(&self, called: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(called);
     }
 
-    /// It has not answered `order`.
-    pub(in crate::worker) fn failed(
+    /// Counts a call of `order` that was not answered.
+    pub(crate) fn failed(
         &self,
         called: &str,
         order: OrderId,
@@ -97,14 +97,14 @@ impl Breakers {
         });
         breaker.last = failure.clone();
         match &mut breaker.open {
-            // Those that were under way when it opened say nothing new.
+            // Calls that were under way when it opened say nothing new.
             Some(Open { probe, .. }) if probe.is_none_or(|(probing, _)| probing != order) => {}
             Some(open) => {
                 open.times = open.times.saturating_add(1);
                 open.until = now + pause(open.times, jitter);
                 open.probe = None;
             }
-            // Of a step with many names, one counts.
+            // A step with many names counts once.
             None if breaker.failed.last() == Some(&order) => {}
             None => {
                 breaker.failed.push(order);
@@ -124,19 +124,19 @@ impl Breakers {
     }
 }
 
-/// Whether a failure means that nobody answered.
-pub(in crate::worker) fn is_silence(failure: &Failure) -> bool {
+/// Whether a failure means that no answer came.
+pub(super) fn is_silence(failure: &Failure) -> bool {
     failure.class == Class::Transient
         && !matches!(
             failure.known_code(),
             Some(
                 code::ACME_CLIENT_BUSY
-                    | code::ISSUER_NOT_READY
-                    // It has answered, to this one order.
-                    | code::ACME_REFUSED
-                    | code::ACME_MALFORMED
-                    | code::ACME_COMPOUND
-                    | code::ACME_UNKNOWN_STATUS
+                | code::ISSUER_NOT_READY
+                // An answer, to this one order.
+                | code::ACME_REFUSED
+                | code::ACME_MALFORMED
+                | code::ACME_COMPOUND
+                | code::ACME_UNKNOWN_STATUS
             )
         )
 }
@@ -145,7 +145,7 @@ fn pause(times: u32, jitter: Jitter) -> Duration {
     backoff::transient(times, jitter).min(LONGEST)
 }
 
-/// For others than who was not answered: its words may be about what is not theirs.
+/// What other orders are told. The failure's own words may be about names that are not theirs.
 fn waiting(last: &Failure) -> Failure {
     let title = last.title.trim_end_matches('.');
     let why = match last.http_status {
@@ -206,7 +206,7 @@ mod tests {
 
         assert!(breakers.admit("ca", order(1), later).is_ok(), "the probe");
         let waits = breakers.admit("ca", order(2), later).unwrap_err();
-        assert_eq!(waits.retry_at, Some(later + LOOK));
+        assert_eq!(waits.retry_at, Some(later + PROBE_WAIT));
         assert!(breakers.admit("ca", order(1), later).is_ok(), "the probe goes on");
         breakers.answered("ca");
         assert!(breakers.admit("ca", order(2), later).is_ok());

@@ -1,8 +1,7 @@
-//! What a new order costs, and whether the account's budgets have it.
+//! Budgets of an account: the cost of a new order, and whether the CA's limits still allow it.
 
 use time::OffsetDateTime;
 
-use super::admission::asker;
 use crate::domain::certificate::{Certificate, State, Trigger};
 use crate::domain::challenge;
 use crate::domain::failure::{Class, Failure, code};
@@ -11,72 +10,71 @@ use crate::domain::limits::{Limit, Limits, LimitsSpec, Precedence};
 use crate::domain::order::{Order, Outcome};
 use crate::domain::throttle::{Asker, Scope as Counted};
 use crate::storage::rate_limits::{Claim, Cost, Reserved};
-use crate::storage::{Scope, Tx, certificates, rate_limits};
-use crate::worker::order::session::{Session, Tried};
-use crate::worker::{Worker, WorkerError};
+use crate::storage::{Db, Scope, StorageError, Tx, certificates, rate_limits};
 
-impl Session<'_> {
-    /// Takes what the order costs from the budgets; a failure says what is used up, and until when.
-    pub(in crate::worker) async fn reserve(&mut self, issuer: &Issuer, order: &Order) -> Tried<()> {
-        let limits = limits(issuer);
-        if limits == Limits::default() {
-            return Ok(());
-        }
-        let now = self.worker.clock.now();
-        let mut tx = self.worker.db.begin();
-        let found = certificates::find(&mut tx, order.certificate, &Scope::Everything).await?;
-        let certificate = found.map(|(certificate, _)| certificate);
-        let precedence = precedence(order, certificate.as_ref(), now);
-        if precedence == Precedence::Exempt {
-            return Ok(());
-        }
-        let claim = claim(&limits, asker(issuer, order), precedence);
-        let reserved = rate_limits::reserve(&mut tx, order.id, &claim, now).await?;
-        tx.commit().await?;
-        match reserved {
-            Reserved::Granted => Ok(()),
-            Reserved::Wait { until, key } => {
-                let failure = spent(&limits, asker(issuer, order), &key).not_before(Some(until));
-                Err(self.admission.park(failure).into())
-            }
-        }
+/// Takes the order's cost from the budgets. A failure says which limit is used up, and until when.
+pub(super) async fn reserve(
+    db: &Db,
+    issuer: &Issuer,
+    order: &Order,
+    now: OffsetDateTime,
+) -> Result<Option<Failure>, StorageError> {
+    let limits = limits(issuer);
+    if limits == Limits::default() {
+        return Ok(None);
     }
-
-    /// An order that was told to wait for something else gives up its place in the queue.
-    pub(in crate::worker) async fn leave_queue(&self, issuer: &Issuer, order: &Order) -> Tried<()> {
-        if limits(issuer) != Limits::default() {
-            let mut tx = self.worker.db.begin();
-            rate_limits::leave(&mut tx, order.id).await?;
-            tx.commit().await?;
-        }
-        Ok(())
+    let mut tx = db.begin();
+    let found = certificates::find(&mut tx, order.certificate, &Scope::Everything).await?;
+    let certificate = found.map(|(certificate, _)| certificate);
+    let precedence = precedence(order, certificate.as_ref(), now);
+    if precedence == Precedence::Exempt {
+        return Ok(None);
     }
+    let asker = order.asker(issuer);
+    let claim = claim(&limits, asker, precedence);
+    let reserved = rate_limits::reserve(&mut tx, order.id, &claim, now).await?;
+    tx.commit().await?;
+    Ok(match reserved {
+        Reserved::Granted => None,
+        Reserved::Wait { until, key } => Some(spent(&limits, asker, &key).not_before(Some(until))),
+    })
 }
 
-impl Worker {
-    /// Counts what the CA has looked for and not found, in the transaction that ends the order.
-    pub(in crate::worker) async fn count_failures(
-        &self,
-        tx: &mut Tx,
-        session: &Session<'_>,
-        order: &Order,
-        outcome: &Outcome,
-    ) -> Result<(), WorkerError> {
-        let Outcome::Failed(Failure { class: Class::Validation, .. }) = outcome else {
-            return Ok(());
-        };
-        let Some(issuer) = session.known_issuer() else { return Ok(()) };
-        let limits = limits(&issuer);
-        let asker = asker(&issuer, order);
-        let failed = order.challenges.iter().filter(|one| one.state == challenge::State::Invalid);
-        for one in failed {
-            let counted = Counted::Name(one.domain.clone());
-            if let Some(cost) = cost(limits.failed_validations_per_name.as_ref(), asker, &counted) {
-                rate_limits::spend(tx, &cost, self.clock.now()).await?;
-            }
-        }
-        Ok(())
+/// An order that was told to wait for something else gives up its place in the queue.
+pub(super) async fn leave_queue(
+    db: &Db,
+    issuer: &Issuer,
+    order: &Order,
+) -> Result<(), StorageError> {
+    if limits(issuer) != Limits::default() {
+        let mut tx = db.begin();
+        rate_limits::leave(&mut tx, order.id).await?;
+        tx.commit().await?;
     }
+    Ok(())
+}
+
+/// Counts the failed validations, in the transaction that ends the order.
+pub(crate) async fn count_failures(
+    tx: &mut Tx,
+    issuer: &Issuer,
+    order: &Order,
+    outcome: &Outcome,
+    now: OffsetDateTime,
+) -> Result<(), StorageError> {
+    let Outcome::Failed(Failure { class: Class::Validation, .. }) = outcome else {
+        return Ok(());
+    };
+    let limits = limits(issuer);
+    let asker = order.asker(issuer);
+    let failed = order.challenges.iter().filter(|one| one.state == challenge::State::Invalid);
+    for one in failed {
+        let counted = Counted::Name(one.domain.clone());
+        if let Some(cost) = cost(limits.failed_validations_per_name.as_ref(), asker, &counted) {
+            rate_limits::spend(tx, &cost, now).await?;
+        }
+    }
+    Ok(())
 }
 
 /// The limits that hold for an issuer's account.
@@ -84,7 +82,7 @@ fn limits(issuer: &Issuer) -> Limits {
     LimitsSpec::of(issuer.acme.limits.as_ref(), &issuer.acme.server)
 }
 
-/// Which orders go before others. One that tells the CA which certificate it replaces (ARI), while the
+/// The precedence of an order. One that tells the CA which certificate it replaces (ARI), while the
 /// CA suggests to replace it, is not counted by the CA, and so not here.
 fn precedence(order: &Order, certificate: Option<&Certificate>, now: OffsetDateTime) -> Precedence {
     if let (Some(replaced), Some(certificate)) = (&order.replaces, certificate)
@@ -129,7 +127,7 @@ fn cost(limit: Option<&Limit>, asker: Asker<'_>, counted: &Counted) -> Option<Co
     Some(Cost { key: asker.key(counted), pool: asker.pool(counted), rate })
 }
 
-/// What an order waits for, in words.
+/// Describes the limit that an order waits for.
 fn spent(limits: &Limits, asker: Asker<'_>, key: &str) -> Failure {
     let counted = asker.scopes().into_iter().find(|scope| asker.key(scope) == key);
     let (limit, what) = match &counted {

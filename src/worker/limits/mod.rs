@@ -1,8 +1,14 @@
-//! What may be asked of others now.
+//! Limits on what is asked of CAs and DNS providers. They know no pool, no step and no context.
 
-pub(in crate::worker) mod admission;
-pub(in crate::worker) mod breaker;
-pub(in crate::worker) mod budget;
-pub(in crate::worker) mod order_gate;
-pub(in crate::worker) mod poll_interval;
-pub(in crate::worker) mod refused_requests;
+mod admission;
+mod breaker;
+pub(crate) mod budget;
+mod order_gate;
+mod poll_interval;
+mod quota;
+mod refused_requests;
+
+pub use admission::Limits;
+pub(crate) use admission::{Admission, UNNAMED};
+pub use quota::Quota;
+pub(crate) use quota::Share;

@@ -1,4 +1,5 @@
-//! How soon a CA is asked whether it is done: about when it was lately, where that is sooner than usual.
+//! Adaptive intervals before the first poll: about when the CA was done lately, where that is sooner than
+//! usual.
 //!
 //! A CA on the same network has validated a name within milliseconds; one on the internet takes seconds,
 //! and is not asked any sooner for it.
@@ -10,57 +11,57 @@ use moka::sync::Cache;
 
 use crate::domain::order::Stage;
 
-/// The first look comes no later than this anyhow.
+/// The order machine polls after this anyhow.
 const LONGEST: Duration = Duration::from_millis(25);
 
 /// No CA is done sooner.
 const SHORTEST: Duration = Duration::from_millis(3);
 
-/// A look that came too early costs a request: about one in ten may.
-const SOONER: f64 = 0.95;
-const LATER: f64 = 1.5;
+/// Factors that let about one poll in ten come too early, which costs a request.
+const DECREASE: f64 = 0.95;
+const INCREASE: f64 = 1.5;
 
-/// CAs that are kept in mind.
+/// Bounds the memory.
 const MOST_CAS: u64 = 1_000;
 const IDLE: Duration = Duration::from_mins(10);
 
-/// When to look first, for every CA and what it is waited for.
-pub(in crate::worker) struct Haste(Cache<String, Arc<Mutex<Pauses>>>);
+/// The interval of every CA, for each stage that is waited for.
+pub(super) struct PollIntervals(Cache<String, Arc<Mutex<Intervals>>>);
 
-struct Pauses {
+struct Intervals {
     validating: Duration,
     processing: Duration,
 }
 
-impl Haste {
-    pub(in crate::worker) fn new() -> Self {
+impl PollIntervals {
+    pub(super) fn new() -> Self {
         Self(Cache::builder().max_capacity(MOST_CAS).time_to_idle(IDLE).build())
     }
 
-    /// After how long to look while an order is at this stage, if that is sooner than usual.
-    pub(in crate::worker) fn first_look(&self, ca: &str, stage: Stage) -> Option<Duration> {
-        let pauses = self.of(ca);
-        let mut pauses = pauses.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(*pauses.at(stage)).filter(|pause| *pause < LONGEST)
+    /// The interval before the first poll of an order at this stage, if that is sooner than usual.
+    pub(super) fn initial(&self, ca: &str, stage: Stage) -> Option<Duration> {
+        let of_ca = self.of(ca);
+        let mut of_ca = of_ca.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(*of_ca.at(stage)).filter(|interval| *interval < LONGEST)
     }
 
-    /// Takes note of whether the CA was done at the first look.
-    pub(in crate::worker) fn looked(&self, ca: &str, stage: Stage, is_done: bool) {
-        let pauses = self.of(ca);
-        let mut pauses = pauses.lock().unwrap_or_else(PoisonError::into_inner);
-        let pause = pauses.at(stage);
-        let factor = if is_done { SOONER } else { LATER };
-        *pause = pause.mul_f64(factor).clamp(SHORTEST, LONGEST);
+    /// Takes note of whether the CA was done at the first poll.
+    pub(super) fn record(&self, ca: &str, stage: Stage, is_done: bool) {
+        let of_ca = self.of(ca);
+        let mut of_ca = of_ca.lock().unwrap_or_else(PoisonError::into_inner);
+        let interval = of_ca.at(stage);
+        let factor = if is_done { DECREASE } else { INCREASE };
+        *interval = interval.mul_f64(factor).clamp(SHORTEST, LONGEST);
     }
 
-    fn of(&self, ca: &str) -> Arc<Mutex<Pauses>> {
+    fn of(&self, ca: &str) -> Arc<Mutex<Intervals>> {
         self.0.get_with_by_ref(ca, || {
-            Arc::new(Mutex::new(Pauses { validating: LONGEST, processing: LONGEST }))
+            Arc::new(Mutex::new(Intervals { validating: LONGEST, processing: LONGEST }))
         })
     }
 }
 
-impl Pauses {
+impl Intervals {
     fn at(&mut self, stage: Stage) -> &mut Duration {
         match stage {
             Stage::Processing => &mut self.processing,
@@ -75,17 +76,17 @@ mod tests {
 
     #[test]
     fn a_ca_that_is_quick_is_asked_sooner_and_one_that_is_not_as_ever() {
-        let haste = Haste::new();
+        let intervals = PollIntervals::new();
         for _ in 0..100 {
             // One is done after 8 ms, the other never at the first look.
-            let quick = haste.first_look("quick", Stage::Validating).unwrap_or(LONGEST);
-            haste.looked("quick", Stage::Validating, quick >= Duration::from_millis(8));
-            haste.looked("slow", Stage::Validating, false);
+            let quick = intervals.initial("quick", Stage::Validating).unwrap_or(LONGEST);
+            intervals.record("quick", Stage::Validating, quick >= Duration::from_millis(8));
+            intervals.record("slow", Stage::Validating, false);
         }
 
-        let quick = haste.first_look("quick", Stage::Validating).unwrap().as_millis();
+        let quick = intervals.initial("quick", Stage::Validating).unwrap().as_millis();
         assert!((7..13).contains(&quick), "{quick}");
-        assert_eq!(haste.first_look("quick", Stage::Processing), None, "each by itself");
-        assert_eq!(haste.first_look("slow", Stage::Validating), None);
+        assert_eq!(intervals.initial("quick", Stage::Processing), None, "each by itself");
+        assert_eq!(intervals.initial("slow", Stage::Validating), None);
     }
 }

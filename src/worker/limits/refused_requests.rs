@@ -1,4 +1,4 @@
-//! What every account may spend on requests that its CA refuses, as this process counts it.
+//! A limiter for the requests of each account that its CA refuses, as this process counts them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,33 +6,28 @@ use std::time::Duration;
 use moka::sync::Cache;
 use time::OffsetDateTime;
 
-use super::admission::asker;
 use crate::ca::Limiter;
 use crate::domain::issuer::Issuer;
 use crate::domain::limits::LimitsSpec;
 use crate::domain::order::Order;
 use crate::domain::throttle::Scope;
 
-/// Accounts that are kept in mind. One that is forgotten begins anew, with an eighth of its tokens.
+/// Bounds the memory. An account that is evicted begins anew, with an eighth of its tokens.
 const MOST_ACCOUNTS: u64 = 1_000;
 const IDLE: Duration = Duration::from_mins(10);
 
-pub(in crate::worker) struct Limiters(Cache<String, Arc<Limiter>>);
+/// A limiter for each account.
+pub(super) struct Limiters(Cache<String, Arc<Limiter>>);
 
 impl Limiters {
-    pub(in crate::worker) fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(Cache::builder().max_capacity(MOST_ACCOUNTS).time_to_idle(IDLE).build())
     }
 
-    /// That of the account for which the order is.
-    pub(in crate::worker) fn of(
-        &self,
-        issuer: &Issuer,
-        order: &Order,
-        now: OffsetDateTime,
-    ) -> Arc<Limiter> {
+    /// The limiter of the account that the order is under.
+    pub(super) fn of(&self, issuer: &Issuer, order: &Order, now: OffsetDateTime) -> Arc<Limiter> {
         let limits = LimitsSpec::of(issuer.acme.limits.as_ref(), &issuer.acme.server);
-        let account = asker(issuer, order).key(&Scope::Account);
+        let account = order.asker(issuer).key(&Scope::Account);
         let limiter =
             self.0.get_with_by_ref(&account, || Arc::new(Limiter::new(limits.refusals(), now)));
         limiter.set(limits.refusals());

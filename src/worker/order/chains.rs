@@ -1,4 +1,4 @@
-//! Which of the chains that a CA offers for a certificate is served, and what it means when none can be.
+//! Chooses among the chains that a CA offers for a certificate, and explains why none can be served.
 
 use time::OffsetDateTime;
 
@@ -9,13 +9,13 @@ use crate::domain::id::CertificateId;
 use crate::pki;
 use crate::pki::{Issued, Unusable};
 
-/// Chains that are looked at beside the usual one.
+/// Upper bound of the chains that are fetched beside the usual one.
 const MOST_ALTERNATES: usize = 10;
 
 /// The chain whose topmost certificate was issued by `preferred`, as cert-manager chooses it; else
 /// the one that the CA offers first, with a remark. A chain that is not the preferred one is better
 /// than none: nothing here fails.
-pub(in crate::worker) async fn preferred_chain(
+pub(super) async fn preferred_chain(
     handle: &ca::Order,
     alternates: &[String],
     usual: Issued,
@@ -51,8 +51,8 @@ pub(in crate::worker) async fn preferred_chain(
     (usual, Some(remark))
 }
 
-/// What a person may want to know about what a CA sent, although it can be used.
-pub(in crate::worker) fn remarks(issued: &Issued, certificate: CertificateId) -> Vec<Event> {
+/// Remarks for people about a chain that can be used all the same.
+pub(super) fn remarks(issued: &Issued, certificate: CertificateId) -> Vec<Event> {
     let about = Resource::Certificate(certificate);
     let mut events = Vec::new();
     if !issued.extra.is_empty() {
@@ -68,9 +68,9 @@ pub(in crate::worker) fn remarks(issued: &Issued, certificate: CertificateId) ->
     events
 }
 
-/// Why there is no certificate although the CA issued one: a failed attempt. The CA would answer a fresh
-/// order in the same way, and each costs it another certificate.
-pub(in crate::worker) fn unusable(problem: &Unusable) -> Failure {
+/// The failure where the CA issued a certificate that cannot be used. It ends the attempt: the CA would
+/// answer a fresh order in the same way, and each costs another certificate.
+pub(super) fn unusable(problem: &Unusable) -> Failure {
     let code = match problem {
         Unusable::WrongKey => code::ACME_WRONG_KEY,
         Unusable::MissingNames { .. } | Unusable::ForeignNames => code::ACME_MISSING_NAMES,

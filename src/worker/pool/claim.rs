@@ -1,186 +1,167 @@
-//! What to take up next: the oldest that is due, as far as everybody's share allows.
+//! Claims the oldest rows that are due, as far as the quotas allow.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::quota::Share;
+use super::longest_rest;
+use super::slots::Slots;
 use crate::domain::order::Order;
 use crate::storage::fair::Lane;
-use crate::storage::lease;
-use crate::storage::lease::{Due, Lease, Machine};
-use crate::storage::{StorageError, fair};
-use crate::worker::order::cleanup;
-use crate::worker::{LONG, Worker};
+use crate::storage::lease::{self, Due, Lease, Machine};
+use crate::storage::{StorageError, cleanups, fair};
+use crate::worker::context::Context;
+use crate::worker::limits::Share;
+use crate::worker::steps::CLEAN_UPS_TOGETHER;
 
-/// On PostgreSQL another replica's wake-up may get lost: look at least this often.
-pub(in crate::worker) const POLL: Duration = Duration::from_secs(5);
-
-/// What is due and yet could not be claimed is somebody else's just now: look again soon, not at once.
+/// Another replica holds what is due and yet could not be claimed: the pool looks again soon, not at
+/// once.
 const SHORT: Duration = Duration::from_millis(20);
 
-/// This part of the pool (an eighth) is for namespaces that hold nothing of it.
-const FOR_NEWCOMERS: usize = 8;
-
-/// What was claimed, and takes a slot.
-pub(in crate::worker) enum Work {
-    /// A row.
+/// Claimed work for one slot.
+pub(super) enum Work {
     Row(Lease, Option<Share>),
     /// Orders that are over, to be cleaned up after together.
     CleanUps(Vec<(Order, Lease)>, OwnedSemaphorePermit),
 }
 
-/// What a look brought.
-pub(in crate::worker) enum Look {
-    /// Something to do.
+/// The result of a look.
+pub(super) enum Look {
     Found(Vec<Work>),
-    /// Something is due that there is no room for, or that somebody else holds.
+    /// Something is due that there is no room for, or that another replica holds.
     Crowded,
     /// Nothing is due before this time.
     Nothing(Option<OffsetDateTime>),
 }
 
-impl Worker {
-    /// Claims what is due: what is quick or rare (watches, revocations, issuers, housekeeping), then
-    /// lane by lane, whoever holds least first. Among equals orders go before certificates: what has
-    /// begun is finished before more is begun.
-    pub(in crate::worker) async fn look(&self, free: usize) -> Result<Look, StorageError> {
-        let now = self.clock.now();
-        let mut tx = self.db.read().await?;
-        let Due { rows, clean_ups } = lease::next_due(&mut tx).await?;
-        if rows.iter().all(|(_, at)| *at > now) {
-            return Ok(Look::Nothing(rows.into_iter().map(|(_, at)| at).min()));
-        }
-        let mut waiting = Vec::new();
-        let mut few = Vec::new();
-        for (machine, at) in rows {
-            match machine {
-                _ if at > now => {}
-                Machine::Expiry
-                | Machine::Revocation
-                | Machine::Issuer
-                | Machine::Task
-                | Machine::Delivery => few.push(machine),
-                Machine::Order | Machine::Certificate => {
-                    let mut found = fair::oldest(&mut tx, machine, now).await?;
-                    if found.more {
-                        // Whoever is behind them must not wait for them.
-                        found = fair::every(&mut tx, machine).await?;
-                    }
-                    waiting.extend(found.lanes.into_iter().filter(|(_, due)| *due <= now));
-                }
-            }
-        }
-        // Nobody holds a connection while waiting for another one.
-        drop(tx);
-        let mut claimed = Vec::new();
-        if clean_ups.is_some_and(|at| at <= now) {
-            claimed = self.claim_clean_ups(free).await?;
-        }
-        for machine in few {
-            let (owner, free) = (&self.settings.name, free - claimed.len());
-            let mut tx = self.db.begin();
-            let leases = lease::claim(&mut tx, machine, owner, now, free).await?;
-            tx.commit().await?;
-            claimed.extend(leases.into_iter().map(|lease| Work::Row(lease, None)));
-        }
-        let shares = &self.local.shares;
-        let late = |lane: &Lane| lane.machine == Machine::Certificate;
-        waiting.sort_by_key(|(lane, due)| (shares.held(&lane.namespace), late(lane), *due));
-        for (lane, _) in waiting {
-            let room = self.room(&lane, free - claimed.len());
-            if room == 0 {
-                continue;
-            }
-            let mut tx = self.db.begin();
-            let leases = fair::claim(&mut tx, &lane, &self.settings.name, now, room).await?;
-            tx.commit().await?;
-            let rows = leases.into_iter().map(|lease| Work::Row(lease, Some(shares.take(&lane))));
-            claimed.extend(rows);
-        }
-        Ok(if claimed.is_empty() { Look::Crowded } else { Look::Found(claimed) })
+/// Claims what is due: what is quick or rare (watches, revocations, issuers, tasks), then lane by lane,
+/// the namespace first that holds least. Among equals orders go before certificates: what has begun is
+/// finished before more is begun.
+pub(super) async fn look(ctx: &Context, slots: &Slots, free: usize) -> Result<Look, StorageError> {
+    let now = ctx.clock.now();
+    let mut tx = ctx.db.read().await?;
+    let Due { rows, clean_ups } = lease::next_due(&mut tx).await?;
+    if rows.iter().all(|(_, at)| *at > now) {
+        return Ok(Look::Nothing(rows.into_iter().map(|(_, at)| at).min()));
     }
+    let mut waiting = Vec::new();
+    let mut few = Vec::new();
+    for (machine, _) in rows.into_iter().filter(|(_, at)| *at <= now) {
+        if !is_shared(machine) {
+            few.push(machine);
+            continue;
+        }
+        let mut found = fair::oldest(&mut tx, machine, now).await?;
+        if found.more {
+            // The lanes behind the oldest rows must not wait for them.
+            found = fair::every(&mut tx, machine).await?;
+        }
+        waiting.extend(found.lanes.into_iter().filter(|(_, due)| *due <= now));
+    }
+    // A connection is given back before another one is asked for.
+    drop(tx);
+    let mut claimed = Vec::new();
+    if clean_ups.is_some_and(|at| at <= now) {
+        claimed = claim_clean_ups(ctx, slots, free).await?;
+    }
+    let owner = &ctx.settings.name;
+    for machine in few {
+        let mut tx = ctx.db.begin();
+        let leases = lease::claim(&mut tx, machine, owner, now, free - claimed.len()).await?;
+        tx.commit().await?;
+        claimed.extend(leases.into_iter().map(|lease| Work::Row(lease, None)));
+    }
+    let quota = &ctx.limits.quota;
+    let is_late = |lane: &Lane| lane.machine == Machine::Certificate;
+    waiting.sort_by_key(|(lane, due)| (quota.held(&lane.namespace), is_late(lane), *due));
+    for (lane, _) in waiting {
+        let room = slots.room(quota, &lane, free - claimed.len());
+        if room == 0 {
+            continue;
+        }
+        let mut tx = ctx.db.begin();
+        let leases = fair::claim(&mut tx, &lane, owner, now, room).await?;
+        tx.commit().await?;
+        claimed.extend(leases.into_iter().map(|lease| Work::Row(lease, Some(quota.take(&lane)))));
+    }
+    Ok(if claimed.is_empty() { Look::Crowded } else { Look::Found(claimed) })
+}
 
-    /// Each takes one slot for many orders, and not many slots are for them.
-    async fn claim_clean_ups(&self, free: usize) -> Result<Vec<Work>, StorageError> {
-        let mut claimed = Vec::new();
-        while claimed.len() < free
-            && let Ok(place) = Arc::clone(&self.local.clean_ups).try_acquire_owned()
-        {
-            let over = self.orders_to_clean_up().await?;
-            let are_more = over.len() == cleanup::TOGETHER;
-            if !over.is_empty() {
-                claimed.push(Work::CleanUps(over, place));
-            }
-            if !are_more {
-                break;
-            }
-        }
-        Ok(claimed)
+/// Whether a machine's rows are claimed lane by lane.
+fn is_shared(machine: Machine) -> bool {
+    match machine {
+        Machine::Order | Machine::Certificate => true,
+        Machine::Expiry
+        | Machine::Revocation
+        | Machine::Issuer
+        | Machine::Task
+        | Machine::Delivery => false,
     }
+}
 
-    /// Takes a step with everything that is due at this moment; says how much that was.
-    pub async fn work_due(&self) -> Result<usize, StorageError> {
-        let Look::Found(found) = self.look(self.settings.concurrency).await? else { return Ok(0) };
-        let count = found.len();
-        for work in found {
-            Box::pin(self.carry(work)).await;
+/// Each piece takes one slot for many orders, and not many slots are for clean-ups.
+async fn claim_clean_ups(
+    ctx: &Context,
+    slots: &Slots,
+    free: usize,
+) -> Result<Vec<Work>, StorageError> {
+    let mut claimed = Vec::new();
+    while claimed.len() < free
+        && let Some(slot) = slots.take_for_clean_up()
+    {
+        let mut tx = ctx.db.begin();
+        let (owner, now) = (&ctx.settings.name, ctx.clock.now());
+        let over = cleanups::claim(&mut tx, owner, now, CLEAN_UPS_TOGETHER).await?;
+        tx.commit().await?;
+        let are_more = over.len() == CLEAN_UPS_TOGETHER;
+        if !over.is_empty() {
+            claimed.push(Work::CleanUps(over, slot));
         }
-        Ok(count)
+        if !are_more {
+            break;
+        }
     }
+    Ok(claimed)
+}
 
-    /// How many rows of a lane may be taken, of so many free slots. The last part of the pool is for
-    /// namespaces that hold nothing: their first row need not wait for a step of somebody else's.
-    pub(in crate::worker) fn room(&self, lane: &Lane, free: usize) -> usize {
-        let for_all = free.saturating_sub(self.settings.concurrency / FOR_NEWCOMERS);
-        let most = match self.local.shares.held(&lane.namespace) {
-            0 => for_all.max(1).min(free),
-            _ => for_all,
-        };
-        self.local.shares.room(lane).min(most)
-    }
+/// How long there is nothing to claim before this time, unless a signal comes.
+pub(super) fn until(ctx: &Context, next: Option<OffsetDateTime>) -> Duration {
+    let longest = longest_rest(ctx);
+    next.map_or(longest, |at| {
+        Duration::try_from(at - ctx.clock.now()).unwrap_or_default().clamp(SHORT, longest)
+    })
+}
 
-    /// How long there is nothing to claim before this time, unless a signal comes.
-    pub(in crate::worker) fn until(&self, next: Option<OffsetDateTime>) -> Duration {
-        let longest = if self.db.dialect() == "sqlite" { LONG } else { POLL };
-        let now = self.clock.now();
-        next.map_or(longest, |at| {
-            Duration::try_from(at - now).unwrap_or_default().clamp(SHORT, longest)
-        })
+/// When the next row is due that there is room for.
+pub(super) async fn next_claimable(
+    ctx: &Context,
+    slots: &Slots,
+    free: usize,
+) -> Result<Option<OffsetDateTime>, StorageError> {
+    let quota = &ctx.limits.quota;
+    let mut tx = ctx.db.read().await?;
+    let Due { rows: mut due, clean_ups } = lease::next_due(&mut tx).await?;
+    let now = ctx.clock.now();
+    if clean_ups.is_some_and(|at| at <= now)
+        && slots.clean_ups_are_full()
+        && fair::oldest(&mut tx, Machine::Order, now).await?.lanes.is_empty()
+    {
+        // The orders that are due are to be cleaned up after, and wait for a clean-up to end.
+        due.retain(|(machine, _)| *machine != Machine::Order);
     }
-
-    /// When the next row is due that there is room for.
-    pub(in crate::worker) async fn next_claimable(
-        &self,
-        free: usize,
-    ) -> Result<Option<OffsetDateTime>, StorageError> {
-        let crowded = free <= self.settings.concurrency / FOR_NEWCOMERS;
-        let mut tx = self.db.read().await?;
-        let Due { rows: mut due, clean_ups } = lease::next_due(&mut tx).await?;
-        let now = self.clock.now();
-        if clean_ups.is_some_and(|at| at <= now)
-            && self.local.clean_ups.available_permits() == 0
-            && fair::oldest(&mut tx, Machine::Order, now).await?.lanes.is_empty()
-        {
-            // What is due are clean-ups, and those wait for one of theirs to end.
-            due.retain(|(machine, _)| *machine != Machine::Order);
-        }
-        if !crowded && !self.local.shares.any_full() {
-            return Ok(due.into_iter().map(|(_, at)| at).min());
-        }
-        let mut next = Vec::new();
-        for (machine, at) in due {
-            if !matches!(machine, Machine::Order | Machine::Certificate) {
-                next.push(at);
-                continue;
-            }
-            let every = fair::every(&mut tx, machine).await?.lanes;
-            next.extend(
-                every.iter().filter(|(lane, _)| self.room(lane, free) > 0).map(|(_, at)| *at),
-            );
-        }
-        Ok(next.into_iter().min())
+    if !slots.are_for_newcomers(free) && !quota.any_full() {
+        return Ok(due.into_iter().map(|(_, at)| at).min());
     }
+    let mut next = Vec::new();
+    for (machine, at) in due {
+        if !is_shared(machine) {
+            next.push(at);
+            continue;
+        }
+        let every = fair::every(&mut tx, machine).await?.lanes;
+        let has_room = |lane: &Lane| slots.room(quota, lane, free) > 0;
+        next.extend(every.iter().filter(|(lane, _)| has_room(lane)).map(|(_, at)| *at));
+    }
+    Ok(next.into_iter().min())
 }

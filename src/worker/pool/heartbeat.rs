@@ -1,110 +1,109 @@
-//! Being seen by the other replicas, and taking over from those that are not seen any more.
+//! Heartbeats: each replica writes to the database that it lives, and takes over from those that do not
+//! any more.
 //!
-//! Every replica writes to the database that it lives, three times in each `worker.lease`. One that
-//! has been silent for that long is dead, or cannot work anyhow: its rows are given back, and should
-//! it come back, its tokens are outdated. Nobody is judged by a replica that was not heard itself for
-//! as long, so that after an outage of the database all have the time to show up.
+//! Every replica beats three times in each `worker.lease`. One that has been silent for that long is
+//! dead, or cannot work anyhow: its rows are given back, and should it come back, its tokens are
+//! outdated. A replica that was not heard itself for as long judges no other, so that after an outage of
+//! the database all have the time to beat.
 //!
 //! On SQLite there is one process: what others hold when it starts, its dead former self held.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::storage::{StorageError, heartbeat, lease};
-use crate::worker::Worker;
+use crate::worker::context::Context;
 
-/// So often within `worker.lease`.
+/// Beats within `worker.lease`.
 const BEATS: u32 = 3;
 
-impl Worker {
-    /// Takes over what a former self of this process was working on, or says to the others that
-    /// this one is there. Repeated until it works: nothing may be claimed before.
-    pub(in crate::worker) async fn show_up(&self) {
-        while let Err(error) = self.try_show_up().await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "the database is not there yet; trying again in a second"
-            );
-            self.rest(Duration::from_secs(1)).await;
-            if self.stop.is_cancelled() {
-                return;
+/// Takes over what a former self of this process was working on, or says to the others that this
+/// replica is there. Repeated until it works: nothing may be claimed before.
+pub(super) async fn register(ctx: &Context) {
+    while let Err(error) = try_register(ctx).await {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the database is not there yet; trying again in a second"
+        );
+        ctx.rest(super::RETRY, ctx.db.signals().due()).await;
+        if ctx.stop.is_cancelled() {
+            return;
+        }
+    }
+}
+
+async fn try_register(ctx: &Context) -> Result<(), StorageError> {
+    if ctx.settings.shared {
+        return beat(ctx).await.map(drop);
+    }
+    if !ctx.settings.alone {
+        return Ok(());
+    }
+    let mut tx = ctx.db.begin();
+    let rows = lease::give_back(&mut tx, None, ctx.clock.now()).await?;
+    tx.commit().await?;
+    if rows > 0 {
+        tracing::info!(rows, "taking up what was under way when the last run was cut off");
+    }
+    Ok(())
+}
+
+/// Beats for as long as this process works, also while it stops.
+pub(super) async fn run(ctx: Arc<Context>) {
+    let mut tick = tokio::time::interval(ctx.settings.lease / BEATS);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut heard = 0;
+    loop {
+        tick.tick().await;
+        let may_reap = heard > BEATS;
+        match beat_and_reap(&ctx, may_reap).await {
+            Ok(()) => heard += 1,
+            Err(error) => {
+                heard = 0;
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot tell the other replicas that this one lives"
+                );
             }
         }
     }
+}
 
-    async fn try_show_up(&self) -> Result<(), StorageError> {
-        if self.settings.shared {
-            return self.beat().await.map(drop);
-        }
-        if !self.settings.alone {
-            return Ok(());
-        }
-        let mut tx = self.db.begin();
-        let rows = lease::give_back(&mut tx, None, self.clock.now()).await?;
-        tx.commit().await?;
-        if rows > 0 {
-            tracing::info!(rows, "taking up what was under way when the last run was cut off");
-        }
-        Ok(())
+async fn beat_and_reap(ctx: &Context, may_reap: bool) -> Result<(), StorageError> {
+    let now = beat(ctx).await?;
+    if may_reap { reap_dead_replicas(ctx, now).await } else { Ok(()) }
+}
+
+async fn beat(ctx: &Context) -> Result<time::OffsetDateTime, StorageError> {
+    let mut tx = ctx.db.begin();
+    let now = heartbeat::beat(&mut tx, &ctx.settings.name, ctx.clock.now()).await?;
+    tx.commit().await?;
+    ctx.clock.follow(now);
+    Ok(now)
+}
+
+async fn reap_dead_replicas(ctx: &Context, now: time::OffsetDateTime) -> Result<(), StorageError> {
+    let period = time::Duration::try_from(ctx.settings.lease).unwrap_or(lease::LEASE);
+    let mut tx = ctx.db.begin();
+    let (silent, rows) = heartbeat::bury(&mut tx, now, period).await?;
+    if silent.is_empty() {
+        return Ok(());
     }
+    tx.commit().await?;
+    tracing::warn!(replicas = ?silent, rows, "replicas have fallen silent; others take over");
+    Ok(())
+}
 
-    /// Goes on saying that this process lives; for as long as it works, also while it stops.
-    pub(in crate::worker) async fn stay_seen(self: Arc<Self>) {
-        let mut tick = tokio::time::interval(self.settings.lease / BEATS);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut heard = 0;
-        loop {
-            tick.tick().await;
-            let heard_for_long = heard > BEATS;
-            match self.beat_and_bury(heard_for_long).await {
-                Ok(()) => heard += 1,
-                Err(error) => {
-                    heard = 0;
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "cannot tell the other replicas that this one lives"
-                    );
-                }
-            }
-        }
-    }
-
-    async fn beat(&self) -> Result<time::OffsetDateTime, StorageError> {
-        let mut tx = self.db.begin();
-        let now = heartbeat::beat(&mut tx, &self.settings.name, self.clock.now()).await?;
-        tx.commit().await?;
-        self.clock.follow(now);
-        Ok(now)
-    }
-
-    async fn beat_and_bury(&self, bury: bool) -> Result<(), StorageError> {
-        let now = self.beat().await?;
-        if !bury {
-            return Ok(());
-        }
-        let period = time::Duration::try_from(self.settings.lease).unwrap_or(lease::LEASE);
-        let mut tx = self.db.begin();
-        let (silent, rows) = heartbeat::bury(&mut tx, now, period).await?;
-        if silent.is_empty() {
-            return Ok(());
-        }
-        tx.commit().await?;
-        tracing::warn!(replicas = ?silent, rows, "replicas have fallen silent; others take over");
-        Ok(())
-    }
-
-    /// What is not finished when the time for a stop is over is due at once, for whoever comes next.
-    pub async fn leave(&self) {
-        let left = async {
-            let mut tx = self.db.begin();
-            heartbeat::leave(&mut tx, &self.settings.name, self.clock.now()).await?;
-            tx.commit().await
-        };
-        if let Err(error) = left.await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "what was under way is taken up again when its lease has run out"
-            );
-        }
+/// Gives back the rows that are not finished when the time for a stop is over: they are due at once.
+pub(super) async fn leave(ctx: &Context) {
+    let left = async {
+        let mut tx = ctx.db.begin();
+        heartbeat::leave(&mut tx, &ctx.settings.name, ctx.clock.now()).await?;
+        tx.commit().await
+    };
+    if let Err(error) = left.await {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "what was under way is taken up again when its lease has run out"
+        );
     }
 }

@@ -13,29 +13,26 @@ use futures_util::FutureExt as _;
 use time::Duration;
 use uuid::Uuid;
 
-use crate::domain::event::{Event, Resource};
 use crate::domain::failure::{Failure, code};
-use crate::domain::id::{CertificateId, IssuerId, OrderId, RevocationId, WebhookId};
-use crate::storage::lease;
-use crate::storage::lease::{Lease, Machine};
-use crate::storage::{
-    Scope, StorageError, Tx, certificates, events, issuers, orders, revocations, webhooks,
-};
-use crate::worker::{Worker, WorkerError};
+use crate::storage::StorageError;
+use crate::storage::lease::{self, Lease};
+use crate::worker::context::Context;
+use crate::worker::error::WorkerError;
+use crate::worker::steps;
 
 /// The pause after a row was put off for the first time; it doubles.
 const FIRST_PAUSE: Duration = Duration::minutes(2);
 const LONGEST_PAUSE: Duration = Duration::hours(6);
-/// More rows than this are not remembered: their pauses begin anew.
+/// Bounds the memory; with more rows than this their pauses begin anew.
 const MOST_REMEMBERED: usize = 10_000;
 
 /// How often each row was put off in a row.
 #[derive(Default)]
-pub(in crate::worker) struct Stumbles(Mutex<HashMap<Uuid, u32>>);
+pub(super) struct InternalFailures(Mutex<HashMap<Uuid, u32>>);
 
-impl Stumbles {
-    /// How long to wait this time.
-    fn pause(&self, id: Uuid) -> Duration {
+impl InternalFailures {
+    /// How long to put the row off this time.
+    fn next_pause(&self, id: Uuid) -> Duration {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MOST_REMEMBERED {
             known.clear();
@@ -46,37 +43,23 @@ impl Stumbles {
         pause.min(LONGEST_PAUSE)
     }
 
-    fn forget(&self, id: Uuid) {
+    fn succeeded(&self, id: Uuid) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
-}
 
-/// What a failure inside has become.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
-    /// It stands on the row, which is tried again in its time.
-    OnTheRow,
-    /// The row has no place for it, or waits for nothing: it is put off.
-    Elsewhere,
-    /// Somebody else has the row.
-    NotOurs,
-}
-
-impl Worker {
-    /// Takes a step, and has its row say what became of it, whatever that is.
-    pub(in crate::worker) async fn see_through(
+    /// Has a row say what became of its step, whatever that is. Returns the result of a step that
+    /// succeeded.
+    pub(super) async fn ended<T>(
         &self,
+        ctx: &Context,
         lease: &Lease,
-        step: impl Future<Output = Result<(), WorkerError>>,
-    ) {
-        let result = unpanicked(step).await;
-        self.ended(lease, result).await;
-    }
-
-    /// What becomes of a row whose step came to nothing.
-    async fn ended(&self, lease: &Lease, result: Result<(), WorkerError>) {
+        result: Result<T, WorkerError>,
+    ) -> Option<T> {
         match result {
-            Ok(()) => self.local.stumbles.forget(lease.id),
+            Ok(done) => {
+                self.succeeded(lease.id);
+                return Some(done);
+            }
             Err(WorkerError::Storage(StorageError::LeaseLost(id))) => {
                 tracing::info!(
                     %id,
@@ -91,7 +74,7 @@ impl Worker {
                     machine = ?lease.machine,
                     "the database went away during a step; it is repeated"
                 );
-                self.release(lease.machine, lease.id).await;
+                ctx.release(lease.machine, lease.id).await;
             }
             Err(error) => {
                 tracing::error!(
@@ -100,18 +83,18 @@ impl Worker {
                     machine = ?lease.machine,
                     "a step failed inside"
                 );
-                // On the heap, as everything that is seldom needed.
-                Box::pin(self.failed_inside(lease)).await;
+                // On the heap: it is seldom needed, and would make each step's future larger.
+                Box::pin(self.failed_inside(ctx, lease)).await;
             }
         }
+        None
     }
 
     /// Has the row say so; or, where it cannot, puts it off.
-    async fn failed_inside(&self, lease: &Lease) {
-        match unpanicked(Box::pin(self.tell(lease))).await {
-            Ok(Told::OnTheRow | Told::NotOurs)
-            | Err(WorkerError::Storage(StorageError::LeaseLost(_))) => return,
-            Ok(Told::Elsewhere) => {}
+    async fn failed_inside(&self, ctx: &Context, lease: &Lease) {
+        match unpanicked(Box::pin(report(ctx, lease))).await {
+            Ok(true) | Err(WorkerError::Storage(StorageError::LeaseLost(_))) => return,
+            Ok(false) => {}
             Err(error) => tracing::error!(
                 error = &error as &dyn std::error::Error,
                 id = %lease.id,
@@ -119,10 +102,10 @@ impl Worker {
                 "that a step failed inside cannot be kept on its row"
             ),
         }
-        let pause = self.local.stumbles.pause(lease.id);
+        let pause = self.next_pause(lease.id);
         let put_off = async {
-            let mut tx = self.db.begin();
-            let (owner, at) = (&self.settings.name, self.clock.now() + pause);
+            let mut tx = ctx.db.begin();
+            let (owner, at) = (&ctx.settings.name, ctx.clock.now() + pause);
             lease::release(&mut tx, lease.machine, lease.id, owner, at).await?;
             tx.commit().await
         };
@@ -141,103 +124,17 @@ impl Worker {
             ),
         }
     }
+}
 
-    async fn tell(&self, lease: &Lease) -> Result<Told, WorkerError> {
-        let mut tx = self.db.read().await?;
-        let (owner, id) = (&self.settings.name, lease.id);
-        let held = lease::held_by(&mut tx, lease.machine, id, owner).await?;
-        drop(tx);
-        let Some(held) = held else { return Ok(Told::NotOurs) };
-        match lease.machine {
-            Machine::Issuer => self.tell_issuer(IssuerId(id), &held).await,
-            Machine::Certificate => self.tell_certificate(CertificateId(id), &held).await,
-            Machine::Order => {
-                let mut tx = self.db.read().await?;
-                let found = orders::find(&mut tx, OrderId(id), &Scope::Everything).await?;
-                drop(tx);
-                // One that is over has nobody left to tell; its proofs are still to be taken away.
-                let Some((order, _)) = found.filter(|(order, _)| !order.is_over()) else {
-                    return Ok(Told::Elsewhere);
-                };
-                Box::pin(self.order_failed_inside(order, failure(lease), &held)).await?;
-                Ok(Told::OnTheRow)
-            }
-            Machine::Revocation => {
-                let mut tx = self.db.read().await?;
-                let found = revocations::find(&mut tx, RevocationId(id)).await?;
-                drop(tx);
-                let Some((revocation, _)) = found else { return Ok(Told::Elsewhere) };
-                let now = self.clock.now();
-                let next = revocation.apply(Err(failure(lease)), now, crate::worker::jitter());
-                self.settle_revocation(&next, &held).await?;
-                Ok(Told::OnTheRow)
-            }
-            Machine::Expiry => self.tell_watch(CertificateId(id)).await,
-            Machine::Delivery => self.tell_webhook(WebhookId(id), &held).await,
-            Machine::Task => Ok(Told::Elsewhere),
-        }
-    }
-
-    async fn tell_issuer(&self, id: IssuerId, held: &Lease) -> Result<Told, WorkerError> {
-        let (now, failure) = (self.clock.now(), failure(held));
-        let mut tx = self.db.begin();
-        let found = issuers::find(&mut tx, id, &Scope::Everything).await?;
-        let Some((issuer, _)) = found else { return Ok(Told::Elsewhere) };
-        let next = if issuer.account_change.is_some() {
-            let at = now + crate::domain::backoff::transient(issuer.tries, crate::worker::jitter());
-            issuer.account_change_waits(Some(failure), at, now)
-        } else {
-            issuer.not_registered(failure, now, crate::worker::jitter())
-        };
-        issuers::save(&mut tx, &next, held).await?;
-        tx.commit().await?;
-        Ok(Told::OnTheRow)
-    }
-
-    async fn tell_certificate(&self, id: CertificateId, held: &Lease) -> Result<Told, WorkerError> {
-        let now = self.clock.now();
-        let mut tx = self.db.read().await?;
-        let found = certificates::find(&mut tx, id, &Scope::Everything).await?;
-        drop(tx);
-        let Some((certificate, _)) = found else { return Ok(Told::Elsewhere) };
-        let next = certificate.failed_inside(failure(held), now, crate::worker::jitter());
-        self.settle_certificate(next, held).await?;
-        Ok(Told::OnTheRow)
-    }
-
-    /// A watch has no place for a failure: its certificate's history has.
-    async fn tell_watch(&self, id: CertificateId) -> Result<Told, WorkerError> {
-        let mut tx = self.db.begin();
-        let found = certificates::find(&mut tx, id, &Scope::Everything).await?;
-        let Some((certificate, _)) = found else { return Ok(Told::Elsewhere) };
-        let message = "Its end cannot be watched over: something inside fails; see the log";
-        let event = Event::warning(Resource::Certificate(id), "InternalError", message);
-        self.record(&mut tx, &certificate.namespace, id, event).await?;
-        tx.commit().await?;
-        Ok(Told::Elsewhere)
-    }
-
-    /// It counts like an endpoint that takes no messages: shown with the webhook, and told in its time.
-    async fn tell_webhook(&self, id: WebhookId, held: &Lease) -> Result<Told, WorkerError> {
-        let now = self.clock.now();
-        let mut tx = self.db.begin();
-        let found = webhooks::find(&mut tx, id, &Scope::Everything).await?;
-        let Some((webhook, _)) = found else { return Ok(Told::Elsewhere) };
-        let words = failure(held).to_string();
-        let next = webhook.failed(&words, None, now, crate::worker::jitter());
-        webhooks::save(&mut tx, &next, held, Some(now)).await?;
-        tx.commit().await?;
-        Ok(Told::Elsewhere)
-    }
-
-    async fn record(
-        &self,
-        tx: &mut Tx,
-        namespace: &str,
-        certificate: CertificateId,
-        event: Event,
-    ) -> Result<(), StorageError> {
-        events::record(tx, namespace, Some(certificate), &[event], self.clock.now()).await
+/// Reports the failure to the row's machine. Returns whether nothing else is to be done: the failure
+/// stands on the row, or somebody else has it.
+async fn report(ctx: &Context, lease: &Lease) -> Result<bool, WorkerError> {
+    let mut tx = ctx.db.read().await?;
+    let held = lease::held_by(&mut tx, lease.machine, lease.id, &ctx.settings.name).await?;
+    drop(tx);
+    match held {
+        Some(held) => steps::fail(ctx, &held, failure(lease)).await,
+        None => Ok(true),
     }
 }
 
@@ -253,7 +150,7 @@ fn failure(lease: &Lease) -> Failure {
 }
 
 /// A panic is a failure like others.
-async fn unpanicked<T>(
+pub(super) async fn unpanicked<T>(
     step: impl Future<Output = Result<T, WorkerError>>,
 ) -> Result<T, WorkerError> {
     AssertUnwindSafe(step)
@@ -273,14 +170,14 @@ mod tests {
 
     #[test]
     fn each_row_is_put_off_ever_longer_until_it_succeeds() {
-        let stumbles = Stumbles::default();
+        let failures = InternalFailures::default();
         let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        let minutes: Vec<_> = (0..9).map(|_| stumbles.pause(one).whole_minutes()).collect();
+        let minutes: Vec<_> = (0..9).map(|_| failures.next_pause(one).whole_minutes()).collect();
 
         assert_eq!(minutes, [2, 4, 8, 16, 32, 64, 128, 256, 360]);
-        assert_eq!(stumbles.pause(other), FIRST_PAUSE);
-        stumbles.forget(one);
-        assert_eq!(stumbles.pause(one), FIRST_PAUSE);
+        assert_eq!(failures.next_pause(other), FIRST_PAUSE);
+        failures.succeeded(one);
+        assert_eq!(failures.next_pause(one), FIRST_PAUSE);
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! However a CA answers, an order asks it no more than was promised. No I/O, no clock: values only.
 
 use certwright::domain::backoff::Jitter;
-use certwright::domain::challenge::{self, Action, Challenge, Kind, Observation, Patience};
+use certwright::domain::challenge::{self, Action, Challenge, Kind, Observation, ProofTimeouts};
 use certwright::domain::failure::{Class, Failure, code};
 use certwright::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
 use certwright::domain::order::{
@@ -90,7 +90,7 @@ proptest! {
             order = told.order;
             if order.course.reached == before.course.reached && !order.is_over() {
                 prop_assert!(order.tries >= before.tries, "failures were forgotten: {before:?}");
-                prop_assert!(order.course.looks >= before.course.looks, "{before:?}");
+                prop_assert!(order.course.polls >= before.course.polls, "{before:?}");
                 prop_assert!(before.stalled_since.is_none() || order.stalled_since == before.stalled_since);
             }
         }
@@ -111,7 +111,7 @@ fn within(sent: &[(OffsetDateTime, u32)], from: OffsetDateTime) -> usize {
 fn conditions(chance: f64, requests: Requests) -> Conditions {
     Conditions {
         jitter: Jitter::new(chance),
-        first_look: Some(Duration::milliseconds(3)),
+        first_poll: Some(Duration::milliseconds(3)),
         requests: Some(requests),
     }
 }
@@ -135,7 +135,7 @@ fn answer(step: &Step, habit: &Habit, turn: usize, now: OffsetDateTime, names: u
     let seen =
         |status| Seen { status, expires: after(habit.expires), retry_at: after(habit.retry_after) };
     if let Step::Solve(due) = step {
-        let patience = Patience { propagation: Duration::minutes(5), delay: Duration::ZERO };
+        let patience = ProofTimeouts { propagation: Duration::minutes(5), delay: Duration::ZERO };
         let answer = |action| match (action, choice) {
             (Action::Present, _) => challenge::Answer::Presented(None),
             (Action::Check, 0) => {
@@ -172,7 +172,7 @@ fn answer(step: &Step, habit: &Habit, turn: usize, now: OffsetDateTime, names: u
         }
         Step::Accept => Answer::Accepted,
         Step::Inspect => Answer::Inspected(seen(status), vec![]),
-        Step::Poll | Step::Finalize | Step::Download => Answer::Looked(seen(status)),
+        Step::Poll | Step::Finalize | Step::Download => Answer::Polled(seen(status)),
         Step::Solve(_) => unreachable!("answered above"),
     }
 }

@@ -6,7 +6,7 @@ use certwright::clock::{Clock as _, ManualClock};
 use certwright::domain::challenge::{Proof, Record};
 use certwright::domain::failure::{Class, Failure};
 use certwright::domain::id::ChallengeId;
-use certwright::domain::issuer;
+use certwright::domain::issuer::{self, DnsProvider};
 use certwright::outbound::{Allow, Guard};
 use certwright::secret::Secret;
 use certwright::solver::{Solver, SolverSettings, Solvers};
@@ -70,8 +70,11 @@ impl World {
     }
 
     pub(crate) async fn ours(&self, zone: &str) -> Result<usize, Failure> {
-        let provider =
-            self.solvers.cloudflare(issuer::Kind::ClusterIssuer, &self.access(), &self.token())?;
+        let provider = self.solvers.dns_provider(
+            issuer::Kind::ClusterIssuer,
+            DnsProvider::Cloudflare(&self.access()),
+            &self.token(),
+        )?;
         provider.ours(&self.cloudflare.zone_id(zone)).await.map(|ours| ours.len())
     }
 

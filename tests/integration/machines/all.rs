@@ -3,7 +3,7 @@
 
 use certwright::domain::backoff::Jitter;
 use certwright::domain::certificate::{Certificate, Issued, State, Told, Trigger};
-use certwright::domain::challenge::{self, Action, Challenge, Kind, Observation, Patience};
+use certwright::domain::challenge::{self, Action, Challenge, Kind, Observation, ProofTimeouts};
 use certwright::domain::failure::{Class, Failure, code};
 use certwright::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
 use certwright::domain::issuer::{self, Account, Issuer};
@@ -14,8 +14,8 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 const START: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
-const PATIENCE: Patience =
-    Patience { propagation: Duration::minutes(5), delay: Duration::seconds(10) };
+const PATIENCE: ProofTimeouts =
+    ProofTimeouts { propagation: Duration::minutes(5), delay: Duration::seconds(10) };
 
 /// Something that went wrong: which, and what the other side asked for.
 fn trouble() -> impl Strategy<Value = Failure> {

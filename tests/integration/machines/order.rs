@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashSet};
 
 use certwright::domain::backoff::Jitter;
 use certwright::domain::certificate::{self, Certificate, Issued, Trigger};
-use certwright::domain::challenge::{self, Action, Challenge, Kind, Observation, Patience, Record};
+use certwright::domain::challenge::{
+    self, Action, Challenge, Kind, Observation, ProofTimeouts, Record,
+};
 use certwright::domain::event::{Event, Resource};
 use certwright::domain::failure::{Class, Failure, code};
 use certwright::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
@@ -21,7 +23,8 @@ const START: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
 const URL: &str = "https://ca.example/order/1";
 /// What has been sent lately may delay a step by so much.
 const PACED: Duration = Duration::seconds(80);
-const PATIENCE: Patience = Patience { propagation: Duration::minutes(5), delay: Duration::ZERO };
+const PATIENCE: ProofTimeouts =
+    ProofTimeouts { propagation: Duration::minutes(5), delay: Duration::ZERO };
 
 #[test]
 fn an_order_goes_step_by_step_to_its_certificate() {
@@ -33,9 +36,9 @@ fn an_order_goes_step_by_step_to_its_certificate() {
         solved(&[1, 2], &challenge::Answer::Presented(Some(record()))),
         solved(&[1, 2], &challenge::Answer::Seen),
         Answer::Accepted,
-        Answer::Looked(seen(Status::Ready)),
-        Answer::Looked(seen(Status::Processing)),
-        Answer::Looked(seen(Status::Valid)),
+        Answer::Polled(seen(Status::Ready)),
+        Answer::Polled(seen(Status::Processing)),
+        Answer::Polled(seen(Status::Valid)),
         Answer::Downloaded,
         solved(&[1, 2], &challenge::Answer::CleanedUp),
     ] {
@@ -93,7 +96,7 @@ fn a_404_on_what_was_just_handed_out_is_asked_again_and_nothing_is_lost() {
         let mut requests = order.course.requests.clone();
         requests.count(now);
         let conditions =
-            Conditions { jitter: Jitter::NONE, first_look: None, requests: Some(requests) };
+            Conditions { jitter: Jitter::NONE, first_poll: None, requests: Some(requests) };
         let next = order.apply(failed(Class::Consistency), now, conditions).unwrap();
         assert_eq!(next.outcome, None, "not while a replica may lag");
         order = next.order;
@@ -142,10 +145,10 @@ fn after_a_lost_answer_to_finalize_the_order_is_read_back_first() {
     let next = apply(open(Stage::Finalizing, &[]), failed(Class::Transient), START).order;
     assert_eq!(next.next_step(next.next_action_at.unwrap()), Some(Step::Poll));
 
-    let valid = apply(next.clone(), Answer::Looked(seen(Status::Valid)), START).order;
+    let valid = apply(next.clone(), Answer::Polled(seen(Status::Valid)), START).order;
     assert_eq!(valid.next_step(START), Some(Step::Download), "it had arrived");
 
-    let soon = apply(next.clone(), Answer::Looked(seen(Status::Ready)), START).order;
+    let soon = apply(next.clone(), Answer::Polled(seen(Status::Ready)), START).order;
     assert_eq!(
         soon.next_step(soon.next_action_at.unwrap()),
         Some(Step::Poll),
@@ -153,7 +156,7 @@ fn after_a_lost_answer_to_finalize_the_order_is_read_back_first() {
     );
 
     let later = START + Duration::seconds(11);
-    let lost = apply(next, Answer::Looked(seen(Status::Ready)), later).order;
+    let lost = apply(next, Answer::Polled(seen(Status::Ready)), later).order;
     assert_eq!(lost.next_step(later), Some(Step::Finalize), "it had not");
 }
 
@@ -162,10 +165,10 @@ fn a_csr_that_came_too_early_is_sent_again_as_soon_as_the_order_is_ready() {
     let refused = apply(open(Stage::Finalizing, &[]), failed(Class::Conflict), START).order;
     assert_eq!(refused.next_step(START), Some(Step::Poll), "first the order is read back");
 
-    let pending = apply(refused, Answer::Looked(seen(Status::Pending)), START).order;
+    let pending = apply(refused, Answer::Polled(seen(Status::Pending)), START).order;
     let at = pending.next_action_at.unwrap();
     assert_eq!(pending.next_step(at), Some(Step::Poll), "a replica still says pending");
-    let ready = apply(pending, Answer::Looked(seen(Status::Ready)), at).order;
+    let ready = apply(pending, Answer::Polled(seen(Status::Ready)), at).order;
 
     assert_eq!(ready.next_step(at), Some(Step::Finalize));
 }
@@ -175,7 +178,7 @@ fn a_ca_that_takes_long_to_sign_is_waited_for_with_the_same_order() {
     let mut order = open(Stage::Processing, &[]);
     let mut now = START;
     while now < START + Duration::minutes(30) {
-        let next = apply(order, Answer::Looked(seen(Status::Processing)), now);
+        let next = apply(order, Answer::Polled(seen(Status::Processing)), now);
         assert_eq!(next.outcome, None);
         order = next.order;
         now = order.next_action_at.unwrap();
@@ -186,7 +189,7 @@ fn a_ca_that_takes_long_to_sign_is_waited_for_with_the_same_order() {
 #[test]
 fn a_state_that_goes_backwards_is_a_lagging_replica() {
     for earlier in [Status::Pending, Status::Ready] {
-        let at_work = apply(open(Stage::Processing, &[]), Answer::Looked(seen(earlier)), START);
+        let at_work = apply(open(Stage::Processing, &[]), Answer::Polled(seen(earlier)), START);
         let later = at_work.order.next_action_at.unwrap();
         assert_eq!(at_work.order.next_step(later), Some(Step::Poll), "{earlier:?}");
     }
@@ -194,7 +197,7 @@ fn a_state_that_goes_backwards_is_a_lagging_replica() {
         let mut there = open(Stage::Downloading, &[]);
         let mut now = START;
         while now < START + Duration::seconds(119) {
-            there = apply(there, Answer::Looked(seen(earlier)), now).order;
+            there = apply(there, Answer::Polled(seen(earlier)), now).order;
             now = there.next_action_at.unwrap();
             assert_eq!(there.next_step(now), Some(Step::Download), "{earlier:?}");
         }
@@ -202,7 +205,7 @@ fn a_state_that_goes_backwards_is_a_lagging_replica() {
 
     let forgotten = apply(
         open(Stage::Downloading, &[]),
-        Answer::Looked(seen(Status::Ready)),
+        Answer::Polled(seen(Status::Ready)),
         START + Duration::minutes(2),
     );
     assert_eq!(forgotten.outcome, None);
@@ -222,7 +225,7 @@ fn a_csr_that_the_ca_never_takes_is_not_sent_for_ever() {
                 sent += 1;
                 failed(Class::Transient)
             }
-            Step::Poll => Answer::Looked(seen(Status::Ready)),
+            Step::Poll => Answer::Polled(seen(Status::Ready)),
             other => panic!("{other:?}"),
         };
         let next = apply(order, answer, now);
@@ -288,7 +291,7 @@ fn an_open_order_does_not_outlive_its_deadline() {
     let order = Order { next_action_at: Some(end), ..open(Stage::Processing, &[1]) };
 
     assert_eq!(order.next_step(end), Some(Step::Poll), "there is a last look");
-    let expired = apply(order, Answer::Looked(seen(Status::Processing)), end);
+    let expired = apply(order, Answer::Polled(seen(Status::Processing)), end);
 
     assert!(matches!(expired.outcome, Some(Outcome::Failed(_))), "it counts: {expired:?}");
     assert!(matches!(expired.order.state, State::Done { end: End::Expired, .. }));
@@ -301,12 +304,12 @@ fn an_open_order_does_not_outlive_its_deadline() {
 #[test]
 fn an_order_that_is_valid_at_the_last_look_is_fetched() {
     let asked = Seen { retry_at: Some(START + Duration::days(1)), ..seen(Status::Processing) };
-    let mut order = apply(open(Stage::Finalizing, &[]), Answer::Looked(asked), START).order;
+    let mut order = apply(open(Stage::Finalizing, &[]), Answer::Polled(asked), START).order;
 
     assert_eq!(order.next_action_at, Some(START + Duration::minutes(5)), "polls come in minutes");
     order.next_action_at = Some(order.deadline);
     let end = order.deadline;
-    let valid = apply(order, Answer::Looked(seen(Status::Valid)), end);
+    let valid = apply(order, Answer::Polled(seen(Status::Valid)), end);
 
     assert_eq!((valid.outcome, valid.order.next_step(end)), (None, Some(Step::Download)));
 }
@@ -319,7 +322,7 @@ fn a_ca_that_never_ends_looking_is_inspected_and_given_up_after_an_hour() {
     let (outcome, end) = loop {
         let now = order.next_action_at.unwrap();
         let answer = match order.next_step(now).unwrap() {
-            Step::Poll => Answer::Looked(seen(Status::Pending)),
+            Step::Poll => Answer::Polled(seen(Status::Pending)),
             Step::Inspect => {
                 inspections.push((now - START).whole_minutes());
                 Answer::Inspected(seen(Status::Pending), said())
@@ -479,7 +482,7 @@ fn an_order_ends_when_the_ca_forgets_it_whatever_else_it_was_told_to_wait_for() 
 
     // A CA may also say so later, or shorten it.
     let sooner = Seen { expires: Some(START + Duration::minutes(5)), ..known };
-    let looked = apply(open(Stage::Validating, &[1]), Answer::Looked(sooner), START).order;
+    let looked = apply(open(Stage::Validating, &[1]), Answer::Polled(sooner), START).order;
     assert_eq!(looked.deadline, START + Duration::minutes(5));
 }
 
@@ -677,12 +680,12 @@ fn answer_to(
         Step::ReadAuthorizations if choice > 15 => Answer::Authorizations(vec![]),
         Step::ReadAuthorizations => Answer::Authorizations(vec![challenge(1), challenge(2)]),
         Step::Accept => Answer::Accepted,
-        Step::Poll | Step::Finalize => Answer::Looked(seen(status)),
+        Step::Poll | Step::Finalize => Answer::Polled(seen(status)),
         Step::Inspect => {
             let said = ("https://ca.example/chall/1".into(), failure(Class::Validation));
             Answer::Inspected(seen(status), vec![said])
         }
-        Step::Download if choice.is_multiple_of(2) => Answer::Looked(seen(status)),
+        Step::Download if choice.is_multiple_of(2) => Answer::Polled(seen(status)),
         Step::Download => Answer::Downloaded,
         Step::Solve(_) => unreachable!("answered above"),
     }

@@ -10,7 +10,7 @@ use certwright::clock::{Clock, SystemClock};
 use certwright::domain::challenge::{Proof, in_words};
 use certwright::domain::failure::Failure;
 use certwright::domain::id::ChallengeId;
-use certwright::domain::issuer::{self, Acme, Kind};
+use certwright::domain::issuer::{self, Acme, DnsProvider, Kind};
 use certwright::outbound::{Allow, Client, Guard, Sender, SenderSettings};
 use certwright::secret::Secret;
 use certwright::solver::{Readiness, SolverSettings, Solvers};
@@ -226,7 +226,11 @@ async fn a_token_of_an_issuer_goes_to_no_host_that_is_not_listed() {
     urls.extend(urls.clone().iter().map(|url| url.replacen("https:", "http:", 1)));
     urls.extend(["https://1.2.3.4/".to_owned(), "https://[2606:4700::1111]/".to_owned()]);
     for url in urls {
-        let failure = match solvers.cloudflare(Kind::Issuer, &provider(&url), &token) {
+        let failure = match solvers.dns_provider(
+            Kind::Issuer,
+            DnsProvider::Cloudflare(&provider(&url)),
+            &token,
+        ) {
             Ok(provider) => provider.zones().await.unwrap_err(),
             Err(failure) => failure,
         };
@@ -245,12 +249,18 @@ async fn a_listed_host_gets_the_token_and_a_clear_text_one_does_not() {
     let base = provider(&cloudflare.base_url());
 
     let listed = solvers(&cloudflare, 53, &["127.0.0.1"]);
-    let zones = listed.cloudflare(Kind::Issuer, &base, &token).unwrap().zones().await.unwrap();
+    let zones = listed
+        .dns_provider(Kind::Issuer, DnsProvider::Cloudflare(&base), &token)
+        .unwrap()
+        .zones()
+        .await
+        .unwrap();
     assert_eq!(zones.len(), 1);
 
     let clear = provider("http://api.example.org/");
     for kind in [Kind::Issuer, Kind::ClusterIssuer] {
-        let failure = listed.cloudflare(kind, &clear, &token).err().unwrap();
+        let failure =
+            listed.dns_provider(kind, DnsProvider::Cloudflare(&clear), &token).err().unwrap();
         assert!(failure.detail.contains("https"), "{failure}");
     }
 }

@@ -1,4 +1,4 @@
-//! What the DNS says: where a name leads to, whose zone it is in, and who sees a TXT record.
+//! DNS look-ups: the target of a name, its zone, and the servers that see a TXT record.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -53,7 +53,7 @@ struct Server {
     guarded: bool,
 }
 
-/// What one server said about a TXT value.
+/// One server's answer about a TXT value.
 #[derive(Debug, PartialEq, Eq)]
 enum Sight {
     Seen,
@@ -165,7 +165,7 @@ impl Dns {
         join_all(looks).await.into_iter().flatten().collect()
     }
 
-    /// What one server sees, at each of its addresses.
+    /// The answers of one server, at each of its addresses.
     ///
     /// A server may have addresses that cannot be reached from here (IPv6 on a host without it):
     /// it is silent only when all are.

@@ -17,7 +17,7 @@ const DEEPEST_CHAIN: usize = 4;
 /// Errors that are looked at.
 const MOST_PROBLEMS: usize = 20;
 
-/// What stands around every answer.
+/// The envelope of every answer.
 #[derive(Debug, PartialEq)]
 pub(super) struct Envelope {
     pub(super) success: Option<bool>,

@@ -1,33 +1,43 @@
-//! After calls that brought nothing: soon again, then ever more seldom, and for nobody sooner.
+//! A pause that grows after calls that brought nothing, for all callers alike.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use time::OffsetDateTime;
 
-use super::error::ApiError;
+use super::gather::Refusal;
 use crate::domain::backoff::{self, Jitter};
 
-/// What everybody is told who would only hear the same again.
-#[derive(Default)]
-pub(super) struct Setback(Mutex<State>);
+/// The error that callers get without a call, as long as it would only fail again.
+pub(super) struct Setback<E>(Mutex<State<E>>);
 
-#[derive(Default)]
-struct State {
+struct State<E> {
     /// How often in a row a call brought nothing.
     times: u32,
-    held: Option<(OffsetDateTime, ApiError)>,
+    held: Option<(OffsetDateTime, E)>,
 }
 
-impl Setback {
+impl<E> Default for State<E> {
+    fn default() -> Self {
+        Self { times: 0, held: None }
+    }
+}
+
+impl<E> Default for Setback<E> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<E: Refusal> Setback<E> {
     /// Why not to call at `now`, if there is a reason.
-    pub(super) fn holds(&self, now: OffsetDateTime) -> Option<ApiError> {
+    pub(super) fn holds(&self, now: OffsetDateTime) -> Option<E> {
         let state = self.lock();
         let (until, error) = state.held.as_ref().filter(|(until, _)| *until > now)?;
         Some(error.clone().held_until(*until))
     }
 
     /// A call brought nothing; returns what to tell those who waited for it.
-    pub(super) fn again(&self, error: ApiError, now: OffsetDateTime) -> ApiError {
+    pub(super) fn again(&self, error: E, now: OffsetDateTime) -> E {
         let mut state = self.lock();
         let until = now + backoff::transient(state.times, Jitter::NONE);
         state.times = state.times.saturating_add(1);
@@ -48,7 +58,7 @@ impl Setback {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<E>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -59,6 +69,7 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
+    use crate::solver::dns01::cloudflare::ApiError;
 
     #[test]
     fn pauses_grow_until_a_call_brings_something() {

@@ -1,5 +1,5 @@
-//! When the next call for a zone is made: at once where hardly anything is asked for, and in its own
-//! rhythm where there is more to gather.
+//! When the next call for a zone is made: at once where hardly anything is asked for, and at intervals
+//! where there is more to gather.
 
 use std::time::Duration;
 
@@ -8,24 +8,24 @@ use tokio::time::Instant;
 /// Records that are worth a call before its time has come: 34 calls for a thousand.
 const ENOUGH: usize = 30;
 
-/// Time between others: the more wait, the less. 1,200 calls in 5 minutes are 4 a second for the whole
-/// token; less than half of that for a zone leaves room.
+/// Time between other calls: the more records wait, the less. Cloudflare's 1,200 calls in 5 minutes are
+/// 4 a second for the whole token; less than half of that for a zone leaves room.
 const LONGEST: Duration = Duration::from_millis(600);
 
 /// Records that are worth a call where most of those that are under way are there.
 const FEW: usize = 8;
 
-/// Records that came alone, and go at once although the last call was just now …
+/// Records that came alone and go at once although the last call was just now …
 const QUICK: u32 = 2;
 
-/// … as often as no record was written for so long.
+/// … counted anew after no record was written for so long.
 const QUIET: Duration = Duration::from_secs(2);
 
 /// How long a delete waits for company. The orders' clean-ups come together anyhow; a process that
 /// does not live long must get them done, too.
 const DELETE_PATIENCE: Duration = Duration::from_millis(300);
 
-/// What waits to be written and deleted.
+/// The changes that wait.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Waiting {
     /// Records to write.
@@ -38,7 +38,7 @@ pub(super) struct Waiting {
     pub deletes_fill_a_call: bool,
 }
 
-/// The rhythm of one zone's calls.
+/// The intervals between one zone's calls.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     last_call: Option<Instant>,
@@ -49,7 +49,7 @@ pub(super) struct Pace {
 
 impl Pace {
     /// When the next call may be made; `None` when there is nothing to do. `is_short` says that
-    /// most of what may be asked of Cloudflare was asked lately.
+    /// most of what may be asked of the provider was asked lately.
     pub(super) fn due(&self, waiting: Waiting, is_short: bool, now: Instant) -> Option<Instant> {
         let pause = match waiting.creates {
             _ if is_short => LONGEST,
@@ -81,7 +81,7 @@ impl Pace {
     }
 }
 
-/// How much of what is worth a call is there.
+/// The part that is there of what is worth a call.
 fn share(records: usize) -> f64 {
     let [some, enough] = [records, ENOUGH].map(|count| u32::try_from(count).unwrap_or(u32::MAX));
     f64::from(some) / f64::from(enough)

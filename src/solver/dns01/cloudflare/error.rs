@@ -1,4 +1,4 @@
-//! What can go wrong with a call to Cloudflare, and what that means for a challenge.
+//! Errors of calls to Cloudflare, and the failures that they mean for a challenge.
 //!
 //! A person must act only where it is known that nothing else helps: a bad token, a missing permission,
 //! a zone that is not there. Whatever else Cloudflare refuses is tried again, soon and then ever more
@@ -8,10 +8,11 @@ use time::OffsetDateTime;
 
 use crate::domain::failure::{Class, Code, Failure, code};
 use crate::outbound::AddressError;
+use crate::solver::dns01::gather::Refusal;
 
 /// One entry of `errors`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Problem {
+pub(in crate::solver::dns01) struct Problem {
     /// 0 where there is none that could be read.
     pub(super) code: u64,
     /// Empty where there is none, or none to be shown.
@@ -21,7 +22,7 @@ pub(super) struct Problem {
 
 /// A call that did not do what it was for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum ApiError {
+pub(in crate::solver::dns01) enum ApiError {
     /// Cloudflare said no, in its own form.
     Refused { status: u16, problems: Vec<Problem> },
     /// Not now; perhaps said by ourselves, to stay below the limit.
@@ -34,7 +35,7 @@ pub(super) enum ApiError {
     Guarded(AddressError),
 }
 
-/// What a call was about: whoever lacks a permission wants to know which.
+/// The subject of a call: the failure names the permission that is missing for it.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Concerning<'a> {
     /// Finding the zone of a name.
@@ -102,6 +103,45 @@ pub(super) fn in_words(problems: &[Problem]) -> String {
     }
 }
 
+impl Refusal for ApiError {
+    fn says_record_exists(&self) -> bool {
+        self.has(&RECORD_EXISTS)
+    }
+
+    fn says_one_record_is_gone(&self) -> bool {
+        self.has(&[NO_SUCH_RECORD])
+    }
+
+    fn says_zone_is_full(&self) -> bool {
+        self.has(&[ZONE_FULL])
+    }
+
+    fn may_concern_one_record(&self) -> bool {
+        self.has(&RECORD_EXISTS)
+            || self.says_one_record_is_gone()
+            || self.says_zone_is_full()
+            || (matches!(self, Self::Refused { status: 400 | 409 | 413 | 422, .. })
+                && !self.says_token_is_bad()
+                && !self.says_zone_is_gone())
+    }
+
+    fn held_until(self, until: OffsetDateTime) -> Self {
+        let because = match self {
+            Self::Held { because, .. } => because,
+            other => Box::new(other),
+        };
+        Self::Held { until, because }
+    }
+
+    fn later(retry_at: OffsetDateTime, reason: String) -> Self {
+        Self::Limited { status: None, retry_at, reason }
+    }
+
+    fn unanswered(reason: String) -> Self {
+        Self::Unusable { status: None, reason }
+    }
+}
+
 impl ApiError {
     /// An answer that lacks what is needed.
     pub(super) fn garbled() -> Self {
@@ -110,16 +150,7 @@ impl ApiError {
         Self::Unusable { status: None, reason }
     }
 
-    /// The same, for those who do not ask again before `until`.
-    pub(super) fn held_until(self, until: OffsetDateTime) -> Self {
-        let because = match self {
-            Self::Held { because, .. } => because,
-            other => Box::new(other),
-        };
-        Self::Held { until, because }
-    }
-
-    /// What was said, whoever heard it.
+    /// The answer itself, whichever caller heard it.
     fn said(&self) -> &Self {
         match self {
             Self::Held { because, .. } => because,
@@ -138,16 +169,6 @@ impl ApiError {
         }
     }
 
-    /// The record that was to be written is there already.
-    pub(super) fn says_record_exists(&self) -> bool {
-        self.has(&RECORD_EXISTS)
-    }
-
-    /// A record that was to be deleted is gone.
-    pub(super) fn says_one_record_is_gone(&self) -> bool {
-        self.has(&[NO_SUCH_RECORD])
-    }
-
     /// The record that was to be deleted is gone; with its whole zone, perhaps.
     pub(super) fn says_record_is_gone(&self) -> bool {
         self.says_one_record_is_gone() || self.says_zone_is_gone()
@@ -162,21 +183,6 @@ impl ApiError {
     pub(super) fn may_be_stale(&self) -> bool {
         self.says_zone_is_gone()
             || (matches!(self, Self::Refused { status: 404, .. }) && !self.has(&[NO_SUCH_RECORD]))
-    }
-
-    /// The zone has no room for another record. That passes: proofs are taken away all the time.
-    pub(super) fn says_zone_is_full(&self) -> bool {
-        self.has(&[ZONE_FULL])
-    }
-
-    /// A batch was refused for something that may be wrong with one of its records only.
-    pub(super) fn may_concern_one_record(&self) -> bool {
-        self.has(&RECORD_EXISTS)
-            || self.says_one_record_is_gone()
-            || self.says_zone_is_full()
-            || (matches!(self, Self::Refused { status: 400 | 409 | 413 | 422, .. })
-                && !self.says_token_is_bad()
-                && !self.says_zone_is_gone())
     }
 
     fn says_token_is_bad(&self) -> bool {
@@ -269,7 +275,7 @@ impl ApiError {
         };
         let mut code = code;
         if let Some(advice) = advice {
-            detail = format!("{detail} {advice}").trim_start().to_owned();
+            format!("{detail} {advice}").trim_start().clone_into(&mut detail);
             code = code.with_advice("");
         }
         let title = title.unwrap_or(code.title);

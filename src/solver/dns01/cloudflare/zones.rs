@@ -17,10 +17,10 @@ use time::OffsetDateTime;
 use super::answer::{Listed, id, text};
 use super::api::Api;
 use super::error::{ApiError, Concerning, no_zone_for};
-use super::setback::Setback;
 use crate::clock::Clock;
 use crate::domain::failure::{Failure, code};
 use crate::domain::name::{comparable, public_suffix, with_u_labels};
+use crate::solver::dns01::setback::Setback;
 
 const FRESH_FOR: Duration = Duration::from_mins(5);
 
@@ -38,7 +38,7 @@ pub(super) struct Zones {
     clock: Arc<dyn Clock>,
     listing: Cache<(), Arc<Listing>>,
     by_name: Cache<String, Option<String>>,
-    setback: Setback,
+    setback: Setback<ApiError>,
 }
 
 pub(super) struct Listing {
@@ -226,7 +226,7 @@ mod tests {
     use crate::clock::SystemClock;
     use crate::outbound::Client;
     use crate::secret::Secret;
-    use crate::solver::cloudflare::{Budgets, http_client};
+    use crate::solver::dns01::cloudflare::{Budgets, http_client};
 
     #[tokio::test]
     async fn a_latecomer_with_the_old_id_does_not_drop_the_new_listing() {

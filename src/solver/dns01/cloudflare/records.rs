@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::answer::{Listed, id, text};
 use super::api::Api;
 use super::error::ApiError;
+use crate::domain::challenge::Record;
 use crate::domain::name::{comparable, with_u_labels};
 
 const PER_PAGE: usize = 100;
@@ -44,6 +45,11 @@ impl Txt {
     /// not documented.
     pub(super) fn is(&self, name: &str, value: &str) -> bool {
         self.name == comparable(name) && self.content.trim_matches('"') == value
+    }
+
+    pub(super) fn into_record(self, zone: &str) -> Record {
+        let value = self.content.trim_matches('"').to_owned();
+        Record { name: self.name, value, zone: zone.to_owned(), id: self.id }
     }
 
     /// Whether its comment begins so.

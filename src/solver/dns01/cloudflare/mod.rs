@@ -5,29 +5,31 @@
 
 mod answer;
 mod api;
-mod batch;
 mod budget;
+mod changes;
+mod clients;
 mod error;
-mod leftovers;
-mod pace;
+mod ours;
 mod records;
-mod setback;
 mod zones;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use moka::sync::Cache;
+use async_trait::async_trait;
 
 use self::answer::is_id;
 use self::api::Api;
-pub(super) use self::api::http_client;
-use self::batch::{NewRecord, Writer};
-pub(super) use self::budget::Budgets;
-use self::error::{ApiError, Concerning};
-pub use self::leftovers::Ours;
+#[cfg(test)]
+use self::api::http_client;
+use self::budget::Budgets;
+use self::changes::Changes;
+pub(in crate::solver) use self::clients::Clients;
+pub(super) use self::error::ApiError;
+use self::error::Concerning;
 use self::records::Txt;
 use self::zones::{Found, Zones};
+use super::gather::{NewRecord, Queues, Refusal as _};
+use super::provider::{DnsProvider, Ours};
 use crate::clock::Clock;
 use crate::domain::challenge::Record;
 use crate::domain::failure::{Failure, code};
@@ -37,76 +39,44 @@ use crate::outbound::Client;
 use crate::secret::Secret;
 use crate::solver::Upcoming;
 
-/// Zones written to at the same time; one that is dropped early only loses the gathering.
-const MAX_WRITERS: u64 = 1000;
-const WRITER_IDLE: Duration = Duration::from_mins(10);
-
 /// Where and as whom to call.
 #[derive(Clone, Copy)]
-pub struct Access<'a> {
+struct Access<'a> {
     /// Base of the API; Cloudflare's own where absent.
-    pub base_url: Option<&'a str>,
-    /// The API token.
-    pub token: &'a Secret<String>,
+    base_url: Option<&'a str>,
+    token: &'a Secret<String>,
     /// The zone to write to; looked up by name where absent.
-    pub zone_id: Option<&'a str>,
-    /// What may have to be written within moments.
-    pub upcoming: &'a Upcoming,
-    /// What tokens may still spend.
-    pub(in crate::solver) budgets: &'a Budgets,
+    zone_id: Option<&'a str>,
+    upcoming: &'a Upcoming,
+    budgets: &'a Budgets,
 }
 
 /// The DNS records that an API token can edit.
-pub struct Cloudflare {
+struct Cloudflare {
     api: Arc<Api>,
     zones: Zones,
     zone_id: Option<String>,
-    writers: Cache<String, Arc<Writer>>,
-    installation: String,
-    upcoming: Upcoming,
+    queues: Queues<Changes>,
+    /// How the comments of this installation's records begin.
+    mark: String,
 }
 
-impl Cloudflare {
-    /// A client for one token; `installation` marks the records as ours.
-    pub(super) fn new(
-        http: Client,
-        access: Access<'_>,
-        clock: Arc<dyn Clock>,
-        installation: &str,
-    ) -> Result<Self, Failure> {
-        let api = Arc::new(Api::new(
-            http,
-            access.base_url,
-            access.token,
-            Arc::clone(&clock),
-            access.budgets,
-        )?);
-        Ok(Self {
-            zones: Zones::new(Arc::clone(&api), clock),
-            api,
-            zone_id: access.zone_id.map(valid_zone_id).transpose()?,
-            writers: Cache::builder().max_capacity(MAX_WRITERS).time_to_idle(WRITER_IDLE).build(),
-            installation: installation.to_owned(),
-            upcoming: access.upcoming.clone(),
-        })
-    }
-
-    /// Writes a TXT record, or finds it where it is written already.
-    pub async fn create(
+#[async_trait]
+impl DnsProvider for Cloudflare {
+    async fn create(
         &self,
         name: &str,
         value: &str,
         challenge: ChallengeId,
     ) -> Result<Record, Failure> {
         let name = comparable(name);
-        let comment = format!("{}{challenge}", self.mark());
-        let record = NewRecord::txt(&name, value, comment);
+        let record = NewRecord { name: name.clone(), value: value.to_owned(), challenge };
         let mut found = self.zone_of(&name).await?;
-        let mut created = self.writer(&found.id).create(record.clone()).await;
+        let mut created = self.queues.create(&found.id, record.clone()).await;
         if self.is_stale(&created) {
             self.zones.forget(&found).await;
             found = self.zone_of(&name).await?;
-            created = self.writer(&found.id).create(record).await;
+            created = self.queues.create(&found.id, record).await;
         }
         let zone = found.id;
         let id = match created {
@@ -117,15 +87,12 @@ impl Cloudflare {
         Ok(Record { name, value: value.to_owned(), zone, id })
     }
 
-    /// Deletes a record that [`Self::create`] returned.
-    pub async fn delete(&self, record: &Record) -> Result<(), Failure> {
+    async fn delete(&self, record: &Record) -> Result<(), Failure> {
         self.delete_by_id(&record.zone, &record.name, &record.id).await
     }
 
-    /// Deletes what this installation wrote at `name` with this value; nothing else.
-    pub async fn delete_by_value(&self, name: &str, value: &str) -> Result<(), Failure> {
+    async fn delete_by_value(&self, name: &str, value: &str) -> Result<(), Failure> {
         let name = comparable(name);
-        let mark = self.mark();
         let mut place = self.zone_of(&name).await?;
         let mut found = self.find(&place.id, &name, value).await;
         if self.is_stale(&found) {
@@ -135,15 +102,50 @@ impl Cloudflare {
         }
         let zone = place.id;
         let found = found.map_err(|error| error.into_failure(concerning(&zone, &name)))?;
-        let ours = found.into_iter().filter(|record| record.is_marked(&mark));
+        let ours = found.into_iter().filter(|record| record.is_marked(&self.mark));
         for record in ours {
             self.delete_by_id(&zone, &name, &record.id).await?;
         }
         Ok(())
     }
 
+    /// A token that sees more zones than can be listed is looked at only with a `zoneID`.
+    async fn zones(&self) -> Result<Vec<String>, Failure> {
+        match &self.zone_id {
+            Some(id) => Ok(vec![id.clone()]),
+            None => Ok(self.zones.all().await?.unwrap_or_default()),
+        }
+    }
+
+    async fn ours(&self, zone: &str) -> Result<Vec<Ours>, Failure> {
+        let found = ours::list(&self.api, zone, &self.mark).await;
+        found.map_err(|error| error.into_failure(concerning(zone, "its records")))
+    }
+}
+
+impl Cloudflare {
+    /// A client for one token; `installation` marks the records as ours.
+    fn new(
+        http: Client,
+        access: Access<'_>,
+        clock: Arc<dyn Clock>,
+        installation: &str,
+    ) -> Result<Self, Failure> {
+        let Access { base_url, token, budgets, .. } = access;
+        let api = Arc::new(Api::new(http, base_url, token, Arc::clone(&clock), budgets)?);
+        let mark = format!("certwright {installation} ");
+        let changes = Changes { api: Arc::clone(&api), mark: mark.clone() };
+        Ok(Self {
+            zones: Zones::new(Arc::clone(&api), clock),
+            api,
+            zone_id: access.zone_id.map(valid_zone_id).transpose()?,
+            queues: Queues::new(changes, access.upcoming.clone()),
+            mark,
+        })
+    }
+
     async fn delete_by_id(&self, zone: &str, name: &str, id: &str) -> Result<(), Failure> {
-        match self.writer(zone).delete(id).await {
+        match self.queues.delete(zone, id).await {
             Err(error) if !error.says_record_is_gone() => {
                 Err(error.into_failure(concerning(zone, name)))
             }
@@ -180,18 +182,11 @@ impl Cloudflare {
             None => self.zones.find(name).await,
         }
     }
+}
 
-    fn writer(&self, zone: &str) -> Arc<Writer> {
-        self.writers.get_with_by_ref(zone, || {
-            let upcoming = self.upcoming.clone();
-            Arc::new(Writer::new(Arc::clone(&self.api), zone.to_owned(), self.mark(), upcoming))
-        })
-    }
-
-    /// How the comments of this installation's records begin.
-    fn mark(&self) -> String {
-        format!("certwright {} ", self.installation)
-    }
+/// Whether a failure means that Cloudflare gave no answer.
+pub(in crate::solver) fn is_silent(failure: &Failure) -> bool {
+    failure.is(code::CLOUDFLARE_UNAVAILABLE)
 }
 
 fn concerning<'a>(zone: &'a str, name: &'a str) -> Concerning<'a> {

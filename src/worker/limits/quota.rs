@@ -1,4 +1,5 @@
-//! How much of the pool one issuer or namespace may hold, so that none can hold all of it.
+//! Concurrency quotas: how many slots of a process one issuer or namespace may hold, so that none can
+//! hold all of them.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -7,9 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::domain::id::IssuerId;
 use crate::storage::fair::Lane;
 
-/// Who holds how many slots of this process. Bounded by the slots that there are.
+/// The slots that each issuer and namespace holds. Bounded by the slots that there are.
 #[derive(Debug)]
-pub(in crate::worker) struct Shares {
+pub struct Quota {
     per_issuer: usize,
     per_namespace: usize,
     held: Mutex<Held>,
@@ -21,21 +22,22 @@ struct Held {
     namespaces: HashMap<String, usize>,
 }
 
-/// A held slot's part in the shares; dropping it gives it back.
+/// One held slot's part of the quotas; dropping it gives it back.
 #[derive(Debug)]
-pub(in crate::worker) struct Share {
-    shares: Arc<Shares>,
+pub(crate) struct Share {
+    quota: Arc<Quota>,
     issuer: Option<IssuerId>,
     namespace: Option<String>,
 }
 
-impl Shares {
-    pub(in crate::worker) fn new(per_issuer: usize, per_namespace: usize) -> Arc<Self> {
-        Arc::new(Self { per_issuer, per_namespace, held: Mutex::default() })
+impl Quota {
+    /// At most so many slots each.
+    pub fn new(per_issuer: usize, per_namespace: usize) -> Self {
+        Self { per_issuer, per_namespace, held: Mutex::default() }
     }
 
     /// How many more of this lane may be worked on.
-    pub(in crate::worker) fn room(&self, lane: &Lane) -> usize {
+    pub(crate) fn room(&self, lane: &Lane) -> usize {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let of_namespace = held.namespaces.get(&lane.namespace).copied().unwrap_or_default();
         let of_issuer = lane.issuer.and_then(|id| held.issuers.get(&id)).copied();
@@ -44,20 +46,20 @@ impl Shares {
     }
 
     /// How many slots a namespace holds.
-    pub(in crate::worker) fn held(&self, namespace: &str) -> usize {
+    pub(crate) fn held(&self, namespace: &str) -> usize {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.namespaces.get(namespace).copied().unwrap_or_default()
     }
 
-    /// Whether anybody's share is used up.
-    pub(in crate::worker) fn any_full(&self) -> bool {
+    /// Whether the quota of any issuer or namespace is used up.
+    pub(crate) fn any_full(&self) -> bool {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.issuers.values().any(|count| *count >= self.per_issuer)
             || held.namespaces.values().any(|count| *count >= self.per_namespace)
     }
 
     /// Takes one slot's part for a row of this lane.
-    pub(in crate::worker) fn take(self: &Arc<Self>, lane: &Lane) -> Share {
+    pub(crate) fn take(self: &Arc<Self>, lane: &Lane) -> Share {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         *held.namespaces.entry(lane.namespace.clone()).or_default() += 1;
         if let Some(issuer) = lane.issuer {
@@ -65,11 +67,11 @@ impl Shares {
         }
         drop(held);
         let namespace = Some(lane.namespace.clone());
-        Share { shares: Arc::clone(self), issuer: lane.issuer, namespace }
+        Share { quota: Arc::clone(self), issuer: lane.issuer, namespace }
     }
 
-    /// For a slot that goes on with an order of this issuer; `None` when its share is used up.
-    pub(in crate::worker) fn take_issuer(self: &Arc<Self>, issuer: IssuerId) -> Option<Share> {
+    /// For a slot that goes on with an order of this issuer; `None` when its quota is used up.
+    pub(crate) fn take_issuer(self: &Arc<Self>, issuer: IssuerId) -> Option<Share> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let count = held.issuers.entry(issuer).or_default();
         if *count >= self.per_issuer {
@@ -77,13 +79,13 @@ impl Shares {
         }
         *count += 1;
         drop(held);
-        Some(Share { shares: Arc::clone(self), issuer: Some(issuer), namespace: None })
+        Some(Share { quota: Arc::clone(self), issuer: Some(issuer), namespace: None })
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let mut held = self.shares.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.quota.held.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(issuer) = &self.issuer {
             give_back(&mut held.issuers, issuer);
         }
@@ -111,17 +113,17 @@ mod tests {
 
     #[test]
     fn what_is_given_back_can_be_taken_again() {
-        let shares = Shares::new(3, 2);
+        let quota = Arc::new(Quota::new(3, 2));
         let (web, other) = (lane(1, "web"), lane(1, "other"));
-        let held = [shares.take(&web), shares.take(&web)];
+        let held = [quota.take(&web), quota.take(&web)];
 
-        assert_eq!((shares.room(&web), shares.room(&other)), (0, 1), "2 a namespace, 3 an issuer");
-        assert!(shares.any_full());
-        let third = shares.take_issuer(IssuerId(Uuid::from_u128(1)));
-        assert!(third.is_some() && shares.take_issuer(IssuerId(Uuid::from_u128(1))).is_none());
+        assert_eq!((quota.room(&web), quota.room(&other)), (0, 1), "2 a namespace, 3 an issuer");
+        assert!(quota.any_full());
+        let third = quota.take_issuer(IssuerId(Uuid::from_u128(1)));
+        assert!(third.is_some() && quota.take_issuer(IssuerId(Uuid::from_u128(1))).is_none());
         drop((held, third));
-        assert_eq!((shares.room(&web), shares.any_full()), (2, false));
-        assert!(shares.held.lock().unwrap().namespaces.is_empty(), "nothing is left behind");
+        assert_eq!((quota.room(&web), quota.any_full()), (2, false));
+        assert!(quota.held.lock().unwrap().namespaces.is_empty(), "nothing is left behind");
     }
 
     fn lane(issuer: u128, namespace: &str) -> Lane {

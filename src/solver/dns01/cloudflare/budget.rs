@@ -27,11 +27,11 @@ pub(super) struct Account {
 
 /// The budgets of all tokens. A cheap handle.
 #[derive(Clone)]
-pub(in crate::solver) struct Budgets(Arc<Rates<Account>>);
+pub(super) struct Budgets(Arc<Rates<Account>>);
 
 impl Budgets {
     /// Nothing is spent yet.
-    pub(in crate::solver) fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(Arc::new(Rates::new(RATE, MOST)))
     }
 

@@ -1,8 +1,8 @@
-//! What the CA wants proved, and by which of its challenges that is done.
+//! Reads an order's authorizations, and chooses a challenge and a solver for each.
 //!
-//! A CA's answer is input: what is not used may be odd, what is used is checked.
+//! A CA's answer is input: every part that is used is checked, the rest may be odd.
 
-use super::{Session, Tried};
+use super::session::Session;
 use crate::ca;
 use crate::ca::{AuthorizationStatus, ChallengeStatus, Offered};
 use crate::domain::challenge;
@@ -13,65 +13,64 @@ use crate::domain::issuer::Issuer;
 use crate::domain::name;
 use crate::domain::order::{Answer, ORDER_DEADLINE, Order};
 use crate::domain::selection::pick_solver;
+use crate::worker::error::Tried;
 
-impl Session<'_> {
-    pub(in crate::worker) async fn read_authorizations(&mut self, order: &Order) -> Tried<Answer> {
-        let account = self.account(order).await?;
-        let issuer = self.issuer(order).await?;
-        let handle = self.handle(order).await?.0;
-        if handle.state().status == ca::OrderStatus::Invalid {
-            return Ok(Answer::Ended(why_invalid(handle, order).await?));
-        }
-        let authorizations = handle.authorizations().await?;
-        failpoint!("after_authorizations");
-        let labels = self.labels(order).await?;
-        let now = self.worker.clock.now();
-        let mut challenges = Vec::new();
-        for authorization in authorizations {
-            let wildcard = is_wildcard(&authorization, order)?;
-            match authorization.status {
-                AuthorizationStatus::Valid => continue,
-                AuthorizationStatus::Pending => {}
-                _ => return Ok(Answer::Ended(authorization.unusable())),
-            }
-            let offered: Vec<_> = authorization.challenges.iter().filter_map(usable).collect();
-            let domain = &authorization.domain;
-            let picked = pick_solver(&issuer.acme.solvers, domain, wildcard, &labels, &offered);
-            let found = picked.and_then(|(place, _, wanted)| {
-                Some((place, wanted, best(&authorization.challenges, wanted)?))
-            });
-            let Some((solver, kind, offer)) = found else {
-                return match hopeless(&authorization) {
-                    Some(failure) => Ok(Answer::Ended(failure)),
-                    None => Err(no_solver(&issuer, domain, wildcard, &offered).into()),
-                };
-            };
-            challenges.push(Challenge {
-                id: ChallengeId::generate(now),
-                authorization_url: authorization.url.clone(),
-                url: offer.url.clone(),
-                domain: domain.clone(),
-                wildcard,
-                kind,
-                solver,
-                token: offer.token.clone(),
-                key_authorization: account.key_authorization(&offer.token),
-                state: challenge::State::Pending,
-                record: None,
-                clean: false,
-                tries: 0,
-                reason: None,
-                observations: Vec::new(),
-                next_action_at: Some(now),
-                deadline: order.deadline.min(now + ORDER_DEADLINE),
-            });
-        }
-        Ok(Answer::Authorizations(challenges))
+pub(super) async fn read_authorizations(session: &mut Session<'_>, order: &Order) -> Tried<Answer> {
+    let account = session.account(order).await?;
+    let issuer = session.issuer(order).await?;
+    let handle = session.handle(order).await?.0;
+    if handle.state().status == ca::OrderStatus::Invalid {
+        return Ok(Answer::Ended(why_invalid(handle, order).await?));
     }
+    let authorizations = handle.authorizations().await?;
+    failpoint!("after_authorizations");
+    let labels = session.labels(order).await?;
+    let now = session.ctx.clock.now();
+    let mut challenges = Vec::new();
+    for authorization in authorizations {
+        let wildcard = is_wildcard(&authorization, order)?;
+        match authorization.status {
+            AuthorizationStatus::Valid => continue,
+            AuthorizationStatus::Pending => {}
+            _ => return Ok(Answer::Ended(authorization.unusable())),
+        }
+        let offered: Vec<_> = authorization.challenges.iter().filter_map(usable).collect();
+        let domain = &authorization.domain;
+        let picked = pick_solver(&issuer.acme.solvers, domain, wildcard, &labels, &offered);
+        let found = picked.and_then(|(place, _, wanted)| {
+            Some((place, wanted, best(&authorization.challenges, wanted)?))
+        });
+        let Some((solver, kind, offer)) = found else {
+            return match hopeless(&authorization) {
+                Some(failure) => Ok(Answer::Ended(failure)),
+                None => Err(no_solver(&issuer, domain, wildcard, &offered).into()),
+            };
+        };
+        challenges.push(Challenge {
+            id: ChallengeId::generate(now),
+            authorization_url: authorization.url.clone(),
+            url: offer.url.clone(),
+            domain: domain.clone(),
+            wildcard,
+            kind,
+            solver,
+            token: offer.token.clone(),
+            key_authorization: account.key_authorization(&offer.token),
+            state: challenge::State::Pending,
+            record: None,
+            clean: false,
+            tries: 0,
+            reason: None,
+            observations: Vec::new(),
+            next_action_at: Some(now),
+            deadline: order.deadline.min(now + ORDER_DEADLINE),
+        });
+    }
+    Ok(Answer::Authorizations(challenges))
 }
 
-/// Whether it is about a wildcard, by what the CA says or by what was ordered: some leave the mark out.
-/// Never is a name proved that nobody asked for.
+/// Whether an authorization is for a wildcard, by the CA's word or by the order: some CAs leave the mark
+/// out. A name that was not ordered is an error: it must not be proved.
 fn is_wildcard(authorization: &ca::Authorization, order: &Order) -> Result<bool, Failure> {
     let ordered: Vec<_> = order.names.iter().map(|name| name::comparable(name)).collect();
     let domain = &authorization.domain;
@@ -106,7 +105,7 @@ fn best(offered: &[Offered], wanted: Kind) -> Option<&Offered> {
     })
 }
 
-/// Why none of the challenges can be met, where that is not for the want of a solver.
+/// The failure where no challenge can be met by any solver.
 fn hopeless(authorization: &ca::Authorization) -> Option<Failure> {
     if let Some(failed) = authorization
         .challenges
@@ -129,11 +128,9 @@ fn hopeless(authorization: &ca::Authorization) -> Option<Failure> {
     })
 }
 
-/// An invalid order says little; its challenges say what the CA saw, those first that were met for it.
-pub(in crate::worker) async fn why_invalid(
-    handle: &ca::Order,
-    order: &Order,
-) -> Result<Failure, Failure> {
+/// The CA's error for an invalid order. Its challenges say what the CA saw; those that were met for the
+/// order come first.
+pub(super) async fn why_invalid(handle: &ca::Order, order: &Order) -> Result<Failure, Failure> {
     let order_error = handle.state().error.clone();
     let authorizations = match (handle.settled_authorizations().await, &order_error) {
         (Ok(authorizations), _) => authorizations,
@@ -151,7 +148,7 @@ pub(in crate::worker) async fn why_invalid(
         .unwrap_or_else(|| Failure::of(code::ACME_ORDER_INVALID, "It did not say why.")))
 }
 
-pub(in crate::worker) fn no_solver(
+pub(super) fn no_solver(
     issuer: &Issuer,
     domain: &str,
     wildcard: bool,

@@ -51,7 +51,7 @@ pub(super) struct Api {
     clock: Arc<dyn Clock>,
 }
 
-/// What a call gave, and the number of pages that there are, if it said so.
+/// The result of a call, with the number of pages where it is given.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) result: Value,
@@ -59,7 +59,7 @@ pub(super) struct Answer {
 }
 
 /// An HTTP client for tokens: no redirects, because the token would travel along.
-pub(in crate::solver) fn http_client() -> ClientBuilder {
+pub(super) fn http_client() -> ClientBuilder {
     reqwest::Client::builder()
         .user_agent(concat!("certwright/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
@@ -228,8 +228,8 @@ impl Api {
         Ok(Answer { result, total_pages: envelope.total_pages })
     }
 
-    /// What may be shown of an answer's errors. Whoever answers at another base is not quoted;
-    /// and nobody's words may show the token that was sent.
+    /// The part of an answer's errors that may be shown. Answers from another base are not quoted, and no
+    /// words may show the token that was sent.
     fn readable(&self, problems: &[Problem]) -> Vec<Problem> {
         problems
             .iter()
@@ -272,7 +272,7 @@ impl Api {
     }
 }
 
-/// Who is called with which token, as the other side counts: by whatever spelling of its URL.
+/// The account that the other side counts calls for: host and token, in every spelling of the URL.
 fn account(base: &Url, token: &Secret<String>) -> Account {
     let host = base.host_str().unwrap_or_default().trim_end_matches('.').to_owned();
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.expose().as_bytes());
@@ -328,7 +328,7 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
-    use crate::solver::cloudflare::error::Concerning;
+    use crate::solver::dns01::cloudflare::error::Concerning;
 
     const NOW: OffsetDateTime = datetime!(2026-01-01 0:00 UTC);
 

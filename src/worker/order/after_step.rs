@@ -1,0 +1,114 @@
+//! Decides, as a pure function, how a run goes on once a step was taken.
+
+use time::Duration;
+
+use crate::storage::lease::LEASE;
+use crate::worker::context::STEP_TIMEOUT;
+
+/// After a pause as short as this the next step follows in the same run: giving the lease back, and
+/// taking it and everything up again, would cost more than keeping it.
+const SHORT: Duration = Duration::milliseconds(500);
+
+/// A pause that is over before a step could be saved: the next step is saved with it.
+const BRIEF: Duration = Duration::milliseconds(30);
+
+/// A lease that was extended no longer ago is long enough for any one step.
+const FRESH: Duration = Duration::seconds(10);
+const _: () = assert!(
+    FRESH.whole_seconds().unsigned_abs() + STEP_TIMEOUT.as_secs()
+        < LEASE.whole_seconds().unsigned_abs()
+);
+
+/// The facts that the decision depends on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taken {
+    /// Whether the step may be taken again where its result was lost.
+    pub(super) is_repeatable: bool,
+    /// Whether the order has ended, or its last error has changed: clients can see that.
+    pub(super) is_remarkable: bool,
+    /// Whether the run ends in any case: the order is over, or the service stops.
+    pub(super) is_last: bool,
+    /// Until the next step is due; `None` where none will be.
+    pub(super) pause: Option<Duration>,
+    /// Since the lease was taken or extended.
+    pub(super) lease_age: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AfterStep {
+    /// The next step is taken after this pause, and saved together with this one.
+    GoOn(Duration),
+    /// This step is saved, and the next one is taken under the same lease after this pause.
+    SaveAndGoOn(Duration, Hold),
+    /// This step is saved, and the lease given up.
+    SaveAndRest,
+}
+
+/// The fate of the lease when a step is saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hold {
+    Release,
+    /// It goes on as it is.
+    Keep,
+    /// It goes on for its whole length.
+    Extend,
+}
+
+pub(super) fn after_step(taken: Taken) -> AfterStep {
+    let Some(pause) = taken.pause.filter(|pause| *pause <= SHORT && !taken.is_last) else {
+        return AfterStep::SaveAndRest;
+    };
+    if taken.lease_age >= FRESH {
+        // The lease is only extended by a save.
+        return AfterStep::SaveAndGoOn(pause, Hold::Extend);
+    }
+    if taken.is_repeatable && !taken.is_remarkable && pause <= BRIEF {
+        AfterStep::GoOn(pause)
+    } else {
+        AfterStep::SaveAndGoOn(pause, Hold::Keep)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_follows_a_step_depends_on_its_kind_its_result_and_the_time() {
+        use AfterStep::{GoOn, SaveAndGoOn, SaveAndRest};
+        use Hold::{Extend, Keep};
+        let (ms, s) = (Duration::milliseconds, Duration::seconds);
+        let poll = Taken {
+            is_repeatable: true,
+            is_remarkable: false,
+            is_last: false,
+            pause: Some(ms(25)),
+            lease_age: s(1),
+        };
+        for (what, taken, expected) in [
+            ("a poll that is soon repeated", poll, GoOn(ms(25))),
+            ("overdue", Taken { pause: Some(ms(-5)), ..poll }, GoOn(ms(-5))),
+            ("just brief", Taken { pause: Some(BRIEF), ..poll }, GoOn(BRIEF)),
+            ("no longer brief", Taken { pause: Some(ms(31)), ..poll }, SaveAndGoOn(ms(31), Keep)),
+            ("just short", Taken { pause: Some(SHORT), ..poll }, SaveAndGoOn(SHORT, Keep)),
+            ("no longer short", Taken { pause: Some(ms(501)), ..poll }, SaveAndRest),
+            ("never due again", Taken { pause: None, ..poll }, SaveAndRest),
+            ("not repeatable", Taken { is_repeatable: false, ..poll }, SaveAndGoOn(ms(25), Keep)),
+            ("remarkable", Taken { is_remarkable: true, ..poll }, SaveAndGoOn(ms(25), Keep)),
+            ("over, or stopping", Taken { is_last: true, ..poll }, SaveAndRest),
+            ("an old lease", Taken { lease_age: FRESH, ..poll }, SaveAndGoOn(ms(25), Extend)),
+            (
+                "an old lease and news",
+                Taken { lease_age: s(60), is_remarkable: true, pause: Some(ms(400)), ..poll },
+                SaveAndGoOn(ms(400), Extend),
+            ),
+            (
+                "an old lease at the end",
+                Taken { lease_age: s(60), is_last: true, ..poll },
+                SaveAndRest,
+            ),
+        ] {
+            assert_eq!(after_step(taken), expected, "{what}");
+        }
+    }
+}

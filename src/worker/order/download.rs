@@ -1,0 +1,37 @@
+//! Fetches what a CA has issued, and checks it.
+
+use super::chains;
+use super::session::{Download, Session, seen};
+use crate::domain::event::{Event, Resource};
+use crate::domain::order::{Answer, Order};
+use crate::pki::{self, Issued};
+use crate::worker::error::Tried;
+
+pub(super) async fn download(session: &mut Session<'_>, order: &Order) -> Tried<Answer> {
+    failpoint!("before_download");
+    let csr = session.csr(order).await?;
+    let issuer = session.issuer(order).await?;
+    let account = session.account(order).await?.url().to_owned();
+    let now = session.ctx.clock.now();
+    let handle = session.handle(order).await?.0;
+    let Some(sent) = handle.certificate().await? else {
+        return Ok(Answer::Polled(seen(handle.state())));
+    };
+    failpoint!("after_download");
+    let usual = match pki::check_chain(&sent.chain_pem, &csr, now) {
+        Ok(usual) => usual,
+        Err(problem) => return Ok(Answer::Failed(chains::unusable(&problem))),
+    };
+    let preferred = issuer.acme.preferred_chain.as_deref().unwrap_or_default();
+    let alternates = &sent.alternates;
+    let (chosen, remark) =
+        chains::preferred_chain(handle, alternates, usual, preferred, &csr, now).await;
+    let mut remarks = chains::remarks(&chosen, order.certificate);
+    remarks.extend(remark.map(|remark| {
+        let about = Resource::Certificate(order.certificate);
+        Event::warning(about, "PreferredChainNotUsed", remark)
+    }));
+    let Issued { chain, leaf, .. } = chosen;
+    session.download = Some(Download { chain, leaf, account, remarks });
+    Ok(Answer::Downloaded)
+}
