@@ -17,6 +17,7 @@
 #[macro_use]
 mod failpoint;
 
+mod acme;
 pub mod api;
 pub mod bootstrap;
 pub mod ca;

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::problem::{ApiError, Code, FieldCode};
+use super::problem::{ApiError, Code};
 use crate::validation::from_slice;
 
 /// Bytes of a request's body at most.

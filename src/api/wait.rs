@@ -97,7 +97,7 @@ impl Wait {
                 () = app.shutdown.cancelled() => {}
                 // The sender lives as long as the database.
                 _ = keys.changed() => {}
-                _ = tokio::time::timeout(left.min(LOOK_EVERY), waiter.news()) => {}
+                _ = tokio::time::timeout(left.min(LOOK_EVERY), waiter.settled()) => {}
             }
             who.must_hold(app).await?;
             let seen = read().await?;

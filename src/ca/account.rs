@@ -1,26 +1,24 @@
 //! An account at a CA: what may ask for certificates.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
-use time::format_description::well_known::Rfc3339;
+use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 
-use super::ask::{ask, fetch, unreadable};
-use super::classify::{Asked, Call};
+use super::ask::{ask, post};
+use super::authorization_cache::AuthorizationCache;
+use super::call::{Asked, Call, Request, Signed};
 use super::directory::{Directory, Endpoint};
-use super::jose::Signer;
-use super::order::{Order, Remembered};
-use super::recorder::Exchange;
-use super::state::OrderState;
+use super::exchange::Exchange;
+use crate::acme::jose::Signer;
 use crate::clock::Clock;
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::Failure;
 
-/// An account with its key; shared freely, holds nothing that changes.
+/// An account with its key. It is immutable, and clones are cheap.
 #[derive(Clone)]
 pub struct Account {
-    pub(super) inner: instant_acme::Account,
+    pub(super) url: String,
+    pub(super) thumbprint: String,
     pub(super) signer: Arc<Signer>,
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) directory: Arc<Directory>,
@@ -28,13 +26,13 @@ pub struct Account {
     /// When this process first heard of it. A CA that does not know it within the next minutes may
     /// be lagging behind: it may have been registered just before, perhaps by another replica.
     pub(super) seen: OffsetDateTime,
-    pub(super) remembered: Remembered,
+    pub(super) authorizations: AuthorizationCache,
 }
 
 impl Account {
     /// Its URL: its name towards the CA.
     pub fn url(&self) -> &str {
-        self.inner.id()
+        &self.url
     }
 
     /// The CA's names for itself in CAA records, as its directory has them.
@@ -44,151 +42,36 @@ impl Account {
 
     /// What has to be shown for a challenge with this token (RFC 8555, section 8.1).
     pub fn key_authorization(&self, token: &str) -> String {
-        format!("{token}.{}", self.inner.key_thumbprint())
-    }
-
-    /// Orders a certificate for DNS names and IP addresses; wildcards are written `*.example.com`.
-    ///
-    /// Not idempotent on the wire: after a lost answer, repeating it costs one order that expires.
-    pub async fn new_order(
-        &self,
-        names: &[String],
-        profile: Option<&str>,
-    ) -> Result<Order, Failure> {
-        self.new_order_replacing(names, profile, None, None).await
-    }
-
-    /// The same, for a certificate that takes the place of `replaces` (RFC 9773, section 5), and that
-    /// ends at `not_after`, both where they are given.
-    pub async fn new_order_replacing(
-        &self,
-        names: &[String],
-        profile: Option<&str>,
-        replaces: Option<&str>,
-        not_after: Option<OffsetDateTime>,
-    ) -> Result<Order, Failure> {
-        if let Some(profile) = profile {
-            self.check_profile(profile).await?;
-        }
-        let wanted = Wanted { names, profile, replaces, not_after };
-        let answer = self.place(&wanted).await;
-        if let Err(failure) = &answer
-            && matches!(failure.code.as_str(), "acme_endpoint_moved" | "acme_invalid_profile")
-        {
-            self.endpoint.expire().await;
-        }
-        let (url, exchange) = answer?;
-        let asked = self.asked(Call::NewOrder, None);
-        let state = OrderState::read(asked, &exchange);
-        if let Err(failure) = &state {
-            // The CA has the order, whatever it says of it: it is read there, not placed again.
-            tracing::warn!(%failure, order = url, "the answer to a new order cannot be read");
-        }
-        Ok(Order::new(self, url, self.clock.now(), state.ok()))
-    }
-
-    /// Signed here: instant-acme has no place for `notAfter`, and gives an order up whose answer it
-    /// cannot read.
-    async fn place(&self, wanted: &Wanted<'_>) -> Result<(String, Exchange), Failure> {
-        let asked = self.asked(Call::NewOrder, None);
-        let payload = wanted.payload().map_err(|why| unreadable(asked, why))?;
-        let answer = ask!(asked, async {
-            let (client, account) = (self.endpoint.client(), Some(self.url()));
-            let (nonce, url) = (self.directory.new_nonce(), self.directory.new_order());
-            self.signer.post(client, nonce, account, url, &payload).await
-        });
-        let ((), exchange) = answer.map_err(|failure| match wanted.not_after {
-            Some(_) => about_the_end(failure),
-            None => failure,
-        })?;
-        let exchange = exchange.ok_or_else(|| unreadable(asked, "no answer"))?;
-        let url = exchange.location.clone();
-        let url = url.ok_or_else(|| unreadable(asked, "The CA does not say where the order is"))?;
-        Ok((url, exchange))
-    }
-
-    /// Takes up an order again. `age` is the time since the CA handed its URL out: it decides
-    /// whether "not found" means "not yet" or "not any more".
-    pub async fn order(&self, url: &str, age: Duration) -> Result<Order, Failure> {
-        let asked = self.asked(Call::GetOrder, Some(age));
-        let read = |exchange: Exchange| OrderState::read(asked, &exchange);
-        let state = fetch(&self.inner, asked, url, read).await?;
-        Ok(Order::new(self, url.to_owned(), self.clock.now() - age, Some(state)))
+        format!("{token}.{}", self.thumbprint)
     }
 
     pub(super) fn asked(&self, call: Call, age: Option<Duration>) -> Asked {
         Asked { call, age, account_age: Some(self.clock.now() - self.seen) }
     }
 
-    /// CAs refuse unknown profiles, too, but not with the list of known ones.
-    async fn check_profile(&self, profile: &str) -> Result<(), Failure> {
-        if self.endpoint.directory().await?.profiles().contains_key(profile) {
-            return Ok(());
-        }
-        let directory = self.endpoint.newer_directory().await?;
-        let known: Vec<_> = directory.profiles().keys().map(String::as_str).collect();
-        if known.contains(&profile) {
-            return Ok(());
-        }
-        let offer = match known.as_slice() {
-            [] => "It offers none: leave the profile out.".to_owned(),
-            known => format!("It offers: {}.", known.join(", ")),
-        };
-        Err(Failure::new(
-            Class::Blocked,
-            "acme_unknown_profile",
-            "The CA does not offer the certificate profile.",
-            format!("The profile asked for is \"{profile}\". {offer}"),
-        ))
+    /// Signs and sends `payload`.
+    pub(super) async fn post(
+        &self,
+        asked: Asked,
+        url: &str,
+        payload: &Value,
+    ) -> Result<Exchange, Failure> {
+        post(self.endpoint.client(), asked, self.signed(url, Some(payload))).await
     }
-}
 
-/// What an order asks for.
-struct Wanted<'a> {
-    names: &'a [String],
-    profile: Option<&'a str>,
-    replaces: Option<&'a str>,
-    not_after: Option<OffsetDateTime>,
-}
-
-impl Wanted<'_> {
-    /// `newOrder`'s payload (RFC 8555, section 7.4).
-    fn payload(&self) -> Result<Value, String> {
-        let names: Vec<_> = self.names.iter().map(|name| identifier(name)).collect();
-        let mut payload = json!({"identifiers": names});
-        if let Some(end) = self.not_after {
-            let end = end.truncate_to_second().format(&Rfc3339);
-            payload["notAfter"] = Value::from(end.map_err(|error| error.to_string())?);
-        }
-        for (field, value) in [("profile", self.profile), ("replaces", self.replaces)] {
-            if let Some(value) = value {
-                payload[field] = Value::from(value);
-            }
-        }
-        Ok(payload)
+    /// Reads what is at a URL (POST-as-GET), again where it cannot be read.
+    pub(super) async fn fetch<T>(
+        &self,
+        asked: Asked,
+        url: &str,
+        read: impl Fn(Exchange) -> Result<T, Failure> + Send,
+    ) -> Result<T, Failure> {
+        let request = Request::Post(self.signed(url, None));
+        ask(self.endpoint.client(), asked, request, read).await
     }
-}
 
-/// What a name is for ACME: an address (RFC 8738), or a DNS name.
-fn identifier(name: &str) -> Value {
-    match name.parse::<IpAddr>() {
-        Ok(address) => json!({"type": "ip", "value": address.to_string()}),
-        Err(_) => json!({"type": "dns", "value": name}),
-    }
-}
-
-/// CAs that take no `notAfter`, or not this one, say no more than that the request is malformed.
-fn about_the_end(failure: Failure) -> Failure {
-    if (failure.class, failure.code.as_str()) != (Class::Blocked, "acme_malformed") {
-        return failure;
-    }
-    let said = failure.detail.trim_end_matches('.');
-    Failure {
-        code: "acme_not_after_refused".to_owned(),
-        title: "The CA does not take an order that says when the certificate is to end.".to_owned(),
-        detail: format!(
-            "{said}. Set `enableDurationFeature: false` in the issuer, or give the certificate another `duration`."
-        ),
-        ..failure
+    fn signed<'a>(&'a self, url: &'a str, payload: Option<&'a Value>) -> Signed<'a> {
+        let (signer, new_nonce) = (&*self.signer, self.directory.new_nonce());
+        Signed { signer, new_nonce, account: Some(&self.url), url, payload }
     }
 }

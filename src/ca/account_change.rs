@@ -1,16 +1,17 @@
-//! What is done to an account and its certificates beside ordering: another key, giving it up, taking
-//! certificates back.
+//! Operations on an account and its certificates beside ordering: key rollover, deactivation,
+//! revocation.
 //!
-//! Whatever a call depends on is stored before by whoever calls; each of these may be repeated.
+//! The caller stores what a call depends on before the call; each call may be repeated.
 
 use serde_json::json;
 
-use super::ask::ask;
-use super::classify::{Asked, Call};
+use super::ask::{post, signer};
+use super::call::{Asked, Call, Signed};
+use super::classify::unusable_key;
 use super::directory::Directory;
-use super::jose::{Signer, revocation};
 use super::{Account, Ca};
-use crate::domain::failure::{Class, Failure};
+use crate::acme::jose::revocation;
+use crate::domain::failure::{Failure, code};
 use crate::domain::issuer::Acme;
 use crate::domain::revocation::Reason;
 use crate::secret::Secret;
@@ -27,13 +28,16 @@ impl Ca {
         let url = directory.new_account();
         let asked = Asked::of(Call::NewAccount);
         let payload = json!({"onlyReturnExisting": true});
-        let found = ask!(asked, async {
-            let signer = Signer::from_pkcs8(key)?;
-            signer.post(endpoint.client(), directory.new_nonce(), None, url, &payload).await
-        });
-        match found {
-            Ok(((), exchange)) => Ok(exchange.and_then(|exchange| exchange.location)),
-            Err(failure) if failure.code == "acme_account_does_not_exist" => Ok(None),
+        let request = Signed {
+            signer: &signer(key)?,
+            new_nonce: directory.new_nonce(),
+            account: None,
+            url,
+            payload: Some(&payload),
+        };
+        match post(endpoint.client(), asked, request).await {
+            Ok(exchange) => Ok(exchange.location),
+            Err(failure) if failure.is(code::ACME_ACCOUNT_DOES_NOT_EXIST) => Ok(None),
             Err(failure) => Err(failure),
         }
     }
@@ -50,14 +54,16 @@ impl Ca {
         let endpoint = self.endpoint(acme)?;
         let directory = endpoint.directory().await?;
         let url = directory.key_change().ok_or_else(|| not_offered("keyChange"))?;
-        let asked = Asked::of(Call::KeyChange);
-        ask!(asked, async {
-            let (present, next) = (Signer::from_pkcs8(present)?, Signer::from_pkcs8(next)?);
-            let payload = next.follows(&present, account, url)?;
-            let client = endpoint.client();
-            present.post(client, directory.new_nonce(), Some(account), url, &payload).await
-        })
-        .map(drop)
+        let (present, next) = (signer(present)?, signer(next)?);
+        let payload = next.follows(&present, account, url).map_err(unusable_key)?;
+        let request = Signed {
+            signer: &present,
+            new_nonce: directory.new_nonce(),
+            account: Some(account),
+            url,
+            payload: Some(&payload),
+        };
+        post(endpoint.client(), Asked::of(Call::KeyChange), request).await.map(drop)
     }
 
     /// Revokes a certificate by its own key, where no account of ours may.
@@ -72,11 +78,14 @@ impl Ca {
         let directory = endpoint.directory().await?;
         let url = revoke_url(&directory)?;
         let payload = revocation(leaf, reason.code());
-        ask!(Asked::of(Call::Revoke), async {
-            let signer = Signer::from_pkcs8(key)?;
-            signer.post(endpoint.client(), directory.new_nonce(), None, url, &payload).await
-        })
-        .map(drop)
+        let request = Signed {
+            signer: &signer(key)?,
+            new_nonce: directory.new_nonce(),
+            account: None,
+            url,
+            payload: Some(&payload),
+        };
+        post(endpoint.client(), Asked::of(Call::Revoke), request).await.map(drop)
     }
 
     /// Gives the account up for good (RFC 8555, section 7.3.6).
@@ -89,12 +98,14 @@ impl Ca {
         let endpoint = self.endpoint(acme)?;
         let directory = endpoint.directory().await?;
         let payload = json!({"status": "deactivated"});
-        ask!(Asked::of(Call::UpdateAccount), async {
-            let signer = Signer::from_pkcs8(key)?;
-            let client = endpoint.client();
-            signer.post(client, directory.new_nonce(), Some(account), account, &payload).await
-        })
-        .map(drop)
+        let request = Signed {
+            signer: &signer(key)?,
+            new_nonce: directory.new_nonce(),
+            account: Some(account),
+            url: account,
+            payload: Some(&payload),
+        };
+        post(endpoint.client(), Asked::of(Call::UpdateAccount), request).await.map(drop)
     }
 }
 
@@ -104,11 +115,7 @@ impl Account {
         let url = revoke_url(&self.directory)?;
         let payload = revocation(leaf, reason.code());
         let asked = self.asked(Call::Revoke, None);
-        ask!(asked, async {
-            let (client, account) = (self.endpoint.client(), Some(self.url()));
-            self.signer.post(client, self.directory.new_nonce(), account, url, &payload).await
-        })
-        .map(drop)
+        self.post(asked, url, &payload).await.map(drop)
     }
 }
 
@@ -117,10 +124,5 @@ fn revoke_url(directory: &Directory) -> Result<&str, Failure> {
 }
 
 fn not_offered(what: &str) -> Failure {
-    Failure::new(
-        Class::Blocked,
-        "acme_not_offered",
-        "The CA does not offer what is asked for.",
-        format!("Its directory has no `{what}`."),
-    )
+    Failure::of(code::ACME_NOT_OFFERED, format!("Its directory has no `{what}`."))
 }

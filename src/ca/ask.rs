@@ -1,79 +1,69 @@
-//! One question to the CA: run it through instant-acme, read the tape, classify what went wrong.
+//! One call to the CA: it is sent, what went wrong is classified, and it is sent again where that helps.
 //!
-//! What can be asked again without harm, and may well be answered then, is asked again here, a few
-//! times within a second or two. So a step that needs many answers does not depend on every single
-//! one coming at the first try. Everything that takes longer is waited for in the database.
+//! A call that changes nothing, or never left this machine, is repeated a few times within a second or
+//! two, so that a step that needs many answers does not depend on each single one coming at the first
+//! try. Everything that takes longer is waited for in the database.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use instant_acme::Error;
 use tokio::time::Instant;
 
-use super::classify::{Asked, Call, Transport, Trouble, classify, is_bad_nonce};
-use super::problem::outline;
-use super::recorder;
-use super::recorder::{End, Exchange, Outcome};
-use crate::domain::failure::{Class, Failure};
+use super::call::{Answer, Asked, Request, Signed, Transport, Trouble};
+use super::classify::{classify, unreadable, unusable_key};
+use super::exchange::Exchange;
+use super::http::CaClient;
+use crate::acme::jose::Signer;
+use crate::domain::failure::{Class, Failure, code};
+use crate::secret::Secret;
 
-/// instant-acme, and [`super::jose`], try three nonces a call; so many calls make 15 of them.
-const NONCE_ROUNDS: usize = 5;
+/// Nonces that are tried in one call.
+const NONCES: usize = 15;
 /// The pauses before a question is put again.
 const PAUSES: [Duration; 3] =
     [Duration::from_millis(200), Duration::from_millis(400), Duration::from_millis(800)];
 /// A question that has taken this long is not put again: the step, and its lease, have an end.
 const LONGEST: Duration = Duration::from_secs(10);
-/// What instant-acme or we could not read.
-const UNREADABLE: &str = "acme_unreadable_answer";
 
-/// Runs an operation, again if need be for the sake of a nonce, or where that is harmless.
-///
-/// Gives its value and its last exchange, which is `None` where it needed no request.
-///
-/// A macro, because futures of a closure that borrows cannot be shown to be `Send`.
-macro_rules! ask {
-    ($asked:expr, $operation:expr) => {{
-        let mut rounds = $crate::ca::ask::Rounds::of($asked);
-        loop {
-            let answer = $crate::ca::recorder::record(rounds.call(), false, $operation).await;
-            match rounds.judge(answer) {
-                std::ops::ControlFlow::Break(result) => break result,
-                std::ops::ControlFlow::Continue(pause) => $crate::ca::ask::rest(pause).await,
-            }
-        }
-    }};
+/// A signing key from PKCS#8 in DER.
+pub(super) fn signer(key: &Secret<Vec<u8>>) -> Result<Signer, Failure> {
+    Signer::from_pkcs8(key).map_err(unusable_key)
 }
-pub(super) use ask;
 
-/// Reads what is at a URL (POST-as-GET), in our own words; again where what came makes no sense.
-pub(super) async fn fetch<T>(
-    account: &instant_acme::Account,
+/// Fetches a document that needs no signature.
+pub(super) async fn get(client: &CaClient, asked: Asked, url: &str) -> Result<Exchange, Failure> {
+    ask(client, asked, Request::Get(url), Ok).await
+}
+
+/// Signs and sends; the caller reads the answer.
+pub(super) async fn post(
+    client: &CaClient,
     asked: Asked,
-    url: &str,
+    request: Signed<'_>,
+) -> Result<Exchange, Failure> {
+    ask(client, asked, Request::Post(request), Ok).await
+}
+
+/// Makes a call and reads its answer. Where that is harmless, an answer that makes no sense is asked for
+/// again, too.
+pub(super) async fn ask<T>(
+    client: &CaClient,
+    asked: Asked,
+    request: Request<'_>,
     read: impl Fn(Exchange) -> Result<T, Failure> + Send,
 ) -> Result<T, Failure> {
     let mut rounds = Rounds::of(asked);
     loop {
-        // instant-acme asks for any URL in this way only; what it takes for an order is none.
-        let answer = recorder::record(asked.call, true, account.order(url.to_owned())).await;
-        let pause = match rounds.judge(answer) {
-            ControlFlow::Continue(pause) => pause,
-            ControlFlow::Break(Err(failure)) => return Err(failure),
-            ControlFlow::Break(Ok((_, None))) => return Err(unreadable(asked, "no answer")),
-            ControlFlow::Break(Ok((_, Some(exchange)))) => match read(exchange) {
-                Err(failure) if failure.code == UNREADABLE => match rounds.next_pause() {
-                    Some(pause) => pause,
-                    None => return Err(failure),
-                },
-                read => return read,
-            },
-        };
-        rest(pause).await;
+        let answer = client.send(asked.call, request).await;
+        match rounds.judge(answer, &read) {
+            ControlFlow::Break(result) => return result,
+            ControlFlow::Continue(pause) => rest(pause).await,
+        }
     }
 }
 
 /// The attempts at one question.
-pub(super) struct Rounds {
+struct Rounds {
     asked: Asked,
     nonces: usize,
     again: usize,
@@ -81,37 +71,29 @@ pub(super) struct Rounds {
 }
 
 impl Rounds {
-    pub(super) fn of(asked: Asked) -> Self {
+    fn of(asked: Asked) -> Self {
         Self { asked, nonces: 1, again: 0, began: Instant::now() }
     }
 
-    pub(super) fn call(&self) -> Call {
-        self.asked.call
-    }
-
-    /// Whether that is the answer, or asking once more, after the pause, might bring another.
-    pub(super) fn judge<T>(
+    /// The result, or the pause after which the call is made once more.
+    fn judge<T>(
         &mut self,
-        (result, outcome): (Result<T, Error>, Option<Outcome>),
-    ) -> ControlFlow<Result<(T, Option<Exchange>), Failure>, Duration> {
-        let for_nonce = outcome.as_ref().is_some_and(|outcome| outcome.for_nonce);
-        let (result, end) = match (result, outcome.map(|outcome| outcome.end)) {
-            (Ok(value), None) => return ControlFlow::Break(Ok((value, None))),
-            (Ok(value), Some(End::Answered(exchange))) if exchange.is_success() => {
-                return ControlFlow::Break(Ok((value, Some(exchange))));
-            }
-            other => other,
-        };
-        if let Some(End::Answered(exchange)) = &end
-            && is_bad_nonce(exchange)
-            && self.nonces < NONCE_ROUNDS
+        answer: Answer,
+        read: impl FnOnce(Exchange) -> Result<T, Failure>,
+    ) -> ControlFlow<Result<T, Failure>, Duration> {
+        if let Ok(exchange) = &answer.end
+            && exchange.is_bad_nonce()
+            && self.nonces < NONCES
         {
             self.nonces += 1;
             return ControlFlow::Continue(Duration::ZERO);
         }
-        // What never left this machine, or only asks, cannot happen twice.
-        let unsent = for_nonce || matches!(end, Some(End::Failed(Transport::Unreachable(_))));
-        let failure = failure(self.asked, result.err(), end);
+        // What never left this machine, or changes nothing, cannot happen twice.
+        let unsent = answer.for_nonce || matches!(answer.end, Err(Transport::Unreachable(_)));
+        let failure = match success(self.asked, answer).and_then(read) {
+            Ok(value) => return ControlFlow::Break(Ok(value)),
+            Err(failure) => failure,
+        };
         if (unsent || self.asked.call.only_asks())
             && passes_soon(&failure)
             && let Some(pause) = self.next_pause()
@@ -131,7 +113,7 @@ impl Rounds {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a second at most, within one question to the CA")]
-pub(super) async fn rest(pause: Duration) {
+async fn rest(pause: Duration) {
     if !pause.is_zero() {
         tokio::time::sleep(pause).await;
     }
@@ -145,50 +127,26 @@ fn passes_soon(failure: &Failure) -> bool {
         && match failure.http_status {
             Some(status) => matches!(status, 502..=504),
             None => matches!(
-                failure.code.as_str(),
-                "acme_unreachable"
-                    | "acme_timeout"
-                    | "acme_connection_lost"
-                    | "acme_not_a_directory"
-                    | UNREADABLE
+                failure.known_code(),
+                Some(
+                    code::ACME_UNREACHABLE
+                        | code::ACME_TIMEOUT
+                        | code::ACME_CONNECTION_LOST
+                        | code::ACME_NOT_A_DIRECTORY
+                        | code::ACME_UNREADABLE_ANSWER
+                )
             ),
         }
 }
 
-fn failure(asked: Asked, error: Option<Error>, end: Option<End>) -> Failure {
-    let trouble = match (error, end) {
-        (Some(error @ (Error::KeyRejected | Error::Crypto)), _) => {
-            return unusable_key(&error.to_string());
-        }
-        (Some(error @ (Error::Http(_) | Error::InvalidUri(_))), _) => {
-            Trouble::Transport(Transport::Refused(error.to_string()))
-        }
-        (_, Some(End::Failed(trouble))) => Trouble::Transport(trouble),
-        (_, Some(End::Answered(exchange))) if !exchange.is_success() => Trouble::Answer(exchange),
-        (error, _) => {
-            let why = error.map(|error| match error {
-                Error::Json(error) => outline(&error),
-                error => error.to_string(),
-            });
-            Trouble::Unreadable(why.unwrap_or_else(|| "The answer is empty".into()))
-        }
-    };
-    classify(asked, &trouble)
-}
-
-/// The key that we hold is none: nothing that the CA could change.
-pub(super) fn unusable_key(why: &str) -> Failure {
-    Failure::new(
-        Class::Blocked,
-        "acme_account_key_unusable",
-        "The account's private key cannot be used.",
-        format!("{why}. It has to be an ECDSA P-256 key in PKCS#8."),
-    )
-}
-
-/// The answer claims success and makes no sense.
-pub(super) fn unreadable(asked: Asked, why: impl Into<String>) -> Failure {
-    classify(asked, &Trouble::Unreadable(why.into()))
+/// The answer to the request itself, if it says that it worked.
+fn success(asked: Asked, answer: Answer) -> Result<Exchange, Failure> {
+    match answer.end {
+        Err(trouble) => Err(classify(asked, &Trouble::Transport(trouble))),
+        Ok(exchange) if !exchange.is_success() => Err(classify(asked, &Trouble::Answer(exchange))),
+        Ok(_) if answer.for_nonce => Err(unreadable(asked, "The CA gave no nonce")),
+        Ok(exchange) => Ok(exchange),
+    }
 }
 
 #[cfg(test)]
@@ -198,6 +156,7 @@ mod tests {
     use time::OffsetDateTime;
 
     use super::*;
+    use crate::ca::call::Call;
 
     const NOON: OffsetDateTime = time::macros::datetime!(2026-01-01 12:00 UTC);
 
@@ -215,7 +174,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_was_never_sent_is_sent_again_whatever_it_is() {
         assert_eq!(tries(Call::NewOrder, || lost(true)), 4, "only a nonce was asked for");
-        let unreachable = || ended(End::Failed(Transport::Unreachable("refused".into())), false);
+        let unreachable = || ended(Err(Transport::Unreachable("refused".into())), false);
         assert_eq!(tries(Call::Finalize, unreachable), 4);
     }
 
@@ -232,7 +191,7 @@ mod tests {
         let mut rounds = Rounds::of(Asked::of(Call::GetOrder));
         rounds.began = rounds.began.checked_sub(LONGEST).unwrap();
 
-        assert!(rounds.judge(page(502, None)).is_break());
+        assert!(rounds.judge(page(502, None), Ok).is_break());
     }
 
     #[tokio::test(start_paused = true)]
@@ -240,18 +199,16 @@ mod tests {
         let nonce = r#"{"type": "urn:ietf:params:acme:error:badNonce"}"#;
         let mut rounds = Rounds::of(Asked::of(Call::Finalize));
 
-        for _ in 1..NONCE_ROUNDS {
-            let again = rounds.judge(answered(400, nonce, None));
+        for _ in 1..NONCES {
+            let again = rounds.judge(answered(400, nonce, None), Ok);
             assert!(matches!(again, ControlFlow::Continue(Duration::ZERO)));
         }
-        assert!(rounds.judge(answered(400, nonce, None)).is_break());
+        assert!(rounds.judge(answered(400, nonce, None), Ok).is_break());
     }
-
-    type Answer = (Result<(), Error>, Option<Outcome>);
 
     fn tries(call: Call, answer: impl Fn() -> Answer) -> usize {
         let mut rounds = Rounds::of(Asked::of(call));
-        1 + std::iter::from_fn(|| rounds.judge(answer()).continue_value()).count()
+        1 + std::iter::from_fn(|| rounds.judge(answer(), Ok).continue_value()).count()
     }
 
     fn page(status: u16, retry_after: Option<&'static str>) -> Answer {
@@ -259,7 +216,7 @@ mod tests {
     }
 
     fn lost(for_nonce: bool) -> Answer {
-        ended(End::Failed(Transport::Broken("reset".into())), for_nonce)
+        ended(Err(Transport::Broken("reset".into())), for_nonce)
     }
 
     fn answered(status: u16, body: &'static str, retry_after: Option<&'static str>) -> Answer {
@@ -269,10 +226,10 @@ mod tests {
         }
         let body = Bytes::from_static(body.as_bytes());
         let url = "https://ca.example/x".to_owned();
-        ended(End::Answered(Exchange::new(url, status, &headers, body, NOON)), false)
+        ended(Ok(Exchange::new(url, status, &headers, body, NOON)), false)
     }
 
-    fn ended(end: End, for_nonce: bool) -> Answer {
-        (Err(Error::Str("no")), Some(Outcome { end, for_nonce }))
+    fn ended(end: Result<Exchange, Transport>, for_nonce: bool) -> Answer {
+        Answer { end, for_nonce }
     }
 }

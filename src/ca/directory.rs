@@ -1,27 +1,21 @@
 //! A CA's directory: fetched once for everybody, refreshed now and then.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
-use http::{Method, Request, Response, Uri};
-use http_body_util::Full;
-use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 use tokio::sync::Mutex;
 use url::Url;
 
 use super::ask::ask;
-use super::classify::{Asked, Call};
+use super::call::{Asked, Call, Request};
+use super::classify::unreadable;
+use super::exchange::{Exchange, absolute};
 use super::http::CaClient;
-use super::json::{self, each, lenient, or_default};
-use super::problem::outline;
-use super::recorder;
-use super::recorder::absolute;
+use crate::acme::json::{self, each, lenient, or_default, outline};
 use crate::clock::Clock;
 use crate::domain::failure::Failure;
 
@@ -30,11 +24,8 @@ const FRESH_FOR: Duration = Duration::hours(1);
 /// When the CA did not give it, the known one serves for so long before the next question.
 const RETRY_AFTER: Duration = Duration::minutes(1);
 
-/// So many redirects lead to a directory at most.
-const MOST_REDIRECTS: usize = 3;
-
 /// RFC 8555, section 7.1.1, as far as it is used here.
-#[derive(Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Directory {
     new_nonce: String,
@@ -50,7 +41,7 @@ pub(super) struct Directory {
     meta: Meta,
 }
 
-#[derive(Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Meta {
     #[serde(default, deserialize_with = "profiles")]
@@ -110,9 +101,8 @@ impl Directory {
     }
 
     /// The directory without what is offered at no URL; `None` where nothing could be ordered.
-    /// instant-acme takes it for granted that these are URLs.
     fn usable(mut self) -> Option<Self> {
-        let is_url = |text: &str| Url::parse(text).is_ok() && text.parse::<Uri>().is_ok();
+        let is_url = |text: &str| Url::parse(text).is_ok();
         let always = [&self.new_nonce, &self.new_account, &self.new_order];
         if !always.into_iter().all(|text| is_url(text)) {
             return None;
@@ -203,50 +193,22 @@ impl Endpoint {
         }
     }
 
-    /// The HTTP client for requests of our own.
     pub(super) fn client(&self) -> &CaClient {
         &self.client
     }
 
-    /// The HTTP client for instant-acme, which finds the directory in memory.
-    pub(super) fn http(&self, directory: &Directory) -> Box<dyn HttpClient> {
-        let body = serde_json::to_vec(directory).unwrap_or_default().into();
-        Box::new(WithDirectory { client: self.client.clone(), body })
-    }
-
     async fn fetch(&self) -> Result<Directory, Failure> {
         let asked = Asked::of(Call::Directory);
-        let (directory, _) = ask!(asked, async {
-            let (url, body) = self.find().await?;
-            Directory::read(&url, &body).map_err(|error| {
-                Error::Other(format!("{url} answered something else: {error}").into())
+        let read = |exchange: Exchange| {
+            let url = &exchange.url;
+            Directory::read(url, &exchange.body).map_err(|error| {
+                unreadable(asked, format!("{url} answered something else: {error}"))
             })
-        })?;
-        self.client.learn(Directory::endpoints(&directory));
+        };
+        let directory = ask(&self.client, asked, Request::Get(&self.server), read).await?;
+        self.client.learn(directory.endpoints());
         Ok(directory)
     }
-
-    /// The document at the issuer's URL, or where that leads within the same origin, and its URL.
-    ///
-    /// Nothing is signed for it, and what it names is checked for itself. Elsewhere no redirect is
-    /// followed: a signed request is for one URL.
-    async fn find(&self) -> Result<(String, Bytes), Error> {
-        let mut url = self.server.clone();
-        for _ in 0..MOST_REDIRECTS {
-            let answer = self.client.get(&url).await;
-            let leads_to = recorder::redirect().filter(|target| same_origin(&url, target));
-            match leads_to {
-                Some(target) => url = target,
-                None => return answer.map(|body| (url, body)),
-            }
-        }
-        self.client.get(&url).await.map(|body| (url, body))
-    }
-}
-
-fn same_origin(one: &str, other: &str) -> bool {
-    let origin = |url: &str| Url::parse(url).ok().map(|url| url.origin());
-    origin(one).is_some_and(|one| one.is_tuple() && Some(one) == origin(other))
 }
 
 impl State {
@@ -277,26 +239,6 @@ impl State {
                 Err(failure)
             }
         }
-    }
-}
-
-/// Answers instant-acme's question for the directory, which it puts once per account object.
-struct WithDirectory {
-    client: CaClient,
-    body: Bytes,
-}
-
-impl HttpClient for WithDirectory {
-    fn request(
-        &self,
-        request: Request<BodyWrapper<Bytes>>,
-    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
-        // It is the only GET of those calls that are used here.
-        if request.method() == Method::GET {
-            let body = self.body.clone();
-            return Box::pin(async move { Ok(Response::new(Full::new(body)).into()) });
-        }
-        self.client.request(request)
     }
 }
 
@@ -357,19 +299,5 @@ mod tests {
         let names: Vec<_> = read.profiles().keys().map(String::as_str).collect();
         assert_eq!(names, ["classic", "short", "tlsserver"]);
         assert_eq!(read.new_nonce(), "https://ca.example/n", "relative to the directory");
-    }
-
-    #[test]
-    fn a_directory_is_looked_for_within_one_origin() {
-        for (one, other, same) in [
-            ("https://ca.example/d", "https://ca.example:443/e", true),
-            ("https://ca.example/d", "https://CA.example/d/", true),
-            ("https://ca.example/d", "http://ca.example/d", false),
-            ("https://ca.example/d", "https://ca.example:8443/d", false),
-            ("https://ca.example/d", "https://evil.example/d", false),
-            ("https://ca.example/d", "data:text/plain,x", false),
-        ] {
-            assert_eq!(same_origin(one, other), same, "{one} {other}");
-        }
     }
 }

@@ -1,32 +1,25 @@
-//! The way to one CA: our own HTTP client under instant-acme.
-//!
-//! It adds what instant-acme leaves out: timeouts, limits, https only, nonces without extra
-//! requests, error bodies that can be read, and a record of what happened ([`super::recorder`]).
+//! The HTTP client of one CA: timeouts, limits, https only, and nonces without extra requests.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full};
-use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use http::{Method, header};
 use tokio::sync::Semaphore;
 use url::Url;
 
-use super::classify::{Call, Transport, is_bad_nonce};
+use super::call::{Answer, Call, Request, Signed, Transport};
+use super::exchange::Exchange;
 use super::meter::{self, Came};
-use super::nonce::Nonces;
 use super::origins::Origins;
-use super::problem::{Problem, clean};
-use super::recorder;
-use super::recorder::{End, Exchange, Outcome};
+use crate::acme::nonce::Nonces;
+use crate::acme::problem::clean;
 use crate::clock::Clock;
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Failure, code};
 use crate::domain::issuer::Acme;
 use crate::outbound::{AddressError, Client, Guard};
 
@@ -44,9 +37,8 @@ const LARGEST_BODY: usize = 1 << 20;
 /// Of an error answer that is no problem document, so much goes into the debug log.
 const LONGEST_QUOTE: usize = 300;
 const USER_AGENT: &str = concat!("certwright/", env!("CARGO_PKG_VERSION"), " instant-acme/0.8");
-const REPLAY_NONCE: HeaderName = HeaderName::from_static("replay-nonce");
-/// What instant-acme gets to see where the caller wants the body for itself.
-const EMPTY_ORDER: &[u8] = br#"{"status":"valid","authorizations":[],"finalize":""}"#;
+/// Redirects that may lead to a directory.
+const MOST_REDIRECTS: usize = 3;
 
 /// A cheap handle; copies share connections, nonces and limits.
 #[derive(Clone)]
@@ -118,118 +110,132 @@ impl CaClient {
         self.0.origins.learn(endpoints);
     }
 
-    /// Fetches a document that needs no signature.
-    pub(super) async fn get(&self, url: &str) -> Result<Bytes, Error> {
-        let request = Request::builder().uri(url).body(BodyWrapper::default())?;
-        let mut response = self.clone().call(request).await?;
-        response.body.into_bytes().await.map_err(Error::Other)
-    }
-
-    async fn call(self, request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Error> {
-        let inner = &*self.0;
-        // instant-acme sends HEAD to newNonce and nowhere else.
-        let wants_nonce = request.method() == Method::HEAD;
-        let url = match inner.origins.admit(&request.uri().to_string()) {
-            Ok(url) => url,
-            Err(foreign) => {
-                inner.keep_nonce(request).await;
-                let end = End::Failed(Transport::Foreign(foreign));
-                recorder::note(Outcome { end, for_nonce: false });
-                return Err(Error::Str("not a URL of the CA; the tape knows why"));
-            }
-        };
-        if wants_nonce && let Some(nonce) = inner.nonces.take(inner.clock.now()) {
-            return from_pool(&nonce);
+    /// Sends one request and reads the whole answer.
+    pub(super) async fn send(&self, call: Call, request: Request<'_>) -> Answer {
+        match request {
+            Request::Get(url) => Answer { end: self.0.get(call, url).await, for_nonce: false },
+            Request::Post(signed) => self.0.post(call, signed).await,
         }
-        let method = request.method().clone();
-        let answer = if wants_nonce {
-            inner.ask_for_nonce(url).await
-        } else {
-            inner.exchange(url, request).await
-        };
-        let (exchange, headers) = match answer {
-            Ok(answer) => answer,
-            Err(trouble) => {
-                recorder::note(Outcome { end: End::Failed(trouble), for_nonce: wants_nonce });
-                return Err(Error::Str("no answer; the tape knows why"));
-            }
-        };
-        let response = inner.translate(&method, &exchange, headers);
-        recorder::note(Outcome { end: End::Answered(exchange), for_nonce: wants_nonce });
-        response
-    }
-}
-
-impl HttpClient for CaClient {
-    fn request(
-        &self,
-        request: Request<BodyWrapper<Bytes>>,
-    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
-        Box::pin(self.clone().call(request))
     }
 }
 
 impl Inner {
+    /// A directory may be behind redirects within its origin: nothing is signed for it, and what it
+    /// names is checked for itself. No other redirect is followed, as a signature is for one URL.
+    async fn get(&self, call: Call, url: &str) -> Result<Exchange, Transport> {
+        let mut exchange = self.exchange(call, Method::GET, self.admit(url)?, None).await?;
+        for _ in 0..MOST_REDIRECTS {
+            let leads_to = exchange.location.as_deref().filter(|target| {
+                call == Call::Directory
+                    && exchange.is_redirect()
+                    && same_origin(&exchange.url, target)
+            });
+            let Some(target) = leads_to else { break };
+            exchange = self.exchange(call, Method::GET, self.admit(target)?, None).await?;
+        }
+        Ok(exchange)
+    }
+
+    async fn post(&self, call: Call, request: Signed<'_>) -> Answer {
+        // Before a nonce is taken for it.
+        let url = match self.admit(request.url) {
+            Ok(url) => url,
+            Err(foreign) => return Answer { end: Err(foreign), for_nonce: false },
+        };
+        let nonce = match self.nonce(call, request.new_nonce).await {
+            Ok(nonce) => nonce,
+            Err(end) => return Answer { end, for_nonce: true },
+        };
+        let Signed { signer, account, payload, .. } = request;
+        let end = match signer.request(account, request.url, &nonce, payload) {
+            Ok(body) => self.exchange(call, Method::POST, url, Some(body)).await,
+            Err(why) => Err(Transport::Unsigned(why)),
+        };
+        Answer { end, for_nonce: false }
+    }
+
+    fn admit(&self, url: &str) -> Result<Url, Transport> {
+        self.origins.admit(url).map_err(Transport::Foreign)
+    }
+
+    /// From the pool, or from the CA; an error is what came instead.
+    async fn nonce(
+        &self,
+        call: Call,
+        new_nonce: &str,
+    ) -> Result<String, Result<Exchange, Transport>> {
+        if let Some(nonce) = self.nonces.take(self.clock.now()) {
+            return Ok(nonce);
+        }
+        let url = self.admit(new_nonce).map_err(Err)?;
+        let mut exchange = self.ask_for_nonce(call, url).await.map_err(Err)?;
+        exchange.nonce.take().ok_or(Ok(exchange))
+    }
+
     /// By HEAD, or by GET from a CA that does not know HEAD (RFC 8555, section 7.2, has both).
-    async fn ask_for_nonce(&self, url: Url) -> Result<(Exchange, HeaderMap), Transport> {
+    async fn ask_for_nonce(&self, call: Call, url: Url) -> Result<Exchange, Transport> {
         let ask = |method| {
             self.sent.for_nonces.fetch_add(1, Relaxed);
-            let mut request = Request::new(BodyWrapper::default());
-            *request.method_mut() = method;
-            self.exchange(url.clone(), request)
+            self.exchange_once(call, method, url.clone(), None)
         };
         if !self.nonces_by_get.load(Relaxed) {
             let answer = ask(Method::HEAD).await?;
-            if !matches!(answer.0.status, 404 | 405 | 501) {
+            if !matches!(answer.status, 404 | 405 | 501) {
                 return Ok(answer);
             }
         }
         let answer = ask(Method::GET).await?;
-        self.nonces_by_get.store(answer.0.is_success(), Relaxed);
+        self.nonces_by_get.store(answer.is_success(), Relaxed);
         Ok(answer)
     }
 
-    /// Takes the nonce out of a request that is not sent.
-    async fn keep_nonce(&self, request: Request<BodyWrapper<Bytes>>) {
-        let Ok(unsent) = request.into_body().collect().await;
-        if let Some(nonce) = nonce_in(&unsent.to_bytes()) {
-            self.nonces.put(&nonce, self.clock.now());
-        }
-    }
-
-    /// Sends one request and reads the whole answer.
+    /// One exchange whose nonce goes into the pool.
     async fn exchange(
         &self,
+        call: Call,
+        method: Method,
         url: Url,
-        request: Request<BodyWrapper<Bytes>>,
-    ) -> Result<(Exchange, HeaderMap), Transport> {
+        signed: Option<String>,
+    ) -> Result<Exchange, Transport> {
+        let mut exchange = self.exchange_once(call, method, url, signed).await?;
+        if let Some(nonce) = exchange.nonce.take() {
+            self.nonces.put(&nonce, self.clock.now());
+        }
+        Ok(exchange)
+    }
+
+    async fn exchange_once(
+        &self,
+        call: Call,
+        method: Method,
+        url: Url,
+        signed: Option<String>,
+    ) -> Result<Exchange, Transport> {
         let permit = tokio::time::timeout(self.timeout, self.permits.acquire()).await;
         let Ok(Ok(_permit)) = permit else { return Err(Transport::Busy) };
-        let (mut parts, body) = request.into_parts();
-        let Ok(body) = body.collect().await;
-        // Ours names instant-acme, too.
-        parts.headers.remove(header::USER_AGENT);
-        let method = parts.method.clone();
-        let request = self.http.request(method, &url).map_err(Transport::Guarded)?;
+        let request = self.http.request(method.clone(), &url).map_err(Transport::Guarded)?;
         let admitted = meter::admit(self.clock.now()).await;
         let token = admitted.map_err(Transport::Withheld)?;
         self.sent.all.fetch_add(1, Relaxed);
 
-        let request = request.headers(parts.headers);
-        let request = request.body(body.to_bytes()).timeout(self.allowed());
+        let request = match signed {
+            Some(body) => request.header(header::CONTENT_TYPE, "application/jose+json").body(body),
+            None => request,
+        };
+        let request = request.timeout(self.allowed(call));
         let mut response = request.send().await.map_err(|error| trouble(&error))?;
         let status = response.status().as_u16();
         let headers = std::mem::take(response.headers_mut());
         let body = read(&mut response).await?;
-        tracing::debug!(method = %parts.method, %url, status, bytes = body.len(), "ACME exchange");
+        tracing::debug!(%method, %url, status, bytes = body.len(), "ACME exchange");
         let exchange = Exchange::new(url.into(), status, &headers, body, self.clock.now());
         let came = match status {
             ..400 => Came::Good,
-            _ if is_bad_nonce(&exchange) => Came::BadNonce,
+            _ if exchange.is_bad_nonce() => Came::BadNonce,
             _ => Came::Refused,
         };
         meter::answered(token, came);
-        if status >= 400 && Problem::of(&exchange).is_none() {
+        if status >= 400 && exchange.problem().is_none() {
             let said = clean(&String::from_utf8_lossy(&exchange.body), LONGEST_QUOTE);
             tracing::debug!(
                 url = exchange.url,
@@ -238,69 +244,20 @@ impl Inner {
                 "an error without a problem document"
             );
         }
-        Ok((exchange, headers))
+        Ok(exchange)
     }
 
-    /// How long the running operation's request may take.
-    fn allowed(&self) -> Duration {
-        match recorder::call() {
-            Some(Call::Finalize) => self.timeout * FINALIZE_TAKES,
+    fn allowed(&self, call: Call) -> Duration {
+        match call {
+            Call::Finalize => self.timeout * FINALIZE_TAKES,
             _ => self.timeout,
         }
     }
-
-    /// Turns an answer into what instant-acme can live with.
-    fn translate(
-        &self,
-        method: &Method,
-        exchange: &Exchange,
-        mut headers: HeaderMap,
-    ) -> Result<BytesResponse, Error> {
-        if method != Method::HEAD
-            && let Some(nonce) = headers.remove(REPLAY_NONCE)
-            && let Ok(nonce) = nonce.to_str()
-        {
-            self.nonces.put(nonce, self.clock.now());
-        }
-        let body = if exchange.status >= 400 {
-            let problem = plain_problem(exchange);
-            if method == Method::GET {
-                // instant-acme does not look at the status of what it gets without a signature.
-                return Err(Error::Api(serde_json::from_slice(&problem)?));
-            }
-            problem
-        } else if recorder::is_raw() && method == Method::POST {
-            Bytes::from_static(EMPTY_ORDER)
-        } else {
-            exchange.body.clone()
-        };
-        let mut response = Response::new(Full::new(body));
-        // For nonces 204 is as good (RFC 8555, section 7.2), but instant-acme insists on 200.
-        *response.status_mut() = match *method {
-            Method::HEAD if exchange.is_success() => StatusCode::OK,
-            _ => StatusCode::from_u16(exchange.status).map_err(http::Error::from)?,
-        };
-        *response.headers_mut() = headers;
-        Ok(response.into())
-    }
 }
 
-/// The answer to `HEAD newNonce`, without asking.
-fn from_pool(nonce: &str) -> Result<BytesResponse, Error> {
-    let mut response = Response::new(Full::new(Bytes::new()));
-    let value = HeaderValue::from_str(nonce).map_err(http::Error::from)?;
-    response.headers_mut().insert(REPLAY_NONCE, value);
-    Ok(response.into())
-}
-
-/// A problem document that instant-acme can read, whatever the CA or a proxy sent. It needs the
-/// type only to notice `badNonce`; everything else is taken from the tape.
-fn plain_problem(exchange: &Exchange) -> Bytes {
-    let problem = Problem::of(exchange).unwrap_or_default();
-    let plain = serde_json::json!({
-        "type": problem.kind, "detail": problem.detail, "status": exchange.status,
-    });
-    plain.to_string().into()
+fn same_origin(one: &str, other: &str) -> bool {
+    let origin = |url: &str| Url::parse(url).ok().map(|url| url.origin());
+    origin(one).is_some_and(|one| one.is_tuple() && Some(one) == origin(other))
 }
 
 async fn read(response: &mut reqwest::Response) -> Result<Bytes, Transport> {
@@ -326,21 +283,11 @@ fn certificates(bundle: &str) -> Result<Vec<reqwest::Certificate>, Failure> {
 }
 
 fn bad_bundle(why: &str) -> Failure {
-    Failure::new(
-        Class::Blocked,
-        "acme_ca_bundle_invalid",
-        "The issuer's caBundle cannot be used.",
-        format!("{why}. It has to be base64 of one or more certificates in PEM."),
-    )
+    Failure::of(code::ACME_CA_BUNDLE_INVALID, why)
 }
 
 fn no_roots(why: String) -> Failure {
-    Failure::new(
-        Class::Blocked,
-        "acme_no_trusted_roots",
-        "This machine has no usable root certificates.",
-        why,
-    )
+    Failure::of(code::ACME_NO_TRUSTED_ROOTS, why)
 }
 
 /// Which kind of trouble an error of the HTTP client stands for.
@@ -384,17 +331,21 @@ fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     words.join(": ")
 }
 
-/// The nonce that a signed request was made with.
-fn nonce_in(jws: &[u8]) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Jws {
-        protected: String,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_looked_for_within_one_origin() {
+        for (one, other, same) in [
+            ("https://ca.example/d", "https://ca.example:443/e", true),
+            ("https://ca.example/d", "https://CA.example/d/", true),
+            ("https://ca.example/d", "http://ca.example/d", false),
+            ("https://ca.example/d", "https://ca.example:8443/d", false),
+            ("https://ca.example/d", "https://evil.example/d", false),
+            ("https://ca.example/d", "data:text/plain,x", false),
+        ] {
+            assert_eq!(same_origin(one, other), same, "{one} {other}");
+        }
     }
-    #[derive(serde::Deserialize)]
-    struct Header {
-        nonce: String,
-    }
-    let jws: Jws = serde_json::from_slice(jws).ok()?;
-    let header = URL_SAFE_NO_PAD.decode(jws.protected).ok()?;
-    serde_json::from_slice::<Header>(&header).ok().map(|header| header.nonce)
 }

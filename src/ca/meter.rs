@@ -123,7 +123,7 @@ mod tests {
     use super::*;
     use crate::ca::classify::{Asked, Call, Transport, Trouble, classify};
     use crate::domain::backoff::Jitter;
-    use crate::domain::failure::{Class, Failure};
+    use crate::domain::failure::{Failure, code};
     use crate::domain::id::{CertificateId, IssuerId, OrderId, RequestId};
     use crate::domain::limits::{Limit, Limits, Refusals};
     use crate::domain::order::{Answer, Conditions, Course, ORDER_DEADLINE, Order, State};
@@ -185,7 +185,7 @@ mod tests {
                 let meter = Meter::new(1, order.course.requests.clone());
                 meter.at_the_cost_of(Arc::clone(&limiter));
                 let failure = meter.scope(refused(now, &mut sent)).await;
-                parked += usize::from(failure.code == "acme_refusals_spent");
+                parked += usize::from(failure.is(code::ACME_REFUSALS_SPENT));
                 let conditions = Conditions {
                     jitter: Jitter::NONE,
                     first_look: None,
@@ -219,7 +219,7 @@ mod tests {
             }
             sent.push(now);
         }
-        Failure::new(Class::Transient, "acme_unavailable", "no", "no").with_status(500)
+        Failure::of(code::ACME_UNAVAILABLE, "no").with_status(500)
     }
 
     fn order() -> Order {

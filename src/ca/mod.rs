@@ -1,28 +1,28 @@
 //! Certificate authorities over ACME (RFC 8555).
 //!
-//! The only module that names `instant_acme`, and it uses its single steps only: nothing here waits
-//! for the CA's state to change, and nothing is remembered that could not be asked again. Every
-//! answer, refusal and silence of a CA becomes a [`Failure`] with its class (`classify`).
+//! The module makes single calls: it never waits for the CA's state to change, and it remembers nothing
+//! that could not be asked again. Every answer, refusal and silence of a CA becomes a [`Failure`] with
+//! its class (`classify`). Keys, identifiers and statuses are instant-acme's; requests are signed by
+//! [`crate::acme`] and sent by `http`.
 //!
-//! The module knows nothing of the database: keys and URLs come in and go out as values, and
-//! whoever calls stores them *before* the call that depends on them.
+//! The module knows nothing of the database: keys and URLs come in and go out as values, and the caller
+//! stores them *before* the call that depends on them.
 
 mod account;
 mod account_change;
 mod ask;
 mod authorities;
+mod authorization_cache;
+mod call;
 mod classify;
 mod directory;
+mod exchange;
 mod http;
-mod jose;
-mod json;
 mod limiter;
 mod meter;
-mod nonce;
+mod new_order;
 mod order;
 mod origins;
-mod problem;
-mod recorder;
 mod registration;
 mod renewal;
 mod state;
@@ -35,7 +35,6 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use instant_acme::Key;
 use moka::sync::Cache;
-use rustls::pki_types::PrivatePkcs8KeyDer;
 use zeroize::Zeroize as _;
 
 pub use account::Account;
@@ -50,16 +49,17 @@ pub use state::{
 
 pub use registration::{ExternalKey, Registration, mac_key};
 
+use crate::acme::jose::{JoseError, Signer};
 use crate::clock::Clock;
 use crate::domain::failure::Failure;
 use crate::domain::issuer::Acme;
 use crate::outbound::Guard;
 use crate::secret::Secret;
-use ask::unusable_key;
-use directory::{Directory, Endpoint};
+use ask::signer;
+use authorization_cache::AuthorizationCache;
+use classify::unusable_key;
+use directory::Endpoint;
 use http::{CaClient, Sent};
-use jose::Signer;
-use order::Remembered;
 
 /// Differently reached CAs that are kept at hand.
 const MOST_ENDPOINTS: u64 = 64;
@@ -71,7 +71,7 @@ pub struct Ca {
     clock: Arc<dyn Clock>,
     endpoints: Cache<EndpointKey, Arc<Endpoint>>,
     accounts: Cache<AccountKey, Arc<Account>>,
-    remembered: Remembered,
+    authorizations: AuthorizationCache,
     sent: Arc<Sent>,
     timeout: Duration,
     guard: Option<Guard>,
@@ -98,7 +98,7 @@ impl Ca {
             clock,
             endpoints: Cache::new(MOST_ENDPOINTS),
             accounts: Cache::new(MOST_ACCOUNTS),
-            remembered: Remembered::new(),
+            authorizations: AuthorizationCache::new(),
             sent: Arc::default(),
             timeout: http::TOTAL_TIMEOUT,
             guard: None,
@@ -119,7 +119,7 @@ impl Ca {
 
     /// A new account key: ECDSA P-256, PKCS#8 in DER. To be stored before it is registered.
     pub fn generate_account_key() -> Result<Secret<Vec<u8>>, Failure> {
-        let generated = Key::generate_pkcs8().map_err(|error| unusable_key(&error.to_string()));
+        let generated = Key::generate_pkcs8().map_err(|_| unusable_key(JoseError::Key));
         let (_, mut pkcs8) = generated?;
         let key = Secret::new(pkcs8.secret_pkcs8_der().to_vec());
         pkcs8.zeroize();
@@ -144,12 +144,20 @@ impl Ca {
             return Ok(account.clone());
         }
         let seen = known.map_or_else(|| self.clock.now(), |account| account.seen);
-        let inner = open(&endpoint, &directory, key, url).await?;
-        let clock = self.clock.clone();
-        let remembered = self.remembered.clone();
-        let signer = Signer::from_pkcs8(key).map_err(|error| unusable_key(&error.to_string()))?;
-        let signer = Arc::new(signer);
-        let account = Account { inner, signer, endpoint, directory, clock, seen, remembered };
+        let signer = signer(key)?;
+        if !matches!(signer, Signer::P256(_)) {
+            return Err(unusable_key(JoseError::Key));
+        }
+        let account = Account {
+            url: url.to_owned(),
+            thumbprint: signer.thumbprint().map_err(unusable_key)?,
+            signer: Arc::new(signer),
+            endpoint,
+            directory,
+            clock: self.clock.clone(),
+            seen,
+            authorizations: self.authorizations.clone(),
+        };
         let account = Arc::new(account);
         self.accounts.insert(name, account.clone());
         Ok(account)
@@ -182,18 +190,4 @@ impl Ca {
 fn endpoint_key(acme: &Acme) -> EndpointKey {
     let Acme { server, ca_bundle, skip_tls_verify, allowed_origins, .. } = acme.clone();
     (server, ca_bundle, skip_tls_verify, allowed_origins)
-}
-
-/// Costs no request: the directory is known.
-async fn open(
-    endpoint: &Endpoint,
-    directory: &Directory,
-    key: &Secret<Vec<u8>>,
-    url: &str,
-) -> Result<instant_acme::Account, Failure> {
-    let key = PrivatePkcs8KeyDer::from(key.expose().as_slice());
-    instant_acme::Account::builder_with_http(endpoint.http(directory))
-        .from_parts(url.to_owned(), key, endpoint.server.clone())
-        .await
-        .map_err(|error| unusable_key(&error.to_string()))
 }

@@ -8,16 +8,16 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::join_all;
-use moka::sync::Cache;
-use serde_json::{Value, json};
+use serde_json::json;
 use time::OffsetDateTime;
 
 use super::account::Account;
-use super::ask::{ask, fetch, unreadable};
-use super::classify::{Asked, Call};
-use super::recorder::Exchange;
+use super::authorization_cache::Known;
+use super::call::{Asked, Call};
+use super::classify::unreadable;
+use super::exchange::Exchange;
 use super::state::{Authorization, AuthorizationStatus, ChallengeStatus, OrderState, OrderStatus};
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Class, Failure, code};
 
 /// More than any CA puts into one certificate.
 const MOST_AUTHORIZATIONS: usize = 1_000;
@@ -25,10 +25,6 @@ const MOST_AUTHORIZATIONS: usize = 1_000;
 const SIDE_BY_SIDE: usize = 4;
 /// A challenge whose answer gets lost is sent so often, the authorization being read in between.
 const ACCEPT_ROUNDS: usize = 3;
-/// Authorizations are remembered up to this size, all in all.
-const REMEMBERED_BYTES: u64 = 16 << 20;
-/// And for so long: an order that has to wait for its proofs is taken up again within minutes.
-const REMEMBERED_FOR: std::time::Duration = std::time::Duration::from_mins(10);
 
 /// A live handle; costs nothing to keep, nothing is lost when dropped.
 pub struct Order {
@@ -49,18 +45,6 @@ pub struct Download {
     pub alternates: Vec<String>,
 }
 
-/// Authorizations that were read lately, by account and URL: when one of a hundred cannot be read,
-/// the others need not be read again. Losing them costs requests and nothing else.
-#[derive(Clone)]
-pub(super) struct Remembered(Cache<(String, String), Arc<Known>>);
-
-/// An authorization, and how long the body was that it was read from.
-#[derive(Debug)]
-struct Known {
-    authorization: Authorization,
-    size: usize,
-}
-
 /// How a challenge stands towards us.
 enum Stand {
     /// The CA has not been told yet that its proof can be seen.
@@ -69,16 +53,6 @@ enum Stand {
     Accepted,
     /// It will never be met.
     Over(Failure),
-}
-
-impl Remembered {
-    pub(super) fn new() -> Self {
-        let weight = |(account, url): &(String, String), known: &Arc<Known>| {
-            u32::try_from(account.len() + url.len() + 2 * known.size).unwrap_or(u32::MAX)
-        };
-        let cache = Cache::builder().weigher(weight).max_capacity(REMEMBERED_BYTES);
-        Self(cache.time_to_live(REMEMBERED_FOR).build())
-    }
 }
 
 impl Order {
@@ -113,7 +87,7 @@ impl Order {
     pub async fn refresh(&mut self) -> Result<(), Failure> {
         let asked = self.asked(Call::GetOrder);
         let read = |exchange: Exchange| OrderState::read(asked, &exchange);
-        self.state = fetch(&self.account.inner, asked, &self.url, read).await?;
+        self.state = self.account.fetch(asked, &self.url, read).await?;
         self.is_read = true;
         Ok(())
     }
@@ -169,7 +143,7 @@ impl Order {
             return Err(unreadable(asked, "The order does not say where the CSR goes"));
         };
         let csr = json!({"csr": URL_SAFE_NO_PAD.encode(csr_der)});
-        let exchange = self.post(asked, &url, &csr).await?;
+        let exchange = self.account.post(asked, &url, &csr).await?;
         // It was taken, whatever the answer looks like.
         self.state = OrderState::read(asked, &exchange).unwrap_or_else(|failure| {
             tracing::warn!(%failure, order = self.url, "the answer to a CSR cannot be read");
@@ -207,7 +181,7 @@ impl Order {
         // How long the certificate has existed is not known, and it does exist: a CA that cannot
         // find it is lagging behind.
         let asked = Asked { age: None, ..self.asked(Call::Certificate) };
-        fetch(&self.account.inner, asked, url, |exchange| download(asked, exchange)).await
+        self.account.fetch(asked, url, |exchange| download(asked, exchange)).await
     }
 
     /// Every authorization: as remembered where that is `good` enough, else as the CA says now.
@@ -225,7 +199,7 @@ impl Order {
         }
         let mut found = vec![None; urls.len()];
         for (place, url) in found.iter_mut().zip(urls) {
-            *place = self.account.remembered.0.get(&self.name(url));
+            *place = self.account.authorizations.get(self.account.url(), url);
             *place = place.take().filter(|known| good(&known.authorization));
         }
         let missing: Vec<usize> = (0..urls.len()).filter(|place| found[*place].is_none()).collect();
@@ -260,8 +234,8 @@ impl Order {
             let authorization = Authorization::read(url.to_owned(), asked, &exchange)?;
             Ok(Arc::new(Known { authorization, size: exchange.body.len() }))
         };
-        let known = fetch(&self.account.inner, asked, url, read).await?;
-        self.account.remembered.0.insert(self.name(url), known.clone());
+        let known = self.account.fetch(asked, url, read).await?;
+        self.account.authorizations.insert(self.account.url(), url, known.clone());
         Ok(known)
     }
 
@@ -272,17 +246,17 @@ impl Order {
         loop {
             left -= 1;
             // Whatever its body says, for instance that there is an error: the authorization will tell.
-            let told = self.post(self.asked(Call::Challenge), url, &json!({})).await;
+            let told = self.account.post(self.asked(Call::Challenge), url, &json!({})).await;
             let told = match told {
                 // Turned away at the door: what is known of the authorization is as true as before.
                 Err(failure) if failure.class == Class::Throttle => return Err(failure),
                 told => told,
             };
-            self.account.remembered.0.invalidate(&self.name(authorization_url));
+            self.account.authorizations.invalidate(self.account.url(), authorization_url);
             let Err(failure) = told else { return Ok(()) };
             let refused = matches!(
-                failure.code.as_str(),
-                "acme_malformed" | "acme_conflict" | "acme_refused"
+                failure.known_code(),
+                Some(code::ACME_MALFORMED | code::ACME_CONFLICT | code::ACME_REFUSED)
             );
             if !refused && (failure.class != Class::Transient || failure.retry_at.is_some()) {
                 return Err(failure);
@@ -303,33 +277,15 @@ impl Order {
         }
     }
 
-    /// Signs and sends; the answer is for the caller to read.
-    async fn post(&self, asked: Asked, url: &str, payload: &Value) -> Result<Exchange, Failure> {
-        let account = &self.account;
-        let ((), exchange) = ask!(asked, async {
-            let (client, nonce) = (account.endpoint.client(), account.directory.new_nonce());
-            account.signer.post(client, nonce, Some(account.url()), url, payload).await
-        })?;
-        exchange.ok_or_else(|| unreadable(asked, "no answer"))
-    }
-
-    fn name(&self, authorization_url: &str) -> (String, String) {
-        (self.account.url().to_owned(), authorization_url.to_owned())
-    }
-
     fn asked(&self, call: Call) -> Asked {
         self.account.asked(call, Some(self.account.clock.now() - self.born))
     }
 
     fn no_certificate(&self) -> Failure {
-        self.state.error.clone().unwrap_or_else(|| {
-            Failure::new(
-                Class::Conflict,
-                "acme_order_not_valid",
-                "The order has no certificate.",
-                "It is invalid at the CA.",
-            )
-        })
+        self.state
+            .error
+            .clone()
+            .unwrap_or_else(|| Failure::of(code::ACME_ORDER_NOT_VALID, "It is invalid at the CA."))
     }
 }
 
@@ -358,10 +314,8 @@ fn download(asked: Asked, exchange: Exchange) -> Result<Download, Failure> {
 }
 
 fn failed(authorization: &Authorization) -> Failure {
-    Failure::new(
-        Class::Validation,
-        "acme_validation_failed",
-        "The CA could not confirm control over the name.",
+    Failure::of(
+        code::ACME_VALIDATION_FAILED,
         format!(
             "The challenge for {} has failed, and the CA gives no reason.",
             authorization.domain
@@ -371,19 +325,12 @@ fn failed(authorization: &Authorization) -> Failure {
 
 /// Another order may offer it.
 fn not_offered(url: &str) -> Failure {
-    Failure::new(
-        Class::Gone,
-        "acme_challenge_not_offered",
-        "The order does not offer the challenge any more.",
-        format!("{url} is none of its challenges."),
-    )
+    Failure::of(code::ACME_CHALLENGE_NOT_OFFERED, format!("{url} is none of its challenges."))
 }
 
 fn too_many(count: usize) -> Failure {
-    Failure::new(
-        Class::Validation,
-        "acme_too_many_authorizations",
-        "The CA wants more than any certificate needs.",
+    Failure::of(
+        code::ACME_TOO_MANY_AUTHORIZATIONS,
         format!("The order has {count} authorizations."),
     )
 }

@@ -7,13 +7,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Ca;
-use super::ask::{ask, unreadable, unusable_key};
-use super::classify::{Asked, Call};
+use super::ask::{post, signer};
+use super::call::{Asked, Call, Signed};
+use super::classify::{unreadable, unusable_key};
 use super::directory::{Directory, Endpoint};
-use super::jose::Signer;
-use super::json::{self, each};
-use super::recorder::Exchange;
-use crate::domain::failure::Failure;
+use super::exchange::Exchange;
+use crate::acme::jose::{JoseError, Signer};
+use crate::acme::json::{self, each};
+use crate::domain::failure::{Failure, code};
 use crate::domain::issuer::Acme;
 use crate::secret::Secret;
 
@@ -39,7 +40,7 @@ pub struct ExternalKey {
 struct Applicant<'a> {
     endpoint: &'a Endpoint,
     directory: &'a Directory,
-    key: &'a Secret<Vec<u8>>,
+    signer: Signer,
     external: Option<&'a ExternalKey>,
 }
 
@@ -75,7 +76,8 @@ impl Ca {
     ) -> Result<Registration, Failure> {
         let endpoint = self.endpoint(acme)?;
         let directory = endpoint.directory().await?;
-        let applicant = Applicant { endpoint: &endpoint, directory: &directory, key, external };
+        let signer = signer(key)?;
+        let applicant = Applicant { endpoint: &endpoint, directory: &directory, signer, external };
         let email = acme.email.as_deref();
         let answer = match applicant.apply(email).await {
             // Some want no contact, or not this one: the account is worth more.
@@ -94,7 +96,7 @@ impl Ca {
             }
         };
         if let Err(failure) = &answer
-            && failure.code == "acme_endpoint_moved"
+            && failure.is(code::ACME_ENDPOINT_MOVED)
         {
             endpoint.expire().await;
         }
@@ -107,27 +109,35 @@ impl Applicant<'_> {
     async fn apply(&self, email: Option<&str>) -> Result<(String, Exchange), Failure> {
         let url = self.directory.new_account();
         let asked = Asked::of(Call::NewAccount);
-        let ((), exchange) = ask!(asked, async {
-            let signer = Signer::from_pkcs8(self.key)?;
-            let payload = self.payload(&signer, email)?;
-            let (client, nonce) = (self.endpoint.client(), self.directory.new_nonce());
-            signer.post(client, nonce, None, url, &payload).await
-        })?;
-        let exchange = exchange.ok_or_else(|| unreadable(asked, "no answer"))?;
+        let payload = self.payload(email).map_err(unusable_key)?;
+        let exchange = self.post(asked, None, url, &payload).await?;
         let account = exchange.location.clone().ok_or_else(|| {
             unreadable(asked, "The CA registered the account and does not say where")
         })?;
         Ok((account, exchange))
     }
 
-    fn payload(&self, signer: &Signer, email: Option<&str>) -> Result<Value, instant_acme::Error> {
+    async fn post(
+        &self,
+        asked: Asked,
+        account: Option<&str>,
+        url: &str,
+        payload: &Value,
+    ) -> Result<Exchange, Failure> {
+        let (signer, new_nonce) = (&self.signer, self.directory.new_nonce());
+        let request = Signed { signer, new_nonce, account, url, payload: Some(payload) };
+        post(self.endpoint.client(), asked, request).await
+    }
+
+    fn payload(&self, email: Option<&str>) -> Result<Value, JoseError> {
         let mut payload = json!({"termsOfServiceAgreed": true});
         if let Some(email) = email {
             payload["contact"] = contact(Some(email));
         }
         if let Some(external) = self.external {
             let url = self.directory.new_account();
-            payload["externalAccountBinding"] = signer.binding(url, &external.id, &external.mac)?;
+            payload["externalAccountBinding"] =
+                self.signer.binding(url, &external.id, &external.mac)?;
         }
         Ok(payload)
     }
@@ -148,12 +158,7 @@ impl Applicant<'_> {
         let just_handed_out = Some(time::Duration::ZERO);
         let asked = Asked { call: Call::UpdateAccount, age: None, account_age: just_handed_out };
         let payload = json!({"contact": wanted});
-        let told = ask!(asked, async {
-            let signer = Signer::from_pkcs8(self.key)?;
-            let (client, nonce) = (self.endpoint.client(), self.directory.new_nonce());
-            signer.post(client, nonce, Some(account), account, &payload).await
-        });
-        match told {
+        match self.post(asked, Some(account), account, &payload).await {
             Ok(_) => Ok(email.map(str::to_owned)),
             Err(failure) if is_about_contact(&failure) => {
                 tracing::warn!(%failure, account, "the account goes without its e-mail address");
@@ -165,7 +170,10 @@ impl Applicant<'_> {
 }
 
 fn is_about_contact(failure: &Failure) -> bool {
-    matches!(failure.code.as_str(), "acme_invalid_contact" | "acme_unsupported_contact")
+    matches!(
+        failure.known_code(),
+        Some(code::ACME_INVALID_CONTACT | code::ACME_UNSUPPORTED_CONTACT)
+    )
 }
 
 fn contact(email: Option<&str>) -> Value {
@@ -188,10 +196,8 @@ pub fn mac_key(text: &Secret<String>) -> Result<Secret<Vec<u8>>, Failure> {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     let plain = text.expose().trim().trim_end_matches('=').replace('+', "-").replace('/', "_");
     let key = URL_SAFE_NO_PAD.decode(zeroize::Zeroizing::new(plain).as_bytes());
-    key.ok().filter(|key| !key.is_empty()).map(Secret::new).ok_or_else(|| Failure {
-        code: "external_account_key_unusable".to_owned(),
-        title: "The key of the external account cannot be used.".to_owned(),
-        detail: "It has to be the base64url text that the CA has given out.".to_owned(),
-        ..unusable_key("")
-    })
+    key.ok()
+        .filter(|key| !key.is_empty())
+        .map(Secret::new)
+        .ok_or_else(|| Failure::of(code::EXTERNAL_ACCOUNT_KEY_UNUSABLE, ""))
 }

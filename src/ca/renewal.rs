@@ -5,10 +5,11 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 
 use super::Ca;
-use super::ask::{ask, unreadable};
-use super::classify::{Asked, Call};
-use super::json::{self, lenient};
-use super::problem::{clean, outline};
+use super::ask::get;
+use super::call::{Asked, Call};
+use super::classify::unreadable;
+use crate::acme::json::{self, lenient, outline};
+use crate::acme::problem::clean;
 use crate::domain::ari::{Answer, Window};
 use crate::domain::failure::Failure;
 use crate::domain::issuer::{Acme, RenewalInformationSource};
@@ -45,9 +46,8 @@ impl Ca {
         let base = directory.renewal_info().unwrap_or_default().trim_end_matches('/');
         let url = format!("{base}/{certificate}");
         let asked = Asked::of(Call::RenewalInformation);
-        let (body, exchange) = ask!(asked, async { endpoint.client().get(&url).await })?;
-        read(&body, exchange.and_then(|exchange| exchange.retry_at))
-            .map_err(|why| unreadable(asked, why))
+        let exchange = get(endpoint.client(), asked, &url).await?;
+        read(&exchange.body, exchange.retry_at).map_err(|why| unreadable(asked, why))
     }
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
 use super::event::{Event, Resource};
-use super::failure::{Class, Failure};
+use super::failure::{Failure, code};
 use super::issuer::{Issuer, PROBE_EVERY, State, Transition};
 
 /// What is done to an account beside keeping it registered.
@@ -101,11 +101,9 @@ impl Issuer {
         self.state = State::Failed;
         self.state_since = now;
         self.tries = 0;
-        self.last_error = Some(Failure::new(
-            Class::Blocked,
-            "account_deactivated",
-            "The issuer's account was deactivated",
-            "Its key cannot be used at this CA any more. Create a new issuer, or give this one another server.",
+        self.last_error = Some(Failure::of(
+            code::ACCOUNT_DEACTIVATED,
+            "Its key cannot be used at this CA any more.",
         ));
         self.next_action_at = Some(now + PROBE_EVERY);
         let event = Event::normal(

@@ -9,7 +9,7 @@ use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
 
 use super::backoff::{self, Jitter};
-use super::failure::{Class, Failure};
+use super::failure::{Failure, code};
 
 /// What is known of the CA's wishes for one certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,10 +176,8 @@ fn pause(retry_at: Option<OffsetDateTime>, now: OffsetDateTime, jitter: Jitter) 
 }
 
 fn nonsense(window: Window) -> Failure {
-    Failure::new(
-        Class::Transient,
-        "ari_window_invalid",
-        "The CA suggests a time for renewal that is none",
+    Failure::of(
+        code::ARI_WINDOW_INVALID,
         format!("The window ends at {}, not after its start at {}.", window.end, window.start),
     )
 }
@@ -337,6 +335,6 @@ mod tests {
     }
 
     fn failure(retry_at: Option<OffsetDateTime>) -> Failure {
-        Failure::new(Class::Transient, "acme_unavailable", "no", "no").not_before(retry_at)
+        Failure::of(code::ACME_UNAVAILABLE, "no").not_before(retry_at)
     }
 }

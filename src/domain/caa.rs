@@ -49,7 +49,7 @@ fn base(name: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::failure::{Class, Subproblem};
+    use crate::domain::failure::{Subproblem, code};
 
     const ACCOUNT: &str = "https://ca.example/acct/7";
 
@@ -103,7 +103,7 @@ mod tests {
             detail: String::new(),
         };
         let subproblems = blamed.iter().map(part).collect();
-        Failure { subproblems, ..Failure::new(Class::Validation, "acme_caa", "CAA", "no") }
+        Failure { subproblems, ..Failure::of(code::ACME_CAA, "no") }
     }
 
     fn names(texts: &[&str]) -> Vec<String> {

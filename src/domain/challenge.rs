@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::backoff::{self, Jitter};
 use super::event::{Event, Resource};
-use super::failure::{Class, Failure};
+use super::failure::{Class, Failure, code};
 use super::id::ChallengeId;
 
 /// What has to be shown to the CA.
@@ -318,12 +318,7 @@ impl Challenge {
                 self.observations = observations;
                 self.reason = Some(observed.clone());
                 if now >= self.deadline {
-                    return self.give_up(Failure::new(
-                        Class::Validation,
-                        "challenge_not_propagated",
-                        "The proof did not become visible in time",
-                        observed,
-                    ));
+                    return self.give_up(Failure::of(code::CHALLENGE_NOT_PROPAGATED, observed));
                 }
                 self.next_action_at =
                     Some((now + backoff::propagation(self.tries, jitter)).min(self.deadline));
@@ -468,7 +463,10 @@ mod tests {
     }
 
     fn failure(class: Class, status: Option<u16>, asked: Option<Duration>) -> Failure {
-        let failure = Failure::new(class, "odd", "It did not work", "Nobody knows why");
+        let failure = Failure {
+            class,
+            ..Failure::of(code::CLOUDFLARE_REFUSED, "Nobody knows why").titled("It did not work")
+        };
         Failure { http_status: status, retry_at: asked.map(|wait| NOW + wait), ..failure }
     }
 

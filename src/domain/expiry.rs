@@ -188,7 +188,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::domain::failure::Class;
+    use crate::domain::failure::code;
 
     const START: OffsetDateTime = datetime!(2026-01-01 00:00 UTC);
     const DAYS: i64 = 90;
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn what_is_told_says_how_long_and_why() {
-        let failure = Failure::new(Class::Validation, "dns", "No proof", "There was no record.");
+        let failure = Failure::of(code::ACME_DNS, "There was no record.").titled("No proof");
         let renewal = Renewal { due: day(60.0), failed_attempts: 2, last_error: Some(&failure) };
         let told = watch().look(&renewal, day(75.0));
 

@@ -10,7 +10,7 @@ pub use super::account_change::{AccountChange, DEACTIVATION_DEADLINE, ROTATION_W
 use super::backoff::{self, Jitter, Retry};
 use super::event::{Event, Resource};
 use super::event_type::EventType;
-use super::failure::{Class, Failure};
+use super::failure::{Class, Failure, code};
 use super::id::IssuerId;
 use super::limits::LimitsSpec;
 
@@ -438,7 +438,7 @@ impl Issuer {
     ) -> Transition {
         let throttled = failure.class == Class::Throttle && failure.retry_at.is_some();
         let pause = match (failure.class, failure.retry_at) {
-            (Class::Blocked, _) if failure.code == "acme_user_action_required" => {
+            (Class::Blocked, _) if failure.is(code::ACME_USER_ACTION_REQUIRED) => {
                 jitter.stretch(ASK_AFTER_ACTION, 0.1)
             }
             (Class::Blocked, _) => jitter.stretch(PROBE_EVERY, 0.1),

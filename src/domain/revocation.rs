@@ -8,7 +8,7 @@ use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
 
 use super::backoff::{self, Jitter};
-use super::failure::{Class, Failure};
+use super::failure::{Class, Failure, code};
 use super::id::{CertificateId, IssuerId, RevocationId};
 
 /// Why a certificate is revoked: RFC 5280's words, as far as they are a subscriber's to say.
@@ -139,12 +139,12 @@ impl Revocation {
         let failure = match answer {
             Ok(()) => return self.end(State::Done, None),
             // It was done before, and the answer was lost; or somebody else did it.
-            Err(failure) if failure.code == "acme_already_revoked" => {
+            Err(failure) if failure.is(code::ACME_ALREADY_REVOKED) => {
                 return self.end(State::Done, None);
             }
             Err(failure) => failure,
         };
-        if failure.code == "acme_bad_revocation_reason" || now >= self.deadline {
+        if failure.is(code::ACME_BAD_REVOCATION_REASON) || now >= self.deadline {
             return self.end(State::Failed, Some(failure));
         }
         let pause = match failure.class {
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn what_is_revoked_already_is_revoked() {
-        let answer = Err(failure(Class::Conflict, "acme_already_revoked"));
+        let answer = Err(failure(code::ACME_ALREADY_REVOKED));
         assert_eq!(pending().apply(answer, NOW, Jitter::NONE).state, State::Done);
         assert_eq!(pending().apply(Ok(()), NOW, Jitter::NONE).next_action_at, None);
     }
@@ -187,8 +187,7 @@ mod tests {
         while let Some(at) = wanted.next_action_at {
             assert!(at <= NOW + DEADLINE, "a wake-up after the deadline");
             now = at;
-            wanted =
-                wanted.apply(Err(failure(Class::Transient, "acme_unreachable")), at, Jitter::NONE);
+            wanted = wanted.apply(Err(failure(code::ACME_UNREACHABLE)), at, Jitter::NONE);
         }
 
         assert_eq!((wanted.state, now), (State::Failed, NOW + DEADLINE));
@@ -197,13 +196,13 @@ mod tests {
 
     #[test]
     fn a_reason_that_the_ca_refuses_is_not_tried_again() {
-        let answer = Err(failure(Class::Blocked, "acme_bad_revocation_reason"));
+        let answer = Err(failure(code::ACME_BAD_REVOCATION_REASON));
         assert_eq!(pending().apply(answer, NOW, Jitter::NONE).state, State::Failed);
     }
 
     #[test]
     fn what_a_person_may_mend_is_tried_hourly() {
-        let answer = Err(failure(Class::Blocked, "acme_unauthorized"));
+        let answer = Err(failure(code::ACME_UNAUTHORIZED));
         let next = pending().apply(answer, NOW, Jitter::NONE);
         assert_eq!(
             (next.state, next.next_action_at),
@@ -211,8 +210,8 @@ mod tests {
         );
     }
 
-    fn failure(class: Class, code: &str) -> Failure {
-        Failure::new(class, code, "no", "no")
+    fn failure(code: code::Code) -> Failure {
+        Failure::of(code, "no")
     }
 
     fn pending() -> Revocation {

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Readiness;
 use crate::domain::challenge::Observation;
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Failure, code};
 use crate::domain::issuer::PropagationMode;
 use crate::domain::name::comparable;
 use crate::outbound::{self, Guard, Resolver, in_words, is_global};
@@ -82,9 +82,7 @@ impl Dns {
 
     /// Where the CNAME chain that starts at `name` ends; `name` itself without one. No final dot.
     pub async fn canonical(&self, name: &str) -> Result<String, Failure> {
-        let mut at = absolute(name).map_err(|error| {
-            Failure::new(Class::Blocked, "dns_invalid_name", "Not a name for the DNS", error)
-        })?;
+        let mut at = absolute(name).map_err(|error| Failure::of(code::DNS_INVALID_NAME, error))?;
         let deadline = Instant::now() + LOOK_TIMEOUT;
         for _ in 0..MAX_CNAMES {
             let found = timeout_at(deadline, self.cname(&at)).await;
@@ -92,21 +90,16 @@ impl Dns {
                 Ok(Some(next)) => at = next,
                 Ok(None) => return Ok(without_dot(&at)),
                 Err(error) => {
-                    return Err(Failure::new(
-                        Class::Transient,
-                        "dns_lookup_failed",
-                        format!("The CNAME of {} cannot be looked up", without_dot(&at)),
-                        in_words(&error),
-                    ));
+                    return Err(Failure::of(code::DNS_LOOKUP_FAILED, in_words(&error))
+                        .titled(format!("The CNAME of {} cannot be looked up", without_dot(&at))));
                 }
             }
         }
-        Err(Failure::new(
-            Class::Blocked,
-            "dns_cname_loop",
-            format!("The CNAME chain of {name} does not end"),
-            format!("After {MAX_CNAMES} steps it is at {}. Correct the DNS.", without_dot(&at)),
-        ))
+        Err(Failure::of(
+            code::DNS_CNAME_LOOP,
+            format!("After {MAX_CNAMES} steps it is at {}.", without_dot(&at)),
+        )
+        .titled(format!("The CNAME chain of {name} does not end")))
     }
 
     async fn cname(&self, name: &Name) -> Result<Option<Name>, NetError> {

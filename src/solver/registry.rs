@@ -14,7 +14,7 @@ use super::dns01::Dns01;
 use super::http01::Http01;
 use super::{Solver, Upcoming};
 use crate::clock::Clock;
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Failure, code};
 use crate::domain::issuer::{self, Kind};
 use crate::outbound::{Client, Guard};
 use crate::secret::Secret;
@@ -156,10 +156,8 @@ impl Solvers {
         let cloudflare =
             config.cloudflare.as_ref().ok_or_else(|| unusable("`dns01` needs a provider"))?;
         let token = token.ok_or_else(|| {
-            Failure::new(
-                Class::Blocked,
-                "cloudflare_token_missing",
-                "There is no Cloudflare API token",
+            Failure::of(
+                code::CLOUDFLARE_TOKEN_MISSING,
                 format!("The Secret {} does not hold it.", cloudflare.api_token_secret_ref.name),
             )
         })?;
@@ -211,10 +209,7 @@ impl Solvers {
 
     /// Refuses a base URL by which a token would leave in clear, or go where it may not.
     fn check_base(&self, kind: Kind, base: &str) -> Result<(), Failure> {
-        let refuse = |why: String| {
-            let title = "Cloudflare's `baseURL` cannot be used";
-            Err(Failure::new(Class::Blocked, "cloudflare_invalid_base_url", title, why))
-        };
+        let refuse = |why: String| Err(Failure::of(code::CLOUDFLARE_INVALID_BASE_URL, why));
         let url = match Url::parse(base) {
             Ok(url) => url,
             Err(error) => return refuse(format!("It is no URL: {error}.")),
@@ -246,9 +241,7 @@ impl Solvers {
                 let host = server.ip().to_string();
                 let checked = self.guard.check_address(&host, server.ip());
                 checked.map_err(|refused| {
-                    let title = "A name server of the issuer may not be asked";
-                    let code = "dns_address_forbidden";
-                    Failure::new(Class::Blocked, code, title, refused.to_string())
+                    Failure::of(code::DNS_ADDRESS_FORBIDDEN, refused.to_string())
                 })?;
             }
         }
@@ -259,12 +252,7 @@ impl Solvers {
             })
             .map_err(|error: Arc<NetError>| {
                 // It is not known that a person has to do with it.
-                Failure::new(
-                    Class::Transient,
-                    "resolver_unavailable",
-                    "The issuer's name servers cannot be asked now",
-                    error.to_string(),
-                )
+                Failure::of(code::RESOLVER_UNAVAILABLE, error.to_string())
             })
     }
 }
@@ -284,7 +272,7 @@ fn nameserver(text: &str) -> Result<SocketAddr, Failure> {
 }
 
 fn unusable(detail: &str) -> Failure {
-    Failure::new(Class::Blocked, "solver_invalid", "The issuer's solver cannot be used", detail)
+    Failure::of(code::SOLVER_INVALID, detail)
 }
 
 #[cfg(test)]

@@ -1,15 +1,15 @@
-//! What was read lately and changes seldom, to be read from memory.
+//! The cache of what is read for every step and changes seldom.
 //!
-//! On SQLite this process is the only one that writes: what it knows is right until a transaction of its own
-//! changes it, with which all of that kind is forgotten. On PostgreSQL others write, too: there, what is known is
-//! believed in for as long as its kind allows, which may be not at all.
+//! On SQLite this process is the only writer: a cached row is right until a transaction of its own changes one of
+//! that kind, which raises the kind's version ([`Signals`]). On PostgreSQL other replicas write too: there, a row
+//! is cached for as long as its kind allows, which may be not at all.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::engine::StorageError;
+use super::engine::{Signals, StorageError};
 use super::tables::api_keys::ApiKey;
 use crate::domain::id::{IssuerId, SecretId};
 use crate::domain::issuer::{Issuer, Kind};
@@ -18,94 +18,111 @@ use crate::secret::Sealed;
 /// Rows of one kind in memory, at most.
 const MOST: usize = 1_000;
 
-/// How long an API key is believed in without a look, where others may forget it. They tell at once
-/// when they do; this is for when that gets lost.
-const KEY_BELIEVED: Duration = Duration::from_secs(1);
+/// How long an API key is cached where another replica may delete it. That replica notifies at once; this is
+/// for a notification that gets lost.
+const KEY_TTL: Duration = Duration::from_secs(1);
 
-/// All that is kept in memory.
-pub(in crate::storage) struct Knowledge {
-    pub(in crate::storage) api_keys: Known<Vec<u8>, ApiKey>,
+/// Cached rows of every kind.
+pub(in crate::storage) struct ConfigCache {
+    pub(in crate::storage) api_keys: Cache<Vec<u8>, ApiKey>,
     /// With the sealed keys of their accounts.
-    pub(in crate::storage) issuers: Known<IssuerId, (Issuer, Sealed)>,
+    pub(in crate::storage) issuers: Cache<IssuerId, (Issuer, Sealed)>,
     /// By what a certificate refers to: kind, the certificate's namespace and name.
-    pub(in crate::storage) named_issuers: Known<(Kind, String, String), Issuer>,
+    pub(in crate::storage) named_issuers: Cache<(Kind, String, String), Issuer>,
     /// By namespace and name.
-    pub(in crate::storage) secrets: Known<(String, String), (SecretId, Sealed)>,
+    pub(in crate::storage) secrets: Cache<(String, String), (SecretId, Sealed)>,
 }
 
-impl Knowledge {
-    /// Nothing yet. `is_shared` says whether other processes write to the database.
-    pub(in crate::storage) fn new(is_shared: bool) -> Self {
-        let never = is_shared.then_some(Duration::ZERO);
+impl ConfigCache {
+    /// An empty cache. `is_shared` says whether other processes write to the database.
+    pub(in crate::storage) fn new(signals: &Signals, is_shared: bool) -> Self {
+        let ttl = if is_shared { Ttl::Off } else { Ttl::UntilInvalidated };
+        let version = || {
+            let signals = signals.clone();
+            move || signals.configuration_version()
+        };
+        let key_ttl = if is_shared { Ttl::For(KEY_TTL) } else { Ttl::UntilInvalidated };
+        let keys = signals.clone();
         Self {
-            api_keys: Known::new(is_shared.then_some(KEY_BELIEVED)),
-            issuers: Known::new(never),
-            named_issuers: Known::new(never),
-            secrets: Known::new(never),
+            api_keys: Cache::new(key_ttl, move || keys.keys_version()),
+            issuers: Cache::new(ttl, version()),
+            named_issuers: Cache::new(ttl, version()),
+            secrets: Cache::new(ttl, version()),
         }
     }
-
-    /// Issuers or secrets are not what they were.
-    pub(in crate::storage) fn forget_configuration(&self) {
-        self.issuers.forget();
-        self.named_issuers.forget();
-        self.secrets.forget();
-    }
 }
 
-/// Rows of one kind.
-pub(in crate::storage) struct Known<K, V> {
-    /// How long one is believed in; `None` is until it is forgotten.
-    believed: Option<Duration>,
+/// How long a row is cached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ttl {
+    Off,
+    For(Duration),
+    UntilInvalidated,
+}
+
+/// Cached rows of one kind.
+pub(in crate::storage) struct Cache<K, V> {
+    ttl: Ttl,
+    /// Another one has to be read once this changes.
+    version: Box<dyn Fn() -> u64 + Send + Sync>,
     rows: Mutex<Rows<K, V>>,
 }
 
 struct Rows<K, V> {
-    generation: u64,
+    version: u64,
     found: HashMap<K, (Instant, V)>,
 }
 
-impl<K: Eq + Hash, V: Clone> Known<K, V> {
-    fn new(believed: Option<Duration>) -> Self {
-        Self { believed, rows: Mutex::new(Rows { generation: 0, found: HashMap::new() }) }
+impl<K: Eq + Hash, V: Clone> Cache<K, V> {
+    fn new(ttl: Ttl, version: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        let rows = Rows { version: version(), found: HashMap::new() };
+        Self { ttl, version: Box::new(version), rows: Mutex::new(rows) }
     }
 
-    /// The row of this key, from memory or else as `read` finds it. What is not there is looked for each time.
+    /// The cached row of this key, or the one that `read` finds. That there is no row is not cached.
     pub(in crate::storage) async fn get(
         &self,
         key: K,
         read: impl AsyncFnOnce() -> Result<Option<V>, StorageError>,
     ) -> Result<Option<V>, StorageError> {
-        let generation = {
-            let rows = self.rows();
-            let fresh = |(since, _): &&(Instant, V)| {
-                self.believed.is_none_or(|believed| since.elapsed() < believed)
-            };
-            if let Some((_, row)) = rows.found.get(&key).filter(fresh) {
-                return Ok(Some(row.clone()));
-            }
-            rows.generation
-        };
+        if self.ttl == Ttl::Off {
+            return read().await;
+        }
+        let version = (self.version)();
+        if let Some(row) = self.cached(&key, version) {
+            return Ok(Some(row));
+        }
         let found = read().await?;
-        if let Some(row) = &found
-            && self.believed != Some(Duration::ZERO)
-        {
-            let mut rows = self.rows();
-            // What was read before a change that is known of is not worth remembering.
-            if rows.generation == generation {
-                if rows.found.len() >= MOST {
-                    rows.found.clear();
-                }
-                rows.found.insert(key, (Instant::now(), row.clone()));
-            }
+        if let Some(row) = &found {
+            self.keep(key, row.clone(), version);
         }
         Ok(found)
     }
 
-    pub(in crate::storage) fn forget(&self) {
+    fn cached(&self, key: &K, version: u64) -> Option<V> {
         let mut rows = self.rows();
-        rows.generation += 1;
-        rows.found.clear();
+        if rows.version != version {
+            *rows = Rows { version, found: HashMap::new() };
+        }
+        let (since, row) = rows.found.get(key)?;
+        let is_fresh = match self.ttl {
+            Ttl::Off => false,
+            Ttl::For(ttl) => since.elapsed() < ttl,
+            Ttl::UntilInvalidated => true,
+        };
+        is_fresh.then(|| row.clone())
+    }
+
+    fn keep(&self, key: K, row: V, version: u64) {
+        let mut rows = self.rows();
+        // A row that was read before a change may be the old one.
+        if rows.version != version || version != (self.version)() {
+            return;
+        }
+        if rows.found.len() >= MOST {
+            rows.found.clear();
+        }
+        rows.found.insert(key, (Instant::now(), row));
     }
 
     fn rows(&self) -> MutexGuard<'_, Rows<K, V>> {
@@ -115,41 +132,50 @@ impl<K: Eq + Hash, V: Clone> Known<K, V> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
 
-    async fn read(known: &Known<u8, u8>, found: Option<u8>) -> Option<u8> {
-        known.get(1, async || Ok(found)).await.unwrap()
+    fn cache(ttl: Ttl) -> (Cache<u8, u8>, Arc<AtomicU64>) {
+        let version = Arc::new(AtomicU64::new(0));
+        let present = Arc::clone(&version);
+        (Cache::new(ttl, move || present.load(Ordering::SeqCst)), version)
+    }
+
+    async fn read(cache: &Cache<u8, u8>, found: Option<u8>) -> Option<u8> {
+        cache.get(1, async || Ok(found)).await.unwrap()
     }
 
     #[tokio::test]
     async fn what_was_read_is_known_until_it_is_forgotten() {
-        let known = Known::new(None);
+        let (cache, version) = cache(Ttl::UntilInvalidated);
 
-        assert_eq!(read(&known, None).await, None);
-        assert_eq!(read(&known, Some(2)).await, Some(2), "what was not there is looked for again");
-        assert_eq!(read(&known, Some(3)).await, Some(2));
-        known.forget();
-        assert_eq!(read(&known, Some(3)).await, Some(3));
+        assert_eq!(read(&cache, None).await, None);
+        assert_eq!(read(&cache, Some(2)).await, Some(2), "what was not there is looked for again");
+        assert_eq!(read(&cache, Some(3)).await, Some(2));
+        version.fetch_add(1, Ordering::SeqCst);
+        assert_eq!(read(&cache, Some(3)).await, Some(3));
     }
 
     #[tokio::test]
     async fn what_was_read_before_a_change_is_not_remembered() {
-        let known = Known::new(None);
+        let (cache, version) = cache(Ttl::UntilInvalidated);
         let read_late = async || {
-            known.forget();
+            version.fetch_add(1, Ordering::SeqCst);
             Ok(Some(2))
         };
 
-        assert_eq!(known.get(1, read_late).await.unwrap(), Some(2));
-        assert_eq!(read(&known, Some(3)).await, Some(3));
+        assert_eq!(cache.get(1, read_late).await.unwrap(), Some(2));
+        assert_eq!(read(&cache, Some(3)).await, Some(3));
     }
 
     #[tokio::test]
     async fn what_others_may_change_at_any_moment_is_never_known() {
-        let known = Known::new(Some(Duration::ZERO));
+        let (cache, _) = cache(Ttl::Off);
 
-        assert_eq!(read(&known, Some(2)).await, Some(2));
-        assert_eq!(read(&known, Some(3)).await, Some(3));
-        assert!(known.rows().found.is_empty());
+        assert_eq!(read(&cache, Some(2)).await, Some(2));
+        assert_eq!(read(&cache, Some(3)).await, Some(3));
+        assert!(cache.rows().found.is_empty());
     }
 }

@@ -10,6 +10,9 @@
 //! stands in the stream ([`events`]), the kind of transaction (`unit`), and `NOTIFY` ([`signals`]).
 //! SQLite has one process at a time ([`SoleUse`]), in it one `writer`, and more may be kept in mind (`known`).
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 mod cache;
 mod engine;
 mod queue;
@@ -17,7 +20,7 @@ mod tables;
 
 pub use crate::domain::scope::Scope;
 pub use engine::{
-    Db, Migrated, Page, Signals, SoleUse, Statement, StorageError, Tx, catalogue, notify,
+    Listed, Migrated, Page, Read, Signals, SoleUse, Statement, StorageError, Touch, Tx, notify,
 };
 pub use queue::{fair, handoff, heartbeat, lease, tasks};
 pub use tables::{
@@ -25,3 +28,91 @@ pub use tables::{
     idempotency_keys, issuers, orders, outbox, rate_limits, requests, retention, revisions,
     revocations, sealed_columns, secrets, settings, throttles, webhooks,
 };
+
+use cache::ConfigCache;
+use engine::Database;
+use handoff::Handoff;
+
+/// A database, open and migrated, with the cache of its configuration; copies are cheap.
+#[derive(Clone)]
+pub struct Db {
+    database: Database,
+    cache: Arc<ConfigCache>,
+    handoff: Handoff,
+}
+
+impl Db {
+    /// Opens the database and brings its schema up to date.
+    pub async fn connect(url: &str) -> Result<Self, StorageError> {
+        let database = Database::connect(url).await?;
+        let is_shared = database.is_shared();
+        let cache = Arc::new(ConfigCache::new(database.signals(), is_shared));
+        let db = Self { database, cache, handoff: Handoff::default() };
+        if is_shared {
+            let mut tx = db.begin();
+            event_stream::rebase(&mut tx).await?;
+            tx.commit().await?;
+        }
+        Ok(db)
+    }
+
+    /// The version of a database's schema (`from`) and the one that this program needs (`to`),
+    /// without changing or making anything.
+    pub async fn version(url: &str) -> Result<Migrated, StorageError> {
+        Database::version(url).await
+    }
+
+    /// Begins a transaction; the database hears of it with its first question, or the commit.
+    pub fn begin(&self) -> Tx {
+        let mut tx = self.database.begin();
+        self.handoff.attach(&mut tx);
+        tx
+    }
+
+    /// The way on which this process's worker takes rows that are added.
+    pub fn handoff(&self) -> &Handoff {
+        &self.handoff
+    }
+}
+
+impl Deref for Db {
+    type Target = Database;
+
+    fn deref(&self) -> &Database {
+        &self.database
+    }
+}
+
+/// Every statement with a fixed text. Lists with filters are built by [`engine::query`] and run by the
+/// conformance suite.
+pub fn catalogue() -> Vec<Listed> {
+    [
+        fair::ALL,
+        heartbeat::ALL,
+        &lease::all(),
+        tasks::ALL,
+        api_keys::ALL,
+        certificates::ALL,
+        challenges::ALL,
+        cleanups::ALL,
+        deliveries::ALL,
+        event_stream::ALL,
+        events::ALL,
+        expiry_watches::ALL,
+        idempotency_keys::ALL,
+        issuers::ALL,
+        orders::ALL,
+        outbox::ALL,
+        rate_limits::ALL,
+        requests::ALL,
+        retention::ALL,
+        revisions::ALL,
+        revocations::ALL,
+        &sealed_columns::all(),
+        secrets::ALL,
+        settings::ALL,
+        throttles::ALL,
+        webhooks::ALL,
+    ]
+    .concat()
+}

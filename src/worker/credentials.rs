@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Worker;
 use super::order::session::Tried;
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Failure, code};
 use crate::domain::issuer::{FORMER_NAMESPACE, Issuer, Kind, SecretKeySelector};
 use crate::secret::Secret;
 use crate::storage::{StorageError, secrets};
@@ -28,14 +28,7 @@ impl Worker {
     ) -> Tried<Secret<String>> {
         let namespace = issuer.secret_namespace(&self.settings.cluster_namespace);
         let key = reference.key.as_deref().unwrap_or(usual);
-        let missing = |what: String| {
-            Failure::new(
-                Class::Blocked,
-                "secret_not_found",
-                "A credential that the issuer refers to is not there",
-                format!("{what} Create it, and this goes on by itself."),
-            )
-        };
+        let missing = |what: String| Failure::of(code::SECRET_NOT_FOUND, what);
         let found = secrets::recall(&self.db, namespace, &reference.name).await?;
         let Some((id, sealed)) = found else {
             let what =
@@ -78,12 +71,7 @@ impl Worker {
 
 fn moved(name: &str, key: &str, namespace: &str) -> Failure {
     let create = format!("certwright secrets create {name} -n {namespace} --from-file {key}=FILE");
-    Failure::new(
-        Class::Blocked,
-        "secret_not_found",
-        "A credential that the issuer refers to is in another namespace",
-        format!(
+    Failure::of(code::SECRET_NOT_FOUND.with_advice(""), format!(
             "The Secret \"{name}\" is in namespace \"{FORMER_NAMESPACE}\"; those of ClusterIssuers are now in \"{namespace}\" (the setting `cluster_resource_namespace`), which no API key can be bound to. Store it there with `{create}`, and this goes on by itself; then `certwright secrets delete {name} -n {FORMER_NAMESPACE}`."
-        ),
-    )
+        )).titled("A credential that the issuer refers to is in another namespace")
 }

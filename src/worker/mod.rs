@@ -17,7 +17,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use crate::ca::Authorities;
 use crate::clock::Clock;
 use crate::domain::backoff::Jitter;
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Failure, code};
 use crate::domain::order::UnexpectedAnswer;
 use crate::heavy::Pool;
 use crate::outbound::Sender;
@@ -245,7 +245,7 @@ impl Worker {
                 });
             }
         }
-        self.db.handover().close();
+        self.db.handoff().close();
         tasks.close();
         tasks.wait().await;
         drop(seen);
@@ -315,12 +315,7 @@ async fn pause() {
 
 /// A secret of ours that cannot be opened: only the right master key helps.
 fn unreadable(error: &SealError) -> Failure {
-    Failure::new(
-        Class::Blocked,
-        "secret_unreadable",
-        "A stored key or credential cannot be opened",
-        format!("{error}. Start with the master key that it was sealed under."),
-    )
+    Failure::of(code::SECRET_UNREADABLE, error.to_string())
 }
 
 /// A new chance, for whatever would otherwise happen at the same moment.

@@ -3,7 +3,7 @@
 use super::order::session::{Tried, Trouble};
 use super::{STEP_TIMEOUT, Worker, WorkerError};
 use crate::domain::certificate::{Certificate, Transition};
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Failure, code};
 use crate::domain::id::RevocationId;
 use crate::domain::revocation::{Revocation, State};
 use crate::storage::lease::Lease;
@@ -28,12 +28,7 @@ impl Worker {
             Ok(Err(Trouble::Failed(failure))) => Err(failure),
             Ok(Err(Trouble::Broken(WorkerError::Secret(error)))) => Err(super::unreadable(&error)),
             Ok(Err(Trouble::Broken(error))) => return Err(error),
-            Err(_) => Err(Failure::new(
-                Class::Transient,
-                "step_timed_out",
-                "The revocation took too long",
-                format!("No answer within {} s.", STEP_TIMEOUT.as_secs()),
-            )),
+            Err(_) => Err(Failure::timed_out("The revocation took too long", STEP_TIMEOUT)),
         };
         let next = revocation.apply(answer, self.clock.now(), super::jitter());
         for _ in 0..10 {
@@ -51,10 +46,8 @@ impl Worker {
         let mut tx = self.db.read().await?;
         let found = issuers::find(&mut tx, revocation.issuer, &Scope::Everything).await?;
         let Some((issuer, _)) = found else {
-            return Err(Failure::new(
-                Class::Blocked,
-                "issuer_not_found",
-                "The issuer is gone",
+            return Err(Failure::of(
+                code::ISSUER_NOT_FOUND,
                 "Without it nobody knows which CA to tell.",
             )
             .into());
@@ -76,13 +69,13 @@ impl Worker {
         let (Err(failure), Some(own)) = (&by_account, &evidence.private_key) else {
             return Ok(by_account?);
         };
-        if !failure.is_refusal() || failure.code == "acme_bad_revocation_reason" {
+        if !failure.is_refusal() || failure.is(code::ACME_BAD_REVOCATION_REASON) {
             return Ok(by_account?);
         }
         let own = self.sealer.open(&requests::private_key_place(evidence.request), own)?;
         match self.ca.of(issuer.kind).revoke_by_key(&issuer.acme, &own, leaf, reason).await {
             Ok(()) => Ok(()),
-            Err(second) if second.code == "acme_already_revoked" => Err(second.into()),
+            Err(second) if second.is(code::ACME_ALREADY_REVOKED) => Err(second.into()),
             // The first answer says more about what a person can do.
             Err(_) => Ok(by_account?),
         }
@@ -142,10 +135,5 @@ impl Worker {
 }
 
 fn no_account() -> Failure {
-    Failure::new(
-        Class::Blocked,
-        "issuer_not_ready",
-        "The issuer has no account at its CA",
-        "Its registration is under way; see the issuer's conditions.",
-    )
+    Failure::of(code::ISSUER_NOT_READY, "")
 }

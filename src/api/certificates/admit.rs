@@ -10,13 +10,13 @@ use crate::domain::id::WebhookId;
 use crate::domain::issuer::{Issuer, Kind};
 use crate::domain::selection::pick_solver;
 use crate::pki;
-use crate::storage::{Scope, Tx, issuers, webhooks};
+use crate::storage::{Read, Scope, issuers, webhooks};
 
 const BOTH: &[ChallengeKind] = &[ChallengeKind::Http01, ChallengeKind::Dns01];
 
 impl Checked {
     /// The issuer that the certificate refers to, as this transaction sees it.
-    pub(crate) async fn find_issuer(&self, tx: &mut Tx) -> Result<Option<Issuer>, ApiError> {
+    pub(crate) async fn find_issuer(&self, tx: &mut Read) -> Result<Option<Issuer>, ApiError> {
         let wanted = &self.spec.issuer_ref;
         let found = issuers::find_by_name(tx, wanted.kind, &self.namespace, &wanted.name).await?;
         Ok(found.map(|(issuer, _)| issuer))
@@ -27,7 +27,7 @@ impl Checked {
     pub(crate) async fn admit(
         &self,
         app: &AppState,
-        tx: &mut Tx,
+        tx: &mut Read,
         issuer: Option<&Issuer>,
         webhooks_before: &[Uuid],
     ) -> Result<(), ApiError> {
@@ -78,7 +78,7 @@ impl Checked {
     async fn must_not_be_the_account_key(
         &self,
         app: &AppState,
-        tx: &mut Tx,
+        tx: &mut Read,
         issuer: &Issuer,
     ) -> Result<(), ApiError> {
         let Some(given) = &self.public_key else { return Ok(()) };
@@ -93,7 +93,7 @@ impl Checked {
         Ok(())
     }
 
-    async fn must_have_its_webhooks(&self, tx: &mut Tx, before: &[Uuid]) -> Result<(), ApiError> {
+    async fn must_have_its_webhooks(&self, tx: &mut Read, before: &[Uuid]) -> Result<(), ApiError> {
         let mut faults = Faults::default();
         for (place, id) in self.spec.webhooks.iter().enumerate() {
             if before.contains(id) {

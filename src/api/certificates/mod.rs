@@ -17,7 +17,7 @@ use crate::domain::certificate::Certificate;
 use crate::domain::id::CertificateId;
 use crate::domain::name::DnsName;
 use crate::storage::certificates::{self, Wanted};
-use crate::storage::{Scope, Tx, lease::Lease};
+use crate::storage::{Read, Scope, lease::Lease};
 
 mod admit;
 pub(crate) mod cancel;
@@ -121,7 +121,7 @@ async fn read(app: &AppState, scope: &Scope, id: Uuid) -> Result<Certificate, Ap
 }
 
 /// The certificate, if the caller may know of it.
-async fn find(tx: &mut Tx, id: Uuid, scope: &Scope) -> Result<(Certificate, Lease), ApiError> {
+async fn find(tx: &mut Read, id: Uuid, scope: &Scope) -> Result<(Certificate, Lease), ApiError> {
     let found = certificates::find(tx, CertificateId(id), scope).await?;
     found.ok_or_else(|| ApiError::not_found("certificate", id))
 }

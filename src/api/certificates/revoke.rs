@@ -24,7 +24,7 @@ use crate::domain::revocation::{self, DEADLINE, Reason, Revocation};
 use crate::pki;
 use crate::storage::lease::Lease;
 use crate::storage::revisions::Revision;
-use crate::storage::{Scope, Tx, certificates, issuers, orders, revisions, revocations};
+use crate::storage::{Read, Scope, Tx, certificates, issuers, orders, revisions, revocations};
 use crate::view::CertificateView;
 
 /// A revocation to be created.
@@ -80,7 +80,7 @@ pub(crate) async fn revoke(
 
 /// The revision that is meant, unless it has ended.
 async fn wanted(
-    tx: &mut Tx,
+    tx: &mut Read,
     present: &Certificate,
     revision: Option<i64>,
     now: OffsetDateTime,
@@ -167,7 +167,7 @@ pub(super) async fn then_delete(
 
 /// The kept revisions that are neither over nor revoked, oldest first.
 async fn valid(
-    tx: &mut Tx,
+    tx: &mut Read,
     certificate: &Certificate,
     now: OffsetDateTime,
 ) -> Result<Vec<Revision>, ApiError> {
@@ -224,7 +224,7 @@ async fn insert(
 
 /// The issuer by whose account the revision was issued: its order's, else the one that the certificate names now.
 async fn issuer_of(
-    tx: &mut Tx,
+    tx: &mut Read,
     certificate: &Certificate,
     target: &Revision,
 ) -> Result<IssuerId, ApiError> {

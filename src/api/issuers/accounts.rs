@@ -20,7 +20,7 @@ use crate::pki;
 use crate::secret::Secret;
 use crate::storage::issuers::{self, next_account_key_place};
 use crate::storage::lease::Lease;
-use crate::storage::{Tx, secrets};
+use crate::storage::{Read, Tx, secrets};
 use crate::view::IssuerView;
 
 /// The key under which cert-manager keeps an account's key.
@@ -103,7 +103,7 @@ pub(super) async fn begin_deactivation(
 /// The account key in the issuer's `privateKeySecretRef`, if that Secret exists.
 pub(crate) async fn imported(
     app: &AppState,
-    tx: &mut Tx,
+    tx: &mut Read,
     issuer: &Issuer,
 ) -> Result<Option<Secret<Vec<u8>>>, ApiError> {
     let Some(reference) = &issuer.acme.private_key_secret_ref else { return Ok(None) };

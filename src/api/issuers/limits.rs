@@ -5,12 +5,12 @@ use time::OffsetDateTime;
 use crate::domain::issuer::Issuer;
 use crate::domain::limits::LimitsSpec;
 use crate::domain::throttle::{Asker, Scope};
-use crate::storage::{StorageError, Tx, rate_limits};
+use crate::storage::{Read, StorageError, rate_limits};
 use crate::view::issuer::LimitsView;
 
 /// The usage by this issuer's account and at its CA; `None` where nothing is limited.
 pub(super) async fn used(
-    tx: &mut Tx,
+    tx: &mut Read,
     issuer: &Issuer,
     now: OffsetDateTime,
 ) -> Result<Option<LimitsView>, StorageError> {

@@ -20,7 +20,7 @@ use crate::secret::Secret;
 use crate::storage::issuers::account_key_place;
 use crate::storage::lease::Lease;
 use crate::storage::secrets::{SecretEntry, data_place};
-use crate::storage::{Tx, certificates, events, issuers, revisions, secrets};
+use crate::storage::{Read, Tx, certificates, events, issuers, revisions, secrets};
 use crate::view::spec::IssuerSpec;
 
 /// Applies all manifests or none. With `dry_run` none in any case.
@@ -201,7 +201,7 @@ async fn issuer(
 /// Warnings about Secrets that do not exist (yet), for which the issuer would wait.
 async fn missing_secrets(
     app: &AppState,
-    tx: &mut Tx,
+    tx: &mut Read,
     spec: &IssuerSpec,
 ) -> Result<Vec<String>, ApiError> {
     let own = spec.acme.private_key_secret_ref.as_ref().map(|reference| reference.name.as_str());
@@ -241,7 +241,7 @@ async fn certificate(
         let Transition { certificate, events, .. } = adopt::adopted(certificate, pair, now);
         create::store(tx, &certificate).await?;
         let namespace = &certificate.namespace;
-        events::record(tx, namespace, Some(certificate.id), &events, now)?;
+        events::record(tx, namespace, Some(certificate.id), &events, now);
         adopt::store(app, tx, &certificate, pair, now).await?;
         return Ok((Done::Created, id, warnings));
     };

@@ -22,7 +22,7 @@ use crate::domain::event_type::EventType;
 use crate::domain::id::DeliveryId;
 use crate::domain::webhook::Webhook;
 use crate::storage::deliveries::{self, Wanted};
-use crate::storage::{Scope, Tx, outbox};
+use crate::storage::{Read, Scope, outbox};
 
 /// Deliveries that are queued again in one transaction.
 const BATCH: u32 = 1000;
@@ -269,7 +269,7 @@ async fn settled(
 
 /// The delivery, if the caller may know of it: who is bound to namespaces, of what the webhook still asks for.
 async fn find(
-    tx: &mut Tx,
+    tx: &mut Read,
     webhook: &Webhook,
     id: Uuid,
     scope: &Scope,

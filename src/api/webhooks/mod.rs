@@ -22,7 +22,7 @@ use crate::domain::signature;
 use crate::domain::webhook::{Disabled, Health, Webhook};
 use crate::secret::{Sealed, Secret};
 use crate::storage::webhooks::{self, Wanted, former_secret_place, secret_place};
-use crate::storage::{Scope, Tx, events, lease::Lease};
+use crate::storage::{Read, Scope, events, lease::Lease};
 
 mod check;
 pub(crate) mod deliveries;
@@ -226,7 +226,7 @@ pub(crate) async fn rotate(
 }
 
 /// The webhook, if the caller may know of it.
-async fn find(tx: &mut Tx, id: Uuid, scope: &Scope) -> Result<(Webhook, Lease), ApiError> {
+async fn find(tx: &mut Read, id: Uuid, scope: &Scope) -> Result<(Webhook, Lease), ApiError> {
     let found = webhooks::find(tx, WebhookId(id), scope).await?;
     found.ok_or_else(|| ApiError::not_found("webhook", id))
 }
@@ -261,7 +261,7 @@ async fn insert(
     webhooks::insert(&mut tx, webhook, sealed).await?;
     let about = Resource::Webhook(webhook.id);
     let event = Event::normal(about, "Created", "The webhook was created");
-    events::record(&mut tx, &webhook.namespace, None, &[event], now)?;
+    events::record(&mut tx, &webhook.namespace, None, &[event], now);
     tx.commit().await?;
     let mut response = shown_once(StatusCode::ACCEPTED, webhook, secret, now)?;
     if let Ok(location) = HeaderValue::from_str(&location) {

@@ -1,6 +1,6 @@
 //! How far a CA's "later" reaches, by the call, the status and the CA's own words.
 
-use super::Call;
+use crate::ca::call::Call;
 use crate::domain::throttle::{Scope, registered_domain};
 
 /// Who waits for a limit that a CA has named; `words` are its own.

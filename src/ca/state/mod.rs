@@ -1,35 +1,22 @@
-//! Orders and authorizations as we see them: ours, because instant-acme drops half of what they say,
-//! and reads none where an odd member is in them that nobody needs.
+//! Orders and authorizations as CAs send them.
+//!
+//! The statuses are instant-acme's. The objects are read here, because instant-acme drops members that
+//! are needed and rejects objects for odd members that nobody needs.
 
+pub use instant_acme::{AuthorizationStatus, ChallengeStatus, OrderStatus};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::ask::unreadable;
-use super::classify::{Asked, Call, Trouble, classify};
-use super::json::{self, each, lenient, or_default};
-use super::problem::{Problem, clean, outline};
-use super::recorder::{Exchange, absolute};
+use super::call::{Asked, Call, Trouble};
+use super::classify::{classify, unreadable};
+use super::exchange::{Exchange, absolute};
+use crate::acme::json::{self, each, lenient, or_default, outline};
+use crate::acme::problem::{Problem, clean};
 use crate::domain::challenge::is_token;
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Failure, code};
 use crate::domain::name;
-
-/// Where an order stands (RFC 8555, section 7.1.6).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OrderStatus {
-    /// Some authorization is not valid yet.
-    Pending,
-    /// Waits for the CSR.
-    Ready,
-    /// The certificate is being issued.
-    Processing,
-    /// The certificate can be downloaded.
-    Valid,
-    /// Over, without a certificate.
-    Invalid,
-}
 
 /// What the CA last said about an order.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,24 +37,6 @@ pub struct OrderState {
     pub(super) finalize: Option<String>,
 }
 
-/// Where an authorization stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AuthorizationStatus {
-    /// One challenge has to be met.
-    Pending,
-    /// Control over the name is proved.
-    Valid,
-    /// A challenge has failed.
-    Invalid,
-    /// Given up by the account.
-    Deactivated,
-    /// Too old.
-    Expired,
-    /// Taken back by the CA.
-    Revoked,
-}
-
 /// What the CA wants to know about one name.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Authorization {
@@ -85,20 +54,6 @@ pub struct Authorization {
     pub challenges: Vec<Offered>,
     /// What is wrong with those that cannot be used.
     pub unusable: Vec<String>,
-}
-
-/// Where a challenge stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ChallengeStatus {
-    /// Waits for us to say that the proof is there.
-    Pending,
-    /// The CA is looking.
-    Processing,
-    /// The CA has found the proof.
-    Valid,
-    /// The CA has not found it.
-    Invalid,
 }
 
 /// The kinds of challenge that there are.
@@ -233,10 +188,8 @@ impl Authorization {
     pub fn unusable(&self) -> Failure {
         let said = self.challenges.iter().find_map(|offered| offered.error.clone());
         said.unwrap_or_else(|| {
-            Failure::new(
-                Class::Gone,
-                "acme_authorization_unusable",
-                "An authorization of the order cannot be used any more",
+            Failure::of(
+                code::ACME_AUTHORIZATION_UNUSABLE,
                 format!("{} is {:?} at the CA.", self.domain, self.status),
             )
         })
@@ -305,22 +258,13 @@ fn status_of(word: &str) -> Result<AuthorizationStatus, Failure> {
 }
 
 fn ended(word: &str) -> Failure {
-    Failure::new(
-        Class::Validation,
-        "acme_order_ended",
-        "The CA has ended the order",
-        format!("Its status at the CA is `{word}`."),
-    )
+    Failure::of(code::ACME_ORDER_ENDED, format!("Its status at the CA is `{word}`."))
 }
 
 /// It may be one that the order passes through.
 fn unknown_status(of: &str, word: &str) -> Failure {
-    Failure::new(
-        Class::Transient,
-        "acme_unknown_status",
-        format!("The CA says a status of the {of} that ACME does not know"),
-        format!("It is {:?}.", clean(word, 100)),
-    )
+    Failure::of(code::ACME_UNKNOWN_STATUS, format!("It is {:?}.", clean(word, 100)))
+        .titled(format!("The CA says a status of the {of} that ACME does not know"))
 }
 
 fn carried(asked: Asked, problem: Problem) -> Failure {

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Map, json};
 
 use super::*;
+use crate::domain::failure::Class;
 
 const NOON: OffsetDateTime = time::macros::datetime!(2026-01-01 12:00 UTC);
 const URL: &str = "https://ca.example/acme/x";

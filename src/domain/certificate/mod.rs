@@ -22,7 +22,7 @@ use crate::domain::ari::Ari;
 use crate::domain::backoff::{self, Jitter, Retry};
 use crate::domain::duration;
 use crate::domain::event::{Event, Resource};
-use crate::domain::failure::Failure;
+use crate::domain::failure::{Failure, code};
 use crate::domain::id::{CertificateId, OrderId, RequestId};
 use crate::domain::order::{self, ORDER_DEADLINE};
 
@@ -205,12 +205,12 @@ impl Certificate {
         let mut next = self.become_state(State::AwaitingIssuer(trigger), now);
         let [shortest, longest] = ISSUER_RECHECK;
         next.next_action_at = now + (now - next.state_since).clamp(shortest, longest);
-        next.last_error = Some(Failure::new(
-            super::failure::Class::Blocked,
-            if reason == "IssuerNotFound" { "issuer_not_found" } else { "issuer_not_ready" },
-            "Waiting for the issuer",
-            why,
-        ));
+        let code = match reason {
+            "IssuerNotFound" => code::ISSUER_NOT_FOUND,
+            _ => code::ISSUER_NOT_READY,
+        };
+        next.last_error =
+            Some(Failure::of(code.with_advice(""), why).titled("Waiting for the issuer"));
         let events = if first { vec![Event::normal(about, reason, why)] } else { vec![] };
         Transition::silent(next, now).with(events)
     }
@@ -229,7 +229,9 @@ impl Certificate {
         let mut next = self.become_state(State::Ordering(trigger), now);
         next.order = Some(order);
         // What it waited for has come.
-        next.last_error = next.last_error.filter(|error| !error.code.starts_with("issuer_"));
+        next.last_error = next
+            .last_error
+            .filter(|it| !it.is(code::ISSUER_NOT_FOUND) && !it.is(code::ISSUER_NOT_READY));
         // The order's end changes this row; the wake-up is for the case that it never comes.
         next.next_action_at = now + ORDER_DEADLINE + Duration::hours(1);
         let generated = match next.spec.csr {

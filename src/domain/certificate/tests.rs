@@ -1,5 +1,5 @@
 use super::*;
-use crate::domain::failure::Class;
+use crate::domain::failure::code;
 use time::macros::datetime;
 
 pub(super) const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
@@ -180,7 +180,7 @@ fn lost() -> order::Outcome {
 }
 
 fn failure() -> Failure {
-    Failure::new(Class::Consistency, "acme_not_found", "The CA does not know it", "404")
+    Failure::of(code::ACME_NOT_FOUND_YET, "404")
 }
 
 pub(super) fn issued(not_after: OffsetDateTime) -> Issued {

@@ -2,7 +2,7 @@
 
 use super::{Context, name_of, text};
 use crate::domain::challenge::{Challenge, Kind};
-use crate::domain::failure::Failure;
+use crate::domain::failure::{Failure, code};
 use crate::domain::limits::most_names;
 
 /// What is behind a failure, and what helps.
@@ -34,7 +34,7 @@ pub(super) fn cause(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
 
 /// Why the service itself cannot go on.
 fn of_the_service(failure: &Failure) -> Option<Cause> {
-    (failure.code == "internal_error").then(|| {
+    failure.is(code::INTERNAL_ERROR).then(|| {
         Cause::new(
             format!("Something inside the service fails. {}", failure.detail),
             [
@@ -47,8 +47,8 @@ fn of_the_service(failure: &Failure) -> Option<Cause> {
 /// Why a name is not proved.
 fn of_a_proof(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
     let names = || about(failure, context);
-    Some(match failure.code.as_str() {
-        "acme_caa" => Cause::new(
+    Some(match failure.known_code()? {
+        code::ACME_CAA => Cause::new(
             format!(
                 "A CAA record forbids the CA to issue for {}, or could not be looked up.",
                 names()
@@ -58,32 +58,36 @@ fn of_a_proof(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
                 "Add the record that `why` prints beside the others of the domain (without `accounturi` it allows every account of the CA), or choose an issuer that is allowed.",
             ],
         ),
-        "acme_dns" => looked_up(&failure.detail, &names()),
-        "acme_dnssec" => dnssec(&names()),
-        "acme_connection" if context.kind() == Some(Kind::Http01) => Cause::new(
+        code::ACME_DNS => looked_up(&failure.detail, &names()),
+        code::ACME_DNSSEC => dnssec(&names()),
+        code::ACME_CONNECTION if context.kind() == Some(Kind::Http01) => Cause::new(
             format!("The CA could not connect to port 80 of {}.", names()),
             [
                 "Check that port 80 of the name can be reached from the whole internet: the CA looks from several places, and no firewall may let only some of them in.",
                 "Check that the name's A and AAAA records lead to this web server: the CA tries IPv6 first. Remove AAAA records that lead nowhere.",
             ],
         ),
-        "acme_connection" => Cause::new(
+        code::ACME_CONNECTION => Cause::new(
             format!("The CA could not connect where {} is to be proved.", names()),
             [
                 "Check that the name's servers can be reached from the whole internet: the CA looks from several places, and no firewall may let only some of them in.",
             ],
         ),
-        "acme_tls" => Cause::new(
+        code::ACME_TLS => Cause::new(
             format!("TLS failed where the CA looked for the proof for {}.", names()),
             [
                 "The CA follows redirects from port 80 to https, and does not mind an untrusted certificate, but TLS itself has to work there: check port 443 of the name with `openssl s_client -connect NAME:443 -servername NAME`.",
                 "Or answer `/.well-known/acme-challenge/` on port 80 without a redirect (deploy/nginx.conf shows how).",
             ],
         ),
-        "acme_incorrect_response" | "acme_unauthorized" if context.kind() == Some(Kind::Http01) => {
+        code::ACME_INCORRECT_RESPONSE | code::ACME_UNAUTHORIZED
+            if context.kind() == Some(Kind::Http01) =>
+        {
             wrong_content(&names())
         }
-        "acme_incorrect_response" | "acme_unauthorized" if context.kind() == Some(Kind::Dns01) => {
+        code::ACME_INCORRECT_RESPONSE | code::ACME_UNAUTHORIZED
+            if context.kind() == Some(Kind::Dns01) =>
+        {
             Cause::new(
                 format!("The CA found another TXT record than the proof for {}.", names()),
                 [
@@ -92,7 +96,7 @@ fn of_a_proof(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
                 ],
             )
         }
-        "challenge_not_propagated" => match context.challenge() {
+        code::CHALLENGE_NOT_PROPAGATED => match context.challenge() {
             Some(challenge) => not_visible(challenge, &failure.detail),
             None => Cause::new(
                 format!("A proof did not become visible in time: {}.", failure.detail),
@@ -106,34 +110,34 @@ fn of_a_proof(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
 /// Why the DNS provider does not write a proof.
 fn of_the_provider(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
     let names = || about(failure, context);
-    Some(match failure.code.as_str() {
-        "cloudflare_zone_not_found" => Cause::new(
+    Some(match failure.known_code()? {
+        code::CLOUDFLARE_ZONE_NOT_FOUND => Cause::new(
             format!("None of the zones that the Cloudflare token can see holds {}.", names()),
             [
                 "Add the zone to the Cloudflare account, or let the token see it (Zone:Read, DNS:Edit).",
                 "Or delegate `_acme-challenge` of the name by CNAME into a zone that is there (`cnameStrategy: Follow`), or set `zoneID` in the issuer's solver.",
             ],
         ),
-        "cloudflare_permission_denied" => Cause::new(
+        code::CLOUDFLARE_PERMISSION_DENIED => Cause::new(
             format!("The Cloudflare token lacks a permission for {}.", names()),
             [
                 "Give the token Zone:Read and DNS:Edit on the zone, or store another token in the Secret that the issuer's solver names.",
             ],
         ),
-        "cloudflare_invalid_token" => Cause::new(
+        code::CLOUDFLARE_INVALID_TOKEN => Cause::new(
             "Cloudflare does not accept the API token.",
             [
                 "Store a valid API token (not the global API key) in the Secret that the issuer's solver names.",
             ],
         ),
-        "cloudflare_zone_full" => Cause::new(
+        code::CLOUDFLARE_ZONE_FULL => Cause::new(
             format!("The Cloudflare zone has no room for the TXT record of {}.", names()),
             [
                 "Nothing needs to be done at once: room comes free as other proofs are taken away.",
                 "If it goes on, delete records that nobody needs, or take a plan that allows more.",
             ],
         ),
-        "cloudflare_name_taken" => Cause::new(
+        code::CLOUDFLARE_NAME_TAKEN => Cause::new(
             format!("Another kind of record stands where the TXT record of {} has to.", names()),
             [
                 "If it is a CNAME that delegates the proof, set `cnameStrategy: Follow` in the issuer's solver; else delete it.",
@@ -146,9 +150,11 @@ fn of_the_provider(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
 /// Why the CA does not issue, or cannot be asked.
 fn of_the_ca(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
     let names = || about(failure, context);
-    Some(match failure.code.as_str() {
-        "acme_rate_limited" | "acme_busy" | "cloudflare_rate_limited" => limited(failure),
-        "acme_paused" => {
+    Some(match failure.known_code()? {
+        code::ACME_RATE_LIMITED | code::ACME_BUSY | code::CLOUDFLARE_RATE_LIMITED => {
+            limited(failure)
+        }
+        code::ACME_PAUSED => {
             let page = failure.instance.as_deref().unwrap_or("the page that the CA's words name");
             Cause::new(
                 "The CA has paused issuance for this account and these names, after many failures.",
@@ -160,25 +166,25 @@ fn of_the_ca(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
                     .into(),
             )
         }
-        "acme_too_many_names" => too_many_names(failure, context),
-        "acme_order_reused" => Cause::new(
+        code::ACME_TOO_MANY_NAMES => too_many_names(failure, context),
+        code::ACME_ORDER_REUSED => Cause::new(
             "The CA answers a new order with one that it has carried out before, for another key. It is asked again ever more seldom.",
             [
                 "Ask the CA's operator how to order anew for the same names, or wait until it has forgotten the order of before.",
             ],
         ),
-        "acme_certificate_withheld" => Cause::new(
+        code::ACME_CERTIFICATE_WITHHELD => Cause::new(
             "The certificate is issued, and the CA does not hand it out.",
             [
                 "If it goes on, ask the CA's operator: the account that has ordered a certificate must be able to fetch it.",
             ],
         ),
-        "acme_wrong_key"
-        | "acme_missing_names"
-        | "acme_broken_chain"
-        | "acme_bad_chain"
-        | "acme_ca_certificate"
-        | "acme_bad_validity" => Cause::new(
+        code::ACME_WRONG_KEY
+        | code::ACME_MISSING_NAMES
+        | code::ACME_BROKEN_CHAIN
+        | code::ACME_BAD_CHAIN
+        | code::ACME_CA_CERTIFICATE
+        | code::ACME_BAD_VALIDITY => Cause::new(
             format!(
                 "The CA issued, and what it sent cannot be used: {} Nothing of it was stored.",
                 failure.detail
@@ -188,18 +194,18 @@ fn of_the_ca(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
                 "Or choose another issuer for the certificate, which is tried at once.",
             ],
         ),
-        "acme_unreachable"
-        | "acme_timeout"
-        | "acme_connection_lost"
-        | "acme_unavailable"
-        | "acme_server_internal"
-        | "acme_unreadable_answer" => Cause::new(
+        code::ACME_UNREACHABLE
+        | code::ACME_TIMEOUT
+        | code::ACME_CONNECTION_LOST
+        | code::ACME_UNAVAILABLE
+        | code::ACME_SERVER_INTERNAL
+        | code::ACME_UNREADABLE_ANSWER => Cause::new(
             "The CA is down, or cannot be reached from here. It is asked again and again; nothing is lost meanwhile.",
             [
                 "See the CA's status page. If other clients reach it, check the issuer's `server` URL, the firewall and the DNS of this host.",
             ],
         ),
-        "acme_rejected_identifier" | "acme_unsupported_identifier" => Cause::new(
+        code::ACME_REJECTED_IDENTIFIER | code::ACME_UNSUPPORTED_IDENTIFIER => Cause::new(
             format!("The CA will not issue for {}.", names()),
             [
                 "Remove the name from the certificate, or use another CA for it; `why` has the CA's words.",
@@ -212,21 +218,21 @@ fn of_the_ca(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
 /// What the CA does not take of what it is asked for.
 fn of_the_wish(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
     let names = || about(failure, context);
-    Some(match failure.code.as_str() {
-        "acme_unknown_profile" | "acme_invalid_profile" => Cause::new(
+    Some(match failure.known_code()? {
+        code::ACME_UNKNOWN_PROFILE | code::ACME_INVALID_PROFILE => Cause::new(
             format!("The CA does not offer the certificate profile. {}", failure.detail),
             [
                 "Choose one of the profiles that the CA offers, in the certificate or its issuer, or leave the profile out.",
             ],
         ),
-        "acme_not_after_refused" => Cause::new(
+        code::ACME_NOT_AFTER_REFUSED => Cause::new(
             "The CA does not take an order that says when its certificate is to end, as the certificate's `duration` makes it.",
             [
                 "Set `enableDurationFeature: false` in the issuer: then the CA decides how long its certificates live. Waiting certificates go on at once.",
                 "If the CA takes some durations and not this one, choose another `duration`, or leave it out.",
             ],
         ),
-        "acme_external_account_required" => {
+        code::ACME_EXTERNAL_ACCOUNT_REQUIRED => {
             let server = context.issuer.map_or("The CA", |issuer| issuer.acme.server.as_str());
             Cause::new(
                 format!(
@@ -237,7 +243,7 @@ fn of_the_wish(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
                 ],
             )
         }
-        "acme_bad_csr" | "acme_bad_public_key" => Cause::new(
+        code::ACME_BAD_CSR | code::ACME_BAD_PUBLIC_KEY => Cause::new(
             format!("The CA refuses the key or the CSR for {}.", names()),
             [
                 "Choose another kind or size of key in `privateKey`, or other names; then the certificate is issued with a new key.",
@@ -346,7 +352,7 @@ fn wrong_content(names: &str) -> Cause {
 }
 
 fn limited(failure: &Failure) -> Cause {
-    let who = if failure.code.starts_with("cloudflare") { "Cloudflare" } else { "The CA" };
+    let who = if failure.is(code::CLOUDFLARE_RATE_LIMITED) { "Cloudflare" } else { "The CA" };
     let until = match failure.retry_at {
         Some(at) => format!("until {}", text(at)),
         None => "for a while, without saying how long".to_owned(),

@@ -3,7 +3,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::domain::certificate::{Issued, Trigger};
-use crate::domain::failure::Subproblem;
+use crate::domain::failure::{Subproblem, code};
 use crate::domain::id::{CertificateId, ChallengeId, IssuerId, RequestId};
 use crate::domain::issuer::Acme;
 use crate::domain::order::{Course, End, ORDER_DEADLINE};
@@ -165,7 +165,11 @@ fn what_cas_say_of_the_dns_is_told_apart_by_their_words() {
         ),
     ];
     for (code, kind, words, summary, action) in rows {
-        let failure = Failure::new(Class::Validation, *code, "It did not work", *words);
+        let failure = Failure {
+            class: Class::Validation,
+            detail: (*words).into(),
+            ..failure(code, Class::Validation)
+        };
         let certificate = Certificate { last_error: Some(failure), ..certificate(State::Backoff) };
 
         let said = explain(&certificate, Some(&issuer()), Some(&order(*kind)), NOW);
@@ -181,7 +185,7 @@ fn what_cas_say_of_the_dns_is_told_apart_by_their_words() {
 #[test]
 fn an_order_with_too_many_names_is_told_how_many_there_may_be() {
     let words = "Error creating new order :: Order cannot contain more than 25 identifiers";
-    let failure = Failure::new(Class::Blocked, "acme_too_many_names", "Too many", words);
+    let failure = Failure::of(code::ACME_TOO_MANY_NAMES, words);
     let mut large = order(Kind::Dns01);
     large.names = (0..26).map(|n| format!("n{n}.example.com")).collect();
     large.profile = Some("tlsserver".into());
@@ -330,7 +334,10 @@ fn failure(code: &str, class: Class) -> Failure {
             "acme_rejected_identifier" => vec![part("bad.example.com")],
             _ => vec![],
         },
-        ..Failure::new(class, code, "It did not work", "It offers: classic, shortlived.")
+        class,
+        code: code.into(),
+        ..Failure::of(code::INTERNAL_ERROR, "It offers: classic, shortlived.")
+            .titled("It did not work")
     }
 }
 

@@ -23,7 +23,7 @@ use time::{Duration, OffsetDateTime};
 use crate::domain::backoff::{self, Jitter};
 use crate::domain::challenge::{self, Challenge};
 use crate::domain::event::{Event, Resource};
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Failure, code};
 use crate::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
 
 /// One order at one CA.
@@ -395,10 +395,8 @@ impl Order {
     #[must_use]
     pub fn expire(self, now: OffsetDateTime) -> Transition {
         let failure = self.last_error.clone().unwrap_or_else(|| {
-            Failure::new(
-                Class::Transient,
-                "order_expired",
-                "The order was not completed in time",
+            Failure::of(
+                code::ORDER_EXPIRED,
                 "The CA had not finished when it was looked at for the last time.",
             )
         });
@@ -411,8 +409,7 @@ impl Order {
         if self.is_over() {
             return self.unchanged();
         }
-        let failure =
-            Failure::new(Class::Gone, "order_cancelled", "The order was cancelled", why.to_owned());
+        let failure = Failure::of(code::ORDER_CANCELLED, why.to_owned());
         let unsettled: Vec<_> = self
             .challenges
             .iter()

@@ -10,7 +10,7 @@ use super::{
 use crate::domain::backoff::{self, Jitter};
 use crate::domain::challenge::{self, Patience};
 use crate::domain::event::{Event, Resource};
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Class, Failure, code};
 use crate::domain::id::ChallengeId;
 
 /// How long a CA may deny what it has just handed out (Let's Encrypt's replicas lag by seconds).
@@ -257,10 +257,8 @@ impl Order {
     fn not_validated(self, now: OffsetDateTime) -> Transition {
         let is_words = |failure: &Failure| failure.class == Class::Validation;
         let failure = self.last_error.clone().filter(is_words).unwrap_or_else(|| {
-            Failure::new(
-                Class::Validation,
-                "acme_validation_unfinished",
-                "The CA has not finished looking for the proofs within an hour",
+            Failure::of(
+                code::ACME_VALIDATION_UNFINISHED,
                 "It says neither that it found them nor that it did not.",
             )
         });
@@ -279,10 +277,8 @@ impl Order {
         let since = *self.stalled_since.get_or_insert(now);
         if now - since >= FINALIZE_FOR {
             let failure = self.last_error.clone().unwrap_or_else(|| {
-                Failure::new(
-                    Class::Transient,
-                    "acme_not_finalized",
-                    "The CA takes the CSR and does nothing with it",
+                Failure::of(
+                    code::ACME_NOT_FINALIZED,
                     "The order stays ready, however often the CSR is sent.",
                 )
             });

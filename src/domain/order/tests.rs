@@ -3,6 +3,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::domain::challenge::Action;
+use crate::domain::failure::code;
 
 const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
 
@@ -35,7 +36,7 @@ fn looks_that_found_nothing_new_do_not_lengthen_the_pause_after_the_first_troubl
     let told = |order: Order, answer| order.apply(answer, NOW, Jitter::NONE).unwrap().order;
     let not_yet =
         || Answer::Looked(Seen { status: Status::Pending, expires: None, retry_at: None });
-    let down = || Answer::Failed(Failure::new(Class::Transient, "down", "Down", "502"));
+    let down = || Answer::Failed(Failure::of(code::ACME_UNAVAILABLE, "502"));
     for _ in 0..10 {
         waiting = told(waiting, not_yet());
     }
@@ -59,9 +60,9 @@ fn waiting_for_the_ca_takes_nothing_of_a_certificates_life() {
         deadline: deadline(NOW, Some(end)),
         ..order([])
     };
-    let throttled = Failure::new(Class::Throttle, "limited", "Limited", "429")
-        .not_before(Some(NOW + Duration::hours(30)));
-    let down = Failure::new(Class::Transient, "down", "Down", "502");
+    let throttled =
+        Failure::of(code::ACME_RATE_LIMITED, "429").not_before(Some(NOW + Duration::hours(30)));
+    let down = Failure::of(code::ACME_UNAVAILABLE, "502");
     let told = |failure| wanted.clone().apply(Answer::Failed(failure), NOW, Jitter::NONE);
 
     let waits = told(throttled).unwrap().order;
@@ -79,7 +80,7 @@ fn a_ca_that_breaks_its_promises_is_asked_more_seldom_but_soon() {
     let mut waits = Order { state, next_action_at: Some(NOW), ..order([]) };
     let (mut now, mut pauses) = (NOW, Vec::new());
     for _ in 0..8 {
-        let busy = Failure::new(Class::Throttle, "acme_busy", "Busy", "in a second");
+        let busy = Failure::of(code::ACME_BUSY, "in a second");
         let busy = busy.with_status(503).not_before(Some(now + Duration::seconds(1)));
         waits = waits.apply(Answer::Failed(busy), now, Jitter::NONE).unwrap().order;
         let next = waits.next_action_at.unwrap();
@@ -100,7 +101,7 @@ fn a_long_life_leaves_an_order_its_day() {
 fn a_certificate_that_cannot_be_used_is_a_failed_attempt() {
     let mut fetching = order([]);
     fetching.state = State::Open { url: "https://ca.example/1".into(), stage: Stage::Downloading };
-    let bad = Failure::new(Class::Validation, "acme_wrong_key", "Another key", "");
+    let bad = Failure::of(code::ACME_WRONG_KEY, "");
 
     let ended = fetching.apply(Answer::Failed(bad.clone()), NOW, Jitter::NONE).unwrap();
 
@@ -114,7 +115,7 @@ fn a_certificate_that_cannot_be_used_is_a_failed_attempt() {
 /// Such a row without a URL could not be saved, and the order would be placed again and again.
 #[test]
 fn an_order_that_the_ca_never_had_is_not_one_that_it_found_invalid() {
-    let refused = Failure::new(Class::Validation, "acme_caa", "A CAA record forbids it", "no");
+    let refused = Failure::of(code::ACME_CAA, "no");
     let wanted = Order { state: State::New, ..order([]) };
 
     let ended = wanted.apply(Answer::Failed(refused.clone()), NOW, Jitter::NONE).unwrap();

@@ -16,7 +16,7 @@ use super::answer::Envelope;
 use super::budget::{Account, Budget, Budgets};
 use super::error::{ApiError, Problem, in_words, say_rate_limited};
 use crate::clock::Clock;
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Failure, code};
 use crate::domain::text::foreign_words;
 use crate::outbound::{AddressError, Client};
 use crate::secret::Secret;
@@ -289,10 +289,8 @@ fn parse_base(base: &str) -> Result<Url, Failure> {
         .filter(|url| matches!(url.scheme(), "https" | "http") && url.host().is_some())
         .filter(|url| url.username().is_empty() && url.password().is_none())
         .ok_or_else(|| {
-            Failure::new(
-                Class::Blocked,
-                "cloudflare_invalid_base_url",
-                "Cloudflare's `baseURL` cannot be used",
+            Failure::of(
+                code::CLOUDFLARE_INVALID_BASE_URL,
                 "It must be an http or https URL without a user.",
             )
         })
@@ -304,13 +302,11 @@ fn authorization(token: &Secret<String>) -> Result<HeaderValue, Failure> {
     let value = Zeroizing::new(format!("Bearer {token}"));
     let value = HeaderValue::from_str(&value).ok().filter(|_| fits);
     let mut value = value.ok_or_else(|| {
-        Failure::new(
-            Class::Blocked,
-            "cloudflare_invalid_token",
-            "The Cloudflare API token cannot be sent",
-            "It is empty or has characters that no token has, such as spaces or line ends. Store \
-             it again.",
+        Failure::of(
+            code::CLOUDFLARE_INVALID_TOKEN.with_advice("Store it again."),
+            "It is empty or has characters that no token has, such as spaces or line ends.",
         )
+        .titled("The Cloudflare API token cannot be sent")
     })?;
     value.set_sensitive(true);
     Ok(value)

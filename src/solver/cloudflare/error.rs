@@ -6,7 +6,7 @@
 
 use time::OffsetDateTime;
 
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Class, Code, Failure, code};
 use crate::outbound::AddressError;
 
 /// One entry of `errors`.
@@ -192,12 +192,7 @@ impl ApiError {
     /// The failure that the challenge meets.
     pub(super) fn into_failure(self, about: Concerning<'_>) -> Failure {
         if self.says_token_is_bad() {
-            return self.refused(
-                Class::Blocked,
-                "cloudflare_invalid_token",
-                "Cloudflare does not accept the API token",
-                "Store a valid API token (not the global API key) in the Secret.",
-            );
+            return self.refused(code::CLOUDFLARE_INVALID_TOKEN, None, None);
         }
         if self.says_zone_is_gone() {
             return self.no_zone(about);
@@ -205,20 +200,14 @@ impl ApiError {
         if self.says_permission_is_missing() {
             let title = format!("The Cloudflare API token may not {}", about.deed());
             let advice = about.missing_permission();
-            return self.refused(Class::Blocked, "cloudflare_permission_denied", &title, &advice);
+            return self.refused(code::CLOUDFLARE_PERMISSION_DENIED, Some(&title), Some(&advice));
         }
         if self.has(&NAME_TAKEN) {
             let title = format!("Cloudflare cannot {}", about.deed());
-            return self.refused(
-                Class::Blocked,
-                "cloudflare_name_taken",
-                &title,
-                NAME_TAKEN_ADVICE,
-            );
+            return self.refused(code::CLOUDFLARE_NAME_TAKEN, Some(&title), None);
         }
         if self.says_zone_is_full() {
-            let title = "The Cloudflare zone has no room for another record";
-            return self.refused(Class::Throttle, "cloudflare_zone_full", title, ZONE_FULL_ADVICE);
+            return self.refused(code::CLOUDFLARE_ZONE_FULL, None, None);
         }
         match self {
             Self::Held { until, because } => {
@@ -228,51 +217,43 @@ impl ApiError {
             }
             Self::Refused { .. } => {
                 let title = format!("Cloudflare refused to {}", about.deed());
-                self.refused(Class::Transient, "cloudflare_refused", &title, "")
+                self.refused(code::CLOUDFLARE_REFUSED, Some(&title), None)
             }
             Self::Limited { status, retry_at, reason } => Failure {
                 http_status: status,
-                ..Failure::new(
-                    Class::Throttle,
-                    "cloudflare_rate_limited",
-                    "Cloudflare wants to be asked later",
-                    reason,
-                )
-                .not_before(Some(retry_at))
+                ..Failure::of(code::CLOUDFLARE_RATE_LIMITED, reason).not_before(Some(retry_at))
             },
             Self::Unusable { status, reason } => Failure {
                 http_status: status,
-                ..Failure::new(
-                    Class::Transient,
-                    "cloudflare_unavailable",
-                    format!("Cloudflare did not say whether it could {}", about.deed()),
-                    reason,
-                )
+                ..Failure::of(code::CLOUDFLARE_UNAVAILABLE, reason)
+                    .titled(format!("Cloudflare did not say whether it could {}", about.deed()))
             },
             Self::Guarded(refused) => {
                 let class = match refused {
                     AddressError::Forbidden { .. } => Class::Blocked,
                     AddressError::Unresolved { .. } => Class::Transient,
                 };
-                let title = "Cloudflare's API is not where this service may connect";
-                Failure::new(class, "cloudflare_address_forbidden", title, refused.to_string())
+                let code = code::CLOUDFLARE_ADDRESS_FORBIDDEN.with_class(class);
+                Failure::of(code, refused.to_string())
             }
         }
     }
 
     fn no_zone(self, about: Concerning<'_>) -> Failure {
         let (name, advice) = match about {
-            Concerning::ZonesFor(name) => (name, NO_ZONE_ADVICE.to_owned()),
+            Concerning::ZonesFor(name) => (name, None),
             Concerning::Records { zone, name } => (
                 name,
-                format!("Cloudflare knows no zone with the id {zone}. Correct or remove `zoneID`."),
+                Some(format!(
+                    "Cloudflare knows no zone with the id {zone}. Correct or remove `zoneID`."
+                )),
             ),
         };
         let title = format!("No Cloudflare zone for {name}");
-        self.refused(Class::Blocked, "cloudflare_zone_not_found", &title, &advice)
+        self.refused(code::CLOUDFLARE_ZONE_NOT_FOUND, Some(&title), advice.as_deref())
     }
 
-    fn refused(self, class: Class, code: &str, title: &str, advice: &str) -> Failure {
+    fn refused(self, code: Code, title: Option<&str>, advice: Option<&str>) -> Failure {
         let until = match &self {
             Self::Held { until, .. } => Some(*until),
             Self::Refused { .. }
@@ -280,33 +261,27 @@ impl ApiError {
             | Self::Unusable { .. }
             | Self::Guarded(_) => None,
         };
-        let Self::Refused { status, problems } = self.said() else {
-            return Failure::new(class, code, title, advice).not_before(until);
+        let (status, mut detail) = match self.said() {
+            Self::Refused { status, problems } => {
+                (Some(*status), format!("Cloudflare said {status}, {}.", in_words(problems)))
+            }
+            _ => (None, String::new()),
         };
-        let detail = format!("Cloudflare said {status}, {}. {advice}", in_words(problems));
-        let failure = Failure::new(class, code, title, detail.trim_end()).with_status(*status);
+        let mut code = code;
+        if let Some(advice) = advice {
+            detail = format!("{detail} {advice}").trim_start().to_owned();
+            code = code.with_advice("");
+        }
+        let title = title.unwrap_or(code.title);
+        let failure = Failure { http_status: status, ..Failure::of(code, detail).titled(title) };
         failure.not_before(until)
     }
 }
 
-const NO_ZONE_ADVICE: &str = "Among the active zones that the API token can see, none holds this \
-    name. Add the zone to the Cloudflare account, give the token Zone:Read and DNS:Edit on it, or \
-    set `zoneID`.";
-
-const ZONE_FULL_ADVICE: &str = "Room comes free as other proofs are taken away, and is waited for. \
-    Delete records that nobody needs, or take a larger plan, if that goes on.";
-
-const NAME_TAKEN_ADVICE: &str = "Another kind of record stands at that name. If it is a CNAME that \
-    delegates the proof, set `cnameStrategy: Follow`; else delete it.";
-
 /// The failure when the token's zones are known and none fits.
 pub(super) fn no_zone_for(name: &str) -> Failure {
-    Failure::new(
-        Class::Blocked,
-        "cloudflare_zone_not_found",
-        format!("No Cloudflare zone for {name}"),
-        NO_ZONE_ADVICE,
-    )
+    Failure::of(code::CLOUDFLARE_ZONE_NOT_FOUND, "")
+        .titled(format!("No Cloudflare zone for {name}"))
 }
 
 impl Concerning<'_> {

@@ -30,7 +30,7 @@ use self::records::Txt;
 use self::zones::{Found, Zones};
 use crate::clock::Clock;
 use crate::domain::challenge::Record;
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Failure, code};
 use crate::domain::id::ChallengeId;
 use crate::domain::name::comparable;
 use crate::outbound::Client;
@@ -155,12 +155,11 @@ impl Cloudflare {
         let found = self.find(zone, name, value).await;
         let found = found.map_err(|error| error.into_failure(concerning(zone, name)))?;
         found.into_iter().next().map(|record| record.id).ok_or_else(|| {
-            Failure::new(
-                Class::Transient,
-                "cloudflare_record_vanished",
-                format!("The TXT record of {name} was there and is not"),
+            Failure::of(
+                code::CLOUDFLARE_RECORD_VANISHED,
                 "Cloudflare refused it as a duplicate, but does not list it.",
             )
+            .titled(format!("The TXT record of {name} was there and is not"))
         })
     }
 
@@ -203,10 +202,11 @@ fn valid_zone_id(id: &str) -> Result<String, Failure> {
     if is_id(id) {
         return Ok(id.to_owned());
     }
-    Err(Failure::new(
-        Class::Blocked,
-        "cloudflare_zone_not_found",
-        "`zoneID` is not the id of a Cloudflare zone",
-        "It is the 32 characters on the zone's overview page, not the zone's name.",
-    ))
+    Err(Failure::of(
+        code::CLOUDFLARE_ZONE_NOT_FOUND.with_advice(
+            "It is the 32 characters on the zone's overview page, not the zone's name.",
+        ),
+        "",
+    )
+    .titled("`zoneID` is not the id of a Cloudflare zone"))
 }

@@ -19,7 +19,7 @@ use super::api::Api;
 use super::error::{ApiError, Concerning, no_zone_for};
 use super::setback::Setback;
 use crate::clock::Clock;
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Failure, code};
 use crate::domain::name::{comparable, public_suffix, with_u_labels};
 
 const FRESH_FOR: Duration = Duration::from_mins(5);
@@ -203,13 +203,7 @@ fn not_found(listing: &Listing, name: &str) -> Failure {
     if !listing.is_partial {
         return no_zone_for(name);
     }
-    Failure::new(
-        Class::Transient,
-        "cloudflare_unreadable",
-        format!("It is not known which Cloudflare zone {name} is in"),
-        "Among the zones that Cloudflare lists are some that cannot be read, and none of the others \
-         holds this name.",
-    )
+    Failure::of(code::CLOUDFLARE_UNREADABLE, "Among the zones that Cloudflare lists are some that cannot be read, and none of the others holds this name.").titled(format!("It is not known which Cloudflare zone {name} is in"))
 }
 
 /// The name and everything above it, the longest first.

@@ -122,15 +122,15 @@ impl<D: Database> Lent<D>
 where
     for<'c> &'c mut D::Connection: Executor<'c, Database = D>,
 {
-    /// To be asked something; what it answers is to be told to [`Lent::heard`].
-    pub(in crate::storage) fn ask(&mut self) -> Result<&mut D::Connection, sqlx::Error> {
+    /// To be asked something; what it answers is to be told to [`Lent::observe`].
+    pub(in crate::storage) fn connection(&mut self) -> Result<&mut D::Connection, sqlx::Error> {
         let used = self.used.as_mut().ok_or(sqlx::Error::PoolClosed)?;
         used.is_answered = false;
         Ok(&mut used.connection)
     }
 
     /// Takes note that a statement was answered, be it by a refusal.
-    pub(in crate::storage) fn heard<T>(
+    pub(in crate::storage) fn observe<T>(
         &mut self,
         answer: Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
@@ -162,8 +162,8 @@ where
     }
 
     async fn run(&mut self, statement: &'static str) -> Result<(), sqlx::Error> {
-        let done = self.ask()?.execute(statement).await;
-        self.heard(done).map(drop)
+        let done = self.connection()?.execute(statement).await;
+        self.observe(done).map(drop)
     }
 
     fn set_transaction(&mut self, is_open: bool) {

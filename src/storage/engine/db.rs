@@ -13,22 +13,17 @@ use time::OffsetDateTime;
 use super::backend::{OnPostgres, OnSqlite};
 use super::connections::Connections;
 use super::group_commit::Writer;
-use super::tx::{Inner, fetch};
-use super::{Signals, SoleUse, Statement, StorageError, Tx, moment, notify, private_file};
-use crate::storage::cache::Knowledge;
-use crate::storage::queue::handoff::Handover;
-use crate::storage::tables::event_stream;
+use super::read::{Backend, Read};
+use super::{Query, Signals, SoleUse, Statement, StorageError, Tx, moment, notify, private_file};
 
 /// A database, open and migrated; copies are cheap.
 #[derive(Clone)]
-pub struct Db(pub(in crate::storage) Arc<Opened>);
+pub struct Database(pub(in crate::storage) Arc<Opened>);
 
 pub(in crate::storage) struct Opened {
     pub(in crate::storage) pool: Pool,
     pub(in crate::storage) signals: Signals,
     migrated: Migrated,
-    pub(in crate::storage) knowledge: Arc<Knowledge>,
-    pub(in crate::storage) handover: Handover,
 }
 
 /// What opening the database did to its schema.
@@ -61,11 +56,10 @@ const END_IDLE: &str = "SET idle_in_transaction_session_timeout = '10s'";
 static SQLITE: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres");
 
-impl Db {
+impl Database {
     /// Opens the database and brings its schema up to date.
     pub async fn connect(url: &str) -> Result<Self, StorageError> {
-        let knowledge = Arc::new(Knowledge::new(url.starts_with("postgres")));
-        let signals = Signals::new(Arc::clone(&knowledge));
+        let signals = Signals::new();
         let (pool, migrated) = if url.starts_with("postgres") {
             let options = PgConnectOptions::from_str(url)?
                 .application_name("certwright")
@@ -80,10 +74,9 @@ impl Db {
                 .connect_with(options)
                 .await?;
             let migrated = migrate(&POSTGRES, &mut *pool.acquire().await?).await?;
-            sqlx::query(event_stream::ADOPT.postgres).execute(&pool).await?;
             notify::listen(pool.clone(), signals.clone());
             let connections = Connections::of(pool, 1);
-            notify::speak(connections.clone(), signals.clone());
+            notify::publish(connections.clone(), signals.clone());
             (Pool::Postgres(connections), migrated)
         } else {
             let options = SqliteConnectOptions::from_str(url)?
@@ -115,13 +108,7 @@ impl Db {
             let writer = Writer::of(write.clone());
             (Pool::Sqlite { read: Connections::of(read, 0), write, writer, file }, migrated)
         };
-        Ok(Self(Arc::new(Opened {
-            pool,
-            signals,
-            migrated,
-            knowledge,
-            handover: Handover::default(),
-        })))
+        Ok(Self(Arc::new(Opened { pool, signals, migrated })))
     }
 
     /// The version of a database's schema (`from`) and the one that this program needs (`to`),
@@ -135,22 +122,22 @@ impl Db {
         version_of(&SQLITE, &mut options.connect().await?).await
     }
 
-    /// Begins a transaction that may write; the database hears of it with its first question, or the commit.
+    /// Begins a transaction; the database hears of it with its first question, or the commit.
     pub fn begin(&self) -> Tx {
-        let inner = match &self.0.pool {
-            Pool::Sqlite { writer, .. } => Inner::Sqlite(OnSqlite::begin(writer.clone())),
-            Pool::Postgres(pool) => Inner::Postgres(OnPostgres::begin(pool.clone())),
+        let on = match &self.0.pool {
+            Pool::Sqlite { writer, .. } => Backend::Sqlite(OnSqlite::begin(writer.clone())),
+            Pool::Postgres(pool) => Backend::Postgres(OnPostgres::begin(pool.clone())),
         };
-        Tx::new(Arc::clone(&self.0), inner)
+        Tx::new(Read { on, db: Arc::clone(&self.0) })
     }
 
-    /// To read only: it does not queue behind writers. What two statements see may differ.
-    pub async fn read(&self) -> Result<Tx, StorageError> {
-        let inner = match &self.0.pool {
-            Pool::Sqlite { read, .. } => Inner::Sqlite(OnSqlite::reads(read.take().await?)),
-            Pool::Postgres(pool) => Inner::Postgres(OnPostgres::reads(pool.take().await?)),
+    /// Asks without a transaction, and so without queueing behind writers.
+    pub async fn read(&self) -> Result<Read, StorageError> {
+        let on = match &self.0.pool {
+            Pool::Sqlite { read, .. } => Backend::Sqlite(OnSqlite::reads(read.take().await?)),
+            Pool::Postgres(pool) => Backend::Postgres(OnPostgres::reads(pool.take().await?)),
         };
-        Ok(Tx::new(Arc::clone(&self.0), inner))
+        Ok(Read { on, db: Arc::clone(&self.0) })
     }
 
     /// The time by the database's clock, where that is another machine's.
@@ -160,7 +147,7 @@ impl Db {
             Pool::Sqlite { .. } => Ok(None),
             Pool::Postgres(pool) => {
                 let (now,): (i64,) =
-                    sqlx::query_as(NOW).fetch_one(pool.take().await?.ask()?).await?;
+                    sqlx::query_as(NOW).fetch_one(pool.take().await?.connection()?).await?;
                 Ok(Some(moment(now)))
             }
         }
@@ -180,14 +167,14 @@ impl Db {
         &self.0.signals
     }
 
-    /// The way on which a worker takes rows that are added.
-    pub fn handover(&self) -> &Handover {
-        &self.0.handover
-    }
-
     /// What opening the database did to its schema.
     pub fn migrated(&self) -> Migrated {
         self.0.migrated
+    }
+
+    /// Whether other processes may use it, too.
+    pub(in crate::storage) fn is_shared(&self) -> bool {
+        matches!(self.0.pool, Pool::Postgres(_))
     }
 
     /// `sqlite` or `postgres`.
@@ -200,12 +187,12 @@ impl Db {
 
     /// Has the database check a statement against the schema, without running it.
     pub async fn prepare(&self, statement: Statement) -> Result<(), StorageError> {
-        match self.read().await?.inner {
-            Inner::Sqlite(mut unit) => {
-                unit.ask()?.prepare(statement.sqlite.into_sql_str()).await?;
+        match self.read().await?.on {
+            Backend::Sqlite(mut unit) => {
+                unit.connection()?.prepare(statement.sqlite.into_sql_str()).await?;
             }
-            Inner::Postgres(mut unit) => {
-                unit.ask()?.prepare(statement.postgres.into_sql_str()).await?;
+            Backend::Postgres(mut unit) => {
+                unit.connection()?.prepare(statement.postgres.into_sql_str()).await?;
             }
         }
         Ok(())
@@ -213,7 +200,7 @@ impl Db {
 
     /// The tables with their columns, each with whether it may be NULL; to compare the two schemas.
     pub async fn schema(&self) -> Result<Vec<(String, String, bool)>, StorageError> {
-        const SCHEMA: Statement = Statement {
+        const SCHEMA: Query = Query(Statement {
             name: "SCHEMA",
             sqlite: "SELECT m.name, c.name, c.\"notnull\" = 0
                 FROM sqlite_schema m JOIN pragma_table_info(m.name) c
@@ -222,9 +209,22 @@ impl Db {
             postgres: "SELECT table_name::text, column_name::text, is_nullable = 'YES'
                 FROM information_schema.columns
                 WHERE table_schema = 'public' AND table_name NOT LIKE '\\_sqlx%' ORDER BY 1, 2",
-        };
-        let mut tx = self.read().await?;
-        Ok(fetch!(fetch_all, tx, SCHEMA)?)
+        });
+        let mut read = self.read().await?;
+        Ok(super::fetch!(fetch_all, read, SCHEMA)?)
+    }
+
+    /// Pairs of tables, of which rows of the second are deleted with rows of the first.
+    pub async fn cascades(&self) -> Result<Vec<(String, String)>, StorageError> {
+        const CASCADES: Query = Query(Statement {
+            name: "CASCADES",
+            sqlite: "SELECT f.\"table\", m.name FROM sqlite_schema m JOIN pragma_foreign_key_list(m.name) f
+                WHERE m.type = 'table' AND f.on_delete = 'CASCADE'",
+            postgres: "SELECT confrelid::regclass::text, conrelid::regclass::text
+                FROM pg_constraint WHERE contype = 'f' AND confdeltype = 'c'",
+        });
+        let mut read = self.read().await?;
+        Ok(super::fetch!(fetch_all, read, CASCADES)?)
     }
 
     /// Closes every connection once its work is done.

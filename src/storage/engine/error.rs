@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use sqlx::error::ErrorKind;
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -61,6 +62,15 @@ impl From<sqlx::Error> for StorageError {
             _ => false,
         };
         if busy { Self::Unavailable(error) } else { Self::Database(error) }
+    }
+}
+
+/// Whether a refusal may have undone more than its statement.
+pub(super) fn undoes_all(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::RowNotFound => false,
+        sqlx::Error::Database(error) => matches!(error.kind(), ErrorKind::Other),
+        _ => true,
     }
 }
 

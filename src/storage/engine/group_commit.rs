@@ -12,14 +12,14 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use sqlx::error::ErrorKind;
 use sqlx::pool::PoolConnection;
 use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::StorageError;
-use super::pipeline::Later;
+use super::error::undoes_all;
+use super::pipeline::Pipeline;
 
 /// Transactions that are committed together.
 const MOST: usize = 32;
@@ -37,26 +37,26 @@ const SAVEPOINT: &str = "SAVEPOINT turn";
 const QUEUE: usize = 1024;
 
 /// What is asked of the writer.
-enum Wish {
-    /// A turn, to read and write in.
-    Turn(oneshot::Sender<Result<Turn, sqlx::Error>>),
+enum Request {
+    /// A slot, to read and write in.
+    Interactive(oneshot::Sender<Result<WriteSlot, sqlx::Error>>),
     /// That this is written.
-    Writes(Later<Sqlite>, Told),
+    Batch(Pipeline<Sqlite>, Reply),
 }
 
-type Told = oneshot::Sender<Result<(), StorageError>>;
+type Reply = oneshot::Sender<Result<(), StorageError>>;
 
 /// The queue of those who want to write.
 #[derive(Clone)]
 pub(in crate::storage) struct Writer {
-    queue: mpsc::Sender<Wish>,
+    queue: mpsc::Sender<Request>,
     patience: Duration,
 }
 
-/// One transaction. Dropping it without [`Turn::commit`] undoes it.
-pub(in crate::storage) struct Turn {
+/// One transaction. Dropping it without [`WriteSlot::commit`] undoes it.
+pub(in crate::storage) struct WriteSlot {
     held: Option<Held>,
-    is_sound: bool,
+    is_poisoned: bool,
 }
 
 /// The connection as long as it is somebody's turn, and the way back for it.
@@ -66,7 +66,7 @@ struct Held {
 }
 
 enum Ended {
-    Commit(Told),
+    Commit(Reply),
     Undo,
 }
 
@@ -80,10 +80,10 @@ impl Writer {
     }
 
     /// Begins a transaction, as soon as it is its turn.
-    pub(in crate::storage) async fn begin(&self) -> Result<Turn, sqlx::Error> {
+    pub(in crate::storage) async fn begin(&self) -> Result<WriteSlot, sqlx::Error> {
         let (turn, given) = oneshot::channel();
         let given = async {
-            self.ask(Wish::Turn(turn)).await?;
+            self.ask(Request::Interactive(turn)).await?;
             given.await.unwrap_or(Err(sqlx::Error::PoolClosed))
         };
         timeout(self.patience, given).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
@@ -92,58 +92,58 @@ impl Writer {
     /// Writes this in a transaction of its own; returns once it is on the disk.
     pub(in crate::storage) async fn write(
         &self,
-        writes: Later<Sqlite>,
+        writes: Pipeline<Sqlite>,
     ) -> Result<(), StorageError> {
-        let (told, done) = oneshot::channel();
-        let asked = timeout(self.patience, self.ask(Wish::Writes(writes, told)));
+        let (reply, done) = oneshot::channel();
+        let asked = timeout(self.patience, self.ask(Request::Batch(writes, reply)));
         asked.await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
         done.await.unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed.into()))
     }
 
-    async fn ask(&self, wish: Wish) -> Result<(), sqlx::Error> {
-        self.queue.send(wish).await.map_err(|_| sqlx::Error::PoolClosed)
+    async fn ask(&self, request: Request) -> Result<(), sqlx::Error> {
+        self.queue.send(request).await.map_err(|_| sqlx::Error::PoolClosed)
     }
 }
 
-impl Wish {
+impl Request {
     fn refuse(self, error: sqlx::Error) {
         // Whoever is gone needs no answer.
         match self {
-            Self::Turn(asker) => drop(asker.send(Err(error))),
-            Self::Writes(_, told) => drop(told.send(Err(error.into()))),
+            Self::Interactive(asker) => drop(asker.send(Err(error))),
+            Self::Batch(_, reply) => drop(reply.send(Err(error.into()))),
         }
     }
 }
 
-impl Turn {
-    /// To be asked something; what it answers is to be told to [`Turn::heard`].
-    pub(in crate::storage) fn ask(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
+impl WriteSlot {
+    /// To be asked something; what it answers is to be reply to [`WriteSlot::observe`].
+    pub(in crate::storage) fn connection(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
         let held = self.held.as_mut().ok_or(sqlx::Error::PoolClosed)?;
         Ok(&mut held.connection)
     }
 
     /// Takes note of a refusal that may have undone more than its statement: SQLite gives up the whole
     /// transaction when the disk is full or fails.
-    pub(in crate::storage) fn heard<T>(
+    pub(in crate::storage) fn observe<T>(
         &mut self,
         answer: Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
-        self.is_sound &= !answer.as_ref().is_err_and(undoes_all);
+        self.is_poisoned |= answer.as_ref().is_err_and(undoes_all);
         answer
     }
 
     /// From here on it can only be undone.
-    pub(in crate::storage) fn spoil(&mut self) {
-        self.is_sound = false;
+    pub(in crate::storage) fn poison(&mut self) {
+        self.is_poisoned = true;
     }
 
     /// Returns once it is on the disk.
     pub(in crate::storage) async fn commit(mut self) -> Result<(), StorageError> {
-        if !self.is_sound {
+        if self.is_poisoned {
             return Err(undone().into());
         }
-        let (told, done) = oneshot::channel();
-        self.end(Ended::Commit(told));
+        let (reply, done) = oneshot::channel();
+        self.end(Ended::Commit(reply));
         done.await.unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed.into()))
     }
 
@@ -155,19 +155,19 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for WriteSlot {
     fn drop(&mut self) {
         self.end(Ended::Undo);
     }
 }
 
 /// Gives one after the other its turn, until the pool is closed or nobody can want one any more.
-async fn serve(pool: SqlitePool, queue: mpsc::Receiver<Wish>) {
-    let mut line = Line { first: VecDeque::new(), queue };
+async fn serve(pool: SqlitePool, incoming: mpsc::Receiver<Request>) {
+    let mut queue = Queue { first: VecDeque::new(), incoming };
     let mut idle = None;
     loop {
         let first = tokio::select! {
-            wish = line.next() => wish,
+            request = queue.next() => request,
             () = pool.close_event() => None,
         };
         let Some(first) = first else { return };
@@ -182,44 +182,44 @@ async fn serve(pool: SqlitePool, queue: mpsc::Receiver<Wish>) {
             },
         };
         idle = match first {
-            Wish::Writes(writes, told) if line.first.is_empty() => {
-                write_plainly(connection, (writes, told), &mut line).await
+            Request::Batch(writes, reply) if queue.first.is_empty() => {
+                commit_batches(connection, (writes, reply), &mut queue).await
             }
-            first => write_together(connection, first, &mut line).await,
+            first => commit_with_savepoints(connection, first, &mut queue).await,
         };
     }
 }
 
 /// Those who wait to write.
-struct Line {
+struct Queue {
     /// Whose turn it was before.
-    first: VecDeque<Wish>,
-    queue: mpsc::Receiver<Wish>,
+    first: VecDeque<Request>,
+    incoming: mpsc::Receiver<Request>,
 }
 
-impl Line {
-    async fn next(&mut self) -> Option<Wish> {
+impl Queue {
+    async fn next(&mut self) -> Option<Request> {
         match self.first.pop_front() {
-            Some(wish) => Some(wish),
-            None => self.queue.recv().await,
+            Some(request) => Some(request),
+            None => self.incoming.recv().await,
         }
     }
 
-    fn try_next(&mut self) -> Option<Wish> {
-        self.first.pop_front().or_else(|| self.queue.try_recv().ok())
+    fn try_next(&mut self) -> Option<Request> {
+        self.first.pop_front().or_else(|| self.incoming.try_recv().ok())
     }
 }
 
 /// One commit for those who wait by now and have nothing to read. Gives the connection back, unless it failed.
-async fn write_plainly(
+async fn commit_batches(
     mut connection: PoolConnection<Sqlite>,
-    first: (Later<Sqlite>, Told),
-    line: &mut Line,
+    first: (Pipeline<Sqlite>, Reply),
+    queue: &mut Queue,
 ) -> Option<PoolConnection<Sqlite>> {
     let began = Instant::now();
     let mut members = Vec::new();
     let mut next = Some(first);
-    while let Some((writes, told)) = next.take() {
+    while let Some((writes, reply)) = next.take() {
         let opening = members.is_empty().then_some(BEGIN);
         let failure = match writes.run(opening, &mut connection).await {
             Ok(None) => None,
@@ -228,48 +228,49 @@ async fn write_plainly(
         };
         if let Some(failure) = failure {
             if members.is_empty() {
-                told.send(Err(failure)).ok();
+                reply.send(Err(failure)).ok();
             } else {
                 // Once more, now that it is known that they need something to fall back to.
-                members.push((writes, told));
-                let again = members.into_iter().map(|(writes, told)| Wish::Writes(writes, told));
-                line.first.extend(again);
+                members.push((writes, reply));
+                let again =
+                    members.into_iter().map(|(writes, reply)| Request::Batch(writes, reply));
+                queue.first.extend(again);
             }
             let undone = run(&mut connection, "ROLLBACK").await;
             return if undone.is_ok() { Some(connection) } else { give_up(connection) };
         }
-        members.push((writes, told));
+        members.push((writes, reply));
         if members.len() < MOST && began.elapsed() < LONGEST {
-            next = match line.queue.try_recv() {
-                Ok(Wish::Writes(writes, told)) => Some((writes, told)),
+            next = match queue.incoming.try_recv() {
+                Ok(Request::Batch(writes, reply)) => Some((writes, reply)),
                 Ok(turn) => {
-                    line.first.push_back(turn);
+                    queue.first.push_back(turn);
                     None
                 }
                 Err(_) => None,
             };
         }
     }
-    commit(connection, members.into_iter().map(|(_, told)| told).collect()).await
+    commit(connection, members.into_iter().map(|(_, reply)| reply).collect()).await
 }
 
 /// One commit for whoever waits by now. Gives the connection back, unless it failed.
-async fn write_together(
+async fn commit_with_savepoints(
     mut connection: PoolConnection<Sqlite>,
-    first: Wish,
-    line: &mut Line,
+    first: Request,
+    queue: &mut Queue,
 ) -> Option<PoolConnection<Sqlite>> {
     let began = Instant::now();
     if let Err(error) = run(&mut connection, BEGIN).await {
         first.refuse(error);
         return give_up(connection);
     }
-    // Those that are dropped without having been told anything take it for a failure.
+    // Those that are dropped without having been reply anything take it for a failure.
     let mut members = Vec::new();
     let mut next = Some(first);
-    while let Some(wish) = next.take() {
-        let ended = match wish {
-            Wish::Turn(asker) => {
+    while let Some(request) = next.take() {
+        let ended = match request {
+            Request::Interactive(asker) => {
                 if !members.is_empty()
                     && let Err(error) = run(&mut connection, SAVEPOINT).await
                 {
@@ -280,16 +281,16 @@ async fn write_together(
                 (connection, ended) = lend(connection, asker).await?;
                 ended
             }
-            Wish::Writes(writes, told) => {
+            Request::Batch(writes, reply) => {
                 match writes.run(Some(SAVEPOINT), &mut connection).await {
-                    Ok(None) => Ended::Commit(told),
+                    Ok(None) => Ended::Commit(reply),
                     Ok(Some(lost)) => {
-                        told.send(Err(StorageError::LeaseLost(lost))).ok();
+                        reply.send(Err(StorageError::LeaseLost(lost))).ok();
                         Ended::Undo
                     }
                     Err(error) => {
                         let all = undoes_all(&error);
-                        told.send(Err(error.into())).ok();
+                        reply.send(Err(error.into())).ok();
                         if all {
                             return give_up(connection);
                         }
@@ -299,7 +300,7 @@ async fn write_together(
             }
         };
         match ended {
-            Ended::Commit(told) => members.push(told),
+            Ended::Commit(reply) => members.push(reply),
             Ended::Undo if members.is_empty() => {
                 let undone = run(&mut connection, "ROLLBACK").await;
                 return if undone.is_ok() { Some(connection) } else { give_up(connection) };
@@ -311,7 +312,7 @@ async fn write_together(
             }
         }
         if members.len() < MOST && began.elapsed() < LONGEST {
-            next = line.try_next();
+            next = queue.try_next();
         }
     }
     commit(connection, members).await
@@ -320,16 +321,16 @@ async fn write_together(
 /// Tells all of them what came of it.
 async fn commit(
     mut connection: PoolConnection<Sqlite>,
-    mut members: Vec<Told>,
+    mut members: Vec<Reply>,
 ) -> Option<PoolConnection<Sqlite>> {
     if let Err(error) = run(&mut connection, "COMMIT").await {
-        if let Some(told) = members.pop() {
-            told.send(Err(error.into())).ok();
+        if let Some(reply) = members.pop() {
+            reply.send(Err(error.into())).ok();
         }
         return give_up(connection);
     }
-    for told in members {
-        told.send(Ok(())).ok();
+    for reply in members {
+        reply.send(Ok(())).ok();
     }
     Some(connection)
 }
@@ -345,10 +346,10 @@ async fn run(
 /// turn ends: an asker that is gone drops it at once.
 async fn lend(
     connection: PoolConnection<Sqlite>,
-    asker: oneshot::Sender<Result<Turn, sqlx::Error>>,
+    asker: oneshot::Sender<Result<WriteSlot, sqlx::Error>>,
 ) -> Option<(PoolConnection<Sqlite>, Ended)> {
     let (back, returned) = oneshot::channel();
-    drop(asker.send(Ok(Turn { held: Some(Held { connection, back }), is_sound: true })));
+    drop(asker.send(Ok(WriteSlot { held: Some(Held { connection, back }), is_poisoned: false })));
     returned.await.ok()
 }
 
@@ -356,15 +357,6 @@ async fn lend(
 fn give_up(mut connection: PoolConnection<Sqlite>) -> Option<PoolConnection<Sqlite>> {
     connection.close_on_drop();
     None
-}
-
-/// Whether a refusal may have undone more than its statement.
-pub(in crate::storage) fn undoes_all(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::RowNotFound => false,
-        sqlx::Error::Database(error) => matches!(error.kind(), ErrorKind::Other),
-        _ => true,
-    }
 }
 
 fn undone() -> sqlx::Error {

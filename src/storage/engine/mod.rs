@@ -10,19 +10,21 @@ pub(in crate::storage) mod pipeline;
 mod private_file;
 mod process_lock;
 pub(in crate::storage) mod query;
+mod read;
 mod statement;
 pub(in crate::storage) mod tx;
 mod value;
 
-pub use db::{Db, Migrated};
+pub use db::{Database, Migrated};
 pub use error::StorageError;
 pub use notify::Signals;
 pub use process_lock::SoleUse;
 pub use query::Page;
-pub use statement::{Statement, catalogue};
+pub use read::Read;
+pub use statement::{Listed, Statement, Touch};
 pub use tx::Tx;
 
-pub(in crate::storage) use db::Opened;
-pub(in crate::storage) use statement::statements;
-pub(in crate::storage) use tx::{Inner, defer, defer_apart, defer_held, execute, fetch};
+pub(in crate::storage) use read::{Backend, fetch, fetch_changed, fetch_rows};
+pub(in crate::storage) use statement::{Change, Query, statements};
+pub(in crate::storage) use tx::{execute, write};
 pub(in crate::storage) use value::{corrupt, count, document, json, millis, moment};

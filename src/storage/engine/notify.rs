@@ -1,12 +1,13 @@
-//! Who waits for what: workers for something due, clients for a resource to come to rest.
+//! Notifications: who is woken by a commit, in this process and in the other replicas.
 //!
-//! Within the process these are a [`Notify`] and a channel for each resource that is waited for. On PostgreSQL the same news
-//! travels to the other replicas by `NOTIFY`, right after the commit, and together with that of other
-//! commits: within it, each would have to wait for all that tell something. News may get lost, with a
-//! connection or its process: workers also have a timer, and clients that wait look again now and then.
+//! Within the process these are a [`Notify`] and a channel for each resource that a client waits for. On
+//! PostgreSQL the same notification travels to the other replicas by `NOTIFY`, right after the commit and
+//! together with those of other commits: within it, each commit would wait for all others that notify. A
+//! notification may get lost with a connection or its process, so workers also have a timer, and clients that
+//! wait look again now and then.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,91 +20,105 @@ use uuid::Uuid;
 
 use super::connections::Connections;
 use super::{json, millis};
-use crate::storage::cache::Knowledge;
 
-/// The kinds of news.
+/// Where changes are heard of.
 #[derive(Clone)]
 pub struct Signals {
     due: Arc<Notify>,
-    /// When workers look without being told, in milliseconds since the epoch.
+    /// When workers look without being notified, in milliseconds since the epoch.
     next_look: Arc<AtomicI64>,
     deliverable: Arc<Notify>,
     waiters: Arc<Waiters>,
-    happened: watch::Sender<()>,
+    events: watch::Sender<()>,
     keys: watch::Sender<()>,
-    knowledge: Arc<Knowledge>,
-    /// What the other replicas have to be told yet.
-    untold: Arc<Untold>,
+    versions: Arc<Versions>,
+    outgoing: Arc<Outgoing>,
 }
 
-/// News of this process on their way to the others, where there may be some.
-struct Untold {
+/// Versions of what is cached: each is raised by every change.
+#[derive(Default)]
+struct Versions {
+    keys: AtomicU64,
+    configuration: AtomicU64,
+}
+
+/// What this process has to tell the other replicas yet, where there may be some.
+struct Outgoing {
     name: Uuid,
     has_others: AtomicBool,
-    news: Mutex<(News, Vec<Uuid>)>,
+    notification: Mutex<Notification>,
     arrived: Notify,
 }
 
-/// What a transaction tells those who wait for something to do or to read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::storage) struct News {
+/// What a transaction brings about for those who wait.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::storage) struct Notification {
     /// Something is due at this time, in milliseconds since the epoch; 0 is at once.
     pub(in crate::storage) due: Option<i64>,
     /// Something may be to be delivered.
     pub(in crate::storage) deliverable: bool,
     /// There is an event, or one that repeated itself.
-    pub(in crate::storage) happened: bool,
-    /// API keys are not what they were.
+    pub(in crate::storage) events: bool,
+    /// API keys changed.
     pub(in crate::storage) keys: bool,
+    /// Issuers or secrets changed. They are cached only where no other replica is.
+    #[serde(skip)]
+    pub(in crate::storage) configuration: bool,
+    /// These resources have settled.
+    pub(in crate::storage) settled: Vec<Uuid>,
 }
 
-impl News {
-    /// When it cannot be told which.
-    const ANY: Self = Self { due: Some(0), deliverable: true, happened: true, keys: true };
+impl Notification {
+    /// All of it, when nobody knows what was missed.
+    fn any() -> Self {
+        Self { due: Some(0), deliverable: true, events: true, keys: true, ..Self::default() }
+    }
 
-    fn and(self, other: Self) -> Self {
-        Self {
-            due: earlier(self.due, other.due),
-            deliverable: self.deliverable | other.deliverable,
-            happened: self.happened | other.happened,
-            keys: self.keys | other.keys,
-        }
+    /// Whether something that is cached changes.
+    pub(super) fn invalidates(&self) -> bool {
+        self.keys || self.configuration
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.due = earlier(self.due, other.due);
+        self.deliverable |= other.deliverable;
+        self.events |= other.events;
+        self.keys |= other.keys;
+        self.settled.extend(other.settled);
     }
 }
 
 /// The earlier of two times, as far as they are given.
-pub(in crate::storage) fn earlier(one: Option<i64>, other: Option<i64>) -> Option<i64> {
+pub(super) fn earlier(one: Option<i64>, other: Option<i64>) -> Option<i64> {
     one.into_iter().chain(other).min()
 }
 
 /// What one replica tells the others.
 #[derive(Debug, Serialize, Deserialize)]
-struct Note {
-    /// Who says so: it knows already.
+struct Message {
     from: Uuid,
     #[serde(flatten)]
-    news: News,
-    settled: Vec<Uuid>,
+    notification: Notification,
 }
 
 const CHANNEL: &str = "certwright";
 
-/// Resources in one note: PostgreSQL takes 8,000 bytes.
-const IN_A_NOTE: usize = 150;
+/// Resources in one message: PostgreSQL takes 8,000 bytes.
+const IN_A_MESSAGE: usize = 150;
 
-/// The news is worth nothing any more by the time that the disk would have it.
-const SAY: &str =
-    "SELECT set_config('synchronous_commit', 'off', true), pg_notify('certwright', note)
-    FROM unnest($1::text[]) AS notes (note)";
+// It is worth nothing any more by the time that the disk would have it.
+const PUBLISH: &str =
+    "SELECT set_config('synchronous_commit', 'off', true), pg_notify('certwright', message)
+    FROM unnest($1::text[]) AS messages (message)";
 
 impl Signals {
     #[expect(clippy::disallowed_methods, reason = "a name of this process, no time")]
-    pub(in crate::storage) fn new(knowledge: Arc<Knowledge>) -> Self {
+    pub(super) fn new() -> Self {
         let [due, deliverable] = [(); 2].map(|()| Arc::new(Notify::new()));
-        let untold = Untold {
+        let outgoing = Outgoing {
             name: Uuid::now_v7(),
             has_others: AtomicBool::new(false),
-            news: Mutex::default(),
+            notification: Mutex::default(),
             arrived: Notify::new(),
         };
         Self {
@@ -111,10 +126,10 @@ impl Signals {
             next_look: Arc::new(AtomicI64::new(i64::MAX)),
             deliverable,
             waiters: Arc::default(),
-            happened: watch::Sender::new(()),
+            events: watch::Sender::new(()),
             keys: watch::Sender::new(()),
-            knowledge,
-            untold: Arc::new(untold),
+            versions: Arc::default(),
+            outgoing: Arc::new(outgoing),
         }
     }
 
@@ -136,13 +151,13 @@ impl Signals {
 
     /// Hears from now on when this resource comes to rest.
     pub fn wait_for(&self, resource: Uuid) -> Waiter {
-        let news = self.waiters.all().entry(resource).or_default().subscribe();
-        Waiter { resource, news, waiters: Arc::clone(&self.waiters) }
+        let settled = self.waiters.all().entry(resource).or_default().subscribe();
+        Waiter { resource, settled, waiters: Arc::clone(&self.waiters) }
     }
 
     /// Hears that there are events from now on, not which: those are in the database.
     pub fn events(&self) -> watch::Receiver<()> {
-        self.happened.subscribe()
+        self.events.subscribe()
     }
 
     /// Hears from now on when API keys are not what they were: an answer that takes long is for a key that holds.
@@ -150,27 +165,52 @@ impl Signals {
         self.keys.subscribe()
     }
 
-    /// Tells whoever waits, here and in the other replicas.
-    pub(in crate::storage) fn tell(&self, news: News, settled: &[Uuid]) {
-        self.tell_here(news, settled);
-        self.untold.add(news, settled);
+    /// Raised by every change of an API key, in any replica that this one hears of.
+    pub(in crate::storage) fn keys_version(&self) -> u64 {
+        self.versions.keys.load(Ordering::SeqCst)
     }
 
-    fn tell_here(&self, news: News, settled: &[Uuid]) {
-        if news.keys {
-            self.knowledge.api_keys.forget();
+    /// Raised by every change of an issuer or secret in this process.
+    pub(in crate::storage) fn configuration_version(&self) -> u64 {
+        self.versions.configuration.load(Ordering::SeqCst)
+    }
+
+    /// Invalidates what is cached of that which changed.
+    pub(super) fn invalidate(&self, notification: &Notification) {
+        if notification.keys {
+            self.versions.keys.fetch_add(1, Ordering::SeqCst);
+        }
+        if notification.configuration {
+            self.versions.configuration.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Notifies whoever waits, here and in the other replicas.
+    pub(super) fn publish(&self, notification: Notification) {
+        self.wake(&notification);
+        self.outgoing.add(notification);
+    }
+
+    fn wake(&self, notification: &Notification) {
+        if notification.keys {
             self.keys.send_replace(());
         }
-        if news.due.is_some_and(|at| at < self.next_look.load(Ordering::SeqCst)) {
+        if notification.due.is_some_and(|at| at < self.next_look.load(Ordering::SeqCst)) {
             self.due.notify_one();
         }
-        if news.deliverable {
+        if notification.deliverable {
             self.deliverable.notify_one();
         }
-        if news.happened {
-            self.happened.send_replace(());
+        if notification.events {
+            self.events.send_replace(());
         }
-        self.waiters.wake(settled);
+        self.waiters.wake(&notification.settled);
+    }
+
+    /// Takes a notification of another replica, or one that may have been missed.
+    fn receive(&self, notification: &Notification) {
+        self.invalidate(notification);
+        self.wake(notification);
     }
 }
 
@@ -181,7 +221,7 @@ struct Waiters(Mutex<HashMap<Uuid, watch::Sender<()>>>);
 /// Somebody who waits for a resource.
 pub struct Waiter {
     resource: Uuid,
-    news: watch::Receiver<()>,
+    settled: watch::Receiver<()>,
     waiters: Arc<Waiters>,
 }
 
@@ -204,10 +244,10 @@ impl Waiters {
 }
 
 impl Waiter {
-    /// Returns when there is news that was not waited for yet.
-    pub async fn news(&mut self) {
+    /// Returns when the resource has settled since the last call.
+    pub async fn settled(&mut self) {
         // The other end is kept as long as this one.
-        self.news.changed().await.ok();
+        self.settled.changed().await.ok();
     }
 }
 
@@ -220,65 +260,65 @@ impl Drop for Waiter {
     }
 }
 
-impl Untold {
-    fn add(&self, news: News, settled: &[Uuid]) {
-        if !self.has_others.load(Ordering::Relaxed)
-            || (news == News::default() && settled.is_empty())
-        {
+impl Outgoing {
+    fn add(&self, notification: Notification) {
+        if !self.has_others.load(Ordering::Relaxed) || notification == Notification::default() {
             return;
         }
-        let mut untold = self.news.lock().unwrap_or_else(PoisonError::into_inner);
-        untold.0 = untold.0.and(news);
-        untold.1.extend(settled);
-        drop(untold);
+        self.all().merge(notification);
         self.arrived.notify_one();
     }
 
     fn take(&self) -> Vec<String> {
-        let (news, settled) =
-            std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner));
-        let note = |news, settled: &[Uuid]| {
-            json(&Note { from: self.name, news, settled: settled.to_vec() })
-        };
-        let mut notes: Vec<_> =
-            settled.chunks(IN_A_NOTE).map(|some| note(News::default(), some)).collect();
-        if news != News::default() {
-            notes.push(note(news, &[]));
+        let mut all = std::mem::take(&mut *self.all());
+        let settled = std::mem::take(&mut all.settled);
+        let message = |notification| json(&Message { from: self.name, notification });
+        let with = |some: &[Uuid]| Notification { settled: some.to_vec(), ..Default::default() };
+        let mut messages: Vec<_> =
+            settled.chunks(IN_A_MESSAGE).map(|some| message(with(some))).collect();
+        if all != Notification::default() {
+            messages.push(message(all));
         }
-        notes
+        messages
+    }
+
+    fn all(&self) -> MutexGuard<'_, Notification> {
+        self.notification.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Tells the other replicas until the database is closed: what came together while they were told the
-/// last time.
-pub(in crate::storage) fn speak(connections: Connections<Postgres>, signals: Signals) {
-    signals.untold.has_others.store(true, Ordering::Relaxed);
+/// Notifies the other replicas until the database is closed, each time of all that came together meanwhile.
+pub(super) fn publish(connections: Connections<Postgres>, signals: Signals) {
+    signals.outgoing.has_others.store(true, Ordering::Relaxed);
     tokio::spawn(async move {
         loop {
             tokio::select! {
                 () = connections.closed() => return,
-                () = signals.untold.arrived.notified() => {}
+                () = signals.outgoing.arrived.notified() => {}
             }
-            // More comes together meanwhile, and a hundred notes in a second are enough for anybody.
+            // More comes together meanwhile, and a hundred messages in a second are enough for anybody.
             breathe().await;
-            if let Err(error) = say(&connections, signals.untold.take()).await {
+            if let Err(error) = send(&connections, signals.outgoing.take()).await {
                 tracing::debug!(
                     error = &error as &dyn std::error::Error,
-                    "the other replicas could not be told; they look by themselves"
+                    "the other replicas could not be notified; they look by themselves"
                 );
             }
         }
     });
 }
 
-async fn say(connections: &Connections<Postgres>, notes: Vec<String>) -> Result<(), sqlx::Error> {
+async fn send(
+    connections: &Connections<Postgres>,
+    messages: Vec<String>,
+) -> Result<(), sqlx::Error> {
     let mut connection = connections.take().await?;
-    let said = sqlx::query(SAY).bind(notes).execute(connection.ask()?).await;
-    connection.heard(said).map(drop)
+    let sent = sqlx::query(PUBLISH).bind(messages).execute(connection.connection()?).await;
+    connection.observe(sent).map(drop)
 }
 
-/// Hears the other replicas' news until the pool is closed.
-pub(in crate::storage) fn listen(pool: PgPool, signals: Signals) {
+/// Listens to the other replicas until the pool is closed.
+pub(super) fn listen(pool: PgPool, signals: Signals) {
     tokio::spawn(async move {
         while !pool.is_closed() {
             if let Err(error) = listen_once(&pool, &signals).await
@@ -297,20 +337,20 @@ pub(in crate::storage) fn listen(pool: PgPool, signals: Signals) {
 async fn listen_once(pool: &PgPool, signals: &Signals) -> Result<(), sqlx::Error> {
     let mut listener = PgListener::connect_with(pool).await?;
     listener.listen(CHANNEL).await?;
-    // Whatever was said while nobody listened.
-    signals.tell_here(News::ANY, &[]);
+    // Whatever was sent while nobody listened.
+    signals.receive(&Notification::any());
     loop {
         tokio::select! {
             () = pool.close_event() => return Ok(()),
-            news = listener.try_recv() => match news? {
-                Some(said) => match serde_json::from_str(said.payload()) {
-                    Ok(Note { from, .. }) if from == signals.untold.name => {}
-                    Ok(Note { news, settled, .. }) => signals.tell_here(news, &settled),
-                    // Another version's words.
-                    Err(_) => signals.tell_here(News::ANY, &[]),
+            message = listener.try_recv() => match message? {
+                Some(message) => match serde_json::from_str(message.payload()) {
+                    Ok(Message { from, .. }) if from == signals.outgoing.name => {}
+                    Ok(Message { notification, .. }) => signals.receive(&notification),
+                    // It is another version's.
+                    Err(_) => signals.receive(&Notification::any()),
                 },
                 // The connection was made anew.
-                None => signals.tell_here(News::ANY, &[]),
+                None => signals.receive(&Notification::any()),
             },
         }
     }

@@ -16,32 +16,39 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-use super::group_commit::undoes_all;
-use crate::storage::queue::lease::Lease;
+use super::error::undoes_all;
+use super::statement::Touch;
 
 /// What has been put off.
-pub(in crate::storage) struct Later<D: Database> {
+pub(in crate::storage) struct Pipeline<D: Database> {
     statements: Vec<Part>,
     values: D::Arguments,
 }
 
 struct Part {
     text: String,
-    /// It must change the one row of this lease.
-    fence: Option<Lease>,
+    touches: &'static [Touch],
+    /// The row that it must change, by a lease that is lost otherwise.
+    fence: Option<Uuid>,
 }
 
-impl<D: Database> Default for Later<D> {
+impl<D: Database> Default for Pipeline<D> {
     fn default() -> Self {
         Self { statements: Vec::new(), values: D::Arguments::default() }
     }
 }
 
-impl<D: Database> Later<D> {
-    /// Adds a statement, whose values are [bound](Self::bind) next, in order.
-    pub(in crate::storage) fn add(&mut self, statement: &str) {
+impl<D: Database> Pipeline<D> {
+    /// Adds a statement, whose values are [bound](Self::bind) next, in order. With a `fence` it must change
+    /// that one row, or the lease on it is lost.
+    pub(in crate::storage) fn add(
+        &mut self,
+        statement: &str,
+        touches: &'static [Touch],
+        fence: Option<Uuid>,
+    ) {
         let text = renumbered(statement, self.values.len());
-        self.statements.push(Part { text, fence: None });
+        self.statements.push(Part { text, touches, fence });
     }
 
     /// Binds a value of the statement that was added last.
@@ -50,13 +57,6 @@ impl<D: Database> Later<D> {
         T: Encode<'t, D> + Type<D>,
     {
         self.values.add(value).map_err(sqlx::Error::Encode)
-    }
-
-    /// The statement that was added last must change a row, or the lease is lost.
-    pub(in crate::storage) fn fence(&mut self, lease: Lease) {
-        if let Some(last) = self.statements.last_mut() {
-            last.fence = Some(lease);
-        }
     }
 
     /// Whether there is nothing.
@@ -70,7 +70,7 @@ impl<D: Database> Later<D> {
     }
 }
 
-impl Later<Sqlite> {
+impl Pipeline<Sqlite> {
     /// Runs it, behind a statement that has no values, if one is given, and says whose lease was lost. After
     /// that, as after an error, some of it may have been done: the caller undoes it.
     pub(in crate::storage) async fn run(
@@ -88,10 +88,10 @@ impl Later<Sqlite> {
             let mut answers = connection.fetch_many(query);
             while let Some(answer) = answers.try_next().await? {
                 let Either::Left(done) = answer else { continue };
-                if let Some(lease) = fences.next().flatten()
+                if let Some(row) = fences.next().flatten()
                     && done.rows_affected() != 1
                 {
-                    lost.get_or_insert(lease.id);
+                    lost.get_or_insert(row);
                 }
             }
             Ok(())
@@ -108,21 +108,16 @@ impl Later<Sqlite> {
 /// of which every connection plans once.
 const MOST: usize = 12;
 
-impl Later<Postgres> {
-    /// Whether all of it has to be run before `next` can be put off, too. Statements that are run as one do not
-    /// see what the others do: none may touch what another has touched.
-    pub(in crate::storage) fn must_go_before(&self, next: &str) -> bool {
+impl Pipeline<Postgres> {
+    /// Whether all of it has to be run before a statement that touches this can be added. Statements that run
+    /// as one do not see each other's changes, and must not change the same row.
+    pub(in crate::storage) fn must_go_before(&self, touches: &[Touch]) -> bool {
         self.statements.len() >= MOST
-            || self.statements.iter().any(|part| {
-                let Some(changed) = table(&part.text) else { return true };
-                let adds = |text: &str| text.starts_with("INSERT") && !text.contains("ON CONFLICT");
-                match next.matches(changed).count() {
-                    0 => false,
-                    // New rows beside new rows.
-                    1 => !(table(next) == Some(changed) && adds(&part.text) && adds(next)),
-                    _ => true,
-                }
-            })
+            || self
+                .statements
+                .iter()
+                .flat_map(|part| part.touches)
+                .any(|before| touches.iter().any(|next| next.must_follow(before)))
     }
 
     /// Runs it, and says whose lease was lost: then nothing of it was done.
@@ -133,16 +128,16 @@ impl Later<Postgres> {
         let (text, values, only) = self.joined()?;
         let done = sqlx::query_with(AssertSqlSafe(text), values).execute(connection).await;
         match (done, only) {
-            (Ok(done), Some(lease)) => Ok((done.rows_affected() != 1).then_some(lease.id)),
+            (Ok(done), Some(row)) => Ok((done.rows_affected() != 1).then_some(row)),
             (Ok(_), None) => Ok(None),
-            (Err(error), _) => lost_lease(&error).map_or(Err(error), |lease| Ok(Some(lease))),
+            (Err(error), _) => lost_lease(&error).map_or(Err(error), |row| Ok(Some(row))),
         }
     }
 
     /// One statement, with the fence that is to be looked at afterwards where it has one to itself.
     fn joined(
         self,
-    ) -> Result<(String, <Postgres as Database>::Arguments, Option<Lease>), sqlx::Error> {
+    ) -> Result<(String, <Postgres as Database>::Arguments, Option<Uuid>), sqlx::Error> {
         let Self { mut statements, mut values } = self;
         if let [_] = statements.as_slice()
             && let Some(only) = statements.pop()
@@ -150,15 +145,15 @@ impl Later<Postgres> {
             return Ok((only.text, values, only.fence));
         }
         let (mut parts, mut checks) = (Vec::new(), Vec::new());
-        for (place, Part { text, fence }) in statements.iter().enumerate() {
-            let Some(lease) = fence else {
+        for (place, Part { text, fence, .. }) in statements.iter().enumerate() {
+            let Some(row) = fence else {
                 parts.push(format!("s{place} AS ({text})"));
                 continue;
             };
-            values.add(lease.id).map_err(sqlx::Error::Encode)?;
-            let lease = values.len();
+            values.add(*row).map_err(sqlx::Error::Encode)?;
+            let row = values.len();
             parts.push(format!("s{place} AS ({text} RETURNING 1)"));
-            checks.push(format!("lease_held((SELECT count(*) FROM s{place}), ${lease})"));
+            checks.push(format!("lease_held((SELECT count(*) FROM s{place}), ${row})"));
         }
         let checks = if checks.is_empty() { "TRUE".to_owned() } else { checks.join(" AND ") };
         Ok((format!("WITH {}\nSELECT {checks}", parts.join(",\n")), values, None))
@@ -180,16 +175,6 @@ pub(in crate::storage) fn renumbered(statement: &str, bound: usize) -> String {
     text
 }
 
-/// The table that a statement writes to.
-fn table(text: &str) -> Option<&str> {
-    let mut words = text.split_whitespace();
-    match words.next()? {
-        "INSERT" | "DELETE" => words.nth(1),
-        "UPDATE" => words.next(),
-        _ => None,
-    }
-}
-
 /// Whose lease `lease_held` found to be lost.
 fn lost_lease(error: &sqlx::Error) -> Option<Uuid> {
     let error = error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?;
@@ -199,35 +184,35 @@ fn lost_lease(error: &sqlx::Error) -> Option<Uuid> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::queue::lease::Machine;
+
+    const ADDS: &[Touch] = &[Touch::Adds(&["requests"])];
 
     #[test]
     fn placeholders_go_on_where_the_statement_before_has_ended() {
-        let mut later = Later::<Sqlite>::default();
-        later.add("UPDATE a SET b = $2, c = $2 WHERE id = $1");
-        later.bind(1_i64).unwrap();
-        later.bind("b").unwrap();
-        later.add("DELETE FROM a WHERE b = $1");
-        later.bind("b").unwrap();
+        let mut pipeline = Pipeline::<Sqlite>::default();
+        pipeline.add("UPDATE a SET b = $2, c = $2 WHERE id = $1", &[], None);
+        pipeline.bind(1_i64).unwrap();
+        pipeline.bind("b").unwrap();
+        pipeline.add("DELETE FROM a WHERE b = $1", &[], None);
+        pipeline.bind("b").unwrap();
 
-        let Later { statements, values } = later.take().unwrap();
+        let Pipeline { statements, values } = pipeline.take().unwrap();
         let texts: Vec<_> = statements.iter().map(|part| part.text.as_str()).collect();
         let expected = ["UPDATE a SET b = $2, c = $2 WHERE id = $1", "DELETE FROM a WHERE b = $3"];
         assert_eq!((texts.as_slice(), values.len()), (expected.as_slice(), 3));
-        assert!(later.take().is_none());
+        assert!(pipeline.take().is_none());
     }
 
     #[test]
     fn on_postgres_they_are_one_statement_that_fails_with_a_lost_lease() {
-        let mut later = Later::<Postgres>::default();
-        later.add("UPDATE orders SET state = $2 WHERE id = $1");
-        later.bind(Uuid::nil()).unwrap();
-        later.bind("ready").unwrap();
-        later.fence(Lease { machine: Machine::Order, id: Uuid::nil(), token: 1 });
-        later.add("DELETE FROM reservations WHERE order_id = $1");
-        later.bind(Uuid::nil()).unwrap();
+        let mut pipeline = Pipeline::<Postgres>::default();
+        pipeline.add("UPDATE orders SET state = $2 WHERE id = $1", &[], Some(Uuid::nil()));
+        pipeline.bind(Uuid::nil()).unwrap();
+        pipeline.bind("ready").unwrap();
+        pipeline.add("DELETE FROM reservations WHERE order_id = $1", &[], None);
+        pipeline.bind(Uuid::nil()).unwrap();
 
-        let (text, values, only) = later.joined().unwrap();
+        let (text, values, only) = pipeline.joined().unwrap();
         assert_eq!(
             text,
             "WITH s0 AS (UPDATE orders SET state = $2 WHERE id = $1 RETURNING 1),\n\
@@ -239,24 +224,24 @@ mod tests {
 
     #[test]
     fn what_touches_the_same_rows_comes_one_after_the_other() {
-        let mut later = Later::<Postgres>::default();
-        assert!(!later.must_go_before("UPDATE orders SET state = $1"));
-        later.add("INSERT INTO requests (id, state) VALUES ($1, $2)");
+        let mut pipeline = Pipeline::<Postgres>::default();
+        assert!(!pipeline.must_go_before(&[Touch::Writes(&["orders"])]));
+        pipeline.add("INSERT INTO requests (id, state) VALUES ($1, $2)", ADDS, None);
 
-        assert!(!later.must_go_before("INSERT INTO requests (id, state) VALUES ($1, $2)"));
-        assert!(!later.must_go_before("UPDATE certificates SET request_id = $1"));
+        assert!(!pipeline.must_go_before(ADDS));
+        assert!(!pipeline.must_go_before(&[Touch::Writes(&["certificates"])]));
         for next in [
-            "UPDATE requests SET state = $1",
-            "INSERT INTO revisions (id) SELECT id FROM requests",
-            "INSERT INTO requests (id) VALUES ($1) ON CONFLICT (id) DO NOTHING",
-            "INSERT INTO requests (id) SELECT id FROM requests",
+            &[Touch::Writes(&["requests"])][..],
+            &[Touch::Adds(&["revisions"]), Touch::Reads(&["requests"])],
+            &[Touch::Adds(&["requests"]), Touch::Reads(&["requests"])],
         ] {
-            assert!(later.must_go_before(next), "{next}");
+            assert!(pipeline.must_go_before(next), "{next:?}");
         }
+        let another = &[Touch::Writes(&["sessions"])];
         for _ in 1..MOST {
-            assert!(!later.must_go_before("DELETE FROM sessions"));
-            later.add("INSERT INTO requests (id, state) VALUES ($1, $2)");
+            assert!(!pipeline.must_go_before(another));
+            pipeline.add("INSERT INTO requests (id, state) VALUES ($1, $2)", ADDS, None);
         }
-        assert!(later.must_go_before("DELETE FROM sessions"), "enough is enough");
+        assert!(pipeline.must_go_before(another), "enough is enough");
     }
 }

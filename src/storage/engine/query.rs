@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, FromRow, postgres::PgRow, sqlite::SqliteRow};
 use uuid::Uuid;
 
-use super::{Inner, StorageError, Tx};
+use super::{Backend, Read, StorageError};
 use crate::domain::scope::Scope;
 
 /// Which part of a list is wanted.
@@ -90,7 +90,7 @@ impl Filter {
     /// that the caller sees whether there is a next page.
     pub(in crate::storage) async fn page<R>(
         mut self,
-        tx: &mut Tx,
+        read: &mut Read,
         select: &'static str,
         key: &'static str,
         page: Page,
@@ -103,13 +103,13 @@ impl Filter {
             let placeholder = self.bind(Value::Id(after));
             self.conditions.push(format!("{key} {comparison} {placeholder}"));
         }
-        self.rows(tx, select, &format!("{key} {order}"), page.limit + 1).await
+        self.rows(read, select, &format!("{key} {order}"), page.limit + 1).await
     }
 
     /// Fetches the first rows of `select … from …`, in this order.
     pub(in crate::storage) async fn rows<R>(
         mut self,
-        tx: &mut Tx,
+        read: &mut Read,
         select: &'static str,
         order: &str,
         limit: u32,
@@ -122,10 +122,10 @@ impl Filter {
             0 => String::new(),
             _ => format!("WHERE {}", self.conditions.join(" AND ")),
         };
-        tx.catch_up().await?;
+        read.flush().await?;
         let text = format!("{select} {filter} ORDER BY {order} LIMIT {limit}");
-        let rows = match &mut tx.inner {
-            Inner::Sqlite(on) => {
+        let rows = match &mut read.on {
+            Backend::Sqlite(on) => {
                 let mut query = sqlx::query_as(AssertSqlSafe(text));
                 for value in self.values {
                     query = match value {
@@ -134,10 +134,10 @@ impl Filter {
                         Value::Id(id) => query.bind(id),
                     };
                 }
-                let rows = query.fetch_all(on.ask()?).await;
-                on.heard(rows)
+                let rows = query.fetch_all(on.connection()?).await;
+                on.observe(rows)
             }
-            Inner::Postgres(on) => {
+            Backend::Postgres(on) => {
                 let mut query = sqlx::query_as(AssertSqlSafe(text));
                 for value in self.values {
                     query = match value {
@@ -146,8 +146,8 @@ impl Filter {
                         Value::Id(id) => query.bind(id),
                     };
                 }
-                let rows = query.fetch_all(on.ask()?).await;
-                on.heard(rows)
+                let rows = query.fetch_all(on.connection()?).await;
+                on.observe(rows)
             }
         };
         Ok(rows?)

@@ -1,71 +1,149 @@
-//! Every statement, so that a test can prepare each on both databases.
+//! Statements: a text for each database, and the tables that it touches.
+//!
+//! A [`Query`] only reads, and runs on a [`super::Read`]. A [`Change`] needs a transaction ([`super::Tx`]). It
+//! declares the tables that it touches, by which the pipeline knows what may run beside it.
 
-/// One query: a name for people, and its text for each database.
+/// The text of a statement, and its name for people.
 #[derive(Debug, Clone, Copy)]
 pub struct Statement {
     /// `module::NAME`.
     pub name: &'static str,
-    /// For SQLite.
+    /// SQLite's text.
     pub sqlite: &'static str,
-    /// For PostgreSQL.
+    /// PostgreSQL's text.
     pub postgres: &'static str,
 }
 
+/// A statement that changes nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Query(pub(in crate::storage) Statement);
+
+/// A statement that changes rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Change {
+    pub(in crate::storage) statement: Statement,
+    pub(in crate::storage) touches: &'static [Touch],
+}
+
+/// What a change does with tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Touch {
+    /// It adds rows, and fails where one is there already.
+    Adds(&'static [&'static str]),
+    /// It changes, replaces or deletes rows, be it by a cascade.
+    Writes(&'static [&'static str]),
+    /// It reads rows of other tables.
+    Reads(&'static [&'static str]),
+}
+
 impl Statement {
-    /// A statement that both databases understand as it is.
+    /// A text that both databases understand.
     pub(in crate::storage) const fn both(name: &'static str, text: &'static str) -> Self {
         Self { name, sqlite: text, postgres: text }
     }
 }
 
-/// Declares statements, and lists them in `ALL`. A second text is PostgreSQL's own.
+impl Query {
+    pub(in crate::storage) const fn new(statement: Statement, _touches: &'static [Touch]) -> Self {
+        Self(statement)
+    }
+
+    pub(in crate::storage) const fn listed(self) -> (Statement, &'static [Touch]) {
+        (self.0, &[])
+    }
+}
+
+impl Change {
+    pub(in crate::storage) const fn new(statement: Statement, touches: &'static [Touch]) -> Self {
+        Self { statement, touches }
+    }
+
+    pub(in crate::storage) const fn listed(self) -> (Statement, &'static [Touch]) {
+        (self.statement, self.touches)
+    }
+}
+
+impl Touch {
+    pub(in crate::storage) const fn adds(tables: &'static [&'static str]) -> Self {
+        Self::Adds(tables)
+    }
+
+    pub(in crate::storage) const fn writes(tables: &'static [&'static str]) -> Self {
+        Self::Writes(tables)
+    }
+
+    pub(in crate::storage) const fn reads(tables: &'static [&'static str]) -> Self {
+        Self::Reads(tables)
+    }
+
+    fn tables(&self) -> &'static [&'static str] {
+        match self {
+            Self::Adds(tables) | Self::Writes(tables) | Self::Reads(tables) => tables,
+        }
+    }
+
+    /// Whether a statement that does this has to wait for one that did `before`, to see its rows.
+    ///
+    /// New rows may be added beside new rows, and what was only read stays as it was.
+    pub(super) fn must_follow(&self, before: &Self) -> bool {
+        match (before, self) {
+            (Self::Reads(_), _) | (Self::Adds(_), Self::Adds(_)) => false,
+            _ => before.tables().iter().any(|table| self.tables().contains(table)),
+        }
+    }
+}
+
+/// Declares statements, and lists them in `ALL`: `NAME = "SELECT …"` is a [`Query`], and
+/// `NAME adds(orders) reads(issuers) = "INSERT …"` a [`Change`]. A second text is PostgreSQL's own.
 macro_rules! statements {
-    (@one $name:expr, $both:expr) => {
+    (@text $name:expr, $both:expr) => {
         $crate::storage::engine::Statement::both($name, $both)
     };
-    (@one $name:expr, $sqlite:expr, $postgres:expr) => {
+    (@text $name:expr, $sqlite:expr, $postgres:expr) => {
         $crate::storage::engine::Statement { name: $name, sqlite: $sqlite, postgres: $postgres }
     };
-    ($($name:ident = $($text:expr),+;)*) => {
-        $(const $name: $crate::storage::engine::Statement = $crate::storage::engine::statements!(
-            @one concat!(module_path!(), "::", stringify!($name)), $($text),+
-        );)*
+    (@kind) => { $crate::storage::engine::Query };
+    (@kind $($verb:ident)+) => { $crate::storage::engine::Change };
+    ($($name:ident $($verb:ident($($table:ident),+))* = $($text:expr),+;)*) => {
+        $(const $name: $crate::storage::engine::statements!(@kind $($verb)*) =
+            <$crate::storage::engine::statements!(@kind $($verb)*)>::new(
+                $crate::storage::engine::statements!(
+                    @text concat!(module_path!(), "::", stringify!($name)), $($text),+
+                ),
+                &[$($crate::storage::engine::Touch::$verb(&[$(stringify!($table)),+])),*],
+            );)*
         /// Every statement of this module.
-        pub(in crate::storage) const ALL: &[$crate::storage::engine::Statement] = &[$($name),*];
+        pub(in crate::storage) const ALL: &[$crate::storage::engine::Listed] = &[$($name.listed()),*];
     };
 }
 pub(in crate::storage) use statements;
 
-/// Every statement with a fixed text. Lists with filters are built by `filter` and run by the
-/// conformance suite.
-pub fn catalogue() -> Vec<Statement> {
-    [
-        crate::storage::tables::api_keys::ALL,
-        &crate::storage::tables::rate_limits::all(),
-        crate::storage::tables::certificates::ALL,
-        crate::storage::tables::challenges::ALL,
-        crate::storage::tables::cleanups::ALL,
-        crate::storage::tables::deliveries::ALL,
-        crate::storage::tables::events::ALL,
-        crate::storage::tables::expiry_watches::ALL,
-        crate::storage::queue::tasks::ALL,
-        crate::storage::tables::idempotency_keys::ALL,
-        crate::storage::tables::issuers::ALL,
-        crate::storage::queue::fair::ALL,
-        crate::storage::queue::lease::ALL,
-        crate::storage::tables::outbox::ALL,
-        crate::storage::tables::orders::ALL,
-        crate::storage::tables::requests::ALL,
-        crate::storage::tables::retention::ALL,
-        crate::storage::tables::revisions::ALL,
-        crate::storage::tables::revocations::ALL,
-        crate::storage::tables::secrets::ALL,
-        crate::storage::tables::settings::ALL,
-        crate::storage::tables::event_stream::ALL,
-        &crate::storage::tables::sealed_columns::all(),
-        crate::storage::tables::throttles::ALL,
-        crate::storage::tables::webhooks::ALL,
-        crate::storage::queue::heartbeat::ALL,
-    ]
-    .concat()
+/// A statement in the catalogue, with the tables that it touches.
+pub type Listed = (Statement, &'static [Touch]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_follows_what_it_must_see_and_nothing_else() {
+        let orders: &[&str] = &["orders"];
+        let (adds, writes, reads) =
+            (Touch::Adds(orders), Touch::Writes(orders), Touch::Reads(orders));
+        let rows = [
+            (adds, adds, false),
+            (adds, writes, true),
+            (adds, reads, true),
+            (writes, adds, true),
+            (writes, writes, true),
+            (writes, reads, true),
+            (reads, adds, false),
+            (reads, writes, false),
+            (reads, reads, false),
+        ];
+        for (before, next, must) in rows {
+            assert_eq!(next.must_follow(&before), must, "{before:?}, then {next:?}");
+        }
+        assert!(!Touch::Writes(&["issuers"]).must_follow(&writes));
+    }
 }

@@ -1,213 +1,204 @@
-//! One unit of work, and how statements are run in it.
+//! Transactions: writes, and what they bring about when they are committed.
 
-use std::sync::Arc;
+use std::any::{Any, TypeId};
+use std::ops::{Deref, DerefMut};
 
+use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
-use super::backend::{OnPostgres, OnSqlite};
-use super::notify::{News, earlier};
-use super::{Opened, StorageError};
-use crate::domain::certificate::Certificate;
-use crate::storage::queue::handoff::{OnTheWay, Promised};
-use crate::storage::tables::outbox;
+use super::notify::{Notification, earlier};
+use super::read::{Backend, Read};
+use super::{Change, StorageError};
 
-/// One unit of work. Dropping it without [`Tx::commit`] undoes it.
+/// A transaction. Dropping it without [`Tx::commit`] undoes it.
+///
+/// Writes are queued and run together, before the next question and at the latest with the commit. What goes
+/// wrong with a write is told there: [`StorageError::Conflict`] and [`StorageError::LeaseLost`] may come with
+/// the commit.
 pub struct Tx {
-    pub(in crate::storage) inner: Inner,
-    pub(in crate::storage) db: Arc<Opened>,
-    news: News,
-    settled: Vec<Uuid>,
-    pub(in crate::storage) told: Vec<outbox::Telling>,
-    pub(in crate::storage) handed: Vec<(Promised, Box<Certificate>)>,
-    reconfigures: bool,
+    read: Read,
+    notification: Notification,
+    hooks: Vec<(TypeId, Box<dyn Hook>)>,
 }
 
-pub(in crate::storage) enum Inner {
-    Sqlite(OnSqlite),
-    Postgres(OnPostgres),
+/// A part of a transaction that is written at its end, or acted upon once its outcome is known.
+pub(in crate::storage) trait Hook: Any + Send {
+    /// Adds writes, as the last of the transaction.
+    fn before_commit<'t>(&'t mut self, tx: &'t mut Tx) -> BoxFuture<'t, Result<(), StorageError>>;
+
+    /// Acts on the commit. A hook that is dropped after `before_commit` without this call does not know
+    /// whether the transaction was committed.
+    fn committed(self: Box<Self>) {}
+}
+
+impl Deref for Tx {
+    type Target = Read;
+
+    fn deref(&self) -> &Read {
+        &self.read
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut Read {
+        &mut self.read
+    }
 }
 
 impl Tx {
-    pub(in crate::storage) fn new(db: Arc<Opened>, inner: Inner) -> Self {
-        Self {
-            inner,
-            db,
-            news: News::default(),
-            settled: vec![],
-            told: vec![],
-            handed: vec![],
-            reconfigures: false,
-        }
+    pub(super) fn new(read: Read) -> Self {
+        Self { read, notification: Notification::default(), hooks: vec![] }
     }
 
-    /// Makes it so, and tells whoever waits for it.
+    /// Commits, and notifies whoever waits for it.
     pub async fn commit(self) -> Result<(), StorageError> {
-        if !(self.news.keys || self.reconfigures) {
+        if !self.notification.invalidates() {
             return self.finish().await;
         }
-        // What is known has to be forgotten even if the caller goes away meanwhile.
+        // Caches have to be invalidated even if the caller goes away meanwhile.
         let finished = tokio::spawn(self.finish()).await;
         finished.unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed.into()))
     }
 
     async fn finish(mut self) -> Result<(), StorageError> {
-        if !self.told.is_empty() {
-            Box::pin(outbox::write(&mut self)).await?;
-        }
-        let on_the_way = OnTheWay::new(self.handed);
-        let done = match self.inner {
-            Inner::Sqlite(on) => on.commit().await,
-            Inner::Postgres(on) => on.commit().await,
-        };
-        // Whether it was done or not: nobody knows after an error.
-        if self.reconfigures {
-            self.db.knowledge.forget_configuration();
-        }
-        if self.news.keys {
-            self.db.knowledge.api_keys.forget();
-        }
-        done?;
-        on_the_way.arrived();
-        self.db.signals.tell(self.news, &self.settled);
-        Ok(())
-    }
-
-    /// Runs what was put off: a question follows.
-    pub(in crate::storage) async fn catch_up(&mut self) -> Result<(), StorageError> {
-        match &mut self.inner {
-            Inner::Sqlite(on) => on.catch_up().await,
-            Inner::Postgres(on) => on.catch_up().await,
-        }
-    }
-
-    /// Runs what was put off, if it touches one of these tables: what [`defer_apart`] puts off then does not.
-    pub(in crate::storage) async fn apart_from(
-        &mut self,
-        tables: &[&str],
-    ) -> Result<(), StorageError> {
-        if let Inner::Postgres(on) = &mut self.inner {
-            for table in tables {
-                on.make_room(table).await?;
+        // A hook may attach others.
+        let mut finished = vec![];
+        while !self.hooks.is_empty() {
+            for (_, mut hook) in std::mem::take(&mut self.hooks) {
+                hook.before_commit(&mut self).await?;
+                finished.push(hook);
             }
         }
+        let done = match self.read.on {
+            Backend::Sqlite(on) => on.commit().await,
+            Backend::Postgres(on) => on.commit().await,
+        };
+        let signals = &self.read.db.signals;
+        // After an error nobody knows whether it was committed.
+        signals.invalidate(&self.notification);
+        done?;
+        for hook in finished {
+            hook.committed();
+        }
+        signals.publish(self.notification);
         Ok(())
     }
 
-    /// Whether it is going to be handed over whole, as things stand.
-    pub(in crate::storage) fn is_later(&self) -> bool {
-        match &self.inner {
-            Inner::Sqlite(on) => on.is_later(),
-            Inner::Postgres(on) => on.is_later(),
+    /// The transaction's hook of this type.
+    pub(in crate::storage) fn hook<H: Hook + Default>(&mut self) -> &mut H {
+        let of_type = TypeId::of::<H>();
+        let at = self.hooks.iter().position(|(known, _)| *known == of_type).unwrap_or_else(|| {
+            self.hooks.push((of_type, Box::<H>::default()));
+            self.hooks.len() - 1
+        });
+        let hook: &mut dyn Any = &mut *self.hooks[at].1;
+        hook.downcast_mut().expect("it was found by its type")
+    }
+
+    /// The transaction, be it owned or borrowed; a [`Read`] has no such method, so that nothing is written by one.
+    pub(in crate::storage) fn writable(&mut self) -> &mut Self {
+        self
+    }
+
+    /// Makes room in the pipeline for this change.
+    pub(in crate::storage) async fn make_room(
+        &mut self,
+        change: &Change,
+    ) -> Result<(), StorageError> {
+        match &mut self.read.on {
+            // Statements run one behind the other.
+            Backend::Sqlite(_) => Ok(()),
+            Backend::Postgres(on) => on.make_room(change.touches).await,
         }
     }
 
-    /// Whoever follows the events looks again when this is committed.
-    pub(in crate::storage) fn something_happened(&mut self) {
-        self.news.happened = true;
+    /// Whether anything was run yet.
+    pub(in crate::storage) fn has_begun(&self) -> bool {
+        match &self.read.on {
+            Backend::Sqlite(on) => on.has_begun(),
+            Backend::Postgres(on) => on.has_begun(),
+        }
+    }
+
+    /// Those who follow the events look again when this is committed.
+    pub(in crate::storage) fn records_events(&mut self) {
+        self.notification.events = true;
     }
 
     /// API keys change when this is committed.
-    pub(in crate::storage) fn keys_change(&mut self) {
-        self.news.keys = true;
+    pub(in crate::storage) fn changes_keys(&mut self) {
+        self.notification.keys = true;
     }
 
     /// Issuers or secrets change when this is committed.
-    pub(in crate::storage) fn reconfigures(&mut self) {
-        self.reconfigures = true;
+    pub(in crate::storage) fn changes_configuration(&mut self) {
+        self.notification.configuration = true;
     }
 
-    /// Something is due at once: workers are woken when this is committed.
+    /// Workers are woken when this is committed.
     pub fn wake_workers(&mut self) {
-        self.news.due = Some(0);
+        self.notification.due = Some(0);
     }
 
-    /// Something is due at this time, in milliseconds: workers that would look later are woken when
-    /// this is committed.
+    /// Workers that would look later than at this time, in milliseconds, are woken when this is committed.
     pub(in crate::storage) fn wake_workers_at(&mut self, millis: i64) {
-        self.news.due = earlier(self.news.due, Some(millis));
+        self.notification.due = earlier(self.notification.due, Some(millis));
     }
 
-    /// Something is to be delivered: those who do are woken when this is committed.
+    /// Those who deliver are woken when this is committed.
     pub fn wake_deliverers(&mut self) {
-        self.news.deliverable = true;
+        self.notification.deliverable = true;
     }
 
-    /// Clients that wait until this resource has come to rest look again when this is committed.
+    /// Clients that wait for this resource to settle look again when this is committed.
     pub fn has_settled(&mut self, resource: Uuid) {
-        self.settled.push(resource);
+        self.notification.settled.push(resource);
     }
 }
 
-/// Runs a statement on whichever database the transaction is on; says how many rows it changed.
-macro_rules! execute {
-    ($tx:expr, $statement:expr $(, $bind:expr)* $(,)?) => {{
-        $tx.catch_up().await?;
-        match &mut $tx.inner {
-            $crate::storage::engine::Inner::Sqlite(on) => {
-                let done = sqlx::query($statement.sqlite)$(.bind($bind))*.execute(on.ask()?).await;
-                on.heard(done).map(|done| done.rows_affected())
-            }
-            $crate::storage::engine::Inner::Postgres(on) => {
-                let done = sqlx::query($statement.postgres)$(.bind($bind))*.execute(on.ask()?).await;
-                on.heard(done).map(|done| done.rows_affected())
-            }
-        }
-    }};
-}
-
-/// Runs a statement whose outcome does not count, at the latest at the commit ([`super::pipeline`]).
-macro_rules! defer {
-    ($tx:expr, $statement:expr $(, $bind:expr)* $(,)?) => {{
-        if let $crate::storage::engine::Inner::Postgres(on) = &mut $tx.inner {
-            on.make_room($statement.postgres).await?;
-        }
-        $crate::storage::engine::defer_apart!($tx, $statement $(, $bind)*);
-    }};
-}
-
-/// Like [`defer`], for a statement that touches none of the rows, and asks for nothing, that others of its
-/// transaction change.
-macro_rules! defer_apart {
-    ($tx:expr, $statement:expr $(, $bind:expr)* $(,)?) => {
-        match &mut $tx.inner {
-            $crate::storage::engine::Inner::Sqlite(on) => {
-                on.later.add($statement.sqlite);
-                $(on.later.bind($bind)?;)*
-            }
-            $crate::storage::engine::Inner::Postgres(on) => {
-                on.later.add($statement.postgres);
-                $(on.later.bind($bind)?;)*
-            }
-        }
+/// Queues a write whose count does not matter. With a lease in front (`write!(tx, lease => SAVE, …)`) it must
+/// change the one row of the lease, or the lease is lost.
+macro_rules! write {
+    ($tx:expr, $change:expr $(, $bind:expr)* $(,)?) => {
+        $crate::storage::engine::write!(@queue $tx, None, $change $(, $bind)*)
     };
-}
-
-/// Like [`defer`], for a statement that changes the one row of this lease, or the lease is lost.
-macro_rules! defer_held {
-    ($tx:expr, $lease:expr, $statement:expr $(, $bind:expr)* $(,)?) => {{
-        $crate::storage::engine::defer!($tx, $statement $(, $bind)*);
-        match &mut $tx.inner {
-            $crate::storage::engine::Inner::Sqlite(on) => on.later.fence(*$lease),
-            $crate::storage::engine::Inner::Postgres(on) => on.later.fence(*$lease),
-        }
-    }};
-}
-
-/// Fetches rows (`fetch_optional`, `fetch_all`, …) as whatever `FromRow` type the caller expects.
-macro_rules! fetch {
-    ($how:ident, $tx:expr, $statement:expr $(, $bind:expr)* $(,)?) => {{
-        $tx.catch_up().await?;
-        match &mut $tx.inner {
-            $crate::storage::engine::Inner::Sqlite(on) => {
-                let rows = sqlx::query_as($statement.sqlite)$(.bind($bind))*.$how(on.ask()?).await;
-                on.heard(rows)
+    ($tx:expr, $lease:expr => $change:expr $(, $bind:expr)* $(,)?) => {
+        $crate::storage::engine::write!(@queue $tx, Some($lease.id), $change $(, $bind)*)
+    };
+    (@queue $tx:expr, $fence:expr, $change:expr $(, $bind:expr)*) => {{
+        let (tx, change) = ($tx.writable(), &$change);
+        tx.make_room(change).await?;
+        match &mut tx.on {
+            $crate::storage::engine::Backend::Sqlite(on) => {
+                on.pipeline.add(change.statement.sqlite, change.touches, $fence);
+                $(on.pipeline.bind($bind)?;)*
             }
-            $crate::storage::engine::Inner::Postgres(on) => {
-                let rows = sqlx::query_as($statement.postgres)$(.bind($bind))*.$how(on.ask()?).await;
-                on.heard(rows)
+            $crate::storage::engine::Backend::Postgres(on) => {
+                on.pipeline.add(change.statement.postgres, change.touches, $fence);
+                $(on.pipeline.bind($bind)?;)*
             }
         }
     }};
 }
 
-pub(in crate::storage) use {defer, defer_apart, defer_held, execute, fetch};
+/// Runs a write, behind those that are queued, and says how many rows it changed.
+macro_rules! execute {
+    ($tx:expr, $change:expr $(, $bind:expr)* $(,)?) => {{
+        let (tx, change) = ($tx.writable(), &$change);
+        tx.flush().await?;
+        match &mut tx.on {
+            $crate::storage::engine::Backend::Sqlite(on) => {
+                let done = sqlx::query(change.statement.sqlite)$(.bind($bind))*;
+                let done = done.execute(on.connection()?).await;
+                on.observe(done).map(|done| done.rows_affected())
+            }
+            $crate::storage::engine::Backend::Postgres(on) => {
+                let done = sqlx::query(change.statement.postgres)$(.bind($bind))*;
+                let done = done.execute(on.connection()?).await;
+                on.observe(done).map(|done| done.rows_affected())
+            }
+        }
+    }};
+}
+
+pub(in crate::storage) use {execute, write};

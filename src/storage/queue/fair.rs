@@ -12,7 +12,9 @@ use uuid::Uuid;
 
 use super::lease::{LEASE, Lease, Machine, database_time, lease_end};
 use crate::domain::id::IssuerId;
-use crate::storage::engine::{Statement, StorageError, Tx, fetch, millis, moment};
+use crate::storage::engine::{
+    Read, StorageError, Tx, fetch, fetch_changed, millis, moment, statements,
+};
 
 /// Rows that a pass looks at before it goes from lane to lane.
 pub const OLDEST: usize = 256;
@@ -28,81 +30,23 @@ pub struct Lane {
     pub namespace: String,
 }
 
-const OLDEST_ORDERS: Statement = Statement::both(
-    "fair::OLDEST_ORDERS",
-    "SELECT issuer_id, namespace, min(next_action_at) AS due, count(*) AS waiting
-     FROM (SELECT issuer_id, namespace, next_action_at FROM orders
-           WHERE next_action_at <= $1
-             AND NOT ended
-           ORDER BY next_action_at LIMIT $2) AS oldest
-     GROUP BY issuer_id, namespace ORDER BY due",
-);
-const OLDEST_CERTIFICATES: Statement = Statement::both(
-    "fair::OLDEST_CERTIFICATES",
-    "SELECT CAST(NULL AS UUID) AS issuer_id, namespace, min(next_action_at) AS due, count(*) AS waiting
-     FROM (SELECT namespace, next_action_at FROM certificates
-           WHERE next_action_at <= $1 ORDER BY next_action_at LIMIT $2) AS oldest
-     GROUP BY namespace ORDER BY due",
-);
-
-// From lane to lane along the index. Beyond every time of a lane its next one begins; a strict
-// comparison of the two columns alone would have SQLite read the whole lane, and one without `|| ''`
-// use the first column only.
-const EVERY_OF_ORDERS: Statement = Statement::both(
-    "fair::EVERY_OF_ORDERS",
-    "WITH RECURSIVE lane (issuer_id, namespace) AS (
-         SELECT * FROM (SELECT issuer_id, namespace FROM orders WHERE next_action_at IS NOT NULL
-                        ORDER BY issuer_id, namespace LIMIT 1) AS first
-         UNION ALL
-         SELECT (SELECT o.issuer_id FROM orders o WHERE o.next_action_at IS NOT NULL
-                   AND (o.issuer_id, o.namespace, o.next_action_at)
-                     > (lane.issuer_id, lane.namespace || '', 9223372036854775807)
-                 ORDER BY o.issuer_id, o.namespace LIMIT 1),
-                (SELECT o.namespace FROM orders o WHERE o.next_action_at IS NOT NULL
-                   AND (o.issuer_id, o.namespace, o.next_action_at)
-                     > (lane.issuer_id, lane.namespace || '', 9223372036854775807)
-                 ORDER BY o.issuer_id, o.namespace LIMIT 1)
-         FROM lane WHERE lane.issuer_id IS NOT NULL)
-     SELECT issuer_id, namespace,
-            (SELECT o.next_action_at FROM orders o WHERE o.next_action_at IS NOT NULL
-               AND (o.issuer_id, o.namespace) >= (lane.issuer_id, lane.namespace || '')
-             ORDER BY o.issuer_id, o.namespace, o.next_action_at LIMIT 1) AS due,
-            CAST(1 AS BIGINT) AS waiting
-     FROM lane WHERE issuer_id IS NOT NULL ORDER BY due",
-);
-const EVERY_OF_CERTIFICATES: Statement = Statement::both(
-    "fair::EVERY_OF_CERTIFICATES",
-    "WITH RECURSIVE lane (namespace) AS (
-         SELECT (SELECT namespace FROM certificates ORDER BY namespace LIMIT 1)
-         UNION ALL
-         SELECT (SELECT c.namespace FROM certificates c WHERE c.namespace > lane.namespace
-                 ORDER BY c.namespace LIMIT 1)
-         FROM lane WHERE lane.namespace IS NOT NULL)
-     SELECT CAST(NULL AS UUID) AS issuer_id, namespace,
-            (SELECT c.next_action_at FROM certificates c WHERE c.namespace >= lane.namespace
-             ORDER BY c.namespace, c.next_action_at LIMIT 1) AS due,
-            CAST(1 AS BIGINT) AS waiting
-     FROM lane WHERE namespace IS NOT NULL ORDER BY due",
-);
-
 macro_rules! claim {
-    ($name:ident, $table:literal, $from:literal, $columns:literal, $lane:literal) => {
-        const $name: Statement = Statement {
-            name: concat!("fair::", stringify!($name)),
-    sqlite: claim!(@text $table, $from, $columns, $lane, "$1", "", "$2", ""),
-            // Like any other claim: a lease is judged by the database's clock (see `lease`).
-            postgres: claim!(
-                @text $table, $from, $columns, $lane,
-                concat!("(SELECT greatest($1, ", database_time!("$1"), "))"),
-                concat!(
-                    " AND next_action_at <= CASE WHEN leased_by IS NULL THEN $1 ELSE ",
-                    database_time!("$1"),
-                    " END"
-                ),
-                lease_end!("$2"),
-                "FOR UPDATE SKIP LOCKED"
+    (sqlite $table:literal, $from:literal, $columns:literal, $lane:literal) => {
+        claim!(@text $table, $from, $columns, $lane, "$1", "", "$2", "")
+    };
+    // A lease is judged by the database's clock, as by any other claim (see `lease`).
+    (postgres $table:literal, $from:literal, $columns:literal, $lane:literal) => {
+        claim!(
+            @text $table, $from, $columns, $lane,
+            concat!("(SELECT greatest($1, ", database_time!("$1"), "))"),
+            concat!(
+                " AND next_action_at <= CASE WHEN leased_by IS NULL THEN $1 ELSE ",
+                database_time!("$1"),
+                " END"
             ),
-        };
+            lease_end!("$2"),
+            "FOR UPDATE SKIP LOCKED"
+        )
     };
     // MATERIALIZED: a planner that ran the subquery twice would claim more than asked for.
     (@text $table:literal, $from:literal, $columns:literal, $lane:literal, $now:expr, $and:expr,
@@ -142,25 +86,67 @@ macro_rules! claim {
     };
 }
 
-// Rows are compared as a whole and in the order of the index: a planner that took the times' own index
-// instead would look at every row of others that has waited longer.
-claim!(
-    CLAIM_ORDERS,
-    "orders",
-    "next_action_at IS NOT NULL AND NOT ended AND (issuer_id, namespace) >= ($6, $5)",
-    "issuer_id, namespace",
-    "$6, $5"
-);
-claim!(CLAIM_CERTIFICATES, "certificates", "namespace >= $5", "namespace", "$5");
+statements! {
+    OLDEST_ORDERS =
+    "SELECT issuer_id, namespace, min(next_action_at) AS due, count(*) AS waiting
+     FROM (SELECT issuer_id, namespace, next_action_at FROM orders
+           WHERE next_action_at <= $1
+             AND NOT ended
+           ORDER BY next_action_at LIMIT $2) AS oldest
+     GROUP BY issuer_id, namespace ORDER BY due";
+    OLDEST_CERTIFICATES =
+    "SELECT CAST(NULL AS UUID) AS issuer_id, namespace, min(next_action_at) AS due, count(*) AS waiting
+     FROM (SELECT namespace, next_action_at FROM certificates
+           WHERE next_action_at <= $1 ORDER BY next_action_at LIMIT $2) AS oldest
+     GROUP BY namespace ORDER BY due";
 
-pub(in crate::storage) const ALL: &[Statement] = &[
-    OLDEST_ORDERS,
-    OLDEST_CERTIFICATES,
-    EVERY_OF_ORDERS,
-    EVERY_OF_CERTIFICATES,
-    CLAIM_ORDERS,
-    CLAIM_CERTIFICATES,
-];
+// From lane to lane along the index. Beyond every time of a lane its next one begins; a strict
+// comparison of the two columns alone would have SQLite read the whole lane, and one without `|| ''`
+// use the first column only.
+    EVERY_OF_ORDERS =
+    "WITH RECURSIVE lane (issuer_id, namespace) AS (
+         SELECT * FROM (SELECT issuer_id, namespace FROM orders WHERE next_action_at IS NOT NULL
+                        ORDER BY issuer_id, namespace LIMIT 1) AS first
+         UNION ALL
+         SELECT (SELECT o.issuer_id FROM orders o WHERE o.next_action_at IS NOT NULL
+                   AND (o.issuer_id, o.namespace, o.next_action_at)
+                     > (lane.issuer_id, lane.namespace || '', 9223372036854775807)
+                 ORDER BY o.issuer_id, o.namespace LIMIT 1),
+                (SELECT o.namespace FROM orders o WHERE o.next_action_at IS NOT NULL
+                   AND (o.issuer_id, o.namespace, o.next_action_at)
+                     > (lane.issuer_id, lane.namespace || '', 9223372036854775807)
+                 ORDER BY o.issuer_id, o.namespace LIMIT 1)
+         FROM lane WHERE lane.issuer_id IS NOT NULL)
+     SELECT issuer_id, namespace,
+            (SELECT o.next_action_at FROM orders o WHERE o.next_action_at IS NOT NULL
+               AND (o.issuer_id, o.namespace) >= (lane.issuer_id, lane.namespace || '')
+             ORDER BY o.issuer_id, o.namespace, o.next_action_at LIMIT 1) AS due,
+            CAST(1 AS BIGINT) AS waiting
+     FROM lane WHERE issuer_id IS NOT NULL ORDER BY due";
+    EVERY_OF_CERTIFICATES =
+    "WITH RECURSIVE lane (namespace) AS (
+         SELECT (SELECT namespace FROM certificates ORDER BY namespace LIMIT 1)
+         UNION ALL
+         SELECT (SELECT c.namespace FROM certificates c WHERE c.namespace > lane.namespace
+                 ORDER BY c.namespace LIMIT 1)
+         FROM lane WHERE lane.namespace IS NOT NULL)
+     SELECT CAST(NULL AS UUID) AS issuer_id, namespace,
+            (SELECT c.next_action_at FROM certificates c WHERE c.namespace >= lane.namespace
+             ORDER BY c.namespace, c.next_action_at LIMIT 1) AS due,
+            CAST(1 AS BIGINT) AS waiting
+     FROM lane WHERE namespace IS NOT NULL ORDER BY due";
+    // Rows are compared as a whole and in the order of the index: a planner that took the times' own index
+    // instead would look at every row of others that has waited longer.
+    CLAIM_ORDERS writes(orders) = claim!(sqlite "orders",
+            "next_action_at IS NOT NULL AND NOT ended AND (issuer_id, namespace) >= ($6, $5)",
+            "issuer_id, namespace", "$6, $5"),
+        claim!(postgres "orders",
+            "next_action_at IS NOT NULL AND NOT ended AND (issuer_id, namespace) >= ($6, $5)",
+            "issuer_id, namespace", "$6, $5");
+    CLAIM_CERTIFICATES writes(certificates) =
+        claim!(sqlite "certificates", "namespace >= $5", "namespace", "$5"),
+        claim!(postgres "certificates", "namespace >= $5", "namespace", "$5");
+}
 
 #[derive(FromRow)]
 struct Row {
@@ -180,7 +166,7 @@ pub struct Lanes {
 
 /// The lanes of the [`OLDEST`] rows that are due. Issuers and housekeeping have none: they are few.
 pub async fn oldest(
-    tx: &mut Tx,
+    read: &mut Read,
     machine: Machine,
     now: OffsetDateTime,
 ) -> Result<Lanes, StorageError> {
@@ -196,13 +182,13 @@ pub async fn oldest(
         Machine::Order => OLDEST_ORDERS,
     };
     let limit = i64::try_from(OLDEST).unwrap_or(i64::MAX);
-    let rows: Vec<Row> = fetch!(fetch_all, tx, statement, millis(now), limit)?;
+    let rows: Vec<Row> = fetch!(fetch_all, read, statement, millis(now), limit)?;
     let more = rows.iter().map(|row| row.waiting).sum::<i64>() >= limit;
     Ok(Lanes { lanes: rows.into_iter().map(|row| row.lane(machine)).collect(), more })
 }
 
 /// Every lane in which something waits, be it for a later time.
-pub async fn every(tx: &mut Tx, machine: Machine) -> Result<Lanes, StorageError> {
+pub async fn every(read: &mut Read, machine: Machine) -> Result<Lanes, StorageError> {
     let statement = match machine {
         Machine::Expiry
         | Machine::Revocation
@@ -214,7 +200,7 @@ pub async fn every(tx: &mut Tx, machine: Machine) -> Result<Lanes, StorageError>
         Machine::Certificate => EVERY_OF_CERTIFICATES,
         Machine::Order => EVERY_OF_ORDERS,
     };
-    let rows: Vec<Row> = fetch!(fetch_all, tx, statement)?;
+    let rows: Vec<Row> = fetch!(fetch_all, read, statement)?;
     Ok(Lanes { lanes: rows.into_iter().map(|row| row.lane(machine)).collect(), more: false })
 }
 
@@ -230,9 +216,9 @@ pub async fn claim(
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let namespace = lane.namespace.as_str();
     let rows: Vec<(Uuid, i64)> = if let Some(issuer) = lane.issuer {
-        fetch!(fetch_all, tx, CLAIM_ORDERS, from, until, owner, limit, namespace, issuer.0)?
+        fetch_changed!(fetch_all, tx, CLAIM_ORDERS, from, until, owner, limit, namespace, issuer.0)?
     } else {
-        fetch!(fetch_all, tx, CLAIM_CERTIFICATES, from, until, owner, limit, namespace)?
+        fetch_changed!(fetch_all, tx, CLAIM_CERTIFICATES, from, until, owner, limit, namespace)?
     };
     let machine = lane.machine;
     Ok(rows.into_iter().map(|(id, token)| Lease { machine, id, token }).collect())

@@ -7,7 +7,9 @@ use time::{Duration, OffsetDateTime};
 
 use super::lease;
 use super::lease::database_time;
-use crate::storage::engine::{StorageError, Tx, execute, fetch, millis, moment, statements};
+use crate::storage::engine::{
+    StorageError, Tx, execute, fetch_changed, millis, moment, statements,
+};
 
 macro_rules! beat {
     ($now:expr) => {
@@ -20,9 +22,9 @@ macro_rules! beat {
 }
 
 statements! {
-    BEAT = beat!("$2"), beat!(database_time!("$2"));
-    BURY = "DELETE FROM workers WHERE seen_at < $1 RETURNING name";
-    LEAVE = "DELETE FROM workers WHERE name = $1";
+    BEAT writes(workers) = beat!("$2"), beat!(database_time!("$2"));
+    BURY writes(workers) = "DELETE FROM workers WHERE seen_at < $1 RETURNING name";
+    LEAVE writes(workers) = "DELETE FROM workers WHERE name = $1";
 }
 
 /// Says that this process lives. Returns the time by the database's clock.
@@ -31,7 +33,7 @@ pub async fn beat(
     name: &str,
     now: OffsetDateTime,
 ) -> Result<OffsetDateTime, StorageError> {
-    let (now,): (i64,) = fetch!(fetch_one, tx, BEAT, name, millis(now))?;
+    let (now,): (i64,) = fetch_changed!(fetch_one, tx, BEAT, name, millis(now))?;
     Ok(moment(now))
 }
 
@@ -42,7 +44,7 @@ pub async fn bury(
     now: OffsetDateTime,
     period: Duration,
 ) -> Result<(Vec<String>, u64), StorageError> {
-    let silent: Vec<(String,)> = fetch!(fetch_all, tx, BURY, millis(now - period))?;
+    let silent: Vec<(String,)> = fetch_changed!(fetch_all, tx, BURY, millis(now - period))?;
     let mut rows = 0;
     for (name,) in &silent {
         rows += lease::give_back(tx, Some(name), now).await?;

@@ -11,7 +11,10 @@ use sqlx::FromRow;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use crate::storage::engine::{Statement, StorageError, Tx, execute, fetch, millis, moment};
+use crate::storage::engine::{
+    Change, Listed, Query, Read, Statement, StorageError, Touch, Tx, execute, fetch, fetch_changed,
+    millis, moment, statements,
+};
 
 /// Proof that this worker, and no other, may settle a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,66 +86,46 @@ macro_rules! lease_end {
 }
 pub(in crate::storage) use {database_time, lease_end};
 
-macro_rules! machine {
-    ($claim:ident, $extend:ident, $release:ident, $give_back:ident, $holder:ident, $table:literal) => {
-        const $claim: Statement = Statement {
-            name: concat!("lease::", stringify!($claim)),
-            sqlite: machine!(@claim $table, "next_action_at <= $1", "$2", ""),
-            // A row that nobody holds is due by the time of whoever scheduled it; whether a lease
-            // has run out, the database knows. The sub-select makes the volatile time one value,
-            // by which the index can be searched.
-            postgres: machine!(
-                @claim $table,
-                concat!(
-                    "next_action_at <= (SELECT greatest($1, ", database_time!("$1"), "))
-                     AND next_action_at <= CASE WHEN leased_by IS NULL THEN $1
-                                                ELSE ", database_time!("$1"), " END"
-                ),
-                lease_end!("$2"),
-                "FOR UPDATE SKIP LOCKED"
-            ),
-        };
-        const $extend: Statement = Statement {
-            name: concat!("lease::", stringify!($extend)),
-            sqlite: machine!(@extend $table, "$3"),
-            postgres: machine!(@extend $table, lease_end!("$3")),
-        };
-        const $release: Statement = Statement::both(
-            concat!("lease::", stringify!($release)),
-            concat!(
-                "UPDATE ", $table, " SET next_action_at = $3, leased_by = NULL, lease_token = lease_token + 1
-                 WHERE id = $1 AND leased_by = $2"
-            ),
-        );
-        // Held rows end their lease within LEASE from now: so few that the index finds them.
-        const $give_back: Statement = Statement::both(
-            concat!("lease::", stringify!($give_back)),
-            concat!(
-                "UPDATE ", $table, " SET next_action_at = $2, leased_by = NULL, lease_token = lease_token + 1
-                 WHERE leased_by IS NOT NULL AND ($1 = '' OR leased_by = $1) AND next_action_at <= $3"
-            ),
-        );
-        const $holder: Statement = Statement::both(
-            concat!("lease::", stringify!($holder)),
-            concat!("SELECT leased_by, lease_token FROM ", $table, " WHERE id = $1"),
-        );
-    };
-    // MATERIALIZED: a planner that ran the subquery twice would claim more than asked for.
-    (@claim $table:literal, $due:expr, $end:expr, $lock:literal) => {
+/// The statements by which rows of a table are worked on. Such a table has the columns `id`, `next_action_at`,
+/// `leased_by` and `lease_token`.
+struct Queue {
+    claim: Change,
+    extend: Change,
+    release: Change,
+    give_back: Change,
+    holder: Query,
+}
+
+impl Queue {
+    const fn listed(&self) -> [Listed; 5] {
+        [
+            self.claim.listed(),
+            self.extend.listed(),
+            self.release.listed(),
+            self.give_back.listed(),
+            self.holder.listed(),
+        ]
+    }
+}
+
+// MATERIALIZED: a planner that ran the subquery twice would claim more than asked for.
+macro_rules! claim {
+    ($table:literal, $due:expr, $end:expr, $lock:literal) => {
         concat!(
-            "WITH due AS MATERIALIZED (
-                 SELECT id FROM ",
+            "WITH due AS MATERIALIZED (SELECT id FROM ",
             $table,
             " WHERE ",
             $due,
-            " ORDER BY next_action_at LIMIT $4 ",
+            "
+                 ORDER BY next_action_at LIMIT $4 ",
             $lock,
             ")
              UPDATE ",
             $table,
             " SET next_action_at = ",
             $end,
-            ", leased_by = $3, lease_token = lease_token + 1
+            ", leased_by = $3,
+                 lease_token = lease_token + 1
              FROM due WHERE ",
             $table,
             ".id = due.id
@@ -153,7 +136,10 @@ macro_rules! machine {
             ".lease_token"
         )
     };
-    (@extend $table:literal, $end:expr) => {
+}
+
+macro_rules! extend {
+    ($table:literal, $end:expr) => {
         concat!(
             "UPDATE ",
             $table,
@@ -164,97 +150,107 @@ macro_rules! machine {
     };
 }
 
-machine!(CLAIM_ISSUERS, EXTEND_ISSUER, RELEASE_ISSUER, GIVE_BACK_ISSUERS, ISSUER_HOLDER, "issuers");
-machine!(
-    CLAIM_CERTIFICATES,
-    EXTEND_CERTIFICATE,
-    RELEASE_CERTIFICATE,
-    GIVE_BACK_CERTIFICATES,
-    CERTIFICATE_HOLDER,
-    "certificates"
-);
-machine!(CLAIM_ORDERS, EXTEND_ORDER, RELEASE_ORDER, GIVE_BACK_ORDERS, ORDER_HOLDER, "orders");
-machine!(CLAIM_TASKS, EXTEND_TASK, RELEASE_TASK, GIVE_BACK_TASKS, TASK_HOLDER, "tasks");
-machine!(
-    CLAIM_REVOCATIONS,
-    EXTEND_REVOCATION,
-    RELEASE_REVOCATION,
-    GIVE_BACK_REVOCATIONS,
-    REVOCATION_HOLDER,
-    "revocations"
-);
-machine!(
-    CLAIM_WEBHOOKS,
-    EXTEND_WEBHOOK,
-    RELEASE_WEBHOOK,
-    GIVE_BACK_WEBHOOKS,
-    WEBHOOK_HOLDER,
-    "webhooks"
-);
-machine!(
-    CLAIM_EXPIRIES,
-    EXTEND_EXPIRY,
-    RELEASE_EXPIRY,
-    GIVE_BACK_EXPIRIES,
-    EXPIRY_HOLDER,
-    "expiry_watches"
-);
+macro_rules! queue {
+    ($table:literal) => {
+        Queue {
+            claim: Change::new(
+                Statement {
+                    name: concat!("lease::claim ", $table),
+                    sqlite: claim!($table, "next_action_at <= $1", "$2", ""),
+                    // A row that nobody holds is due by the time of whoever scheduled it. Whether a lease has
+                    // run out, the database knows. The sub-select makes the volatile time one value, by which
+                    // the index can be searched.
+                    postgres: claim!(
+                        $table,
+                        concat!(
+                            "next_action_at <= (SELECT greatest($1, ", database_time!("$1"), "))
+                             AND next_action_at <= CASE WHEN leased_by IS NULL THEN $1
+                                                        ELSE ", database_time!("$1"), " END"
+                        ),
+                        lease_end!("$2"),
+                        "FOR UPDATE SKIP LOCKED"
+                    ),
+                },
+                &[Touch::Writes(&[$table])],
+            ),
+            extend: Change::new(
+                Statement {
+                    name: concat!("lease::extend ", $table),
+                    sqlite: extend!($table, "$3"),
+                    postgres: extend!($table, lease_end!("$3")),
+                },
+                &[Touch::Writes(&[$table])],
+            ),
+            release: Change::new(
+                Statement::both(
+                    concat!("lease::release ", $table),
+                    concat!(
+                        "UPDATE ", $table, " SET next_action_at = $3, leased_by = NULL,
+                             lease_token = lease_token + 1
+                         WHERE id = $1 AND leased_by = $2"
+                    ),
+                ),
+                &[Touch::Writes(&[$table])],
+            ),
+            // Held rows end their lease within LEASE from now: so few that the index finds them.
+            give_back: Change::new(
+                Statement::both(
+                    concat!("lease::give_back ", $table),
+                    concat!(
+                        "UPDATE ", $table, " SET next_action_at = $2, leased_by = NULL,
+                             lease_token = lease_token + 1
+                         WHERE leased_by IS NOT NULL AND ($1 = '' OR leased_by = $1)
+                           AND next_action_at <= $3"
+                    ),
+                ),
+                &[Touch::Writes(&[$table])],
+            ),
+            holder: Query(Statement::both(
+                concat!("lease::holder ", $table),
+                concat!("SELECT leased_by, lease_token FROM ", $table, " WHERE id = $1"),
+            )),
+        }
+    };
+}
 
-const NEXT_DUE: Statement = Statement::both(
-    "lease::NEXT_DUE",
-    "SELECT (SELECT min(next_action_at) FROM issuers WHERE next_action_at IS NOT NULL),
+static ISSUERS: Queue = queue!("issuers");
+static CERTIFICATES: Queue = queue!("certificates");
+static ORDERS: Queue = queue!("orders");
+static EXPIRY_WATCHES: Queue = queue!("expiry_watches");
+static REVOCATIONS: Queue = queue!("revocations");
+static TASKS: Queue = queue!("tasks");
+static WEBHOOKS: Queue = queue!("webhooks");
+
+impl Machine {
+    fn queue(self) -> &'static Queue {
+        match self {
+            Self::Issuer => &ISSUERS,
+            Self::Certificate => &CERTIFICATES,
+            Self::Order => &ORDERS,
+            Self::Expiry => &EXPIRY_WATCHES,
+            Self::Revocation => &REVOCATIONS,
+            Self::Task => &TASKS,
+            Self::Delivery => &WEBHOOKS,
+        }
+    }
+}
+
+statements! {
+    NEXT_DUE = "SELECT (SELECT min(next_action_at) FROM issuers WHERE next_action_at IS NOT NULL),
             (SELECT min(next_action_at) FROM certificates),
             (SELECT min(next_action_at) FROM orders WHERE next_action_at IS NOT NULL),
             (SELECT min(next_action_at) FROM expiry_watches WHERE next_action_at IS NOT NULL),
             (SELECT min(next_action_at) FROM tasks),
             (SELECT min(next_action_at) FROM revocations WHERE next_action_at IS NOT NULL),
-            (SELECT min(next_action_at) FROM orders WHERE next_action_at IS NOT NULL AND ended)",
-);
+            (SELECT min(next_action_at) FROM orders WHERE next_action_at IS NOT NULL AND ended)";
+    NEXT_DELIVERY = "SELECT min(next_action_at) FROM webhooks WHERE next_action_at IS NOT NULL";
+}
 
-const NEXT_DELIVERY: Statement = Statement::both(
-    "lease::NEXT_DELIVERY",
-    "SELECT min(next_action_at) FROM webhooks WHERE next_action_at IS NOT NULL",
-);
-
-pub(in crate::storage) const ALL: &[Statement] = &[
-    CLAIM_ISSUERS,
-    EXTEND_ISSUER,
-    RELEASE_ISSUER,
-    GIVE_BACK_ISSUERS,
-    ISSUER_HOLDER,
-    CLAIM_CERTIFICATES,
-    EXTEND_CERTIFICATE,
-    RELEASE_CERTIFICATE,
-    GIVE_BACK_CERTIFICATES,
-    CERTIFICATE_HOLDER,
-    CLAIM_ORDERS,
-    EXTEND_ORDER,
-    RELEASE_ORDER,
-    GIVE_BACK_ORDERS,
-    CLAIM_TASKS,
-    EXTEND_TASK,
-    RELEASE_TASK,
-    GIVE_BACK_TASKS,
-    TASK_HOLDER,
-    CLAIM_EXPIRIES,
-    EXTEND_EXPIRY,
-    RELEASE_EXPIRY,
-    GIVE_BACK_EXPIRIES,
-    EXPIRY_HOLDER,
-    CLAIM_REVOCATIONS,
-    EXTEND_REVOCATION,
-    RELEASE_REVOCATION,
-    GIVE_BACK_REVOCATIONS,
-    REVOCATION_HOLDER,
-    NEXT_DUE,
-    ORDER_HOLDER,
-    CLAIM_WEBHOOKS,
-    EXTEND_WEBHOOK,
-    RELEASE_WEBHOOK,
-    GIVE_BACK_WEBHOOKS,
-    WEBHOOK_HOLDER,
-    NEXT_DELIVERY,
-];
+/// Every statement of this module.
+pub(in crate::storage) fn all() -> Vec<Listed> {
+    let of_queues = Machine::ALL.iter().flat_map(|machine| machine.queue().listed());
+    of_queues.chain(ALL.iter().copied()).collect()
+}
 
 #[derive(FromRow)]
 struct Claimed {
@@ -270,19 +266,10 @@ pub async fn claim(
     now: OffsetDateTime,
     limit: usize,
 ) -> Result<Vec<Lease>, StorageError> {
-    let statement = match machine {
-        Machine::Issuer => CLAIM_ISSUERS,
-        Machine::Certificate => CLAIM_CERTIFICATES,
-        Machine::Order => CLAIM_ORDERS,
-        Machine::Expiry => CLAIM_EXPIRIES,
-        Machine::Revocation => CLAIM_REVOCATIONS,
-        Machine::Task => CLAIM_TASKS,
-        Machine::Delivery => CLAIM_WEBHOOKS,
-    };
-    let rows: Vec<Claimed> = fetch!(
+    let rows: Vec<Claimed> = fetch_changed!(
         fetch_all,
         tx,
-        statement,
+        machine.queue().claim,
         millis(now),
         millis(now + LEASE),
         owner,
@@ -293,16 +280,8 @@ pub async fn claim(
 
 /// Keeps the lease for another [`LEASE`], before a step that may take long.
 pub async fn extend(tx: &mut Tx, lease: &Lease, now: OffsetDateTime) -> Result<(), StorageError> {
-    let statement = match lease.machine {
-        Machine::Issuer => EXTEND_ISSUER,
-        Machine::Certificate => EXTEND_CERTIFICATE,
-        Machine::Order => EXTEND_ORDER,
-        Machine::Expiry => EXTEND_EXPIRY,
-        Machine::Revocation => EXTEND_REVOCATION,
-        Machine::Task => EXTEND_TASK,
-        Machine::Delivery => EXTEND_WEBHOOK,
-    };
-    let changed = execute!(tx, statement, lease.id, lease.token, millis(now + LEASE))?;
+    let changed =
+        execute!(tx, lease.machine.queue().extend, lease.id, lease.token, millis(now + LEASE))?;
     held(lease, changed)
 }
 
@@ -314,16 +293,7 @@ pub async fn release(
     owner: &str,
     now: OffsetDateTime,
 ) -> Result<(), StorageError> {
-    let statement = match machine {
-        Machine::Issuer => RELEASE_ISSUER,
-        Machine::Certificate => RELEASE_CERTIFICATE,
-        Machine::Order => RELEASE_ORDER,
-        Machine::Expiry => RELEASE_EXPIRY,
-        Machine::Revocation => RELEASE_REVOCATION,
-        Machine::Task => RELEASE_TASK,
-        Machine::Delivery => RELEASE_WEBHOOK,
-    };
-    execute!(tx, statement, id, owner, millis(now))?;
+    execute!(tx, machine.queue().release, id, owner, millis(now))?;
     wake(tx, machine);
     Ok(())
 }
@@ -337,18 +307,15 @@ pub async fn give_back(
 ) -> Result<u64, StorageError> {
     let mut rows = 0;
     for machine in Machine::ALL {
-        let statement = match machine {
-            Machine::Issuer => GIVE_BACK_ISSUERS,
-            Machine::Certificate => GIVE_BACK_CERTIFICATES,
-            Machine::Order => GIVE_BACK_ORDERS,
-            Machine::Expiry => GIVE_BACK_EXPIRIES,
-            Machine::Revocation => GIVE_BACK_REVOCATIONS,
-            Machine::Task => GIVE_BACK_TASKS,
-            Machine::Delivery => GIVE_BACK_WEBHOOKS,
-        };
         let owner = owner.unwrap_or_default();
         // Twice a lease: its owner's clock may have been a little ahead.
-        let held = execute!(tx, statement, owner, millis(now), millis(now + LEASE + LEASE))?;
+        let held = execute!(
+            tx,
+            machine.queue().give_back,
+            owner,
+            millis(now),
+            millis(now + LEASE + LEASE)
+        )?;
         if held > 0 {
             wake(tx, machine);
         }
@@ -368,11 +335,12 @@ fn wake(tx: &mut Tx, machine: Machine) {
 /// The lease that `owner` has on an order after the write that followed `lease`, if that write
 /// came through: for whoever did not hear the answer to a commit.
 pub async fn after_unheard_commit(
-    tx: &mut Tx,
+    read: &mut Read,
     lease: &Lease,
     owner: &str,
 ) -> Result<Option<Lease>, StorageError> {
-    let found: Option<(Option<String>, i64)> = fetch!(fetch_optional, tx, ORDER_HOLDER, lease.id)?;
+    let found: Option<(Option<String>, i64)> =
+        fetch!(fetch_optional, read, ORDERS.holder, lease.id)?;
     let next = Lease { token: lease.token + 1, ..*lease };
     Ok(found
         .filter(|(holder, token)| holder.as_deref() == Some(owner) && *token == next.token)
@@ -381,21 +349,13 @@ pub async fn after_unheard_commit(
 
 /// The lease that `owner` has on a row as it is now, if it still has one.
 pub async fn held_by(
-    tx: &mut Tx,
+    read: &mut Read,
     machine: Machine,
     id: Uuid,
     owner: &str,
 ) -> Result<Option<Lease>, StorageError> {
-    let statement = match machine {
-        Machine::Issuer => ISSUER_HOLDER,
-        Machine::Certificate => CERTIFICATE_HOLDER,
-        Machine::Order => ORDER_HOLDER,
-        Machine::Expiry => EXPIRY_HOLDER,
-        Machine::Revocation => REVOCATION_HOLDER,
-        Machine::Task => TASK_HOLDER,
-        Machine::Delivery => WEBHOOK_HOLDER,
-    };
-    let found: Option<(Option<String>, i64)> = fetch!(fetch_optional, tx, statement, id)?;
+    let found: Option<(Option<String>, i64)> =
+        fetch!(fetch_optional, read, machine.queue().holder, id)?;
     let ours = found.filter(|(holder, _)| holder.as_deref() == Some(owner));
     Ok(ours.map(|(_, token)| Lease { machine, id, token }))
 }
@@ -410,7 +370,7 @@ pub struct Due {
 }
 
 /// When each machine's next row is due, and so when to look again.
-pub async fn next_due(tx: &mut Tx) -> Result<Due, StorageError> {
+pub async fn next_due(read: &mut Read) -> Result<Due, StorageError> {
     type At = Option<i64>;
     let (issuers, certificates, orders, expiries, tasks, revocations, clean_ups): (
         At,
@@ -420,7 +380,7 @@ pub async fn next_due(tx: &mut Tx) -> Result<Due, StorageError> {
         At,
         At,
         At,
-    ) = fetch!(fetch_one, tx, NEXT_DUE)?;
+    ) = fetch!(fetch_one, read, NEXT_DUE)?;
     let rows = [
         (Machine::Expiry, expiries),
         (Machine::Order, orders),
@@ -437,8 +397,8 @@ pub async fn next_due(tx: &mut Tx) -> Result<Due, StorageError> {
 
 /// When the next webhook wants attention. Deliveries have workers of their own, and so a look of
 /// their own.
-pub async fn next_delivery_due(tx: &mut Tx) -> Result<Option<OffsetDateTime>, StorageError> {
-    let (at,): (Option<i64>,) = fetch!(fetch_one, tx, NEXT_DELIVERY)?;
+pub async fn next_delivery_due(read: &mut Read) -> Result<Option<OffsetDateTime>, StorageError> {
+    let (at,): (Option<i64>,) = fetch!(fetch_one, read, NEXT_DELIVERY)?;
     Ok(at.map(moment))
 }
 

@@ -4,14 +4,14 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::lease::{Lease, held};
-use crate::storage::engine::{StorageError, Tx, execute, fetch, millis, statements};
+use crate::storage::engine::{Read, StorageError, Tx, execute, fetch, millis, statements};
 
 statements! {
-    SCHEDULE = "INSERT INTO tasks (id, task, next_action_at) VALUES ($1, $2, $3)
+    SCHEDULE writes(tasks) = "INSERT INTO tasks (id, task, next_action_at) VALUES ($1, $2, $3)
         ON CONFLICT (task) DO UPDATE SET next_action_at = excluded.next_action_at
             WHERE tasks.next_action_at > excluded.next_action_at AND tasks.leased_by IS NULL";
     FIND = "SELECT task FROM tasks WHERE id = $1";
-    SETTLE = "UPDATE tasks SET next_action_at = $3, leased_by = NULL, lease_token = lease_token + 1
+    SETTLE writes(tasks) = "UPDATE tasks SET next_action_at = $3, leased_by = NULL, lease_token = lease_token + 1
         WHERE id = $1 AND lease_token = $2";
 }
 
@@ -28,8 +28,8 @@ pub async fn schedule(
 }
 
 /// The task of a row.
-pub async fn find(tx: &mut Tx, id: Uuid) -> Result<Option<String>, StorageError> {
-    let row: Option<(String,)> = fetch!(fetch_optional, tx, FIND, id)?;
+pub async fn find(read: &mut Read, id: Uuid) -> Result<Option<String>, StorageError> {
+    let row: Option<(String,)> = fetch!(fetch_optional, read, FIND, id)?;
     Ok(row.map(|(task,)| task))
 }
 

@@ -6,17 +6,18 @@ use uuid::Uuid;
 
 use crate::domain::id::ApiKeyId;
 use crate::domain::scope::Scope;
+use crate::storage::Db;
 use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{
-    Db, Inner, Page, StorageError, Tx, document, execute, fetch, json, millis, moment, statements,
+    Page, Read, StorageError, Tx, document, execute, fetch, json, millis, moment, statements,
 };
 
 statements! {
-    INSERT = "INSERT INTO api_keys (id, name, key_hash, permissions, namespaces, created_at)
+    INSERT writes(api_keys) = "INSERT INTO api_keys (id, name, key_hash, permissions, namespaces, created_at)
         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (key_hash) DO NOTHING";
     FIND_BY_HASH = "SELECT id, name, permissions, namespaces FROM api_keys WHERE key_hash = $1";
     FIND = "SELECT id, name, permissions, namespaces FROM api_keys WHERE id = $1";
-    DELETE = "DELETE FROM api_keys WHERE id = $1";
+    DELETE writes(api_keys) = "DELETE FROM api_keys WHERE id = $1";
     ANY = "SELECT id FROM api_keys LIMIT 1";
 }
 
@@ -54,53 +55,54 @@ pub async fn insert(
         namespaces,
         millis(now),
     )?;
-    tx.keys_change();
+    tx.changes_keys();
     Ok(added == 1)
 }
 
 /// The key with this SHA-256, from memory where it was shown lately.
 pub async fn recognise(db: &Db, hash: &[u8]) -> Result<Option<ApiKey>, StorageError> {
     let read = async || find_by_hash(&mut db.read().await?, hash).await;
-    db.0.knowledge.api_keys.get(hash.to_vec(), read).await
+    db.cache.api_keys.get(hash.to_vec(), read).await
 }
 
 /// The key with this SHA-256.
-pub async fn find_by_hash(tx: &mut Tx, hash: &[u8]) -> Result<Option<ApiKey>, StorageError> {
-    let row: Option<Row> = fetch!(fetch_optional, tx, FIND_BY_HASH, hash)?;
+pub async fn find_by_hash(read: &mut Read, hash: &[u8]) -> Result<Option<ApiKey>, StorageError> {
+    let row: Option<Row> = fetch!(fetch_optional, read, FIND_BY_HASH, hash)?;
     row.map(Row::into_key).transpose()
 }
 
 /// The key as it is now, if it is still there.
-pub async fn find(tx: &mut Tx, id: ApiKeyId) -> Result<Option<ApiKey>, StorageError> {
-    let row: Option<Row> = fetch!(fetch_optional, tx, FIND, id.0)?;
+pub async fn find(read: &mut Read, id: ApiKeyId) -> Result<Option<ApiKey>, StorageError> {
+    let row: Option<Row> = fetch!(fetch_optional, read, FIND, id.0)?;
     row.map(Row::into_key).transpose()
 }
 
 /// Whether there is any key yet.
-pub async fn any(tx: &mut Tx) -> Result<bool, StorageError> {
-    let row: Option<(Uuid,)> = fetch!(fetch_optional, tx, ANY)?;
+pub async fn any(read: &mut Read) -> Result<bool, StorageError> {
+    let row: Option<(Uuid,)> = fetch!(fetch_optional, read, ANY)?;
     Ok(row.is_some())
 }
 
 /// Forgets a key: whoever bears it is refused from now on.
 pub async fn delete(tx: &mut Tx, id: ApiKeyId) -> Result<(), StorageError> {
     execute!(tx, DELETE, id.0)?;
-    tx.keys_change();
+    tx.changes_keys();
     Ok(())
 }
 
 /// A page of the keys that are bound to nothing outside `scope`, by identifier, each with when it was made.
 pub async fn list(
-    tx: &mut Tx,
+    read: &mut Read,
     scope: &Scope,
     page: Page,
 ) -> Result<Vec<(ApiKey, OffsetDateTime)>, StorageError> {
     let select = "SELECT id, name, permissions, namespaces, created_at FROM api_keys";
     let mut filter = Filter::default();
     if let Scope::Namespaces(names) = scope {
-        let each = match tx.inner {
-            Inner::Sqlite(_) => "json_each(api_keys.namespaces) AS one",
-            Inner::Postgres(_) => "json_array_elements_text(namespaces::json) AS one (value)",
+        let each = if read.is_sqlite() {
+            "json_each(api_keys.namespaces) AS one"
+        } else {
+            "json_array_elements_text(namespaces::json) AS one (value)"
         };
         let allowed = vec!["?"; names.len()].join(", ");
         let outside = format!("SELECT 1 FROM {each} WHERE one.value NOT IN ({allowed})");
@@ -108,7 +110,7 @@ pub async fn list(
         filter.and_that("namespaces IS NOT NULL");
         filter.and_each(&format!("NOT EXISTS ({outside})"), names);
     }
-    let rows: Vec<Listed> = filter.page(tx, select, "id", page).await?;
+    let rows: Vec<Listed> = filter.page(read, select, "id", page).await?;
     rows.into_iter()
         .map(|Listed { row, created_at }| Ok((row.into_key()?, moment(created_at))))
         .collect()

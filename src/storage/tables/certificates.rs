@@ -12,10 +12,11 @@ use crate::domain::issuer;
 use crate::domain::scope::Scope;
 use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{
-    Page, StorageError, Tx, corrupt, count, defer, defer_held, document, execute, fetch, json,
-    millis, moment, statements,
+    Page, Read, StorageError, Tx, corrupt, count, document, execute, fetch, json, millis, moment,
+    statements, write,
 };
-use crate::storage::queue::handoff::Promised;
+use crate::storage::queue::handoff;
+use crate::storage::queue::handoff::Reservation;
 use crate::storage::queue::lease::{LEASE, Lease, Machine, lease_end};
 
 macro_rules! columns {
@@ -44,28 +45,28 @@ macro_rules! insert {
 }
 
 statements! {
-    INSERT = insert!("$19"),
+    INSERT adds(certificates) = insert!("$19"),
         insert!(concat!("CASE WHEN $25::text IS NULL THEN $19 ELSE ", lease_end!("$19"), " END"));
     // A list travels as JSON: the two databases have no other form of it in common.
-    INSERT_NAMES = "INSERT INTO certificate_names (certificate_id, name) SELECT $1, value FROM json_each($2)",
+    INSERT_NAMES adds(certificate_names) = "INSERT INTO certificate_names (certificate_id, name) SELECT $1, value FROM json_each($2)",
         "INSERT INTO certificate_names (certificate_id, name) SELECT $1, json_array_elements_text($2::json)";
-    INSERT_LABELS = "INSERT INTO certificate_labels (certificate_id, label) SELECT $1, value FROM json_each($2)",
+    INSERT_LABELS adds(certificate_labels) = "INSERT INTO certificate_labels (certificate_id, label) SELECT $1, value FROM json_each($2)",
         "INSERT INTO certificate_labels (certificate_id, label) SELECT $1, json_array_elements_text($2::json)";
     FIND = concat!("SELECT ", columns!(), " FROM certificates WHERE id = $1");
     FIND_BY_NAME = concat!("SELECT ", columns!(), " FROM certificates WHERE namespace = $1 AND name = $2");
-    SAVE = "UPDATE certificates SET
+    SAVE writes(certificates) = "UPDATE certificates SET
         labels = $3, spec = $4, generation = $5, state = $6, wanted_because = $7, state_since = $8,
         revision = $9, serial = $10, not_before = $11, not_after = $12, renewal_time = $13,
         failed_attempts = $14, last_error = $15, order_id = $16, next_action_at = $17,
         failure_told = $19, block_told = $20, ari = $21, revocation = $22, deleting_since = $23,
         leased_by = CASE WHEN $18 THEN leased_by ELSE NULL END, lease_token = lease_token + 1
         WHERE id = $1 AND lease_token = $2";
-    SAVE_ISSUER = "UPDATE certificates SET issuer_kind = $2, issuer_name = $3 WHERE id = $1";
-    DELETE_NAMES = "DELETE FROM certificate_names WHERE certificate_id = $1";
-    DELETE_LABELS = "DELETE FROM certificate_labels WHERE certificate_id = $1";
-    NOTE = "UPDATE certificates SET last_error = $3 WHERE id = $1 AND order_id = $2";
-    DELETE = "DELETE FROM certificates WHERE id = $1";
-    WAKE_WAITING = "UPDATE certificates SET next_action_at = $4, lease_token = lease_token + 1, leased_by = NULL
+    SAVE_ISSUER writes(certificates) = "UPDATE certificates SET issuer_kind = $2, issuer_name = $3 WHERE id = $1";
+    DELETE_NAMES writes(certificate_names) = "DELETE FROM certificate_names WHERE certificate_id = $1";
+    DELETE_LABELS writes(certificate_labels) = "DELETE FROM certificate_labels WHERE certificate_id = $1";
+    NOTE writes(certificates) = "UPDATE certificates SET last_error = $3 WHERE id = $1 AND order_id = $2";
+    DELETE writes(certificates, certificate_names, certificate_labels, requests, revisions, expiry_watches) = "DELETE FROM certificates WHERE id = $1";
+    WAKE_WAITING writes(certificates) = "UPDATE certificates SET next_action_at = $4, lease_token = lease_token + 1, leased_by = NULL
         WHERE issuer_kind = $1 AND issuer_name = $2 AND (namespace = $3 OR $3 = '')
           AND state IN ('triggered', 'awaiting_issuer', 'blocked')";
     USES_ISSUER = "SELECT id FROM certificates
@@ -97,10 +98,10 @@ pub async fn insert(tx: &mut Tx, certificate: &Certificate) -> Result<(), Storag
     let row = Row::from(certificate);
     let is_due = matches!(certificate.state, State::Triggered(_))
         && certificate.next_action_at <= certificate.created_at;
-    let promised = if is_due { tx.db.handover.place(&certificate.namespace) } else { None };
-    let owner = promised.as_ref().map(Promised::owner);
+    let reservation = if is_due { handoff::reserve(tx, &certificate.namespace) } else { None };
+    let owner = reservation.as_ref().map(Reservation::owner);
     let wake = owner.map_or(row.next_action_at, |_| millis(certificate.created_at + LEASE));
-    defer!(
+    write!(
         tx,
         INSERT,
         row.id,
@@ -130,39 +131,39 @@ pub async fn insert(tx: &mut Tx, certificate: &Certificate) -> Result<(), Storag
         owner,
     );
     index(tx, certificate).await?;
-    match promised {
-        Some(promised) => tx.handed.push((promised, Box::new(certificate.clone()))),
+    match reservation {
+        Some(reservation) => handoff::hand_off(tx, reservation, certificate),
         None => tx.wake_workers(),
     }
     Ok(())
 }
 
 async fn index(tx: &mut Tx, certificate: &Certificate) -> Result<(), StorageError> {
-    defer!(tx, INSERT_NAMES, certificate.id.0, json(&certificate.spec.names()));
+    write!(tx, INSERT_NAMES, certificate.id.0, json(&certificate.spec.names()));
     if !certificate.labels.is_empty() {
         let labels = certificate.labels.iter().map(|(key, value)| format!("{key}={value}"));
-        defer!(tx, INSERT_LABELS, certificate.id.0, json(&labels.collect::<Vec<_>>()));
+        write!(tx, INSERT_LABELS, certificate.id.0, json(&labels.collect::<Vec<_>>()));
     }
     Ok(())
 }
 
 /// A certificate that the caller may see.
 pub async fn find(
-    tx: &mut Tx,
+    read: &mut Read,
     id: CertificateId,
     scope: &Scope,
 ) -> Result<Option<(Certificate, Lease)>, StorageError> {
-    let row: Option<Row> = fetch!(fetch_optional, tx, FIND, id.0)?;
+    let row: Option<Row> = fetch!(fetch_optional, read, FIND, id.0)?;
     row.filter(|row| scope.covers(&row.namespace)).map(Row::into_domain).transpose()
 }
 
 /// Like [`find`], by the client's name for it.
 pub async fn find_by_name(
-    tx: &mut Tx,
+    read: &mut Read,
     namespace: &str,
     name: &str,
 ) -> Result<Option<(Certificate, Lease)>, StorageError> {
-    let row: Option<Row> = fetch!(fetch_optional, tx, FIND_BY_NAME, namespace, name)?;
+    let row: Option<Row> = fetch!(fetch_optional, read, FIND_BY_NAME, namespace, name)?;
     row.map(Row::into_domain).transpose()
 }
 
@@ -180,10 +181,7 @@ pub async fn save(
     let Transition { certificate, events, at, .. } = transition;
     let row = Row::from(certificate);
     let wake = hold.map_or(row.next_action_at, |now| millis(now + LEASE));
-    defer_held!(
-        tx,
-        lease,
-        SAVE,
+    write!(tx, lease => SAVE,
         row.id,
         lease.token,
         row.labels,
@@ -209,7 +207,7 @@ pub async fn save(
         row.deleting_since,
     );
     outbox::of_certificate(tx, transition);
-    events::record(tx, &certificate.namespace, Some(certificate.id), events, *at)?;
+    events::record(tx, &certificate.namespace, Some(certificate.id), events, *at);
     if certificate.is_settled() {
         tx.has_settled(row.id);
     }
@@ -244,7 +242,7 @@ pub async fn note(
     order: OrderId,
     trouble: Option<&Failure>,
 ) -> Result<(), StorageError> {
-    defer!(tx, NOTE, id.0, order.0, trouble.map(json));
+    write!(tx, NOTE, id.0, order.0, trouble.map(json));
     Ok(())
 }
 
@@ -272,19 +270,19 @@ pub async fn wake_waiting(
 
 /// A certificate that refers to this issuer, if there is one.
 pub async fn any_of_issuer(
-    tx: &mut Tx,
+    read: &mut Read,
     kind: issuer::Kind,
     namespace: &str,
     name: &str,
 ) -> Result<Option<CertificateId>, StorageError> {
     let row: Option<(Uuid,)> =
-        fetch!(fetch_optional, tx, USES_ISSUER, kind.as_str(), name, namespace)?;
+        fetch!(fetch_optional, read, USES_ISSUER, kind.as_str(), name, namespace)?;
     Ok(row.map(|(id,)| CertificateId(id)))
 }
 
 /// A page of certificates, by identifier, and so by age.
 pub async fn list(
-    tx: &mut Tx,
+    read: &mut Read,
     scope: &Scope,
     wanted: &Wanted,
     page: Page,
@@ -324,7 +322,7 @@ pub async fn list(
         filter.and(of_label, Value::Text(label.clone()));
     }
     let select = concat!("SELECT ", columns!(), " FROM certificates");
-    let rows: Vec<Row> = filter.page(tx, select, "id", page).await?;
+    let rows: Vec<Row> = filter.page(read, select, "id", page).await?;
     rows.into_iter().map(|row| row.into_domain().map(|(certificate, _)| certificate)).collect()
 }
 

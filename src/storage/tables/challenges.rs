@@ -11,8 +11,8 @@ use crate::domain::order::Order;
 use crate::domain::scope::Scope;
 use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{
-    Page, StorageError, Tx, corrupt, count, defer, document, fetch, json, millis, moment,
-    statements,
+    Page, Read, StorageError, Tx, corrupt, count, document, fetch, json, millis, moment,
+    statements, write,
 };
 
 macro_rules! columns {
@@ -28,13 +28,13 @@ statements! {
     OF_ORDER = concat!("SELECT ", columns!(), " FROM challenges
         WHERE order_id = $1 ORDER BY position");
     FIND = concat!("SELECT ", columns!(), " FROM challenges WHERE id = $1");
-    INSERT = "INSERT INTO challenges
+    INSERT adds(challenges) = "INSERT INTO challenges
         (id, order_id, position, authorization_url, url, domain, wildcard, kind, solver, token,
          key_authorization, state, record, clean, tries, reason, observations, next_action_at,
          deadline)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
                 $19)";
-    SAVE = "UPDATE challenges SET
+    SAVE writes(challenges) = "UPDATE challenges SET
         state = $2, record = $3, clean = $4, tries = $5, reason = $6, observations = $7,
         next_action_at = $8, deadline = $9
         WHERE id = $1";
@@ -66,7 +66,7 @@ pub async fn insert(
 ) -> Result<(), StorageError> {
     for (position, challenge) in (0_i64..).zip(challenges) {
         let row = Row::from(challenge);
-        defer!(
+        write!(
             tx,
             INSERT,
             row.id,
@@ -95,10 +95,10 @@ pub async fn insert(
 
 /// Those of an order, in their order.
 pub(in crate::storage) async fn of_order(
-    tx: &mut Tx,
+    read: &mut Read,
     order: Uuid,
 ) -> Result<Vec<Challenge>, StorageError> {
-    let rows: Vec<Row> = fetch!(fetch_all, tx, OF_ORDER, order)?;
+    let rows: Vec<Row> = fetch!(fetch_all, read, OF_ORDER, order)?;
     rows.into_iter().map(Row::into_domain).collect()
 }
 
@@ -111,7 +111,7 @@ pub(in crate::storage) async fn save_changed(
     for challenge in challenges {
         if before.iter().any(|known| known.id == challenge.id && known != challenge) {
             let row = Row::from(challenge);
-            defer!(
+            write!(
                 tx,
                 SAVE,
                 row.id,
@@ -131,14 +131,17 @@ pub(in crate::storage) async fn save_changed(
 
 /// Whether what was shown for this challenge is still needed, by it or by another that has the same
 /// proof. Of a challenge that nobody knows nothing is.
-pub async fn needs_proof(tx: &mut Tx, challenge: ChallengeId) -> Result<bool, StorageError> {
-    let row: Option<(Uuid,)> = fetch!(fetch_optional, tx, NEEDS_PROOF, challenge.0)?;
+pub async fn needs_proof(read: &mut Read, challenge: ChallengeId) -> Result<bool, StorageError> {
+    let row: Option<(Uuid,)> = fetch!(fetch_optional, read, NEEDS_PROOF, challenge.0)?;
     Ok(row.is_some())
 }
 
 /// What the HTTP-01 responder answers for a token.
-pub async fn key_authorization(tx: &mut Tx, token: &str) -> Result<Option<String>, StorageError> {
-    let row: Option<(String,)> = fetch!(fetch_optional, tx, KEY_AUTHORIZATION, token)?;
+pub async fn key_authorization(
+    read: &mut Read,
+    token: &str,
+) -> Result<Option<String>, StorageError> {
+    let row: Option<(String,)> = fetch!(fetch_optional, read, KEY_AUTHORIZATION, token)?;
     Ok(row.map(|(text,)| text))
 }
 
@@ -155,14 +158,14 @@ pub struct Parent {
 
 /// One challenge that the caller may see, with the order that it belongs to.
 pub async fn find(
-    tx: &mut Tx,
+    read: &mut Read,
     id: ChallengeId,
     scope: &Scope,
 ) -> Result<Option<(Challenge, Parent)>, StorageError> {
-    let row: Option<Row> = fetch!(fetch_optional, tx, FIND, id.0)?;
+    let row: Option<Row> = fetch!(fetch_optional, read, FIND, id.0)?;
     let Some(row) = row else { return Ok(None) };
     let order = OrderId(row.order_id);
-    match orders::find(tx, order, scope).await? {
+    match orders::find(read, order, scope).await? {
         Some((Order { id, name, namespace, .. }, _)) => {
             Ok(Some((row.into_domain()?, Parent { id, name, namespace })))
         }
@@ -172,7 +175,7 @@ pub async fn find(
 
 /// A page of challenges, newest first, each with its order.
 pub async fn list(
-    tx: &mut Tx,
+    read: &mut Read,
     scope: &Scope,
     wanted: &Wanted,
     page: Page,
@@ -200,7 +203,7 @@ pub async fn list(
            (SELECT namespace FROM orders WHERE orders.id = order_id) AS order_namespace
          FROM challenges"
     );
-    let rows: Vec<ListedRow> = filter.page(tx, select, "id", page).await?;
+    let rows: Vec<ListedRow> = filter.page(read, select, "id", page).await?;
     rows.into_iter()
         .map(|ListedRow { row, order_name, order_namespace }| {
             let id = OrderId(row.order_id);

@@ -10,7 +10,9 @@ use super::challenges::columns as challenge_columns;
 use super::orders::{Row, order_columns};
 use crate::domain::id::ChallengeId;
 use crate::domain::order::Order;
-use crate::storage::engine::{Statement, StorageError, Tx, fetch, json, millis};
+use crate::storage::engine::{
+    Read, StorageError, Tx, fetch, fetch_changed, json, millis, statements,
+};
 use crate::storage::queue::lease::{LEASE, Lease, database_time, lease_end};
 
 // Like any other claim: a lease is judged by the database's clock (see `lease`).
@@ -34,22 +36,6 @@ macro_rules! claim {
     };
 }
 
-const CLAIM: Statement = Statement {
-    name: "cleanups::CLAIM",
-    sqlite: claim!("next_action_at <= $1", "$2", ""),
-    postgres: claim!(
-        concat!(
-            "next_action_at <= (SELECT greatest($1, ",
-            database_time!("$1"),
-            ")) AND next_action_at <= CASE WHEN leased_by IS NULL THEN $1 ELSE ",
-            database_time!("$1"),
-            " END"
-        ),
-        lease_end!("$2"),
-        "FOR UPDATE SKIP LOCKED"
-    ),
-};
-
 // A list travels as JSON: the two databases have no other form of it in common.
 macro_rules! listed {
     (sqlite) => {
@@ -72,12 +58,6 @@ macro_rules! challenges {
     };
 }
 
-const CHALLENGES: Statement = Statement {
-    name: "cleanups::CHALLENGES",
-    sqlite: challenges!(sqlite),
-    postgres: challenges!(postgres),
-};
-
 macro_rules! shared {
     ($dialect:ident) => {
         concat!(
@@ -90,10 +70,24 @@ macro_rules! shared {
     };
 }
 
-const SHARED: Statement =
-    Statement { name: "cleanups::SHARED", sqlite: shared!(sqlite), postgres: shared!(postgres) };
-
-pub(in crate::storage) const ALL: &[Statement] = &[CLAIM, CHALLENGES, SHARED];
+statements! {
+    CLAIM writes(orders) = claim!("next_action_at <= $1", "$2", ""),
+        claim!(
+        concat!(
+            "next_action_at <= (SELECT greatest($1, ",
+            database_time!("$1"),
+            ")) AND next_action_at <= CASE WHEN leased_by IS NULL THEN $1 ELSE ",
+            database_time!("$1"),
+            " END"
+        ),
+        lease_end!("$2"),
+        "FOR UPDATE SKIP LOCKED"
+    );
+    CHALLENGES = challenges!(sqlite),
+        challenges!(postgres);
+    SHARED = shared!(sqlite),
+        shared!(postgres);
+}
 
 /// Takes up to `limit` of them that are due.
 pub async fn claim(
@@ -104,7 +98,7 @@ pub async fn claim(
 ) -> Result<Vec<(Order, Lease)>, StorageError> {
     let until = millis(now + LEASE);
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows: Vec<Row> = fetch!(fetch_all, tx, CLAIM, millis(now), until, owner, limit)?;
+    let rows: Vec<Row> = fetch_changed!(fetch_all, tx, CLAIM, millis(now), until, owner, limit)?;
     if rows.is_empty() {
         return Ok(Vec::new());
     }
@@ -125,11 +119,11 @@ pub async fn claim(
 /// Those of these challenges whose proof another one still needs: a CA may hand out one authorization
 /// twice.
 pub async fn shared(
-    tx: &mut Tx,
+    read: &mut Read,
     challenges: impl Iterator<Item = ChallengeId>,
 ) -> Result<HashSet<ChallengeId>, StorageError> {
     let ids = list(challenges.map(|id| id.0));
-    let rows: Vec<(Uuid,)> = fetch!(fetch_all, tx, SHARED, ids.as_str())?;
+    let rows: Vec<(Uuid,)> = fetch!(fetch_all, read, SHARED, ids.as_str())?;
     Ok(rows.into_iter().map(|(id,)| ChallengeId(id)).collect())
 }
 

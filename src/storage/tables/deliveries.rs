@@ -16,7 +16,8 @@ use crate::domain::scope::Scope;
 use crate::domain::webhook::Webhook;
 use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{
-    Page, StorageError, Tx, corrupt, count, execute, fetch, millis, moment, statements,
+    Page, Read, StorageError, Tx, corrupt, count, execute, fetch, fetch_changed, millis, moment,
+    statements,
 };
 
 macro_rules! columns {
@@ -44,7 +45,7 @@ macro_rules! heard {
 }
 
 statements! {
-    INSERT = "INSERT INTO deliveries
+    INSERT adds(deliveries) = "INSERT INTO deliveries
         (id, webhook_id, message_id, event_type, subject, collection, state, tries, attempts,
          created_at, finished_at, next_action_at, deadline, namespace)
         VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, $8, $9, $10, $11, $12)";
@@ -61,35 +62,35 @@ statements! {
         ORDER BY d.next_action_at, d.id LIMIT $3");
     NEXT = "SELECT event_type, next_action_at FROM deliveries
         WHERE webhook_id = $1 AND state = 'pending' ORDER BY next_action_at LIMIT 1";
-    SAVE = "UPDATE deliveries SET
+    SAVE writes(deliveries) = "UPDATE deliveries SET
         state = $2, tries = $3, attempts = $4, last_attempt_at = $5, last_took = $6,
         last_status = $7, last_error = $8, last_answer = $9, finished_at = $10, next_action_at = $11
         WHERE id = $1";
-    PROMOTE = "UPDATE deliveries SET state = 'pending', next_action_at = $3, deadline = $4
+    PROMOTE writes(deliveries) = "UPDATE deliveries SET state = 'pending', next_action_at = $3, deadline = $4
         WHERE id = (SELECT q.id FROM deliveries q
                     WHERE q.webhook_id = $1 AND q.subject = $2 AND q.state = 'queued'
                       AND q.state IN ('queued', 'pending') ORDER BY q.id LIMIT 1)
           AND NOT EXISTS (SELECT 1 FROM deliveries p
                           WHERE p.webhook_id = $1 AND p.subject = $2 AND p.state = 'pending'
                             AND p.state IN ('queued', 'pending'))";
-    PROMOTE_ALL = "UPDATE deliveries SET state = 'pending', next_action_at = $2, deadline = $3
+    PROMOTE_ALL writes(deliveries) = "UPDATE deliveries SET state = 'pending', next_action_at = $2, deadline = $3
         WHERE webhook_id = $1 AND state = 'queued' AND state IN ('queued', 'pending')
           AND NOT EXISTS (SELECT 1 FROM deliveries e
                           WHERE e.webhook_id = $1 AND e.subject = deliveries.subject
                             AND e.state IN ('queued', 'pending')
                             AND (e.state = 'pending' OR e.id < deliveries.id))";
-    BRING_FORWARD = "UPDATE deliveries SET next_action_at = $3
+    BRING_FORWARD writes(deliveries) = "UPDATE deliveries SET next_action_at = $3
         WHERE webhook_id = $1 AND state = 'pending' AND next_action_at > $3 AND last_attempt_at >= $2";
-    HOLD = "UPDATE deliveries SET state = 'held', next_action_at = NULL, finished_at = $2
+    HOLD writes(deliveries) = "UPDATE deliveries SET state = 'held', next_action_at = NULL, finished_at = $2
         WHERE webhook_id = $1 AND state IN ('queued', 'pending') AND event_type <> 'webhook.test'";
-    HOLD_UNHEARD = concat!("UPDATE deliveries SET state = 'held', next_action_at = NULL, finished_at = $2
+    HOLD_UNHEARD writes(deliveries) = concat!("UPDATE deliveries SET state = 'held', next_action_at = NULL, finished_at = $2
         WHERE webhook_id = $1 AND state IN ('queued', 'pending') AND NOT ", heard!("deliveries"));
-    REDELIVER = concat!("UPDATE deliveries SET
+    REDELIVER writes(deliveries) = concat!("UPDATE deliveries SET
         state = 'queued', tries = 0, finished_at = NULL, next_action_at = NULL
         WHERE id = $1 AND webhook_id = $2 AND state IN ('delivered', 'dead', 'held') AND ", heard!("deliveries"));
-    SEND_NOW = "UPDATE deliveries SET next_action_at = $3
+    SEND_NOW writes(deliveries) = "UPDATE deliveries SET next_action_at = $3
         WHERE id = $1 AND webhook_id = $2 AND state = 'pending' AND next_action_at > $3";
-    REDELIVER_SINCE = concat!("UPDATE deliveries SET
+    REDELIVER_SINCE writes(deliveries) = concat!("UPDATE deliveries SET
         state = 'queued', tries = 0, finished_at = NULL, next_action_at = NULL
         WHERE id IN (SELECT o.id FROM deliveries o
                      WHERE o.webhook_id = $1 AND o.id > $2 AND o.created_at >= $3
@@ -97,7 +98,7 @@ statements! {
                        AND ", heard!("o"), "
                      ORDER BY o.id LIMIT $4)
         RETURNING id");
-    FORGET = "DELETE FROM deliveries WHERE id IN (
+    FORGET writes(deliveries) = "DELETE FROM deliveries WHERE id IN (
         SELECT o.id FROM deliveries o
         WHERE o.state IN ('delivered', 'held') AND o.finished_at < $1
         ORDER BY o.finished_at LIMIT $2)";
@@ -181,32 +182,32 @@ async fn insert(tx: &mut Tx, delivery: &Delivery) -> Result<(), StorageError> {
 
 /// A delivery of this webhook.
 pub async fn find(
-    tx: &mut Tx,
+    read: &mut Read,
     webhook: WebhookId,
     id: DeliveryId,
 ) -> Result<Option<Delivery>, StorageError> {
-    let row: Option<Row> = fetch!(fetch_optional, tx, FIND, id.0, webhook.0)?;
+    let row: Option<Row> = fetch!(fetch_optional, read, FIND, id.0, webhook.0)?;
     row.map(Row::into_domain).transpose()
 }
 
 /// What is due for a webhook, with the body that is posted; what has waited longest first.
 pub async fn due(
-    tx: &mut Tx,
+    read: &mut Read,
     webhook: WebhookId,
     now: OffsetDateTime,
     limit: usize,
 ) -> Result<Vec<(Delivery, String)>, StorageError> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows: Vec<DueRow> = fetch!(fetch_all, tx, DUE, webhook.0, millis(now), limit)?;
+    let rows: Vec<DueRow> = fetch!(fetch_all, read, DUE, webhook.0, millis(now), limit)?;
     rows.into_iter().map(|due| due.row.into_domain().map(|found| (found, due.body))).collect()
 }
 
 /// Of which kind the next delivery is, and when it is due.
 pub(in crate::storage) async fn next(
-    tx: &mut Tx,
+    read: &mut Read,
     webhook: WebhookId,
 ) -> Result<Option<(EventType, OffsetDateTime)>, StorageError> {
-    let row: Option<(String, i64)> = fetch!(fetch_optional, tx, NEXT, webhook.0)?;
+    let row: Option<(String, i64)> = fetch!(fetch_optional, read, NEXT, webhook.0)?;
     Ok(row
         .and_then(|(word, at)| EventType::parse(&word).map(|event_type| (event_type, moment(at)))))
 }
@@ -315,8 +316,15 @@ pub async fn redeliver_since(
     let first = u128::try_from(millis(since)).unwrap_or_default() << 80;
     let after = after.map_or(Uuid::from_u128(first), |id| id.0);
     webhooks::wake(tx, webhook, since).await?;
-    let rows: Vec<(Uuid,)> =
-        fetch!(fetch_all, tx, REDELIVER_SINCE, webhook.0, after, millis(since), i64::from(limit),)?;
+    let rows: Vec<(Uuid,)> = fetch_changed!(
+        fetch_all,
+        tx,
+        REDELIVER_SINCE,
+        webhook.0,
+        after,
+        millis(since),
+        i64::from(limit),
+    )?;
     Ok((rows.len(), rows.into_iter().map(|(id,)| DeliveryId(id)).max()))
 }
 
@@ -338,7 +346,7 @@ pub async fn forget(tx: &mut Tx, before: OffsetDateTime, limit: u32) -> Result<u
 /// A page of a webhook's deliveries, by identifier, and so by age: to who is bound to namespaces, those that
 /// it still asks for.
 pub async fn list(
-    tx: &mut Tx,
+    read: &mut Read,
     webhook: WebhookId,
     scope: &Scope,
     wanted: &Wanted,
@@ -363,7 +371,7 @@ pub async fn list(
         filter.and("d.created_at >= ?", Value::Integer(millis(since)));
     }
     let select = concat!("SELECT ", columns!(), " FROM deliveries d");
-    let rows: Vec<Row> = filter.page(tx, select, "d.id", page).await?;
+    let rows: Vec<Row> = filter.page(read, select, "d.id", page).await?;
     rows.into_iter().map(Row::into_domain).collect()
 }
 

@@ -15,7 +15,7 @@ use std::str::FromStr;
 use super::events::{Recorded, SELECT, Wanted};
 use crate::domain::scope::Scope;
 use crate::storage::engine::query::Value;
-use crate::storage::engine::{Statement, StorageError, Tx, fetch};
+use crate::storage::engine::{Read, StorageError, Tx, execute, fetch, statements};
 
 /// Where an event stands; between the events, where a reader stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,12 +69,12 @@ macro_rules! horizon {
     };
 }
 
-const END: Statement = Statement {
-    name: "stream::END",
-    sqlite: "SELECT written_in, position, FALSE FROM events
+statements! {
+    END = "SELECT written_in, position, FALSE FROM events
         ORDER BY written_in DESC, position DESC LIMIT 1",
+
     // Something may be held back where nothing may be read yet.
-    postgres: concat!(
+        concat!(
         "SELECT coalesce(last.written_in, 0), coalesce(last.position, 0),
                 EXISTS (SELECT 1 FROM events WHERE written_in >= ",
         horizon!(),
@@ -82,31 +82,26 @@ const END: Statement = Statement {
            (SELECT written_in, position FROM events WHERE written_in < ",
         horizon!(),
         " ORDER BY written_in DESC, position DESC LIMIT 1) AS last ON TRUE"
-    ),
-};
+    );
+    // Transactions from here on have not begun.
+    FUTURE = "SELECT 1",
+        "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
+    // A database that was moved to another server counts transactions anew: what it brought along
+    // belongs before everything else.
+    REBASE writes(events) = "UPDATE events SET written_in = 0 WHERE written_in >= 1",
+        "UPDATE events SET written_in = 0
+        WHERE written_in >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
+}
 
-/// Transactions from here on have not begun.
-const FUTURE: Statement = Statement {
-    name: "stream::FUTURE",
-    sqlite: "SELECT 1",
-    postgres: "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint",
-};
-
-/// A database that was moved to another server counts transactions anew: what it brought along
-/// belongs before everything else.
-pub(in crate::storage) const ADOPT: Statement = Statement {
-    name: "stream::ADOPT",
-    sqlite: "UPDATE events SET written_in = 0 WHERE written_in >= 1",
-    postgres: "UPDATE events SET written_in = 0
-        WHERE written_in >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint",
-};
-
-/// Every statement of this module.
-pub(in crate::storage) const ALL: &[Statement] = &[END, FUTURE, ADOPT];
+/// Puts events first that a former server wrote in transactions which this one has not begun.
+pub(in crate::storage) async fn rebase(tx: &mut Tx) -> Result<(), StorageError> {
+    execute!(tx, REBASE)?;
+    Ok(())
+}
 
 /// How far one may read now.
-pub async fn end(tx: &mut Tx) -> Result<End, StorageError> {
-    let row: Option<(i64, i64, bool)> = fetch!(fetch_optional, tx, END)?;
+pub async fn end(read: &mut Read) -> Result<End, StorageError> {
+    let row: Option<(i64, i64, bool)> = fetch!(fetch_optional, read, END)?;
     Ok(row.map_or(End { position: Position::START, held_back: false }, |row| End {
         position: Position { transaction: row.0, place: row.1 },
         held_back: row.2,
@@ -115,16 +110,16 @@ pub async fn end(tx: &mut Tx) -> Result<End, StorageError> {
 
 /// Where a reader goes on that had read up to `position`, perhaps before the database was restored
 /// from a backup or moved to another server.
-pub async fn resume(tx: &mut Tx, position: Position) -> Result<Position, StorageError> {
-    let (future,): (i64,) = fetch!(fetch_one, tx, FUTURE)?;
+pub async fn resume(read: &mut Read, position: Position) -> Result<Position, StorageError> {
+    let (future,): (i64,) = fetch!(fetch_one, read, FUTURE)?;
     let is_foreign = position.transaction >= future;
     let transaction = if is_foreign { 0 } else { position.transaction };
-    Ok(Position { transaction, ..position }.min(end(tx).await?.position))
+    Ok(Position { transaction, ..position }.min(end(read).await?.position))
 }
 
 /// Up to `limit` events after `from` and up to `to`, in order.
 pub async fn between(
-    tx: &mut Tx,
+    read: &mut Read,
     scope: &Scope,
     wanted: &Wanted,
     (from, to): (Position, Position),
@@ -134,7 +129,7 @@ pub async fn between(
     let pair = |at: Position| [Value::Integer(at.transaction), Value::Integer(at.place)];
     filter.and_each("(written_in, position) > (?, ?)", pair(from));
     filter.and_each("(written_in, position) <= (?, ?)", pair(to));
-    filter.rows(tx, SELECT, "written_in, position", limit).await
+    filter.rows(read, SELECT, "written_in, position", limit).await
 }
 
 #[cfg(test)]

@@ -4,7 +4,9 @@
 //! Pages go by identifier, and so by when something was first seen; [`super::event_stream`] has the order in which
 //! things happened for those who follow along.
 
-use sqlx::{FromRow, Postgres};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use sqlx::{Database, Encode, FromRow, Postgres, Type};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -12,9 +14,10 @@ use super::event_stream::Position;
 use crate::domain::event::{Event, Severity};
 use crate::domain::id::{CertificateId, EventId};
 use crate::domain::scope::Scope;
-use crate::storage::engine::pipeline::{Later, renumbered};
+use crate::storage::engine::pipeline::{Pipeline, renumbered};
 use crate::storage::engine::query::{Filter, Value};
-use crate::storage::engine::{Inner, Page, Statement, StorageError, Tx, millis, moment};
+use crate::storage::engine::tx::Hook;
+use crate::storage::engine::{Backend, Page, Read, StorageError, Tx, millis, moment, statements};
 
 /// The transaction, and the next place in it. On SQLite there is one writer, and so one order; the
 /// newest row is never forgotten, so that no place is given twice.
@@ -77,29 +80,25 @@ const VALUES: usize = 11;
 // What repeats the last event of its resource takes that one's identifier, and so raises its count. On
 // PostgreSQL several are written by one statement, which does not see what it writes: only what is the first of
 // its resource there can be a repetition.
-const RECORD: Statement = Statement {
-    name: "events::RECORD",
-    sqlite: concat!(
+statements! {
+    RECORD writes(events) = concat!(
         "INSERT INTO events
-         (id, namespace, collection, resource_id, certificate_id, severity, reason, message,
+         (id, namespace, collection, resource_id, certificate_id, severity, reason, message, count,
           created_at, last_seen, written_in, position)
          VALUES (coalesce((SELECT last.id FROM (
              SELECT id, severity, reason, message FROM events WHERE resource_id = $4
              ORDER BY position DESC LIMIT 1) AS last
              WHERE last.severity = $6 AND last.reason = $7 AND last.message = $8), $1),
-          $2, $3, $4, $5, $6, $7, $8, $9, $9, ",
+          $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, ",
         written_in!(sqlite),
         ", ",
         position!(sqlite),
-        ") ON CONFLICT (id) DO UPDATE SET count = events.count + 1,
+        ") ON CONFLICT (id) DO UPDATE SET count = events.count + excluded.count,
            last_seen = excluded.last_seen, written_in = excluded.written_in,
            position = excluded.position"
-    ),
-    postgres: concat!(into!(), row!(), as_new!()),
-};
-
-/// Every statement of this module.
-pub(in crate::storage) const ALL: &[Statement] = &[RECORD];
+        ),
+        concat!(into!(), row!(), as_new!());
+}
 
 pub(in crate::storage) const SELECT: &str =
     "SELECT id, namespace, collection, resource_id, severity, reason, message,
@@ -206,8 +205,12 @@ impl Wanted {
     }
 }
 
-/// An event that is written with others.
-pub(in crate::storage) struct Happened {
+/// The events of a transaction, written as the last of it.
+#[derive(Default)]
+struct EventLog(Vec<Recording>);
+
+/// An event until it is written.
+struct Recording {
     id: Uuid,
     namespace: String,
     certificate: Option<Uuid>,
@@ -216,102 +219,110 @@ pub(in crate::storage) struct Happened {
     at: i64,
 }
 
-/// Adds what happened, in the transaction in which it did. `certificate` is whose story it belongs to.
+/// Records events in the transaction that brings them about. `certificate` is the one that they are listed with.
 pub fn record(
     tx: &mut Tx,
     namespace: &str,
     certificate: Option<CertificateId>,
     events: &[Event],
     now: OffsetDateTime,
-) -> Result<(), StorageError> {
+) {
     if events.is_empty() {
-        return Ok(());
+        return;
     }
-    tx.something_happened();
-    // Consecutive, so that what happened at one moment is listed in the order in which it did.
+    tx.records_events();
+    // Consecutive identifiers list the events of one moment in the order in which they happened.
     let first = EventId::generate(now).0.as_u128();
-    let ids = (first..).map(Uuid::from_u128);
-    let (certificate, at) = (certificate.map(|id| id.0), millis(now));
-    match &mut tx.inner {
-        Inner::Sqlite(on) => {
-            for (id, event) in ids.zip(events) {
-                on.later.add(RECORD.sqlite);
-                on.later.bind(id)?;
-                on.later.bind(namespace)?;
-                on.later.bind(event.about.collection())?;
-                on.later.bind(event.about.id())?;
-                on.later.bind(certificate)?;
-                on.later.bind(event.severity.as_str())?;
-                on.later.bind(event.reason)?;
-                on.later.bind(event.message.as_str())?;
-                on.later.bind(at)?;
-            }
-        }
-        Inner::Postgres(on) => {
-            for (id, event) in ids.zip(events) {
-                happen(
-                    &mut on.happened,
-                    Happened {
-                        id,
-                        namespace: namespace.to_owned(),
-                        certificate,
-                        event: event.clone(),
-                        count: 1,
-                        at,
-                    },
-                );
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Adds one more; what repeats the last one of its resource raises its count.
-fn happen(happened: &mut Vec<Happened>, new: Happened) {
-    match happened.iter_mut().rfind(|known| known.event.about == new.event.about) {
-        Some(last) if last.event == new.event => {
-            last.count += 1;
-            last.at = new.at;
-        }
-        _ => happened.push(new),
+    let log = tx.hook::<EventLog>();
+    for (id, event) in (first..).map(Uuid::from_u128).zip(events) {
+        log.add(Recording {
+            id,
+            namespace: namespace.to_owned(),
+            certificate: certificate.map(|id| id.0),
+            event: event.clone(),
+            count: 1,
+            at: millis(now),
+        });
     }
 }
 
-/// Adds the statement that writes all of these.
-pub(in crate::storage) fn write(
-    later: &mut Later<Postgres>,
-    happened: &[Happened],
+impl EventLog {
+    /// Adds an event; one that repeats the last of its resource raises that one's count.
+    fn add(&mut self, new: Recording) {
+        match self.0.iter_mut().rfind(|known| known.event.about == new.event.about) {
+            Some(last) if last.event == new.event => {
+                last.count += new.count;
+                last.at = new.at;
+            }
+            _ => self.0.push(new),
+        }
+    }
+}
+
+impl Hook for EventLog {
+    fn before_commit<'t>(&'t mut self, tx: &'t mut Tx) -> BoxFuture<'t, Result<(), StorageError>> {
+        async move {
+            tx.make_room(&RECORD).await?;
+            match &mut tx.on {
+                Backend::Sqlite(on) => {
+                    for recording in &self.0 {
+                        on.pipeline.add(RECORD.statement.sqlite, RECORD.touches, None);
+                        recording.bind(&mut on.pipeline)?;
+                    }
+                }
+                Backend::Postgres(on) => write_together(&mut on.pipeline, &self.0)?,
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+}
+
+impl Recording {
+    fn bind<D: Database>(&self, pipeline: &mut Pipeline<D>) -> Result<(), sqlx::Error>
+    where
+        for<'v> Uuid: Encode<'v, D> + Type<D>,
+        for<'v> Option<Uuid>: Encode<'v, D> + Type<D>,
+        for<'v> &'v str: Encode<'v, D> + Type<D>,
+        for<'v> i64: Encode<'v, D> + Type<D>,
+    {
+        let Self { id, namespace, certificate, event, count, at } = self;
+        pipeline.bind(*id)?;
+        pipeline.bind(namespace.as_str())?;
+        pipeline.bind(event.about.collection())?;
+        pipeline.bind(event.about.id())?;
+        pipeline.bind(*certificate)?;
+        pipeline.bind(event.severity.as_str())?;
+        pipeline.bind(event.reason)?;
+        pipeline.bind(event.message.as_str())?;
+        pipeline.bind(*count)?;
+        pipeline.bind(*at)
+    }
+}
+
+/// Adds one statement for all of them.
+fn write_together(
+    pipeline: &mut Pipeline<Postgres>,
+    events: &[Recording],
 ) -> Result<(), sqlx::Error> {
-    if happened.is_empty() {
-        return Ok(());
-    }
-    // A row each and no arrays, of whose length the planner knows nothing: it would plan each time anew.
-    let rows: Vec<_> = (0..happened.len()).map(|n| renumbered(row!(), n * VALUES)).collect();
-    later.add(&[into!(), &rows.join(", "), as_new!()].concat());
-    for (place, one) in happened.iter().enumerate() {
-        let Happened { id, namespace, certificate, event, count, at } = one;
-        let is_first = happened[..place].iter().all(|before| before.event.about != event.about);
-        later.bind(*id)?;
-        later.bind(namespace.as_str())?;
-        later.bind(event.about.collection())?;
-        later.bind(event.about.id())?;
-        later.bind(*certificate)?;
-        later.bind(event.severity.as_str())?;
-        later.bind(event.reason)?;
-        later.bind(event.message.as_str())?;
-        later.bind(*count)?;
-        later.bind(*at)?;
-        later.bind(is_first)?;
+    // One row each and no arrays: PostgreSQL does not know an array's length and would plan each time anew.
+    let rows: Vec<_> = (0..events.len()).map(|n| renumbered(row!(), n * VALUES)).collect();
+    let text = [into!(), &rows.join(", "), as_new!()].concat();
+    pipeline.add(&text, RECORD.touches, None);
+    for (place, one) in events.iter().enumerate() {
+        let is_first = events[..place].iter().all(|before| before.event.about != one.event.about);
+        one.bind(pipeline)?;
+        pipeline.bind(is_first)?;
     }
     Ok(())
 }
 
 /// A page of events, by when they were first seen.
 pub async fn list(
-    tx: &mut Tx,
+    read: &mut Read,
     scope: &Scope,
     wanted: &Wanted,
     page: Page,
 ) -> Result<Vec<Recorded>, StorageError> {
-    wanted.page_filter(scope).page(tx, SELECT, "id", page).await
+    wanted.page_filter(scope).page(read, SELECT, "id", page).await
 }

@@ -8,25 +8,25 @@ use crate::domain::certificate::Certificate;
 use crate::domain::expiry::{Stage, Transition, Watch};
 use crate::domain::id::CertificateId;
 use crate::storage::engine::{
-    StorageError, Tx, corrupt, defer, execute, fetch, millis, moment, statements,
+    Read, StorageError, Tx, corrupt, execute, fetch, millis, moment, statements, write,
 };
 use crate::storage::queue::lease::{Lease, Machine, held};
 
 statements! {
-    ARM = "INSERT INTO expiry_watches (id, revision, not_before, not_after, next_action_at)
+    ARM writes(expiry_watches) = "INSERT INTO expiry_watches (id, revision, not_before, not_after, next_action_at)
         VALUES ($1, $2, $3, $4, $5)
         ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, not_before = excluded.not_before,
         not_after = excluded.not_after, told = NULL, next_action_at = excluded.next_action_at,
         leased_by = NULL, lease_token = expiry_watches.lease_token + 1";
     FIND = "SELECT id, revision, not_before, not_after, told, next_action_at FROM expiry_watches
         WHERE id = $1";
-    SAVE = "UPDATE expiry_watches SET told = $3, next_action_at = $4, leased_by = NULL,
+    SAVE writes(expiry_watches) = "UPDATE expiry_watches SET told = $3, next_action_at = $4, leased_by = NULL,
         lease_token = lease_token + 1 WHERE id = $1 AND lease_token = $2";
 }
 
 /// Watches over a revision from now on, instead of the one before.
 pub async fn arm(tx: &mut Tx, watch: &Watch) -> Result<(), StorageError> {
-    defer!(
+    write!(
         tx,
         ARM,
         watch.certificate.0,
@@ -42,8 +42,11 @@ pub async fn arm(tx: &mut Tx, watch: &Watch) -> Result<(), StorageError> {
 }
 
 /// The watch over what a certificate serves.
-pub async fn find(tx: &mut Tx, certificate: CertificateId) -> Result<Option<Watch>, StorageError> {
-    let row: Option<Row> = fetch!(fetch_optional, tx, FIND, certificate.0)?;
+pub async fn find(
+    read: &mut Read,
+    certificate: CertificateId,
+) -> Result<Option<Watch>, StorageError> {
+    let row: Option<Row> = fetch!(fetch_optional, read, FIND, certificate.0)?;
     row.map(Row::into_domain).transpose()
 }
 
@@ -67,7 +70,8 @@ pub async fn save(
     )?;
     held(lease, changed)?;
     outbox::about_certificate(tx, certificate, event_types, *at);
-    events::record(tx, &certificate.namespace, Some(certificate.id), events, *at)
+    events::record(tx, &certificate.namespace, Some(certificate.id), events, *at);
+    Ok(())
 }
 
 #[derive(FromRow)]

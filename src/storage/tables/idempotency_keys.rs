@@ -4,11 +4,11 @@ use sqlx::FromRow;
 use time::OffsetDateTime;
 
 use crate::domain::id::ApiKeyId;
-use crate::storage::engine::{StorageError, Tx, execute, fetch, millis, statements};
+use crate::storage::engine::{Read, StorageError, Tx, execute, fetch, millis, statements};
 
 statements! {
-    FORGET_OLD = "DELETE FROM idempotency_keys WHERE created_at < $1";
-    INSERT = "INSERT INTO idempotency_keys (caller, key, request_hash, status, location, body, created_at)
+    FORGET_OLD writes(idempotency_keys) = "DELETE FROM idempotency_keys WHERE created_at < $1";
+    INSERT adds(idempotency_keys) = "INSERT INTO idempotency_keys (caller, key, request_hash, status, location, body, created_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7)";
     FIND = "SELECT request_hash, status, location, body FROM idempotency_keys
         WHERE caller = $1 AND key = $2 AND created_at >= $3";
@@ -54,10 +54,10 @@ pub async fn insert(
 
 /// The answer that was given under this key, if it is not older than it is kept.
 pub async fn find(
-    tx: &mut Tx,
+    read: &mut Read,
     caller: ApiKeyId,
     key: &str,
     kept_since: OffsetDateTime,
 ) -> Result<Option<Answered>, StorageError> {
-    Ok(fetch!(fetch_optional, tx, FIND, caller.0, key, millis(kept_since))?)
+    Ok(fetch!(fetch_optional, read, FIND, caller.0, key, millis(kept_since))?)
 }

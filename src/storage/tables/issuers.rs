@@ -8,9 +8,10 @@ use crate::domain::id::IssuerId;
 use crate::domain::issuer::{Account, Issuer, Kind, State, Transition};
 use crate::domain::scope::Scope;
 use crate::secret::Sealed;
+use crate::storage::Db;
 use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{
-    Db, Page, StorageError, Tx, corrupt, count, document, execute, fetch, json, millis, moment,
+    Page, Read, StorageError, Tx, corrupt, count, document, execute, fetch, json, millis, moment,
     statements,
 };
 use crate::storage::queue::lease::{Lease, Machine, held};
@@ -24,7 +25,7 @@ macro_rules! columns {
 }
 
 statements! {
-    INSERT = "INSERT INTO issuers
+    INSERT adds(issuers) = "INSERT INTO issuers
         (id, kind, namespace, name, acme, generation, state, state_since, account_url,
          account_server, account_email, tries, last_error, created_at, next_action_at, account_key)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
@@ -34,14 +35,14 @@ statements! {
     WITH_ACCOUNT_KEY = concat!("SELECT ", columns!(), ", account_key FROM issuers WHERE id = $1");
     ACCOUNT_KEY = "SELECT account_key FROM issuers WHERE id = $1";
     NEXT_ACCOUNT_KEY = "SELECT next_account_key FROM issuers WHERE id = $1";
-    SET_ACCOUNT_KEY = "UPDATE issuers SET account_key = $2, next_account_key = NULL WHERE id = $1";
-    SET_NEXT_ACCOUNT_KEY = "UPDATE issuers SET next_account_key = $2 WHERE id = $1";
-    SAVE = "UPDATE issuers SET
+    SET_ACCOUNT_KEY writes(issuers) = "UPDATE issuers SET account_key = $2, next_account_key = NULL WHERE id = $1";
+    SET_NEXT_ACCOUNT_KEY writes(issuers) = "UPDATE issuers SET next_account_key = $2 WHERE id = $1";
+    SAVE writes(issuers) = "UPDATE issuers SET
         acme = $3, generation = $4, state = $5, state_since = $6, account_url = $7,
         account_server = $8, account_email = $9, tries = $10, last_error = $11,
         next_action_at = $12, account_change = $13, leased_by = NULL, lease_token = lease_token + 1
         WHERE id = $1 AND lease_token = $2";
-    DELETE = "DELETE FROM issuers WHERE id = $1";
+    DELETE writes(issuers) = "DELETE FROM issuers WHERE id = $1";
     OF_NAMESPACE = concat!("SELECT ", columns!(), " FROM issuers
         WHERE namespace = $1 OR namespace = '' ORDER BY id");
 }
@@ -94,34 +95,34 @@ pub async fn insert(
         row.next_action_at,
         account_key.0.as_slice(),
     )?;
-    tx.reconfigures();
+    tx.changes_configuration();
     tx.wake_workers();
     Ok(())
 }
 
 /// An issuer that the caller may see.
 pub async fn find(
-    tx: &mut Tx,
+    read: &mut Read,
     id: IssuerId,
     scope: &Scope,
 ) -> Result<Option<(Issuer, Lease)>, StorageError> {
-    let row: Option<Row> = fetch!(fetch_optional, tx, FIND, id.0)?;
+    let row: Option<Row> = fetch!(fetch_optional, read, FIND, id.0)?;
     row.filter(|row| scope.covers(&row.namespace)).map(Row::into_domain).transpose()
 }
 
 /// An issuer with the sealed key of its account, for whoever works for it.
 pub async fn with_account_key(
-    tx: &mut Tx,
+    read: &mut Read,
     id: IssuerId,
 ) -> Result<Option<(Issuer, Sealed)>, StorageError> {
-    let row: Option<WithKey> = fetch!(fetch_optional, tx, WITH_ACCOUNT_KEY, id.0)?;
+    let row: Option<WithKey> = fetch!(fetch_optional, read, WITH_ACCOUNT_KEY, id.0)?;
     row.map(|row| Ok((row.row.into_domain()?.0, Sealed(row.account_key)))).transpose()
 }
 
 /// Like [`with_account_key`], from memory where it was read lately and nobody else can have changed it.
 pub async fn recall(db: &Db, id: IssuerId) -> Result<Option<(Issuer, Sealed)>, StorageError> {
     let read = async || with_account_key(&mut db.read().await?, id).await;
-    db.0.knowledge.issuers.get(id, read).await
+    db.cache.issuers.get(id, read).await
 }
 
 /// Like [`find_by_name`], from memory where it was read lately and nobody else can have changed it.
@@ -136,12 +137,12 @@ pub async fn recall_by_name(
         Ok(found.map(|(issuer, _)| issuer))
     };
     let key = (kind, namespace.to_owned(), name.to_owned());
-    db.0.knowledge.named_issuers.get(key, read).await
+    db.cache.named_issuers.get(key, read).await
 }
 
 /// The issuer that a certificate of `namespace` means by kind and name.
 pub async fn find_by_name(
-    tx: &mut Tx,
+    read: &mut Read,
     kind: Kind,
     namespace: &str,
     name: &str,
@@ -151,28 +152,31 @@ pub async fn find_by_name(
         Kind::ClusterIssuer => "",
     };
     let row: Option<Row> =
-        fetch!(fetch_optional, tx, FIND_BY_NAME, kind.as_str(), namespace, name)?;
+        fetch!(fetch_optional, read, FIND_BY_NAME, kind.as_str(), namespace, name)?;
     row.map(Row::into_domain).transpose()
 }
 
 /// Every issuer that may use secrets of this namespace.
 pub async fn of_namespace(
-    tx: &mut Tx,
+    read: &mut Read,
     namespace: &str,
 ) -> Result<Vec<(Issuer, Lease)>, StorageError> {
-    let rows: Vec<Row> = fetch!(fetch_all, tx, OF_NAMESPACE, namespace)?;
+    let rows: Vec<Row> = fetch!(fetch_all, read, OF_NAMESPACE, namespace)?;
     rows.into_iter().map(Row::into_domain).collect()
 }
 
 /// The sealed key of its account.
-pub async fn account_key(tx: &mut Tx, id: IssuerId) -> Result<Sealed, StorageError> {
-    let row: Option<(Vec<u8>,)> = fetch!(fetch_optional, tx, ACCOUNT_KEY, id.0)?;
+pub async fn account_key(read: &mut Read, id: IssuerId) -> Result<Sealed, StorageError> {
+    let row: Option<(Vec<u8>,)> = fetch!(fetch_optional, read, ACCOUNT_KEY, id.0)?;
     row.map(|(key,)| Sealed(key)).ok_or_else(|| corrupt("issuers", id.0, "the row is gone"))
 }
 
 /// The sealed key that is to follow the present one, while there is one. The CA may know it already.
-pub async fn next_account_key(tx: &mut Tx, id: IssuerId) -> Result<Option<Sealed>, StorageError> {
-    let row: Option<(Option<Vec<u8>>,)> = fetch!(fetch_optional, tx, NEXT_ACCOUNT_KEY, id.0)?;
+pub async fn next_account_key(
+    read: &mut Read,
+    id: IssuerId,
+) -> Result<Option<Sealed>, StorageError> {
+    let row: Option<(Option<Vec<u8>>,)> = fetch!(fetch_optional, read, NEXT_ACCOUNT_KEY, id.0)?;
     Ok(row.and_then(|(key,)| key).map(Sealed))
 }
 
@@ -189,7 +193,7 @@ pub async fn set_next_account_key(
 /// The next key takes the present one's place.
 pub async fn set_account_key(tx: &mut Tx, id: IssuerId, key: &Sealed) -> Result<(), StorageError> {
     execute!(tx, SET_ACCOUNT_KEY, id.0, key.0.as_slice())?;
-    tx.reconfigures();
+    tx.changes_configuration();
     Ok(())
 }
 
@@ -216,9 +220,9 @@ pub async fn save(tx: &mut Tx, transition: &Transition, lease: &Lease) -> Result
         row.account_change,
     )?;
     held(lease, changed)?;
-    tx.reconfigures();
+    tx.changes_configuration();
     outbox::of_issuer(tx, transition);
-    events::record(tx, &issuer.namespace, None, events, *at)?;
+    events::record(tx, &issuer.namespace, None, events, *at);
     tx.wake_workers();
     Ok(())
 }
@@ -226,13 +230,13 @@ pub async fn save(tx: &mut Tx, transition: &Transition, lease: &Lease) -> Result
 /// Forgets an issuer and its account key.
 pub async fn delete(tx: &mut Tx, id: IssuerId) -> Result<(), StorageError> {
     execute!(tx, DELETE, id.0)?;
-    tx.reconfigures();
+    tx.changes_configuration();
     Ok(())
 }
 
 /// A page of issuers, by identifier, and so by age.
 pub async fn list(
-    tx: &mut Tx,
+    read: &mut Read,
     scope: &Scope,
     wanted: &Wanted,
     page: Page,
@@ -249,7 +253,7 @@ pub async fn list(
         filter.and("kind = ?", Value::Text(kind.as_str().to_owned()));
     }
     let select = concat!("SELECT ", columns!(), " FROM issuers");
-    let rows: Vec<Row> = filter.page(tx, select, "id", page).await?;
+    let rows: Vec<Row> = filter.page(read, select, "id", page).await?;
     rows.into_iter().map(|row| row.into_domain().map(|(issuer, _)| issuer)).collect()
 }
 

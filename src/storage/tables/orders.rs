@@ -11,8 +11,8 @@ use crate::domain::order::{End, Order, Stage, State};
 use crate::domain::scope::Scope;
 use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{
-    Page, StorageError, Tx, corrupt, count, defer, defer_held, document, execute, fetch, json,
-    millis, moment, statements,
+    Page, Read, StorageError, Tx, corrupt, count, document, execute, fetch, json, millis, moment,
+    statements, write,
 };
 use crate::storage::queue::lease::{LEASE, Lease, Machine, lease_end};
 
@@ -52,7 +52,7 @@ macro_rules! save {
 }
 
 statements! {
-    INSERT = insert!("$18"),
+    INSERT adds(orders) = insert!("$18"),
         insert!(concat!("CASE WHEN $20::text IS NULL THEN $18 ELSE ", lease_end!("$18"), " END"));
     FIND = concat!("SELECT ", order_columns!(), " FROM orders WHERE id = $1");
     OPEN_OF_CERTIFICATE = concat!("SELECT ", order_columns!(), " FROM orders
@@ -60,14 +60,14 @@ statements! {
     UNDER_WAY_OF_ISSUER = "SELECT id FROM orders WHERE issuer_id = $1 AND next_action_at IS NOT NULL
         AND state NOT IN ('valid', 'invalid', 'errored', 'expired') LIMIT 1";
     OPEN_OF_ISSUER = "SELECT id FROM orders WHERE issuer_id = $1 AND next_action_at IS NOT NULL LIMIT 1";
-    SAVE = save!("$11"),
+    SAVE writes(orders) = save!("$11"),
         save!(concat!("CASE WHEN $13 THEN ", lease_end!("$11"), " ELSE $11 END"));
-    SAVE_HELD = "UPDATE orders SET
+    SAVE_HELD writes(orders) = "UPDATE orders SET
         state = $3, url = $4, expires = $5, tries = $6, stalled_since = $7, attempts = $8,
         last_error = $9, handed_out_at = $10, deadline = $11, replaces = $12, not_after = $13, course = $14,
         lease_token = lease_token + 1
         WHERE id = $1 AND lease_token = $2";
-    RETAKE = "UPDATE orders SET next_action_at = $2, leased_by = NULL, lease_token = lease_token + 1
+    RETAKE writes(orders) = "UPDATE orders SET next_action_at = $2, leased_by = NULL, lease_token = lease_token + 1
         WHERE issuer_id = $1 AND next_action_at IS NOT NULL AND (leased_by IS NOT NULL OR state = 'new')";
 }
 
@@ -92,7 +92,7 @@ pub async fn insert(
 ) -> Result<Lease, StorageError> {
     let row = Row::from(order);
     let wake = hold.map_or(row.next_action_at, |(_, now)| Some(millis(now + LEASE)));
-    defer!(
+    write!(
         tx,
         INSERT,
         row.id,
@@ -128,45 +128,45 @@ pub async fn insert(
 
 /// An order that the caller may see, with its challenges.
 pub async fn find(
-    tx: &mut Tx,
+    read: &mut Read,
     id: OrderId,
     scope: &Scope,
 ) -> Result<Option<(Order, Lease)>, StorageError> {
-    let row: Option<Row> = fetch!(fetch_optional, tx, FIND, id.0)?;
+    let row: Option<Row> = fetch!(fetch_optional, read, FIND, id.0)?;
     match row.filter(|row| scope.covers(&row.namespace)) {
-        Some(row) => with_challenges(tx, row).await.map(Some),
+        Some(row) => with_challenges(read, row).await.map(Some),
         None => Ok(None),
     }
 }
 
 /// The orders that are still under way for a certificate.
 pub async fn open_of_certificate(
-    tx: &mut Tx,
+    read: &mut Read,
     certificate: CertificateId,
 ) -> Result<Vec<(Order, Lease)>, StorageError> {
-    let rows: Vec<Row> = fetch!(fetch_all, tx, OPEN_OF_CERTIFICATE, certificate.0)?;
+    let rows: Vec<Row> = fetch!(fetch_all, read, OPEN_OF_CERTIFICATE, certificate.0)?;
     let mut orders = Vec::with_capacity(rows.len());
     for row in rows {
-        orders.push(with_challenges(tx, row).await?);
+        orders.push(with_challenges(read, row).await?);
     }
     Ok(orders)
 }
 
 /// An order that still needs this issuer, to be issued or to be cleaned up.
 pub async fn any_open_of_issuer(
-    tx: &mut Tx,
+    read: &mut Read,
     issuer: IssuerId,
 ) -> Result<Option<OrderId>, StorageError> {
-    let row: Option<(Uuid,)> = fetch!(fetch_optional, tx, OPEN_OF_ISSUER, issuer.0)?;
+    let row: Option<(Uuid,)> = fetch!(fetch_optional, read, OPEN_OF_ISSUER, issuer.0)?;
     Ok(row.map(|(id,)| OrderId(id)))
 }
 
 /// An order that this issuer's account has yet to end, its clean-up aside.
 pub async fn any_under_way_of_issuer(
-    tx: &mut Tx,
+    read: &mut Read,
     issuer: IssuerId,
 ) -> Result<Option<OrderId>, StorageError> {
-    let row: Option<(Uuid,)> = fetch!(fetch_optional, tx, UNDER_WAY_OF_ISSUER, issuer.0)?;
+    let row: Option<(Uuid,)> = fetch!(fetch_optional, read, UNDER_WAY_OF_ISSUER, issuer.0)?;
     Ok(row.map(|(id,)| OrderId(id)))
 }
 
@@ -184,10 +184,7 @@ pub async fn save(
 ) -> Result<Lease, StorageError> {
     let row = Row::from(order);
     let wake = hold.map_or(row.next_action_at, |now| Some(millis(now + LEASE)));
-    defer_held!(
-        tx,
-        lease,
-        SAVE,
+    write!(tx, lease => SAVE,
         row.id,
         lease.token,
         row.state,
@@ -233,10 +230,7 @@ pub async fn save_held(
 ) -> Result<Lease, StorageError> {
     debug_assert!(!order.is_over(), "the end of an order ends the lease");
     let row = Row::from(order);
-    defer_held!(
-        tx,
-        lease,
-        SAVE_HELD,
+    write!(tx, lease => SAVE_HELD,
         row.id,
         lease.token,
         row.state,
@@ -271,7 +265,7 @@ pub async fn retake_steps(
 
 /// A page of orders, newest first, with their challenges.
 pub async fn list(
-    tx: &mut Tx,
+    read: &mut Read,
     scope: &Scope,
     wanted: &Wanted,
     page: Page,
@@ -299,16 +293,16 @@ pub async fn list(
         None => {}
     }
     let select = concat!("SELECT ", order_columns!(), " FROM orders");
-    let rows: Vec<Row> = filter.page(tx, select, "id", page).await?;
+    let rows: Vec<Row> = filter.page(read, select, "id", page).await?;
     let mut orders = Vec::with_capacity(rows.len());
     for row in rows {
-        orders.push(with_challenges(tx, row).await?.0);
+        orders.push(with_challenges(read, row).await?.0);
     }
     Ok(orders)
 }
 
-async fn with_challenges(tx: &mut Tx, row: Row) -> Result<(Order, Lease), StorageError> {
-    let challenges = challenges::of_order(tx, row.id).await?;
+async fn with_challenges(read: &mut Read, row: Row) -> Result<(Order, Lease), StorageError> {
+    let challenges = challenges::of_order(read, row.id).await?;
     row.into_domain(challenges)
 }
 

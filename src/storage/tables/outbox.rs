@@ -5,8 +5,8 @@
 //! way in, so that nothing changes without those who asked hearing of it. It comes last because the
 //! rows of webhooks are locked here: after all others, and in their order.
 
-use std::sync::Arc;
-
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -21,20 +21,25 @@ use crate::domain::id::MessageId;
 use crate::domain::issuer;
 use crate::domain::issuer::Issuer;
 use crate::domain::webhook::Webhook;
-use crate::storage::engine::{Db, StorageError, Tx, execute, json, millis, statements};
+use crate::storage::engine::tx::Hook;
+use crate::storage::engine::{Read, StorageError, Tx, execute, json, millis, statements};
 use crate::view::{CertificateView, IssuerView};
 
 statements! {
-    INSERT = "INSERT INTO messages (id, body, created_at) VALUES ($1, $2, $3)";
-    FORGET = "DELETE FROM messages WHERE id IN (
+    INSERT adds(messages) = "INSERT INTO messages (id, body, created_at) VALUES ($1, $2, $3)";
+    FORGET writes(messages) reads(deliveries) = "DELETE FROM messages WHERE id IN (
         SELECT m.id FROM messages m
         WHERE m.created_at < $1
           AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.message_id = m.id)
         ORDER BY m.created_at LIMIT $2)";
 }
 
-/// What a transition tells, until its transaction is committed.
-pub(in crate::storage) struct Telling {
+/// The messages of a transaction, written as the last of it.
+#[derive(Default)]
+struct Outbox(Vec<Announcement>);
+
+/// A message until it is written.
+struct Announcement {
     event_type: EventType,
     about: About,
     at: OffsetDateTime,
@@ -68,7 +73,7 @@ pub(in crate::storage) fn about_certificate(
     event_types: &[EventType],
     at: OffsetDateTime,
 ) {
-    tx.told.extend(event_types.iter().map(|event_type| Telling {
+    tx.hook::<Outbox>().0.extend(event_types.iter().map(|event_type| Announcement {
         event_type: *event_type,
         about: About::Certificate(Box::new(certificate.clone())),
         at,
@@ -78,24 +83,25 @@ pub(in crate::storage) fn about_certificate(
 /// Has told at commit what happened to an issuer.
 pub(in crate::storage) fn of_issuer(tx: &mut Tx, transition: &issuer::Transition) {
     let issuer::Transition { issuer, event_types, at, .. } = transition;
-    tx.told.extend(event_types.iter().map(|event_type| Telling {
+    tx.hook::<Outbox>().0.extend(event_types.iter().map(|event_type| Announcement {
         event_type: *event_type,
         about: About::Issuer(Box::new(issuer.clone())),
         at: *at,
     }));
 }
 
-/// Writes down what is told in this transaction, for everybody who hears of it.
-pub(in crate::storage) async fn write(tx: &mut Tx) -> Result<(), StorageError> {
+impl Hook for Outbox {
+    fn before_commit<'t>(&'t mut self, tx: &'t mut Tx) -> BoxFuture<'t, Result<(), StorageError>> {
+        place(tx, std::mem::take(&mut self.0)).boxed()
+    }
+}
+
+/// Places a delivery of each message for every webhook that hears of it.
+async fn place(tx: &mut Tx, announcements: Vec<Announcement>) -> Result<(), StorageError> {
     let mut placed: Vec<(Webhook, Delivery)> = Vec::new();
-    for Telling { event_type, about, at } in std::mem::take(&mut tx.told) {
-        // A transaction that has asked nothing yet need not begin for news that nobody hears.
-        if tx.is_later()
-            && about
-                .hearers(&mut Db(Arc::clone(&tx.db)).read().await?, event_type)
-                .await?
-                .is_empty()
-        {
+    for Announcement { event_type, about, at } in announcements {
+        // A transaction that has asked nothing yet need not begin for a message that nobody hears.
+        if !tx.has_begun() && about.hearers(&mut tx.beside().await?, event_type).await?.is_empty() {
             continue;
         }
         let hearers = about.hearers(tx, event_type).await?;
@@ -146,17 +152,17 @@ async fn insert(tx: &mut Tx, body: &str, at: OffsetDateTime) -> Result<MessageId
 impl About {
     async fn hearers(
         &self,
-        tx: &mut Tx,
+        read: &mut Read,
         event_type: EventType,
     ) -> Result<Vec<Webhook>, StorageError> {
         let named: &[Uuid] = match self {
             Self::Certificate(one) => &one.spec.webhooks,
             Self::Issuer(_) => &[],
         };
-        let mut found = webhooks::subscribed(tx, self.namespace(), event_type).await?;
+        let mut found = webhooks::subscribed(read, self.namespace(), event_type).await?;
         for id in named {
             if found.iter().all(|known| known.id.0 != *id) {
-                found.extend(webhooks::named(tx, *id).await?);
+                found.extend(webhooks::named(read, *id).await?);
             }
         }
         found.retain(|webhook| match self {

@@ -12,32 +12,25 @@ use crate::domain::id::OrderId;
 use crate::domain::limits::Rate;
 use crate::domain::order::{End, Order, State};
 use crate::storage::engine::{
-    Statement, StorageError, Tx, defer, document, execute, fetch, json, millis, moment, statements,
+    Read, StorageError, Tx, document, execute, fetch, fetch_changed, json, millis, moment,
+    statements, write,
 };
-
-const SWEEP: Statement = Statement {
-    name: "rate_limits::SWEEP",
-    sqlite: "DELETE FROM budgets WHERE key IN
-             (SELECT key FROM budgets WHERE spent_until <= $1 ORDER BY spent_until LIMIT 20)",
-    postgres: "DELETE FROM budgets WHERE key IN
-               (SELECT key FROM budgets WHERE spent_until <= $1 ORDER BY spent_until LIMIT 20
-                FOR UPDATE SKIP LOCKED)",
-};
-
-pub(in crate::storage) fn all() -> Vec<Statement> {
-    [ALL, &[SWEEP]].concat()
-}
 
 statements! {
-    SPEND = "INSERT INTO budgets (key, pool, spent_until) VALUES ($1, $2, $3)
+    SWEEP writes(budgets) = "DELETE FROM budgets WHERE key IN
+             (SELECT key FROM budgets WHERE spent_until <= $1 ORDER BY spent_until LIMIT 20)",
+        "DELETE FROM budgets WHERE key IN
+               (SELECT key FROM budgets WHERE spent_until <= $1 ORDER BY spent_until LIMIT 20
+                FOR UPDATE SKIP LOCKED)";
+    SPEND writes(budgets) = "INSERT INTO budgets (key, pool, spent_until) VALUES ($1, $2, $3)
         ON CONFLICT (key) DO UPDATE SET spent_until =
             (CASE WHEN budgets.spent_until > $4 THEN budgets.spent_until ELSE $4 END) + $5
         WHERE (CASE WHEN budgets.spent_until > $4 THEN budgets.spent_until ELSE $4 END) + $5 <= $6";
     SPENT = "SELECT spent_until FROM budgets WHERE key = $1";
     FULLEST = "SELECT max(spent_until) FROM budgets WHERE pool = $1";
-    GIVE_BACK = "UPDATE budgets SET spent_until = spent_until - $2 WHERE key = $1";
+    GIVE_BACK writes(budgets) = "UPDATE budgets SET spent_until = spent_until - $2 WHERE key = $1";
     GRANTED = "SELECT granted FROM reservations WHERE order_id = $1";
-    PUT = "INSERT INTO reservations (order_id, pool, priority, granted, costs)
+    PUT writes(reservations) = "INSERT INTO reservations (order_id, pool, priority, granted, costs)
         VALUES ($1, $2, $3, $4, $5)
         ON CONFLICT (order_id) DO UPDATE SET
             pool = excluded.pool, priority = excluded.priority, granted = excluded.granted,
@@ -45,9 +38,9 @@ statements! {
     AHEAD = "SELECT count(*) FROM (SELECT 1 AS one FROM reservations
         WHERE pool = $1 AND NOT granted AND priority < $2 AND order_id <> $3
         ORDER BY priority LIMIT 1000) AS ahead";
-    LEAVE = "DELETE FROM reservations WHERE order_id = $1 AND NOT granted";
-    FORGET = "DELETE FROM reservations WHERE order_id = $1";
-    RELEASE = "DELETE FROM reservations WHERE order_id = $1 RETURNING granted, costs";
+    LEAVE writes(reservations) = "DELETE FROM reservations WHERE order_id = $1 AND NOT granted";
+    FORGET writes(reservations) = "DELETE FROM reservations WHERE order_id = $1";
+    RELEASE writes(reservations) = "DELETE FROM reservations WHERE order_id = $1 RETURNING granted, costs";
 }
 
 /// One of what a limit counts.
@@ -170,8 +163,8 @@ pub async fn spend(tx: &mut Tx, cost: &Cost, now: OffsetDateTime) -> Result<bool
 }
 
 /// Until when the fullest budget of a pool takes to be earned again, if anything of it is spent.
-pub async fn fullest(tx: &mut Tx, pool: &str) -> Result<Option<OffsetDateTime>, StorageError> {
-    let (until,): (Option<i64>,) = fetch!(fetch_one, tx, FULLEST, pool)?;
+pub async fn fullest(read: &mut Read, pool: &str) -> Result<Option<OffsetDateTime>, StorageError> {
+    let (until,): (Option<i64>,) = fetch!(fetch_one, read, FULLEST, pool)?;
     Ok(until.map(moment))
 }
 
@@ -179,10 +172,10 @@ pub async fn fullest(tx: &mut Tx, pool: &str) -> Result<Option<OffsetDateTime>, 
 pub(in crate::storage) async fn release(tx: &mut Tx, order: &Order) -> Result<(), StorageError> {
     let State::Done { url, end } = &order.state else { return Ok(()) };
     if *end == End::Valid {
-        defer!(tx, FORGET, order.id.0);
+        write!(tx, FORGET, order.id.0);
         return Ok(());
     }
-    let row: Option<Row> = fetch!(fetch_optional, tx, RELEASE, order.id.0)?;
+    let row: Option<Row> = fetch_changed!(fetch_optional, tx, RELEASE, order.id.0)?;
     let Some(Row { costs, .. }) = row.filter(|row| row.granted) else {
         return Ok(());
     };
@@ -195,11 +188,11 @@ pub(in crate::storage) async fn release(tx: &mut Tx, order: &Order) -> Result<()
 
 /// When there is room again; `None` when there is some.
 async fn full(
-    tx: &mut Tx,
+    read: &mut Read,
     cost: &Cost,
     now: OffsetDateTime,
 ) -> Result<Option<OffsetDateTime>, StorageError> {
-    let row: Option<(i64,)> = fetch!(fetch_optional, tx, SPENT, cost.key.as_str())?;
+    let row: Option<(i64,)> = fetch!(fetch_optional, read, SPENT, cost.key.as_str())?;
     Ok(row.map(|(until,)| cost.rate.free_at(moment(until))).filter(|at| *at > now))
 }
 

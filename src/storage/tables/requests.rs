@@ -10,7 +10,7 @@ use crate::domain::scope::Scope;
 use crate::secret::Sealed;
 use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{
-    Page, StorageError, Tx, corrupt, defer, defer_apart, fetch, millis, moment, statements,
+    Page, Read, StorageError, Tx, corrupt, fetch, millis, moment, statements, write,
 };
 
 macro_rules! columns {
@@ -20,14 +20,14 @@ macro_rules! columns {
 }
 
 statements! {
-    INSERT = "INSERT INTO requests
+    INSERT adds(requests) = "INSERT INTO requests
         (id, certificate_id, namespace, revision, csr, private_key, state, message, order_id, created_at, name)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
     FIND = concat!("SELECT ", columns!(), " FROM requests WHERE id = $1");
     PRIVATE_KEY = "SELECT private_key FROM requests WHERE id = $1";
-    PRUNE = "DELETE FROM requests WHERE certificate_id = $1 AND id <> $2
+    PRUNE writes(requests) reads(revisions) = "DELETE FROM requests WHERE certificate_id = $1 AND id <> $2
         AND id NOT IN (SELECT request_id FROM revisions WHERE certificate_id = $1 AND revision >= $3)";
-    PROGRESS = "UPDATE requests SET state = $2, message = $3, order_id = $4, finished_at = $5 WHERE id = $1";
+    PROGRESS writes(requests) = "UPDATE requests SET state = $2, message = $3, order_id = $4, finished_at = $5 WHERE id = $1";
 }
 
 /// One attempt at a certificate; cert-manager's `CertificateRequest`.
@@ -102,7 +102,7 @@ pub async fn insert<'a>(
     private_key: impl Into<Option<&'a Sealed>>,
 ) -> Result<(), StorageError> {
     let private_key: Option<&Sealed> = private_key.into();
-    defer!(
+    write!(
         tx,
         INSERT,
         request.id.0,
@@ -122,11 +122,11 @@ pub async fn insert<'a>(
 
 /// An attempt that the caller may see.
 pub async fn find(
-    tx: &mut Tx,
+    read: &mut Read,
     id: RequestId,
     scope: &Scope,
 ) -> Result<Option<Request>, StorageError> {
-    let row: Option<Row> = fetch!(fetch_optional, tx, FIND, id.0)?;
+    let row: Option<Row> = fetch!(fetch_optional, read, FIND, id.0)?;
     row.filter(|row| scope.covers(&row.namespace)).map(Row::into_request).transpose()
 }
 
@@ -136,8 +136,8 @@ pub(in crate::storage) fn envelope(column: Vec<u8>) -> Option<Sealed> {
 }
 
 /// The sealed key of an attempt; `None` where there is no such attempt, or the client holds the key.
-pub async fn private_key(tx: &mut Tx, id: RequestId) -> Result<Option<Sealed>, StorageError> {
-    let row: Option<(Vec<u8>,)> = fetch!(fetch_optional, tx, PRIVATE_KEY, id.0)?;
+pub async fn private_key(read: &mut Read, id: RequestId) -> Result<Option<Sealed>, StorageError> {
+    let row: Option<(Vec<u8>,)> = fetch!(fetch_optional, read, PRIVATE_KEY, id.0)?;
     Ok(row.and_then(|(key,)| envelope(key)))
 }
 
@@ -151,13 +151,13 @@ pub async fn progress(
     now: OffsetDateTime,
 ) -> Result<(), StorageError> {
     let finished = (state != RequestState::Pending).then(|| millis(now));
-    defer!(tx, PROGRESS, id.0, state.as_str(), message, order.0, finished);
+    write!(tx, PROGRESS, id.0, state.as_str(), message, order.0, finished);
     Ok(())
 }
 
 /// An attempt has brought a revision: it is over, and the certificate's others are forgotten with their keys, but
 /// for those that a revision from `oldest` on came from.
-pub(in crate::storage) fn issued(
+pub(in crate::storage) async fn issued(
     tx: &mut Tx,
     revision: &Revision,
     oldest: i64,
@@ -165,14 +165,14 @@ pub(in crate::storage) fn issued(
 ) -> Result<(), StorageError> {
     let (request, state) = (revision.request.0, RequestState::Issued.as_str());
     let finished = millis(revision.issued_at);
-    defer_apart!(tx, PROGRESS, request, state, message, revision.order.0, finished);
-    defer_apart!(tx, PRUNE, revision.certificate.0, request, oldest);
+    write!(tx, PROGRESS, request, state, message, revision.order.0, finished);
+    write!(tx, PRUNE, revision.certificate.0, request, oldest);
     Ok(())
 }
 
 /// A page of attempts, by identifier.
 pub async fn list(
-    tx: &mut Tx,
+    read: &mut Read,
     scope: &Scope,
     wanted: &Wanted,
     page: Page,
@@ -189,7 +189,7 @@ pub async fn list(
         filter.and("certificate_id = ?", Value::Id(certificate.0));
     }
     let select = concat!("SELECT ", columns!(), " FROM requests");
-    let rows: Vec<Row> = filter.page(tx, select, "id", page).await?;
+    let rows: Vec<Row> = filter.page(read, select, "id", page).await?;
     rows.into_iter().map(Row::into_request).collect()
 }
 

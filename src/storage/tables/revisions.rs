@@ -11,7 +11,7 @@ use crate::domain::scope::Scope;
 use crate::secret::Sealed;
 use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{
-    Page, StorageError, Tx, defer_apart, execute, fetch, millis, moment, statements,
+    Page, Read, StorageError, Tx, execute, fetch, millis, moment, statements, write,
 };
 
 macro_rules! columns {
@@ -22,7 +22,7 @@ macro_rules! columns {
 }
 
 statements! {
-    INSERT = "INSERT INTO revisions
+    INSERT adds(revisions) reads(requests) = "INSERT INTO revisions
         (certificate_id, revision, request_id, order_id, chain, private_key, serial, fingerprint,
          not_before, not_after, issued_at)
         SELECT $1, $2, id, $4, $5, private_key, $6, $7, $8, $9, $10 FROM requests WHERE id = $3";
@@ -32,8 +32,8 @@ statements! {
         AND revision = coalesce($2, (SELECT revision FROM certificates WHERE id = $1))");
     PRIVATE_KEY = "SELECT private_key, request_id FROM revisions
         WHERE certificate_id = $1 AND revision = $2";
-    REVOKED = "UPDATE revisions SET revoked_at = $3 WHERE certificate_id = $1 AND revision = $2";
-    PRUNE = "DELETE FROM revisions WHERE certificate_id = $1 AND revision < $2";
+    REVOKED writes(revisions) = "UPDATE revisions SET revoked_at = $3 WHERE certificate_id = $1 AND revision = $2";
+    PRUNE writes(revisions) = "DELETE FROM revisions WHERE certificate_id = $1 AND revision < $2";
 }
 
 /// One issued certificate.
@@ -75,13 +75,8 @@ pub async fn insert(
     message: &str,
 ) -> Result<(), StorageError> {
     let oldest = revision.revision - kept + 1;
-    // From each other these are apart: other rows, and of the request its key, which does not change.
-    tx.apart_from(&["requests", "revisions"]).await?;
-    requests::issued(tx, revision, oldest, message)?;
-    if oldest > 1 {
-        defer_apart!(tx, PRUNE, revision.certificate.0, oldest);
-    }
-    defer_apart!(
+    // It reads the request's key, which may be forgotten by what follows.
+    write!(
         tx,
         INSERT,
         revision.certificate.0,
@@ -95,28 +90,32 @@ pub async fn insert(
         millis(revision.not_after),
         millis(revision.issued_at),
     );
+    requests::issued(tx, revision, oldest, message).await?;
+    if oldest > 1 {
+        write!(tx, PRUNE, revision.certificate.0, oldest);
+    }
     let Revision { certificate, revision, not_before, not_after, .. } = *revision;
     expiry_watches::arm(tx, &Watch::over(certificate, revision, not_before, not_after)).await
 }
 
 /// One revision of a certificate.
 pub async fn find(
-    tx: &mut Tx,
+    read: &mut Read,
     certificate: CertificateId,
     revision: i64,
 ) -> Result<Option<Revision>, StorageError> {
-    let row: Option<Row> = fetch!(fetch_optional, tx, FIND, certificate.0, revision)?;
+    let row: Option<Row> = fetch!(fetch_optional, read, FIND, certificate.0, revision)?;
     Ok(row.map(Row::into_revision))
 }
 
 /// One revision that the caller may see, or the present one, without the certificate.
 pub async fn show(
-    tx: &mut Tx,
+    read: &mut Read,
     certificate: CertificateId,
     revision: Option<i64>,
     scope: &Scope,
 ) -> Result<Option<Revision>, StorageError> {
-    let row: Option<Shown> = fetch!(fetch_optional, tx, SHOW, certificate.0, revision)?;
+    let row: Option<Shown> = fetch!(fetch_optional, read, SHOW, certificate.0, revision)?;
     let seen = row.filter(|row| scope.covers(&row.namespace));
     Ok(seen.map(|shown| shown.row.into_revision()))
 }
@@ -135,18 +134,18 @@ pub async fn revoked(
 /// The sealed key of a revision, with the request that it was sealed for. The envelope is `None`
 /// where the client holds the key.
 pub async fn private_key(
-    tx: &mut Tx,
+    read: &mut Read,
     certificate: CertificateId,
     revision: i64,
 ) -> Result<Option<(Option<Sealed>, RequestId)>, StorageError> {
     let row: Option<(Vec<u8>, Uuid)> =
-        fetch!(fetch_optional, tx, PRIVATE_KEY, certificate.0, revision)?;
+        fetch!(fetch_optional, read, PRIVATE_KEY, certificate.0, revision)?;
     Ok(row.map(|(key, request)| (requests::envelope(key), RequestId(request))))
 }
 
 /// A certificate's revisions, newest first.
 pub async fn list(
-    tx: &mut Tx,
+    read: &mut Read,
     certificate: CertificateId,
     before: Option<i64>,
     limit: u32,
@@ -158,7 +157,7 @@ pub async fn list(
     }
     let select = concat!("SELECT ", columns!(), " FROM revisions");
     let page = Page { limit, after: None, descending: true };
-    let rows: Vec<Row> = filter.page(tx, select, "revision", page).await?;
+    let rows: Vec<Row> = filter.page(read, select, "revision", page).await?;
     Ok(rows.into_iter().map(Row::into_revision).collect())
 }
 

@@ -8,12 +8,13 @@ use crate::domain::id::{CertificateId, IssuerId, RequestId, RevocationId};
 use crate::domain::revocation::{Reason, Revocation, State};
 use crate::secret::Sealed;
 use crate::storage::engine::{
-    StorageError, Tx, corrupt, count, document, execute, fetch, json, millis, moment, statements,
+    Read, StorageError, Tx, corrupt, count, document, execute, fetch, json, millis, moment,
+    statements,
 };
 use crate::storage::queue::lease::{Lease, held};
 
 statements! {
-    INSERT = "INSERT INTO revocations
+    INSERT adds(revocations) reads(revisions) = "INSERT INTO revocations
         (id, certificate_id, namespace, issuer_id, revision, reason, leaf, request_id, private_key,
          state, tries, last_error, created_at, next_action_at, deadline)
         SELECT $1, certificate_id, $3, $4, revision, $6, $7, request_id, private_key,
@@ -22,7 +23,7 @@ statements! {
     FIND = "SELECT id, certificate_id, namespace, issuer_id, revision, reason, leaf, request_id,
             private_key, state, tries, last_error, created_at, next_action_at, deadline
         FROM revocations WHERE id = $1";
-    SAVE = "UPDATE revocations SET
+    SAVE writes(revocations) = "UPDATE revocations SET
         state = $3, tries = $4, last_error = $5, next_action_at = $6,
         private_key = CASE WHEN $3 = 'pending' THEN private_key ELSE NULL END,
         leased_by = NULL, lease_token = lease_token + 1
@@ -71,10 +72,10 @@ pub async fn insert(tx: &mut Tx, revocation: &Revocation, leaf: &[u8]) -> Result
 
 /// A revocation, with what it takes.
 pub async fn find(
-    tx: &mut Tx,
+    read: &mut Read,
     id: RevocationId,
 ) -> Result<Option<(Revocation, Evidence)>, StorageError> {
-    let row: Option<Row> = fetch!(fetch_optional, tx, FIND, id.0)?;
+    let row: Option<Row> = fetch!(fetch_optional, read, FIND, id.0)?;
     row.map(Row::into_domain).transpose()
 }
 
@@ -97,27 +98,30 @@ pub async fn save(tx: &mut Tx, revocation: &Revocation, lease: &Lease) -> Result
 
 /// Whether a revision is being revoked.
 pub async fn is_pending(
-    tx: &mut Tx,
+    read: &mut Read,
     certificate: CertificateId,
     revision: i64,
 ) -> Result<bool, StorageError> {
     let row: Option<(Uuid,)> =
-        fetch!(fetch_optional, tx, OPEN_OF_REVISION, certificate.0, revision)?;
+        fetch!(fetch_optional, read, OPEN_OF_REVISION, certificate.0, revision)?;
     Ok(row.is_some())
 }
 
 /// Whether any revision of a certificate is being revoked.
-pub async fn any_pending(tx: &mut Tx, certificate: CertificateId) -> Result<bool, StorageError> {
-    let row: Option<(Uuid,)> = fetch!(fetch_optional, tx, OPEN_OF_CERTIFICATE, certificate.0)?;
+pub async fn any_pending(
+    read: &mut Read,
+    certificate: CertificateId,
+) -> Result<bool, StorageError> {
+    let row: Option<(Uuid,)> = fetch!(fetch_optional, read, OPEN_OF_CERTIFICATE, certificate.0)?;
     Ok(row.is_some())
 }
 
 /// A revocation that still needs this issuer's account.
 pub async fn any_of_issuer(
-    tx: &mut Tx,
+    read: &mut Read,
     issuer: IssuerId,
 ) -> Result<Option<RevocationId>, StorageError> {
-    let row: Option<(Uuid,)> = fetch!(fetch_optional, tx, OPEN_OF_ISSUER, issuer.0)?;
+    let row: Option<(Uuid,)> = fetch!(fetch_optional, read, OPEN_OF_ISSUER, issuer.0)?;
     Ok(row.map(|(id,)| RevocationId(id)))
 }
 

@@ -4,15 +4,17 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use crate::secret::Sealed;
-use crate::storage::engine::{Statement, StorageError, Tx, execute, fetch};
+use crate::storage::engine::{
+    Change, Listed, Query, Read, Statement, StorageError, Touch, Tx, execute, fetch,
+};
 
 /// A column of sealed secrets.
 #[derive(Debug, Clone, Copy)]
 pub struct Column {
     /// `table/column` of the place that its secrets are sealed for; the row's identifier follows.
     pub place: &'static str,
-    list: Statement,
-    replace: Statement,
+    list: Query,
+    replace: Change,
 }
 
 /// Where a row stands in its table; rows are gone through in this order.
@@ -33,7 +35,7 @@ macro_rules! column {
     ($place:literal, $table:literal, $column:literal) => {
         Column {
             place: $place,
-            list: Statement::both(
+            list: Query(Statement::both(
                 concat!("sealed_columns::LIST ", $table),
                 concat!(
                     "SELECT id, $2 AS number, id AS place, ",
@@ -42,18 +44,21 @@ macro_rules! column {
                     $table,
                     " WHERE id > $1 ORDER BY id LIMIT $3"
                 ),
-            ),
-            replace: Statement::both(
-                concat!("sealed_columns::REPLACE ", $table),
-                concat!(
-                    "UPDATE ",
-                    $table,
-                    " SET ",
-                    $column,
-                    " = $4 WHERE id = $1 AND $2 = $2 AND ",
-                    $column,
-                    " = $3"
+            )),
+            replace: Change::new(
+                Statement::both(
+                    concat!("sealed_columns::REPLACE ", $table),
+                    concat!(
+                        "UPDATE ",
+                        $table,
+                        " SET ",
+                        $column,
+                        " = $4 WHERE id = $1 AND $2 = $2 AND ",
+                        $column,
+                        " = $3"
+                    ),
                 ),
+                &[Touch::Writes(&[$table])],
             ),
         }
     };
@@ -66,77 +71,78 @@ pub const COLUMNS: &[Column] = &[
     column!("webhooks/secret", "webhooks", "secret"),
     Column {
         place: "webhooks/former_secret",
-        list: Statement::both(
+        list: Query(Statement::both(
             "sealed_columns::LIST former secrets",
             "SELECT id, $2 AS number, id AS place, former_secret AS sealed FROM webhooks
              WHERE id > $1 AND former_secret IS NOT NULL ORDER BY id LIMIT $3",
-        ),
-        replace: Statement::both(
+        )),
+        replace: Change::new(Statement::both(
             "sealed_columns::REPLACE former secrets",
             "UPDATE webhooks SET former_secret = $4
              WHERE id = $1 AND $2 = $2 AND former_secret = $3",
-        ),
+        ), &[Touch::Writes(&["webhooks"])]),
     },
     // A key that a client holds is empty.
     Column {
         place: "requests/private_key",
-        list: Statement::both(
+        list: Query(Statement::both(
             "sealed_columns::LIST requests",
             "SELECT id, $2 AS number, id AS place, private_key AS sealed FROM requests
              WHERE id > $1 AND length(private_key) > 0 ORDER BY id LIMIT $3",
-        ),
-        replace: Statement::both(
+        )),
+        replace: Change::new(Statement::both(
             "sealed_columns::REPLACE requests",
             "UPDATE requests SET private_key = $4 WHERE id = $1 AND $2 = $2 AND private_key = $3",
-        ),
+        ), &[Touch::Writes(&["requests"])]),
     },
     // A revision's key is its request's, as it is sealed there.
     Column {
         place: "requests/private_key",
-        list: Statement::both(
+        list: Query(Statement::both(
             "sealed_columns::LIST revisions",
             "SELECT certificate_id AS id, revision AS number, request_id AS place, private_key AS sealed
              FROM revisions
              WHERE (certificate_id, revision) > ($1, $2) AND length(private_key) > 0
              ORDER BY certificate_id, revision LIMIT $3",
-        ),
-        replace: Statement::both(
+        )),
+        replace: Change::new(Statement::both(
             "sealed_columns::REPLACE revisions",
             "UPDATE revisions SET private_key = $4
              WHERE certificate_id = $1 AND revision = $2 AND private_key = $3",
-        ),
+        ), &[Touch::Writes(&["revisions"])]),
     },
     Column {
         place: "issuers/next_account_key",
-        list: Statement::both(
+        list: Query(Statement::both(
             "sealed_columns::LIST next account keys",
             "SELECT id, $2 AS number, id AS place, next_account_key AS sealed FROM issuers
              WHERE id > $1 AND next_account_key IS NOT NULL ORDER BY id LIMIT $3",
-        ),
-        replace: Statement::both(
+        )),
+        replace: Change::new(Statement::both(
             "sealed_columns::REPLACE next account keys",
             "UPDATE issuers SET next_account_key = $4
              WHERE id = $1 AND $2 = $2 AND next_account_key = $3",
-        ),
+        ), &[Touch::Writes(&["issuers"])]),
     },
     // A copy of the revision's, while it may be needed.
     Column {
         place: "requests/private_key",
-        list: Statement::both(
+        list: Query(Statement::both(
             "sealed_columns::LIST revocations",
             "SELECT id, $2 AS number, request_id AS place, private_key AS sealed FROM revocations
              WHERE id > $1 AND length(private_key) > 0 ORDER BY id LIMIT $3",
-        ),
-        replace: Statement::both(
+        )),
+        replace: Change::new(Statement::both(
             "sealed_columns::REPLACE revocations",
             "UPDATE revocations SET private_key = $4
              WHERE id = $1 AND $2 = $2 AND private_key = $3",
-        ),
+        ), &[Touch::Writes(&["revocations"])]),
     },
 ];
 
-pub(in crate::storage) fn all() -> Vec<Statement> {
-    COLUMNS.iter().flat_map(|column| [column.list, column.replace]).collect()
+/// Every statement of this module.
+pub(in crate::storage) fn all() -> Vec<Listed> {
+    COLUMNS.iter().flat_map(|column| [column.list.listed(), column.replace.listed()]).collect()
 }
 
 #[derive(FromRow)]
@@ -149,12 +155,12 @@ struct Row {
 
 /// The envelopes of a column that come after a row, at most `limit`.
 pub async fn list(
-    tx: &mut Tx,
+    read: &mut Read,
     column: &Column,
     after: Key,
     limit: u32,
 ) -> Result<Vec<Envelope>, StorageError> {
-    let rows: Vec<Row> = fetch!(fetch_all, tx, column.list, after.0, after.1, i64::from(limit))?;
+    let rows: Vec<Row> = fetch!(fetch_all, read, column.list, after.0, after.1, i64::from(limit))?;
     let envelope = |row: Row| Envelope {
         key: (row.id, row.number),
         place: format!("{}/{}", column.place, row.place),
@@ -172,6 +178,6 @@ pub async fn replace(
 ) -> Result<bool, StorageError> {
     let (id, number) = known.key;
     let (old, new) = (known.sealed.0.as_slice(), next.0.as_slice());
-    tx.reconfigures();
+    tx.changes_configuration();
     Ok(execute!(tx, column.replace, id, number, old, new)? == 1)
 }

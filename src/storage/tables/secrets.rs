@@ -7,16 +7,17 @@ use uuid::Uuid;
 use crate::domain::id::SecretId;
 use crate::domain::scope::Scope;
 use crate::secret::Sealed;
+use crate::storage::Db;
 use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{
-    Db, Page, StorageError, Tx, document, execute, fetch, json, millis, moment, statements,
+    Page, Read, StorageError, Tx, document, execute, fetch, json, millis, moment, statements,
 };
 
 statements! {
-    INSERT = "INSERT INTO secrets (id, namespace, name, data, data_keys, created_at, updated_at)
+    INSERT adds(secrets) = "INSERT INTO secrets (id, namespace, name, data, data_keys, created_at, updated_at)
         VALUES ($1, $2, $3, $4, $5, $6, $6)";
-    UPDATE = "UPDATE secrets SET data = $2, data_keys = $3, updated_at = $4 WHERE id = $1";
-    DELETE = "DELETE FROM secrets WHERE id = $1";
+    UPDATE writes(secrets) = "UPDATE secrets SET data = $2, data_keys = $3, updated_at = $4 WHERE id = $1";
+    DELETE writes(secrets) = "DELETE FROM secrets WHERE id = $1";
     FIND = "SELECT id, namespace, name, data_keys, created_at, updated_at FROM secrets WHERE id = $1";
     FIND_BY_NAME = "SELECT id, namespace, name, data_keys, created_at, updated_at, data FROM secrets
         WHERE namespace = $1 AND name = $2";
@@ -66,7 +67,7 @@ pub async fn insert(tx: &mut Tx, secret: &SecretEntry, data: &Sealed) -> Result<
         json(&secret.keys),
         millis(secret.created_at),
     )?;
-    tx.reconfigures();
+    tx.changes_configuration();
     Ok(())
 }
 
@@ -80,44 +81,44 @@ pub async fn update(tx: &mut Tx, secret: &SecretEntry, data: &Sealed) -> Result<
         json(&secret.keys),
         millis(secret.updated_at),
     )?;
-    tx.reconfigures();
+    tx.changes_configuration();
     Ok(())
 }
 
 /// Forgets a secret.
 pub async fn delete(tx: &mut Tx, id: SecretId) -> Result<(), StorageError> {
     execute!(tx, DELETE, id.0)?;
-    tx.reconfigures();
+    tx.changes_configuration();
     Ok(())
 }
 
 /// A secret that the caller may see, without its values.
 pub async fn find(
-    tx: &mut Tx,
+    read: &mut Read,
     id: SecretId,
     scope: &Scope,
 ) -> Result<Option<SecretEntry>, StorageError> {
-    let row: Option<Row> = fetch!(fetch_optional, tx, FIND, id.0)?;
+    let row: Option<Row> = fetch!(fetch_optional, read, FIND, id.0)?;
     row.filter(|row| scope.covers(&row.namespace)).map(Row::into_entry).transpose()
 }
 
 /// A secret by the client's name for it, with its sealed values.
 pub async fn find_by_name(
-    tx: &mut Tx,
+    read: &mut Read,
     namespace: &str,
     name: &str,
 ) -> Result<Option<(SecretEntry, Sealed)>, StorageError> {
-    let row: Option<WithData> = fetch!(fetch_optional, tx, FIND_BY_NAME, namespace, name)?;
+    let row: Option<WithData> = fetch!(fetch_optional, read, FIND_BY_NAME, namespace, name)?;
     row.map(|found| Ok((found.row.into_entry()?, Sealed(found.data)))).transpose()
 }
 
 /// The sealed values of a secret, with the identifier that they are sealed for.
 pub async fn data(
-    tx: &mut Tx,
+    read: &mut Read,
     namespace: &str,
     name: &str,
 ) -> Result<Option<(SecretId, Sealed)>, StorageError> {
-    let row: Option<(Uuid, Vec<u8>)> = fetch!(fetch_optional, tx, DATA, namespace, name)?;
+    let row: Option<(Uuid, Vec<u8>)> = fetch!(fetch_optional, read, DATA, namespace, name)?;
     Ok(row.map(|(id, data)| (SecretId(id), Sealed(data))))
 }
 
@@ -128,12 +129,12 @@ pub async fn recall(
     name: &str,
 ) -> Result<Option<(SecretId, Sealed)>, StorageError> {
     let read = async || data(&mut db.read().await?, namespace, name).await;
-    db.0.knowledge.secrets.get((namespace.to_owned(), name.to_owned()), read).await
+    db.cache.secrets.get((namespace.to_owned(), name.to_owned()), read).await
 }
 
 /// A page of secrets, by identifier, without their values.
 pub async fn list(
-    tx: &mut Tx,
+    read: &mut Read,
     scope: &Scope,
     wanted: &Wanted,
     page: Page,
@@ -147,7 +148,7 @@ pub async fn list(
         filter.and("name = ?", Value::Text(name.clone()));
     }
     let select = "SELECT id, namespace, name, data_keys, created_at, updated_at FROM secrets";
-    let rows: Vec<Row> = filter.page(tx, select, "id", page).await?;
+    let rows: Vec<Row> = filter.page(read, select, "id", page).await?;
     rows.into_iter().map(Row::into_entry).collect()
 }
 

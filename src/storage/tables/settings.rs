@@ -1,16 +1,16 @@
 //! What the installation remembers about itself.
 
-use crate::storage::engine::{StorageError, Tx, execute, fetch, statements};
+use crate::storage::engine::{Read, StorageError, Tx, execute, fetch, statements};
 
 statements! {
     FIND = "SELECT value FROM settings WHERE name = $1";
-    INSERT = "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
-    REPLACE = "UPDATE settings SET value = $3 WHERE name = $1 AND value = $2";
+    INSERT writes(settings) = "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
+    REPLACE writes(settings) = "UPDATE settings SET value = $3 WHERE name = $1 AND value = $2";
 }
 
 /// The value of a setting.
-pub async fn find(tx: &mut Tx, name: &str) -> Result<Option<Vec<u8>>, StorageError> {
-    let row: Option<(Vec<u8>,)> = fetch!(fetch_optional, tx, FIND, name)?;
+pub async fn find(read: &mut Read, name: &str) -> Result<Option<Vec<u8>>, StorageError> {
+    let row: Option<(Vec<u8>,)> = fetch!(fetch_optional, read, FIND, name)?;
     Ok(row.map(|(value,)| value))
 }
 

@@ -5,38 +5,27 @@ use time::OffsetDateTime;
 use crate::domain::failure::Failure;
 use crate::domain::throttle::Scope;
 use crate::storage::engine::{
-    Statement, StorageError, Tx, document, execute, fetch, json, millis, moment,
+    Read, StorageError, Tx, document, execute, fetch, json, millis, moment, statements,
 };
 
-const HOLD: Statement = Statement::both(
-    "throttles::HOLD",
-    "INSERT INTO throttles (key, scope, held_until, why) VALUES ($1, $2, $3, $4)
+statements! {
+    HOLD writes(throttles) = "INSERT INTO throttles (key, scope, held_until, why) VALUES ($1, $2, $3, $4)
      ON CONFLICT (key) DO UPDATE SET held_until = excluded.held_until, why = excluded.why
-     WHERE throttles.held_until < excluded.held_until",
-);
-
-// A list travels as JSON: the two databases have no other form of it in common.
-const HELD: Statement = Statement {
-    name: "throttles::HELD",
-    sqlite: "SELECT held_until, why FROM throttles
+     WHERE throttles.held_until < excluded.held_until";
+    // A list travels as JSON: the two databases have no other form of it in common.
+    HELD = "SELECT held_until, why FROM throttles
              WHERE key IN (SELECT value FROM json_each($1)) AND held_until > $2
              ORDER BY held_until DESC LIMIT 1",
-    postgres: "SELECT held_until, why FROM throttles
+        "SELECT held_until, why FROM throttles
                WHERE key = ANY (ARRAY(SELECT json_array_elements_text($1::json))) AND held_until > $2
-               ORDER BY held_until DESC LIMIT 1",
-};
-
-// SKIP LOCKED: whoever sweeps must not wait for those who hold, nor they for it.
-const SWEEP: Statement = Statement {
-    name: "throttles::SWEEP",
-    sqlite: "DELETE FROM throttles WHERE key IN
+               ORDER BY held_until DESC LIMIT 1";
+    // SKIP LOCKED: whoever sweeps must not wait for those who hold, nor they for it.
+    SWEEP writes(throttles) = "DELETE FROM throttles WHERE key IN
              (SELECT key FROM throttles WHERE held_until <= $1 ORDER BY held_until LIMIT 100)",
-    postgres: "DELETE FROM throttles WHERE key IN
+        "DELETE FROM throttles WHERE key IN
                (SELECT key FROM throttles WHERE held_until <= $1 ORDER BY held_until LIMIT 100
-                FOR UPDATE SKIP LOCKED)",
-};
-
-pub(in crate::storage) const ALL: &[Statement] = &[HOLD, HELD, SWEEP];
+                FOR UPDATE SKIP LOCKED)";
+}
 
 /// Holds whatever shares this key until `until`; a later end that is known already stays.
 ///
@@ -56,12 +45,13 @@ pub async fn hold(
 
 /// The throttle that holds one of these keys the longest, with what the CA said.
 pub async fn held(
-    tx: &mut Tx,
+    read: &mut Read,
     keys: &[String],
     now: OffsetDateTime,
 ) -> Result<Option<(OffsetDateTime, Failure)>, StorageError> {
     let keys = serde_json::json!(keys).to_string();
-    let row: Option<(i64, String)> = fetch!(fetch_optional, tx, HELD, keys.as_str(), millis(now))?;
+    let row: Option<(i64, String)> =
+        fetch!(fetch_optional, read, HELD, keys.as_str(), millis(now))?;
     row.map(|(until, why)| Ok((moment(until), document(&why, "throttles", uuid::Uuid::nil())?)))
         .transpose()
 }

@@ -12,7 +12,7 @@ use crate::domain::webhook::{Disabled, EVERY_NAMESPACE, Health, Spec, Transition
 use crate::secret::Sealed;
 use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{
-    Page, StorageError, Tx, corrupt, count, document, execute, fetch, json, millis, moment,
+    Page, Read, StorageError, Tx, corrupt, count, document, execute, fetch, json, millis, moment,
     statements,
 };
 use crate::storage::queue::lease::{LEASE, Lease, Machine, held};
@@ -25,36 +25,36 @@ macro_rules! columns {
 }
 
 statements! {
-    INSERT = "INSERT INTO webhooks
+    INSERT adds(webhooks) = "INSERT INTO webhooks
         (id, namespace, spec, disabled_because, failures, secret, created_at, updated_at)
         VALUES ($1, $2, $3, $4, 0, $5, $6, $6)";
-    INSERT_SUBSCRIPTION = "INSERT INTO webhook_subscriptions (webhook_id, namespace, event_type, selector)
+    INSERT_SUBSCRIPTION writes(webhook_subscriptions) = "INSERT INTO webhook_subscriptions (webhook_id, namespace, event_type, selector)
         VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
-    DELETE_SUBSCRIPTIONS = "DELETE FROM webhook_subscriptions WHERE webhook_id = $1";
+    DELETE_SUBSCRIPTIONS writes(webhook_subscriptions) = "DELETE FROM webhook_subscriptions WHERE webhook_id = $1";
     FIND = concat!("SELECT ", columns!(), " FROM webhooks WHERE id = $1");
     SUBSCRIBED = concat!("SELECT ", columns!(), " FROM webhooks WHERE id IN (
         SELECT webhook_id FROM webhook_subscriptions
         WHERE namespace IN ($1, '*') AND event_type IN ($2, '*') AND selector = 'all') ORDER BY id");
-    SAVE = "UPDATE webhooks SET
+    SAVE writes(webhooks) = "UPDATE webhooks SET
         spec = $3, disabled_because = $4, failures = $5, failing_since = $6, last_failure_at = $7,
         last_success_at = $8, last_error = $9, paused_until = $10, updated_at = $11,
         next_action_at = $12,
         leased_by = CASE WHEN $13 THEN leased_by ELSE NULL END, lease_token = lease_token + 1
         WHERE id = $1 AND lease_token = $2";
-    REST = "UPDATE webhooks SET leased_by = NULL, lease_token = lease_token + 1
+    REST writes(webhooks) = "UPDATE webhooks SET leased_by = NULL, lease_token = lease_token + 1
         WHERE id = $1 AND lease_token = $2";
-    NEXT = "UPDATE webhooks SET next_action_at = $2 WHERE id = $1";
-    WAKE = "UPDATE webhooks SET next_action_at = CASE
+    NEXT writes(webhooks) = "UPDATE webhooks SET next_action_at = $2 WHERE id = $1";
+    WAKE writes(webhooks) = "UPDATE webhooks SET next_action_at = CASE
             WHEN leased_by IS NOT NULL THEN next_action_at
             WHEN next_action_at IS NULL OR next_action_at > $2 THEN $2
             ELSE next_action_at END
         WHERE id = $1";
-    LOCK = "UPDATE webhooks SET next_action_at = next_action_at WHERE id = $1";
+    LOCK writes(webhooks) = "UPDATE webhooks SET next_action_at = next_action_at WHERE id = $1";
     SECRETS = "SELECT secret, former_secret, former_until FROM webhooks WHERE id = $1";
-    ROTATE = "UPDATE webhooks SET secret = $2, former_secret = $3, former_until = $4 WHERE id = $1";
-    FORGET_FORMER = "UPDATE webhooks SET former_secret = NULL, former_until = NULL
+    ROTATE writes(webhooks) = "UPDATE webhooks SET secret = $2, former_secret = $3, former_until = $4 WHERE id = $1";
+    FORGET_FORMER writes(webhooks) = "UPDATE webhooks SET former_secret = NULL, former_until = NULL
         WHERE former_until <= $1";
-    DELETE = "DELETE FROM webhooks WHERE id = $1";
+    DELETE writes(webhooks, webhook_subscriptions, deliveries) = "DELETE FROM webhooks WHERE id = $1";
 }
 
 /// Which webhooks are wanted; everything that is given must hold.
@@ -121,11 +121,11 @@ async fn index(tx: &mut Tx, webhook: &Webhook) -> Result<(), StorageError> {
 
 /// A webhook that the caller may see: all that it hears of must be the caller's.
 pub async fn find(
-    tx: &mut Tx,
+    read: &mut Read,
     id: WebhookId,
     scope: &Scope,
 ) -> Result<Option<(Webhook, Lease)>, StorageError> {
-    let row: Option<Row> = fetch!(fetch_optional, tx, FIND, id.0)?;
+    let row: Option<Row> = fetch!(fetch_optional, read, FIND, id.0)?;
     let found = row.map(Row::into_domain).transpose()?;
     Ok(found.filter(|(webhook, _)| is_within(webhook, scope)))
 }
@@ -137,20 +137,20 @@ fn is_within(webhook: &Webhook, scope: &Scope) -> bool {
 
 /// The webhooks that asked for this of this namespace; what else they ask for is not looked at.
 pub(in crate::storage) async fn subscribed(
-    tx: &mut Tx,
+    read: &mut Read,
     namespace: &str,
     event_type: EventType,
 ) -> Result<Vec<Webhook>, StorageError> {
-    let rows: Vec<Row> = fetch!(fetch_all, tx, SUBSCRIBED, namespace, event_type.as_str())?;
+    let rows: Vec<Row> = fetch!(fetch_all, read, SUBSCRIBED, namespace, event_type.as_str())?;
     rows.into_iter().map(|row| row.into_domain().map(|(webhook, _)| webhook)).collect()
 }
 
 /// The webhook that a certificate names, if it is there.
 pub(in crate::storage) async fn named(
-    tx: &mut Tx,
+    read: &mut Read,
     id: Uuid,
 ) -> Result<Option<Webhook>, StorageError> {
-    let row: Option<Row> = fetch!(fetch_optional, tx, FIND, id)?;
+    let row: Option<Row> = fetch!(fetch_optional, read, FIND, id)?;
     row.map(|row| row.into_domain().map(|(webhook, _)| webhook)).transpose()
 }
 
@@ -184,7 +184,7 @@ pub async fn save(
         hold.is_some(),
     )?;
     held(lease, changed)?;
-    events::record(tx, &webhook.namespace, None, events, *at)?;
+    events::record(tx, &webhook.namespace, None, events, *at);
     if webhook.disabled.is_some() {
         deliveries::hold(tx, webhook.id, *at).await?;
     }
@@ -274,9 +274,9 @@ pub(in crate::storage) async fn lock(tx: &mut Tx, id: WebhookId) -> Result<bool,
 }
 
 /// The sealed signing secrets.
-pub async fn secrets(tx: &mut Tx, id: WebhookId) -> Result<Option<Secrets>, StorageError> {
+pub async fn secrets(read: &mut Read, id: WebhookId) -> Result<Option<Secrets>, StorageError> {
     type Row = (Vec<u8>, Option<Vec<u8>>, Option<i64>);
-    let row: Option<Row> = fetch!(fetch_optional, tx, SECRETS, id.0)?;
+    let row: Option<Row> = fetch!(fetch_optional, read, SECRETS, id.0)?;
     Ok(row.map(|(current, former, until)| Secrets {
         current: Sealed(current),
         former: former.map(Sealed).zip(until.map(moment)),
@@ -296,7 +296,7 @@ pub async fn delete(tx: &mut Tx, id: WebhookId) -> Result<(), StorageError> {
 
 /// A page of webhooks, by identifier, and so by age.
 pub async fn list(
-    tx: &mut Tx,
+    read: &mut Read,
     scope: &Scope,
     wanted: &Wanted,
     page: Page,
@@ -311,7 +311,7 @@ pub async fn list(
         filter.and("namespace = ?", Value::Text(namespace.clone()));
     }
     let select = concat!("SELECT ", columns!(), " FROM webhooks");
-    let rows: Vec<Row> = filter.page(tx, select, "id", page).await?;
+    let rows: Vec<Row> = filter.page(read, select, "id", page).await?;
     rows.into_iter().map(|row| row.into_domain().map(|(webhook, _)| webhook)).collect()
 }
 

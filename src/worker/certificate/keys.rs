@@ -4,7 +4,7 @@ use tokio::task::JoinError;
 
 use crate::domain::certificate::{Certificate, KeyKind, RotationPolicy};
 use crate::domain::event::{Event, Resource};
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Failure, code};
 use crate::domain::id::RequestId;
 use crate::pki;
 use crate::secret::{Sealed, Secret};
@@ -47,21 +47,14 @@ impl Worker {
         let csr = match pki::read_csr(pem) {
             Ok(csr) => csr,
             Err(why) => {
-                let title = "The certificate's CSR cannot be used";
-                let failure =
-                    Failure::new(Class::Blocked, "csr_unusable", title, format!("It {why}."));
+                let failure = Failure::of(code::CSR_UNUSABLE, format!("It {why}."));
                 return Ok(Err(failure));
             }
         };
         if certificate.key_is_compromised()
             && self.served_key(certificate).await?.is_some_and(|key| key == csr.public_key)
         {
-            return Ok(Err(Failure::new(
-                Class::Blocked,
-                "csr_key_compromised",
-                "The certificate's CSR is for a key that is compromised",
-                "Make a new key and give its CSR with PUT /certificates/{id}/csr; it is issued at once then.",
-            )));
+            return Ok(Err(Failure::of(code::CSR_KEY_COMPROMISED, "")));
         }
         Ok(Ok(Made { csr: csr.der, sealed: None, event: None }))
     }

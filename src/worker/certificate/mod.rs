@@ -7,7 +7,7 @@ use super::order::session::Session;
 use super::{Worker, WorkerError};
 use crate::domain::backoff::Jitter;
 use crate::domain::certificate::{Certificate, State, Transition};
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Failure, code};
 use crate::domain::id::{CertificateId, OrderId, RequestId};
 use crate::domain::issuer;
 use crate::domain::issuer::{Issuer, RenewalInformationSource};
@@ -190,12 +190,7 @@ impl Worker {
             later.certificate.next_action_at = order.deadline.max(now) + time::Duration::hours(1);
             return self.settle_certificate(later, &lease).await;
         }
-        let failure = Failure::new(
-            Class::Gone,
-            "order_gone",
-            "The order ended without telling its certificate",
-            "This is a bug; a new attempt follows.",
-        );
+        let failure = Failure::of(code::ORDER_GONE, "");
         let failed =
             woken.then(|one| one.order_failed(Outcome::Failed(failure), 0, now, Jitter::NONE));
         self.settle_certificate(failed, &lease).await

@@ -2,7 +2,7 @@
 
 use crate::domain::ari::Answer;
 use crate::domain::certificate::{Certificate, Transition};
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::Failure;
 use crate::domain::issuer::Issuer;
 use crate::worker::{STEP_TIMEOUT, Worker};
 
@@ -19,11 +19,9 @@ impl Worker {
             Some(issuer) => {
                 let asked = self.ca.of(issuer.kind).renewal_information(&issuer.acme, &about);
                 tokio::time::timeout(STEP_TIMEOUT, asked).await.unwrap_or_else(|_| {
-                    Answer::Failed(Failure::new(
-                        Class::Transient,
-                        "step_timed_out",
+                    Answer::Failed(Failure::timed_out(
                         "The CA did not give renewal information in time",
-                        format!("No answer within {} s.", STEP_TIMEOUT.as_secs()),
+                        STEP_TIMEOUT,
                     ))
                 })
             }

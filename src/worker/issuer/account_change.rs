@@ -7,7 +7,7 @@ use time::Duration;
 
 use crate::domain::backoff;
 use crate::domain::event::{Event, Resource};
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Class, Failure, code};
 use crate::domain::issuer::{Account, DEACTIVATION_DEADLINE, Issuer, ROTATION_WAITS, Transition};
 use crate::secret::{Sealed, Secret};
 use crate::storage::lease::Lease;
@@ -153,8 +153,8 @@ impl Worker {
             // The CA says so of accounts that are given up already, and of those that it forgot.
             Err(failure)
                 if matches!(
-                    failure.code.as_str(),
-                    "acme_unauthorized" | "acme_account_does_not_exist"
+                    failure.known_code(),
+                    Some(code::ACME_UNAUTHORIZED | code::ACME_ACCOUNT_DOES_NOT_EXIST)
                 ) =>
             {
                 None
@@ -222,19 +222,9 @@ impl Worker {
 }
 
 fn timed_out() -> Failure {
-    Failure::new(
-        Class::Transient,
-        "step_timed_out",
-        "The CA took too long",
-        format!("It did not answer within {} s.", STEP_TIMEOUT.as_secs()),
-    )
+    Failure::timed_out("The CA took too long", STEP_TIMEOUT)
 }
 
 fn nothing_to_change() -> Failure {
-    Failure::new(
-        Class::Blocked,
-        "no_account",
-        "There is no account whose key could be replaced",
-        "Its registration comes first.",
-    )
+    Failure::of(code::NO_ACCOUNT, "")
 }

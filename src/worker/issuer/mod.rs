@@ -6,7 +6,7 @@ use super::limits::admission::UNNAMED;
 use super::order::session::Trouble;
 use super::{STEP_TIMEOUT, Worker, WorkerError};
 use crate::ca::{ExternalKey, Registration, mac_key};
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Class, Failure, code};
 use crate::domain::id::IssuerId;
 use crate::domain::issuer::{Account, AccountChange, Issuer};
 use crate::domain::throttle;
@@ -43,12 +43,7 @@ impl Worker {
             Ok(key) => {
                 let registration = self.register(&issuer, &key);
                 tokio::time::timeout(STEP_TIMEOUT, registration).await.unwrap_or_else(|_| {
-                    Err(Failure::new(
-                        Class::Transient,
-                        "step_timed_out",
-                        "The registration took too long",
-                        format!("The CA did not answer within {} s.", STEP_TIMEOUT.as_secs()),
-                    ))
+                    Err(Failure::timed_out("The registration took too long", STEP_TIMEOUT))
                 })
             }
             Err(error) => Err(super::unreadable(&error)),
@@ -120,6 +115,6 @@ impl Worker {
 /// The database's trouble while a credential was read: soon again.
 fn broken(error: &WorkerError) -> Failure {
     tracing::warn!(error = error as &dyn std::error::Error, "a credential could not be read");
-    let title = "A credential could not be read";
-    Failure::new(Class::Transient, "secret_unreadable", title, "The database was busy or away.")
+    let code = code::SECRET_UNREADABLE.with_class(Class::Transient).with_advice("");
+    Failure::of(code, "The database was busy or away.").titled("A credential could not be read")
 }

@@ -5,7 +5,7 @@ use time::{Duration, OffsetDateTime};
 use super::breaker::is_silence;
 use super::order_gate::Turn;
 use crate::domain::challenge;
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Failure, code};
 use crate::domain::issuer::Issuer;
 use crate::domain::order::{Answer, Order, Stage, Status, Step};
 use crate::domain::throttle::{Asker, Scope};
@@ -206,7 +206,7 @@ impl Session<'_> {
             // A name server that is silent is the name's trouble, not the credential's; and a refusal,
             // of whatever it is, was an answer.
             challenge::Answer::Failed(failure)
-                if is_silence(failure) && failure.code == "cloudflare_unavailable" =>
+                if is_silence(failure) && failure.is(code::CLOUDFLARE_UNAVAILABLE) =>
             {
                 let now = self.worker.clock.now();
                 breakers.failed(called, order.id, failure, now, crate::worker::jitter());
@@ -250,21 +250,11 @@ fn told_to_others(why: Failure, until: OffsetDateTime) -> Failure {
 }
 
 fn too_many(at: OffsetDateTime) -> Failure {
-    Failure::new(
-        Class::Throttle,
-        "acme_orders_unanswered",
-        "The CA was asked for three orders within ten minutes, and none went on",
-        "It may have made them all the same.",
-    )
-    .not_before(Some(at))
+    Failure::of(code::ACME_ORDERS_UNANSWERED, "It may have made them all the same.")
+        .not_before(Some(at))
 }
 
 fn no_turn(at: OffsetDateTime) -> Failure {
-    Failure::new(
-        Class::Throttle,
-        "acme_no_turn",
-        "Other new orders of the account go first",
-        "The CA is slow to answer them, or has refused one lately.",
-    )
-    .not_before(Some(at))
+    Failure::of(code::ACME_NO_TURN, "The CA is slow to answer them, or has refused one lately.")
+        .not_before(Some(at))
 }

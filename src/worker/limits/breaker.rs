@@ -11,7 +11,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::domain::backoff;
 use crate::domain::backoff::Jitter;
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Class, Failure, code};
 use crate::domain::id::OrderId;
 
 /// So many failures in a row …
@@ -128,14 +128,16 @@ impl Breakers {
 pub(in crate::worker) fn is_silence(failure: &Failure) -> bool {
     failure.class == Class::Transient
         && !matches!(
-            failure.code.as_str(),
-            "acme_client_busy"
-                | "issuer_not_ready"
-                // It has answered, to this one order.
-                | "acme_refused"
-                | "acme_malformed"
-                | "acme_compound"
-                | "acme_unknown_status"
+            failure.known_code(),
+            Some(
+                code::ACME_CLIENT_BUSY
+                    | code::ISSUER_NOT_READY
+                    // It has answered, to this one order.
+                    | code::ACME_REFUSED
+                    | code::ACME_MALFORMED
+                    | code::ACME_COMPOUND
+                    | code::ACME_UNKNOWN_STATUS
+            )
         )
 }
 
@@ -150,12 +152,7 @@ fn waiting(last: &Failure) -> Failure {
         Some(status) => format!("{title} (HTTP {status})."),
         None => format!("{title}."),
     };
-    Failure::new(
-        Class::Throttle,
-        "circuit_open",
-        "Nothing is sent while nobody answers; one request at a time finds out when that changes",
-        why,
-    )
+    Failure::of(code::CIRCUIT_OPEN, why)
 }
 
 #[cfg(test)]
@@ -270,12 +267,6 @@ mod tests {
     }
 
     fn failure() -> Failure {
-        Failure::new(
-            Class::Transient,
-            "acme_unavailable",
-            "The CA is not available",
-            "for a.example",
-        )
-        .with_status(502)
+        Failure::of(code::ACME_UNAVAILABLE, "for a.example").with_status(502)
     }
 }

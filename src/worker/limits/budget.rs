@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use super::admission::asker;
 use crate::domain::certificate::{Certificate, State, Trigger};
 use crate::domain::challenge;
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Class, Failure, code};
 use crate::domain::issuer::Issuer;
 use crate::domain::limits::{Limit, Limits, LimitsSpec, Precedence};
 use crate::domain::order::{Order, Outcome};
@@ -145,10 +145,8 @@ fn spent(limits: &Limits, asker: Asker<'_>, key: &str) -> Failure {
         _ => (&limits.new_orders, "new orders of the account".to_owned()),
     };
     let limit = limit.as_ref().map_or_else(String::new, |it| format!("{} in {}", it.count, it.per));
-    let failure = Failure::new(
-        Class::Throttle,
-        "acme_budget_spent",
-        "The order waits for its share of the CA's limits",
+    let failure = Failure::of(
+        code::ACME_BUDGET_SPENT,
         format!(
             "The issuer's limit of {what} ({limit}) is used up, or held back for renewals; the CA was not asked."
         ),

@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 
 use crate::ca;
 use crate::domain::event::{Event, Resource};
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Failure, code};
 use crate::domain::id::CertificateId;
 use crate::pki;
 use crate::pki::{Issued, Unusable};
@@ -71,21 +71,17 @@ pub(in crate::worker) fn remarks(issued: &Issued, certificate: CertificateId) ->
 /// Why there is no certificate although the CA issued one: a failed attempt. The CA would answer a fresh
 /// order in the same way, and each costs it another certificate.
 pub(in crate::worker) fn unusable(problem: &Unusable) -> Failure {
-    let (code, title) = match problem {
-        Unusable::WrongKey => ("acme_wrong_key", "The CA sent a certificate for another key"),
-        Unusable::MissingNames { .. } | Unusable::ForeignNames => {
-            ("acme_missing_names", "The CA sent a certificate without names that were asked for")
-        }
-        Unusable::Unsigned { .. } | Unusable::NotCa(_) => {
-            ("acme_broken_chain", "The CA sent certificates that are not one chain")
-        }
+    let code = match problem {
+        Unusable::WrongKey => code::ACME_WRONG_KEY,
+        Unusable::MissingNames { .. } | Unusable::ForeignNames => code::ACME_MISSING_NAMES,
+        Unusable::Unsigned { .. } | Unusable::NotCa(_) => code::ACME_BROKEN_CHAIN,
         Unusable::Pem(_) | Unusable::TooLong | Unusable::Empty | Unusable::NoCertificate(_) => {
-            ("acme_bad_chain", "The CA sent something else than a chain of certificates")
+            code::ACME_BAD_CHAIN
         }
-        Unusable::IsCa => ("acme_ca_certificate", "The CA sent the certificate of a CA"),
+        Unusable::IsCa => code::ACME_CA_CERTIFICATE,
         Unusable::Over(_) | Unusable::NotBegun(_) | Unusable::TooLongLived(_) => {
-            ("acme_bad_validity", "The CA sent a certificate whose dates cannot be right")
+            code::ACME_BAD_VALIDITY
         }
     };
-    Failure::new(Class::Validation, code, title, format!("What it sent {problem}."))
+    Failure::of(code, format!("What it sent {problem}."))
 }

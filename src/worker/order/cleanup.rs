@@ -138,7 +138,7 @@ impl Worker {
             orders::save(&mut tx, order, before, lease, None).await?;
             let (namespace, certificate) = (&order.namespace, Some(order.certificate));
             let now = self.clock.now();
-            events::record(&mut tx, namespace, certificate, &transition.events, now)?;
+            events::record(&mut tx, namespace, certificate, &transition.events, now);
         }
         tx.commit().await
     }

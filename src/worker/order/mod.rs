@@ -10,7 +10,7 @@ use crate::domain::ari::Ari;
 use crate::domain::certificate::{Certificate, Issued};
 use crate::domain::challenge::Challenge;
 use crate::domain::event::Event;
-use crate::domain::failure::Failure;
+use crate::domain::failure::{Failure, code};
 use crate::domain::id::{IssuerId, OrderId, RequestId};
 use crate::domain::issuer;
 use crate::domain::order;
@@ -259,13 +259,7 @@ impl Worker {
         if before.challenges.is_empty() && !order.challenges.is_empty() {
             challenges::insert(&mut tx, order.id, &order.challenges).await?;
         }
-        events::record(
-            &mut tx,
-            &order.namespace,
-            Some(order.certificate),
-            &transition.events,
-            now,
-        )?;
+        events::record(&mut tx, &order.namespace, Some(order.certificate), &transition.events, now);
         if transition.outcome.is_none() && before.last_error != order.last_error {
             let trouble = order.last_error.as_ref();
             certificates::note(&mut tx, order.certificate, order.id, trouble).await?;
@@ -351,12 +345,12 @@ impl Worker {
             let message = failure.to_string();
             self.progress(tx, order.request, RequestState::Failed, &message, order.id).await?;
         }
-        if failure_of(outcome).is_some_and(|failure| failure.code == "acme_account_does_not_exist")
+        if failure_of(outcome).is_some_and(|failure| failure.is(code::ACME_ACCOUNT_DOES_NOT_EXIST))
         {
             self.register_again(tx, order.issuer).await?;
         }
         if let Some(failure) = failure_of(outcome)
-            && failure.code == "acme_user_action_required"
+            && failure.is(code::ACME_USER_ACTION_REQUIRED)
         {
             self.await_action(tx, order.issuer, failure).await?;
         }

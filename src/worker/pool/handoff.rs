@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::quota::Share;
 use crate::storage::fair::Lane;
-use crate::storage::handoff::Handed;
+use crate::storage::handoff::HandedOff;
 use crate::storage::lease::Machine;
 use crate::worker::{Slot, Worker};
 
@@ -18,9 +18,9 @@ impl Worker {
     pub(in crate::worker) fn open_handover(
         self: &Arc<Self>,
         permits: &Arc<Semaphore>,
-    ) -> UnboundedReceiver<Handed> {
+    ) -> UnboundedReceiver<HandedOff> {
         let (worker, permits) = (Arc::downgrade(self), Arc::clone(permits));
-        self.db.handover().open(&self.settings.name, move |namespace| {
+        self.db.handoff().open(&self.settings.name, move |namespace| {
             let place = worker.upgrade()?.place(&permits, namespace)?;
             Some(Box::new(place))
         })
@@ -29,20 +29,22 @@ impl Worker {
     /// Begins on what is handed over.
     pub(in crate::worker) async fn take_handed(
         self: Arc<Self>,
-        mut handed: UnboundedReceiver<Handed>,
+        mut handed: UnboundedReceiver<HandedOff>,
         tasks: TaskTracker,
     ) {
         while let Some(handed) = handed.recv().await {
             let worker = Arc::clone(&self);
             match handed {
                 // It is given back with all that this process holds, and taken up again.
-                Handed::Certificate(..) if self.stop.is_cancelled() => {}
-                Handed::Certificate(certificate, lease, place) => drop(tasks.spawn(async move {
-                    let step = Box::pin(worker.begin(*certificate, lease));
-                    worker.see_through(&lease, step).await;
-                    drop(place);
-                })),
-                Handed::Unheard(machine, id) => {
+                HandedOff::Certificate(..) if self.stop.is_cancelled() => {}
+                HandedOff::Certificate(certificate, lease, place) => {
+                    drop(tasks.spawn(async move {
+                        let step = Box::pin(worker.begin(*certificate, lease));
+                        worker.see_through(&lease, step).await;
+                        drop(place);
+                    }))
+                }
+                HandedOff::Unknown(machine, id) => {
                     drop(tasks.spawn(async move { worker.release(machine, id).await }));
                 }
             }

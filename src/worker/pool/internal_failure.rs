@@ -14,7 +14,7 @@ use time::Duration;
 use uuid::Uuid;
 
 use crate::domain::event::{Event, Resource};
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Failure, code};
 use crate::domain::id::{CertificateId, IssuerId, OrderId, RevocationId, WebhookId};
 use crate::storage::lease;
 use crate::storage::lease::{Lease, Machine};
@@ -237,16 +237,15 @@ impl Worker {
         certificate: CertificateId,
         event: Event,
     ) -> Result<(), StorageError> {
-        events::record(tx, namespace, Some(certificate), &[event], self.clock.now())
+        events::record(tx, namespace, Some(certificate), &[event], self.clock.now());
+        Ok(())
     }
 }
 
 /// Says where to look, and nothing of the cause: that may be anything, and tenants read this.
 fn failure(lease: &Lease) -> Failure {
-    Failure::new(
-        Class::Transient,
-        "internal_error",
-        "The service could not do this",
+    Failure::of(
+        code::INTERNAL_ERROR,
         format!(
             "Something inside failed; it is tried again. The service's log has the cause, under {}.",
             lease.id

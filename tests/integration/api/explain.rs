@@ -2,7 +2,7 @@
 
 use axum::http::Method;
 use certwright::domain::backoff::Jitter;
-use certwright::domain::failure::{Class, Failure};
+use certwright::domain::failure::{Failure, code};
 use certwright::domain::order::Outcome;
 use serde_json::{Value, json};
 
@@ -32,9 +32,9 @@ on_every_database! {
     async fn an_attempt_that_failed_says_why_when_it_goes_on_and_what_helps(world: World) {
         world.create_issuer().await;
         let path = explain_path(&world.create_certificate("web").await);
-        let caa = Failure::new(Class::Validation, "acme_caa", "A CAA record forbids it", "CAA for web");
+        let caa = Failure::of(code::ACME_CAA, "CAA for web");
         let failure = Failure { instance: Some("https://ca.example/unpause".into()),
-            ..Failure::new(Class::Blocked, "acme_paused", "Paused", "too many failures") };
+            ..Failure::of(code::ACME_PAUSED, "too many failures") };
 
         fail(&world, &path, Outcome::Failed(caa)).await;
         let said = world.get(&path).await.json();

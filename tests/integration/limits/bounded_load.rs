@@ -2,7 +2,7 @@
 
 use certwright::domain::backoff::Jitter;
 use certwright::domain::challenge::{self, Action, Challenge, Kind, Observation, Patience};
-use certwright::domain::failure::{Class, Failure};
+use certwright::domain::failure::{Class, Failure, code};
 use certwright::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
 use certwright::domain::order::{
     Answer, Conditions, Course, ORDER_DEADLINE, Order, Requests, Seen, State, Status, Step,
@@ -158,7 +158,8 @@ fn answer(step: &Step, habit: &Habit, turn: usize, now: OffsetDateTime, names: u
         _ => None,
     };
     if let Some(class) = class {
-        let failure = Failure::new(class, "refused", "Refused", "no").with_status(403);
+        let failure =
+            Failure { class, ..Failure::of(code::CLOUDFLARE_REFUSED, "no") }.with_status(403);
         return Answer::Failed(failure.not_before(after(habit.retry_after)));
     }
     let statuses = [Status::Pending, Status::Ready, Status::Processing, Status::Valid];

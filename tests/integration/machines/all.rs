@@ -4,7 +4,7 @@
 use certwright::domain::backoff::Jitter;
 use certwright::domain::certificate::{Certificate, Issued, State, Told, Trigger};
 use certwright::domain::challenge::{self, Action, Challenge, Kind, Observation, Patience};
-use certwright::domain::failure::{Class, Failure};
+use certwright::domain::failure::{Class, Failure, code};
 use certwright::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
 use certwright::domain::issuer::{self, Account, Issuer};
 use certwright::domain::order::{ORDER_DEADLINE, Outcome};
@@ -31,7 +31,8 @@ fn trouble() -> impl Strategy<Value = Failure> {
     (prop::sample::select(classes.to_vec()), prop::option::of(-60_i64..200_000)).prop_map(
         |(class, seconds)| Failure {
             retry_at: seconds.map(|seconds| START + Duration::seconds(seconds)),
-            ..Failure::new(class, "some_code", "It did not work", "in their words")
+            class,
+            ..Failure::of(code::CLOUDFLARE_REFUSED, "in their words")
         },
     )
 }
@@ -131,7 +132,7 @@ proptest! {
             // When the answers run out, nothing works any more.
             let (choice, failure, chance, crash) = steps.next().unwrap_or((
                 0,
-                Failure::new(Class::Transient, "down", "It is down", "for good"),
+                Failure::of(code::ACME_UNAVAILABLE, "for good"),
                 0.0,
                 3,
             ));

@@ -6,7 +6,7 @@ use certwright::domain::backoff::Jitter;
 use certwright::domain::certificate::{self, Certificate, Issued, Trigger};
 use certwright::domain::challenge::{self, Action, Challenge, Kind, Observation, Patience, Record};
 use certwright::domain::event::{Event, Resource};
-use certwright::domain::failure::{Class, Failure};
+use certwright::domain::failure::{Class, Failure, code};
 use certwright::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
 use certwright::domain::order::{
     Answer, Conditions, Course, End, ORDER_DEADLINE, Order, Outcome, Seen, Stage, State, Status,
@@ -331,7 +331,11 @@ fn a_ca_that_never_ends_looking_is_inspected_and_given_up_after_an_hour() {
             break (outcome, now);
         }
         if !inspections.is_empty() {
-            assert_eq!(next.order.last_error.as_ref().unwrap().code, "some_code", "it is shown");
+            assert_eq!(
+                next.order.last_error.as_ref().unwrap().code,
+                "cloudflare_refused",
+                "it is shown"
+            );
             assert!(next.order.challenges[0].reason.is_some());
         }
         order = next.order;
@@ -697,7 +701,7 @@ fn failed(class: Class) -> Answer {
 }
 
 fn failure(class: Class) -> Failure {
-    Failure::new(class, "some_code", "It did not work", "in their words")
+    Failure { class, ..Failure::of(code::CLOUDFLARE_REFUSED, "in their words") }
 }
 
 fn seen(status: Status) -> Seen {

@@ -229,12 +229,12 @@ on_both_databases! {
         let lease = certificates::save(&mut tx, &silent(&certificate), &lease, None).await.unwrap();
         tx.commit().await.unwrap();
         db.signals().due().notified().await;
-        assert!(waiter.news().now_or_never().is_none(), "it is still on its way");
+        assert!(waiter.settled().now_or_never().is_none(), "it is still on its way");
 
         let mut tx = db.begin();
         let at_rest = Certificate { state: State::Backoff, ..certificate };
         certificates::save(&mut tx, &silent(&at_rest), &lease, None).await.unwrap();
         tx.commit().await.unwrap();
-        waiter.news().await;
+        waiter.settled().await;
     }
 }

@@ -1,7 +1,7 @@
 //! What storage knows of limits and lanes, on both databases.
 
 use certwright::domain::challenge::{self, Challenge};
-use certwright::domain::failure::{Class, Failure};
+use certwright::domain::failure::{Failure, code};
 use certwright::domain::id::{CertificateId, ChallengeId, IssuerId};
 use certwright::domain::limits::{Limit, Precedence};
 use certwright::domain::order::{End, Order, State};
@@ -327,7 +327,7 @@ fn proof(state: challenge::State) -> Challenge {
 }
 
 fn failure(words: &str) -> Failure {
-    Failure::new(Class::Throttle, "acme_rate_limited", "The CA's rate limit is reached.", words)
+    Failure::of(code::ACME_RATE_LIMITED, words)
 }
 
 fn lane(issuer: IssuerId, namespace: &str) -> Lane {

@@ -11,6 +11,7 @@ mod passes;
 mod revisions;
 mod rows;
 mod secrets;
+mod statements;
 mod webhooks;
 mod writes;
 
@@ -20,7 +21,7 @@ use crate::support::databases::on_both_databases;
 
 on_both_databases! {
     async fn every_statement_prepares(db: Db) {
-        for statement in catalogue() {
+        for (statement, _) in catalogue() {
             if let Err(error) = db.prepare(statement).await {
                 panic!("{}: {error:?}", statement.name);
             }

@@ -7,8 +7,11 @@ use sqlx::{
 };
 
 fn statements() -> Vec<Statement> {
-    let found: Vec<_> =
-        catalogue().into_iter().filter(|one| one.name.starts_with("fair::")).collect();
+    let found: Vec<_> = catalogue()
+        .into_iter()
+        .map(|(one, _)| one)
+        .filter(|one| one.name.contains("::fair::"))
+        .collect();
     assert_eq!(found.len(), 6);
     found
 }

@@ -6,7 +6,7 @@ use certwright::domain::ari::{self, Ari, Window};
 use certwright::domain::backoff::Jitter;
 use certwright::domain::certificate::{Certificate, State, Told, Transition, Trigger};
 use certwright::domain::challenge::{self, Challenge, Kind};
-use certwright::domain::failure::{Class, Failure};
+use certwright::domain::failure::{Failure, code};
 use certwright::domain::id::{
     CertificateId, ChallengeId, IssuerId, OrderId, RequestId, RevocationId,
 };
@@ -120,7 +120,7 @@ pub fn page() -> Page {
 }
 
 pub fn failure() -> Failure {
-    Failure::new(Class::Transient, "code", "title", "detail").with_status(503)
+    Failure::of(code::ACME_UNAVAILABLE, "detail").with_status(503)
 }
 
 pub fn certificate(name: &str) -> Certificate {

@@ -9,7 +9,7 @@ use certwright::domain::certificate::Certificate;
 use certwright::domain::event::{Event, Resource};
 use certwright::domain::id::{ApiKeyId, OrderId};
 use certwright::storage::api_keys::{self, ApiKey};
-use certwright::storage::handoff::Handed;
+use certwright::storage::handoff::HandedOff;
 use certwright::storage::lease::{self, Lease, Machine};
 use certwright::storage::{Db, Page, Scope, StorageError, Tx, certificates, events, settings};
 use futures_util::future::{FutureExt as _, join_all};
@@ -99,7 +99,7 @@ on_both_databases! {
                 certificates::save(&mut tx, &certificate.clone().wake(NOW), &lease, None).await?;
                 let about = Resource::Certificate(certificate.id);
                 let event = Event::normal(about, "Tested", "written behind the fence");
-                events::record(&mut tx, "default", Some(certificate.id), &[event], NOW)?;
+                events::record(&mut tx, "default", Some(certificate.id), &[event], NOW);
                 tx.commit().await
             })
         });
@@ -122,7 +122,7 @@ on_both_databases! {
     async fn what_is_added_is_handed_over_with_the_commit(db: Db) {
         let places = Arc::new(Semaphore::new(2));
         let offered = Arc::clone(&places);
-        let mut handed = db.handover().open("worker", move |namespace| {
+        let mut handed = db.handoff().open("worker", move |namespace| {
             (namespace == "default").then_some(())?;
             Some(Box::new(Arc::clone(&offered).try_acquire_owned().ok()?))
         });
@@ -135,7 +135,7 @@ on_both_databases! {
         assert!(handed.try_recv().is_err(), "nothing is there yet");
         tx.commit().await.unwrap();
 
-        let Some(Handed::Certificate(begun, lease, place)) = handed.recv().await else {
+        let Some(HandedOff::Certificate(begun, lease, place)) = handed.recv().await else {
             panic!("the certificate");
         };
         assert_eq!(*begun, added);
@@ -154,7 +154,7 @@ on_both_databases! {
         certificates::insert(&mut tx, &waiting).await.unwrap();
         tx.commit().await.unwrap();
         drop(held);
-        db.handover().close();
+        db.handoff().close();
         assert!(handed.recv().await.is_none());
         let mut tx = db.begin();
         let due = lease::claim(&mut tx, Machine::Certificate, "other", now, 9).await.unwrap();
@@ -162,11 +162,11 @@ on_both_databases! {
     }
 
     async fn a_name_that_is_taken_meanwhile_lets_go_of_what_was_promised(db: Db) {
-        let mut handed = db.handover().open("worker", |_| Some(Box::new(())));
+        let mut handed = db.handoff().open("worker", |_| Some(Box::new(())));
         let mut tx = db.begin();
         certificates::insert(&mut tx, &certificate("web")).await.unwrap();
         tx.commit().await.unwrap();
-        assert!(matches!(handed.recv().await, Some(Handed::Certificate(..))));
+        assert!(matches!(handed.recv().await, Some(HandedOff::Certificate(..))));
 
         let again = certificate("web");
         let mut tx = db.begin();
@@ -177,7 +177,7 @@ on_both_databases! {
 
         assert!(matches!(refused, Err(StorageError::Conflict)), "{refused:?}");
         if let Ok(said) = handed.try_recv() {
-            assert!(matches!(said, Handed::Unheard(Machine::Certificate, id) if id == again.id.0));
+            assert!(matches!(said, HandedOff::Unknown(Machine::Certificate, id) if id == again.id.0));
         }
     }
 
@@ -271,7 +271,7 @@ async fn another_replica_hears_of_changes_and_of_forgotten_keys() {
     tx.has_settled(resource);
     tx.commit().await.unwrap();
 
-    within("the news", waiter.news()).await;
+    within("the news", waiter.settled()).await;
     // It may have heard of the key in the note after that; it believes in it for a second at most.
     until("the key's end", async || api_keys::recognise(&there, &hash).await.unwrap().is_none())
         .await;

@@ -7,7 +7,7 @@ pub(crate) mod renewal;
 use certwright::domain::backoff::Jitter;
 use certwright::domain::certificate::{Certificate, Issued, Transition};
 use certwright::domain::delivery::SCHEDULE;
-use certwright::domain::failure::{Class, Failure};
+use certwright::domain::failure::{Failure, code};
 use certwright::domain::issuer::Account;
 use certwright::domain::order::Outcome;
 use certwright::storage::{Scope, issuers};
@@ -400,7 +400,7 @@ fn issue(world: &World, found: Certificate) -> Transition {
 }
 
 fn failure() -> Failure {
-    Failure::new(Class::Validation, "acme_dns", "The CA found no proof", "NXDOMAIN")
+    Failure::of(code::ACME_DNS, "NXDOMAIN").titled("The CA found no proof")
 }
 
 pub(crate) fn secret(hook: &Value) -> &str {

@@ -23,7 +23,7 @@ use crate::pki;
 use crate::secret::Secret;
 use crate::storage::requests::private_key_place;
 use crate::storage::revisions::{self, Revision};
-use crate::storage::{Tx, events};
+use crate::storage::{Read, events};
 
 pub(crate) mod format;
 mod private;
@@ -120,7 +120,7 @@ async fn hand_out(
         format!("The {what} of revision {number} was handed to the {who} ({})", who.subject.id());
     let event = Event::normal(Resource::Certificate(certificate.id), "PrivateKeyExported", message);
     let namespace = &certificate.namespace;
-    events::record(&mut tx, namespace, Some(certificate.id), &[event], app.now())?;
+    events::record(&mut tx, namespace, Some(certificate.id), &[event], app.now());
     tx.commit().await?;
     tracing::info!(certificate = %certificate.id, revision = number, api_key = %who.subject.id(), what, "a private key was handed out");
     Ok((tag, Some(HandedOut { key, revision, certificate })))
@@ -128,7 +128,7 @@ async fn hand_out(
 
 /// The certificate, and the revision of it that is asked for.
 async fn wanted(
-    tx: &mut Tx,
+    tx: &mut Read,
     who: &Principal,
     id: Uuid,
     which: &WhichRevision,

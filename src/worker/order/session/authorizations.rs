@@ -7,7 +7,7 @@ use crate::ca;
 use crate::ca::{AuthorizationStatus, ChallengeStatus, Offered};
 use crate::domain::challenge;
 use crate::domain::challenge::{Challenge, Kind};
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Class, Failure, code};
 use crate::domain::id::ChallengeId;
 use crate::domain::issuer::Issuer;
 use crate::domain::name;
@@ -77,12 +77,7 @@ fn is_wildcard(authorization: &ca::Authorization, order: &Order) -> Result<bool,
     let domain = &authorization.domain;
     let as_it_is = ordered.contains(domain);
     if !as_it_is && !ordered.iter().any(|name| name.strip_prefix("*.") == Some(domain)) {
-        return Err(Failure::new(
-            Class::Validation,
-            "acme_foreign_authorization",
-            "The CA wants a name proved that was not asked for",
-            format!("It is \"{domain}\"."),
-        ));
+        return Err(Failure::of(code::ACME_FOREIGN_AUTHORIZATION, format!("It is \"{domain}\".")));
     }
     Ok(authorization.wildcard || !as_it_is)
 }
@@ -119,20 +114,16 @@ fn hopeless(authorization: &ca::Authorization) -> Option<Failure> {
         .find(|it| kind(it).is_some() && it.status == ChallengeStatus::Invalid)
     {
         return Some(failed.error.clone().unwrap_or_else(|| {
-            Failure::new(
-                Class::Validation,
-                "acme_validation_failed",
-                "The CA could not confirm control over the name.",
+            Failure::of(
+                code::ACME_VALIDATION_FAILED,
                 format!("A challenge for {} has failed already.", authorization.domain),
             )
         }));
     }
     let any_unusable = !authorization.unusable.is_empty();
     any_unusable.then(|| {
-        Failure::new(
-            Class::Validation,
-            "acme_unusable_challenge",
-            "The CA offers no challenge that can be used",
+        Failure::of(
+            code::ACME_UNUSABLE_CHALLENGE,
             format!("{}: {}.", authorization.domain, authorization.unusable.join("; ")),
         )
     })
@@ -155,14 +146,9 @@ pub(in crate::worker) async fn why_invalid(
         authorizations.into_iter().flat_map(|authorization| authorization.challenges).collect();
     let (ours, others): (Vec<_>, Vec<_>) = offers.into_iter().partition(is_ours);
     let of_challenges = ours.into_iter().chain(others).find_map(|offer| offer.error);
-    Ok(of_challenges.or(order_error).unwrap_or_else(|| {
-        Failure::new(
-            Class::Validation,
-            "acme_order_invalid",
-            "The CA refused the order",
-            "It did not say why.",
-        )
-    }))
+    Ok(of_challenges
+        .or(order_error)
+        .unwrap_or_else(|| Failure::of(code::ACME_ORDER_INVALID, "It did not say why.")))
 }
 
 pub(in crate::worker) fn no_solver(
@@ -173,12 +159,10 @@ pub(in crate::worker) fn no_solver(
 ) -> Failure {
     let name = if wildcard { format!("*.{domain}") } else { domain.to_owned() };
     let offered: Vec<_> = offered.iter().map(|kind| kind.as_str()).collect();
-    Failure::new(
-        Class::Blocked,
-        "no_solver",
-        "No solver of the issuer fits a name",
+    Failure::of(
+        code::NO_SOLVER,
         format!(
-            "{} \"{}\" has no solver for {name} whose challenge the CA offers ({}). Add one, or widen a selector.",
+            "{} \"{}\" has no solver for {name} whose challenge the CA offers ({}).",
             issuer.kind.as_str(),
             issuer.name,
             offered.join(", ")

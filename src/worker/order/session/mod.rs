@@ -14,7 +14,7 @@ use crate::domain::caa;
 use crate::domain::certificate::Certificate;
 use crate::domain::challenge::Kind;
 use crate::domain::event::{Event, Resource};
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Class, Failure, code};
 use crate::domain::issuer::Issuer;
 use crate::domain::order::{Answer, Conditions, Order, Requests, Seen, Status, Step};
 use crate::pki;
@@ -209,13 +209,9 @@ impl<'a> Session<'a> {
         let Some(download) = placed.certificate().await? else { return Ok(placed) };
         match pki::check_chain(&download.chain_pem, &csr, self.worker.clock.now()) {
             Ok(_) => Ok(placed),
-            Err(problem) => Err(Failure::new(
-                Class::Validation,
-                "acme_order_reused",
-                "The CA answers a new order with one that it has carried out before",
-                format!(
-                    "Its certificate is not the one that is wanted: {problem}. Ask the CA's operator how to order anew for the same names."
-                ),
+            Err(problem) => Err(Failure::of(
+                code::ACME_ORDER_REUSED,
+                format!("Its certificate is not the one that is wanted: {problem}."),
             )
             .into()),
         }
@@ -312,7 +308,7 @@ impl<'a> Session<'a> {
         }
         match &mut self.handle {
             Some(handle) => Ok((handle, fresh)),
-            None => Err(Failure::new(Class::Transient, "no_order", "No order", "").into()),
+            None => Err(Failure::of(code::NO_ORDER, "").into()),
         }
     }
 
@@ -322,13 +318,7 @@ impl<'a> Session<'a> {
         }
         let issuer = self.issuer(order).await?;
         let (Some(known), Some(sealed)) = (&issuer.account, self.signs_with.clone()) else {
-            return Err(Failure::new(
-                Class::Transient,
-                "issuer_not_ready",
-                "The issuer has no account at its CA",
-                "Its registration is under way; see the issuer's conditions.",
-            )
-            .into());
+            return Err(Failure::of(code::ISSUER_NOT_READY.with_class(Class::Transient), "").into());
         };
         let key = self.worker.sealer.open(&issuers::account_key_place(issuer.id), &sealed)?;
         let ca = self.worker.ca.of(issuer.kind);
@@ -359,10 +349,8 @@ impl<'a> Session<'a> {
         }
         let found = issuers::recall(&self.worker.db, order.issuer).await?;
         let Some((issuer, sealed)) = found else {
-            return Err(Failure::new(
-                Class::Blocked,
-                "issuer_not_found",
-                "The issuer is gone",
+            return Err(Failure::of(
+                code::ISSUER_NOT_FOUND,
                 "It was deleted while an order of it was under way.",
             )
             .into());
@@ -375,7 +363,9 @@ impl<'a> Session<'a> {
 
     /// Adds the CAA records that would allow the CA, where one is missing.
     fn say_what_allows(&self, failure: &mut Failure, order: &Order) {
-        if let ("acme_caa", Some(account)) = (failure.code.as_str(), &self.account) {
+        if let Some(account) = &self.account
+            && failure.is(code::ACME_CAA)
+        {
             let records =
                 caa::allowing(failure, &order.names, account.caa_identities(), account.url());
             failure.detail = format!("{} {records}", failure.detail);
@@ -401,31 +391,23 @@ impl<'a> Session<'a> {
                 self.csr = Some(request.csr.clone());
                 Ok(request.csr)
             }
-            None => Err(Failure::new(
-                Class::Blocked,
-                "certificate_deleted",
-                "The certificate was deleted",
-                "Its order is not carried through.",
-            )
-            .into()),
+            None => {
+                Err(Failure::of(code::CERTIFICATE_DELETED, "Its order is not carried through.")
+                    .into())
+            }
         }
     }
 }
 
 /// A step that was cut off.
 pub(in crate::worker) fn timed_out() -> Failure {
-    Failure::new(
-        Class::Transient,
-        "step_timed_out",
-        "A step took too long",
-        format!("No answer within {} s.", STEP_TIMEOUT.as_secs()),
-    )
+    Failure::timed_out("A step took too long", STEP_TIMEOUT)
 }
 
 /// Whether another order might fare better that does not say what it replaces: CAs answer to that
 /// with all kinds of errors. Who was not heard, or is asked to wait, has learnt nothing about it.
 fn may_be_the_replacement(failure: &Failure) -> bool {
-    let answered = failure.http_status.is_some() || failure.code == "acme_unreadable_answer";
+    let answered = failure.http_status.is_some() || failure.is(code::ACME_UNREADABLE_ANSWER);
     answered && !matches!(failure.class, Class::Throttle | Class::Consistency)
 }
 

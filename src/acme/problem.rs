@@ -1,24 +1,23 @@
-//! Problem documents as CAs really send them: anything may be missing, odd or hostile.
+//! Problem documents (RFC 7807) as CAs really send them: any member may be missing, odd or hostile.
 
 use serde::Deserialize;
 use serde_json::Value;
-use serde_json::error::Category;
 
 use super::json::{self, each, lenient};
-use super::recorder::Exchange;
 use crate::domain::failure::Subproblem;
+use crate::domain::failure::code::{self, Code};
 use crate::domain::text::foreign_words;
 
-/// The CA's words are cut after this many characters.
+/// Characters of the CA's words that are kept.
 const LONGEST_TEXT: usize = 1_000;
-/// Types of problems are shorter.
+/// Characters of a problem type that are kept.
 const LONGEST_TYPE: usize = 300;
-/// More sub-problems than a certificate can have names are not kept.
+/// Sub-problems that are kept: a certificate has at most as many names.
 const MOST_SUBPROBLEMS: usize = 100;
 
 /// RFC 7807 with ACME's additions (RFC 8555, section 6.7).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     /// `urn:ietf:params:acme:error:…`
     #[serde(rename = "type", default, deserialize_with = "lenient")]
     pub kind: Option<String>,
@@ -35,7 +34,7 @@ pub(super) struct Problem {
 
 /// One identifier's share of a problem (RFC 8555, section 6.7.1).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-pub(super) struct Part {
+pub(crate) struct Part {
     #[serde(rename = "type", default, deserialize_with = "lenient")]
     pub kind: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
@@ -50,17 +49,19 @@ struct Identifier {
 }
 
 impl Problem {
-    /// The problem document that an error answer carries: one by its type, or by the media type.
-    /// Anything else is somebody else's text, such as a front end's, and shown to nobody.
-    pub(super) fn of(exchange: &Exchange) -> Option<Self> {
-        let problem: Self = json::read(&exchange.body).ok()?;
-        let declared = exchange.content_type.as_deref() == Some("application/problem+json");
+    /// Reads the problem document in the body of an error answer.
+    ///
+    /// A document counts if its type is ACME's, or if the media type says that it is a problem. Any
+    /// other body is some front end's text and is shown to nobody.
+    pub(crate) fn read(content_type: Option<&str>, body: &[u8]) -> Option<Self> {
+        let problem: Self = json::read(body).ok()?;
+        let declared = content_type == Some("application/problem+json");
         let speaks = problem.kind.is_some() || problem.detail.is_some();
         (problem.name().is_some() || (declared && speaks)).then_some(problem)
     }
 
     /// The error that an object carries; some CAs write no more than words there.
-    pub(super) fn within(value: Value) -> Option<Self> {
+    pub(crate) fn within(value: Value) -> Option<Self> {
         match value {
             Value::String(words) => Some(Self { detail: Some(words), ..Self::default() }),
             object @ Value::Object(_) => serde_json::from_value(object).ok(),
@@ -69,18 +70,18 @@ impl Problem {
     }
 
     /// The type without its URN, such as `badNonce`.
-    pub(super) fn name(&self) -> Option<&str> {
+    pub(crate) fn name(&self) -> Option<&str> {
         self.kind.as_deref().and_then(name_of)
     }
 
     /// The CA's words, fit to be shown.
-    pub(super) fn words(&self) -> Option<String> {
+    pub(crate) fn words(&self) -> Option<String> {
         let text = self.detail.as_deref().or(self.title.as_deref())?;
         Some(clean(text, LONGEST_TEXT)).filter(|text| !text.is_empty())
     }
 
     /// The sub-problems, as a failure carries them.
-    pub(super) fn parts(&self) -> Vec<Subproblem> {
+    pub(crate) fn parts(&self) -> Vec<Subproblem> {
         let parts = self.subproblems.iter().take(MOST_SUBPROBLEMS);
         parts
             .map(|part| Subproblem {
@@ -93,39 +94,57 @@ impl Problem {
 }
 
 /// `badNonce` of `urn:ietf:params:acme:error:badNonce`, also in the URN's older spelling.
-pub(super) fn name_of(kind: &str) -> Option<&str> {
+pub(crate) fn name_of(kind: &str) -> Option<&str> {
     kind.strip_prefix("urn:ietf:params:acme:error:").or(kind.strip_prefix("urn:acme:error:"))
 }
 
 /// Text without strange characters and of bounded length.
-pub(super) fn clean(text: &str, longest: usize) -> String {
+pub(crate) fn clean(text: &str, longest: usize) -> String {
     foreign_words(text, longest).unwrap_or_default()
 }
 
-/// What is wrong with a JSON document, without a word of what stands in it.
-pub(super) fn outline(error: &serde_json::Error) -> String {
-    let what = match error.classify() {
-        Category::Io | Category::Eof => "it ends too early",
-        Category::Syntax => "it is not JSON",
-        Category::Data => "a member is missing, or of another kind than expected",
-    };
-    format!("{what} (line {}, column {})", error.line(), error.column())
+/// The types of RFC 8555 (6.7), RFC 9773 (7.4), the profiles draft and those that CAs made up.
+const TYPES: &[(&str, Code)] = &[
+    ("accountDoesNotExist", code::ACME_ACCOUNT_DOES_NOT_EXIST),
+    ("alreadyReplaced", code::ACME_ALREADY_REPLACED),
+    ("alreadyRevoked", code::ACME_ALREADY_REVOKED),
+    ("badCSR", code::ACME_BAD_CSR),
+    ("badNonce", code::ACME_BAD_NONCE),
+    ("badPublicKey", code::ACME_BAD_PUBLIC_KEY),
+    ("badRevocationReason", code::ACME_BAD_REVOCATION_REASON),
+    ("badSignatureAlgorithm", code::ACME_BAD_SIGNATURE_ALGORITHM),
+    ("caa", code::ACME_CAA),
+    ("conflict", code::ACME_CONFLICT),
+    ("connection", code::ACME_CONNECTION),
+    ("dns", code::ACME_DNS),
+    ("dnssec", code::ACME_DNSSEC),
+    ("externalAccountRequired", code::ACME_EXTERNAL_ACCOUNT_REQUIRED),
+    ("incorrectResponse", code::ACME_INCORRECT_RESPONSE),
+    ("invalidContact", code::ACME_INVALID_CONTACT),
+    ("invalidProfile", code::ACME_INVALID_PROFILE),
+    ("malformed", code::ACME_MALFORMED),
+    ("orderNotReady", code::ACME_ORDER_NOT_READY),
+    ("rateLimited", code::ACME_RATE_LIMITED),
+    ("rejectedIdentifier", code::ACME_REJECTED_IDENTIFIER),
+    ("serverInternal", code::ACME_SERVER_INTERNAL),
+    ("tls", code::ACME_TLS),
+    ("unauthorized", code::ACME_UNAUTHORIZED),
+    ("unsupportedContact", code::ACME_UNSUPPORTED_CONTACT),
+    ("unsupportedIdentifier", code::ACME_UNSUPPORTED_IDENTIFIER),
+    ("userActionRequired", code::ACME_USER_ACTION_REQUIRED),
+];
+
+/// The code of a problem type, named without its URN.
+pub(crate) fn code_of(name: &str) -> Option<Code> {
+    TYPES.iter().find(|(known, _)| *known == name).map(|(_, code)| *code)
 }
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use http::header::CONTENT_TYPE;
-    use http::{HeaderMap, HeaderValue};
-    use time::OffsetDateTime;
-
     use super::*;
 
-    fn answer(content_type: &'static str, body: &'static [u8]) -> Option<Problem> {
-        let headers =
-            HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
-        let (url, body) = ("https://ca.example/x".to_owned(), Bytes::from_static(body));
-        Problem::of(&Exchange::new(url, 403, &headers, body, OffsetDateTime::UNIX_EPOCH))
+    fn answer(content_type: &str, body: &[u8]) -> Option<Problem> {
+        Problem::read(Some(content_type), body)
     }
 
     #[test]
@@ -146,13 +165,6 @@ mod tests {
     #[test]
     fn text_is_shown_without_what_turns_or_hides_it() {
         assert_eq!(clean("a\u{202e}b\r\n\u{1b}[31mc\u{200b}\u{feff}", 100), "ab [31mc");
-    }
-
-    #[test]
-    fn what_is_wrong_with_a_document_is_told_without_its_contents() {
-        let error = serde_json::from_str::<u8>("\"s3cret\"").unwrap_err();
-        assert!(error.to_string().contains("s3cret"), "the library's words do show it");
-        assert!(!outline(&error).contains("s3cret"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Anti-replay nonces, collected from every answer so that no request needs a question of its own.
+//! Anti-replay nonces (RFC 8555, section 6.5), kept from every answer to save `newNonce` requests.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,18 +7,18 @@ use time::{Duration, OffsetDateTime};
 
 use crate::domain::challenge::is_base64url;
 
-/// Older ones give way to newer ones.
+/// Capacity of the pool; the oldest nonce gives way.
 const MOST: usize = 64;
-/// CAs forget nonces; a `badNonce` costs more than a `HEAD`.
+/// Age up to which a nonce is tried. CAs forget nonces, and a `badNonce` costs more than a `HEAD`.
 const OLDEST: Duration = Duration::minutes(5);
 
-/// The nonces of one CA, newest first out.
+/// The nonces of one CA: a stack, the newest on top.
 #[derive(Default)]
-pub(super) struct Nonces(Mutex<VecDeque<(String, OffsetDateTime)>>);
+pub(crate) struct Nonces(Mutex<VecDeque<(String, OffsetDateTime)>>);
 
 impl Nonces {
-    /// Keeps a nonce, if it is one (RFC 8555, section 6.5.1).
-    pub(super) fn put(&self, nonce: &str, now: OffsetDateTime) {
+    /// Keeps a nonce if it is well-formed (RFC 8555, section 6.5.1).
+    pub(crate) fn put(&self, nonce: &str, now: OffsetDateTime) {
         if !is_base64url(nonce) {
             return;
         }
@@ -29,8 +29,8 @@ impl Nonces {
         pool.push_back((nonce.to_owned(), now));
     }
 
-    /// The newest nonce, if it is still worth trying.
-    pub(super) fn take(&self, now: OffsetDateTime) -> Option<String> {
+    /// Takes the newest nonce if it is young enough.
+    pub(crate) fn take(&self, now: OffsetDateTime) -> Option<String> {
         let mut pool = self.lock();
         let (nonce, since) = pool.pop_back()?;
         if now - since <= OLDEST {

@@ -1,22 +1,17 @@
-//! What really went over the wire during one operation.
-//!
-//! instant-acme hands on neither status, `Retry-After`, `Link` nor the whole body. The HTTP client
-//! writes them down here, in a task-local, and whoever started the operation reads them afterwards.
-
-use std::cell::RefCell;
+//! One answer of a CA, with what is worth keeping of its headers.
 
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use time::{Duration, OffsetDateTime};
 
-use super::classify::{Call, Transport, is_bad_nonce};
+use crate::acme::problem::Problem;
 
-/// Nobody is asked to wait longer than this, whatever `Retry-After` says.
+/// Longest `Retry-After` that is believed.
 const LONGEST_WAIT: Duration = Duration::days(1);
 
 /// One answer of the CA.
 #[derive(Debug, Clone)]
-pub(in crate::ca) struct Exchange {
+pub(super) struct Exchange {
     pub url: String,
     pub status: u16,
     /// `Retry-After`, as a moment.
@@ -25,24 +20,27 @@ pub(in crate::ca) struct Exchange {
     pub location: Option<String>,
     /// The media type, in lower case and without parameters.
     pub content_type: Option<String>,
+    /// `Replay-Nonce`, for the next request.
+    pub nonce: Option<String>,
     pub body: Bytes,
 }
 
 impl Exchange {
     /// Takes from the headers what is worth keeping.
-    pub(in crate::ca) fn new(
+    pub(super) fn new(
         url: String,
         status: u16,
         headers: &HeaderMap,
         body: Bytes,
         now: OffsetDateTime,
     ) -> Self {
-        let location = headers.get(header::LOCATION).and_then(|v| v.to_str().ok());
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         Self {
             status,
             retry_at: retry_at(headers, now),
             links: links(headers, &url),
-            location: location.and_then(|location| absolute(&url, location)),
+            location: text(header::LOCATION.as_str()).and_then(|named| absolute(&url, named)),
+            nonce: text("replay-nonce").map(str::to_owned),
             content_type: media_type(headers),
             url,
             body,
@@ -50,107 +48,42 @@ impl Exchange {
     }
 
     /// Whether the status says that it worked. Redirects do not count: none is followed.
-    pub(in crate::ca) fn is_success(&self) -> bool {
+    pub(super) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
 
+    /// Whether the answer leads elsewhere.
+    pub(super) fn is_redirect(&self) -> bool {
+        matches!(self.status, 301 | 302 | 303 | 307 | 308)
+    }
+
+    /// The problem document of an error answer.
+    pub(super) fn problem(&self) -> Option<Problem> {
+        Problem::read(self.content_type.as_deref(), &self.body)
+    }
+
+    /// Whether the CA wants the same request again with another nonce.
+    pub(super) fn is_bad_nonce(&self) -> bool {
+        self.status >= 400 && self.problem().is_some_and(|it| it.name() == Some("badNonce"))
+    }
+
     /// What came, without a word of it: "HTTP 502 (text/html, 162 bytes)".
-    pub(in crate::ca) fn outline(&self) -> String {
+    pub(super) fn outline(&self) -> String {
         let kind = self.content_type.as_deref().unwrap_or("no media type");
         format!("HTTP {} ({kind}, {} bytes)", self.status, self.body.len())
     }
 
     /// The target of the first link of the given relation.
-    pub(in crate::ca) fn link(&self, relation: &str) -> Option<&str> {
+    pub(super) fn link(&self, relation: &str) -> Option<&str> {
         self.links.iter().find(|link| link.relation == relation).map(|link| link.url.as_str())
     }
 }
 
 /// A `Link` header's entry, its target made absolute.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::ca) struct Link {
+pub(super) struct Link {
     pub relation: String,
     pub url: String,
-}
-
-/// How the last request of an operation ended.
-#[derive(Debug, Clone)]
-pub(in crate::ca) struct Outcome {
-    pub end: End,
-    /// Whether it asked for nothing but a nonce: what it was wanted for was not sent.
-    pub for_nonce: bool,
-}
-
-/// Whether there was an answer.
-#[derive(Debug, Clone)]
-pub(in crate::ca) enum End {
-    Answered(Exchange),
-    Failed(Transport),
-}
-
-/// What the HTTP client has to know of an operation, and what it says about it.
-#[derive(Debug)]
-struct Tape {
-    call: Call,
-    /// Whether the caller wants the body of a success for itself: instant-acme sees an empty order.
-    is_raw: bool,
-    last: Option<Outcome>,
-}
-
-tokio::task_local! {
-    static TAPE: RefCell<Tape>;
-}
-
-/// Runs an operation and says how its last request ended; `None` when it needed no request.
-pub(in crate::ca) async fn record<F: Future>(
-    call: Call,
-    is_raw: bool,
-    operation: F,
-) -> (F::Output, Option<Outcome>) {
-    let tape = RefCell::new(Tape { call, is_raw, last: None });
-    TAPE.scope(tape, async move {
-        let output = operation.await;
-        (output, TAPE.with(|tape| tape.borrow_mut().last.take()))
-    })
-    .await
-}
-
-/// Which call the running operation is.
-pub(in crate::ca) fn call() -> Option<Call> {
-    TAPE.try_with(|tape| tape.borrow().call).ok()
-}
-
-/// Whether the running operation wants to keep the body to itself.
-pub(in crate::ca) fn is_raw() -> bool {
-    TAPE.try_with(|tape| tape.borrow().is_raw).unwrap_or(false)
-}
-
-/// Whether the running operation's last request was refused for its nonce.
-pub(in crate::ca) fn wants_other_nonce() -> bool {
-    let refused = |tape: &RefCell<Tape>| match &tape.borrow().last {
-        Some(Outcome { end: End::Answered(exchange), for_nonce: false }) => is_bad_nonce(exchange),
-        _ => false,
-    };
-    TAPE.try_with(refused).unwrap_or(false)
-}
-
-/// Where the answer to the running operation's last request leads, if it is a redirect.
-pub(in crate::ca) fn redirect() -> Option<String> {
-    let target = |tape: &RefCell<Tape>| match &tape.borrow().last {
-        Some(Outcome { end: End::Answered(exchange), .. })
-            if matches!(exchange.status, 301 | 302 | 303 | 307 | 308) =>
-        {
-            exchange.location.clone()
-        }
-        _ => None,
-    };
-    TAPE.try_with(target).ok().flatten()
-}
-
-/// Writes down how a request ended.
-pub(in crate::ca) fn note(outcome: Outcome) {
-    // Outside an operation nobody is interested.
-    let _ = TAPE.try_with(|tape| tape.borrow_mut().last = Some(outcome));
 }
 
 fn retry_at(headers: &HeaderMap, now: OffsetDateTime) -> Option<OffsetDateTime> {
@@ -179,7 +112,7 @@ fn whole_seconds(value: &str) -> &str {
 ///
 /// Every URL that a CA returns comes through here; one that is absolute stays as it is written, for
 /// it is signed in this form.
-pub(in crate::ca) fn absolute(base: &str, named: &str) -> Option<String> {
+pub(super) fn absolute(base: &str, named: &str) -> Option<String> {
     match url::Url::parse(named) {
         Ok(_) => Some(named.to_owned()),
         Err(_) => Some(url::Url::parse(base).ok()?.join(named).ok()?.into()),

@@ -3,12 +3,15 @@
 //! Everything that an ACME server, a DNS provider or the network can do ends in one [`Failure`].
 //! Its [`Class`] decides what happens next; the rest is for the person who reads it.
 
+pub mod code;
+
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use super::text::foreign_words;
 use super::throttle::Scope;
+pub use code::Code;
 
 /// More than any title of ours has, foreign names in it included.
 const LONGEST_TITLE: usize = 500;
@@ -88,20 +91,15 @@ pub struct Subproblem {
 }
 
 impl Failure {
-    /// A failure of the given class; `title` says what failed, `detail` why.
+    /// A failure of this code; `detail` says why, and the code's advice follows it.
     ///
-    /// Both may quote what others said: they are cleaned and cut here, so that nobody can forget to.
-    pub fn new(
-        class: Class,
-        code: impl Into<String>,
-        title: impl Into<String>,
-        detail: impl Into<String>,
-    ) -> Self {
+    /// The detail may quote others: it is cleaned and cut here, so that nobody can forget to.
+    pub fn of(code: Code, detail: impl Into<String>) -> Self {
         Self {
-            class,
-            code: code.into(),
-            title: clean(&title.into(), LONGEST_TITLE),
-            detail: clean(&detail.into(), LONGEST_DETAIL),
+            class: code.class,
+            code: code.text.to_owned(),
+            title: code.title.to_owned(),
+            detail: clean(&advised(detail.into(), code.advice), LONGEST_DETAIL),
             acme_type: None,
             http_status: None,
             retry_at: None,
@@ -111,9 +109,31 @@ impl Failure {
         }
     }
 
+    /// A call that was cut off after `limit`.
+    pub fn timed_out(title: &str, limit: std::time::Duration) -> Self {
+        let detail = format!("No answer within {} s.", limit.as_secs());
+        Self::of(code::STEP_TIMED_OUT, detail).titled(title)
+    }
+
+    /// The same failure with a title that names what it is about; it may quote others.
+    #[must_use]
+    pub fn titled(self, title: impl AsRef<str>) -> Self {
+        Self { title: clean(title.as_ref(), LONGEST_TITLE), ..self }
+    }
+
+    /// Whether it has this code.
+    pub fn is(&self, code: Code) -> bool {
+        self.code == code.text
+    }
+
+    /// The code's row in the table; `None` for a failure that another version has stored.
+    pub fn known_code(&self) -> Option<Code> {
+        Code::find(&self.code)
+    }
+
     /// Whether the other side has heard the request and will not do it, for whatever reason.
     pub fn is_refusal(&self) -> bool {
-        self.class == Class::Blocked || self.code == "acme_refused"
+        self.class == Class::Blocked || self.is(code::ACME_REFUSED)
     }
 
     /// The same failure with the status of the answer that said so.
@@ -126,12 +146,14 @@ impl Failure {
     /// that says that nobody is there is believed.
     pub fn may_have_been_heard(&self) -> bool {
         matches!(
-            self.code.as_str(),
-            "acme_unreadable_answer"
-                | "acme_answer_too_large"
-                | "acme_connection_lost"
-                | "acme_timeout"
-                | "step_timed_out"
+            self.known_code(),
+            Some(
+                code::ACME_UNREADABLE_ANSWER
+                    | code::ACME_ANSWER_TOO_LARGE
+                    | code::ACME_CONNECTION_LOST
+                    | code::ACME_TIMEOUT
+                    | code::STEP_TIMED_OUT
+            )
         )
     }
 
@@ -147,6 +169,16 @@ fn clean(words: &str, most: usize) -> String {
     foreign_words(words, most).unwrap_or_default()
 }
 
+/// The words with the advice after them.
+fn advised(words: String, advice: &str) -> String {
+    match advice {
+        "" => words,
+        advice if words.is_empty() => advice.to_owned(),
+        advice if words.ends_with(['.', '!', '?']) => format!("{words} {advice}"),
+        advice => format!("{words}. {advice}"),
+    }
+}
+
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.title.trim_end_matches('.'), self.detail)
@@ -160,7 +192,7 @@ mod tests {
     #[test]
     fn whoever_quotes_others_quotes_them_cleaned_and_cut() {
         let words = format!("\u{1b}[31mno\0\r\nroom\u{202E} {}", "x".repeat(1_000_000));
-        let failure = Failure::new(Class::Transient, "odd", &words, &words);
+        let failure = Failure::of(code::ACME_DNS, &words).titled(&words);
 
         for text in [&failure.title, &failure.detail] {
             assert!(text.starts_with("[31mno room xxx") && text.ends_with("x…"), "{text}");

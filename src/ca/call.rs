@@ -1,0 +1,131 @@
+//! What a CA is asked, and how a call can go wrong.
+
+use serde_json::Value;
+use time::Duration;
+
+use super::exchange::Exchange;
+use super::meter::Withheld;
+use crate::acme::jose::{JoseError, Signer};
+use crate::acme::problem::Problem;
+use crate::outbound::AddressError;
+
+/// What the CA was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Call {
+    Directory,
+    NewAccount,
+    UpdateAccount,
+    NewOrder,
+    GetOrder,
+    GetAuthorization,
+    Challenge,
+    Finalize,
+    Certificate,
+    RenewalInformation,
+    Revoke,
+    KeyChange,
+}
+
+impl Call {
+    /// Whether it changes nothing at the CA, so that putting it again is harmless.
+    pub(super) fn only_asks(self) -> bool {
+        match self {
+            Self::Directory
+            | Self::GetOrder
+            | Self::GetAuthorization
+            | Self::Certificate
+            | Self::RenewalInformation => true,
+            Self::NewAccount
+            | Self::UpdateAccount
+            | Self::NewOrder
+            | Self::Challenge
+            | Self::Finalize
+            | Self::Revoke
+            | Self::KeyChange => false,
+        }
+    }
+}
+
+/// A call and how long what it asks about has existed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub call: Call,
+    /// Since when the CA has promised that the URL exists; `None` when that is not known.
+    pub age: Option<Duration>,
+    /// For how long we have known the account.
+    pub account_age: Option<Duration>,
+}
+
+impl Asked {
+    /// A call about nothing that has an age.
+    pub(super) fn of(call: Call) -> Self {
+        Self { call, age: None, account_age: None }
+    }
+}
+
+/// How a call went wrong.
+#[derive(Debug, Clone)]
+pub(super) enum Trouble {
+    /// The CA, or somebody before it, answered with an error.
+    Answer(Exchange),
+    /// The answer was fine, and the object in it carries an error.
+    Object(Problem),
+    /// The answer claims success and makes no sense.
+    Unreadable(String),
+    /// There was no whole answer.
+    Transport(Transport),
+}
+
+/// Why there was no whole answer. The texts are the HTTP library's.
+#[derive(Debug, Clone)]
+pub(super) enum Transport {
+    /// The request could not be signed.
+    Unsigned(JoseError),
+    /// Too many of our own requests to this CA are under way.
+    Busy,
+    /// It was not sent, so that the CA is not asked too much.
+    Withheld(Withheld),
+    /// The URL may not be asked, such as one without TLS.
+    Refused(String),
+    /// The URL is not the CA's.
+    Foreign(String),
+    /// The URL leads to where the service may not go, or nowhere.
+    Guarded(AddressError),
+    /// The TLS certificate is not trusted.
+    Untrusted(String),
+    Unreachable(String),
+    Timeout(String),
+    /// The connection ended early.
+    Broken(String),
+    /// More than anybody would honestly send.
+    TooLarge,
+}
+
+/// A request to a CA.
+#[derive(Clone, Copy)]
+pub(super) enum Request<'a> {
+    /// A document that needs no signature.
+    Get(&'a str),
+    Post(Signed<'a>),
+}
+
+/// A request that is signed for one URL.
+#[derive(Clone, Copy)]
+pub(super) struct Signed<'a> {
+    pub signer: &'a Signer,
+    /// The endpoint for nonces.
+    pub new_nonce: &'a str,
+    /// The account that the key belongs to; without it the key comes along.
+    pub account: Option<&'a str>,
+    pub url: &'a str,
+    /// `None` reads what is at the URL (POST-as-GET).
+    pub payload: Option<&'a Value>,
+}
+
+/// How a request ended.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub end: Result<Exchange, Transport>,
+    /// Whether it ended at the nonce: the request itself was not sent.
+    pub for_nonce: bool,
+}
