@@ -24,7 +24,7 @@ use crate::domain::id::SecretId;
 use crate::domain::issuer::State as IssuerState;
 use crate::secret::Sealed;
 use crate::storage::secrets::{self, SecretEntry, Wanted, data_place};
-use crate::storage::{Scope, Tx, certificates, issuers, orders};
+use crate::storage::{Read, Scope, Tx, certificates, issuers, orders};
 use crate::validation::escaped;
 use crate::view::spec::SecretSpec;
 
@@ -169,7 +169,7 @@ pub(crate) async fn delete(
 
 /// The secret, if the caller may see it and knows its present state.
 async fn find_to_change(
-    tx: &mut Tx,
+    tx: &mut Read,
     scope: &Scope,
     id: Uuid,
     known: &Precondition,

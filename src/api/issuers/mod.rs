@@ -20,7 +20,7 @@ use crate::domain::issuer::{AccountChange, Acme, Issuer, Kind, State as IssuerSt
 use crate::secret::Sealed;
 use crate::storage::issuers::{self, Wanted, account_key_place};
 use crate::storage::lease::Lease;
-use crate::storage::{Tx, certificates, orders, revocations};
+use crate::storage::{Read, Tx, certificates, orders, revocations};
 
 pub(crate) mod accounts;
 pub(crate) mod check;
@@ -158,7 +158,7 @@ pub(crate) async fn replace(
 
 /// The issuer, if the caller may change it and knows its present state.
 async fn find_to_change(
-    tx: &mut Tx,
+    tx: &mut Read,
     who: &Principal,
     id: Uuid,
     known: &Precondition,
