@@ -14,7 +14,7 @@ use crate::api::idempotency::{Attempt, IdempotencyKey, accepted};
 use crate::api::precondition::json;
 use crate::api::problem::{ApiError, Code, Errors};
 use crate::api::wait::Wait;
-use crate::domain::certificate::{self, Certificate, Trigger};
+use crate::domain::certificate::{self, Certificate};
 use crate::domain::event::{Event, Resource};
 use crate::domain::id::CertificateId;
 use crate::domain::issuer::Issuer;
@@ -58,25 +58,10 @@ pub(crate) async fn create(
 /// The certificate that is wanted; nothing of it is there yet.
 pub(crate) fn new(app: &AppState, given: &CertificateSpec, checked: &Checked) -> Certificate {
     let now = app.now();
+    let (namespace, name, spec) = (&checked.namespace, &checked.name, checked.spec.clone());
     Certificate {
-        id: CertificateId::generate(now),
-        namespace: checked.namespace.clone(),
-        name: checked.name.clone(),
         labels: given.labels.clone(),
-        spec: checked.spec.clone(),
-        generation: 1,
-        state: certificate::State::Triggered(Trigger::DoesNotExist),
-        state_since: now,
-        current: None,
-        ari: None,
-        revocation: None,
-        deleting_since: None,
-        failed_attempts: 0,
-        told: certificate::Told::default(),
-        last_error: None,
-        order: None,
-        created_at: now,
-        next_action_at: now,
+        ..Certificate::wanted(CertificateId::generate(now), namespace, name, spec, now)
     }
 }
 

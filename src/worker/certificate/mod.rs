@@ -11,7 +11,6 @@ use crate::domain::failure::{Class, Failure};
 use crate::domain::id::{CertificateId, OrderId, RequestId};
 use crate::domain::issuer;
 use crate::domain::issuer::{Issuer, RenewalInformationSource};
-use crate::domain::order;
 use crate::domain::order::{Order, Outcome};
 use crate::storage::lease::{Lease, Machine};
 use crate::storage::requests::{Request, RequestState};
@@ -111,13 +110,6 @@ impl Worker {
         let not_after = spec.not_after(now).filter(|_| issuer.acme.enable_duration_feature);
         let wants_ari = issuer.acme.renewal_information_source == RenewalInformationSource::Ari;
         let order = Order {
-            id,
-            name: order::name(&name, id),
-            certificate: certificate.id,
-            request,
-            issuer: issuer.id,
-            namespace: certificate.namespace.clone(),
-            names: spec.names(),
             profile: [&spec.profile, &issuer.acme.profile]
                 .into_iter()
                 .flatten()
@@ -125,19 +117,8 @@ impl Worker {
                 .cloned(),
             replaces: certificate.replaces(account).filter(|_| wants_ari),
             not_after,
-            predecessors: 0,
-            state: order::State::New,
-            expires: None,
-            challenges: Vec::new(),
-            tries: 0,
-            stalled_since: None,
-            course: order::Course::default(),
-            attempts: 0,
-            last_error: None,
-            created_at: now,
-            handed_out_at: now,
-            next_action_at: Some(now),
             deadline: certificate.order_deadline(now, not_after),
+            ..Order::placed(id, certificate, request, issuer.id, now)
         };
         let attempt = Request {
             id: request,
