@@ -30,6 +30,8 @@ mod support;
 
 use std::path::PathBuf;
 
+// `support::fixtures` names it as the library does.
+use certwright::domain;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use database::Kind;

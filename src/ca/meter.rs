@@ -126,8 +126,9 @@ mod tests {
     use crate::domain::backoff::Jitter;
     use crate::domain::failure::{Failure, code};
     use crate::domain::id::{CertificateId, IssuerId, OrderId, RequestId};
+    use crate::domain::fixtures;
     use crate::domain::limits::{Limit, Limits, Refusals};
-    use crate::domain::order::{Answer, Conditions, Course, ORDER_DEADLINE, Order, State};
+    use crate::domain::order::{Answer, Conditions};
 
     const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
 
@@ -176,7 +177,7 @@ mod tests {
         let limit = Limit { count: 300, per: "1m".into() };
         let limits = Limits { refused_requests: Some(limit), ..Limits::default() };
         let limiter = Arc::new(Limiter::new(limits.refusals(), NOW));
-        let mut orders: Vec<_> = (0..200).map(|_| order()).collect();
+        let mut orders: Vec<_> = (0..200).map(|_| fixtures::order(NOW)).collect();
         let mut sent: Vec<OffsetDateTime> = Vec::new();
         let (mut now, mut parked) = (NOW, 0);
         while now < NOW + Duration::minutes(20) {
@@ -221,34 +222,5 @@ mod tests {
             sent.push(now);
         }
         Failure::of(code::ACME_UNAVAILABLE, "no").with_status(500)
-    }
-
-    fn order() -> Order {
-        let id = uuid::Uuid::nil();
-        Order {
-            id: OrderId(id),
-            name: "a-1-00000000".into(),
-            certificate: CertificateId(id),
-            request: RequestId(id),
-            issuer: IssuerId(id),
-            namespace: "default".into(),
-            names: vec!["a.example.com".into()],
-            profile: None,
-            replaces: None,
-            not_after: None,
-            predecessors: 0,
-            state: State::New,
-            expires: None,
-            challenges: Vec::new(),
-            tries: 0,
-            stalled_since: None,
-            course: Course::default(),
-            attempts: 0,
-            last_error: None,
-            created_at: NOW,
-            handed_out_at: NOW,
-            next_action_at: Some(NOW),
-            deadline: NOW + ORDER_DEADLINE,
-        }
     }
 }

@@ -426,34 +426,16 @@ pub fn is_token(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use time::macros::datetime;
-    use uuid::Uuid;
 
     use super::*;
+    use crate::domain::fixtures;
 
     const NOW: OffsetDateTime = datetime!(2026-11-27 12:00 UTC);
     const PATIENCE: ProofTimeouts =
         ProofTimeouts { propagation: Duration::MINUTE, delay: Duration::ZERO };
 
     fn challenge(state: State) -> Challenge {
-        Challenge {
-            id: ChallengeId(Uuid::nil()),
-            authorization_url: String::new(),
-            url: String::new(),
-            domain: "example.com".to_owned(),
-            wildcard: false,
-            kind: Kind::Dns01,
-            solver: 0,
-            token: String::new(),
-            key_authorization: String::new(),
-            state,
-            record: None,
-            clean: false,
-            tries: 0,
-            reason: None,
-            observations: Vec::new(),
-            next_action_at: Some(NOW),
-            deadline: NOW + Duration::hours(24),
-        }
+        Challenge { state, ..fixtures::challenge(1, NOW) }
     }
 
     fn failure(class: Class, status: Option<u16>, asked: Option<Duration>) -> Failure {

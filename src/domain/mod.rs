@@ -17,6 +17,9 @@ pub mod event_type;
 pub mod expiry;
 pub mod explain;
 pub mod failure;
+#[cfg(test)]
+#[path = "../../tests/support/fixtures.rs"]
+pub(crate) mod fixtures;
 pub mod id;
 pub mod issuer;
 pub mod limits;

@@ -17,3 +17,6 @@ mod storage;
 #[path = "../support/mod.rs"]
 mod support;
 mod webhooks;
+
+// `support::fixtures` names it as the library does.
+use certwright::domain;

@@ -12,16 +12,13 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio_rustls::TlsAcceptor;
 
 use super::cloudflare::Cloudflare;
-use super::pebble::{Tls, tls_for_loopback};
+use super::pebble::tls_for_loopback;
 
 /// The zone that the hostile names are in.
 pub const ZONE: &str = "example.org";
@@ -238,21 +235,11 @@ impl Drop for HostileCa {
 impl HostileCa {
     /// Listens at this address of this machine.
     pub async fn at(address: &str) -> Self {
-        let Tls { certificate, key, .. } = tls_for_loopback();
-        let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
-        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
-        let tls = rustls::ServerConfig::builder_with_provider(provider.into())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate], key)
-            .unwrap();
         let listener = TcpListener::bind((address, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (shared, requests) = (Arc::<Mutex<Lures>>::default(), Arc::<AtomicU32>::default());
         let (lures, count) = (shared.clone(), requests.clone());
-        let acceptor = TlsAcceptor::from(Arc::new(tls));
+        let acceptor = tls_for_loopback().acceptor();
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             loop {

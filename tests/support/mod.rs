@@ -7,6 +7,7 @@ pub mod cloudflare;
 pub mod databases;
 pub mod driven;
 pub mod fault_proxy;
+pub mod fixtures;
 pub mod former_schema;
 pub mod hostile;
 #[cfg(feature = "failpoints")]

@@ -13,7 +13,7 @@ use certwright::domain::api_key;
 use certwright::domain::certificate::{Certificate, Issued, Transition};
 use certwright::domain::challenge::{self, Challenge};
 use certwright::domain::id::{ApiKeyId, CertificateId, ChallengeId, OrderId, RequestId};
-use certwright::domain::order::{self, ORDER_DEADLINE, Order, Stage};
+use certwright::domain::order::{self, Order, Stage};
 use certwright::heavy::Pool;
 use certwright::outbound::{Allow, Guard, Sender, SenderSettings, resolver};
 use certwright::secret::{Sealer, Secret};
@@ -307,32 +307,13 @@ impl World {
         requests::insert(&mut tx, &request, &sealed).await.unwrap();
         let challenge = challenge(&found, now);
         let order = Order {
-            id: request.order,
-            name: order::name(&request.name, request.order),
-            certificate: found.id,
-            request: request.id,
-            issuer: issuer.id,
-            namespace: found.namespace.clone(),
-            names: found.spec.dns_names.clone(),
-            profile: None,
-            replaces: None,
-            not_after: None,
-            predecessors: 0,
             state: order::State::Open {
                 url: "https://ca.example/order/1".into(),
                 stage: Stage::Presenting,
             },
-            expires: None,
             challenges: vec![challenge.clone()],
-            tries: 0,
-            stalled_since: None,
-            course: order::Course::default(),
             attempts: 2,
-            last_error: None,
-            created_at: now,
-            handed_out_at: now,
-            next_action_at: Some(now),
-            deadline: now + ORDER_DEADLINE,
+            ..Order::placed(request.order, &found, request.id, issuer.id, now)
         };
         orders::insert(&mut tx, &order, None).await.unwrap();
         challenges::insert(&mut tx, order.id, &[challenge]).await.unwrap();
@@ -496,28 +477,18 @@ fn certificate_id(text: &str) -> CertificateId {
 
 fn challenge(certificate: &Certificate, now: OffsetDateTime) -> Challenge {
     let domain = certificate.spec.dns_names[0].trim_start_matches("*.").to_owned();
+    let record = challenge::Record {
+        name: format!("_acme-challenge.{domain}"),
+        value: "value".into(),
+        zone: "zone".into(),
+        id: "record".into(),
+    };
     Challenge {
         id: ChallengeId::generate(now),
-        authorization_url: "https://ca.example/authz/1".into(),
-        url: "https://ca.example/chall/1".into(),
-        domain: domain.clone(),
-        wildcard: false,
-        kind: challenge::Kind::Dns01,
-        solver: 0,
-        token: "token".into(),
-        key_authorization: "token.thumbprint".into(),
+        domain,
         state: challenge::State::Presented,
-        record: Some(challenge::Record {
-            name: format!("_acme-challenge.{domain}"),
-            value: "value".into(),
-            zone: "zone".into(),
-            id: "record".into(),
-        }),
-        clean: false,
-        tries: 0,
-        reason: None,
-        observations: Vec::new(),
-        next_action_at: Some(now),
+        record: Some(record),
         deadline: now + time::Duration::minutes(5),
+        ..super::fixtures::challenge(1, now)
     }
 }

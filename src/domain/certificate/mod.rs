@@ -89,6 +89,37 @@ const PROBE_EVERY: Duration = Duration::hours(24);
 const ISSUER_RECHECK: [Duration; 2] = [Duration::seconds(1), Duration::minutes(5)];
 
 impl Certificate {
+    /// A certificate that is to be issued for the first time.
+    #[must_use]
+    pub fn wanted(
+        id: CertificateId,
+        namespace: &str,
+        name: &str,
+        spec: Spec,
+        now: OffsetDateTime,
+    ) -> Self {
+        Self {
+            id,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            labels: BTreeMap::new(),
+            spec,
+            generation: 1,
+            state: State::Triggered(Trigger::DoesNotExist),
+            state_since: now,
+            current: None,
+            ari: None,
+            revocation: None,
+            deleting_since: None,
+            failed_attempts: 0,
+            told: Told::default(),
+            last_error: None,
+            order: None,
+            created_at: now,
+            next_action_at: now,
+        }
+    }
+
     /// Applies the passage of time when the wake-up has come.
     #[must_use]
     pub fn wake(mut self, now: OffsetDateTime) -> Transition {

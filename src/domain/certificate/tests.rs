@@ -1,5 +1,6 @@
 use super::*;
 use crate::domain::failure::code;
+use crate::domain::fixtures;
 use time::macros::datetime;
 
 pub(super) const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
@@ -188,26 +189,7 @@ pub(super) fn issued(not_after: OffsetDateTime) -> Issued {
 }
 
 pub(in crate::domain) fn wanted() -> Certificate {
-    Certificate {
-        id: CertificateId(uuid::Uuid::nil()),
-        namespace: "default".into(),
-        name: "web".into(),
-        labels: BTreeMap::new(),
-        spec: serde_json::from_str(r#"{"issuerRef": {"name": "le"}}"#).unwrap(),
-        generation: 1,
-        state: State::Ordering(Trigger::DoesNotExist),
-        state_since: NOW,
-        current: None,
-        ari: None,
-        revocation: None,
-        deleting_since: None,
-        failed_attempts: 0,
-        told: Told::default(),
-        last_error: None,
-        order: None,
-        created_at: NOW,
-        next_action_at: NOW,
-    }
+    Certificate { state: State::Ordering(Trigger::DoesNotExist), ..fixtures::certificate(NOW) }
 }
 
 /// From the first failed renewal to the end of what is served.

@@ -5,8 +5,9 @@ use super::*;
 use crate::domain::certificate::{Issued, Trigger};
 use crate::domain::failure::{Subproblem, code};
 use crate::domain::id::{CertificateId, ChallengeId, IssuerId, RequestId};
+use crate::domain::fixtures;
 use crate::domain::issuer::Acme;
-use crate::domain::order::{Course, End, ORDER_DEADLINE};
+use crate::domain::order::End;
 
 const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
 const LATER: OffsetDateTime = datetime!(2026-11-24 13:00 UTC);
@@ -358,24 +359,11 @@ fn a_certificate_that_waits_for_its_revocation_says_so_and_how_not_to_wait() {
 
 fn certificate(state: State) -> Certificate {
     Certificate {
-        id: CertificateId(Uuid::nil()),
-        namespace: "default".into(),
-        name: "web".into(),
-        labels: std::collections::BTreeMap::new(),
-        spec: serde_json::from_str(r#"{"issuerRef": {"name": "le"}}"#).unwrap(),
-        generation: 1,
         state,
-        state_since: NOW,
-        current: None,
-        ari: None,
-        revocation: None,
-        deleting_since: None,
         failed_attempts: 1,
-        last_error: None,
-        told: certificate::Told::default(),
         order: Some(OrderId(Uuid::nil())),
-        created_at: NOW,
         next_action_at: LATER,
+        ..fixtures::certificate(NOW)
     }
 }
 
@@ -414,47 +402,20 @@ fn issuer() -> Issuer {
 /// One that has failed at its only challenge.
 fn order(kind: Kind) -> Order {
     let challenge = Challenge {
-        id: ChallengeId(Uuid::nil()),
-        authorization_url: String::new(),
-        url: String::new(),
         domain: "app.example.com".into(),
-        wildcard: false,
         kind,
-        solver: 0,
-        token: "token".into(),
-        key_authorization: "token.thumbprint".into(),
         state: challenge::State::Invalid,
-        record: None,
         clean: true,
-        tries: 0,
         reason: Some("no".into()),
-        observations: Vec::new(),
         next_action_at: None,
         deadline: LATER,
+        ..fixtures::challenge(0, NOW)
     };
     Order {
-        id: OrderId(Uuid::nil()),
-        name: "web-1-00000000".into(),
-        certificate: CertificateId(Uuid::nil()),
-        request: RequestId(Uuid::nil()),
-        issuer: IssuerId(Uuid::nil()),
-        namespace: "default".into(),
         names: vec!["app.example.com".into()],
-        profile: None,
-        replaces: None,
-        not_after: None,
-        predecessors: 0,
         state: order::State::Done { url: None, end: End::Invalid },
-        expires: None,
         challenges: vec![challenge],
-        tries: 0,
-        stalled_since: None,
-        course: Course::default(),
-        attempts: 0,
-        last_error: None,
-        created_at: NOW,
-        handed_out_at: NOW,
         next_action_at: Some(LATER),
-        deadline: NOW + ORDER_DEADLINE,
+        ..fixtures::order(NOW)
     }
 }

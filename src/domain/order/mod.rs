@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
 use crate::domain::backoff::{self, Jitter};
+use crate::domain::certificate::Certificate;
 use crate::domain::challenge::{self, Challenge};
 use crate::domain::event::{Event, Resource};
 use crate::domain::failure::{Failure, code};
@@ -186,6 +187,42 @@ const LATE_PROGRESS: Duration = Duration::minutes(10);
 const STEP_ENDS_WITHIN: Duration = Duration::minutes(2);
 
 impl Order {
+    /// An order that the CA has not heard of yet, for all names of a certificate.
+    #[must_use]
+    pub fn placed(
+        id: OrderId,
+        certificate: &Certificate,
+        request: RequestId,
+        issuer: IssuerId,
+        now: OffsetDateTime,
+    ) -> Self {
+        Self {
+            id,
+            name: name(&certificate.request_name(), id),
+            certificate: certificate.id,
+            request,
+            issuer,
+            namespace: certificate.namespace.clone(),
+            names: certificate.spec.names(),
+            profile: None,
+            replaces: None,
+            not_after: None,
+            predecessors: 0,
+            state: State::New,
+            expires: None,
+            challenges: Vec::new(),
+            tries: 0,
+            stalled_since: None,
+            course: Course::default(),
+            attempts: 0,
+            last_error: None,
+            created_at: now,
+            handed_out_at: now,
+            next_action_at: Some(now),
+            deadline: now + ORDER_DEADLINE,
+        }
+    }
+
     /// The step that would bring the order further, if one is due at `now`.
     pub fn next_step(&self, now: OffsetDateTime) -> Option<Step> {
         if self.next_action_at.is_none_or(|at| at > now) {

@@ -1,9 +1,9 @@
 use time::macros::datetime;
-use uuid::Uuid;
 
 use super::*;
 use crate::domain::challenge::Action;
 use crate::domain::failure::code;
+use crate::domain::fixtures;
 
 const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
 
@@ -126,50 +126,13 @@ fn an_order_that_the_ca_never_had_is_not_one_that_it_found_invalid() {
 
 fn order<const N: usize>(states: [challenge::State; N]) -> Order {
     Order {
-        id: OrderId(Uuid::nil()),
-        name: "a-1-00000000".into(),
-        certificate: CertificateId(Uuid::nil()),
-        request: RequestId(Uuid::nil()),
-        issuer: IssuerId(Uuid::nil()),
-        namespace: "default".into(),
-        names: vec!["a.example.com".into()],
-        profile: None,
-        replaces: None,
-        not_after: None,
-        predecessors: 0,
         state: State::Open { url: "https://ca.example/1".into(), stage: Stage::Presenting },
-        expires: None,
         challenges: (1..).zip(states).map(|(place, state)| challenge(place, state)).collect(),
-        tries: 0,
-        stalled_since: None,
-        course: Course::default(),
-        attempts: 0,
-        last_error: None,
-        created_at: NOW,
-        handed_out_at: NOW,
-        next_action_at: Some(NOW),
-        deadline: NOW + ORDER_DEADLINE,
+        ..fixtures::order(NOW)
     }
 }
 
 fn challenge(place: u128, state: challenge::State) -> Challenge {
-    Challenge {
-        id: ChallengeId(Uuid::from_u128(place)),
-        authorization_url: String::new(),
-        url: String::new(),
-        domain: "a.example.com".into(),
-        wildcard: false,
-        kind: challenge::Kind::Dns01,
-        solver: 0,
-        token: "token".into(),
-        key_authorization: "token.thumbprint".into(),
-        state,
-        record: None,
-        clean: false,
-        tries: 0,
-        reason: None,
-        observations: Vec::new(),
-        next_action_at: Some(NOW),
-        deadline: NOW + Duration::minutes(5),
-    }
+    let deadline = NOW + Duration::minutes(5);
+    Challenge { state, deadline, ..fixtures::challenge(place, NOW) }
 }

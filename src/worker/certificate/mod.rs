@@ -170,13 +170,6 @@ fn first_order(
     let not_after = spec.not_after(now).filter(|_| issuer.acme.enable_duration_feature);
     let wants_ari = issuer.acme.renewal_information_source == RenewalInformationSource::Ari;
     Order {
-        id,
-        name: order::name(&certificate.request_name(), id),
-        certificate: certificate.id,
-        request,
-        issuer: issuer.id,
-        namespace: certificate.namespace.clone(),
-        names: spec.names(),
         profile: [&spec.profile, &issuer.acme.profile]
             .into_iter()
             .flatten()
@@ -184,19 +177,8 @@ fn first_order(
             .cloned(),
         replaces: certificate.replaces(account).filter(|_| wants_ari),
         not_after,
-        predecessors: 0,
-        state: order::State::New,
-        expires: None,
-        challenges: Vec::new(),
-        tries: 0,
-        stalled_since: None,
-        course: order::Course::default(),
-        attempts: 0,
-        last_error: None,
-        created_at: now,
-        handed_out_at: now,
-        next_action_at: Some(now),
         deadline: certificate.order_deadline(now, not_after),
+        ..Order::placed(id, certificate, request, issuer.id, now)
     }
 }
 

@@ -460,22 +460,7 @@ fn ca() -> Ca {
 }
 
 fn acme(pebble: &Pebble) -> Acme {
-    Acme {
-        server: pebble.directory_url(),
-        email: None,
-        profile: None,
-        limits: None,
-        retry: None,
-        preferred_chain: None,
-        private_key_secret_ref: None,
-        external_account_binding: None,
-        renewal_information_source: RenewalInformationSource::Ari,
-        enable_duration_feature: false,
-        ca_bundle: Some(pebble.ca_bundle()),
-        allowed_origins: Vec::new(),
-        skip_tls_verify: false,
-        solvers: Vec::new(),
-    }
+    super::acme(&pebble.directory_url(), &pebble.ca_bundle())
 }
 
 async fn account(ca: &Ca, pebble: &Pebble) -> Arc<Account> {

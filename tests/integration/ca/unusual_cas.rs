@@ -7,7 +7,7 @@ use certwright::ca::{
 };
 use certwright::clock::SystemClock;
 use certwright::domain::failure::Class;
-use certwright::domain::issuer::{Acme, RenewalInformationSource};
+use certwright::domain::issuer::Acme;
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::json;
 use time::Duration;
@@ -284,22 +284,7 @@ fn ca() -> Ca {
 }
 
 fn acme(proxy: &FaultProxy) -> Acme {
-    Acme {
-        server: proxy.directory_url(),
-        email: None,
-        profile: None,
-        limits: None,
-        retry: None,
-        preferred_chain: None,
-        private_key_secret_ref: None,
-        external_account_binding: None,
-        renewal_information_source: RenewalInformationSource::Ari,
-        enable_duration_feature: false,
-        ca_bundle: Some(proxy.ca_bundle()),
-        allowed_origins: Vec::new(),
-        skip_tls_verify: false,
-        solvers: Vec::new(),
-    }
+    super::acme(&proxy.directory_url(), &proxy.ca_bundle())
 }
 
 async fn registered(ca: &Ca, acme: &Acme) -> Arc<Account> {

@@ -5,13 +5,13 @@ use certwright::domain::challenge::{self, Action, Challenge, Kind, Observation, 
 use certwright::domain::failure::{Class, Failure, code};
 use certwright::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
 use certwright::domain::order::{
-    Answer, Conditions, Course, ORDER_DEADLINE, Order, Requests, Seen, State, Status, Step,
-    Transition,
+    Answer, Conditions, Order, Requests, Seen, State, Status, Step, Transition,
 };
 use proptest::prelude::*;
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
-use uuid::Uuid;
+
+use crate::support::fixtures;
 
 const START: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
 const MINUTE: Duration = Duration::minutes(1);
@@ -178,51 +178,10 @@ fn answer(step: &Step, habit: &Habit, turn: usize, now: OffsetDateTime, names: u
 }
 
 fn order(names: usize) -> Order {
-    Order {
-        id: OrderId(Uuid::nil()),
-        name: "a-1-00000000".into(),
-        certificate: CertificateId(Uuid::nil()),
-        request: RequestId(Uuid::nil()),
-        issuer: IssuerId(Uuid::nil()),
-        namespace: "default".into(),
-        names: (1..=names).map(|n| format!("{n}.example.com")).collect(),
-        profile: None,
-        replaces: None,
-        not_after: None,
-        predecessors: 0,
-        state: State::New,
-        expires: None,
-        challenges: vec![],
-        tries: 0,
-        stalled_since: None,
-        course: Course::default(),
-        attempts: 0,
-        last_error: None,
-        created_at: START,
-        handed_out_at: START,
-        next_action_at: Some(START),
-        deadline: START + ORDER_DEADLINE,
-    }
+    let names = (1..=names).map(|n| format!("{n}.example.com")).collect();
+    Order { names, ..fixtures::order(START) }
 }
 
 fn challenge(n: u128) -> Challenge {
-    Challenge {
-        id: ChallengeId(Uuid::from_u128(n)),
-        authorization_url: format!("https://ca.example/authz/{n}"),
-        url: format!("https://ca.example/chall/{n}"),
-        domain: format!("{n}.example.com"),
-        wildcard: false,
-        kind: Kind::Dns01,
-        solver: 0,
-        token: "token".into(),
-        key_authorization: "token.thumbprint".into(),
-        state: challenge::State::Pending,
-        record: None,
-        clean: false,
-        tries: 0,
-        reason: None,
-        observations: Vec::new(),
-        next_action_at: Some(START),
-        deadline: START + ORDER_DEADLINE,
-    }
+    fixtures::challenge(n, START)
 }

@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 
 use certwright::clock::{Clock as _, SystemClock};
-use certwright::domain::certificate::{Certificate, State, Trigger};
+use certwright::domain::certificate::Certificate;
 use certwright::domain::id::CertificateId;
 use certwright::storage::{Db, certificates};
 use serde_json::json;
@@ -68,26 +68,10 @@ async fn insert_dead(database: &str, count: u32) {
     for n in 0..count {
         let spec = json!({"issuerRef": {"name": "dead", "kind": "ClusterIssuer"},
             "dnsNames": [format!("dead-{n}.example.com")]});
-        let certificate = Certificate {
-            id: CertificateId::generate(now),
-            namespace: format!("dead-{}", n % 3),
-            name: format!("dead-{n}"),
-            labels: std::collections::BTreeMap::default(),
-            spec: serde_json::from_value(spec).unwrap(),
-            generation: 1,
-            state: State::Triggered(Trigger::DoesNotExist),
-            state_since: now,
-            current: None,
-            failed_attempts: 0,
-            last_error: None,
-            told: certwright::domain::certificate::Told::default(),
-            ari: None,
-            revocation: None,
-            deleting_since: None,
-            order: None,
-            created_at: now,
-            next_action_at: now,
-        };
+        let spec = serde_json::from_value(spec).unwrap();
+        let (namespace, name) = (format!("dead-{}", n % 3), format!("dead-{n}"));
+        let id = CertificateId::generate(now);
+        let certificate = Certificate::wanted(id, &namespace, &name, spec, now);
         certificates::insert(&mut tx, &certificate).await.unwrap();
     }
     tx.commit().await.unwrap();

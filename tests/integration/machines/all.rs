@@ -7,11 +7,13 @@ use certwright::domain::challenge::{self, Action, Challenge, Kind, Observation, 
 use certwright::domain::failure::{Class, Failure, code};
 use certwright::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
 use certwright::domain::issuer::{self, Account, Issuer};
-use certwright::domain::order::{ORDER_DEADLINE, Outcome};
+use certwright::domain::order::Outcome;
 use proptest::prelude::*;
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
+
+use crate::support::fixtures;
 
 const START: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
 const PATIENCE: ProofTimeouts =
@@ -217,50 +219,11 @@ fn issued(now: OffsetDateTime) -> Issued {
 }
 
 fn certificate() -> Certificate {
-    let spec =
-        r#"{"issuerRef": {"name": "le", "kind": "ClusterIssuer"}, "dnsNames": ["a.example.com"]}"#;
-    Certificate {
-        id: CertificateId(Uuid::nil()),
-        namespace: "default".into(),
-        name: "a".into(),
-        labels: std::collections::BTreeMap::new(),
-        spec: serde_json::from_str(spec).unwrap(),
-        generation: 1,
-        state: State::Triggered(Trigger::DoesNotExist),
-        state_since: START,
-        current: None,
-        ari: None,
-        revocation: None,
-        deleting_since: None,
-        failed_attempts: 0,
-        last_error: None,
-        told: Told::default(),
-        order: None,
-        created_at: START,
-        next_action_at: START,
-    }
+    fixtures::certificate(START)
 }
 
 fn challenge() -> Challenge {
-    Challenge {
-        id: ChallengeId(Uuid::nil()),
-        authorization_url: "https://ca.example/authz/1".into(),
-        url: "https://ca.example/chall/1".into(),
-        domain: "a.example.com".into(),
-        wildcard: false,
-        kind: Kind::Dns01,
-        solver: 0,
-        token: "token".into(),
-        key_authorization: "token.thumbprint".into(),
-        state: challenge::State::Pending,
-        record: None,
-        clean: false,
-        tries: 0,
-        reason: None,
-        observations: Vec::new(),
-        next_action_at: Some(START),
-        deadline: START + ORDER_DEADLINE,
-    }
+    fixtures::challenge(1, START)
 }
 
 #[test]

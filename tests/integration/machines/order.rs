@@ -1,6 +1,6 @@
 //! What an order becomes, whatever the outside world answers. No I/O, no clock: values only.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use certwright::domain::backoff::Jitter;
 use certwright::domain::certificate::{self, Certificate, Issued, Trigger};
@@ -11,13 +11,15 @@ use certwright::domain::event::{Event, Resource};
 use certwright::domain::failure::{Class, Failure, code};
 use certwright::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
 use certwright::domain::order::{
-    Answer, Conditions, Course, End, ORDER_DEADLINE, Order, Outcome, Seen, Stage, State, Status,
-    Step, Transition,
+    Answer, Conditions, End, ORDER_DEADLINE, Order, Outcome, Seen, Stage, State, Status, Step,
+    Transition,
 };
 use proptest::prelude::*;
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
+
+use crate::support::fixtures;
 
 const START: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
 const URL: &str = "https://ca.example/order/1";
@@ -441,26 +443,8 @@ fn certificate(left: Option<Duration>) -> Certificate {
         not_after: START + left,
         renewal_time: START,
     });
-    Certificate {
-        id: CertificateId(Uuid::nil()),
-        namespace: "default".into(),
-        name: "web".into(),
-        labels: BTreeMap::new(),
-        spec: serde_json::from_str(r#"{"issuerRef": {"name": "le"}}"#).unwrap(),
-        generation: 1,
-        state: certificate::State::Triggered(Trigger::Renewing),
-        state_since: START,
-        current,
-        ari: None,
-        revocation: None,
-        deleting_since: None,
-        failed_attempts: 0,
-        last_error: None,
-        told: certificate::Told::default(),
-        order: None,
-        created_at: START,
-        next_action_at: START,
-    }
+    let state = certificate::State::Triggered(Trigger::Renewing);
+    Certificate { state, current, ..fixtures::certificate(START) }
 }
 
 #[test]
@@ -728,51 +712,9 @@ fn open(stage: Stage, challenges: &[u128]) -> Order {
 }
 
 fn new() -> Order {
-    Order {
-        id: OrderId(Uuid::nil()),
-        name: "a-1-00000000".into(),
-        certificate: CertificateId(Uuid::nil()),
-        request: RequestId(Uuid::nil()),
-        issuer: IssuerId(Uuid::nil()),
-        namespace: "default".into(),
-        names: vec!["a.example.com".into()],
-        profile: None,
-        replaces: None,
-        not_after: None,
-        predecessors: 0,
-        state: State::New,
-        expires: None,
-        challenges: vec![],
-        tries: 0,
-        stalled_since: None,
-        course: Course::default(),
-        attempts: 0,
-        last_error: None,
-        created_at: START,
-        handed_out_at: START,
-        next_action_at: Some(START),
-        deadline: START + ORDER_DEADLINE,
-    }
+    fixtures::order(START)
 }
 
 fn challenge(n: u128) -> Challenge {
-    Challenge {
-        id: id(n),
-        authorization_url: format!("https://ca.example/authz/{n}"),
-        url: format!("https://ca.example/chall/{n}"),
-        domain: format!("{n}.example.com"),
-        wildcard: false,
-        kind: Kind::Dns01,
-        solver: 0,
-        token: "token".into(),
-        key_authorization: "token.thumbprint".into(),
-        state: challenge::State::Pending,
-        record: None,
-        clean: false,
-        tries: 0,
-        reason: None,
-        observations: Vec::new(),
-        next_action_at: Some(START),
-        deadline: START + ORDER_DEADLINE,
-    }
+    fixtures::challenge(n, START)
 }

@@ -11,7 +11,7 @@ use certwright::domain::id::{
     CertificateId, ChallengeId, IssuerId, OrderId, RequestId, RevocationId,
 };
 use certwright::domain::issuer::{self, Issuer};
-use certwright::domain::order::{self, ORDER_DEADLINE, Order};
+use certwright::domain::order::Order;
 use certwright::domain::revocation::{self, Reason, Revocation};
 use certwright::secret::Sealed;
 use certwright::storage::lease::{self, Lease, Machine};
@@ -22,6 +22,8 @@ use certwright::storage::{
 };
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
+
+use crate::support::fixtures;
 
 pub const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
 
@@ -126,25 +128,10 @@ pub fn failure() -> Failure {
 pub fn certificate(name: &str) -> Certificate {
     let spec =
         r#"{"issuerRef": {"name": "le", "kind": "ClusterIssuer"}, "dnsNames": ["a.example.com"]}"#;
+    let spec = serde_json::from_str(spec).unwrap();
     Certificate {
-        id: CertificateId::generate(NOW),
-        namespace: "default".into(),
-        name: name.into(),
         labels: BTreeMap::from([("team".into(), "web".into())]),
-        spec: serde_json::from_str(spec).unwrap(),
-        generation: 1,
-        state: State::Triggered(Trigger::DoesNotExist),
-        state_since: NOW,
-        current: None,
-        ari: None,
-        revocation: None,
-        deleting_since: None,
-        failed_attempts: 0,
-        told: Told::default(),
-        last_error: None,
-        order: None,
-        created_at: NOW,
-        next_action_at: NOW,
+        ..Certificate::wanted(CertificateId::generate(NOW), "default", name, spec, NOW)
     }
 }
 
@@ -169,48 +156,25 @@ pub fn issuer() -> Issuer {
 }
 
 pub fn order(certificate: CertificateId) -> Order {
+    let challenge = Challenge {
+        id: ChallengeId::generate(NOW),
+        domain: "a.example.com".into(),
+        kind: Kind::Http01,
+        token: "token-1".into(),
+        key_authorization: "token-1.thumbprint".into(),
+        ..fixtures::challenge(1, NOW)
+    };
     Order {
         id: OrderId::generate(NOW),
         name: "web-1-0badcafe".into(),
         certificate,
         request: RequestId::generate(NOW),
         issuer: IssuerId::generate(NOW),
-        namespace: "default".into(),
-        names: vec!["a.example.com".into()],
         profile: Some("tlsserver".into()),
         replaces: Some("a.b".into()),
         not_after: Some(NOW),
-        predecessors: 0,
-        state: order::State::New,
-        expires: None,
-        challenges: vec![Challenge {
-            id: ChallengeId::generate(NOW),
-            authorization_url: "https://ca.example/authz/1".into(),
-            url: "https://ca.example/chall/1".into(),
-            domain: "a.example.com".into(),
-            wildcard: false,
-            kind: Kind::Http01,
-            solver: 0,
-            token: "token-1".into(),
-            key_authorization: "token-1.thumbprint".into(),
-            state: challenge::State::Pending,
-            record: None,
-            clean: false,
-            tries: 0,
-            reason: None,
-            observations: Vec::new(),
-            next_action_at: Some(NOW),
-            deadline: NOW + ORDER_DEADLINE,
-        }],
-        tries: 0,
-        stalled_since: None,
-        course: order::Course::default(),
-        attempts: 0,
-        last_error: None,
-        created_at: NOW,
-        handed_out_at: NOW,
-        next_action_at: Some(NOW),
-        deadline: NOW + ORDER_DEADLINE,
+        challenges: vec![challenge],
+        ..fixtures::order(NOW)
     }
 }
 

@@ -18,8 +18,6 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -28,7 +26,7 @@ use tokio_rustls::TlsAcceptor;
 
 pub use self::state::problem;
 use self::state::{Limit, Own, State, page, with_headers};
-use super::pebble::{Pebble, Tls, tls_for_loopback};
+use super::pebble::{Pebble, tls_for_loopback};
 
 const REPLAY_NONCE: &str = "replay-nonce";
 
@@ -168,18 +166,7 @@ pub type Answer = Response<Full<Bytes>>;
 impl FaultProxy {
     /// Starts without any fault.
     pub async fn before(pebble: &Pebble) -> Self {
-        let Tls { certificate, key, ca } = tls_for_loopback();
-        let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
-        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
-        // Without ALPN both sides speak HTTP/1.1: one request at a time can be cut on a connection.
-        let tls = rustls::ServerConfig::builder_with_provider(provider.into())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate], key)
-            .unwrap();
-
+        let tls = tls_for_loopback();
         let root = reqwest::Certificate::from_pem(pebble.ca_pem().as_bytes()).unwrap();
         // HTTP/2 would send the URL's authority instead of the `Host` header.
         let client = reqwest::Client::builder().tls_certs_only([root]).http1_only().no_proxy();
@@ -191,9 +178,10 @@ impl FaultProxy {
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(tls));
+        // Without ALPN both sides speak HTTP/1.1: one request at a time can be cut on a connection.
+        let acceptor = tls.acceptor();
         let task = tokio::spawn(serve(listener, acceptor, Arc::clone(&shared)));
-        Self { shared, address, ca, task }
+        Self { shared, address, ca: tls.ca, task }
     }
 
     /// Goes by this clock from now on, and not by the system's.
