@@ -1,8 +1,9 @@
 use time::macros::datetime;
 use uuid::Uuid;
 
+use super::transitions::STEP_ENDS_WITHIN;
 use super::*;
-use crate::domain::challenge::Action;
+use crate::domain::challenge::{self, Action};
 use crate::domain::failure::code;
 
 const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);

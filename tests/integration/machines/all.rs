@@ -126,7 +126,7 @@ proptest! {
                 // Its order is proved and ends.
                 prop_assert!(one.state == challenge::State::Visible, "{one:?}");
                 is_over = true;
-                one.wind_down(now);
+                one.schedule_clean_up(now);
                 continue;
             };
             // When the answers run out, nothing works any more.
@@ -163,7 +163,7 @@ proptest! {
             one = next;
             if fatal.is_some() {
                 is_over = true;
-                one.wind_down(now);
+                one.schedule_clean_up(now);
             }
         }
         prop_assert!(is_over && one.clean && one.next_action_at.is_none(), "{one:?}");
