@@ -1,7 +1,7 @@
 //! The first start, and what every start makes sure of: the data directory, the master key, the
 //! installation's name, an API key to begin with.
 //!
-//! All of it may happen on several replicas at once, and be cut off anywhere.
+//! Several replicas may do all of it at once, and each may be cut off anywhere.
 
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::{ErrorKind, Write as _};
@@ -20,31 +20,20 @@ use crate::storage::{Db, Scope, StorageError, api_keys, settings};
 /// Why the service cannot start.
 #[derive(Debug, Error)]
 pub enum BootstrapError {
-    /// A file or directory cannot be used.
     #[error("{} cannot be used", path.display())]
     File {
-        /// Which.
         path: PathBuf,
-        /// Why.
         #[source]
         source: std::io::Error,
     },
-    /// Others may read the master key.
     #[error(
         "the master key in {} may be read by others (mode {mode:03o}): run `chmod 600 {}`",
         path.display(),
         path.display()
     )]
-    Exposed {
-        /// The file.
-        path: PathBuf,
-        /// Its permissions.
-        mode: u32,
-    },
-    /// The configured file is not there.
+    Exposed { path: PathBuf, mode: u32 },
     #[error("the master key file {} does not exist: `master_key_file` names it", .0.display())]
     NoSuchFile(PathBuf),
-    /// The database has secrets, and their key is gone.
     #[error(
         "the master key is missing: the secrets in this database were sealed under one that \
          should be in {}. Put it back, or give it as `master_key` or `master_key_file`; a new one \
@@ -52,34 +41,26 @@ pub enum BootstrapError {
         .0.display()
     )]
     KeyLost(PathBuf),
-    /// The database's secrets were sealed under another key.
     #[error(
         "the master key is not the one that the secrets in this database were sealed under: give \
          that one as `master_key` or `master_key_file`"
     )]
     WrongKey,
-    /// The text is no master key.
     #[error("{origin} holds no master key")]
     BadKey {
-        /// Where it is.
         origin: String,
-        /// What is wrong with it.
         #[source]
         source: SealError,
     },
-    /// What was given as an API key is none.
     #[error(
         "`bootstrap.api_key` is not an API key; one is made by \
          `echo cw_$(openssl rand 32 | basenc --base64url | tr -d =)`"
     )]
     MalformedKey,
-    /// There is an API key like the configured one, and it may do less.
     #[error("`bootstrap.api_key` is a key that exists already and does not have every permission")]
     LesserKey,
-    /// The cryptographic library failed.
     #[error("no random key could be made")]
     Random(#[source] SealError),
-    /// The database failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
@@ -127,7 +108,7 @@ pub async fn database(config: &Config) -> Result<Db, BootstrapError> {
 }
 
 /// SQLite has no lock around migrations: of two first starts at once, one waits here for the other.
-/// Where a folder cannot be locked, as on some network file systems, it is as without.
+/// Some network file systems cannot lock a folder; then there is no lock.
 fn alone_in(folder: &Path) -> Option<File> {
     let folder = File::open(folder).ok()?;
     folder.lock().ok()?;
@@ -202,7 +183,7 @@ pub async fn reseal_check(db: &Db, sealer: &Sealer) -> Result<(), BootstrapError
     Ok(tx.commit().await?)
 }
 
-/// What this installation is called in places that it shares with others, such as DNS zones.
+/// The name of this installation in places that it shares with others, such as DNS zones.
 pub async fn installation_id(db: &Db) -> Result<String, BootstrapError> {
     let mut bytes = [0_u8; 8];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| BootstrapError::Random(SealError::Encryption))?;
@@ -257,7 +238,7 @@ async fn new_api_key(db: &Db, clock: &dyn Clock) -> Result<Option<Secret<String>
     }
     let key = api_key::generate_key().map_err(BootstrapError::Random)?;
     let hash = api_key::hash_key(key.expose());
-    // Of several replicas that see no key, only the one that leaves its mark may make one.
+    // Several replicas may see no key; only the one whose note is stored first makes one.
     let first = match last {
         None => settings::insert(&mut tx, FIRST_KEY, &hash).await?,
         Some(last) => settings::replace(&mut tx, FIRST_KEY, &last, &hash).await?,

@@ -13,11 +13,11 @@ use tokio::sync::{Semaphore, TryAcquireError};
 use tokio::task::JoinError;
 use uuid::Uuid;
 
-/// What may be in a pool at once, under way or waiting.
+/// Places in a pool, for running and waiting work.
 const MOST: usize = 64;
-/// What one caller may have in it, so that others find room.
+/// Places of one caller.
 const MOST_OF_ONE: usize = 16;
-/// Nobody waits longer for a core.
+/// Longest wait for a core.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A pool; clones share it.
@@ -31,10 +31,8 @@ pub struct Pool {
 /// Why work was not done.
 #[derive(Debug, Error)]
 pub enum Undone {
-    /// Too much is waiting already.
     #[error("there is more heavy work than can be done now")]
     Busy,
-    /// It panicked.
     #[error("a computation was cut short")]
     Died(#[from] JoinError),
 }

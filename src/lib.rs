@@ -6,6 +6,7 @@
 //! * [`secret`]: secrets in memory and sealed at rest
 //! * `validation`, `view`: faults of what clients write, and the shapes of what they write and see
 //! * [`storage`]: everything it remembers, on SQLite or PostgreSQL
+//! * `acme`: signatures, nonces and problem documents, for a client and a server of ACME
 //! * [`ca`], [`solver`], [`outbound`]: the outside world, one library each
 //! * [`heavy`]: what keeps a core busy, beside the threads that answer
 //! * [`api`], [`worker`]: what drives it, clients from one side and time from the other

@@ -17,31 +17,24 @@ const BATCH: u32 = 100;
 /// Why not every secret could be sealed anew. What was done stays done.
 #[derive(Debug, Error)]
 pub enum ResealError {
-    /// The database failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// A secret is under a key that was not given, or damaged.
     #[error(
         "the secret {place} cannot be opened; nothing is lost, and the others are not affected"
     )]
     Secret {
-        /// Table, column and row.
         place: String,
-        /// Why.
         #[source]
         source: SealError,
     },
-    /// The note of which key counts could not be changed.
     #[error(transparent)]
     Check(#[from] BootstrapError),
 }
 
-/// What a run has done.
+/// The result of a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Resealed {
-    /// Sealed anew.
     pub changed: u64,
-    /// All that there are.
     pub all: u64,
 }
 

@@ -25,7 +25,7 @@ use crate::storage::{Db, SoleUse};
 use crate::worker::{self, Worker};
 use crate::{bootstrap, shutdown};
 
-/// What is left to be said to the database when the time for a stop is over.
+/// Time for the last writes when the time for a stop is over.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
 /// One part in so many of the descriptors is for connections to the API.
@@ -39,9 +39,7 @@ const ANSWER_TAKEN_WITHIN: Duration = Duration::from_secs(30);
 
 /// A service that is up.
 pub struct Running {
-    /// Where the API listens.
     pub api: SocketAddr,
-    /// Where the HTTP-01 responder listens.
     pub responder: SocketAddr,
     /// The admin API key, if this was the very first start and none was given.
     pub first_api_key: Option<Secret<String>>,
@@ -171,7 +169,7 @@ impl Running {
     }
 }
 
-/// What posts to URLs that clients name.
+/// The sender for webhooks.
 pub fn sender(config: &Config) -> anyhow::Result<Sender> {
     let settings = SenderSettings {
         allow_http: config.outbound_allow_http,

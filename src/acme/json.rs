@@ -25,7 +25,7 @@ pub(crate) fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     Ok(serde_json::from_value(Value::deserialize(from)?).ok())
 }
 
-/// The same for a member that has a value of its own for "absent".
+/// Like [`lenient`], for a member whose default stands for "absent".
 pub(crate) fn or_default<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(
     from: D,
 ) -> Result<T, D::Error> {

@@ -1,7 +1,6 @@
-//! What an ACME client and an ACME server have in common (RFC 8555): signatures, nonces and problem
-//! documents.
+//! ACME (RFC 8555) for a client and a server: signatures, nonces and problem documents.
 //!
-//! Nothing here sends or receives anything; the client is [`crate::ca`].
+//! The module does no I/O; the client is [`crate::ca`].
 
 pub(crate) mod jose;
 pub(crate) mod json;

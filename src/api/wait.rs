@@ -90,7 +90,7 @@ impl Wait {
         F: Future<Output = Result<T, ApiError>>,
     {
         let end = Instant::now() + Duration::from_secs(self.0.unwrap_or_default());
-        let mut keys = app.db.signals().keys();
+        let mut keys = app.db.key_changes();
         loop {
             let left = end.saturating_duration_since(Instant::now());
             tokio::select! {

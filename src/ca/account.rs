@@ -40,7 +40,7 @@ impl Account {
         self.directory.caa_identities()
     }
 
-    /// What has to be shown for a challenge with this token (RFC 8555, section 8.1).
+    /// The key authorization for a challenge with this token (RFC 8555, section 8.1).
     pub fn key_authorization(&self, token: &str) -> String {
         format!("{token}.{}", self.thumbprint)
     }

@@ -88,7 +88,7 @@ impl Rounds {
             self.nonces += 1;
             return ControlFlow::Continue(Duration::ZERO);
         }
-        // What never left this machine, or changes nothing, cannot happen twice.
+        // Repeating is safe if the request never left this machine, or changes nothing.
         let unsent = answer.for_nonce || matches!(answer.end, Err(Transport::Unreachable(_)));
         let failure = match success(self.asked, answer).and_then(read) {
             Ok(value) => return ControlFlow::Break(Ok(value)),

@@ -20,7 +20,7 @@ impl Authorities {
         Self { open: Ca::new(clock.clone()), guarded: Ca::new(clock.clone()).guarded(guard) }
     }
 
-    /// The same, with another patience for a CA's answer; `finalize` may take three times as long.
+    /// Sets the timeout for a CA's answer; `finalize` may take three times as long.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         let Self { open, guarded } = self;

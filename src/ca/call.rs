@@ -1,4 +1,4 @@
-//! What a CA is asked, and how a call can go wrong.
+//! The calls to a CA and the ways in which they fail.
 
 use serde_json::Value;
 use time::Duration;
@@ -9,7 +9,7 @@ use crate::acme::jose::{JoseError, Signer};
 use crate::acme::problem::Problem;
 use crate::outbound::AddressError;
 
-/// What the CA was asked.
+/// The kinds of call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Call {
     Directory,
@@ -27,7 +27,7 @@ pub(super) enum Call {
 }
 
 impl Call {
-    /// Whether it changes nothing at the CA, so that putting it again is harmless.
+    /// Whether the call changes nothing at the CA, so that repeating it is harmless.
     pub(super) fn only_asks(self) -> bool {
         match self {
             Self::Directory
@@ -50,9 +50,9 @@ impl Call {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asked {
     pub call: Call,
-    /// Since when the CA has promised that the URL exists; `None` when that is not known.
+    /// Time since the CA handed the URL out; `None` if that is unknown.
     pub age: Option<Duration>,
-    /// For how long we have known the account.
+    /// Time since this process first knew the account.
     pub account_age: Option<Duration>,
 }
 
@@ -63,7 +63,7 @@ impl Asked {
     }
 }
 
-/// How a call went wrong.
+/// The ways in which a call fails.
 #[derive(Debug, Clone)]
 pub(super) enum Trouble {
     /// The CA, or somebody before it, answered with an error.
@@ -97,7 +97,7 @@ pub(super) enum Transport {
     Timeout(String),
     /// The connection ended early.
     Broken(String),
-    /// More than anybody would honestly send.
+    /// The answer exceeds the limit for bodies.
     TooLarge,
 }
 
@@ -122,7 +122,7 @@ pub(super) struct Signed<'a> {
     pub payload: Option<&'a Value>,
 }
 
-/// How a request ended.
+/// The end of a request.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub end: Result<Exchange, Transport>,

@@ -21,7 +21,7 @@ use crate::domain::failure::Failure;
 
 /// After this long the directory is asked for again.
 const FRESH_FOR: Duration = Duration::hours(1);
-/// When the CA did not give it, the known one serves for so long before the next question.
+/// Pause after a failed refresh; the known directory serves meanwhile.
 const RETRY_AFTER: Duration = Duration::minutes(1);
 
 /// RFC 8555, section 7.1.1, as far as it is used here.
@@ -95,7 +95,7 @@ impl Directory {
         self.key_change.as_deref()
     }
 
-    /// Where renewal information is asked for, where the CA gives it (RFC 9773).
+    /// The endpoint for renewal information (RFC 9773).
     pub(super) fn renewal_info(&self) -> Option<&str> {
         self.renewal_info.as_deref()
     }
@@ -113,7 +113,7 @@ impl Directory {
         Some(self)
     }
 
-    /// All URLs that it names.
+    /// All endpoints.
     fn endpoints(&self) -> impl Iterator<Item = &str> {
         let always = [&*self.new_nonce, &*self.new_account, &*self.new_order];
         let perhaps = [&self.revoke_cert, &self.key_change, &self.renewal_info];
@@ -132,7 +132,7 @@ pub(super) struct Endpoint {
     client: CaClient,
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
-    /// How often the CA was asked; tells who waited for the same answer.
+    /// Counts the fetches; callers that waited for one share its answer.
     rounds: AtomicU64,
 }
 

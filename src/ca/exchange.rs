@@ -67,7 +67,7 @@ impl Exchange {
         self.status >= 400 && self.problem().is_some_and(|it| it.name() == Some("badNonce"))
     }
 
-    /// What came, without a word of it: "HTTP 502 (text/html, 162 bytes)".
+    /// Describes the answer without quoting it: "HTTP 502 (text/html, 162 bytes)".
     pub(super) fn outline(&self) -> String {
         let kind = self.content_type.as_deref().unwrap_or("no media type");
         format!("HTTP {} ({kind}, {} bytes)", self.status, self.body.len())
@@ -119,7 +119,7 @@ pub(super) fn absolute(base: &str, named: &str) -> Option<String> {
     }
 }
 
-/// Others than those that look like one are not fit to be shown.
+/// The media type, if it looks like one and is fit to be shown.
 fn media_type(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     let kind = value.split(';').next()?.trim().to_ascii_lowercase();

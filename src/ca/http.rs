@@ -32,9 +32,9 @@ pub(super) const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
 const FINALIZE_TAKES: u32 = 3;
 /// Connections are given up before the CA's front end gives them up.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// No honest answer is larger.
+/// Largest body that is read.
 const LARGEST_BODY: usize = 1 << 20;
-/// Of an error answer that is no problem document, so much goes into the debug log.
+/// Characters of an error answer without a problem document that go into the debug log.
 const LONGEST_QUOTE: usize = 300;
 const USER_AGENT: &str = concat!("certwright/", env!("CARGO_PKG_VERSION"), " instant-acme/0.8");
 /// Redirects that may lead to a directory.
@@ -56,7 +56,7 @@ struct Inner {
     timeout: Duration,
 }
 
-/// How many requests went out since the start.
+/// The number of requests since the start.
 #[derive(Default)]
 pub(super) struct Sent {
     pub all: AtomicU64,
@@ -172,7 +172,7 @@ impl Inner {
         exchange.nonce.take().ok_or(Ok(exchange))
     }
 
-    /// By HEAD, or by GET from a CA that does not know HEAD (RFC 8555, section 7.2, has both).
+    /// Sends HEAD, or GET to a CA that does not know HEAD (RFC 8555, section 7.2, has both).
     async fn ask_for_nonce(&self, call: Call, url: Url) -> Result<Exchange, Transport> {
         let ask = |method| {
             self.sent.for_nonces.fetch_add(1, Relaxed);
@@ -290,7 +290,7 @@ fn no_roots(why: String) -> Failure {
     Failure::of(code::ACME_NO_TRUSTED_ROOTS, why)
 }
 
-/// Which kind of trouble an error of the HTTP client stands for.
+/// Translates an error of the HTTP client.
 fn trouble(error: &reqwest::Error) -> Transport {
     let words = with_causes(error);
     if let Some(refused) = AddressError::behind(error) {
@@ -308,7 +308,7 @@ fn trouble(error: &reqwest::Error) -> Transport {
     }
 }
 
-/// Whether the CA's TLS certificate was the problem, however deep that is buried.
+/// Whether an untrusted TLS certificate is among the causes, however deep.
 fn is_untrusted(error: &reqwest::Error) -> bool {
     causes(error).any(|mut cause| {
         // An I/O error shows what it wraps as itself, not as its source.

@@ -1,4 +1,4 @@
-//! What an account may spend on requests that its CA refuses or does not answer.
+//! The limiter of requests that a CA refuses or does not answer: a token bucket for each account.
 //!
 //! A request takes a token before it is sent and gives it back when the answer is good, so that a CA that
 //! is well is never waited for, and one that refuses everything sees no more than was set, however many
@@ -18,7 +18,7 @@ const AT_FIRST: f64 = 1.0 / 8.0;
 /// Requests that are under way may give their tokens back; for so long they are waited for.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// Nobody is told to wait for longer: who finds no token then is told another time.
+/// Longest wait that a caller is told; without a token it is then told another.
 const LONGEST_WAIT: Duration = Duration::minutes(5);
 
 /// The tokens of one account.
@@ -30,7 +30,7 @@ pub struct Limiter {
 struct Tokens {
     refusals: Refusals,
     left: f64,
-    /// As many as there can be by now.
+    /// The capacity by now: it grows with good answers up to `refusals.at_once`.
     most: f64,
     counted_at: OffsetDateTime,
     under_way: u32,
@@ -44,7 +44,7 @@ pub(super) struct Token {
     came: Came,
 }
 
-/// What became of the request that a token was for.
+/// The outcome of the request that a token was for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Came {
     /// It was refused, or not answered: the token is spent.
@@ -55,7 +55,7 @@ enum Came {
 }
 
 impl Limiter {
-    /// Nothing was refused yet.
+    /// A full bucket, at the size that a new process has.
     pub fn new(refusals: Refusals, now: OffsetDateTime) -> Self {
         let most = (f64::from(refusals.at_once) * AT_FIRST).max(1.0).ceil();
         let tokens =
@@ -63,7 +63,7 @@ impl Limiter {
         Self { tokens: Mutex::new(tokens), returned: Notify::new() }
     }
 
-    /// What may be spent is as the issuer says now.
+    /// Takes over the limits that the issuer has now.
     pub fn set(&self, refusals: Refusals) {
         self.lock().set(refusals);
     }

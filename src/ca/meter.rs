@@ -1,8 +1,8 @@
-//! What a step may send to a CA: every request is counted here, also those that are put again within a
-//! call, and one too many is not sent.
+//! The request meter of a step: it counts every request to a CA, also those that a call repeats, and
+//! withholds one too many.
 //!
-//! Two bounds meet: what the order may still ask in this minute ([`Requests`]), and what its account may
-//! spend on requests that are refused or not answered ([`Limiter`]).
+//! Two bounds apply: the order's requests in this minute ([`Requests`]), and the account's refused or
+//! unanswered requests ([`Limiter`]).
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -16,7 +16,7 @@ pub struct Meter {
     names: usize,
     requests: Mutex<Requests>,
     limiter: OnceLock<Arc<Limiter>>,
-    /// Of requests that the CA wants once more with another nonce: what they cost depends on how that ends.
+    /// Tokens of requests that were refused for their nonce; the next try decides about their cost.
     for_nonces: Mutex<Vec<Token>>,
 }
 
@@ -25,17 +25,17 @@ pub struct Meter {
 pub(super) enum Withheld {
     /// The order has sent what it may in this minute.
     Order {
-        /// When it may send again.
+        /// The time at which the order may send again.
         until: OffsetDateTime,
     },
     /// The CA refuses what the account sends, or does not answer.
     Account {
-        /// When it is this one's turn.
+        /// The time of this request's turn.
         until: OffsetDateTime,
     },
 }
 
-/// What came of a request, as far as the meter is concerned.
+/// The outcome of a request, as far as the meter is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Came {
     Good,
@@ -48,7 +48,7 @@ tokio::task_local! {
 }
 
 impl Meter {
-    /// For an order of so many names that has sent these requests so far.
+    /// Makes the meter of an order with `names` names that has sent `requests` so far.
     pub fn new(names: usize, requests: Requests) -> Arc<Self> {
         Arc::new(Self {
             names,
@@ -63,7 +63,7 @@ impl Meter {
         self.limiter.get_or_init(|| limiter);
     }
 
-    /// All that the order has sent by now.
+    /// The requests that the order has sent so far.
     pub fn requests(&self) -> Requests {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -83,7 +83,7 @@ impl Meter {
     }
 }
 
-/// Whether the running step may send one more request. What is not metered may.
+/// Asks whether the running step may send one more request. A step without a meter may.
 pub(super) async fn admit(now: OffsetDateTime) -> Result<Option<Token>, Withheld> {
     let Ok(meter) = METER.try_with(Arc::clone) else { return Ok(None) };
     let token = match meter.limiter.get() {
@@ -100,7 +100,7 @@ pub(super) async fn admit(now: OffsetDateTime) -> Result<Option<Token>, Withheld
     Ok(token)
 }
 
-/// What came of a request that was admitted. A token that is not given back is spent.
+/// Records the outcome of an admitted request. A token that is not given back is spent.
 pub(super) fn answered(token: Option<Token>, came: Came) {
     let Some(token) = token else { return };
     let Ok(meter) = METER.try_with(Arc::clone) else { return };

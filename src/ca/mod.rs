@@ -79,13 +79,12 @@ pub struct Ca {
 
 /// Server, roots, whether they matter, and which hosts are the CA's beside its own.
 type EndpointKey = (String, Option<String>, bool, Vec<String>);
-/// Where, which account, and the digest of its key.
+/// Endpoint, account URL and the digest of its key.
 type AccountKey = (EndpointKey, String, Vec<u8>);
 
 /// Requests that went out since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Requests {
-    /// All of them.
     pub all: u64,
     /// Those that asked for nothing but a nonce.
     pub for_nonces: u64,
@@ -105,13 +104,13 @@ impl Ca {
         }
     }
 
-    /// The same, for CAs that anybody may have named: they are where the guard permits.
+    /// Restricts CAs to addresses that the guard permits, since tenants name them.
     #[must_use]
     pub fn guarded(self, guard: Guard) -> Self {
         Self { guard: Some(guard), ..self }
     }
 
-    /// The same, with another patience for a CA's answer; `finalize` may take three times as long.
+    /// Sets the timeout for a CA's answer; `finalize` may take three times as long.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
@@ -169,7 +168,7 @@ impl Ca {
         Ok(directory.profiles().clone())
     }
 
-    /// How many requests went out, to all CAs.
+    /// The number of requests to all CAs so far.
     pub fn requests(&self) -> Requests {
         Requests {
             all: self.sent.all.load(Relaxed),

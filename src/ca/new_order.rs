@@ -18,7 +18,7 @@ use crate::domain::failure::{Class, Failure, code};
 impl Account {
     /// Orders a certificate for DNS names and IP addresses; wildcards are written `*.example.com`.
     ///
-    /// Not idempotent on the wire: after a lost answer, repeating it costs one order that expires.
+    /// This is not idempotent: repeating it after a lost answer leaves an order that expires.
     pub async fn new_order(
         &self,
         names: &[String],
@@ -27,8 +27,8 @@ impl Account {
         self.new_order_replacing(names, profile, None, None).await
     }
 
-    /// The same, for a certificate that takes the place of `replaces` (RFC 9773, section 5), and that
-    /// ends at `not_after`, both where they are given.
+    /// Like [`Account::new_order`], optionally for a certificate that takes the place of `replaces`
+    /// (RFC 9773, section 5) or ends at `not_after`.
     pub async fn new_order_replacing(
         &self,
         names: &[String],
@@ -102,7 +102,7 @@ impl Account {
     }
 }
 
-/// What an order asks for.
+/// The content of a new order.
 struct Wanted<'a> {
     names: &'a [String],
     profile: Option<&'a str>,

@@ -1,7 +1,6 @@
 //! An order at a CA: from the authorizations to the certificate, one question at a time.
 //!
-//! What is known already is not asked for again. So a handle is nothing but a URL and what the CA last
-//! said.
+//! A handle is a URL and the CA's last answer, so that nothing is asked twice.
 
 use std::sync::Arc;
 
@@ -19,7 +18,7 @@ use super::exchange::Exchange;
 use super::state::{Authorization, AuthorizationStatus, ChallengeStatus, OrderState, OrderStatus};
 use crate::domain::failure::{Class, Failure, code};
 
-/// More than any CA puts into one certificate.
+/// Upper bound for authorizations; no CA puts as many names into a certificate.
 const MOST_AUTHORIZATIONS: usize = 1_000;
 /// Authorizations of one order that are read at the same time.
 const SIDE_BY_SIDE: usize = 4;
@@ -30,7 +29,7 @@ const ACCEPT_ROUNDS: usize = 3;
 pub struct Order {
     account: Account,
     url: String,
-    /// When the CA handed out its URL, and with it those of its authorizations.
+    /// The time at which the CA handed out its URL and those of its authorizations.
     born: OffsetDateTime,
     state: OrderState,
     is_read: bool,
@@ -45,7 +44,7 @@ pub struct Download {
     pub alternates: Vec<String>,
 }
 
-/// How a challenge stands towards us.
+/// The state of a challenge from the client's point of view.
 enum Stand {
     /// The CA has not been told yet that its proof can be seen.
     Waits,
@@ -78,7 +77,7 @@ impl Order {
         &self.url
     }
 
-    /// What the CA last said.
+    /// The state in the CA's last answer.
     pub fn state(&self) -> &OrderState {
         &self.state
     }
@@ -102,7 +101,7 @@ impl Order {
         Ok(known.iter().map(|known| known.authorization.clone()).collect())
     }
 
-    /// The same for an order that is over: what was still open when it was read is read again.
+    /// Like [`Order::authorizations`], for an order that is over: pending ones are read again.
     pub async fn settled_authorizations(&self) -> Result<Vec<Authorization>, Failure> {
         let settled = |known: &Authorization| known.status != AuthorizationStatus::Pending;
         let known = self.read_all(settled).await?;
@@ -245,7 +244,7 @@ impl Order {
         let mut left = ACCEPT_ROUNDS;
         loop {
             left -= 1;
-            // Whatever its body says, for instance that there is an error: the authorization will tell.
+            // The body does not count, even if it has an error: the authorization tells.
             let told = self.account.post(self.asked(Call::Challenge), url, &json!({})).await;
             let told = match told {
                 // Turned away at the door: what is known of the authorization is as true as before.

@@ -1,4 +1,4 @@
-//! Which hosts are a CA's: nothing is sent to any other, whatever the CA's answers name.
+//! The hosts of a CA. Nothing is sent to any other host, even if the CA's answers name it.
 
 use std::sync::{PoisonError, RwLock};
 
@@ -6,9 +6,9 @@ use url::{Origin, Url};
 
 /// Scheme, host and port of what belongs to one CA.
 pub(super) struct Origins {
-    /// Of the directory's URL, and what the issuer lists.
+    /// Origins of the directory's URL and of those that the issuer lists.
     given: Vec<Origin>,
-    /// Of the endpoints that the directory names.
+    /// Origins of the endpoints that the directory names.
     named: RwLock<Vec<Origin>>,
 }
 

@@ -1,6 +1,6 @@
 //! Registers accounts (RFC 8555, section 7.3): with their contact, bound to others where that is wanted.
 //!
-//! Of the CA's answer its `Location` counts; what is in the body is only passed by.
+//! Only the `Location` of the CA's answer is required; the body may be anything.
 
 use http::StatusCode;
 use serde::Deserialize;
@@ -18,10 +18,9 @@ use crate::domain::failure::{Failure, code};
 use crate::domain::issuer::Acme;
 use crate::secret::Secret;
 
-/// What the CA has on file.
+/// An account as the CA has it on file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registration {
-    /// The account's URL.
     pub url: String,
     /// The address that the CA took; `None` when none was given, or the CA would not have it.
     pub email: Option<String>,
@@ -30,13 +29,11 @@ pub struct Registration {
 /// A key that the CA gave out for an account of another kind (RFC 8555, section 7.3.4).
 #[derive(Debug)]
 pub struct ExternalKey {
-    /// The CA's name for it.
     pub id: String,
-    /// The MAC key itself.
     pub mac: Secret<Vec<u8>>,
 }
 
-/// Who asks for an account, and of whom.
+/// A request for an account.
 struct Applicant<'a> {
     endpoint: &'a Endpoint,
     directory: &'a Directory,

@@ -1,4 +1,4 @@
-//! When the CA would like a certificate to be replaced (ACME Renewal Information, RFC 9773).
+//! ACME Renewal Information (RFC 9773): the time at which the CA wants a certificate replaced.
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -23,7 +23,7 @@ struct Body {
 }
 
 impl Ca {
-    /// What the CA suggests for the certificate of this name (`pki::Leaf::ari`).
+    /// Asks for the CA's suggestion for the certificate of this name (`pki::Leaf::ari`).
     pub async fn renewal_information(&self, acme: &Acme, certificate: &str) -> Answer {
         match self.ask_for_renewal(acme, certificate).await {
             Ok(answer) => answer,

@@ -25,43 +25,31 @@ pub use sources::{Origin, Values, read};
 /// Everything that can be set, parsed.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where the database and the master key are, unless set otherwise.
+    /// Default folder of the database and the master key.
     pub data_dir: PathBuf,
     /// `sqlite://…` or `postgres://…`; may hold a password.
     pub database_url: Secret<String>,
-    /// Where the API listens.
     pub http_listen: SocketAddr,
-    /// Where the HTTP-01 responder listens.
     pub http01_listen: SocketAddr,
-    /// How long the head of a request may take.
     pub header_timeout: Duration,
-    /// How long a connection is kept between two requests.
     pub idle_timeout: Duration,
     /// Connections to the API at once, if the descriptors allow for them.
     pub http_connections: usize,
-    /// The same for the HTTP-01 responder.
     pub http01_connections: usize,
     /// The port that the HTTP-01 self-check asks.
     pub self_check_port: u16,
     /// Resolvers; the system's where empty.
     pub nameservers: Vec<SocketAddr>,
-    /// The port of authoritative name servers.
     pub authority_port: u16,
-    /// An API key that is to exist.
     pub bootstrap_api_key: Option<Secret<String>>,
-    /// The master key itself.
     pub master_key: Option<Secret<String>>,
-    /// The file that holds it.
     pub master_key_file: Option<PathBuf>,
     /// Private hosts and networks that may be reached all the same.
     pub outbound_allow: Vec<String>,
-    /// How long a CA may take for an answer.
     pub acme_timeout: Duration,
     /// Whether webhooks may use `http`.
     pub outbound_allow_http: bool,
-    /// Ports that webhooks may be sent to.
     pub outbound_ports: BTreeSet<u16>,
-    /// How long events are kept.
     pub event_retention: Duration,
     /// Rows that are worked on at the same time.
     pub worker_concurrency: usize,
@@ -77,13 +65,10 @@ pub struct Config {
     pub cluster_namespace: String,
     /// Webhooks that are delivered to at the same time.
     pub webhooks_concurrency: usize,
-    /// How long what was delivered is remembered.
     pub webhooks_retention: Duration,
     /// A `tracing` filter.
     pub log_level: String,
-    /// How log lines look.
     pub log_format: LogFormat,
-    /// How long a stop waits for what is under way.
     pub shutdown_timeout: Duration,
 }
 
@@ -94,50 +79,24 @@ const LONGEST_RETENTION: Duration = Duration::from_hours(24 * 36_500);
 /// With clients that say nothing.
 const PATIENCE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// `text` on a terminal, else `json`.
     Auto,
-    /// For people.
     Text,
-    /// One JSON object a line.
     Json,
 }
 
 /// Why the settings cannot be used.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// The file is not there, or is no TOML.
     #[error("the configuration file {file} cannot be used: {problem}")]
-    File {
-        /// Which file.
-        file: String,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// A key that nobody knows.
+    File { file: String, problem: String },
     #[error("{origin}: there is no setting \"{key}\"; {}", hint(.nearest.as_deref()))]
-    Unknown {
-        /// As it was written.
-        key: String,
-        /// Where.
-        origin: Origin,
-        /// The known one that looks most like it.
-        nearest: Option<String>,
-    },
-    /// A value that makes no sense.
+    Unknown { key: String, origin: Origin, nearest: Option<String> },
     #[error("{origin}: {key} = {value}: {problem}")]
-    Bad {
-        /// The setting.
-        key: &'static str,
-        /// As it was written; hidden where it is a secret.
-        value: String,
-        /// Where.
-        origin: Origin,
-        /// What is expected.
-        problem: String,
-    },
+    Bad { key: &'static str, value: String, origin: Origin, problem: String },
 }
 
 fn hint(nearest: Option<&str>) -> String {

@@ -3,17 +3,14 @@
 /// One setting.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
-    /// Its key in the file, dotted.
     pub key: &'static str,
-    /// Its environment variable.
     pub env: &'static str,
-    /// What holds when nothing is given; empty for nothing.
+    /// Empty if there is no default.
     pub default: &'static str,
-    /// What it is for, in a sentence.
     pub help: &'static str,
-    /// Whether its value must not be shown.
+    /// Its value is never shown.
     pub secret: bool,
-    /// Whether it is a list in the file; elsewhere its entries are joined by commas.
+    /// A list in the file; its entries are joined by commas elsewhere.
     pub list: bool,
 }
 

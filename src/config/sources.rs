@@ -1,4 +1,4 @@
-//! Where values come from, and which one counts.
+//! The sources of values and their precedence.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,16 +11,12 @@ use std::time::Duration;
 use super::ConfigError;
 use super::settings::{OTHER_VARIABLES, SETTINGS, Setting};
 
-/// Where a value came from.
+/// The source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody set it.
     Default,
-    /// A file.
     File(PathBuf),
-    /// An environment variable.
     Environment(String),
-    /// A flag.
     Flag,
 }
 
@@ -39,7 +35,7 @@ impl fmt::Display for Origin {
 #[derive(Debug, Clone)]
 pub struct Values(BTreeMap<&'static str, (String, Origin)>);
 
-/// Where a file is looked for when none is named.
+/// Paths of the file when none is named.
 const USUAL_FILES: [&str; 2] = ["certwright.toml", "/etc/certwright/certwright.toml"];
 
 /// Reads the file, the environment and the flags, each over the one before.
@@ -114,7 +110,7 @@ impl Values {
         Some(self.text(key)).filter(|text| !text.is_empty())
     }
 
-    /// Where a setting's value came from.
+    /// The source of a setting's value.
     pub fn origin(&self, key: &str) -> Origin {
         self.0.get(key).map_or(Origin::Default, |(_, origin)| origin.clone())
     }
@@ -193,7 +189,7 @@ impl Values {
     }
 }
 
-/// Where and what, but not the line itself as TOML's own message has it: it may hold a secret.
+/// Position and problem. The line itself is left out, since it may hold a secret.
 fn without_excerpt(text: &str, error: &toml::de::Error) -> String {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     format!("line {}: {}", before.matches('\n').count() + 1, error.message())
@@ -204,7 +200,7 @@ pub(super) fn shown(setting: &Setting, value: &str) -> String {
     if setting.secret { "\"(redacted)\"".to_owned() } else { format!("{value:?}") }
 }
 
-/// What Kubernetes sets in every container for a Service that is named `certwright…`.
+/// Variables that Kubernetes sets for a Service that is named `certwright…`.
 fn is_service_link(name: &str) -> bool {
     let known = SETTINGS.iter().any(|setting| setting.env == name);
     let marks = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT_"];

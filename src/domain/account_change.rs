@@ -1,4 +1,4 @@
-//! What becomes of an issuer's account beside its registration: another key, or its end.
+//! Account changes beside registration: key rollover and deactivation.
 
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
@@ -7,28 +7,25 @@ use super::event::{Event, Resource};
 use super::failure::{Failure, code};
 use super::issuer::{Issuer, PROBE_EVERY, State, Transition};
 
-/// What is done to an account beside keeping it registered.
+/// A change to an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "what")]
 pub enum AccountChange {
     /// Its key is being replaced by another one, which is stored already.
     RotatingKey {
-        /// Since when.
         #[serde(with = "time::serde::rfc3339")]
         since: OffsetDateTime,
     },
     /// It is being given up at the CA.
     #[serde(rename_all = "camelCase")]
     Deactivating {
-        /// Since when.
         #[serde(with = "time::serde::rfc3339")]
         since: OffsetDateTime,
-        /// Whether the issuer goes with it.
+        /// The issuer is deleted afterwards.
         then_delete: bool,
     },
     /// It was given up: its key is of no use at that CA any more.
     Deactivated {
-        /// When.
         #[serde(with = "time::serde::rfc3339")]
         at: OffsetDateTime,
     },
@@ -114,7 +111,7 @@ impl Issuer {
         Transition::silent(self, now).with(event)
     }
 
-    /// What is being done to the account has to wait until `at`, perhaps because of a failure.
+    /// Postpones the account change to `at`, perhaps because of a failure.
     #[must_use]
     pub fn account_change_waits(
         mut self,

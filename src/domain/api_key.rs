@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::secret::{SealError, Secret};
 
-/// What every key begins with, so that scanners for leaked secrets find it.
+/// Prefix of every key, so that scanners for leaked secrets find it.
 const PREFIX: &str = "cw_";
 
 /// Random bytes in a key.
@@ -19,7 +19,7 @@ pub fn generate_key() -> Result<Secret<String>, SealError> {
     Ok(Secret::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(*bytes))))
 }
 
-/// What is kept of a key: its SHA-256. A key has too much chance in it to be guessed from that.
+/// SHA-256 of a key. A key has enough entropy that a plain hash is safe.
 pub fn hash_key(key: &str) -> Vec<u8> {
     digest(&SHA256, key.as_bytes()).as_ref().to_vec()
 }

@@ -1,4 +1,4 @@
-//! When the CA suggests to renew (ACME Renewal Information, RFC 9773).
+//! ACME Renewal Information (RFC 9773): the CA's suggestion when to renew.
 //!
 //! One moment is chosen at random in the suggested window, kept with the certificate that it is for,
 //! and kept to until the window changes: neither a restart nor the next look draws another. What
@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::backoff::{self, Jitter};
 use super::failure::{Failure, code};
 
-/// What is known of the CA's wishes for one certificate.
+/// Renewal information for one certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ari {
@@ -19,23 +19,18 @@ pub struct Ari {
     pub certificate: String,
     /// The account that it was issued to; only that one may say that it replaces it.
     pub account: String,
-    /// When it was fetched from the CA.
     #[serde(with = "time::serde::rfc3339")]
     pub issued_at: OffsetDateTime,
-    /// When a twentieth of the lifetime is left: no suggestion counts from then on.
+    /// The time at which a twentieth of the lifetime is left: no suggestion counts from then on.
     #[serde(with = "time::serde::rfc3339")]
     pub latest: OffsetDateTime,
-    /// What the CA suggests; `None` while it has not.
+    /// `None` while the CA has suggested nothing.
     pub window: Option<Window>,
-    /// The moment in the window.
     #[serde(with = "time::serde::rfc3339::option")]
     pub chosen: Option<OffsetDateTime>,
-    /// The CA's page on why the window is what it is.
     pub explanation_url: Option<String>,
-    /// When the CA last answered.
     #[serde(with = "time::serde::rfc3339::option")]
     pub last_checked: Option<OffsetDateTime>,
-    /// When it is asked next.
     #[serde(with = "time::serde::rfc3339")]
     pub next_check: OffsetDateTime,
     /// Questions in a row without an answer.
@@ -55,16 +50,15 @@ pub struct Window {
     pub end: OffsetDateTime,
 }
 
-/// What came of a question.
+/// The result of a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// The CA suggests.
     Suggested {
-        /// When to renew.
         window: Window,
         /// Why.
         explanation_url: Option<String>,
-        /// When to ask again, as the CA asked.
+        /// `Retry-After`.
         retry_at: Option<OffsetDateTime>,
     },
     /// The CA gives no such information, or it is not wanted.
@@ -76,13 +70,13 @@ pub enum Answer {
 /// The CA's `Retry-After` counts between these.
 const SHORTEST_PAUSE: Duration = Duration::minutes(1);
 const LONGEST_PAUSE: Duration = Duration::days(1);
-/// Where the CA does not say when to ask again, and where it has not answered for long.
+/// Interval when the CA names none, and after a long silence.
 const USUAL_PAUSE: Duration = Duration::hours(6);
 /// The first question comes this soon, or within a twentieth of a short life.
 const FIRST_WITHIN: Duration = Duration::minutes(10);
 
 impl Ari {
-    /// Of a certificate that was just issued: to be asked about soon, but not by all at once.
+    /// Starts for a new certificate: the first question comes soon, with jitter.
     pub fn new(
         certificate: String,
         account: String,
@@ -107,7 +101,7 @@ impl Ari {
         }
     }
 
-    /// What an answer makes of it.
+    /// Applies an answer.
     #[must_use]
     pub fn apply(mut self, answer: Answer, now: OffsetDateTime, jitter: Jitter) -> Self {
         match answer {
@@ -140,7 +134,7 @@ impl Ari {
         }
     }
 
-    /// No news: what was suggested before still stands.
+    /// Keeps the former suggestion and asks again later.
     fn unanswered(self, failure: Failure, now: OffsetDateTime, jitter: Jitter) -> Self {
         let asked = failure.retry_at.map(|at| (at - now).clamp(SHORTEST_PAUSE, LONGEST_PAUSE));
         let pause = backoff::renewal_information(self.failures, jitter);
@@ -154,7 +148,7 @@ impl Ari {
 }
 
 impl Window {
-    /// Whether the CA would like the certificate to be replaced at this moment.
+    /// Whether the CA wants the certificate replaced by now.
     pub fn contains(&self, now: OffsetDateTime) -> bool {
         self.start <= now && now < self.end
     }

@@ -1,4 +1,4 @@
-//! How long to wait before trying again. Schedules are data; chance comes in as a number.
+//! Backoff schedules as data. Randomness is an argument.
 
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
@@ -21,9 +21,9 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// Less would have CAs count too many failures.
+    /// Lower bound for `min`: shorter pauses run into the CAs' limits of failures.
     pub const SHORTEST: Duration = Duration::minutes(1);
-    /// More would be forgetting it.
+    /// Upper bound for `max`.
     pub const LONGEST: Duration = Duration::days(30);
 
     /// The first pause and the longest.
@@ -51,7 +51,7 @@ impl Jitter {
         Self(chance.rem_euclid(1.0))
     }
 
-    /// A new chance.
+    /// A random jitter.
     pub fn random() -> Self {
         let mut bytes = [0_u8; 4];
         // Without randomness there is no spreading, which is no reason to stop.
@@ -59,7 +59,7 @@ impl Jitter {
         Self::new(f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX))
     }
 
-    /// No spreading, for tests that look at exact times.
+    /// Jitter of zero, for tests that look at exact times.
     pub const NONE: Self = Self(0.0);
 
     /// A part of `duration`, at random.
@@ -136,8 +136,8 @@ pub fn propagation(n: u32, jitter: Jitter) -> Duration {
     jitter.stretch(doubling(Duration::milliseconds(500), Duration::seconds(10), n), 0.1)
 }
 
-/// When proofs are taken away: at common moments, every three seconds, so that those of many orders
-/// cost one call, and no worker waits for company.
+/// The next common moment for clean-ups, every three seconds, so that proofs of many orders are removed
+/// by one call and no worker waits for others.
 pub fn next_clean_up(now: OffsetDateTime) -> OffsetDateTime {
     const PERIOD: Duration = Duration::seconds(3);
     let since_last = now.unix_timestamp_nanos().rem_euclid(PERIOD.whole_nanoseconds());

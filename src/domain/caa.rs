@@ -2,7 +2,7 @@
 
 use super::failure::Failure;
 
-/// More are not printed: one shows how the others look.
+/// Records that are printed at most; they show how the others look.
 const MOST_RECORDS: usize = 3;
 
 /// The records that would allow the CA, held to one account by its URI (RFC 8657), as a sentence.

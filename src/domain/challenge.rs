@@ -11,10 +11,9 @@ use super::event::{Event, Resource};
 use super::failure::{Class, Failure, code};
 use super::id::ChallengeId;
 
-/// What has to be shown to the CA.
+/// The proof that the CA looks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
-    /// The challenge that it answers.
     pub challenge: ChallengeId,
     /// The name under proof, without a wildcard's `*.`.
     pub domain: String,
@@ -34,7 +33,7 @@ impl Proof {
         URL_SAFE_NO_PAD.encode(digest)
     }
 
-    /// Where the TXT record is looked for, before any CNAME.
+    /// Name of the TXT record, before any CNAME.
     pub fn txt_name(&self) -> String {
         format!("_acme-challenge.{}", self.domain)
     }
@@ -44,7 +43,7 @@ impl Proof {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
-    /// Where it stands, after following CNAMEs; no final dot.
+    /// Name of the record after following CNAMEs, without the final dot.
     pub name: String,
     /// Its value, without quotes.
     pub value: String,
@@ -54,7 +53,7 @@ pub struct Record {
     pub id: String,
 }
 
-/// How control is proved.
+/// Kinds of challenge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A file below `/.well-known/acme-challenge/`.
@@ -81,50 +80,44 @@ impl Kind {
 /// One proof on its way: shown, seen, accepted, and taken away again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Challenge {
-    /// Our name for it.
     pub id: ChallengeId,
-    /// The CA's name for the authorization that it belongs to.
     pub authorization_url: String,
-    /// The CA's name for it.
     pub url: String,
     /// The name under proof, without `*.`.
     pub domain: String,
     /// Whether the proof is for every name below `domain`.
     pub wildcard: bool,
-    /// How control is proved.
     pub kind: Kind,
-    /// Which of the issuer's solvers was chosen, by its place in the list; for people to read.
+    /// Index of the chosen solver in the issuer's list; for people to read.
     pub solver: u32,
-    /// The CA's token.
     pub token: String,
-    /// What has to be shown (RFC 8555, section 8.1); kept, so that clean-up needs no CA.
+    /// RFC 8555, section 8.1. Stored, so that clean-up needs no CA.
     pub key_authorization: String,
-    /// Where it is.
     pub state: State,
-    /// What a DNS provider wrote for it.
+    /// The record that a DNS provider wrote.
     pub record: Option<Record>,
     /// Whether nothing of it is left in the outside world.
     pub clean: bool,
     /// Looks or tries in a row that brought nothing.
     pub tries: u32,
-    /// What last went wrong, or who does not see the proof yet.
+    /// The last failure, or the observers that do not see the proof yet.
     pub reason: Option<String>,
-    /// Who was last asked for the proof, and what they saw; empty before anybody was.
+    /// The last observations; empty before the first check.
     pub observations: Vec<Observation>,
-    /// When it wants attention again; `None` once nothing is left to do.
+    /// `None` once nothing is left to do.
     pub next_action_at: Option<OffsetDateTime>,
     /// After this moment the present phase has failed.
     pub deadline: OffsetDateTime,
 }
 
-/// Where a challenge is.
+/// The state of a challenge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// To be shown; after a crash it may have been.
+    /// The proof is to be published; after a crash it may have been.
     Pending,
     /// Shown; waiting until it can be seen.
     Presented,
-    /// Whoever asks sees it.
+    /// Every observer sees it.
     Visible,
     /// The CA was told to look.
     Processing,
@@ -167,7 +160,7 @@ impl State {
     }
 }
 
-/// What must happen in the outside world for one challenge.
+/// The action that a challenge needs in the outside world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Show the proof.
@@ -219,22 +212,22 @@ pub fn in_words(observations: &[Observation]) -> String {
     missing.collect::<Vec<_>>().join("; ")
 }
 
-/// What came of an [`Action`].
+/// The result of an [`Action`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// The proof was written, with the record to remember.
     Presented(Option<Record>),
     /// It can be seen.
     Seen,
-    /// Somebody does not see it yet: who was asked, and what they see.
+    /// Not every observer sees it yet.
     NotSeen(Vec<Observation>),
-    /// Nothing of it is left.
+    /// The proof was removed.
     CleanedUp,
     /// It did not work.
     Failed(Failure),
 }
 
-/// How long one proof may take, and how long a seen one rests before the CA is told.
+/// Timeout of a proof, and the pause between its visibility and telling the CA.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProofTimeouts {
     /// From shown to seen.
@@ -250,14 +243,14 @@ const REFUSALS: u32 = 16;
 /// Clean-up is tried for this long; what a crash or a lost token leaves behind is then named in an event.
 const CLEAN_UP_FOR: Duration = Duration::hours(24);
 
-/// Whether somebody answered and said no, rather than not at all or "later".
+/// Whether it is a definite refusal, rather than silence or "later".
 fn is_refused(failure: &Failure) -> bool {
     failure.class == Class::Transient
         && failure.http_status.is_some_and(|status| (400..500).contains(&status))
 }
 
 impl Challenge {
-    /// What has to be shown for it.
+    /// The proof that is to be shown.
     pub fn proof(&self) -> Proof {
         Proof {
             challenge: self.id,
@@ -283,7 +276,7 @@ impl Challenge {
         }
     }
 
-    /// What the challenge becomes. A failure that ends the whole order comes back beside it.
+    /// Applies an answer. A failure that ends the whole order comes back beside it.
     #[must_use]
     pub fn apply(
         mut self,
@@ -416,7 +409,7 @@ impl Challenge {
     }
 }
 
-/// Longer tokens than any CA sends are not stored.
+/// Longest token that is stored; no CA sends a longer one.
 const LONGEST_TOKEN: usize = 512;
 
 /// Whether a text consists of base64url characters (RFC 4648, section 5) without padding.

@@ -15,48 +15,39 @@ use super::text::foreign_words;
 /// A message on its way to one webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// Our name for it.
     pub id: DeliveryId,
-    /// To whom.
     pub webhook: WebhookId,
-    /// What; its identifier is the receiver's key to what it has seen.
+    /// Its identifier lets the receiver detect duplicates.
     pub message: MessageId,
-    /// Of which kind.
     pub event_type: EventType,
-    /// Whom it is about: what is told of one subject arrives in order.
+    /// Messages about one subject arrive in order.
     pub subject: Resource,
-    /// Whose that is: empty for a `ClusterIssuer`'s; absent where nobody knows any more.
+    /// Empty for a `ClusterIssuer`; `None` if it is not known any more.
     pub namespace: Option<String>,
-    /// Where it is.
     pub state: State,
-    /// Failed tries since it was queued last.
     pub tries: u32,
-    /// Tries in all.
     pub attempts: u32,
-    /// The last of them.
     pub last: Option<Attempt>,
-    /// When it was told.
     pub created_at: OffsetDateTime,
-    /// When it came to its end.
     pub finished_at: Option<OffsetDateTime>,
-    /// When it is tried next, if it is pending.
+    /// `None` unless it is pending.
     pub next_action_at: Option<OffsetDateTime>,
     /// After this moment it is dead, however often it was tried.
     pub deadline: OffsetDateTime,
 }
 
-/// Where a delivery is.
+/// The state of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Waits for an earlier one about the same subject.
     Queued,
-    /// To be sent.
+    /// Waits to be sent.
     Pending,
     /// Taken by the endpoint.
     Delivered,
     /// Given up.
     Dead,
-    /// Not sent, because the webhook was disabled.
+    /// Kept back, because the webhook is disabled.
     Held,
 }
 
@@ -93,28 +84,25 @@ impl State {
 /// One try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
-    /// When it was begun.
     pub at: OffsetDateTime,
-    /// How long it took.
     pub took: Duration,
     /// The HTTP status of the answer, if there was one.
     pub status: Option<u16>,
     /// Why there was none, or what was wrong with it.
     pub error: Option<String>,
-    /// How the answer begins, fit to be shown.
+    /// The beginning of the answer, cleaned.
     pub answer: Option<String>,
 }
 
-/// What came of a try.
+/// The result of a try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// The try.
     pub attempt: Attempt,
-    /// When the endpoint wants to be asked again, if it said so.
+    /// `Retry-After`, if the endpoint sent it.
     pub retry_at: Option<OffsetDateTime>,
 }
 
-/// What is to be done about a delivery that is due.
+/// The step of a delivery that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// Post it.
@@ -123,7 +111,7 @@ pub enum Step {
     Expire,
 }
 
-/// What an answer says about the endpoint.
+/// A verdict about the endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// It took the message.
@@ -132,23 +120,20 @@ pub enum Verdict {
     Failed {
         /// Why.
         reason: String,
-        /// When it wants to be asked again, if it said so.
+        /// `Retry-After`, if it was sent.
         retry_at: Option<OffsetDateTime>,
     },
     /// It wants nothing any more.
     Gone,
-    /// Nothing: it was only tried out, or not asked at all.
+    /// It says nothing: a test message, or no request was made.
     None,
 }
 
-/// What something makes of a delivery.
+/// The result of a step of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
-    /// The delivery from now on.
     pub delivery: Delivery,
-    /// What it says about the endpoint.
     pub verdict: Verdict,
-    /// What happened, for the history.
     pub events: Vec<Event>,
 }
 
@@ -169,10 +154,10 @@ pub const SCHEDULE: [Duration; 10] = [
 /// While an endpoint is down its messages take turns: not every one gets all its tries.
 pub const DEADLINE: Duration = Duration::days(5);
 
-/// Nobody who asks for patience gets more of it than this.
+/// Longest `Retry-After` that is respected.
 const LONGEST_WAIT: Duration = Duration::hours(24);
 
-/// So much of an answer is kept.
+/// Bytes of an answer that are kept.
 const SHOWN: usize = 1024;
 
 impl Delivery {
@@ -208,24 +193,24 @@ impl Delivery {
         }
     }
 
-    /// The same, behind an earlier one about the same subject.
+    /// Queues it behind an earlier delivery about the same subject.
     #[must_use]
     pub fn queued(self) -> Self {
         Self { state: State::Queued, next_action_at: None, ..self }
     }
 
-    /// The same, kept back because the webhook is disabled.
+    /// Keeps it back, because the webhook is disabled.
     #[must_use]
     pub fn held(self, now: OffsetDateTime) -> Self {
         Self { state: State::Held, next_action_at: None, finished_at: Some(now), ..self }
     }
 
-    /// What a receiver knows the message by: `webhook-id`.
+    /// The message's identifier for the receiver: `webhook-id`.
     pub fn message_id(&self) -> String {
         format!("msg_{}", self.message.0.simple())
     }
 
-    /// What is to be done at `now`.
+    /// The step that is due at `now`.
     pub fn next_step(&self, now: OffsetDateTime) -> Option<Step> {
         match self.state {
             State::Pending if self.deadline <= now => Some(Step::Expire),
@@ -241,7 +226,7 @@ impl Delivery {
         self.die(Verdict::None, &format!("in time, nor by any of {tries} tries"), now)
     }
 
-    /// What it becomes by the answer to a try.
+    /// Applies the answer to a try.
     #[must_use]
     pub fn apply(mut self, answer: Answer, now: OffsetDateTime, jitter: Jitter) -> Transition {
         let Answer { attempt, retry_at } = answer;

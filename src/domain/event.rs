@@ -8,9 +8,7 @@ use super::text::foreign_words;
 /// Whether an event is good news.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
-    /// Things go as they should.
     Normal,
-    /// Somebody may have to look.
     Warning,
 }
 
@@ -24,20 +22,16 @@ impl Severity {
     }
 }
 
-/// What an event is about.
+/// The subject of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Resource {
     /// An `Issuer` or `ClusterIssuer`.
     Issuer(IssuerId),
-    /// A certificate.
     Certificate(CertificateId),
-    /// One attempt at a certificate.
     Request(RequestId),
     /// An ACME order.
     Order(OrderId),
-    /// An ACME challenge.
     Challenge(ChallengeId),
-    /// Somebody who asked to be told.
     Webhook(WebhookId),
 }
 
@@ -67,12 +61,10 @@ impl Resource {
     }
 }
 
-/// Something that happened.
+/// An entry of the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// To what.
     pub about: Resource,
-    /// Whether it is good news.
     pub severity: Severity,
     /// cert-manager's `CamelCase` word for it.
     pub reason: &'static str,
@@ -86,16 +78,16 @@ impl Event {
         Self { about, severity: Severity::Normal, reason, message: readable(&message.into()) }
     }
 
-    /// Something to look at about `about`.
+    /// An event of severity `Warning`.
     pub fn warning(about: Resource, reason: &'static str, message: impl Into<String>) -> Self {
         Self { about, severity: Severity::Warning, reason, message: readable(&message.into()) }
     }
 }
 
-/// Longer than a failure with its title, and whatever stands around it.
+/// Longest message: room for a failure with its title and the words around it.
 const LONGEST_MESSAGE: usize = 4_000;
 
-/// What happened may quote others.
+/// Messages may quote others, so they are cleaned.
 fn readable(message: &str) -> String {
     foreign_words(message, LONGEST_MESSAGE).unwrap_or_default()
 }

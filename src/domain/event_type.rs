@@ -1,4 +1,4 @@
-//! What is worth telling those who asked to be told: the event types of webhooks.
+//! The event types of webhooks.
 //!
 //! The machines say themselves when there is something to tell; storage writes it down with the
 //! change that it is about. A failure is told once for all the attempts that share it.

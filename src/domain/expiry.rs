@@ -15,7 +15,7 @@ use super::event_type::EventType;
 use super::failure::Failure;
 use super::id::CertificateId;
 
-/// How near the end is.
+/// Stages of an approaching expiry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// A third of the lifetime is left.
@@ -24,7 +24,7 @@ pub enum Stage {
     Sixth,
     /// A twentieth is left.
     Twentieth,
-    /// Nothing is left.
+    /// The certificate has expired.
     Expired,
 }
 
@@ -51,44 +51,32 @@ impl Stage {
 /// A renewal is late when it is overdue by the lifetime divided by this.
 const LATE: i64 = 60;
 
-/// What is served, and what was told of its end.
+/// The expiry watch of a revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Watch {
-    /// Whose.
     pub certificate: CertificateId,
-    /// Which.
     pub revision: i64,
-    /// Start of its validity.
     pub not_before: OffsetDateTime,
-    /// End of its validity.
     pub not_after: OffsetDateTime,
-    /// The last stage that was told.
     pub told: Option<Stage>,
-    /// When to look again; never, once the end was told.
+    /// `None` once the end was told.
     pub next_action_at: Option<OffsetDateTime>,
 }
 
-/// How the renewal goes.
+/// The state of the renewal.
 #[derive(Debug, Clone)]
 pub struct Renewal<'a> {
-    /// When it was to begin.
     pub due: OffsetDateTime,
-    /// Failed attempts in a row.
     pub failed_attempts: u32,
-    /// What last went wrong.
     pub last_error: Option<&'a Failure>,
 }
 
-/// What a look makes of a watch.
+/// The result of looking at a watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
-    /// The watch from now on.
     pub watch: Watch,
-    /// What to enter into the history.
     pub events: Vec<Event>,
-    /// What to tell those who asked to be told.
     pub event_types: Vec<EventType>,
-    /// When.
     pub at: OffsetDateTime,
 }
 

@@ -54,11 +54,11 @@ ids! {
     EventId
     /// A process that works.
     WorkerId
-    /// Something that has to be done now and then.
+    /// A periodic task.
     TaskId
-    /// Somebody who asked to be told.
+    /// A webhook.
     WebhookId
-    /// Something that is told.
+    /// A message for webhooks.
     MessageId
     /// A message on its way to one webhook.
     DeliveryId

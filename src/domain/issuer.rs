@@ -277,51 +277,41 @@ impl Kind {
 /// A CA's account and how names are proved to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issuer {
-    /// Our name for it.
     pub id: IssuerId,
-    /// Whom it serves.
     pub kind: Kind,
     /// Its namespace; empty for a `ClusterIssuer`.
     pub namespace: String,
-    /// The client's name for it.
     pub name: String,
-    /// What is wanted.
     pub acme: Acme,
-    /// Counts changes of the spec.
     pub generation: i64,
-    /// Where its account is.
+    /// State of its account.
     pub state: State,
-    /// Since when.
     pub state_since: OffsetDateTime,
     /// The account at the CA, once there is one.
     pub account: Option<Account>,
-    /// What else is being done to the account, or was done for good.
+    /// An account change that is under way or was final.
     pub account_change: Option<AccountChange>,
-    /// Tries in a row that failed.
     pub tries: u32,
-    /// What last went wrong.
     pub last_error: Option<Failure>,
-    /// When it was first wanted.
+    /// The time of its creation.
     pub created_at: OffsetDateTime,
-    /// When it wants attention again; `None` while all is well.
+    /// `None` while all is well.
     pub next_action_at: Option<OffsetDateTime>,
 }
 
 /// An account at a CA.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
-    /// The CA's name for it.
     pub url: String,
     /// The directory that it was registered under.
     pub server: String,
-    /// The contact that the CA knows.
     pub email: Option<String>,
 }
 
-/// Where an issuer's account is.
+/// The state of an issuer's account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// To be registered, or checked against a changed spec.
+    /// The account is to be registered, or checked against a changed spec.
     Pending,
     /// Registered.
     Ready,
@@ -345,20 +335,16 @@ impl State {
     }
 }
 
-/// How soon a CA that wants a person to act is asked whether that was done.
+/// Interval at which a CA that wants a person to act is asked again.
 const ASK_AFTER_ACTION: Duration = Duration::hours(1);
 
-/// What something makes of an issuer. Storage takes nothing less: whoever saves the issuer saves
+/// The result of a change to an issuer. Storage accepts nothing less, so that saving the issuer saves
 /// what happened, and what is to be told of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
-    /// The issuer from now on.
     pub issuer: Issuer,
-    /// What happened, for the history.
     pub events: Vec<Event>,
-    /// What is to be told.
     pub event_types: Vec<EventType>,
-    /// When it happened.
     pub at: OffsetDateTime,
 }
 
@@ -372,11 +358,11 @@ impl Transition {
 /// A registration is not repeated sooner because the CA denies its account.
 const REGISTERED_FOR: Duration = Duration::minutes(10);
 
-/// Where the Secrets of `ClusterIssuer`s were by default before they had a namespace that no API key
-/// reaches.
+/// Former default namespace of the Secrets of `ClusterIssuer`s; the present one is out of reach of API
+/// keys.
 pub const FORMER_NAMESPACE: &str = "default";
 
-/// How often a registration that only a person can mend is tried all the same.
+/// Interval at which a blocked registration is tried again.
 pub(super) const PROBE_EVERY: Duration = Duration::hours(24);
 
 impl Issuer {
@@ -392,7 +378,7 @@ impl Issuer {
     #[must_use]
     pub fn respecified(mut self, acme: Acme, now: OffsetDateTime) -> Transition {
         if self.acme == acme {
-            // Whoever says the same again has perhaps mended what was wrong elsewhere.
+            // A client that repeats its spec may have corrected something elsewhere.
             return match self.state {
                 State::Failed => self.reconsidered(now),
                 _ => Transition::silent(self, now),

@@ -60,12 +60,12 @@ pub struct Limits {
     pub refused_requests: Option<Limit>,
 }
 
-/// What may be spent on requests that are refused.
+/// The token bucket for refused requests.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Refusals {
-    /// So many at once.
+    /// Burst.
     pub at_once: u32,
-    /// So many are earned again in each second.
+    /// Tokens that are earned in a second.
     pub per_second: f64,
 }
 
@@ -81,7 +81,7 @@ pub struct Limit {
     pub per: String,
 }
 
-/// By hand, so that a mistake is named: an untagged enum would only say that nothing fits.
+/// Written by hand, since an untagged enum would not name the mistake.
 impl<'de> Deserialize<'de> for LimitsSpec {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         match Value::deserialize(from)? {
@@ -122,7 +122,7 @@ impl Preset {
 }
 
 impl Limits {
-    /// What may be spent on requests that are refused: no more within any period than is set.
+    /// The token bucket for refused requests: no period sees more than is set.
     pub fn refusals(&self) -> Refusals {
         /// A fifth may be spent at once, so that it and what is earned within a period are the whole.
         const AT_ONCE: u32 = 5;
@@ -154,7 +154,7 @@ impl Limits {
 pub struct Rate {
     /// One is earned in this time.
     pub interval: Duration,
-    /// So much may be spent ahead.
+    /// Time by which spending may run ahead.
     pub window: Duration,
 }
 
@@ -180,19 +180,19 @@ impl Limit {
 }
 
 impl Rate {
-    /// What is left to others once the part for renewals is held back; always at least one.
+    /// The part that is not reserved for renewals; at least one.
     #[must_use]
     pub fn without_reserve(self) -> Self {
         let window = (self.window * (1.0 - FOR_RENEWALS)).max(self.interval);
         Self { window, ..self }
     }
 
-    /// When one more may be spent, given until when what was spent takes to be earned again.
+    /// The time of the next spending; `spent_until` is when the past spending is earned back.
     pub fn free_at(self, spent_until: OffsetDateTime) -> OffsetDateTime {
         spent_until + self.interval - self.window
     }
 
-    /// How many are spent at `now`.
+    /// The number that is spent at `now`.
     pub fn used(self, spent_until: OffsetDateTime, now: OffsetDateTime) -> u32 {
         let spent = (spent_until - now).max(Duration::ZERO).whole_milliseconds();
         let each = self.interval.whole_milliseconds().max(1);
@@ -200,7 +200,7 @@ impl Rate {
     }
 }
 
-/// Which order goes first where a budget is short.
+/// Precedence of orders where a budget is short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precedence {
     /// The CA does not count it (ARI: the order names what it replaces, while the CA suggests it).
@@ -212,7 +212,7 @@ pub enum Precedence {
 }
 
 impl Precedence {
-    /// As a number: the least goes first.
+    /// Sort key: the least goes first.
     pub fn rank(self) -> i64 {
         /// Beyond every end of a certificate, in milliseconds.
         const NEW: i64 = 1 << 52;
@@ -230,8 +230,7 @@ fn host(server: &str) -> Option<String> {
     Url::parse(server).ok()?.host_str().map(str::to_owned)
 }
 
-/// How many names a CA puts into one certificate, by its own words where an order has more, such as
-/// "Order cannot contain more than 25 identifiers".
+/// Reads a CA's limit of names from its refusal, such as "Order cannot contain more than 25 identifiers".
 pub fn most_names(words: &str) -> Option<u32> {
     let words = words.to_ascii_lowercase();
     ["more than ", "maximum of ", "at most ", "up to ", "limit of "].iter().find_map(|before| {

@@ -13,9 +13,9 @@ pub struct DnsName(String);
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("`{name}` {problem}")]
 pub struct InvalidName {
-    /// What was given, cut to a printable length.
+    /// Cut to a printable length.
     pub name: String,
-    /// What is wrong with it, as the rest of a sentence.
+    /// The problem, as the rest of a sentence.
     pub problem: &'static str,
 }
 
@@ -96,7 +96,7 @@ pub fn comparable(text: &str) -> String {
     format!("{wildcard}{ascii}")
 }
 
-/// How a name is shown that has U-labels; `None` where it has none.
+/// The U-label form of a name; `None` if it has none.
 pub fn with_u_labels(name: &str) -> Option<String> {
     let (shown, valid) = idna::domain_to_unicode(name);
     (valid.is_ok() && !shown.is_ascii()).then_some(shown)
@@ -132,9 +132,9 @@ pub fn public_suffix(name: &str) -> Option<&str> {
     }
 }
 
-/// No CA issues for what a registry alone may hand out names under. Everything else is for the issuer's
-/// CA to judge: the suffixes that companies list for their customers (`github.io`) have owners, and a
-/// private CA has names of its own (`nas`, `db.internal`, and `home.arpa`, which has no registry).
+/// Refuses a registry's own suffix: no CA issues for it. The issuer's CA judges everything else: the
+/// suffixes that companies list for their customers (`github.io`) have owners, and a private CA has names
+/// of its own (`nas`, `db.internal`, and `home.arpa`, which has no registry).
 fn check_suffix(ascii: &str, wildcard: bool) -> Result<(), &'static str> {
     let bare = public_suffix(ascii) == Some(ascii) && ascii.strip_suffix(".arpa").is_none();
     match (bare, wildcard) {

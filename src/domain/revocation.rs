@@ -68,33 +68,24 @@ impl Reason {
 /// One revocation that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revocation {
-    /// Our name for it.
     pub id: RevocationId,
-    /// Whose revision it is about; it may be gone by now.
+    /// May be gone by now.
     pub certificate: CertificateId,
-    /// The certificate's namespace.
     pub namespace: String,
-    /// Whose account it was issued to.
     pub issuer: IssuerId,
-    /// Which revision.
     pub revision: i64,
-    /// Why.
     pub reason: Reason,
-    /// Where it is.
     pub state: State,
-    /// Tries that failed.
     pub tries: u32,
-    /// What last went wrong.
     pub last_error: Option<Failure>,
-    /// When it was wanted.
     pub created_at: OffsetDateTime,
-    /// When it wants attention again; `None` once it is over.
+    /// `None` once it is over.
     pub next_action_at: Option<OffsetDateTime>,
     /// After this moment it has failed.
     pub deadline: OffsetDateTime,
 }
 
-/// Where a revocation is.
+/// The state of a revocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// The CA is to be told.
@@ -121,14 +112,14 @@ impl State {
     }
 }
 
-/// For so long a CA that cannot be reached, or refuses what a person may mend, is asked again.
+/// Time for which a failed revocation is tried again.
 pub const DEADLINE: Duration = Duration::hours(72);
 
 /// Between tries at what only a person can mend.
 const PROBE_EVERY: Duration = Duration::hours(1);
 
 impl Revocation {
-    /// What the CA's answer makes of it.
+    /// Applies the CA's answer.
     #[must_use]
     pub fn apply(
         mut self,

@@ -1,4 +1,4 @@
-//! Which rows a caller may see at all.
+//! The namespaces whose rows a caller may see.
 
 /// The namespaces that a query is bound to.
 #[derive(Debug, Clone, PartialEq, Eq)]

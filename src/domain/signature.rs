@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::secret::{SealError, Secret};
 
-/// What every signing secret begins with, so that scanners for leaked secrets find it.
+/// Prefix of every signing secret, so that scanners for leaked secrets find it.
 const PREFIX: &str = "whsec_";
 
 /// Random bytes in a secret.

@@ -1,4 +1,4 @@
-//! Who has to wait when a CA says "later", and the names of what CAs count.
+//! Throttles: the scope of a CA's "later", and the names of its buckets.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
@@ -36,10 +36,9 @@ impl Scope {
     }
 }
 
-/// Who asks, for what: all that names of buckets are made of.
+/// The parts of a bucket's name.
 #[derive(Debug, Clone, Copy)]
 pub struct Asker<'a> {
-    /// URL of the CA's directory.
     pub server: &'a str,
     /// URL of the account; empty while there is none.
     pub account: &'a str,

@@ -20,21 +20,19 @@ use super::id::WebhookId;
 /// Stands for every namespace.
 pub const EVERY_NAMESPACE: &str = "*";
 
-/// What a client wants to be told, and where.
+/// The client's part of a webhook.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Spec {
-    /// Where messages are posted to.
+    /// The endpoint.
     pub url: String,
-    /// For people.
     pub description: Option<String>,
-    /// What to tell; everything where empty.
+    /// Empty means every type.
     pub events: Vec<EventType>,
-    /// Of which namespaces; `*` for all.
+    /// `*` stands for all.
     pub namespaces: Vec<String>,
     /// Labels that a certificate must carry, all of them.
     pub labels: BTreeMap<String, String>,
-    /// Which certificates are told of.
     pub selector: Selector,
 }
 
@@ -59,24 +57,18 @@ impl Selector {
     }
 }
 
-/// Somebody who asked to be told.
+/// A webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Webhook {
-    /// Our name for it.
     pub id: WebhookId,
-    /// Whose it is.
     pub namespace: String,
-    /// What is wanted.
     pub spec: Spec,
     /// Why it is sent nothing, if so.
     pub disabled: Option<Disabled>,
-    /// How the endpoint is doing.
     pub health: Health,
-    /// Until when the former secret signs as well.
+    /// The former secret signs as well until then.
     pub former_until: Option<OffsetDateTime>,
-    /// When it was created.
     pub created_at: OffsetDateTime,
-    /// When a client last changed it.
     pub updated_at: OffsetDateTime,
 }
 
@@ -109,31 +101,25 @@ impl Disabled {
     }
 }
 
-/// How an endpoint is doing.
+/// The health of an endpoint.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Health {
-    /// Failed tries in a row, of whatever message.
     pub failures: u32,
-    /// When the first of them was.
+    /// The time of the first of them.
     pub failing_since: Option<OffsetDateTime>,
-    /// When the last one ever was.
     pub last_failure_at: Option<OffsetDateTime>,
-    /// When it last took a message.
     pub last_success_at: Option<OffsetDateTime>,
-    /// What last went wrong; cleared by success.
+    /// Cleared by success.
     pub last_error: Option<String>,
     /// It is left alone until then.
     pub paused_until: Option<OffsetDateTime>,
 }
 
-/// What something makes of a webhook.
+/// The result of a change to a webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
-    /// The webhook from now on.
     pub webhook: Webhook,
-    /// What happened, for the history.
     pub events: Vec<Event>,
-    /// When it happened.
     pub at: OffsetDateTime,
     /// An outage since this moment is over: what it kept waiting goes out now.
     pub recovered_from: Option<OffsetDateTime>,
@@ -150,7 +136,7 @@ impl Transition {
     }
 }
 
-/// So many messages are sent to one endpoint at the same time while it is well.
+/// Messages to one healthy endpoint at the same time.
 const AT_ONCE: usize = 4;
 
 /// After so many failures in a row, the endpoint counts as down rather than a message as bad.
@@ -162,7 +148,7 @@ pub const GIVEN_UP_AFTER: Duration = Duration::days(5);
 /// Failures further apart than this are not one outage: nobody looked in between.
 const STREAK_ENDS_AFTER: Duration = Duration::days(2);
 
-/// Nobody who asks for patience gets more of it than this.
+/// Longest `Retry-After` that is respected.
 const LONGEST_PAUSE: Duration = Duration::hours(1);
 
 impl Webhook {
@@ -185,7 +171,7 @@ impl Webhook {
             && (namespace.is_empty() || self.spec.covers(namespace))
     }
 
-    /// Whether it still asks for what this delivery tells, by its namespace; one that nobody knows is only
+    /// Whether it still asks for this delivery, by its namespace; an unknown namespace is only
     /// for who asks for all.
     pub fn still_hears_of(&self, delivery: &Delivery) -> bool {
         delivery.event_type == EventType::WebhookTest
@@ -321,7 +307,7 @@ impl Webhook {
         Transition::silent(self, now).with(vec![event])
     }
 
-    /// How many messages may be under way to it at the same time, now.
+    /// The number of messages that may be under way to it now.
     pub fn at_once(&self, now: OffsetDateTime) -> usize {
         if self.disabled.is_some() || self.is_paused(now) {
             0

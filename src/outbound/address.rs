@@ -1,4 +1,4 @@
-//! Which addresses belong to the public Internet, and which others the operator allows.
+//! Addresses: the public Internet, and others that the operator allows.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -86,7 +86,7 @@ const NOT_GLOBAL_V4: [Ipv4Net; 15] = [
     v4([240, 0, 0, 0], 4),
 ];
 
-/// All that is routed in IPv6 is in here; loopback, ULA, link-local, multicast and NAT64 are not.
+/// All routed IPv6 addresses; loopback, ULA, link-local, multicast and NAT64 are outside.
 const GLOBAL_UNICAST: Ipv6Net = v6([0x2000, 0, 0], 3);
 
 /// Within it: protocol assignments with Teredo, documentation, 6to4, documentation again.

@@ -15,22 +15,12 @@ use super::resolver::{Resolver, in_words, resolver, system_nameservers};
 /// may not know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// The name has no address.
     #[error("{host} does not resolve: {reason}")]
-    Unresolved {
-        /// The name.
-        host: String,
-        /// The resolver's words.
-        reason: String,
-    },
-    /// Its addresses, or some of them, may not be connected to.
+    Unresolved { host: String, reason: String },
     #[error(
         "{host} leads to an address that is not public, where this service may not connect (the setting `outbound.allow` permits it)"
     )]
-    Forbidden {
-        /// The name or literal address.
-        host: String,
-    },
+    Forbidden { host: String },
 }
 
 impl AddressError {
@@ -73,20 +63,20 @@ impl Guard {
         Ok(Self::new(resolver(&nameservers, true)?, allow))
     }
 
-    /// The same for what only the operator's list opens, be it public or not.
+    /// A guard that permits only the operator's list, public or not.
     #[must_use]
     pub fn listed_only(&self) -> Self {
         Self { public: false, ..self.clone() }
     }
 
-    /// The same, content with those addresses of a name that may be connected to. Others refuse a
-    /// name of which some may not: it is a mistake, or somebody who tries which one we take.
+    /// A guard that takes the permitted addresses of a name and ignores the others. Without this a name
+    /// with one forbidden address is refused: it is a mistake, or an attempt to probe the choice.
     #[must_use]
     pub fn partial(&self) -> Self {
         Self { partial: true, ..self.clone() }
     }
 
-    /// What may be connected to although it is not public.
+    /// The exceptions from the public Internet.
     pub fn allow(&self) -> &Allow {
         &self.allow
     }

@@ -1,4 +1,4 @@
-//! Where the service may connect to when somebody else chose the name.
+//! Guarded connections to hosts that tenants name.
 //!
 //! Names of certificates, URLs of webhooks, and the CAs, name servers and `baseURL`s of Issuers come
 //! from clients. [`Guard`] resolves them itself and hands out only addresses of the public Internet,
@@ -7,11 +7,11 @@
 //! address in a URL never meets a resolver: [`Client`], through which every guarded request goes,
 //! looks at it as well. [`Sender`] does all of that for URLs that are posted to.
 //!
-//! How often anybody out there is called has caps that nobody goes round: [`Rates`] for providers and
-//! receivers, one turnstile for every question to a name server.
+//! Calls to third parties have rate limits that no caller can bypass: [`Rates`] for providers and
+//! receivers, one turnstile for all questions to name servers.
 //!
-//! What only administrators name is not guarded: the CA and `baseURL` of a `ClusterIssuer` may well
-//! be inside.
+//! Hosts that only administrators name are not guarded: the CA and `baseURL` of a `ClusterIssuer` may
+//! well be inside.
 
 mod address;
 mod client;

@@ -1,4 +1,4 @@
-//! How often somebody out there may be called: a cap that a caller cannot go round.
+//! Rate limits for calls to third parties; callers cannot bypass them.
 //!
 //! Generic cell rates, kept in memory for each process: so many calls at once, and then one more each
 //! time that its interval has passed. Forgotten are only those who may be called as if they never had
@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use time::{Duration, OffsetDateTime};
 
-/// So many calls at once, and then one per interval.
+/// A rate limit: a burst, and then one call per interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     /// Calls that may be saved up.
@@ -33,7 +33,7 @@ impl Rate {
     }
 }
 
-/// What was spent of one [`Rate`] that holds for each `K`.
+/// The spending on one [`Rate`] for each key `K`.
 pub struct Rates<K> {
     rate: Rate,
     most: usize,
@@ -42,7 +42,7 @@ pub struct Rates<K> {
 
 #[derive(Clone, Copy)]
 struct Called {
-    /// When everything that was spent will have been earned again.
+    /// The time at which all that was spent is earned back (GCRA).
     earned_back: OffsetDateTime,
     /// Asked not to be called before.
     parked_until: OffsetDateTime,
@@ -54,11 +54,11 @@ impl Called {
     }
 }
 
-/// How long somebody new waits when too many are kept in mind.
+/// Pause of a new key while the table of keys is full.
 const CROWDED: Duration = Duration::seconds(10);
 
 impl<K: Eq + Hash + Clone> Rates<K> {
-    /// Nobody was called yet; at most `most` are kept in mind at the same time.
+    /// Starts with no calls and keeps at most `most` keys.
     pub fn new(rate: Rate, most: usize) -> Self {
         Self { rate, most, called: Mutex::default() }
     }
@@ -81,7 +81,7 @@ impl<K: Eq + Hash + Clone> Rates<K> {
         Ok(())
     }
 
-    /// Whether less is left than has been spent lately.
+    /// Whether the remaining budget is smaller than the recent spending.
     pub fn is_short(&self, who: &K, now: OffsetDateTime) -> bool {
         let called = self.lock();
         called.get(who).is_some_and(|known| known.earned_back - now > self.rate.savings() / 2)

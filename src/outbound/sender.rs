@@ -27,7 +27,7 @@ use crate::clock::{Clock, SystemClock};
 const TIMEOUT: Duration = Duration::from_secs(15);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// So much of an answer is read; the rest stays with whoever sent it.
+/// Bytes of an answer that are read.
 const FIRST_BYTES: usize = 1024;
 
 /// Posts to one host in any minute, at most: whoever is posted to need not have asked for it.
@@ -42,85 +42,61 @@ const RATE: Rate = Rate {
 /// Hosts that were posted to lately; beyond, no other one is.
 const MOST_RECEIVERS: usize = 10_000;
 
-/// No honest URL is longer.
+/// Longest URL that is accepted.
 const LONGEST_URL: usize = 2048;
 
-/// Where a [`Sender`] may post to.
+/// Restrictions on the URLs of a [`Sender`].
 #[derive(Debug, Clone)]
 pub struct SenderSettings {
-    /// Whether `http` will do, for everybody.
+    /// Whether `http` is allowed everywhere.
     pub allow_http: bool,
-    /// Ports that may be named.
     pub ports: BTreeSet<u16>,
 }
 
 /// Why a URL is not posted to. Says nothing of what it resolves to: whoever named it may not know.
 #[derive(Debug, Clone, Error)]
 pub enum UrlError {
-    /// Longer than anybody needs.
     #[error("the URL is longer than {LONGEST_URL} characters")]
     TooLong,
-    /// Not `https`.
     #[error(
         "`{0}` is not a scheme that is sent to: use `https` (the setting `outbound.allow_http` permits `http`)"
     )]
     Scheme(String),
-    /// There is no host in it.
     #[error("the URL names no host")]
     NoHost,
-    /// A user name or password stands in it.
     #[error("the URL must not hold a user name or password")]
     UserInfo,
-    /// A port that is not on the list.
     #[error("port {0} may not be connected to (the setting `outbound.ports` lists those that may)")]
     Port(u16),
-    /// The name has no address.
     #[error("{host} does not resolve: {reason}")]
-    Unresolved {
-        /// The name.
-        host: String,
-        /// The resolver's words.
-        reason: String,
-    },
-    /// It leads to where the service may not go.
+    Unresolved { host: String, reason: String },
     #[error(
         "{host} leads to an address that is not public, where this service may not connect (the setting `outbound.allow` permits it)"
     )]
-    Forbidden {
-        /// The name or literal address.
-        host: String,
-    },
+    Forbidden { host: String },
 }
 
 /// Why nothing came back.
 #[derive(Debug, Clone, Error)]
 pub enum SendError {
-    /// It was not sent at all.
     #[error(transparent)]
     Url(#[from] UrlError),
-    /// It was not sent, as its host was posted to so often lately.
     #[error("its host is posted to at most {RECEIVER_PER_MINUTE} times in a minute")]
-    Held {
-        /// When to try again.
-        until: OffsetDateTime,
-    },
-    /// It took longer than 15 seconds, or 5 to connect.
+    Held { until: OffsetDateTime },
     #[error("no answer within {} seconds", TIMEOUT.as_secs())]
     Timeout,
-    /// There is no way there.
     #[error("cannot connect: {0}")]
     Connect(String),
-    /// It was sent, perhaps, and the answer got lost.
     #[error("the connection broke: {0}")]
     Broken(String),
 }
 
-/// When the other side wants to be asked again.
+/// `Retry-After` (RFC 9110, section 10.2.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryAfter {
     /// After so long.
     In(time::Duration),
-    /// Not before this moment.
+    /// Not before this time.
     At(OffsetDateTime),
 }
 
@@ -134,7 +110,7 @@ impl RetryAfter {
     }
 }
 
-/// What came back.
+/// An answer.
 #[derive(Debug, Clone)]
 pub struct Reply {
     /// The HTTP status; a redirect is one like others.
@@ -164,27 +140,26 @@ impl Sender {
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .http1_only()
-            // Where a name leads is looked at for each delivery, not once per connection.
+            // No idle connections: the name is resolved and checked for each delivery.
             .pool_max_idle_per_host(0);
         let http = Client::guarded(builder, guard.clone())?;
         let (clock, receivers) = (Arc::new(SystemClock), Rates::new(RATE, MOST_RECEIVERS));
         Ok(Self { http, guard, settings, clock, receivers: Arc::new(receivers) })
     }
 
-    /// The same, counting by another clock than the operating system's.
+    /// Sets the clock by which posts are counted.
     #[must_use]
     pub fn timed_by(self, clock: Arc<dyn Clock>) -> Self {
         Self { clock, ..self }
     }
 
-    /// What guards it, for whoever judges other names by the same rule.
+    /// The guard, for callers that apply the same rule to other names.
     pub fn guard(&self) -> &Guard {
         &self.guard
     }
 
-    /// Refuses what can be seen to be wrong without a look-up.
-    ///
-    /// What the operator allows by name or address may be reached by `http` and on any port, too.
+    /// Refuses a URL that is wrong even without a look-up. A host that the operator allows may be
+    /// reached by `http` and on any port.
     pub fn check(&self, url: &Url) -> Result<(), UrlError> {
         if url.as_str().len() > LONGEST_URL {
             return Err(UrlError::TooLong);

@@ -37,7 +37,7 @@ const RATE: Rate = Rate {
 /// Questions that wait for one name server's answer at the same time, at most.
 pub const NAME_SERVER_AT_ONCE: usize = 256;
 
-/// Nobody waits longer for a turn.
+/// Longest wait for a turn.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// Name servers that are asked at the same time; beyond, no new one is.
@@ -55,7 +55,7 @@ struct Turnstile {
 /// One name server's.
 struct Lane {
     places: Arc<Semaphore>,
-    /// Whoever is next: the others wait behind, in order.
+    /// The place of the next caller; the others queue behind it in order.
     head: Semaphore,
 }
 
@@ -67,7 +67,7 @@ impl Turnstile {
     fn lane(&self, server: SocketAddr) -> io::Result<Arc<Lane>> {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         if lanes.len() >= MOST && !lanes.contains_key(&server) {
-            // Whoever waits or asks holds a part of it.
+            // Every waiting or running caller holds a reference to its lane.
             lanes.retain(|_, lane| {
                 Arc::strong_count(lane) > 1 || lane.places.available_permits() < NAME_SERVER_AT_ONCE
             });
@@ -257,7 +257,7 @@ mod tests {
         SocketAddr::from(([192, 0, 2, n], 53))
     }
 
-    /// When each of them was let through, in order; each holds its place for so long.
+    /// Times of the admissions, in order; each holds its place for the window.
     async fn passed(turnstile: &Turnstile, count: usize, holding: Duration) -> Vec<Instant> {
         let wishes = (0..count).map(async |n| {
             // They come over some seconds, several at a time.

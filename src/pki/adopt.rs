@@ -20,7 +20,6 @@ pub struct Adopted {
     pub key: Secret<Vec<u8>>,
     /// DNS names and IP addresses in canonical form, in the leaf's own order.
     pub names: Vec<String>,
-    /// What the leaf says about itself.
     pub leaf: Leaf,
     /// A CSR (DER) that would have led to it.
     pub csr: Vec<u8>,
@@ -31,7 +30,7 @@ pub fn adopt(chain: &str, key: &str, now: OffsetDateTime) -> Result<Adopted, Pki
     let key = import_key(key)?;
     let chain = Chain::read(chain, &public_key(&key)?)?;
     let (leaf, names) = read_leaf(&chain, now)?;
-    // What no CSR would ask for is lost with the next renewal.
+    // Refuse names that no CSR can ask for: the next renewal would lose them.
     if names.is_empty() || names.len() != count_names(&chain) {
         return Err(Unusable::ForeignNames.into());
     }
@@ -39,7 +38,7 @@ pub fn adopt(chain: &str, key: &str, now: OffsetDateTime) -> Result<Adopted, Pki
     Ok(Adopted { chain: chain.pem(), key, names, leaf, csr })
 }
 
-/// How many alternative names of any kind the leaf has.
+/// The number of alternative names of any kind.
 fn count_names(chain: &Chain) -> usize {
     let leaf = chain.ders.first().and_then(|der| parse(der));
     let names = leaf.as_ref().and_then(|leaf| leaf.subject_alternative_name().ok().flatten());
@@ -117,7 +116,7 @@ mod tests {
         let pair =
             EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, ecdsa.expose()).unwrap();
         let sec1: EcPrivateKeyRfc5915Der<'_> = pair.private_key().as_der().unwrap();
-        // What PKCS #8 wraps around an RSA key of this size is 26 bytes.
+        // PKCS #8 adds 26 bytes to an RSA key of this size.
         let pkcs1 = &rsa.expose()[26..];
 
         for (label, der, kind) in [

@@ -1,7 +1,7 @@
 //! The one way in for certificate chains, whether a CA sent them or somebody imports them.
 //!
-//! What passes is certificates alone, leaf first, each signed by the one after it; it is written anew,
-//! so that what is stored and served never is the text that came.
+//! An accepted chain is certificates alone, leaf first, each signed by the next. It is encoded anew, so
+//! that the text that came is never stored or served.
 
 use std::fmt;
 
@@ -27,53 +27,30 @@ const MOST_SHOWN: usize = 10;
 /// Why a chain is not used; each reads on from "it".
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Unusable {
-    /// Something else than certificates in PEM.
     #[error(transparent)]
     Pem(#[from] PemError),
-    /// More than any CA sends.
     #[error("is longer than {} KiB", LONGEST / 1024)]
     TooLong,
-    /// An empty answer.
     #[error("holds no certificate")]
     Empty,
-    /// A block that only says that it is one.
     #[error("holds a block that is no X.509 certificate, at place {0}")]
     NoCertificate(usize),
-    /// A certificate that has nothing to do with the others, or one between two is left out.
     #[error("is not one chain: `{above}` did not sign `{below}`")]
-    Unsigned {
-        /// Whose key was expected to have signed.
-        above: String,
-        /// Whose signature it was to be.
-        below: String,
-    },
-    /// What stands above others must be allowed to sign.
+    Unsigned { above: String, below: String },
     #[error("is not one chain: `{0}` stands above another certificate and is no CA")]
     NotCa(String),
-    /// No certificate in it is for the key.
     #[error("is for another key")]
     WrongKey,
-    /// Names that were asked for.
     #[error("lacks {}; it is for {}", Listed(missing), Listed(issued))]
-    MissingNames {
-        /// Asked for, and not there.
-        missing: Vec<String>,
-        /// What there is.
-        issued: Vec<String>,
-    },
-    /// A name that is none of those that certificates are made for here.
+    MissingNames { missing: Vec<String>, issued: Vec<String> },
     #[error("is for other things than DNS names and IP addresses")]
     ForeignNames,
-    /// A certificate that could sign others.
     #[error("is the certificate of a CA (`CA:TRUE`), not of a server")]
     IsCa,
-    /// Over already.
     #[error("ended at {0}; if that is still to come, set this machine's clock")]
     Over(OffsetDateTime),
-    /// Not of use yet.
     #[error("begins only at {0}; if that is now, set this machine's clock")]
     NotBegun(OffsetDateTime),
-    /// An end that nobody means.
     #[error("is valid until {0}, for longer than ten years")]
     TooLongLived(OffsetDateTime),
 }
@@ -149,7 +126,7 @@ impl Chain {
         Ok(Self { sorted: !is_sorted || ders.len() != came, ders })
     }
 
-    /// In the form in which chains are stored and served.
+    /// PEM in the form in which chains are stored and served.
     pub(super) fn pem(&self) -> String {
         chain_pem(&self.ders)
     }
@@ -175,7 +152,7 @@ pub fn certificates(text: &str) -> Result<Vec<Vec<u8>>, PkiError> {
     Ok(ders)
 }
 
-/// Who signed a chain's topmost certificate: the common name that `preferredChain` means.
+/// The issuer's common name of a chain's topmost certificate, as `preferredChain` means it.
 pub fn topmost_issuer(chain: &str) -> Option<String> {
     let ders = certificates(chain).ok()?;
     let top = parse(ders.last()?)?;
@@ -210,7 +187,7 @@ fn sort(parsed: &[X509Certificate<'_>], leaf: usize) -> Result<Vec<usize>, Unusa
     Ok(order)
 }
 
-/// Whether it says that it signed itself, and not that an earlier key of the same CA did.
+/// Whether it claims to be self-signed, rather than signed by an earlier key of the same CA.
 fn is_root(known: &X509Certificate<'_>) -> bool {
     let (mut own, mut signer) = (None, None);
     for extension in known.extensions() {
@@ -249,7 +226,7 @@ fn is_signature(below: &X509Certificate<'_>, above: &X509Certificate<'_>) -> boo
     }
     let (signature, signed) = (&below.signature_value, below.tbs_certificate.as_ref());
     let verdict = verify(above.public_key(), &below.signature_algorithm, signature, signed);
-    // Whoever is served what cannot be checked here may know better.
+    // A signature by an unknown algorithm is accepted: the client may know it.
     matches!(verdict, Verdict::Signed | Verdict::Unknown)
 }
 

@@ -1,4 +1,4 @@
-//! Whether a chain is what was asked for.
+//! Checks an issued chain against its CSR.
 
 use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::X509Certificate;
@@ -17,7 +17,6 @@ const STILL_TO_COME: Duration = Duration::days(1);
 pub struct Issued {
     /// PEM in its one form: leaf first, nothing but certificates.
     pub chain: String,
-    /// What its leaf says about itself.
     pub leaf: Leaf,
     /// Names that the leaf has beside those that were asked for.
     pub extra: Vec<String>,
@@ -40,8 +39,7 @@ pub fn check_chain(text: &str, csr: &[u8], now: OffsetDateTime) -> Result<Issued
     Ok(Issued { chain: chain.pem(), leaf, extra: names, sorted: chain.sorted })
 }
 
-/// What the leaf of a chain says about itself, and its names; checked as far as can be told without
-/// knowing what was asked for.
+/// The facts and names of a chain's leaf, with all checks that need no CSR.
 pub(super) fn read_leaf(
     chain: &Chain,
     now: OffsetDateTime,

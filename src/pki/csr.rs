@@ -14,12 +14,11 @@ use super::pem::{self, PemError};
 use super::signature::{self, Kind, Verdict};
 use super::{address, all_names, shown, to_pem};
 
-/// What a client's CSR asks for.
+/// The content of a client's CSR.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCsr {
-    /// As it is sent to the CA.
     pub der: Vec<u8>,
-    /// The same as PEM, written anew.
+    /// PEM, written anew.
     pub pem: String,
     /// The DNS names of its `subjectAltName`, as they stand there.
     pub dns_names: Vec<String>,
@@ -35,7 +34,7 @@ const LABEL: &str = "CERTIFICATE REQUEST";
 /// The second is written by keytool, certreq and others (RFC 7468, section 7).
 const LABELS: [&str; 2] = [LABEL, "NEW CERTIFICATE REQUEST"];
 
-/// More than a CSR for a hundred names needs.
+/// Longest CSR; one for a hundred names is shorter.
 const LONGEST: usize = 32 * 1024;
 
 /// RFC 5280's bound.
@@ -208,8 +207,8 @@ fn common_name(info: &X509CertificationRequestInfo<'_>) -> Result<Option<String>
     Ok(name.filter(|name| !name.is_empty()))
 }
 
-/// What CAs take, the public ones (Baseline Requirements, section 6.1.5) or a private one: which of
-/// these it is, the CA says.
+/// Accepts the keys that public CAs (Baseline Requirements, section 6.1.5) or private ones take; the CA
+/// itself decides.
 fn check_key(info: &SubjectPublicKeyInfo<'_>) -> Result<(), String> {
     const WANTED: &str =
         "ECDSA on P-256 or P-384 (some also P-521 or Ed25519), or RSA of 2048 to 8192 bits";

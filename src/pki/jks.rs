@@ -14,7 +14,7 @@ use crate::secret::Secret;
 const MAGIC: u32 = 0xfeed_feed;
 const VERSION: u32 = 2;
 const PRIVATE_KEY_ENTRY: u32 = 1;
-/// What the digest over the whole begins with, after the password.
+/// Salt of the digest over the whole file, after the password.
 const WHITENER: &[u8] = b"Mighty Aphrodite";
 /// `AlgorithmIdentifier` of Sun's key protector, 1.3.6.1.4.1.42.2.17.1.1.
 const PROTECTOR: [u8; 16] = [

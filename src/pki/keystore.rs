@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::secret::Secret;
 
-/// Which algorithms protect a PKCS #12 file.
+/// Algorithms that protect a PKCS #12 file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Pkcs12Profile {
     /// PBES2 with AES-256 and HMAC-SHA-256.
@@ -21,17 +21,15 @@ pub enum Pkcs12Profile {
 /// Why a keystore could not be written.
 #[derive(Debug, Error)]
 pub enum KeystoreError {
-    /// The PKCS #12 library refused.
     #[error("the keystore could not be written")]
     Pkcs12(#[from] p12_keystore::error::Error),
-    /// There was no randomness for a salt.
     #[error("there is no randomness")]
     Random,
 }
 
-/// As many rounds as a keystore's password deserves, at some milliseconds each.
+/// Iterations of the key derivation; they take some milliseconds.
 const ROUNDS: u32 = 20_000;
-/// What OpenSSL and Java of old used themselves.
+/// Iterations that old versions of OpenSSL and Java used.
 const LEGACY_ROUNDS: u32 = 2_048;
 
 /// A PKCS #12 file with key and chain under `alias`. Takes some time: call it off the async threads.

@@ -1,44 +1,33 @@
-//! What certificates say about themselves, for people.
+//! Certificates described for people.
 
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate};
 
 use super::{PkiError, hexadecimal};
 
-/// What a certificate says about itself, for people.
+/// A certificate described for people.
 #[derive(Debug, Clone)]
 pub struct Look {
-    /// Whom it is for.
     pub subject: String,
-    /// Who signed it.
     pub issuer: String,
-    /// The issuer's common name.
     pub issuer_common_name: String,
-    /// The issuer's organisation.
     pub issuer_organisation: String,
-    /// The issuer's country.
     pub issuer_country: String,
-    /// Alternative names: DNS names and addresses.
     pub names: Vec<String>,
     /// Hexadecimal, as many digits as the CA gave.
     pub serial: String,
-    /// Start of its validity.
     pub not_before: OffsetDateTime,
-    /// End of its validity.
     pub not_after: OffsetDateTime,
     /// Such as `ECDSA P-256`.
     pub key: String,
     /// Such as `ECDSA-SHA256`.
     pub signature: String,
-    /// What the key may be used for.
     pub key_usage: String,
-    /// The same, extended.
     pub extended_key_usage: String,
     /// Hexadecimal; empty if there is none.
     pub subject_key_id: String,
     /// Hexadecimal; empty if there is none.
     pub authority_key_id: String,
-    /// Whether it may sign others.
     pub is_ca: bool,
     /// SHA-256 of the DER, hexadecimal.
     pub sha256: String,

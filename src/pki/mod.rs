@@ -42,16 +42,12 @@ use crate::secret::Secret;
 /// Why a key or CSR could not be made, or a chain is not what was asked for.
 #[derive(Debug, Error)]
 pub enum PkiError {
-    /// The cryptographic library refused.
     #[error("the key or CSR could not be made: {0}")]
     Making(#[from] rcgen::Error),
-    /// Certificates that cannot be read.
     #[error("not a certificate chain: {0}")]
     Unreadable(String),
-    /// Certificates that can be read, and not be used.
     #[error("the chain cannot be used: it {0}")]
     Unusable(#[from] Unusable),
-    /// A private key of no kind that is known here. It is not shown.
     #[error("the private key is no PEM of an unencrypted ECDSA or RSA key")]
     NoKey,
 }
@@ -83,7 +79,7 @@ pub fn make_csr(
     Ok(params.serialize_request(&pair)?.der().to_vec())
 }
 
-/// Whether a stored key is of this kind, so that it can be used again.
+/// Whether a stored key has this kind and can be reused.
 pub fn fits(key: &Secret<Vec<u8>>, kind: KeyKind) -> bool {
     let Ok(pair) = key_pair(key) else { return false };
     let bits = pair.public_key_raw().len() * 8;
@@ -101,16 +97,14 @@ fn key_pair(key: &Secret<Vec<u8>>) -> Result<KeyPair, PkiError> {
     Ok(KeyPair::try_from(&PrivatePkcs8KeyDer::from(key.expose().as_slice()))?)
 }
 
-/// What a leaf certificate says about itself.
+/// The facts of a leaf certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leaf {
     /// Hexadecimal, lower case, as many digits as the CA gave.
     pub serial: String,
     /// SHA-256 of the DER, hexadecimal.
     pub fingerprint: String,
-    /// Start of its validity.
     pub not_before: OffsetDateTime,
-    /// End of its validity.
     pub not_after: OffsetDateTime,
     /// Its name in renewal information (RFC 9773, section 4.1), where it has one.
     pub ari: Option<String>,

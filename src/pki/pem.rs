@@ -13,22 +13,16 @@ const LINE: usize = 48;
 /// Why a text is not the PEM that is wanted; each reads on from "it".
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PemError {
-    /// A secret came along, by accident as a rule.
     #[error("holds a private key, which belongs to its owner alone")]
     PrivateKey,
-    /// Words, HTML, a comment.
     #[error("holds something outside of its PEM blocks")]
     Outside,
-    /// A block of another kind.
     #[error("holds a PEM block of another kind, `{0}`")]
     Foreign(String),
-    /// Cut off, or two blocks in one.
     #[error("holds a PEM block without an end")]
     Unended,
-    /// Not what a PEM block holds.
     #[error("holds a PEM block that is not base64")]
     NotBase64,
-    /// More blocks than there may be.
     #[error("holds more than {0} PEM blocks")]
     TooMany(usize),
 }

@@ -13,14 +13,14 @@ use x509_parser::asn1_rs::BitString;
 use x509_parser::signature_algorithm::RsaSsaPssParams;
 use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo};
 
-/// What a look at a signature comes to.
+/// The result of checking a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// This key signed this.
     Signed,
     /// It did not.
     NotSigned,
-    /// No such key or algorithm is known here.
+    /// The key or the algorithm is unknown.
     Unknown,
 }
 
@@ -130,7 +130,7 @@ fn algorithm_of(scheme: Scheme, kind: Kind) -> Option<&'static dyn VerificationA
     })
 }
 
-/// Whether no key of this kind signs in this way, whatever the digest.
+/// Whether keys of this kind never sign in this way, with any digest.
 fn contradict(scheme: Scheme, kind: Kind) -> bool {
     match scheme {
         Scheme::Pkcs1(_) | Scheme::Pss(_) => kind != Kind::Rsa,

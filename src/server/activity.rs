@@ -1,4 +1,4 @@
-//! What a connection waits for, and until when.
+//! The activity of a connection and its deadlines.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::Limits;
 use super::waiting::Waiting;
 
-/// What happens on one connection.
+/// The state of one connection.
 pub(super) struct Activity {
     state: Mutex<State>,
     limits: Limits,
@@ -26,9 +26,9 @@ struct State {
     awaits_head: bool,
     /// Several requests at once: bytes that come need not be a head.
     is_multiplexed: bool,
-    /// Since when it has waited for what it waits for.
+    /// Start of the present wait.
     since: Instant,
-    /// Where it stands in the queue, while it waits for its client.
+    /// Its number in the queue, while it waits for its client.
     number: Option<u64>,
 }
 
@@ -51,7 +51,7 @@ impl Activity {
         self.dismissal.notified().await;
     }
 
-    /// Until when its client has time; for ever, while that one waits for us.
+    /// The client's deadline; `None` while the client waits for an answer.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let state = self.state();
         let time = match (state.under_way, state.unsent) {
@@ -69,7 +69,7 @@ impl Activity {
         state.under_way == 0 && !state.awaits_head
     }
 
-    /// Since when nothing has been under way, if nothing is.
+    /// Start of the idle time, if nothing is under way.
     pub(super) fn quiet_since(&self) -> Option<Instant> {
         let state = self.state();
         (state.under_way == 0).then_some(state.since)
@@ -123,7 +123,7 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// More of the answer is wanted: what was handed out before is on its way.
+    /// Records that more of the answer is wanted: the part before is on its way.
     pub(super) fn asked(&mut self) {
         if std::mem::take(&mut self.is_unsent) {
             let mut state = self.activity.state();

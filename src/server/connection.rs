@@ -27,25 +27,25 @@ use super::waiting::Waiting;
 
 const MOST_HEADERS: usize = 100;
 
-/// Of a request's head, and of what is read ahead.
+/// Buffer for a request's head and for reading ahead.
 const MOST_BYTES_OF_HEAD: usize = 32 * 1024;
 
 /// Requests at once on one connection.
 const MOST_STREAMS: u32 = 64;
 
-/// Of one request's body before anybody has read of it, and of an answer before it is sent.
+/// Buffer for a request's unread body and for an unsent answer.
 const WINDOW: u32 = 64 * 1024;
 
-/// The same for all requests of a connection together.
+/// Buffer for all requests of a connection together.
 const WINDOW_OF_ALL: u32 = 256 * 1024;
 
-/// How long a connection that is taking its leave may go on when nothing is under way on it.
+/// Time that a closing connection gets once nothing is under way on it.
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 
-/// The same where another one waits for its place.
+/// Time that a closing connection gets if another one waits for its place.
 const MAKE_ROOM_WITHIN: Duration = Duration::from_millis(100);
 
-/// How a listener speaks HTTP, 1 and 2, and with what patience.
+/// The HTTP/1 and HTTP/2 settings of a listener.
 pub(super) struct Protocol {
     builder: Builder<TokioExecutor>,
     limits: Limits,
@@ -95,7 +95,7 @@ pub(super) async fn attend<I>(
     };
     let leave_within = match ended {
         Ended::ByItself => return,
-        // Who owes us a head, or does not take its answer, is owed no farewell.
+        // A client that owes a head, or does not read its answer, gets no orderly close.
         Ended::Late | Ended::Dismissed if !activity.is_idle() => return,
         Ended::Late | Ended::Stopped => LEAVE_WITHIN,
         Ended::Dismissed => MAKE_ROOM_WITHIN,
@@ -109,7 +109,7 @@ pub(super) async fn attend<I>(
     until_late(connection, deadline).await;
 }
 
-/// How a connection came to its end.
+/// The end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
     ByItself,
@@ -126,7 +126,7 @@ async fn until_late<C: Future>(
     let mut timer: Pin<Box<Sleep>> = Box::pin(sleep_until(Instant::now()));
     poll_fn(|context| {
         if connection.as_mut().poll(context).is_ready() {
-            // Whatever went wrong was its client's doing, or its network's.
+            // Errors are the client's or the network's.
             return Poll::Ready(Ended::ByItself);
         }
         let Some(deadline) = deadline() else { return Poll::Pending };

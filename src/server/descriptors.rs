@@ -1,6 +1,6 @@
 //! The descriptors that the process may have, and what part of them belongs to whom.
 
-/// What is taken for the limit where it cannot be read: what is usual.
+/// The usual limit, for systems where it cannot be read.
 const USUAL: usize = 1024;
 
 /// Even a listener that has next to nothing serves a few.
@@ -14,7 +14,7 @@ pub fn share(wanted: usize, parts: usize) -> usize {
     within(wanted, descriptors(&limits), parts)
 }
 
-/// What may be open now, in the words of Linux; the limit to which it could be raised comes after it.
+/// Reads the soft limit from `/proc/self/limits`; the hard limit follows it there.
 fn descriptors(limits: &str) -> usize {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
     match line.and_then(|line| line.split_whitespace().next()) {

@@ -27,19 +27,18 @@ pub use descriptors::share;
 use connection::Protocol;
 use waiting::Waiting;
 
-/// How long to leave a listener alone that cannot accept.
+/// Pause after a failed accept.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// What a listener grants its clients.
+/// Limits of a listener.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Connections at once.
     pub connections: usize,
-    /// For a request's head, from its first byte or the connection's beginning.
+    /// Time for a request's head, from its first byte or the connection's beginning.
     pub head: Duration,
-    /// Between a response and the next request.
     pub idle: Duration,
-    /// For an answer of which the client takes nothing meanwhile.
+    /// Time for which a client may read nothing of its answer.
     pub untaken: Duration,
 }
 
@@ -67,7 +66,7 @@ impl Server {
         }
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
@@ -134,7 +133,7 @@ impl Server {
     }
 }
 
-/// What keeps a listener from accepting: said once, and once when it is over.
+/// Logs a failing accept once, and once its end.
 #[derive(Default)]
 struct Trouble(bool);
 
@@ -153,7 +152,7 @@ impl Trouble {
     }
 }
 
-/// Whether it was only that connection which came to nothing.
+/// Whether the error concerns one connection only, not the listener.
 fn is_the_clients(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)

@@ -12,7 +12,7 @@ pub(super) struct Waiting(Mutex<Queue>);
 #[derive(Default)]
 struct Queue {
     next: u64,
-    /// Somebody waits for the next who waits for its client.
+    /// A caller waits for a connection that can be closed.
     is_full: bool,
     connections: BTreeMap<u64, Arc<Notify>>,
 }

@@ -1,13 +1,15 @@
 //! The cache of what is read for every step and changes seldom.
 //!
-//! On SQLite this process is the only writer: a cached row is right until a transaction of its own changes one of
-//! that kind, which raises the kind's version ([`Signals`]). On PostgreSQL other replicas write too: there, a row
+//! On SQLite this process is the only writer: a cached row is right until a transaction of its own writes to the
+//! table, which raises the table's version ([`Signals`]). On PostgreSQL other replicas write too: there, a row
 //! is cached for as long as its kind allows, which may be not at all.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
 
 use super::engine::{Signals, StorageError};
 use super::tables::api_keys::ApiKey;
@@ -37,17 +39,12 @@ impl ConfigCache {
     /// An empty cache. `is_shared` says whether other processes write to the database.
     pub(in crate::storage) fn new(signals: &Signals, is_shared: bool) -> Self {
         let ttl = if is_shared { Ttl::Off } else { Ttl::UntilInvalidated };
-        let version = || {
-            let signals = signals.clone();
-            move || signals.configuration_version()
-        };
         let key_ttl = if is_shared { Ttl::For(KEY_TTL) } else { Ttl::UntilInvalidated };
-        let keys = signals.clone();
         Self {
-            api_keys: Cache::new(key_ttl, move || keys.keys_version()),
-            issuers: Cache::new(ttl, version()),
-            named_issuers: Cache::new(ttl, version()),
-            secrets: Cache::new(ttl, version()),
+            api_keys: Cache::new(key_ttl, signals, "api_keys"),
+            issuers: Cache::new(ttl, signals, "issuers"),
+            named_issuers: Cache::new(ttl, signals, "issuers"),
+            secrets: Cache::new(ttl, signals, "secrets"),
         }
     }
 }
@@ -63,8 +60,8 @@ enum Ttl {
 /// Cached rows of one kind.
 pub(in crate::storage) struct Cache<K, V> {
     ttl: Ttl,
-    /// Another one has to be read once this changes.
-    version: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// The version of the table, where anything is cached of it.
+    version: Option<watch::Receiver<u64>>,
     rows: Mutex<Rows<K, V>>,
 }
 
@@ -74,9 +71,9 @@ struct Rows<K, V> {
 }
 
 impl<K: Eq + Hash, V: Clone> Cache<K, V> {
-    fn new(ttl: Ttl, version: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
-        let rows = Rows { version: version(), found: HashMap::new() };
-        Self { ttl, version: Box::new(version), rows: Mutex::new(rows) }
+    fn new(ttl: Ttl, signals: &Signals, table: &'static str) -> Self {
+        let version = (ttl != Ttl::Off).then(|| signals.version_of(table));
+        Self { ttl, version, rows: Mutex::new(Rows { version: 0, found: HashMap::new() }) }
     }
 
     /// The cached row of this key, or the one that `read` finds. That there is no row is not cached.
@@ -85,10 +82,7 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
         key: K,
         read: impl AsyncFnOnce() -> Result<Option<V>, StorageError>,
     ) -> Result<Option<V>, StorageError> {
-        if self.ttl == Ttl::Off {
-            return read().await;
-        }
-        let version = (self.version)();
+        let Some(version) = self.version() else { return read().await };
         if let Some(row) = self.cached(&key, version) {
             return Ok(Some(row));
         }
@@ -97,6 +91,10 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
             self.keep(key, row.clone(), version);
         }
         Ok(found)
+    }
+
+    fn version(&self) -> Option<u64> {
+        self.version.as_ref().map(|version| *version.borrow())
     }
 
     fn cached(&self, key: &K, version: u64) -> Option<V> {
@@ -116,7 +114,7 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
     fn keep(&self, key: K, row: V, version: u64) {
         let mut rows = self.rows();
         // A row that was read before a change may be the old one.
-        if rows.version != version || version != (self.version)() {
+        if rows.version != version || self.version() != Some(version) {
             return;
         }
         if rows.found.len() >= MOST {
@@ -132,15 +130,14 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicU64, Ordering};
-
     use super::*;
 
-    fn cache(ttl: Ttl) -> (Cache<u8, u8>, Arc<AtomicU64>) {
-        let version = Arc::new(AtomicU64::new(0));
-        let present = Arc::clone(&version);
-        (Cache::new(ttl, move || present.load(Ordering::SeqCst)), version)
+    fn cache(ttl: Ttl) -> (Cache<u8, u8>, watch::Sender<u64>) {
+        let version = watch::Sender::new(0);
+        let signals = Signals::new();
+        let cache =
+            Cache { version: Some(version.subscribe()), ..Cache::new(ttl, &signals, "rows") };
+        (cache, version)
     }
 
     async fn read(cache: &Cache<u8, u8>, found: Option<u8>) -> Option<u8> {
@@ -154,7 +151,7 @@ mod tests {
         assert_eq!(read(&cache, None).await, None);
         assert_eq!(read(&cache, Some(2)).await, Some(2), "what was not there is looked for again");
         assert_eq!(read(&cache, Some(3)).await, Some(2));
-        version.fetch_add(1, Ordering::SeqCst);
+        version.send_modify(|version| *version += 1);
         assert_eq!(read(&cache, Some(3)).await, Some(3));
     }
 
@@ -162,7 +159,7 @@ mod tests {
     async fn what_was_read_before_a_change_is_not_remembered() {
         let (cache, version) = cache(Ttl::UntilInvalidated);
         let read_late = async || {
-            version.fetch_add(1, Ordering::SeqCst);
+            version.send_modify(|version| *version += 1);
             Ok(Some(2))
         };
 
@@ -172,7 +169,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_others_may_change_at_any_moment_is_never_known() {
-        let (cache, _) = cache(Ttl::Off);
+        let cache: Cache<u8, u8> = Cache::new(Ttl::Off, &Signals::new(), "rows");
 
         assert_eq!(read(&cache, Some(2)).await, Some(2));
         assert_eq!(read(&cache, Some(3)).await, Some(3));

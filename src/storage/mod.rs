@@ -13,6 +13,8 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 mod cache;
 mod engine;
 mod queue;
@@ -20,7 +22,7 @@ mod tables;
 
 pub use crate::domain::scope::Scope;
 pub use engine::{
-    Listed, Migrated, Page, Read, Signals, SoleUse, Statement, StorageError, Touch, Tx, notify,
+    Listed, Migrated, Page, Read, Signals, SoleUse, Statement, StorageError, Tx, notify,
 };
 pub use queue::{fair, handoff, heartbeat, lease, tasks};
 pub use tables::{
@@ -67,6 +69,11 @@ impl Db {
         let mut tx = self.database.begin();
         self.handoff.attach(&mut tx);
         tx
+    }
+
+    /// Sees from now on that API keys change: an answer that takes long ends with its key.
+    pub fn key_changes(&self) -> watch::Receiver<u64> {
+        self.database.signals().version_of("api_keys")
     }
 
     /// The way on which this process's worker takes rows that are added.

@@ -1,4 +1,4 @@
-//! Lines in JSON. The library's own leave out why an error came about: only its first sentence is there.
+//! Log lines in JSON, with the causes of errors, which the library leaves out.
 
 use std::error::Error;
 use std::fmt;
@@ -50,7 +50,7 @@ where
     }
 }
 
-/// In the order in which they are read best.
+/// Fields in the order of reading.
 struct Fields(Vec<(String, Value)>);
 
 impl Fields {

@@ -1,39 +1,14 @@
-//! Logs: to standard error, as text for people or as JSON for machines.
-
-use std::io::IsTerminal as _;
-
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt;
-use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
-use tracing_subscriber::registry::Registry;
-use tracing_subscriber::util::SubscriberInitExt as _;
-
-use crate::config::{Config, LogFormat};
+//! Telemetry of the process: one module for each kind. So far these are logs.
 
 mod json;
+mod logs;
 
-use json::JsonLines;
+use crate::config::Config;
 
-/// Libraries that say more than anybody wants to read.
-const QUIET: &str = "hickory_proto=warn,hickory_net=warn,hickory_resolver=warn,sqlx=warn,hyper=warn,h2=warn,rustls=warn,reqwest=warn";
-
-/// Starts logging as configured.
+/// Starts everything as configured.
 ///
 /// # Errors
 /// When `log.level` is not a filter; the message says what is wrong with it.
 pub fn start(config: &Config) -> Result<(), String> {
-    let filter: Targets = format!("{QUIET},{}", config.log_level)
-        .parse()
-        .map_err(|error| format!("log.level = {:?}: {error}", config.log_level))?;
-    let text = match config.log_format {
-        LogFormat::Text => true,
-        LogFormat::Json => false,
-        LogFormat::Auto => std::io::stderr().is_terminal(),
-    };
-    // Where nobody reads the log any more, nobody could be told, and whoever tried would panic.
-    let lines = fmt::layer::<Registry>().with_writer(std::io::stderr).log_internal_errors(false);
-    let lines = if text { lines.boxed() } else { lines.json().event_format(JsonLines).boxed() };
-    // A second start, as tests may do, keeps the first one's.
-    tracing_subscriber::registry().with(lines).with(filter).try_init().ok();
-    Ok(())
+    logs::start(config)
 }

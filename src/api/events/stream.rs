@@ -67,7 +67,7 @@ pub(super) async fn follow(
     };
     drop(tx);
     let (who, scope) = (who.clone(), who.scope.clone());
-    let keys = app.db.signals().keys();
+    let keys = app.db.key_changes();
     let next_beat = Instant::now() + HEARTBEAT;
     let page = VecDeque::new();
     let follower =
@@ -99,7 +99,7 @@ struct Follower {
     read_up_to: Position,
     page: VecDeque<Recorded>,
     news: watch::Receiver<()>,
-    keys: watch::Receiver<()>,
+    keys: watch::Receiver<u64>,
     next_beat: Instant,
 }
 

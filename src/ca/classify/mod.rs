@@ -18,9 +18,9 @@ use crate::domain::failure::{Class, Code, Failure, code};
 use crate::domain::limits::most_names;
 use crate::outbound::AddressError;
 
-/// So long may a CA's replicas lag behind with what it handed out.
+/// Time for which a CA's replicas may lag behind with a URL that it handed out.
 const YOUNG_OBJECT: Duration = Duration::minutes(10);
-/// The same for an account.
+/// Time for which a CA's replicas may lag behind with an account.
 const YOUNG_ACCOUNT: Duration = Duration::minutes(2);
 
 /// The code as it applies here, and a page that the CA names.
@@ -127,7 +127,7 @@ fn broken(status: u16, problem: &Problem) -> Option<Code> {
     }
 }
 
-/// What is asked for is not there: not yet, or not any more.
+/// The object does not exist: not yet, or not any more.
 fn absent(asked: Asked, status: u16, problem: &Problem) -> Option<Code> {
     let words = problem.words().unwrap_or_default().to_ascii_lowercase();
     let is_absent = match problem.name() {
@@ -208,8 +208,8 @@ fn unknown_account(age: Option<Duration>) -> Code {
     }
 }
 
-/// As bad as the worst of its parts (RFC 8555, section 6.7.1). What some types mean depends on where
-/// they stand; `unknown` is for parts that nobody knows.
+/// The class of the worst sub-problem (RFC 8555, section 6.7.1). `here` is the class of types whose
+/// meaning depends on the carrier, `unknown` that of unknown types.
 fn compound(problem: &Problem, here: Class, unknown: Class) -> Code {
     let parts = problem.subproblems.iter();
     let names = parts.filter_map(|part| part.kind.as_deref().and_then(name_of));

@@ -1,9 +1,9 @@
-//! How far a CA's "later" reaches, by the call, the status and the CA's own words.
+//! The scope of a rate limit, by the call, the status and the CA's own words.
 
 use crate::ca::call::Call;
 use crate::domain::throttle::{Scope, registered_domain};
 
-/// Who waits for a limit that a CA has named; `words` are its own.
+/// The scope of a limit that a CA has named; `words` are the CA's.
 ///
 /// Let's Encrypt's limits are known by their wording (boulder's `ratelimits`); whatever is not known
 /// holds the whole account's new orders, or all of the CA where it is not an order that was refused.

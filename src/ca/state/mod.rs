@@ -18,41 +18,33 @@ use crate::domain::challenge::is_token;
 use crate::domain::failure::{Failure, code};
 use crate::domain::name;
 
-/// What the CA last said about an order.
+/// An order in the CA's last answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OrderState {
-    /// Where it stands.
     pub status: OrderStatus,
-    /// When the CA will forget it.
     pub expires: Option<OffsetDateTime>,
-    /// URL of the certificate.
     pub certificate: Option<String>,
     /// Why it is invalid, where the CA says so here rather than in a challenge.
     pub error: Option<Failure>,
-    /// Nothing new is to be expected before this moment.
+    /// `Retry-After`.
     pub retry_at: Option<OffsetDateTime>,
-    /// URLs of what has to be proved.
     pub(super) authorizations: Vec<String>,
-    /// Where the CSR goes, where the CA says so.
+    /// URL for the CSR, where the CA names it.
     pub(super) finalize: Option<String>,
 }
 
-/// What the CA wants to know about one name.
+/// An authorization (RFC 8555, section 7.1.4).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Authorization {
-    /// Its URL.
     pub url: String,
     /// The name in the form that names are compared in, without a wildcard's `*.`.
     pub domain: String,
     /// Whether it is about `*.domain`.
     pub wildcard: bool,
-    /// Where it stands.
     pub status: AuthorizationStatus,
-    /// When it will be over.
     pub expires: Option<OffsetDateTime>,
-    /// The ways to prove control: one is enough.
     pub challenges: Vec<Offered>,
-    /// What is wrong with those that cannot be used.
+    /// Reasons why the other challenges cannot be used.
     pub unusable: Vec<String>,
 }
 
@@ -70,15 +62,11 @@ pub enum ChallengeKind {
 /// One way to prove control.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Offered {
-    /// Which way.
     pub kind: ChallengeKind,
-    /// Its URL: its name towards the CA.
     pub url: String,
-    /// What the proof is made of; base64url characters only, empty for some other kinds.
+    /// Consists of base64url characters; empty for some other kinds.
     pub token: String,
-    /// Where it stands.
     pub status: ChallengeStatus,
-    /// What the CA found instead of the proof.
     pub error: Option<Failure>,
 }
 
@@ -226,7 +214,7 @@ impl Offered {
     }
 }
 
-/// Where an order stands, and why that is its end where the word alone says so.
+/// Reads an order's status; some words that RFC 8555 does not have for orders end it with an error.
 fn order_status(word: &str) -> Result<(OrderStatus, Option<Failure>), Failure> {
     Ok((
         match word {

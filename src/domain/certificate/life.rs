@@ -1,4 +1,4 @@
-//! What happens to a certificate once it is issued: when it is renewed, revocation, and deletion.
+//! The life of an issued certificate: renewal, revocation and deletion.
 
 use std::fmt::Write as _;
 
@@ -17,26 +17,22 @@ use crate::domain::revocation::{self, Reason, Revocation};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Revoked {
-    /// Which revision.
     pub revision: i64,
-    /// Why.
     pub reason: Reason,
-    /// When it was wanted.
     #[serde(with = "time::serde::rfc3339")]
     pub requested_at: OffsetDateTime,
-    /// When the CA had done it.
     #[serde(with = "time::serde::rfc3339::option")]
     pub revoked_at: Option<OffsetDateTime>,
     /// Why the CA has not done it.
     pub last_error: Option<Failure>,
 }
 
-/// Nothing is replaced by itself sooner than this, or than a third of a short life, whatever the
-/// spec or the CA says: what asks for its own replacement over and over would be a storm.
+/// Earliest automatic renewal after issuance, or a third of a short life, whatever the spec or the CA
+/// says: a certificate that is due at once would be renewed over and over.
 const SHORTEST_LIFE: Duration = Duration::days(1);
 
 impl Certificate {
-    /// When its successor is wanted: as the CA suggests, else by its own schedule. An explicit wish
+    /// The time of the renewal: as the CA suggests, else by its own schedule. An explicit wish
     /// of the client's can make it earlier; and when a twentieth of the lifetime is left, no
     /// suggestion counts any more.
     pub fn renewal(
@@ -50,7 +46,7 @@ impl Certificate {
         self.wished_renewal(not_before, not_after, ari, self.spread()).max(earliest)
     }
 
-    /// The same, however soon that is.
+    /// The time of the renewal without the lower bound.
     fn wished_renewal(
         &self,
         not_before: OffsetDateTime,
@@ -64,14 +60,14 @@ impl Certificate {
             self.spec.renew_before.is_some() || self.spec.renew_before_percentage.is_some();
         match ari.and_then(|ari| ari.chosen) {
             Some(chosen) if is_explicit => chosen.min(own),
-            // Whatever has changed since it was chosen.
+            // The window may have changed since the moment was chosen.
             Some(chosen) => chosen.min(not_after - lifetime / 20),
             None => own,
         }
     }
 
-    /// The same chance for the same certificate, whenever it is asked for: those that were made
-    /// together part, and a restart changes nothing.
+    /// Jitter derived from the certificate's identifier: certificates of one moment spread, and a
+    /// restart changes nothing.
     fn spread(&self) -> Jitter {
         let random = u32::try_from(self.id.0.as_u128() & u128::from(u32::MAX)).unwrap_or_default();
         Jitter::new(f64::from(random) / (f64::from(u32::MAX) + 1.0))
@@ -108,7 +104,7 @@ impl Certificate {
         self
     }
 
-    /// When there is something to do while all is well: a renewal, or a question about it.
+    /// The next wake-up while all is well: a renewal, or a question about it.
     pub(super) fn idle_until(&self) -> Option<OffsetDateTime> {
         self.current.as_ref().map(|issued| self.idle_until_renewal(issued))
     }
@@ -117,7 +113,7 @@ impl Certificate {
         self.ari.as_ref().map_or(issued.renewal_time, |ari| ari.next_check.min(issued.renewal_time))
     }
 
-    /// Whether the CA is to be asked now when it would like this certificate to be replaced.
+    /// Whether renewal information is due to be fetched.
     pub fn ari_is_due(&self, now: OffsetDateTime) -> bool {
         self.state == State::Idle
             && self.deleting_since.is_none()
@@ -162,8 +158,8 @@ impl Certificate {
         transition
     }
 
-    /// What a new order may say that it replaces (RFC 9773, section 5): the served certificate, at
-    /// the account that it was issued to.
+    /// The `replaces` of a new order (RFC 9773, section 5): the current certificate, if the account is
+    /// the one that it was issued to.
     pub fn replaces(&self, account: Option<&str>) -> Option<String> {
         let ari = self.ari.as_ref()?;
         // A CA that has never answered may not know what is meant.
@@ -183,7 +179,7 @@ impl Certificate {
         ari.and_then(|ari| ari.window).is_some_and(|window| window.contains(now))
     }
 
-    /// Whether what is served is revoked.
+    /// Whether the current revision is revoked.
     pub fn is_revoked(&self) -> bool {
         self.of_current().is_some_and(|revoked| revoked.revoked_at.is_some())
     }
@@ -219,7 +215,7 @@ impl Certificate {
         now: OffsetDateTime,
     ) -> Transition {
         let about = Resource::Certificate(self.id);
-        // What is known of the served one says more than what is known of its predecessors.
+        // The revocation of the served revision takes precedence over those of its predecessors.
         let is_current = self.current.as_ref().is_some_and(|issued| issued.revision == revision);
         if is_current || self.of_current().is_none() {
             self.revocation = Some(Revoked {
@@ -237,7 +233,7 @@ impl Certificate {
         Transition::silent(self, now).with(vec![event])
     }
 
-    /// What became of a revocation. A revoked certificate that stays managed is issued anew.
+    /// Takes in the result of a revocation. A revoked certificate that stays managed is issued anew.
     #[must_use]
     pub fn revocation_progressed(
         mut self,
@@ -282,7 +278,7 @@ impl Certificate {
         if anew { told.then(|one| one.trigger(Trigger::Revoked, now)) } else { told }
     }
 
-    /// What is under way is void, and something has to be issued anew; the caller cancels its orders.
+    /// Starts issuance anew. The caller cancels the orders that are under way.
     #[must_use]
     pub fn restarted(mut self, trigger: Trigger, now: OffsetDateTime) -> Transition {
         self.state = State::Backoff;

@@ -29,56 +29,40 @@ use crate::domain::order::{self, ORDER_DEADLINE};
 /// A certificate that is wanted, and perhaps there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
-    /// Our name for it.
     pub id: CertificateId,
-    /// Whose it is.
     pub namespace: String,
-    /// The client's name for it, unique in the namespace.
     pub name: String,
-    /// For selectors and filters.
     pub labels: BTreeMap<String, String>,
-    /// What is wanted.
     pub spec: Spec,
-    /// Counts changes of the spec.
     pub generation: i64,
-    /// Where it is.
     pub state: State,
-    /// Since when.
     pub state_since: OffsetDateTime,
-    /// What is served, once something was issued.
+    /// The current revision, once there is one.
     pub current: Option<Issued>,
-    /// When the CA suggests to replace what is served.
     pub ari: Option<Ari>,
-    /// The revocation that was last wanted.
     pub revocation: Option<Revoked>,
-    /// Since when it waits for its revocations, to be deleted.
     pub deleting_since: Option<OffsetDateTime>,
-    /// Failed attempts in a row.
     pub failed_attempts: u32,
-    /// What those who asked to be told know of failures; cleared by success.
+    /// Failures that webhooks were told; cleared by success.
     pub told: Told,
-    /// What last went wrong; cleared by success.
+    /// Cleared by success.
     pub last_error: Option<Failure>,
     /// The order that is or was last under way.
     pub order: Option<OrderId>,
-    /// When it was first wanted.
+    /// The time of its creation.
     pub created_at: OffsetDateTime,
-    /// When it wants attention again.
     pub next_action_at: OffsetDateTime,
 }
 
-/// What is served.
+/// The current revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issued {
     /// Counts issuances, from 1.
     pub revision: i64,
     /// Hexadecimal, as `openssl x509 -serial` prints it.
     pub serial: String,
-    /// Start of its validity.
     pub not_before: OffsetDateTime,
-    /// End of its validity.
     pub not_after: OffsetDateTime,
-    /// When its successor is wanted.
     pub renewal_time: OffsetDateTime,
 }
 
@@ -95,17 +79,17 @@ const SHORTEST_BACKOFF: Duration = Duration::minutes(10);
 /// However little is left of what is served, an order gets this long.
 const SHORTEST_ATTEMPT: Duration = Duration::minutes(10);
 
-/// How often a blocked certificate is tried although nobody changed anything; more often where less than
-/// eight times as much is left of what is served.
+/// Interval at which a blocked certificate is tried; shorter if the current revision ends within eight
+/// intervals.
 const PROBE_EVERY: Duration = Duration::hours(24);
 
-/// How soon a certificate looks again for an issuer that is not ready. Its readiness wakes it earlier,
-/// unless it comes while this wait is just being saved: so the first looks come soon, and each pause
-/// is as long as the wait so far.
+/// Shortest and longest pause between checks for an issuer that is not ready; each pause is as long as
+/// the wait so far. The issuer's readiness wakes the certificate, unless it comes while this wait is
+/// being saved: therefore the first checks come soon.
 const ISSUER_RECHECK: [Duration; 2] = [Duration::seconds(1), Duration::minutes(5)];
 
 impl Certificate {
-    /// What time alone makes of it, when its wake-up has come.
+    /// Applies the passage of time when the wake-up has come.
     #[must_use]
     pub fn wake(mut self, now: OffsetDateTime) -> Transition {
         if self.deleting_since.is_some() {
@@ -127,7 +111,7 @@ impl Certificate {
         self.trigger(trigger, now)
     }
 
-    /// Something has to be issued now, whatever the backoff. Joins what is under way already.
+    /// Starts issuance now, whatever the backoff. Joins what is under way already.
     #[must_use]
     pub fn trigger(self, trigger: Trigger, now: OffsetDateTime) -> Transition {
         if matches!(self.state, State::Triggered(_) | State::Ordering(_)) {
@@ -228,7 +212,7 @@ impl Certificate {
         let named = self.request_name();
         let mut next = self.become_state(State::Ordering(trigger), now);
         next.order = Some(order);
-        // What it waited for has come.
+        // The issuer is ready now.
         next.last_error = next
             .last_error
             .filter(|it| !it.is(code::ISSUER_NOT_FOUND) && !it.is(code::ISSUER_NOT_READY));
@@ -305,7 +289,7 @@ impl Certificate {
         self.order_failed_under(None, outcome, predecessors, now, jitter)
     }
 
-    /// The same, with the pauses of its issuer where it has none of its own.
+    /// Takes over the backoff of its issuer where it has none of its own.
     #[must_use]
     pub fn order_failed_under(
         mut self,
@@ -417,12 +401,12 @@ impl Certificate {
         }
     }
 
-    /// Whether waiting for it any longer would bring no news soon.
+    /// Whether waiting any longer would bring no news soon.
     pub fn is_settled(&self) -> bool {
         matches!(self.state, State::Idle | State::Backoff | State::Blocked)
     }
 
-    /// When the present attempt, if it fails, is followed by the next one.
+    /// The time of the next attempt if the present one fails.
     pub fn next_attempt_at(&self) -> Option<OffsetDateTime> {
         matches!(self.state, State::Backoff | State::Blocked | State::AwaitingIssuer(_))
             .then_some(self.next_action_at)
@@ -470,8 +454,8 @@ impl Certificate {
         }
     }
 
-    /// When an order that begins at `from` is given up: after it there has to be time for several more
-    /// before what is served ends.
+    /// Deadline of an order that begins at `from`: it leaves time for several more before the current
+    /// revision ends.
     pub fn order_deadline(
         &self,
         from: OffsetDateTime,
@@ -496,9 +480,9 @@ impl Certificate {
     }
 }
 
-/// When the successor of a certificate is wanted: as the spec says, else when a third of its real
-/// lifetime is left, or half of it below ten days (Let's Encrypt's advice). Spread over the hour
-/// after, or less for short lives, so that certificates that were born together part.
+/// The time of a certificate's renewal: as the spec says, else when a third of its real lifetime is
+/// left, or half of it below ten days (Let's Encrypt's advice). It is spread over the hour after, or less
+/// for short lives, so that certificates of one moment do not renew together.
 pub fn renewal_time(
     spec: &Spec,
     not_before: OffsetDateTime,
@@ -513,7 +497,7 @@ pub fn renewal_time(
     not_after - before + jitter.stretch(spread, 1.0) - spread
 }
 
-/// How long before its end a certificate is to be renewed, as its spec says.
+/// The time before its end at which its spec wants a certificate renewed.
 fn renew_before(spec: &Spec, lifetime: Duration) -> Option<Duration> {
     let by_duration = spec.renew_before.as_deref().and_then(|text| duration::parse(text).ok());
     let by_share =
@@ -521,8 +505,7 @@ fn renew_before(spec: &Spec, lifetime: Duration) -> Option<Duration> {
     by_duration.or(by_share)
 }
 
-/// What a person may not expect of what the spec says about the renewal of a certificate that lives so
-/// long.
+/// A remark for people where the spec's renewal time does not fit this lifetime.
 pub fn renewal_remark(
     spec: &Spec,
     not_before: OffsetDateTime,

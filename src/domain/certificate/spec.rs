@@ -1,4 +1,4 @@
-//! What a client wants, in cert-manager's words.
+//! The spec of a certificate, in cert-manager's words.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -57,8 +57,8 @@ impl Spec {
         self.dns_names.iter().chain(&self.ip_addresses).cloned().collect()
     }
 
-    /// When a certificate that is asked for now is to end, where the spec says so; in whole seconds, as
-    /// certificates have it.
+    /// The `notAfter` of a certificate that is ordered now, if the spec has a duration; in whole seconds,
+    /// as in certificates.
     pub fn not_after(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
         let life = duration::parse(self.duration.as_deref()?).ok()?;
         now.checked_add(life).map(OffsetDateTime::truncate_to_second)

@@ -1,4 +1,4 @@
-//! Where a certificate is, why, and what a step makes of it.
+//! The states of a certificate, and transitions.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -8,12 +8,12 @@ use super::Certificate;
 use crate::domain::event::Event;
 use crate::domain::event_type::EventType;
 
-/// Where a certificate is.
+/// The state of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Something has to be issued.
+    /// Issuance begins at the next wake-up.
     Triggered(Trigger),
-    /// Something has to be issued, once its issuer is there and ready.
+    /// Issuance begins once its issuer exists and is ready.
     AwaitingIssuer(Trigger),
     /// An order is under way.
     Ordering(Trigger),
@@ -32,7 +32,7 @@ pub enum Trigger {
     DoesNotExist,
     /// The present one nears its end.
     Renewing,
-    /// Somebody asked.
+    /// A client asked.
     ManuallyTriggered,
     /// The present one is not what the spec says any more.
     RequestChanged,
@@ -86,7 +86,7 @@ pub enum Phase {
     Revoked,
 }
 
-/// Which failures were told since the last success.
+/// Failures that were told since the last success.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Told {
     /// `certificate.failed`
@@ -95,17 +95,13 @@ pub struct Told {
     pub blocked: bool,
 }
 
-/// What something makes of a certificate. Storage takes nothing less: whoever saves the certificate
+/// The result of a change to a certificate. Storage accepts nothing less, so that saving the certificate
 /// saves what happened, and what is to be told of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
-    /// The certificate from now on.
     pub certificate: Certificate,
-    /// What happened, for the history.
     pub events: Vec<Event>,
-    /// What is to be told.
     pub event_types: Vec<EventType>,
-    /// When it happened.
     pub at: OffsetDateTime,
     /// Whether the CA lost the order: the same key and CSR want a fresh one at this moment.
     pub fresh_order_at: Option<OffsetDateTime>,
@@ -125,7 +121,7 @@ impl Transition {
         Self { event_types, ..self }
     }
 
-    /// What follows at once, after what happened so far.
+    /// Applies another transition to the result of this one.
     #[must_use]
     pub fn then(self, next: impl FnOnce(Certificate) -> Self) -> Self {
         let Self { certificate, events, event_types, .. } = self;

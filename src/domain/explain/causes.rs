@@ -5,7 +5,7 @@ use crate::domain::challenge::{Challenge, Kind};
 use crate::domain::failure::{Failure, code};
 use crate::domain::limits::most_names;
 
-/// What is behind a failure, and what helps.
+/// The cause of a failure and the actions that help.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Cause {
     pub summary: String,
@@ -215,7 +215,7 @@ fn of_the_ca(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
     })
 }
 
-/// What the CA does not take of what it is asked for.
+/// Causes in the request that the CA refuses.
 fn of_the_wish(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
     let names = || about(failure, context);
     Some(match failure.known_code()? {
@@ -253,7 +253,7 @@ fn of_the_wish(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
     })
 }
 
-/// What CAs report as trouble with the DNS: which of several it is, their words say.
+/// Trouble with the DNS; the CA's words tell which.
 fn looked_up(words: &str, names: &str) -> Cause {
     let words = words.to_ascii_lowercase();
     if words.contains("dnssec") {

@@ -1,4 +1,4 @@
-//! What a certificate is doing or waiting for, why, what comes next and what a person could do.
+//! Explanations: what a certificate is doing or waiting for, why, and what comes next.
 //!
 //! Pure: everything is said from what is stored. Where a cause is known by its code, its words stand
 //! in `causes`; where it is not, its class says what will happen.
@@ -54,46 +54,39 @@ pub enum Doing {
     Deleting,
 }
 
-/// What one challenge's proof looked like to somebody.
+/// An observation, with the name that it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sighting {
     /// The name under proof, with `*.` for a wildcard.
     pub name: String,
-    /// Who saw what.
     pub observation: Observation,
 }
 
-/// What comes next by itself.
+/// The next step that happens without a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Next {
-    /// In plain words.
     pub what: String,
-    /// When; in the past while it is under way.
+    /// In the past while it is under way.
     pub at: OffsetDateTime,
 }
 
-/// All that can be said about a certificate's present situation.
+/// A certificate's present situation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
-    /// One or two sentences for a person.
     pub summary: String,
-    /// The word that sums the certificate up.
     pub phase: Phase,
-    /// What it is doing.
     pub doing: Doing,
-    /// Since when.
     pub since: OffsetDateTime,
-    /// What went wrong last, in the other side's words; `None` when nothing did.
+    /// The last failure, in the other side's words.
     pub why: Option<Failure>,
-    /// Who was asked for the proofs, and what they saw.
     pub observations: Vec<Sighting>,
-    /// What comes next by itself.
+    /// The next step that happens without a person.
     pub next: Option<Next>,
-    /// What a person could do; empty when there is nothing to do but wait.
+    /// Actions for a person; empty if waiting is enough.
     pub actions: Vec<String>,
     /// The order that is or was last under way.
     pub order: Option<OrderId>,
-    /// When the order that is under way is given up.
+    /// Deadline of the order that is under way.
     pub deadline: Option<OffsetDateTime>,
 }
 
@@ -294,7 +287,7 @@ fn ordering(it: &mut Explanation, order: &Order, now: OffsetDateTime) {
     }
 }
 
-/// What an open order is at.
+/// Describes the stage of an open order.
 fn step(order: &Order) -> (Doing, String) {
     let names = order.names.join(", ");
     let stage = match &order.state {
@@ -368,7 +361,7 @@ fn name_of(challenge: &Challenge) -> String {
     if challenge.wildcard { format!("*.{}", challenge.domain) } else { challenge.domain.clone() }
 }
 
-/// What a cause is told in the light of.
+/// The context of a cause.
 #[derive(Debug, Default)]
 pub(super) struct Context<'a> {
     issuer: Option<&'a Issuer>,

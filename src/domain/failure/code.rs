@@ -40,7 +40,6 @@ impl Code {
 macro_rules! codes {
     ($($name:ident = $class:ident $text:literal $title:literal $advice:literal;)*) => {
         $(
-            #[doc = $title]
             pub const $name: Code =
                 Code { text: $text, class: Class::$class, title: $title, advice: $advice };
         )*
@@ -188,7 +187,7 @@ codes! {
         "The CA's URL cannot be used."
         "Only https URLs are.";
 
-    // What a client of a CA needs.
+    // Keys and certificates that a client of a CA needs.
     ACME_ACCOUNT_KEY_UNUSABLE = Blocked "acme_account_key_unusable"
         "The account's private key cannot be used."
         "It has to be an ECDSA P-256 key in PKCS#8.";
@@ -310,7 +309,7 @@ codes! {
         "No Cloudflare zone for a name"
         "Among the active zones that the API token can see, none holds this name. Add the zone to the Cloudflare account, give the token Zone:Read and DNS:Edit on it, or set `zoneID`.";
 
-    // What the service itself holds, lacks or was told.
+    // The service's own state.
     ACCOUNT_DEACTIVATED = Blocked "account_deactivated"
         "The issuer's account was deactivated"
         "Create a new issuer, or give this one another server.";

@@ -1,4 +1,4 @@
-//! What went wrong, and which kind of wrong it is.
+//! Failures and their classes.
 //!
 //! Everything that an ACME server, a DNS provider or the network can do ends in one [`Failure`].
 //! Its [`Class`] decides what happens next; the rest is for the person who reads it.
@@ -13,7 +13,7 @@ use super::text::foreign_words;
 use super::throttle::Scope;
 pub use code::Code;
 
-/// More than any title of ours has, foreign names in it included.
+/// Longest title, with foreign names in it.
 const LONGEST_TITLE: usize = 500;
 /// The other side's words, cut, and our advice.
 const LONGEST_DETAIL: usize = 2_000;
@@ -115,7 +115,7 @@ impl Failure {
         Self::of(code::STEP_TIMED_OUT, detail).titled(title)
     }
 
-    /// The same failure with a title that names what it is about; it may quote others.
+    /// Replaces the title, to name its subject; it may quote others.
     #[must_use]
     pub fn titled(self, title: impl AsRef<str>) -> Self {
         Self { title: clean(title.as_ref(), LONGEST_TITLE), ..self }
@@ -131,12 +131,12 @@ impl Failure {
         Code::find(&self.code)
     }
 
-    /// Whether the other side has heard the request and will not do it, for whatever reason.
+    /// Whether the other side has received the request and refuses it.
     pub fn is_refusal(&self) -> bool {
         self.class == Class::Blocked || self.is(code::ACME_REFUSED)
     }
 
-    /// The same failure with the status of the answer that said so.
+    /// Adds the HTTP status of the answer.
     #[must_use]
     pub fn with_status(self, status: u16) -> Self {
         Self { http_status: Some(status), ..self }
@@ -157,14 +157,14 @@ impl Failure {
         )
     }
 
-    /// The same failure, not to be tried again before `at`.
+    /// Sets the earliest time of the next try.
     #[must_use]
     pub fn not_before(self, at: Option<OffsetDateTime>) -> Self {
         Self { retry_at: at, ..self }
     }
 }
 
-/// Nothing where nothing is left to be read: what is said of a failure is said in its other parts.
+/// Foreign words, cleaned and cut; empty if nothing readable is left.
 fn clean(words: &str, most: usize) -> String {
     foreign_words(words, most).unwrap_or_default()
 }

@@ -1,25 +1,28 @@
-//! What statements run on.
+//! A unit of work on either database.
 //!
-//! A transaction begins with its first question: whoever has nothing to ask hands over all of it at the end.
+//! On SQLite a transaction begins with its first question: one that asks nothing is handed to the writer whole.
 
+use sqlx::postgres::PgQueryResult;
 use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection};
+
+use uuid::Uuid;
 
 use super::StorageError;
 use super::connections::{Connections, Lent};
 use super::group_commit::{WriteSlot, Writer};
 use super::pipeline::Pipeline;
-use super::statement::Touch;
 
 /// One unit of work on SQLite.
 pub(in crate::storage) struct OnSqlite {
     stage: Stage<Writer, WriteSlot, Lent<Sqlite>>,
-    pub(in crate::storage) pipeline: Pipeline<Sqlite>,
+    pub(in crate::storage) pipeline: Pipeline,
 }
 
-/// One unit of work on PostgreSQL.
+/// A unit of work on PostgreSQL, which runs each write at once.
 pub(in crate::storage) struct OnPostgres {
     stage: Stage<Connections<Postgres>, Lent<Postgres>, Lent<Postgres>>,
-    pub(in crate::storage) pipeline: Pipeline<Postgres>,
+    /// What went wrong with a write. It is told where SQLite tells it: with the next question, or the commit.
+    failure: Option<StorageError>,
 }
 
 /// How far it is.
@@ -103,23 +106,19 @@ impl OnSqlite {
 }
 
 impl OnPostgres {
-    pub(in crate::storage) fn begin(connections: Connections<Postgres>) -> Self {
-        Self::at(Stage::NotBegun(connections))
+    pub(super) fn begin(connections: Connections<Postgres>) -> Self {
+        Self { stage: Stage::NotBegun(connections), failure: None }
     }
 
-    pub(in crate::storage) fn reads(connection: Lent<Postgres>) -> Self {
-        Self::at(Stage::Reads(connection))
+    pub(super) fn reads(connection: Lent<Postgres>) -> Self {
+        Self { stage: Stage::Reads(connection), failure: None }
     }
 
-    fn at(stage: Stage<Connections<Postgres>, Lent<Postgres>, Lent<Postgres>>) -> Self {
-        Self { stage, pipeline: Pipeline::default() }
-    }
-
-    pub(in crate::storage) fn has_begun(&self) -> bool {
+    pub(super) fn has_begun(&self) -> bool {
         !matches!(self.stage, Stage::NotBegun(_))
     }
 
-    /// To be asked something; what it answers is to be told to [`Self::observe`].
+    /// The connection, for a statement whose answer is to be told to [`Self::observe`].
     pub(in crate::storage) fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
         match &mut self.stage {
             Stage::NotBegun(_) => Err(sqlx::Error::BeginFailed),
@@ -137,44 +136,45 @@ impl OnPostgres {
         }
     }
 
-    /// Flushes, unless a statement that touches this may run beside those that are queued.
-    pub(in crate::storage) async fn make_room(
+    /// Takes note of how a write went. With a `fence` it must have changed that one row, or the lease on it is
+    /// lost.
+    pub(in crate::storage) fn wrote(
         &mut self,
-        touches: &[Touch],
-    ) -> Result<(), StorageError> {
-        if self.pipeline.must_go_before(touches) { self.flush().await } else { Ok(()) }
+        answer: Result<PgQueryResult, sqlx::Error>,
+        fence: Option<Uuid>,
+    ) {
+        self.failure = match (self.observe(answer), fence) {
+            (Ok(done), Some(row)) if done.rows_affected() != 1 => {
+                Some(StorageError::LeaseLost(row))
+            }
+            (Ok(_), _) => None,
+            (Err(error), _) => Some(error.into()),
+        };
     }
 
-    /// Begins, unless it has begun, and runs what was put off.
+    /// Whether a write went wrong: no statement can be run any more.
+    pub(in crate::storage) fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// Begins, unless it has begun, and tells what went wrong with a write.
     pub(in crate::storage) async fn flush(&mut self) -> Result<(), StorageError> {
-        if !self.has_begun() || !self.pipeline.is_empty() {
-            // As on SQLite.
-            Box::pin(self.run_queued()).await?;
+        if let Some(failure) = self.failure.take() {
+            // Nobody can go on with a transaction in which something failed.
+            self.failure = Some(StorageError::Database(sqlx::Error::WorkerCrashed));
+            return Err(failure);
         }
-        Ok(())
-    }
-
-    async fn run_queued(&mut self) -> Result<(), StorageError> {
         if let Stage::NotBegun(connections) = &self.stage {
             let mut connection = connections.take().await?;
             connection.begin().await?;
             self.stage = Stage::Writes(connection);
         }
-        let Some(queued) = self.pipeline.take() else { return Ok(()) };
-        let ran = queued.run(self.connection()?).await;
-        self.observe(ran)?.map_or(Ok(()), |lost| Err(StorageError::LeaseLost(lost)))
+        Ok(())
     }
 
-    /// Makes it so, with what was put off.
-    pub(in crate::storage) async fn commit(mut self) -> Result<(), StorageError> {
-        if let Stage::NotBegun(connections) = &self.stage {
-            let connections = connections.clone();
-            let Some(queued) = self.pipeline.take() else { return Ok(()) };
-            let mut connection = connections.take().await?;
-            let ran = queued.run(connection.connection()?).await;
-            return connection
-                .observe(ran)?
-                .map_or(Ok(()), |lost| Err(StorageError::LeaseLost(lost)));
+    pub(super) async fn commit(mut self) -> Result<(), StorageError> {
+        if !self.has_begun() {
+            return Ok(());
         }
         self.flush().await?;
         match self.stage {

@@ -7,7 +7,7 @@
 //! wait look again now and then.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,16 +30,9 @@ pub struct Signals {
     deliverable: Arc<Notify>,
     waiters: Arc<Waiters>,
     events: watch::Sender<()>,
-    keys: watch::Sender<()>,
-    versions: Arc<Versions>,
+    /// Of each table that is cached, a version that every change raises.
+    versions: Arc<Mutex<HashMap<&'static str, watch::Sender<u64>>>>,
     outgoing: Arc<Outgoing>,
-}
-
-/// Versions of what is cached: each is raised by every change.
-#[derive(Default)]
-struct Versions {
-    keys: AtomicU64,
-    configuration: AtomicU64,
 }
 
 /// What this process has to tell the other replicas yet, where there may be some.
@@ -59,11 +52,8 @@ pub(in crate::storage) struct Notification {
     pub(in crate::storage) deliverable: bool,
     /// There is an event, or one that repeated itself.
     pub(in crate::storage) events: bool,
-    /// API keys changed.
-    pub(in crate::storage) keys: bool,
-    /// Issuers or secrets changed. They are cached only where no other replica is.
-    #[serde(skip)]
-    pub(in crate::storage) configuration: bool,
+    /// These tables changed, of which another replica may have cached rows.
+    pub(in crate::storage) written: Vec<String>,
     /// These resources have settled.
     pub(in crate::storage) settled: Vec<Uuid>,
 }
@@ -71,19 +61,14 @@ pub(in crate::storage) struct Notification {
 impl Notification {
     /// All of it, when nobody knows what was missed.
     fn any() -> Self {
-        Self { due: Some(0), deliverable: true, events: true, keys: true, ..Self::default() }
-    }
-
-    /// Whether something that is cached changes.
-    pub(super) fn invalidates(&self) -> bool {
-        self.keys || self.configuration
+        Self { due: Some(0), deliverable: true, events: true, ..Self::default() }
     }
 
     fn merge(&mut self, other: Self) {
         self.due = earlier(self.due, other.due);
         self.deliverable |= other.deliverable;
         self.events |= other.events;
-        self.keys |= other.keys;
+        self.written.extend(other.written);
         self.settled.extend(other.settled);
     }
 }
@@ -113,7 +98,7 @@ const PUBLISH: &str =
 
 impl Signals {
     #[expect(clippy::disallowed_methods, reason = "a name of this process, no time")]
-    pub(super) fn new() -> Self {
+    pub(in crate::storage) fn new() -> Self {
         let [due, deliverable] = [(); 2].map(|()| Arc::new(Notify::new()));
         let outgoing = Outgoing {
             name: Uuid::now_v7(),
@@ -127,7 +112,6 @@ impl Signals {
             deliverable,
             waiters: Arc::default(),
             events: watch::Sender::new(()),
-            keys: watch::Sender::new(()),
             versions: Arc::default(),
             outgoing: Arc::new(outgoing),
         }
@@ -160,29 +144,32 @@ impl Signals {
         self.events.subscribe()
     }
 
-    /// Hears from now on when API keys are not what they were: an answer that takes long is for a key that holds.
-    pub fn keys(&self) -> watch::Receiver<()> {
-        self.keys.subscribe()
+    /// The version of a table that is cached here from now on: every change raises it.
+    pub(in crate::storage) fn version_of(&self, table: &'static str) -> watch::Receiver<u64> {
+        self.versions().entry(table).or_default().subscribe()
     }
 
-    /// Raised by every change of an API key, in any replica that this one hears of.
-    pub(in crate::storage) fn keys_version(&self) -> u64 {
-        self.versions.keys.load(Ordering::SeqCst)
+    /// Whether one of these tables is cached here.
+    pub(super) fn caches_any(&self, tables: &[&'static str]) -> bool {
+        let versions = self.versions();
+        tables.iter().any(|table| versions.contains_key(table))
     }
 
-    /// Raised by every change of an issuer or secret in this process.
-    pub(in crate::storage) fn configuration_version(&self) -> u64 {
-        self.versions.configuration.load(Ordering::SeqCst)
+    /// Invalidates what is cached of these tables, and returns those that are.
+    pub(super) fn invalidate<T: AsRef<str>>(&self, tables: &[T]) -> Vec<String> {
+        let versions = self.versions();
+        let cached = tables.iter().map(AsRef::as_ref).filter(|table| match versions.get(table) {
+            Some(version) => {
+                version.send_modify(|version| *version += 1);
+                true
+            }
+            None => false,
+        });
+        cached.map(str::to_owned).collect()
     }
 
-    /// Invalidates what is cached of that which changed.
-    pub(super) fn invalidate(&self, notification: &Notification) {
-        if notification.keys {
-            self.versions.keys.fetch_add(1, Ordering::SeqCst);
-        }
-        if notification.configuration {
-            self.versions.configuration.fetch_add(1, Ordering::SeqCst);
-        }
+    fn versions(&self) -> MutexGuard<'_, HashMap<&'static str, watch::Sender<u64>>> {
+        self.versions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notifies whoever waits, here and in the other replicas.
@@ -192,9 +179,6 @@ impl Signals {
     }
 
     fn wake(&self, notification: &Notification) {
-        if notification.keys {
-            self.keys.send_replace(());
-        }
         if notification.due.is_some_and(|at| at < self.next_look.load(Ordering::SeqCst)) {
             self.due.notify_one();
         }
@@ -207,9 +191,17 @@ impl Signals {
         self.waiters.wake(&notification.settled);
     }
 
-    /// Takes a notification of another replica, or one that may have been missed.
+    /// Takes it for possible that everything changed.
+    fn receive_any(&self) {
+        for version in self.versions().values() {
+            version.send_modify(|version| *version += 1);
+        }
+        self.wake(&Notification::any());
+    }
+
+    /// Takes a notification of another replica.
     fn receive(&self, notification: &Notification) {
-        self.invalidate(notification);
+        self.invalidate(&notification.written);
         self.wake(notification);
     }
 }
@@ -338,7 +330,7 @@ async fn listen_once(pool: &PgPool, signals: &Signals) -> Result<(), sqlx::Error
     let mut listener = PgListener::connect_with(pool).await?;
     listener.listen(CHANNEL).await?;
     // Whatever was sent while nobody listened.
-    signals.receive(&Notification::any());
+    signals.receive_any();
     loop {
         tokio::select! {
             () = pool.close_event() => return Ok(()),
@@ -347,10 +339,10 @@ async fn listen_once(pool: &PgPool, signals: &Signals) -> Result<(), sqlx::Error
                     Ok(Message { from, .. }) if from == signals.outgoing.name => {}
                     Ok(Message { notification, .. }) => signals.receive(&notification),
                     // It is another version's.
-                    Err(_) => signals.receive(&Notification::any()),
+                    Err(_) => signals.receive_any(),
                 },
                 // The connection was made anew.
-                None => signals.receive(&Notification::any()),
+                None => signals.receive_any(),
             },
         }
     }

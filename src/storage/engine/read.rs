@@ -51,6 +51,7 @@ macro_rules! fetch {
 macro_rules! fetch_changed {
     ($how:ident, $tx:expr, $change:expr $(, $bind:expr)* $(,)?) => {{
         let (tx, change) = ($tx.writable(), &$change);
+        tx.writes(change);
         $crate::storage::engine::fetch_rows!($how, tx, change.statement $(, $bind)*)
     }};
 }

@@ -18,6 +18,7 @@ use super::{Change, StorageError};
 pub struct Tx {
     read: Read,
     notification: Notification,
+    written: Vec<&'static str>,
     hooks: Vec<(TypeId, Box<dyn Hook>)>,
 }
 
@@ -47,12 +48,12 @@ impl DerefMut for Tx {
 
 impl Tx {
     pub(super) fn new(read: Read) -> Self {
-        Self { read, notification: Notification::default(), hooks: vec![] }
+        Self { read, notification: Notification::default(), written: vec![], hooks: vec![] }
     }
 
     /// Commits, and notifies whoever waits for it.
     pub async fn commit(self) -> Result<(), StorageError> {
-        if !self.notification.invalidates() {
+        if !self.read.db.signals.caches_any(&self.written) {
             return self.finish().await;
         }
         // Caches have to be invalidated even if the caller goes away meanwhile.
@@ -75,7 +76,7 @@ impl Tx {
         };
         let signals = &self.read.db.signals;
         // After an error nobody knows whether it was committed.
-        signals.invalidate(&self.notification);
+        self.notification.written = signals.invalidate(&self.written);
         done?;
         for hook in finished {
             hook.committed();
@@ -100,18 +101,6 @@ impl Tx {
         self
     }
 
-    /// Makes room in the pipeline for this change.
-    pub(in crate::storage) async fn make_room(
-        &mut self,
-        change: &Change,
-    ) -> Result<(), StorageError> {
-        match &mut self.read.on {
-            // Statements run one behind the other.
-            Backend::Sqlite(_) => Ok(()),
-            Backend::Postgres(on) => on.make_room(change.touches).await,
-        }
-    }
-
     /// Whether anything was run yet.
     pub(in crate::storage) fn has_begun(&self) -> bool {
         match &self.read.on {
@@ -120,19 +109,18 @@ impl Tx {
         }
     }
 
+    /// Takes note of the tables that are written to: their cached rows are void after the commit.
+    pub(in crate::storage) fn writes(&mut self, change: &Change) {
+        for table in change.writes {
+            if !self.written.contains(table) {
+                self.written.push(table);
+            }
+        }
+    }
+
     /// Those who follow the events look again when this is committed.
     pub(in crate::storage) fn records_events(&mut self) {
         self.notification.events = true;
-    }
-
-    /// API keys change when this is committed.
-    pub(in crate::storage) fn changes_keys(&mut self) {
-        self.notification.keys = true;
-    }
-
-    /// Issuers or secrets change when this is committed.
-    pub(in crate::storage) fn changes_configuration(&mut self) {
-        self.notification.configuration = true;
     }
 
     /// Workers are woken when this is committed.
@@ -167,15 +155,17 @@ macro_rules! write {
     };
     (@queue $tx:expr, $fence:expr, $change:expr $(, $bind:expr)*) => {{
         let (tx, change) = ($tx.writable(), &$change);
-        tx.make_room(change).await?;
+        tx.writes(change);
         match &mut tx.on {
             $crate::storage::engine::Backend::Sqlite(on) => {
-                on.pipeline.add(change.statement.sqlite, change.touches, $fence);
+                on.pipeline.add(change.statement.sqlite, $fence);
                 $(on.pipeline.bind($bind)?;)*
             }
-            $crate::storage::engine::Backend::Postgres(on) => {
-                on.pipeline.add(change.statement.postgres, change.touches, $fence);
-                $(on.pipeline.bind($bind)?;)*
+            $crate::storage::engine::Backend::Postgres(on) => if !on.has_failed() {
+                on.flush().await?;
+                let done = sqlx::query(change.statement.postgres)$(.bind($bind))*;
+                let done = done.execute(on.connection()?).await;
+                on.wrote(done, $fence);
             }
         }
     }};
@@ -185,6 +175,7 @@ macro_rules! write {
 macro_rules! execute {
     ($tx:expr, $change:expr $(, $bind:expr)* $(,)?) => {{
         let (tx, change) = ($tx.writable(), &$change);
+        tx.writes(change);
         tx.flush().await?;
         match &mut tx.on {
             $crate::storage::engine::Backend::Sqlite(on) => {

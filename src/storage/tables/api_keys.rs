@@ -55,7 +55,6 @@ pub async fn insert(
         namespaces,
         millis(now),
     )?;
-    tx.changes_keys();
     Ok(added == 1)
 }
 
@@ -86,7 +85,6 @@ pub async fn any(read: &mut Read) -> Result<bool, StorageError> {
 /// Forgets a key: whoever bears it is refused from now on.
 pub async fn delete(tx: &mut Tx, id: ApiKeyId) -> Result<(), StorageError> {
     execute!(tx, DELETE, id.0)?;
-    tx.changes_keys();
     Ok(())
 }
 

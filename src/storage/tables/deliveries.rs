@@ -45,7 +45,7 @@ macro_rules! heard {
 }
 
 statements! {
-    INSERT adds(deliveries) = "INSERT INTO deliveries
+    INSERT writes(deliveries) = "INSERT INTO deliveries
         (id, webhook_id, message_id, event_type, subject, collection, state, tries, attempts,
          created_at, finished_at, next_action_at, deadline, namespace)
         VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, $8, $9, $10, $11, $12)";

@@ -25,7 +25,7 @@ macro_rules! columns {
 }
 
 statements! {
-    INSERT adds(issuers) = "INSERT INTO issuers
+    INSERT writes(issuers) = "INSERT INTO issuers
         (id, kind, namespace, name, acme, generation, state, state_since, account_url,
          account_server, account_email, tries, last_error, created_at, next_action_at, account_key)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
@@ -95,7 +95,6 @@ pub async fn insert(
         row.next_action_at,
         account_key.0.as_slice(),
     )?;
-    tx.changes_configuration();
     tx.wake_workers();
     Ok(())
 }
@@ -193,7 +192,6 @@ pub async fn set_next_account_key(
 /// The next key takes the present one's place.
 pub async fn set_account_key(tx: &mut Tx, id: IssuerId, key: &Sealed) -> Result<(), StorageError> {
     execute!(tx, SET_ACCOUNT_KEY, id.0, key.0.as_slice())?;
-    tx.changes_configuration();
     Ok(())
 }
 
@@ -220,9 +218,8 @@ pub async fn save(tx: &mut Tx, transition: &Transition, lease: &Lease) -> Result
         row.account_change,
     )?;
     held(lease, changed)?;
-    tx.changes_configuration();
     outbox::of_issuer(tx, transition);
-    events::record(tx, &issuer.namespace, None, events, *at);
+    events::record(tx, &issuer.namespace, None, events, *at).await?;
     tx.wake_workers();
     Ok(())
 }
@@ -230,7 +227,6 @@ pub async fn save(tx: &mut Tx, transition: &Transition, lease: &Lease) -> Result
 /// Forgets an issuer and its account key.
 pub async fn delete(tx: &mut Tx, id: IssuerId) -> Result<(), StorageError> {
     execute!(tx, DELETE, id.0)?;
-    tx.changes_configuration();
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::secret::Sealed;
 use crate::storage::engine::{
-    Change, Listed, Query, Read, Statement, StorageError, Touch, Tx, execute, fetch,
+    Change, Listed, Query, Read, Statement, StorageError, Tx, execute, fetch,
 };
 
 /// A column of sealed secrets.
@@ -58,7 +58,7 @@ macro_rules! column {
                         " = $3"
                     ),
                 ),
-                &[Touch::Writes(&[$table])],
+                &[$table],
             ),
         }
     };
@@ -80,7 +80,7 @@ pub const COLUMNS: &[Column] = &[
             "sealed_columns::REPLACE former secrets",
             "UPDATE webhooks SET former_secret = $4
              WHERE id = $1 AND $2 = $2 AND former_secret = $3",
-        ), &[Touch::Writes(&["webhooks"])]),
+        ), &["webhooks"]),
     },
     // A key that a client holds is empty.
     Column {
@@ -93,7 +93,7 @@ pub const COLUMNS: &[Column] = &[
         replace: Change::new(Statement::both(
             "sealed_columns::REPLACE requests",
             "UPDATE requests SET private_key = $4 WHERE id = $1 AND $2 = $2 AND private_key = $3",
-        ), &[Touch::Writes(&["requests"])]),
+        ), &["requests"]),
     },
     // A revision's key is its request's, as it is sealed there.
     Column {
@@ -109,7 +109,7 @@ pub const COLUMNS: &[Column] = &[
             "sealed_columns::REPLACE revisions",
             "UPDATE revisions SET private_key = $4
              WHERE certificate_id = $1 AND revision = $2 AND private_key = $3",
-        ), &[Touch::Writes(&["revisions"])]),
+        ), &["revisions"]),
     },
     Column {
         place: "issuers/next_account_key",
@@ -122,7 +122,7 @@ pub const COLUMNS: &[Column] = &[
             "sealed_columns::REPLACE next account keys",
             "UPDATE issuers SET next_account_key = $4
              WHERE id = $1 AND $2 = $2 AND next_account_key = $3",
-        ), &[Touch::Writes(&["issuers"])]),
+        ), &["issuers"]),
     },
     // A copy of the revision's, while it may be needed.
     Column {
@@ -136,7 +136,7 @@ pub const COLUMNS: &[Column] = &[
             "sealed_columns::REPLACE revocations",
             "UPDATE revocations SET private_key = $4
              WHERE id = $1 AND $2 = $2 AND private_key = $3",
-        ), &[Touch::Writes(&["revocations"])]),
+        ), &["revocations"]),
     },
 ];
 
@@ -178,6 +178,5 @@ pub async fn replace(
 ) -> Result<bool, StorageError> {
     let (id, number) = known.key;
     let (old, new) = (known.sealed.0.as_slice(), next.0.as_slice());
-    tx.changes_configuration();
     Ok(execute!(tx, column.replace, id, number, old, new)? == 1)
 }

@@ -14,7 +14,7 @@ use crate::storage::engine::{
 };
 
 statements! {
-    INSERT adds(secrets) = "INSERT INTO secrets (id, namespace, name, data, data_keys, created_at, updated_at)
+    INSERT writes(secrets) = "INSERT INTO secrets (id, namespace, name, data, data_keys, created_at, updated_at)
         VALUES ($1, $2, $3, $4, $5, $6, $6)";
     UPDATE writes(secrets) = "UPDATE secrets SET data = $2, data_keys = $3, updated_at = $4 WHERE id = $1";
     DELETE writes(secrets) = "DELETE FROM secrets WHERE id = $1";
@@ -67,7 +67,6 @@ pub async fn insert(tx: &mut Tx, secret: &SecretEntry, data: &Sealed) -> Result<
         json(&secret.keys),
         millis(secret.created_at),
     )?;
-    tx.changes_configuration();
     Ok(())
 }
 
@@ -81,14 +80,12 @@ pub async fn update(tx: &mut Tx, secret: &SecretEntry, data: &Sealed) -> Result<
         json(&secret.keys),
         millis(secret.updated_at),
     )?;
-    tx.changes_configuration();
     Ok(())
 }
 
 /// Forgets a secret.
 pub async fn delete(tx: &mut Tx, id: SecretId) -> Result<(), StorageError> {
     execute!(tx, DELETE, id.0)?;
-    tx.changes_configuration();
     Ok(())
 }
 

@@ -24,7 +24,7 @@ pub fn someone() -> Resource {
 
 pub async fn record_in(tx: &mut Tx, about: Resource, message: &str, now: OffsetDateTime) {
     let event = [Event::normal(about, "Tested", message)];
-    events::record(tx, "default", None, &event, now);
+    events::record(tx, "default", None, &event, now).await.unwrap();
     // What is put off is written before a question.
     settings::find(tx, "none").await.unwrap();
 }
