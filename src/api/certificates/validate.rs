@@ -48,25 +48,11 @@ pub(crate) struct Checked {
 impl Checked {
     /// The certificate as it is stored first, waiting to be issued.
     pub(crate) fn certificate(&self, now: OffsetDateTime) -> Certificate {
+        let (namespace, name, spec) = (&self.namespace, &self.name, self.spec.clone());
+        let id = CertificateId::generate(now);
         Certificate {
-            id: CertificateId::generate(now),
-            namespace: self.namespace.clone(),
-            name: self.name.clone(),
             labels: self.labels.clone(),
-            spec: self.spec.clone(),
-            generation: 1,
-            state: certificate::State::Triggered(Trigger::DoesNotExist),
-            state_since: now,
-            current: None,
-            ari: None,
-            revocation: None,
-            deleting_since: None,
-            failed_attempts: 0,
-            told: certificate::Told::default(),
-            last_error: None,
-            order: None,
-            created_at: now,
-            next_action_at: now,
+            ..Certificate::wanted(id, namespace, name, spec, now)
         }
     }
 }

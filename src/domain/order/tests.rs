@@ -1,7 +1,8 @@
 use time::macros::datetime;
 
+use super::transitions::STEP_ENDS_WITHIN;
 use super::*;
-use crate::domain::challenge::Action;
+use crate::domain::challenge::{self, Action};
 use crate::domain::failure::code;
 use crate::domain::fixtures;
 

@@ -139,10 +139,10 @@ mod tests {
     #[tokio::test]
     async fn a_proof_is_taken_away_by_its_record_or_without_one_by_name_and_value() {
         let provider = Arc::new(Scripted::default());
-        let guard = Guard::asking(&["127.0.0.1:9".parse().unwrap()], Allow::default()).unwrap();
+        let guard = Guard::asking(&["127.0.0.1:0".parse().unwrap()], Allow::default()).unwrap();
         let solver = Dns01 {
             provider: Arc::clone(&provider) as Arc<dyn DnsProvider>,
-            dns: Arc::new(Dns::new(&["127.0.0.1:9".parse().unwrap()], 9, guard).unwrap()),
+            dns: Arc::new(Dns::new(&["127.0.0.1:0".parse().unwrap()], 9, guard).unwrap()),
             strategy: CnameStrategy::None,
             propagation: PropagationMode::None,
         };

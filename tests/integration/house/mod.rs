@@ -3,3 +3,4 @@
 pub(crate) mod architecture;
 pub(crate) mod harness;
 pub(crate) mod test_sources;
+pub(crate) mod worker_rooms;
