@@ -48,7 +48,7 @@ pub enum EventType {
 }
 
 impl EventType {
-    /// Every event_type.
+    /// Every event type.
     pub const ALL: [Self; 11] = [
         Self::CertificateIssued,
         Self::CertificateRenewed,

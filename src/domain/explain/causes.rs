@@ -27,7 +27,7 @@ impl Cause {
 pub(super) fn cause(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
     of_a_proof(failure, context)
         .or_else(|| of_the_provider(failure, context))
-        .or_else(|| of_the_wish(failure, context))
+        .or_else(|| of_the_request(failure, context))
         .or_else(|| of_the_ca(failure, context))
         .or_else(|| of_the_service(failure))
 }
@@ -216,7 +216,7 @@ fn of_the_ca(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
 }
 
 /// Causes in the request that the CA refuses.
-fn of_the_wish(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
+fn of_the_request(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
     let names = || about(failure, context);
     Some(match failure.known_code()? {
         code::ACME_UNKNOWN_PROFILE | code::ACME_INVALID_PROFILE => Cause::new(

@@ -267,17 +267,17 @@ impl ApiError {
             | Self::Unusable { .. }
             | Self::Guarded(_) => None,
         };
-        let (status, mut detail) = match self.said() {
+        let (status, said) = match self.said() {
             Self::Refused { status, problems } => {
                 (Some(*status), format!("Cloudflare said {status}, {}.", in_words(problems)))
             }
             _ => (None, String::new()),
         };
-        let mut code = code;
-        if let Some(advice) = advice {
-            format!("{detail} {advice}").trim_start().clone_into(&mut detail);
-            code = code.with_advice("");
-        }
+        // Advice that names a zone takes the place of the table's.
+        let (code, detail) = match advice {
+            Some(advice) => (code.with_advice(""), format!("{said} {advice}")),
+            None => (code, said),
+        };
         let title = title.unwrap_or(code.title);
         let failure = Failure { http_status: status, ..Failure::of(code, detail).titled(title) };
         failure.not_before(until)
