@@ -125,8 +125,8 @@ mod tests {
     use crate::ca::classify::classify;
     use crate::domain::backoff::Jitter;
     use crate::domain::failure::{Failure, code};
-    use crate::domain::id::{CertificateId, IssuerId, OrderId, RequestId};
     use crate::domain::fixtures;
+
     use crate::domain::limits::{Limit, Limits, Refusals};
     use crate::domain::order::{Answer, Conditions};
 

@@ -10,6 +10,14 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// The namespaces that it is bound to; `None` is not bound to any.
+    pub fn namespaces(&self) -> Option<&[String]> {
+        match self {
+            Self::Everything => None,
+            Self::Namespaces(names) => Some(names),
+        }
+    }
+
     /// Whether a row of this namespace is visible. The empty namespace is a `ClusterIssuer`'s.
     pub fn covers(&self, namespace: &str) -> bool {
         match self {

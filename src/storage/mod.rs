@@ -1,14 +1,17 @@
 //! Everything the service remembers, on SQLite or PostgreSQL.
 //!
-//! Queries are plain functions over a [`Tx`], grouped by table. Their text is written once, in the
-//! SQL that both databases share: `$n` placeholders, `RETURNING`, `ON CONFLICT`; identifiers are
-//! native UUIDs, times `BIGINT` milliseconds, documents JSON in `TEXT`. Every text is listed in
-//! [`catalogue()`], and a test prepares each on both databases.
+//! Storage has three floors and a cache beside them. [`engine`] runs statements and transactions, and knows no
+//! table. [`queue`] leases rows to workers, and knows of a table no more than that it is one. [`tables`] has a file
+//! for each table, with plain functions over a [`Read`] or a [`Tx`]. A test holds that no import runs upwards.
 //!
-//! The differences, all of them: `FOR UPDATE SKIP LOCKED` and the database's clock where rows are
-//! leased ([`lease`], [`lanes`], [`workers`]) or swept, lists of keys ([`throttles`]), where an event
-//! stands in the stream ([`events`]), the kind of transaction (`unit`), and `NOTIFY` ([`signals`]).
-//! SQLite has one process at a time ([`SoleUse`]), in it one `writer`, and more may be kept in mind (`known`).
+//! A statement's text is written once, in the SQL that both databases share: `$n` placeholders, `RETURNING`,
+//! `ON CONFLICT`; identifiers are native UUIDs, times `BIGINT` milliseconds, documents JSON in `TEXT`. Every text
+//! is listed in [`catalogue()`], and a test prepares each on both databases.
+//!
+//! The databases differ in these places only: `FOR UPDATE SKIP LOCKED` and the database's clock where rows are
+//! leased ([`lease`], [`fair`], [`heartbeat`]) or swept, lists of keys ([`throttles`]), an event's place in the
+//! stream ([`events`]), transactions (`engine::backend`) and `NOTIFY` ([`notify`]). SQLite has one process at a time
+//! ([`SoleUse`]), in it one writer with a group commit, and a longer-lived cache.
 
 use std::ops::Deref;
 use std::sync::Arc;

@@ -103,8 +103,7 @@ impl Installation {
         self.database_url = if self.database_url.starts_with("postgres") {
             super::postgres::fresh_database().await
         } else {
-            let name = format!("{}.db", uuid::Uuid::now_v7());
-            format!("sqlite://{}", self.folder.path().join(name).display())
+            format!("{}-next.db", self.database_url.trim_end_matches(".db"))
         };
         self.set("DATABASE_URL", &self.database_url.clone());
     }

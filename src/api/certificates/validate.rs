@@ -7,7 +7,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::api::problem::{ApiError, Faults, FieldCode};
 use crate::api::{field, limits};
-use crate::domain::certificate::{self, Certificate, Spec, Trigger};
+use crate::domain::certificate::{Certificate, Spec};
 use crate::domain::duration;
 use crate::domain::id::CertificateId;
 use crate::domain::name::DnsName;

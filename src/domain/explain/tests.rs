@@ -4,8 +4,8 @@ use uuid::Uuid;
 use super::*;
 use crate::domain::certificate::{Issued, Trigger};
 use crate::domain::failure::{Subproblem, code};
-use crate::domain::id::{CertificateId, ChallengeId, IssuerId, RequestId};
 use crate::domain::fixtures;
+use crate::domain::id::IssuerId;
 use crate::domain::issuer::Acme;
 use crate::domain::order::End;
 

@@ -4,7 +4,6 @@ use sqlx::{AssertSqlSafe, FromRow, postgres::PgRow, sqlite::SqliteRow};
 use uuid::Uuid;
 
 use super::{Backend, Read, StorageError};
-use crate::domain::scope::Scope;
 
 /// Which part of a list is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,21 +63,25 @@ impl Filter {
     }
 
     /// Binds the list to what the caller may see; `column` holds the namespace.
-    pub(in crate::storage) fn within(&mut self, column: &'static str, scope: &Scope) {
-        if let Some(allowed) = self.allowed(scope) {
+    pub(in crate::storage) fn within(&mut self, column: &'static str, allowed: Option<&[String]>) {
+        if let Some(allowed) = self.placeholders(allowed) {
             self.conditions.push(format!("{column} IN ({allowed})"));
         }
     }
 
     /// Leaves out what meets a condition in which `?` stands for what the caller may see.
-    pub(in crate::storage) fn without(&mut self, condition: &'static str, scope: &Scope) {
-        if let Some(allowed) = self.allowed(scope) {
+    pub(in crate::storage) fn without(
+        &mut self,
+        condition: &'static str,
+        allowed: Option<&[String]>,
+    ) {
+        if let Some(allowed) = self.placeholders(allowed) {
             self.conditions.push(format!("NOT {}", condition.replace('?', &allowed)));
         }
     }
 
-    fn allowed(&mut self, scope: &Scope) -> Option<String> {
-        let Scope::Namespaces(names) = scope else { return None };
+    fn placeholders(&mut self, allowed: Option<&[String]>) -> Option<String> {
+        let names = allowed?;
         let mut allowed = vec!["''".to_owned()];
         for name in names {
             allowed.push(self.bind(Value::Text(name.clone())));

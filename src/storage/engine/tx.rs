@@ -86,6 +86,7 @@ impl Tx {
     }
 
     /// The transaction's hook of this type.
+    #[expect(clippy::expect_used, reason = "it was found, or added, by its type")]
     pub(in crate::storage) fn hook<H: Hook + Default>(&mut self) -> &mut H {
         let of_type = TypeId::of::<H>();
         let at = self.hooks.iter().position(|(known, _)| *known == of_type).unwrap_or_else(|| {
@@ -93,7 +94,7 @@ impl Tx {
             self.hooks.len() - 1
         });
         let hook: &mut dyn Any = &mut *self.hooks[at].1;
-        hook.downcast_mut().expect("it was found by its type")
+        hook.downcast_mut().expect("a hook is of its type")
     }
 
     /// The transaction, be it owned or borrowed; a [`Read`] has no such method, so that nothing is written by one.

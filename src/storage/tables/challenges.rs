@@ -181,7 +181,7 @@ pub async fn list(
     page: Page,
 ) -> Result<Vec<(Challenge, Parent)>, StorageError> {
     let mut filter = Filter::default();
-    filter.within("(SELECT namespace FROM orders WHERE orders.id = order_id)", scope);
+    filter.within("(SELECT namespace FROM orders WHERE orders.id = order_id)", scope.namespaces());
     if let Some(namespace) = &wanted.namespace {
         let of_namespace = "(SELECT namespace FROM orders WHERE orders.id = order_id) = ?";
         filter.and(of_namespace, Value::Text(namespace.clone()));

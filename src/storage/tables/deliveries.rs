@@ -354,7 +354,7 @@ pub async fn list(
 ) -> Result<Vec<Delivery>, StorageError> {
     let mut filter = Filter::default();
     filter.and("d.webhook_id = ?", Value::Id(webhook.0));
-    filter.within("d.namespace", scope);
+    filter.within("d.namespace", scope.namespaces());
     if matches!(scope, Scope::Namespaces(_)) {
         filter.and_that(heard!("d"));
     }

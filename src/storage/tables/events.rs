@@ -125,7 +125,7 @@ impl Wanted {
     /// For a page by identifier: few are of late, and those are found first.
     fn page_filter(&self, scope: &Scope) -> Filter {
         let mut filter = Filter::default();
-        filter.within("namespace", scope);
+        filter.within("namespace", scope.namespaces());
         if let Some(namespace) = &self.namespace {
             filter.and("namespace = ?", Value::Text(namespace.clone()));
         }
@@ -141,7 +141,7 @@ impl Wanted {
     /// SQLite from reading a whole namespace instead.
     pub(in crate::storage) fn stream_filter(&self, scope: &Scope) -> Filter {
         let mut filter = Filter::default();
-        filter.within("coalesce(namespace, '')", scope);
+        filter.within("coalesce(namespace, '')", scope.namespaces());
         if let Some(namespace) = &self.namespace {
             filter.and("coalesce(namespace, '') = ?", Value::Text(namespace.clone()));
         }

@@ -271,7 +271,7 @@ pub async fn list(
     page: Page,
 ) -> Result<Vec<Order>, StorageError> {
     let mut filter = Filter::default();
-    filter.within("namespace", scope);
+    filter.within("namespace", scope.namespaces());
     if let Some(namespace) = &wanted.namespace {
         filter.and("namespace = ?", Value::Text(namespace.clone()));
     }

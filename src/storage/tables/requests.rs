@@ -178,7 +178,7 @@ pub async fn list(
     page: Page,
 ) -> Result<Vec<Request>, StorageError> {
     let mut filter = Filter::default();
-    filter.within("namespace", scope);
+    filter.within("namespace", scope.namespaces());
     if let Some(namespace) = &wanted.namespace {
         filter.and("namespace = ?", Value::Text(namespace.clone()));
     }

@@ -302,10 +302,10 @@ pub async fn list(
     page: Page,
 ) -> Result<Vec<Webhook>, StorageError> {
     let mut filter = Filter::default();
-    filter.within("namespace", scope);
+    filter.within("namespace", scope.namespaces());
     filter.without(
         "id IN (SELECT webhook_id FROM webhook_subscriptions WHERE namespace NOT IN (?))",
-        scope,
+        scope.namespaces(),
     );
     if let Some(namespace) = &wanted.namespace {
         filter.and("namespace = ?", Value::Text(namespace.clone()));

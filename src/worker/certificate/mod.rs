@@ -16,7 +16,7 @@ use crate::domain::certificate::{Certificate, State, Transition};
 use crate::domain::failure::{Failure, code};
 use crate::domain::id::{CertificateId, OrderId, RequestId};
 use crate::domain::issuer::{self, Issuer, RenewalInformationSource};
-use crate::domain::order::{self, Order, Outcome};
+use crate::domain::order::{Order, Outcome};
 use crate::storage::lease::{Lease, Machine};
 use crate::storage::requests::{Request, RequestState};
 use crate::storage::{Scope, StorageError, certificates, issuers, orders, requests};

@@ -2,5 +2,6 @@
 
 pub(crate) mod architecture;
 pub(crate) mod harness;
+pub(crate) mod storage_floors;
 pub(crate) mod test_sources;
 pub(crate) mod worker_rooms;

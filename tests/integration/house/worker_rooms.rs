@@ -31,8 +31,8 @@ fn imports_in_the_worker_run_downwards() {
         if inside == Path::new("mod.rs") {
             continue;
         }
-        let room = inside.iter().next().expect("it has a name").to_string_lossy().into_owned();
-        let room = place(room.trim_end_matches(".rs"));
+        let name = inside.iter().next().expect("it has a name").to_string_lossy().into_owned();
+        let own = place(name.trim_end_matches(".rs"));
         // `super` is the worker itself only for the module of a room.
         let is_room = inside.iter().count() == 1 || inside.ends_with("mod.rs");
         let prefixes =
@@ -40,7 +40,7 @@ fn imports_in_the_worker_run_downwards() {
         let text = code(&text).collect::<Vec<_>>().join(" ");
         for used in prefixes.iter().flat_map(|prefix| used_rooms(&text, prefix)) {
             imports += 1;
-            assert!(place(&used) <= room, "{} may not use worker::{used}", file.display());
+            assert!(place(&used) <= own, "{} may not use worker::{used}", file.display());
         }
     }
     assert!(imports > 50, "only {imports} imports were found");

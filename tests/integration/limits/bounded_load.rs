@@ -1,9 +1,8 @@
 //! However a CA answers, an order asks it no more than was promised. No I/O, no clock: values only.
 
 use certwright::domain::backoff::Jitter;
-use certwright::domain::challenge::{self, Action, Challenge, Kind, Observation, ProofTimeouts};
+use certwright::domain::challenge::{self, Action, Challenge, Observation, ProofTimeouts};
 use certwright::domain::failure::{Class, Failure, code};
-use certwright::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
 use certwright::domain::order::{
     Answer, Conditions, Order, Requests, Seen, State, Status, Step, Transition,
 };

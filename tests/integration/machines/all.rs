@@ -2,10 +2,10 @@
 //! issuers; orders have their own file.
 
 use certwright::domain::backoff::Jitter;
-use certwright::domain::certificate::{Certificate, Issued, State, Told, Trigger};
-use certwright::domain::challenge::{self, Action, Challenge, Kind, Observation, ProofTimeouts};
+use certwright::domain::certificate::{Certificate, Issued, State};
+use certwright::domain::challenge::{self, Action, Challenge, Observation, ProofTimeouts};
 use certwright::domain::failure::{Class, Failure, code};
-use certwright::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
+use certwright::domain::id::{IssuerId, OrderId, RequestId};
 use certwright::domain::issuer::{self, Account, Issuer};
 use certwright::domain::order::Outcome;
 use proptest::prelude::*;

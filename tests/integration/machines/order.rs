@@ -4,12 +4,10 @@ use std::collections::HashSet;
 
 use certwright::domain::backoff::Jitter;
 use certwright::domain::certificate::{self, Certificate, Issued, Trigger};
-use certwright::domain::challenge::{
-    self, Action, Challenge, Kind, Observation, ProofTimeouts, Record,
-};
+use certwright::domain::challenge::{self, Action, Challenge, Observation, ProofTimeouts, Record};
 use certwright::domain::event::{Event, Resource};
 use certwright::domain::failure::{Class, Failure, code};
-use certwright::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
+use certwright::domain::id::ChallengeId;
 use certwright::domain::order::{
     Answer, Conditions, End, ORDER_DEADLINE, Order, Outcome, Seen, Stage, State, Status, Step,
     Transition,

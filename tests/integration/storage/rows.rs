@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use certwright::domain::ari::{self, Ari, Window};
 use certwright::domain::backoff::Jitter;
-use certwright::domain::certificate::{Certificate, State, Told, Transition, Trigger};
-use certwright::domain::challenge::{self, Challenge, Kind};
+use certwright::domain::certificate::{Certificate, State, Transition, Trigger};
+use certwright::domain::challenge::{Challenge, Kind};
 use certwright::domain::failure::{Failure, code};
 use certwright::domain::id::{
     CertificateId, ChallengeId, IssuerId, OrderId, RequestId, RevocationId,

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use certwright::domain::id::EventId;
 use certwright::storage::{Db, Migrated, StorageError, tasks};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
-use uuid::Uuid;
 
 use crate::support::databases::{self, sqlite_url};
 use crate::support::former_schema::{self, execute};
@@ -132,7 +132,7 @@ async fn fill(url: &str) -> BTreeMap<String, Vec<String>> {
     let (_receiver, _hook) = hooked(&world, json!({})).await;
     issued(&world, "web").await;
     let mut tx = world.db.begin();
-    tasks::schedule(&mut tx, Uuid::now_v7(), "sweep", world.now()).await.unwrap();
+    tasks::schedule(&mut tx, EventId::generate(world.now()).0, "sweep", world.now()).await.unwrap();
     tx.commit().await.unwrap();
     let mut columns: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for (table, column, _) in world.db.schema().await.unwrap() {
