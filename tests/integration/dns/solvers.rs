@@ -1,16 +1,12 @@
 //! The solvers over real HTTP and DNS, against the Cloudflare double.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use axum::Router;
-use axum::http::{StatusCode, header};
-use axum::routing::get;
 use certwright::clock::{Clock, SystemClock};
 use certwright::domain::challenge::{Proof, Record, in_words};
 use certwright::domain::failure::Class;
 use certwright::domain::id::ChallengeId;
-use certwright::domain::issuer::{self, CnameStrategy, Kind, PropagationMode};
+use certwright::domain::issuer::{self, Kind};
 use certwright::outbound::{Allow, Guard};
 use certwright::secret::Secret;
 use certwright::solver::{Readiness, Solver, SolverSettings, Solvers};
@@ -18,20 +14,20 @@ use futures_util::future::{FutureExt as _, join_all};
 
 use crate::support::cloudflare::Cloudflare;
 
-const ZONE: &str = "example.org";
+pub(super) const ZONE: &str = "example.org";
 
 /// A double, and the solvers that ask it.
-struct World {
-    cloudflare: Cloudflare,
-    solvers: Solvers,
+pub(super) struct World {
+    pub(super) cloudflare: Cloudflare,
+    pub(super) solvers: Solvers,
 }
 
 impl World {
-    async fn with_zones(zones: &[&str]) -> Self {
+    pub(super) async fn with_zones(zones: &[&str]) -> Self {
         Self::with(zones, 80, Allow::parse(["127.0.0.0/8", "::1"]).unwrap()).await
     }
 
-    async fn with(zones: &[&str], self_check_port: u16, outbound_allow: Allow) -> Self {
+    pub(super) async fn with(zones: &[&str], self_check_port: u16, outbound_allow: Allow) -> Self {
         let cloudflare = Cloudflare::start(zones).await;
         let solvers = Solvers::new(SolverSettings {
             clock: Arc::new(SystemClock),
@@ -46,7 +42,7 @@ impl World {
     }
 
     /// What an issuer with this Cloudflare account says.
-    fn config(&self) -> issuer::Solver {
+    pub(super) fn config(&self) -> issuer::Solver {
         let cloudflare = issuer::Cloudflare {
             api_token_secret_ref: issuer::SecretKeySelector { name: "token".into(), key: None },
             base_url: Some(self.cloudflare.base_url()),
@@ -57,30 +53,30 @@ impl World {
         issuer::Solver { selector: None, http01: None, dns01: Some(dns01) }
     }
 
-    fn dns01(&self) -> Arc<dyn Solver> {
+    pub(super) fn dns01(&self) -> Arc<dyn Solver> {
         self.dns01_with(|_| {})
     }
 
-    fn dns01_with(&self, change: impl FnOnce(&mut issuer::Dns01)) -> Arc<dyn Solver> {
+    pub(super) fn dns01_with(&self, change: impl FnOnce(&mut issuer::Dns01)) -> Arc<dyn Solver> {
         let mut config = self.config();
         change(config.dns01.as_mut().unwrap());
         let token = Secret::new(self.cloudflare.token().to_owned());
         self.solvers.solver(Kind::ClusterIssuer, &config, Some(&token)).unwrap()
     }
 
-    fn http01(&self) -> Arc<dyn Solver> {
+    pub(super) fn http01(&self) -> Arc<dyn Solver> {
         let http01 = Some(issuer::Http01::default());
         let config = issuer::Solver { selector: None, http01, dns01: None };
         self.solvers.solver(Kind::ClusterIssuer, &config, None).unwrap()
     }
 
-    fn values(&self, zone: &str) -> Vec<String> {
+    pub(super) fn values(&self, zone: &str) -> Vec<String> {
         let records = self.cloudflare.records(zone);
         records.iter().map(|record| record.content.trim_matches('"').to_owned()).collect()
     }
 }
 
-fn proof(domain: &str, token: &str) -> Proof {
+pub(super) fn proof(domain: &str, token: &str) -> Proof {
     Proof {
         challenge: ChallengeId::generate(SystemClock.now()),
         domain: domain.to_owned(),
@@ -89,11 +85,11 @@ fn proof(domain: &str, token: &str) -> Proof {
     }
 }
 
-async fn present(solver: &Arc<dyn Solver>, proof: &Proof) -> Record {
+pub(super) async fn present(solver: &Arc<dyn Solver>, proof: &Proof) -> Record {
     solver.present(proof).await.unwrap().expect("DNS-01 writes a record")
 }
 
-async fn observed(solver: &Arc<dyn Solver>, proof: &Proof) -> String {
+pub(super) async fn observed(solver: &Arc<dyn Solver>, proof: &Proof) -> String {
     match solver.is_ready(proof, None).await.unwrap() {
         Readiness::Ready => panic!("nobody can have seen the proof"),
         Readiness::NotYet { observed } => in_words(&observed),
@@ -455,222 +451,4 @@ async fn an_account_of_many_zones_is_asked_by_name() {
     assert_eq!(world.cloudflare.records("child.example.org").len(), 2);
     let calls = world.cloudflare.calls();
     assert_eq!(calls.zones, 3, "one page, the host's name, the child's: {calls:?}");
-}
-
-#[tokio::test]
-async fn a_followed_cname_leads_into_another_zone() {
-    let world = World::with_zones(&[ZONE, "acme.test"]).await;
-    world.cloudflare.set_cname("_acme-challenge.app.example.org", "app.example.org.acme.test");
-    let solver = world.dns01_with(|dns01| dns01.cname_strategy = CnameStrategy::Follow);
-    let proof = proof("app.example.org", "t");
-
-    let record = present(&solver, &proof).await;
-
-    assert_eq!(record.name, "app.example.org.acme.test");
-    assert_eq!(world.values("acme.test"), [proof.txt_value()]);
-    assert_eq!(solver.is_ready(&proof, Some(&record)).await.unwrap(), Readiness::Ready);
-
-    solver.clean_up(&proof, None).await.unwrap();
-    assert_eq!(world.values("acme.test"), Vec::<String>::new());
-}
-
-#[tokio::test]
-async fn a_cname_that_is_not_followed_is_pointed_out() {
-    let world = World::with_zones(&[ZONE, "acme.test"]).await;
-    world.cloudflare.set_cname("_acme-challenge.app.example.org", "app.acme.test");
-    let solver = world.dns01();
-    let proof = proof("app.example.org", "t");
-    let record = present(&solver, &proof).await;
-
-    let seen = solver.is_ready(&proof, Some(&record)).await.unwrap();
-
-    let Readiness::NotYet { observed } = seen else { panic!("no CA would find it") };
-    let observed = in_words(&observed);
-    assert!(observed.contains("leads to app.acme.test"), "{observed}");
-}
-
-#[tokio::test]
-async fn a_cname_loop_is_refused() {
-    let world = World::with_zones(&[ZONE]).await;
-    world.cloudflare.set_cname("_acme-challenge.app.example.org", "b.example.org");
-    world.cloudflare.set_cname("b.example.org", "_acme-challenge.app.example.org");
-    let solver = world.dns01_with(|dns01| dns01.cname_strategy = CnameStrategy::Follow);
-
-    let failure = solver.present(&proof("app.example.org", "t")).await.unwrap_err();
-
-    assert_eq!((failure.class, failure.code.as_str()), (Class::Blocked, "dns_cname_loop"));
-}
-
-#[tokio::test]
-async fn the_authoritative_servers_are_asked_and_say_what_they_lack() {
-    let world = World::with_zones(&[ZONE]).await;
-    let solver = world.dns01();
-    let proof = proof("app.example.org", "t");
-
-    let nothing = observed(&solver, &proof).await;
-    assert_eq!(
-        nothing, "ns.example.org has no TXT record at _acme-challenge.app.example.org",
-        "an address inside is not shown"
-    );
-
-    world.cloudflare.seed_txt(ZONE, &proof.txt_name(), "other", None);
-    let others = observed(&solver, &proof).await;
-    assert!(others.contains("has other values (1)"), "{others}");
-
-    present(&solver, &proof).await;
-    assert_eq!(solver.is_ready(&proof, None).await.unwrap(), Readiness::Ready);
-}
-
-#[tokio::test]
-async fn a_record_that_takes_its_time_is_not_there_yet() {
-    let world = World::with_zones(&[ZONE]).await;
-    world.cloudflare.hide_records();
-    let solver = world.dns01();
-    let proof = proof("app.example.org", "t");
-    present(&solver, &proof).await;
-
-    assert!(observed(&solver, &proof).await.contains("has no TXT record"));
-}
-
-#[tokio::test]
-async fn an_answer_too_long_for_udp_is_asked_for_by_tcp() {
-    let world = World::with_zones(&[ZONE]).await;
-    let solver = world.dns01();
-    let proof = proof("app.example.org", "t");
-    for n in 0..60 {
-        let value = format!("{n:0>60}");
-        world.cloudflare.seed_txt(ZONE, &proof.txt_name(), &value, None);
-    }
-
-    assert!(observed(&solver, &proof).await.contains("other values (60)"));
-    present(&solver, &proof).await;
-
-    assert_eq!(solver.is_ready(&proof, None).await.unwrap(), Readiness::Ready);
-}
-
-#[tokio::test]
-async fn a_server_that_does_not_answer_counts_as_not_yet() {
-    let world = World::with_zones(&[ZONE]).await;
-    // Nobody listens at this address of the loopback network.
-    let silent = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
-    world.cloudflare.add_nameserver(ZONE, "ns2.example.org", silent);
-    let solver = world.dns01();
-    let proof = proof("app.example.org", "t");
-    present(&solver, &proof).await;
-
-    let observed = observed(&solver, &proof).await;
-
-    assert!(observed.starts_with("ns2.example.org cannot be asked"), "{observed}");
-}
-
-#[tokio::test]
-async fn resolvers_can_be_asked_instead_or_nobody() {
-    let world = World::with_zones(&[ZONE]).await;
-    let proof = proof("app.example.org", "t");
-    let given = world.cloudflare.dns_addr().to_string();
-
-    let recursive = world.dns01_with(|dns01| {
-        dns01.propagation.mode = PropagationMode::Recursive;
-        dns01.nameservers = vec![given];
-    });
-    let trusting = world.dns01_with(|dns01| dns01.propagation.mode = PropagationMode::None);
-
-    assert!(observed(&recursive, &proof).await.starts_with("resolver has no TXT record"));
-    assert_eq!(trusting.is_ready(&proof, None).await.unwrap(), Readiness::Ready);
-    present(&recursive, &proof).await;
-    assert_eq!(recursive.is_ready(&proof, None).await.unwrap(), Readiness::Ready);
-}
-
-/// A web server with the proof at `token`, something else at `wrong`, and redirects.
-async fn web_server() -> SocketAddr {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let base = "/.well-known/acme-challenge";
-    let to = |location: String| {
-        get(async move || (StatusCode::FOUND, [(header::LOCATION, location.clone())]))
-    };
-    let router = Router::new()
-        .route(&format!("{base}/token"), get(async || "token.thumbprint\n"))
-        .route(&format!("{base}/wrong"), get(async || "<h1>\u{1b}[31mwelcome</h1>"))
-        .route(
-            &format!("{base}/moved"),
-            to(format!("http://www.example.org:{}/there", address.port())),
-        )
-        .route("/there", get(async || "moved.thumbprint"))
-        .route(&format!("{base}/literal"), to(format!("http://127.0.0.1:{}/there", address.port())))
-        .route(&format!("{base}/port"), to("http://www.example.org:8443/".to_owned()))
-        .route(&format!("{base}/round"), to(format!("{base}/round")));
-    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-    address
-}
-
-async fn world_with_web(allow: &[&str]) -> World {
-    let web = web_server().await;
-    World::with(&[ZONE], web.port(), Allow::parse(allow).unwrap()).await
-}
-
-#[tokio::test]
-async fn the_self_check_finds_the_proof_also_behind_a_redirect() {
-    let world = world_with_web(&["127.0.0.0/8"]).await;
-    let solver = world.http01();
-
-    for token in ["token", "moved"] {
-        let proof = proof("app.example.org", token);
-        assert_eq!(solver.present(&proof).await.unwrap(), None);
-        assert_eq!(solver.is_ready(&proof, None).await.unwrap(), Readiness::Ready, "{token}");
-        solver.clean_up(&proof, None).await.unwrap();
-    }
-}
-
-#[tokio::test]
-async fn the_self_check_says_what_came_back_instead() {
-    let world = world_with_web(&["app.example.org", "www.example.org"]).await;
-    let solver = world.http01();
-
-    for (token, words) in [
-        ("wrong", "answered 200 with 21 bytes that are not the proof"),
-        ("absent", "answered 404 with an empty body"),
-        ("literal", "where no CA would follow"),
-        ("port", "where no CA would follow"),
-        ("round", "more than 10 redirects"),
-    ] {
-        let observed = observed(&solver, &proof("app.example.org", token)).await;
-        assert!(observed.contains(words), "{token}: {observed}");
-    }
-}
-
-#[tokio::test]
-async fn the_self_check_says_who_refuses_connections() {
-    let closed = crate::support::ClosedPort::new();
-    let free = closed.address().port();
-    let world = World::with(&[ZONE], free, Allow::parse(["127.0.0.1"]).unwrap()).await;
-
-    let observed = observed(&world.http01(), &proof("app.example.org", "t")).await;
-
-    assert!(observed.contains("refused"), "{observed}");
-    assert!(observed.contains(&format!("(app.example.org, port {free})")), "{observed}");
-    assert!(
-        !observed.contains("127.0.0.1"),
-        "tenants are not told where the inside is: {observed}"
-    );
-}
-
-#[tokio::test]
-async fn the_self_check_does_not_reach_inside_without_permission() {
-    let world = world_with_web(&[]).await;
-    let inside: IpAddr = "10.0.0.1".parse().unwrap();
-    world.cloudflare.set_addresses("inside.example.org", &[inside]);
-    world.cloudflare.set_addresses("nowhere.example.org", &[]);
-    let solver = world.http01();
-
-    for (domain, words) in [
-        ("app.example.org", "app.example.org leads to an address that is not public"),
-        ("inside.example.org", "inside.example.org leads to an address that is not public"),
-        ("127.0.0.1", "127.0.0.1 leads to an address that is not public"),
-        ("nowhere.example.org", "does not resolve"),
-    ] {
-        let observed = observed(&solver, &proof(domain, "token")).await;
-        assert!(observed.contains(words), "{domain}: {observed}");
-        assert!(!observed.contains("10.0.0.1"), "{domain}: {observed}");
-    }
 }

@@ -26,7 +26,6 @@ on_each_site! {
     async fn apex_and_wildcard_are_proved_side_by_side_and_cleaned_up(site: Site) {
         let issued = site.issue("dns", &["example.com", "*.example.com"]).await;
 
-        eprintln!("{:#}", site.get("/orders").await.body);
         assert_ready(&issued);
         let chain = download(&site, &issued, "fullchain.pem").await;
         assert_eq!(names_of(&chain), HashSet::from(["example.com".into(), "*.example.com".into()]));

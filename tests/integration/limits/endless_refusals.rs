@@ -44,7 +44,6 @@ on_every_database! {
             is_idle_until(&world, &worker, next, &sent).await;
         };
 
-        eprintln!("{in_first_minute} requests in the first minute, {} in all", sent());
         assert!(in_first_minute <= 20 && proxy.requests(Kind::Finalize) > 3, "{in_first_minute}");
         assert!(sent() <= 60, "{} requests", sent());
         assert!(world.now() - begun <= Duration::minutes(30), "{}", world.now() - begun);

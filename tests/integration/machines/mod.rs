@@ -2,3 +2,5 @@
 
 pub(crate) mod all;
 pub(crate) mod order;
+pub(crate) mod order_liveness;
+pub(crate) mod order_successors;

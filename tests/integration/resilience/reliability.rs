@@ -61,7 +61,6 @@ async fn bad_nonces_pages_in_html_and_cut_connections_together_stop_nothing() {
 
     let proxy = site.proxy();
     let met = [Fault::Page, Fault::Cut].map(|fault| proxy.faults(fault));
-    eprintln!("pages and cuts: {met:?}");
     assert!(met.iter().all(|count| *count > 30), "{met:?}");
     assert_eq!(site.pebble.certificates_issued(), 100, "none is made twice");
 }
@@ -105,7 +104,6 @@ async fn states_that_go_backwards_are_taken_for_lagging_replicas() {
     .await;
 
     let proxy = site.proxy();
-    eprintln!("went backwards: {}", proxy.faults(Fault::Backwards));
     assert!(proxy.faults(Fault::Backwards) > 20, "{}", proxy.faults(Fault::Backwards));
     assert_eq!(proxy.requests(Kind::NewOrder), 40);
     let csrs = proxy.csrs();

@@ -1,0 +1,134 @@
+//! DNS-01: where a record is written, and who sees it.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use certwright::domain::challenge::in_words;
+use certwright::domain::failure::Class;
+use certwright::domain::issuer::{CnameStrategy, PropagationMode};
+use certwright::solver::Readiness;
+
+use super::solvers::{World, ZONE, observed, present, proof};
+
+#[tokio::test]
+async fn a_followed_cname_leads_into_another_zone() {
+    let world = World::with_zones(&[ZONE, "acme.test"]).await;
+    world.cloudflare.set_cname("_acme-challenge.app.example.org", "app.example.org.acme.test");
+    let solver = world.dns01_with(|dns01| dns01.cname_strategy = CnameStrategy::Follow);
+    let proof = proof("app.example.org", "t");
+
+    let record = present(&solver, &proof).await;
+
+    assert_eq!(record.name, "app.example.org.acme.test");
+    assert_eq!(world.values("acme.test"), [proof.txt_value()]);
+    assert_eq!(solver.is_ready(&proof, Some(&record)).await.unwrap(), Readiness::Ready);
+
+    solver.clean_up(&proof, None).await.unwrap();
+    assert_eq!(world.values("acme.test"), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_cname_that_is_not_followed_is_pointed_out() {
+    let world = World::with_zones(&[ZONE, "acme.test"]).await;
+    world.cloudflare.set_cname("_acme-challenge.app.example.org", "app.acme.test");
+    let solver = world.dns01();
+    let proof = proof("app.example.org", "t");
+    let record = present(&solver, &proof).await;
+
+    let seen = solver.is_ready(&proof, Some(&record)).await.unwrap();
+
+    let Readiness::NotYet { observed } = seen else { panic!("no CA would find it") };
+    let observed = in_words(&observed);
+    assert!(observed.contains("leads to app.acme.test"), "{observed}");
+}
+
+#[tokio::test]
+async fn a_cname_loop_is_refused() {
+    let world = World::with_zones(&[ZONE]).await;
+    world.cloudflare.set_cname("_acme-challenge.app.example.org", "b.example.org");
+    world.cloudflare.set_cname("b.example.org", "_acme-challenge.app.example.org");
+    let solver = world.dns01_with(|dns01| dns01.cname_strategy = CnameStrategy::Follow);
+
+    let failure = solver.present(&proof("app.example.org", "t")).await.unwrap_err();
+
+    assert_eq!((failure.class, failure.code.as_str()), (Class::Blocked, "dns_cname_loop"));
+}
+
+#[tokio::test]
+async fn the_authoritative_servers_are_asked_and_say_what_they_lack() {
+    let world = World::with_zones(&[ZONE]).await;
+    let solver = world.dns01();
+    let proof = proof("app.example.org", "t");
+
+    let nothing = observed(&solver, &proof).await;
+    assert_eq!(
+        nothing, "ns.example.org has no TXT record at _acme-challenge.app.example.org",
+        "an address inside is not shown"
+    );
+
+    world.cloudflare.seed_txt(ZONE, &proof.txt_name(), "other", None);
+    let others = observed(&solver, &proof).await;
+    assert!(others.contains("has other values (1)"), "{others}");
+
+    present(&solver, &proof).await;
+    assert_eq!(solver.is_ready(&proof, None).await.unwrap(), Readiness::Ready);
+}
+
+#[tokio::test]
+async fn a_record_that_takes_its_time_is_not_there_yet() {
+    let world = World::with_zones(&[ZONE]).await;
+    world.cloudflare.hide_records();
+    let solver = world.dns01();
+    let proof = proof("app.example.org", "t");
+    present(&solver, &proof).await;
+
+    assert!(observed(&solver, &proof).await.contains("has no TXT record"));
+}
+
+#[tokio::test]
+async fn an_answer_too_long_for_udp_is_asked_for_by_tcp() {
+    let world = World::with_zones(&[ZONE]).await;
+    let solver = world.dns01();
+    let proof = proof("app.example.org", "t");
+    for n in 0..60 {
+        let value = format!("{n:0>60}");
+        world.cloudflare.seed_txt(ZONE, &proof.txt_name(), &value, None);
+    }
+
+    assert!(observed(&solver, &proof).await.contains("other values (60)"));
+    present(&solver, &proof).await;
+
+    assert_eq!(solver.is_ready(&proof, None).await.unwrap(), Readiness::Ready);
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_counts_as_not_yet() {
+    let world = World::with_zones(&[ZONE]).await;
+    // Nobody listens at this address of the loopback network.
+    let silent = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+    world.cloudflare.add_nameserver(ZONE, "ns2.example.org", silent);
+    let solver = world.dns01();
+    let proof = proof("app.example.org", "t");
+    present(&solver, &proof).await;
+
+    let observed = observed(&solver, &proof).await;
+
+    assert!(observed.starts_with("ns2.example.org cannot be asked"), "{observed}");
+}
+
+#[tokio::test]
+async fn resolvers_can_be_asked_instead_or_nobody() {
+    let world = World::with_zones(&[ZONE]).await;
+    let proof = proof("app.example.org", "t");
+    let given = world.cloudflare.dns_addr().to_string();
+
+    let recursive = world.dns01_with(|dns01| {
+        dns01.propagation.mode = PropagationMode::Recursive;
+        dns01.nameservers = vec![given];
+    });
+    let trusting = world.dns01_with(|dns01| dns01.propagation.mode = PropagationMode::None);
+
+    assert!(observed(&recursive, &proof).await.starts_with("resolver has no TXT record"));
+    assert_eq!(trusting.is_ready(&proof, None).await.unwrap(), Readiness::Ready);
+    present(&recursive, &proof).await;
+    assert_eq!(recursive.is_ready(&proof, None).await.unwrap(), Readiness::Ready);
+}
