@@ -19,7 +19,8 @@ const RENAMED_BACK: [&str; 6] = [
     "ALTER TABLE tasks RENAME TO housekeeping",
     "CREATE INDEX housekeeping_due ON housekeeping (next_action_at)",
 ];
-const CONSTRAINTS_RENAMED_BACK: [&str; 2] = [
+const ONLY_ON_POSTGRES: [&str; 3] = [
+    "CREATE FUNCTION lease_held(written BIGINT, lease UUID) RETURNS BOOLEAN LANGUAGE sql AS 'SELECT TRUE'",
     "ALTER TABLE housekeeping RENAME CONSTRAINT tasks_pkey TO housekeeping_pkey",
     "ALTER TABLE housekeeping RENAME CONSTRAINT tasks_task_key TO housekeeping_task_key",
 ];
@@ -39,7 +40,7 @@ pub async fn make(url: &str, version: i64) {
 pub async fn turn_back(url: &str, version: i64) {
     execute(url, &RENAMED_BACK).await;
     if url.starts_with("postgres") {
-        execute(url, &CONSTRAINTS_RENAMED_BACK).await;
+        execute(url, &ONLY_ON_POSTGRES).await;
     }
     execute(url, &["DELETE FROM _sqlx_migrations"]).await;
     if url.starts_with("postgres") {

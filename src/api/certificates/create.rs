@@ -45,7 +45,7 @@ pub(crate) async fn create(
         .once(&app, || async {
             let checked = validate(&body.value)?;
             who.must_own(&checked.namespace)?;
-            let certificate = checked.certificate(app.now());
+            let certificate = checked.certificate(CertificateId::generate(app.now()), app.now());
             let waiter = wait.is_wanted().then(|| app.db.signals().wait_for(certificate.id.0));
             let response = insert(&app, &attempt, &checked, &certificate).await?;
             let Some(waiter) = waiter else { return Ok(response) };

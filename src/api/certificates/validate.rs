@@ -47,9 +47,8 @@ pub(crate) struct Checked {
 
 impl Checked {
     /// The certificate as it is stored first, waiting to be issued.
-    pub(crate) fn certificate(&self, now: OffsetDateTime) -> Certificate {
+    pub(crate) fn certificate(&self, id: CertificateId, now: OffsetDateTime) -> Certificate {
         let (namespace, name, spec) = (&self.namespace, &self.name, self.spec.clone());
-        let id = CertificateId::generate(now);
         Certificate {
             labels: self.labels.clone(),
             ..Certificate::wanted(id, namespace, name, spec, now)

@@ -13,6 +13,7 @@ use crate::api::issuers::accounts;
 use crate::api::problem::{ApiError, Faults, FieldCode};
 use crate::api::{AppState, issuers as issuers_api, retrying, secrets as secrets_api};
 use crate::domain::certificate::{Certificate, Transition};
+use crate::domain::id::CertificateId;
 use crate::domain::issuer::Issuer;
 use crate::manifest::kind::Kind;
 use crate::manifest::read;
@@ -86,13 +87,17 @@ async fn at_once(app: &AppState, items: &[Item], dry_run: bool) -> Result<Vec<Ou
     let mut outcomes: Vec<Option<Outcome>> = items.iter().map(|_| None).collect();
     // Issuers need Secrets, certificates need issuers. Within a kind they go by name, so that two streams which
     // hold the same in another order do not wait for each other.
+    // Lists show certificates by identifier, and so in the order of the stream.
+    let ids: Vec<_> = items.iter().map(|_| CertificateId::generate(now)).collect();
     let mut order: Vec<usize> = (0..items.len()).collect();
     order.sort_by_key(|place| items.get(*place).map(Item::turn));
     for place in order {
-        let (Some(item), Some(outcome)) = (items.get(place), outcomes.get_mut(place)) else {
+        let (Some(item), Some(outcome), Some(id)) =
+            (items.get(place), outcomes.get_mut(place), ids.get(place))
+        else {
             continue;
         };
-        match one(app, &mut tx, &item.wanted, now).await {
+        match one(app, &mut tx, &item.wanted, *id, now).await {
             Ok(done) => *outcome = Some(done),
             Err(ApiError::Invalid(found)) => {
                 let object = &item.object;
@@ -130,6 +135,7 @@ async fn one(
     app: &AppState,
     tx: &mut Tx,
     wanted: &Wanted,
+    id: CertificateId,
     now: OffsetDateTime,
 ) -> Result<Outcome, ApiError> {
     match wanted {
@@ -138,7 +144,7 @@ async fn one(
         // On the heap: it is the largest by far.
         Wanted::Certificate(wish, checked, pair) => {
             let (named, pair) = (wish.names_webhooks, pair.as_deref());
-            Box::pin(certificate(app, tx, checked, named, pair, now)).await
+            Box::pin(certificate(app, tx, (id, checked), named, pair, now)).await
         }
         // The plan has resolved all pairs.
         Wanted::Pair(..) => {
@@ -221,7 +227,7 @@ async fn missing_secrets(
 async fn certificate(
     app: &AppState,
     tx: &mut Tx,
-    wanted: &Checked,
+    (new_id, wanted): (CertificateId, &Checked),
     names_webhooks: bool,
     pair: Option<&Pair>,
     now: OffsetDateTime,
@@ -232,7 +238,7 @@ async fn certificate(
     let found = certificates::find_by_name(tx, &wanted.namespace, &wanted.name).await?;
     let Some((present, lease)) = found else {
         wanted.admit(app, tx, issuer.as_ref(), &[]).await?;
-        let certificate = wanted.certificate(now);
+        let certificate = wanted.certificate(new_id, now);
         let id = certificate.id.0;
         let Some(pair) = pair else {
             create::store(tx, &certificate).await?;

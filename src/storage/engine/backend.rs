@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::StorageError;
 use super::connections::{Connections, Lent};
+use super::error::undone;
 use super::group_commit::{WriteSlot, Writer};
 use super::pipeline::Pipeline;
 
@@ -23,6 +24,8 @@ pub(in crate::storage) struct OnPostgres {
     stage: Stage<Connections<Postgres>, Lent<Postgres>, Lent<Postgres>>,
     /// What went wrong with a write. It is told where SQLite tells it: with the next question, or the commit.
     failure: Option<StorageError>,
+    /// Whether something was told that has gone wrong: from then on it can only be undone.
+    is_poisoned: bool,
 }
 
 /// How far it is.
@@ -107,11 +110,11 @@ impl OnSqlite {
 
 impl OnPostgres {
     pub(super) fn begin(connections: Connections<Postgres>) -> Self {
-        Self { stage: Stage::NotBegun(connections), failure: None }
+        Self { stage: Stage::NotBegun(connections), failure: None, is_poisoned: false }
     }
 
     pub(super) fn reads(connection: Lent<Postgres>) -> Self {
-        Self { stage: Stage::Reads(connection), failure: None }
+        Self { stage: Stage::Reads(connection), failure: None, is_poisoned: false }
     }
 
     pub(super) fn has_begun(&self) -> bool {
@@ -160,8 +163,7 @@ impl OnPostgres {
     /// Begins, unless it has begun, and tells what went wrong with a write.
     pub(in crate::storage) async fn flush(&mut self) -> Result<(), StorageError> {
         if let Some(failure) = self.failure.take() {
-            // Nobody can go on with a transaction in which something failed.
-            self.failure = Some(StorageError::Database(sqlx::Error::WorkerCrashed));
+            self.is_poisoned = true;
             return Err(failure);
         }
         if let Stage::NotBegun(connections) = &self.stage {
@@ -177,6 +179,9 @@ impl OnPostgres {
             return Ok(());
         }
         self.flush().await?;
+        if self.is_poisoned {
+            return Err(undone().into());
+        }
         match self.stage {
             Stage::Writes(mut connection) => Ok(connection.commit().await?),
             Stage::NotBegun(_) | Stage::Reads(_) => Ok(()),

@@ -83,6 +83,11 @@ impl From<sqlx::Error> for StorageError {
     }
 }
 
+/// The error of a commit after a failure within its transaction.
+pub(super) fn undone() -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::other("the transaction was undone by a failure within it"))
+}
+
 /// Whether a refusal may have undone more than its statement.
 pub(super) fn undoes_all(error: &sqlx::Error) -> bool {
     match error {

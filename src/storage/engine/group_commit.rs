@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::StorageError;
-use super::error::undoes_all;
+use super::error::{undoes_all, undone};
 use super::pipeline::Pipeline;
 
 /// Transactions that are committed together.
@@ -354,8 +354,4 @@ async fn lend(
 fn give_up(mut connection: PoolConnection<Sqlite>) -> Option<PoolConnection<Sqlite>> {
     connection.close_on_drop();
     None
-}
-
-fn undone() -> sqlx::Error {
-    sqlx::Error::Io(std::io::Error::other("the transaction was undone by a failure within it"))
 }

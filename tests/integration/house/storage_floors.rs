@@ -43,9 +43,10 @@ fn the_engine_has_no_statement_about_a_table() {
         if !path.contains("/engine/") {
             continue;
         }
+        let code = code(&text).collect::<Vec<_>>().join("\n");
         for table in ["certificates", "orders", "issuers", "webhooks", "events", "api_keys"] {
             for verb in ["FROM", "INTO", "UPDATE", "JOIN"] {
-                assert!(!text.contains(&format!("{verb} {table}")), "{path}: {verb} {table}");
+                assert!(!code.contains(&format!("{verb} {table}")), "{path}: {verb} {table}");
             }
         }
     }
