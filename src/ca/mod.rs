@@ -3,7 +3,7 @@
 //! The module makes single calls: it never waits for the CA's state to change, and it remembers nothing
 //! that could not be asked again. Every answer, refusal and silence of a CA becomes a [`Failure`] with
 //! its class (`classify`). Keys, identifiers and statuses are instant-acme's; requests are signed by
-//! [`crate::acme`] and sent by `http`.
+//! `crate::acme` and sent by `http`.
 //!
 //! The module knows nothing of the database: keys and URLs come in and go out as values, and the caller
 //! stores them *before* the call that depends on them.

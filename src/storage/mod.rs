@@ -1,7 +1,7 @@
 //! Everything the service remembers, on SQLite or PostgreSQL.
 //!
-//! Storage has three floors and a cache beside them. [`engine`] runs statements and transactions, and knows no
-//! table. [`queue`] leases rows to workers, and knows of a table no more than that it is one. [`tables`] has a file
+//! Storage has three floors and a cache beside them. `engine` runs statements and transactions, and knows no
+//! table. `queue` leases rows to workers, and knows of a table no more than that it is one. `tables` has a file
 //! for each table, with plain functions over a [`Read`] or a [`Tx`]. A test holds that no import runs upwards.
 //!
 //! A statement's text is written once, in the SQL that both databases share: `$n` placeholders, `RETURNING`,
@@ -93,7 +93,7 @@ impl Deref for Db {
     }
 }
 
-/// Every statement with a fixed text. Lists with filters are built by [`engine::query`] and run by the
+/// Every statement with a fixed text. Lists with filters are built by `engine::query` and run by the
 /// conformance suite.
 pub fn catalogue() -> Vec<Listed> {
     [

@@ -25,7 +25,7 @@ pub struct Course {
     #[serde(with = "time::serde::timestamp::milliseconds::option")]
     pub inspected_at: Option<OffsetDateTime>,
     /// When this order and its predecessors last asked the CA for an order that it may have made; at
-    /// most [`ORDERS`] moments.
+    /// most `ORDERS` moments.
     #[serde(with = "moments")]
     pub asked: Vec<OffsetDateTime>,
     /// The requests of the last minutes.
