@@ -4,7 +4,6 @@
 
 use sqlx::postgres::PgQueryResult;
 use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection};
-
 use uuid::Uuid;
 
 use super::StorageError;
@@ -13,7 +12,7 @@ use super::error::undone;
 use super::group_commit::{WriteSlot, Writer};
 use super::pipeline::Pipeline;
 
-/// One unit of work on SQLite.
+/// A unit of work on SQLite, which queues writes.
 pub(in crate::storage) struct OnSqlite {
     stage: Stage<Writer, WriteSlot, Lent<Sqlite>>,
     pub(in crate::storage) pipeline: Pipeline,
@@ -28,14 +27,14 @@ pub(in crate::storage) struct OnPostgres {
     is_poisoned: bool,
 }
 
-/// How far it is.
+/// The progress of a unit of work.
 enum Stage<L, W, R> {
-    /// A transaction that nothing was asked in yet.
+    /// A transaction in which no statement was run yet.
     NotBegun(L),
     /// A transaction.
     Writes(W),
-    /// To read: every statement is a transaction of its own. On either database the beginning and the end
-    /// of one cost as much as a small query, and several statements would not see the same anyhow.
+    /// No transaction: every statement is one by itself. On either database the beginning and the end of a
+    /// transaction cost as much as a small query, and its statements might see different states anyhow.
     Reads(R),
 }
 
@@ -52,7 +51,7 @@ impl OnSqlite {
         !matches!(self.stage, Stage::NotBegun(_))
     }
 
-    /// To be asked something; what it answers is to be told to [`Self::observe`].
+    /// The connection, for a statement whose answer is to be told to [`Self::observe`].
     pub(in crate::storage) fn connection(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
         match &mut self.stage {
             Stage::NotBegun(_) => Err(sqlx::Error::BeginFailed),
@@ -72,10 +71,10 @@ impl OnSqlite {
         }
     }
 
-    /// Begins, unless it has begun, and runs what was put off.
+    /// Begins, unless it has begun, and runs the queued writes.
     pub(in crate::storage) async fn flush(&mut self) -> Result<(), StorageError> {
         if !self.has_begun() || !self.pipeline.is_empty() {
-            // On the heap: it is a part of nearly everything that is done with the database.
+            // On the heap: this future is a part of nearly every other one.
             Box::pin(self.run_queued()).await?;
         }
         Ok(())
@@ -94,7 +93,7 @@ impl OnSqlite {
         Err(StorageError::LeaseLost(lost))
     }
 
-    /// Makes it so, with what was put off.
+    /// Commits, with the queued writes.
     pub(in crate::storage) async fn commit(mut self) -> Result<(), StorageError> {
         if let Stage::NotBegun(writer) = &self.stage {
             let Some(queued) = self.pipeline.take() else { return Ok(()) };
@@ -155,7 +154,7 @@ impl OnPostgres {
         };
     }
 
-    /// Whether a write went wrong: no statement can be run any more.
+    /// Whether a write went wrong that was not told yet: the next ones would be in vain.
     pub(in crate::storage) fn has_failed(&self) -> bool {
         self.failure.is_some()
     }
