@@ -420,3 +420,14 @@ CREATE TABLE tasks (
     lease_token    BIGINT  NOT NULL DEFAULT 0
 );
 CREATE INDEX tasks_due ON tasks (next_action_at);
+
+-- Fails if a fenced write has not found its row, and with it the joint statement that contains the write. The
+-- detail names the lease.
+CREATE FUNCTION lease_held(written BIGINT, lease UUID) RETURNS BOOLEAN LANGUAGE plpgsql AS $$
+BEGIN
+    IF written <> 1 THEN
+        RAISE EXCEPTION 'the lease on % was lost', lease USING ERRCODE = 'LL001', DETAIL = lease::text;
+    END IF;
+    RETURN TRUE;
+END
+$$;

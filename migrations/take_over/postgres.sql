@@ -9,7 +9,5 @@ ALTER TABLE tasks RENAME CONSTRAINT housekeeping_pkey TO tasks_pkey;
 ALTER TABLE tasks RENAME CONSTRAINT housekeeping_task_key TO tasks_task_key;
 ALTER INDEX housekeeping_due RENAME TO tasks_due;
 
-DROP FUNCTION lease_held;
-
 -- The same transaction notes the initial migration.
 DELETE FROM _sqlx_migrations;

@@ -25,7 +25,7 @@ mod tables;
 
 pub use crate::domain::scope::Scope;
 pub use engine::{
-    Listed, Migrated, Page, Read, Signals, SoleUse, Statement, StorageError, Tx, notify,
+    Listed, Migrated, Page, Read, Signals, SoleUse, Statement, StorageError, Touch, Tx, notify,
 };
 pub use queue::{fair, handoff, heartbeat, lease, tasks};
 pub use tables::{

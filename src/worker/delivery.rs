@@ -274,7 +274,7 @@ impl<'a> Run<'a> {
         // The webhook first: its row is the lock.
         let lease = webhooks::save(&mut tx, next, &self.lease, Some(now)).await?;
         deliveries::save(&mut tx, delivery, now).await?;
-        events::record(&mut tx, &next.webhook.namespace, None, happened, now).await?;
+        events::record(&mut tx, &next.webhook.namespace, None, happened, now);
         tx.commit().await?;
         Ok(lease)
     }

@@ -36,7 +36,7 @@ pub(crate) async fn fail(ctx: &Context, id: CertificateId) -> Result<bool, Worke
     let Some((certificate, _)) = found else { return Ok(false) };
     let message = "Its end cannot be watched over: something inside fails; see the log";
     let event = Event::warning(Resource::Certificate(id), "InternalError", message);
-    events::record(&mut tx, &certificate.namespace, Some(id), &[event], ctx.clock.now()).await?;
+    events::record(&mut tx, &certificate.namespace, Some(id), &[event], ctx.clock.now());
     tx.commit().await?;
     Ok(false)
 }

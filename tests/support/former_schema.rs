@@ -19,8 +19,7 @@ const RENAMED_BACK: [&str; 6] = [
     "ALTER TABLE tasks RENAME TO housekeeping",
     "CREATE INDEX housekeeping_due ON housekeeping (next_action_at)",
 ];
-const ONLY_ON_POSTGRES: [&str; 3] = [
-    "CREATE FUNCTION lease_held(written BIGINT, lease UUID) RETURNS BOOLEAN LANGUAGE sql AS 'SELECT TRUE'",
+const ONLY_ON_POSTGRES: [&str; 2] = [
     "ALTER TABLE housekeeping RENAME CONSTRAINT tasks_pkey TO housekeeping_pkey",
     "ALTER TABLE housekeeping RENAME CONSTRAINT tasks_task_key TO housekeeping_task_key",
 ];

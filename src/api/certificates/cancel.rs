@@ -19,7 +19,7 @@ pub(crate) async fn cancel_orders(
         let next = order.cancel(why, now);
         orders::save(tx, &next.order, &before, &lease, None).await?;
         let namespace = &certificate.namespace;
-        events::record(tx, namespace, Some(certificate.id), &next.events, now).await?;
+        events::record(tx, namespace, Some(certificate.id), &next.events, now);
         let (request, id) = (next.order.request, next.order.id);
         requests::progress(tx, request, RequestState::Failed, why, id, now).await?;
     }

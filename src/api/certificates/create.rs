@@ -99,7 +99,7 @@ pub(crate) async fn store(tx: &mut Tx, certificate: &Certificate) -> Result<(), 
             "Issuing certificate as none has been issued yet",
         );
         let (namespace, now) = (&certificate.namespace, certificate.created_at);
-        events::record(tx, namespace, Some(certificate.id), &[event], now).await?;
+        events::record(tx, namespace, Some(certificate.id), &[event], now);
     }
     Ok(())
 }

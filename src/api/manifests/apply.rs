@@ -247,7 +247,7 @@ async fn certificate(
         let Transition { certificate, events, .. } = adopt::adopted(certificate, pair, now);
         create::store(tx, &certificate).await?;
         let namespace = &certificate.namespace;
-        events::record(tx, namespace, Some(certificate.id), &events, now).await?;
+        events::record(tx, namespace, Some(certificate.id), &events, now);
         adopt::store(app, tx, &certificate, pair, now).await?;
         return Ok((Done::Created, id, warnings));
     };

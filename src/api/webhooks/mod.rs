@@ -261,7 +261,7 @@ async fn insert(
     webhooks::insert(&mut tx, webhook, sealed).await?;
     let about = Resource::Webhook(webhook.id);
     let event = Event::normal(about, "Created", "The webhook was created");
-    events::record(&mut tx, &webhook.namespace, None, &[event], now).await?;
+    events::record(&mut tx, &webhook.namespace, None, &[event], now);
     tx.commit().await?;
     let mut response = shown_once(StatusCode::ACCEPTED, webhook, secret, now)?;
     if let Ok(location) = HeaderValue::from_str(&location) {

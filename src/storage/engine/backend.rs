@@ -1,29 +1,28 @@
 //! A unit of work on either database.
 //!
-//! On SQLite a transaction begins with its first question: one that asks nothing is handed to the writer whole.
+//! A transaction begins with its first question: one that asks nothing is handed over whole, on SQLite to the
+//! writer, on PostgreSQL as one statement.
 
-use sqlx::postgres::PgQueryResult;
 use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection};
-use uuid::Uuid;
 
 use super::StorageError;
 use super::connections::{Connections, Lent};
 use super::error::undone;
 use super::group_commit::{WriteSlot, Writer};
 use super::pipeline::Pipeline;
+use super::statement::Touch;
 
 /// A unit of work on SQLite, which queues writes.
 pub(in crate::storage) struct OnSqlite {
     stage: Stage<Writer, WriteSlot, Lent<Sqlite>>,
-    pub(in crate::storage) pipeline: Pipeline,
+    pub(in crate::storage) pipeline: Pipeline<Sqlite>,
 }
 
-/// A unit of work on PostgreSQL, which runs each write at once.
+/// A unit of work on PostgreSQL, which queues writes.
 pub(in crate::storage) struct OnPostgres {
     stage: Stage<Connections<Postgres>, Lent<Postgres>, Lent<Postgres>>,
-    /// What went wrong with a write. It is told where SQLite tells it: with the next question, or the commit.
-    failure: Option<StorageError>,
-    /// Whether something was told that has gone wrong: from then on it can only be undone.
+    pub(in crate::storage) pipeline: Pipeline<Postgres>,
+    /// Whether a lease was found to be lost: from then on it can only be undone.
     is_poisoned: bool,
 }
 
@@ -109,18 +108,22 @@ impl OnSqlite {
 
 impl OnPostgres {
     pub(super) fn begin(connections: Connections<Postgres>) -> Self {
-        Self { stage: Stage::NotBegun(connections), failure: None, is_poisoned: false }
+        Self::at(Stage::NotBegun(connections))
     }
 
     pub(super) fn reads(connection: Lent<Postgres>) -> Self {
-        Self { stage: Stage::Reads(connection), failure: None, is_poisoned: false }
+        Self::at(Stage::Reads(connection))
     }
 
-    pub(super) fn has_begun(&self) -> bool {
+    fn at(stage: Stage<Connections<Postgres>, Lent<Postgres>, Lent<Postgres>>) -> Self {
+        Self { stage, pipeline: Pipeline::default(), is_poisoned: false }
+    }
+
+    pub(in crate::storage) fn has_begun(&self) -> bool {
         !matches!(self.stage, Stage::NotBegun(_))
     }
 
-    /// The connection, for a statement whose answer is to be told to [`Self::observe`].
+    /// To be asked something; what it answers is to be told to [`Self::observe`].
     pub(in crate::storage) fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
         match &mut self.stage {
             Stage::NotBegun(_) => Err(sqlx::Error::BeginFailed),
@@ -138,44 +141,45 @@ impl OnPostgres {
         }
     }
 
-    /// Takes note of how a write went. With a `fence` it must have changed that one row, or the lease on it is
-    /// lost.
-    pub(in crate::storage) fn wrote(
+    /// Runs the queued writes, unless a statement that touches this may be joined with them.
+    pub(in crate::storage) async fn make_room(
         &mut self,
-        answer: Result<PgQueryResult, sqlx::Error>,
-        fence: Option<Uuid>,
-    ) {
-        self.failure = match (self.observe(answer), fence) {
-            (Ok(done), Some(row)) if done.rows_affected() != 1 => {
-                Some(StorageError::LeaseLost(row))
-            }
-            (Ok(_), _) => None,
-            (Err(error), _) => Some(error.into()),
-        };
+        touches: &[Touch],
+    ) -> Result<(), StorageError> {
+        if self.pipeline.must_run_before(touches) { self.flush().await } else { Ok(()) }
     }
 
-    /// Whether a write went wrong that was not told yet: the next ones would be in vain.
-    pub(in crate::storage) fn has_failed(&self) -> bool {
-        self.failure.is_some()
-    }
-
-    /// Begins, unless it has begun, and tells what went wrong with a write.
+    /// Begins, unless it has begun, and runs the queued writes.
     pub(in crate::storage) async fn flush(&mut self) -> Result<(), StorageError> {
-        if let Some(failure) = self.failure.take() {
-            self.is_poisoned = true;
-            return Err(failure);
+        if !self.has_begun() || !self.pipeline.is_empty() {
+            // On the heap, as on SQLite.
+            Box::pin(self.run_queued()).await?;
         }
+        Ok(())
+    }
+
+    async fn run_queued(&mut self) -> Result<(), StorageError> {
         if let Stage::NotBegun(connections) = &self.stage {
             let mut connection = connections.take().await?;
             connection.begin().await?;
             self.stage = Stage::Writes(connection);
         }
-        Ok(())
+        let Some(queued) = self.pipeline.take() else { return Ok(()) };
+        let ran = queued.run(self.connection()?).await;
+        let Some(lost) = self.observe(ran)? else { return Ok(()) };
+        self.is_poisoned = true;
+        Err(StorageError::LeaseLost(lost))
     }
 
+    /// Commits, with the queued writes: alone they are one statement, which is a transaction by itself.
     pub(super) async fn commit(mut self) -> Result<(), StorageError> {
-        if !self.has_begun() {
-            return Ok(());
+        if let Stage::NotBegun(connections) = &self.stage {
+            let Some(queued) = self.pipeline.take() else { return Ok(()) };
+            let mut connection = connections.take().await?;
+            let ran = queued.run(connection.connection()?).await;
+            return connection
+                .observe(ran)?
+                .map_or(Ok(()), |lost| Err(StorageError::LeaseLost(lost)));
         }
         self.flush().await?;
         if self.is_poisoned {

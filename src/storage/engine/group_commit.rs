@@ -41,7 +41,7 @@ enum Request {
     /// A slot, to read and write in.
     Interactive(oneshot::Sender<Result<WriteSlot, sqlx::Error>>),
     /// That this is written.
-    Batch(Pipeline, Reply),
+    Batch(Pipeline<Sqlite>, Reply),
 }
 
 type Reply = oneshot::Sender<Result<(), StorageError>>;
@@ -90,7 +90,10 @@ impl Writer {
     }
 
     /// Writes this in a transaction of its own; returns once it is on the disk.
-    pub(in crate::storage) async fn write(&self, writes: Pipeline) -> Result<(), StorageError> {
+    pub(in crate::storage) async fn write(
+        &self,
+        writes: Pipeline<Sqlite>,
+    ) -> Result<(), StorageError> {
         let (reply, done) = oneshot::channel();
         let asked = timeout(self.patience, self.ask(Request::Batch(writes, reply)));
         asked.await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
@@ -210,7 +213,7 @@ impl Queue {
 /// One commit for those who wait by now and have nothing to read. Gives the connection back, unless it failed.
 async fn commit_batches(
     mut connection: PoolConnection<Sqlite>,
-    first: (Pipeline, Reply),
+    first: (Pipeline<Sqlite>, Reply),
     queue: &mut Queue,
 ) -> Option<PoolConnection<Sqlite>> {
     let began = Instant::now();

@@ -23,7 +23,7 @@ pub use notify::Signals;
 pub use process_lock::SoleUse;
 pub use query::Page;
 pub use read::Read;
-pub use statement::{Listed, Statement};
+pub use statement::{Listed, Statement, Touch};
 pub use tx::Tx;
 
 pub(in crate::storage) use read::{Backend, fetch, fetch_changed, fetch_rows};

@@ -1,7 +1,8 @@
-//! Statements: a text for each database.
+//! Statements: a text for each database, and the tables that it touches.
 //!
-//! A [`Query`] only reads, and runs on a [`super::Read`]. A [`Change`] needs a transaction ([`super::Tx`]) and
-//! declares the tables that it writes to, by which caches are invalidated.
+//! A [`Query`] only reads, and runs on a [`super::Read`]. A [`Change`] needs a transaction ([`super::Tx`]). It
+//! declares the tables that it touches: by them the pipeline on PostgreSQL knows which writes may be joined, and
+//! caches are invalidated.
 
 /// The text of a statement, and its name for people.
 #[derive(Debug, Clone, Copy)]
@@ -22,12 +23,19 @@ pub struct Query(pub(in crate::storage) Statement);
 #[derive(Debug, Clone, Copy)]
 pub struct Change {
     pub(in crate::storage) statement: Statement,
-    /// With the tables in which rows are deleted by a cascade.
-    pub(in crate::storage) writes: &'static [&'static str],
+    pub(in crate::storage) touches: &'static [Touch],
 }
 
-/// A statement in the catalogue, with the tables that it writes to.
-pub type Listed = (Statement, &'static [&'static str]);
+/// What a change does with tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Touch {
+    /// It adds rows, and fails where one is there already.
+    Adds(&'static [&'static str]),
+    /// It changes, replaces or deletes rows, be it by a cascade.
+    Writes(&'static [&'static str]),
+    /// It reads rows of other tables.
+    Reads(&'static [&'static str]),
+}
 
 impl Statement {
     /// A text that both databases understand.
@@ -37,26 +45,63 @@ impl Statement {
 }
 
 impl Query {
-    pub(in crate::storage) const fn listed(self) -> Listed {
+    pub(in crate::storage) const fn new(statement: Statement, _touches: &'static [Touch]) -> Self {
+        Self(statement)
+    }
+
+    pub(in crate::storage) const fn listed(self) -> (Statement, &'static [Touch]) {
         (self.0, &[])
     }
 }
 
 impl Change {
-    pub(in crate::storage) const fn new(
-        statement: Statement,
-        writes: &'static [&'static str],
-    ) -> Self {
-        Self { statement, writes }
+    pub(in crate::storage) const fn new(statement: Statement, touches: &'static [Touch]) -> Self {
+        Self { statement, touches }
     }
 
-    pub(in crate::storage) const fn listed(self) -> Listed {
-        (self.statement, self.writes)
+    pub(in crate::storage) const fn listed(self) -> (Statement, &'static [Touch]) {
+        (self.statement, self.touches)
+    }
+
+    /// The tables whose rows it adds, changes or deletes.
+    pub(super) fn written(&self) -> impl Iterator<Item = &'static str> {
+        let written = |touch: &&Touch| !matches!(touch, Touch::Reads(_));
+        self.touches.iter().filter(written).flat_map(Touch::tables).copied()
+    }
+}
+
+impl Touch {
+    pub(in crate::storage) const fn adds(tables: &'static [&'static str]) -> Self {
+        Self::Adds(tables)
+    }
+
+    pub(in crate::storage) const fn writes(tables: &'static [&'static str]) -> Self {
+        Self::Writes(tables)
+    }
+
+    pub(in crate::storage) const fn reads(tables: &'static [&'static str]) -> Self {
+        Self::Reads(tables)
+    }
+
+    fn tables(&self) -> &'static [&'static str] {
+        match self {
+            Self::Adds(tables) | Self::Writes(tables) | Self::Reads(tables) => tables,
+        }
+    }
+
+    /// Whether a statement that does this has to wait for one that did `before`, to see its rows.
+    ///
+    /// New rows may be added beside new rows, and what was only read stays as it was.
+    pub(super) fn must_follow(&self, before: &Self) -> bool {
+        match (before, self) {
+            (Self::Reads(_), _) | (Self::Adds(_), Self::Adds(_)) => false,
+            _ => before.tables().iter().any(|table| self.tables().contains(table)),
+        }
     }
 }
 
 /// Declares statements, and lists them in `ALL`: `NAME = "SELECT …"` is a [`Query`], and
-/// `NAME writes(orders) = "UPDATE orders …"` a [`Change`]. A second text is PostgreSQL's own.
+/// `NAME adds(orders) reads(issuers) = "INSERT …"` a [`Change`]. A second text is PostgreSQL's own.
 macro_rules! statements {
     (@text $name:expr, $both:expr) => {
         $crate::storage::engine::Statement::both($name, $both)
@@ -64,22 +109,48 @@ macro_rules! statements {
     (@text $name:expr, $sqlite:expr, $postgres:expr) => {
         $crate::storage::engine::Statement { name: $name, sqlite: $sqlite, postgres: $postgres }
     };
-    (@type) => { $crate::storage::engine::Query };
-    (@type $($table:ident)+) => { $crate::storage::engine::Change };
-    (@new $statement:expr,) => { $crate::storage::engine::Query($statement) };
-    (@new $statement:expr, $($table:ident)+) => {
-        $crate::storage::engine::Change::new($statement, &[$(stringify!($table)),+])
-    };
-    ($($name:ident $(writes($($table:ident),+))? = $($text:expr),+;)*) => {
-        $(const $name: $crate::storage::engine::statements!(@type $($($table)+)?) =
-            $crate::storage::engine::statements!(
-                @new $crate::storage::engine::statements!(
+    (@kind) => { $crate::storage::engine::Query };
+    (@kind $($verb:ident)+) => { $crate::storage::engine::Change };
+    ($($name:ident $($verb:ident($($table:ident),+))* = $($text:expr),+;)*) => {
+        $(const $name: $crate::storage::engine::statements!(@kind $($verb)*) =
+            <$crate::storage::engine::statements!(@kind $($verb)*)>::new(
+                $crate::storage::engine::statements!(
                     @text concat!(module_path!(), "::", stringify!($name)), $($text),+
                 ),
-                $($($table)+)?
+                &[$($crate::storage::engine::Touch::$verb(&[$(stringify!($table)),+])),*],
             );)*
         /// Every statement of this module.
         pub(in crate::storage) const ALL: &[$crate::storage::engine::Listed] = &[$($name.listed()),*];
     };
 }
 pub(in crate::storage) use statements;
+
+/// A statement in the catalogue, with the tables that it touches.
+pub type Listed = (Statement, &'static [Touch]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_follows_what_it_must_see_and_nothing_else() {
+        let orders: &[&str] = &["orders"];
+        let (adds, writes, reads) =
+            (Touch::Adds(orders), Touch::Writes(orders), Touch::Reads(orders));
+        let rows = [
+            (adds, adds, false),
+            (adds, writes, true),
+            (adds, reads, true),
+            (writes, adds, true),
+            (writes, writes, true),
+            (writes, reads, true),
+            (reads, adds, false),
+            (reads, writes, false),
+            (reads, reads, false),
+        ];
+        for (before, next, must) in rows {
+            assert_eq!(next.must_follow(&before), must, "{before:?}, then {next:?}");
+        }
+        assert!(!Touch::Writes(&["issuers"]).must_follow(&writes));
+    }
+}

@@ -102,6 +102,18 @@ impl Tx {
         self
     }
 
+    /// Runs the queued writes unless this change may run beside them.
+    pub(in crate::storage) async fn make_room(
+        &mut self,
+        change: &Change,
+    ) -> Result<(), StorageError> {
+        match &mut self.read.on {
+            // Statements run one behind the other.
+            Backend::Sqlite(_) => Ok(()),
+            Backend::Postgres(on) => on.make_room(change.touches).await,
+        }
+    }
+
     /// Whether anything was run yet.
     pub(in crate::storage) fn has_begun(&self) -> bool {
         match &self.read.on {
@@ -112,8 +124,8 @@ impl Tx {
 
     /// Takes note of the tables that are written to: their cached rows are void after the commit.
     pub(in crate::storage) fn writes(&mut self, change: &Change) {
-        for table in change.writes {
-            if !self.written.contains(table) {
+        for table in change.written() {
+            if !self.written.contains(&table) {
                 self.written.push(table);
             }
         }
@@ -157,16 +169,15 @@ macro_rules! write {
     (@queue $tx:expr, $fence:expr, $change:expr $(, $bind:expr)*) => {{
         let (tx, change) = ($tx.writable(), &$change);
         tx.writes(change);
+        tx.make_room(change).await?;
         match &mut tx.on {
             $crate::storage::engine::Backend::Sqlite(on) => {
-                on.pipeline.add(change.statement.sqlite, $fence);
+                on.pipeline.add(change.statement.sqlite, change.touches, $fence);
                 $(on.pipeline.bind($bind)?;)*
             }
-            $crate::storage::engine::Backend::Postgres(on) => if !on.has_failed() {
-                on.flush().await?;
-                let done = sqlx::query(change.statement.postgres)$(.bind($bind))*;
-                let done = done.execute(on.connection()?).await;
-                on.wrote(done, $fence);
+            $crate::storage::engine::Backend::Postgres(on) => {
+                on.pipeline.add(change.statement.postgres, change.touches, $fence);
+                $(on.pipeline.bind($bind)?;)*
             }
         }
     }};

@@ -12,7 +12,7 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::storage::engine::{
-    Change, Listed, Query, Read, Statement, StorageError, Tx, execute, fetch, fetch_changed,
+    Change, Listed, Query, Read, Statement, StorageError, Touch, Tx, execute, fetch, fetch_changed,
     millis, moment, statements,
 };
 
@@ -171,7 +171,7 @@ macro_rules! queue {
                         "FOR UPDATE SKIP LOCKED"
                     ),
                 },
-                &[$table],
+                &[Touch::Writes(&[$table])],
             ),
             extend: Change::new(
                 Statement {
@@ -179,7 +179,7 @@ macro_rules! queue {
                     sqlite: extend!($table, "$3"),
                     postgres: extend!($table, lease_end!("$3")),
                 },
-                &[$table],
+                &[Touch::Writes(&[$table])],
             ),
             release: Change::new(
                 Statement::both(
@@ -190,7 +190,7 @@ macro_rules! queue {
                          WHERE id = $1 AND leased_by = $2"
                     ),
                 ),
-                &[$table],
+                &[Touch::Writes(&[$table])],
             ),
             // Held rows end their lease within LEASE from now: so few that the index finds them.
             give_back: Change::new(
@@ -203,7 +203,7 @@ macro_rules! queue {
                            AND next_action_at <= $3"
                     ),
                 ),
-                &[$table],
+                &[Touch::Writes(&[$table])],
             ),
             holder: Query(Statement::both(
                 concat!("lease::holder ", $table),

@@ -45,12 +45,12 @@ macro_rules! insert {
 }
 
 statements! {
-    INSERT writes(certificates) = insert!("$19"),
+    INSERT adds(certificates) = insert!("$19"),
         insert!(concat!("CASE WHEN $25::text IS NULL THEN $19 ELSE ", lease_end!("$19"), " END"));
     // A list travels as JSON: the two databases have no other form of it in common.
-    INSERT_NAMES writes(certificate_names) = "INSERT INTO certificate_names (certificate_id, name) SELECT $1, value FROM json_each($2)",
+    INSERT_NAMES adds(certificate_names) = "INSERT INTO certificate_names (certificate_id, name) SELECT $1, value FROM json_each($2)",
         "INSERT INTO certificate_names (certificate_id, name) SELECT $1, json_array_elements_text($2::json)";
-    INSERT_LABELS writes(certificate_labels) = "INSERT INTO certificate_labels (certificate_id, label) SELECT $1, value FROM json_each($2)",
+    INSERT_LABELS adds(certificate_labels) = "INSERT INTO certificate_labels (certificate_id, label) SELECT $1, value FROM json_each($2)",
         "INSERT INTO certificate_labels (certificate_id, label) SELECT $1, json_array_elements_text($2::json)";
     FIND = concat!("SELECT ", columns!(), " FROM certificates WHERE id = $1");
     FIND_BY_NAME = concat!("SELECT ", columns!(), " FROM certificates WHERE namespace = $1 AND name = $2");
@@ -207,7 +207,7 @@ pub async fn save(
         row.deleting_since,
     );
     outbox::of_certificate(tx, transition);
-    events::record(tx, &certificate.namespace, Some(certificate.id), events, *at).await?;
+    events::record(tx, &certificate.namespace, Some(certificate.id), events, *at);
     if certificate.is_settled() {
         tx.has_settled(row.id);
     }

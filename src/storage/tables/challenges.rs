@@ -28,7 +28,7 @@ statements! {
     OF_ORDER = concat!("SELECT ", columns!(), " FROM challenges
         WHERE order_id = $1 ORDER BY position");
     FIND = concat!("SELECT ", columns!(), " FROM challenges WHERE id = $1");
-    INSERT writes(challenges) = "INSERT INTO challenges
+    INSERT adds(challenges) = "INSERT INTO challenges
         (id, order_id, position, authorization_url, url, domain, wildcard, kind, solver, token,
          key_authorization, state, record, clean, tries, reason, observations, next_action_at,
          deadline)

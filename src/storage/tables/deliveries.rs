@@ -45,7 +45,7 @@ macro_rules! heard {
 }
 
 statements! {
-    INSERT writes(deliveries) = "INSERT INTO deliveries
+    INSERT adds(deliveries) = "INSERT INTO deliveries
         (id, webhook_id, message_id, event_type, subject, collection, state, tries, attempts,
          created_at, finished_at, next_action_at, deadline, namespace)
         VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, $8, $9, $10, $11, $12)";
@@ -83,14 +83,14 @@ statements! {
         WHERE webhook_id = $1 AND state = 'pending' AND next_action_at > $3 AND last_attempt_at >= $2";
     HOLD writes(deliveries) = "UPDATE deliveries SET state = 'held', next_action_at = NULL, finished_at = $2
         WHERE webhook_id = $1 AND state IN ('queued', 'pending') AND event_type <> 'webhook.test'";
-    HOLD_UNHEARD writes(deliveries) = concat!("UPDATE deliveries SET state = 'held', next_action_at = NULL, finished_at = $2
+    HOLD_UNHEARD writes(deliveries) reads(webhook_subscriptions) = concat!("UPDATE deliveries SET state = 'held', next_action_at = NULL, finished_at = $2
         WHERE webhook_id = $1 AND state IN ('queued', 'pending') AND NOT ", heard!("deliveries"));
-    REDELIVER writes(deliveries) = concat!("UPDATE deliveries SET
+    REDELIVER writes(deliveries) reads(webhook_subscriptions) = concat!("UPDATE deliveries SET
         state = 'queued', tries = 0, finished_at = NULL, next_action_at = NULL
         WHERE id = $1 AND webhook_id = $2 AND state IN ('delivered', 'dead', 'held') AND ", heard!("deliveries"));
     SEND_NOW writes(deliveries) = "UPDATE deliveries SET next_action_at = $3
         WHERE id = $1 AND webhook_id = $2 AND state = 'pending' AND next_action_at > $3";
-    REDELIVER_SINCE writes(deliveries) = concat!("UPDATE deliveries SET
+    REDELIVER_SINCE writes(deliveries) reads(webhook_subscriptions) = concat!("UPDATE deliveries SET
         state = 'queued', tries = 0, finished_at = NULL, next_action_at = NULL
         WHERE id IN (SELECT o.id FROM deliveries o
                      WHERE o.webhook_id = $1 AND o.id > $2 AND o.created_at >= $3

@@ -4,7 +4,9 @@
 //! Pages go by identifier, and so by when something was first seen; [`super::event_stream`] has the order in which
 //! things happened for those who follow along.
 
-use sqlx::FromRow;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use sqlx::{Database, Encode, FromRow, Postgres, Type};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -12,8 +14,10 @@ use super::event_stream::Position;
 use crate::domain::event::{Event, Severity};
 use crate::domain::id::{CertificateId, EventId};
 use crate::domain::scope::Scope;
+use crate::storage::engine::pipeline::{Pipeline, renumbered};
 use crate::storage::engine::query::{Filter, Value};
-use crate::storage::engine::{Page, Read, StorageError, Tx, millis, moment, statements, write};
+use crate::storage::engine::tx::Hook;
+use crate::storage::engine::{Backend, Page, Read, StorageError, Tx, millis, moment, statements};
 
 /// The transaction, and the next place in it. On SQLite there is one writer, and so one order; the
 /// newest row is never forgotten, so that no place is given twice.
@@ -34,30 +38,66 @@ macro_rules! position {
     };
 }
 
-// What repeats the last event of its resource takes that one's identifier, and so raises its count.
-macro_rules! record {
-    ($dialect:ident) => {
+macro_rules! into {
+    () => {
         concat!(
             "INSERT INTO events
-             (id, namespace, collection, resource_id, certificate_id, severity, reason, message,
+             (id, namespace, collection, resource_id, certificate_id, severity, reason, message, count,
               created_at, last_seen, written_in, position)
-             VALUES (coalesce((SELECT last.id FROM (
-                 SELECT id, severity, reason, message FROM events WHERE resource_id = $4
-                 ORDER BY position DESC LIMIT 1) AS last
-                 WHERE last.severity = $6 AND last.reason = $7 AND last.message = $8), $1),
-              $2, $3, $4, $5, $6, $7, $8, $9, $9, ",
-            written_in!($dialect),
+             SELECT coalesce((SELECT last.id FROM (
+                      SELECT id, severity, reason, message FROM events WHERE resource_id = new.resource_id
+                      ORDER BY position DESC LIMIT 1) AS last
+                      WHERE new.is_first AND last.severity = new.severity AND last.reason = new.reason
+                        AND last.message = new.message), new.id),
+                    new.namespace, new.collection, new.resource_id, new.certificate_id, new.severity,
+                    new.reason, new.message, new.count, new.at, new.at, ",
+            written_in!(postgres),
             ", ",
-            position!($dialect),
-            ") ON CONFLICT (id) DO UPDATE SET count = events.count + 1,
-               last_seen = excluded.last_seen, written_in = excluded.written_in,
-               position = excluded.position"
+            position!(postgres),
+            " FROM (VALUES "
         )
     };
 }
+macro_rules! row {
+    () => {
+        "($1::uuid, $2::text, $3::text, $4::uuid, $5::uuid, $6::text, $7::text, $8::text, $9::bigint,
+          $10::bigint, $11::boolean)"
+    };
+}
+macro_rules! as_new {
+    () => {
+        ") AS new (id, namespace, collection, resource_id, certificate_id, severity, reason, message,
+                   count, at, is_first)
+         ON CONFLICT (id) DO UPDATE SET count = events.count + excluded.count,
+            last_seen = excluded.last_seen, written_in = excluded.written_in,
+            position = excluded.position"
+    };
+}
 
+/// Values of each event.
+const VALUES: usize = 11;
+
+// What repeats the last event of its resource takes that one's identifier, and so raises its count. On
+// PostgreSQL several are written by one statement, which does not see what it writes: only what is the first of
+// its resource there can be a repetition.
 statements! {
-    RECORD writes(events) = record!(sqlite), record!(postgres);
+    RECORD writes(events) = concat!(
+        "INSERT INTO events
+         (id, namespace, collection, resource_id, certificate_id, severity, reason, message, count,
+          created_at, last_seen, written_in, position)
+         VALUES (coalesce((SELECT last.id FROM (
+             SELECT id, severity, reason, message FROM events WHERE resource_id = $4
+             ORDER BY position DESC LIMIT 1) AS last
+             WHERE last.severity = $6 AND last.reason = $7 AND last.message = $8), $1),
+          $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, ",
+        written_in!(sqlite),
+        ", ",
+        position!(sqlite),
+        ") ON CONFLICT (id) DO UPDATE SET count = events.count + excluded.count,
+           last_seen = excluded.last_seen, written_in = excluded.written_in,
+           position = excluded.position"
+        ),
+        concat!(into!(), row!(), as_new!());
 }
 
 pub(in crate::storage) const SELECT: &str =
@@ -165,34 +205,114 @@ impl Wanted {
     }
 }
 
+/// The events of a transaction, written as the last of it.
+#[derive(Default)]
+struct EventLog(Vec<Recording>);
+
+/// An event until it is written.
+struct Recording {
+    id: Uuid,
+    namespace: String,
+    certificate: Option<Uuid>,
+    event: Event,
+    count: i64,
+    at: i64,
+}
+
 /// Records events in the transaction that brings them about. `certificate` is the one that they are listed with.
-pub async fn record(
+pub fn record(
     tx: &mut Tx,
     namespace: &str,
     certificate: Option<CertificateId>,
     events: &[Event],
     now: OffsetDateTime,
-) -> Result<(), StorageError> {
+) {
     if events.is_empty() {
-        return Ok(());
+        return;
     }
     tx.records_events();
     // Consecutive identifiers list the events of one moment in the order in which they happened.
     let first = EventId::generate(now).0.as_u128();
+    let log = tx.hook::<EventLog>();
     for (id, event) in (first..).map(Uuid::from_u128).zip(events) {
-        write!(
-            tx,
-            RECORD,
+        log.add(Recording {
             id,
-            namespace,
-            event.about.collection(),
-            event.about.id(),
-            certificate.map(|id| id.0),
-            event.severity.as_str(),
-            event.reason,
-            event.message.as_str(),
-            millis(now),
-        );
+            namespace: namespace.to_owned(),
+            certificate: certificate.map(|id| id.0),
+            event: event.clone(),
+            count: 1,
+            at: millis(now),
+        });
+    }
+}
+
+impl EventLog {
+    /// Adds an event; one that repeats the last of its resource raises that one's count.
+    fn add(&mut self, new: Recording) {
+        match self.0.iter_mut().rfind(|known| known.event.about == new.event.about) {
+            Some(last) if last.event == new.event => {
+                last.count += new.count;
+                last.at = new.at;
+            }
+            _ => self.0.push(new),
+        }
+    }
+}
+
+impl Hook for EventLog {
+    fn before_commit<'t>(&'t mut self, tx: &'t mut Tx) -> BoxFuture<'t, Result<(), StorageError>> {
+        async move {
+            tx.make_room(&RECORD).await?;
+            match &mut tx.on {
+                Backend::Sqlite(on) => {
+                    for recording in &self.0 {
+                        on.pipeline.add(RECORD.statement.sqlite, RECORD.touches, None);
+                        recording.bind(&mut on.pipeline)?;
+                    }
+                }
+                Backend::Postgres(on) => write_together(&mut on.pipeline, &self.0)?,
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+}
+
+impl Recording {
+    fn bind<D: Database>(&self, pipeline: &mut Pipeline<D>) -> Result<(), sqlx::Error>
+    where
+        for<'v> Uuid: Encode<'v, D> + Type<D>,
+        for<'v> Option<Uuid>: Encode<'v, D> + Type<D>,
+        for<'v> &'v str: Encode<'v, D> + Type<D>,
+        for<'v> i64: Encode<'v, D> + Type<D>,
+    {
+        let Self { id, namespace, certificate, event, count, at } = self;
+        pipeline.bind(*id)?;
+        pipeline.bind(namespace.as_str())?;
+        pipeline.bind(event.about.collection())?;
+        pipeline.bind(event.about.id())?;
+        pipeline.bind(*certificate)?;
+        pipeline.bind(event.severity.as_str())?;
+        pipeline.bind(event.reason)?;
+        pipeline.bind(event.message.as_str())?;
+        pipeline.bind(*count)?;
+        pipeline.bind(*at)
+    }
+}
+
+/// Adds one statement for all of them.
+fn write_together(
+    pipeline: &mut Pipeline<Postgres>,
+    events: &[Recording],
+) -> Result<(), sqlx::Error> {
+    // One row each and no arrays: PostgreSQL does not know an array's length and would plan each time anew.
+    let rows: Vec<_> = (0..events.len()).map(|n| renumbered(row!(), n * VALUES)).collect();
+    let text = [into!(), &rows.join(", "), as_new!()].concat();
+    pipeline.add(&text, RECORD.touches, None);
+    for (place, one) in events.iter().enumerate() {
+        let is_first = events[..place].iter().all(|before| before.event.about != one.event.about);
+        one.bind(pipeline)?;
+        pipeline.bind(is_first)?;
     }
     Ok(())
 }

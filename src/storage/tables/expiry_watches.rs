@@ -70,7 +70,7 @@ pub async fn save(
     )?;
     held(lease, changed)?;
     outbox::about_certificate(tx, certificate, event_types, *at);
-    events::record(tx, &certificate.namespace, Some(certificate.id), events, *at).await?;
+    events::record(tx, &certificate.namespace, Some(certificate.id), events, *at);
     Ok(())
 }
 

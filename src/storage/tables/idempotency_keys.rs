@@ -8,7 +8,7 @@ use crate::storage::engine::{Read, StorageError, Tx, execute, fetch, millis, sta
 
 statements! {
     FORGET_OLD writes(idempotency_keys) = "DELETE FROM idempotency_keys WHERE created_at < $1";
-    INSERT writes(idempotency_keys) = "INSERT INTO idempotency_keys (caller, key, request_hash, status, location, body, created_at)
+    INSERT adds(idempotency_keys) = "INSERT INTO idempotency_keys (caller, key, request_hash, status, location, body, created_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7)";
     FIND = "SELECT request_hash, status, location, body FROM idempotency_keys
         WHERE caller = $1 AND key = $2 AND created_at >= $3";

@@ -25,7 +25,7 @@ macro_rules! columns {
 }
 
 statements! {
-    INSERT writes(issuers) = "INSERT INTO issuers
+    INSERT adds(issuers) = "INSERT INTO issuers
         (id, kind, namespace, name, acme, generation, state, state_since, account_url,
          account_server, account_email, tries, last_error, created_at, next_action_at, account_key)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
@@ -219,7 +219,7 @@ pub async fn save(tx: &mut Tx, transition: &Transition, lease: &Lease) -> Result
     )?;
     held(lease, changed)?;
     outbox::of_issuer(tx, transition);
-    events::record(tx, &issuer.namespace, None, events, *at).await?;
+    events::record(tx, &issuer.namespace, None, events, *at);
     tx.wake_workers();
     Ok(())
 }

@@ -52,7 +52,7 @@ macro_rules! save {
 }
 
 statements! {
-    INSERT writes(orders) = insert!("$18"),
+    INSERT adds(orders) = insert!("$18"),
         insert!(concat!("CASE WHEN $20::text IS NULL THEN $18 ELSE ", lease_end!("$18"), " END"));
     FIND = concat!("SELECT ", order_columns!(), " FROM orders WHERE id = $1");
     OPEN_OF_CERTIFICATE = concat!("SELECT ", order_columns!(), " FROM orders

@@ -26,8 +26,8 @@ use crate::storage::engine::{Read, StorageError, Tx, execute, json, millis, stat
 use crate::view::{CertificateView, IssuerView};
 
 statements! {
-    INSERT writes(messages) = "INSERT INTO messages (id, body, created_at) VALUES ($1, $2, $3)";
-    FORGET writes(messages) = "DELETE FROM messages WHERE id IN (
+    INSERT adds(messages) = "INSERT INTO messages (id, body, created_at) VALUES ($1, $2, $3)";
+    FORGET writes(messages) reads(deliveries) = "DELETE FROM messages WHERE id IN (
         SELECT m.id FROM messages m
         WHERE m.created_at < $1
           AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.message_id = m.id)

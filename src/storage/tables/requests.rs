@@ -20,12 +20,12 @@ macro_rules! columns {
 }
 
 statements! {
-    INSERT writes(requests) = "INSERT INTO requests
+    INSERT adds(requests) = "INSERT INTO requests
         (id, certificate_id, namespace, revision, csr, private_key, state, message, order_id, created_at, name)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
     FIND = concat!("SELECT ", columns!(), " FROM requests WHERE id = $1");
     PRIVATE_KEY = "SELECT private_key FROM requests WHERE id = $1";
-    PRUNE writes(requests) = "DELETE FROM requests WHERE certificate_id = $1 AND id <> $2
+    PRUNE writes(requests) reads(revisions) = "DELETE FROM requests WHERE certificate_id = $1 AND id <> $2
         AND id NOT IN (SELECT request_id FROM revisions WHERE certificate_id = $1 AND revision >= $3)";
     PROGRESS writes(requests) = "UPDATE requests SET state = $2, message = $3, order_id = $4, finished_at = $5 WHERE id = $1";
 }

@@ -13,7 +13,7 @@ statements! {
     OLD = "SELECT last_seen, id FROM events
         WHERE (last_seen, id) > ($1, $2) AND last_seen < $3 ORDER BY last_seen, id LIMIT $4";
     // The newest event of all keeps the places from being given again.
-    FORGET writes(events) = "DELETE FROM events
+    FORGET writes(events) reads(issuers, certificates, orders) = "DELETE FROM events
         WHERE (last_seen, id) > ($1, $2) AND (last_seen, id) <= ($3, $4)
         AND id <> (SELECT id FROM events ORDER BY written_in DESC, position DESC LIMIT 1)
         AND (EXISTS (SELECT 1 FROM events AS later WHERE later.resource_id = events.resource_id

@@ -22,7 +22,7 @@ macro_rules! columns {
 }
 
 statements! {
-    INSERT writes(revisions) = "INSERT INTO revisions
+    INSERT adds(revisions) reads(requests) = "INSERT INTO revisions
         (certificate_id, revision, request_id, order_id, chain, private_key, serial, fingerprint,
          not_before, not_after, issued_at)
         SELECT $1, $2, id, $4, $5, private_key, $6, $7, $8, $9, $10 FROM requests WHERE id = $3";

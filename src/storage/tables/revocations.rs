@@ -14,7 +14,7 @@ use crate::storage::engine::{
 use crate::storage::queue::lease::{Lease, held};
 
 statements! {
-    INSERT writes(revocations) = "INSERT INTO revocations
+    INSERT adds(revocations) reads(revisions) = "INSERT INTO revocations
         (id, certificate_id, namespace, issuer_id, revision, reason, leaf, request_id, private_key,
          state, tries, last_error, created_at, next_action_at, deadline)
         SELECT $1, certificate_id, $3, $4, revision, $6, $7, request_id, private_key,

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::secret::Sealed;
 use crate::storage::engine::{
-    Change, Listed, Query, Read, Statement, StorageError, Tx, execute, fetch,
+    Change, Listed, Query, Read, Statement, StorageError, Touch, Tx, execute, fetch,
 };
 
 /// A column of sealed secrets.
@@ -58,7 +58,7 @@ macro_rules! column {
                         " = $3"
                     ),
                 ),
-                &[$table],
+                &[Touch::Writes(&[$table])],
             ),
         }
     };
@@ -80,7 +80,7 @@ pub const COLUMNS: &[Column] = &[
             "sealed_columns::REPLACE former secrets",
             "UPDATE webhooks SET former_secret = $4
              WHERE id = $1 AND $2 = $2 AND former_secret = $3",
-        ), &["webhooks"]),
+        ), &[Touch::Writes(&["webhooks"])]),
     },
     // A key that a client holds is empty.
     Column {
@@ -93,7 +93,7 @@ pub const COLUMNS: &[Column] = &[
         replace: Change::new(Statement::both(
             "sealed_columns::REPLACE requests",
             "UPDATE requests SET private_key = $4 WHERE id = $1 AND $2 = $2 AND private_key = $3",
-        ), &["requests"]),
+        ), &[Touch::Writes(&["requests"])]),
     },
     // A revision's key is its request's, as it is sealed there.
     Column {
@@ -109,7 +109,7 @@ pub const COLUMNS: &[Column] = &[
             "sealed_columns::REPLACE revisions",
             "UPDATE revisions SET private_key = $4
              WHERE certificate_id = $1 AND revision = $2 AND private_key = $3",
-        ), &["revisions"]),
+        ), &[Touch::Writes(&["revisions"])]),
     },
     Column {
         place: "issuers/next_account_key",
@@ -122,7 +122,7 @@ pub const COLUMNS: &[Column] = &[
             "sealed_columns::REPLACE next account keys",
             "UPDATE issuers SET next_account_key = $4
              WHERE id = $1 AND $2 = $2 AND next_account_key = $3",
-        ), &["issuers"]),
+        ), &[Touch::Writes(&["issuers"])]),
     },
     // A copy of the revision's, while it may be needed.
     Column {
@@ -136,7 +136,7 @@ pub const COLUMNS: &[Column] = &[
             "sealed_columns::REPLACE revocations",
             "UPDATE revocations SET private_key = $4
              WHERE id = $1 AND $2 = $2 AND private_key = $3",
-        ), &["revocations"]),
+        ), &[Touch::Writes(&["revocations"])]),
     },
 ];
 

@@ -14,7 +14,7 @@ use crate::storage::engine::{
 };
 
 statements! {
-    INSERT writes(secrets) = "INSERT INTO secrets (id, namespace, name, data, data_keys, created_at, updated_at)
+    INSERT adds(secrets) = "INSERT INTO secrets (id, namespace, name, data, data_keys, created_at, updated_at)
         VALUES ($1, $2, $3, $4, $5, $6, $6)";
     UPDATE writes(secrets) = "UPDATE secrets SET data = $2, data_keys = $3, updated_at = $4 WHERE id = $1";
     DELETE writes(secrets) = "DELETE FROM secrets WHERE id = $1";

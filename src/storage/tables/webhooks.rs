@@ -25,7 +25,7 @@ macro_rules! columns {
 }
 
 statements! {
-    INSERT writes(webhooks) = "INSERT INTO webhooks
+    INSERT adds(webhooks) = "INSERT INTO webhooks
         (id, namespace, spec, disabled_because, failures, secret, created_at, updated_at)
         VALUES ($1, $2, $3, $4, 0, $5, $6, $6)";
     INSERT_SUBSCRIPTION writes(webhook_subscriptions) = "INSERT INTO webhook_subscriptions (webhook_id, namespace, event_type, selector)
@@ -184,7 +184,7 @@ pub async fn save(
         hold.is_some(),
     )?;
     held(lease, changed)?;
-    events::record(tx, &webhook.namespace, None, events, *at).await?;
+    events::record(tx, &webhook.namespace, None, events, *at);
     if webhook.disabled.is_some() {
         deliveries::hold(tx, webhook.id, *at).await?;
     }

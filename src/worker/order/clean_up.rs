@@ -113,7 +113,7 @@ async fn try_settle(ctx: &Context, all: &[CleanedUp]) -> Result<(), StorageError
         orders::save(&mut tx, order, before, lease, None).await?;
         let (namespace, certificate) = (&order.namespace, Some(order.certificate));
         let now = ctx.clock.now();
-        events::record(&mut tx, namespace, certificate, &transition.events, now).await?;
+        events::record(&mut tx, namespace, certificate, &transition.events, now);
     }
     tx.commit().await
 }

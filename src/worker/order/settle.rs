@@ -110,7 +110,7 @@ async fn try_settle(
         challenges::insert(&mut tx, order.id, &order.challenges).await?;
     }
     let happened = [&before.unsaved[..], &transition.events].concat();
-    events::record(&mut tx, &order.namespace, Some(order.certificate), &happened, now).await?;
+    events::record(&mut tx, &order.namespace, Some(order.certificate), &happened, now);
     if transition.outcome.is_none() && before.last_error != order.last_error {
         let trouble = order.last_error.as_ref();
         certificates::note(&mut tx, order.certificate, order.id, trouble).await?;

@@ -21,8 +21,8 @@ on_every_database! {
             Event::warning(one, "Failed", "over"),
             Event::warning(other, "Failed", "over, too"),
         ];
-        events::record(&mut tx, "default", None, &happened, NOW).await.unwrap();
-        events::record(&mut tx, "team", None, &[Event::normal(other, "Issuing", "later")], NOW + Duration::hours(1)).await.unwrap();
+        events::record(&mut tx, "default", None, &happened, NOW);
+        events::record(&mut tx, "team", None, &[Event::normal(other, "Issuing", "later")], NOW + Duration::hours(1));
         tx.commit().await.unwrap();
 
         for (query, count) in [
@@ -134,7 +134,7 @@ on_every_database! {
         for (namespace, message) in [("default", "theirs"), ("team", "ours"), ("", "everybody's")] {
             let about = someone();
             let event = [Event::normal(about, "Tested", message), Event::warning(about, "Tested", format!("{message}!"))];
-            events::record(&mut tx, namespace, None, &event, NOW).await.unwrap();
+            events::record(&mut tx, namespace, None, &event, NOW);
         }
         tx.commit().await.unwrap();
 
@@ -152,7 +152,7 @@ on_every_database! {
             let about = someone();
             let happened: Vec<_> = part.iter().map(|message| Event::normal(about, "Tested", message)).collect();
             let mut tx = world.db.begin();
-            events::record(&mut tx, "default", None, &happened, NOW).await.unwrap();
+            events::record(&mut tx, "default", None, &happened, NOW);
             tx.commit().await.unwrap();
         }
 

@@ -19,7 +19,9 @@ on_both_databases! {
             Event::normal(Resource::Certificate(certificate), "Issuing", "begun"),
             Event::warning(Resource::Order(order), "OrderFailed", "over"),
         ];
-        events::record(&mut tx, "default", Some(certificate), &happened, NOW).await.unwrap();
+        events::record(&mut tx, "default", Some(certificate), &happened, NOW);
+        tx.commit().await.unwrap();
+        let mut tx = db.read().await.unwrap();
 
         let of = |resource| events::Wanted { resource: Some(resource), ..Default::default() };
         let whole = events::list(&mut tx, &all(), &of(certificate.0), page()).await.unwrap();

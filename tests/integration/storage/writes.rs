@@ -99,7 +99,7 @@ on_both_databases! {
                 certificates::save(&mut tx, &certificate.clone().wake(NOW), &lease, None).await?;
                 let about = Resource::Certificate(certificate.id);
                 let event = Event::normal(about, "Tested", "written behind the fence");
-                events::record(&mut tx, "default", Some(certificate.id), &[event], NOW).await.unwrap();
+                events::record(&mut tx, "default", Some(certificate.id), &[event], NOW);
                 tx.commit().await
             })
         });

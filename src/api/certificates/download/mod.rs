@@ -120,7 +120,7 @@ async fn hand_out(
         format!("The {what} of revision {number} was handed to the {who} ({})", who.subject.id());
     let event = Event::normal(Resource::Certificate(certificate.id), "PrivateKeyExported", message);
     let namespace = &certificate.namespace;
-    events::record(&mut tx, namespace, Some(certificate.id), &[event], app.now()).await?;
+    events::record(&mut tx, namespace, Some(certificate.id), &[event], app.now());
     tx.commit().await?;
     tracing::info!(certificate = %certificate.id, revision = number, api_key = %who.subject.id(), what, "a private key was handed out");
     Ok((tag, Some(HandedOut { key, revision, certificate })))
