@@ -23,7 +23,7 @@ export RUST_TEST_THREADS ?= 4
 TESTED := --features failpoints
 
 test: setup ## Run every test, on SQLite and on PostgreSQL, against Pebble and nginx
-	cargo test --locked $(TESTED)
+	@scripts/test $(TESTED)
 
 SOAK_CERTIFICATES ?= 1000
 
@@ -41,10 +41,10 @@ ci: setup ## Everything that a change must pass
 	scripts/cargo-deny --log-level error --locked check bans licenses sources
 	cargo clippy --all-targets --locked $(TESTED) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked $(TESTED) --document-private-items
-	cargo test --locked $(TESTED) 2>&1 | tee target/ci-test.log
+	scripts/test $(TESTED)
 	$(MAKE) openapi
 	git diff --exit-code --stat -- openapi || { echo 'ci: openapi/openapi.json is stale; commit what `make openapi` wrote' >&2; exit 1; }
-	@echo; echo 'ci: everything passed'; grep '^test result:' target/ci-test.log
+	@echo; echo 'ci: everything passed'; grep '^test result:' target/test.log
 
 fmt: ## Format the code
 	cargo fmt

@@ -7,7 +7,7 @@ use time::{Duration, OffsetDateTime};
 
 /// A source of the present time, in UTC.
 pub trait Clock: Send + Sync {
-    /// The present moment.
+    /// The present moment, in whole milliseconds: what the databases hold compares with it exactly.
     fn now(&self) -> OffsetDateTime;
 
     /// Learns what the clock that counts shows at this moment; most clocks count themselves.
@@ -20,7 +20,7 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "the one place that may")]
     fn now(&self) -> OffsetDateTime {
-        OffsetDateTime::now_utc()
+        OffsetDateTime::now_utc().truncate_to_millisecond()
     }
 }
 
@@ -83,7 +83,7 @@ impl ManualClock {
 
 impl Clock for ManualClock {
     fn now(&self) -> OffsetDateTime {
-        *self.lock()
+        self.lock().truncate_to_millisecond()
     }
 }
 

@@ -12,6 +12,7 @@ use time::Duration;
 
 use super::cloudflare::Cloudflare;
 use super::fault_proxy::FaultProxy;
+use super::patience::within;
 use super::pebble::{Pebble, PebbleOptions};
 use super::world::{World, cluster_issuer, id};
 
@@ -70,7 +71,7 @@ impl Driven {
     /// Works until there is nothing left to be done at this moment.
     pub async fn step(&self) {
         let work = async || while self.worker.work_due().await.unwrap() > 0 {};
-        join_all((0..AT_ONCE).map(|_| work())).await;
+        within("the end of what is due", join_all((0..AT_ONCE).map(|_| work()))).await;
     }
 
     /// Works, and lets time pass, until every certificate is ready; the certificates.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::patience::PATIENCE;
+use super::process::output;
 use super::site::Site;
 
 /// Somebody at a shell, in a folder and a clean environment of their own.
@@ -83,7 +84,7 @@ impl Person {
         command.envs(given.into_iter().filter(|(_, value)| !value.is_empty()));
         command.envs(more.iter().cloned());
         // The installation lives on the same threads.
-        let mut blocking = || command.output().unwrap();
+        let mut blocking = || output(&mut command);
         let output = match tokio::runtime::Handle::try_current() {
             Ok(_) => tokio::task::block_in_place(blocking),
             Err(_) => blocking(),

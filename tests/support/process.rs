@@ -4,15 +4,17 @@
 //! shell stops the server and removes its directory.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Sender, channel};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use tokio::time::timeout;
 
 use super::patience::PATIENCE;
 
@@ -20,7 +22,12 @@ const SUPERVISOR: &str = r#"
 dir=$1 signal=$2; shift 2
 stop() {
     trap '' TERM INT HUP
-    while kill -s "$signal" "$server" 2>/dev/null; do sleep 0.05; done
+    rounds=0
+    while kill -s "$signal" "$server" 2>/dev/null; do
+        sleep 0.05
+        rounds=$((rounds + 1))
+        if [ $rounds -ge 200 ]; then signal=KILL; fi
+    done
     rm -rf "$dir"
     exit 0
 }
@@ -89,7 +96,7 @@ impl Server {
             if let Some(status) = self.child.try_wait().expect("the supervisor is ours") {
                 return Err(format!("ended with {status}:\n{}", self.log_tail()));
             }
-            if is_ready().await {
+            if timeout(Duration::from_secs(5), is_ready()).await.unwrap_or(false) {
                 return Ok(());
             }
         }
@@ -105,6 +112,35 @@ impl Drop for Server {
         }
         let _ = fs::remove_dir_all(&self.dir);
     }
+}
+
+/// Runs a command to its end with this input. One that does not end is killed, and the test fails.
+pub fn output_with(command: &mut Command, input: &[u8]) -> Output {
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child =
+        piped.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}: run scripts/setup"));
+    let (pid, mut stdin) = (Pid::from_child(&child), child.stdin.take().unwrap());
+    let (done, ended) = channel::<()>();
+    thread::scope(|scope| {
+        // It may answer before it has read everything, or without reading.
+        scope.spawn(move || stdin.write_all(input));
+        let watch = scope.spawn(move || {
+            let is_late = ended.recv_timeout(2 * PATIENCE) == Err(RecvTimeoutError::Timeout);
+            if is_late {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            is_late
+        });
+        let output = child.wait_with_output().unwrap();
+        drop(done);
+        assert!(!watch.join().unwrap(), "{command:?} did not end: {output:?}");
+        output
+    })
+}
+
+/// Like [`output_with`], without input.
+pub fn output(command: &mut Command) -> Output {
+    output_with(command, b"")
 }
 
 type Job = (Command, Sender<io::Result<Child>>);

@@ -151,7 +151,8 @@ impl Site {
             proxy,
             cloudflare,
             api: running.api,
-            http: reqwest::Client::new(),
+            // Longer than a client may wait for a certificate.
+            http: reqwest::Client::builder().timeout(3 * PATIENCE).build().unwrap(),
             key,
             stop,
             running: Some(running),

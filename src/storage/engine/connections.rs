@@ -71,7 +71,11 @@ where
 
     /// Ends when they are closed.
     pub(in crate::storage) async fn closed(&self) {
-        self.0.pool.close_event().await;
+        let closed = self.0.pool.close_event();
+        // A pool that is closed before it has the listener, and after it was asked for one, tells nobody.
+        if !self.0.pool.is_closed() {
+            closed.await;
+        }
     }
 
     /// Closes every connection once its work is done.

@@ -10,6 +10,7 @@
 //! of them fail, all are undone, and written again with one each.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
@@ -165,10 +166,15 @@ impl Drop for WriteSlot {
 async fn serve(pool: SqlitePool, incoming: mpsc::Receiver<Request>) {
     let mut queue = Queue { first: VecDeque::new(), incoming };
     let mut idle = None;
+    let mut closed = pin!(pool.close_event());
+    // A pool that is closed before it has the listener, and after it was asked for one, tells nobody.
+    if pool.is_closed() {
+        return;
+    }
     loop {
         let first = tokio::select! {
             request = queue.next() => request,
-            () = pool.close_event() => None,
+            () = &mut closed => None,
         };
         let Some(first) = first else { return };
         let connection = match idle.take() {

@@ -94,7 +94,7 @@ impl Filter {
     pub(in crate::storage) async fn page<R>(
         mut self,
         read: &mut Read,
-        select: &'static str,
+        select: &str,
         key: &'static str,
         page: Page,
     ) -> Result<Vec<R>, StorageError>
@@ -113,7 +113,7 @@ impl Filter {
     pub(in crate::storage) async fn rows<R>(
         mut self,
         read: &mut Read,
-        select: &'static str,
+        select: &str,
         order: &str,
         limit: u32,
     ) -> Result<Vec<R>, StorageError>

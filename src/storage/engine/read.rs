@@ -50,7 +50,8 @@ macro_rules! fetch {
 /// Like [`fetch`], for a [`super::Change`] that returns rows; it needs a transaction.
 macro_rules! fetch_changed {
     ($how:ident, $tx:expr, $change:expr $(, $bind:expr)* $(,)?) => {{
-        let (tx, change) = ($tx.writable(), &$change);
+        let tx = $tx.writable();
+        let change: &$crate::storage::engine::Change = &$change;
         tx.writes(change);
         $crate::storage::engine::fetch_rows!($how, tx, change.statement $(, $bind)*)
     }};

@@ -4,6 +4,8 @@
 //! declares the tables that it touches: by them the pipeline on PostgreSQL knows which writes may be joined, and
 //! caches are invalidated.
 
+use std::borrow::Cow;
+
 /// The text of a statement, and its name for people.
 #[derive(Debug, Clone, Copy)]
 pub struct Statement {
@@ -24,6 +26,14 @@ pub struct Query(pub(in crate::storage) Statement);
 pub struct Change {
     pub(in crate::storage) statement: Statement,
     pub(in crate::storage) touches: &'static [Touch],
+}
+
+/// The text of a statement for the life of the process.
+pub(in crate::storage) fn made_once(text: impl Into<Cow<'static, str>>) -> &'static str {
+    match text.into() {
+        Cow::Borrowed(text) => text,
+        Cow::Owned(text) => text.leak(),
+    }
 }
 
 /// What a change does with tables.
@@ -100,27 +110,33 @@ impl Touch {
     }
 }
 
-/// Declares statements, and lists them in `ALL`: `NAME = "SELECT …"` is a [`Query`], and
-/// `NAME adds(orders) reads(issuers) = "INSERT …"` a [`Change`]. A second text is PostgreSQL's own.
+/// Declares statements: `NAME = "SELECT …"` is a [`Query`], and `NAME adds(orders) reads(issuers) = "INSERT …"` a
+/// [`Change`]. A second text is PostgreSQL's own. A text is a constant or is made once; `all()` lists them.
 macro_rules! statements {
     (@text $name:expr, $both:expr) => {
-        $crate::storage::engine::Statement::both($name, $both)
+        $crate::storage::engine::Statement::both($name, $crate::storage::engine::made_once($both))
     };
     (@text $name:expr, $sqlite:expr, $postgres:expr) => {
-        $crate::storage::engine::Statement { name: $name, sqlite: $sqlite, postgres: $postgres }
+        $crate::storage::engine::Statement {
+            name: $name,
+            sqlite: $crate::storage::engine::made_once($sqlite),
+            postgres: $crate::storage::engine::made_once($postgres),
+        }
     };
     (@kind) => { $crate::storage::engine::Query };
     (@kind $($verb:ident)+) => { $crate::storage::engine::Change };
     ($($name:ident $($verb:ident($($table:ident),+))* = $($text:expr),+;)*) => {
-        $(const $name: $crate::storage::engine::statements!(@kind $($verb)*) =
-            <$crate::storage::engine::statements!(@kind $($verb)*)>::new(
+        $(static $name: std::sync::LazyLock<$crate::storage::engine::statements!(@kind $($verb)*)> =
+            std::sync::LazyLock::new(|| <$crate::storage::engine::statements!(@kind $($verb)*)>::new(
                 $crate::storage::engine::statements!(
                     @text concat!(module_path!(), "::", stringify!($name)), $($text),+
                 ),
-                &[$($crate::storage::engine::Touch::$verb(&[$(stringify!($table)),+])),*],
-            );)*
+                const { &[$($crate::storage::engine::Touch::$verb(&[$(stringify!($table)),+])),*] },
+            ));)*
         /// Every statement of this module.
-        pub(in crate::storage) const ALL: &[$crate::storage::engine::Listed] = &[$($name.listed()),*];
+        pub(in crate::storage) fn all() -> Vec<$crate::storage::engine::Listed> {
+            vec![$($name.listed()),*]
+        }
     };
 }
 pub(in crate::storage) use statements;

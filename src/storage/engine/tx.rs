@@ -158,16 +158,18 @@ impl Tx {
 }
 
 /// Queues a write whose count does not matter. With a lease in front (`write!(tx, lease => SAVE, …)`) it must
-/// change the one row of the lease, or the lease is lost.
+/// change the one row of the lease, or the lease is lost. `; row.bind_inserted` or `; row.bind_saved` at the end
+/// binds the columns of a row ([`super::table`]).
 macro_rules! write {
-    ($tx:expr, $change:expr $(, $bind:expr)* $(,)?) => {
-        $crate::storage::engine::write!(@queue $tx, None, $change $(, $bind)*)
+    ($tx:expr, $change:expr $(, $bind:expr)* $(,)? $(; $row:ident.$columns:ident)?) => {
+        $crate::storage::engine::write!(@queue $tx, None, $change $(, $bind)* $(; $row.$columns)?)
     };
-    ($tx:expr, $lease:expr => $change:expr $(, $bind:expr)* $(,)?) => {
-        $crate::storage::engine::write!(@queue $tx, Some($lease.id), $change $(, $bind)*)
+    ($tx:expr, $lease:expr => $change:expr $(, $bind:expr)* $(,)? $(; $row:ident.$columns:ident)?) => {
+        $crate::storage::engine::write!(@queue $tx, Some($lease.id), $change $(, $bind)* $(; $row.$columns)?)
     };
-    (@queue $tx:expr, $fence:expr, $change:expr $(, $bind:expr)*) => {{
-        let (tx, change) = ($tx.writable(), &$change);
+    (@queue $tx:expr, $fence:expr, $change:expr $(, $bind:expr)* $(; $row:ident.$columns:ident)?) => {{
+        let tx = $tx.writable();
+        let change: &$crate::storage::engine::Change = &$change;
         tx.writes(change);
         tx.make_room(change).await?;
         match &mut tx.on {
@@ -180,13 +182,15 @@ macro_rules! write {
                 $(on.pipeline.bind($bind)?;)*
             }
         }
+        $($row.$columns(&mut tx.on)?;)?
     }};
 }
 
 /// Runs a write, behind those that are queued, and says how many rows it changed.
 macro_rules! execute {
     ($tx:expr, $change:expr $(, $bind:expr)* $(,)?) => {{
-        let (tx, change) = ($tx.writable(), &$change);
+        let tx = $tx.writable();
+        let change: &$crate::storage::engine::Change = &$change;
         tx.writes(change);
         tx.flush().await?;
         match &mut tx.on {

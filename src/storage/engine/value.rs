@@ -5,9 +5,12 @@ use uuid::Uuid;
 
 use super::StorageError;
 
-/// A moment as the databases hold it: milliseconds since the epoch.
+/// A moment as the databases hold it: milliseconds since the epoch, rounded up. A row that is due is then due by
+/// the exact moment too, which a document beside it may hold: rounded down, it would be taken up and put back until
+/// that moment has come.
 pub(in crate::storage) fn millis(at: OffsetDateTime) -> i64 {
-    i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
+    let rounded_up = (at.unix_timestamp_nanos() + 999_999).div_euclid(1_000_000);
+    i64::try_from(rounded_up).unwrap_or(i64::MAX)
 }
 
 /// Reads what [`millis`] wrote.
@@ -41,4 +44,19 @@ pub(in crate::storage) fn corrupt(
 
 pub(in crate::storage) fn count(number: i64) -> u32 {
     u32::try_from(number).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn no_moment_is_held_as_an_earlier_one() {
+        for (nanoseconds, held) in [(0, 0), (1, 1), (999_999, 1), (1_000_000, 1), (-1, 0)] {
+            let at = OffsetDateTime::UNIX_EPOCH + Duration::nanoseconds(nanoseconds);
+            assert_eq!(millis(at), held, "{nanoseconds}");
+        }
+    }
 }

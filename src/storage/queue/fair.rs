@@ -178,8 +178,8 @@ pub async fn oldest(
         | Machine::Delivery => {
             return Ok(Lanes { lanes: Vec::new(), more: false });
         }
-        Machine::Certificate => OLDEST_CERTIFICATES,
-        Machine::Order => OLDEST_ORDERS,
+        Machine::Certificate => *OLDEST_CERTIFICATES,
+        Machine::Order => *OLDEST_ORDERS,
     };
     let limit = i64::try_from(OLDEST).unwrap_or(i64::MAX);
     let rows: Vec<Row> = fetch!(fetch_all, read, statement, millis(now), limit)?;
@@ -197,8 +197,8 @@ pub async fn every(read: &mut Read, machine: Machine) -> Result<Lanes, StorageEr
         | Machine::Delivery => {
             return Ok(Lanes { lanes: Vec::new(), more: false });
         }
-        Machine::Certificate => EVERY_OF_CERTIFICATES,
-        Machine::Order => EVERY_OF_ORDERS,
+        Machine::Certificate => *EVERY_OF_CERTIFICATES,
+        Machine::Order => *EVERY_OF_ORDERS,
     };
     let rows: Vec<Row> = fetch!(fetch_all, read, statement)?;
     Ok(Lanes { lanes: rows.into_iter().map(|row| row.lane(machine)).collect(), more: false })

@@ -246,10 +246,9 @@ statements! {
     NEXT_DELIVERY = "SELECT min(next_action_at) FROM webhooks WHERE next_action_at IS NOT NULL";
 }
 
-/// Every statement of this module.
-pub(in crate::storage) fn all() -> Vec<Listed> {
-    let of_queues = Machine::ALL.iter().flat_map(|machine| machine.queue().listed());
-    of_queues.chain(ALL.iter().copied()).collect()
+/// The statements of each queue.
+pub(in crate::storage) fn of_queues() -> Vec<Listed> {
+    Machine::ALL.iter().flat_map(|machine| machine.queue().listed()).collect()
 }
 
 #[derive(FromRow)]

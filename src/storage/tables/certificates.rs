@@ -1,6 +1,5 @@
 //! Certificates: what is wanted, what is served, and when it wants attention.
 
-use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -13,54 +12,76 @@ use crate::domain::scope::Scope;
 use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{
     Page, Read, StorageError, Tx, corrupt, count, document, execute, fetch, json, millis, moment,
-    statements, write,
+    statements, table, write,
 };
 use crate::storage::queue::handoff;
 use crate::storage::queue::handoff::Reservation;
 use crate::storage::queue::lease::{LEASE, Lease, Machine, lease_end};
 
-macro_rules! columns {
-    () => {
-        "id, namespace, name, labels, spec, generation, state, wanted_because, state_since,
-         revision, serial, not_before, not_after, renewal_time, failed_attempts, last_error,
-         order_id, created_at, next_action_at, failure_told, block_told, ari, revocation,
-         deleting_since, leased_by, lease_token"
-    };
+table! {
+    struct Row {
+        insert {
+            id: Uuid,
+            namespace: String,
+            name: String,
+            issuer_kind: String,
+            issuer_name: String,
+            created_at: i64,
+        }
+        save {
+            labels: String,
+            spec: String,
+            generation: i64,
+            state: String,
+            wanted_because: String,
+            state_since: i64,
+            revision: i64,
+            serial: Option<String>,
+            not_before: Option<i64>,
+            not_after: Option<i64>,
+            renewal_time: Option<i64>,
+            failed_attempts: i64,
+            last_error: Option<String>,
+            order_id: Option<Uuid>,
+            failure_told: bool,
+            block_told: bool,
+            ari: Option<String>,
+            revocation: Option<String>,
+            deleting_since: Option<i64>,
+        }
+        read { next_action_at: i64, lease_token: i64 }
+    }
+}
+
+fn select(condition: &str) -> String {
+    format!("SELECT {} FROM certificates {condition}", Row::COLUMNS.names())
 }
 
 // With a holder, next_action_at is when its lease ends: by the database's clock where that is another.
-macro_rules! insert {
-    ($wake:expr) => {
-        concat!(
-            "INSERT INTO certificates
-        (id, namespace, name, labels, spec, generation, state, wanted_because, state_since,
-         revision, serial, not_before, not_after, renewal_time, failed_attempts, last_error,
-         order_id, created_at, next_action_at, issuer_kind, issuer_name, failure_told, block_told,
-         ari, leased_by)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, ",
-            $wake,
-            ", $20, $21, $22, $23, $24, $25)"
-        )
-    };
+fn insert_text(wake: &str) -> String {
+    format!(
+        "INSERT INTO certificates (next_action_at, leased_by, {}) VALUES ({wake}, $2, {})",
+        Row::INSERTED.names(),
+        Row::INSERTED.placeholders_after(2)
+    )
 }
 
 statements! {
-    INSERT adds(certificates) = insert!("$19"),
-        insert!(concat!("CASE WHEN $25::text IS NULL THEN $19 ELSE ", lease_end!("$19"), " END"));
+    INSERT adds(certificates) = insert_text("$1"),
+        insert_text(concat!("CASE WHEN $2::text IS NULL THEN $1 ELSE ", lease_end!("$1"), " END"));
     // A list travels as JSON: the two databases have no other form of it in common.
     INSERT_NAMES adds(certificate_names) = "INSERT INTO certificate_names (certificate_id, name) SELECT $1, value FROM json_each($2)",
         "INSERT INTO certificate_names (certificate_id, name) SELECT $1, json_array_elements_text($2::json)";
     INSERT_LABELS adds(certificate_labels) = "INSERT INTO certificate_labels (certificate_id, label) SELECT $1, value FROM json_each($2)",
         "INSERT INTO certificate_labels (certificate_id, label) SELECT $1, json_array_elements_text($2::json)";
-    FIND = concat!("SELECT ", columns!(), " FROM certificates WHERE id = $1");
-    FIND_BY_NAME = concat!("SELECT ", columns!(), " FROM certificates WHERE namespace = $1 AND name = $2");
-    SAVE writes(certificates) = "UPDATE certificates SET
-        labels = $3, spec = $4, generation = $5, state = $6, wanted_because = $7, state_since = $8,
-        revision = $9, serial = $10, not_before = $11, not_after = $12, renewal_time = $13,
-        failed_attempts = $14, last_error = $15, order_id = $16, next_action_at = $17,
-        failure_told = $19, block_told = $20, ari = $21, revocation = $22, deleting_since = $23,
-        leased_by = CASE WHEN $18 THEN leased_by ELSE NULL END, lease_token = lease_token + 1
-        WHERE id = $1 AND lease_token = $2";
+    FIND = select("WHERE id = $1");
+    FIND_BY_NAME = select("WHERE namespace = $1 AND name = $2");
+    SAVE writes(certificates) = format!(
+        "UPDATE certificates SET next_action_at = $3,
+            leased_by = CASE WHEN $4 THEN leased_by ELSE NULL END, lease_token = lease_token + 1, {}
+         WHERE id = $1 AND lease_token = $2",
+        Row::SAVED.assignments_after(4)
+    );
     SAVE_ISSUER writes(certificates) = "UPDATE certificates SET issuer_kind = $2, issuer_name = $3 WHERE id = $1";
     DELETE_NAMES writes(certificate_names) = "DELETE FROM certificate_names WHERE certificate_id = $1";
     DELETE_LABELS writes(certificate_labels) = "DELETE FROM certificate_labels WHERE certificate_id = $1";
@@ -101,35 +122,7 @@ pub async fn insert(tx: &mut Tx, certificate: &Certificate) -> Result<(), Storag
     let reservation = if is_due { handoff::reserve(tx, &certificate.namespace) } else { None };
     let owner = reservation.as_ref().map(Reservation::owner);
     let wake = owner.map_or(row.next_action_at, |_| millis(certificate.created_at + LEASE));
-    write!(
-        tx,
-        INSERT,
-        row.id,
-        row.namespace,
-        row.name,
-        row.labels,
-        row.spec,
-        row.generation,
-        row.state,
-        row.wanted_because,
-        row.state_since,
-        row.revision,
-        row.serial,
-        row.not_before,
-        row.not_after,
-        row.renewal_time,
-        row.failed_attempts,
-        row.last_error,
-        row.order_id,
-        row.created_at,
-        wake,
-        certificate.spec.issuer_ref.kind.as_str(),
-        certificate.spec.issuer_ref.name.as_str(),
-        row.failure_told,
-        row.block_told,
-        row.ari,
-        owner,
-    );
+    write!(tx, INSERT, wake, owner; row.bind_inserted);
     index(tx, certificate).await?;
     match reservation {
         Some(reservation) => handoff::hand_off(tx, reservation, certificate),
@@ -181,31 +174,7 @@ pub async fn save(
     let Transition { certificate, events, at, .. } = transition;
     let row = Row::from(certificate);
     let wake = hold.map_or(row.next_action_at, |now| millis(now + LEASE));
-    write!(tx, lease => SAVE,
-        row.id,
-        lease.token,
-        row.labels,
-        row.spec,
-        row.generation,
-        row.state,
-        row.wanted_because,
-        row.state_since,
-        row.revision,
-        row.serial,
-        row.not_before,
-        row.not_after,
-        row.renewal_time,
-        row.failed_attempts,
-        row.last_error,
-        row.order_id,
-        wake,
-        hold.is_some(),
-        row.failure_told,
-        row.block_told,
-        row.ari,
-        row.revocation,
-        row.deleting_since,
-    );
+    write!(tx, lease => SAVE, row.id, lease.token, wake, hold.is_some(); row.bind_saved);
     outbox::of_certificate(tx, transition);
     events::record(tx, &certificate.namespace, Some(certificate.id), events, *at);
     if certificate.is_settled() {
@@ -321,39 +290,8 @@ pub async fn list(
         let of_label = "id IN (SELECT certificate_id FROM certificate_labels WHERE label = ?)";
         filter.and(of_label, Value::Text(label.clone()));
     }
-    let select = concat!("SELECT ", columns!(), " FROM certificates");
-    let rows: Vec<Row> = filter.page(read, select, "id", page).await?;
+    let rows: Vec<Row> = filter.page(read, &select(""), "id", page).await?;
     rows.into_iter().map(|row| row.into_domain().map(|(certificate, _)| certificate)).collect()
-}
-
-#[derive(FromRow)]
-struct Row {
-    id: Uuid,
-    namespace: String,
-    name: String,
-    labels: String,
-    spec: String,
-    generation: i64,
-    state: String,
-    wanted_because: String,
-    state_since: i64,
-    revision: i64,
-    serial: Option<String>,
-    not_before: Option<i64>,
-    not_after: Option<i64>,
-    renewal_time: Option<i64>,
-    failed_attempts: i64,
-    last_error: Option<String>,
-    order_id: Option<Uuid>,
-    created_at: i64,
-    next_action_at: i64,
-    failure_told: bool,
-    block_told: bool,
-    ari: Option<String>,
-    revocation: Option<String>,
-    deleting_since: Option<i64>,
-    #[sqlx(default)]
-    lease_token: i64,
 }
 
 impl From<&Certificate> for Row {
@@ -371,6 +309,8 @@ impl From<&Certificate> for Row {
             id: certificate.id.0,
             namespace: certificate.namespace.clone(),
             name: certificate.name.clone(),
+            issuer_kind: certificate.spec.issuer_ref.kind.as_str().to_owned(),
+            issuer_name: certificate.spec.issuer_ref.name.clone(),
             labels: json(&certificate.labels),
             spec: json(&certificate.spec),
             generation: certificate.generation,

@@ -12,32 +12,51 @@ use crate::domain::scope::Scope;
 use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{
     Page, Read, StorageError, Tx, corrupt, count, document, fetch, json, millis, moment,
-    statements, write,
+    statements, table, write,
 };
 
-macro_rules! columns {
-    () => {
-        "id, order_id, authorization_url, url, domain, wildcard, kind, solver, token,
-         key_authorization, state, record, clean, tries, reason, observations, next_action_at,
-         deadline"
-    };
+table! {
+    pub(in crate::storage) struct Row {
+        insert {
+            id: Uuid,
+            order_id: Uuid,
+            authorization_url: String,
+            url: String,
+            domain: String,
+            wildcard: bool,
+            kind: String,
+            solver: i64,
+            token: String,
+            key_authorization: String,
+        }
+        save {
+            state: String,
+            record: Option<String>,
+            clean: bool,
+            tries: i64,
+            reason: Option<String>,
+            observations: Option<String>,
+            next_action_at: Option<i64>,
+            deadline: i64,
+        }
+        read {}
+    }
 }
-pub(in crate::storage) use columns;
+
+fn select(condition: &str) -> String {
+    format!("SELECT {} FROM challenges {condition}", Row::COLUMNS.names())
+}
 
 statements! {
-    OF_ORDER = concat!("SELECT ", columns!(), " FROM challenges
-        WHERE order_id = $1 ORDER BY position");
-    FIND = concat!("SELECT ", columns!(), " FROM challenges WHERE id = $1");
-    INSERT adds(challenges) = "INSERT INTO challenges
-        (id, order_id, position, authorization_url, url, domain, wildcard, kind, solver, token,
-         key_authorization, state, record, clean, tries, reason, observations, next_action_at,
-         deadline)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                $19)";
-    SAVE writes(challenges) = "UPDATE challenges SET
-        state = $2, record = $3, clean = $4, tries = $5, reason = $6, observations = $7,
-        next_action_at = $8, deadline = $9
-        WHERE id = $1";
+    OF_ORDER = select("WHERE order_id = $1 ORDER BY position");
+    FIND = select("WHERE id = $1");
+    INSERT adds(challenges) = format!(
+        "INSERT INTO challenges (position, {}) VALUES ($1, {})",
+        Row::INSERTED.names(),
+        Row::INSERTED.placeholders_after(1)
+    );
+    SAVE writes(challenges) =
+        format!("UPDATE challenges SET {} WHERE id = $1", Row::SAVED.assignments_after(1));
     NEEDS_PROOF = "SELECT id FROM challenges
         WHERE NOT clean AND state IN ('pending', 'presented', 'visible', 'processing')
           AND (id = $1 OR token = (SELECT token FROM challenges WHERE id = $1)) LIMIT 1";
@@ -65,30 +84,8 @@ pub async fn insert(
     challenges: &[Challenge],
 ) -> Result<(), StorageError> {
     for (position, challenge) in (0_i64..).zip(challenges) {
-        let row = Row::from(challenge);
-        write!(
-            tx,
-            INSERT,
-            row.id,
-            order.0,
-            position,
-            row.authorization_url,
-            row.url,
-            row.domain,
-            row.wildcard,
-            row.kind,
-            row.solver,
-            row.token,
-            row.key_authorization,
-            row.state,
-            row.record,
-            row.clean,
-            row.tries,
-            row.reason,
-            row.observations,
-            row.next_action_at,
-            row.deadline,
-        );
+        let row = Row { order_id: order.0, ..Row::from(challenge) };
+        write!(tx, INSERT, position; row.bind_inserted);
     }
     Ok(())
 }
@@ -111,19 +108,7 @@ pub(in crate::storage) async fn save_changed(
     for challenge in challenges {
         if before.iter().any(|known| known.id == challenge.id && known != challenge) {
             let row = Row::from(challenge);
-            write!(
-                tx,
-                SAVE,
-                row.id,
-                row.state,
-                row.record,
-                row.clean,
-                row.tries,
-                row.reason,
-                row.observations,
-                row.next_action_at,
-                row.deadline,
-            );
+            write!(tx, SAVE, row.id; row.bind_saved);
         }
     }
     Ok(())
@@ -196,14 +181,13 @@ pub async fn list(
     if let Some(state) = &wanted.state {
         filter.and("state = ?", Value::Text(state.clone()));
     }
-    let select = concat!(
-        "SELECT ",
-        columns!(),
-        ", (SELECT name FROM orders WHERE orders.id = order_id) AS order_name,
+    let select = format!(
+        "SELECT {}, (SELECT name FROM orders WHERE orders.id = order_id) AS order_name,
            (SELECT namespace FROM orders WHERE orders.id = order_id) AS order_namespace
-         FROM challenges"
+         FROM challenges",
+        Row::COLUMNS.names()
     );
-    let rows: Vec<ListedRow> = filter.page(read, select, "id", page).await?;
+    let rows: Vec<ListedRow> = filter.page(read, &select, "id", page).await?;
     rows.into_iter()
         .map(|ListedRow { row, order_name, order_namespace }| {
             let id = OrderId(row.order_id);
@@ -211,28 +195,6 @@ pub async fn list(
             row.into_domain().map(|challenge| (challenge, parent))
         })
         .collect()
-}
-
-#[derive(FromRow)]
-pub(in crate::storage) struct Row {
-    id: Uuid,
-    order_id: Uuid,
-    authorization_url: String,
-    url: String,
-    domain: String,
-    wildcard: bool,
-    kind: String,
-    solver: i64,
-    token: String,
-    key_authorization: String,
-    state: String,
-    record: Option<String>,
-    clean: bool,
-    tries: i64,
-    reason: Option<String>,
-    observations: Option<String>,
-    next_action_at: Option<i64>,
-    deadline: i64,
 }
 
 #[derive(FromRow)]

@@ -6,8 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::challenges;
-use super::challenges::columns as challenge_columns;
-use super::orders::{Row, order_columns};
+use super::orders::Row;
 use crate::domain::id::ChallengeId;
 use crate::domain::order::Order;
 use crate::storage::engine::{
@@ -16,24 +15,23 @@ use crate::storage::engine::{
 use crate::storage::queue::lease::{LEASE, Lease, database_time, lease_end};
 
 // Like any other claim: a lease is judged by the database's clock (see `lease`).
-macro_rules! claim {
-    ($due:expr, $end:expr, $lock:literal) => {
-        concat!(
-            "WITH due AS MATERIALIZED (
-                 SELECT id FROM orders
-                 WHERE next_action_at IS NOT NULL AND ended AND ",
-            $due,
-            " ORDER BY next_action_at LIMIT $4 ",
-            $lock,
-            ")
-             UPDATE orders SET next_action_at = ",
-            $end,
-            ", leased_by = $3, lease_token = lease_token + 1
-             WHERE id IN (SELECT id FROM due)
-             RETURNING ",
-            order_columns!()
-        )
-    };
+fn claim_text(due: &str, end: &str, lock: &str) -> String {
+    format!(
+        "WITH due AS MATERIALIZED (
+             SELECT id FROM orders WHERE next_action_at IS NOT NULL AND ended AND {due}
+             ORDER BY next_action_at LIMIT $4 {lock})
+         UPDATE orders SET next_action_at = {end}, leased_by = $3, lease_token = lease_token + 1
+         WHERE id IN (SELECT id FROM due)
+         RETURNING {}",
+        Row::COLUMNS.names()
+    )
+}
+
+fn challenges_text(orders: &str) -> String {
+    format!(
+        "SELECT {} FROM challenges WHERE order_id IN {orders} ORDER BY order_id, position",
+        challenges::Row::COLUMNS.names()
+    )
 }
 
 // A list travels as JSON: the two databases have no other form of it in common.
@@ -43,18 +41,6 @@ macro_rules! listed {
     };
     (postgres) => {
         "(SELECT CAST(value AS uuid) FROM json_array_elements_text(CAST($1 AS json)) AS list (value))"
-    };
-}
-
-macro_rules! challenges {
-    ($dialect:ident) => {
-        concat!(
-            "SELECT ",
-            challenge_columns!(),
-            " FROM challenges WHERE order_id IN ",
-            listed!($dialect),
-            " ORDER BY order_id, position"
-        )
     };
 }
 
@@ -71,22 +57,20 @@ macro_rules! shared {
 }
 
 statements! {
-    CLAIM writes(orders) = claim!("next_action_at <= $1", "$2", ""),
-        claim!(
-        concat!(
-            "next_action_at <= (SELECT greatest($1, ",
-            database_time!("$1"),
-            ")) AND next_action_at <= CASE WHEN leased_by IS NULL THEN $1 ELSE ",
-            database_time!("$1"),
-            " END"
-        ),
-        lease_end!("$2"),
-        "FOR UPDATE SKIP LOCKED"
-    );
-    CHALLENGES = challenges!(sqlite),
-        challenges!(postgres);
-    SHARED = shared!(sqlite),
-        shared!(postgres);
+    CLAIM writes(orders) = claim_text("next_action_at <= $1", "$2", ""),
+        claim_text(
+            concat!(
+                "next_action_at <= (SELECT greatest($1, ",
+                database_time!("$1"),
+                ")) AND next_action_at <= CASE WHEN leased_by IS NULL THEN $1 ELSE ",
+                database_time!("$1"),
+                " END"
+            ),
+            lease_end!("$2"),
+            "FOR UPDATE SKIP LOCKED"
+        );
+    CHALLENGES = challenges_text(listed!(sqlite)), challenges_text(listed!(postgres));
+    SHARED = shared!(sqlite), shared!(postgres);
 }
 
 /// Takes up to `limit` of them that are due.

@@ -17,15 +17,36 @@ use crate::domain::webhook::Webhook;
 use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{
     Page, Read, StorageError, Tx, corrupt, count, execute, fetch, fetch_changed, millis, moment,
-    statements,
+    statements, table, write,
 };
 
-macro_rules! columns {
-    () => {
-        "d.id, d.webhook_id, d.message_id, d.event_type, d.subject, d.collection, d.namespace, d.state, d.tries,
-         d.attempts, d.last_attempt_at, d.last_took, d.last_status, d.last_error, d.last_answer,
-         d.created_at, d.finished_at, d.next_action_at, d.deadline"
-    };
+table! {
+    struct Row {
+        insert {
+            id: Uuid,
+            webhook_id: Uuid,
+            message_id: Uuid,
+            event_type: String,
+            subject: Uuid,
+            collection: String,
+            namespace: Option<String>,
+            created_at: i64,
+            deadline: i64,
+        }
+        save {
+            state: String,
+            tries: i64,
+            attempts: i64,
+            last_attempt_at: Option<i64>,
+            last_took: Option<i64>,
+            last_status: Option<i64>,
+            last_error: Option<String>,
+            last_answer: Option<String>,
+            finished_at: Option<i64>,
+            next_action_at: Option<i64>,
+        }
+        read {}
+    }
 }
 
 /// Whether the webhook still asks for what a delivery tells, as [`Webhook::still_hears_of`] has it.
@@ -45,27 +66,28 @@ macro_rules! heard {
 }
 
 statements! {
-    INSERT adds(deliveries) = "INSERT INTO deliveries
-        (id, webhook_id, message_id, event_type, subject, collection, state, tries, attempts,
-         created_at, finished_at, next_action_at, deadline, namespace)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, $8, $9, $10, $11, $12)";
+    INSERT adds(deliveries) = format!(
+        "INSERT INTO deliveries ({}) VALUES ({})",
+        Row::INSERTED.names(),
+        Row::INSERTED.placeholders_after(0)
+    );
     PLACE = "SELECT
         EXISTS (SELECT 1 FROM webhook_subscriptions s
                 WHERE s.webhook_id = $1 AND s.namespace IN ($3, '*')) AS is_heard,
         (SELECT id FROM deliveries
          WHERE webhook_id = $1 AND subject = $2 AND state IN ('queued', 'pending')
          ORDER BY id DESC LIMIT 1) AS last";
-    FIND = concat!("SELECT ", columns!(), " FROM deliveries d WHERE d.id = $1 AND d.webhook_id = $2");
-    DUE = concat!("SELECT ", columns!(), ", m.body
-        FROM deliveries d JOIN messages m ON m.id = d.message_id
-        WHERE d.webhook_id = $1 AND d.state = 'pending' AND d.next_action_at <= $2
-        ORDER BY d.next_action_at, d.id LIMIT $3");
+    FIND = format!("SELECT {} FROM deliveries WHERE id = $1 AND webhook_id = $2", Row::COLUMNS.names());
+    DUE = format!(
+        "SELECT m.body, {} FROM deliveries d JOIN messages m ON m.id = d.message_id
+         WHERE d.webhook_id = $1 AND d.state = 'pending' AND d.next_action_at <= $2
+         ORDER BY d.next_action_at, d.id LIMIT $3",
+        Row::COLUMNS.names_of("d")
+    );
     NEXT = "SELECT event_type, next_action_at FROM deliveries
         WHERE webhook_id = $1 AND state = 'pending' ORDER BY next_action_at LIMIT 1";
-    SAVE writes(deliveries) = "UPDATE deliveries SET
-        state = $2, tries = $3, attempts = $4, last_attempt_at = $5, last_took = $6,
-        last_status = $7, last_error = $8, last_answer = $9, finished_at = $10, next_action_at = $11
-        WHERE id = $1";
+    SAVE writes(deliveries) =
+        format!("UPDATE deliveries SET {} WHERE id = $1", Row::SAVED.assignments_after(1));
     PROMOTE writes(deliveries) = "UPDATE deliveries SET state = 'pending', next_action_at = $3, deadline = $4
         WHERE id = (SELECT q.id FROM deliveries q
                     WHERE q.webhook_id = $1 AND q.subject = $2 AND q.state = 'queued'
@@ -161,22 +183,8 @@ pub(in crate::storage) async fn place_alone(
 }
 
 async fn insert(tx: &mut Tx, delivery: &Delivery) -> Result<(), StorageError> {
-    execute!(
-        tx,
-        INSERT,
-        delivery.id.0,
-        delivery.webhook.0,
-        delivery.message.0,
-        delivery.event_type.as_str(),
-        delivery.subject.id(),
-        delivery.subject.collection(),
-        delivery.state.as_str(),
-        millis(delivery.created_at),
-        delivery.finished_at.map(millis),
-        delivery.next_action_at.map(millis),
-        millis(delivery.deadline),
-        delivery.namespace.as_deref(),
-    )?;
+    let row = Row::from(delivery);
+    write!(tx, INSERT; row.bind_inserted);
     Ok(())
 }
 
@@ -218,23 +226,8 @@ pub async fn save(
     delivery: &Delivery,
     now: OffsetDateTime,
 ) -> Result<(), StorageError> {
-    let last = delivery.last.as_ref();
-    let took = last.map(|attempt| attempt.took.whole_milliseconds());
-    execute!(
-        tx,
-        SAVE,
-        delivery.id.0,
-        delivery.state.as_str(),
-        i64::from(delivery.tries),
-        i64::from(delivery.attempts),
-        last.map(|attempt| millis(attempt.at)),
-        took.map(|took| i64::try_from(took).unwrap_or(i64::MAX)),
-        last.and_then(|attempt| attempt.status).map(i64::from),
-        last.and_then(|attempt| attempt.error.as_deref()),
-        last.and_then(|attempt| attempt.answer.as_deref()),
-        delivery.finished_at.map(millis),
-        delivery.next_action_at.map(millis),
-    )?;
+    let row = Row::from(delivery);
+    write!(tx, SAVE, row.id; row.bind_saved);
     if delivery.state.is_final() {
         promote(tx, delivery, now).await?;
         tx.has_settled(delivery.id.0);
@@ -370,32 +363,9 @@ pub async fn list(
     if let Some(since) = wanted.since {
         filter.and("d.created_at >= ?", Value::Integer(millis(since)));
     }
-    let select = concat!("SELECT ", columns!(), " FROM deliveries d");
-    let rows: Vec<Row> = filter.page(read, select, "d.id", page).await?;
+    let select = format!("SELECT {} FROM deliveries d", Row::COLUMNS.names());
+    let rows: Vec<Row> = filter.page(read, &select, "d.id", page).await?;
     rows.into_iter().map(Row::into_domain).collect()
-}
-
-#[derive(FromRow)]
-struct Row {
-    id: Uuid,
-    webhook_id: Uuid,
-    message_id: Uuid,
-    event_type: String,
-    subject: Uuid,
-    collection: String,
-    namespace: Option<String>,
-    state: String,
-    tries: i64,
-    attempts: i64,
-    last_attempt_at: Option<i64>,
-    last_took: Option<i64>,
-    last_status: Option<i64>,
-    last_error: Option<String>,
-    last_answer: Option<String>,
-    created_at: i64,
-    finished_at: Option<i64>,
-    next_action_at: Option<i64>,
-    deadline: i64,
 }
 
 #[derive(FromRow)]
@@ -403,6 +373,34 @@ struct DueRow {
     #[sqlx(flatten)]
     row: Row,
     body: String,
+}
+
+impl From<&Delivery> for Row {
+    fn from(delivery: &Delivery) -> Self {
+        let last = delivery.last.as_ref();
+        let took = last.map(|attempt| attempt.took.whole_milliseconds());
+        Self {
+            id: delivery.id.0,
+            webhook_id: delivery.webhook.0,
+            message_id: delivery.message.0,
+            event_type: delivery.event_type.as_str().to_owned(),
+            subject: delivery.subject.id(),
+            collection: delivery.subject.collection().to_owned(),
+            namespace: delivery.namespace.clone(),
+            created_at: millis(delivery.created_at),
+            deadline: millis(delivery.deadline),
+            state: delivery.state.as_str().to_owned(),
+            tries: delivery.tries.into(),
+            attempts: delivery.attempts.into(),
+            last_attempt_at: last.map(|attempt| millis(attempt.at)),
+            last_took: took.map(|took| i64::try_from(took).unwrap_or(i64::MAX)),
+            last_status: last.and_then(|attempt| attempt.status).map(i64::from),
+            last_error: last.and_then(|attempt| attempt.error.clone()),
+            last_answer: last.and_then(|attempt| attempt.answer.clone()),
+            finished_at: delivery.finished_at.map(millis),
+            next_action_at: delivery.next_action_at.map(millis),
+        }
+    }
 }
 
 impl Row {

@@ -12,39 +12,54 @@ use crate::storage::Db;
 use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{
     Page, Read, StorageError, Tx, corrupt, count, document, execute, fetch, json, millis, moment,
-    statements,
+    statements, table, write,
 };
-use crate::storage::queue::lease::{Lease, Machine, held};
+use crate::storage::queue::lease::{Lease, Machine};
 
-macro_rules! columns {
-    () => {
-        "id, kind, namespace, name, acme, generation, state, state_since, account_url,
-         account_server, account_email, tries, last_error, created_at, next_action_at, account_change,
-         lease_token"
-    };
+table! {
+    struct Row {
+        insert { id: Uuid, kind: String, namespace: String, name: String, created_at: i64 }
+        save {
+            acme: String,
+            generation: i64,
+            state: String,
+            state_since: i64,
+            account_url: Option<String>,
+            account_server: Option<String>,
+            account_email: Option<String>,
+            account_change: Option<String>,
+            tries: i64,
+            last_error: Option<String>,
+            next_action_at: Option<i64>,
+        }
+        read { lease_token: i64 }
+    }
+}
+
+fn select(condition: &str) -> String {
+    format!("SELECT {} FROM issuers {condition}", Row::COLUMNS.names())
 }
 
 statements! {
-    INSERT adds(issuers) = "INSERT INTO issuers
-        (id, kind, namespace, name, acme, generation, state, state_since, account_url,
-         account_server, account_email, tries, last_error, created_at, next_action_at, account_key)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
-    FIND = concat!("SELECT ", columns!(), " FROM issuers WHERE id = $1");
-    FIND_BY_NAME = concat!("SELECT ", columns!(), " FROM issuers
-        WHERE kind = $1 AND namespace = $2 AND name = $3");
-    WITH_ACCOUNT_KEY = concat!("SELECT ", columns!(), ", account_key FROM issuers WHERE id = $1");
+    INSERT adds(issuers) = format!(
+        "INSERT INTO issuers (account_key, {}) VALUES ($1, {})",
+        Row::INSERTED.names(),
+        Row::INSERTED.placeholders_after(1)
+    );
+    FIND = select("WHERE id = $1");
+    FIND_BY_NAME = select("WHERE kind = $1 AND namespace = $2 AND name = $3");
+    WITH_ACCOUNT_KEY = format!("SELECT account_key, {} FROM issuers WHERE id = $1", Row::COLUMNS.names());
     ACCOUNT_KEY = "SELECT account_key FROM issuers WHERE id = $1";
     NEXT_ACCOUNT_KEY = "SELECT next_account_key FROM issuers WHERE id = $1";
     SET_ACCOUNT_KEY writes(issuers) = "UPDATE issuers SET account_key = $2, next_account_key = NULL WHERE id = $1";
     SET_NEXT_ACCOUNT_KEY writes(issuers) = "UPDATE issuers SET next_account_key = $2 WHERE id = $1";
-    SAVE writes(issuers) = "UPDATE issuers SET
-        acme = $3, generation = $4, state = $5, state_since = $6, account_url = $7,
-        account_server = $8, account_email = $9, tries = $10, last_error = $11,
-        next_action_at = $12, account_change = $13, leased_by = NULL, lease_token = lease_token + 1
-        WHERE id = $1 AND lease_token = $2";
+    SAVE writes(issuers) = format!(
+        "UPDATE issuers SET leased_by = NULL, lease_token = lease_token + 1, {}
+         WHERE id = $1 AND lease_token = $2",
+        Row::SAVED.assignments_after(2)
+    );
     DELETE writes(issuers) = "DELETE FROM issuers WHERE id = $1";
-    OF_NAMESPACE = concat!("SELECT ", columns!(), " FROM issuers
-        WHERE namespace = $1 OR namespace = '' ORDER BY id");
+    OF_NAMESPACE = select("WHERE namespace = $1 OR namespace = '' ORDER BY id");
 }
 
 /// Which issuers are wanted; everything that is given must hold.
@@ -75,26 +90,7 @@ pub async fn insert(
     account_key: &Sealed,
 ) -> Result<(), StorageError> {
     let row = Row::from(issuer);
-    execute!(
-        tx,
-        INSERT,
-        row.id,
-        row.kind,
-        row.namespace,
-        row.name,
-        row.acme,
-        row.generation,
-        row.state,
-        row.state_since,
-        row.account_url,
-        row.account_server,
-        row.account_email,
-        row.tries,
-        row.last_error,
-        row.created_at,
-        row.next_action_at,
-        account_key.0.as_slice(),
-    )?;
+    write!(tx, INSERT, account_key.0.as_slice(); row.bind_inserted);
     tx.wake_workers();
     Ok(())
 }
@@ -200,24 +196,7 @@ pub async fn set_account_key(tx: &mut Tx, id: IssuerId, key: &Sealed) -> Result<
 pub async fn save(tx: &mut Tx, transition: &Transition, lease: &Lease) -> Result<(), StorageError> {
     let Transition { issuer, events, at, .. } = transition;
     let row = Row::from(issuer);
-    let changed = execute!(
-        tx,
-        SAVE,
-        row.id,
-        lease.token,
-        row.acme,
-        row.generation,
-        row.state,
-        row.state_since,
-        row.account_url,
-        row.account_server,
-        row.account_email,
-        row.tries,
-        row.last_error,
-        row.next_action_at,
-        row.account_change,
-    )?;
-    held(lease, changed)?;
+    write!(tx, lease => SAVE, row.id, lease.token; row.bind_saved);
     outbox::of_issuer(tx, transition);
     events::record(tx, &issuer.namespace, None, events, *at);
     tx.wake_workers();
@@ -248,30 +227,8 @@ pub async fn list(
     if let Some(kind) = wanted.kind {
         filter.and("kind = ?", Value::Text(kind.as_str().to_owned()));
     }
-    let select = concat!("SELECT ", columns!(), " FROM issuers");
-    let rows: Vec<Row> = filter.page(read, select, "id", page).await?;
+    let rows: Vec<Row> = filter.page(read, &select(""), "id", page).await?;
     rows.into_iter().map(|row| row.into_domain().map(|(issuer, _)| issuer)).collect()
-}
-
-#[derive(FromRow)]
-struct Row {
-    id: Uuid,
-    kind: String,
-    namespace: String,
-    name: String,
-    acme: String,
-    generation: i64,
-    state: String,
-    state_since: i64,
-    account_url: Option<String>,
-    account_server: Option<String>,
-    account_email: Option<String>,
-    tries: i64,
-    last_error: Option<String>,
-    created_at: i64,
-    next_action_at: Option<i64>,
-    account_change: Option<String>,
-    lease_token: i64,
 }
 
 #[derive(FromRow)]

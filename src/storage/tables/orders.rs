@@ -1,6 +1,5 @@
 //! ACME orders with their challenges: one aggregate, one lease.
 
-use sqlx::FromRow;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
@@ -12,61 +11,79 @@ use crate::domain::scope::Scope;
 use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{
     Page, Read, StorageError, Tx, corrupt, count, document, execute, fetch, json, millis, moment,
-    statements, write,
+    statements, table, write,
 };
 use crate::storage::queue::lease::{LEASE, Lease, Machine, lease_end};
 
-macro_rules! order_columns {
-    () => {
-        "id, certificate_id, request_id, issuer_id, namespace, names, profile, predecessors, state,
-         url, expires, tries, stalled_since, attempts, last_error, created_at, handed_out_at,
-         next_action_at, deadline, name, replaces, not_after, course, leased_by IS NOT NULL AS is_held,
-         lease_token"
-    };
+table! {
+    pub(in crate::storage) struct Row {
+        insert {
+            id: Uuid,
+            name: String,
+            certificate_id: Uuid,
+            request_id: Uuid,
+            issuer_id: Uuid,
+            namespace: String,
+            names: String,
+            profile: Option<String>,
+            predecessors: i64,
+            created_at: i64,
+        }
+        save {
+            state: String,
+            url: Option<String>,
+            expires: Option<i64>,
+            tries: i64,
+            stalled_since: Option<i64>,
+            attempts: i64,
+            last_error: Option<String>,
+            handed_out_at: i64,
+            deadline: i64,
+            replaces: Option<String>,
+            not_after: Option<i64>,
+            course: String,
+        }
+        read { next_action_at: Option<i64>, leased_by: Option<String>, lease_token: i64 }
+    }
 }
-pub(in crate::storage) use order_columns;
+
+fn select(condition: &str) -> String {
+    format!("SELECT {} FROM orders {condition}", Row::COLUMNS.names())
+}
 
 // With a holder, next_action_at is when its lease ends: by the database's clock where that is another.
-macro_rules! insert {
-    ($wake:expr) => {
-        concat!("INSERT INTO orders
-        (id, certificate_id, request_id, issuer_id, namespace, names, profile, predecessors, state,
-         url, expires, tries, stalled_since, attempts, last_error, created_at, handed_out_at,
-         next_action_at, deadline, leased_by, name, replaces, not_after, course)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, ", $wake, ",
-                $19, $20, $21, $22, $23, $24)")
-    };
+fn insert_text(wake: &str) -> String {
+    format!(
+        "INSERT INTO orders (next_action_at, leased_by, {}) VALUES ({wake}, $2, {})",
+        Row::INSERTED.names(),
+        Row::INSERTED.placeholders_after(2)
+    )
 }
-macro_rules! save {
-    ($wake:expr) => {
-        concat!(
-            "UPDATE orders SET
-        state = $3, url = $4, expires = $5, tries = $6, stalled_since = $7, attempts = $8,
-        last_error = $9, handed_out_at = $10, next_action_at = ",
-            $wake,
-            ", deadline = $12, replaces = $14, not_after = $15, ended = $16, course = $17,
-        leased_by = CASE WHEN $13 THEN leased_by ELSE NULL END, lease_token = lease_token + 1
-        WHERE id = $1 AND lease_token = $2"
-        )
-    };
+
+fn save_text(wake: &str) -> String {
+    format!(
+        "UPDATE orders SET next_action_at = {wake}, ended = $5,
+            leased_by = CASE WHEN $4 THEN leased_by ELSE NULL END, lease_token = lease_token + 1, {}
+         WHERE id = $1 AND lease_token = $2",
+        Row::SAVED.assignments_after(5)
+    )
 }
 
 statements! {
-    INSERT adds(orders) = insert!("$18"),
-        insert!(concat!("CASE WHEN $20::text IS NULL THEN $18 ELSE ", lease_end!("$18"), " END"));
-    FIND = concat!("SELECT ", order_columns!(), " FROM orders WHERE id = $1");
-    OPEN_OF_CERTIFICATE = concat!("SELECT ", order_columns!(), " FROM orders
-        WHERE certificate_id = $1 AND state NOT IN ('valid', 'invalid', 'errored', 'expired')");
+    INSERT adds(orders) = insert_text("$1"),
+        insert_text(concat!("CASE WHEN $2::text IS NULL THEN $1 ELSE ", lease_end!("$1"), " END"));
+    FIND = select("WHERE id = $1");
+    OPEN_OF_CERTIFICATE = select(
+        "WHERE certificate_id = $1 AND state NOT IN ('valid', 'invalid', 'errored', 'expired')");
     UNDER_WAY_OF_ISSUER = "SELECT id FROM orders WHERE issuer_id = $1 AND next_action_at IS NOT NULL
         AND state NOT IN ('valid', 'invalid', 'errored', 'expired') LIMIT 1";
     OPEN_OF_ISSUER = "SELECT id FROM orders WHERE issuer_id = $1 AND next_action_at IS NOT NULL LIMIT 1";
-    SAVE writes(orders) = save!("$11"),
-        save!(concat!("CASE WHEN $13 THEN ", lease_end!("$11"), " ELSE $11 END"));
-    SAVE_HELD writes(orders) = "UPDATE orders SET
-        state = $3, url = $4, expires = $5, tries = $6, stalled_since = $7, attempts = $8,
-        last_error = $9, handed_out_at = $10, deadline = $11, replaces = $12, not_after = $13, course = $14,
-        lease_token = lease_token + 1
-        WHERE id = $1 AND lease_token = $2";
+    SAVE writes(orders) = save_text("$3"),
+        save_text(concat!("CASE WHEN $4 THEN ", lease_end!("$3"), " ELSE $3 END"));
+    SAVE_HELD writes(orders) = format!(
+        "UPDATE orders SET lease_token = lease_token + 1, {} WHERE id = $1 AND lease_token = $2",
+        Row::SAVED.assignments_after(2)
+    );
     RETAKE writes(orders) = "UPDATE orders SET next_action_at = $2, leased_by = NULL, lease_token = lease_token + 1
         WHERE issuer_id = $1 AND next_action_at IS NOT NULL AND (leased_by IS NOT NULL OR state = 'new')";
 }
@@ -92,34 +109,8 @@ pub async fn insert(
 ) -> Result<Lease, StorageError> {
     let row = Row::from(order);
     let wake = hold.map_or(row.next_action_at, |(_, now)| Some(millis(now + LEASE)));
-    write!(
-        tx,
-        INSERT,
-        row.id,
-        row.certificate_id,
-        row.request_id,
-        row.issuer_id,
-        row.namespace,
-        row.names,
-        row.profile,
-        row.predecessors,
-        row.state,
-        row.url,
-        row.expires,
-        row.tries,
-        row.stalled_since,
-        row.attempts,
-        row.last_error,
-        row.created_at,
-        row.handed_out_at,
-        wake,
-        row.deadline,
-        hold.map(|(owner, _)| owner),
-        row.name,
-        row.replaces,
-        row.not_after,
-        row.course,
-    );
+    let owner = hold.map(|(owner, _)| owner);
+    write!(tx, INSERT, wake, owner; row.bind_inserted);
     if hold.is_none() {
         tx.wake_workers();
     }
@@ -184,25 +175,8 @@ pub async fn save(
 ) -> Result<Lease, StorageError> {
     let row = Row::from(order);
     let wake = hold.map_or(row.next_action_at, |now| Some(millis(now + LEASE)));
-    write!(tx, lease => SAVE,
-        row.id,
-        lease.token,
-        row.state,
-        row.url,
-        row.expires,
-        row.tries,
-        row.stalled_since,
-        row.attempts,
-        row.last_error,
-        row.handed_out_at,
-        wake,
-        row.deadline,
-        hold.is_some(),
-        row.replaces,
-        row.not_after,
-        order.is_over(),
-        row.course,
-    );
+    let (is_held, is_over) = (hold.is_some(), order.is_over());
+    write!(tx, lease => SAVE, row.id, lease.token, wake, is_held, is_over; row.bind_saved);
     challenges::save_changed(tx, &order.challenges, before).await?;
     // Proofs are taken away only after the end, when what it took was given back already.
     let is_tidied = !order.challenges.is_empty() && order.challenges.iter().all(|one| one.clean);
@@ -230,22 +204,7 @@ pub async fn save_held(
 ) -> Result<Lease, StorageError> {
     debug_assert!(!order.is_over(), "the end of an order ends the lease");
     let row = Row::from(order);
-    write!(tx, lease => SAVE_HELD,
-        row.id,
-        lease.token,
-        row.state,
-        row.url,
-        row.expires,
-        row.tries,
-        row.stalled_since,
-        row.attempts,
-        row.last_error,
-        row.handed_out_at,
-        row.deadline,
-        row.replaces,
-        row.not_after,
-        row.course,
-    );
+    write!(tx, lease => SAVE_HELD, row.id, lease.token; row.bind_saved);
     challenges::save_changed(tx, &order.challenges, before).await?;
     Ok(Lease { token: lease.token + 1, ..*lease })
 }
@@ -292,8 +251,7 @@ pub async fn list(
         Some(state) => filter.and("state = ?", Value::Text(state.to_owned())),
         None => {}
     }
-    let select = concat!("SELECT ", order_columns!(), " FROM orders");
-    let rows: Vec<Row> = filter.page(read, select, "id", page).await?;
+    let rows: Vec<Row> = filter.page(read, &select(""), "id", page).await?;
     let mut orders = Vec::with_capacity(rows.len());
     for row in rows {
         orders.push(with_challenges(read, row).await?.0);
@@ -304,35 +262,6 @@ pub async fn list(
 async fn with_challenges(read: &mut Read, row: Row) -> Result<(Order, Lease), StorageError> {
     let challenges = challenges::of_order(read, row.id).await?;
     row.into_domain(challenges)
-}
-
-#[derive(FromRow)]
-pub(in crate::storage) struct Row {
-    id: Uuid,
-    name: String,
-    certificate_id: Uuid,
-    request_id: Uuid,
-    issuer_id: Uuid,
-    namespace: String,
-    names: String,
-    profile: Option<String>,
-    predecessors: i64,
-    state: String,
-    url: Option<String>,
-    expires: Option<i64>,
-    tries: i64,
-    stalled_since: Option<i64>,
-    attempts: i64,
-    last_error: Option<String>,
-    created_at: i64,
-    handed_out_at: i64,
-    next_action_at: Option<i64>,
-    deadline: i64,
-    replaces: Option<String>,
-    not_after: Option<i64>,
-    course: String,
-    is_held: bool,
-    lease_token: i64,
 }
 
 impl From<&Order> for Row {
@@ -366,7 +295,7 @@ impl From<&Order> for Row {
             replaces: order.replaces.clone(),
             not_after: order.not_after.map(millis),
             course: json(&order.course),
-            is_held: false,
+            leased_by: None,
             lease_token: 0,
         }
     }
@@ -447,9 +376,9 @@ impl Row {
             created_at: moment(self.created_at),
             handed_out_at: moment(self.handed_out_at),
             // While somebody is at it, the row shows when the lease ends: it was due when that began.
-            next_action_at: self
-                .next_action_at
-                .map(|at| moment(at) - if self.is_held { LEASE } else { Duration::ZERO }),
+            next_action_at: self.next_action_at.map(|at| {
+                moment(at) - if self.leased_by.is_some() { LEASE } else { Duration::ZERO }
+            }),
             deadline: moment(self.deadline),
             replaces: self.replaces,
             not_after: self.not_after.map(moment),

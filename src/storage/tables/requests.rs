@@ -1,6 +1,5 @@
 //! Attempts: a key and a CSR each, stored before the CA hears of them.
 
-use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -10,20 +9,30 @@ use crate::domain::scope::Scope;
 use crate::secret::Sealed;
 use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{
-    Page, Read, StorageError, Tx, corrupt, fetch, millis, moment, statements, write,
+    Page, Read, StorageError, Tx, corrupt, fetch, millis, moment, statements, table, write,
 };
 
-macro_rules! columns {
-    () => {
-        "id, name, certificate_id, namespace, revision, csr, state, message, order_id, created_at, finished_at"
-    };
+table! {
+    struct Row {
+        id: Uuid,
+        name: String,
+        certificate_id: Uuid,
+        namespace: String,
+        revision: i64,
+        csr: Vec<u8>,
+        state: String,
+        message: String,
+        order_id: Option<Uuid>,
+        created_at: i64,
+        finished_at: Option<i64>,
+    }
 }
 
 statements! {
     INSERT adds(requests) = "INSERT INTO requests
         (id, certificate_id, namespace, revision, csr, private_key, state, message, order_id, created_at, name)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
-    FIND = concat!("SELECT ", columns!(), " FROM requests WHERE id = $1");
+    FIND = format!("SELECT {} FROM requests WHERE id = $1", Row::COLUMNS.names());
     PRIVATE_KEY = "SELECT private_key FROM requests WHERE id = $1";
     PRUNE writes(requests) reads(revisions) = "DELETE FROM requests WHERE certificate_id = $1 AND id <> $2
         AND id NOT IN (SELECT request_id FROM revisions WHERE certificate_id = $1 AND revision >= $3)";
@@ -188,24 +197,9 @@ pub async fn list(
     if let Some(certificate) = wanted.certificate {
         filter.and("certificate_id = ?", Value::Id(certificate.0));
     }
-    let select = concat!("SELECT ", columns!(), " FROM requests");
-    let rows: Vec<Row> = filter.page(read, select, "id", page).await?;
+    let select = format!("SELECT {} FROM requests", Row::COLUMNS.names());
+    let rows: Vec<Row> = filter.page(read, &select, "id", page).await?;
     rows.into_iter().map(Row::into_request).collect()
-}
-
-#[derive(FromRow)]
-struct Row {
-    id: Uuid,
-    name: String,
-    certificate_id: Uuid,
-    namespace: String,
-    revision: i64,
-    csr: Vec<u8>,
-    state: String,
-    message: String,
-    order_id: Option<Uuid>,
-    created_at: i64,
-    finished_at: Option<i64>,
 }
 
 impl Row {

@@ -11,14 +11,27 @@ use crate::domain::scope::Scope;
 use crate::secret::Sealed;
 use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{
-    Page, Read, StorageError, Tx, execute, fetch, millis, moment, statements, write,
+    Page, Read, StorageError, Tx, execute, fetch, millis, moment, statements, table, write,
 };
 
-macro_rules! columns {
-    () => {
-        "certificate_id, revision, request_id, order_id, chain, serial, fingerprint, not_before,
-         not_after, issued_at, revoked_at"
-    };
+table! {
+    struct Row {
+        certificate_id: Uuid,
+        revision: i64,
+        request_id: Uuid,
+        order_id: Uuid,
+        chain: String,
+        serial: String,
+        fingerprint: String,
+        not_before: i64,
+        not_after: i64,
+        issued_at: i64,
+        revoked_at: Option<i64>,
+    }
+}
+
+fn select(condition: &str) -> String {
+    format!("SELECT {} FROM revisions {condition}", Row::COLUMNS.names())
 }
 
 statements! {
@@ -26,10 +39,13 @@ statements! {
         (certificate_id, revision, request_id, order_id, chain, private_key, serial, fingerprint,
          not_before, not_after, issued_at)
         SELECT $1, $2, id, $4, $5, private_key, $6, $7, $8, $9, $10 FROM requests WHERE id = $3";
-    FIND = concat!("SELECT ", columns!(), " FROM revisions WHERE certificate_id = $1 AND revision = $2");
-    SHOW = concat!("SELECT ", columns!(), ", (SELECT namespace FROM certificates WHERE id = $1) AS namespace
-        FROM revisions WHERE certificate_id = $1
-        AND revision = coalesce($2, (SELECT revision FROM certificates WHERE id = $1))");
+    FIND = select("WHERE certificate_id = $1 AND revision = $2");
+    SHOW = format!(
+        "SELECT (SELECT namespace FROM certificates WHERE id = $1) AS namespace, {} FROM revisions
+         WHERE certificate_id = $1
+           AND revision = coalesce($2, (SELECT revision FROM certificates WHERE id = $1))",
+        Row::COLUMNS.names()
+    );
     PRIVATE_KEY = "SELECT private_key, request_id FROM revisions
         WHERE certificate_id = $1 AND revision = $2";
     REVOKED writes(revisions) = "UPDATE revisions SET revoked_at = $3 WHERE certificate_id = $1 AND revision = $2";
@@ -155,25 +171,9 @@ pub async fn list(
     if let Some(before) = before {
         filter.and("revision < ?", Value::Integer(before));
     }
-    let select = concat!("SELECT ", columns!(), " FROM revisions");
     let page = Page { limit, after: None, descending: true };
-    let rows: Vec<Row> = filter.page(read, select, "revision", page).await?;
+    let rows: Vec<Row> = filter.page(read, &select(""), "revision", page).await?;
     Ok(rows.into_iter().map(Row::into_revision).collect())
-}
-
-#[derive(FromRow)]
-struct Row {
-    certificate_id: Uuid,
-    revision: i64,
-    request_id: Uuid,
-    order_id: Uuid,
-    chain: String,
-    serial: String,
-    fingerprint: String,
-    not_before: i64,
-    not_after: i64,
-    issued_at: i64,
-    revoked_at: Option<i64>,
 }
 
 #[derive(FromRow)]

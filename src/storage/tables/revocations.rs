@@ -1,6 +1,5 @@
 //! Revocations: what the CA has to be told, with all that it takes.
 
-use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::requests::envelope;
@@ -9,9 +8,29 @@ use crate::domain::revocation::{Reason, Revocation, State};
 use crate::secret::Sealed;
 use crate::storage::engine::{
     Read, StorageError, Tx, corrupt, count, document, execute, fetch, json, millis, moment,
-    statements,
+    statements, table,
 };
 use crate::storage::queue::lease::{Lease, held};
+
+table! {
+    struct Row {
+        id: Uuid,
+        certificate_id: Uuid,
+        namespace: String,
+        issuer_id: Uuid,
+        revision: i64,
+        reason: String,
+        leaf: Vec<u8>,
+        request_id: Uuid,
+        private_key: Option<Vec<u8>>,
+        state: String,
+        tries: i64,
+        last_error: Option<String>,
+        created_at: i64,
+        next_action_at: Option<i64>,
+        deadline: i64,
+    }
+}
 
 statements! {
     INSERT adds(revocations) reads(revisions) = "INSERT INTO revocations
@@ -20,9 +39,7 @@ statements! {
         SELECT $1, certificate_id, $3, $4, revision, $6, $7, request_id, private_key,
                $8, $9, $10, $11, $12, $13
         FROM revisions WHERE certificate_id = $2 AND revision = $5";
-    FIND = "SELECT id, certificate_id, namespace, issuer_id, revision, reason, leaf, request_id,
-            private_key, state, tries, last_error, created_at, next_action_at, deadline
-        FROM revocations WHERE id = $1";
+    FIND = format!("SELECT {} FROM revocations WHERE id = $1", Row::COLUMNS.names());
     SAVE writes(revocations) = "UPDATE revocations SET
         state = $3, tries = $4, last_error = $5, next_action_at = $6,
         private_key = CASE WHEN $3 = 'pending' THEN private_key ELSE NULL END,
@@ -123,25 +140,6 @@ pub async fn any_of_issuer(
 ) -> Result<Option<RevocationId>, StorageError> {
     let row: Option<(Uuid,)> = fetch!(fetch_optional, read, OPEN_OF_ISSUER, issuer.0)?;
     Ok(row.map(|(id,)| RevocationId(id)))
-}
-
-#[derive(FromRow)]
-struct Row {
-    id: Uuid,
-    certificate_id: Uuid,
-    namespace: String,
-    issuer_id: Uuid,
-    revision: i64,
-    reason: String,
-    leaf: Vec<u8>,
-    request_id: Uuid,
-    private_key: Option<Vec<u8>>,
-    state: String,
-    tries: i64,
-    last_error: Option<String>,
-    created_at: i64,
-    next_action_at: Option<i64>,
-    deadline: i64,
 }
 
 impl Row {

@@ -1,6 +1,5 @@
 //! Webhooks: who asked to be told, how their endpoints are doing, and when one wants attention.
 
-use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -13,34 +12,51 @@ use crate::secret::Sealed;
 use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{
     Page, Read, StorageError, Tx, corrupt, count, document, execute, fetch, json, millis, moment,
-    statements,
+    statements, table, write,
 };
 use crate::storage::queue::lease::{LEASE, Lease, Machine, held};
 
-macro_rules! columns {
-    () => {
-        "id, namespace, spec, disabled_because, failures, failing_since, last_failure_at,
-         last_success_at, last_error, paused_until, former_until, created_at, updated_at, lease_token"
-    };
+table! {
+    struct Row {
+        insert { id: Uuid, namespace: String, created_at: i64 }
+        save {
+            spec: String,
+            disabled_because: Option<String>,
+            failures: i64,
+            failing_since: Option<i64>,
+            last_failure_at: Option<i64>,
+            last_success_at: Option<i64>,
+            last_error: Option<String>,
+            paused_until: Option<i64>,
+            updated_at: i64,
+        }
+        read { former_until: Option<i64>, lease_token: i64 }
+    }
+}
+
+fn select(condition: &str) -> String {
+    format!("SELECT {} FROM webhooks {condition}", Row::COLUMNS.names())
 }
 
 statements! {
-    INSERT adds(webhooks) = "INSERT INTO webhooks
-        (id, namespace, spec, disabled_because, failures, secret, created_at, updated_at)
-        VALUES ($1, $2, $3, $4, 0, $5, $6, $6)";
+    INSERT adds(webhooks) = format!(
+        "INSERT INTO webhooks (secret, {}) VALUES ($1, {})",
+        Row::INSERTED.names(),
+        Row::INSERTED.placeholders_after(1)
+    );
     INSERT_SUBSCRIPTION writes(webhook_subscriptions) = "INSERT INTO webhook_subscriptions (webhook_id, namespace, event_type, selector)
         VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
     DELETE_SUBSCRIPTIONS writes(webhook_subscriptions) = "DELETE FROM webhook_subscriptions WHERE webhook_id = $1";
-    FIND = concat!("SELECT ", columns!(), " FROM webhooks WHERE id = $1");
-    SUBSCRIBED = concat!("SELECT ", columns!(), " FROM webhooks WHERE id IN (
-        SELECT webhook_id FROM webhook_subscriptions
-        WHERE namespace IN ($1, '*') AND event_type IN ($2, '*') AND selector = 'all') ORDER BY id");
-    SAVE writes(webhooks) = "UPDATE webhooks SET
-        spec = $3, disabled_because = $4, failures = $5, failing_since = $6, last_failure_at = $7,
-        last_success_at = $8, last_error = $9, paused_until = $10, updated_at = $11,
-        next_action_at = $12,
-        leased_by = CASE WHEN $13 THEN leased_by ELSE NULL END, lease_token = lease_token + 1
-        WHERE id = $1 AND lease_token = $2";
+    FIND = select("WHERE id = $1");
+    SUBSCRIBED = select(
+        "WHERE id IN (SELECT webhook_id FROM webhook_subscriptions
+            WHERE namespace IN ($1, '*') AND event_type IN ($2, '*') AND selector = 'all') ORDER BY id");
+    SAVE writes(webhooks) = format!(
+        "UPDATE webhooks SET next_action_at = $3,
+            leased_by = CASE WHEN $4 THEN leased_by ELSE NULL END, lease_token = lease_token + 1, {}
+         WHERE id = $1 AND lease_token = $2",
+        Row::SAVED.assignments_after(4)
+    );
     REST writes(webhooks) = "UPDATE webhooks SET leased_by = NULL, lease_token = lease_token + 1
         WHERE id = $1 AND lease_token = $2";
     NEXT writes(webhooks) = "UPDATE webhooks SET next_action_at = $2 WHERE id = $1";
@@ -85,16 +101,8 @@ pub fn former_secret_place(id: WebhookId) -> String {
 
 /// Adds a webhook with its signing secret.
 pub async fn insert(tx: &mut Tx, webhook: &Webhook, secret: &Sealed) -> Result<(), StorageError> {
-    execute!(
-        tx,
-        INSERT,
-        webhook.id.0,
-        webhook.namespace.as_str(),
-        json(&webhook.spec),
-        webhook.disabled.map(Disabled::as_str),
-        secret.0.as_slice(),
-        millis(webhook.created_at),
-    )?;
+    let row = Row::from(webhook);
+    write!(tx, INSERT, secret.0.as_slice(); row.bind_inserted);
     index(tx, webhook).await
 }
 
@@ -165,25 +173,9 @@ pub async fn save(
     hold: Option<OffsetDateTime>,
 ) -> Result<Lease, StorageError> {
     let Transition { webhook, events, at, recovered_from } = transition;
-    let health = &webhook.health;
-    let changed = execute!(
-        tx,
-        SAVE,
-        webhook.id.0,
-        lease.token,
-        json(&webhook.spec),
-        webhook.disabled.map(Disabled::as_str),
-        i64::from(health.failures),
-        health.failing_since.map(millis),
-        health.last_failure_at.map(millis),
-        health.last_success_at.map(millis),
-        health.last_error.as_deref(),
-        health.paused_until.map(millis),
-        millis(webhook.updated_at),
-        millis(hold.map_or(*at, |now| now + LEASE)),
-        hold.is_some(),
-    )?;
-    held(lease, changed)?;
+    let row = Row::from(webhook);
+    let wake = millis(hold.map_or(*at, |now| now + LEASE));
+    write!(tx, lease => SAVE, row.id, lease.token, wake, hold.is_some(); row.bind_saved);
     events::record(tx, &webhook.namespace, None, events, *at);
     if webhook.disabled.is_some() {
         deliveries::hold(tx, webhook.id, *at).await?;
@@ -310,27 +302,30 @@ pub async fn list(
     if let Some(namespace) = &wanted.namespace {
         filter.and("namespace = ?", Value::Text(namespace.clone()));
     }
-    let select = concat!("SELECT ", columns!(), " FROM webhooks");
-    let rows: Vec<Row> = filter.page(read, select, "id", page).await?;
+    let rows: Vec<Row> = filter.page(read, &select(""), "id", page).await?;
     rows.into_iter().map(|row| row.into_domain().map(|(webhook, _)| webhook)).collect()
 }
 
-#[derive(FromRow)]
-struct Row {
-    id: Uuid,
-    namespace: String,
-    spec: String,
-    disabled_because: Option<String>,
-    failures: i64,
-    failing_since: Option<i64>,
-    last_failure_at: Option<i64>,
-    last_success_at: Option<i64>,
-    last_error: Option<String>,
-    paused_until: Option<i64>,
-    former_until: Option<i64>,
-    created_at: i64,
-    updated_at: i64,
-    lease_token: i64,
+impl From<&Webhook> for Row {
+    fn from(webhook: &Webhook) -> Self {
+        let health = &webhook.health;
+        Self {
+            id: webhook.id.0,
+            namespace: webhook.namespace.clone(),
+            created_at: millis(webhook.created_at),
+            spec: json(&webhook.spec),
+            disabled_because: webhook.disabled.map(|why| why.as_str().to_owned()),
+            failures: health.failures.into(),
+            failing_since: health.failing_since.map(millis),
+            last_failure_at: health.last_failure_at.map(millis),
+            last_success_at: health.last_success_at.map(millis),
+            last_error: health.last_error.clone(),
+            paused_until: health.paused_until.map(millis),
+            updated_at: millis(webhook.updated_at),
+            former_until: None,
+            lease_token: 0,
+        }
+    }
 }
 
 impl Row {

@@ -46,8 +46,9 @@ pub(super) async fn run(
     }
 }
 
-/// A slot and its share for a certificate of this namespace.
-fn reserve(worker: &Worker, namespace: &str) -> Option<(Slot, Share)> {
+/// A share and a slot for a certificate of this namespace. The share is given back first: whoever is woken by the
+/// free slot finds room in its lane.
+fn reserve(worker: &Worker, namespace: &str) -> Option<(Share, Slot)> {
     if worker.context.stop.is_cancelled() {
         return None;
     }

@@ -76,12 +76,12 @@ impl Slots {
     }
 
     /// A slot and its share for a row of this lane, unless something else waits for one.
-    pub(super) fn reserve(&self, quota: &Arc<Quota>, lane: &Lane) -> Option<(Slot, Share)> {
+    pub(super) fn reserve(&self, quota: &Arc<Quota>, lane: &Lane) -> Option<(Share, Slot)> {
         if self.is_crowded.load(Ordering::SeqCst) || self.room(quota, lane, self.free()) == 0 {
             return None;
         }
         let permit = Arc::clone(&self.free).try_acquire_owned().ok()?;
-        Some((self.held(Some(permit)), quota.take(lane)))
+        Some((quota.take(lane), self.held(Some(permit))))
     }
 
     /// How many rows of a lane may be taken, of so many free slots. The last part of the pool is for

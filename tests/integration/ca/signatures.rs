@@ -5,6 +5,8 @@ use std::process::Command;
 
 use certwright::pki::{self, Unusable};
 
+use crate::support::process::output;
+
 /// Each usual key, as `openssl genpkey` is asked for it.
 const CURVES: [&str; 3] = ["P-256", "P-384", "P-521"];
 const DIGESTS: [&str; 3] = ["sha256", "sha384", "sha512"];
@@ -216,7 +218,7 @@ fn keytool(arguments: &[&str]) -> String {
 }
 
 fn said(command: &mut Command) -> String {
-    let output = command.output().unwrap();
+    let output = output(command);
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::support::nginx::Nginx;
 use crate::support::pebble::PebbleOptions;
 use crate::support::person::Person;
+use crate::support::process::output;
 use crate::support::receiver::{Receiver, Reply};
 use crate::support::site::{Site, SiteOptions};
 use crate::support::{ClosedPort, databases, free_port};
@@ -489,11 +490,11 @@ async fn what_was_issued_is_downloaded_in_every_form_and_revoked() {
     fs::write(person.path("password"), "correct horse\n").unwrap();
     person.run(&[&keystore[..], &["--password-file", "password"]].concat()).succeeded();
     assert_eq!(mode("all.p12"), 0o600);
-    let opened = Command::new("openssl")
-        .args(["pkcs12", "-nodes", "-passin", "pass:correct horse", "-in"])
-        .arg(person.path("all.p12"))
-        .output()
-        .unwrap();
+    let opened = output(
+        Command::new("openssl")
+            .args(["pkcs12", "-nodes", "-passin", "pass:correct horse", "-in"])
+            .arg(person.path("all.p12")),
+    );
     let opened = String::from_utf8(opened.stdout).unwrap();
     assert!(opened.contains("PRIVATE KEY") && opened.contains("kept.example.com"), "{opened}");
 

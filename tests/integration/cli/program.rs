@@ -633,7 +633,10 @@ fn mode(path: &Path) -> u32 {
 }
 
 fn whoami(address: &str, key: &str) -> u16 {
-    let request = reqwest::Client::new().get(format!("http://{address}/whoami")).bearer_auth(key);
+    let request = reqwest::Client::new()
+        .get(format!("http://{address}/whoami"))
+        .bearer_auth(key)
+        .timeout(PATIENCE);
     block_on(async { request.send().await.unwrap().status().as_u16() })
 }
 

@@ -7,6 +7,7 @@ use axum::routing::get;
 use sqlx::{Connection, PgConnection};
 
 use crate::support::nginx::Nginx;
+use crate::support::patience::PATIENCE;
 use crate::support::pebble::{Pebble, PebbleOptions};
 use crate::support::postgres;
 
@@ -72,7 +73,7 @@ async fn postgres_gives_each_test_a_database_of_its_own() {
 async fn nginx_forwards_challenges_and_nothing_else() {
     let upstream = challenge_responder().await;
     let nginx = Nginx::start(upstream).await;
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
     let url = |path: &str| format!("http://{}{path}", nginx.address());
 
     let challenge = client.get(url("/.well-known/acme-challenge/token-1")).send().await.unwrap();

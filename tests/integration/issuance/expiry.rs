@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 use tokio_util::sync::CancellationToken;
 
+use crate::support::patience::within;
 use crate::support::world::{World, id, on_every_database};
 use crate::webhooks::hooked;
 
@@ -236,5 +237,5 @@ async fn a_running_service_tells_what_ended_while_it_was_down() {
         certificates::find(&mut tx, certificate, &Scope::Everything).await.unwrap().unwrap();
     assert_eq!(found.current.unwrap().revision, 1, "nothing else has changed");
     stop.cancel();
-    running.stopped().await.unwrap();
+    within("the stop", running.stopped()).await.unwrap();
 }

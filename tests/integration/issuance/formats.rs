@@ -1,7 +1,6 @@
 //! Key and chain in every form that servers want, opened by the programs that will open them.
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -9,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{assert_key_signs_for, assert_ready, download};
 use crate::support::nginx::Nginx;
+use crate::support::process::{output, output_with};
 use crate::support::site::{Site, on_each_site};
 
 const PASSWORD: &str = "correct horse";
@@ -80,13 +80,13 @@ async fn a_web_server_serves_what_was_downloaded() {
     let root = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(root.path(), site.pebble.root_pem().await).unwrap();
     let port = nginx.address().port();
-    let seen = Command::new("curl")
-        .args(["-sS", "-o", "/dev/null", "-w", "%{http_code} %{ssl_verify_result}", "--cacert"])
-        .arg(root.path())
-        .args(["--resolve", &format!("served.example.com:{port}:127.0.0.1")])
-        .arg(format!("https://served.example.com:{port}/"))
-        .output()
-        .unwrap();
+    let seen = output(
+        Command::new("curl")
+            .args(["-sS", "-o", "/dev/null", "-w", "%{http_code} %{ssl_verify_result}", "--cacert"])
+            .arg(root.path())
+            .args(["--resolve", &format!("served.example.com:{port}:127.0.0.1")])
+            .arg(format!("https://served.example.com:{port}/")),
+    );
 
     let said = String::from_utf8_lossy(&seen.stderr).into_owned();
     assert_eq!(String::from_utf8_lossy(&seen.stdout), "404 0", "{said}");
@@ -124,14 +124,21 @@ async fn opens_as_jks(site: &Site, issued: &Value) {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("from.jks"), folder.path().join("to.p12"));
     std::fs::write(&from, &store).unwrap();
-    let done = Command::new("keytool")
-        .args(["-importkeystore", "-noprompt", "-srcstoretype", "JKS", "-deststoretype", "PKCS12"])
-        .args(["-srcstorepass", PASSWORD, "-deststorepass", PASSWORD, "-srckeystore"])
-        .arg(&from)
-        .arg("-destkeystore")
-        .arg(&to)
-        .output()
-        .unwrap();
+    let done = output(
+        Command::new("keytool")
+            .args([
+                "-importkeystore",
+                "-noprompt",
+                "-srcstoretype",
+                "JKS",
+                "-deststoretype",
+                "PKCS12",
+            ])
+            .args(["-srcstorepass", PASSWORD, "-deststorepass", PASSWORD, "-srckeystore"])
+            .arg(&from)
+            .arg("-destkeystore")
+            .arg(&to),
+    );
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
     let pass = format!("pass:{PASSWORD}");
     let opened = openssl(&["pkcs12", "-nodes", "-passin", &pass], &std::fs::read(to).unwrap());
@@ -151,15 +158,7 @@ async fn bytes(site: &Site, certificate: &Value, file: &str, password: Option<&s
 
 /// What openssl says about `input`; both of its outputs, since `-info` uses the other.
 fn openssl(arguments: &[&str], input: &[u8]) -> Vec<u8> {
-    let mut child = Command::new("openssl")
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input).unwrap();
-    let output = child.wait_with_output().unwrap();
+    let output = output_with(Command::new("openssl").args(arguments), input);
     let said = [output.stdout, output.stderr].concat();
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&said));
     said
@@ -168,12 +167,20 @@ fn openssl(arguments: &[&str], input: &[u8]) -> Vec<u8> {
 fn keytool(store: &[u8], kind: &str) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), store).unwrap();
-    let listed = Command::new("keytool")
-        .args(["-J-Duser.language=en", "-list", "-v", "-storetype", kind, "-storepass", PASSWORD])
-        .arg("-keystore")
-        .arg(file.path())
-        .output()
-        .expect("keytool is missing: run scripts/setup");
+    let listed = output(
+        Command::new("keytool")
+            .args([
+                "-J-Duser.language=en",
+                "-list",
+                "-v",
+                "-storetype",
+                kind,
+                "-storepass",
+                PASSWORD,
+            ])
+            .arg("-keystore")
+            .arg(file.path()),
+    );
     let text =
         String::from_utf8_lossy(&listed.stdout).replace("Certificate chain length", "chain length");
     assert!(listed.status.success(), "{text}");

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::support::installation::{Database, Installation, Program, tick};
+use crate::support::patience::PATIENCE;
 
 const HALF_REQUESTS: usize = 2_000;
 
@@ -59,7 +60,7 @@ impl Attack {
         while !attack.is_over() {
             for (url, answered) in urls.iter().zip(&mut answered) {
                 // The attacked one may close a request that comes as one of thousands.
-                *answered += usize::from(client.get(url).send().await.is_ok());
+                *answered += usize::from(client.get(url).timeout(PATIENCE).send().await.is_ok());
             }
             asked = asked || site.ask_for(&program, "amid").await.is_ok();
             most = most.max(program.resident());

@@ -178,17 +178,14 @@ async fn watched(
 /// A client that sends its request again when it is told to; every answer that it got.
 async fn persist(site: &Installation, program: &Program, name: &str) -> Vec<Answer> {
     let mut answers = Vec::new();
-    for _ in 0..60 {
+    until(&format!("acceptance of {name}"), async || {
         if let Ok(answer) = site.ask_for(program, name).await {
-            let done = answer.status == 202;
             answers.push(answer);
-            if done {
-                return answers;
-            }
         }
-        pass(Duration::from_millis(300)).await;
-    }
-    panic!("{name} was never accepted: {answers:#?}");
+        answers.last().is_some_and(|answer| answer.status == 202)
+    })
+    .await;
+    answers
 }
 
 #[track_caller]

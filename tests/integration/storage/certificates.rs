@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use certwright::domain::certificate::{Certificate, Issued, State};
 use certwright::domain::id::{CertificateId, OrderId};
+use certwright::storage::lease::{self, Machine};
 use certwright::storage::{
     Page, Scope, StorageError, Tx, certificates, challenges, events, orders, requests,
 };
@@ -53,6 +54,22 @@ on_both_databases! {
             let listed = certificates::list(&mut tx, &all(), &wanted, page()).await.unwrap();
             assert_eq!(listed.len(), found, "{wanted:?}");
         }
+    }
+
+    // A row that is due before its document says so would be claimed and put back, over and over.
+    async fn a_certificate_is_not_due_before_the_moment_that_its_document_holds(db: Db) {
+        let check = NOW + Duration::nanoseconds(393_388_821);
+        let mut certificate = certificate("web");
+        certificate.state = State::Idle;
+        certificate.next_action_at = check;
+        let mut tx = db.begin();
+        certificates::insert(&mut tx, &certificate).await.unwrap();
+        tx.commit().await.unwrap();
+
+        let mut read = db.read().await.unwrap();
+        let due = lease::next_due(&mut read).await.unwrap().rows;
+        let (_, at) = due.into_iter().find(|(machine, _)| *machine == Machine::Certificate).unwrap();
+        assert_eq!(at, NOW + Duration::milliseconds(394));
     }
 
     async fn another_namespace_sees_nothing(db: Db) {

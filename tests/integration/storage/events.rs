@@ -1,7 +1,5 @@
 //! The history: what repeats itself, what is forgotten, and the order in which it can be read.
 
-use std::time::Duration as Real;
-
 use certwright::domain::event::{Event, Resource};
 use certwright::domain::id::{ApiKeyId, CertificateId, IssuerId};
 use certwright::storage::api_keys;
@@ -14,6 +12,7 @@ use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 
 use crate::support::databases::on_both_databases;
+use crate::support::patience::until;
 use crate::support::world::{World, id};
 
 pub const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
@@ -43,16 +42,15 @@ async fn listed(db: &Db) -> Vec<Recorded> {
 /// How far one may read once nothing is held back: tests beside this one share the server, and the
 /// transactions of all its databases count.
 pub async fn settled_end(db: &Db) -> Position {
-    let mut pause = tokio::time::interval(Real::from_millis(20));
-    loop {
-        let mut tx = db.read().await.unwrap();
-        let end = event_stream::end(&mut tx).await.unwrap();
-        if !end.held_back {
-            return end.position;
-        }
-        drop(tx);
-        pause.tick().await;
-    }
+    let mut settled = None;
+    until("the end of all older transactions", async || {
+        let mut read = db.read().await.unwrap();
+        let end = event_stream::end(&mut read).await.unwrap();
+        settled = (!end.held_back).then_some(end.position);
+        settled.is_some()
+    })
+    .await;
+    settled.unwrap()
 }
 
 async fn read(db: &Db, from: Position, to: Position) -> Vec<String> {

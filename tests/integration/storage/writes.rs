@@ -357,3 +357,16 @@ fn key(name: &str) -> ApiKey {
         scope: Scope::Everything,
     }
 }
+
+/// The writer lets go of its connection when the pool is closed, also at the moment at which it begins to listen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_closed_right_after_a_transaction_was_dropped_is_closed() {
+    for _ in 0..100 {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::connect(&format!("sqlite://{}/db", folder.path().display())).await.unwrap();
+        let mut tx = db.begin();
+        settings::find(&mut tx, "none").await.unwrap();
+        drop(tx);
+        within("the end of all connections", db.close()).await;
+    }
+}

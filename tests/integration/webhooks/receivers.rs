@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 use time::Duration;
 
 use super::{deliveries, deliveries_path, hooked, ordered, renew, secret};
 use crate::support::databases;
-use crate::support::process::Server;
+use crate::support::patience::PATIENCE;
+use crate::support::process::{Server, output, output_with};
 use crate::support::receiver::{Got, Receiver, Reply};
 use crate::support::site::Site;
 use crate::support::world::{World, on_every_database};
@@ -46,7 +47,7 @@ mod the_example_of_the_documentation {
         fs::copy(example("receiver.ts"), folder.path().join("receiver.ts")).unwrap();
         let mut compiler = Command::new(tool("node/node_modules/.bin/tsc"));
         compiler.args(["--strict", "--module", "nodenext", "--types", "node", "receiver.ts"]);
-        let said = compiler.current_dir(folder.path()).output().unwrap();
+        let said = output(compiler.current_dir(folder.path()));
         assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stdout));
         let mut command = Command::new("node");
         command.arg(folder.path().join("receiver.js"));
@@ -73,7 +74,7 @@ mod the_example_of_the_documentation {
         .await;
         assert!(server.log().contains("webhook.test"), "{}", server.log());
 
-        let forged = reqwest::Client::new().post(&address).body("{}");
+        let forged = reqwest::Client::new().post(&address).timeout(PATIENCE).body("{}");
         let forged = forged.header("webhook-id", "msg_1").header("webhook-timestamp", "1");
         let answer = forged.header("webhook-signature", "v1,AAAA").send().await.unwrap();
         assert_eq!(answer.status(), 401);
@@ -104,18 +105,13 @@ mod the_example_of_the_documentation {
     }
 
     fn verify(secret: &str, got: &Got, body: &str) -> Output {
-        let mut child = Command::new(example("verify.sh"))
+        let mut verify = Command::new(example("verify.sh"));
+        verify
             .env("WEBHOOK_SECRET", secret)
             .env("WEBHOOK_ID", got.header("webhook-id"))
             .env("WEBHOOK_TIMESTAMP", got.header("webhook-timestamp"))
-            .env("WEBHOOK_SIGNATURE", got.header("webhook-signature"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        std::io::Write::write_all(&mut child.stdin.take().unwrap(), body.as_bytes()).unwrap();
-        child.wait_with_output().unwrap()
+            .env("WEBHOOK_SIGNATURE", got.header("webhook-signature"));
+        output_with(&mut verify, body.as_bytes())
     }
 }
 
@@ -203,7 +199,7 @@ fn verified_by_everybody(got: &[Got], secret: &str) {
     let mut node = Command::new("node");
     node.arg(check("check.cjs")).env("NODE_MODULES", tool("node/node_modules"));
     for library in [&mut python, &mut node] {
-        let said = library.arg(secret).arg(&file).output().unwrap();
+        let said = output(library.arg(secret).arg(&file));
         assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
         let good: Value = serde_json::from_slice(&said.stdout).unwrap();
         assert_eq!(good, got.len(), "all are good");

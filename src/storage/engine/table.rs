@@ -1,0 +1,110 @@
+//! Row types: one list of columns makes the type, the columns' part of statements, and the values.
+
+/// Some columns of a table.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::storage) struct Columns(pub(in crate::storage) &'static [&'static str]);
+
+impl Columns {
+    /// `a, b`.
+    pub(in crate::storage) fn names(self) -> String {
+        self.0.join(", ")
+    }
+
+    /// `t.a, t.b`, where the statement calls the table `t`.
+    pub(in crate::storage) fn names_of(self, table: &str) -> String {
+        self.each(|_, name| format!("{table}.{name}"))
+    }
+
+    /// `$4, $5`, behind three other values.
+    pub(in crate::storage) fn placeholders_after(self, others: usize) -> String {
+        self.each(|place, _| format!("${}", others + place))
+    }
+
+    /// `a = $4, b = $5`, behind three other values.
+    pub(in crate::storage) fn assignments_after(self, others: usize) -> String {
+        self.each(|place, name| format!("{name} = ${}", others + place))
+    }
+
+    fn each(self, text: impl Fn(usize, &str) -> String) -> String {
+        let texts = (1..).zip(self.0).map(|(place, name)| text(place, name));
+        texts.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Declares a row type by its columns.
+///
+/// A row that is also written has three kinds of them: those that are written once (`insert`), those that are
+/// written with every change too (`save`), and those that are only read, because statements write them in a way of
+/// their own. `write!(tx, INSERT, …; row.bind_inserted)` binds the first two kinds behind the other values, and
+/// `write!(tx, SAVE, …; row.bind_saved)` the second.
+macro_rules! table {
+    (
+        $vis:vis struct $row:ident {
+            insert { $($inserted:ident: $inserted_type:ty),* $(,)? }
+            save { $($saved:ident: $saved_type:ty),* $(,)? }
+            read { $($read:ident: $read_type:ty),* $(,)? }
+        }
+    ) => {
+        $crate::storage::engine::table! {
+            $vis struct $row {
+                $($inserted: $inserted_type,)*
+                $($saved: $saved_type,)*
+                $($read: $read_type,)*
+            }
+        }
+
+        impl $row {
+            const INSERTED: $crate::storage::engine::Columns = $crate::storage::engine::Columns(
+                &[$(stringify!($inserted),)* $(stringify!($saved),)*]
+            );
+            const SAVED: $crate::storage::engine::Columns =
+                $crate::storage::engine::Columns(&[$(stringify!($saved),)*]);
+
+            fn bind_inserted(&self, on: &mut $crate::storage::engine::Backend) -> Result<(), sqlx::Error> {
+                $crate::storage::engine::bind!(self, on, $($inserted)* $($saved)*);
+                Ok(())
+            }
+
+            fn bind_saved(&self, on: &mut $crate::storage::engine::Backend) -> Result<(), sqlx::Error> {
+                $crate::storage::engine::bind!(self, on, $($saved)*);
+                Ok(())
+            }
+        }
+    };
+    ($vis:vis struct $row:ident { $($column:ident: $type:ty),* $(,)? }) => {
+        #[derive(sqlx::FromRow)]
+        $vis struct $row {
+            $($column: $type,)*
+        }
+
+        impl $row {
+            $vis const COLUMNS: $crate::storage::engine::Columns =
+                $crate::storage::engine::Columns(&[$(stringify!($column)),*]);
+        }
+    };
+}
+
+/// Binds columns of a row on either database.
+macro_rules! bind {
+    ($row:expr, $on:expr, $($column:ident)*) => {
+        match $on {
+            $crate::storage::engine::Backend::Sqlite(on) => { $(on.pipeline.bind(&$row.$column)?;)* }
+            $crate::storage::engine::Backend::Postgres(on) => { $(on.pipeline.bind(&$row.$column)?;)* }
+        }
+    };
+}
+pub(in crate::storage) use {bind, table};
+
+#[cfg(test)]
+mod tests {
+    use super::Columns;
+
+    #[test]
+    fn columns_are_named_and_numbered_behind_other_values() {
+        let columns = Columns(&["state", "deadline"]);
+        assert_eq!(columns.names(), "state, deadline");
+        assert_eq!(columns.names_of("o"), "o.state, o.deadline");
+        assert_eq!(columns.placeholders_after(2), "$3, $4");
+        assert_eq!(columns.assignments_after(0), "state = $1, deadline = $2");
+    }
+}
