@@ -175,6 +175,20 @@ impl Dns01 {
 }
 
 impl<'a> DnsProvider<'a> {
+    /// Its field of [`Dns01`], and the field of the credential within that.
+    pub fn fields(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Cloudflare(_) => ("cloudflare", "apiTokenSecretRef"),
+        }
+    }
+
+    /// The base of its API, where the issuer sets it. The credential is sent there.
+    pub fn base_url(self) -> Option<&'a str> {
+        match self {
+            Self::Cloudflare(cloudflare) => cloudflare.base_url.as_deref(),
+        }
+    }
+
     /// Where the credential is, and its usual key within the Secret.
     pub fn secret_ref(self) -> (&'a SecretKeySelector, &'static str) {
         match self {
@@ -184,9 +198,7 @@ impl<'a> DnsProvider<'a> {
 
     /// Names the API that the credential is used at.
     pub fn endpoint(self) -> &'a str {
-        match self {
-            Self::Cloudflare(cloudflare) => cloudflare.base_url.as_deref().unwrap_or("cloudflare"),
-        }
+        self.base_url().unwrap_or(self.fields().0)
     }
 }
 

@@ -130,20 +130,16 @@ fn is_within(value: &Value, depth: usize) -> bool {
 }
 
 fn dns01(dns01: &Dns01, pointer: &str, faults: &mut Faults) {
-    match &dns01.cloudflare {
+    match dns01.provider() {
         None => {
             let detail = "names no provider; `cloudflare` is the one that there is";
             faults.add(format!("{pointer}/cloudflare"), FieldCode::Required, detail);
         }
-        Some(cloudflare) => {
-            let pointer = format!("{pointer}/cloudflare");
-            token(
-                &cloudflare.api_token_secret_ref,
-                &format!("{pointer}/apiTokenSecretRef"),
-                faults,
-            );
-            if let Some(base) = &cloudflare.base_url {
-                field::url(base, &["https", "http"], &format!("{pointer}/baseURL"), faults);
+        Some(provider) => {
+            let (name, credential) = provider.fields();
+            token(provider.secret_ref().0, &format!("{pointer}/{name}/{credential}"), faults);
+            if let Some(base) = provider.base_url() {
+                field::url(base, &["https", "http"], &format!("{pointer}/{name}/baseURL"), faults);
             }
         }
     }

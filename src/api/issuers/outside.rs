@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use url::Url;
 
 use crate::api::problem::{Faults, FieldCode};
-use crate::domain::issuer::{Acme, Cloudflare, Kind};
+use crate::domain::issuer::{Acme, Kind};
 use crate::outbound::Guard;
 
 /// Upper bound; more hosts than any CA has.
@@ -32,8 +32,10 @@ impl Outside<'_> {
         for (place, solver) in acme.solvers.iter().enumerate() {
             let Some(dns01) = &solver.dns01 else { continue };
             let within = format!("/acme/solvers/{place}/dns01");
-            if let Some(cloudflare) = &dns01.cloudflare {
-                self.base(cloudflare, &format!("{within}/cloudflare/baseURL"), faults);
+            if let Some(provider) = dns01.provider()
+                && let Some(base) = provider.base_url()
+            {
+                self.base(base, &format!("{within}/{}/baseURL", provider.fields().0), faults);
             }
             for (place, server) in dns01.nameservers.iter().enumerate() {
                 self.name_server(server, &format!("{within}/nameservers/{place}"), faults);
@@ -60,8 +62,7 @@ impl Outside<'_> {
     }
 
     /// The token is sent to this URL, so only principals that may read all secrets may choose it.
-    fn base(&self, cloudflare: &Cloudflare, pointer: &str, faults: &mut Faults) {
-        let Some(base) = &cloudflare.base_url else { return };
+    fn base(&self, base: &str, pointer: &str, faults: &mut Faults) {
         if self.is_bound {
             let detail = "the token is sent there, so that only an API key that is bound to no namespace may set it; leave it out";
             faults.add(pointer, FieldCode::Unsupported, detail);

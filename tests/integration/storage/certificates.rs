@@ -60,7 +60,6 @@ on_both_databases! {
     async fn a_certificate_is_not_due_before_the_moment_that_its_document_holds(db: Db) {
         let check = NOW + Duration::nanoseconds(393_388_821);
         let mut certificate = certificate("web");
-        certificate.state = State::Idle;
         certificate.next_action_at = check;
         let mut tx = db.begin();
         certificates::insert(&mut tx, &certificate).await.unwrap();

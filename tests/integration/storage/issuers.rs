@@ -6,7 +6,7 @@ use certwright::domain::issuer::{self, Account, Issuer};
 use certwright::secret::Sealed;
 use certwright::storage::lease::{self, Machine};
 use certwright::storage::secrets::{self, SecretEntry};
-use certwright::storage::{Scope, certificates, issuers, orders, sealed_columns};
+use certwright::storage::{Scope, StorageError, certificates, issuers, orders, sealed_columns};
 use time::Duration;
 
 use super::rows::{NOW, all, certificate, is_lost, issuer, page, under_way};
@@ -65,7 +65,11 @@ on_both_databases! {
         let kind = issuer::Kind::ClusterIssuer;
         let (found, _) = issuers::find_by_name(&mut tx, kind, "ignored", "le").await.unwrap().unwrap();
         assert_eq!(found, ready.issuer);
-        assert!(issuers::save(&mut tx, &ready, &lease).await.is_err(), "fenced");
+        tx.commit().await.unwrap();
+        let mut late = db.begin();
+        issuers::save(&mut late, &ready, &lease).await.unwrap();
+        assert!(matches!(late.commit().await, Err(StorageError::LeaseLost(_))), "fenced");
+        let mut tx = db.begin();
         assert_eq!(issuers::of_namespace(&mut tx, "team").await.unwrap().len(), 1);
         let wanted = issuers::Wanted { kind: Some(kind), name: Some("le".into()), namespace: None };
         let ours = Scope::Namespaces(vec!["team".into()]);

@@ -36,8 +36,11 @@ on_both_databases! {
         let next = webhooks::save(&mut tx, &failed, &lease, Some(NOW)).await.unwrap();
         let (found, current) = webhooks::find(&mut tx, failed.webhook.id, &Scope::Everything).await.unwrap().unwrap();
         assert_eq!((found, current), (failed.webhook.clone(), next));
-        let late = webhooks::save(&mut tx, &failed, &lease, None).await;
-        assert!(matches!(late, Err(StorageError::LeaseLost(_))), "{late:?}");
+        tx.commit().await.unwrap();
+        let mut late = db.begin();
+        webhooks::save(&mut late, &failed, &lease, None).await.unwrap();
+        assert!(matches!(late.commit().await, Err(StorageError::LeaseLost(_))));
+        let mut tx = db.begin();
 
         let spec = Spec { namespaces: vec!["other".into()], ..failed.webhook.spec.clone() };
         let moved = failed.webhook.respecified(spec, false, NOW);
