@@ -365,6 +365,13 @@ impl Transition {
     pub fn silent(issuer: Issuer, at: OffsetDateTime) -> Self {
         Self { issuer, events: vec![], event_types: vec![], at }
     }
+
+    /// Adds what was remarked beside.
+    #[must_use]
+    pub fn remarking(mut self, remarks: impl IntoIterator<Item = Event>) -> Self {
+        self.events.extend(remarks);
+        self
+    }
 }
 
 /// A registration is not repeated sooner because the CA denies its account.

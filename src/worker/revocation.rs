@@ -135,8 +135,8 @@ pub(crate) async fn delete_at_last(
     let (id, now) = (certificate.id, ctx.clock.now());
     let mut tx = ctx.db.begin();
     if revocations::any_pending(&mut tx, id).await? {
-        let mut later = Transition::silent(certificate, now);
-        later.certificate.next_action_at = now + time::Duration::hours(1);
+        let later = Transition::silent(certificate, now);
+        let later = later.looking_again_at(now + time::Duration::hours(1));
         certificates::save(&mut tx, &later, lease, None).await?;
     } else {
         certificates::save(&mut tx, &certificate.deleted(now), lease, None).await?;

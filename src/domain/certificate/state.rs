@@ -7,6 +7,8 @@ use utoipa::ToSchema;
 use super::Certificate;
 use crate::domain::event::Event;
 use crate::domain::event_type::EventType;
+use crate::domain::failure::Failure;
+use crate::domain::id::OrderId;
 
 /// The state of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,6 +121,36 @@ impl Transition {
 
     pub(super) fn telling(self, event_types: Vec<EventType>) -> Self {
         Self { event_types, ..self }
+    }
+
+    /// Adds what was remarked beside.
+    #[must_use]
+    pub fn remarking(mut self, remarks: impl IntoIterator<Item = Event>) -> Self {
+        self.events.extend(remarks);
+        self
+    }
+
+    /// Shows the page where a person can mend the cause of what is waited for.
+    #[must_use]
+    pub fn with_page_of(mut self, cause: Option<&Failure>) -> Self {
+        if let (Some(shown), Some(cause)) = (&mut self.certificate.last_error, cause) {
+            shown.instance.clone_from(&cause.instance);
+        }
+        self
+    }
+
+    /// The order that takes the place of the one that the CA lost.
+    #[must_use]
+    pub fn with_fresh_order(mut self, order: OrderId) -> Self {
+        self.certificate.order = Some(order);
+        self
+    }
+
+    /// Looks at what is waited for again at this moment, though it should tell by itself.
+    #[must_use]
+    pub fn looking_again_at(mut self, at: OffsetDateTime) -> Self {
+        self.certificate.next_action_at = at;
+        self
     }
 
     /// Applies another transition to the result of this one.

@@ -92,12 +92,8 @@ fn await_issuer(woken: Transition, issuer: Option<&Issuer>, now: OffsetDateTime)
     };
     let (_, reason, message) = issuer.ready();
     let why = format!("Referenced {kind} \"{name}\" is not ready ({reason}): {message}");
-    let mut waiting = woken.then(|one| one.await_issuer("IssuerNotReady", &why, now));
-    if let (Some(shown), Some(cause)) = (&mut waiting.certificate.last_error, &issuer.last_error) {
-        // Where a person can act.
-        shown.instance.clone_from(&cause.instance);
-    }
-    waiting
+    let waiting = woken.then(|one| one.await_issuer("IssuerNotReady", &why, now));
+    waiting.with_page_of(issuer.last_error.as_ref())
 }
 
 /// Stores key, CSR and order; the CA is asked only afterwards.
@@ -134,8 +130,7 @@ async fn place_order(
         created_at: now,
         finished_at: None,
     };
-    let mut placed = woken.then(|one| one.order_placed(request, order.id, now));
-    placed.events.extend(made.event);
+    let placed = woken.then(|one| one.order_placed(request, order.id, now)).remarking(made.event);
     let mut tx = ctx.db.begin();
     let lease = certificates::save(&mut tx, &placed, &lease, None).await?;
     requests::insert(&mut tx, &attempt, made.sealed.as_ref()).await?;
@@ -193,9 +188,7 @@ async fn watch(ctx: &Context, woken: Transition) -> Result<Transition, StorageEr
     drop(tx);
     let now = ctx.clock.now();
     if let Some((order, _)) = order.filter(|(order, _)| !order.is_over()) {
-        let mut later = woken;
-        later.certificate.next_action_at = order.deadline.max(now) + time::Duration::hours(1);
-        return Ok(later);
+        return Ok(woken.looking_again_at(order.deadline.max(now) + time::Duration::hours(1)));
     }
     let failure = Failure::of(code::ORDER_GONE, "");
     Ok(woken.then(|one| one.order_failed(Outcome::Failed(failure), 0, now, Jitter::NONE)))

@@ -163,9 +163,7 @@ pub(super) async fn deactivate(
                 "AccountDeactivationFailed",
                 format!("The issuer is deleted, its account was not deactivated: {failure}"),
             );
-            let mut ended = Transition::silent(issuer, now);
-            ended.events.push(event);
-            end(ctx, ended, true, lease).await
+            end(ctx, Transition::silent(issuer, now).remarking([event]), true, lease).await
         }
         Some(failure) => {
             let pause = match failure.class {
@@ -192,7 +190,7 @@ async fn end(
     let goes = delete && user.is_none();
     if goes {
         let message = format!("Issuer `{name}` was deleted");
-        ended.events.push(Event::normal(Resource::Issuer(id), "Deleted", message));
+        ended = ended.remarking([Event::normal(Resource::Issuer(id), "Deleted", message)]);
     }
     issuers::save(&mut tx, &ended, lease).await?;
     if goes {

@@ -45,7 +45,7 @@ pub(super) async fn conclude(
         let mut fresh = successor(order, OrderId::generate(now), now, at);
         fresh.not_after = fresh.not_after.and(transition.certificate.spec.not_after(at));
         fresh.deadline = transition.certificate.order_deadline(at, fresh.not_after);
-        transition.certificate.order = Some(fresh.id);
+        transition = transition.with_fresh_order(fresh.id);
         orders::insert(tx, &fresh, None).await?;
         let message = format!("The CA lost order {}; waiting on order {}", order.id, fresh.id);
         let (request, state) = (order.request, RequestState::Pending);
@@ -91,9 +91,7 @@ async fn issued(
     let message = "Certificate fetched from issuer successfully";
     revisions::insert(tx, &stored, kept, message).await?;
     let issued = Issued { revision, serial, not_before, not_after, renewal_time };
-    let mut issued = certificate.issued(issued, ari, now);
-    issued.events.extend(download.remarks.iter().cloned());
-    Ok(issued)
+    Ok(certificate.issued(issued, ari, now).remarking(download.remarks.iter().cloned()))
 }
 
 /// Some failures are about the account: the issuer is not ready any more, and says so with every

@@ -46,6 +46,24 @@ fn imports_in_the_worker_run_downwards() {
     assert!(imports > 50, "only {imports} imports were found");
 }
 
+/// What a machine has decided is stored as it is; what has to be added is a method of its result.
+#[test]
+fn nobody_edits_the_result_of_a_machine() {
+    for (file, text) in sources_of("worker") {
+        for line in code(&text) {
+            let is_edit = [".certificate.", ".issuer.", ".order."].iter().any(|part| {
+                line.split_once(part).is_some_and(|(_, field)| {
+                    let rest = field.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_');
+                    rest.trim_start().starts_with("= ")
+                })
+            });
+            let is_addition =
+                [".events.push(", ".events.extend("].iter().any(|part| line.contains(part));
+            assert!(!is_edit && !is_addition, "{}: {line}", file.display());
+        }
+    }
+}
+
 fn place(room: &str) -> usize {
     let found = ROOMS.iter().position(|known| *known == room);
     found.unwrap_or_else(|| panic!("worker::{room}: say in this test what it may know"))
