@@ -29,7 +29,7 @@ SOAK_CERTIFICATES ?= 1000
 
 soak: setup ## Issue 1,000 certificates (SOAK_CERTIFICATES) while process and database are killed again and again
 	SOAK_CERTIFICATES=$(SOAK_CERTIFICATES) cargo test --locked $(TESTED) --test integration soak:: -- --nocapture --test-threads=1
-	cargo test --locked $(TESTED) --test integration minutes:: -- --ignored --nocapture
+	cargo test --locked $(TESTED) --test integration short_lived:: -- --ignored --nocapture
 
 bench: setup ## Measure everything against the least it can cost (docs/performance.md); ARGS="issuance --runs 1" for a part
 	@scripts/bench-tools

@@ -1,6 +1,9 @@
 //! What the tests may depend on: not on how fast or how busy a machine is, and not on a certain port.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::process::output;
 
 /// Words of tests that measure time, wait for it, or end a wait early.
 const TIMED: &[&str] = &["elapsed()", "sleep(", "timeout("];
@@ -136,4 +139,25 @@ fn sources(root: &Path) -> Vec<PathBuf> {
         }
     }
     files
+}
+
+/// A filter that finds no test passes.
+#[test]
+fn every_test_that_a_target_asks_for_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = ["Makefile", "scripts/reliability"].map(|file| root.join(file));
+    let all = output(Command::new(std::env::current_exe().unwrap()).arg("--list")).stdout;
+    let all = String::from_utf8(all).unwrap();
+    let mut asked = 0;
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for (_, rest) in
+            text.match_indices("--test integration ").map(|(at, it)| text[at..].split_at(it.len()))
+        {
+            let filter = rest.split_whitespace().next().unwrap();
+            assert!(all.contains(filter), "{}: there is no test `{filter}`", file.display());
+            asked += 1;
+        }
+    }
+    assert_eq!(asked, 3, "targets that ask for tests");
 }
