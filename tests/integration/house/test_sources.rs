@@ -14,7 +14,7 @@ const ALLOWED: &[(&str, usize, &str)] = &[
     ("tests/support/installation.rs", 6, "looks again, for as long as the guard says"),
     ("tests/support/pebble.rs", 1, "the guard, for requests"),
     ("tests/support/person.rs", 1, "looks again, for as long as the guard says"),
-    ("tests/support/process.rs", 1, "looks again, for as long as the guard says"),
+    ("tests/support/process.rs", 2, "looks again, for as long as the guard says"),
     ("tests/support/receiver.rs", 1, "the guard, with what came instead"),
     ("tests/support/site.rs", 2, "looks again, for as long as the guard says"),
     ("tests/integration/api/certificates.rs", 1, "what must not come has time to come"),
