@@ -109,6 +109,14 @@ impl Ended {
         self
     }
 
+    /// On its output.
+    #[track_caller]
+    pub fn says_all(&self, parts: &[&str]) {
+        for part in parts {
+            assert!(self.out.contains(part), "{part}: {self:?}");
+        }
+    }
+
     pub fn everything(&self) -> String {
         format!("{}{}", self.out, self.err)
     }

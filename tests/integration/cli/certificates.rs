@@ -11,32 +11,29 @@ use crate::support::person::Person;
 use crate::support::process::output;
 use crate::support::site::Site;
 
+/// The command for two certificates, with files at the end.
+const ISSUE: &[&str] = &[
+    "issue",
+    "a.example.com",
+    "b.example.com",
+    "--issuer",
+    "dns",
+    "--wait",
+    "--timeout",
+    "60s",
+    "--out",
+    "tls",
+];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::too_many_lines, reason = "one story, on one installation")]
-async fn a_person_gets_by_with_the_client_alone() {
+async fn what_is_issued_is_written_into_files() {
     let (_folder, url) = databases::sqlite_url();
     let site = Site::on(&url).await;
     let person = Person::of(&site);
 
-    // Issuing, with files at the end.
-    let wanted = [
-        "issue",
-        "a.example.com",
-        "b.example.com",
-        "--issuer",
-        "dns",
-        "--wait",
-        "--timeout",
-        "60s",
-        "--out",
-        "tls",
-    ];
-    let issued = person.run(&wanted).succeeded();
-    assert!(
-        issued.out.contains("certificate/a.example.com created")
-            && issued.out.contains("certificate/b.example.com ready"),
-        "{issued:?}"
-    );
+    let issued = person.run(ISSUE).succeeded();
+
+    issued.says_all(&["certificate/a.example.com created", "certificate/b.example.com ready"]);
     assert!(!issued.err.contains('\u{1b}'), "no spinner where there is no terminal: {issued:?}");
     let file = |name: &str| person.path("tls").join("a.example.com").join(name);
     let (chain, key) = (
@@ -45,13 +42,19 @@ async fn a_person_gets_by_with_the_client_alone() {
     );
     crate::issuance::assert_key_signs_for(&key, &chain);
     assert_eq!(fs::metadata(file("privkey.pem")).unwrap().permissions().mode() & 0o777, 0o600);
-    assert!(person.run(&wanted).succeeded().out.contains("certificate/a.example.com unchanged"));
+    person.run(ISSUE).succeeded().says_all(&["certificate/a.example.com unchanged"]);
     let downloaded = person.run(&["download", "a.example.com", "--format", "cert"]).succeeded();
     assert!(chain.starts_with(&downloaded.out) && !downloaded.out.is_empty(), "{downloaded:?}");
+}
 
-    // Reading.
-    let shown = person.run(&["inspect", file("fullchain.pem").to_str().unwrap()]).succeeded();
-    for part in [
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_in_files_and_of_servers_are_inspected() {
+    let (_folder, url) = databases::sqlite_url();
+    let site = Site::on(&url).await;
+    let person = Person::of(&site);
+    person.run(ISSUE).succeeded();
+
+    person.run(&["inspect", "tls/a.example.com/fullchain.pem"]).succeeded().says_all(&[
         "Certificate:\n",
         "Names:",
         "a.example.com",
@@ -59,12 +62,21 @@ async fn a_person_gets_by_with_the_client_alone() {
         "days left",
         "SHA-256:",
         "\nChain:\n",
-    ] {
-        assert!(shown.out.contains(part), "{part}: {shown:?}");
-    }
+    ]);
     let pebble = site.pebble.directory_url();
     let shown = person.run(&["inspect", &pebble, "--server-name", "localhost"]).succeeded();
-    assert!(shown.out.contains("localhost, 127.0.0.1"), "{shown:?}");
+    shown.says_all(&["localhost, 127.0.0.1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_and_events_are_read_in_every_form() {
+    let (_folder, url) = databases::sqlite_url();
+    let site = Site::on(&url).await;
+    let person = Person::of(&site);
+    for name in ["a.example.com", "b.example.com"] {
+        site.issue("dns", &[name]).await;
+    }
+
     let listed: Value =
         serde_json::from_str(&person.run(&["get", "certs", "-o", "json"]).succeeded().out).unwrap();
     assert_eq!((&listed["kind"], listed["items"].as_array().unwrap().len()), (&json!("List"), 2));
@@ -73,107 +85,41 @@ async fn a_person_gets_by_with_the_client_alone() {
         names,
         "certificate.cert-manager.io/a.example.com\ncertificate.cert-manager.io/b.example.com\n"
     );
-    assert!(
-        person
-            .run(&["get", "cert", "a.example.com", "-o", "yaml"])
-            .succeeded()
-            .out
-            .contains("dnsNames:\n- a.example.com\n")
-    );
-    assert!(
-        person
-            .run(&["logs", "cert/a.example.com"])
-            .succeeded()
-            .out
-            .contains("The certificate has been successfully issued")
-    );
-    assert!(
-        person.run(&["get", "events"]).succeeded().out.starts_with("LAST SEEN   TYPE     REASON")
-    );
+    let yaml = person.run(&["get", "cert", "a.example.com", "-o", "yaml"]).succeeded();
+    yaml.says_all(&["dnsNames:\n- a.example.com\n"]);
+    let logged = person.run(&["logs", "cert/a.example.com"]).succeeded();
+    logged.says_all(&["The certificate has been successfully issued"]);
+    let events = person.run(&["get", "events"]).succeeded();
+    assert!(events.out.starts_with("LAST SEEN   TYPE     REASON"), "{events:?}");
     let nothing = person.run(&["get", "issuers", "-n", "elsewhere"]).succeeded();
     assert_eq!(
         (&*nothing.out, &*nothing.err),
         ("", "No resources found in elsewhere namespace.\n")
     );
+    let deleted = person.run(&["delete", "cert/b.example.com"]).succeeded();
+    assert_eq!(deleted.out, "certificate.cert-manager.io \"b.example.com\" deleted\n");
+}
 
-    // Export and import into another installation: nothing is issued anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_in_files_are_imported_and_not_issued_anew() {
+    let (_folder, url) = databases::sqlite_url();
+    let site = Site::on(&url).await;
+    let person = Person::of(&site);
+    person.run(ISSUE).succeeded();
+    let chain = fs::read_to_string(person.path("tls/a.example.com/fullchain.pem")).unwrap();
     let orders = site.pebble.orders_created();
+
     let imported = person.run(&["import", "tls", "--issuer", "dns", "-n", "moved"]).succeeded();
-    assert!(
-        imported.out.contains("certificate.cert-manager.io/a.example.com created"),
-        "{imported:?}"
-    );
+
+    imported.says_all(&["certificate.cert-manager.io/a.example.com created"]);
     let listed = person.run(&["get", "certs", "-n", "moved", "--no-headers"]).succeeded();
     assert_eq!(listed.out.matches(" True ").count(), 2, "{listed:?}");
     assert_eq!(person.run(&["download", "a.example.com", "-n", "moved"]).succeeded().out, chain);
     assert_eq!(site.pebble.orders_created(), orders);
-    assert!(
-        person
-            .run(&["status", "certificate", "a.example.com", "-n", "moved"])
-            .succeeded()
-            .out
-            .contains("Name: a.example.com-1")
-    );
-
-    // Keys and secrets.
-    let made = person
-        .run(&[
-            "keys",
-            "create",
-            "reader",
-            "--permission",
-            "certificates:read",
-            "--in-namespace",
-            "moved",
-        ])
-        .succeeded();
-    let reader = Person { key: made.out.trim().to_owned(), ..Person::of(&site) };
-    assert_eq!(
-        reader.run(&["get", "certs", "-A", "-o", "name"]).succeeded().out.lines().count(),
-        2
-    );
-    assert_eq!(reader.run(&["renew", "a.example.com", "-n", "moved"]).code, Some(5), "it may not");
-    let more = reader.run(&["keys", "create", "more", "--permission", "*"]);
-    assert_eq!(more.code, Some(5), "{more:?}");
-    assert!(person.run(&["keys", "list"]).succeeded().out.contains("reader"));
-    person.run(&["keys", "delete", "reader"]).succeeded();
-    assert_eq!(reader.run(&["get", "certs"]).code, Some(5), "it is gone");
-    fs::write(person.path("token"), "hunter2\n").unwrap();
-    for word in ["created", "configured"] {
-        let stored = person
-            .run(&["secrets", "create", "mine", "--from-file", "api-token=token"])
-            .succeeded();
-        assert_eq!(stored.out, format!("secret/mine {word}\n"));
-    }
-    assert!(person.run(&["secrets", "list"]).succeeded().out.contains("api-token"));
-    person.run(&["secrets", "delete", "mine"]).succeeded();
-    let deleted = person.run(&["delete", "cert/b.example.com"]).succeeded();
-    assert_eq!(deleted.out, "certificate.cert-manager.io \"b.example.com\" deleted\n");
-
-    // Diagnosis.
-    let looked = person.run_with(&["doctor"], &site.environment()).succeeded();
-    for part in [
-        "settings: can be used",
-        "database: sqlite, schema version",
-        "master key: opens",
-        "ClusterIssuer dns: https://127.0.0.1",
-        "its account is registered",
-        "the token is valid and sees example.com",
-    ] {
-        assert!(looked.out.contains(part), "{part}: {looked:?}");
-    }
-    assert!(!looked.out.contains("fail"), "{looked:?}");
-    let wrong = [("CERTWRIGHT_DATA_DIR".to_owned(), person.path("nothing").display().to_string())];
-    let looked = person.run_with(&["doctor"], &wrong);
-    assert_eq!(looked.code, Some(1), "{looked:?}");
-    assert!(
-        looked.out.contains("fail  database") && looked.out.contains("certwright migrate"),
-        "{looked:?}"
-    );
-    assert!(!person.path("nothing").exists(), "looking makes nothing");
+    let status = person.run(&["status", "certificate", "a.example.com", "-n", "moved"]);
+    status.succeeded().says_all(&["Name: a.example.com-1"]);
 }
 
-/// Downloads in every format, and deletion.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_issued_is_downloaded_in_every_form_and_revoked() {
     let (_folder, url) = databases::sqlite_url();

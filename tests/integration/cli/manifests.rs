@@ -3,29 +3,18 @@
 use std::fs;
 use std::path::Path;
 
+use tempfile::TempDir;
+
 use crate::support::nginx::Nginx;
 use crate::support::pebble::PebbleOptions;
 use crate::support::person::Person;
 use crate::support::site::{Site, SiteOptions};
 use crate::support::{databases, free_port};
 
-/// All commands for manifests, from apply to delete.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::too_many_lines, reason = "one story, on one installation")]
-async fn manifests_that_people_have_are_applied_issued_and_looked_at() {
-    let responder = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let nginx = Nginx::start(responder).await;
-    let (_folder, url) = databases::sqlite_url();
-    let pebble = PebbleOptions { nonce_reject: 5, ..Default::default() };
-    let site =
-        Site::with(&url, SiteOptions { pebble, http01_port: nginx.address().port(), responder })
-            .await;
-    let person = Person::of(&site);
-    let folder = person.path("manifests");
-    fs::create_dir(&folder).unwrap();
-    for file in ["certificates.yaml", "clusterissuer-http01.yaml", "issuer-cloudflare.yaml"] {
-        fs::write(folder.join(file), here(&site, file)).unwrap();
-    }
+async fn manifests_that_people_have_are_applied_and_stay_as_they_are() {
+    let place = Place::with_manifests().await;
+    let person = &place.person;
 
     let tried = person.run(&["apply", "-f", "manifests", "--dry-run"]).succeeded();
     assert!(tried.out.contains("certificate.cert-manager.io/www created (dry run)"), "{tried:?}");
@@ -45,12 +34,15 @@ async fn manifests_that_people_have_are_applied_issued_and_looked_at() {
     let again = person.run(&["apply", "-f", "manifests", "--quiet"]).succeeded();
     assert_eq!((again.out.matches(" unchanged\n").count(), &*again.err), (5, ""), "{again:?}");
 
-    for name in ["www", "wildcard"] {
-        let path = format!("/certificates?name={name}");
-        site.until(&path, |found| found["items"][0]["status"]["phase"] == "Ready").await;
-    }
+    place.until_issued().await;
     let again = person.run(&["apply", "-f", "manifests", "--quiet"]).succeeded();
     assert_eq!(again.out.matches(" unchanged\n").count(), 5, "also once it is issued: {again:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_applied_is_listed_in_the_columns_that_people_know() {
+    let place = Place::issued().await;
+    let person = &place.person;
 
     let got = person.run(&["get", "certificate,certificaterequest", "-n", "default"]).succeeded();
     let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
@@ -73,19 +65,25 @@ async fn manifests_that_people_have_are_applied_issued_and_looked_at() {
         wide.out.contains("Certificate is up to date") && !wide.out.contains("wildcard"),
         "{wide:?}"
     );
-
     let got = person.run(&["get", "order,challenge", "-n", "default"]).succeeded();
     assert!(
         got.out.contains("NAME") && got.out.contains("STATE") && got.out.contains("DOMAIN"),
         "{got:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_issuance_is_described_with_its_order_and_challenge() {
+    let place = Place::issued().await;
+    let person = &place.person;
+    let got = person.run(&["get", "order,challenge", "-n", "default"]).succeeded();
     let order = name_in(&got.out, "order.acme.cert-manager.io/www-1-");
     let challenge = name_in(&got.out, "challenge.acme.cert-manager.io/www-1-");
     assert!(challenge.starts_with(&order), "{challenge} is of {order}");
 
-    let told = person.run(&["describe", "order", &order]).succeeded();
-    for part in [
-        &*format!("Name:         {order}\n"),
+    let described = person.run(&["describe", "order", &order]).succeeded();
+    described.says_all(&[
+        &format!("Name:         {order}\n"),
         "Kind:         Order\n",
         "  State:",
         "valid",
@@ -93,21 +91,19 @@ async fn manifests_that_people_have_are_applied_issued_and_looked_at() {
         "Events:\n  Type",
         "Order completed successfully",
         "Created Challenge resource",
-    ] {
-        assert!(told.out.contains(part), "{part}: {told:?}");
-    }
-    let told = person.run(&["describe", "challenge", &challenge]).succeeded();
-    for part in
-        ["Kind:         Challenge\n", "  Type:", "http-01", "Domain \"www.example.com\" verified"]
-    {
-        assert!(told.out.contains(part), "{part}: {told:?}");
-    }
-    let told =
-        person.run(&["describe", &format!("order.acme.cert-manager.io/{order}")]).succeeded();
-    assert!(told.out.contains(&order), "kubectl's own way of writing it: {told:?}");
+    ]);
+    let described = person.run(&["describe", "challenge", &challenge]).succeeded();
+    described.says_all(&[
+        "Kind:         Challenge\n",
+        "  Type:",
+        "http-01",
+        "Domain \"www.example.com\" verified",
+    ]);
+    let kubectls = format!("order.acme.cert-manager.io/{order}");
+    person.run(&["describe", &kubectls]).succeeded().says_all(&[&order]);
 
-    let told = person.run(&["status", "certificate", "www"]).succeeded();
-    for part in [
+    let status = person.run(&["status", "certificate", "www"]).succeeded();
+    status.says_all(&[
         "Name: www\nNamespace: default\nCreated at: ",
         "  Ready: True, Reason: Ready, Message: ",
         "DNS Names:\n- www.example.com\n",
@@ -116,30 +112,83 @@ async fn manifests_that_people_have_are_applied_issued_and_looked_at() {
         "Issuer Common Name: Pebble Intermediate CA",
         "Not After: 20",
         "CertificateRequest:\n  Name: www-1\n",
-        &*format!("Order:\n  Name: {order}\n  State: valid"),
+        &format!("Order:\n  Name: {order}\n  State: valid"),
         "Explanation:\n  ",
-        &*format!("Challenges:\n- Name: {challenge}, Type: HTTP-01"),
-    ] {
-        assert!(told.out.contains(part), "{part}: {told:?}");
-    }
+        &format!("Challenges:\n- Name: {challenge}, Type: HTTP-01"),
+    ]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewal_by_hand_is_waited_for() {
+    let place = Place::issued().await;
+    let person = &place.person;
 
     let renewed = person.run(&["renew", "www", "--wait", "--timeout", "60s"]).succeeded();
+
     assert!(
         renewed.out.starts_with("Manually triggered issuance of Certificate default/www\n"),
         "{renewed:?}"
     );
     assert!(renewed.out.contains("certificate/www ready, valid until "), "{renewed:?}");
     assert!(person.run(&["get", "cr", "www-2"]).succeeded().out.contains("www-2"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_exported_holds_no_secret_and_changes_nothing_when_it_is_applied() {
+    let place = Place::issued().await;
+    let person = &place.person;
 
     let exported = person.run(&["export", "-A"]).succeeded();
+
     fs::write(person.path("export.yaml"), &exported.out).unwrap();
-    assert!(!exported.out.contains(site.cloudflare.token()), "{exported:?}");
+    assert!(!exported.out.contains(place.site.cloudflare.token()), "{exported:?}");
     assert!(exported.out.contains("#   api-token: \"\""), "{exported:?}");
     let same = person.run(&["apply", "-f", "export.yaml", "--quiet"]).succeeded();
     assert!(
         same.out.lines().count() >= 6 && same.out.lines().all(|line| line.ends_with(" unchanged")),
         "{same:?}"
     );
+}
+
+/// An installation, and a person who has manifests.
+struct Place {
+    site: Site,
+    person: Person,
+    _nginx: Nginx,
+    _database: TempDir,
+}
+
+impl Place {
+    async fn with_manifests() -> Self {
+        let responder = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let nginx = Nginx::start(responder).await;
+        let (database, url) = databases::sqlite_url();
+        let pebble = PebbleOptions { nonce_reject: 5, ..Default::default() };
+        let options = SiteOptions { pebble, http01_port: nginx.address().port(), responder };
+        let site = Site::with(&url, options).await;
+        let person = Person::of(&site);
+        let folder = person.path("manifests");
+        fs::create_dir(&folder).unwrap();
+        for file in ["certificates.yaml", "clusterissuer-http01.yaml", "issuer-cloudflare.yaml"] {
+            fs::write(folder.join(file), here(&site, file)).unwrap();
+        }
+        Self { site, person, _nginx: nginx, _database: database }
+    }
+
+    /// The same, with all of them applied and the certificates issued.
+    async fn issued() -> Self {
+        let place = Self::with_manifests().await;
+        place.person.run(&["apply", "-f", "manifests"]).succeeded();
+        place.until_issued().await;
+        place
+    }
+
+    async fn until_issued(&self) {
+        for name in ["www", "wildcard"] {
+            let path = format!("/certificates?name={name}");
+            self.site.until(&path, |found| found["items"][0]["status"]["phase"] == "Ready").await;
+        }
+    }
 }
 
 /// A manifest as people have it, with what has to be another here: server, CA bundle, token, and

@@ -1,5 +1,6 @@
 //! The program, as operators see it.
 
+pub(crate) mod administration;
 pub(crate) mod bootstrap;
 pub(crate) mod certificates;
 pub(crate) mod commands;
