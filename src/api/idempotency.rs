@@ -19,7 +19,7 @@ use super::problem::{ApiError, Code};
 use crate::domain::id::ApiKeyId;
 use crate::storage::idempotency_keys;
 use crate::storage::idempotency_keys::Answered;
-use crate::storage::{Scope, StorageError, Tx};
+use crate::storage::{Scope, Tx};
 
 /// Time for which an answer is kept.
 const KEPT_FOR: Duration = Duration::hours(24);
@@ -116,13 +116,9 @@ impl Attempt {
             body: String::from_utf8_lossy(body).into_owned(),
         };
         let now = app.now();
-        match idempotency_keys::insert(tx, self.caller, key, &answered, now, now - KEPT_FOR).await {
-            Err(StorageError::Conflict) => Err(ApiError::Because(
-                Code::IdempotencyInFlight,
-                "A request with the same Idempotency-Key is being worked on. Send it again.".into(),
-            )),
-            done => Ok(done?),
-        }
+        let kept_since = now - KEPT_FOR;
+        let stored = idempotency_keys::insert(tx, self.caller, key, &answered, now, kept_since);
+        stored.await.map_err(|error| ApiError::from(error).or_if_taken(in_flight))
     }
 
     /// Does `work` unless the request was answered before; then replays that answer.
@@ -146,6 +142,11 @@ impl Attempt {
             done => done,
         }
     }
+}
+
+fn in_flight() -> ApiError {
+    let detail = "A request with the same Idempotency-Key is being worked on. Send it again.";
+    ApiError::Because(Code::IdempotencyInFlight, detail.to_owned())
 }
 
 /// 202 with the `Location` of the resource.
