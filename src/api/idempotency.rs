@@ -16,7 +16,7 @@ use super::auth::Principal;
 use super::headers::{IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED};
 use super::precondition;
 use super::problem::{ApiError, Code};
-use crate::domain::id::ApiKeyId;
+use crate::domain::id::PrincipalId;
 use crate::storage::idempotency_keys;
 use crate::storage::idempotency_keys::Answered;
 use crate::storage::{Scope, Tx};
@@ -41,7 +41,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
 
 /// A request that may have been answered before.
 pub(crate) struct Attempt {
-    caller: ApiKeyId,
+    caller: PrincipalId,
     scope: Scope,
     key: Option<String>,
     hash: Vec<u8>,
@@ -57,12 +57,7 @@ impl IdempotencyKey {
     /// The caller's request with this method, path and body.
     pub(crate) fn attempt(self, caller: &Principal, identity: &[u8]) -> Attempt {
         let hash = digest(&SHA256, &[&*caller.pepper, identity].concat()).as_ref().to_vec();
-        Attempt {
-            caller: ApiKeyId(caller.subject.id()),
-            scope: caller.scope.clone(),
-            key: self.0,
-            hash,
-        }
+        Attempt { caller: caller.subject.id(), scope: caller.scope.clone(), key: self.0, hash }
     }
 }
 
