@@ -278,6 +278,25 @@ metadata: {name: x}
         assert_eq!(results(&reply.done()), ["Secret default/a unchanged"]);
     }
 
+    async fn lists_show_what_was_applied_in_the_order_of_the_stream(world: World) {
+        let names = ["b", "c", "a"];
+        let objects = names.map(|name| {
+            let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"k": "v"}});
+            let issuer = CLUSTER_ISSUER.replace("letsencrypt-staging", name);
+            let mut certificate = www("www-tls");
+            certificate["metadata"]["name"] = json!(name);
+            certificate["spec"]["issuerRef"]["name"] = json!(name);
+            format!("{certificate}\n---\n{issuer}\n---\n{secret}")
+        });
+        apply(&world, &objects.join("\n---\n")).await.done();
+
+        for path in ["/secrets", "/issuers", "/certificates"] {
+            let listed = world.get(path).await.json();
+            let shown: Vec<_> = listed["items"].as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
+            assert_eq!(shown, names, "{path}");
+        }
+    }
+
     async fn a_key_may_apply_only_what_it_may_write(world: World) {
         let all = [ISSUER, CERTIFICATES].join("---\n");
         for (permissions, namespaces) in [
