@@ -10,11 +10,11 @@ use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::lease::{LEASE, Lease, Machine, database_time, lease_end};
 use crate::domain::id::IssuerId;
 use crate::storage::engine::{
     Read, StorageError, Tx, fetch, fetch_changed, millis, moment, statements,
 };
+use crate::storage::queue::lease::{LEASE, Lease, Machine, database_time, lease_end};
 
 /// Rows that a pass looks at before it goes from lane to lane.
 pub const OLDEST: usize = 256;
@@ -204,7 +204,7 @@ pub async fn every(read: &mut Read, machine: Machine) -> Result<Lanes, StorageEr
     Ok(Lanes { lanes: rows.into_iter().map(|row| row.lane(machine)).collect(), more: false })
 }
 
-/// Like [`super::lease::claim`], in one lane.
+/// Like [`crate::storage::lease::claim`], in one lane.
 pub async fn claim(
     tx: &mut Tx,
     lane: &Lane,
