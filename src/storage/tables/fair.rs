@@ -1,9 +1,9 @@
-//! Whose work is due: claims by lane, so that a crowded one does not hide the others.
+//! Fair queueing: whose work is due, and claims by flow, so that a crowded one does not hide the others.
 //!
-//! A lane is what shares a limit on concurrency: the orders of one issuer in one namespace, the
-//! certificates of one namespace. A pass over what is due looks at the oldest few rows; only when
-//! those are all of lanes that are full does it go from lane to lane along an index (a loose index
-//! scan). Neither depends on how many rows wait in a lane. Orders that are over are no lane's
+//! A flow is what takes turns with others and shares a limit on concurrency: the orders of one issuer in one
+//! namespace, the certificates of one namespace. A pass over what is due looks at the oldest few rows; only when
+//! those are all of flows that are full does it go from flow to flow along an index (a loose index
+//! scan). Neither depends on how many rows wait in a flow. Orders that are over are in no flow
 //! ([`crate::storage::tables::cleanups`]).
 
 use sqlx::FromRow;
@@ -16,12 +16,12 @@ use crate::storage::engine::{
 };
 use crate::storage::queue::lease::{LEASE, Lease, Machine, database_time, lease_end};
 
-/// Rows that a pass looks at before it goes from lane to lane.
+/// Rows that a pass looks at before it goes from flow to flow.
 pub const OLDEST: usize = 256;
 
 /// What shares a limit on concurrency.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Lane {
+pub struct Flow {
     /// Whose rows they are.
     pub machine: Machine,
     /// Whose account they are under; certificates find that out later.
@@ -31,13 +31,13 @@ pub struct Lane {
 }
 
 macro_rules! claim {
-    (sqlite $table:literal, $from:literal, $columns:literal, $lane:literal) => {
-        claim!(@text $table, $from, $columns, $lane, "$1", "", "$2", "")
+    (sqlite $table:literal, $from:literal, $columns:literal, $flow:literal) => {
+        claim!(@text $table, $from, $columns, $flow, "$1", "", "$2", "")
     };
     // A lease is judged by the database's clock, as by any other claim (see `lease`).
-    (postgres $table:literal, $from:literal, $columns:literal, $lane:literal) => {
+    (postgres $table:literal, $from:literal, $columns:literal, $flow:literal) => {
         claim!(
-            @text $table, $from, $columns, $lane,
+            @text $table, $from, $columns, $flow,
             concat!("(SELECT greatest($1, ", database_time!("$1"), "))"),
             concat!(
                 " AND next_action_at <= CASE WHEN leased_by IS NULL THEN $1 ELSE ",
@@ -49,7 +49,7 @@ macro_rules! claim {
         )
     };
     // MATERIALIZED: a planner that ran the subquery twice would claim more than asked for.
-    (@text $table:literal, $from:literal, $columns:literal, $lane:literal, $now:expr, $and:expr,
+    (@text $table:literal, $from:literal, $columns:literal, $flow:literal, $now:expr, $and:expr,
      $end:expr, $lock:literal) => {
         concat!(
             "WITH due AS MATERIALIZED (SELECT id FROM ",
@@ -59,7 +59,7 @@ macro_rules! claim {
             " AND (",
             $columns,
             ", next_action_at) <= (",
-            $lane,
+            $flow,
             ", ",
             $now,
             ")",
@@ -100,41 +100,41 @@ statements! {
            WHERE next_action_at <= $1 ORDER BY next_action_at LIMIT $2) AS oldest
      GROUP BY namespace ORDER BY due";
 
-// From lane to lane along the index. Beyond every time of a lane its next one begins; a strict
-// comparison of the two columns alone would have SQLite read the whole lane, and one without `|| ''`
+// From flow to flow along the index. Beyond every time of a flow its next one begins; a strict
+// comparison of the two columns alone would have SQLite read the whole flow, and one without `|| ''`
 // use the first column only.
     EVERY_OF_ORDERS =
-    "WITH RECURSIVE lane (issuer_id, namespace) AS (
+    "WITH RECURSIVE flow (issuer_id, namespace) AS (
          SELECT * FROM (SELECT issuer_id, namespace FROM orders WHERE next_action_at IS NOT NULL
                         ORDER BY issuer_id, namespace LIMIT 1) AS first
          UNION ALL
          SELECT (SELECT o.issuer_id FROM orders o WHERE o.next_action_at IS NOT NULL
                    AND (o.issuer_id, o.namespace, o.next_action_at)
-                     > (lane.issuer_id, lane.namespace || '', 9223372036854775807)
+                     > (flow.issuer_id, flow.namespace || '', 9223372036854775807)
                  ORDER BY o.issuer_id, o.namespace LIMIT 1),
                 (SELECT o.namespace FROM orders o WHERE o.next_action_at IS NOT NULL
                    AND (o.issuer_id, o.namespace, o.next_action_at)
-                     > (lane.issuer_id, lane.namespace || '', 9223372036854775807)
+                     > (flow.issuer_id, flow.namespace || '', 9223372036854775807)
                  ORDER BY o.issuer_id, o.namespace LIMIT 1)
-         FROM lane WHERE lane.issuer_id IS NOT NULL)
+         FROM flow WHERE flow.issuer_id IS NOT NULL)
      SELECT issuer_id, namespace,
             (SELECT o.next_action_at FROM orders o WHERE o.next_action_at IS NOT NULL
-               AND (o.issuer_id, o.namespace) >= (lane.issuer_id, lane.namespace || '')
+               AND (o.issuer_id, o.namespace) >= (flow.issuer_id, flow.namespace || '')
              ORDER BY o.issuer_id, o.namespace, o.next_action_at LIMIT 1) AS due,
             CAST(1 AS BIGINT) AS waiting
-     FROM lane WHERE issuer_id IS NOT NULL ORDER BY due";
+     FROM flow WHERE issuer_id IS NOT NULL ORDER BY due";
     EVERY_OF_CERTIFICATES =
-    "WITH RECURSIVE lane (namespace) AS (
+    "WITH RECURSIVE flow (namespace) AS (
          SELECT (SELECT namespace FROM certificates ORDER BY namespace LIMIT 1)
          UNION ALL
-         SELECT (SELECT c.namespace FROM certificates c WHERE c.namespace > lane.namespace
+         SELECT (SELECT c.namespace FROM certificates c WHERE c.namespace > flow.namespace
                  ORDER BY c.namespace LIMIT 1)
-         FROM lane WHERE lane.namespace IS NOT NULL)
+         FROM flow WHERE flow.namespace IS NOT NULL)
      SELECT CAST(NULL AS UUID) AS issuer_id, namespace,
-            (SELECT c.next_action_at FROM certificates c WHERE c.namespace >= lane.namespace
+            (SELECT c.next_action_at FROM certificates c WHERE c.namespace >= flow.namespace
              ORDER BY c.namespace, c.next_action_at LIMIT 1) AS due,
             CAST(1 AS BIGINT) AS waiting
-     FROM lane WHERE namespace IS NOT NULL ORDER BY due";
+     FROM flow WHERE namespace IS NOT NULL ORDER BY due";
     // Rows are compared as a whole and in the order of the index: a planner that took the times' own index
     // instead would look at every row of others that has waited longer.
     CLAIM_ORDERS writes(orders) = claim!(sqlite "orders",
@@ -156,27 +156,27 @@ struct Row {
     waiting: i64,
 }
 
-/// Lanes with when their earliest row is due.
-pub struct Lanes {
+/// Flows with when their earliest row is due.
+pub struct Flows {
     /// The most urgent first.
-    pub lanes: Vec<(Lane, OffsetDateTime)>,
+    pub flows: Vec<(Flow, OffsetDateTime)>,
     /// Whether there may be others.
     pub more: bool,
 }
 
-/// The lanes of the [`OLDEST`] rows that are due. Issuers and housekeeping have none: they are few.
+/// The flows of the [`OLDEST`] rows that are due. Issuers and housekeeping have none: they are few.
 pub async fn oldest(
     read: &mut Read,
     machine: Machine,
     now: OffsetDateTime,
-) -> Result<Lanes, StorageError> {
+) -> Result<Flows, StorageError> {
     let statement = match machine {
         Machine::Expiry
         | Machine::Revocation
         | Machine::Issuer
         | Machine::Task
         | Machine::Delivery => {
-            return Ok(Lanes { lanes: Vec::new(), more: false });
+            return Ok(Flows { flows: Vec::new(), more: false });
         }
         Machine::Certificate => *OLDEST_CERTIFICATES,
         Machine::Order => *OLDEST_ORDERS,
@@ -184,49 +184,49 @@ pub async fn oldest(
     let limit = i64::try_from(OLDEST).unwrap_or(i64::MAX);
     let rows: Vec<Row> = fetch!(fetch_all, read, statement, millis(now), limit)?;
     let more = rows.iter().map(|row| row.waiting).sum::<i64>() >= limit;
-    Ok(Lanes { lanes: rows.into_iter().map(|row| row.lane(machine)).collect(), more })
+    Ok(Flows { flows: rows.into_iter().map(|row| row.flow(machine)).collect(), more })
 }
 
-/// Every lane in which something waits, be it for a later time.
-pub async fn every(read: &mut Read, machine: Machine) -> Result<Lanes, StorageError> {
+/// Every flow in which something waits, be it for a later time.
+pub async fn every(read: &mut Read, machine: Machine) -> Result<Flows, StorageError> {
     let statement = match machine {
         Machine::Expiry
         | Machine::Revocation
         | Machine::Issuer
         | Machine::Task
         | Machine::Delivery => {
-            return Ok(Lanes { lanes: Vec::new(), more: false });
+            return Ok(Flows { flows: Vec::new(), more: false });
         }
         Machine::Certificate => *EVERY_OF_CERTIFICATES,
         Machine::Order => *EVERY_OF_ORDERS,
     };
     let rows: Vec<Row> = fetch!(fetch_all, read, statement)?;
-    Ok(Lanes { lanes: rows.into_iter().map(|row| row.lane(machine)).collect(), more: false })
+    Ok(Flows { flows: rows.into_iter().map(|row| row.flow(machine)).collect(), more: false })
 }
 
-/// Like [`crate::storage::lease::claim`], in one lane.
+/// Like [`crate::storage::lease::claim`], in one flow.
 pub async fn claim(
     tx: &mut Tx,
-    lane: &Lane,
+    flow: &Flow,
     owner: &str,
     now: OffsetDateTime,
     limit: usize,
 ) -> Result<Vec<Lease>, StorageError> {
     let (from, until) = (millis(now), millis(now + LEASE));
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let namespace = lane.namespace.as_str();
-    let rows: Vec<(Uuid, i64)> = if let Some(issuer) = lane.issuer {
+    let namespace = flow.namespace.as_str();
+    let rows: Vec<(Uuid, i64)> = if let Some(issuer) = flow.issuer {
         fetch_changed!(fetch_all, tx, CLAIM_ORDERS, from, until, owner, limit, namespace, issuer.0)?
     } else {
         fetch_changed!(fetch_all, tx, CLAIM_CERTIFICATES, from, until, owner, limit, namespace)?
     };
-    let machine = lane.machine;
+    let machine = flow.machine;
     Ok(rows.into_iter().map(|(id, token)| Lease { machine, id, token }).collect())
 }
 
 impl Row {
-    fn lane(self, machine: Machine) -> (Lane, OffsetDateTime) {
+    fn flow(self, machine: Machine) -> (Flow, OffsetDateTime) {
         let issuer = self.issuer_id.map(IssuerId);
-        (Lane { machine, issuer, namespace: self.namespace }, moment(self.due))
+        (Flow { machine, issuer, namespace: self.namespace }, moment(self.due))
     }
 }
