@@ -12,9 +12,9 @@ use uuid::Uuid;
 
 use crate::domain::id::IssuerId;
 use crate::storage::engine::{
-    Read, StorageError, Tx, fetch, fetch_changed, millis, moment, statements,
+    Query, Read, StorageError, Tx, fetch, fetch_changed, millis, moment, statements,
 };
-use crate::storage::queue::lease::{LEASE, Lease, Machine, database_time, lease_end};
+use crate::storage::queue::lease::{LEASE, Lease, Machine, claim_text, database_time, lease_end};
 
 /// Rows that a pass looks at before it goes from flow to flow.
 pub const OLDEST: usize = 256;
@@ -30,58 +30,13 @@ pub struct Flow {
     pub namespace: String,
 }
 
-macro_rules! claim {
-    (sqlite $table:literal, $from:literal, $columns:literal, $flow:literal) => {
-        claim!(@text $table, $from, $columns, $flow, "$1", "", "$2", "")
-    };
-    // A lease is judged by the database's clock, as by any other claim (see `lease`).
-    (postgres $table:literal, $from:literal, $columns:literal, $flow:literal) => {
-        claim!(
-            @text $table, $from, $columns, $flow,
-            concat!("(SELECT greatest($1, ", database_time!("$1"), "))"),
-            concat!(
-                " AND next_action_at <= CASE WHEN leased_by IS NULL THEN $1 ELSE ",
-                database_time!("$1"),
-                " END"
-            ),
-            lease_end!("$2"),
-            "FOR UPDATE SKIP LOCKED"
-        )
-    };
-    // MATERIALIZED: a planner that ran the subquery twice would claim more than asked for.
-    (@text $table:literal, $from:literal, $columns:literal, $flow:literal, $now:expr, $and:expr,
-     $end:expr, $lock:literal) => {
-        concat!(
-            "WITH due AS MATERIALIZED (SELECT id FROM ",
-            $table,
-            " WHERE ",
-            $from,
-            " AND (",
-            $columns,
-            ", next_action_at) <= (",
-            $flow,
-            ", ",
-            $now,
+macro_rules! claim_of_flow {
+    ($dialect:ident $table:literal, $where:literal, $columns:literal, $flow:literal) => {
+        claim_text!(
+            $dialect $table,
+            concat!($where, " AND (", $columns, ", next_action_at) <= (", $flow, ", "),
             ")",
-            $and,
-            " ORDER BY ",
-            $columns,
-            ", next_action_at LIMIT $4 ",
-            $lock,
-            ")
-             UPDATE ",
-            $table,
-            " SET next_action_at = ",
-            $end,
-            ", leased_by = $3, lease_token = lease_token + 1
-             FROM due WHERE ",
-            $table,
-            ".id = due.id
-             RETURNING ",
-            $table,
-            ".id, ",
-            $table,
-            ".lease_token"
+            concat!($columns, ", next_action_at")
         )
     };
 }
@@ -137,15 +92,15 @@ statements! {
      FROM flow WHERE namespace IS NOT NULL ORDER BY due";
     // Rows are compared as a whole and in the order of the index: a planner that took the times' own index
     // instead would look at every row of others that has waited longer.
-    CLAIM_ORDERS writes(orders) = claim!(sqlite "orders",
+    CLAIM_ORDERS writes(orders) = claim_of_flow!(sqlite "orders",
             "next_action_at IS NOT NULL AND NOT ended AND (issuer_id, namespace) >= ($6, $5)",
             "issuer_id, namespace", "$6, $5"),
-        claim!(postgres "orders",
+        claim_of_flow!(postgres "orders",
             "next_action_at IS NOT NULL AND NOT ended AND (issuer_id, namespace) >= ($6, $5)",
             "issuer_id, namespace", "$6, $5");
     CLAIM_CERTIFICATES writes(certificates) =
-        claim!(sqlite "certificates", "namespace >= $5", "namespace", "$5"),
-        claim!(postgres "certificates", "namespace >= $5", "namespace", "$5");
+        claim_of_flow!(sqlite "certificates", "namespace >= $5", "namespace", "$5"),
+        claim_of_flow!(postgres "certificates", "namespace >= $5", "namespace", "$5");
 }
 
 #[derive(FromRow)]
@@ -157,6 +112,7 @@ struct Row {
 }
 
 /// Flows with when their earliest row is due.
+#[derive(Default)]
 pub struct Flows {
     /// The most urgent first.
     pub flows: Vec<(Flow, OffsetDateTime)>,
@@ -164,23 +120,26 @@ pub struct Flows {
     pub more: bool,
 }
 
-/// The flows of the [`OLDEST`] rows that are due. Issuers and housekeeping have none: they are few.
+/// The flows of the oldest rows, and all of them. Rows of other machines are few, and in no flow.
+fn statements_of(machine: Machine) -> Option<(Query, Query)> {
+    match machine {
+        Machine::Certificate => Some((*OLDEST_CERTIFICATES, *EVERY_OF_CERTIFICATES)),
+        Machine::Order => Some((*OLDEST_ORDERS, *EVERY_OF_ORDERS)),
+        Machine::Expiry
+        | Machine::Revocation
+        | Machine::Issuer
+        | Machine::Task
+        | Machine::Delivery => None,
+    }
+}
+
+/// The flows of the [`OLDEST`] rows that are due.
 pub async fn oldest(
     read: &mut Read,
     machine: Machine,
     now: OffsetDateTime,
 ) -> Result<Flows, StorageError> {
-    let statement = match machine {
-        Machine::Expiry
-        | Machine::Revocation
-        | Machine::Issuer
-        | Machine::Task
-        | Machine::Delivery => {
-            return Ok(Flows { flows: Vec::new(), more: false });
-        }
-        Machine::Certificate => *OLDEST_CERTIFICATES,
-        Machine::Order => *OLDEST_ORDERS,
-    };
+    let Some((statement, _)) = statements_of(machine) else { return Ok(Flows::default()) };
     let limit = i64::try_from(OLDEST).unwrap_or(i64::MAX);
     let rows: Vec<Row> = fetch!(fetch_all, read, statement, millis(now), limit)?;
     let more = rows.iter().map(|row| row.waiting).sum::<i64>() >= limit;
@@ -189,17 +148,7 @@ pub async fn oldest(
 
 /// Every flow in which something waits, be it for a later time.
 pub async fn every(read: &mut Read, machine: Machine) -> Result<Flows, StorageError> {
-    let statement = match machine {
-        Machine::Expiry
-        | Machine::Revocation
-        | Machine::Issuer
-        | Machine::Task
-        | Machine::Delivery => {
-            return Ok(Flows { flows: Vec::new(), more: false });
-        }
-        Machine::Certificate => *EVERY_OF_CERTIFICATES,
-        Machine::Order => *EVERY_OF_ORDERS,
-    };
+    let Some((_, statement)) = statements_of(machine) else { return Ok(Flows::default()) };
     let rows: Vec<Row> = fetch!(fetch_all, read, statement)?;
     Ok(Flows { flows: rows.into_iter().map(|row| row.flow(machine)).collect(), more: false })
 }
