@@ -15,6 +15,7 @@ use crate::domain::backoff::{self, Jitter};
 use crate::domain::event::{Event, Resource};
 use crate::domain::failure::{Class, Failure, code};
 use crate::domain::id::ChallengeId;
+use crate::domain::words::words;
 
 /// A TXT record that a provider wrote for us: all that is needed to take it away again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,19 +40,9 @@ pub enum Kind {
     Dns01,
 }
 
-impl Kind {
+words! {
     /// RFC 8555's word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Http01 => "http-01",
-            Self::Dns01 => "dns-01",
-        }
-    }
-
-    /// Reads what [`Kind::as_str`] wrote.
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::Http01, Self::Dns01].into_iter().find(|kind| kind.as_str() == text)
-    }
+    Kind { Http01 = "http-01", Dns01 = "dns-01" }
 }
 
 /// One proof on its way: shown, seen, accepted, and taken away again.
@@ -106,34 +97,16 @@ pub enum State {
     Errored,
 }
 
-impl State {
-    /// Every state, for parsing and documentation.
-    pub const ALL: [Self; 7] = [
-        Self::Pending,
-        Self::Presented,
-        Self::Visible,
-        Self::Processing,
-        Self::Valid,
-        Self::Invalid,
-        Self::Errored,
-    ];
-
+words! {
     /// The word that the API and the database use.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Presented => "presented",
-            Self::Visible => "visible",
-            Self::Processing => "processing",
-            Self::Valid => "valid",
-            Self::Invalid => "invalid",
-            Self::Errored => "errored",
-        }
-    }
-
-    /// Reads what [`State::as_str`] wrote.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    State {
+        Pending = "pending",
+        Presented = "presented",
+        Visible = "visible",
+        Processing = "processing",
+        Valid = "valid",
+        Invalid = "invalid",
+        Errored = "errored",
     }
 }
 

@@ -16,6 +16,7 @@ use crate::domain::event::{Event, Resource};
 use crate::domain::event_type::EventType;
 use crate::domain::failure::{Class, Failure, code};
 use crate::domain::id::IssuerId;
+use crate::domain::words::words;
 
 /// Whether an issuer serves one namespace or all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -27,19 +28,9 @@ pub enum Kind {
     ClusterIssuer,
 }
 
-impl Kind {
+words! {
     /// `Issuer` or `ClusterIssuer`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Issuer => "Issuer",
-            Self::ClusterIssuer => "ClusterIssuer",
-        }
-    }
-
-    /// Reads what [`Kind::as_str`] wrote.
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::Issuer, Self::ClusterIssuer].into_iter().find(|kind| kind.as_str() == text)
-    }
+    Kind { Issuer = "Issuer", ClusterIssuer = "ClusterIssuer" }
 }
 
 /// A CA's account and how names are proved to it.
@@ -87,20 +78,9 @@ pub enum State {
     Failed,
 }
 
-impl State {
+words! {
     /// The word that the database uses.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Ready => "ready",
-            Self::Failed => "failed",
-        }
-    }
-
-    /// Reads what [`State::as_str`] wrote.
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::Pending, Self::Ready, Self::Failed].into_iter().find(|state| state.as_str() == text)
-    }
+    State { Pending = "pending", Ready = "ready", Failed = "failed" }
 }
 
 /// Interval at which a CA that wants a person to act is asked again.

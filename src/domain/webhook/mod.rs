@@ -19,6 +19,7 @@ use crate::domain::delivery::Delivery;
 use crate::domain::event::{Event, Resource};
 use crate::domain::event_type::EventType;
 use crate::domain::id::WebhookId;
+use crate::domain::words::words;
 
 /// Stands for every namespace.
 pub const EVERY_NAMESPACE: &str = "*";
@@ -86,22 +87,9 @@ pub enum Disabled {
     Failing,
 }
 
-impl Disabled {
-    const ALL: [Self; 3] = [Self::Client, Self::Gone, Self::Failing];
-
+words! {
     /// The word that the database uses.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Gone => "gone",
-            Self::Failing => "failing",
-        }
-    }
-
-    /// Reads what [`Disabled::as_str`] wrote.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
-    }
+    Disabled { Client = "client", Gone = "gone", Failing = "failing" }
 }
 
 /// The health of an endpoint.
