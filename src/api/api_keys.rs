@@ -135,7 +135,7 @@ pub(crate) async fn delete(
     who: Authorized<ApiKeysWrite>,
     Path(id): Path<Uuid>,
 ) -> Result<StatusCode, ApiError> {
-    if who.subject.id() == id {
+    if who.subject.id().0 == id {
         let detail = "A key cannot delete itself: use another one for that.";
         return Err(ApiError::Because(Code::PermissionDenied, detail.to_owned()));
     }

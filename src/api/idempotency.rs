@@ -16,10 +16,10 @@ use super::auth::Principal;
 use super::headers::{IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED};
 use super::precondition;
 use super::problem::{ApiError, Code};
-use crate::domain::id::ApiKeyId;
+use crate::domain::id::PrincipalId;
 use crate::storage::idempotency_keys;
 use crate::storage::idempotency_keys::Answered;
-use crate::storage::{Scope, StorageError, Tx};
+use crate::storage::{Scope, Tx};
 
 /// Time for which an answer is kept.
 const KEPT_FOR: Duration = Duration::hours(24);
@@ -41,7 +41,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
 
 /// A request that may have been answered before.
 pub(crate) struct Attempt {
-    caller: ApiKeyId,
+    caller: PrincipalId,
     scope: Scope,
     key: Option<String>,
     hash: Vec<u8>,
@@ -57,12 +57,7 @@ impl IdempotencyKey {
     /// The caller's request with this method, path and body.
     pub(crate) fn attempt(self, caller: &Principal, identity: &[u8]) -> Attempt {
         let hash = digest(&SHA256, &[&*caller.pepper, identity].concat()).as_ref().to_vec();
-        Attempt {
-            caller: ApiKeyId(caller.subject.id()),
-            scope: caller.scope.clone(),
-            key: self.0,
-            hash,
-        }
+        Attempt { caller: caller.subject.id(), scope: caller.scope.clone(), key: self.0, hash }
     }
 }
 
@@ -116,13 +111,9 @@ impl Attempt {
             body: String::from_utf8_lossy(body).into_owned(),
         };
         let now = app.now();
-        match idempotency_keys::insert(tx, self.caller, key, &answered, now, now - KEPT_FOR).await {
-            Err(StorageError::Conflict) => Err(ApiError::Because(
-                Code::IdempotencyInFlight,
-                "A request with the same Idempotency-Key is being worked on. Send it again.".into(),
-            )),
-            done => Ok(done?),
-        }
+        let kept_since = now - KEPT_FOR;
+        let stored = idempotency_keys::insert(tx, self.caller, key, &answered, now, kept_since);
+        stored.await.map_err(|error| ApiError::from(error).or_if_taken(in_flight))
     }
 
     /// Does `work` unless the request was answered before; then replays that answer.
@@ -146,6 +137,11 @@ impl Attempt {
             done => done,
         }
     }
+}
+
+fn in_flight() -> ApiError {
+    let detail = "A request with the same Idempotency-Key is being worked on. Send it again.";
+    ApiError::Because(Code::IdempotencyInFlight, detail.to_owned())
 }
 
 /// 202 with the `Location` of the resource.

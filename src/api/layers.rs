@@ -167,11 +167,49 @@ fn bare(status: StatusCode) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use axum::routing::get;
     use http_body_util::BodyExt as _;
     use tower::ServiceExt as _;
+    use tracing::{Event, Level, Metadata, Subscriber, span};
 
     use super::*;
+
+    /// Counts what is logged as an error.
+    #[derive(Clone, Default)]
+    struct Errors(Arc<AtomicUsize>);
+
+    impl Subscriber for Errors {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            *metadata.level() == Level::ERROR
+        }
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+        fn event(&self, _: &Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+        fn enter(&self, _: &span::Id) {}
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    #[tokio::test]
+    async fn an_error_is_logged_once() {
+        let errors = Errors::default();
+        let _logging = tracing::subscriber::set_default(errors.clone());
+        let fails = async || Err::<(), _>(ApiError::Inside("disk full".into()));
+        let request = Request::get("/").header("host", "here").body(Body::empty()).unwrap();
+
+        let routes = Router::new().route("/", get(fails));
+        let response = around(routes).oneshot(request).await.unwrap();
+
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(errors.0.load(Ordering::Relaxed), 1);
+    }
 
     #[tokio::test]
     async fn a_panic_is_a_problem_without_its_words() {

@@ -92,7 +92,7 @@ impl AppState {
         who: &Principal,
         work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        self.heavy.run_for(who.subject.id(), work).await.unwrap_or_else(|undone| {
+        self.heavy.run_for(who.subject.id().0, work).await.unwrap_or_else(|undone| {
             Err(match undone {
                 Undone::Busy => {
                     let detail = "The service has more heavy work to do than it can. Send the request again in a moment.";

@@ -154,14 +154,19 @@ impl ApiError {
         Self::Invalid(faults)
     }
 
-    /// The refusal `taken` in place of a unique violation, which an insert may report or only the commit.
+    /// True for a unique violation, which an insert may report or only the commit.
+    pub(crate) fn is_taken(&self) -> bool {
+        matches!(self, Self::Storage(StorageError::Conflict))
+    }
+
+    /// The refusal `taken` in place of a unique violation.
     pub(crate) fn or_if_taken(self, taken: impl FnOnce() -> Self) -> Self {
-        if let Self::Storage(StorageError::Conflict) = self { taken() } else { self }
+        if self.is_taken() { taken() } else { self }
     }
 
     /// True if another transaction came in between: a row that was read is outdated, or a name that was free is taken.
     pub(crate) fn is_lost_race(&self) -> bool {
-        matches!(self, Self::Storage(StorageError::LeaseLost(_) | StorageError::Conflict))
+        self.is_taken() || matches!(self, Self::Storage(StorageError::LeaseLost(_)))
     }
 
     /// True if the caller may not be answered at all.

@@ -30,7 +30,7 @@ pub(crate) struct WhoAmI {
     responses((status = 200, body = WhoAmI, description = "The API key of the request"), Errors))]
 pub(crate) async fn show(who: Principal) -> Json<WhoAmI> {
     Json(WhoAmI {
-        id: who.subject.id(),
+        id: who.subject.id().0,
         name: who.name,
         permissions: who.permissions,
         namespaces: match who.scope {

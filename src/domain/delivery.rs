@@ -11,6 +11,7 @@ use super::event::{Event, Resource};
 use super::event_type::EventType;
 use super::id::{DeliveryId, MessageId, WebhookId};
 use super::text::foreign_words;
+use crate::domain::words::words;
 
 /// A message on its way to one webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,27 +52,18 @@ pub enum State {
     Held,
 }
 
-impl State {
-    /// Every state.
-    pub const ALL: [Self; 5] =
-        [Self::Queued, Self::Pending, Self::Delivered, Self::Dead, Self::Held];
-
+words! {
     /// The word that the database and clients use.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Pending => "pending",
-            Self::Delivered => "delivered",
-            Self::Dead => "dead",
-            Self::Held => "held",
-        }
+    State {
+        Queued = "queued",
+        Pending = "pending",
+        Delivered = "delivered",
+        Dead = "dead",
+        Held = "held",
     }
+}
 
-    /// Reads what [`State::as_str`] wrote.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == text)
-    }
-
+impl State {
     /// Whether it has come to its end.
     pub fn is_final(self) -> bool {
         match self {

@@ -3,6 +3,7 @@
 //! The machines say themselves when there is something to tell; storage writes it down with the
 //! change that it is about. A failure is told once for all the attempts that share it.
 
+use crate::domain::words::words;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -47,42 +48,20 @@ pub enum EventType {
     WebhookTest,
 }
 
-impl EventType {
-    /// Every event type.
-    pub const ALL: [Self; 11] = [
-        Self::CertificateIssued,
-        Self::CertificateRenewed,
-        Self::CertificateFailed,
-        Self::CertificateBlocked,
-        Self::CertificateRecovered,
-        Self::CertificateExpiring,
-        Self::CertificateExpired,
-        Self::CertificateRevoked,
-        Self::IssuerReady,
-        Self::IssuerFailed,
-        Self::WebhookTest,
-    ];
-
+words! {
     /// The word that receivers see as `type`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::CertificateIssued => "certificate.issued",
-            Self::CertificateRenewed => "certificate.renewed",
-            Self::CertificateFailed => "certificate.failed",
-            Self::CertificateBlocked => "certificate.blocked",
-            Self::CertificateRecovered => "certificate.recovered",
-            Self::CertificateExpiring => "certificate.expiring",
-            Self::CertificateExpired => "certificate.expired",
-            Self::CertificateRevoked => "certificate.revoked",
-            Self::IssuerReady => "issuer.ready",
-            Self::IssuerFailed => "issuer.failed",
-            Self::WebhookTest => "webhook.test",
-        }
-    }
-
-    /// Reads what [`EventType::as_str`] wrote.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|event_type| event_type.as_str() == text)
+    EventType {
+        CertificateIssued = "certificate.issued",
+        CertificateRenewed = "certificate.renewed",
+        CertificateFailed = "certificate.failed",
+        CertificateBlocked = "certificate.blocked",
+        CertificateRecovered = "certificate.recovered",
+        CertificateExpiring = "certificate.expiring",
+        CertificateExpired = "certificate.expired",
+        CertificateRevoked = "certificate.revoked",
+        IssuerReady = "issuer.ready",
+        IssuerFailed = "issuer.failed",
+        WebhookTest = "webhook.test",
     }
 }
 

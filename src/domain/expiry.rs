@@ -14,6 +14,7 @@ use super::event::{Event, Resource};
 use super::event_type::EventType;
 use super::failure::Failure;
 use super::id::CertificateId;
+use crate::domain::words::words;
 
 /// Stages of an approaching expiry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,24 +29,9 @@ pub enum Stage {
     Expired,
 }
 
-impl Stage {
-    /// Every stage, in the order in which they come.
-    pub const ALL: [Self; 4] = [Self::Third, Self::Sixth, Self::Twentieth, Self::Expired];
-
+words! {
     /// The word for it in the database.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Third => "third",
-            Self::Sixth => "sixth",
-            Self::Twentieth => "twentieth",
-            Self::Expired => "expired",
-        }
-    }
-
-    /// Reads what [`Stage::as_str`] wrote.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|stage| stage.as_str() == text)
-    }
+    Stage { Third = "third", Sixth = "sixth", Twentieth = "twentieth", Expired = "expired" }
 }
 
 /// A renewal is late when it is overdue by the lifetime divided by this.

@@ -36,6 +36,8 @@ macro_rules! ids {
 ids! {
     /// An API key's row, not the key itself.
     ApiKeyId
+    /// Whoever sends requests, however that was authenticated.
+    PrincipalId
     /// A stored credential.
     SecretId
     /// An `Issuer` or `ClusterIssuer`.

@@ -32,3 +32,4 @@ pub mod signature;
 pub mod text;
 pub mod throttle;
 pub mod webhook;
+mod words;

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::backoff::{self, Jitter};
 use super::failure::{Class, Failure, code};
 use super::id::{CertificateId, IssuerId, RevocationId};
+use crate::domain::words::words;
 
 /// Why a certificate is revoked: RFC 5280's words, as far as they are a subscriber's to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -27,32 +28,18 @@ pub enum Reason {
     CessationOfOperation,
 }
 
-impl Reason {
-    /// Every reason that may be given.
-    pub const ALL: [Self; 5] = [
-        Self::Unspecified,
-        Self::KeyCompromise,
-        Self::AffiliationChanged,
-        Self::Superseded,
-        Self::CessationOfOperation,
-    ];
-
+words! {
     /// RFC 5280's word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unspecified => "unspecified",
-            Self::KeyCompromise => "keyCompromise",
-            Self::AffiliationChanged => "affiliationChanged",
-            Self::Superseded => "superseded",
-            Self::CessationOfOperation => "cessationOfOperation",
-        }
+    Reason {
+        Unspecified = "unspecified",
+        KeyCompromise = "keyCompromise",
+        AffiliationChanged = "affiliationChanged",
+        Superseded = "superseded",
+        CessationOfOperation = "cessationOfOperation",
     }
+}
 
-    /// Reads what [`Reason::as_str`] wrote.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
-    }
-
+impl Reason {
     /// RFC 5280's number for it.
     pub fn code(self) -> u8 {
         match self {
@@ -96,20 +83,9 @@ pub enum State {
     Failed,
 }
 
-impl State {
+words! {
     /// The word that the database uses.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Done => "done",
-            Self::Failed => "failed",
-        }
-    }
-
-    /// Reads what [`State::as_str`] wrote.
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::Pending, Self::Done, Self::Failed].into_iter().find(|state| state.as_str() == text)
-    }
+    State { Pending = "pending", Done = "done", Failed = "failed" }
 }
 
 /// Time for which a failed revocation is tried again.

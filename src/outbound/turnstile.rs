@@ -49,11 +49,11 @@ static TURNSTILE: LazyLock<Arc<Turnstile>> = LazyLock::new(|| Arc::new(Turnstile
 struct Turnstile {
     started: Instant,
     rates: Rates<SocketAddr>,
-    lanes: Mutex<HashMap<SocketAddr, Arc<Lane>>>,
+    queues: Mutex<HashMap<SocketAddr, Arc<Queue>>>,
 }
 
 /// One name server's.
-struct Lane {
+struct Queue {
     places: Arc<Semaphore>,
     /// The place of the next caller; the others queue behind it in order.
     head: Semaphore,
@@ -61,34 +61,35 @@ struct Lane {
 
 impl Turnstile {
     fn new() -> Self {
-        Self { started: Instant::now(), rates: Rates::new(RATE, MOST), lanes: Mutex::default() }
+        Self { started: Instant::now(), rates: Rates::new(RATE, MOST), queues: Mutex::default() }
     }
 
-    fn lane(&self, server: SocketAddr) -> io::Result<Arc<Lane>> {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        if lanes.len() >= MOST && !lanes.contains_key(&server) {
-            // Every waiting or running caller holds a reference to its lane.
-            lanes.retain(|_, lane| {
-                Arc::strong_count(lane) > 1 || lane.places.available_permits() < NAME_SERVER_AT_ONCE
+    fn queue(&self, server: SocketAddr) -> io::Result<Arc<Queue>> {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        if queues.len() >= MOST && !queues.contains_key(&server) {
+            // Every waiting or running caller holds a reference to its queue.
+            queues.retain(|_, queue| {
+                Arc::strong_count(queue) > 1
+                    || queue.places.available_permits() < NAME_SERVER_AT_ONCE
             });
-            if lanes.len() >= MOST {
+            if queues.len() >= MOST {
                 return Err(held_back());
             }
         }
-        let lane = lanes.entry(server).or_insert_with(|| {
+        let queue = queues.entry(server).or_insert_with(|| {
             let places = Arc::new(Semaphore::new(NAME_SERVER_AT_ONCE));
-            Arc::new(Lane { places, head: Semaphore::new(1) })
+            Arc::new(Queue { places, head: Semaphore::new(1) })
         });
-        Ok(Arc::clone(lane))
+        Ok(Arc::clone(queue))
     }
 
     /// Waits for a turn; what is returned holds the place of a question that is not answered yet.
     async fn pass(&self, server: SocketAddr) -> io::Result<OwnedSemaphorePermit> {
-        let lane = self.lane(server)?;
+        let queue = self.queue(server)?;
         let turn = async {
             let closed = |_| held_back();
-            let place = Arc::clone(&lane.places).acquire_owned().await.map_err(closed)?;
-            let _head = lane.head.acquire().await.map_err(closed)?;
+            let place = Arc::clone(&queue.places).acquire_owned().await.map_err(closed)?;
+            let _head = queue.head.acquire().await.map_err(closed)?;
             while let Err(at) = self.spend(server) {
                 sleep_until(at).await;
             }

@@ -27,10 +27,10 @@ pub use crate::domain::scope::Scope;
 pub use engine::{
     Listed, Migrated, Page, Read, Signals, SoleUse, Statement, StorageError, Touch, Tx, notify,
 };
-pub use queue::{fair, handoff, heartbeat, lease, tasks};
+pub use queue::{handoff, heartbeat, lease, tasks};
 pub use tables::{
     api_keys, certificates, challenges, cleanups, deliveries, event_stream, events, expiry_watches,
-    idempotency_keys, issuers, orders, outbox, rate_limits, requests, retention, revisions,
+    fair, idempotency_keys, issuers, orders, outbox, rate_limits, requests, retention, revisions,
     revocations, sealed_columns, secrets, settings, throttles, webhooks,
 };
 

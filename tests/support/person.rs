@@ -100,4 +100,24 @@ impl Ended {
         assert_eq!(self.code, Some(0), "{self:?}");
         self
     }
+
+    /// With the exit status and the manners of an error.
+    #[track_caller]
+    pub fn failed(self) -> Self {
+        assert_eq!(self.code, Some(1), "{self:?}");
+        assert!(self.err.contains("certwright: error: "), "{self:?}");
+        self
+    }
+
+    /// On its output.
+    #[track_caller]
+    pub fn says_all(&self, parts: &[&str]) {
+        for part in parts {
+            assert!(self.out.contains(part), "{part}: {self:?}");
+        }
+    }
+
+    pub fn everything(&self) -> String {
+        format!("{}{}", self.out, self.err)
+    }
 }

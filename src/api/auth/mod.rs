@@ -10,10 +10,10 @@ use std::ops::Deref;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use uuid::Uuid;
 
 use super::AppState;
 use super::problem::{ApiError, Code};
+use crate::domain::id::PrincipalId;
 use crate::storage::{Scope, StorageError};
 
 mod api_key;
@@ -52,9 +52,9 @@ struct Grant {
 }
 
 impl Subject {
-    pub(crate) fn id(&self) -> Uuid {
+    pub(crate) fn id(&self) -> PrincipalId {
         match self {
-            Self::ApiKey(key) => key.id.0,
+            Self::ApiKey(key) => PrincipalId(key.id.0),
         }
     }
 

@@ -73,16 +73,14 @@ async fn insert(
         store(&mut tx, certificate).await?;
         tx.commit().await
     };
-    match stored.await {
-        Ok(()) => {}
+    if let Err(error) = stored.await.map_err(ApiError::from) {
         // Nearly all names are new, so the name is looked up only now.
-        Err(StorageError::Conflict) => return Err(already_exists(app, certificate).await?),
-        Err(error) => {
-            // Perhaps the commit succeeded and only its answer was lost.
-            return match find(app, certificate.id).await {
-                Ok(Some(_)) => Ok(accepted(location, answer)),
-                Ok(None) | Err(_) => Err(error.into()),
-            };
+        if error.is_taken() {
+            return Err(already_exists(app, certificate).await?);
+        }
+        // Perhaps the commit succeeded and only its answer was lost.
+        if !matches!(find(app, certificate.id).await, Ok(Some(_))) {
+            return Err(error);
         }
     }
     failpoint!("after_create");

@@ -25,7 +25,7 @@ pub(super) type Pair = pki::Adopted;
 /// place. Faults are added to the Secret.
 pub(super) fn take(source: &mut Item, target: &mut Item, now: OffsetDateTime) -> bool {
     match (&source.wanted, &mut target.wanted) {
-        (Wanted::Pair(_, values), Wanted::Certificate(_, checked, pair)) => {
+        (Wanted::Pair(_, values), Wanted::Certificate(_, _, checked, pair)) => {
             match pair_of(values, now) {
                 Ok(found) => {
                     if let Some(problem) = misfit(&found, &checked.spec) {
@@ -47,8 +47,8 @@ pub(super) fn take(source: &mut Item, target: &mut Item, now: OffsetDateTime) ->
             // A Secret with faults must stay an item, or its faults would be lost.
             source.object.is_sound()
         }
-        (Wanted::Secret(_, values), Wanted::Issuer(spec, account_key)) => {
-            let reference = spec.acme.private_key_secret_ref.as_ref();
+        (Wanted::Secret(_, values), Wanted::Issuer(issuer, account_key)) => {
+            let reference = issuer.acme.private_key_secret_ref.as_ref();
             let key = reference.and_then(|reference| reference.key.as_deref()).unwrap_or("tls.key");
             let Some(text) = value_of(values, key) else { return false };
             match pki::import_key(&text) {

@@ -22,7 +22,6 @@ use crate::storage::issuers::account_key_place;
 use crate::storage::lease::Lease;
 use crate::storage::secrets::{SecretEntry, data_place};
 use crate::storage::{Read, Tx, certificates, events, issuers, revisions, secrets};
-use crate::view::spec::IssuerSpec;
 
 /// Applies all manifests or none. With `dry_run` none in any case.
 pub(super) async fn apply(
@@ -58,8 +57,8 @@ fn permission(wanted: &Wanted) -> &'static str {
 fn namespace(wanted: &Wanted) -> String {
     match wanted {
         Wanted::Secret(entry, _) | Wanted::Pair(entry, _) => entry.namespace.clone(),
-        Wanted::Issuer(spec, _) => spec.namespace(),
-        Wanted::Certificate(_, checked, _) => checked.namespace.clone(),
+        Wanted::Issuer(issuer, _) => issuer.namespace.clone(),
+        Wanted::Certificate(_, _, checked, _) => checked.namespace.clone(),
     }
 }
 
@@ -87,17 +86,13 @@ async fn at_once(app: &AppState, items: &[Item], dry_run: bool) -> Result<Vec<Ou
     let mut outcomes: Vec<Option<Outcome>> = items.iter().map(|_| None).collect();
     // Issuers need Secrets, certificates need issuers. Within a kind they go by name, so that two streams which
     // hold the same in another order do not wait for each other.
-    // Lists show certificates by identifier, and so in the order of the stream.
-    let ids: Vec<_> = items.iter().map(|_| CertificateId::generate(now)).collect();
     let mut order: Vec<usize> = (0..items.len()).collect();
     order.sort_by_key(|place| items.get(*place).map(Item::turn));
     for place in order {
-        let (Some(item), Some(outcome), Some(id)) =
-            (items.get(place), outcomes.get_mut(place), ids.get(place))
-        else {
+        let (Some(item), Some(outcome)) = (items.get(place), outcomes.get_mut(place)) else {
             continue;
         };
-        match one(app, &mut tx, &item.wanted, *id, now).await {
+        match one(app, &mut tx, &item.wanted, now).await {
             Ok(done) => *outcome = Some(done),
             Err(ApiError::Invalid(found)) => {
                 let object = &item.object;
@@ -108,8 +103,8 @@ async fn at_once(app: &AppState, items: &[Item], dry_run: bool) -> Result<Vec<Ou
     }
     faults.in_order().refuse()?;
     for (item, outcome) in items.iter().zip(outcomes.iter_mut().flatten()) {
-        if let Wanted::Issuer(spec, _) = &item.wanted {
-            outcome.2.extend(missing_secrets(app, &mut tx, spec).await?);
+        if let Wanted::Issuer(issuer, _) = &item.wanted {
+            outcome.2.extend(missing_secrets(app, &mut tx, issuer).await?);
         }
     }
     if dry_run {
@@ -135,16 +130,15 @@ async fn one(
     app: &AppState,
     tx: &mut Tx,
     wanted: &Wanted,
-    id: CertificateId,
     now: OffsetDateTime,
 ) -> Result<Outcome, ApiError> {
     match wanted {
         Wanted::Secret(entry, values) => secret(app, tx, entry, values).await,
-        Wanted::Issuer(spec, account_key) => issuer(app, tx, spec, account_key.as_ref(), now).await,
+        Wanted::Issuer(new, account_key) => issuer(app, tx, new, account_key.as_ref(), now).await,
         // On the heap: it is the largest by far.
-        Wanted::Certificate(wish, checked, pair) => {
+        Wanted::Certificate(id, wish, checked, pair) => {
             let (named, pair) = (wish.names_webhooks, pair.as_deref());
-            Box::pin(certificate(app, tx, (id, checked), named, pair, now)).await
+            Box::pin(certificate(app, tx, (*id, checked), named, pair, now)).await
         }
         // The plan has resolved all pairs.
         Wanted::Pair(..) => {
@@ -178,26 +172,24 @@ async fn secret(
 async fn issuer(
     app: &AppState,
     tx: &mut Tx,
-    spec: &IssuerSpec,
+    new: &Issuer,
     imported: Option<&Secret<Vec<u8>>>,
     now: OffsetDateTime,
 ) -> Result<Outcome, ApiError> {
-    let namespace = spec.namespace();
     let Some((present, lease)) =
-        issuers::find_by_name(tx, spec.kind, &namespace, &spec.name).await?
+        issuers::find_by_name(tx, new.kind, &new.namespace, &new.name).await?
     else {
-        let issuer = issuers_api::new(app, spec.clone(), namespace);
         // The key is imported with the issuer, or in its Secret already; else a new one is generated.
         let key = match imported {
             Some(key) => Some(key.clone()),
-            None => accounts::imported(app, tx, &issuer).await?,
+            None => accounts::imported(app, tx, new).await?,
         };
         let key = key.map_or_else(|| (app.account_key)().map_err(ApiError::Inside), Ok)?;
-        let sealed = app.sealer.seal(&account_key_place(issuer.id), key.expose())?;
-        issuers::insert(tx, &issuer, &sealed).await?;
-        return Ok((Done::Created, issuer.id.0, Vec::new()));
+        let sealed = app.sealer.seal(&account_key_place(new.id), key.expose())?;
+        issuers::insert(tx, new, &sealed).await?;
+        return Ok((Done::Created, new.id.0, Vec::new()));
     };
-    let next = issuers_api::respecify(tx, &present, &lease, spec.acme.clone(), now).await?;
+    let next = issuers_api::respecify(tx, &present, &lease, new.acme.clone(), now).await?;
     let done = if next == present { Done::Unchanged } else { Done::Configured };
     let kept = "the issuer was there already and keeps its own account key";
     let warning = imported.map(|_| format!("spec.acme.privateKeySecretRef: {kept}"));
@@ -208,14 +200,14 @@ async fn issuer(
 async fn missing_secrets(
     app: &AppState,
     tx: &mut Read,
-    spec: &IssuerSpec,
+    issuer: &Issuer,
 ) -> Result<Vec<String>, ApiError> {
-    let own = spec.acme.private_key_secret_ref.as_ref().map(|reference| reference.name.as_str());
-    let namespace = Some(spec.namespace()).filter(|namespace| !namespace.is_empty());
-    let namespace = namespace.unwrap_or_else(|| app.cluster_namespace.to_string());
+    let acme = &issuer.acme;
+    let own = acme.private_key_secret_ref.as_ref().map(|reference| reference.name.as_str());
+    let namespace = issuer.secret_namespace(&app.cluster_namespace);
     let mut warnings = Vec::new();
-    for name in references(spec).into_iter().filter(|name| Some(name.as_str()) != own) {
-        if secrets::find_by_name(tx, &namespace, &name).await?.is_none() {
+    for name in references(acme).into_iter().filter(|name| Some(name.as_str()) != own) {
+        if secrets::find_by_name(tx, namespace, &name).await?.is_none() {
             warnings.push(format!(
                 "the Secret `{name}` that it refers to is not in the namespace `{namespace}` (yet)"
             ));

@@ -11,14 +11,14 @@ use crate::api::auth::Principal;
 use crate::api::certificates::validate::{Checked, validate};
 use crate::api::issuers::check::check;
 use crate::api::problem::{ApiError, Faults, FieldCode};
-use crate::api::{AppState, field, secrets};
-use crate::domain::issuer::Kind as IssuerKind;
+use crate::api::{AppState, field, issuers, secrets};
+use crate::domain::id::CertificateId;
+use crate::domain::issuer::{Acme, Issuer, Kind as IssuerKind};
 use crate::manifest::kind::Kind;
 use crate::manifest::read::certificate::{self, Wish};
 use crate::manifest::read::{Object, issuer, objects, refuse_twins, secret};
 use crate::secret::Secret;
 use crate::storage::secrets::SecretEntry;
-use crate::view::spec::IssuerSpec;
 
 /// The endpoint that a stream was sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,9 +40,9 @@ pub(super) enum Wanted {
     /// Credentials: the row, and its values as the JSON object that is sealed.
     Secret(SecretEntry, Zeroizing<Vec<u8>>),
     /// An issuer, perhaps with the key of an account that exists.
-    Issuer(Box<IssuerSpec>, Option<Secret<Vec<u8>>>),
-    /// A certificate, perhaps with what is there of it already.
-    Certificate(Box<Wish>, Box<Checked>, Option<Box<Pair>>),
+    Issuer(Box<Issuer>, Option<Secret<Vec<u8>>>),
+    /// A certificate under this identifier, perhaps with what is there of it already.
+    Certificate(CertificateId, Box<Wish>, Box<Checked>, Option<Box<Pair>>),
     /// A certificate with its key, until it is known for which Certificate.
     Pair(SecretEntry, Zeroizing<Vec<u8>>),
 }
@@ -62,11 +62,12 @@ pub(super) fn read(
     let mut objects = objects(text)?;
     refuse_twins(&mut objects, namespace);
 
+    // Lists show objects by identifier. Made here, identifiers have the order of the stream.
     let mut wanted: Vec<Option<Wanted>> = Vec::with_capacity(objects.len());
     for object in &mut objects {
         wanted.push(match object.kind {
             Kind::Issuer | Kind::ClusterIssuer => checked_issuer(app, who, object, namespace)?,
-            Kind::Certificate => checked_certificate(object, namespace)?,
+            Kind::Certificate => checked_certificate(app, object, namespace)?,
             // Secrets, which follow.
             _ => None,
         });
@@ -124,13 +125,19 @@ fn checked_issuer(
 ) -> Result<Option<Wanted>, ApiError> {
     let Some(spec) = issuer::read(object, namespace) else { return Ok(None) };
     let checked = noted(object, issuer::place, check(&spec, app, who))?;
-    Ok(checked.map(|()| Wanted::Issuer(Box::new(spec), None)))
+    let namespace = spec.namespace();
+    Ok(checked.map(|()| Wanted::Issuer(Box::new(issuers::new(app, spec, namespace)), None)))
 }
 
-fn checked_certificate(object: &mut Object, namespace: &str) -> Result<Option<Wanted>, ApiError> {
+fn checked_certificate(
+    app: &AppState,
+    object: &mut Object,
+    namespace: &str,
+) -> Result<Option<Wanted>, ApiError> {
     let Some(wish) = certificate::read(object, namespace) else { return Ok(None) };
     let checked = noted(object, certificate::place, validate(&wish.spec))?;
-    Ok(checked.map(|checked| Wanted::Certificate(Box::new(wish), Box::new(checked), None)))
+    let id = CertificateId::generate(app.now());
+    Ok(checked.map(|checked| Wanted::Certificate(id, Box::new(wish), Box::new(checked), None)))
 }
 
 fn checked_secret(
@@ -169,11 +176,13 @@ impl<'a> Homes<'a> {
         let mut homes =
             Self { cluster: BTreeSet::new(), namespaced: BTreeSet::new(), cluster_namespace };
         for one in wanted {
-            let Wanted::Issuer(spec, _) = one else { continue };
-            for name in references(spec) {
-                match spec.kind {
+            let Wanted::Issuer(issuer, _) = one else { continue };
+            for name in references(&issuer.acme) {
+                match issuer.kind {
                     IssuerKind::ClusterIssuer => _ = homes.cluster.insert(name),
-                    IssuerKind::Issuer => _ = homes.namespaced.insert((spec.namespace(), name)),
+                    IssuerKind::Issuer => {
+                        _ = homes.namespaced.insert((issuer.namespace.clone(), name));
+                    }
                 }
             }
         }
@@ -201,7 +210,7 @@ impl<'a> Homes<'a> {
 }
 
 /// The names of the Secrets that an issuer refers to.
-pub(super) fn references(spec: &IssuerSpec) -> BTreeSet<String> {
+pub(super) fn references(acme: &Acme) -> BTreeSet<String> {
     fn gather(value: &Value, names: &mut BTreeSet<String>) {
         match value {
             Value::Object(map) => {
@@ -219,7 +228,7 @@ pub(super) fn references(spec: &IssuerSpec) -> BTreeSet<String> {
         }
     }
     let mut names = BTreeSet::new();
-    gather(&serde_json::to_value(&spec.acme).unwrap_or_default(), &mut names);
+    gather(&serde_json::to_value(acme).unwrap_or_default(), &mut names);
     names
 }
 
@@ -274,15 +283,12 @@ fn joined(mut items: Vec<Item>, cluster_namespace: &str, now: OffsetDateTime) ->
 /// The Secret, by namespace and name, whose contents an item takes over if it is in the import.
 fn needed(item: &Item, cluster_namespace: &str) -> Option<(String, String)> {
     match &item.wanted {
-        Wanted::Certificate(wish, checked, _) => {
+        Wanted::Certificate(_, wish, checked, _) => {
             Some((checked.namespace.clone(), wish.secret_name.clone()?))
         }
-        Wanted::Issuer(spec, _) => {
-            let namespace = match spec.kind {
-                IssuerKind::ClusterIssuer => cluster_namespace.to_owned(),
-                IssuerKind::Issuer => spec.namespace(),
-            };
-            Some((namespace, spec.acme.private_key_secret_ref.as_ref()?.name.clone()))
+        Wanted::Issuer(issuer, _) => {
+            let namespace = issuer.secret_namespace(cluster_namespace).to_owned();
+            Some((namespace, issuer.acme.private_key_secret_ref.as_ref()?.name.clone()))
         }
         Wanted::Secret(..) | Wanted::Pair(..) => None,
     }

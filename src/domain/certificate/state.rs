@@ -9,6 +9,7 @@ use crate::domain::event::Event;
 use crate::domain::event_type::EventType;
 use crate::domain::failure::Failure;
 use crate::domain::id::OrderId;
+use crate::domain::words::words;
 
 /// The state of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,30 +43,14 @@ pub enum Trigger {
     Revoked,
 }
 
-impl Trigger {
-    /// Every trigger, for parsing.
-    pub const ALL: [Self; 5] = [
-        Self::DoesNotExist,
-        Self::Renewing,
-        Self::ManuallyTriggered,
-        Self::RequestChanged,
-        Self::Revoked,
-    ];
-
+words! {
     /// cert-manager's word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::DoesNotExist => "DoesNotExist",
-            Self::Renewing => "Renewing",
-            Self::ManuallyTriggered => "ManuallyTriggered",
-            Self::RequestChanged => "RequestChanged",
-            Self::Revoked => "Revoked",
-        }
-    }
-
-    /// Reads what [`Trigger::as_str`] wrote.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|trigger| trigger.as_str() == text)
+    Trigger {
+        DoesNotExist = "DoesNotExist",
+        Renewing = "Renewing",
+        ManuallyTriggered = "ManuallyTriggered",
+        RequestChanged = "RequestChanged",
+        Revoked = "Revoked",
     }
 }
 

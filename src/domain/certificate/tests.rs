@@ -1,6 +1,11 @@
+use super::attempt::{PROBE_EVERY, SHORTEST_BACKOFF};
 use super::*;
+use crate::domain::backoff::{Jitter, Retry};
+use crate::domain::event_type::EventType;
 use crate::domain::failure::code;
 use crate::domain::fixtures;
+use crate::domain::order::{self, ORDER_DEADLINE};
+use time::Duration;
 use time::macros::datetime;
 
 pub(super) const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
@@ -193,6 +198,14 @@ pub(in crate::domain) fn wanted() -> Certificate {
 }
 
 /// From the first failed renewal to the end of what is served.
+/// Issued today, for ninety days.
+pub(super) fn served() -> Certificate {
+    let mut served = wanted();
+    served.state = State::Idle;
+    served.current = Some(issued(NOW + Duration::days(90)));
+    served
+}
+
 #[test]
 fn every_lifetime_leaves_room_for_several_tries() {
     for (days, least) in [(6, 12), (45, 20), (90, 25)] {

@@ -1,3 +1,4 @@
+use time::Duration;
 use time::macros::datetime;
 use uuid::Uuid;
 

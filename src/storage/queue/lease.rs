@@ -84,7 +84,6 @@ macro_rules! lease_end {
         )
     };
 }
-pub(in crate::storage) use {database_time, lease_end};
 
 /// The statements by which rows of a table are worked on. Such a table has the columns `id`, `next_action_at`,
 /// `leased_by` and `lease_token`.
@@ -108,16 +107,36 @@ impl Queue {
     }
 }
 
-// MATERIALIZED: a planner that ran the subquery twice would claim more than asked for.
-macro_rules! claim {
-    ($table:literal, $due:expr, $end:expr, $lock:literal) => {
+/// Claims rows of a table, in an order. `$due` and `$rest` are the condition before and after the present time.
+macro_rules! claim_text {
+    (sqlite $table:literal, $due:expr, $rest:literal, $order:expr) => {
+        claim_text!(@text $table, concat!($due, "$1", $rest), $order, "$2", "")
+    };
+    // A row that nobody holds is due by the time of whoever scheduled it. Whether a lease has run out, the
+    // database knows. The sub-select makes the volatile time one value, by which the index can be searched.
+    (postgres $table:literal, $due:expr, $rest:literal, $order:expr) => {
+        claim_text!(
+            @text $table,
+            concat!(
+                $due, "(SELECT greatest($1, ", database_time!("$1"), "))", $rest,
+                " AND next_action_at <= CASE WHEN leased_by IS NULL THEN $1 ELSE ", database_time!("$1"), " END"
+            ),
+            $order,
+            lease_end!("$2"),
+            "FOR UPDATE SKIP LOCKED"
+        )
+    };
+    // MATERIALIZED: a planner that ran the subquery twice would claim more than asked for.
+    (@text $table:literal, $due:expr, $order:expr, $end:expr, $lock:literal) => {
         concat!(
             "WITH due AS MATERIALIZED (SELECT id FROM ",
             $table,
             " WHERE ",
             $due,
             "
-                 ORDER BY next_action_at LIMIT $4 ",
+                 ORDER BY ",
+            $order,
+            " LIMIT $4 ",
             $lock,
             ")
              UPDATE ",
@@ -137,6 +156,7 @@ macro_rules! claim {
         )
     };
 }
+pub(in crate::storage) use {claim_text, database_time, lease_end};
 
 macro_rules! extend {
     ($table:literal, $end:expr) => {
@@ -156,20 +176,8 @@ macro_rules! queue {
             claim: Change::new(
                 Statement {
                     name: concat!("lease::claim ", $table),
-                    sqlite: claim!($table, "next_action_at <= $1", "$2", ""),
-                    // A row that nobody holds is due by the time of whoever scheduled it. Whether a lease has
-                    // run out, the database knows. The sub-select makes the volatile time one value, by which
-                    // the index can be searched.
-                    postgres: claim!(
-                        $table,
-                        concat!(
-                            "next_action_at <= (SELECT greatest($1, ", database_time!("$1"), "))
-                             AND next_action_at <= CASE WHEN leased_by IS NULL THEN $1
-                                                        ELSE ", database_time!("$1"), " END"
-                        ),
-                        lease_end!("$2"),
-                        "FOR UPDATE SKIP LOCKED"
-                    ),
+                    sqlite: claim_text!(sqlite $table, "next_action_at <= ", "", "next_action_at"),
+                    postgres: claim_text!(postgres $table, "next_action_at <= ", "", "next_action_at"),
                 },
                 &[Touch::Writes(&[$table])],
             ),

@@ -1,6 +1,5 @@
 //! Rows that want attention: who works on which, and when.
 
-pub mod fair;
 pub mod handoff;
 pub mod heartbeat;
 pub mod lease;

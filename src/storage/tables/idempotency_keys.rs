@@ -3,7 +3,7 @@
 use sqlx::FromRow;
 use time::OffsetDateTime;
 
-use crate::domain::id::ApiKeyId;
+use crate::domain::id::PrincipalId;
 use crate::storage::engine::{Read, StorageError, Tx, execute, fetch, millis, statements};
 
 statements! {
@@ -31,7 +31,7 @@ pub struct Answered {
 /// other. A concurrent request with the same key gets [`StorageError::Conflict`].
 pub async fn insert(
     tx: &mut Tx,
-    caller: ApiKeyId,
+    caller: PrincipalId,
     key: &str,
     answered: &Answered,
     now: OffsetDateTime,
@@ -55,7 +55,7 @@ pub async fn insert(
 /// The answer that was given under this key, if it is not older than it is kept.
 pub async fn find(
     read: &mut Read,
-    caller: ApiKeyId,
+    caller: PrincipalId,
     key: &str,
     kept_since: OffsetDateTime,
 ) -> Result<Option<Answered>, StorageError> {

@@ -8,6 +8,7 @@ pub mod deliveries;
 pub mod event_stream;
 pub mod events;
 pub mod expiry_watches;
+pub mod fair;
 pub mod idempotency_keys;
 pub mod issuers;
 pub mod orders;

@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::domain::id::IssuerId;
-use crate::storage::fair::Lane;
+use crate::storage::fair::Flow;
 
 /// The slots that each issuer and namespace holds. Bounded by the slots that there are.
 #[derive(Debug)]
@@ -36,11 +36,11 @@ impl Quota {
         Self { per_issuer, per_namespace, held: Mutex::default() }
     }
 
-    /// How many more of this lane may be worked on.
-    pub(crate) fn room(&self, lane: &Lane) -> usize {
+    /// How many more of this flow may be worked on.
+    pub(crate) fn room(&self, flow: &Flow) -> usize {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_namespace = held.namespaces.get(&lane.namespace).copied().unwrap_or_default();
-        let of_issuer = lane.issuer.and_then(|id| held.issuers.get(&id)).copied();
+        let of_namespace = held.namespaces.get(&flow.namespace).copied().unwrap_or_default();
+        let of_issuer = flow.issuer.and_then(|id| held.issuers.get(&id)).copied();
         let namespace = self.per_namespace.saturating_sub(of_namespace);
         namespace.min(self.per_issuer.saturating_sub(of_issuer.unwrap_or_default()))
     }
@@ -58,16 +58,16 @@ impl Quota {
             || held.namespaces.values().any(|count| *count >= self.per_namespace)
     }
 
-    /// Takes one slot's part for a row of this lane.
-    pub(crate) fn take(self: &Arc<Self>, lane: &Lane) -> Share {
+    /// Takes one slot's part for a row of this flow.
+    pub(crate) fn take(self: &Arc<Self>, flow: &Flow) -> Share {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        *held.namespaces.entry(lane.namespace.clone()).or_default() += 1;
-        if let Some(issuer) = lane.issuer {
+        *held.namespaces.entry(flow.namespace.clone()).or_default() += 1;
+        if let Some(issuer) = flow.issuer {
             *held.issuers.entry(issuer).or_default() += 1;
         }
         drop(held);
-        let namespace = Some(lane.namespace.clone());
-        Share { quota: Arc::clone(self), issuer: lane.issuer, namespace }
+        let namespace = Some(flow.namespace.clone());
+        Share { quota: Arc::clone(self), issuer: flow.issuer, namespace }
     }
 
     /// For a slot that goes on with an order of this issuer; `None` when its quota is used up.
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn what_is_given_back_can_be_taken_again() {
         let quota = Arc::new(Quota::new(3, 2));
-        let (web, other) = (lane(1, "web"), lane(1, "other"));
+        let (web, other) = (flow(1, "web"), flow(1, "other"));
         let held = [quota.take(&web), quota.take(&web)];
 
         assert_eq!((quota.room(&web), quota.room(&other)), (0, 1), "2 a namespace, 3 an issuer");
@@ -126,8 +126,8 @@ mod tests {
         assert!(quota.held.lock().unwrap().namespaces.is_empty(), "nothing is left behind");
     }
 
-    fn lane(issuer: u128, namespace: &str) -> Lane {
+    fn flow(issuer: u128, namespace: &str) -> Flow {
         let issuer = Some(IssuerId(Uuid::from_u128(issuer)));
-        Lane { machine: Machine::Order, issuer, namespace: namespace.into() }
+        Flow { machine: Machine::Order, issuer, namespace: namespace.into() }
     }
 }

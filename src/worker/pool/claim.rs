@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::longest_rest;
 use super::slots::Slots;
 use crate::domain::order::Order;
-use crate::storage::fair::Lane;
+use crate::storage::fair::Flow;
 use crate::storage::lease::{self, Due, Lease, Machine};
 use crate::storage::{StorageError, cleanups, fair};
 use crate::worker::context::Context;
@@ -35,7 +35,7 @@ pub(super) enum Look {
     Nothing(Option<OffsetDateTime>),
 }
 
-/// Claims what is due: what is quick or rare (watches, revocations, issuers, tasks), then lane by lane,
+/// Claims what is due: what is quick or rare (watches, revocations, issuers, tasks), then flow by flow,
 /// the namespace first that holds least. Among equals orders go before certificates: what has begun is
 /// finished before more is begun.
 pub(super) async fn look(ctx: &Context, slots: &Slots, free: usize) -> Result<Look, StorageError> {
@@ -54,10 +54,10 @@ pub(super) async fn look(ctx: &Context, slots: &Slots, free: usize) -> Result<Lo
         }
         let mut found = fair::oldest(&mut tx, machine, now).await?;
         if found.more {
-            // The lanes behind the oldest rows must not wait for them.
+            // The flows behind the oldest rows must not wait for them.
             found = fair::every(&mut tx, machine).await?;
         }
-        waiting.extend(found.lanes.into_iter().filter(|(_, due)| *due <= now));
+        waiting.extend(found.flows.into_iter().filter(|(_, due)| *due <= now));
     }
     // A connection is given back before another one is asked for.
     drop(tx);
@@ -73,22 +73,22 @@ pub(super) async fn look(ctx: &Context, slots: &Slots, free: usize) -> Result<Lo
         claimed.extend(leases.into_iter().map(|lease| Work::Row(lease, None)));
     }
     let quota = &ctx.limits.quota;
-    let is_late = |lane: &Lane| lane.machine == Machine::Certificate;
-    waiting.sort_by_key(|(lane, due)| (quota.held(&lane.namespace), is_late(lane), *due));
-    for (lane, _) in waiting {
-        let room = slots.room(quota, &lane, free - claimed.len());
+    let is_late = |flow: &Flow| flow.machine == Machine::Certificate;
+    waiting.sort_by_key(|(flow, due)| (quota.held(&flow.namespace), is_late(flow), *due));
+    for (flow, _) in waiting {
+        let room = slots.room(quota, &flow, free - claimed.len());
         if room == 0 {
             continue;
         }
         let mut tx = ctx.db.begin();
-        let leases = fair::claim(&mut tx, &lane, owner, now, room).await?;
+        let leases = fair::claim(&mut tx, &flow, owner, now, room).await?;
         tx.commit().await?;
-        claimed.extend(leases.into_iter().map(|lease| Work::Row(lease, Some(quota.take(&lane)))));
+        claimed.extend(leases.into_iter().map(|lease| Work::Row(lease, Some(quota.take(&flow)))));
     }
     Ok(if claimed.is_empty() { Look::Crowded } else { Look::Found(claimed) })
 }
 
-/// Whether a machine's rows are claimed lane by lane.
+/// Whether a machine's rows are claimed flow by flow.
 fn is_shared(machine: Machine) -> bool {
     match machine {
         Machine::Order | Machine::Certificate => true,
@@ -145,7 +145,7 @@ pub(super) async fn next_claimable(
     let now = ctx.clock.now();
     if clean_ups.is_some_and(|at| at <= now)
         && slots.clean_ups_are_full()
-        && fair::oldest(&mut tx, Machine::Order, now).await?.lanes.is_empty()
+        && fair::oldest(&mut tx, Machine::Order, now).await?.flows.is_empty()
     {
         // The orders that are due are to be cleaned up after, and wait for a clean-up to end.
         due.retain(|(machine, _)| *machine != Machine::Order);
@@ -159,9 +159,9 @@ pub(super) async fn next_claimable(
             next.push(at);
             continue;
         }
-        let every = fair::every(&mut tx, machine).await?.lanes;
-        let has_room = |lane: &Lane| slots.room(quota, lane, free) > 0;
-        next.extend(every.iter().filter(|(lane, _)| has_room(lane)).map(|(_, at)| *at));
+        let every = fair::every(&mut tx, machine).await?.flows;
+        let has_room = |flow: &Flow| slots.room(quota, flow, free) > 0;
+        next.extend(every.iter().filter(|(flow, _)| has_room(flow)).map(|(_, at)| *at));
     }
     Ok(next.into_iter().min())
 }

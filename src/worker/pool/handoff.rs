@@ -8,7 +8,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Worker;
 use super::slots::Slot;
-use crate::storage::fair::Lane;
+use crate::storage::fair::Flow;
 use crate::storage::handoff::HandedOff;
 use crate::storage::lease::Machine;
 use crate::worker::limits::Share;
@@ -47,12 +47,12 @@ pub(super) async fn run(
 }
 
 /// A share and a slot for a certificate of this namespace. The share is given back first: whoever is woken by the
-/// free slot finds room in its lane.
+/// free slot finds room in its flow.
 fn reserve(worker: &Worker, namespace: &str) -> Option<(Share, Slot)> {
     if worker.context.stop.is_cancelled() {
         return None;
     }
     let namespace = namespace.to_owned();
-    let lane = Lane { machine: Machine::Certificate, issuer: None, namespace };
-    worker.slots.reserve(&worker.context.limits.quota, &lane)
+    let flow = Flow { machine: Machine::Certificate, issuer: None, namespace };
+    worker.slots.reserve(&worker.context.limits.quota, &flow)
 }

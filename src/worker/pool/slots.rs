@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::storage::Signals;
-use crate::storage::fair::Lane;
+use crate::storage::fair::Flow;
 use crate::worker::limits::{Quota, Share};
 
 /// Slots that clean-ups of many orders each may hold.
@@ -75,24 +75,24 @@ impl Slots {
         self.is_crowded.store(false, Ordering::SeqCst);
     }
 
-    /// A slot and its share for a row of this lane, unless something else waits for one.
-    pub(super) fn reserve(&self, quota: &Arc<Quota>, lane: &Lane) -> Option<(Share, Slot)> {
-        if self.is_crowded.load(Ordering::SeqCst) || self.room(quota, lane, self.free()) == 0 {
+    /// A slot and its share for a row of this flow, unless something else waits for one.
+    pub(super) fn reserve(&self, quota: &Arc<Quota>, flow: &Flow) -> Option<(Share, Slot)> {
+        if self.is_crowded.load(Ordering::SeqCst) || self.room(quota, flow, self.free()) == 0 {
             return None;
         }
         let permit = Arc::clone(&self.free).try_acquire_owned().ok()?;
-        Some((quota.take(lane), self.held(Some(permit))))
+        Some((quota.take(flow), self.held(Some(permit))))
     }
 
-    /// How many rows of a lane may be taken, of so many free slots. The last part of the pool is for
+    /// How many rows of a flow may be taken, of so many free slots. The last part of the pool is for
     /// namespaces that hold nothing: their first row need not wait for a step of another namespace's.
-    pub(super) fn room(&self, quota: &Quota, lane: &Lane, free: usize) -> usize {
+    pub(super) fn room(&self, quota: &Quota, flow: &Flow, free: usize) -> usize {
         let for_all = free.saturating_sub(self.concurrency / FOR_NEWCOMERS);
-        let most = match quota.held(&lane.namespace) {
+        let most = match quota.held(&flow.namespace) {
             0 => for_all.max(1).min(free),
             _ => for_all,
         };
-        quota.room(lane).min(most)
+        quota.room(flow).min(most)
     }
 
     /// Whether so many free slots are all for newcomers.

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::manifests::{CLUSTER_ISSUER, apply, faults, pair, send, stream, tls_secret, www};
+use super::imports::{pair, tls_secret};
+use super::manifests::{CLUSTER_ISSUER, apply, faults, send, stream, www};
 use crate::issuance::csr::csr;
 use crate::support::world::{World, on_every_database};
 

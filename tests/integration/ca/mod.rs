@@ -2,7 +2,9 @@
 
 pub(crate) mod accounts;
 pub(crate) mod chains;
+pub(crate) mod directory;
 pub(crate) mod protocol;
+pub(crate) mod registration;
 pub(crate) mod signatures;
 pub(crate) mod unusual_answers;
 pub(crate) mod unusual_cas;

@@ -19,21 +19,6 @@ use crate::support::patience::within;
 use crate::support::pebble::{Pebble, PebbleOptions};
 
 #[tokio::test]
-async fn a_key_has_one_account_however_often_it_is_registered() {
-    let (pebble, ca) = (Pebble::start(PebbleOptions::default()).await, ca());
-    let key = Ca::generate_account_key().unwrap();
-    let acme = Acme { email: Some("ops@example.org".into()), ..acme(&pebble) };
-
-    let first = ca.register(&acme, &key).await.unwrap();
-    let again = super::protocol::ca().register(&acme, &key).await.unwrap();
-    let other = ca.register(&acme, &Ca::generate_account_key().unwrap()).await.unwrap();
-
-    assert_eq!(first, again);
-    assert_eq!(first.email.as_deref(), Some("ops@example.org"));
-    assert_ne!(first.url, other.url, "another key is another account");
-}
-
-#[tokio::test]
 async fn renewal_information_is_what_the_ca_says_and_nonsense_is_no_answer() {
     let (pebble, ca) = (Pebble::start(always_valid()).await, ca());
     let account = account(&ca, &pebble).await;
@@ -75,16 +60,6 @@ async fn renewal_information_is_what_the_ca_says_and_nonsense_is_no_answer() {
     assert!(replacing.unwrap().state().status == OrderStatus::Pending);
     let strange = account.new_order_replacing(&names, Some("default"), Some("a.b"), None).await;
     assert!(strange.is_err(), "a certificate that the CA does not know is not replaced");
-}
-
-#[tokio::test]
-async fn an_address_that_the_ca_refuses_does_not_cost_the_account() {
-    let (pebble, ca) = (Pebble::start(PebbleOptions::default()).await, ca());
-    let acme = Acme { email: Some("not an address".into()), ..acme(&pebble) };
-
-    let account = ca.register(&acme, &Ca::generate_account_key().unwrap()).await.unwrap();
-
-    assert_eq!(account.email, None);
 }
 
 #[tokio::test]
@@ -307,17 +282,6 @@ async fn a_name_that_the_ca_will_not_have_is_named() {
 }
 
 #[tokio::test]
-async fn a_ca_that_wants_accounts_to_be_bound_says_so() {
-    let external_accounts = vec![("kid-1".into(), "A".repeat(64))];
-    let pebble = Pebble::start(PebbleOptions { external_accounts, ..Default::default() }).await;
-    let key = Ca::generate_account_key().unwrap();
-
-    let failure = ca().register(&acme(&pebble), &key).await.unwrap_err();
-
-    assert_eq!((failure.class, &*failure.code), (Class::Blocked, "acme_external_account_required"));
-}
-
-#[tokio::test]
 async fn an_order_that_is_not_there_is_not_there_yet_or_not_any_more() {
     let (pebble, ca) = (Pebble::start(PebbleOptions::default()).await, ca());
     let account = account(&ca, &pebble).await;
@@ -365,80 +329,6 @@ async fn every_chain_can_be_downloaded_by_its_url() {
 }
 
 #[tokio::test]
-async fn a_url_that_is_no_directory_is_named_as_the_cause() {
-    let (pebble, ca) = (Pebble::start(PebbleOptions::default()).await, ca());
-    let wrong = Acme { server: pebble.directory_url() + "ectory", ..acme(&pebble) };
-    let insecure = Acme { server: "http://ca.example/directory".into(), ..acme(&pebble) };
-
-    let not_found = ca.profiles(&wrong).await.unwrap_err();
-    let refused = ca.profiles(&insecure).await.unwrap_err();
-
-    assert_eq!((not_found.class, &*not_found.code), (Class::Blocked, "acme_directory_not_found"));
-    assert_eq!((refused.class, &*refused.code), (Class::Blocked, "acme_url_refused"));
-}
-
-#[tokio::test]
-async fn a_ca_that_nobody_answers_for_is_unreachable() {
-    let (pebble, ca) = (Pebble::start(PebbleOptions::default()).await, ca());
-    let acme = acme(&pebble);
-    drop(pebble);
-
-    let failure = ca.profiles(&acme).await.unwrap_err();
-
-    assert_eq!((failure.class, &*failure.code), (Class::Transient, "acme_unreachable"));
-    assert!(failure.detail.contains("onnection refused"), "{failure}");
-}
-
-#[tokio::test]
-async fn tls_is_trusted_only_as_the_issuer_says() {
-    let (pebble, ca) = (Pebble::start(PebbleOptions::default()).await, ca());
-    let untrusted = Acme { ca_bundle: None, ..acme(&pebble) };
-    let unchecked = Acme { skip_tls_verify: true, ..untrusted.clone() };
-    let garbage = Acme { ca_bundle: Some("bm8gY2VydGlmaWNhdGU=".into()), ..acme(&pebble) };
-
-    let failure = ca.profiles(&untrusted).await.unwrap_err();
-    assert_eq!(&*failure.code, "acme_tls_untrusted", "{failure}");
-    assert_eq!(failure.class, Class::Transient, "it may be the CA's own mistake");
-    assert!(failure.detail.contains("caBundle"), "{failure}");
-
-    let failure = ca.profiles(&garbage).await.unwrap_err();
-    assert_eq!((failure.class, &*failure.code), (Class::Blocked, "acme_ca_bundle_invalid"));
-
-    ca.profiles(&unchecked).await.expect("nobody looks at the certificate");
-    ca.profiles(&acme(&pebble)).await.expect("the bundle is trusted");
-}
-
-#[tokio::test]
-async fn a_hundred_orders_at_once_fetch_one_directory() {
-    let (pebble, ca) = (Pebble::start(PebbleOptions::default()).await, Arc::new(ca()));
-    let acme = Arc::new(acme(&pebble));
-
-    let asking = (0..100).map(|_| {
-        let (ca, acme) = (ca.clone(), acme.clone());
-        tokio::spawn(async move { ca.profiles(&acme).await })
-    });
-    for answer in futures_util::future::join_all(asking).await {
-        answer.unwrap().unwrap();
-    }
-
-    assert_eq!(ca.requests().all, 1);
-}
-
-#[tokio::test]
-async fn a_hundred_orders_at_once_share_one_failure() {
-    let (pebble, ca) = (Pebble::start(PebbleOptions::default()).await, ca());
-    let acme = acme(&pebble);
-    drop(pebble);
-
-    let asking = (0..100).map(|_| ca.profiles(&acme));
-    for answer in futures_util::future::join_all(asking).await {
-        answer.unwrap_err();
-    }
-
-    assert!(ca.requests().all <= 4, "a dead CA costs one question, not a hundred");
-}
-
-#[tokio::test]
 async fn handles_can_be_moved_between_threads() {
     let (pebble, ca) = (Pebble::start(always_valid()).await, Arc::new(ca()));
     let account = account(&ca, &pebble).await;
@@ -459,11 +349,11 @@ fn always_valid() -> PebbleOptions {
     PebbleOptions { always_valid: true, ..PebbleOptions::default() }
 }
 
-fn ca() -> Ca {
+pub(super) fn ca() -> Ca {
     Ca::new(Arc::new(SystemClock))
 }
 
-fn acme(pebble: &Pebble) -> Acme {
+pub(super) fn acme(pebble: &Pebble) -> Acme {
     super::acme(&pebble.directory_url(), &pebble.ca_bundle())
 }
 

@@ -1,7 +1,15 @@
 //! The program, as operators see it.
 
+pub(crate) mod administration;
 pub(crate) mod bootstrap;
+pub(crate) mod certificates;
 pub(crate) mod commands;
 pub(crate) mod commands_maintenance;
+pub(crate) mod first_start;
+pub(crate) mod manifests;
+mod place;
 pub(crate) mod private_files;
 pub(crate) mod program;
+pub(crate) mod settings;
+pub(crate) mod watching;
+pub(crate) mod webhooks;

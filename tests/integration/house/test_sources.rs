@@ -25,7 +25,7 @@ const ALLOWED: &[(&str, usize, &str)] = &[
         "looks again, for as long as the guard says, and the guard of requests",
     ),
     ("tests/integration/api/certificates.rs", 1, "what must not come has time to come"),
-    ("tests/integration/cli/program.rs", 3, "looks again, for as long as the guard says"),
+    ("tests/integration/cli/place.rs", 2, "looks again, for as long as the guard says"),
     ("tests/integration/network/connections.rs", 9, "guards against hanging"),
     ("tests/integration/network/connections_attacked.rs", 2, "guards against hanging"),
     ("tests/integration/webhooks/receivers.rs", 1, "the guard, for requests"),
@@ -56,14 +56,14 @@ const ALLOWED: &[(&str, usize, &str)] = &[
 /// Addresses with a port that is no more than text, or where nobody is to be reached.
 const PORTS: &[(&str, usize, &str)] = &[
     (
-        "tests/integration/cli/program.rs",
+        "tests/integration/cli/settings.rs",
         8,
         "settings that are shown, or refused before anybody listens",
     ),
     ("tests/integration/issuance/expiry.rs", 1, "a name server that is not asked"),
     ("tests/support/nginx.rs", 2, "what deploy/nginx.conf says, to be replaced"),
     ("tests/support/world.rs", 1, "a name server that is not asked"),
-    ("tests/integration/network/guarded.rs", 1, "where nobody is to be reached"),
+    ("tests/integration/network/tenants.rs", 1, "where nobody is to be reached"),
     ("src/config/show.rs", 1, "a setting that is shown"),
     ("src/config/sources.rs", 5, "settings that are read"),
     ("src/outbound/guard.rs", 1, "URLs that are judged"),

@@ -68,6 +68,16 @@ on_each_site! {
         let odd = site.file(&path(&issued, "keystore.p12?profile=odd"), Some(PASSWORD)).await;
         assert_eq!(odd.status().as_u16(), 400);
     }
+
+    async fn a_parameter_of_another_form_is_refused(site: Site) {
+        let issued = site.issue("dns", &["profile.example.com"]).await;
+        for file in ["keystore.jks", "combined.pem", "privkey.pem", "fullchain.pem", "cert.der"] {
+            let file = format!("{file}?profile=modern");
+            let answer = site.file(&path(&issued, &file), Some(PASSWORD)).await;
+            assert_eq!(answer.status().as_u16(), 400, "{file}");
+            assert!(answer.text().await.unwrap().contains("profile"), "{file}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,3 +5,4 @@ pub(crate) mod connections;
 pub(crate) mod connections_attacked;
 pub(crate) mod guarded;
 pub(crate) mod outbound;
+pub(crate) mod tenants;

@@ -1,7 +1,7 @@
 //! What is remembered for a while: events, and answers that may be asked for again.
 
 use certwright::domain::event::{Event, Resource};
-use certwright::domain::id::{ApiKeyId, CertificateId, OrderId};
+use certwright::domain::id::{CertificateId, OrderId, PrincipalId};
 use certwright::storage::idempotency_keys;
 use certwright::storage::idempotency_keys::Answered;
 use certwright::storage::{StorageError, events};
@@ -34,14 +34,14 @@ on_both_databases! {
 
     async fn an_answer_is_remembered_once_and_for_a_while(db: Db) {
         let mut tx = db.begin();
-        let caller = ApiKeyId::generate(NOW);
+        let caller = PrincipalId::generate(NOW);
         let answered = Answered { request_hash: vec![1], status: 202, location: "/x".into(), body: "{}".into() };
         let kept_since = NOW - Duration::hours(24);
         idempotency_keys::insert(&mut tx, caller, "k", &answered, NOW, kept_since).await.unwrap();
 
         assert_eq!(idempotency_keys::find(&mut tx, caller, "k", kept_since).await.unwrap(), Some(answered.clone()));
         assert_eq!(idempotency_keys::find(&mut tx, caller, "k", NOW + Duration::seconds(1)).await.unwrap(), None);
-        let other = ApiKeyId::generate(NOW);
+        let other = PrincipalId::generate(NOW);
         assert_eq!(idempotency_keys::find(&mut tx, other, "k", kept_since).await.unwrap(), None);
         let again = idempotency_keys::insert(&mut tx, caller, "k", &answered, NOW, kept_since).await;
         assert!(matches!(again, Err(StorageError::Conflict)));

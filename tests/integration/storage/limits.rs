@@ -1,4 +1,4 @@
-//! What storage knows of limits and lanes, on both databases.
+//! What storage knows of limits and flows, on both databases.
 
 use certwright::domain::challenge::{self, Challenge};
 use certwright::domain::failure::{Failure, code};
@@ -7,7 +7,7 @@ use certwright::domain::limits::{Limit, Precedence};
 use certwright::domain::order::{End, Order, State};
 use certwright::domain::throttle::Scope as Held;
 use certwright::storage::fair;
-use certwright::storage::fair::{Lane, OLDEST};
+use certwright::storage::fair::{Flow, OLDEST};
 use certwright::storage::lease::{LEASE, Machine};
 use certwright::storage::rate_limits;
 use certwright::storage::rate_limits::{Claim, Cost, Reserved};
@@ -244,11 +244,11 @@ on_both_databases! {
         let soon = NOW + Duration::seconds(10);
         let due = fair::oldest(&mut tx, Machine::Order, soon).await.unwrap();
         let at = |seconds| NOW + Duration::seconds(seconds);
-        assert_eq!(due.lanes, [(lane(one, "a"), at(1)), (lane(one, "b"), at(3))]);
+        assert_eq!(due.flows, [(flow(one, "a"), at(1)), (flow(one, "b"), at(3))]);
         assert!(!due.more);
         let every = fair::every(&mut tx, Machine::Order).await.unwrap();
-        assert_eq!(every.lanes[2], (lane(other, "a"), at(60)));
-        assert!(fair::every(&mut tx, Machine::Certificate).await.unwrap().lanes.is_empty());
+        assert_eq!(every.flows[2], (flow(other, "a"), at(60)));
+        assert!(fair::every(&mut tx, Machine::Certificate).await.unwrap().flows.is_empty());
     }
 
     async fn a_crowded_lane_does_not_hide_the_one_behind_it(db: Db) {
@@ -261,10 +261,10 @@ on_both_databases! {
 
         let now = NOW + Duration::seconds(1);
         let oldest = fair::oldest(&mut tx, Machine::Order, now).await.unwrap();
-        assert_eq!((oldest.lanes.len(), oldest.more), (1, true));
+        assert_eq!((oldest.flows.len(), oldest.more), (1, true));
         let every = fair::every(&mut tx, Machine::Order).await.unwrap();
-        assert_eq!(every.lanes.len(), 2);
-        let claimed = fair::claim(&mut tx, &lane(behind, "b"), "test", now, 5).await.unwrap();
+        assert_eq!(every.flows.len(), 2);
+        let claimed = fair::claim(&mut tx, &flow(behind, "b"), "test", now, 5).await.unwrap();
         assert_eq!(claimed.iter().map(|lease| lease.id).collect::<Vec<_>>(), [last.id.0]);
     }
 
@@ -273,15 +273,15 @@ on_both_databases! {
         for name in ["one", "two"] {
             certificates::insert(&mut tx, &certificate(name)).await.unwrap();
         }
-        let lane = Lane { machine: Machine::Certificate, issuer: None, namespace: "default".into() };
+        let flow = Flow { machine: Machine::Certificate, issuer: None, namespace: "default".into() };
 
-        let first = fair::claim(&mut tx, &lane, "test", NOW, 1).await.unwrap();
-        let rest = fair::claim(&mut tx, &lane, "test", NOW, 5).await.unwrap();
+        let first = fair::claim(&mut tx, &flow, "test", NOW, 1).await.unwrap();
+        let rest = fair::claim(&mut tx, &flow, "test", NOW, 5).await.unwrap();
         assert_eq!((first.len(), rest.len()), (1, 1));
-        assert!(fair::claim(&mut tx, &lane, "test", NOW, 5).await.unwrap().is_empty());
+        assert!(fair::claim(&mut tx, &flow, "test", NOW, 5).await.unwrap().is_empty());
         // On PostgreSQL the database's clock says when a lease has run out.
         if db.dialect() == "sqlite" {
-            let again = fair::claim(&mut tx, &lane, "test", NOW + LEASE, 5).await.unwrap();
+            let again = fair::claim(&mut tx, &flow, "test", NOW + LEASE, 5).await.unwrap();
             assert_eq!(again.len(), 2, "its worker died");
             let (found, _) = certificates::find(&mut tx, CertificateId(first[0].id), &Scope::Everything)
                 .await.unwrap().unwrap();
@@ -330,8 +330,8 @@ fn failure(words: &str) -> Failure {
     Failure::of(code::ACME_RATE_LIMITED, words)
 }
 
-fn lane(issuer: IssuerId, namespace: &str) -> Lane {
-    Lane { machine: Machine::Order, issuer: Some(issuer), namespace: namespace.into() }
+fn flow(issuer: IssuerId, namespace: &str) -> Flow {
+    Flow { machine: Machine::Order, issuer: Some(issuer), namespace: namespace.into() }
 }
 
 async fn insert_order(

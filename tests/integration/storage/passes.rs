@@ -45,8 +45,8 @@ async fn on_sqlite() {
     }
 }
 
-/// On twenty thousand rows that are all due, lane after lane: none of the statements looks at more
-/// than a few, not even for the lane that is behind all the others.
+/// On twenty thousand rows that are all due, flow after flow: none of the statements looks at more
+/// than a few, not even for the flow that is behind all the others.
 #[tokio::test]
 async fn on_postgres() {
     let url = crate::support::postgres::fresh_database().await;

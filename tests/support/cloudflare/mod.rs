@@ -6,6 +6,8 @@
 
 mod api;
 mod dns;
+mod gate;
+mod records;
 mod state;
 
 use std::net::{IpAddr, SocketAddr};

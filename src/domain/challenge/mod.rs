@@ -1,43 +1,21 @@
 //! Challenges: which one to use, what to show, and when it may be shown to the CA.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+mod observation;
+mod proof;
+#[cfg(test)]
+mod tests;
+
+pub use observation::*;
+pub use proof::*;
+
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
-use utoipa::ToSchema;
 
-use super::backoff::{self, Jitter};
-use super::event::{Event, Resource};
-use super::failure::{Class, Failure, code};
-use super::id::ChallengeId;
-
-/// The proof that the CA looks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Proof {
-    pub challenge: ChallengeId,
-    /// The name under proof, without a wildcard's `*.`.
-    pub domain: String,
-    /// The CA's token: base64url characters only.
-    pub token: String,
-    /// Token and account key thumbprint (RFC 8555, section 8.1).
-    pub key_authorization: String,
-}
-
-impl Proof {
-    /// The value of the TXT record (RFC 8555, section 8.4).
-    pub fn txt_value(&self) -> String {
-        let digest = aws_lc_rs::digest::digest(
-            &aws_lc_rs::digest::SHA256,
-            self.key_authorization.as_bytes(),
-        );
-        URL_SAFE_NO_PAD.encode(digest)
-    }
-
-    /// Name of the TXT record, before any CNAME.
-    pub fn txt_name(&self) -> String {
-        format!("_acme-challenge.{}", self.domain)
-    }
-}
+use crate::domain::backoff::{self, Jitter};
+use crate::domain::event::{Event, Resource};
+use crate::domain::failure::{Class, Failure, code};
+use crate::domain::id::ChallengeId;
+use crate::domain::words::words;
 
 /// A TXT record that a provider wrote for us: all that is needed to take it away again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,19 +40,9 @@ pub enum Kind {
     Dns01,
 }
 
-impl Kind {
+words! {
     /// RFC 8555's word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Http01 => "http-01",
-            Self::Dns01 => "dns-01",
-        }
-    }
-
-    /// Reads what [`Kind::as_str`] wrote.
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::Http01, Self::Dns01].into_iter().find(|kind| kind.as_str() == text)
-    }
+    Kind { Http01 = "http-01", Dns01 = "dns-01" }
 }
 
 /// One proof on its way: shown, seen, accepted, and taken away again.
@@ -129,34 +97,16 @@ pub enum State {
     Errored,
 }
 
-impl State {
-    /// Every state, for parsing and documentation.
-    pub const ALL: [Self; 7] = [
-        Self::Pending,
-        Self::Presented,
-        Self::Visible,
-        Self::Processing,
-        Self::Valid,
-        Self::Invalid,
-        Self::Errored,
-    ];
-
+words! {
     /// The word that the API and the database use.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Presented => "presented",
-            Self::Visible => "visible",
-            Self::Processing => "processing",
-            Self::Valid => "valid",
-            Self::Invalid => "invalid",
-            Self::Errored => "errored",
-        }
-    }
-
-    /// Reads what [`State::as_str`] wrote.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    State {
+        Pending = "pending",
+        Presented = "presented",
+        Visible = "visible",
+        Processing = "processing",
+        Valid = "valid",
+        Invalid = "invalid",
+        Errored = "errored",
     }
 }
 
@@ -169,47 +119,6 @@ pub enum Action {
     Check,
     /// Take it away.
     CleanUp,
-}
-
-/// What somebody who was asked for a proof saw.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Observation {
-    /// Who was asked: a name server and its address, a resolver, a URL; empty where nobody could be.
-    #[schema(example = "ns1.example.com 192.0.2.53")]
-    pub by: String,
-    /// Whether the proof was there.
-    pub seen: bool,
-    /// What was there.
-    #[schema(example = "has no TXT record at _acme-challenge.app.example.com")]
-    pub what: String,
-}
-
-impl Observation {
-    /// The proof was not there.
-    pub fn missing(by: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { by: by.into(), seen: false, what: what.into() }
-    }
-
-    /// The proof was there.
-    pub fn seen(by: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { by: by.into(), seen: true, what: what.into() }
-    }
-}
-
-impl std::fmt::Display for Observation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.by.as_str() {
-            "" => f.write_str(&self.what),
-            by => write!(f, "{by} {}", self.what),
-        }
-    }
-}
-
-/// Those who do not see the proof, in one line.
-pub fn in_words(observations: &[Observation]) -> String {
-    let missing = observations.iter().filter(|one| !one.seen).map(ToString::to_string);
-    missing.collect::<Vec<_>>().join("; ")
 }
 
 /// The result of an [`Action`].
@@ -406,104 +315,5 @@ impl Challenge {
         let message = format!("Challenge for {} failed: {failure}", self.domain);
         let event = Event::warning(Resource::Challenge(self.id), "Failed", message);
         (self, vec![event], Some(failure))
-    }
-}
-
-/// Longest token that is stored; no CA sends a longer one.
-const LONGEST_TOKEN: usize = 512;
-
-/// Whether a text consists of base64url characters (RFC 4648, section 5) without padding.
-pub fn is_base64url(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_')
-}
-
-/// Whether a token may be used (RFC 8555, section 8.1). It ends in URLs and file names: its
-/// characters matter. How much chance is in it is the CA's business: short ones are taken.
-pub fn is_token(text: &str) -> bool {
-    text.len() <= LONGEST_TOKEN && is_base64url(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use time::macros::datetime;
-
-    use super::*;
-    use crate::domain::fixtures;
-
-    const NOW: OffsetDateTime = datetime!(2026-11-27 12:00 UTC);
-    const PATIENCE: ProofTimeouts =
-        ProofTimeouts { propagation: Duration::MINUTE, delay: Duration::ZERO };
-
-    fn challenge(state: State) -> Challenge {
-        Challenge { state, ..fixtures::challenge(1, NOW) }
-    }
-
-    fn failure(class: Class, status: Option<u16>, asked: Option<Duration>) -> Failure {
-        let failure = Failure {
-            class,
-            ..Failure::of(code::CLOUDFLARE_REFUSED, "Nobody knows why").titled("It did not work")
-        };
-        Failure { http_status: status, retry_at: asked.map(|wait| NOW + wait), ..failure }
-    }
-
-    /// The pauses until it ends, and the failure that ended the order.
-    fn tried(mut tried: Challenge, failed: &Failure) -> (Vec<Duration>, Option<Failure>) {
-        let (mut now, mut pauses) = (NOW, Vec::new());
-        loop {
-            let asked = failed.retry_at.map(|at| now + (at - NOW));
-            let answer = Answer::Failed(failed.clone().not_before(asked));
-            let (next, _, fatal) = tried.apply(answer, PATIENCE, now, Jitter::NONE);
-            let Some(at) = next.next_action_at else { return (pauses, fatal) };
-            pauses.push(at - now);
-            (now, tried) = (at, next);
-        }
-    }
-
-    #[test]
-    fn a_provider_that_says_later_without_a_time_is_asked_ever_more_seldom() {
-        for asked in [None, Some(Duration::ZERO), Some(-Duration::HOUR)] {
-            let later = failure(Class::Throttle, Some(429), asked);
-            let (pauses, _) = tried(challenge(State::Pending), &later);
-
-            assert_eq!(pauses[..3], [5, 10, 20].map(Duration::seconds), "{asked:?}");
-            assert!(pauses.len() < 300, "{}", pauses.len());
-        }
-        let (pauses, _) = tried(
-            challenge(State::Pending),
-            &failure(Class::Throttle, Some(429), Some(Duration::HOUR)),
-        );
-        assert_eq!(pauses[0], Duration::HOUR, "never sooner than it asks");
-    }
-
-    #[test]
-    fn waiting_for_our_own_budget_takes_as_long_as_that() {
-        let held = failure(Class::Throttle, None, Some(Duration::seconds(2)));
-        let (next, _, _) =
-            challenge(State::Pending).apply(Answer::Failed(held), PATIENCE, NOW, Jitter::NONE);
-        assert_eq!(next.next_action_at, Some(NOW + Duration::seconds(2)));
-    }
-
-    #[test]
-    fn a_refusal_that_nobody_knows_fails_the_attempt_within_about_an_hour() {
-        let refused = failure(Class::Transient, Some(400), None);
-        let (pauses, fatal) = tried(challenge(State::Pending), &refused);
-
-        let total: Duration = pauses.iter().sum();
-        assert!((40..90).contains(&total.whole_minutes()), "{total}");
-        assert_eq!(fatal.map(|failure| failure.class), Some(Class::Transient), "not for a person");
-        let (pauses, _) = tried(challenge(State::Pending), &failure(Class::Transient, None, None));
-        let total: Duration = pauses.iter().sum();
-        assert_eq!(total, Duration::hours(24), "who is silent is waited for");
-    }
-
-    #[test]
-    fn taking_away_is_tried_for_a_day_and_ever_more_seldom() {
-        for class in [Class::Transient, Class::Blocked, Class::Conflict, Class::Throttle] {
-            let (pauses, fatal) = tried(challenge(State::Valid), &failure(class, Some(403), None));
-
-            let total: Duration = pauses.iter().sum();
-            assert_eq!((total, fatal), (Duration::hours(24), None));
-            assert!(pauses.len() < 40, "{class:?}: {}", pauses.len());
-        }
     }
 }

@@ -1,0 +1,181 @@
+//! Fair queueing: whose work is due, and claims by flow, so that a crowded one does not hide the others.
+//!
+//! A flow is what takes turns with others and shares a limit on concurrency: the orders of one issuer in one
+//! namespace, the certificates of one namespace. A pass over what is due looks at the oldest few rows; only when
+//! those are all of flows that are full does it go from flow to flow along an index (a loose index
+//! scan). Neither depends on how many rows wait in a flow. Orders that are over are in no flow
+//! ([`crate::storage::tables::cleanups`]).
+
+use sqlx::FromRow;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::domain::id::IssuerId;
+use crate::storage::engine::{
+    Query, Read, StorageError, Tx, fetch, fetch_changed, millis, moment, statements,
+};
+use crate::storage::queue::lease::{LEASE, Lease, Machine, claim_text, database_time, lease_end};
+
+/// Rows that a pass looks at before it goes from flow to flow.
+pub const OLDEST: usize = 256;
+
+/// What shares a limit on concurrency.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Flow {
+    /// Whose rows they are.
+    pub machine: Machine,
+    /// Whose account they are under; certificates find that out later.
+    pub issuer: Option<IssuerId>,
+    /// Whose they are.
+    pub namespace: String,
+}
+
+macro_rules! claim_of_flow {
+    ($dialect:ident $table:literal, $where:literal, $columns:literal, $flow:literal) => {
+        claim_text!(
+            $dialect $table,
+            concat!($where, " AND (", $columns, ", next_action_at) <= (", $flow, ", "),
+            ")",
+            concat!($columns, ", next_action_at")
+        )
+    };
+}
+
+statements! {
+    OLDEST_ORDERS =
+    "SELECT issuer_id, namespace, min(next_action_at) AS due, count(*) AS waiting
+     FROM (SELECT issuer_id, namespace, next_action_at FROM orders
+           WHERE next_action_at <= $1
+             AND NOT ended
+           ORDER BY next_action_at LIMIT $2) AS oldest
+     GROUP BY issuer_id, namespace ORDER BY due";
+    OLDEST_CERTIFICATES =
+    "SELECT CAST(NULL AS UUID) AS issuer_id, namespace, min(next_action_at) AS due, count(*) AS waiting
+     FROM (SELECT namespace, next_action_at FROM certificates
+           WHERE next_action_at <= $1 ORDER BY next_action_at LIMIT $2) AS oldest
+     GROUP BY namespace ORDER BY due";
+
+// From flow to flow along the index. Beyond every time of a flow its next one begins; a strict
+// comparison of the two columns alone would have SQLite read the whole flow, and one without `|| ''`
+// use the first column only.
+    EVERY_OF_ORDERS =
+    "WITH RECURSIVE flow (issuer_id, namespace) AS (
+         SELECT * FROM (SELECT issuer_id, namespace FROM orders WHERE next_action_at IS NOT NULL
+                        ORDER BY issuer_id, namespace LIMIT 1) AS first
+         UNION ALL
+         SELECT (SELECT o.issuer_id FROM orders o WHERE o.next_action_at IS NOT NULL
+                   AND (o.issuer_id, o.namespace, o.next_action_at)
+                     > (flow.issuer_id, flow.namespace || '', 9223372036854775807)
+                 ORDER BY o.issuer_id, o.namespace LIMIT 1),
+                (SELECT o.namespace FROM orders o WHERE o.next_action_at IS NOT NULL
+                   AND (o.issuer_id, o.namespace, o.next_action_at)
+                     > (flow.issuer_id, flow.namespace || '', 9223372036854775807)
+                 ORDER BY o.issuer_id, o.namespace LIMIT 1)
+         FROM flow WHERE flow.issuer_id IS NOT NULL)
+     SELECT issuer_id, namespace,
+            (SELECT o.next_action_at FROM orders o WHERE o.next_action_at IS NOT NULL
+               AND (o.issuer_id, o.namespace) >= (flow.issuer_id, flow.namespace || '')
+             ORDER BY o.issuer_id, o.namespace, o.next_action_at LIMIT 1) AS due,
+            CAST(1 AS BIGINT) AS waiting
+     FROM flow WHERE issuer_id IS NOT NULL ORDER BY due";
+    EVERY_OF_CERTIFICATES =
+    "WITH RECURSIVE flow (namespace) AS (
+         SELECT (SELECT namespace FROM certificates ORDER BY namespace LIMIT 1)
+         UNION ALL
+         SELECT (SELECT c.namespace FROM certificates c WHERE c.namespace > flow.namespace
+                 ORDER BY c.namespace LIMIT 1)
+         FROM flow WHERE flow.namespace IS NOT NULL)
+     SELECT CAST(NULL AS UUID) AS issuer_id, namespace,
+            (SELECT c.next_action_at FROM certificates c WHERE c.namespace >= flow.namespace
+             ORDER BY c.namespace, c.next_action_at LIMIT 1) AS due,
+            CAST(1 AS BIGINT) AS waiting
+     FROM flow WHERE namespace IS NOT NULL ORDER BY due";
+    // Rows are compared as a whole and in the order of the index: a planner that took the times' own index
+    // instead would look at every row of others that has waited longer.
+    CLAIM_ORDERS writes(orders) = claim_of_flow!(sqlite "orders",
+            "next_action_at IS NOT NULL AND NOT ended AND (issuer_id, namespace) >= ($6, $5)",
+            "issuer_id, namespace", "$6, $5"),
+        claim_of_flow!(postgres "orders",
+            "next_action_at IS NOT NULL AND NOT ended AND (issuer_id, namespace) >= ($6, $5)",
+            "issuer_id, namespace", "$6, $5");
+    CLAIM_CERTIFICATES writes(certificates) =
+        claim_of_flow!(sqlite "certificates", "namespace >= $5", "namespace", "$5"),
+        claim_of_flow!(postgres "certificates", "namespace >= $5", "namespace", "$5");
+}
+
+#[derive(FromRow)]
+struct Row {
+    issuer_id: Option<Uuid>,
+    namespace: String,
+    due: i64,
+    waiting: i64,
+}
+
+/// Flows with when their earliest row is due.
+#[derive(Default)]
+pub struct Flows {
+    /// The most urgent first.
+    pub flows: Vec<(Flow, OffsetDateTime)>,
+    /// Whether there may be others.
+    pub more: bool,
+}
+
+/// The flows of the oldest rows, and all of them. Rows of other machines are few, and in no flow.
+fn statements_of(machine: Machine) -> Option<(Query, Query)> {
+    match machine {
+        Machine::Certificate => Some((*OLDEST_CERTIFICATES, *EVERY_OF_CERTIFICATES)),
+        Machine::Order => Some((*OLDEST_ORDERS, *EVERY_OF_ORDERS)),
+        Machine::Expiry
+        | Machine::Revocation
+        | Machine::Issuer
+        | Machine::Task
+        | Machine::Delivery => None,
+    }
+}
+
+/// The flows of the [`OLDEST`] rows that are due.
+pub async fn oldest(
+    read: &mut Read,
+    machine: Machine,
+    now: OffsetDateTime,
+) -> Result<Flows, StorageError> {
+    let Some((statement, _)) = statements_of(machine) else { return Ok(Flows::default()) };
+    let limit = i64::try_from(OLDEST).unwrap_or(i64::MAX);
+    let rows: Vec<Row> = fetch!(fetch_all, read, statement, millis(now), limit)?;
+    let more = rows.iter().map(|row| row.waiting).sum::<i64>() >= limit;
+    Ok(Flows { flows: rows.into_iter().map(|row| row.flow(machine)).collect(), more })
+}
+
+/// Every flow in which something waits, be it for a later time.
+pub async fn every(read: &mut Read, machine: Machine) -> Result<Flows, StorageError> {
+    let Some((_, statement)) = statements_of(machine) else { return Ok(Flows::default()) };
+    let rows: Vec<Row> = fetch!(fetch_all, read, statement)?;
+    Ok(Flows { flows: rows.into_iter().map(|row| row.flow(machine)).collect(), more: false })
+}
+
+/// Like [`crate::storage::lease::claim`], in one flow.
+pub async fn claim(
+    tx: &mut Tx,
+    flow: &Flow,
+    owner: &str,
+    now: OffsetDateTime,
+    limit: usize,
+) -> Result<Vec<Lease>, StorageError> {
+    let (from, until) = (millis(now), millis(now + LEASE));
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let namespace = flow.namespace.as_str();
+    let rows: Vec<(Uuid, i64)> = if let Some(issuer) = flow.issuer {
+        fetch_changed!(fetch_all, tx, CLAIM_ORDERS, from, until, owner, limit, namespace, issuer.0)?
+    } else {
+        fetch_changed!(fetch_all, tx, CLAIM_CERTIFICATES, from, until, owner, limit, namespace)?
+    };
+    let machine = flow.machine;
+    Ok(rows.into_iter().map(|(id, token)| Lease { machine, id, token }).collect())
+}
+
+impl Row {
+    fn flow(self, machine: Machine) -> (Flow, OffsetDateTime) {
+        let issuer = self.issuer_id.map(IssuerId);
+        (Flow { machine, issuer, namespace: self.namespace }, moment(self.due))
+    }
+}

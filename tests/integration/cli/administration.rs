@@ -1,0 +1,94 @@
+//! What whoever runs the service does: keys, secrets, and a look at whether all is well.
+
+use std::fs;
+
+use crate::support::person::Person;
+use crate::support::site::Site;
+use crate::support::{databases, former_schema};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_does_what_it_may_until_it_is_deleted() {
+    let (_folder, url) = databases::sqlite_url();
+    let site = Site::on(&url).await;
+    let person = Person::of(&site);
+    let moved = ["-n", "moved"];
+    let issue = ["issue", "a.example.com", "--issuer", "dns"];
+    person.run(&[&issue[..], &moved].concat()).succeeded();
+    person.run(&issue).succeeded();
+
+    let made = person
+        .run(&[
+            "keys",
+            "create",
+            "reader",
+            "--permission",
+            "certificates:read",
+            "--in-namespace",
+            "moved",
+        ])
+        .succeeded();
+
+    let reader = Person { key: made.out.trim().to_owned(), ..Person::of(&site) };
+    let seen = reader.run(&["get", "certs", "-A", "-o", "name"]).succeeded();
+    assert_eq!(seen.out.lines().count(), 1, "{seen:?}");
+    assert_eq!(reader.run(&["renew", "a.example.com", "-n", "moved"]).code, Some(5), "it may not");
+    let more = reader.run(&["keys", "create", "more", "--permission", "*"]);
+    assert_eq!(more.code, Some(5), "{more:?}");
+    person.run(&["keys", "list"]).succeeded().says_all(&["reader"]);
+    person.run(&["keys", "delete", "reader"]).succeeded();
+    assert_eq!(reader.run(&["get", "certs"]).code, Some(5), "it is gone");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_is_made_from_a_file_replaced_listed_and_deleted() {
+    let (_folder, url) = databases::sqlite_url();
+    let site = Site::on(&url).await;
+    let person = Person::of(&site);
+    fs::write(person.path("token"), "hunter2\n").unwrap();
+
+    for word in ["created", "configured"] {
+        let stored = person
+            .run(&["secrets", "create", "mine", "--from-file", "api-token=token"])
+            .succeeded();
+        assert_eq!(stored.out, format!("secret/mine {word}\n"));
+    }
+
+    person.run(&["secrets", "list"]).succeeded().says_all(&["api-token"]);
+    person.run(&["secrets", "delete", "mine"]).succeeded();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn doctor_says_what_is_well_and_what_is_missing_and_makes_nothing() {
+    let (_folder, url) = databases::sqlite_url();
+    let site = Site::on(&url).await;
+    let person = Person::of(&site);
+
+    let looked = person.run_with(&["doctor"], &site.environment()).succeeded();
+    looked.says_all(&[
+        "settings: can be used",
+        "database: sqlite, schema version",
+        "master key: opens",
+        "ClusterIssuer dns: https://127.0.0.1",
+        "its account is registered",
+        "the token is valid and sees example.com",
+    ]);
+    assert!(!looked.out.contains("fail"), "{looked:?}");
+
+    let wrong = [("CERTWRIGHT_DATA_DIR".to_owned(), person.path("nothing").display().to_string())];
+    let looked = person.run_with(&["doctor"], &wrong);
+    assert_eq!(looked.code, Some(1), "{looked:?}");
+    looked.says_all(&["fail  database", "certwright migrate"]);
+    assert!(!person.path("nothing").exists(), "looking makes nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn doctor_names_the_program_that_an_unknown_schema_needs() {
+    let (_folder, url) = databases::sqlite_url();
+    former_schema::make(&url, 1).await;
+
+    let environment = [("CERTWRIGHT_DATABASE_URL".to_owned(), url)];
+    let looked = Person::nowhere().run_with(&["doctor"], &environment);
+
+    assert_eq!(looked.code, Some(1), "{looked:?}");
+    looked.says_all(&["fail  database: version 1 of ", "`certwright migrate` of commit"]);
+}
