@@ -155,6 +155,7 @@ impl World {
             self_check_port: 9,
             guard: self.outbound.guard().clone(),
         });
+        let quota = worker::Quota::new(share, share);
         let settings = worker::Settings {
             name: "test".into(),
             shared: false,
@@ -175,7 +176,7 @@ impl World {
             solvers: Arc::new(solvers.unwrap()),
             outbound: self.outbound.clone(),
             settings,
-            limits: worker::Limits::new(&self.db, &clock, worker::Quota::new(share, share)),
+            limits: worker::Limits::new(&self.db, &clock, quota, super::pebble::BEARS),
             heavy: Pool::default(),
             stop: self.shutdown.clone(),
         })
