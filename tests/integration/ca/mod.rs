@@ -3,6 +3,7 @@
 pub(crate) mod accounts;
 pub(crate) mod chains;
 pub(crate) mod protocol;
+pub(crate) mod round_trips;
 pub(crate) mod signatures;
 pub(crate) mod unusual_answers;
 pub(crate) mod unusual_cas;
