@@ -111,6 +111,10 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         event_retention: config.event_retention.try_into()?,
     };
     let quota = worker::Quota::new(config.worker_per_issuer, config.worker_per_namespace);
+    let new_orders = worker::NewOrders {
+        start: config.worker_new_orders_start,
+        ceiling: config.worker_new_orders_ceiling,
+    };
     let worker = Worker::new(worker::Context {
         db: db.clone(),
         clock: Arc::clone(&clock),
@@ -119,7 +123,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         solvers: Arc::new(solvers),
         outbound: outbound.clone(),
         settings,
-        limits: worker::Limits::new(&db, &clock, quota),
+        limits: worker::Limits::new(&db, &clock, quota, new_orders),
         heavy: Pool::default(),
         stop: stop.clone(),
     });

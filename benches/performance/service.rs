@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::ground::Ground;
+use super::support::pebble::bearable;
 
 /// A running certwright; it ends with this value.
 pub struct Service {
@@ -70,10 +71,15 @@ impl Service {
             settings.push(("dns.nameservers", dns.to_string()));
             settings.push(("dns.authority_port", dns.port().to_string()));
         }
+        let program = setup.program.unwrap_or(Path::new(env!("CARGO_BIN_EXE_certwright")));
+        // A tree of before has no such setting, and does not need it.
+        let known = Command::new(program).arg("config").output().unwrap().stdout;
+        if String::from_utf8_lossy(&known).contains("new_orders_ceiling") {
+            settings.extend(bearable());
+        }
         // `setpriv` becomes certwright: the process is the one whose time is counted.
         let mut command = Command::new("setpriv");
-        let built = Path::new(env!("CARGO_BIN_EXE_certwright"));
-        command.args(["--pdeathsig", "TERM", "--"]).arg(setup.program.unwrap_or(built));
+        command.args(["--pdeathsig", "TERM", "--"]).arg(program);
         command.arg("serve");
         for (name, value) in settings {
             command.arg("--set").arg(format!("{name}={value}"));

@@ -4,17 +4,22 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use time::{Duration, OffsetDateTime};
+use tokio::sync::Notify;
 
 use crate::domain::challenge::is_base64url;
 
-/// Capacity of the pool; the oldest nonce gives way.
-const MOST: usize = 64;
+/// Capacity of the pool; the oldest nonce gives way. More than are under way at once, so that what all the
+/// answers bring is there for the next requests.
+const MOST: usize = 256;
 /// Age up to which a nonce is tried. CAs forget nonces, and a `badNonce` costs more than a `HEAD`.
 const OLDEST: Duration = Duration::minutes(5);
 
 /// The nonces of one CA: a stack, the newest on top.
 #[derive(Default)]
-pub(crate) struct Nonces(Mutex<VecDeque<(String, OffsetDateTime)>>);
+pub(crate) struct Nonces {
+    pool: Mutex<VecDeque<(String, OffsetDateTime)>>,
+    arrived: Notify,
+}
 
 impl Nonces {
     /// Keeps a nonce if it is well-formed (RFC 8555, section 6.5.1).
@@ -27,6 +32,13 @@ impl Nonces {
             pool.pop_front();
         }
         pool.push_back((nonce.to_owned(), now));
+        drop(pool);
+        self.arrived.notify_one();
+    }
+
+    /// Waits until one has come; somebody else may take it first.
+    pub(crate) async fn arrival(&self) {
+        self.arrived.notified().await;
     }
 
     /// Takes the newest nonce if it is young enough.
@@ -42,7 +54,7 @@ impl Nonces {
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<(String, OffsetDateTime)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

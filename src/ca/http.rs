@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use http::{Method, header};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
 
 use super::call::{Answer, Call, Request, Signed, Transport};
@@ -23,8 +23,11 @@ use crate::domain::failure::{Failure, code};
 use crate::domain::issuer::Acme;
 use crate::outbound::{AddressError, Client, Guard};
 
-/// Requests to one CA at the same time.
-const CONCURRENCY: usize = 16;
+/// Requests to one CA at the same time: on one HTTP/2 connection, where the CA speaks it.
+const CONCURRENCY: usize = 128;
+/// Those for nothing but a nonce: CAs bear few of them (Let's Encrypt 20 a second), and whoever waits gets a
+/// nonce from the next answer as well.
+const NEW_NONCES: usize = 4;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// From the first byte out to the last byte in, unless the settings say otherwise.
 pub(super) const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -32,6 +35,10 @@ pub(super) const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
 const FINALIZE_TAKES: u32 = 3;
 /// Connections are given up before the CA's front end gives them up.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection that is silent for so long is asked for a sign of life (HTTP/2), and given up without one:
+/// all requests share it, and none of them would ever be answered.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest body that is read.
 const LARGEST_BODY: usize = 1 << 20;
 /// Characters of an error answer without a problem document that go into the debug log.
@@ -50,6 +57,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     permits: Semaphore,
     nonces: Nonces,
+    new_nonces: Semaphore,
     /// Whether the CA gave a nonce to GET and not to HEAD.
     nonces_by_get: AtomicBool,
     sent: Arc<Sent>,
@@ -77,6 +85,9 @@ impl CaClient {
             .user_agent(USER_AGENT)
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(IDLE_TIMEOUT)
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .http2_keep_alive_timeout(PING_TIMEOUT)
+            .http2_keep_alive_while_idle(true)
             .redirect(reqwest::redirect::Policy::none())
             .https_only(true);
         if let Some(bundle) = &acme.ca_bundle {
@@ -99,6 +110,7 @@ impl CaClient {
             clock,
             permits: Semaphore::new(CONCURRENCY),
             nonces: Nonces::default(),
+            new_nonces: Semaphore::new(NEW_NONCES),
             nonces_by_get: AtomicBool::new(false),
             sent,
             timeout,
@@ -164,12 +176,31 @@ impl Inner {
         call: Call,
         new_nonce: &str,
     ) -> Result<String, Result<Exchange, Transport>> {
-        if let Some(nonce) = self.nonces.take(self.clock.now()) {
-            return Ok(nonce);
-        }
         let url = self.admit(new_nonce).map_err(Err)?;
+        let _leave = match tokio::time::timeout(self.timeout, self.nonce_or_leave()).await {
+            Ok(Ok(nonce)) => return Ok(nonce),
+            Ok(Err(leave)) => leave,
+            Err(_) => return Err(Err(Transport::Busy)),
+        };
         let mut exchange = self.ask_for_nonce(call, url).await.map_err(Err)?;
         exchange.nonce.take().ok_or(Ok(exchange))
+    }
+
+    /// A nonce of the pool, or leave to ask the CA for one: whichever is there first.
+    async fn nonce_or_leave(&self) -> Result<String, Option<SemaphorePermit<'_>>> {
+        let mut leave = None;
+        loop {
+            if let Some(nonce) = self.nonces.take(self.clock.now()) {
+                return Ok(nonce);
+            }
+            if leave.is_some() {
+                return Err(leave);
+            }
+            tokio::select! {
+                () = self.nonces.arrival() => {}
+                permit = self.new_nonces.acquire() => leave = permit.ok(),
+            }
+        }
     }
 
     /// Sends HEAD, or GET to a CA that does not know HEAD (RFC 8555, section 7.2, has both).

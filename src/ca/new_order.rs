@@ -56,7 +56,7 @@ impl Account {
             // The CA has the order, whatever it says of it: it is read there, not placed again.
             tracing::warn!(%failure, order = url, "the answer to a new order cannot be read");
         }
-        Ok(Order::new(self, url, self.clock.now(), state.ok()))
+        Ok(Order::placed(self, url, self.clock.now(), state.ok()))
     }
 
     async fn place(&self, wanted: &Wanted<'_>) -> Result<(String, Exchange), Failure> {
@@ -78,7 +78,12 @@ impl Account {
         let asked = self.asked(Call::GetOrder, Some(age));
         let read = |exchange: Exchange| OrderState::read(asked, &exchange);
         let state = self.fetch(asked, url, read).await?;
-        Ok(Order::new(self, url.to_owned(), self.clock.now() - age, Some(state)))
+        Ok(Order::taken_up(self, url.to_owned(), self.clock.now() - age, state))
+    }
+
+    /// An order whose authorizations are known, without asking the CA where it stands.
+    pub fn unread_order(&self, url: &str, age: Duration, authorizations: Vec<String>) -> Order {
+        Order::unread(self, url.to_owned(), self.clock.now() - age, authorizations)
     }
 
     /// CAs refuse unknown profiles, too, but not with the list of known ones.

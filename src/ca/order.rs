@@ -20,8 +20,11 @@ use crate::domain::failure::{Class, Failure, code};
 
 /// Upper bound for authorizations; no CA puts as many names into a certificate.
 const MOST_AUTHORIZATIONS: usize = 1_000;
-/// Authorizations of one order that are read at the same time.
-const SIDE_BY_SIDE: usize = 4;
+/// Authorizations of one order that are read, and challenges that are accepted, at the same time.
+const SIDE_BY_SIDE: usize = 25;
+/// Of an order that was taken up again a few are read first: a CA that cannot find them, or refuses, need
+/// not say so by the dozen.
+const FIRST_FEW: usize = 4;
 /// A challenge whose answer gets lost is sent so often, the authorization being read in between.
 const ACCEPT_ROUNDS: usize = 3;
 
@@ -33,6 +36,8 @@ pub struct Order {
     born: OffsetDateTime,
     state: OrderState,
     is_read: bool,
+    /// Authorizations that are read before any others.
+    first_few: usize,
 }
 
 /// An issued certificate.
@@ -55,16 +60,39 @@ enum Stand {
 }
 
 impl Order {
-    /// `state` is what the CA said of it, where that could be read.
-    pub(super) fn new(
+    /// An order that the CA has just taken. `state` is what it said of it, where that could be read.
+    pub(super) fn placed(
         account: &Account,
         url: String,
-        born: OffsetDateTime,
+        now: OffsetDateTime,
         state: Option<OrderState>,
     ) -> Self {
         let is_read = state.is_some();
         let state = state.unwrap_or_else(|| OrderState::unread(OrderStatus::Pending));
-        Self { account: account.clone(), url, born, state, is_read }
+        let account = account.clone();
+        Self { account, url, born: now, state, is_read, first_few: SIDE_BY_SIDE }
+    }
+
+    /// An order of before, as the CA says it is now.
+    pub(super) fn taken_up(
+        account: &Account,
+        url: String,
+        born: OffsetDateTime,
+        state: OrderState,
+    ) -> Self {
+        let account = account.clone();
+        Self { account, url, born, state, is_read: true, first_few: FIRST_FEW }
+    }
+
+    /// An order of before, of which nothing is asked yet.
+    pub(super) fn unread(
+        account: &Account,
+        url: String,
+        born: OffsetDateTime,
+        authorizations: Vec<String>,
+    ) -> Self {
+        let state = OrderState { authorizations, ..OrderState::unread(OrderStatus::Pending) };
+        Self { is_read: false, ..Self::taken_up(account, url, born, state) }
     }
 
     /// Whether the CA's answer to the new order could be read; else where it stands has to be asked.
@@ -108,8 +136,8 @@ impl Order {
         Ok(known.iter().map(|known| known.authorization.clone()).collect())
     }
 
-    /// Tells the CA that the proofs for these challenges can be seen. Those that it is looking at, or
-    /// has found proved, are left alone; one that can never be met is an error.
+    /// Tells the CA that the proofs for these challenges can be seen, side by side. Those that it is
+    /// looking at, or has found proved, are left alone; one that can never be met is an error.
     pub async fn accept(&self, challenge_urls: &[String]) -> Result<(), Failure> {
         let all = self.read_all(|_| true).await?;
         let is_open = |known: &Arc<Known>| known.authorization.status != AuthorizationStatus::Valid;
@@ -122,11 +150,18 @@ impl Order {
                 None => {}
             }
         }
+        let mut waiting = Vec::new();
         for (known, url) in chosen {
             match stand(&known.authorization, url) {
-                Stand::Waits => self.accept_one(&known.authorization.url, url).await?,
+                Stand::Waits => waiting.push((&*known.authorization.url, &**url)),
                 Stand::Accepted => {}
                 Stand::Over(failure) => return Err(failure),
+            }
+        }
+        for together in waiting.chunks(SIDE_BY_SIDE) {
+            let accepted = join_all(together.iter().map(|(of, url)| self.accept_one(of, url)));
+            if let Some(failure) = latest(accepted.await.into_iter().filter_map(Result::err)) {
+                return Err(failure);
             }
         }
         Ok(())
@@ -203,9 +238,10 @@ impl Order {
         }
         let missing: Vec<usize> = (0..urls.len()).filter(|place| found[*place].is_none()).collect();
         let mut absent = None;
-        for places in missing.chunks(SIDE_BY_SIDE) {
+        let (few, rest) = missing.split_at(self.first_few.min(missing.len()));
+        for places in [few].into_iter().chain(rest.chunks(SIDE_BY_SIDE)) {
             let reads = places.iter().map(|place| self.read_one(&urls[*place]));
-            let mut any = false;
+            let (mut any, mut failures) = (false, Vec::new());
             for (place, read) in places.iter().zip(join_all(reads).await) {
                 match read {
                     Ok(known) => {
@@ -213,8 +249,11 @@ impl Order {
                         found[*place] = Some(known);
                     }
                     Err(failure) if failure.class == Class::Consistency => absent = Some(failure),
-                    Err(failure) => return Err(failure),
+                    Err(failure) => failures.push(failure),
                 }
+            }
+            if let Some(failure) = latest(failures) {
+                return Err(failure);
             }
             if !any {
                 // All of the CA seems to lag: no need to hear that a hundred times.
@@ -286,6 +325,11 @@ impl Order {
             .clone()
             .unwrap_or_else(|| Failure::of(code::ACME_ORDER_NOT_VALID, "It is invalid at the CA."))
     }
+}
+
+/// The failure that speaks for several: the one that wants the longest pause, else the first.
+fn latest(failures: impl IntoIterator<Item = Failure>) -> Option<Failure> {
+    failures.into_iter().reduce(|one, next| if next.retry_at > one.retry_at { next } else { one })
 }
 
 fn stand(authorization: &Authorization, challenge_url: &str) -> Stand {

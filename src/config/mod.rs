@@ -57,6 +57,10 @@ pub struct Config {
     pub worker_per_issuer: usize,
     /// Rows of one namespace among them, at most.
     pub worker_per_namespace: usize,
+    /// New orders of an account that are under way at once, before anything is known of the CA.
+    pub worker_new_orders_start: usize,
+    /// The same, at most.
+    pub worker_new_orders_ceiling: usize,
     /// A replica that has been silent for so long is taken for dead.
     pub worker_lease: Duration,
     /// Time from one look for forgotten DNS records to the next.
@@ -171,6 +175,8 @@ impl Config {
             worker_concurrency: values.number("worker.concurrency", 1..=10_000)?,
             worker_per_issuer: values.number("worker.per_issuer", 1..=10_000)?,
             worker_per_namespace: values.number("worker.per_namespace", 1..=10_000)?,
+            worker_new_orders_start: values.number("worker.new_orders_start", 1..=1_000)?,
+            worker_new_orders_ceiling: values.number("worker.new_orders_ceiling", 1..=1_000)?,
             worker_lease: values
                 .duration_within("worker.lease", Duration::from_secs(1)..=Duration::from_mins(2))?,
             sweep_interval: values.duration_within(

@@ -172,6 +172,18 @@ pub const SETTINGS: &[Setting] = &[
         "Of those, certificates and orders of one namespace at most.",
     ),
     Setting::new(
+        "worker.new_orders_start",
+        "CERTWRIGHT_WORKER_NEW_ORDERS_START",
+        "4",
+        "New orders of one account that a CA is sent at once before it is known what it bears: more while it answers quickly, one again after a 429, a 503 or a timeout.",
+    ),
+    Setting::new(
+        "worker.new_orders_ceiling",
+        "CERTWRIGHT_WORKER_NEW_ORDERS_CEILING",
+        "64",
+        "The same, at most. 1 for a CA that cannot bear two at once.",
+    ),
+    Setting::new(
         "worker.lease",
         "CERTWRIGHT_WORKER_LEASE",
         "15s",

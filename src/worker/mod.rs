@@ -27,5 +27,5 @@ mod steps;
 pub use context::{Context, Settings};
 pub use error::WorkerError;
 pub use expiry::look_at_expiry;
-pub use limits::{Limits, Quota};
+pub use limits::{Limits, NewOrders, Quota};
 pub use pool::Worker;

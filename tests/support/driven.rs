@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use certwright::clock::{Clock as _, SystemClock};
 use certwright::storage::lease;
-use certwright::worker::Worker;
+use certwright::worker::{NewOrders, Worker};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use time::Duration;
@@ -13,7 +13,7 @@ use time::Duration;
 use super::cloudflare::Cloudflare;
 use super::fault_proxy::FaultProxy;
 use super::patience::within;
-use super::pebble::{Pebble, PebbleOptions};
+use super::pebble::{BEARS, Pebble, PebbleOptions};
 use super::world::{World, cluster_issuer, id};
 
 /// Rows that are worked on at the same time.
@@ -34,8 +34,13 @@ pub struct Driven {
 }
 
 impl Driven {
-    /// With `more` in the issuer's `acme`.
+    /// With `more` in the issuer's `acme`; `propagation` is its solver's.
     pub async fn on(database: &str, more: &Value) -> Self {
+        Self::ordering(database, more, BEARS).await
+    }
+
+    /// The same with so many new orders at once.
+    pub async fn ordering(database: &str, more: &Value, new_orders: NewOrders) -> Self {
         let cloudflare = Cloudflare::start(&["example.com"]).await;
         let dns = Some(cloudflare.dns_addr());
         let pebble = Pebble::start(PebbleOptions { dns, ..PebbleOptions::default() }).await;
@@ -54,10 +59,14 @@ impl Driven {
             "baseURL": cloudflare.base_url(),
             "apiTokenSecretRef": {"name": "cloudflare", "key": "api-token"}}}}]);
         for (key, value) in more.as_object().unwrap() {
-            issuer["acme"][key] = value.clone();
+            let of = match key.as_str() {
+                "propagation" => &mut issuer["acme"]["solvers"][0]["dns01"],
+                _ => &mut issuer["acme"],
+            };
+            of[key] = value.clone();
         }
         let issuer = format!("/issuers/{}", id(&world.post("/issuers", issuer).await.accepted()));
-        let worker = world.worker_for(AT_ONCE);
+        let worker = world.worker_for(AT_ONCE, new_orders);
         let driven = Self { world, pebble, proxy, issuer, worker, _cloudflare: cloudflare };
         driven.step().await;
         driven

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::cloudflare::Cloudflare;
 use super::patience::{PATIENCE, until};
-use super::pebble::{Pebble, PebbleOptions};
+use super::pebble::{BEARS, Pebble, PebbleOptions};
 use super::process::spawn;
 
 const ADDRESS_LINE: &str = "certwright: listening on http://";
@@ -86,6 +86,8 @@ impl Installation {
             ("BOOTSTRAP_API_KEY", key.clone()),
             ("MASTER_KEY", Sealer::generate().unwrap().expose().clone()),
             ("WORKER_LEASE", "1s".to_owned()),
+            ("WORKER_NEW_ORDERS_START", BEARS.start.to_string()),
+            ("WORKER_NEW_ORDERS_CEILING", BEARS.ceiling.to_string()),
             ("LOG_FORMAT", "json".to_owned()),
         ];
         let settings = settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();

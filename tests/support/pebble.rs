@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use certwright::worker::NewOrders;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 #[cfg(feature = "failpoints")]
 use rustix::process::Signal;
@@ -20,6 +21,17 @@ use tokio_rustls::TlsAcceptor;
 use super::free_port;
 use super::patience::PATIENCE;
 use super::process::Server;
+
+/// New orders of an account that it bears at once: where more overlap, it locks up now and then (2.10).
+pub const BEARS: NewOrders = NewOrders { start: 1, ceiling: 2 };
+
+/// [`BEARS`] as settings of a service.
+pub fn bearable() -> [(&'static str, String); 2] {
+    [
+        ("worker.new_orders_start", BEARS.start.to_string()),
+        ("worker.new_orders_ceiling", BEARS.ceiling.to_string()),
+    ]
+}
 
 /// How this CA behaves. The default is one that does nothing by chance: no nonce is rejected, no authorization is
 /// reused (but for the one in a hundred that Pebble always does), and validations do not dawdle.

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::cloudflare::Cloudflare;
 use super::fault_proxy::FaultProxy;
 use super::patience::{PATIENCE, within};
-use super::pebble::{Pebble, PebbleOptions};
+use super::pebble::{Pebble, PebbleOptions, bearable};
 
 /// Expands each test once per database.
 macro_rules! on_each_site {
@@ -128,9 +128,11 @@ impl Site {
             ("outbound.allow", "127.0.0.0/8".to_owned()),
             ("bootstrap.api_key", key.clone()),
         ]
+        .into_iter()
+        .chain(bearable())
         .map(|(key, value)| (key.to_owned(), value));
         let more = more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        let settings: Vec<_> = settings.into_iter().chain(more).collect();
+        let settings: Vec<_> = settings.chain(more).collect();
         let config = Config::parse(&config::read(None, [], &settings).unwrap()).unwrap();
         let stop = CancellationToken::new();
         // Between being given and being used, a port may be taken by somebody else.

@@ -22,7 +22,7 @@ use certwright::storage::api_keys::{self, ApiKey};
 use certwright::storage::requests::{self, RequestState};
 use certwright::storage::revisions::{self, Revision};
 use certwright::storage::{Db, Scope, certificates, challenges, issuers, lease, orders};
-use certwright::worker::{self, Worker};
+use certwright::worker::{self, NewOrders, Worker};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -30,6 +30,8 @@ use time::macros::datetime;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use uuid::Uuid;
+
+use super::pebble::BEARS;
 
 /// Expands each test once per database.
 macro_rules! on_every_database {
@@ -137,15 +139,15 @@ impl World {
 
     /// A worker whose single steps a test takes.
     pub fn worker(&self) -> Arc<Worker> {
-        self.worker_with(4, 4)
+        self.worker_with(4, 4, BEARS)
     }
 
     /// A worker that takes one row at a time, so that a test may have so many at work on it.
-    pub fn worker_for(&self, many: usize) -> Arc<Worker> {
-        self.worker_with(1, many)
+    pub fn worker_for(&self, many: usize, new_orders: NewOrders) -> Arc<Worker> {
+        self.worker_with(1, many, new_orders)
     }
 
-    fn worker_with(&self, concurrency: usize, share: usize) -> Arc<Worker> {
+    fn worker_with(&self, concurrency: usize, share: usize, new_orders: NewOrders) -> Arc<Worker> {
         let clock: Arc<dyn Clock> = self.clock.clone();
         let solvers = Solvers::new(SolverSettings {
             clock: self.clock.clone(),
@@ -155,6 +157,7 @@ impl World {
             self_check_port: 9,
             guard: self.outbound.guard().clone(),
         });
+        let quota = worker::Quota::new(share, share);
         let settings = worker::Settings {
             name: "test".into(),
             shared: false,
@@ -175,7 +178,7 @@ impl World {
             solvers: Arc::new(solvers.unwrap()),
             outbound: self.outbound.clone(),
             settings,
-            limits: worker::Limits::new(&self.db, &clock, worker::Quota::new(share, share)),
+            limits: worker::Limits::new(&self.db, &clock, quota, new_orders),
             heavy: Pool::default(),
             stop: self.shutdown.clone(),
         })

@@ -8,6 +8,7 @@ use time::{Duration, OffsetDateTime};
 use super::breaker::{Breakers, is_silence};
 use super::budget;
 use super::order_gate::{OrderGates, Pass};
+use super::order_window::NewOrders;
 use super::poll_interval::PollIntervals;
 use super::quota::Quota;
 use super::refused_requests::Limiters;
@@ -47,13 +48,13 @@ pub struct Limits {
 
 impl Limits {
     /// Nothing is counted yet.
-    pub fn new(db: &Db, clock: &Arc<dyn Clock>, quota: Quota) -> Self {
+    pub fn new(db: &Db, clock: &Arc<dyn Clock>, quota: Quota, new_orders: NewOrders) -> Self {
         Self {
             db: db.clone(),
             clock: Arc::clone(clock),
             quota: Arc::new(quota),
             breakers: Breakers::default(),
-            order_gates: OrderGates::new(),
+            order_gates: OrderGates::new(new_orders),
             poll_intervals: PollIntervals::new(),
             refused_requests: Limiters::new(),
             sweeps_put_off: AtomicU32::new(0),
@@ -134,10 +135,10 @@ impl Admission {
             if let Some(at) = order.course.may_order_at().filter(|at| *at > now) {
                 return Ok(Some(too_many(at)));
             }
-            let Some(pass) = limits.order_gates.pass(asker.account).await else {
+            let Some(pass) = limits.order_gates.pass(asker.account, now).await else {
                 return Ok(Some(no_turn(limits.clock.now() + NEXT_PASS)));
             };
-            // From here on no refusal of another order can be missed: it is stored before its pass ends.
+            // Its pass ends once a refusal is stored: whoever gets the next finds that.
             self.step.pass = Some(pass);
         }
         let now = limits.clock.now();
@@ -185,15 +186,16 @@ impl Admission {
         let Answer::Failed(failure) = answer else {
             // There is nothing in the answer that another order would have to find stored.
             if let Some(pass) = self.step.pass.take() {
-                pass.succeeded();
+                pass.taken(limits.clock.now());
             }
             return;
         };
-        let Some(scope) = failure.scope.clone() else { return };
-        if let Some(pass) = &self.step.pass {
-            pass.refused();
+        let now = limits.clock.now();
+        if let Some(pass) = self.step.pass.as_ref().filter(|_| is_too_much(failure)) {
+            pass.refused(now, failure.retry_at.unwrap_or(now));
         }
-        let until = failure.retry_at.unwrap_or_else(|| limits.clock.now() + UNNAMED);
+        let Some(scope) = failure.scope.clone() else { return };
+        let until = failure.retry_at.unwrap_or(now + UNNAMED);
         let key = order.asker(issuer).key(&scope);
         self.step.hold = Some(Hold { key, scope, until, why: failure.clone() });
     }
@@ -222,6 +224,14 @@ impl Admission {
     pub(crate) fn settled(&mut self) {
         self.step = Admitted::default();
     }
+}
+
+/// Whether a CA that fails to take an order so may take it with fewer others at once.
+fn is_too_much(failure: &Failure) -> bool {
+    matches!(failure.scope, Some(Scope::Endpoint | Scope::Account))
+        || matches!(failure.http_status, Some(408 | 429 | 503 | 504))
+        || failure.is(code::ACME_TIMEOUT)
+        || failure.is(code::STEP_TIMED_OUT)
 }
 
 /// Takes note of whether the CA has answered at all.

@@ -4,11 +4,13 @@ mod admission;
 mod breaker;
 pub(crate) mod budget;
 mod order_gate;
+mod order_window;
 mod poll_interval;
 mod quota;
 mod refused_requests;
 
 pub use admission::Limits;
 pub(crate) use admission::{Admission, UNNAMED};
+pub use order_window::NewOrders;
 pub use quota::Quota;
 pub(crate) use quota::Share;

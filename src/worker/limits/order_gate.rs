@@ -1,18 +1,17 @@
-//! A gate for the new orders of each account, sized like a congestion window (AIMD with a ceiling of
-//! two): one at a time at first, two once the CA has taken one, and one again once it has said "later".
-//!
-//! So a limit costs one refused request, not one for each order that was waiting.
+//! A gate for the new orders of each account: as many are under way as its window (`order_window`) has room
+//! for, and the others wait for their turn.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use moka::sync::Cache;
+use time::OffsetDateTime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
-/// The ceiling. More would bring hardly more orders through, but more refusals when a limit is met.
-const MOST: usize = 2;
+use super::order_window::{NewOrders, Sent, Window};
 
-/// Bounds the memory. An account that is evicted begins with one again.
+/// Bounds the memory. An account that is evicted begins as at the start.
 const MOST_ACCOUNTS: u64 = 1_000;
 const IDLE: Duration = Duration::from_mins(10);
 
@@ -20,97 +19,146 @@ const IDLE: Duration = Duration::from_mins(10);
 const WAIT: Duration = Duration::from_secs(5);
 
 /// The gate of every account, as this process knows it.
-pub(super) struct OrderGates(Cache<String, Arc<Gate>>);
-
-struct Gate {
-    permits: Arc<Semaphore>,
-    size: Mutex<Size>,
+pub(super) struct OrderGates {
+    bounds: NewOrders,
+    gates: Cache<String, Arc<Gate>>,
 }
 
-struct Size {
+/// Its permits are in the order in which they were asked for.
+struct Gate {
+    permits: Arc<Semaphore>,
+    state: Mutex<State>,
+}
+
+struct State {
+    window: Window,
     /// Permits that exist, held or not.
     present: usize,
-    wanted: usize,
 }
 
 /// One new order's pass; it lasts until the CA has taken the order, or its refusal is stored.
 pub(super) struct Pass {
     gate: Arc<Gate>,
     permit: Option<OwnedSemaphorePermit>,
+    sent: Sent,
+    since: Instant,
 }
 
 impl OrderGates {
-    pub(super) fn new() -> Self {
-        Self(Cache::builder().max_capacity(MOST_ACCOUNTS).time_to_idle(IDLE).build())
+    pub(super) fn new(bounds: NewOrders) -> Self {
+        let gates = Cache::builder().max_capacity(MOST_ACCOUNTS).time_to_idle(IDLE).build();
+        Self { bounds, gates }
     }
 
     /// Waits for a pass, but not for long.
-    pub(super) async fn pass(&self, account: &str) -> Option<Pass> {
-        let gate = self.0.get_with_by_ref(account, || {
-            let size = Mutex::new(Size { present: 1, wanted: 1 });
-            Arc::new(Gate { permits: Arc::new(Semaphore::new(1)), size })
-        });
+    pub(super) async fn pass(&self, account: &str, now: OffsetDateTime) -> Option<Pass> {
+        let gate = self.gates.get_with_by_ref(account, || Arc::new(Gate::new(self.bounds, now)));
         let permit = Arc::clone(&gate.permits).acquire_owned();
         let permit = tokio::time::timeout(WAIT, permit).await.ok()?.ok()?;
-        Some(Pass { gate, permit: Some(permit) })
+        let sent = gate.change(|window| window.sent(now));
+        Some(Pass { gate, permit: Some(permit), sent, since: Instant::now() })
+    }
+}
+
+impl Gate {
+    fn new(bounds: NewOrders, now: OffsetDateTime) -> Self {
+        let window = Window::new(bounds, now);
+        let present = window.size();
+        let state = Mutex::new(State { window, present });
+        Self { permits: Arc::new(Semaphore::new(present)), state }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the window, and makes as many permits of it as it wants then, but for those that are held.
+    fn change<T>(&self, change: impl FnOnce(&mut Window) -> T) -> T {
+        let mut state = self.lock();
+        let changed = change(&mut state.window);
+        let wanted = state.window.size();
+        let more = wanted.saturating_sub(state.present);
+        self.permits.add_permits(more);
+        state.present += more;
+        state.present -= self.permits.forget_permits(state.present - wanted);
+        changed
     }
 }
 
 impl Pass {
-    /// The CA took the order: opens the gate to the ceiling.
-    pub(super) fn succeeded(&self) {
-        let mut size = self.gate.size.lock().unwrap_or_else(PoisonError::into_inner);
-        size.wanted = MOST;
-        let more = size.wanted.saturating_sub(size.present);
-        self.gate.permits.add_permits(more);
-        size.present += more;
+    /// The CA took the order.
+    pub(super) fn taken(&self, now: OffsetDateTime) {
+        let took = self.since.elapsed();
+        self.gate.change(|window| window.taken(self.sent, took, now));
     }
 
-    /// The CA said "later": narrows the gate to one.
-    pub(super) fn refused(&self) {
-        let mut size = self.gate.size.lock().unwrap_or_else(PoisonError::into_inner);
-        size.wanted = 1;
-        size.present -= self.gate.permits.forget_permits(size.present - 1);
+    /// The CA wants no order before `until`, or has not answered this one.
+    pub(super) fn refused(&self, now: OffsetDateTime, until: OffsetDateTime) {
+        self.gate.change(|window| window.refused(self.sent, now, until));
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        let mut size = self.gate.size.lock().unwrap_or_else(PoisonError::into_inner);
-        if size.present > size.wanted
+        let mut state = self.gate.lock();
+        state.window.ended();
+        if state.present > state.window.size()
             && let Some(permit) = self.permit.take()
         {
+            // Given back, it would be handed to whoever waits.
             permit.forget();
-            size.present -= 1;
+            state.present -= 1;
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use time::macros::datetime;
+
     use super::*;
 
-    #[tokio::test]
-    async fn one_goes_first_then_more_and_after_a_refusal_one_again() {
-        let gates = OrderGates::new();
-        let free =
-            |gates: &OrderGates| gates.0.get("a").map(|gate| gate.permits.available_permits());
+    const NOON: OffsetDateTime = datetime!(2026-11-27 12:00 UTC);
 
-        let first = gates.pass("a").await.unwrap();
-        assert_eq!(free(&gates), Some(0), "it goes alone");
-        first.succeeded();
+    #[tokio::test(start_paused = true)]
+    async fn as_many_pass_as_the_window_has_room_for() {
+        let gates = OrderGates::new(NewOrders { start: 1, ceiling: 2 });
+        let pass = || gates.pass("a", NOON);
+
+        let first = pass().await.unwrap();
+        assert!(pass().await.is_none(), "it goes alone");
+        assert!(gates.pass("b", NOON).await.is_some(), "and holds up no other account");
+        first.taken(NOON);
         drop(first);
-        assert_eq!(free(&gates), Some(2));
-        let both = [gates.pass("a").await.unwrap(), gates.pass("a").await.unwrap()];
-        both.iter().for_each(Pass::succeeded);
-        assert_eq!(free(&gates), Some(0), "there are no more than two");
-        both[0].refused();
+        let both = [pass().await.unwrap(), pass().await.unwrap()];
+        both.iter().for_each(|pass| pass.taken(NOON));
+        assert!(pass().await.is_none(), "there are no more than two");
+        both[0].refused(NOON, NOON);
         drop(both);
-        assert_eq!(free(&gates), Some(1));
-        let next = gates.pass("a").await.unwrap();
-        assert_eq!(free(&gates), Some(0));
-        next.succeeded();
+        let next = pass().await.unwrap();
+        assert!(pass().await.is_none(), "one finds out");
+        next.taken(NOON);
         drop(next);
-        assert_eq!(free(&gates), Some(2));
+        assert!(pass().await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_waited_longest_passes_first() {
+        let gates = OrderGates::new(NewOrders { start: 1, ceiling: 1 });
+        let held = gates.pass("a", NOON).await.unwrap();
+        let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(gates.pass("a", NOON))).collect();
+        for waits in &mut waiting {
+            assert!(futures_util::poll!(waits).is_pending());
+        }
+
+        drop(held);
+
+        let passed: Vec<_> = [
+            futures_util::poll!(&mut waiting[2]).is_ready(),
+            futures_util::poll!(&mut waiting[1]).is_ready(),
+            futures_util::poll!(&mut waiting[0]).is_ready(),
+        ]
+        .into();
+        assert_eq!(passed, [false, false, true]);
     }
 }

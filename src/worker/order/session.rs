@@ -113,6 +113,16 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// The order, for accepting its challenges: where it stands is not asked for that.
+    pub(super) async fn handle_for_challenges(&mut self, order: &Order) -> Tried<&mut ca::Order> {
+        let account = self.account(order).await?;
+        let known = || order.challenges.iter().map(|known| known.authorization_url.clone());
+        Ok(self.handle.get_or_insert_with(|| {
+            let age = self.ctx.clock.now() - order.created_at;
+            account.unread_order(order.url().unwrap_or_default(), age, known().collect())
+        }))
+    }
+
     pub(super) async fn account(&mut self, order: &Order) -> Tried<Arc<Account>> {
         if let Some(account) = &self.account {
             return Ok(Arc::clone(account));

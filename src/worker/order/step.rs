@@ -88,7 +88,7 @@ async fn attempt(
         Step::Solve(actions) => solve(session, actions, order).await,
         Step::Accept => {
             let urls: Vec<_> = order.challenges.iter().map(|known| known.url.clone()).collect();
-            session.handle(order).await?.0.accept(&urls).await?;
+            session.handle_for_challenges(order).await?.accept(&urls).await?;
             failpoint!("after_accept");
             Ok(Answer::Accepted)
         }

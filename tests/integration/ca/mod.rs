@@ -5,6 +5,7 @@ pub(crate) mod chains;
 pub(crate) mod directory;
 pub(crate) mod protocol;
 pub(crate) mod registration;
+pub(crate) mod round_trips;
 pub(crate) mod signatures;
 pub(crate) mod unusual_answers;
 pub(crate) mod unusual_cas;

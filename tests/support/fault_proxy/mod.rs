@@ -1,6 +1,7 @@
 //! A TLS reverse proxy before Pebble that does what replicas, front ends and networks do on bad
 //! days. It keeps the `Host` header, from which Pebble makes its URLs: every call comes through it.
 
+mod overlap;
 mod state;
 mod wishes;
 pub mod words;
@@ -13,6 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use certwright::clock::ManualClock;
+use futures_util::future::OptionFuture;
 use http::{HeaderValue, Request, Response, StatusCode, header, request};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -20,10 +22,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
+use self::overlap::{Hanging, UnderWay};
 pub use self::state::problem;
 use self::state::{Limit, Own, State, page, with_headers};
 use super::pebble::{Pebble, tls_for_loopback};
@@ -137,6 +140,9 @@ struct Shared {
     client: reqwest::Client,
     state: Mutex<State>,
     let_go: Notify,
+    all_there: Notify,
+    /// Pebble locks up now and then when new orders overlap.
+    new_order: Semaphore,
 }
 
 /// An answer with `Retry-After` that a front end gives instead of the CA.
@@ -175,6 +181,8 @@ impl FaultProxy {
             client: client.build().unwrap(),
             state: Mutex::default(),
             let_go: Notify::new(),
+            all_there: Notify::new(),
+            new_order: Semaphore::new(1),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -306,7 +314,12 @@ impl FaultProxy {
 
     /// How many requests of a kind have come.
     pub fn requests(&self, kind: Kind) -> usize {
-        self.shared.state().asked.iter().filter(|(asked, _)| *asked == kind).count()
+        self.kinds().iter().filter(|asked| **asked == kind).count()
+    }
+
+    /// What was asked for, in order.
+    pub fn kinds(&self) -> Vec<Kind> {
+        self.shared.state().asked.iter().map(|(kind, _)| *kind).collect()
     }
 
     /// How many requests have come.
@@ -370,7 +383,14 @@ impl Shared {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.map_err(|_| Cut)?.to_bytes();
         let (path, kind) = (parts.uri.path().to_owned(), Kind::of(parts.uri.path()));
-        let own = self.state().before(kind, &parts.method, &path, &body);
+        let mut under_way = UnderWay::new(self, kind);
+        let own = {
+            let mut state = self.state();
+            let own = state.before(kind, &parts.method, &path, &body);
+            under_way.is_borne = own.is_none() && state.overlap.bear(kind);
+            own
+        };
+        under_way.together().await;
         match own {
             Some(Own::Cut) => Err(Cut),
             Some(Own::Instead(mut answer)) => {
@@ -402,6 +422,8 @@ impl Shared {
                 Ok(answer)
             }
             None => {
+                let ordering = (kind == Kind::NewOrder).then(|| self.new_order.acquire());
+                let _turn = OptionFuture::from(ordering).await;
                 let answer = self.forward(parts, body).await.map_err(|_| Cut)?;
                 let answer = self.state().after(kind, &path, answer)?;
                 Ok(self.state().words.after(kind, &path, answer))
@@ -424,21 +446,5 @@ impl Shared {
     async fn nonce(&self) -> Option<HeaderValue> {
         let answer = self.client.head(format!("{}/nonce-plz", self.pebble)).send().await.ok()?;
         answer.headers().get(REPLAY_NONCE).cloned()
-    }
-}
-
-/// Counts a client that waits, for as long as it does.
-struct Hanging<'a>(&'a Shared);
-
-impl<'a> Hanging<'a> {
-    fn new(shared: &'a Shared) -> Self {
-        shared.state().hanging += 1;
-        Self(shared)
-    }
-}
-
-impl Drop for Hanging<'_> {
-    fn drop(&mut self) {
-        self.0.state().hanging -= 1;
     }
 }

@@ -13,6 +13,7 @@ use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
+use super::overlap::Overlap;
 use super::wishes::Wishes;
 use super::words::Words;
 use super::{Answer, Cut, Fault, Kind, REPLAY_NONCE, Refusal, RetryAfter};
@@ -24,6 +25,7 @@ pub(super) struct State {
     /// What the proxy goes by; the system's clock otherwise.
     pub(super) clock: Option<Arc<ManualClock>>,
     pub(super) wishes: Wishes,
+    pub(super) overlap: Overlap,
     pub(super) words: Words,
     pub(super) lag: HashMap<Kind, Duration>,
     /// Looks for which something that was named is not there, and how many each path has had.
@@ -162,6 +164,15 @@ impl State {
                 |domain| format!("too many certificates (50) already issued for \"{domain}\" in the last 168h0m0s"),
             );
             let status = StatusCode::TOO_MANY_REQUESTS;
+            return Some(self.count(Fault::Limited, Own::Wait { status, detail, retry_after }));
+        }
+        if kind == Kind::NewOrder
+            && let Some(pause) = self.overlap.one_too_many()
+        {
+            self.told.insert(same, now + pause);
+            let (status, detail) =
+                (StatusCode::TOO_MANY_REQUESTS, "too many new orders at once".to_owned());
+            let retry_after = pause.as_secs().to_string();
             return Some(self.count(Fault::Limited, Own::Wait { status, detail, retry_after }));
         }
         let (percent, pause) = self.busy;
