@@ -227,13 +227,15 @@ pub enum Answer {
     Failed(Failure),
 }
 
-/// Timeout of a proof, and the pause between its visibility and telling the CA.
+/// The times of a proof: its timeout, the pause between its visibility and telling the CA, and what was learned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProofTimeouts {
     /// From shown to seen.
     pub propagation: Duration,
     /// From seen to told.
     pub delay: Duration,
+    /// From shown to when it is likely to be seen, as it was not until now.
+    pub likely: Option<Duration>,
 }
 
 /// A provider that refused a proof so often in a row, for a reason that nobody knows, was asked for
@@ -313,8 +315,15 @@ impl Challenge {
                 if now >= self.deadline {
                     return self.give_up(Failure::of(code::CHALLENGE_NOT_PROPAGATED, observed));
                 }
-                self.next_action_at =
-                    Some((now + backoff::propagation(self.tries, jitter)).min(self.deadline));
+                let waited = now - self.shown_at(timeouts);
+                let pause = match timeouts.likely {
+                    Some(likely) => {
+                        let pause = backoff::likely(self.tries, waited, likely, jitter);
+                        pause.min(backoff::LONGEST_PROPAGATION)
+                    }
+                    None => backoff::propagation(self.tries, jitter),
+                };
+                self.next_action_at = Some((now + pause).min(self.deadline));
                 self.tries += 1;
                 (self, vec![], None)
             }
@@ -325,6 +334,11 @@ impl Challenge {
             }
             Answer::Failed(failure) => self.failed(failure, now, jitter),
         }
+    }
+
+    /// When a proof that is not seen yet was shown.
+    pub fn shown_at(&self, timeouts: ProofTimeouts) -> OffsetDateTime {
+        self.deadline - timeouts.propagation
     }
 
     /// Has the proof taken away, from `now` on, now that the order is over.
@@ -432,7 +446,7 @@ mod tests {
 
     const NOW: OffsetDateTime = datetime!(2026-11-27 12:00 UTC);
     const PATIENCE: ProofTimeouts =
-        ProofTimeouts { propagation: Duration::MINUTE, delay: Duration::ZERO };
+        ProofTimeouts { propagation: Duration::MINUTE, delay: Duration::ZERO, likely: None };
 
     fn challenge(state: State) -> Challenge {
         Challenge { state, ..fixtures::challenge(1, NOW) }
@@ -481,6 +495,28 @@ mod tests {
         let (next, _, _) =
             challenge(State::Pending).apply(Answer::Failed(held), PATIENCE, NOW, Jitter::NONE);
         assert_eq!(next.next_action_at, Some(NOW + Duration::seconds(2)));
+    }
+
+    #[test]
+    fn a_record_that_is_not_seen_is_looked_for_when_it_is_likely_to_be_there() {
+        let (ms, s) = (Duration::milliseconds, Duration::seconds);
+        for (waited, tries, likely, expected) in [
+            (ms(100), 0, None, ms(500)),
+            (ms(100), 0, Some(ms(400)), ms(300)),
+            (ms(100), 0, Some(s(40)), s(10)),
+            (s(5), 2, Some(ms(5_001)), ms(196)),
+            (s(5), 30, Some(ms(5_001)), s(10)),
+            (s(58), 2, Some(s(63)), s(2)),
+        ] {
+            let shown = Challenge {
+                tries,
+                deadline: NOW - waited + PATIENCE.propagation,
+                ..challenge(State::Presented)
+            };
+            let timeouts = ProofTimeouts { likely, ..PATIENCE };
+            let (next, ..) = shown.apply(Answer::NotSeen(vec![]), timeouts, NOW, Jitter::NONE);
+            assert_eq!(next.next_action_at, Some(NOW + expected), "{waited}, {likely:?}");
+        }
     }
 
     #[test]

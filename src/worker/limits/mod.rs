@@ -3,12 +3,13 @@
 mod admission;
 mod breaker;
 pub(crate) mod budget;
+mod learned_waits;
 mod order_gate;
-mod poll_interval;
 mod quota;
 mod refused_requests;
 
 pub use admission::Limits;
 pub(crate) use admission::{Admission, UNNAMED};
+pub(crate) use learned_waits::{Look, Work};
 pub use quota::Quota;
 pub(crate) use quota::Share;
