@@ -77,7 +77,7 @@ fn what_was_learned_says_when_to_poll_and_shortens_no_other_pause() {
         ("next door", at(Stage::Accepting), Answer::Accepted, ms(1), ms(3)),
         ("hours", at(Stage::Accepting), Answer::Accepted, Duration::HOUR, Duration::MINUTE),
         ("not yet", validating(), seen(pending, None), ms(1_100), ms(100)),
-        ("soon again", validating(), seen(pending, None), ms(1_001), ms(20)),
+        ("soon again", validating(), seen(pending, None), ms(1_001), ms(15)),
         ("often seen", polled(20, validating()), seen(pending, None), ms(1_001), Duration::MINUTE),
         ("asked to wait", validating(), seen(pending, Some(ms(3_000))), ms(1_100), ms(3_000)),
         ("asked for less", validating(), seen(pending, Some(ms(50))), ms(1_100), ms(100)),

@@ -261,7 +261,7 @@ impl Order {
         self.awaits()?;
         let waited = (now - self.handed_out_at).max(Duration::ZERO);
         let likely = conditions.likely_done?;
-        Some(backoff::likely(self.course.polls, waited, likely, conditions.jitter))
+        Some(backoff::likely(self.course.polls, waited, likely))
     }
 
     /// Bounds every wake-up by the deadlines, which leave time for one more poll, and by the requests

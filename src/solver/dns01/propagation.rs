@@ -29,7 +29,7 @@ const MAX_ADDRESSES: usize = 4;
 /// Servers that it is remembered how to ask.
 const MAX_DIRECT: u64 = 1000;
 
-/// How long the servers of a zone are remembered: every challenge asks for them every few seconds.
+/// How long a name's zone and its servers are remembered: every challenge asks for them at each look.
 const SERVERS_FRESH_FOR: Duration = Duration::from_mins(1);
 
 /// A look goes over several servers in turn; the one who asked holds a lease meanwhile.
@@ -45,6 +45,7 @@ pub struct Dns {
     resolver: Resolver,
     authority_port: u16,
     guard: Guard,
+    zones: Cache<Name, Name>,
     servers: Cache<Name, Arc<Vec<Server>>>,
     /// One for each server that is asked directly, and whether it is asked to ask others.
     direct: moka::sync::Cache<(SocketAddr, bool), Resolver>,
@@ -81,9 +82,10 @@ impl Dns {
             given => given.to_vec(),
         };
         let resolver = outbound::resolver(&nameservers, true)?;
+        let zones = Cache::builder().max_capacity(1000).time_to_live(SERVERS_FRESH_FOR).build();
         let servers = Cache::builder().max_capacity(1000).time_to_live(SERVERS_FRESH_FOR).build();
         let direct = moka::sync::Cache::new(MAX_DIRECT);
-        Ok(Self { nameservers, resolver, authority_port, guard, servers, direct })
+        Ok(Self { nameservers, resolver, authority_port, guard, zones, servers, direct })
     }
 
     /// Where the CNAME chain that starts at `name` ends; `name` itself without one. No final dot.
@@ -141,7 +143,8 @@ impl Dns {
 
     async fn ask_authorities(&self, name: &str, value: &str) -> Result<Vec<Observation>, String> {
         let name = absolute(name)?;
-        let zone = self.zone(&name).await?;
+        let zone = self.zones.try_get_with_by_ref(&name, self.zone(&name));
+        let zone = zone.await.map_err(|error| (*error).clone())?;
         let servers = self.servers_of(&zone).await?;
         Ok(self.ask_all(&servers, false, &name, value).await)
     }
