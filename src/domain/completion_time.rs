@@ -20,12 +20,11 @@ const DECAY: f64 = 0.98;
 /// done; by that alone the looks themselves would soon be the only times at which anything seems to be done.
 const EVEN: f64 = 0.4;
 
-/// Time is lost in proportion to what was done in it, and that counts as so many milliseconds more: nobody minds
-/// a few of them.
+/// What is lost counts by its share of the time, to which so many milliseconds are added: nobody minds a few.
 const SLACK: f64 = 500.0;
 
-/// The part of the time that a look is worth. Whoever knows little asks little: to it comes another one, divided by
-/// the weight of what is known.
+/// The share of the time that a look is worth; and, divided by the weight of what is known, as much more: whoever
+/// knows little asks little.
 const PRICE: f64 = 0.006;
 const PRICE_OF_IGNORANCE: f64 = 0.08;
 
@@ -97,7 +96,7 @@ impl CompletionTimes {
         let known: f64 = self.weights.iter().sum();
         let left: f64 = self.weights[first..].iter().sum();
         let price = PRICE + PRICE_OF_IGNORANCE / known;
-        // Of what is done until the end of a bucket: the chance of it, and what its wait for the look comes to.
+        // What is done until the end of a bucket has its chance, and waits for the look there.
         let (mut chance, mut per_time, mut begun) = (0.0, 0.0, 0.0);
         let mut best = (f64::INFINITY, first);
         for (bucket, weight) in (0..).zip(&self.weights).skip(first) {

@@ -209,10 +209,11 @@ mod tests {
 
         for order in 2..=30 {
             let (polls, at) = validated(&waits, takes);
-            assert!(polls <= 6 && at - takes < takes / 4, "order {order}: {polls}, {at}");
+            assert!(polls <= 8 && at - takes < takes / 4, "order {order}: {polls}, {at}");
         }
-        let (polls, at) = validated(&waits, takes);
-        assert!(polls <= 3 && at - takes < takes / 10, "{polls}, {at}");
+        let later: Vec<_> = (0..10).map(|_| validated(&waits, takes)).collect();
+        assert!(later.iter().map(|(polls, _)| polls).sum::<u32>() <= 40, "{later:?}");
+        assert!(later.iter().all(|(_, at)| *at - takes < takes / 10), "{later:?}");
     }
 
     #[test]
