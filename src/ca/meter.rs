@@ -190,7 +190,7 @@ mod tests {
                 parked += usize::from(failure.is(code::ACME_REFUSALS_SPENT));
                 let conditions = Conditions {
                     jitter: Jitter::NONE,
-                    first_poll: None,
+                    likely_done: None,
                     requests: Some(meter.requests()),
                 };
                 let told = order.clone().apply(Answer::Failed(failure), now, conditions);

@@ -10,6 +10,7 @@ pub mod backoff;
 pub mod caa;
 pub mod certificate;
 pub mod challenge;
+pub mod completion_time;
 pub mod delivery;
 pub mod duration;
 pub mod event;

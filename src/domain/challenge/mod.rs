@@ -136,13 +136,15 @@ pub enum Answer {
     Failed(Failure),
 }
 
-/// Timeout of a proof, and the pause between its visibility and telling the CA.
+/// The times of a proof: its timeout, the pause between its visibility and telling the CA, and what was learned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProofTimeouts {
     /// From shown to seen.
     pub propagation: Duration,
     /// From seen to told.
     pub delay: Duration,
+    /// From shown to when it is likely to be seen, as it was not until now.
+    pub likely: Option<Duration>,
 }
 
 /// A provider that refused a proof so often in a row, for a reason that nobody knows, was asked for
@@ -222,8 +224,15 @@ impl Challenge {
                 if now >= self.deadline {
                     return self.give_up(Failure::of(code::CHALLENGE_NOT_PROPAGATED, observed));
                 }
-                self.next_action_at =
-                    Some((now + backoff::propagation(self.tries, jitter)).min(self.deadline));
+                let waited = now - self.shown_at(timeouts);
+                let pause = match timeouts.likely {
+                    Some(likely) => {
+                        let pause = backoff::likely(self.tries, waited, likely);
+                        pause.min(backoff::LONGEST_PROPAGATION)
+                    }
+                    None => backoff::propagation(self.tries, jitter),
+                };
+                self.next_action_at = Some((now + pause).min(self.deadline));
                 self.tries += 1;
                 (self, vec![], None)
             }
@@ -234,6 +243,11 @@ impl Challenge {
             }
             Answer::Failed(failure) => self.failed(failure, now, jitter),
         }
+    }
+
+    /// When a proof that is not seen yet was shown.
+    pub fn shown_at(&self, timeouts: ProofTimeouts) -> OffsetDateTime {
+        self.deadline - timeouts.propagation
     }
 
     /// Has the proof taken away, from `now` on, now that the order is over.

@@ -5,7 +5,7 @@ use crate::domain::fixtures;
 
 const NOW: OffsetDateTime = datetime!(2026-11-27 12:00 UTC);
 const PATIENCE: ProofTimeouts =
-    ProofTimeouts { propagation: Duration::MINUTE, delay: Duration::ZERO };
+    ProofTimeouts { propagation: Duration::MINUTE, delay: Duration::ZERO, likely: None };
 
 fn challenge(state: State) -> Challenge {
     Challenge { state, ..fixtures::challenge(1, NOW) }
@@ -54,6 +54,28 @@ fn waiting_for_our_own_budget_takes_as_long_as_that() {
     let (next, _, _) =
         challenge(State::Pending).apply(Answer::Failed(held), PATIENCE, NOW, Jitter::NONE);
     assert_eq!(next.next_action_at, Some(NOW + Duration::seconds(2)));
+}
+
+#[test]
+fn a_record_that_is_not_seen_is_looked_for_when_it_is_likely_to_be_there() {
+    let (ms, s) = (Duration::milliseconds, Duration::seconds);
+    for (waited, tries, likely, expected) in [
+        (ms(100), 0, None, ms(500)),
+        (ms(100), 0, Some(ms(400)), ms(300)),
+        (ms(100), 0, Some(s(40)), s(10)),
+        (s(5), 0, Some(ms(5_001)), ms(75)),
+        (s(5), 30, Some(ms(5_001)), s(10)),
+        (s(58), 2, Some(s(63)), s(2)),
+    ] {
+        let shown = Challenge {
+            tries,
+            deadline: NOW - waited + PATIENCE.propagation,
+            ..challenge(State::Presented)
+        };
+        let timeouts = ProofTimeouts { likely, ..PATIENCE };
+        let (next, ..) = shown.apply(Answer::NotSeen(vec![]), timeouts, NOW, Jitter::NONE);
+        assert_eq!(next.next_action_at, Some(NOW + expected), "{waited}, {likely:?}");
+    }
 }
 
 #[test]

@@ -161,16 +161,16 @@ pub struct Transition {
 #[derive(Debug, Clone)]
 pub struct Conditions {
     pub jitter: Jitter,
-    /// Pause before the first poll of work that the CA has just begun, where the CA was lately done
-    /// sooner than usual. It shortens no pause after a failure.
-    pub first_poll: Option<Duration>,
+    /// When the CA's present work is likely to be done, counted from its beginning, as it was not until now.
+    /// It shortens no pause after a failure.
+    pub likely_done: Option<Duration>,
     /// All requests of the order, those of the step included; `None` counts what the step takes at best.
     pub requests: Option<Requests>,
 }
 
 impl From<Jitter> for Conditions {
     fn from(jitter: Jitter) -> Self {
-        Self { jitter, first_poll: None, requests: None }
+        Self { jitter, likely_done: None, requests: None }
     }
 }
 
@@ -264,6 +264,17 @@ impl Order {
             State::Open { url, .. } => Some(url),
             State::Done { url, .. } => url.as_deref(),
         }
+    }
+
+    /// The stage of what the CA was told to do and is to be polled for, where nothing has disturbed it: how long
+    /// that takes can be learned. It began when the stage was handed out.
+    pub fn awaits(&self) -> Option<Stage> {
+        let is_undisturbed = self.tries == 0 && self.stalled_since.is_none();
+        self.stage().filter(|stage| match stage {
+            Stage::Validating => is_undisturbed && !self.challenges.is_empty(),
+            Stage::Processing => is_undisturbed,
+            _ => false,
+        })
     }
 
     /// The asker that the CA's limits count it for.

@@ -75,7 +75,8 @@ impl Order {
         now: OffsetDateTime,
         jitter: Jitter,
     ) -> Transition {
-        let patience = ProofTimeouts { propagation: Duration::ZERO, delay: Duration::ZERO };
+        let patience =
+            ProofTimeouts { propagation: Duration::ZERO, delay: Duration::ZERO, likely: None };
         let due = self.challenges.iter().filter(|known| known.due(true, now).is_some());
         let answers =
             due.map(|known| (known.id, patience, challenge::Answer::Failed(failure.clone())));
@@ -149,7 +150,7 @@ impl Order {
                 let refused = matches!(&self.last_error, Some(it) if it.class == Class::Conflict);
                 // Else either a lagging replica, or the CSR never arrived.
                 if !refused && now - self.handed_out_at < FINALIZE_LOST_AFTER {
-                    return self.wait(seen.retry_at, now, jitter);
+                    return self.wait(seen.retry_at, now, conditions);
                 }
                 // It was read back at once, and says what it said before the refusal.
                 let contradicts = refused && self.tries == 1 && self.course.polls == 0;
@@ -161,7 +162,7 @@ impl Order {
             (Status::Ready, Stage::Downloading) if now - self.handed_out_at >= CONSISTENCY_FOR => {
                 self.finalize_again(Duration::ZERO, now)
             }
-            (Status::Ready, Stage::Downloading) => self.wait(seen.retry_at, now, jitter),
+            (Status::Ready, Stage::Downloading) => self.wait(seen.retry_at, now, conditions),
             (Status::Ready, _) => {
                 self.mark_challenges(challenge::State::Valid);
                 let events = self
@@ -190,7 +191,7 @@ impl Order {
                 sent
             }
             (Status::Pending | Status::Processing | Status::Invalid, _) => {
-                self.wait(seen.retry_at, now, jitter)
+                self.wait(seen.retry_at, now, conditions)
             }
         }
     }
@@ -200,7 +201,7 @@ impl Order {
         mut self,
         asked: Option<OffsetDateTime>,
         now: OffsetDateTime,
-        jitter: Jitter,
+        conditions: &Conditions,
     ) -> Transition {
         self.course.denied_since = None;
         let stage = self.stage();
@@ -213,7 +214,9 @@ impl Order {
         if stage != Some(Stage::Processing) && !is_words {
             self.last_error = None;
         }
-        let at = now + self.next_poll(jitter);
+        let likely = self.likely_pause(now, conditions);
+        let usual = self.next_poll(conditions.jitter);
+        let at = now + likely.unwrap_or(usual);
         let asked = asked.map(|asked| asked.min(now + longest_poll(now, self.deadline)));
         self.next_action_at = Some(at).max(asked);
         self.unchanged()

@@ -53,6 +53,64 @@ fn looks_that_found_nothing_new_do_not_lengthen_the_pause_after_the_first_troubl
 }
 
 #[test]
+fn what_was_learned_says_when_to_poll_and_shortens_no_other_pause() {
+    let ms = Duration::milliseconds;
+    let at = |stage| Order {
+        state: State::Open { url: "https://ca.example/1".into(), stage },
+        ..order([challenge::State::Visible])
+    };
+    let seen = |status, asked: Option<Duration>| {
+        Answer::Polled(Seen { status, expires: None, retry_at: asked.map(|pause| NOW + pause) })
+    };
+    let after = |waited: Duration, order: Order| Order { handed_out_at: NOW - waited, ..order };
+    let validating = || after(ms(1_000), at(Stage::Validating));
+    let polled =
+        |polls, order: Order| Order { course: Course { polls, ..order.course.clone() }, ..order };
+    let failed = |order| Order { tries: 1, stalled_since: Some(NOW), ..order };
+    let finalized_before = |order: Order| Order {
+        course: Course { reached: Some(Stage::Processing), polls: 3, ..order.course.clone() },
+        ..order
+    };
+    let (pending, processing) = (Status::Pending, Status::Processing);
+    for (what, order, answer, likely, expected) in [
+        ("told to begin", at(Stage::Accepting), Answer::Accepted, ms(800), ms(800)),
+        ("next door", at(Stage::Accepting), Answer::Accepted, ms(1), ms(3)),
+        ("hours", at(Stage::Accepting), Answer::Accepted, Duration::HOUR, Duration::MINUTE),
+        ("not yet", validating(), seen(pending, None), ms(1_100), ms(100)),
+        ("soon again", validating(), seen(pending, None), ms(1_001), ms(15)),
+        ("often seen", polled(20, validating()), seen(pending, None), ms(1_001), Duration::MINUTE),
+        ("asked to wait", validating(), seen(pending, Some(ms(3_000))), ms(1_100), ms(3_000)),
+        ("asked for less", validating(), seen(pending, Some(ms(50))), ms(1_100), ms(100)),
+        (
+            "after a failure",
+            failed(polled(4, validating())),
+            seen(pending, None),
+            ms(1_001),
+            ms(5_000),
+        ),
+        ("the CSR was taken", at(Stage::Finalizing), seen(processing, None), ms(400), ms(400)),
+        (
+            "asked then",
+            at(Stage::Finalizing),
+            seen(processing, Some(ms(3_000))),
+            ms(400),
+            ms(3_000),
+        ),
+        (
+            "no progress",
+            finalized_before(at(Stage::Finalizing)),
+            seen(processing, None),
+            ms(1),
+            ms(1_600),
+        ),
+    ] {
+        let conditions = Conditions { likely_done: Some(likely), ..Jitter::NONE.into() };
+        let next = order.apply(answer, NOW, conditions).unwrap().order.next_action_at;
+        assert_eq!(next, Some(NOW + expected), "{what}");
+    }
+}
+
+#[test]
 fn waiting_for_the_ca_takes_nothing_of_a_certificates_life() {
     let end = NOW + Duration::hours(2);
     let wanted = Order {

@@ -227,7 +227,7 @@ impl Order {
         self.unchanged()
     }
 
-    /// The CA has begun on something: polls first about when the CA was done lately.
+    /// The CA has begun on something: polls first when it is likely to be done.
     pub(super) fn begin_waiting(
         self,
         stage: Stage,
@@ -237,10 +237,10 @@ impl Order {
         let mut told = self.advance(stage, now, conditions.jitter);
         let order = &mut told.order;
         if order.course.polls == 0 {
-            let usual = order.next_poll(conditions.jitter);
-            let sooner = conditions.first_poll.filter(|pause| *pause < usual);
-            order.course.polls = u32::from(sooner.is_none());
-            order.next_action_at = Some(now + sooner.unwrap_or(usual));
+            let pause = order.likely_pause(now, conditions);
+            // A poll as soon as the CA may be done is none that found nothing.
+            let pause = pause.unwrap_or_else(|| order.next_poll(conditions.jitter));
+            order.next_action_at = Some(now + pause);
         }
         told
     }
@@ -250,6 +250,18 @@ impl Order {
         let pause = backoff::poll(self.course.polls, jitter);
         self.course.polls = self.course.polls.saturating_add(1);
         pause
+    }
+
+    /// The pause until what the CA is at is likely to be done.
+    pub(super) fn likely_pause(
+        &self,
+        now: OffsetDateTime,
+        conditions: &Conditions,
+    ) -> Option<Duration> {
+        self.awaits()?;
+        let waited = (now - self.handed_out_at).max(Duration::ZERO);
+        let likely = conditions.likely_done?;
+        Some(backoff::likely(self.course.polls, waited, likely))
     }
 
     /// Bounds every wake-up by the deadlines, which leave time for one more poll, and by the requests

@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use futures_util::future::{join, join_all};
+use futures_util::stream::FuturesUnordered;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use moka::future::Cache;
@@ -27,11 +29,15 @@ const MAX_ADDRESSES: usize = 4;
 /// Servers that it is remembered how to ask.
 const MAX_DIRECT: u64 = 1000;
 
-/// How long the servers of a zone are remembered: every challenge asks for them every few seconds.
+/// How long a name's zone and its servers are remembered: every challenge asks for them at each look.
 const SERVERS_FRESH_FOR: Duration = Duration::from_mins(1);
 
 /// A look goes over several servers in turn; the one who asked holds a lease meanwhile.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long the others are waited for once an answer decides: who is slow does not hold up the verdict of who
+/// is not, and people still see what most of them say.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Looks into the DNS, from the resolvers' and from the authoritative servers' side.
 pub struct Dns {
@@ -39,6 +45,7 @@ pub struct Dns {
     resolver: Resolver,
     authority_port: u16,
     guard: Guard,
+    zones: Cache<Name, Name>,
     servers: Cache<Name, Arc<Vec<Server>>>,
     /// One for each server that is asked directly, and whether it is asked to ask others.
     direct: moka::sync::Cache<(SocketAddr, bool), Resolver>,
@@ -75,9 +82,10 @@ impl Dns {
             given => given.to_vec(),
         };
         let resolver = outbound::resolver(&nameservers, true)?;
+        let zones = Cache::builder().max_capacity(1000).time_to_live(SERVERS_FRESH_FOR).build();
         let servers = Cache::builder().max_capacity(1000).time_to_live(SERVERS_FRESH_FOR).build();
         let direct = moka::sync::Cache::new(MAX_DIRECT);
-        Ok(Self { nameservers, resolver, authority_port, guard, servers, direct })
+        Ok(Self { nameservers, resolver, authority_port, guard, zones, servers, direct })
     }
 
     /// Where the CNAME chain that starts at `name` ends; `name` itself without one. No final dot.
@@ -135,7 +143,8 @@ impl Dns {
 
     async fn ask_authorities(&self, name: &str, value: &str) -> Result<Vec<Observation>, String> {
         let name = absolute(name)?;
-        let zone = self.zone(&name).await?;
+        let zone = self.zones.try_get_with_by_ref(&name, self.zone(&name));
+        let zone = zone.await.map_err(|error| (*error).clone())?;
         let servers = self.servers_of(&zone).await?;
         Ok(self.ask_all(&servers, false, &name, value).await)
     }
@@ -162,7 +171,14 @@ impl Dns {
         value: &str,
     ) -> Vec<Observation> {
         let looks = servers.iter().map(|server| self.ask(server, recursive, name, value));
-        join_all(looks).await.into_iter().flatten().collect()
+        // One that does not see the value is enough for "not yet"; for the opposite all have to.
+        let is_missing = |seen: &Vec<Observation>| seen.iter().any(|one| !one.seen);
+        let answers = side_by_side(looks, is_missing).await;
+        let late = |server: &Server| {
+            vec![Observation::missing(server.name.clone(), "has not answered yet")]
+        };
+        let answers = servers.iter().zip(answers);
+        answers.flat_map(|(server, seen)| seen.unwrap_or_else(|| late(server))).collect()
     }
 
     /// The answers of one server, at each of its addresses.
@@ -176,11 +192,10 @@ impl Dns {
         name: &Name,
         value: &str,
     ) -> Vec<Observation> {
-        let looks = server
-            .addresses
-            .iter()
-            .map(async |address| (*address, self.txt_at(*address, recursive, name, value).await));
-        let sights = join_all(looks).await;
+        let looks =
+            server.addresses.iter().map(|address| self.txt_at(*address, recursive, name, value));
+        let answers = side_by_side(looks, |sight| !matches!(sight, Sight::Silent(_))).await;
+        let sights: Vec<_> = server.addresses.iter().copied().zip(answers).collect();
         if sights.is_empty() {
             let why = if server.guarded {
                 "leads to an address that is not public, where this service may not connect (the setting `outbound.allow` permits it)"
@@ -189,16 +204,17 @@ impl Dns {
             };
             return vec![Observation::missing(server.name.clone(), why)];
         }
-        let answered = sights.iter().any(|(_, sight)| !matches!(sight, Sight::Silent(_)));
+        let is_answer = |sight: &Option<Sight>| !matches!(sight, None | Some(Sight::Silent(_)));
+        let answered = sights.iter().any(|(_, sight)| is_answer(sight));
         let place = without_dot(name);
-        let seen = |(address, sight): (SocketAddr, Sight)| {
+        let seen = |(address, sight): (SocketAddr, Option<Sight>)| {
             // An address inside is nothing for whoever asks for a certificate.
             let who = if is_global(address.ip()) {
                 format!("{} {}", server.name, address.ip())
             } else {
                 server.name.clone()
             };
-            match sight {
+            match sight? {
                 Sight::Seen => {
                     Some(Observation::seen(who, format!("has the TXT record at {place}")))
                 }
@@ -334,6 +350,29 @@ impl Dns {
     }
 }
 
+/// The answers of those who are asked side by side; `None` of one who was late when another's decided.
+async fn side_by_side<T>(
+    looks: impl Iterator<Item = impl Future<Output = T>>,
+    decides: impl Fn(&T) -> bool,
+) -> Vec<Option<T>> {
+    let numbered = looks.enumerate().map(async |(place, look)| (place, look.await));
+    let mut looks: FuturesUnordered<_> = numbered.collect();
+    let mut answers: Vec<Option<T>> = (0..looks.len()).map(|_| None).collect();
+    let mut deadline = None;
+    loop {
+        let next = looks.next();
+        let answered = match deadline {
+            Some(deadline) => timeout_at(deadline, next).await.ok().flatten(),
+            None => next.await,
+        };
+        let Some((place, answer)) = answered else { return answers };
+        if decides(&answer) {
+            deadline.get_or_insert_with(|| Instant::now() + GRACE);
+        }
+        answers[place] = Some(answer);
+    }
+}
+
 fn absolute(name: &str) -> Result<Name, String> {
     let mut name =
         Name::from_ascii(comparable(name)).map_err(|error| format!("{name}: {error}"))?;
@@ -343,4 +382,39 @@ fn absolute(name: &str) -> Result<Name, String> {
 
 fn without_dot(name: &Name) -> String {
     comparable(&name.to_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use futures_util::future::Either;
+
+    use super::*;
+
+    /// Who answers at once, or never.
+    fn server(answer: Option<&'static str>) -> impl Future<Output = &'static str> {
+        answer.map_or(Either::Right(pending()), |answer| Either::Left(ready(answer)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_silent_does_not_hold_up_a_verdict_that_is_certain() {
+        let begun = Instant::now();
+        let servers = [Some("there"), None, Some("not there")].into_iter().map(server);
+
+        let answers = side_by_side(servers, |answer| *answer == "not there").await;
+
+        assert_eq!(answers, [Some("there"), None, Some("not there")]);
+        assert_eq!(Instant::now() - begun, GRACE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_silent_is_waited_for_where_all_have_to_see_it() {
+        let servers = [Some("there"), None].into_iter().map(server);
+        let verdict = side_by_side(servers, |answer| *answer == "not there");
+
+        let late = timeout_at(Instant::now() + LOOK_TIMEOUT, verdict).await;
+
+        assert!(late.is_err(), "the CA may ask the silent one");
+    }
 }

@@ -7,9 +7,9 @@ use time::{Duration, OffsetDateTime};
 
 use super::breaker::{Breakers, is_silence};
 use super::budget;
+use super::learned_waits::{LearnedWaits, Look, Work};
 use super::order_gate::{OrderGates, Pass};
 use super::order_window::NewOrders;
-use super::poll_interval::PollIntervals;
 use super::quota::Quota;
 use super::refused_requests::Limiters;
 use crate::ca::Limiter;
@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::domain::backoff::Jitter;
 use crate::domain::failure::{Failure, code};
 use crate::domain::issuer::Issuer;
-use crate::domain::order::{Answer, Order, Stage, Status, Step};
+use crate::domain::order::{Answer, Order, Stage, Step};
 use crate::domain::throttle::Scope;
 use crate::storage::{Db, StorageError, Tx, throttles};
 use crate::worker::error::Tried;
@@ -40,7 +40,7 @@ pub struct Limits {
     pub(crate) quota: Arc<Quota>,
     pub(crate) breakers: Breakers,
     order_gates: OrderGates,
-    poll_intervals: PollIntervals,
+    pub(crate) learned_waits: LearnedWaits,
     refused_requests: Limiters,
     /// Searches for orphaned records in a row that a provider put off.
     pub(crate) sweeps_put_off: AtomicU32,
@@ -55,7 +55,7 @@ impl Limits {
             quota: Arc::new(quota),
             breakers: Breakers::default(),
             order_gates: OrderGates::new(new_orders),
-            poll_intervals: PollIntervals::new(),
+            learned_waits: LearnedWaits::new(),
             refused_requests: Limiters::new(),
             sweeps_put_off: AtomicU32::new(0),
         }
@@ -82,13 +82,13 @@ pub(crate) struct Admission {
     asked: Option<OffsetDateTime>,
     /// The CA's name among what is called.
     endpoint: Option<String>,
-    /// Whether the CA has begun on something that it was not asked about yet.
-    has_begun: bool,
 }
 
 /// The part that is over once a step is settled.
 #[derive(Default)]
 struct Admitted {
+    /// When the CA was asked.
+    began: Option<OffsetDateTime>,
     pass: Option<Pass>,
     hold: Option<Hold>,
     /// The step was not taken at all.
@@ -156,6 +156,7 @@ impl Admission {
         if is_new && let Some(spent) = budget::reserve(&limits.db, issuer, order, now).await? {
             return Ok(Some(spent));
         }
+        self.step.began = Some(limits.clock.now());
         let endpoint = self.endpoint.get_or_insert_with(|| asker.key(&Scope::Endpoint));
         Ok(limits.breakers.admit(endpoint, order.id, now).err())
     }
@@ -173,16 +174,7 @@ impl Admission {
             return;
         };
         note_silence(limits, endpoint, answer, order);
-        if let (true, Step::Poll, Answer::Polled(seen), Some(stage)) =
-            (self.has_begun, step, answer, order.stage())
-        {
-            let is_done = !matches!(seen.status, Status::Pending | Status::Processing);
-            limits.poll_intervals.record(endpoint, stage, is_done);
-        }
-        self.has_begun = matches!(
-            (step, answer),
-            (Step::Accept, Answer::Accepted) | (Step::Finalize, Answer::Polled(_))
-        );
+        self.learn(limits, endpoint, step, answer, order);
         let Answer::Failed(failure) = answer else {
             // There is nothing in the answer that another order would have to find stored.
             if let Some(pass) = self.step.pass.take() {
@@ -200,16 +192,36 @@ impl Admission {
         self.step.hold = Some(Hold { key, scope, until, why: failure.clone() });
     }
 
-    /// When to poll first whether the CA has done what it was just told, where that was sooner than
-    /// usual lately.
-    pub(crate) fn first_poll(&self, limits: &Limits, step: &Step) -> Option<Duration> {
-        let stage = match step {
-            Step::Accept => Stage::Validating,
-            Step::Finalize => Stage::Processing,
+    fn learn(&self, limits: &Limits, ca: &str, step: &Step, answer: &Answer, order: &Order) {
+        let (Answer::Polled(seen) | Answer::Inspected(seen, _)) = answer else { return };
+        let (Step::Poll | Step::Inspect, Some(stage), Some(at)) =
+            (step, order.awaits(), self.step.began)
+        else {
+            return;
+        };
+        let work = Work::of(order, ca, stage);
+        let is_first = order.course.polls == 0;
+        let look = Look { at_what: order.id.0, began: order.handed_out_at, at, is_first };
+        limits.learned_waits.looked(&work, look, work.is_done(seen.status));
+    }
+
+    /// When what the CA was told to do is likely to be done, counted from its beginning.
+    pub(crate) fn likely_done(
+        &self,
+        limits: &Limits,
+        step: &Step,
+        order: &Order,
+    ) -> Option<Duration> {
+        let (stage, waited) = match step {
+            Step::Accept => (Stage::Validating, Duration::ZERO),
+            Step::Finalize => (Stage::Processing, Duration::ZERO),
+            Step::Poll | Step::Inspect => {
+                (order.awaits()?, limits.clock.now() - order.handed_out_at)
+            }
             _ => return None,
         };
-        let pause = limits.poll_intervals.initial(self.endpoint.as_ref()?, stage)?;
-        Duration::try_from(pause).ok()
+        let work = Work::of(order, self.endpoint.as_ref()?, stage);
+        Some(limits.learned_waits.likely(&work, waited))
     }
 
     /// Stores in the transaction that settles the step what others have to find.

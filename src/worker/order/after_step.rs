@@ -24,6 +24,8 @@ const _: () = assert!(
 pub(super) struct Taken {
     /// Whether the step may be taken again where its result was lost.
     pub(super) is_repeatable: bool,
+    /// Whether it only looked at what the CA does: all that is lost with its result is that it looked.
+    pub(super) is_look: bool,
     /// Whether the order has ended, or its last error has changed: clients can see that.
     pub(super) is_remarkable: bool,
     /// Whether the run ends in any case: the order is over, or the service stops.
@@ -62,7 +64,7 @@ pub(super) fn after_step(taken: Taken) -> AfterStep {
         // The lease is only extended by a save.
         return AfterStep::SaveAndGoOn(pause, Hold::Extend);
     }
-    if taken.is_repeatable && !taken.is_remarkable && pause <= BRIEF {
+    if taken.is_repeatable && !taken.is_remarkable && (taken.is_look || pause <= BRIEF) {
         AfterStep::GoOn(pause)
     } else {
         AfterStep::SaveAndGoOn(pause, Hold::Keep)
@@ -78,33 +80,50 @@ mod tests {
         use AfterStep::{GoOn, SaveAndGoOn, SaveAndRest};
         use Hold::{Extend, Keep};
         let (ms, s) = (Duration::milliseconds, Duration::seconds);
-        let poll = Taken {
+        let taken = Taken {
             is_repeatable: true,
+            is_look: false,
             is_remarkable: false,
             is_last: false,
             pause: Some(ms(25)),
             lease_age: s(1),
         };
+        let look = Taken { is_look: true, ..taken };
+        let in_ms = |pause, taken| Taken { pause: Some(ms(pause)), ..taken };
         for (what, taken, expected) in [
-            ("a poll that is soon repeated", poll, GoOn(ms(25))),
-            ("overdue", Taken { pause: Some(ms(-5)), ..poll }, GoOn(ms(-5))),
-            ("just brief", Taken { pause: Some(BRIEF), ..poll }, GoOn(BRIEF)),
-            ("no longer brief", Taken { pause: Some(ms(31)), ..poll }, SaveAndGoOn(ms(31), Keep)),
-            ("just short", Taken { pause: Some(SHORT), ..poll }, SaveAndGoOn(SHORT, Keep)),
-            ("no longer short", Taken { pause: Some(ms(501)), ..poll }, SaveAndRest),
-            ("never due again", Taken { pause: None, ..poll }, SaveAndRest),
-            ("not repeatable", Taken { is_repeatable: false, ..poll }, SaveAndGoOn(ms(25), Keep)),
-            ("remarkable", Taken { is_remarkable: true, ..poll }, SaveAndGoOn(ms(25), Keep)),
-            ("over, or stopping", Taken { is_last: true, ..poll }, SaveAndRest),
-            ("an old lease", Taken { lease_age: FRESH, ..poll }, SaveAndGoOn(ms(25), Extend)),
+            ("what may be done again", taken, GoOn(ms(25))),
+            ("overdue", in_ms(-5, taken), GoOn(ms(-5))),
+            ("just brief", in_ms(30, taken), GoOn(BRIEF)),
+            ("no longer brief", in_ms(31, taken), SaveAndGoOn(ms(31), Keep)),
+            ("just short", in_ms(500, taken), SaveAndGoOn(SHORT, Keep)),
+            ("no longer short", in_ms(501, taken), SaveAndRest),
+            ("a look that is soon repeated", look, GoOn(ms(25))),
+            ("a look, just short", in_ms(500, look), GoOn(SHORT)),
+            ("a look, no longer short", in_ms(501, look), SaveAndRest),
+            (
+                "a look that brought news",
+                Taken { is_remarkable: true, ..look },
+                SaveAndGoOn(ms(25), Keep),
+            ),
+            (
+                "a look under an old lease",
+                Taken { lease_age: FRESH, ..look },
+                SaveAndGoOn(ms(25), Extend),
+            ),
+            ("a last look", Taken { is_last: true, ..look }, SaveAndRest),
+            ("never due again", Taken { pause: None, ..taken }, SaveAndRest),
+            ("not repeatable", Taken { is_repeatable: false, ..taken }, SaveAndGoOn(ms(25), Keep)),
+            ("remarkable", Taken { is_remarkable: true, ..taken }, SaveAndGoOn(ms(25), Keep)),
+            ("over, or stopping", Taken { is_last: true, ..taken }, SaveAndRest),
+            ("an old lease", Taken { lease_age: FRESH, ..taken }, SaveAndGoOn(ms(25), Extend)),
             (
                 "an old lease and news",
-                Taken { lease_age: s(60), is_remarkable: true, pause: Some(ms(400)), ..poll },
+                Taken { lease_age: s(60), is_remarkable: true, pause: Some(ms(400)), ..taken },
                 SaveAndGoOn(ms(400), Extend),
             ),
             (
                 "an old lease at the end",
-                Taken { lease_age: s(60), is_last: true, ..poll },
+                Taken { lease_age: s(60), is_last: true, ..taken },
                 SaveAndRest,
             ),
         ] {

@@ -18,7 +18,7 @@ use crate::domain::backoff::Jitter;
 use crate::domain::certificate::Certificate;
 use crate::domain::failure::Failure;
 use crate::domain::id::OrderId;
-use crate::domain::order::{Answer, Order, Transition};
+use crate::domain::order::{Answer, Order, Step, Transition};
 use crate::storage::lease::Lease;
 use crate::storage::{Scope, StorageError, orders};
 use crate::worker::context::Context;
@@ -98,11 +98,11 @@ async fn take_steps(
     let mut extended = ctx.clock.now();
     for _ in 0..STEPS_PER_RUN {
         let now = ctx.clock.now();
-        let mut is_repeatable = false;
+        let (mut is_repeatable, mut is_look) = (false, false);
         let transition = if order.has_expired(now) {
             order.expire(now)
         } else if let Some(next) = order.next_step(now) {
-            is_repeatable = next.is_repeatable();
+            (is_repeatable, is_look) = (next.is_repeatable(), next == Step::Poll);
             let (answer, conditions) = step::take(&mut session, next, &order).await?;
             order.apply(answer, ctx.clock.now(), conditions)?
         } else if order.next_action_at.is_some_and(|at| at > now) {
@@ -115,6 +115,7 @@ async fn take_steps(
         let now = ctx.clock.now();
         let next = after_step(Taken {
             is_repeatable,
+            is_look,
             is_remarkable: before.is_changed_by(&transition),
             is_last: transition.order.is_over() || ctx.stop.is_cancelled(),
             pause: transition.order.next_action_at.map(|at| at - now),

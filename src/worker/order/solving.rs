@@ -1,7 +1,7 @@
 //! Runs the actions of an order's challenges side by side, each by its solver and credential.
 
 use futures_util::future::{BoxFuture, join_all};
-use time::Duration;
+use time::{Duration, OffsetDateTime};
 
 use super::authorizations::no_solver;
 use super::session::{ConfiguredSolver, Session};
@@ -15,6 +15,7 @@ use crate::solver::{self, Readiness, Solver};
 use crate::worker::context::Context;
 use crate::worker::credentials::dns_credential;
 use crate::worker::error::{Tried, Trouble};
+use crate::worker::limits::{Look, Work};
 
 /// The actions that an order's challenges want, ready to be run.
 #[derive(Default)]
@@ -28,14 +29,17 @@ pub(super) struct ActionResult {
     id: ChallengeId,
     timeouts: ProofTimeouts,
     called: Option<String>,
+    /// Where it was a look that something can be learned from.
+    look: Option<(Work, Look)>,
     answer: challenge::Answer,
 }
 
 impl Actions {
     /// Adds an action whose answer is known already.
     pub(super) fn done(&mut self, id: ChallengeId, answer: challenge::Answer) {
-        let timeouts = ProofTimeouts { propagation: PROPAGATION, delay: Duration::ZERO };
-        self.done.push(ActionResult { id, timeouts, called: None, answer });
+        let timeouts =
+            ProofTimeouts { propagation: PROPAGATION, delay: Duration::ZERO, likely: None };
+        self.done.push(ActionResult { id, timeouts, called: None, look: None, answer });
     }
 
     /// Runs all actions side by side.
@@ -74,10 +78,12 @@ pub(super) async fn prepare(
         let proof = known.proof();
         match solver(session, order, known).await {
             Ok(ConfiguredSolver { solver, timeouts, credential }) => {
+                let now = session.ctx.clock.now();
+                let look = propagation(action, known, credential.as_deref(), timeouts, now);
                 let called = credential.filter(|_| action != Action::Check);
                 let breakers = &session.ctx.limits.breakers;
                 if let Some(called) = &called
-                    && let Err(failure) = breakers.admit(called, order.id, session.ctx.clock.now())
+                    && let Err(failure) = breakers.admit(called, order.id, now)
                 {
                     prepared.done(id, challenge::Answer::Failed(failure));
                     continue;
@@ -85,7 +91,7 @@ pub(super) async fn prepare(
                 let record = known.record.clone();
                 prepared.jobs.push(Box::pin(async move {
                     let answer = act(&*solver, action, &proof, record.as_ref()).await;
-                    ActionResult { id, timeouts, called, answer }
+                    ActionResult { id, timeouts, called, look, answer }
                 }));
             }
             Err(Trouble::Failed(failure)) => {
@@ -99,12 +105,16 @@ pub(super) async fn prepare(
 
 /// The answer to the order machine, once note is taken of what it says about providers.
 pub(super) fn answer(ctx: &Context, results: Vec<ActionResult>, order: &Order) -> Answer {
-    let answers = results.into_iter().map(|ActionResult { id, timeouts, called, answer }| {
-        if let Some(called) = called {
-            note_provider(ctx, &called, &answer, order);
-        }
-        (id, timeouts, answer)
-    });
+    let answers =
+        results.into_iter().map(|ActionResult { id, mut timeouts, called, look, answer }| {
+            if let Some(called) = called {
+                note_provider(ctx, &called, &answer, order);
+            }
+            if let Some((work, look)) = look {
+                timeouts.likely = learn(ctx, &work, look, &answer);
+            }
+            (id, timeouts, answer)
+        });
     Answer::Solved(answers.collect())
 }
 
@@ -164,6 +174,37 @@ fn note_provider(ctx: &Context, called: &str, answer: &challenge::Answer, order:
     }
 }
 
+/// A look for a record. The first one is taken at once: only what it did not see has to be learned.
+fn propagation(
+    action: Action,
+    known: &Challenge,
+    credential: Option<&str>,
+    timeouts: ProofTimeouts,
+    at: OffsetDateTime,
+) -> Option<(Work, Look)> {
+    let (credential, record) = credential.zip(known.record.as_ref())?;
+    let work = Work::Propagation { credential: credential.to_owned(), zone: record.zone.clone() };
+    let began = known.shown_at(timeouts);
+    let look = Look { at_what: known.id.0, began, at, is_first: false };
+    (action == Action::Check).then_some((work, look))
+}
+
+/// When a record that was not seen is likely to be, counted from when it was written.
+fn learn(ctx: &Context, work: &Work, look: Look, answer: &challenge::Answer) -> Option<Duration> {
+    let learned = &ctx.limits.learned_waits;
+    match answer {
+        challenge::Answer::Seen => {
+            learned.looked(work, look, true);
+            None
+        }
+        challenge::Answer::NotSeen(_) => {
+            learned.looked(work, look, false);
+            Some(learned.likely(work, ctx.clock.now() - look.began))
+        }
+        _ => None,
+    }
+}
+
 async fn act(
     solver: &dyn Solver,
     action: Action,
@@ -198,5 +239,6 @@ fn timeouts(solver: &issuer::Solver) -> ProofTimeouts {
     ProofTimeouts {
         propagation: read(propagation.map(|given| &given.timeout)).unwrap_or(PROPAGATION),
         delay: read(propagation.map(|given| &given.delay)).unwrap_or(Duration::ZERO),
+        likely: None,
     }
 }

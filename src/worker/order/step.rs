@@ -34,7 +34,7 @@ pub(super) async fn take(
     }
     let conditions = Conditions {
         jitter: Jitter::random(),
-        first_poll: session.admission.first_poll(limits, &step),
+        likely_done: session.admission.likely_done(limits, &step, order),
         requests: Some(meter.requests()),
     };
     Ok((answer, conditions))

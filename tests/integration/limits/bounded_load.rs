@@ -110,7 +110,8 @@ fn within(sent: &[(OffsetDateTime, u32)], from: OffsetDateTime) -> usize {
 fn conditions(chance: f64, requests: Requests) -> Conditions {
     Conditions {
         jitter: Jitter::new(chance),
-        first_poll: Some(Duration::milliseconds(3)),
+        // As soon as the machine lets it.
+        likely_done: Some(Duration::ZERO),
         requests: Some(requests),
     }
 }
@@ -134,7 +135,8 @@ fn answer(step: &Step, habit: &Habit, turn: usize, now: OffsetDateTime, names: u
     let seen =
         |status| Seen { status, expires: after(habit.expires), retry_at: after(habit.retry_after) };
     if let Step::Solve(due) = step {
-        let patience = ProofTimeouts { propagation: Duration::minutes(5), delay: Duration::ZERO };
+        let (propagation, delay) = (Duration::minutes(5), Duration::ZERO);
+        let patience = ProofTimeouts { propagation, delay, likely: Some(Duration::ZERO) };
         let answer = |action| match (action, choice) {
             (Action::Present, _) => challenge::Answer::Presented(None),
             (Action::Check, 0) => {

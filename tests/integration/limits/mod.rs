@@ -6,5 +6,6 @@ pub(crate) mod budget;
 pub(crate) mod deadlines;
 pub(crate) mod endless_refusals;
 pub(crate) mod fairness;
+pub(crate) mod learned_waits;
 pub(crate) mod provider_load;
 pub(crate) mod receiver_load;

@@ -17,7 +17,7 @@ use crate::support::fixtures;
 
 const START: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
 const PATIENCE: ProofTimeouts =
-    ProofTimeouts { propagation: Duration::minutes(5), delay: Duration::seconds(10) };
+    ProofTimeouts { propagation: Duration::minutes(5), delay: Duration::seconds(10), likely: None };
 
 /// Something that went wrong: which, and what the other side asked for.
 fn trouble() -> impl Strategy<Value = Failure> {

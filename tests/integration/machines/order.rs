@@ -19,7 +19,7 @@ pub(super) const URL: &str = "https://ca.example/order/1";
 /// What has been sent lately may delay a step by so much.
 pub(super) const PACED: Duration = Duration::seconds(80);
 pub(super) const PATIENCE: ProofTimeouts =
-    ProofTimeouts { propagation: Duration::minutes(5), delay: Duration::ZERO };
+    ProofTimeouts { propagation: Duration::minutes(5), delay: Duration::ZERO, likely: None };
 
 #[test]
 fn an_order_goes_step_by_step_to_its_certificate() {
@@ -91,7 +91,7 @@ fn a_404_on_what_was_just_handed_out_is_asked_again_and_nothing_is_lost() {
         let mut requests = order.course.requests.clone();
         requests.count(now);
         let conditions =
-            Conditions { jitter: Jitter::NONE, first_poll: None, requests: Some(requests) };
+            Conditions { jitter: Jitter::NONE, likely_done: None, requests: Some(requests) };
         let next = order.apply(failed(Class::Consistency), now, conditions).unwrap();
         assert_eq!(next.outcome, None, "not while a replica may lag");
         order = next.order;
