@@ -102,6 +102,7 @@ impl Cell {
         let (took, latencies) =
             at_once(names("far", self.certificates), self.at_a_time, &issue).await;
         settle(ground).await;
+        assert!(latencies.iter().all(|took| *took >= self.distance.least()), "the CA is not far");
         let now = requests(ground);
         let count = self.certificates as f64;
         let since = |kind: &Kind| {
@@ -127,7 +128,6 @@ impl Cell {
         let kinds = kinds.map(|(at, (name, _))| (*name, median(&each(&|run| run.kinds[at]))));
         let requests = each(&|run| run.requests);
         report.add_up(title("ACME requests/certificate"), requests, kinds.collect());
-        report.add(title("Cloudflare calls/certificate"), "", each(&|run| run.calls));
     }
 
     fn compare(&self, floor: &[Run], ours: &[Run], report: &mut Report) {

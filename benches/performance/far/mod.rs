@@ -105,7 +105,9 @@ impl Plan {
         let cell = |distance, at_a_time| Cell::of(distance, at_a_time, options.certificates);
         let mut cells: Vec<_> = [1, 32, 128, 256].map(|at| cell(near, at)).into();
         cells.extend([32, 128, 256].map(|at| cell(far, at)));
-        cells.iter_mut().for_each(|cell| cell.runs = options.runs);
+        for cell in &mut cells {
+            cell.runs = options.runs;
+        }
         cells.push(Cell { kind: Kind::Postgres, ..cell(near, 128) });
         cells.push(cell(Distance { retry_after: Some(RETRY_AFTER), ..near }, 32));
         Self {

@@ -31,7 +31,7 @@ impl Span {
         let mut hasher = DefaultHasher::new();
         (SEED, name).hash(&mut hasher);
         let share = hasher.finish() as f64 / u64::MAX as f64;
-        self.least + (self.most - self.least).mul_f64(share)
+        self.least + self.most.saturating_sub(self.least).mul_f64(share)
     }
 }
 
