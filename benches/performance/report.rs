@@ -117,7 +117,7 @@ impl Row {
         let parts: Vec<_> =
             self.parts.iter().map(|(part, value)| format!("{part} {}", short(*value))).collect();
         let remark = if parts.is_empty() { verdict } else { parts.join(", ") };
-        format!("{:<62} {:>10} {:<7} {range:<20} {remark}", self.what, short(value), self.unit)
+        format!("{:<66} {:>10} {:<7} {range:<20} {remark}", self.what, short(value), self.unit)
     }
 
     fn json(&self) -> Value {
