@@ -35,7 +35,7 @@ pub fn ratios(this: &[f64], other: &[f64]) -> Vec<f64> {
 }
 
 pub async fn issuance(options: &Options, other: &Path, report: &mut Report) {
-    for &kind in &options.databases {
+    for &kind in options.databases() {
         let [mut this, mut theirs] = [Runs::default(), Runs::default()];
         for pair in 0..pairs(options) {
             eprintln!("issuance on {} by turns, pair {}", kind.name(), pair + 1);
@@ -54,7 +54,7 @@ fn compare(options: &Options, kind: Kind, this: &Runs, other: &Runs, report: &mu
         |runs: &[Run], value: fn(&Run) -> f64| -> Vec<f64> { runs.iter().map(value).collect() };
     let many = |value| ratios(&each(&this.many, value), &each(&other.many, value));
     let queued = |value| ratios(&each(&this.queued, value), &each(&other.queued, value));
-    let (concurrency, count) = (options.concurrency, options.certificates);
+    let (concurrency, count) = (options.concurrency, options.certificates());
 
     report.add(title("this, certificates/s"), "/s", each(&this.many, |run| run.rate));
     report.add(title("other, certificates/s"), "/s", each(&other.many, |run| run.rate));

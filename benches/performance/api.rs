@@ -100,7 +100,7 @@ pub async fn by_turns(
     other: &Path,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    for &kind in &options.databases {
+    for &kind in options.databases() {
         let (mine, theirs) = (kind.empty().await, kind.empty().await);
         let this = Asked::start(ground, None, &mine.url).await?;
         let that = Asked::start(ground, Some(other), &theirs.url).await?;

@@ -59,12 +59,12 @@ fn other(error: reqwest::Error) -> Error {
 
 impl Floor {
     pub async fn start(ground: &Ground) -> Self {
-        let ca = reqwest::Certificate::from_pem(ground.pebble.ca_pem().as_bytes()).unwrap();
+        let ca = reqwest::Certificate::from_pem(ground.ca_pem().as_bytes()).unwrap();
         let client = reqwest::Client::builder().tls_certs_only([ca]).no_proxy().build().unwrap();
         let wanted =
             NewAccount { contact: &[], terms_of_service_agreed: true, only_return_existing: false };
         let (account, _) = Account::builder_with_http(Box::new(Client(client)))
-            .create(&wanted, ground.pebble.directory_url(), None)
+            .create(&wanted, ground.directory_url(), None)
             .await
             .unwrap();
         let cloudflare = &ground.cloudflare;

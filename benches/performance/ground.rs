@@ -1,5 +1,6 @@
 //! What everything that is measured stands on: one CA, one DNS, one PostgreSQL.
 
+use super::far::proxy::{DelayingProxy, Distance};
 use super::support::cloudflare::Cloudflare;
 use super::support::fault_proxy::{FaultProxy, Kind};
 use super::support::free_port;
@@ -29,8 +30,14 @@ pub struct Ground {
     pub cloudflare: Cloudflare,
     /// Where the CA looks for HTTP-01 proofs.
     pub http_port: u16,
-    /// What stands before the CA, if anything does.
-    pub proxy: Option<FaultProxy>,
+    pub front: Front,
+}
+
+/// What stands before the CA.
+pub enum Front {
+    Nothing,
+    Faults(FaultProxy),
+    Distance(DelayingProxy),
 }
 
 impl Ground {
@@ -43,30 +50,49 @@ impl Ground {
             ..PebbleOptions::default()
         })
         .await;
-        Self { pebble, cloudflare, http_port, proxy: None }
+        Self { pebble, cloudflare, http_port, front: Front::Nothing }
     }
 
     /// The same with a proxy before the CA, which does nothing before it is told to.
     pub async fn behind_a_proxy() -> Self {
         let mut ground = Self::start().await;
-        ground.proxy = Some(FaultProxy::before(&ground.pebble).await);
+        ground.front = Front::Faults(FaultProxy::before(&ground.pebble).await);
+        ground
+    }
+
+    /// The same with a CA that is far away.
+    pub async fn far(distance: Distance) -> Self {
+        let mut ground = Self::start().await;
+        ground.front = Front::Distance(DelayingProxy::before(&ground.pebble, distance).await);
         ground
     }
 
     pub fn directory_url(&self) -> String {
-        self.proxy.as_ref().map_or_else(|| self.pebble.directory_url(), FaultProxy::directory_url)
+        match &self.front {
+            Front::Nothing => self.pebble.directory_url(),
+            Front::Faults(proxy) => proxy.directory_url(),
+            Front::Distance(proxy) => proxy.directory_url(),
+        }
     }
 
-    pub fn ca_bundle(&self) -> String {
-        self.proxy.as_ref().map_or_else(|| self.pebble.ca_bundle(), FaultProxy::ca_bundle)
+    /// What signed the certificate of the CA's HTTPS, as PEM.
+    pub fn ca_pem(&self) -> &str {
+        match &self.front {
+            Front::Nothing => self.pebble.ca_pem(),
+            Front::Faults(proxy) => proxy.ca_pem(),
+            Front::Distance(proxy) => proxy.ca_pem(),
+        }
     }
 
     /// Requests that the CA, or the proxy before it, has answered so far, nonces included.
     pub fn acme_requests(&self) -> usize {
-        if let Some(proxy) = &self.proxy {
-            return KINDS.into_iter().map(|kind| proxy.requests(kind)).sum();
+        match &self.front {
+            Front::Nothing => {
+                let log = self.pebble.log();
+                log.lines().filter(|line| line.contains(" -> calling handler()")).count()
+            }
+            Front::Faults(proxy) => KINDS.into_iter().map(|kind| proxy.requests(kind)).sum(),
+            Front::Distance(proxy) => proxy.requests().values().sum(),
         }
-        let log = self.pebble.log();
-        log.lines().filter(|line| line.contains(" -> calling handler()")).count()
     }
 }

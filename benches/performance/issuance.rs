@@ -44,7 +44,7 @@ pub struct Runs {
 pub async fn measure(options: &Options, report: &mut Report) -> anyhow::Result<()> {
     let mut bare = Runs::default();
     let mut ours: Vec<(Kind, Runs)> =
-        options.databases.iter().map(|kind| (*kind, Runs::default())).collect();
+        options.databases().iter().map(|kind| (*kind, Runs::default())).collect();
     for run in 0..options.runs {
         eprintln!("issuance, run {} of {}", run + 1, options.runs);
         by_floor(options, &mut bare).await;
@@ -70,7 +70,7 @@ pub async fn measure(options: &Options, report: &mut Report) -> anyhow::Result<(
         let title = format!("{name}: throughput / floor's");
         report.promise(title, "", each(|run| run.rate), Target::AtLeast(least));
         let ratios = runs.queued.iter().zip(&bare.many).map(|(ours, floor)| ours.rate / floor.rate);
-        let title = format!("{name}: throughput with {} at once / floor's", options.certificates);
+        let title = format!("{name}: throughput with {} at once / floor's", options.certificates());
         report.add(title, "", ratios.collect());
         let ratios = runs.single.iter().zip(&bare.single).map(|(ours, floor)| ours / floor);
         let title = format!("{name}: single certificate / floor's");
@@ -81,10 +81,10 @@ pub async fn measure(options: &Options, report: &mut Report) -> anyhow::Result<(
         report.promise(title, "", extra.collect(), Target::AtMost(1.0));
         let calls = runs.queued.iter().map(|run| run.calls).collect();
         let title =
-            format!("{name}: Cloudflare calls per certificate, {} at once", options.certificates);
+            format!("{name}: Cloudflare calls per certificate, {} at once", options.certificates());
         report.promise(title, "", calls, Target::AtMost(0.05));
         let peak = runs.queued.iter().map(|run| run.rss).collect();
-        report.add(format!("{name}: peak memory, {} at once", options.certificates), "MiB", peak);
+        report.add(format!("{name}: peak memory, {} at once", options.certificates()), "MiB", peak);
     }
     Ok(())
 }
@@ -110,7 +110,7 @@ async fn by_floor(options: &Options, runs: &mut Runs) {
     let issue = |name: String| Arc::clone(&floor).issue(name);
     at_once(names("warm", options.concurrency), options.concurrency, issue).await;
     let before = Before::now(&ground);
-    let names_of_many = names("floor", options.certificates);
+    let names_of_many = names("floor", options.certificates());
     let (took, latencies) = at_once(names_of_many, options.concurrency, issue).await;
     runs.many.push(before.run(&ground, took, &latencies));
     let mut singles = Vec::new();
@@ -124,11 +124,11 @@ async fn by_floor(options: &Options, runs: &mut Runs) {
 /// each new order, and gets slower with each.
 pub async fn by_certwright(options: &Options, program: Option<&Path>, kind: Kind, runs: &mut Runs) {
     let (ground, _database, service) = warm(options, program, kind).await;
-    runs.many.push(many(&ground, &service, options.certificates, options.concurrency).await);
+    runs.many.push(many(&ground, &service, options.certificates(), options.concurrency).await);
     drop((service, ground));
 
     let (ground, _database, service) = warm(options, program, kind).await;
-    runs.queued.push(many(&ground, &service, options.certificates, options.certificates).await);
+    runs.queued.push(many(&ground, &service, options.certificates(), options.certificates()).await);
     let mut singles = Vec::new();
     for name in names("single", options.singles) {
         // One alone is one that nothing else goes before.
@@ -168,14 +168,9 @@ pub async fn many(
     run
 }
 
-fn by(
-    service: &Arc<Service>,
-) -> impl Fn(String) -> futures_util::future::BoxFuture<'static, Duration> {
+fn by(service: &Arc<Service>) -> impl AsyncFn(String) -> Duration {
     let service = Arc::clone(service);
-    move |name| {
-        let service = Arc::clone(&service);
-        Box::pin(async move { service.issue(&name).await.0 })
-    }
+    async move |name: String| service.issue(&name).await.0
 }
 
 /// Until every proof is cleaned up, which is part of what a certificate costs.
@@ -192,10 +187,10 @@ pub fn names(kind: &str, count: usize) -> VecDeque<String> {
 }
 
 /// Works through the names, so many at a time; how long all took, and each.
-pub async fn at_once<F: Future<Output = Duration>>(
+pub async fn at_once(
     names: VecDeque<String>,
     concurrency: usize,
-    issue: impl Fn(String) -> F,
+    issue: impl AsyncFn(String) -> Duration,
 ) -> (Duration, Vec<Duration>) {
     let names = Mutex::new(names);
     let begun = Instant::now();

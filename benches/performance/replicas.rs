@@ -13,7 +13,7 @@ use super::service::{MASTER_KEY, Service, Setup};
 
 pub async fn measure(options: &Options, report: &mut Report) -> anyhow::Result<()> {
     let [mut one, mut two, mut twice]: [Vec<f64>; 3] = Default::default();
-    let (count, concurrency) = (options.certificates, options.concurrency);
+    let (count, concurrency) = (options.certificates(), options.concurrency);
     for run in 0..options.runs {
         eprintln!("replicas, run {} of {}", run + 1, options.runs);
         // From a CA of its own each, as in `issuance`.

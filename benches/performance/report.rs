@@ -1,5 +1,6 @@
 //! One table for people, and the same as JSON.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -16,6 +17,8 @@ struct Row {
     unit: &'static str,
     runs: Vec<f64>,
     target: Option<Target>,
+    /// What the number is made of.
+    parts: Vec<(&'static str, f64)>,
 }
 
 /// What a median has to be.
@@ -48,7 +51,17 @@ impl Report {
 
     /// Notes a number, one value for each run.
     pub fn add(&mut self, what: impl Into<String>, unit: &'static str, runs: Vec<f64>) {
-        self.push(Row { what: what.into(), unit, runs, target: None });
+        self.push(Row { what: what.into(), unit, runs, target: None, parts: Vec::new() });
+    }
+
+    /// The same with what it is made of.
+    pub fn add_up(
+        &mut self,
+        what: impl Into<String>,
+        runs: Vec<f64>,
+        parts: Vec<(&'static str, f64)>,
+    ) {
+        self.push(Row { what: what.into(), unit: "", runs, target: None, parts });
     }
 
     /// The same for a number that was promised.
@@ -59,7 +72,7 @@ impl Report {
         runs: Vec<f64>,
         target: Target,
     ) {
-        self.push(Row { what: what.into(), unit, runs, target: Some(target) });
+        self.push(Row { what: what.into(), unit, runs, target: Some(target), parts: Vec::new() });
     }
 
     fn push(&mut self, row: Row) {
@@ -101,7 +114,10 @@ impl Row {
                 format!("{} to {}", short(least), short(most))
             }
         };
-        format!("{:<62} {:>10} {:<7} {range:<20} {verdict}", self.what, short(value), self.unit)
+        let parts: Vec<_> =
+            self.parts.iter().map(|(part, value)| format!("{part} {}", short(*value))).collect();
+        let remark = if parts.is_empty() { verdict } else { parts.join(", ") };
+        format!("{:<66} {:>10} {:<7} {range:<20} {remark}", self.what, short(value), self.unit)
     }
 
     fn json(&self) -> Value {
@@ -110,6 +126,7 @@ impl Row {
             "what": self.what, "unit": self.unit, "median": value, "runs": self.runs,
             "target": self.target.map(Target::words),
             "met": self.target.map(|target| target.is_met(value)),
+            "parts": self.parts.iter().copied().collect::<HashMap<_, _>>(),
         })
     }
 }

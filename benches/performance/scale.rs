@@ -11,7 +11,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::Options;
-use super::database::{self, Database};
+use super::database::{self, Database, Kind};
 use super::ground::{Ground, ZONE};
 use super::issuance::names;
 use super::numbers::{median, millis, percentile};
@@ -33,10 +33,11 @@ pub async fn measure(
         let title = "scheduling pass, largest / smallest database";
         report.promise(title, "", vec![last / first], Target::AtMost(1.5));
     }
-    for (name, database) in
-        [("SQLite", database::sqlite()), ("PostgreSQL", database::postgres().await)]
-    {
-        mass_renewal(ground, options, name, &database, report).await?;
+    let count = options.renewals.unwrap_or(10_000);
+    for kind in [Kind::Sqlite, Kind::Postgres] {
+        let title = format!("renewing {count}, {}", kind.name());
+        let rate = mass_renewal(ground, count, kind, &title, report).await?;
+        report.add(format!("{title}: certificates/s"), "/s", vec![rate]);
     }
     Ok(())
 }
@@ -279,18 +280,18 @@ impl Connection {
     }
 }
 
-/// Everything wants to be renewed at once.
-async fn mass_renewal(
+/// Everything wants to be renewed at once; how many certificates a second that came to.
+pub async fn mass_renewal(
     ground: &Ground,
-    options: &Options,
-    name: &str,
-    database: &Database,
+    count: usize,
+    kind: Kind,
+    title: &str,
     report: &mut Report,
-) -> anyhow::Result<()> {
-    let count = options.renewals;
-    eprintln!("scale: renewing {count} certificates, {name}");
-    let key = template(ground, database).await;
-    multiply(database, count, true).await?;
+) -> anyhow::Result<f64> {
+    eprintln!("{title}");
+    let database = kind.empty().await;
+    let key = template(ground, &database).await;
+    multiply(&database, count, true).await?;
     let calls = ground.cloudflare.calls().total();
     let issued = ground.pebble.certificates_issued();
     let setup = Setup {
@@ -318,8 +319,7 @@ async fn mass_renewal(
     let rate = count as f64 / begun.elapsed().as_secs_f64();
     super::issuance::settle(ground).await;
     let per = |total: f64| total / count as f64;
-    let title = |what: &str| format!("renewing {count}, {name}: {what}");
-    report.add(title("certificates/s"), "/s", vec![rate]);
+    let title = |what: &str| format!("{title}: {what}");
     for (quarter, rate) in quarters.into_iter().enumerate() {
         report.add(title(&format!("certificates/s, quarter {}", quarter + 1)), "/s", vec![rate]);
     }
@@ -327,5 +327,5 @@ async fn mass_renewal(
     report.add(title("Cloudflare calls/certificate"), "", vec![per(calls)]);
     report.add(title("CPU/certificate"), "ms", vec![per(service.cpu() * 1e3)]);
     report.add(title("peak memory"), "MiB", vec![service.peak_rss()]);
-    Ok(())
+    Ok(rate)
 }

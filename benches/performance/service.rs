@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use certwright::domain::api_key;
 use reqwest::Method;
 use rustix::process::{Pid, Signal, kill_process};
@@ -117,7 +119,7 @@ impl Service {
                 "stringData": {"api-token": ground.cloudflare.token()}});
         self.ask(Method::POST, "/secrets", Some(&secret)).await;
         let issuer = json!({"kind": "ClusterIssuer", "name": "dns", "acme": {
-            "server": ground.directory_url(), "caBundle": ground.ca_bundle(),
+            "server": ground.directory_url(), "caBundle": STANDARD.encode(ground.ca_pem()),
             "email": "user@example.com",
             "solvers": [{"dns01": {"cloudflare": {
                 "baseURL": ground.cloudflare.base_url(),
@@ -145,7 +147,12 @@ impl Service {
 
     /// Asks for a certificate, and waits until it is there; how long that took, and its id.
     pub async fn issue(&self, name: &str) -> (Duration, String) {
-        let wanted = certificate(name);
+        self.issue_for(&[name]).await
+    }
+
+    /// The same for several names.
+    pub async fn issue_for(&self, names: &[&str]) -> (Duration, String) {
+        let wanted = certificate_for(names);
         let begun = Instant::now();
         let url = format!("http://{}/certificates", self.api);
         let request = self.http.post(url).bearer_auth(&self.key).header("prefer", "wait=120");
@@ -257,5 +264,9 @@ impl Drop for Service {
 
 /// What a client posts.
 pub fn certificate(name: &str) -> Value {
-    json!({"issuerRef": {"name": "dns", "kind": "ClusterIssuer"}, "dnsNames": [name]})
+    certificate_for(&[name])
+}
+
+fn certificate_for(names: &[&str]) -> Value {
+    json!({"issuerRef": {"name": "dns", "kind": "ClusterIssuer"}, "dnsNames": names})
 }

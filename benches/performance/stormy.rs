@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::Options;
 use super::against;
 use super::database::Kind;
-use super::ground::Ground;
+use super::ground::{Front, Ground};
 use super::issuance::{at_once, names};
 use super::report::{Report, Target};
 use super::service::Service;
@@ -103,7 +103,7 @@ impl Sides {
 async fn run(options: &Options, program: Option<&Path>, is_stormy: bool) -> Weather {
     let (ground, database) = (Ground::behind_a_proxy().await, Kind::Sqlite.empty().await);
     let service = Arc::new(Service::ready_by(program, &ground, &database.url).await);
-    if let (true, Some(proxy)) = (is_stormy, &ground.proxy) {
+    if let (true, Front::Faults(proxy)) = (is_stormy, &ground.front) {
         proxy.cut(CUT);
         proxy.html_502(PAGES);
         proxy.busy(BUSY, Duration::from_secs(1));

@@ -239,7 +239,7 @@ impl HostileCa {
         let address = listener.local_addr().unwrap();
         let (shared, requests) = (Arc::<Mutex<Lures>>::default(), Arc::<AtomicU32>::default());
         let (lures, count) = (shared.clone(), requests.clone());
-        let acceptor = tls_for_loopback().acceptor();
+        let acceptor = tls_for_loopback().acceptor(&[]);
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             loop {

@@ -262,29 +262,30 @@ impl Pebble {
 }
 
 /// A certificate for the loopback address, its key, and the CA that signed it, each as PEM.
-pub(super) struct Tls {
-    pub(super) certificate: String,
-    pub(super) key: String,
-    pub(super) ca: String,
+pub struct Tls {
+    pub certificate: String,
+    pub key: String,
+    pub ca: String,
 }
 
 impl Tls {
-    /// Accepts TLS connections with the certificate, without ALPN.
-    pub(super) fn acceptor(&self) -> TlsAcceptor {
+    /// Accepts TLS connections with the certificate, and these protocols of ALPN.
+    pub fn acceptor(&self, protocols: &[&str]) -> TlsAcceptor {
         let certificate = CertificateDer::from_pem_slice(self.certificate.as_bytes()).unwrap();
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap();
         let provider = rustls::crypto::aws_lc_rs::default_provider();
-        let config = rustls::ServerConfig::builder_with_provider(provider.into())
+        let mut config = rustls::ServerConfig::builder_with_provider(provider.into())
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
             .with_single_cert(vec![certificate], key)
             .unwrap();
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         TlsAcceptor::from(Arc::new(config))
     }
 }
 
-pub(super) fn tls_for_loopback() -> Tls {
+pub fn tls_for_loopback() -> Tls {
     let mut ca = CertificateParams::default();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     // Of another name than what it signs, which OpenSSL would take for self-signed otherwise.

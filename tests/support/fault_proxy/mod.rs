@@ -51,7 +51,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn of(path: &str) -> Self {
+    pub fn of(path: &str) -> Self {
         match path.trim_start_matches('/').split('/').next() {
             Some("order-plz") => Self::NewOrder,
             Some("my-order") => Self::Order,
@@ -187,7 +187,7 @@ impl FaultProxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         // Without ALPN both sides speak HTTP/1.1: one request at a time can be cut on a connection.
-        let acceptor = tls.acceptor();
+        let acceptor = tls.acceptor(&[]);
         let task = tokio::spawn(serve(listener, acceptor, Arc::clone(&shared)));
         Self { shared, address, ca: tls.ca, task }
     }
