@@ -54,7 +54,7 @@ pub struct Acme {
     /// How long certificates wait after a failed attempt, unless they say otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
-    /// How control over names is proved; see [`crate::domain::selection`].
+    /// How control over names is proved, with cert-manager's precedence.
     pub solvers: Vec<Solver>,
 }
 

@@ -37,7 +37,42 @@ pub(in crate::storage) enum Value {
     Id(Uuid),
 }
 
+impl From<&String> for Value {
+    fn from(text: &String) -> Self {
+        Self::Text(text.clone())
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Self::Integer(number)
+    }
+}
+
+impl From<Uuid> for Value {
+    fn from(id: Uuid) -> Self {
+        Self::Id(id)
+    }
+}
+
 impl Filter {
+    /// Adds a condition in which `?` stands for the value, if there is one.
+    pub(in crate::storage) fn and_if<V: Into<Value>>(
+        &mut self,
+        condition: &'static str,
+        value: Option<V>,
+    ) {
+        if let Some(value) = value {
+            self.and(condition, value.into());
+        }
+    }
+
     /// Adds a condition in which `?` stands for the value.
     pub(in crate::storage) fn and(&mut self, condition: &'static str, value: Value) {
         let placeholder = self.bind(value);
@@ -127,31 +162,23 @@ impl Filter {
         };
         read.flush().await?;
         let text = format!("{select} {filter} ORDER BY {order} LIMIT {limit}");
+        macro_rules! fetched {
+            ($on:ident) => {{
+                let mut query = sqlx::query_as(AssertSqlSafe(text));
+                for value in self.values {
+                    query = match value {
+                        Value::Text(text) => query.bind(text),
+                        Value::Integer(number) => query.bind(number),
+                        Value::Id(id) => query.bind(id),
+                    };
+                }
+                let rows = query.fetch_all($on.connection()?).await;
+                $on.observe(rows)
+            }};
+        }
         let rows = match &mut read.on {
-            Backend::Sqlite(on) => {
-                let mut query = sqlx::query_as(AssertSqlSafe(text));
-                for value in self.values {
-                    query = match value {
-                        Value::Text(text) => query.bind(text),
-                        Value::Integer(number) => query.bind(number),
-                        Value::Id(id) => query.bind(id),
-                    };
-                }
-                let rows = query.fetch_all(on.connection()?).await;
-                on.observe(rows)
-            }
-            Backend::Postgres(on) => {
-                let mut query = sqlx::query_as(AssertSqlSafe(text));
-                for value in self.values {
-                    query = match value {
-                        Value::Text(text) => query.bind(text),
-                        Value::Integer(number) => query.bind(number),
-                        Value::Id(id) => query.bind(id),
-                    };
-                }
-                let rows = query.fetch_all(on.connection()?).await;
-                on.observe(rows)
-            }
+            Backend::Sqlite(on) => fetched!(on),
+            Backend::Postgres(on) => fetched!(on),
         };
         Ok(rows?)
     }

@@ -258,15 +258,9 @@ pub async fn list(
 ) -> Result<Vec<Certificate>, StorageError> {
     let mut filter = Filter::default();
     filter.within("namespace", scope.namespaces());
-    if let Some(namespace) = &wanted.namespace {
-        filter.and("namespace = ?", Value::Text(namespace.clone()));
-    }
-    if let Some(name) = &wanted.name {
-        filter.and("name = ?", Value::Text(name.clone()));
-    }
-    if let Some(issuer) = &wanted.issuer {
-        filter.and("issuer_name = ?", Value::Text(issuer.clone()));
-    }
+    filter.and_if("namespace = ?", wanted.namespace.as_ref());
+    filter.and_if("name = ?", wanted.name.as_ref());
+    filter.and_if("issuer_name = ?", wanted.issuer.as_ref());
     match wanted.ready {
         // Nearly all are: walking the index of ends, and sorting what it finds, would cost more than
         // passing over the others. The plus keeps it from being used.
@@ -279,17 +273,15 @@ pub async fn list(
         }
         None => {}
     }
-    if let Some(before) = wanted.expires_before {
-        filter.and("not_after < ?", Value::Integer(millis(before)));
-    }
-    if let Some(name) = &wanted.dns_name {
-        let of_name = "id IN (SELECT certificate_id FROM certificate_names WHERE name = ?)";
-        filter.and(of_name, Value::Text(name.clone()));
-    }
-    if let Some(label) = &wanted.label {
-        let of_label = "id IN (SELECT certificate_id FROM certificate_labels WHERE label = ?)";
-        filter.and(of_label, Value::Text(label.clone()));
-    }
+    filter.and_if("not_after < ?", wanted.expires_before.map(millis));
+    filter.and_if(
+        "id IN (SELECT certificate_id FROM certificate_names WHERE name = ?)",
+        wanted.dns_name.as_ref(),
+    );
+    filter.and_if(
+        "id IN (SELECT certificate_id FROM certificate_labels WHERE label = ?)",
+        wanted.label.as_ref(),
+    );
     let rows: Vec<Row> = filter.page(read, &select(""), "id", page).await?;
     rows.into_iter().map(|row| row.into_domain().map(|(certificate, _)| certificate)).collect()
 }

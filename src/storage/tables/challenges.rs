@@ -9,7 +9,7 @@ use crate::domain::challenge::Challenge;
 use crate::domain::id::{ChallengeId, OrderId};
 use crate::domain::order::Order;
 use crate::domain::scope::Scope;
-use crate::storage::engine::query::{Filter, Value};
+use crate::storage::engine::query::Filter;
 use crate::storage::engine::{
     Page, Read, StorageError, Tx, corrupt, count, document, fetch, json, millis, moment,
     statements, table, write,
@@ -167,20 +167,13 @@ pub async fn list(
 ) -> Result<Vec<(Challenge, Parent)>, StorageError> {
     let mut filter = Filter::default();
     filter.within("(SELECT namespace FROM orders WHERE orders.id = order_id)", scope.namespaces());
-    if let Some(namespace) = &wanted.namespace {
-        let of_namespace = "(SELECT namespace FROM orders WHERE orders.id = order_id) = ?";
-        filter.and(of_namespace, Value::Text(namespace.clone()));
-    }
-    if let Some(name) = &wanted.order_name {
-        let of_name = "order_id IN (SELECT id FROM orders WHERE name = ?)";
-        filter.and(of_name, Value::Text(name.clone()));
-    }
-    if let Some(order) = wanted.order {
-        filter.and("order_id = ?", Value::Id(order.0));
-    }
-    if let Some(state) = &wanted.state {
-        filter.and("state = ?", Value::Text(state.clone()));
-    }
+    filter.and_if(
+        "(SELECT namespace FROM orders WHERE orders.id = order_id) = ?",
+        wanted.namespace.as_ref(),
+    );
+    filter.and_if("order_id IN (SELECT id FROM orders WHERE name = ?)", wanted.order_name.as_ref());
+    filter.and_if("order_id = ?", wanted.order.map(|it| it.0));
+    filter.and_if("state = ?", wanted.state.as_ref());
     let select = format!(
         "SELECT {}, (SELECT name FROM orders WHERE orders.id = order_id) AS order_name,
            (SELECT namespace FROM orders WHERE orders.id = order_id) AS order_namespace

@@ -351,18 +351,10 @@ pub async fn list(
     if matches!(scope, Scope::Namespaces(_)) {
         filter.and_that(heard!("d"));
     }
-    if let Some(state) = wanted.state {
-        filter.and("d.state = ?", Value::Text(state.as_str().to_owned()));
-    }
-    if let Some(event_type) = wanted.event_type {
-        filter.and("d.event_type = ?", Value::Text(event_type.as_str().to_owned()));
-    }
-    if let Some(subject) = wanted.subject {
-        filter.and("d.subject = ?", Value::Id(subject));
-    }
-    if let Some(since) = wanted.since {
-        filter.and("d.created_at >= ?", Value::Integer(millis(since)));
-    }
+    filter.and_if("d.state = ?", wanted.state.map(|it| it.as_str()));
+    filter.and_if("d.event_type = ?", wanted.event_type.map(|it| it.as_str()));
+    filter.and_if("d.subject = ?", wanted.subject);
+    filter.and_if("d.created_at >= ?", wanted.since.map(millis));
     let select = format!("SELECT {} FROM deliveries d", Row::COLUMNS.names());
     let rows: Vec<Row> = filter.page(read, &select, "d.id", page).await?;
     rows.into_iter().map(Row::into_domain).collect()

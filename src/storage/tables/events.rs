@@ -15,7 +15,7 @@ use crate::domain::event::{Event, Severity};
 use crate::domain::id::{CertificateId, EventId};
 use crate::domain::scope::Scope;
 use crate::storage::engine::pipeline::{Pipeline, renumbered};
-use crate::storage::engine::query::{Filter, Value};
+use crate::storage::engine::query::Filter;
 use crate::storage::engine::tx::Hook;
 use crate::storage::engine::{Backend, Page, Read, StorageError, Tx, millis, moment, statements};
 
@@ -166,14 +166,11 @@ impl Wanted {
     fn page_filter(&self, scope: &Scope) -> Filter {
         let mut filter = Filter::default();
         filter.within("namespace", scope.namespaces());
-        if let Some(namespace) = &self.namespace {
-            filter.and("namespace = ?", Value::Text(namespace.clone()));
-        }
-        if let Some(since) = self.since {
-            let of_late =
-                "id IN (SELECT recent.id FROM events AS recent WHERE recent.last_seen >= ?)";
-            filter.and(of_late, Value::Integer(millis(since)));
-        }
+        filter.and_if("namespace = ?", self.namespace.as_ref());
+        filter.and_if(
+            "id IN (SELECT recent.id FROM events AS recent WHERE recent.last_seen >= ?)",
+            self.since.map(millis),
+        );
         self.narrow(filter)
     }
 
@@ -182,25 +179,15 @@ impl Wanted {
     pub(in crate::storage) fn stream_filter(&self, scope: &Scope) -> Filter {
         let mut filter = Filter::default();
         filter.within("coalesce(namespace, '')", scope.namespaces());
-        if let Some(namespace) = &self.namespace {
-            filter.and("coalesce(namespace, '') = ?", Value::Text(namespace.clone()));
-        }
-        if let Some(since) = self.since {
-            filter.and("last_seen >= ?", Value::Integer(millis(since)));
-        }
+        filter.and_if("coalesce(namespace, '') = ?", self.namespace.as_ref());
+        filter.and_if("last_seen >= ?", self.since.map(millis));
         self.narrow(filter)
     }
 
     fn narrow(&self, mut filter: Filter) -> Filter {
-        if let Some(resource) = self.resource {
-            filter.and("(resource_id = ? OR certificate_id = ?)", Value::Id(resource));
-        }
-        if let Some(severity) = self.severity {
-            filter.and("severity = ?", Value::Text(severity.as_str().to_owned()));
-        }
-        if let Some(reason) = &self.reason {
-            filter.and("reason = ?", Value::Text(reason.clone()));
-        }
+        filter.and_if("(resource_id = ? OR certificate_id = ?)", self.resource);
+        filter.and_if("severity = ?", self.severity.map(|it| it.as_str()));
+        filter.and_if("reason = ?", self.reason.as_ref());
         filter
     }
 }

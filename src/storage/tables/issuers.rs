@@ -9,7 +9,7 @@ use crate::domain::issuer::{Account, Issuer, Kind, State, Transition};
 use crate::domain::scope::Scope;
 use crate::secret::Sealed;
 use crate::storage::Db;
-use crate::storage::engine::query::{Filter, Value};
+use crate::storage::engine::query::Filter;
 use crate::storage::engine::{
     Page, Read, StorageError, Tx, corrupt, count, document, execute, fetch, json, millis, moment,
     statements, table, write,
@@ -218,15 +218,9 @@ pub async fn list(
 ) -> Result<Vec<Issuer>, StorageError> {
     let mut filter = Filter::default();
     filter.within("namespace", scope.namespaces());
-    if let Some(namespace) = &wanted.namespace {
-        filter.and("namespace = ?", Value::Text(namespace.clone()));
-    }
-    if let Some(name) = &wanted.name {
-        filter.and("name = ?", Value::Text(name.clone()));
-    }
-    if let Some(kind) = wanted.kind {
-        filter.and("kind = ?", Value::Text(kind.as_str().to_owned()));
-    }
+    filter.and_if("namespace = ?", wanted.namespace.as_ref());
+    filter.and_if("name = ?", wanted.name.as_ref());
+    filter.and_if("kind = ?", wanted.kind.map(|it| it.as_str()));
     let rows: Vec<Row> = filter.page(read, &select(""), "id", page).await?;
     rows.into_iter().map(|row| row.into_domain().map(|(issuer, _)| issuer)).collect()
 }

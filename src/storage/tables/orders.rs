@@ -231,15 +231,9 @@ pub async fn list(
 ) -> Result<Vec<Order>, StorageError> {
     let mut filter = Filter::default();
     filter.within("namespace", scope.namespaces());
-    if let Some(namespace) = &wanted.namespace {
-        filter.and("namespace = ?", Value::Text(namespace.clone()));
-    }
-    if let Some(certificate) = wanted.certificate {
-        filter.and("certificate_id = ?", Value::Id(certificate.0));
-    }
-    if let Some(name) = &wanted.name {
-        filter.and("name = ?", Value::Text(name.clone()));
-    }
+    filter.and_if("namespace = ?", wanted.namespace.as_ref());
+    filter.and_if("certificate_id = ?", wanted.certificate.map(|it| it.0));
+    filter.and_if("name = ?", wanted.name.as_ref());
     match wanted.state.as_deref() {
         Some("pending") => {
             filter.and_that(

@@ -7,7 +7,7 @@ use super::revisions::Revision;
 use crate::domain::id::{CertificateId, OrderId, RequestId};
 use crate::domain::scope::Scope;
 use crate::secret::Sealed;
-use crate::storage::engine::query::{Filter, Value};
+use crate::storage::engine::query::Filter;
 use crate::storage::engine::{
     Page, Read, StorageError, Tx, corrupt, fetch, millis, moment, statements, table, write,
 };
@@ -188,15 +188,9 @@ pub async fn list(
 ) -> Result<Vec<Request>, StorageError> {
     let mut filter = Filter::default();
     filter.within("namespace", scope.namespaces());
-    if let Some(namespace) = &wanted.namespace {
-        filter.and("namespace = ?", Value::Text(namespace.clone()));
-    }
-    if let Some(name) = &wanted.name {
-        filter.and("name = ?", Value::Text(name.clone()));
-    }
-    if let Some(certificate) = wanted.certificate {
-        filter.and("certificate_id = ?", Value::Id(certificate.0));
-    }
+    filter.and_if("namespace = ?", wanted.namespace.as_ref());
+    filter.and_if("name = ?", wanted.name.as_ref());
+    filter.and_if("certificate_id = ?", wanted.certificate.map(|it| it.0));
     let select = format!("SELECT {} FROM requests", Row::COLUMNS.names());
     let rows: Vec<Row> = filter.page(read, &select, "id", page).await?;
     rows.into_iter().map(Row::into_request).collect()

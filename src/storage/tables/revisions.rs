@@ -168,9 +168,7 @@ pub async fn list(
 ) -> Result<Vec<Revision>, StorageError> {
     let mut filter = Filter::default();
     filter.and("certificate_id = ?", Value::Id(certificate.0));
-    if let Some(before) = before {
-        filter.and("revision < ?", Value::Integer(before));
-    }
+    filter.and_if("revision < ?", before);
     let page = Page { limit, after: None, descending: true };
     let rows: Vec<Row> = filter.page(read, &select(""), "revision", page).await?;
     Ok(rows.into_iter().map(Row::into_revision).collect())

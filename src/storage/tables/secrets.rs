@@ -8,7 +8,7 @@ use crate::domain::id::SecretId;
 use crate::domain::scope::Scope;
 use crate::secret::Sealed;
 use crate::storage::Db;
-use crate::storage::engine::query::{Filter, Value};
+use crate::storage::engine::query::Filter;
 use crate::storage::engine::{
     Page, Read, StorageError, Tx, document, execute, fetch, json, millis, moment, statements,
 };
@@ -138,12 +138,8 @@ pub async fn list(
 ) -> Result<Vec<SecretEntry>, StorageError> {
     let mut filter = Filter::default();
     filter.within("namespace", scope.namespaces());
-    if let Some(namespace) = &wanted.namespace {
-        filter.and("namespace = ?", Value::Text(namespace.clone()));
-    }
-    if let Some(name) = &wanted.name {
-        filter.and("name = ?", Value::Text(name.clone()));
-    }
+    filter.and_if("namespace = ?", wanted.namespace.as_ref());
+    filter.and_if("name = ?", wanted.name.as_ref());
     let select = "SELECT id, namespace, name, data_keys, created_at, updated_at FROM secrets";
     let rows: Vec<Row> = filter.page(read, select, "id", page).await?;
     rows.into_iter().map(Row::into_entry).collect()

@@ -9,7 +9,7 @@ use crate::domain::id::WebhookId;
 use crate::domain::scope::Scope;
 use crate::domain::webhook::{Disabled, EVERY_NAMESPACE, Health, Spec, Transition, Webhook};
 use crate::secret::Sealed;
-use crate::storage::engine::query::{Filter, Value};
+use crate::storage::engine::query::Filter;
 use crate::storage::engine::{
     Page, Read, StorageError, Tx, corrupt, count, document, execute, fetch, json, millis, moment,
     statements, table, write,
@@ -299,9 +299,7 @@ pub async fn list(
         "id IN (SELECT webhook_id FROM webhook_subscriptions WHERE namespace NOT IN (?))",
         scope.namespaces(),
     );
-    if let Some(namespace) = &wanted.namespace {
-        filter.and("namespace = ?", Value::Text(namespace.clone()));
-    }
+    filter.and_if("namespace = ?", wanted.namespace.as_ref());
     let rows: Vec<Row> = filter.page(read, &select(""), "id", page).await?;
     rows.into_iter().map(|row| row.into_domain().map(|(webhook, _)| webhook)).collect()
 }
