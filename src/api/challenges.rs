@@ -12,7 +12,7 @@ use super::extract::{Path, Query};
 use super::page::{self, Listing, Sort};
 use super::precondition::Precondition;
 use super::problem::{ApiError, Errors};
-use crate::domain::challenge::{Challenge, Kind, Observation, State as DomainState};
+use crate::domain::challenge::{Challenge, Kind, Observation, State as ChallengeState};
 use crate::domain::id::{ChallengeId, OrderId};
 use crate::domain::order::challenge_name;
 use crate::storage::challenges::{self, Parent, Wanted};
@@ -37,26 +37,6 @@ pub(crate) struct ListChallenges {
     cursor: Option<String>,
     /// The sort order.
     sort: Option<Sort>,
-}
-
-/// The state of a challenge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum ChallengeState {
-    /// To be shown.
-    Pending,
-    /// Shown; waiting until it can be seen.
-    Presented,
-    /// All servers that are asked see it.
-    Visible,
-    /// The CA was told to look.
-    Processing,
-    /// The CA saw it.
-    Valid,
-    /// The CA looked and did not see it.
-    Invalid,
-    /// It could not be shown, or nobody saw it in time.
-    Errored,
 }
 
 /// The proof of one name.
@@ -121,7 +101,6 @@ pub(crate) async fn list(
 ) -> Result<Response, ApiError> {
     let limit = if query.name.is_some() { Some(500) } else { query.limit };
     let page = page::page(limit, query.cursor.as_deref(), query.sort)?;
-    let state = query.state.map(|state| state.domain().as_str().to_owned());
     // A challenge's name begins with its order's; an order has few challenges, all on one page.
     let of_name = query.name.as_deref();
     let order_name = of_name.map(|name| name.rsplit_once('-').map_or("", |(order, _)| order));
@@ -129,7 +108,7 @@ pub(crate) async fn list(
         namespace: query.namespace,
         order_name: order_name.map(str::to_owned),
         order: query.order.map(OrderId),
-        state,
+        state: query.state,
     };
     let mut tx = app.db.read().await?;
     let mut rows = challenges::list(&mut tx, &who.scope, &wanted, page).await?;
@@ -156,46 +135,19 @@ pub(crate) async fn show(
     known.show(&ChallengeView::of(&challenge, &order))
 }
 
-impl ChallengeState {
-    fn domain(self) -> DomainState {
-        match self {
-            Self::Pending => DomainState::Pending,
-            Self::Presented => DomainState::Presented,
-            Self::Visible => DomainState::Visible,
-            Self::Processing => DomainState::Processing,
-            Self::Valid => DomainState::Valid,
-            Self::Invalid => DomainState::Invalid,
-            Self::Errored => DomainState::Errored,
-        }
-    }
-}
-
-impl From<DomainState> for ChallengeState {
-    fn from(state: DomainState) -> Self {
-        match state {
-            DomainState::Pending => Self::Pending,
-            DomainState::Presented => Self::Presented,
-            DomainState::Visible => Self::Visible,
-            DomainState::Processing => Self::Processing,
-            DomainState::Valid => Self::Valid,
-            DomainState::Invalid => Self::Invalid,
-            DomainState::Errored => Self::Errored,
-        }
-    }
-}
-
 impl ChallengeView {
     /// A challenge of an order.
     pub(crate) fn of(challenge: &Challenge, order: &Parent) -> Self {
         let propagated = matches!(
             challenge.state,
-            DomainState::Visible
-                | DomainState::Processing
-                | DomainState::Valid
-                | DomainState::Invalid
+            ChallengeState::Visible
+                | ChallengeState::Processing
+                | ChallengeState::Valid
+                | ChallengeState::Invalid
         );
-        let shown =
-            propagated || challenge.state == DomainState::Presented || challenge.record.is_some();
+        let shown = propagated
+            || challenge.state == ChallengeState::Presented
+            || challenge.record.is_some();
         let record = (challenge.kind == Kind::Dns01).then(|| RecordView {
             name: match &challenge.record {
                 Some(record) => record.name.clone(),
@@ -211,7 +163,7 @@ impl ChallengeView {
             kind: challenge.kind.as_str(),
             dns_name: challenge.domain.clone(),
             wildcard: challenge.wildcard,
-            state: challenge.state.into(),
+            state: challenge.state,
             presented: shown && !challenge.clean,
             propagated,
             record,

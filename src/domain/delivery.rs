@@ -4,7 +4,9 @@
 //! `Dead` after the last try. What a disabled webhook would have been sent is `Held`, for whoever
 //! asks for it later. At least once: who is not sure sends again, under the same identifier.
 
+use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
+use utoipa::ToSchema;
 
 use super::backoff::Jitter;
 use super::event::{Event, Resource};
@@ -38,7 +40,9 @@ pub struct Delivery {
 }
 
 /// The state of a delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = DeliveryState)]
 pub enum State {
     /// Waits for an earlier one about the same subject.
     Queued,

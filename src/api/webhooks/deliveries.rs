@@ -17,7 +17,7 @@ use crate::api::precondition::{Precondition, json};
 use crate::api::problem::{ApiError, Code, Errors};
 use crate::api::wait::Wait;
 use crate::api::{AppState, field};
-use crate::domain::delivery::{Delivery, State as DomainState};
+use crate::domain::delivery::{Delivery, State as DeliveryState};
 use crate::domain::event_type::EventType;
 use crate::domain::id::DeliveryId;
 use crate::domain::webhook::Webhook;
@@ -48,22 +48,6 @@ pub(crate) struct ListDeliveries {
     cursor: Option<String>,
     /// The sort order.
     sort: Option<Sort>,
-}
-
-/// The state of a delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum DeliveryState {
-    /// Waits for an earlier one about the same resource.
-    Queued,
-    /// To be sent at `nextAttemptAt`.
-    Pending,
-    /// Taken by the endpoint.
-    Delivered,
-    /// Given up.
-    Dead,
-    /// Not sent, because the webhook was disabled.
-    Held,
 }
 
 /// A message on its way to a webhook, or there.
@@ -143,7 +127,7 @@ pub(crate) async fn list(
     let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
     let since = query.since.as_deref();
     let wanted = Wanted {
-        state: query.state.map(DomainState::from),
+        state: query.state,
         event_type: query.kind,
         subject: query.certificate,
         since: since.map(|text| field::moment(text, "since")).transpose()?,
@@ -313,30 +297,6 @@ fn location(delivery: &Delivery) -> String {
     format!("/webhooks/{}/deliveries/{}", delivery.webhook, delivery.id)
 }
 
-impl From<DeliveryState> for DomainState {
-    fn from(state: DeliveryState) -> Self {
-        match state {
-            DeliveryState::Queued => Self::Queued,
-            DeliveryState::Pending => Self::Pending,
-            DeliveryState::Delivered => Self::Delivered,
-            DeliveryState::Dead => Self::Dead,
-            DeliveryState::Held => Self::Held,
-        }
-    }
-}
-
-impl From<DomainState> for DeliveryState {
-    fn from(state: DomainState) -> Self {
-        match state {
-            DomainState::Queued => Self::Queued,
-            DomainState::Pending => Self::Pending,
-            DomainState::Delivered => Self::Delivered,
-            DomainState::Dead => Self::Dead,
-            DomainState::Held => Self::Held,
-        }
-    }
-}
-
 impl DeliveryView {
     /// The view for the caller. The receiver's answer is hidden from bound principals, who choose the receiver.
     fn of(delivery: &Delivery, who: &Principal) -> Self {
@@ -348,7 +308,7 @@ impl DeliveryView {
             message_id: delivery.message_id(),
             kind: delivery.event_type,
             resource: format!("/{}/{}", delivery.subject.collection(), delivery.subject.id()),
-            state: delivery.state.into(),
+            state: delivery.state,
             attempts: delivery.attempts,
             last_attempt_at: last.map(|attempt| attempt.at),
             last_duration_ms: last

@@ -10,6 +10,7 @@ pub use proof::*;
 
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
+use utoipa::ToSchema;
 
 use crate::domain::backoff::{self, Jitter};
 use crate::domain::event::{Event, Resource};
@@ -79,7 +80,9 @@ pub struct Challenge {
 }
 
 /// The state of a challenge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = ChallengeState)]
 pub enum State {
     /// The proof is to be published; after a crash it may have been.
     Pending,

@@ -74,7 +74,7 @@ pub struct Wanted {
     /// Of this order.
     pub order: Option<OrderId>,
     /// In this state.
-    pub state: Option<String>,
+    pub state: Option<challenge::State>,
 }
 
 /// Adds the challenges of an order.
@@ -173,7 +173,7 @@ pub async fn list(
     );
     filter.and_if("order_id IN (SELECT id FROM orders WHERE name = ?)", wanted.order_name.as_ref());
     filter.and_if("order_id = ?", wanted.order.map(|it| it.0));
-    filter.and_if("state = ?", wanted.state.as_ref());
+    filter.and_if("state = ?", wanted.state.map(|it| it.as_str()));
     let select = format!(
         "SELECT {}, (SELECT name FROM orders WHERE orders.id = order_id) AS order_name,
            (SELECT namespace FROM orders WHERE orders.id = order_id) AS order_namespace

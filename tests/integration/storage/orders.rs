@@ -56,7 +56,7 @@ on_both_databases! {
             namespace: Some("default".into()),
             order_name: Some(order.name.clone()),
             order: Some(order.id),
-            state: Some("pending".into()),
+            state: Some(challenge::State::Pending),
         };
         let ours = Scope::Namespaces(vec!["default".into()]);
         assert_eq!(challenges::list(&mut tx, &ours, &wanted, page()).await.unwrap().len(), 1);
