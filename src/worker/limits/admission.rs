@@ -240,10 +240,15 @@ impl Admission {
 
 /// Whether a CA that fails to take an order so may take it with fewer others at once.
 fn is_too_much(failure: &Failure) -> bool {
-    matches!(failure.scope, Some(Scope::Endpoint | Scope::Account))
-        || matches!(failure.http_status, Some(408 | 429 | 503 | 504))
-        || failure.is(code::ACME_TIMEOUT)
-        || failure.is(code::STEP_TIMED_OUT)
+    match &failure.scope {
+        Some(Scope::Endpoint | Scope::Account) => true,
+        Some(Scope::RegisteredDomain(_) | Scope::ExactSet | Scope::Name(_)) => false,
+        None => {
+            matches!(failure.http_status, Some(408 | 429 | 503 | 504))
+                || failure.is(code::ACME_TIMEOUT)
+                || failure.is(code::STEP_TIMED_OUT)
+        }
+    }
 }
 
 /// Takes note of whether the CA has answered at all.
@@ -281,4 +286,38 @@ fn too_many(at: OffsetDateTime) -> Failure {
 fn no_turn(at: OffsetDateTime) -> Failure {
     Failure::of(code::ACME_NO_TURN, "The CA is slow to answer them, or has refused one lately.")
         .not_before(Some(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_ca_has_too_much_of_is_told_by_its_limit_its_status_or_its_silence() {
+        let limited = |scope| {
+            let failure = Failure::of(code::ACME_RATE_LIMITED, "").with_status(429);
+            Failure { scope: Some(scope), ..failure }
+        };
+        let refused = |status| Failure::of(code::ACME_UNAVAILABLE, "").with_status(status);
+        for (failure, expected) in [
+            (limited(Scope::Endpoint), true),
+            (limited(Scope::Account), true),
+            (limited(Scope::RegisteredDomain("example.com".into())), false),
+            (limited(Scope::ExactSet), false),
+            (limited(Scope::Name("www.example.com".into())), false),
+            (refused(503), true),
+            (refused(504), true),
+            (refused(408), true),
+            (refused(500), false),
+            (refused(502), false),
+            (Failure::of(code::ACME_TIMEOUT, ""), true),
+            (Failure::of(code::STEP_TIMED_OUT, ""), true),
+            (Failure::of(code::ACME_UNREACHABLE, ""), false),
+            (Failure::of(code::ACME_REFUSALS_SPENT, ""), false),
+            (Failure::of(code::ACME_ORDER_PACED, ""), false),
+            (Failure::of(code::ACME_REFUSED, "").with_status(403), false),
+        ] {
+            assert_eq!(is_too_much(&failure), expected, "{failure:?}");
+        }
+    }
 }

@@ -131,7 +131,9 @@ mod tests {
         first.taken(NOON);
         drop(first);
         let both = [pass().await.unwrap(), pass().await.unwrap()];
-        both.iter().for_each(|pass| pass.taken(NOON));
+        for pass in &both {
+            pass.taken(NOON);
+        }
         assert!(pass().await.is_none(), "there are no more than two");
         both[0].refused(NOON, NOON);
         drop(both);
