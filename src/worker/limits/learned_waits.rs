@@ -99,8 +99,8 @@ impl LearnedWaits {
     /// What is known of orders with fewer names, where there was none with as many.
     fn hint(&self, work: &Work) -> CompletionTimes {
         let Work::Validation { ca, names } = work else { return CompletionTimes::default() };
-        let fewer = (0..*names).rev().map(|names| Work::Validation { ca: ca.clone(), names });
-        let known = fewer.filter_map(|fewer| self.times.get(&fewer)).next();
+        let mut fewer = (0..*names).rev().map(|names| Work::Validation { ca: ca.clone(), names });
+        let known = fewer.find_map(|fewer| self.times.get(&fewer));
         known.map_or_else(CompletionTimes::default, |times| {
             times.lock().unwrap_or_else(PoisonError::into_inner).as_hint()
         })

@@ -2,6 +2,7 @@
 
 use time::Duration;
 
+use crate::domain::order::Step;
 use crate::storage::lease::LEASE;
 use crate::worker::context::STEP_TIMEOUT;
 
@@ -22,10 +23,7 @@ const _: () = assert!(
 /// The facts that the decision depends on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Taken {
-    /// Whether the step may be taken again where its result was lost.
-    pub(super) is_repeatable: bool,
-    /// Whether it only looked at what the CA does: all that is lost with its result is that it looked.
-    pub(super) is_look: bool,
+    pub(super) kind: Kind,
     /// Whether the order has ended, or its last error has changed: clients can see that.
     pub(super) is_remarkable: bool,
     /// Whether the run ends in any case: the order is over, or the service stops.
@@ -34,6 +32,27 @@ pub(super) struct Taken {
     pub(super) pause: Option<Duration>,
     /// Since the lease was taken or extended.
     pub(super) lease_age: Duration,
+}
+
+/// What it means to lose a step's result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It is not taken again.
+    Effect,
+    /// It may be taken again.
+    Repeatable,
+    /// It only looked at what the CA does: nothing is lost but that it looked.
+    Look,
+}
+
+impl Kind {
+    pub(super) fn of(step: &Step) -> Self {
+        match step {
+            Step::Poll => Self::Look,
+            step if step.is_repeatable() => Self::Repeatable,
+            _ => Self::Effect,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +83,12 @@ pub(super) fn after_step(taken: Taken) -> AfterStep {
         // The lease is only extended by a save.
         return AfterStep::SaveAndGoOn(pause, Hold::Extend);
     }
-    if taken.is_repeatable && !taken.is_remarkable && (taken.is_look || pause <= BRIEF) {
+    let may_be_lost = match taken.kind {
+        Kind::Effect => false,
+        Kind::Repeatable => pause <= BRIEF,
+        Kind::Look => true,
+    };
+    if may_be_lost && !taken.is_remarkable {
         AfterStep::GoOn(pause)
     } else {
         AfterStep::SaveAndGoOn(pause, Hold::Keep)
@@ -81,14 +105,13 @@ mod tests {
         use Hold::{Extend, Keep};
         let (ms, s) = (Duration::milliseconds, Duration::seconds);
         let taken = Taken {
-            is_repeatable: true,
-            is_look: false,
+            kind: Kind::Repeatable,
             is_remarkable: false,
             is_last: false,
             pause: Some(ms(25)),
             lease_age: s(1),
         };
-        let look = Taken { is_look: true, ..taken };
+        let look = Taken { kind: Kind::Look, ..taken };
         let in_ms = |pause, taken| Taken { pause: Some(ms(pause)), ..taken };
         for (what, taken, expected) in [
             ("what may be done again", taken, GoOn(ms(25))),
@@ -112,7 +135,7 @@ mod tests {
             ),
             ("a last look", Taken { is_last: true, ..look }, SaveAndRest),
             ("never due again", Taken { pause: None, ..taken }, SaveAndRest),
-            ("not repeatable", Taken { is_repeatable: false, ..taken }, SaveAndGoOn(ms(25), Keep)),
+            ("not repeatable", Taken { kind: Kind::Effect, ..taken }, SaveAndGoOn(ms(25), Keep)),
             ("remarkable", Taken { is_remarkable: true, ..taken }, SaveAndGoOn(ms(25), Keep)),
             ("over, or stopping", Taken { is_last: true, ..taken }, SaveAndRest),
             ("an old lease", Taken { lease_age: FRESH, ..taken }, SaveAndGoOn(ms(25), Extend)),

@@ -11,14 +11,14 @@ mod settle;
 mod solving;
 mod step;
 
-use self::after_step::{AfterStep, Hold, Taken, after_step};
+use self::after_step::{AfterStep, Hold, Kind, Taken, after_step};
 use self::session::Session;
 use self::settle::{Before, settle};
 use crate::domain::backoff::Jitter;
 use crate::domain::certificate::Certificate;
 use crate::domain::failure::Failure;
 use crate::domain::id::OrderId;
-use crate::domain::order::{Answer, Order, Step, Transition};
+use crate::domain::order::{Answer, Order, Transition};
 use crate::storage::lease::Lease;
 use crate::storage::{Scope, StorageError, orders};
 use crate::worker::context::Context;
@@ -98,11 +98,11 @@ async fn take_steps(
     let mut extended = ctx.clock.now();
     for _ in 0..STEPS_PER_RUN {
         let now = ctx.clock.now();
-        let (mut is_repeatable, mut is_look) = (false, false);
+        let mut kind = Kind::Effect;
         let transition = if order.has_expired(now) {
             order.expire(now)
         } else if let Some(next) = order.next_step(now) {
-            (is_repeatable, is_look) = (next.is_repeatable(), next == Step::Poll);
+            kind = Kind::of(&next);
             let (answer, conditions) = step::take(&mut session, next, &order).await?;
             order.apply(answer, ctx.clock.now(), conditions)?
         } else if order.next_action_at.is_some_and(|at| at > now) {
@@ -114,8 +114,7 @@ async fn take_steps(
         };
         let now = ctx.clock.now();
         let next = after_step(Taken {
-            is_repeatable,
-            is_look,
+            kind,
             is_remarkable: before.is_changed_by(&transition),
             is_last: transition.order.is_over() || ctx.stop.is_cancelled(),
             pause: transition.order.next_action_at.map(|at| at - now),

@@ -48,7 +48,7 @@ async fn a_ca_that_takes_half_a_minute_is_polled_ever_better() {
     assert!(polls[6..].iter().sum::<usize>() <= 6 * 6, "{polls:?}");
     let mut waited: Vec<_> = orders[6..].iter().map(|polls| polls[polls.len() - 1]).collect();
     waited.sort_unstable();
-    assert!(waited[3] < TAKES * 1.1, "a tenth is lost at most: {waited:?}");
+    assert!(waited[5] < TAKES * 1.2, "at first a fifth is lost at most: {waited:?}");
 }
 
 /// Has orders call themselves pending until their time.
