@@ -50,7 +50,7 @@ pub struct Choice {
     /// What the CA says with everything that is not done yet
     #[arg(long, value_parser = humantime::parse_duration)]
     retry_after: Option<Duration>,
-    /// Few cells, once: three minutes
+    /// Few cells, once: three to four minutes
     #[arg(long)]
     quick: bool,
 }
