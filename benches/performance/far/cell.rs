@@ -82,24 +82,25 @@ impl Cell {
     async fn by_certwright(&self, run: usize) -> Run {
         let (ground, database) = (Ground::far(self.distance).await, self.kind.empty().await);
         let service = Service::ready(&ground, &database.url).await;
-        let issue = async |name: String| service.issue(&name).await.0;
-        // As many as at a time teach it the CA. The floor learns nothing, and is connected by its account.
-        at_once(names("warm", run, self.at_a_time), self.at_a_time, issue).await;
-        settle(&ground).await;
-        self.run(&ground, run, issue).await
+        self.run(&ground, run, async |name: String| service.issue(&name).await.0).await
     }
 
-    /// What counts, of either side.
+    /// As many as at a time come first, and do not count.
     async fn run(
         &self,
         ground: &Ground,
         run: usize,
         issue: impl AsyncFn(String) -> Duration,
     ) -> Run {
+        // Both sides have the same names, and so the same validations, each from a CA of its own.
+        let names = |kind: &str, count: usize| -> VecDeque<_> {
+            (0..count).map(|n| format!("{kind}-{run}-{n}.{ZONE}")).collect()
+        };
+        at_once(names("warm", self.at_a_time), self.at_a_time, &issue).await;
+        settle(ground).await;
         let (asked, calls) = (requests(ground), ground.cloudflare.calls().total());
-        // The same names for both, and so the same validations, each from a CA of its own.
-        let names = names("far", run, self.certificates);
-        let (took, latencies) = at_once(names, self.at_a_time, issue).await;
+        let (took, latencies) =
+            at_once(names("far", self.certificates), self.at_a_time, &issue).await;
         settle(ground).await;
         assert!(latencies.iter().all(|took| *took >= self.distance.least()), "the CA is not far");
         let now = requests(ground);
@@ -171,10 +172,6 @@ impl Cell {
         };
         format!("{}, {} at a time{database}", self.distance, self.at_a_time)
     }
-}
-
-fn names(kind: &str, run: usize, count: usize) -> VecDeque<String> {
-    (0..count).map(|n| format!("{kind}-{run}-{n}.{ZONE}")).collect()
 }
 
 fn mean_latency(run: &Run) -> f64 {

@@ -50,7 +50,7 @@ pub struct Choice {
     /// What the CA says with everything that is not done yet
     #[arg(long, value_parser = humantime::parse_duration)]
     retry_after: Option<Duration>,
-    /// Few cells, once: three minutes
+    /// Few cells, once: three to four minutes
     #[arg(long)]
     quick: bool,
 }
@@ -103,7 +103,7 @@ impl Plan {
         let near = Distance::of(LATENCY, VALIDATION);
         let far = Distance::of(LONG_LATENCY, LONG_VALIDATION);
         let cell = |distance, at_a_time| Cell::of(distance, at_a_time, options.certificates);
-        // Fewer rounds where one takes ten seconds: it is 40 minutes as it is.
+        // Fewer rounds where one takes ten seconds: it all takes long enough.
         let slow =
             |at_a_time| Cell::of(far, at_a_time, options.certificates.or(Some(3 * at_a_time)));
         let mut cells: Vec<_> = [1, 32, 128, 256].map(|at| cell(near, at)).into();
