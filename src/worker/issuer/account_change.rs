@@ -163,7 +163,8 @@ pub(super) async fn deactivate(
                 "AccountDeactivationFailed",
                 format!("The issuer is deleted, its account was not deactivated: {failure}"),
             );
-            end(ctx, Transition::silent(issuer, now).remarking([event]), true, lease).await
+            let ended = Transition::silent(issuer, now).remarking([event]);
+            end(ctx, ended, true, lease).await
         }
         Some(failure) => {
             let pause = match failure.class {
