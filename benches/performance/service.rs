@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::ground::Ground;
+use super::ground::{Front, Ground};
 use super::support::pebble::bearable;
 
 /// A running certwright; it ends with this value.
@@ -74,10 +74,13 @@ impl Service {
             settings.push(("dns.authority_port", dns.port().to_string()));
         }
         let program = setup.program.unwrap_or(Path::new(env!("CARGO_BIN_EXE_certwright")));
-        // A tree of before has no such setting, and does not need it.
-        let known = Command::new(program).arg("config").output().unwrap().stdout;
-        if String::from_utf8_lossy(&known).contains("new_orders_ceiling") {
-            settings.extend(bearable());
+        // The proxy before a far CA lets new orders through one by one: that CA bears whatever comes.
+        if !setup.ground.is_some_and(|ground| matches!(ground.front, Front::Distance(_))) {
+            // A tree of before has no such setting, and does not need it.
+            let known = Command::new(program).arg("config").output().unwrap().stdout;
+            if String::from_utf8_lossy(&known).contains("new_orders_ceiling") {
+                settings.extend(bearable());
+            }
         }
         // `setpriv` becomes certwright: the process is the one whose time is counted.
         let mut command = Command::new("setpriv");
