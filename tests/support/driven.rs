@@ -97,7 +97,7 @@ impl Driven {
     }
 
     /// Moves the clock to when there is something to do again.
-    async fn pass(&self) {
+    pub async fn pass(&self) {
         let mut tx = self.world.db.read().await.unwrap();
         let due = lease::next_due(&mut tx).await.unwrap();
         let next = due.rows.into_iter().map(|(_, at)| at).chain(due.clean_ups).min();
