@@ -173,7 +173,7 @@ pub async fn list(
     );
     filter.and_if("order_id IN (SELECT id FROM orders WHERE name = ?)", wanted.order_name.as_ref());
     filter.and_if("order_id = ?", wanted.order.map(|it| it.0));
-    filter.and_if("state = ?", wanted.state.map(|it| it.as_str()));
+    filter.and_if("state = ?", wanted.state.map(challenge::State::as_str));
     let select = format!(
         "SELECT {}, (SELECT name FROM orders WHERE orders.id = order_id) AS order_name,
            (SELECT namespace FROM orders WHERE orders.id = order_id) AS order_namespace

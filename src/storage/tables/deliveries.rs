@@ -351,8 +351,8 @@ pub async fn list(
     if matches!(scope, Scope::Namespaces(_)) {
         filter.and_that(heard!("d"));
     }
-    filter.and_if("d.state = ?", wanted.state.map(|it| it.as_str()));
-    filter.and_if("d.event_type = ?", wanted.event_type.map(|it| it.as_str()));
+    filter.and_if("d.state = ?", wanted.state.map(State::as_str));
+    filter.and_if("d.event_type = ?", wanted.event_type.map(EventType::as_str));
     filter.and_if("d.subject = ?", wanted.subject);
     filter.and_if("d.created_at >= ?", wanted.since.map(millis));
     let select = format!("SELECT {} FROM deliveries d", Row::COLUMNS.names());

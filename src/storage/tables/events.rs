@@ -186,7 +186,7 @@ impl Wanted {
 
     fn narrow(&self, mut filter: Filter) -> Filter {
         filter.and_if("(resource_id = ? OR certificate_id = ?)", self.resource);
-        filter.and_if("severity = ?", self.severity.map(|it| it.as_str()));
+        filter.and_if("severity = ?", self.severity.map(Severity::as_str));
         filter.and_if("reason = ?", self.reason.as_ref());
         filter
     }

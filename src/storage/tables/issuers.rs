@@ -220,7 +220,7 @@ pub async fn list(
     filter.within("namespace", scope.namespaces());
     filter.and_if("namespace = ?", wanted.namespace.as_ref());
     filter.and_if("name = ?", wanted.name.as_ref());
-    filter.and_if("kind = ?", wanted.kind.map(|it| it.as_str()));
+    filter.and_if("kind = ?", wanted.kind.map(Kind::as_str));
     let rows: Vec<Row> = filter.page(read, &select(""), "id", page).await?;
     rows.into_iter().map(|row| row.into_domain().map(|(issuer, _)| issuer)).collect()
 }
