@@ -159,7 +159,7 @@ impl Tx {
 
 /// Queues a write whose count does not matter. With a lease in front (`write!(tx, lease => SAVE, …)`) it must
 /// change the one row of the lease, or the lease is lost. `; row.bind_inserted` or `; row.bind_saved` at the end
-/// binds the columns of a row ([`super::table`]).
+/// binds the columns of a row (`engine/table.rs`).
 macro_rules! write {
     ($tx:expr, $change:expr $(, $bind:expr)* $(,)? $(; $row:ident.$columns:ident)?) => {
         $crate::storage::engine::write!(@queue $tx, None, $change $(, $bind)* $(; $row.$columns)?)
