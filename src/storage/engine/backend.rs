@@ -22,7 +22,7 @@ pub(in crate::storage) struct OnSqlite {
 pub(in crate::storage) struct OnPostgres {
     stage: Stage<Connections<Postgres>, Lent<Postgres>, Lent<Postgres>>,
     pub(in crate::storage) pipeline: Pipeline<Postgres>,
-    /// Whether a lease was found to be lost: from then on it can only be undone.
+    /// Whether a statement has failed, or a lease was lost: from then on it can only be undone.
     is_poisoned: bool,
 }
 
@@ -123,7 +123,7 @@ impl OnPostgres {
         !matches!(self.stage, Stage::NotBegun(_))
     }
 
-    /// To be asked something; what it answers is to be told to [`Self::observe`].
+    /// The connection, for a statement whose answer is to be told to [`Self::observe`].
     pub(in crate::storage) fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
         match &mut self.stage {
             Stage::NotBegun(_) => Err(sqlx::Error::BeginFailed),
@@ -137,7 +137,13 @@ impl OnPostgres {
     ) -> Result<T, sqlx::Error> {
         match &mut self.stage {
             Stage::NotBegun(_) => answer,
-            Stage::Writes(connection) | Stage::Reads(connection) => connection.observe(answer),
+            Stage::Writes(connection) => {
+                // PostgreSQL undoes a transaction in which a statement has failed, and answers its `COMMIT`
+                // without an error.
+                self.is_poisoned |= !matches!(answer, Ok(_) | Err(sqlx::Error::RowNotFound));
+                connection.observe(answer)
+            }
+            Stage::Reads(connection) => connection.observe(answer),
         }
     }
 

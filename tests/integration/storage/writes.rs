@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::rows::{NOW, certificate};
-use crate::support::databases::on_both_databases;
+use crate::support::databases::{on_both_databases, postgres};
 use crate::support::patience::{until, within};
 use crate::support::stopped_clock::StoppedClock;
 
@@ -369,4 +369,24 @@ async fn a_database_that_is_closed_right_after_a_transaction_was_dropped_is_clos
         drop(tx);
         within("the end of all connections", db.close()).await;
     }
+}
+
+/// PostgreSQL answers the `COMMIT` of a transaction in which a statement has failed without an error.
+#[tokio::test]
+async fn a_transaction_with_a_failure_is_never_said_to_be_committed() {
+    let db = postgres().await;
+    let mut tx = db.begin();
+    settings::insert(&mut tx, "before", b"").await.unwrap();
+    let twice = certificate("web");
+    certificates::insert(&mut tx, &twice).await.unwrap();
+    certificates::insert(&mut tx, &twice).await.unwrap();
+    assert!(
+        settings::find(&mut tx, "before").await.is_err(),
+        "the failure is told with the question"
+    );
+
+    assert!(tx.commit().await.is_err());
+
+    let mut read = db.read().await.unwrap();
+    assert_eq!(settings::find(&mut read, "before").await.unwrap(), None);
 }
