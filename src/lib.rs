@@ -10,7 +10,7 @@
 //! * [`ca`], [`solver`], [`outbound`]: the outside world, one library each
 //! * [`heavy`]: what keeps a core busy, beside the threads that answer
 //! * [`api`], [`worker`]: what drives it, clients from one side and time from the other
-//! * [`server`]: connections of clients, and how many
+//! * [`server`], [`server_certificate`]: connections of clients, how many, and their TLS
 //! * [`client`]: the API from its other side
 //! * [`yaml`], `manifest`: YAML with its lines, and cert-manager's manifests in it
 //! * [`config`], [`bootstrap`], [`reseal`], [`cli`], [`service`]: how it is put together, and kept
@@ -34,6 +34,7 @@ pub mod pki;
 pub mod reseal;
 pub mod secret;
 pub mod server;
+pub mod server_certificate;
 pub mod service;
 pub mod shutdown;
 pub mod solver;

@@ -20,6 +20,7 @@ use crate::heavy::Pool;
 use crate::outbound::{Allow, Guard, Sender, SenderSettings};
 use crate::secret::Secret;
 use crate::server::{self, Limits, Server};
+use crate::server_certificate::ServerCertificate;
 use crate::solver::{SolverSettings, Solvers};
 use crate::storage::{Db, SoleUse};
 use crate::worker::{self, Worker};
@@ -28,7 +29,7 @@ use crate::{bootstrap, shutdown};
 /// Time for the last writes when the time for a stop is over.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
-/// One part in so many of the descriptors is for connections to the API.
+/// One part in so many of the descriptors is for connections to the API, over TLS and without it each.
 const API_SHARE: usize = 4;
 
 /// One in so many for those to the HTTP-01 responder. What is left is the database's and the workers'.
@@ -40,6 +41,8 @@ const ANSWER_TAKEN_WITHIN: Duration = Duration::from_secs(30);
 /// A service that is up.
 pub struct Running {
     pub api: SocketAddr,
+    /// The API over TLS.
+    pub https: Option<SocketAddr>,
     pub responder: SocketAddr,
     /// The admin API key, if this was the very first start and none was given.
     pub first_api_key: Option<Secret<String>>,
@@ -47,18 +50,21 @@ pub struct Running {
     worker: Arc<Worker>,
     /// Given up last, when nothing is under way any more.
     _sole_use: Option<SoleUse>,
-    tasks: [JoinHandle<anyhow::Result<()>>; 3],
+    tasks: Vec<JoinHandle<anyhow::Result<()>>>,
 }
 
 /// Serves until SIGTERM or SIGINT, then finishes what is under way within `shutdown_timeout`.
 ///
-/// Prints one line with the API's address to standard output when it is ready, and before it, on the
-/// very first start, the admin API key.
+/// Prints one line with the API's address to standard output when it is ready, and before it that of the API over TLS, and
+/// on the very first start the admin API key.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let stop = shutdown::on_signal().context("signals cannot be handled")?;
     let running = start(&config, stop.clone()).await?;
     if let Some(key) = &running.first_api_key {
         say(format_args!("admin API key, shown this once: {}", key.expose()));
+    }
+    if let Some(https) = running.https {
+        say(format_args!("listening on https://{https}"));
     }
     say(format_args!("listening on http://{}", running.api));
     let (version, database) = (env!("CARGO_PKG_VERSION"), running.db.dialect());
@@ -97,19 +103,15 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
     let authorities = Authorities::new(&clock, outbound.guard().clone());
     let api_listener = listen(config.http_listen, "http.listen").await?;
     let responder_listener = listen(config.http01_listen, "http01.listen").await?;
-    let first_api_key = bootstrap::first_api_key(&db, config, &*clock).await?;
-    let settings = worker::Settings {
-        name: format!("pid {} {}", std::process::id(), WorkerId::generate(clock.now())),
-        shared: sole_use.is_none(),
-        alone: sole_use.as_ref().is_some_and(SoleUse::is_certain),
-        lease: config.worker_lease,
-        sweep_interval: config.sweep_interval,
-        concurrency: config.worker_concurrency,
-        cluster_namespace: config.cluster_namespace.clone(),
-        delivery_concurrency: config.webhooks_concurrency,
-        delivery_retention: config.webhooks_retention.try_into()?,
-        event_retention: config.event_retention.try_into()?,
+    let https = match &config.https {
+        Some(https) => Some((
+            listen(https.listen, "https.listen").await?,
+            ServerCertificate::open(https, &db, &sealer).await.context("https.listen")?,
+        )),
+        None => None,
     };
+    let first_api_key = bootstrap::first_api_key(&db, config, &*clock).await?;
+    let settings = worker_settings(config, sole_use.as_ref(), &*clock)?;
     let quota = worker::Quota::new(config.worker_per_issuer, config.worker_per_namespace);
     let new_orders = worker::NewOrders {
         start: config.worker_new_orders_start,
@@ -139,26 +141,37 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         }),
         shutdown: stop.clone(),
     };
-    let most = server::share(config.http_connections, API_SHARE);
-    let api_server =
-        Server::new("http.listen", api_listener, api::router(state), limits(config, most));
-    let most = server::share(config.http01_connections, RESPONDER_SHARE);
+    let most = limits(config, server::share(config.http_connections, API_SHARE));
+    let router = api::router(state);
+    let mut tasks = Vec::new();
+    let mut https_address = None;
+    if let Some((listener, certificate)) = https {
+        let server =
+            Server::new("https.listen", listener, router.clone(), most).over(certificate.tls());
+        https_address = Some(server.address()?);
+        tasks.push(serve(server, &stop));
+        let stopped = stop.clone();
+        tasks.push(spawn(&stop, async {
+            certificate.follow(stopped).await;
+            Ok(())
+        }));
+    }
+    let api_server = Server::new("http.listen", api_listener, router, most);
+    let most = limits(config, server::share(config.http01_connections, RESPONDER_SHARE));
     let responder = api::responder(db.clone());
-    let responder_server =
-        Server::new("http01.listen", responder_listener, responder, limits(config, most));
+    let responder_server = Server::new("http01.listen", responder_listener, responder, most);
     let (api, responder) = (api_server.address()?, responder_server.address()?);
-    let tasks = [
-        serve(api_server, &stop),
-        serve(responder_server, &stop),
-        spawn(&stop, {
-            let worker = Arc::clone(&worker);
-            async move {
-                tokio::join!(Arc::clone(&worker).run(), worker.run_deliveries());
-                Ok(())
-            }
-        }),
-    ];
-    Ok(Running { api, responder, first_api_key, db, worker, _sole_use: sole_use, tasks })
+    tasks.push(serve(api_server, &stop));
+    tasks.push(serve(responder_server, &stop));
+    tasks.push(spawn(&stop, {
+        let worker = Arc::clone(&worker);
+        async move {
+            tokio::join!(Arc::clone(&worker).run(), worker.run_deliveries());
+            Ok(())
+        }
+    }));
+    let https = https_address;
+    Ok(Running { api, https, responder, first_api_key, db, worker, _sole_use: sole_use, tasks })
 }
 
 impl Running {
@@ -197,6 +210,25 @@ async fn solvers(
         self_check_port: config.self_check_port,
         guard,
     })?)
+}
+
+fn worker_settings(
+    config: &Config,
+    sole_use: Option<&SoleUse>,
+    clock: &dyn Clock,
+) -> anyhow::Result<worker::Settings> {
+    Ok(worker::Settings {
+        name: format!("pid {} {}", std::process::id(), WorkerId::generate(clock.now())),
+        shared: sole_use.is_none(),
+        alone: sole_use.is_some_and(SoleUse::is_certain),
+        lease: config.worker_lease,
+        sweep_interval: config.sweep_interval,
+        concurrency: config.worker_concurrency,
+        cluster_namespace: config.cluster_namespace.clone(),
+        delivery_concurrency: config.webhooks_concurrency,
+        delivery_retention: config.webhooks_retention.try_into()?,
+        event_retention: config.event_retention.try_into()?,
+    })
 }
 
 async fn listen(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {

@@ -14,10 +14,12 @@ use thiserror::Error;
 
 use crate::secret::Secret;
 
+mod https;
 mod settings;
 mod show;
 mod sources;
 
+pub use https::{CertificateSource, Https};
 pub use settings::{SETTINGS, Setting};
 pub use show::{markdown, toml};
 pub use sources::{Origin, Values, read};
@@ -30,6 +32,8 @@ pub struct Config {
     /// `sqlite://…` or `postgres://…`; may hold a password.
     pub database_url: Secret<String>,
     pub http_listen: SocketAddr,
+    /// The API over TLS, where it is wanted.
+    pub https: Option<Https>,
     pub http01_listen: SocketAddr,
     pub header_timeout: Duration,
     pub idle_timeout: Duration,
@@ -155,7 +159,8 @@ impl Config {
         Ok(Self {
             data_dir,
             database_url: Secret::new(database_url),
-            http_listen: values.address("http.listen")?,
+            http_listen: https::plain_address(values)?,
+            https: Https::parse(values)?,
             http01_listen: values.address("http01.listen")?,
             header_timeout: values.duration_within("http.header_timeout", PATIENCE)?,
             idle_timeout: values.duration_within("http.idle_timeout", PATIENCE)?,

@@ -50,7 +50,32 @@ pub const SETTINGS: &[Setting] = &[
         "http.listen",
         "CERTWRIGHT_HTTP_LISTEN",
         "127.0.0.1:8080",
-        "Address of the API. Put a TLS proxy in front of anything but loopback.",
+        "Address of the API over plain HTTP. Beyond loopback it takes `http.allow_plain`; `https.listen` is the better way.",
+    ),
+    Setting::new(
+        "http.allow_plain",
+        "CERTWRIGHT_HTTP_ALLOW_PLAIN",
+        "false",
+        "`true` lets `http.listen` be reached from elsewhere without TLS: behind a proxy that ends TLS, on a network that nobody else is on.",
+    ),
+    Setting::new(
+        "https.listen",
+        "CERTWRIGHT_HTTPS_LISTEN",
+        "",
+        "Address of the API over TLS (1.2 and 1.3), beside `http.listen`. Takes `https.certificate_file` and `https.key_file`, or `https.certificate`.",
+    ),
+    Setting::new(
+        "https.certificate_file",
+        "CERTWRIGHT_HTTPS_CERTIFICATE_FILE",
+        "",
+        "PEM file of the chain that `https.listen` shows, leaf first. Looked at every five seconds: a new one needs no restart.",
+    ),
+    Setting::new("https.key_file", "CERTWRIGHT_HTTPS_KEY_FILE", "", "PEM file of its private key."),
+    Setting::new(
+        "https.certificate",
+        "CERTWRIGHT_HTTPS_CERTIFICATE",
+        "",
+        "`NAMESPACE/NAME` of a certificate of this service that `https.listen` shows, in place of files. Until it is issued a self-signed one is shown.",
     ),
     Setting::new(
         "http.header_timeout",

@@ -79,6 +79,14 @@ pub fn make_csr(
     Ok(params.serialize_request(&pair)?.der().to_vec())
 }
 
+/// A certificate (PEM) for these names that its own key has signed, and that key (PKCS #8 PEM): for a server that has no
+/// better one yet.
+pub fn self_signed(names: &[String]) -> Result<(String, Secret<String>), PkiError> {
+    let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let certificate = CertificateParams::new(names.to_vec())?.self_signed(&pair)?;
+    Ok((certificate.pem(), Secret::new(pair.serialize_pem())))
+}
+
 /// Whether a stored key has this kind and can be reused.
 pub fn fits(key: &Secret<Vec<u8>>, kind: KeyKind) -> bool {
     let Ok(pair) = key_pair(key) else { return false };

@@ -23,6 +23,7 @@ use super::Limits;
 use super::activity::Activity;
 use super::body::Answer;
 use super::stream::Watched;
+use super::tls::Tls;
 use super::waiting::Waiting;
 
 const MOST_HEADERS: usize = 100;
@@ -75,6 +76,7 @@ impl Protocol {
 pub(super) async fn attend<I>(
     protocol: &Protocol,
     stream: I,
+    tls: Option<&Tls>,
     router: Router,
     waiting: Arc<Waiting>,
     stop: &CancellationToken,
@@ -82,19 +84,44 @@ pub(super) async fn attend<I>(
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let activity = Activity::new(protocol.limits, waiting);
+    let Some(tls) = tls else { return serve(protocol, stream, router, &activity, stop).await };
+    let handshake = pin!(tls.accept(stream));
+    // It has the time of a head, as it has to come before the first one.
+    let secured = tokio::select! {
+        secured = until_late(handshake, || activity.deadline()) => secured,
+        () = activity.dismissed() => return,
+        () = stop.cancelled() => return,
+    };
+    if let Some(Ok(stream)) = secured {
+        serve(protocol, stream, router, &activity, stop).await;
+    }
+}
+
+async fn serve<I>(
+    protocol: &Protocol,
+    stream: I,
+    router: Router,
+    activity: &Arc<Activity>,
+    stop: &CancellationToken,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = service_fn({
-        let activity = Arc::clone(&activity);
+        let activity = Arc::clone(activity);
         move |request| answer(router.clone(), request, &activity)
     });
-    let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
+    let io = TokioIo::new(Watched::new(stream, Arc::clone(activity)));
     let mut connection = pin!(protocol.builder.serve_connection(io, service));
     let ended = tokio::select! {
-        ended = until_late(connection.as_mut(), || activity.deadline()) => ended,
+        ended = until_late(connection.as_mut(), || activity.deadline()) => match ended {
+            // Errors are the client's or the network's.
+            Some(_) => return,
+            None => Ended::Late,
+        },
         () = activity.dismissed() => Ended::Dismissed,
         () = stop.cancelled() => Ended::Stopped,
     };
     let leave_within = match ended {
-        Ended::ByItself => return,
         // A client that owes a head, or does not read its answer, gets no orderly close.
         Ended::Late | Ended::Dismissed if !activity.is_idle() => return,
         Ended::Late | Ended::Stopped => LEAVE_WITHIN,
@@ -112,28 +139,26 @@ pub(super) async fn attend<I>(
 /// The end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
-    ByItself,
     Late,
     Dismissed,
     Stopped,
 }
 
-/// Lets a connection go on until it ends, or until a deadline that moves with what happens on it.
+/// Lets something go on until it ends, or until a deadline that moves with what happens on the connection.
 async fn until_late<C: Future>(
-    mut connection: Pin<&mut C>,
+    mut work: Pin<&mut C>,
     deadline: impl Fn() -> Option<Instant>,
-) -> Ended {
+) -> Option<C::Output> {
     let mut timer: Pin<Box<Sleep>> = Box::pin(sleep_until(Instant::now()));
     poll_fn(|context| {
-        if connection.as_mut().poll(context).is_ready() {
-            // Errors are the client's or the network's.
-            return Poll::Ready(Ended::ByItself);
+        if let Poll::Ready(end) = work.as_mut().poll(context) {
+            return Poll::Ready(Some(end));
         }
         let Some(deadline) = deadline() else { return Poll::Pending };
         if timer.deadline() != deadline {
             timer.as_mut().reset(deadline);
         }
-        timer.as_mut().poll(context).map(|()| Ended::Late)
+        timer.as_mut().poll(context).map(|()| None)
     })
     .await
 }

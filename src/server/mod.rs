@@ -20,9 +20,11 @@ mod body;
 mod connection;
 mod descriptors;
 mod stream;
+mod tls;
 mod waiting;
 
 pub use descriptors::share;
+pub use tls::{Identity, Tls, TlsError};
 
 use connection::Protocol;
 use waiting::Waiting;
@@ -48,6 +50,7 @@ pub struct Server {
     listener: TcpListener,
     router: Router,
     protocol: Arc<Protocol>,
+    tls: Option<Tls>,
     places: Arc<Semaphore>,
     waiting: Arc<Waiting>,
 }
@@ -61,9 +64,17 @@ impl Server {
             // Once: a router that has its state is shared by all connections, not copied.
             router: router.with_state(()),
             protocol: Arc::new(Protocol::new(limits)),
+            tls: None,
             places: Arc::new(Semaphore::new(limits.connections)),
             waiting: Arc::default(),
         }
+    }
+
+    /// The same, over TLS.
+    #[must_use]
+    pub fn over(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
     }
 
     /// The address that it listens on.
@@ -125,9 +136,9 @@ impl Server {
         stream.set_nodelay(true).ok();
         let protocol = Arc::clone(&self.protocol);
         let (waiting, router) = (Arc::clone(&self.waiting), self.router.clone());
-        let stop = stop.clone();
+        let (tls, stop) = (self.tls.clone(), stop.clone());
         connections.spawn(async move {
-            connection::attend(&protocol, stream, router, waiting, &stop).await;
+            connection::attend(&protocol, stream, tls.as_ref(), router, waiting, &stop).await;
             drop(place);
         });
     }

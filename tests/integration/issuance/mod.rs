@@ -6,6 +6,8 @@ pub(crate) mod duration;
 pub(crate) mod expiry;
 pub(crate) mod formats;
 pub(crate) mod honest_failures;
+#[cfg(feature = "failpoints")]
+pub(crate) mod own_certificate;
 pub(crate) mod renewal;
 pub(crate) mod revocation;
 

@@ -6,3 +6,4 @@ pub(crate) mod connections_attacked;
 pub(crate) mod guarded;
 pub(crate) mod outbound;
 pub(crate) mod tenants;
+pub(crate) mod tls;
