@@ -42,6 +42,7 @@ mod problem;
 mod requests;
 mod responder;
 mod secrets;
+mod throttles;
 mod wait;
 mod webhooks;
 mod whoami;

@@ -14,7 +14,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{
     AppState, api_keys, certificates, challenges, events, health, issuers, manifests, orders,
-    requests, secrets,
+    requests, secrets, throttles,
 };
 use super::{page, problem, webhooks, whoami};
 
@@ -93,6 +93,8 @@ const HANDLERS: &[fn() -> UtoipaMethodRouter<AppState>] = &[
     || routes!(events::list),
     || routes!(api_keys::create, api_keys::list),
     || routes!(api_keys::delete),
+    || routes!(throttles::list),
+    || routes!(throttles::lift),
     || routes!(whoami::show),
     || routes!(health::live),
     || routes!(health::ready),

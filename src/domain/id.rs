@@ -64,6 +64,8 @@ ids! {
     MessageId
     /// A message on its way to one webhook.
     DeliveryId
+    /// A CA's "later", for everybody who shares a limit.
+    ThrottleId
 }
 
 /// A UUIDv7 of the given moment; those of one moment sort in the order in which they were made.

@@ -4,8 +4,12 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use url::Url;
 use utoipa::ToSchema;
+
+use super::failure::Failure;
+use super::id::ThrottleId;
 
 /// What a CA's limit counts, and so whose requests wait for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -33,6 +37,34 @@ impl Scope {
             Self::ExactSet => "set",
             Self::Name(_) => "name",
         }
+    }
+}
+
+/// A CA's "later", for everybody who shares a limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Throttle {
+    pub id: ThrottleId,
+    /// The bucket's name ([`Asker::key`]).
+    pub key: String,
+    pub until: OffsetDateTime,
+    /// What the CA said, to whoever asked first.
+    pub why: Failure,
+}
+
+impl Throttle {
+    /// The CA, as `host:port`, or the account's URL: whoever counts.
+    pub fn counted_by(&self) -> &str {
+        self.key.split(' ').nth(1).unwrap_or_default()
+    }
+
+    /// Whether orders of this asker may wait for it.
+    pub fn concerns(&self, asker: Asker<'_>) -> bool {
+        let scopes = [Scope::Endpoint, Scope::Account, Scope::ExactSet];
+        let kinds = [Scope::RegisteredDomain(String::new()), Scope::Name(String::new())];
+        scopes.iter().chain(&kinds).any(|scope| {
+            let rest = self.key.strip_prefix(&asker.pool(scope));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+        })
     }
 }
 
@@ -152,6 +184,28 @@ mod tests {
         assert_eq!(asker.domains(), ["example.co.uk", "example.org"]);
         assert_eq!(asker.bases(), ["a.example.co.uk", "b.example.co.uk", "example.org"]);
         assert_eq!(registered_domain("github.io"), "github.io");
+    }
+
+    #[test]
+    fn a_throttle_concerns_whoever_shares_its_ca_or_account() {
+        let names = names(&["www.example.com"]);
+        let [here, same_ca, elsewhere] = [
+            ("https://ca.example/directory", "https://ca.example/acct/1"),
+            ("https://ca.example/other", "https://ca.example/acct/12"),
+            ("https://ca.example.org/directory", "https://ca.example.org/acct/1"),
+        ]
+        .map(|(server, account)| asker(server, account, &names));
+        for scope in here.scopes() {
+            let why = Failure::of(crate::domain::failure::code::ACME_RATE_LIMITED, "");
+            let until = time::macros::datetime!(2026-11-27 12:00 UTC);
+            let id = ThrottleId::generate(until);
+            let throttle = Throttle { id, key: here.key(&scope), until, why };
+            assert!(throttle.concerns(here) && !throttle.concerns(elsewhere), "{scope:?}");
+            let is_the_cas = !matches!(scope, Scope::Account | Scope::Name(_));
+            assert_eq!(throttle.concerns(same_ca), is_the_cas, "{scope:?}");
+            let counted_by = if is_the_cas { "ca.example:443" } else { here.account };
+            assert_eq!(throttle.counted_by(), counted_by);
+        }
     }
 
     fn asker<'a>(server: &'a str, account: &'a str, names: &'a [String]) -> Asker<'a> {

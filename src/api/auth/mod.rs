@@ -22,7 +22,8 @@ mod permission;
 pub(crate) use permission::{
     ApiKeysRead, ApiKeysWrite, CertificatesImport, CertificatesRead, CertificatesReadKey,
     CertificatesWrite, ChallengesRead, EventsRead, IssuersRead, IssuersWrite, KNOWN, OrdersRead,
-    Permission, RequestsRead, SecretsRead, SecretsWrite, WebhooksRead, WebhooksWrite,
+    Permission, RequestsRead, SecretsRead, SecretsWrite, ThrottlesRead, ThrottlesWrite,
+    WebhooksRead, WebhooksWrite,
 };
 
 /// The sender of a request, and what it may do.

@@ -34,6 +34,8 @@ permissions! {
     EventsRead = "events:read";
     ApiKeysRead = "apiKeys:read";
     ApiKeysWrite = "apiKeys:write";
+    ThrottlesRead = "throttles:read";
+    ThrottlesWrite = "throttles:write";
     WebhooksRead = "webhooks:read";
     WebhooksWrite = "webhooks:write";
 }

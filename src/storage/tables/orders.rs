@@ -84,6 +84,8 @@ statements! {
         "UPDATE orders SET lease_token = lease_token + 1, {} WHERE id = $1 AND lease_token = $2",
         Row::SAVED.assignments_after(2)
     );
+    WAKE_NEW writes(orders) = "UPDATE orders SET next_action_at = $2, lease_token = lease_token + 1
+        WHERE issuer_id = $1 AND state = 'new' AND leased_by IS NULL AND next_action_at > $2";
     RETAKE writes(orders) = "UPDATE orders SET next_action_at = $2, leased_by = NULL, lease_token = lease_token + 1
         WHERE issuer_id = $1 AND next_action_at IS NOT NULL AND (leased_by IS NOT NULL OR state = 'new')";
 }
@@ -218,6 +220,17 @@ pub async fn retake_steps(
     now: OffsetDateTime,
 ) -> Result<(), StorageError> {
     execute!(tx, RETAKE, issuer.0, millis(now))?;
+    tx.wake_workers();
+    Ok(())
+}
+
+/// Has the orders of this issuer that wait to be sent to the CA look again whether they may.
+pub async fn wake_new(
+    tx: &mut Tx,
+    issuer: IssuerId,
+    now: OffsetDateTime,
+) -> Result<(), StorageError> {
+    execute!(tx, WAKE_NEW, issuer.0, millis(now))?;
     tx.wake_workers();
     Ok(())
 }

@@ -1,15 +1,19 @@
 //! What a CA does not want to be asked before a moment, for everybody who shares the limit.
 
+use sqlx::FromRow;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::domain::failure::Failure;
-use crate::domain::throttle::Scope;
+use crate::domain::id::ThrottleId;
+use crate::domain::throttle::{Scope, Throttle};
+use crate::storage::engine::query::Filter;
 use crate::storage::engine::{
-    Read, StorageError, Tx, document, execute, fetch, json, millis, moment, statements,
+    Page, Read, StorageError, Tx, document, execute, fetch, json, millis, moment, statements,
 };
 
 statements! {
-    HOLD writes(throttles) = "INSERT INTO throttles (key, scope, held_until, why) VALUES ($1, $2, $3, $4)
+    HOLD writes(throttles) = "INSERT INTO throttles (id, key, scope, held_until, why) VALUES ($1, $2, $3, $4, $5)
      ON CONFLICT (key) DO UPDATE SET held_until = excluded.held_until, why = excluded.why
      WHERE throttles.held_until < excluded.held_until";
     // A list travels as JSON: the two databases have no other form of it in common.
@@ -19,6 +23,8 @@ statements! {
         "SELECT held_until, why FROM throttles
                WHERE key = ANY (ARRAY(SELECT json_array_elements_text($1::json))) AND held_until > $2
                ORDER BY held_until DESC LIMIT 1";
+    FIND = "SELECT id, key, held_until, why FROM throttles WHERE id = $1 AND held_until > $2";
+    LIFT writes(throttles) = "DELETE FROM throttles WHERE id = $1";
     // SKIP LOCKED: whoever sweeps must not wait for those who hold, nor they for it.
     SWEEP writes(throttles) = "DELETE FROM throttles WHERE key IN
              (SELECT key FROM throttles WHERE held_until <= $1 ORDER BY held_until LIMIT 100)",
@@ -39,7 +45,8 @@ pub async fn hold(
     now: OffsetDateTime,
 ) -> Result<(), StorageError> {
     execute!(tx, SWEEP, millis(now))?;
-    execute!(tx, HOLD, key, scope.as_str(), millis(until), json(why))?;
+    let id = ThrottleId::generate(now);
+    execute!(tx, HOLD, id.0, key, scope.as_str(), millis(until), json(why))?;
     Ok(())
 }
 
@@ -52,6 +59,51 @@ pub async fn held(
     let keys = serde_json::json!(keys).to_string();
     let row: Option<(i64, String)> =
         fetch!(fetch_optional, read, HELD, keys.as_str(), millis(now))?;
-    row.map(|(until, why)| Ok((moment(until), document(&why, "throttles", uuid::Uuid::nil())?)))
+    row.map(|(until, why)| Ok((moment(until), document(&why, "throttles", Uuid::nil())?)))
         .transpose()
+}
+
+/// The throttles that hold somebody, a page of them.
+pub async fn list(
+    read: &mut Read,
+    page: Page,
+    now: OffsetDateTime,
+) -> Result<Vec<Throttle>, StorageError> {
+    let mut filter = Filter::default();
+    filter.and("held_until > ?", millis(now).into());
+    let select = "SELECT id, key, held_until, why FROM throttles";
+    let rows: Vec<Row> = filter.page(read, select, "id", page).await?;
+    rows.into_iter().map(Row::into_domain).collect()
+}
+
+/// The throttle with this identifier, while it holds somebody.
+pub async fn find(
+    read: &mut Read,
+    id: ThrottleId,
+    now: OffsetDateTime,
+) -> Result<Option<Throttle>, StorageError> {
+    let row: Option<Row> = fetch!(fetch_optional, read, FIND, id.0, millis(now))?;
+    row.map(Row::into_domain).transpose()
+}
+
+/// Holds nobody any more.
+pub async fn lift(tx: &mut Tx, id: ThrottleId) -> Result<(), StorageError> {
+    execute!(tx, LIFT, id.0)?;
+    Ok(())
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: Uuid,
+    key: String,
+    held_until: i64,
+    why: String,
+}
+
+impl Row {
+    fn into_domain(self) -> Result<Throttle, StorageError> {
+        let Self { id, key, held_until, why } = self;
+        let why = document(&why, "throttles", id)?;
+        Ok(Throttle { id: ThrottleId(id), key, until: moment(held_until), why })
+    }
 }

@@ -15,7 +15,7 @@ use super::refused_requests::Limiters;
 use crate::ca::Limiter;
 use crate::clock::Clock;
 use crate::domain::backoff::Jitter;
-use crate::domain::failure::{Failure, code};
+use crate::domain::failure::{Class, Failure, code};
 use crate::domain::issuer::Issuer;
 use crate::domain::order::{Answer, Order, Stage, Step};
 use crate::domain::throttle::Scope;
@@ -145,7 +145,10 @@ impl Admission {
         if is_new || self.asked.is_none_or(|asked| now - asked >= UNDISTURBED) {
             let scopes = if is_new { asker.scopes() } else { vec![Scope::Endpoint] };
             let keys: Vec<_> = scopes.iter().map(|scope| asker.key(scope)).collect();
-            if let Some(failure) = limits.throttle(&keys).await? {
+            let held = limits.throttle(&keys).await?;
+            let goes_round =
+                held.is_some() && is_new && goes_round(limits, order, issuer, now).await?;
+            if let Some(failure) = held.filter(|_| !goes_round) {
                 if is_new {
                     budget::leave_queue(&limits.db, issuer, order).await?;
                 }
@@ -238,6 +241,25 @@ impl Admission {
     }
 }
 
+/// Whether a throttle of others need not hold this order: the CA does not count it (RFC 9773, section 5), unless it has
+/// said otherwise to this very order. What a CA says of all its requests holds for everybody.
+async fn goes_round(
+    limits: &Limits,
+    order: &Order,
+    issuer: &Issuer,
+    now: OffsetDateTime,
+) -> Result<bool, StorageError> {
+    let was_told = order
+        .last_error
+        .as_ref()
+        .is_some_and(|failure| failure.class == Class::Throttle && failure.http_status.is_some());
+    if was_told || !budget::is_exempt(&limits.db, order, now).await? {
+        return Ok(false);
+    }
+    let everything = order.asker(issuer).key(&Scope::Endpoint);
+    Ok(limits.throttle(&[everything]).await?.is_none())
+}
+
 /// Whether a CA that fails to take an order so may take it with fewer others at once.
 fn is_too_much(failure: &Failure) -> bool {
     match &failure.scope {
@@ -275,7 +297,14 @@ fn told_to_others(why: Failure, until: OffsetDateTime) -> Failure {
         Some(Scope::Name(_)) => "the name",
     };
     let detail = format!("It has said so to another order, and means {whom}.");
-    Failure { detail, subproblems: Vec::new(), instance: None, retry_at: Some(until), ..why }
+    Failure {
+        detail,
+        http_status: None,
+        subproblems: Vec::new(),
+        instance: None,
+        retry_at: Some(until),
+        ..why
+    }
 }
 
 fn too_many(at: OffsetDateTime) -> Failure {

@@ -40,6 +40,21 @@ pub(super) async fn reserve(
     })
 }
 
+/// Whether the CA does not count this order.
+pub(super) async fn is_exempt(
+    db: &Db,
+    order: &Order,
+    now: OffsetDateTime,
+) -> Result<bool, StorageError> {
+    if order.replaces.is_none() {
+        return Ok(false);
+    }
+    let mut read = db.read().await?;
+    let found = certificates::find(&mut read, order.certificate, &Scope::Everything).await?;
+    let certificate = found.map(|(certificate, _)| certificate);
+    Ok(precedence(order, certificate.as_ref(), now) == Precedence::Exempt)
+}
+
 /// An order that was told to wait for something else gives up its place in the queue.
 pub(super) async fn leave_queue(
     db: &Db,

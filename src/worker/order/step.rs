@@ -104,7 +104,7 @@ async fn create(session: &mut Session<'_>, order: &Order) -> Tried<Answer> {
     let (profile, replaces) = (order.profile.as_deref(), order.replaces.as_deref());
     let asked = account.new_order_replacing(&order.names, profile, replaces, order.not_after).await;
     let handle = match asked {
-        Err(failure) if replaces.is_some() && may_be_the_replacement(&failure) => {
+        Err(failure) if replaces.is_some() && may_be_the_replacement(&failure, order.tries) => {
             return Ok(Answer::NotReplacing(failure));
         }
         asked => asked?,
@@ -206,13 +206,44 @@ pub(super) fn timed_out() -> Failure {
 }
 
 /// Whether another order might fare better that does not say what it replaces: CAs answer to that
-/// with all kinds of errors. Who was not heard, or is asked to wait, has learnt nothing about it.
-fn may_be_the_replacement(failure: &Failure) -> bool {
-    let answered = failure.http_status.is_some() || failure.is(code::ACME_UNREADABLE_ANSWER);
+/// with all kinds of errors. Who was not heard, or is asked to wait, has learnt nothing about it; nor has who meets a
+/// front end's 5xx. That the CA itself fails inside may be about it if it does so again and again.
+fn may_be_the_replacement(failure: &Failure, tries: u32) -> bool {
+    const TOO_OFTEN: u32 = 3;
+    let answered = match failure.http_status {
+        Some(500..) => failure.is(code::ACME_SERVER_INTERNAL) && tries >= TOO_OFTEN,
+        Some(_) => true,
+        None => failure.is(code::ACME_UNREADABLE_ANSWER),
+    };
     answered && !matches!(failure.class, Class::Throttle | Class::Consistency)
 }
 
 /// Whether a step asks the CA, and not only the DNS.
 fn asks_the_ca(step: &Step) -> bool {
     !matches!(step, Step::Solve(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_says_nothing_of_what_an_order_replaces() {
+        let refused = |code, status| Failure::of(code, "").with_status(status);
+        for (failure, tries, expected) in [
+            (refused(code::ACME_MALFORMED, 400), 0, true),
+            (refused(code::ACME_UNAUTHORIZED, 403), 0, true),
+            (refused(code::ACME_CONFLICT, 409), 0, true),
+            (Failure::of(code::ACME_UNREADABLE_ANSWER, ""), 0, true),
+            (refused(code::ACME_UNAVAILABLE, 503), 0, false),
+            (refused(code::ACME_UNAVAILABLE, 502), 99, false),
+            (refused(code::ACME_SERVER_INTERNAL, 500), 0, false),
+            (refused(code::ACME_SERVER_INTERNAL, 500), 3, true),
+            (refused(code::ACME_RATE_LIMITED, 429), 99, false),
+            (refused(code::ACME_NOT_FOUND_YET, 404), 0, false),
+            (Failure::of(code::ACME_UNREACHABLE, ""), 99, false),
+        ] {
+            assert_eq!(may_be_the_replacement(&failure, tries), expected, "{failure:?}, {tries}");
+        }
+    }
 }

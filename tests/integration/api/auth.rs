@@ -2,6 +2,9 @@
 
 use axum::http::Method;
 use certwright::api;
+use certwright::domain::failure::{Failure, code};
+use certwright::domain::throttle::Scope;
+use certwright::storage::{Page, throttles};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -78,8 +81,8 @@ on_every_database! {
             if !path.contains("{id}") {
                 continue;
             }
-            let collection = path.split('/').nth(1).unwrap();
-            let body = match (collection, &method) {
+            let collection = path.split('/').nth(1).unwrap().to_owned();
+            let body = match (collection.as_str(), &method) {
                 ("certificates", _) if path.ends_with("{id}/csr") => json!({"csr": "text"}),
                 ("certificates", _) if path.ends_with("{id}/revoke") => json!({}),
                 ("certificates", _) => json!({"labels": {"a": "b"}}),
@@ -91,12 +94,16 @@ on_every_database! {
                 _ => json!({"name": "foreign-issuer", "namespace": "theirs", "acme": acme()}),
             };
             let path = path
-                .replace("{id}", foreign[collection].as_str().unwrap())
+                .replace("{id}", foreign[&collection].as_str().unwrap())
                 .replace("{delivery}", "019ab000-0000-7000-8000-000000000000");
             let ask = world.ask(method.clone(), &path).with_key(&stranger).json(&body);
             let reply = ask.header("x-keystore-password", "correct horse").send().await;
 
-            reply.is_problem(404, "not_found");
+            if OF_THE_WHOLE_SERVICE.contains(&collection.as_str()) {
+                reply.is_problem(403, "permission_denied");
+            } else {
+                reply.is_problem(404, "not_found");
+            }
             assert!(!reply.text.contains("foreign"), "{method} {path}: {}", reply.text);
             walked += 1;
         }
@@ -109,6 +116,11 @@ on_every_database! {
         for (method, path, _) in operations() {
             let lists = method == Method::GET && !path.contains("{id}");
             if !lists || ["/healthz", "/readyz", "/whoami", "/api-keys"].contains(&&*path) {
+                continue;
+            }
+            if OF_THE_WHOLE_SERVICE.contains(&&path[1..]) {
+                let reply = world.ask(Method::GET, &path).with_key(&stranger).send().await;
+                reply.is_problem(403, "permission_denied");
                 continue;
             }
             for path in [path.clone(), format!("{path}?namespace=theirs")] {
@@ -154,6 +166,9 @@ on_every_database! {
     }
 }
 
+/// What lies in no namespace, for keys that are bound to none.
+const OF_THE_WHOLE_SERVICE: &[&str] = &["throttles"];
+
 /// Every operation of the document.
 fn operations() -> Vec<(Method, String, Value)> {
     let document = serde_json::to_value(api::document()).unwrap();
@@ -187,9 +202,17 @@ async fn foreign(world: &World) -> Value {
     let key = world.post("/api-keys", key).await.accepted();
     let webhook = json!({"namespace": "theirs", "url": "https://1.1.1.1/foreign"});
     let webhook = world.post("/webhooks", webhook).await.accepted();
+    let (until, why) =
+        (world.now() + time::Duration::HOUR, Failure::of(code::ACME_RATE_LIMITED, ""));
+    let mut tx = world.db.begin();
+    throttles::hold(&mut tx, "endpoint foreign", &Scope::Endpoint, until, &why, world.now())
+        .await
+        .unwrap();
+    let throttle = throttles::list(&mut tx, Page::first(1), world.now()).await.unwrap()[0].id;
+    tx.commit().await.unwrap();
     json!({
         "api-keys": id(&key), "webhooks": id(&webhook),
         "issuers": id(&issuer), "secrets": id(&secret), "certificates": id(&certificate),
-        "orders": order.id.0, "requests": order.request.0, "challenges": order.challenges[0].id.0,
+        "throttles": throttle.0, "orders": order.id.0, "requests": order.request.0, "challenges": order.challenges[0].id.0,
     })
 }

@@ -19,3 +19,4 @@ pub(crate) mod openapi;
 pub(crate) mod secrets;
 pub(crate) mod strange_text;
 pub(crate) mod tenancy;
+pub(crate) mod throttles;

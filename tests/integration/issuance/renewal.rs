@@ -8,7 +8,8 @@ use time::format_description::well_known::Rfc3339;
 
 use super::{assert_key_signs_for, assert_ready, download};
 use crate::support::databases;
-use crate::support::fault_proxy::{Fault, Kind};
+use crate::support::fault_proxy::{Fault, Kind, Refusal, RetryAfter};
+use crate::support::patience::until;
 use crate::support::pebble::PebbleOptions;
 use crate::support::site::Site;
 
@@ -79,13 +80,8 @@ async fn whatever_is_said_about_a_replacement_costs_one_order_and_no_failed_atte
     site.proxy()
         .suggest(&suggestion(&window(time::Duration::days(1), time::Duration::days(2)), ""), None);
     let path = issue(&site, "replaced").await;
-    let refusals = [
-        (409, "alreadyReplaced"),
-        (404, "malformed"),
-        (403, "unauthorized"),
-        (400, "malformed"),
-        (500, "serverInternal"),
-    ];
+    let refusals =
+        [(409, "alreadyReplaced"), (404, "malformed"), (403, "unauthorized"), (400, "malformed")];
     for (revision, (status, kind)) in (2..).zip(refusals) {
         site.until(&path, |now| now["status"]["ari"]["lastChecked"].is_string()).await;
         site.proxy().refuse_replacements(status, kind);
@@ -100,6 +96,38 @@ async fn whatever_is_said_about_a_replacement_costs_one_order_and_no_failed_atte
     }
     let events = site.get("/events?limit=500").await.body.to_string();
     assert!(events.contains("ReplacementRefused"), "{events}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_front_end_that_fails_says_nothing_of_what_is_replaced() {
+    let (_folder, site) = site().await;
+    let path = issue_within_its_window(&site, "hiccup").await;
+    let page =
+        Refusal { status: 503, html: true, form: RetryAfter::Seconds, pause: Duration::ZERO };
+    site.proxy().refuse(Kind::NewOrder, &[page]);
+
+    site.post(&format!("{path}/renew"), &json!({})).await.expect_status(202);
+
+    let renewed = site.until(&path, |now| now["status"]["revision"] == 2).await;
+    let order = site.get(renewed["status"]["order"].as_str().unwrap()).await.body;
+    assert!(order["replaces"].is_string(), "{order}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewal_that_the_ca_does_not_count_tries_once_although_others_were_told_to_wait() {
+    let (_folder, site) = site().await;
+    let path = issue_within_its_window(&site, "exempt").await;
+    let proxy = site.proxy();
+    proxy.limit_domain("example.com", Duration::from_hours(26));
+    let (names, later) = (&["new.example.com"], &json!({}));
+    site.ask_for("minute", names, later, 0).await.expect_status(202);
+    until("the CA has enough", async || proxy.faults(Fault::Limited) == 1).await;
+
+    site.post(&format!("{path}/renew"), &json!({})).await.expect_status(202);
+
+    let told = |now: &Value| now["status"]["lastError"]["httpStatus"] == 429;
+    site.until(&path, told).await;
+    assert_eq!(proxy.faults(Fault::Limited), 2, "it was asked, and then waits like the others");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -248,6 +276,15 @@ async fn issue(site: &Site, name: &str) -> String {
     let issued = site.issue("minute", &[&format!("{name}.example.com")]).await;
     assert_ready(&issued);
     format!("/certificates/{}", issued["id"].as_str().unwrap())
+}
+
+/// Issues a certificate that the CA suggests to replace about now.
+async fn issue_within_its_window(site: &Site, name: &str) -> String {
+    let around_now = window(-time::Duration::days(1), time::Duration::days(1));
+    site.proxy().suggest(&suggestion(&around_now, ""), None);
+    let path = issue(site, name).await;
+    site.until(&path, |now| now["status"]["ari"]["lastChecked"].is_string()).await;
+    path
 }
 
 fn window(start: time::Duration, end: time::Duration) -> (String, String) {

@@ -11,7 +11,9 @@ use certwright::storage::fair::{Flow, OLDEST};
 use certwright::storage::lease::{LEASE, Machine};
 use certwright::storage::rate_limits;
 use certwright::storage::rate_limits::{Claim, Cost, Reserved};
-use certwright::storage::{Scope, StorageError, Tx, certificates, challenges, orders, throttles};
+use certwright::storage::{
+    Page, Scope, StorageError, Tx, certificates, challenges, orders, throttles,
+};
 use time::{Duration, OffsetDateTime};
 
 use super::rows::{NOW, certificate, order};
@@ -58,6 +60,39 @@ on_both_databases! {
 
         let (found, _) = orders::find(&mut tx, order.id, &Scope::Everything).await.unwrap().unwrap();
         assert_eq!(found.next_action_at, Some(NOW));
+    }
+
+    async fn a_throttle_is_found_until_it_ends_or_is_lifted(db: Db) {
+        let mut tx = db.begin();
+        let until = NOW + Duration::hours(26);
+        throttles::hold(&mut tx, "account a", &Held::Account, until, &failure("a"), NOW).await.unwrap();
+        throttles::hold(&mut tx, "account b", &Held::Account, until, &failure("b"), NOW).await.unwrap();
+        let page = Page::first(10);
+        assert_eq!(throttles::list(&mut tx, page, until).await.unwrap(), []);
+
+        let listed = throttles::list(&mut tx, page, NOW).await.unwrap();
+        let [a, _] = &listed[..] else { panic!("{listed:?}") };
+        assert_eq!((a.key.as_str(), a.until, &a.why), ("account a", until, &failure("a")));
+        assert_eq!(throttles::find(&mut tx, a.id, NOW).await.unwrap().as_ref(), Some(a));
+        assert_eq!(throttles::find(&mut tx, a.id, until).await.unwrap(), None);
+
+        throttles::lift(&mut tx, a.id).await.unwrap();
+        assert_eq!(throttles::find(&mut tx, a.id, NOW).await.unwrap(), None);
+        assert_eq!(throttles::list(&mut tx, page, NOW).await.unwrap(), listed[1..]);
+    }
+
+    async fn of_an_issuers_orders_those_that_wait_for_the_ca_are_woken(db: Db) {
+        let mut tx = db.begin();
+        let (issuer, later) = (IssuerId::generate(NOW), NOW + Duration::hours(26));
+        let waiting = insert_order(&mut tx, issuer, "a", later).await;
+        let elsewhere = insert_order(&mut tx, IssuerId::generate(NOW), "a", later).await;
+
+        orders::wake_new(&mut tx, issuer, NOW).await.unwrap();
+
+        for (order, expected) in [(waiting, NOW), (elsewhere, later)] {
+            let found = orders::find(&mut tx, order.id, &Scope::Everything).await.unwrap();
+            assert_eq!(found.unwrap().0.next_action_at, Some(expected));
+        }
     }
 
     async fn the_longest_of_several_throttles_counts(db: Db) {
