@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::domain::id::WorkerId;
 use crate::heavy::Pool;
 use crate::outbound::{Allow, Guard, Sender, SenderSettings};
-use crate::secret::Secret;
+use crate::secret::{Sealer, Secret};
 use crate::server::{self, Limits, Server};
 use crate::server_certificate::ServerCertificate;
 use crate::solver::{SolverSettings, Solvers};
@@ -103,13 +103,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
     let authorities = Authorities::new(&clock, outbound.guard().clone());
     let api_listener = listen(config.http_listen, "http.listen").await?;
     let responder_listener = listen(config.http01_listen, "http01.listen").await?;
-    let https = match &config.https {
-        Some(https) => Some((
-            listen(https.listen, "https.listen").await?,
-            ServerCertificate::open(https, &db, &sealer).await.context("https.listen")?,
-        )),
-        None => None,
-    };
+    let https = https(config, &db, &sealer).await?;
     let first_api_key = bootstrap::first_api_key(&db, config, &*clock).await?;
     let settings = worker_settings(config, sole_use.as_ref(), &*clock)?;
     let quota = worker::Quota::new(config.worker_per_issuer, config.worker_per_namespace);
@@ -210,6 +204,18 @@ async fn solvers(
         self_check_port: config.self_check_port,
         guard,
     })?)
+}
+
+/// The listener of the API over TLS and what it shows, where it is wanted.
+async fn https(
+    config: &Config,
+    db: &Db,
+    sealer: &Arc<Sealer>,
+) -> anyhow::Result<Option<(TcpListener, ServerCertificate)>> {
+    let Some(https) = &config.https else { return Ok(None) };
+    let listener = listen(https.listen, "https.listen").await?;
+    let certificate = ServerCertificate::open(https, db, sealer).await.context("https.listen")?;
+    Ok(Some((listener, certificate)))
 }
 
 fn worker_settings(
