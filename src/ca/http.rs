@@ -28,6 +28,8 @@ const CONCURRENCY: usize = 128;
 /// Those for nothing but a nonce: CAs bear few of them (Let's Encrypt 20 a second), and whoever waits gets a
 /// nonce from the next answer as well.
 const NEW_NONCES: usize = 4;
+/// For an answer that brings a nonce, before the CA is asked for one.
+const NONCE_PATIENCE: Duration = Duration::from_millis(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// From the first byte out to the last byte in, unless the settings say otherwise.
 pub(super) const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -186,15 +188,21 @@ impl Inner {
         exchange.nonce.take().ok_or(Ok(exchange))
     }
 
-    /// A nonce of the pool, or leave to ask the CA for one: whichever is there first.
+    /// A nonce of the pool, or leave to ask the CA for one: whichever is there first. While answers are on their way,
+    /// one of them may bring it sooner than the CA could be asked.
     async fn nonce_or_leave(&self) -> Result<String, Option<SemaphorePermit<'_>>> {
-        let mut leave = None;
+        let (mut leave, mut has_waited) = (None, false);
         loop {
             if let Some(nonce) = self.nonces.take(self.clock.now()) {
                 return Ok(nonce);
             }
             if leave.is_some() {
                 return Err(leave);
+            }
+            let are_under_way = self.permits.available_permits() < CONCURRENCY;
+            if are_under_way && !std::mem::replace(&mut has_waited, true) {
+                tokio::time::timeout(NONCE_PATIENCE, self.nonces.arrival()).await.ok();
+                continue;
             }
             tokio::select! {
                 () = self.nonces.arrival() => {}

@@ -10,10 +10,10 @@ const ENOUGH: usize = 30;
 
 /// Time between other calls: the more records wait, the less. Cloudflare's 1,200 calls in 5 minutes are
 /// 4 a second for the whole token; less than half of that for a zone leaves room.
-const LONGEST: Duration = Duration::from_millis(600);
+const LONGEST: Duration = Duration::from_millis(800);
 
 /// Records that are worth a call where most of those that are under way are there.
-const FEW: usize = 8;
+const FEW: usize = 12;
 
 /// Records that came alone and go at once although the last call was just now …
 const QUICK: u32 = 2;
