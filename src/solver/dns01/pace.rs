@@ -8,12 +8,19 @@ use tokio::time::Instant;
 /// Records that are worth a call before its time has come: 34 calls for a thousand.
 const ENOUGH: usize = 30;
 
-/// Time between other calls: the more records wait, the less. Cloudflare's 1,200 calls in 5 minutes are
+/// Time between other calls, at most: the more records wait, the less. Cloudflare's 1,200 calls in 5 minutes are
 /// 4 a second for the whole token; less than half of that for a zone leaves room.
-const LONGEST: Duration = Duration::from_millis(800);
+const LONGEST: Duration = Duration::from_millis(750);
 
-/// Records that are worth a call where most of those that are under way are there.
-const FEW: usize = 12;
+/// What is worth a record's waiting: so long for as many as are worth a call, less for what is there of them.
+const WORTH: Duration = Duration::from_millis(1_050);
+
+/// Records that are worth a call where most of those that are under way are there …
+const SOME: usize = 12;
+
+/// … and fewer that have come within so long since the last call: nothing trickles in behind them.
+const FEW: usize = 8;
+const BURST: Duration = Duration::from_millis(300);
 
 /// Records that came alone and go at once although the last call was just now …
 const QUICK: u32 = 2;
@@ -55,8 +62,10 @@ impl Pace {
             _ if is_short => LONGEST,
             1 if self.used_at(now) < QUICK => Duration::ZERO,
             ENOUGH.. => Duration::ZERO,
-            some @ FEW.. if waiting.expected < some / 2 => Duration::ZERO,
-            some => LONGEST.mul_f64(1.0 - share(some) * share(some)),
+            some @ FEW.. if waiting.expected < some / 2 && (some >= SOME || self.is_burst(now)) => {
+                Duration::ZERO
+            }
+            some => LONGEST.min(WORTH.mul_f64(1.0 - share(some))),
         };
         let earliest = self.last_call.map_or(now, |last| last + pause);
         if waiting.creates > 0 {
@@ -74,6 +83,10 @@ impl Pace {
             self.last_create = Some(now);
         }
         self.last_call = Some(now);
+    }
+
+    fn is_burst(&self, now: Instant) -> bool {
+        self.last_call.is_none_or(|last| now < last + BURST)
     }
 
     fn used_at(&self, now: Instant) -> u32 {
@@ -147,6 +160,18 @@ mod tests {
         }
 
         assert!(calls <= 55, "{calls}");
+    }
+
+    #[test]
+    fn what_comes_at_once_goes_at_once_and_what_trickles_in_gathers() {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        pace.called(20, start);
+        let waiting = |creates| Waiting { creates, expected: 1, ..self::creates(creates) };
+        let soon = start + BURST / 2;
+        assert!(pace.due(waiting(FEW), false, soon).unwrap() <= soon);
+        let later = start + BURST * 2;
+        assert!(pace.due(waiting(FEW), false, later).unwrap() > later);
+        assert!(pace.due(waiting(SOME), false, later).unwrap() <= later);
     }
 
     #[test]
