@@ -181,19 +181,19 @@ pub const SETTINGS: &[Setting] = &[
     Setting::new(
         "worker.concurrency",
         "CERTWRIGHT_WORKER_CONCURRENCY",
-        "256",
+        "512",
         "Orders, certificates and issuers that are worked on at the same time.",
     ),
     Setting::new(
         "worker.per_issuer",
         "CERTWRIGHT_WORKER_PER_ISSUER",
-        "192",
+        "384",
         "Of those, orders of one issuer at most: a CA that hangs leaves the rest to others.",
     ),
     Setting::new(
         "worker.per_namespace",
         "CERTWRIGHT_WORKER_PER_NAMESPACE",
-        "128",
+        "256",
         "Of those, certificates and orders of one namespace at most.",
     ),
     Setting::new(
