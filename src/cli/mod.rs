@@ -40,6 +40,7 @@ mod serve;
 mod settings;
 mod status;
 mod targets;
+mod throttles;
 mod webhooks;
 
 pub use exit::status_of;
@@ -164,6 +165,14 @@ enum Command {
   certwright keys delete deploy"
     )]
     Keys(keys::Keys),
+    /// See who is asked to wait by a CA, and lift it
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  certwright throttles list
+  certwright throttles lift 019ab000-0000-7000-8000-000000000000"
+    )]
+    Throttles(throttles::Throttles),
     /// Manage credentials of solvers, and seal secrets anew
     #[command(
         subcommand,
@@ -221,6 +230,7 @@ impl Cli {
             Command::Inspect(inspect) => inspect.run(),
             Command::Issuers(issuers) => issuers.run(remote),
             Command::Keys(keys) => keys.run(remote),
+            Command::Throttles(throttles) => throttles.run(remote),
             Command::Secrets(secrets) => secrets.run(source, remote),
             Command::Webhooks(webhooks) => webhooks.run(remote),
             Command::Completion(completion) => completion.run(),
