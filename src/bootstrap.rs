@@ -156,9 +156,7 @@ async fn confirm(db: &Db, sealer: &Sealer, path: &Path) -> Result<(), BootstrapE
 /// Compares the master key with the one that this database's secrets were sealed under. The first
 /// key to come here is that one.
 pub async fn check_master_key(db: &Db, sealer: &Sealer) -> Result<(), BootstrapError> {
-    let mut tx = db.read().await?;
-    let known = settings::find(&mut tx, CHECK).await?;
-    drop(tx);
+    let known = settings::find(&mut db.read().await?, CHECK).await?;
     let known = if let Some(known) = known {
         known
     } else {
@@ -271,8 +269,7 @@ async fn settled(db: &Db, name: &str, ours: Vec<u8>) -> Result<Vec<u8>, Bootstra
 }
 
 async fn is_sealed(db: &Db) -> Result<bool, BootstrapError> {
-    let mut tx = db.read().await?;
-    Ok(settings::find(&mut tx, CHECK).await?.is_some())
+    Ok(settings::find(&mut db.read().await?, CHECK).await?.is_some())
 }
 
 fn sealer(text: &Secret<String>, origin: &str) -> Result<Sealer, BootstrapError> {

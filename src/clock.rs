@@ -1,8 +1,8 @@
 //! Where the service learns the time. Nothing else may ask the operating system.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
+use parking_lot::Mutex;
 use time::{Duration, OffsetDateTime};
 
 /// A source of the present time, in UTC.
@@ -73,17 +73,13 @@ impl ManualClock {
 
     /// Moves the clock forward.
     pub fn advance(&self, by: Duration) {
-        *self.lock() += by;
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, OffsetDateTime> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        *self.0.lock() += by;
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> OffsetDateTime {
-        self.lock().truncate_to_millisecond()
+        self.0.lock().truncate_to_millisecond()
     }
 }
 

@@ -5,11 +5,12 @@
 //! more than it has cores for, and what waits is bounded.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use thiserror::Error;
-use tokio::sync::{Semaphore, TryAcquireError};
+use tokio::sync::Semaphore;
 use tokio::task::JoinError;
 use uuid::Uuid;
 
@@ -76,10 +77,7 @@ impl Pool {
         caller: Uuid,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Undone> {
-        let room = match Arc::clone(&self.rooms).try_acquire_owned() {
-            Ok(room) => room,
-            Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => return Err(Undone::Busy),
-        };
+        let room = Arc::clone(&self.rooms).try_acquire_owned().map_err(|_| Undone::Busy)?;
         let share = Share::take(&self.callers, caller).ok_or(Undone::Busy)?;
         let core = tokio::time::timeout(PATIENCE, Arc::clone(&self.cores).acquire_owned());
         let core = core.await.map_err(|_| Undone::Busy)?;
@@ -99,7 +97,7 @@ struct Share {
 
 impl Share {
     fn take(callers: &Arc<Mutex<HashMap<Uuid, usize>>>, caller: Uuid) -> Option<Self> {
-        let mut known = callers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = callers.lock();
         let held = known.entry(caller).or_default();
         if *held >= MOST_OF_ONE {
             return None;
@@ -112,7 +110,7 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let mut known = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.callers.lock();
         if let Some(held) = known.get_mut(&self.caller) {
             *held -= 1;
             if *held == 0 {
@@ -184,7 +182,7 @@ mod tests {
             one.await.unwrap();
         }
         pool.run_for(OTHER, || ()).await.unwrap();
-        assert!(pool.callers.lock().unwrap().is_empty());
+        assert!(pool.callers.lock().is_empty());
     }
 
     #[tokio::test]

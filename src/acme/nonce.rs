@@ -1,8 +1,8 @@
 //! Anti-replay nonces (RFC 8555, section 6.5), kept from every answer to save `newNonce` requests.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use time::{Duration, OffsetDateTime};
 use tokio::sync::Notify;
 
@@ -27,7 +27,7 @@ impl Nonces {
         if !is_base64url(nonce) {
             return;
         }
-        let mut pool = self.lock();
+        let mut pool = self.pool.lock();
         if pool.len() == MOST {
             pool.pop_front();
         }
@@ -43,7 +43,7 @@ impl Nonces {
 
     /// Takes the newest nonce if it is young enough.
     pub(crate) fn take(&self, now: OffsetDateTime) -> Option<String> {
-        let mut pool = self.lock();
+        let mut pool = self.pool.lock();
         let (nonce, since) = pool.pop_back()?;
         if now - since <= OLDEST {
             return Some(nonce);
@@ -51,10 +51,6 @@ impl Nonces {
         // The newest is too old, so all are.
         pool.clear();
         None
-    }
-
-    fn lock(&self) -> MutexGuard<'_, VecDeque<(String, OffsetDateTime)>> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

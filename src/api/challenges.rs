@@ -129,8 +129,7 @@ pub(crate) async fn show(
     Path(id): Path<Uuid>,
     known: Precondition,
 ) -> Result<Response, ApiError> {
-    let mut tx = app.db.read().await?;
-    let found = challenges::find(&mut tx, ChallengeId(id), &who.scope).await?;
+    let found = challenges::find(&mut app.db.read().await?, ChallengeId(id), &who.scope).await?;
     let (challenge, order) = found.ok_or_else(|| ApiError::not_found("challenge", id))?;
     known.show(&ChallengeView::of(&challenge, &order))
 }

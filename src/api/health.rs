@@ -38,10 +38,7 @@ pub(crate) async fn ready(State(app): State<AppState>) -> Result<Json<Health>, A
     if app.shutdown.is_cancelled() {
         return Err(unavailable("The service is stopping."));
     }
-    let look = async {
-        let mut tx = app.db.read().await?;
-        settings::find(&mut tx, "ready").await
-    };
+    let look = async { settings::find(&mut app.db.read().await?, "ready").await };
     match tokio::time::timeout(WITHIN, look).await {
         Ok(found) => found.map(|_| Json(Health { status: "ok" })).map_err(ApiError::from),
         Err(_) => Err(unavailable("The database does not answer.")),

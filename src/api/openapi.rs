@@ -17,6 +17,7 @@ use super::{
     requests, secrets, throttles,
 };
 use super::{page, problem, webhooks, whoami};
+use crate::domain::event::Severity;
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -27,7 +28,7 @@ use super::{page, problem, webhooks, whoami};
     ),
     security(("apiKey" = [])),
     modifiers(&ApiKey),
-    components(schemas(problem::Problem, problem::FieldError, problem::Code, problem::FieldCode, page::Sort, events::Severity)),
+    components(schemas(problem::Problem, problem::FieldError, problem::Code, problem::FieldCode, page::Sort, Severity)),
     tags(
         (name = "certificates", description = "What is wanted, what is served, and its downloads"),
         (name = "requests", description = "Attempts at a certificate, one key and CSR each; read-only"),

@@ -3,6 +3,7 @@
 use axum::extract::{OriginalUri, State};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -140,7 +141,7 @@ pub(crate) async fn list(
         namespace: query.namespace,
         name: query.name,
         certificate: query.certificate.map(CertificateId),
-        state: query.state.map(|state| state.word().to_owned()),
+        state: query.state.and_then(|state| json!(state).as_str().map(str::to_owned)),
     };
     let mut tx = app.db.read().await?;
     let rows = orders::list(&mut tx, &who.scope, &wanted, page).await?;
@@ -164,26 +165,11 @@ pub(crate) async fn show(
     known: Precondition,
 ) -> Result<Response, ApiError> {
     let read = || async {
-        let mut tx = app.db.read().await?;
-        let found = orders::find(&mut tx, OrderId(id), &who.scope).await?;
+        let found = orders::find(&mut app.db.read().await?, OrderId(id), &who.scope).await?;
         found.map(|(order, _)| order).ok_or_else(|| ApiError::not_found("order", id))
     };
     let order = wait.until(&app, &who, id, read, Order::is_over).await?;
     Ok(wait.applied(known.show(&OrderView::from(order))?))
-}
-
-impl OrderState {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Ready => "ready",
-            Self::Processing => "processing",
-            Self::Valid => "valid",
-            Self::Invalid => "invalid",
-            Self::Expired => "expired",
-            Self::Errored => "errored",
-        }
-    }
 }
 
 impl From<&DomainState> for OrderState {

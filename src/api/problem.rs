@@ -6,6 +6,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde_json::json;
 use utoipa::{IntoResponses, ToSchema};
 
 use crate::domain::text::foreign_words;
@@ -112,10 +113,7 @@ codes! {
 impl Code {
     /// The code as clients see it.
     pub(crate) fn word(self) -> String {
-        serde_json::to_value(self)
-            .ok()
-            .and_then(|value| value.as_str().map(str::to_owned))
-            .unwrap_or_default()
+        json!(self).as_str().unwrap_or_default().to_owned()
     }
 }
 

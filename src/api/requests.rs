@@ -100,8 +100,7 @@ pub(crate) async fn show(
     Path(id): Path<Uuid>,
     known: Precondition,
 ) -> Result<Response, ApiError> {
-    let mut tx = app.db.read().await?;
-    let found = requests::find(&mut tx, RequestId(id), &who.scope).await?;
+    let found = requests::find(&mut app.db.read().await?, RequestId(id), &who.scope).await?;
     known.show(&RequestView::from(found.ok_or_else(|| ApiError::not_found("request", id))?))
 }
 

@@ -54,8 +54,7 @@ async fn answer(State(db): State<Db>, token: Result<Path<String>, PathRejection>
 }
 
 async fn look_up(db: &Db, token: &str) -> Result<Option<String>, StorageError> {
-    let mut tx = db.read().await?;
-    challenges::key_authorization(&mut tx, token).await
+    challenges::key_authorization(&mut db.read().await?, token).await
 }
 
 /// The answer for everything but a known token.

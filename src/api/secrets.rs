@@ -120,8 +120,7 @@ pub(crate) async fn show(
     Path(id): Path<Uuid>,
     known: Precondition,
 ) -> Result<Response, ApiError> {
-    let mut tx = app.db.read().await?;
-    let entry = secrets::find(&mut tx, SecretId(id), &who.scope).await?;
+    let entry = secrets::find(&mut app.db.read().await?, SecretId(id), &who.scope).await?;
     known.show(&SecretView::from(&entry.ok_or_else(|| ApiError::not_found("secret", id))?))
 }
 

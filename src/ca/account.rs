@@ -71,7 +71,7 @@ impl Account {
     }
 
     fn signed<'a>(&'a self, url: &'a str, payload: Option<&'a Value>) -> Signed<'a> {
-        let (signer, new_nonce) = (&*self.signer, self.directory.new_nonce());
+        let (signer, new_nonce) = (&*self.signer, &self.directory.new_nonce);
         Signed { signer, new_nonce, account: Some(&self.url), url, payload }
     }
 }

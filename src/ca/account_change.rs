@@ -5,8 +5,8 @@
 
 use serde_json::json;
 
-use super::ask::{post, signer};
-use super::call::{Asked, Call, Signed};
+use super::ask::{KeyHolder, signer};
+use super::call::{Asked, Call};
 use super::classify::unusable_key;
 use super::directory::Directory;
 use super::{Account, Ca};
@@ -23,19 +23,9 @@ impl Ca {
         acme: &Acme,
         key: &Secret<Vec<u8>>,
     ) -> Result<Option<String>, Failure> {
-        let endpoint = self.endpoint(acme)?;
-        let directory = endpoint.directory().await?;
-        let url = directory.new_account();
-        let asked = Asked::of(Call::NewAccount);
-        let payload = json!({"onlyReturnExisting": true});
-        let request = Signed {
-            signer: &signer(key)?,
-            new_nonce: directory.new_nonce(),
-            account: None,
-            url,
-            payload: Some(&payload),
-        };
-        match post(endpoint.client(), asked, request).await {
+        let holder = KeyHolder::of(self.endpoint(acme)?, key).await?;
+        let (asked, url) = (Asked::of(Call::NewAccount), &holder.directory.new_account);
+        match holder.post(asked, None, url, &json!({"onlyReturnExisting": true})).await {
             Ok(exchange) => Ok(exchange.location),
             Err(failure) if failure.is(code::ACME_ACCOUNT_DOES_NOT_EXIST) => Ok(None),
             Err(failure) => Err(failure),
@@ -51,19 +41,11 @@ impl Ca {
         present: &Secret<Vec<u8>>,
         next: &Secret<Vec<u8>>,
     ) -> Result<(), Failure> {
-        let endpoint = self.endpoint(acme)?;
-        let directory = endpoint.directory().await?;
-        let url = directory.key_change().ok_or_else(|| not_offered("keyChange"))?;
-        let (present, next) = (signer(present)?, signer(next)?);
-        let payload = next.follows(&present, account, url).map_err(unusable_key)?;
-        let request = Signed {
-            signer: &present,
-            new_nonce: directory.new_nonce(),
-            account: Some(account),
-            url,
-            payload: Some(&payload),
-        };
-        post(endpoint.client(), Asked::of(Call::KeyChange), request).await.map(drop)
+        let holder = KeyHolder::of(self.endpoint(acme)?, present).await?;
+        let url = holder.directory.key_change.as_deref();
+        let url = url.ok_or_else(|| not_offered("keyChange"))?;
+        let payload = signer(next)?.follows(&holder.signer, account, url).map_err(unusable_key)?;
+        holder.post(Asked::of(Call::KeyChange), Some(account), url, &payload).await.map(drop)
     }
 
     /// Revokes a certificate by its own key, where no account of ours may.
@@ -74,18 +56,9 @@ impl Ca {
         leaf: &[u8],
         reason: Reason,
     ) -> Result<(), Failure> {
-        let endpoint = self.endpoint(acme)?;
-        let directory = endpoint.directory().await?;
-        let url = revoke_url(&directory)?;
-        let payload = revocation(leaf, reason.code());
-        let request = Signed {
-            signer: &signer(key)?,
-            new_nonce: directory.new_nonce(),
-            account: None,
-            url,
-            payload: Some(&payload),
-        };
-        post(endpoint.client(), Asked::of(Call::Revoke), request).await.map(drop)
+        let holder = KeyHolder::of(self.endpoint(acme)?, key).await?;
+        let (url, payload) = (revoke_url(&holder.directory)?, revocation(leaf, reason.code()));
+        holder.post(Asked::of(Call::Revoke), None, url, &payload).await.map(drop)
     }
 
     /// Gives the account up for good (RFC 8555, section 7.3.6).
@@ -95,17 +68,10 @@ impl Ca {
         key: &Secret<Vec<u8>>,
         account: &str,
     ) -> Result<(), Failure> {
-        let endpoint = self.endpoint(acme)?;
-        let directory = endpoint.directory().await?;
+        let holder = KeyHolder::of(self.endpoint(acme)?, key).await?;
         let payload = json!({"status": "deactivated"});
-        let request = Signed {
-            signer: &signer(key)?,
-            new_nonce: directory.new_nonce(),
-            account: Some(account),
-            url: account,
-            payload: Some(&payload),
-        };
-        post(endpoint.client(), Asked::of(Call::UpdateAccount), request).await.map(drop)
+        let asked = Asked::of(Call::UpdateAccount);
+        holder.post(asked, Some(account), account, &payload).await.map(drop)
     }
 }
 
@@ -120,7 +86,7 @@ impl Account {
 }
 
 fn revoke_url(directory: &Directory) -> Result<&str, Failure> {
-    directory.revoke_cert().ok_or_else(|| not_offered("revokeCert"))
+    directory.revoke_cert.as_deref().ok_or_else(|| not_offered("revokeCert"))
 }
 
 fn not_offered(what: &str) -> Failure {

@@ -5,12 +5,15 @@
 //! try. Everything that takes longer is waited for in the database.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::call::{Answer, Asked, Request, Signed, Transport, Trouble};
 use super::classify::{classify, unreadable, unusable_key};
+use super::directory::{Directory, Endpoint};
 use super::exchange::Exchange;
 use super::http::CaClient;
 use crate::acme::jose::Signer;
@@ -28,6 +31,36 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// A signing key from PKCS#8 in DER.
 pub(super) fn signer(key: &Secret<Vec<u8>>) -> Result<Signer, Failure> {
     Signer::from_pkcs8(key).map_err(unusable_key)
+}
+
+/// Whoever holds a key, be it that of an account or not.
+pub(super) struct KeyHolder {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) signer: Signer,
+}
+
+impl KeyHolder {
+    pub(super) async fn of(
+        endpoint: Arc<Endpoint>,
+        key: &Secret<Vec<u8>>,
+    ) -> Result<Self, Failure> {
+        let directory = endpoint.directory().await?;
+        Ok(Self { endpoint, directory, signer: signer(key)? })
+    }
+
+    /// Posts in the name of an account, or of the key itself.
+    pub(super) async fn post(
+        &self,
+        asked: Asked,
+        account: Option<&str>,
+        url: &str,
+        payload: &Value,
+    ) -> Result<Exchange, Failure> {
+        let (signer, new_nonce) = (&self.signer, &*self.directory.new_nonce);
+        let request = Signed { signer, new_nonce, account, url, payload: Some(payload) };
+        post(self.endpoint.client(), asked, request).await
+    }
 }
 
 /// Fetches a document that needs no signature.

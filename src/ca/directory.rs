@@ -28,15 +28,16 @@ const RETRY_AFTER: Duration = Duration::minutes(1);
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Directory {
-    new_nonce: String,
-    new_account: String,
-    new_order: String,
+    pub(super) new_nonce: String,
+    pub(super) new_account: String,
+    pub(super) new_order: String,
     #[serde(default, deserialize_with = "lenient")]
-    revoke_cert: Option<String>,
+    pub(super) revoke_cert: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
-    key_change: Option<String>,
+    pub(super) key_change: Option<String>,
+    /// The endpoint for renewal information (RFC 9773).
     #[serde(default, deserialize_with = "lenient")]
-    renewal_info: Option<String>,
+    pub(super) renewal_info: Option<String>,
     #[serde(default, deserialize_with = "or_default")]
     meta: Meta,
 }
@@ -73,31 +74,6 @@ impl Directory {
     /// The CA's names for itself in CAA records.
     pub(super) fn caa_identities(&self) -> &[String] {
         &self.meta.caa_identities
-    }
-
-    pub(super) fn new_nonce(&self) -> &str {
-        &self.new_nonce
-    }
-
-    pub(super) fn new_account(&self) -> &str {
-        &self.new_account
-    }
-
-    pub(super) fn new_order(&self) -> &str {
-        &self.new_order
-    }
-
-    pub(super) fn revoke_cert(&self) -> Option<&str> {
-        self.revoke_cert.as_deref()
-    }
-
-    pub(super) fn key_change(&self) -> Option<&str> {
-        self.key_change.as_deref()
-    }
-
-    /// The endpoint for renewal information (RFC 9773).
-    pub(super) fn renewal_info(&self) -> Option<&str> {
-        self.renewal_info.as_deref()
     }
 
     /// The directory without what is offered at no URL; `None` where nothing could be ordered.
@@ -267,7 +243,7 @@ mod tests {
 
             let read = Directory::read(URL, body.to_string().as_bytes());
 
-            assert_eq!(read.unwrap().new_order(), "https://ca.example/o", "{body}");
+            assert_eq!(read.unwrap().new_order, "https://ca.example/o", "{body}");
         }
         for (member, value) in ["profiles", "caaIdentities", "website", "externalAccountRequired"]
             .iter()
@@ -298,6 +274,6 @@ mod tests {
 
         let names: Vec<_> = read.profiles().keys().map(String::as_str).collect();
         assert_eq!(names, ["classic", "short", "tlsserver"]);
-        assert_eq!(read.new_nonce(), "https://ca.example/n", "relative to the directory");
+        assert_eq!(read.new_nonce, "https://ca.example/n", "relative to the directory");
     }
 }

@@ -21,7 +21,7 @@ use crate::acme::problem::clean;
 use crate::clock::Clock;
 use crate::domain::failure::{Failure, code};
 use crate::domain::issuer::Acme;
-use crate::outbound::{AddressError, Client, Guard};
+use crate::outbound::{AddressError, Client, Guard, causes};
 
 /// Requests to one CA at the same time: on one HTTP/2 connection, where the CA speaks it.
 const CONCURRENCY: usize = 128;
@@ -356,13 +356,6 @@ fn is_untrusted(error: &reqwest::Error) -> bool {
         }
         matches!(cause.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)))
     })
-}
-
-/// An error and everything below it, outermost first.
-fn causes<'a>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
-    std::iter::successors(Some(error), |error| error.source())
 }
 
 fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {

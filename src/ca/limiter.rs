@@ -4,8 +4,9 @@
 //! is well is never waited for, and one that refuses everything sees no more than was set, however many
 //! orders there are. What finds no token is told when its turn comes, and waits in the database.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use time::{Duration, OffsetDateTime};
 use tokio::sync::Notify;
 
@@ -65,7 +66,7 @@ impl Limiter {
 
     /// Takes over the limits that the issuer has now.
     pub fn set(&self, refusals: Refusals) {
-        self.lock().set(refusals);
+        self.tokens.lock().set(refusals);
     }
 
     /// A token, or when to come back for one.
@@ -77,7 +78,7 @@ impl Limiter {
             loop {
                 let returned = self.returned.notified();
                 {
-                    let mut tokens = self.lock();
+                    let mut tokens = self.tokens.lock();
                     tokens.earn(now);
                     if tokens.take() {
                         return true;
@@ -92,11 +93,7 @@ impl Limiter {
         if tokio::time::timeout(PATIENCE, waits).await.unwrap_or(false) {
             return Ok(Token { limiter: Arc::clone(self), came: Came::ToNothing });
         }
-        Err(self.lock().promise(now))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Tokens> {
-        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+        Err(self.tokens.lock().promise(now))
     }
 }
 
@@ -157,7 +154,7 @@ impl Token {
 
 impl Drop for Token {
     fn drop(&mut self) {
-        self.limiter.lock().came_back(self.came);
+        self.limiter.tokens.lock().came_back(self.came);
         self.limiter.returned.notify_waiters();
     }
 }

@@ -4,8 +4,9 @@
 //! Two bounds apply: the order's requests in this minute ([`Requests`]), and the account's refused or
 //! unanswered requests ([`Limiter`]).
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use time::OffsetDateTime;
 
 use super::limiter::{Limiter, Token};
@@ -65,7 +66,7 @@ impl Meter {
 
     /// The requests that the order has sent so far.
     pub fn requests(&self) -> Requests {
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.requests.lock().clone()
     }
 
     /// Runs an operation whose requests are counted.
@@ -74,7 +75,7 @@ impl Meter {
     }
 
     fn count(&self, now: OffsetDateTime) -> Result<(), Withheld> {
-        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut requests = self.requests.lock();
         if requests.allowed(self.names, now) == 0 {
             return Err(Withheld::Order { until: requests.free_at(self.names, 1, now) });
         }
@@ -104,7 +105,7 @@ pub(super) async fn admit(now: OffsetDateTime) -> Result<Option<Token>, Withheld
 pub(super) fn answered(token: Option<Token>, came: Came) {
     let Some(token) = token else { return };
     let Ok(meter) = METER.try_with(Arc::clone) else { return };
-    let mut for_nonces = meter.for_nonces.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut for_nonces = meter.for_nonces.lock();
     match came {
         Came::Good => {
             token.give_back();

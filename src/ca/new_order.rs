@@ -62,7 +62,7 @@ impl Account {
     async fn place(&self, wanted: &Wanted<'_>) -> Result<(String, Exchange), Failure> {
         let asked = self.asked(Call::NewOrder, None);
         let payload = wanted.payload().map_err(|why| unreadable(asked, why))?;
-        let answer = self.post(asked, self.directory.new_order(), &payload).await;
+        let answer = self.post(asked, &self.directory.new_order, &payload).await;
         let exchange = answer.map_err(|failure| match wanted.not_after {
             Some(_) => about_the_end(failure),
             None => failure,

@@ -1,7 +1,6 @@
 //! The hosts of a CA. Nothing is sent to any other host, even if the CA's answers name it.
 
-use std::sync::{PoisonError, RwLock};
-
+use parking_lot::RwLock;
 use url::{Origin, Url};
 
 /// Scheme, host and port of what belongs to one CA.
@@ -26,7 +25,7 @@ impl Origins {
                 origins.push(origin);
             }
         }
-        *self.named.write().unwrap_or_else(PoisonError::into_inner) = origins;
+        *self.named.write() = origins;
     }
 
     /// The URL, if it is the CA's; else what is wrong with it.
@@ -36,7 +35,7 @@ impl Origins {
             return Err("It holds a user name or password".to_owned());
         }
         let origin = url.origin();
-        let named = self.named.read().unwrap_or_else(PoisonError::into_inner);
+        let named = self.named.read();
         if self.given.contains(&origin) || named.contains(&origin) {
             return Ok(url);
         }

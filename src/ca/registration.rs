@@ -7,12 +7,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Ca;
-use super::ask::{post, signer};
-use super::call::{Asked, Call, Signed};
+use super::ask::KeyHolder;
+use super::call::{Asked, Call};
 use super::classify::{unreadable, unusable_key};
-use super::directory::{Directory, Endpoint};
 use super::exchange::Exchange;
-use crate::acme::jose::{JoseError, Signer};
+use crate::acme::jose::JoseError;
 use crate::acme::json::{self, each};
 use crate::domain::failure::{Failure, code};
 use crate::domain::issuer::Acme;
@@ -35,9 +34,7 @@ pub struct ExternalKey {
 
 /// A request for an account.
 struct Applicant<'a> {
-    endpoint: &'a Endpoint,
-    directory: &'a Directory,
-    signer: Signer,
+    holder: KeyHolder,
     external: Option<&'a ExternalKey>,
 }
 
@@ -54,27 +51,16 @@ impl Ca {
         self.register_as(acme, key, None).await
     }
 
-    /// Registers the key as an account that is bound to another. A CA that knows the key already does
-    /// not look at the binding again.
-    pub async fn register_bound(
-        &self,
-        acme: &Acme,
-        key: &Secret<Vec<u8>>,
-        external: &ExternalKey,
-    ) -> Result<Registration, Failure> {
-        self.register_as(acme, key, Some(external)).await
-    }
-
-    async fn register_as(
+    /// Like [`Ca::register`], bound to another account where there is an external key. A CA that knows the key
+    /// already does not look at the binding again.
+    pub async fn register_as(
         &self,
         acme: &Acme,
         key: &Secret<Vec<u8>>,
         external: Option<&ExternalKey>,
     ) -> Result<Registration, Failure> {
-        let endpoint = self.endpoint(acme)?;
-        let directory = endpoint.directory().await?;
-        let signer = signer(key)?;
-        let applicant = Applicant { endpoint: &endpoint, directory: &directory, signer, external };
+        let holder = KeyHolder::of(self.endpoint(acme)?, key).await?;
+        let applicant = Applicant { holder, external };
         let email = acme.email.as_deref();
         let answer = match applicant.apply(email).await {
             // Some want no contact, or not this one: the account is worth more.
@@ -95,7 +81,7 @@ impl Ca {
         if let Err(failure) = &answer
             && failure.is(code::ACME_ENDPOINT_MOVED)
         {
-            endpoint.expire().await;
+            applicant.holder.endpoint.expire().await;
         }
         answer
     }
@@ -104,26 +90,13 @@ impl Ca {
 impl Applicant<'_> {
     /// Asks for the account; its URL, and what the CA said.
     async fn apply(&self, email: Option<&str>) -> Result<(String, Exchange), Failure> {
-        let url = self.directory.new_account();
-        let asked = Asked::of(Call::NewAccount);
+        let (asked, url) = (Asked::of(Call::NewAccount), &self.holder.directory.new_account);
         let payload = self.payload(email).map_err(unusable_key)?;
-        let exchange = self.post(asked, None, url, &payload).await?;
+        let exchange = self.holder.post(asked, None, url, &payload).await?;
         let account = exchange.location.clone().ok_or_else(|| {
             unreadable(asked, "The CA registered the account and does not say where")
         })?;
         Ok((account, exchange))
-    }
-
-    async fn post(
-        &self,
-        asked: Asked,
-        account: Option<&str>,
-        url: &str,
-        payload: &Value,
-    ) -> Result<Exchange, Failure> {
-        let (signer, new_nonce) = (&self.signer, self.directory.new_nonce());
-        let request = Signed { signer, new_nonce, account, url, payload: Some(payload) };
-        post(self.endpoint.client(), asked, request).await
     }
 
     fn payload(&self, email: Option<&str>) -> Result<Value, JoseError> {
@@ -132,9 +105,9 @@ impl Applicant<'_> {
             payload["contact"] = contact(Some(email));
         }
         if let Some(external) = self.external {
-            let url = self.directory.new_account();
+            let KeyHolder { directory, signer, .. } = &self.holder;
             payload["externalAccountBinding"] =
-                self.signer.binding(url, &external.id, &external.mac)?;
+                signer.binding(&directory.new_account, &external.id, &external.mac)?;
         }
         Ok(payload)
     }
@@ -155,7 +128,7 @@ impl Applicant<'_> {
         let just_handed_out = Some(time::Duration::ZERO);
         let asked = Asked { call: Call::UpdateAccount, age: None, account_age: just_handed_out };
         let payload = json!({"contact": wanted});
-        match self.post(asked, Some(account), account, &payload).await {
+        match self.holder.post(asked, Some(account), account, &payload).await {
             Ok(_) => Ok(email.map(str::to_owned)),
             Err(failure) if is_about_contact(&failure) => {
                 tracing::warn!(%failure, account, "the account goes without its e-mail address");

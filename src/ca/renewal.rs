@@ -34,7 +34,7 @@ impl Ca {
     /// Whether an order may say what it replaces.
     pub async fn offers_renewal_information(&self, acme: &Acme) -> Result<bool, Failure> {
         Ok(acme.renewal_information_source == RenewalInformationSource::Ari
-            && self.endpoint(acme)?.directory().await?.renewal_info().is_some())
+            && self.endpoint(acme)?.directory().await?.renewal_info.is_some())
     }
 
     async fn ask_for_renewal(&self, acme: &Acme, certificate: &str) -> Result<Answer, Failure> {
@@ -43,7 +43,7 @@ impl Ca {
         }
         let endpoint = self.endpoint(acme)?;
         let directory = endpoint.directory().await?;
-        let base = directory.renewal_info().unwrap_or_default().trim_end_matches('/');
+        let base = directory.renewal_info.as_deref().unwrap_or_default().trim_end_matches('/');
         let url = format!("{base}/{certificate}");
         let asked = Asked::of(Call::RenewalInformation);
         let exchange = get(endpoint.client(), asked, &url).await?;

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::output::{Colour, note, paint, print, text};
-use super::remote::{Remote, Session, Within, run};
+use super::remote::{Session, Within};
 use crate::client::{Ask, Body, ClientError};
 use crate::manifest::kind::Kind;
 
@@ -38,14 +38,11 @@ pub(super) struct Apply {
 }
 
 impl Apply {
-    pub(super) fn run(self, remote: &Remote) -> anyhow::Result<()> {
-        let session = remote.session()?;
+    pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         let stream = Stream::read(&self.files)?;
-        run(async {
-            let namespace = session.within(&self.place);
-            let results = stream.send(&session, "/apply", &namespace, self.dry_run).await?;
-            report(&results, self.quiet)
-        })
+        let namespace = session.within(&self.place);
+        let results = stream.send(session, "/apply", &namespace, self.dry_run).await?;
+        report(&results, self.quiet)
     }
 }
 
@@ -111,8 +108,7 @@ impl Stream {
         if dry_run {
             query.push(("dryRun", "true"));
         }
-        let (method, body) = (&http::Method::POST, Body::Yaml(&self.text));
-        let ask = Ask { method, path, query: &query, headers: &[], body };
+        let ask = Ask { query: &query, ..Ask::post(path, Body::Yaml(&self.text)) };
         match session.client.json(ask).await {
             Err(ClientError::Refused(problem))
                 if problem.errors.iter().any(|one| one.line.is_some()) =>
@@ -149,21 +145,26 @@ impl Stream {
 
 /// The manifests in a folder, by name; not those in folders below it.
 fn manifests_in(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let shown = folder.display();
-    let entries = fs::read_dir(folder).with_context(|| format!("{shown} cannot be read"))?;
-    let mut files: Vec<PathBuf> = entries
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<_, _>>()
-        .with_context(|| format!("{shown} cannot be read"))?;
+    let mut files = entries(folder)?;
     files.retain(|file| {
         let kind = file.extension().and_then(|kind| kind.to_str()).unwrap_or_default();
         file.is_file() && ["yaml", "yml", "json"].contains(&kind)
     });
-    files.sort();
     if files.is_empty() {
-        bail!("there is no .yaml, .yml or .json file in {shown}");
+        bail!("there is no .yaml, .yml or .json file in {}", folder.display());
     }
     Ok(files)
+}
+
+/// What is in a folder, by name.
+pub(super) fn entries(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let read = || {
+        let entries = fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path()));
+        entries.collect::<std::io::Result<Vec<_>>>()
+    };
+    let mut entries = read().with_context(|| format!("{} cannot be read", folder.display()))?;
+    entries.sort();
+    Ok(entries)
 }
 
 /// A line for each object, as kubectl prints it; warnings to standard error.

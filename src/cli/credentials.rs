@@ -10,8 +10,8 @@ use zeroize::Zeroizing;
 
 use super::exit::Complaint;
 use super::output::{age, now, print, table, text};
-use super::remote::{Remote, Session, Where, Within, run};
-use crate::client::{Ask, Body, ClientError};
+use super::remote::{Session, Where, Within};
+use crate::client::ClientError;
 use crate::manifest::kind::Kind;
 
 #[derive(Debug, Subcommand)]
@@ -54,23 +54,20 @@ pub(super) struct Create {
 }
 
 impl Credentials {
-    pub(super) fn run(self, remote: &Remote) -> anyhow::Result<()> {
-        let session = remote.session()?;
-        run(async {
-            match self {
-                Self::List { place } => list(&session, &place).await,
-                Self::Create(create) => create.run(&session).await,
-                Self::Delete { names, place } => {
-                    let namespace = session.within(&place);
-                    for name in names {
-                        let found = session.find(Kind::Secret, Some(&namespace), &name).await?;
-                        session.client.delete(&format!("/secrets/{}", text(&found, "/id"))).await?;
-                        print(&format!("secret \"{name}\" deleted\n"))?;
-                    }
-                    Ok(())
+    pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
+        match self {
+            Self::List { place } => list(session, &place).await,
+            Self::Create(create) => create.run(session).await,
+            Self::Delete { names, place } => {
+                let namespace = session.within(&place);
+                for name in names {
+                    let found = session.find(Kind::Secret, Some(&namespace), &name).await?;
+                    session.client.delete(&format!("/secrets/{}", text(&found, "/id"))).await?;
+                    print(&format!("secret \"{name}\" deleted\n"))?;
                 }
+                Ok(())
             }
-        })
+        }
     }
 }
 
@@ -114,7 +111,7 @@ impl Create {
         }
         if values.is_empty() {
             let problem = "give a value: --from-file, --from-stdin or --from-literal";
-            return Err(Complaint::Usage(problem.to_owned()).into());
+            return Err(Complaint::usage(problem));
         }
         let namespace = session.within(&self.place);
         let body = json!({"namespace": namespace, "name": self.name, "stringData": values});
@@ -123,9 +120,7 @@ impl Create {
             Err(ClientError::Refused(problem)) if problem.code == "already_exists" => {
                 let found = session.find(Kind::Secret, Some(&namespace), &self.name).await?;
                 let path = format!("/secrets/{}", text(&found, "/id"));
-                let (method, body) = (&http::Method::PUT, Body::Json(&body));
-                let ask = Ask { method, path: &path, query: &[], headers: &[], body };
-                session.client.json(ask).await?;
+                session.client.put(&path, &body).await?;
                 print(&format!("secret/{} configured\n", self.name))
             }
             Err(error) => Err(error.into()),

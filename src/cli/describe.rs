@@ -7,7 +7,7 @@ use super::events;
 use super::exit::Complaint;
 use super::get::selected;
 use super::output::{print, text};
-use super::remote::{Remote, Session, Where, run};
+use super::remote::{Session, Where};
 use super::selector;
 use super::targets::targets;
 use crate::manifest::kind::Kind;
@@ -30,12 +30,7 @@ pub(super) struct Describe {
 }
 
 impl Describe {
-    pub(super) fn run(self, remote: &Remote) -> anyhow::Result<()> {
-        let session = remote.session()?;
-        run(self.show(&session))
-    }
-
-    async fn show(&self, session: &Session) -> anyhow::Result<()> {
+    pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         let selector = self.selector.as_deref().map(selector::parse).transpose()?;
         let namespace = session.namespace(&self.place);
         let namespace = namespace.as_deref();
@@ -58,7 +53,7 @@ impl Describe {
             }
         }
         if parts.is_empty() {
-            return Err(Complaint::NotFound("there is nothing to describe".to_owned()).into());
+            return Err(Complaint::not_found("there is nothing to describe"));
         }
         print(&parts.join("\n\n"))
     }

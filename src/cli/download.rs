@@ -10,8 +10,8 @@ use clap::{Args, ValueEnum};
 
 use super::exit::Complaint;
 use super::output::text;
-use super::remote::{Remote, Within, run};
-use crate::client::{Ask, Body, Client, ClientError};
+use super::remote::{Session, Within};
+use crate::client::{Ask, Client, ClientError};
 use crate::manifest::kind::Kind;
 
 #[derive(Debug, Args)]
@@ -87,25 +87,22 @@ impl Format {
 }
 
 impl Download {
-    pub(super) fn run(self, remote: &Remote) -> anyhow::Result<()> {
+    pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         if self.format.is_keystore() && self.password_file.is_none() {
             let problem = "a keystore has a password: say with --password-file where it stands";
-            return Err(Complaint::Usage(problem.to_owned()).into());
+            return Err(Complaint::usage(problem));
         }
-        let session = remote.session()?;
         let password = self.password_file.as_deref().map(fs::read_to_string).transpose();
         let password = password.context("the password file cannot be read")?;
-        run(async {
-            let namespace = session.within(&self.place);
-            let found = session.find(Kind::Certificate, Some(&namespace), &self.name).await?;
-            let id = text(&found, "/id");
-            let password = password.as_deref().map(str::trim_end);
-            let bytes = fetch(&session.client, &id, self.format, self.revision, password).await?;
-            match &self.output {
-                Some(path) => write_file(path, &bytes, self.format.holds_key()),
-                None => Ok(std::io::stdout().write_all(&bytes)?),
-            }
-        })
+        let namespace = session.within(&self.place);
+        let found = session.find(Kind::Certificate, Some(&namespace), &self.name).await?;
+        let id = text(&found, "/id");
+        let password = password.as_deref().map(str::trim_end);
+        let bytes = fetch(&session.client, &id, self.format, self.revision, password).await?;
+        match &self.output {
+            Some(path) => write_file(path, &bytes, self.format.holds_key()),
+            None => Ok(std::io::stdout().write_all(&bytes)?),
+        }
     }
 }
 
@@ -121,10 +118,7 @@ pub(super) async fn fetch(
     let revision = revision.map(|number| number.to_string());
     let query: Vec<_> = revision.iter().map(|number| ("revision", number.as_str())).collect();
     let headers: Vec<_> = password.iter().map(|word| ("x-keystore-password", *word)).collect();
-    let method = &http::Method::GET;
-    client
-        .bytes(Ask { method, path: &path, query: &query, headers: &headers, body: Body::None })
-        .await
+    client.bytes(Ask { query: &query, headers: &headers, ..Ask::get(&path) }).await
 }
 
 /// Writes a file so that it is there wholly or as before, for its owner alone if it is private. The

@@ -18,7 +18,16 @@ pub(super) enum Complaint {
     TimedOut(String),
 }
 
-/// Success.
+impl Complaint {
+    pub(super) fn usage(problem: impl Into<String>) -> anyhow::Error {
+        Self::Usage(problem.into()).into()
+    }
+
+    pub(super) fn not_found(problem: impl Into<String>) -> anyhow::Error {
+        Self::NotFound(problem.into()).into()
+    }
+}
+
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const NOT_FOUND: u8 = 3;

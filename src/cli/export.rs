@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::output::print;
-use super::remote::{Remote, Session, Where, run};
+use super::remote::{Session, Where};
 use super::targets::kinds;
 use crate::manifest::kind::Kind;
 use crate::manifest::write;
@@ -25,12 +25,7 @@ pub(super) struct Export {
 }
 
 impl Export {
-    pub(super) fn run(self, remote: &Remote) -> anyhow::Result<()> {
-        let session = remote.session()?;
-        run(self.export(&session))
-    }
-
-    async fn export(&self, session: &Session) -> anyhow::Result<()> {
+    pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         let mut wanted = Vec::new();
         for text in &self.kinds {
             wanted.extend(kinds(text)?);

@@ -10,10 +10,10 @@ use clap::Args;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::apply::{Stream, report};
+use super::apply::{Stream, entries, report};
 use super::exit::Complaint;
 use super::output::{note, now};
-use super::remote::{Remote, Within, run};
+use super::remote::{Session, Within};
 use crate::pki;
 
 #[derive(Debug, Args)]
@@ -58,21 +58,17 @@ pub(super) struct Import {
 }
 
 impl Import {
-    pub(super) fn run(self, remote: &Remote) -> anyhow::Result<()> {
-        let session = remote.session()?;
+    pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         let namespace = session.within(&self.place);
         let stream = if self.files.is_empty() { self.pairs()? } else { Stream::read(&self.files)? };
-        run(async {
-            let results = stream.send(&session, "/import", &namespace, self.dry_run).await?;
-            report(&results, false)
-        })
+        let results = stream.send(session, "/import", &namespace, self.dry_run).await?;
+        report(&results, false)
     }
 
     /// Manifests of certificates in PEM files.
     fn pairs(&self) -> anyhow::Result<Stream> {
         let Some(issuer) = &self.issuer else {
-            let problem = "say who renews them: --issuer NAME";
-            return Err(Complaint::Usage(problem.to_owned()).into());
+            return Err(Complaint::usage("say who renews them: --issuer NAME"));
         };
         let mut documents = Vec::new();
         if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
@@ -105,16 +101,10 @@ fn places(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     if holds(folder) {
         return Ok(vec![folder.to_owned()]);
     }
-    let shown = folder.display();
-    let entries = fs::read_dir(folder).with_context(|| format!("{shown} cannot be read"))?;
-    let mut places: Vec<PathBuf> = entries
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<_, _>>()
-        .with_context(|| format!("{shown} cannot be read"))?;
+    let mut places = entries(folder)?;
     places.retain(|place| holds(place));
-    places.sort();
     if places.is_empty() {
-        bail!("no folder in {shown} holds a fullchain.pem");
+        bail!("no folder in {} holds a fullchain.pem", folder.display());
     }
     Ok(places)
 }

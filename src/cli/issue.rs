@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use super::download::{Format, fetch, write_file};
 use super::exit::Complaint;
 use super::output::{note, print, text};
-use super::remote::{Remote, Session, Within, run};
-use crate::client::{Ask, Body, ClientError};
+use super::remote::{Session, Within};
+use crate::client::{Ask, ClientError};
 use crate::manifest::kind::Kind;
 
 #[derive(Debug, Args)]
@@ -72,16 +72,10 @@ impl Goal {
 }
 
 impl Issue {
-    pub(super) fn run(self, remote: &Remote) -> anyhow::Result<()> {
-        let session = remote.session()?;
+    pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         if self.names.len() > 1 && (self.name.is_some() || !self.dns_names.is_empty()) {
-            let problem = "--name and --dns-name go with one NAME only";
-            return Err(Complaint::Usage(problem.to_owned()).into());
+            return Err(Complaint::usage("--name and --dns-name go with one NAME only"));
         }
-        run(self.issue(&session))
-    }
-
-    async fn issue(&self, session: &Session) -> anyhow::Result<()> {
         let namespace = session.within(&self.place);
         let mut goals = Vec::new();
         for name in &self.names {
@@ -207,13 +201,11 @@ async fn until(
     loop {
         pause.tick().await;
         let prefer = format!("wait={hold}");
-        let headers = [("prefer", prefer.as_str())];
-        let method = &http::Method::GET;
-        let ask = Ask { method, path: &path, query: &[], headers: &headers, body: Body::None };
+        let ask = Ask { headers: &[("prefer", prefer.as_str())], ..Ask::get(&path) };
         let certificate = session.client.json(ask).await?;
         let phase = text(&certificate, "/status/phase");
         let revision = certificate.pointer("/status/revision").and_then(Value::as_i64);
-        let trouble = trouble(&certificate);
+        let trouble = trouble(certificate.pointer("/status/lastError"));
         if phase == "Ready" && revision >= Some(goal.revision) {
             return Ok(End::Ready(certificate));
         }
@@ -236,8 +228,9 @@ async fn until(
     }
 }
 
-fn trouble(certificate: &Value) -> String {
-    match certificate.pointer("/status/lastError") {
+/// An error in one line; empty if there is none.
+pub(super) fn trouble(error: Option<&Value>) -> String {
+    match error {
         Some(error @ Value::Object(_)) => {
             format!("{}: {}", text(error, "/title"), text(error, "/detail"))
         }

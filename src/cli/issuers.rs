@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::output::{condition, print, table, text};
-use super::remote::{Remote, Session, Where, Within, run};
+use super::remote::{Session, Where, Within};
 use super::targets::kind;
 use crate::manifest::kind::Kind;
 
@@ -51,20 +51,16 @@ pub(super) struct Which {
 }
 
 impl Issuers {
-    pub(super) fn run(self, remote: &Remote) -> anyhow::Result<()> {
-        let session = remote.session()?;
-        run(async {
-            match &self {
-                Self::List { place } => list(&session, place).await,
-                Self::RotateAccountKey { which } => {
-                    act(&session, which, "rotate-account-key", "is getting a new account key").await
-                }
-                Self::DeactivateAccount { which } => {
-                    act(&session, which, "deactivate-account", "is having its account deactivated")
-                        .await
-                }
+    pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
+        match &self {
+            Self::List { place } => list(session, place).await,
+            Self::RotateAccountKey { which } => {
+                act(session, which, "rotate-account-key", "is getting a new account key").await
             }
-        })
+            Self::DeactivateAccount { which } => {
+                act(session, which, "deactivate-account", "is having its account deactivated").await
+            }
+        }
     }
 }
 

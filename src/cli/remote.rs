@@ -108,6 +108,15 @@ impl Remote {
         Ok(Session { client, namespace: profile.namespace.unwrap_or_else(|| "default".to_owned()) })
     }
 
+    /// Runs a command at this server.
+    pub(super) fn run(
+        &self,
+        command: impl AsyncFnOnce(&Session) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let session = self.session()?;
+        run(command(&session))
+    }
+
     fn profile(&self) -> anyhow::Result<Profile> {
         let path = folder().map(|folder| folder.join("certwright/config.toml"));
         let file = match &path {

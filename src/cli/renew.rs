@@ -9,7 +9,7 @@ use super::exit::Complaint;
 use super::get::selected;
 use super::issue::{Goal, wait_for};
 use super::output::{print, text};
-use super::remote::{Remote, Session, Where, run};
+use super::remote::{Session, Where};
 use super::selector;
 use crate::manifest::kind::Kind;
 
@@ -40,12 +40,7 @@ pub(super) struct Renew {
 }
 
 impl Renew {
-    pub(super) fn run(self, remote: &Remote) -> anyhow::Result<()> {
-        let session = remote.session()?;
-        run(self.renew(&session))
-    }
-
-    async fn renew(&self, session: &Session) -> anyhow::Result<()> {
+    pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         let namespace = session.namespace(&self.place);
         let namespace = namespace.as_deref();
         let mut certificates = Vec::new();
@@ -54,7 +49,7 @@ impl Renew {
             certificates =
                 selected(session, Kind::Certificate, namespace, selector.as_ref()).await?;
             if certificates.is_empty() {
-                return Err(Complaint::NotFound("no certificate is chosen".to_owned()).into());
+                return Err(Complaint::not_found("no certificate is chosen"));
             }
         }
         for name in &self.names {

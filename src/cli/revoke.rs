@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::output::{print, text};
-use super::remote::{Remote, Within, run};
+use super::remote::{Session, Within};
 use crate::manifest::kind::Kind;
 
 /// RFC 5280's reasons that an ACME CA takes.
@@ -29,18 +29,15 @@ pub(super) struct Revoke {
 }
 
 impl Revoke {
-    pub(super) fn run(self, remote: &Remote) -> anyhow::Result<()> {
-        let session = remote.session()?;
-        run(async {
-            let namespace = session.within(&self.place);
-            let found = session.find(Kind::Certificate, Some(&namespace), &self.name).await?;
-            let path = format!("/certificates/{}/revoke", text(&found, "/id"));
-            let mut body = json!({"reason": self.reason});
-            if let Some(revision) = self.revision {
-                body["revision"] = revision.into();
-            }
-            session.client.post(&path, &body).await?;
-            print(&format!("certificate/{} is being revoked\n", self.name))
-        })
+    pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
+        let namespace = session.within(&self.place);
+        let found = session.find(Kind::Certificate, Some(&namespace), &self.name).await?;
+        let path = format!("/certificates/{}/revoke", text(&found, "/id"));
+        let mut body = json!({"reason": self.reason});
+        if let Some(revision) = self.revision {
+            body["revision"] = revision.into();
+        }
+        session.client.post(&path, &body).await?;
+        print(&format!("certificate/{} is being revoked\n", self.name))
     }
 }

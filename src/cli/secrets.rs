@@ -24,7 +24,7 @@ pub(super) enum Secrets {
 impl Secrets {
     pub(super) fn run(self, source: &Source, remote: &Remote) -> anyhow::Result<()> {
         if let Self::Stored(credentials) = self {
-            return credentials.run(remote);
+            return remote.run(async |session| credentials.run(session).await);
         }
         let config = Config::parse(&source.values(&[])?)?;
         block_on(&config.clone(), async move {

@@ -4,9 +4,10 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::events;
+use super::issue::trouble;
 use super::output::{print, text};
-use super::remote::{Remote, Session, Within, run};
-use crate::client::{Ask, Body, ClientError};
+use super::remote::{Session, Within};
+use crate::client::{Ask, ClientError};
 use crate::manifest::kind::Kind;
 use crate::pki;
 
@@ -28,14 +29,11 @@ pub(super) enum Status {
 }
 
 impl Status {
-    pub(super) fn run(self, remote: &Remote) -> anyhow::Result<()> {
-        let session = remote.session()?;
+    pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         let Self::Certificate { name, place } = self;
-        run(async {
-            let namespace = session.within(&place);
-            let certificate = session.find(Kind::Certificate, Some(&namespace), &name).await?;
-            print(&report(&session, &certificate).await?)
-        })
+        let namespace = session.within(&place);
+        let certificate = session.find(Kind::Certificate, Some(&namespace), &name).await?;
+        print(&report(session, &certificate).await?)
     }
 }
 
@@ -106,9 +104,7 @@ async fn issuer(session: &Session, certificate: &Value) -> anyhow::Result<String
 /// The part that cmctl reads from the Secret.
 async fn served(session: &Session, id: &str) -> anyhow::Result<String> {
     let path = format!("/certificates/{id}/cert.pem");
-    let method = &http::Method::GET;
-    let ask = Ask { method, path: &path, query: &[], headers: &[], body: Body::None };
-    let pem = match session.client.bytes(ask).await {
+    let pem = match session.client.bytes(Ask::get(&path)).await {
         Ok(pem) => pem,
         Err(ClientError::Refused(problem)) if problem.status == 404 => {
             return Ok("Issued Certificate: <none>\n".to_owned());
@@ -153,12 +149,7 @@ async fn attempt(session: &Session, id: &str) -> anyhow::Result<String> {
         return Ok(out);
     }
     let order = session.client.get(&path, &[]).await?;
-    let reason = match order.get("lastError") {
-        Some(error @ Value::Object(_)) => {
-            format!("{}: {}", text(error, "/title"), text(error, "/detail"))
-        }
-        _ => String::new(),
-    };
+    let reason = trouble(order.get("lastError"));
     out.extend([format!(
         "Order:\n  Name: {}\n  State: {}, Reason: {reason}\n  URL: {}\n",
         text(&order, "/name"),
@@ -189,8 +180,7 @@ async fn attempt(session: &Session, id: &str) -> anyhow::Result<String> {
 /// The server's explanation of its state.
 async fn explanation(session: &Session, id: &str) -> anyhow::Result<String> {
     let path = format!("/certificates/{id}/explain");
-    let (method, headers) = (&http::Method::GET, &[("accept", "text/plain")]);
-    let ask = Ask { method, path: &path, query: &[], headers, body: Body::None };
+    let ask = Ask { headers: &[("accept", "text/plain")], ..Ask::get(&path) };
     let explained = match session.client.bytes(ask).await {
         Ok(explained) => String::from_utf8_lossy(&explained).into_owned(),
         Err(ClientError::Refused(problem)) if problem.status == 404 => return Ok(String::new()),

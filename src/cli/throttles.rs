@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::exit::Complaint;
 use super::output::{duration, moment, now, print, table, text};
-use super::remote::{Remote, run};
+use super::remote::Session;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Throttles {
@@ -26,27 +26,24 @@ pub(super) enum Throttles {
 }
 
 impl Throttles {
-    pub(super) fn run(self, remote: &Remote) -> anyhow::Result<()> {
-        let session = remote.session()?;
+    pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         let client = &session.client;
-        run(async {
-            let throttles = client.list("/throttles", &[]).await?;
-            match &self {
-                Self::List => {
-                    let now = now();
-                    let rows: Vec<_> = throttles.iter().map(|one| row(one, now)).collect();
-                    print(&table(&["ID", "LIMIT", "COUNTED BY", "ENDS IN", "REASON"], &rows))
-                }
-                Self::Lift { id, .. } => {
-                    for one in &meant(&throttles, id.as_deref())? {
-                        let path = format!("/throttles/{}", text(one, "/id"));
-                        client.delete(&path).await?;
-                        print(&format!("throttle of {} lifted\n", limit(one)))?;
-                    }
-                    Ok(())
-                }
+        let throttles = client.list("/throttles", &[]).await?;
+        match &self {
+            Self::List => {
+                let now = now();
+                let rows: Vec<_> = throttles.iter().map(|one| row(one, now)).collect();
+                print(&table(&["ID", "LIMIT", "COUNTED BY", "ENDS IN", "REASON"], &rows))
             }
-        })
+            Self::Lift { id, .. } => {
+                for one in &meant(&throttles, id.as_deref())? {
+                    let path = format!("/throttles/{}", text(one, "/id"));
+                    client.delete(&path).await?;
+                    print(&format!("throttle of {} lifted\n", limit(one)))?;
+                }
+                Ok(())
+            }
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::output::{age, note, now, print, table, text};
-use super::remote::{Remote, Where, Within, run};
+use super::remote::{Session, Where, Within};
 use crate::client::{Ask, Body, Client};
 use crate::manifest::kind::Kind;
 
@@ -86,61 +86,58 @@ pub(super) enum Webhooks {
 }
 
 impl Webhooks {
-    pub(super) fn run(self, remote: &Remote) -> anyhow::Result<()> {
-        let session = remote.session()?;
+    pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         let client = &session.client;
-        run(async {
-            match &self {
-                Self::List { place } => {
-                    let namespace = session.namespace(place);
-                    let found = session.list(Kind::Webhook, namespace.as_deref(), &[]).await?;
-                    let cells = ["/id", "/url", "/status/phase", "/status/message"];
-                    let row = |one: &Value| cells.map(|cell| text(one, cell)).to_vec();
-                    let rows: Vec<_> = found.iter().map(row).collect();
-                    print(&table(&["ID", "URL", "PHASE", "MESSAGE"], &rows))
-                }
-                Self::Create { url, events, place } => {
-                    let mut wanted = json!({"namespace": session.within(place), "url": url});
-                    if !events.is_empty() {
-                        wanted["events"] = json!(events);
-                    }
-                    show_secret(&client.post("/webhooks", &wanted).await?, "created")
-                }
-                Self::Delete { id } => {
-                    client.delete(&format!("/webhooks/{id}")).await?;
-                    print(&format!("webhook \"{id}\" deleted\n"))
-                }
-                Self::Test { id } => {
-                    let path = format!("/webhooks/{id}/test");
-                    let (method, headers) = (&http::Method::POST, &[("prefer", ANSWER_WITHIN)]);
-                    let ask = Ask { method, path: &path, query: &[], headers, body: Body::None };
-                    outcome(*id, &client.json(ask).await?)
-                }
-                Self::Rotate { id, former_valid_for } => {
-                    let how = json!({"formerValidFor": former_valid_for});
-                    let path = format!("/webhooks/{id}/rotate");
-                    show_secret(&client.post(&path, &how).await?, "has a new secret")
-                }
-                Self::Deliveries { id, state, since } => {
-                    let given = [("state", state), ("since", since)];
-                    let given = given
-                        .iter()
-                        .filter_map(|(name, value)| value.as_deref().map(|value| (*name, value)));
-                    deliveries(client, *id, &given.collect::<Vec<_>>()).await
-                }
-                Self::Redeliver { id, delivery: Some(delivery), .. } => {
-                    let path = format!("/webhooks/{id}/deliveries/{delivery}/redeliver");
-                    client.post(&path, &json!({})).await?;
-                    print(&format!("delivery/{delivery} is on its way again\n"))
-                }
-                Self::Redeliver { id, since, .. } => {
-                    let path = format!("/webhooks/{id}/redeliver");
-                    let again = client.post(&path, &json!({"since": since})).await?;
-                    let count = text(&again, "/redelivered");
-                    print(&format!("webhook/{id}: deliveries on their way again: {count}\n"))
-                }
+        match &self {
+            Self::List { place } => {
+                let namespace = session.namespace(place);
+                let found = session.list(Kind::Webhook, namespace.as_deref(), &[]).await?;
+                let cells = ["/id", "/url", "/status/phase", "/status/message"];
+                let row = |one: &Value| cells.map(|cell| text(one, cell)).to_vec();
+                let rows: Vec<_> = found.iter().map(row).collect();
+                print(&table(&["ID", "URL", "PHASE", "MESSAGE"], &rows))
             }
-        })
+            Self::Create { url, events, place } => {
+                let mut wanted = json!({"namespace": session.within(place), "url": url});
+                if !events.is_empty() {
+                    wanted["events"] = json!(events);
+                }
+                show_secret(&client.post("/webhooks", &wanted).await?, "created")
+            }
+            Self::Delete { id } => {
+                client.delete(&format!("/webhooks/{id}")).await?;
+                print(&format!("webhook \"{id}\" deleted\n"))
+            }
+            Self::Test { id } => {
+                let path = format!("/webhooks/{id}/test");
+                let headers = &[("prefer", ANSWER_WITHIN)];
+                let ask = Ask { headers, ..Ask::post(&path, Body::None) };
+                outcome(*id, &client.json(ask).await?)
+            }
+            Self::Rotate { id, former_valid_for } => {
+                let how = json!({"formerValidFor": former_valid_for});
+                let path = format!("/webhooks/{id}/rotate");
+                show_secret(&client.post(&path, &how).await?, "has a new secret")
+            }
+            Self::Deliveries { id, state, since } => {
+                let given = [("state", state), ("since", since)];
+                let given = given
+                    .iter()
+                    .filter_map(|(name, value)| value.as_deref().map(|value| (*name, value)));
+                deliveries(client, *id, &given.collect::<Vec<_>>()).await
+            }
+            Self::Redeliver { id, delivery: Some(delivery), .. } => {
+                let path = format!("/webhooks/{id}/deliveries/{delivery}/redeliver");
+                client.post(&path, &json!({})).await?;
+                print(&format!("delivery/{delivery} is on its way again\n"))
+            }
+            Self::Redeliver { id, since, .. } => {
+                let path = format!("/webhooks/{id}/redeliver");
+                let again = client.post(&path, &json!({"since": since})).await?;
+                let count = text(&again, "/redelivered");
+                print(&format!("webhook/{id}: deliveries on their way again: {count}\n"))
+            }
+        }
     }
 }
 

@@ -104,6 +104,18 @@ pub struct Ask<'a> {
     pub body: Body<'a>,
 }
 
+impl<'a> Ask<'a> {
+    /// A GET of this path.
+    pub fn get(path: &'a str) -> Self {
+        Self { method: &Method::GET, path, query: &[], headers: &[], body: Body::None }
+    }
+
+    /// A POST to this path.
+    pub fn post(path: &'a str, body: Body<'a>) -> Self {
+        Self { method: &Method::POST, path, query: &[], headers: &[], body }
+    }
+}
+
 impl Client {
     /// A client of this server, with this API key if there is one.
     pub fn new(server: &str, key: Option<Secret<String>>) -> Result<Self, ClientError> {
@@ -112,9 +124,7 @@ impl Client {
         if !["http", "https"].contains(&url.scheme()) || url.host().is_none() {
             return Err(wrong());
         }
-        let agent = concat!("certwright/", env!("CARGO_PKG_VERSION"));
-        let http = reqwest::Client::builder()
-            .user_agent(agent)
+        let http = builder()
             .connect_timeout(Duration::from_secs(10))
             .read_timeout(LONGEST)
             .redirect(reqwest::redirect::Policy::none())
@@ -133,7 +143,7 @@ impl Client {
 
     /// Reads one resource.
     pub async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, ClientError> {
-        self.json(Ask { method: &Method::GET, path, query, headers: &[], body: Body::None }).await
+        self.json(Ask { query, ..Ask::get(path) }).await
     }
 
     /// Reads all pages of a list.
@@ -161,14 +171,17 @@ impl Client {
 
     /// Sends JSON, and reads the answer.
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
-        let body = Body::Json(body);
-        self.json(Ask { method: &Method::POST, path, query: &[], headers: &[], body }).await
+        self.json(Ask::post(path, Body::Json(body))).await
+    }
+
+    /// Replaces a resource.
+    pub async fn put(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
+        self.json(Ask { method: &Method::PUT, ..Ask::post(path, Body::Json(body)) }).await
     }
 
     /// Deletes a resource.
     pub async fn delete(&self, path: &str) -> Result<(), ClientError> {
-        let method = &Method::DELETE;
-        self.send(Ask { method, path, query: &[], headers: &[], body: Body::None }).await?;
+        self.send(Ask { method: &Method::DELETE, ..Ask::get(path) }).await?;
         Ok(())
     }
 
@@ -237,9 +250,7 @@ impl Client {
     ) -> Result<Stream, ClientError> {
         let mut headers = vec![("accept", "text/event-stream")];
         headers.extend(last_id.map(|id| ("last-event-id", id)));
-        let (method, path) = (&Method::GET, "/events");
-        let ask = Ask { method, path, query, headers: &headers, body: Body::None };
-        self.send(ask).await.map(Stream::new)
+        self.send(Ask { query, headers: &headers, ..Ask::get("/events") }).await.map(Stream::new)
     }
 
     async fn bytes_of(&self, response: Response) -> Result<Vec<u8>, ClientError> {
@@ -255,9 +266,7 @@ impl Client {
 
 /// The `Date` of whatever answers at a URL outside, for comparing clocks; and whether it answers.
 pub async fn date_of(url: &str, trusted: Option<&[u8]>) -> Result<Option<String>, String> {
-    let mut builder = reqwest::Client::builder()
-        .user_agent(concat!("certwright/", env!("CARGO_PKG_VERSION")))
-        .timeout(Duration::from_secs(10));
+    let mut builder = builder().timeout(Duration::from_secs(10));
     if let Some(pem) = trusted {
         let roots = reqwest::Certificate::from_pem_bundle(pem).map_err(|error| chain(&error))?;
         builder = builder.tls_certs_only(roots);
@@ -273,19 +282,12 @@ pub async fn date_of(url: &str, trusted: Option<&[u8]>) -> Result<Option<String>
 
 /// What Cloudflare says of an API token: its answer to one path of its API.
 pub async fn cloudflare(base: &str, path: &str, token: &Secret<String>) -> Result<Value, String> {
-    let http = reqwest::Client::builder()
-        .user_agent(concat!("certwright/", env!("CARGO_PKG_VERSION")))
-        .timeout(Duration::from_secs(15))
-        .build()
-        .map_err(|error| chain(&error))?;
     let url = format!("{}{path}", base.trim_end_matches('/'));
-    let response = http
-        .get(url)
-        .bearer_auth(token.expose().trim())
-        .send()
-        .await
-        .map_err(|error| chain(&error))?;
-    let bytes = response.bytes().await.map_err(|error| chain(&error))?;
+    let ask = async || {
+        let http = builder().timeout(Duration::from_secs(15)).build()?;
+        http.get(&url).bearer_auth(token.expose().trim()).send().await?.bytes().await
+    };
+    let bytes = ask().await.map_err(|error| chain(&error))?;
     let answer: Value = serde_json::from_slice(&bytes).unwrap_or_else(|_| json!({}));
     if answer.get("success") == Some(&Value::Bool(true)) {
         return Ok(answer.get("result").cloned().unwrap_or_default());
@@ -293,6 +295,10 @@ pub async fn cloudflare(base: &str, path: &str, token: &Secret<String>) -> Resul
     let error = answer.pointer("/errors/0").cloned().unwrap_or_default();
     let (code, message) = (error["code"].to_string(), error["message"].as_str().unwrap_or("?"));
     Err(format!("Cloudflare says {code}: {message}"))
+}
+
+fn builder() -> reqwest::ClientBuilder {
+    reqwest::Client::builder().user_agent(concat!("certwright/", env!("CARGO_PKG_VERSION")))
 }
 
 /// An error with its causes.

@@ -36,10 +36,8 @@ pub struct FieldFault {
     #[serde(default)]
     pub detail: String,
     /// In manifests: which document, from 1.
-    #[serde(default)]
     pub document: Option<u32>,
     /// In manifests: which line of all that was sent, from 1.
-    #[serde(default)]
     pub line: Option<u32>,
 }
 

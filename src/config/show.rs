@@ -43,7 +43,7 @@ pub fn markdown() -> String {
             "" => "–".to_owned(),
             default => format!("`{default}`"),
         };
-        let (key, env, help) = (setting.key, setting.env, setting.help);
+        let (key, env, help) = (setting.key, setting.env(), setting.help);
         writeln!(text, "| `{key}` | `{env}` | {default} | {help} |").ok();
     }
     text

@@ -57,8 +57,8 @@ pub fn read(
             continue;
         }
         let origin = Origin::Environment(name.clone());
-        let Some(setting) = SETTINGS.iter().find(|setting| setting.env == name) else {
-            let nearest = nearest(&name, SETTINGS.iter().map(|setting| setting.env));
+        let Some(setting) = SETTINGS.iter().find(|setting| setting.env() == name) else {
+            let nearest = nearest(&name, SETTINGS.iter().map(Setting::env));
             return Err(ConfigError::Unknown { key: name, origin, nearest });
         };
         values.set(setting, value, origin);
@@ -202,7 +202,7 @@ pub(super) fn shown(setting: &Setting, value: &str) -> String {
 
 /// Variables that Kubernetes sets for a Service that is named `certwright…`.
 fn is_service_link(name: &str) -> bool {
-    let known = SETTINGS.iter().any(|setting| setting.env == name);
+    let known = SETTINGS.iter().any(|setting| setting.env() == name);
     let marks = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT_"];
     !known && (name.ends_with("_PORT") || marks.iter().any(|mark| name.contains(mark)))
 }
@@ -211,16 +211,16 @@ fn find(key: &str, origin: &Origin) -> Result<&'static Setting, ConfigError> {
     SETTINGS.iter().find(|setting| setting.key == key).ok_or_else(|| ConfigError::Unknown {
         key: key.to_owned(),
         origin: origin.clone(),
-        nearest: nearest(key, SETTINGS.iter().map(|setting| setting.key)),
+        nearest: nearest(key, SETTINGS.iter().map(|setting| setting.key.to_owned())),
     })
 }
 
-fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+fn nearest(key: &str, known: impl Iterator<Item = String>) -> Option<String> {
     known
-        .map(|candidate| (strsim::jaro_winkler(key, candidate), candidate))
+        .map(|candidate| (strsim::jaro_winkler(key, &candidate), candidate))
         .filter(|(likeness, _)| *likeness > 0.85)
         .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, candidate)| candidate.to_owned())
+        .map(|(_, candidate)| candidate)
 }
 
 fn flatten(prefix: &str, table: &toml::Table, flat: &mut Vec<(String, toml::Value)>) {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
-use super::event::{Event, Resource};
+use super::event::Event;
 use super::failure::{Failure, code};
 use super::issuer::{Issuer, PROBE_EVERY, State, Transition};
 
@@ -43,48 +43,37 @@ impl Issuer {
     #[must_use]
     pub fn rotate_key(mut self, now: OffsetDateTime) -> Transition {
         self.account_change = Some(AccountChange::RotatingKey { since: now });
-        let event = Event::normal(
-            Resource::Issuer(self.id),
-            "AccountKeyRotationRequested",
-            "The ACME account's key will be replaced",
-        );
-        self.reconsidered(now).with(event)
+        self.reconsidered(now)
+            .told("AccountKeyRotationRequested", "The ACME account's key will be replaced")
     }
 
     /// The CA knows the account by its new key, which is checked by using it.
     #[must_use]
     pub fn key_rotated(mut self, now: OffsetDateTime) -> Transition {
         self.account_change = None;
-        let event = Event::normal(
-            Resource::Issuer(self.id),
+        self.reconsidered(now).told(
             "AccountKeyRotated",
             "The ACME account has a new key; the former one is forgotten",
-        );
-        self.reconsidered(now).with(event)
+        )
     }
 
     /// The CA does not replace the key: the present one stays.
     #[must_use]
     pub fn key_kept(mut self, failure: &Failure, now: OffsetDateTime) -> Transition {
         self.account_change = None;
-        let event = Event::warning(
-            Resource::Issuer(self.id),
-            "AccountKeyRotationFailed",
-            format!("The ACME account keeps its key: {failure}"),
-        );
-        self.reconsidered(now).with(event)
+        let message = format!("The ACME account keeps its key: {failure}");
+        let event = Event::warning(self.id, "AccountKeyRotationFailed", message);
+        let mut transition = self.reconsidered(now);
+        transition.events.push(event);
+        transition
     }
 
     /// A client wants the account given up at the CA, perhaps with the issuer.
     #[must_use]
     pub fn deactivate(mut self, then_delete: bool, now: OffsetDateTime) -> Transition {
         self.account_change = Some(AccountChange::Deactivating { since: now, then_delete });
-        let event = Event::normal(
-            Resource::Issuer(self.id),
-            "AccountDeactivationRequested",
-            "The ACME account will be deactivated",
-        );
-        self.reconsidered(now).with(event)
+        self.reconsidered(now)
+            .told("AccountDeactivationRequested", "The ACME account will be deactivated")
     }
 
     /// The CA has given the account up.
@@ -103,12 +92,7 @@ impl Issuer {
             "Its key cannot be used at this CA any more.",
         ));
         self.next_action_at = Some(now + PROBE_EVERY);
-        let event = Event::normal(
-            Resource::Issuer(self.id),
-            "AccountDeactivated",
-            "The ACME account was deactivated",
-        );
-        Transition::silent(self, now).with(event)
+        Transition::silent(self, now).told("AccountDeactivated", "The ACME account was deactivated")
     }
 
     /// Postpones the account change to `at`, perhaps because of a failure.
@@ -127,8 +111,8 @@ impl Issuer {
 }
 
 impl Transition {
-    fn with(mut self, event: Event) -> Self {
-        self.events.push(event);
+    fn told(mut self, reason: &'static str, message: &str) -> Self {
+        self.events.push(Event::normal(self.issuer.id, reason, message));
         self
     }
 }

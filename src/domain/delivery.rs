@@ -39,30 +39,20 @@ pub struct Delivery {
     pub deadline: OffsetDateTime,
 }
 
-/// The state of a delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-#[schema(as = DeliveryState)]
-pub enum State {
-    /// Waits for an earlier one about the same subject.
-    Queued,
-    /// Waits to be sent.
-    Pending,
-    /// Taken by the endpoint.
-    Delivered,
-    /// Given up.
-    Dead,
-    /// Kept back, because the webhook is disabled.
-    Held,
-}
-
 words! {
-    /// The word that the database and clients use.
-    State {
+    /// The state of a delivery.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+    #[schema(as = DeliveryState)]
+    pub serde enum State {
+        /// Waits for an earlier one about the same subject.
         Queued = "queued",
+        /// Waits to be sent.
         Pending = "pending",
+        /// Taken by the endpoint.
         Delivered = "delivered",
+        /// Given up.
         Dead = "dead",
+        /// Kept back, because the webhook is disabled.
         Held = "held",
     }
 }
@@ -275,7 +265,7 @@ impl Delivery {
             self.subject.id(),
             self.id
         );
-        let event = Event::warning(Resource::Webhook(self.webhook), "DeliveryFailed", message);
+        let event = Event::warning(self.webhook, "DeliveryFailed", message);
         let events = if self.event_type == EventType::WebhookTest { vec![] } else { vec![event] };
         Transition { delivery: self, verdict, events }
     }

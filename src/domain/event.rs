@@ -1,64 +1,64 @@
 //! The history: what happened to which resource, in Kubernetes' words.
 
+use serde::Deserialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId, WebhookId};
 use super::text::foreign_words;
+use crate::domain::words::words;
 
-/// Whether an event is good news.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Severity {
-    Normal,
-    Warning,
-}
-
-impl Severity {
-    /// `Normal` or `Warning`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Normal => "Normal",
-            Self::Warning => "Warning",
-        }
+words! {
+    /// The severity of an event.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+    #[schema(as = EventType)]
+    pub serde enum Severity {
+        /// Things go as they should.
+        Normal = "Normal",
+        /// Somebody may have to look.
+        Warning = "Warning",
     }
 }
 
-/// The subject of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Resource {
-    /// An `Issuer` or `ClusterIssuer`.
-    Issuer(IssuerId),
-    Certificate(CertificateId),
-    Request(RequestId),
-    /// An ACME order.
-    Order(OrderId),
-    Challenge(ChallengeId),
-    Webhook(WebhookId),
+macro_rules! resources {
+    ($($name:ident($id:ident) = $collection:literal,)+) => {
+        /// The subject of an event.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Resource {
+            $($name($id),)+
+        }
+
+        impl Resource {
+            /// The word that paths and filters use: `certificates`, `orders`, ….
+            pub fn collection(self) -> &'static str {
+                match self {
+                    $(Self::$name(_) => $collection,)+
+                }
+            }
+
+            /// The resource's identifier within its collection.
+            pub fn id(self) -> Uuid {
+                match self {
+                    $(Self::$name(id) => id.0,)+
+                }
+            }
+        }
+
+        $(impl From<$id> for Resource {
+            fn from(id: $id) -> Self {
+                Self::$name(id)
+            }
+        })+
+    };
 }
 
-impl Resource {
-    /// The word that paths and filters use: `certificates`, `orders`, ….
-    pub fn collection(self) -> &'static str {
-        match self {
-            Self::Issuer(_) => "issuers",
-            Self::Certificate(_) => "certificates",
-            Self::Request(_) => "requests",
-            Self::Order(_) => "orders",
-            Self::Challenge(_) => "challenges",
-            Self::Webhook(_) => "webhooks",
-        }
-    }
-
-    /// The resource's identifier within its collection.
-    pub fn id(self) -> Uuid {
-        match self {
-            Self::Issuer(id) => id.0,
-            Self::Certificate(id) => id.0,
-            Self::Request(id) => id.0,
-            Self::Order(id) => id.0,
-            Self::Challenge(id) => id.0,
-            Self::Webhook(id) => id.0,
-        }
-    }
+resources! {
+    Issuer(IssuerId) = "issuers",
+    Certificate(CertificateId) = "certificates",
+    Request(RequestId) = "requests",
+    Order(OrderId) = "orders",
+    Challenge(ChallengeId) = "challenges",
+    Webhook(WebhookId) = "webhooks",
 }
 
 /// An entry of the history.
@@ -74,13 +74,25 @@ pub struct Event {
 
 impl Event {
     /// Good news about `about`.
-    pub fn normal(about: Resource, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { about, severity: Severity::Normal, reason, message: readable(&message.into()) }
+    pub fn normal(
+        about: impl Into<Resource>,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self::of(Severity::Normal, about.into(), reason, &message.into())
     }
 
     /// An event of severity `Warning`.
-    pub fn warning(about: Resource, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { about, severity: Severity::Warning, reason, message: readable(&message.into()) }
+    pub fn warning(
+        about: impl Into<Resource>,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self::of(Severity::Warning, about.into(), reason, &message.into())
+    }
+
+    fn of(severity: Severity, about: Resource, reason: &'static str, message: &str) -> Self {
+        Self { about, severity, reason, message: readable(message) }
     }
 }
 

@@ -7,60 +7,34 @@ use crate::domain::words::words;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Something worth telling.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
-)]
-#[schema(as = Notice)]
-pub enum EventType {
-    /// The first certificate was issued.
-    #[serde(rename = "certificate.issued")]
-    CertificateIssued,
-    /// A later one was issued.
-    #[serde(rename = "certificate.renewed")]
-    CertificateRenewed,
-    /// An issuance failed, and is tried again by itself.
-    #[serde(rename = "certificate.failed")]
-    CertificateFailed,
-    /// An issuance failed, and only a person can mend the cause.
-    #[serde(rename = "certificate.blocked")]
-    CertificateBlocked,
-    /// An issuance succeeded after failures that were told.
-    #[serde(rename = "certificate.recovered")]
-    CertificateRecovered,
-    /// What is served ends soon.
-    #[serde(rename = "certificate.expiring")]
-    CertificateExpiring,
-    /// What is served has ended.
-    #[serde(rename = "certificate.expired")]
-    CertificateExpired,
-    /// What was served was revoked.
-    #[serde(rename = "certificate.revoked")]
-    CertificateRevoked,
-    /// The issuer's account is registered.
-    #[serde(rename = "issuer.ready")]
-    IssuerReady,
-    /// The issuer's account cannot be registered.
-    #[serde(rename = "issuer.failed")]
-    IssuerFailed,
-    /// Somebody tries a webhook out.
-    #[serde(rename = "webhook.test")]
-    WebhookTest,
-}
-
 words! {
-    /// The word that receivers see as `type`.
-    EventType {
+    /// Something worth telling.
+    #[derive(
+        Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+    )]
+    #[schema(as = Notice)]
+    pub serde enum EventType {
+        /// The first certificate was issued.
         CertificateIssued = "certificate.issued",
+        /// A later one was issued.
         CertificateRenewed = "certificate.renewed",
+        /// An issuance failed, and is tried again by itself.
         CertificateFailed = "certificate.failed",
+        /// An issuance failed, and only a person can mend the cause.
         CertificateBlocked = "certificate.blocked",
+        /// An issuance succeeded after failures that were told.
         CertificateRecovered = "certificate.recovered",
+        /// What is served ends soon.
         CertificateExpiring = "certificate.expiring",
+        /// What is served has ended.
         CertificateExpired = "certificate.expired",
+        /// What was served was revoked.
         CertificateRevoked = "certificate.revoked",
+        /// The issuer's account is registered.
         IssuerReady = "issuer.ready",
+        /// The issuer's account cannot be registered.
         IssuerFailed = "issuer.failed",
+        /// Somebody tries a webhook out.
         WebhookTest = "webhook.test",
     }
 }

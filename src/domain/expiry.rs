@@ -10,28 +10,25 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::event::{Event, Resource};
+use super::event::Event;
 use super::event_type::EventType;
 use super::failure::Failure;
 use super::id::CertificateId;
 use crate::domain::words::words;
 
-/// Stages of an approaching expiry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
-    /// A third of the lifetime is left.
-    Third,
-    /// A sixth is left.
-    Sixth,
-    /// A twentieth is left.
-    Twentieth,
-    /// The certificate has expired.
-    Expired,
-}
-
 words! {
-    /// The word for it in the database.
-    Stage { Third = "third", Sixth = "sixth", Twentieth = "twentieth", Expired = "expired" }
+    /// Stages of an approaching expiry.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    pub enum Stage {
+        /// A third of the lifetime is left.
+        Third = "third",
+        /// A sixth is left.
+        Sixth = "sixth",
+        /// A twentieth is left.
+        Twentieth = "twentieth",
+        /// The certificate has expired.
+        Expired = "expired",
+    }
 }
 
 /// A renewal is late when it is overdue by the lifetime divided by this.
@@ -123,7 +120,6 @@ impl Watch {
     }
 
     fn event(&self, stage: Stage, renewal: &Renewal<'_>, now: OffsetDateTime) -> Event {
-        let about = Resource::Certificate(self.certificate);
         let (revision, end, due) = (self.revision, self.not_after, renewal.due);
         let attempts = match renewal.failed_attempts {
             0 => "no attempt has ended yet".to_owned(),
@@ -133,15 +129,14 @@ impl Watch {
         let trouble = renewal.last_error.map(|error| format!(": {error}")).unwrap_or_default();
         let why = format!("its renewal was due at {due}, and {attempts}{trouble}");
         match stage {
-            Stage::Expired => Event::warning(
-                about,
-                "Expired",
-                format!("Revision {revision} ended at {end}; {why}"),
-            ),
+            Stage::Expired => {
+                let message = format!("Revision {revision} ended at {end}; {why}");
+                Event::warning(self.certificate, "Expired", message)
+            }
             Stage::Third | Stage::Sixth | Stage::Twentieth => {
                 let left = in_words(end - now);
                 let message = format!("Revision {revision} ends in {left}, at {end}; {why}");
-                Event::warning(about, "Expiring", message)
+                Event::warning(self.certificate, "Expiring", message)
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Identifiers: UUIDv7, so that they sort by the time of creation.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use time::OffsetDateTime;
 use uuid::{ContextV7, Timestamp, Uuid};
 
@@ -71,7 +71,7 @@ ids! {
 /// A UUIDv7 of the given moment; those of one moment sort in the order in which they were made.
 fn generate(now: OffsetDateTime) -> Uuid {
     static ORDER: Mutex<ContextV7> = Mutex::new(ContextV7::new());
-    let order = ORDER.lock().unwrap_or_else(PoisonError::into_inner);
+    let order = ORDER.lock();
     let seconds = u64::try_from(now.unix_timestamp()).unwrap_or_default();
     Uuid::new_v7(Timestamp::from_unix(&*order, seconds, now.nanosecond()))
 }

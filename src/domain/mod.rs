@@ -33,4 +33,4 @@ pub mod signature;
 pub mod text;
 pub mod throttle;
 pub mod webhook;
-mod words;
+pub(crate) mod words;

@@ -12,29 +12,19 @@ use super::failure::{Class, Failure, code};
 use super::id::{CertificateId, IssuerId, RevocationId};
 use crate::domain::words::words;
 
-/// Why a certificate is revoked: RFC 5280's words, as far as they are a subscriber's to say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum Reason {
-    /// None is given.
-    Unspecified,
-    /// Somebody else may have the private key.
-    KeyCompromise,
-    /// The subject's data has changed.
-    AffiliationChanged,
-    /// Another certificate has taken its place.
-    Superseded,
-    /// It is not used any more.
-    CessationOfOperation,
-}
-
 words! {
-    /// RFC 5280's word for it.
-    Reason {
+    /// Why a certificate is revoked: RFC 5280's words, as far as they are a subscriber's to say.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+    pub serde enum Reason {
+        /// None is given.
         Unspecified = "unspecified",
+        /// Somebody else may have the private key.
         KeyCompromise = "keyCompromise",
+        /// The subject's data has changed.
         AffiliationChanged = "affiliationChanged",
+        /// Another certificate has taken its place.
         Superseded = "superseded",
+        /// It is not used any more.
         CessationOfOperation = "cessationOfOperation",
     }
 }
@@ -72,20 +62,17 @@ pub struct Revocation {
     pub deadline: OffsetDateTime,
 }
 
-/// The state of a revocation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// The CA is to be told.
-    Pending,
-    /// The CA has done it.
-    Done,
-    /// The CA will not do it, or did not in time.
-    Failed,
-}
-
 words! {
-    /// The word that the database uses.
-    State { Pending = "pending", Done = "done", Failed = "failed" }
+    /// The state of a revocation.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum State {
+        /// The CA is to be told.
+        Pending = "pending",
+        /// The CA has done it.
+        Done = "done",
+        /// The CA will not do it, or did not in time.
+        Failed = "failed",
+    }
 }
 
 /// Time for which a failed revocation is tried again.

@@ -1,6 +1,5 @@
 //! Looks up where a name leads, and refuses where the service may not go.
 
-use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -26,14 +25,7 @@ pub enum AddressError {
 impl AddressError {
     /// The guard's refusal, where that is what an error of the HTTP client comes from.
     pub fn behind(error: &reqwest::Error) -> Option<Self> {
-        let mut source = error.source();
-        while let Some(cause) = source {
-            if let Some(refused) = cause.downcast_ref::<Self>() {
-                return Some(refused.clone());
-            }
-            source = cause.source();
-        }
-        None
+        super::causes(error).find_map(|cause| cause.downcast_ref::<Self>()).cloned()
     }
 }
 

@@ -30,3 +30,15 @@ pub use sender::{
     RECEIVER_PER_MINUTE, Reply, RetryAfter, SendError, Sender, SenderSettings, UrlError,
 };
 pub use turnstile::{NAME_SERVER_AT_ONCE, NAME_SERVER_PER_SECOND};
+
+/// An error and everything below it, outermost first.
+pub fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
+/// What an error comes down to.
+pub fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    causes(error).last().map(ToString::to_string).unwrap_or_default()
+}

@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use time::{Duration, OffsetDateTime};
 
 /// A rate limit: a burst, and then one call per interval.
@@ -65,7 +65,7 @@ impl<K: Eq + Hash + Clone> Rates<K> {
 
     /// Spends one call, or says when to come back.
     pub fn spend(&self, who: &K, now: OffsetDateTime) -> Result<(), OffsetDateTime> {
-        let mut called = self.lock();
+        let mut called = self.called.lock();
         let Some(known) = self.known(&mut called, who, now) else { return Err(now + CROWDED) };
         if known.parked_until > now {
             return Err(known.parked_until);
@@ -83,13 +83,13 @@ impl<K: Eq + Hash + Clone> Rates<K> {
 
     /// Whether the remaining budget is smaller than the recent spending.
     pub fn is_short(&self, who: &K, now: OffsetDateTime) -> bool {
-        let called = self.lock();
+        let called = self.called.lock();
         called.get(who).is_some_and(|known| known.earned_back - now > self.rate.savings() / 2)
     }
 
     /// Remembers that nothing more will be answered before `until`. Nothing shortens that again.
     pub fn park(&self, who: &K, until: OffsetDateTime, now: OffsetDateTime) {
-        let mut called = self.lock();
+        let mut called = self.called.lock();
         if let Some(known) = self.known(&mut called, who, now) {
             known.parked_until = known.parked_until.max(until);
         }
@@ -109,10 +109,6 @@ impl<K: Eq + Hash + Clone> Rates<K> {
         }
         let new = Called { earned_back: now, parked_until: OffsetDateTime::UNIX_EPOCH };
         Some(called.entry(who.clone()).or_insert(new))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<K, Called>> {
-        self.called.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

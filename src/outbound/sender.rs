@@ -7,7 +7,6 @@
 //! than [`RECEIVER_PER_MINUTE`].
 
 use std::collections::BTreeSet;
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -20,6 +19,7 @@ use url::Url;
 
 use super::client::Client;
 use super::guard::{AddressError, Guard, literal};
+use super::innermost;
 use super::rate::{Rate, Rates};
 use crate::clock::{Clock, SystemClock};
 
@@ -68,12 +68,9 @@ pub enum UrlError {
     UserInfo,
     #[error("port {0} may not be connected to (the setting `outbound.ports` lists those that may)")]
     Port(u16),
-    #[error("{host} does not resolve: {reason}")]
-    Unresolved { host: String, reason: String },
-    #[error(
-        "{host} leads to an address that is not public, where this service may not connect (the setting `outbound.allow` permits it)"
-    )]
-    Forbidden { host: String },
+    /// Its host leads nowhere, or where nobody is let.
+    #[error(transparent)]
+    Address(#[from] AddressError),
 }
 
 /// Why nothing came back.
@@ -101,6 +98,16 @@ pub enum RetryAfter {
 }
 
 impl RetryAfter {
+    /// Reads the header.
+    pub fn read(headers: &HeaderMap) -> Option<Self> {
+        let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+        if let Ok(seconds) = value.parse::<u32>() {
+            return Some(Self::In(time::Duration::seconds(seconds.into())));
+        }
+        let date: SystemTime = httpdate::parse_http_date(value).ok()?;
+        Some(Self::At(date.into()))
+    }
+
     /// The moment that is meant, for an answer of `now`.
     pub fn from(self, now: OffsetDateTime) -> OffsetDateTime {
         match self {
@@ -217,17 +224,8 @@ impl Sender {
             first_bytes.extend_from_slice(&chunk);
         }
         first_bytes.truncate(FIRST_BYTES);
-        let retry_after = retry_after(response.headers());
+        let retry_after = RetryAfter::read(response.headers());
         Ok(Reply { status: response.status().as_u16(), retry_after, first_bytes })
-    }
-}
-
-impl From<AddressError> for UrlError {
-    fn from(error: AddressError) -> Self {
-        match error {
-            AddressError::Unresolved { host, reason } => Self::Unresolved { host, reason },
-            AddressError::Forbidden { host } => Self::Forbidden { host },
-        }
     }
 }
 
@@ -236,28 +234,13 @@ fn why(error: reqwest::Error) -> SendError {
     if let Some(refused) = AddressError::behind(&error) {
         return SendError::Url(refused.into());
     }
-    let mut innermost = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        innermost = cause.to_string();
-        source = cause.source();
-    }
     if error.is_timeout() {
         SendError::Timeout
     } else if error.is_connect() {
-        SendError::Connect(innermost)
+        SendError::Connect(innermost(&error))
     } else {
-        SendError::Broken(innermost)
+        SendError::Broken(innermost(&error))
     }
-}
-
-fn retry_after(headers: &HeaderMap) -> Option<RetryAfter> {
-    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = value.parse::<u32>() {
-        return Some(RetryAfter::In(time::Duration::seconds(seconds.into())));
-    }
-    let date: SystemTime = httpdate::parse_http_date(value).ok()?;
-    Some(RetryAfter::At(date.into()))
 }
 
 #[cfg(test)]
@@ -305,7 +288,10 @@ mod tests {
         for fine in ["http://hooks.example/", "https://hooks.example:8443/"] {
             assert!(check(&open, fine).is_ok(), "{fine}");
         }
-        assert!(matches!(check(&open, "http://10.0.0.1/"), Err(UrlError::Forbidden { .. })));
+        assert!(matches!(
+            check(&open, "http://10.0.0.1/"),
+            Err(UrlError::Address(AddressError::Forbidden { .. }))
+        ));
 
         let inside = sender(&["127.0.0.0/8", "intranet.example"], false, &[443]);
         for fine in ["http://127.0.0.1:9/", "http://localhost:9/", "http://Intranet.example:8080/"]
@@ -319,7 +305,7 @@ mod tests {
     fn a_wish_to_be_asked_later_is_read_in_both_forms() {
         let now = time::macros::datetime!(2026-11-25 12:00 UTC);
         let read = |value: &str| {
-            retry_after(&HeaderMap::from_iter([(RETRY_AFTER, value.parse().unwrap())]))
+            RetryAfter::read(&HeaderMap::from_iter([(RETRY_AFTER, value.parse().unwrap())]))
                 .map(|wish| wish.from(now))
         };
         assert_eq!(read("60"), Some(now + time::Duration::minutes(1)));

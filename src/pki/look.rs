@@ -3,7 +3,7 @@
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate};
 
-use super::{PkiError, hexadecimal};
+use super::{PkiError, address, hexadecimal};
 
 /// A certificate described for people.
 #[derive(Debug, Clone)]
@@ -101,13 +101,9 @@ pub fn look(der: &[u8]) -> Result<Look, PkiError> {
 fn shown_name(name: &GeneralName<'_>) -> String {
     match name {
         GeneralName::DNSName(name) => (*name).to_owned(),
-        GeneralName::IPAddress(bytes) => match <[u8; 4]>::try_from(*bytes) {
-            Ok(four) => std::net::Ipv4Addr::from(four).to_string(),
-            Err(_) => <[u8; 16]>::try_from(*bytes).map_or_else(
-                |_| hexadecimal(bytes),
-                |all| std::net::Ipv6Addr::from(all).to_string(),
-            ),
-        },
+        GeneralName::IPAddress(bytes) => {
+            address(bytes).map_or_else(|| hexadecimal(bytes), |address| address.to_string())
+        }
         GeneralName::URI(uri) => (*uri).to_owned(),
         GeneralName::RFC822Name(address) => (*address).to_owned(),
         other => format!("{other:?}"),

@@ -1,7 +1,8 @@
 //! The activity of a connection and its deadlines.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -53,7 +54,7 @@ impl Activity {
 
     /// The client's deadline; `None` while the client waits for an answer.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let state = self.state();
+        let state = self.state.lock();
         let time = match (state.under_way, state.unsent) {
             (0, _) if state.awaits_head => self.limits.head,
             (0, _) => self.limits.idle,
@@ -65,19 +66,19 @@ impl Activity {
 
     /// Whether it is between two requests.
     pub(super) fn is_idle(&self) -> bool {
-        let state = self.state();
+        let state = self.state.lock();
         state.under_way == 0 && !state.awaits_head
     }
 
     /// Start of the idle time, if nothing is under way.
     pub(super) fn quiet_since(&self) -> Option<Instant> {
-        let state = self.state();
+        let state = self.state.lock();
         (state.under_way == 0).then_some(state.since)
     }
 
     /// Bytes have come.
     pub(super) fn received(&self) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.under_way == 0 && !state.awaits_head && !state.is_multiplexed {
             state.awaits_head = true;
             state.since = Instant::now();
@@ -86,7 +87,7 @@ impl Activity {
 
     /// Bytes were taken: an answer may be on its way still when it is complete for us.
     pub(super) fn sent(&self) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.under_way == 0 && !state.awaits_head && !state.is_multiplexed {
             state.since = Instant::now();
         }
@@ -94,7 +95,7 @@ impl Activity {
 
     /// A request has come.
     pub(super) fn begin(self: &Arc<Self>, is_multiplexed: bool) -> Exchange {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.under_way += 1;
         state.is_multiplexed = is_multiplexed;
         if let Some(number) = state.number.take() {
@@ -102,15 +103,11 @@ impl Activity {
         }
         Exchange { activity: Arc::clone(self), is_unsent: false }
     }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for Activity {
     fn drop(&mut self) {
-        if let Some(number) = self.state().number {
+        if let Some(number) = self.state.lock().number {
             self.waiting.remove(number);
         }
     }
@@ -126,7 +123,7 @@ impl Exchange {
     /// Records that more of the answer is wanted: the part before is on its way.
     pub(super) fn asked(&mut self) {
         if std::mem::take(&mut self.is_unsent) {
-            let mut state = self.activity.state();
+            let mut state = self.activity.state.lock();
             state.unsent -= 1;
             state.since = Instant::now();
         }
@@ -135,7 +132,7 @@ impl Exchange {
     /// A part of the answer was handed out.
     pub(super) fn handed_out(&mut self) {
         if !std::mem::replace(&mut self.is_unsent, true) {
-            let mut state = self.activity.state();
+            let mut state = self.activity.state.lock();
             state.unsent += 1;
             if state.unsent == 1 {
                 state.since = Instant::now();
@@ -147,7 +144,7 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.asked();
-        let mut state = self.activity.state();
+        let mut state = self.activity.state.lock();
         state.under_way -= 1;
         if state.under_way == 0 {
             state.awaits_head = false;

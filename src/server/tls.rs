@@ -1,8 +1,9 @@
 //! TLS of a listener: the certificate that new connections are shown, and how another one takes its place.
 
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
+use parking_lot::RwLock;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -75,7 +76,7 @@ impl Tls {
 
     /// Shows another certificate from the next handshake on. Connections that are there stay.
     pub fn show(&self, identity: Identity) {
-        *self.shown.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(identity.0);
+        *self.shown.0.write() = Arc::new(identity.0);
     }
 
     pub(super) async fn accept<I>(&self, stream: I) -> io::Result<TlsStream<I>>
@@ -92,6 +93,6 @@ struct Shown(RwLock<Arc<CertifiedKey>>);
 
 impl ResolvesServerCert for Shown {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
+        Some(Arc::clone(&self.0.read()))
     }
 }

@@ -1,8 +1,9 @@
 //! The connections of a listener that wait for their clients, in the order in which they began to.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 /// Those that may be closed when somebody else comes.
@@ -20,7 +21,7 @@ struct Queue {
 impl Waiting {
     /// Puts a connection at the end; it is told by `dismissal`. Says under which number.
     pub(super) fn add(&self, dismissal: &Arc<Notify>) -> u64 {
-        let mut queue = self.queue();
+        let mut queue = self.0.lock();
         let number = queue.next;
         queue.next += 1;
         if std::mem::take(&mut queue.is_full) {
@@ -33,12 +34,12 @@ impl Waiting {
 
     /// Takes out one that does not wait any more.
     pub(super) fn remove(&self, number: u64) {
-        self.queue().connections.remove(&number);
+        self.0.lock().connections.remove(&number);
     }
 
     /// Tells the one that has waited longest to leave; where none waits, the next that begins to.
     pub(super) fn dismiss_one(&self) {
-        let mut queue = self.queue();
+        let mut queue = self.0.lock();
         match queue.connections.pop_first() {
             Some((_, connection)) => connection.notify_one(),
             None => queue.is_full = true,
@@ -47,11 +48,7 @@ impl Waiting {
 
     /// There is room again, whoever made it.
     pub(super) fn has_room(&self) {
-        self.queue().is_full = false;
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().is_full = false;
     }
 }
 

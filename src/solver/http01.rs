@@ -3,7 +3,6 @@
 //! There is nothing to write. What is here is the look from outside, as a CA would do it, so that a
 //! proxy that does not forward yet costs no failed validation.
 
-use std::error::Error as _;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use url::{Host, Url};
 use super::{Readiness, Solver};
 use crate::domain::challenge::{Observation, Proof, Record};
 use crate::domain::failure::Failure;
-use crate::outbound::{AddressError, Client, Guard, is_global};
+use crate::outbound::{AddressError, Client, Guard, innermost, is_global};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_REDIRECTS: usize = 10;
@@ -181,13 +180,7 @@ fn in_words(error: reqwest::Error) -> String {
     if error.is_timeout() {
         return format!("no answer within {} seconds", TIMEOUT.as_secs());
     }
-    let mut innermost = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        innermost = cause.to_string();
-        source = cause.source();
-    }
-    innermost
+    innermost(&error)
 }
 
 /// The beginning of a stranger's text, harmless to show.

@@ -6,9 +6,9 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::engine::{Signals, StorageError};
@@ -98,7 +98,7 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
     }
 
     fn cached(&self, key: &K, version: u64) -> Option<V> {
-        let mut rows = self.rows();
+        let mut rows = self.rows.lock();
         if rows.version != version {
             *rows = Rows { version, found: HashMap::new() };
         }
@@ -112,7 +112,7 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
     }
 
     fn keep(&self, key: K, row: V, version: u64) {
-        let mut rows = self.rows();
+        let mut rows = self.rows.lock();
         // A row that was read before a change may be the old one.
         if rows.version != version || self.version() != Some(version) {
             return;
@@ -121,10 +121,6 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
             rows.found.clear();
         }
         rows.found.insert(key, (Instant::now(), row));
-    }
-
-    fn rows(&self) -> MutexGuard<'_, Rows<K, V>> {
-        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -173,6 +169,6 @@ mod tests {
 
         assert_eq!(read(&cache, Some(2)).await, Some(2));
         assert_eq!(read(&cache, Some(3)).await, Some(3));
-        assert!(cache.rows().found.is_empty());
+        assert!(cache.rows.lock().found.is_empty());
     }
 }

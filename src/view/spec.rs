@@ -26,10 +26,8 @@ pub(crate) const DEFAULT_NAMESPACE: &str = "default";
 }))]
 pub(crate) struct CertificateSpec {
     /// Its namespace; `default` when absent. Immutable.
-    #[serde(default)]
     pub(crate) namespace: Option<String>,
     /// Unique in the namespace; derived from the first DNS name when absent. Immutable.
-    #[serde(default)]
     pub(crate) name: Option<String>,
     /// Labels for selectors and filters.
     #[serde(default)]
@@ -44,34 +42,25 @@ pub(crate) struct CertificateSpec {
     #[serde(default)]
     pub(crate) ip_addresses: Vec<String>,
     /// The subject's common name; becomes one of the DNS names.
-    #[serde(default)]
     pub(crate) common_name: Option<String>,
     /// The kind of key, and when a new one is made.
-    #[serde(default)]
     pub(crate) private_key: Option<PrivateKey>,
     /// A certificate signing request in PEM: the key stays with the client, and the names are those of
     /// the CSR's `subjectAltName`. Renewals use it again.
-    #[serde(default)]
     pub(crate) csr: Option<String>,
     /// Certificate profile, instead of the issuer's.
-    #[serde(default)]
     pub(crate) profile: Option<String>,
     /// Its lifetime, such as `2160h`: 1h at least. Only where the issuer has
     /// `enableDurationFeature`; elsewhere the CA decides.
-    #[serde(default)]
     pub(crate) duration: Option<String>,
     /// Time before its end at which it is renewed, such as `720h`.
-    #[serde(default)]
     pub(crate) renew_before: Option<String>,
     /// Percentage of the lifetime that is left when it is renewed.
-    #[serde(default)]
     #[schema(minimum = 1, maximum = 99)]
     pub(crate) renew_before_percentage: Option<u8>,
     /// Pauses after failed attempts, instead of the issuer's.
-    #[serde(default)]
     pub(crate) retry: Option<Retry>,
     /// Number of revisions that are kept; 3 when absent.
-    #[serde(default)]
     #[schema(minimum = 1)]
     pub(crate) revision_history_limit: Option<u32>,
     /// Identifiers of webhooks that are sent its events; those with `"selector": "named"` are sent no others.
@@ -126,7 +115,6 @@ pub(crate) struct IssuerSpec {
     #[serde(default)]
     pub(crate) kind: Kind,
     /// Its namespace; `default` when absent. A `ClusterIssuer` has none.
-    #[serde(default)]
     pub(crate) namespace: Option<String>,
     /// The name by which certificates refer to it.
     pub(crate) name: String,

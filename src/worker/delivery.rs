@@ -191,9 +191,13 @@ impl<'a> Run<'a> {
         if look == 0 {
             return Ok(Vec::new());
         }
-        let mut tx = self.ctx.db.read().await?;
-        let mut due =
-            deliveries::due(&mut tx, self.webhook.id, now, look + under_way.len()).await?;
+        let mut due = deliveries::due(
+            &mut self.ctx.db.read().await?,
+            self.webhook.id,
+            now,
+            look + under_way.len(),
+        )
+        .await?;
         due.retain(|(delivery, _)| !under_way.contains(&delivery.id));
         due.truncate(look);
         if free == 0 {

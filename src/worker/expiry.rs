@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 
 use super::context::Context;
 use super::error::WorkerError;
-use crate::domain::event::{Event, Resource};
+use crate::domain::event::Event;
 use crate::domain::expiry::Renewal;
 use crate::domain::id::CertificateId;
 use crate::storage::lease::Lease;
@@ -35,7 +35,7 @@ pub(crate) async fn fail(ctx: &Context, id: CertificateId) -> Result<bool, Worke
     let found = certificates::find(&mut tx, id, &Scope::Everything).await?;
     let Some((certificate, _)) = found else { return Ok(false) };
     let message = "Its end cannot be watched over: something inside fails; see the log";
-    let event = Event::warning(Resource::Certificate(id), "InternalError", message);
+    let event = Event::warning(id, "InternalError", message);
     events::record(&mut tx, &certificate.namespace, Some(id), &[event], ctx.clock.now());
     tx.commit().await?;
     Ok(false)

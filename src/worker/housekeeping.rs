@@ -6,34 +6,25 @@ use time::{Duration, OffsetDateTime};
 
 use crate::domain::backoff::{self, Jitter};
 use crate::domain::id::TaskId;
+use crate::domain::words::words;
 use crate::storage::lease::Lease;
 use crate::storage::{StorageError, retention, tasks};
 use crate::worker::context::{Context, STEP_TIMEOUT};
 use crate::worker::error::WorkerError;
 use crate::worker::{delivery, orphaned_records};
 
-/// The database knows a task by its name.
-#[derive(Clone, Copy)]
-enum Task {
-    SweepDns,
-    ForgetEvents,
-    ForgetDeliveries,
+words! {
+    /// The database knows a task by its name.
+    #[derive(Clone, Copy)]
+    enum Task {
+        SweepDns = "sweep_dns",
+        ForgetEvents = "forget_events",
+        ForgetDeliveries = "forget_deliveries",
+    }
 }
 
 /// A retention task that was not finished within a step goes on after this long.
 const GO_ON_AFTER: Duration = Duration::seconds(1);
-
-impl Task {
-    const ALL: [Self; 3] = [Self::SweepDns, Self::ForgetEvents, Self::ForgetDeliveries];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::SweepDns => "sweep_dns",
-            Self::ForgetEvents => "forget_events",
-            Self::ForgetDeliveries => "forget_deliveries",
-        }
-    }
-}
 
 /// Adds the tasks to the database. If that fails the log says so, and the service starts all the same.
 pub(crate) async fn schedule(ctx: &Context) {
@@ -42,7 +33,7 @@ pub(crate) async fn schedule(ctx: &Context) {
         let mut tx = ctx.db.begin();
         for task in Task::ALL {
             let id = TaskId::generate(now).0;
-            tasks::schedule(&mut tx, id, task.name(), now + every(ctx, task)).await?;
+            tasks::schedule(&mut tx, id, task.as_str(), now + every(ctx, task)).await?;
         }
         tx.commit().await
     };
@@ -58,7 +49,7 @@ pub(crate) async fn run(ctx: &Context, lease: Lease) -> Result<(), WorkerError> 
     let mut tx = ctx.db.read().await?;
     let name = tasks::find(&mut tx, lease.id).await?;
     drop(tx);
-    let known = Task::ALL.into_iter().find(|task| name.as_deref() == Some(task.name()));
+    let known = name.as_deref().and_then(Task::parse);
     let sooner = match known {
         Some(Task::SweepDns) => {
             let asked = orphaned_records::sweep(ctx, &lease).await?.retry_at;

@@ -14,10 +14,9 @@ use super::context::{Context, STEP_TIMEOUT};
 use super::credentials::dns_credential;
 use super::error::{Trouble, WorkerError};
 use crate::domain::failure::{Class, Failure};
-use crate::domain::id::ChallengeId;
 use crate::domain::issuer::{DnsProvider, Issuer};
 use crate::storage::lease::{self, Lease};
-use crate::storage::{Page, Scope, StorageError, challenges, issuers};
+use crate::storage::{Page, Scope, challenges, issuers};
 
 /// Issuers that are read together.
 const ISSUERS: u32 = 50;
@@ -105,7 +104,7 @@ async fn sweep_provider(
         }
         let mut left = Vec::new();
         for ours in provider.ours(&zone).await? {
-            if !is_needed(ctx, ours.challenge).await? {
+            if !challenges::needs_proof(&mut ctx.db.read().await?, ours.challenge).await? {
                 left.push(ours.record);
             }
         }
@@ -118,11 +117,6 @@ async fn sweep_provider(
         sweep.zones.insert(zone);
     }
     Ok(())
-}
-
-async fn is_needed(ctx: &Context, challenge: ChallengeId) -> Result<bool, StorageError> {
-    let mut tx = ctx.db.read().await?;
-    challenges::needs_proof(&mut tx, challenge).await
 }
 
 impl Sweep {

@@ -14,9 +14,7 @@ use crate::storage::{
 };
 
 pub(crate) async fn run(ctx: &Context, lease: Lease) -> Result<(), WorkerError> {
-    let mut tx = ctx.db.read().await?;
-    let found = revocations::find(&mut tx, RevocationId(lease.id)).await?;
-    drop(tx);
+    let found = revocations::find(&mut ctx.db.read().await?, RevocationId(lease.id)).await?;
     let Some((revocation, evidence)) = found.filter(|(it, _)| it.state == State::Pending) else {
         return Ok(());
     };
@@ -45,9 +43,7 @@ pub(crate) async fn fail(
     failure: Failure,
     held: &Lease,
 ) -> Result<bool, WorkerError> {
-    let mut tx = ctx.db.read().await?;
-    let found = revocations::find(&mut tx, id).await?;
-    drop(tx);
+    let found = revocations::find(&mut ctx.db.read().await?, id).await?;
     let Some((revocation, _)) = found else { return Ok(false) };
     let next = revocation.apply(Err(failure), ctx.clock.now(), Jitter::random());
     settle(ctx, &next, held).await?;
@@ -69,7 +65,7 @@ async fn revoke(ctx: &Context, revocation: &Revocation, evidence: &Evidence) -> 
     drop(tx);
     let (leaf, reason) = (&evidence.leaf, revocation.reason);
     let by_account = match &issuer.account {
-        None => Err(no_account()),
+        None => Err(Failure::of(code::ISSUER_NOT_READY, "")),
         Some(known) => {
             let place = issuers::account_key_place(issuer.id);
             let key = ctx.sealer.open(&place, &sealed)?;
@@ -144,8 +140,4 @@ pub(crate) async fn delete_at_last(
     }
     tx.commit().await?;
     Ok(())
-}
-
-fn no_account() -> Failure {
-    Failure::of(code::ISSUER_NOT_READY, "")
 }

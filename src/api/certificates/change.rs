@@ -121,9 +121,7 @@ pub(crate) async fn replace_csr(
     known: Precondition,
     body: Body<CsrSpec>,
 ) -> Result<Response, ApiError> {
-    let mut tx = app.db.read().await?;
-    let (present, _) = find(&mut tx, id, &who.scope).await?;
-    drop(tx);
+    let (present, _) = find(&mut app.db.read().await?, id, &who.scope).await?;
     if present.spec.csr.is_none() {
         let detail = "the key of this certificate is made here; a PATCH of `csr` changes that";
         return Err(ApiError::field("/csr", FieldCode::Conflicting, detail));

@@ -3,9 +3,6 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
-use serde::Serialize;
-use time::OffsetDateTime;
-use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::find;
@@ -14,66 +11,8 @@ use crate::api::auth::{Authorized, CertificatesRead};
 use crate::api::extract::Path;
 use crate::api::precondition::Precondition;
 use crate::api::problem::{ApiError, Errors};
-use crate::domain::certificate::Phase;
-use crate::domain::challenge::Observation;
-use crate::domain::explain::{Doing, Explanation, explain};
-use crate::domain::failure::Failure;
+use crate::domain::explain::{Explanation, explain};
 use crate::storage::{Scope, issuers, orders};
-
-/// An explanation of a certificate's state: the reason, the next step, and what a person can do.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = Explanation)]
-pub(crate) struct ExplanationView {
-    /// One or two sentences for a person.
-    #[schema(
-        example = "The proofs are shown; it waits until everybody who is asked sees those for app.example.com."
-    )]
-    summary: String,
-    /// The one word that sums the certificate up.
-    phase: Phase,
-    /// The state in one word.
-    doing: Doing,
-    /// Start of this state.
-    #[serde(with = "time::serde::rfc3339")]
-    since: OffsetDateTime,
-    /// The last error in the other side's words; `null` if there is none.
-    why: Option<Failure>,
-    /// The servers that were asked for the proofs, and their answers.
-    observations: Vec<SightingView>,
-    /// The next step that the service takes by itself.
-    next: Option<NextView>,
-    /// Actions that a person can take; empty if all that can be done is to wait.
-    actions: Vec<String>,
-    /// The current or last order.
-    #[schema(example = "/orders/019ab000-0000-7000-8000-000000000000")]
-    order: Option<String>,
-    /// The deadline of the current order.
-    #[serde(with = "time::serde::rfc3339::option")]
-    deadline: Option<OffsetDateTime>,
-}
-
-/// One server's answer to the question for a name's proof.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct SightingView {
-    /// The name under proof.
-    #[schema(example = "app.example.com")]
-    dns_name: String,
-    #[serde(flatten)]
-    observation: Observation,
-}
-
-/// The next step that the service takes by itself.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct NextView {
-    /// In plain words.
-    what: String,
-    /// Its time; in the past while the step is under way.
-    #[serde(with = "time::serde::rfc3339")]
-    at: OffsetDateTime,
-}
 
 /// Explain a certificate's state
 #[utoipa::path(get, path = "/certificates/{id}/explain", operation_id = "explainCertificate", tag = "certificates",
@@ -83,7 +22,7 @@ struct NextView {
         ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds"),
     ),
     responses((status = 200, description = "What it is doing, why, what comes next, and what a person could do", headers(("ETag" = String)),
-        content((ExplanationView = "application/json"), (String = "text/plain"))), (status = 304, description = "Not changed"), Errors))]
+        content((Explanation = "application/json"), (String = "text/plain"))), (status = 304, description = "Not changed"), Errors))]
 pub(crate) async fn show(
     State(app): State<AppState>,
     who: Authorized<CertificatesRead>,
@@ -110,7 +49,7 @@ pub(crate) async fn show(
         let text = explanation.to_text(&certificate.name, now);
         return Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response());
     }
-    known.show(&ExplanationView::of(explanation))
+    known.show(&explanation)
 }
 
 /// True if `Accept` names text before JSON. Weights (`q`) are ignored: there are two forms only.
@@ -123,27 +62,6 @@ fn wants_text(headers: &HeaderMap) -> bool {
         .into_iter()
         .find(|kind| matches!(kind.as_str(), "text/plain" | "text/*" | "application/json" | "*/*"))
         .is_some_and(|kind| kind.starts_with("text/"))
-}
-
-impl ExplanationView {
-    fn of(it: Explanation) -> Self {
-        let seen = it.observations.into_iter().map(|sighting| SightingView {
-            dns_name: sighting.name,
-            observation: sighting.observation,
-        });
-        Self {
-            summary: it.summary,
-            phase: it.phase,
-            doing: it.doing,
-            since: it.since,
-            why: it.why,
-            observations: seen.collect(),
-            next: it.next.map(|next| NextView { what: next.what, at: next.at }),
-            actions: it.actions,
-            order: it.order.map(|order| format!("/orders/{order}")),
-            deadline: it.deadline,
-        }
-    }
 }
 
 #[cfg(test)]

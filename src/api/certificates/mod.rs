@@ -116,8 +116,7 @@ pub(crate) async fn show(
 
 /// Reads a certificate.
 async fn read(app: &AppState, scope: &Scope, id: Uuid) -> Result<Certificate, ApiError> {
-    let mut tx = app.db.read().await?;
-    find(&mut tx, id, scope).await.map(|(certificate, _)| certificate)
+    find(&mut app.db.read().await?, id, scope).await.map(|(certificate, _)| certificate)
 }
 
 /// The certificate, if the caller may know of it.

@@ -34,10 +34,8 @@ use crate::view::CertificateView;
 pub(crate) struct RevocationSpec {
     /// `unspecified` (when absent), `keyCompromise`, `affiliationChanged`, `superseded` or
     /// `cessationOfOperation`.
-    #[serde(default)]
     reason: Option<String>,
     /// The revision; the served one when absent.
-    #[serde(default)]
     #[schema(minimum = 1)]
     revision: Option<i64>,
 }

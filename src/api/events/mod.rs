@@ -16,7 +16,7 @@ use super::headers::LAST_EVENT_ID;
 use super::page::{self, Listing, Sort};
 use super::problem::{ApiError, Errors};
 use super::{AppState, field};
-use crate::domain::event;
+use crate::domain::event::Severity;
 use crate::storage::event_stream::Position;
 use crate::storage::events::{self, Recorded, Wanted};
 
@@ -44,16 +44,6 @@ pub(crate) struct ListEvents {
     cursor: Option<String>,
     /// The sort order.
     sort: Option<Sort>,
-}
-
-/// The severity of an event.
-#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
-#[schema(as = EventType)]
-pub(crate) enum Severity {
-    /// Things go as they should.
-    Normal,
-    /// Somebody may have to look.
-    Warning,
 }
 
 /// Something that happened, perhaps several times in a row.
@@ -116,7 +106,7 @@ pub(crate) async fn list(
     let wanted = Wanted {
         namespace: query.namespace,
         resource: query.resource.as_deref().map(resource).transpose()?,
-        severity: query.kind.map(event::Severity::from),
+        severity: query.kind,
         reason: query.reason,
         since: query.since.as_deref().map(|text| field::moment(text, "since")).transpose()?,
     };
@@ -173,15 +163,6 @@ impl From<Recorded> for EventView {
             kind: event.severity,
             reason: event.reason,
             message: event.message,
-        }
-    }
-}
-
-impl From<Severity> for event::Severity {
-    fn from(severity: Severity) -> Self {
-        match severity {
-            Severity::Normal => Self::Normal,
-            Severity::Warning => Self::Warning,
         }
     }
 }

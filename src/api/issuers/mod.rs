@@ -72,9 +72,7 @@ pub(crate) async fn create(
             who.must_own(&namespace)?;
             check(&body.value, &app, &who)?;
             let issuer = new(&app, body.value.clone(), namespace);
-            let mut tx = app.db.read().await?;
-            let imported = accounts::imported(&app, &mut tx, &issuer).await?;
-            drop(tx);
+            let imported = accounts::imported(&app, &mut app.db.read().await?, &issuer).await?;
             let account_key = match imported {
                 Some(key) => key,
                 None => (app.account_key)().map_err(ApiError::Inside)?,

@@ -25,13 +25,11 @@ const LONGEST_DESCRIPTION: usize = 256;
 }))]
 pub(crate) struct WebhookSpec {
     /// Its namespace; `default` when absent. Immutable.
-    #[serde(default)]
     namespace: Option<String>,
     /// The URL that messages are posted to: `https` and a public address, unless the operator permits more.
     #[schema(max_length = 2048)]
     url: String,
     /// For people.
-    #[serde(default)]
     #[schema(max_length = 256)]
     description: Option<String>,
     /// The event types to send; all when empty.

@@ -16,7 +16,7 @@ use super::page::{self, Listing, Sort};
 use super::precondition::{Precondition, answer, json, tag};
 use super::problem::{ApiError, Errors, Faults};
 use super::{AppState, field, retrying};
-use crate::domain::event::{Event, Resource};
+use crate::domain::event::Event;
 use crate::domain::id::WebhookId;
 use crate::domain::signature;
 use crate::domain::webhook::{Disabled, Health, Webhook};
@@ -57,7 +57,6 @@ pub(crate) struct ListWebhooks {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Rotation {
     /// Time for which the former secret signs as well: `24h` when absent, `0s` if it is known to others, at most `720h`.
-    #[serde(default)]
     #[schema(example = "24h")]
     former_valid_for: Option<String>,
 }
@@ -117,8 +116,7 @@ pub(crate) async fn show(
     Path(id): Path<Uuid>,
     known: Precondition,
 ) -> Result<Response, ApiError> {
-    let mut tx = app.db.read().await?;
-    let (webhook, _) = find(&mut tx, id, &who.scope).await?;
+    let (webhook, _) = find(&mut app.db.read().await?, id, &who.scope).await?;
     known.show(&WebhookView::of(&webhook, app.now()))
 }
 
@@ -259,8 +257,7 @@ async fn insert(
     let mut tx = app.db.begin();
     attempt.remember(app, &mut tx, &location, &answer).await?;
     webhooks::insert(&mut tx, webhook, sealed).await?;
-    let about = Resource::Webhook(webhook.id);
-    let event = Event::normal(about, "Created", "The webhook was created");
+    let event = Event::normal(webhook.id, "Created", "The webhook was created");
     events::record(&mut tx, &webhook.namespace, None, &[event], now);
     tx.commit().await?;
     let mut response = shown_once(StatusCode::ACCEPTED, webhook, secret, now)?;

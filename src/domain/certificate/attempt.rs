@@ -5,7 +5,7 @@ use time::{Duration, OffsetDateTime};
 use super::{Certificate, Issued, State, Told, Transition, renewal_remark};
 use crate::domain::ari::Ari;
 use crate::domain::backoff::{self, Jitter, Retry};
-use crate::domain::event::{Event, Resource};
+use crate::domain::event::Event;
 use crate::domain::event_type::EventType;
 use crate::domain::failure::{Failure, code};
 use crate::domain::id::{OrderId, RequestId};
@@ -39,7 +39,6 @@ impl Certificate {
     pub fn await_issuer(self, reason: &'static str, why: &str, now: OffsetDateTime) -> Transition {
         let trigger = self.wanted_because();
         let first = !matches!(self.state, State::AwaitingIssuer(_));
-        let about = Resource::Certificate(self.id);
         let mut next = self.become_state(State::AwaitingIssuer(trigger), now);
         let [shortest, longest] = ISSUER_RECHECK;
         next.next_action_at = now + (now - next.state_since).clamp(shortest, longest);
@@ -49,7 +48,7 @@ impl Certificate {
         };
         next.last_error =
             Some(Failure::of(code.with_advice(""), why).titled("Waiting for the issuer"));
-        let events = if first { vec![Event::normal(about, reason, why)] } else { vec![] };
+        let events = if first { vec![Event::normal(next.id, reason, why)] } else { vec![] };
         Transition::silent(next, now).with(events)
     }
 
@@ -62,7 +61,6 @@ impl Certificate {
         now: OffsetDateTime,
     ) -> Transition {
         let trigger = self.wanted_because();
-        let about = Resource::Certificate(self.id);
         let named = self.request_name();
         let mut next = self.become_state(State::Ordering(trigger), now);
         next.order = Some(order);
@@ -76,18 +74,12 @@ impl Certificate {
             Some(_) => "Took the CSR that the client gave",
             None => "Generated and stored a new private key and CSR",
         };
+        let requested = format!("Created new CertificateRequest resource \"{named}\"");
+        let created = format!("Created Order resource \"{}\"", order::name(&named, order));
         let events = vec![
-            Event::normal(about, "Generated", generated),
-            Event::normal(
-                about,
-                "Requested",
-                format!("Created new CertificateRequest resource \"{named}\""),
-            ),
-            Event::normal(
-                Resource::Request(request),
-                "OrderCreated",
-                format!("Created Order resource \"{}\"", order::name(&named, order)),
-            ),
+            Event::normal(next.id, "Generated", generated),
+            Event::normal(next.id, "Requested", requested),
+            Event::normal(request, "OrderCreated", created),
         ];
         Transition::silent(next, now).with(events)
     }
@@ -96,7 +88,6 @@ impl Certificate {
     /// forgotten: `ari` is about this one.
     #[must_use]
     pub fn issued(self, issued: Issued, ari: Option<Ari>, now: OffsetDateTime) -> Transition {
-        let about = Resource::Certificate(self.id);
         let mut event_types = vec![match self.current {
             None => EventType::CertificateIssued,
             Some(_) => EventType::CertificateRenewed,
@@ -112,8 +103,9 @@ impl Certificate {
         next.current = Some(issued);
         next.failed_attempts = 0;
         next.last_error = None;
-        let event = Event::normal(about, "Issuing", "The certificate has been successfully issued");
-        let remark = remark.map(|remark| Event::warning(about, "RenewBefore", remark));
+        let event =
+            Event::normal(next.id, "Issuing", "The certificate has been successfully issued");
+        let remark = remark.map(|remark| Event::warning(next.id, "RenewBefore", remark));
         let events = std::iter::once(event).chain(remark).collect();
         Transition::silent(next, now).with(events).telling(event_types)
     }
@@ -122,11 +114,10 @@ impl Certificate {
     /// told but of a recovery.
     #[must_use]
     pub fn imported(self, issued: Issued, ari: Option<Ari>, now: OffsetDateTime) -> Transition {
-        let about = Resource::Certificate(self.id);
         let message = format!("Imported a certificate that is valid until {}", issued.not_after);
         let mut next = self.issued(issued, ari, now);
         next.events.retain(|event| event.reason == "RenewBefore");
-        next.events.insert(0, Event::normal(about, "Imported", message));
+        next.events.insert(0, Event::normal(next.certificate.id, "Imported", message));
         next.event_types.retain(|event_type| *event_type == EventType::CertificateRecovered);
         next
     }
@@ -179,7 +170,6 @@ impl Certificate {
             if predecessors > 0 { pause.max(SHORTEST_BACKOFF) } else { pause }
         };
         let pause = self.shortened(pause, now);
-        let about = Resource::Certificate(self.id);
         let asked = failure.retry_at.map(|asked| asked.min(self.half_way(now)) - now);
         let at = now + asked.map_or(pause, |asked| pause.max(asked));
         let message = match state {
@@ -195,7 +185,7 @@ impl Certificate {
         next.failed_attempts = next.failed_attempts.saturating_add(1);
         next.last_error = Some(failure);
         next.next_action_at = at;
-        let event = Event::warning(about, "Failed", message);
+        let event = Event::warning(next.id, "Failed", message);
         Transition::silent(next, now).with(vec![event]).telling(event_types)
     }
 
@@ -211,9 +201,8 @@ impl Certificate {
         if self.state != State::Idle {
             return self.order_failed(order::Outcome::Failed(failure), 0, now, jitter);
         }
-        let about = Resource::Certificate(self.id);
         self.next_action_at = now + jitter.stretch(Duration::HOUR, 0.1);
-        let event = Event::warning(about, "InternalError", failure.to_string());
+        let event = Event::warning(self.id, "InternalError", failure.to_string());
         Transition::silent(self, now).with(vec![event])
     }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::{Certificate, State, Transition, Trigger};
-use crate::domain::event::{Event, Resource};
+use crate::domain::event::Event;
 use crate::domain::event_type::EventType;
 use crate::domain::failure::Failure;
 use crate::domain::revocation::{self, Reason, Revocation};
@@ -59,7 +59,6 @@ impl Certificate {
         reason: Reason,
         now: OffsetDateTime,
     ) -> Transition {
-        let about = Resource::Certificate(self.id);
         // The revocation of the served revision takes precedence over those of its predecessors.
         let is_current = self.current.as_ref().is_some_and(|issued| issued.revision == revision);
         if is_current || self.of_current().is_none() {
@@ -74,7 +73,7 @@ impl Certificate {
         self.look_again(now);
         let message =
             format!("Revocation of revision {revision} was requested ({})", reason.as_str());
-        let event = Event::normal(about, "RevocationRequested", message);
+        let event = Event::normal(self.id, "RevocationRequested", message);
         Transition::silent(self, now).with(vec![event])
     }
 
@@ -85,7 +84,6 @@ impl Certificate {
         revocation: &Revocation,
         now: OffsetDateTime,
     ) -> Transition {
-        let about = Resource::Certificate(self.id);
         let revision = revocation.revision;
         let is_done = revocation.state == revocation::State::Done;
         let mut news = is_done || revocation.state == revocation::State::Failed;
@@ -98,17 +96,17 @@ impl Certificate {
         let why = revocation.last_error.as_ref().map(Failure::to_string).unwrap_or_default();
         let event = match revocation.state {
             revocation::State::Done => Event::normal(
-                about,
+                self.id,
                 "Revoked",
                 format!("Revision {revision} is revoked ({})", revocation.reason.as_str()),
             ),
             revocation::State::Pending => Event::warning(
-                about,
+                self.id,
                 "RevocationDelayed",
                 format!("Revision {revision} is not revoked yet; it will be tried again: {why}"),
             ),
             revocation::State::Failed => Event::warning(
-                about,
+                self.id,
                 "RevocationFailed",
                 format!("Revision {revision} was not revoked, and is not tried again: {why}"),
             ),
@@ -143,7 +141,7 @@ impl Certificate {
         let mut next = self.become_state(State::Idle, now);
         next.next_action_at = latest;
         let event = Event::normal(
-            Resource::Certificate(next.id),
+            next.id,
             "Deleting",
             "The certificate is deleted once what was issued is revoked",
         );

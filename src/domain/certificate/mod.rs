@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use time::OffsetDateTime;
 
 use crate::domain::ari::Ari;
-use crate::domain::event::{Event, Resource};
+use crate::domain::event::Event;
 use crate::domain::failure::Failure;
 use crate::domain::id::{CertificateId, OrderId};
 
@@ -143,10 +143,10 @@ impl Certificate {
                 "Issuing certificate as the present one was revoked".to_owned()
             }
         };
-        let about = Resource::Certificate(self.id);
         let mut next = self.become_state(State::Triggered(trigger), now);
         next.next_action_at = now;
-        Transition::silent(next, now).with(vec![Event::normal(about, "Issuing", message)])
+        let event = Event::normal(next.id, "Issuing", message);
+        Transition::silent(next, now).with(vec![event])
     }
 
     /// Takes over a changed spec and labels. Where another certificate is wanted now, it is issued
@@ -191,9 +191,9 @@ impl Certificate {
     /// Its management ends.
     #[must_use]
     pub fn deleted(self, now: OffsetDateTime) -> Transition {
-        let about = Resource::Certificate(self.id);
         let message = format!("Certificate `{}` was deleted", self.name);
-        Transition::silent(self, now).with(vec![Event::normal(about, "Deleted", message)])
+        let event = Event::normal(self.id, "Deleted", message);
+        Transition::silent(self, now).with(vec![event])
     }
 
     /// The one word that sums it up at `now`.

@@ -8,7 +8,7 @@ use super::{Certificate, Issued, Spec, State, Transition, Trigger};
 use crate::domain::ari::{self, Ari};
 use crate::domain::backoff::Jitter;
 use crate::domain::duration;
-use crate::domain::event::{Event, Resource};
+use crate::domain::event::Event;
 
 /// Earliest automatic renewal after issuance, or a third of a short life, whatever the spec or the CA
 /// says: a certificate that is due at once would be renewed over and over.
@@ -71,8 +71,7 @@ impl Certificate {
             .current
             .as_ref()
             .and_then(|issued| renewal_remark(&self.spec, issued.not_before, issued.not_after));
-        let about = Resource::Certificate(self.id);
-        let events = remark.map(|remark| Event::warning(about, "RenewBefore", remark));
+        let events = remark.map(|remark| Event::warning(self.id, "RenewBefore", remark));
         Transition::silent(self.renewed_at(at), now).with(events.into_iter().collect())
     }
 
@@ -135,8 +134,11 @@ impl Certificate {
                 // Writing to a String cannot fail.
                 write!(message, ". It explains why: {why}").ok();
             }
-            let about = Resource::Certificate(transition.certificate.id);
-            transition.events.push(Event::normal(about, "RenewalSuggested", message));
+            transition.events.push(Event::normal(
+                transition.certificate.id,
+                "RenewalSuggested",
+                message,
+            ));
         }
         transition
     }

@@ -20,25 +20,20 @@ pub struct Spec {
     #[serde(default)]
     pub ip_addresses: Vec<String>,
     /// One of the names, for clients that look at the subject.
-    #[serde(default)]
     pub common_name: Option<String>,
     /// Which kind of key is made.
     #[serde(default)]
     pub private_key: PrivateKey,
     /// A CSR in PEM: the client holds the key, and the names are those of the CSR.
-    #[serde(default)]
     pub csr: Option<String>,
     /// Certificate profile, instead of the issuer's.
-    #[serde(default)]
     pub profile: Option<String>,
     /// How long it is to live, where its issuer asks that of the CA. A Go duration, such as `2160h`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<String>,
     /// Renew this long before the end. A Go duration, such as `720h`.
-    #[serde(default)]
     pub renew_before: Option<String>,
     /// Renew when this percentage of the lifetime is left.
-    #[serde(default)]
     pub renew_before_percentage: Option<u8>,
     /// How long to wait after a failed attempt, instead of what the issuer says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,7 +95,6 @@ pub struct PrivateKey {
     #[serde(default)]
     pub algorithm: KeyAlgorithm,
     /// Bits: 256 (default) or 384 for ECDSA, 2048 (default), 3072 or 4096 for RSA.
-    #[serde(default)]
     pub size: Option<u32>,
     /// Whether a renewal makes a new key.
     #[serde(default)]

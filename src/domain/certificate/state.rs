@@ -28,28 +28,19 @@ pub enum State {
     Blocked,
 }
 
-/// Why something has to be issued.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trigger {
-    /// There is none.
-    DoesNotExist,
-    /// The present one nears its end.
-    Renewing,
-    /// A client asked.
-    ManuallyTriggered,
-    /// The present one is not what the spec says any more.
-    RequestChanged,
-    /// The present one was revoked.
-    Revoked,
-}
-
 words! {
-    /// cert-manager's word for it.
-    Trigger {
+    /// Why something has to be issued.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Trigger {
+        /// There is none.
         DoesNotExist = "DoesNotExist",
+        /// The present one nears its end.
         Renewing = "Renewing",
+        /// A client asked.
         ManuallyTriggered = "ManuallyTriggered",
+        /// The present one is not what the spec says any more.
         RequestChanged = "RequestChanged",
+        /// The present one was revoked.
         Revoked = "Revoked",
     }
 }

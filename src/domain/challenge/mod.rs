@@ -13,7 +13,7 @@ use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
 
 use crate::domain::backoff::{self, Jitter};
-use crate::domain::event::{Event, Resource};
+use crate::domain::event::Event;
 use crate::domain::failure::{Class, Failure, code};
 use crate::domain::id::ChallengeId;
 use crate::domain::words::words;
@@ -32,18 +32,15 @@ pub struct Record {
     pub id: String,
 }
 
-/// Kinds of challenge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// A file below `/.well-known/acme-challenge/`.
-    Http01,
-    /// A TXT record.
-    Dns01,
-}
-
 words! {
-    /// RFC 8555's word for it.
-    Kind { Http01 = "http-01", Dns01 = "dns-01" }
+    /// Kinds of challenge.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    pub enum Kind {
+        /// A file below `/.well-known/acme-challenge/`.
+        Http01 = "http-01",
+        /// A TXT record.
+        Dns01 = "dns-01",
+    }
 }
 
 /// One proof on its way: shown, seen, accepted, and taken away again.
@@ -79,36 +76,24 @@ pub struct Challenge {
     pub deadline: OffsetDateTime,
 }
 
-/// The state of a challenge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-#[schema(as = ChallengeState)]
-pub enum State {
-    /// The proof is to be published; after a crash it may have been.
-    Pending,
-    /// Shown; waiting until it can be seen.
-    Presented,
-    /// Every observer sees it.
-    Visible,
-    /// The CA was told to look.
-    Processing,
-    /// The CA saw it.
-    Valid,
-    /// The CA looked and did not see it.
-    Invalid,
-    /// It could not be shown, or nobody saw it in time.
-    Errored,
-}
-
 words! {
-    /// The word that the API and the database use.
-    State {
+    /// The state of a challenge.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+    #[schema(as = ChallengeState)]
+    pub serde enum State {
+        /// The proof is to be published; after a crash it may have been.
         Pending = "pending",
+        /// Shown; waiting until it can be seen.
         Presented = "presented",
+        /// Every observer sees it.
         Visible = "visible",
+        /// The CA was told to look.
         Processing = "processing",
+        /// The CA saw it.
         Valid = "valid",
+        /// The CA looked and did not see it.
         Invalid = "invalid",
+        /// It could not be shown, or nobody saw it in time.
         Errored = "errored",
     }
 }
@@ -199,7 +184,6 @@ impl Challenge {
         now: OffsetDateTime,
         jitter: Jitter,
     ) -> (Self, Vec<Event>, Option<Failure>) {
-        let about = Resource::Challenge(self.id);
         match answer {
             Answer::Presented(record) => {
                 self.record = record;
@@ -210,7 +194,8 @@ impl Challenge {
                 self.deadline = now + timeouts.propagation;
                 let message =
                     format!("Presented challenge using {} challenge mechanism", self.kind.as_str());
-                (self, vec![Event::normal(about, "Presented", message)], None)
+                let event = Event::normal(self.id, "Presented", message);
+                (self, vec![event], None)
             }
             Answer::Seen => {
                 self.state = State::Visible;
@@ -272,7 +257,6 @@ impl Challenge {
         now: OffsetDateTime,
         jitter: Jitter,
     ) -> (Self, Vec<Event>, Option<Failure>) {
-        let about = Resource::Challenge(self.id);
         let cleaning = !matches!(self.state, State::Pending | State::Presented);
         let pause = self.pause_after(&failure, cleaning, now, jitter);
         let hopeless = matches!(failure.class, Class::Blocked | Class::Validation)
@@ -288,7 +272,8 @@ impl Challenge {
             let message = format!(
                 "Error cleaning up challenge: {failure}. Left behind: {left}; remove it by hand"
             );
-            return (self, vec![Event::warning(about, "CleanUpError", message)], None);
+            let event = Event::warning(self.id, "CleanUpError", message);
+            return (self, vec![event], None);
         }
         if !cleaning && (hopeless || now >= self.deadline) {
             return self.give_up(failure);
@@ -299,7 +284,7 @@ impl Challenge {
         self.next_action_at = Some((now + pause).min(self.deadline).max(now));
         let (reason, verb) =
             if cleaning { ("CleanUpError", "cleaning up") } else { ("PresentError", "presenting") };
-        let event = Event::warning(about, reason, format!("Error {verb} challenge: {failure}"));
+        let event = Event::warning(self.id, reason, format!("Error {verb} challenge: {failure}"));
         (self, if first { vec![event] } else { vec![] }, None)
     }
 
@@ -330,7 +315,7 @@ impl Challenge {
         self.reason = Some(failure.to_string());
         self.next_action_at = None;
         let message = format!("Challenge for {} failed: {failure}", self.domain);
-        let event = Event::warning(Resource::Challenge(self.id), "Failed", message);
+        let event = Event::warning(self.id, "Failed", message);
         (self, vec![event], Some(failure))
     }
 }

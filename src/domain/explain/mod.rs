@@ -15,7 +15,6 @@ use utoipa::ToSchema;
 use crate::domain::certificate::{self, Certificate, Phase, State};
 use crate::domain::challenge::{self, Challenge, Kind, Observation};
 use crate::domain::failure::{Class, Failure};
-use crate::domain::id::OrderId;
 use crate::domain::issuer::{self, Issuer};
 use crate::domain::order::{self, Order, Stage};
 use causes::{Cause, cause};
@@ -53,40 +52,66 @@ pub enum Doing {
     Deleting,
 }
 
-/// An observation, with the name that it is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One server's answer to the question for a name's proof.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = SightingView)]
 pub struct Sighting {
-    /// The name under proof, with `*.` for a wildcard.
-    pub name: String,
+    /// The name under proof.
+    #[schema(example = "app.example.com")]
+    pub dns_name: String,
+    #[serde(flatten)]
     pub observation: Observation,
 }
 
-/// The next step that happens without a person.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The next step that the service takes by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = NextView)]
 pub struct Next {
+    /// In plain words.
     pub what: String,
-    /// In the past while it is under way.
+    /// Its time; in the past while the step is under way.
+    #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
 }
 
-/// A certificate's present situation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An explanation of a certificate's state: the reason, the next step, and what a person can do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Explanation {
+    /// One or two sentences for a person.
+    #[schema(
+        example = "The proofs are shown; it waits until everybody who is asked sees those for app.example.com."
+    )]
     pub summary: String,
+    /// The one word that sums the certificate up.
     pub phase: Phase,
+    /// The state in one word.
     pub doing: Doing,
+    /// Start of this state.
+    #[serde(with = "time::serde::rfc3339")]
     pub since: OffsetDateTime,
-    /// The last failure, in the other side's words.
+    /// The last error in the other side's words; `null` if there is none.
     pub why: Option<Failure>,
+    /// The servers that were asked for the proofs, and their answers.
     pub observations: Vec<Sighting>,
-    /// The next step that happens without a person.
+    /// The next step that the service takes by itself.
     pub next: Option<Next>,
-    /// Actions for a person; empty if waiting is enough.
+    /// Actions that a person can take; empty if all that can be done is to wait.
     pub actions: Vec<String>,
-    /// The order that is or was last under way.
-    pub order: Option<OrderId>,
-    /// Deadline of the order that is under way.
+    /// The current or last order.
+    #[schema(example = "/orders/019ab000-0000-7000-8000-000000000000")]
+    pub order: Option<String>,
+    /// The deadline of the current order.
+    #[serde(with = "time::serde::rfc3339::option")]
     pub deadline: Option<OffsetDateTime>,
+}
+
+impl Explanation {
+    fn then(&mut self, what: impl Into<String>, at: OffsetDateTime) {
+        self.next = Some(Next { what: what.into(), at });
+    }
 }
 
 /// Explains a certificate at `now`. `order` is the one that it names.
@@ -105,7 +130,7 @@ pub fn explain(
         observations: Vec::new(),
         next: None,
         actions: Vec::new(),
-        order: certificate.order,
+        order: certificate.order.map(|order| format!("/orders/{order}")),
         deadline: None,
     };
     match certificate.state {
@@ -113,10 +138,10 @@ pub fn explain(
         State::Idle => idle(&mut it, certificate),
         State::Triggered(_) => {
             "A new attempt begins at once.".clone_into(&mut it.summary);
-            it.next = Some(Next {
-                what: "A key and a CSR are made, and the CA is asked for an order.".into(),
-                at: certificate.next_action_at,
-            });
+            it.then(
+                "A key and a CSR are made, and the CA is asked for an order.",
+                certificate.next_action_at,
+            );
         }
         State::AwaitingIssuer(_) => awaiting_issuer(&mut it, certificate, issuer),
         State::Ordering(_) => match order.filter(|order| !order.is_over()) {
@@ -149,10 +174,10 @@ fn deleting(it: &mut Explanation, certificate: &Certificate) {
             "The CA has not revoked what was issued yet; the certificate is deleted when it has: {failure}"
         ),
     };
-    it.next = Some(Next {
-        what: "It is deleted, whether or not the CA has revoked what was issued.".into(),
-        at: certificate.next_action_at,
-    });
+    it.then(
+        "It is deleted, whether or not the CA has revoked what was issued.",
+        certificate.next_action_at,
+    );
     it.actions = vec![format!(
         "To have it deleted at once: DELETE /certificates/{} without `revoke`. The revocation goes on.",
         certificate.id
@@ -174,7 +199,7 @@ fn idle(it: &mut Explanation, certificate: &Certificate) {
         let words = format!(" {remark}.");
         it.summary.push_str(&words);
     }
-    it.next = Some(Next { what: "It is renewed.".into(), at: issued.renewal_time });
+    it.then("It is renewed.", issued.renewal_time);
 }
 
 fn awaiting_issuer(it: &mut Explanation, certificate: &Certificate, issuer: Option<&Issuer>) {
@@ -186,8 +211,7 @@ fn awaiting_issuer(it: &mut Explanation, certificate: &Certificate, issuer: Opti
         it.actions = vec![format!(
             "Create the {named}, or change the certificate's issuerRef. This goes on by itself then."
         )];
-        it.next =
-            Some(Next { what: "It is looked for again.".into(), at: certificate.next_action_at });
+        it.then("It is looked for again.", certificate.next_action_at);
         return;
     };
     let at = issuer.next_action_at.unwrap_or(certificate.next_action_at);
@@ -198,20 +222,17 @@ fn awaiting_issuer(it: &mut Explanation, certificate: &Certificate, issuer: Opti
             it.summary = format!("It waits for {named}, which has no account: {}", cause.summary);
             it.actions = cause.actions;
             it.why = Some(failure.clone());
-            it.next = Some(Next { what: "The registration is tried again.".into(), at });
+            it.then("The registration is tried again.", at);
         }
         None if issuer.state == issuer::State::Ready => {
             it.summary = format!("{named} has become ready; the attempt begins at once.");
             it.why = None;
-            it.next = Some(Next {
-                what: "The CA is asked for an order.".into(),
-                at: certificate.next_action_at,
-            });
+            it.then("The CA is asked for an order.", certificate.next_action_at);
         }
         None => {
             it.summary = format!("It waits for {named}, whose account is being registered.");
             it.why = None;
-            it.next = Some(Next { what: "The account is registered.".into(), at });
+            it.then("The account is registered.", at);
         }
     }
 }
@@ -225,7 +246,7 @@ fn failed(
     let context = Context { issuer, order, ..Context::default() };
     let cause = match &certificate.last_error {
         Some(failure) => cause_or_class(failure, &context),
-        None => Cause::new("The last attempt failed.", []),
+        None => Cause::new("The last attempt failed."),
     };
     it.observations = sightings(order);
     it.actions = cause.actions;
@@ -233,10 +254,7 @@ fn failed(
     if certificate.state == State::Blocked {
         it.doing = Doing::Blocked;
         it.summary = format!("It waits for a person. {}", cause.summary);
-        it.next = Some(Next {
-            what: "A changed certificate, issuer or secret starts a new attempt at once; otherwise it is tried all the same at this time.".into(),
-            at,
-        });
+        it.then("A changed certificate, issuer or secret starts a new attempt at once; otherwise it is tried all the same at this time.", at);
     } else {
         it.doing = Doing::BackingOff;
         let times = match certificate.failed_attempts {
@@ -244,7 +262,7 @@ fn failed(
             n => format!("The last {n} attempts failed."),
         };
         it.summary = format!("{times} {}", cause.summary);
-        it.next = Some(Next { what: "The next attempt begins.".into(), at });
+        it.then("The next attempt begins.", at);
         it.actions.push(format!(
             "To try at once, after the cause is mended: POST /certificates/{}/renew.",
             certificate.id
@@ -264,7 +282,6 @@ fn ordering(it: &mut Explanation, order: &Order, now: OffsetDateTime) {
         Some(failure) => Some(cause_or_class(failure, &context)),
         None if order.predecessors > 0 && order.state == order::State::New => Some(Cause::new(
             "The CA lost the order before this one; a fresh one is asked for, with the same key and CSR.",
-            [],
         )),
         None => unseen(order),
     };
@@ -282,7 +299,7 @@ fn ordering(it: &mut Explanation, order: &Order, now: OffsetDateTime) {
             (None, true) => "It looks again.",
             (_, false) => "A worker is at it now.",
         };
-        it.next = Some(Next { what: what.into(), at });
+        it.then(what, at);
     }
 }
 
@@ -346,12 +363,10 @@ fn unseen(order: &Order) -> Option<Cause> {
 fn sightings(order: Option<&Order>) -> Vec<Sighting> {
     let challenges = order.map(|order| order.challenges.as_slice()).unwrap_or_default();
     let of = |one: &Challenge| {
-        let name = name_of(one);
-        let seen = |observation: &Observation| Sighting {
-            name: name.clone(),
-            observation: observation.clone(),
-        };
-        one.observations.iter().map(seen).collect::<Vec<_>>()
+        let dns_name = name_of(one);
+        let observations = one.observations.iter().cloned();
+        let seen = |observation| Sighting { dns_name: dns_name.clone(), observation };
+        observations.map(seen).collect::<Vec<_>>()
     };
     challenges.iter().flat_map(of).collect()
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::domain::certificate::{Issued, Trigger};
 use crate::domain::failure::{Subproblem, code};
 use crate::domain::fixtures;
-use crate::domain::id::IssuerId;
+use crate::domain::id::{IssuerId, OrderId};
 use crate::domain::issuer::Acme;
 use crate::domain::order::End;
 

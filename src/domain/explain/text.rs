@@ -23,9 +23,9 @@ impl Explanation {
                 writeln!(lines, "          {who}: {}", part.detail).ok();
             }
         }
-        for Sighting { name, observation } in &self.observations {
+        for Sighting { dns_name, observation } in &self.observations {
             let mark = if observation.seen { "seen" } else { "not seen" };
-            writeln!(lines, "{mark:9} {name}: {observation}").ok();
+            writeln!(lines, "{mark:9} {dns_name}: {observation}").ok();
         }
         if let Some(next) = &self.next {
             let in_time = format!("in {}", length(next.at - now));
@@ -35,9 +35,9 @@ impl Explanation {
         for action in &self.actions {
             writeln!(lines, "to do:    {action}").ok();
         }
-        if let Some(order) = self.order {
+        if let Some(order) = &self.order {
             let until = self.deadline.map(|at| format!(", given up at {}", text(at)));
-            writeln!(lines, "order:    /orders/{order}{}", until.unwrap_or_default()).ok();
+            writeln!(lines, "order:    {order}{}", until.unwrap_or_default()).ok();
         }
         lines
     }

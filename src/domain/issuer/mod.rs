@@ -12,25 +12,22 @@ use utoipa::ToSchema;
 
 pub use super::account_change::{AccountChange, DEACTIVATION_DEADLINE, ROTATION_WAITS};
 use crate::domain::backoff::{self, Jitter};
-use crate::domain::event::{Event, Resource};
+use crate::domain::event::Event;
 use crate::domain::event_type::EventType;
 use crate::domain::failure::{Class, Failure, code};
 use crate::domain::id::IssuerId;
 use crate::domain::words::words;
 
-/// Whether an issuer serves one namespace or all.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-pub enum Kind {
-    /// Serves certificates of its own namespace.
-    #[default]
-    Issuer,
-    /// Serves certificates of every namespace.
-    ClusterIssuer,
-}
-
 words! {
-    /// `Issuer` or `ClusterIssuer`.
-    Kind { Issuer = "Issuer", ClusterIssuer = "ClusterIssuer" }
+    /// Whether an issuer serves one namespace or all.
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+    pub serde enum Kind {
+        /// Serves certificates of its own namespace.
+        #[default]
+        Issuer = "Issuer",
+        /// Serves certificates of every namespace.
+        ClusterIssuer = "ClusterIssuer",
+    }
 }
 
 /// A CA's account and how names are proved to it.
@@ -67,20 +64,17 @@ pub struct Account {
     pub email: Option<String>,
 }
 
-/// The state of an issuer's account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// The account is to be registered, or checked against a changed spec.
-    Pending,
-    /// Registered.
-    Ready,
-    /// Registration failed; see `last_error`.
-    Failed,
-}
-
 words! {
-    /// The word that the database uses.
-    State { Pending = "pending", Ready = "ready", Failed = "failed" }
+    /// The state of an issuer's account.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum State {
+        /// The account is to be registered, or checked against a changed spec.
+        Pending = "pending",
+        /// Registered.
+        Ready = "ready",
+        /// Registration failed; see `last_error`.
+        Failed = "failed",
+    }
 }
 
 /// Interval at which a CA that wants a person to act is asked again.
@@ -150,11 +144,8 @@ impl Issuer {
             self.account.is_some() && wants.is_some() && *wants != before.external_account_binding;
         let mut next = self.reconsidered(now);
         if is_ignored {
-            let event = Event::warning(
-                Resource::Issuer(next.issuer.id),
-                "ExternalAccountBindingNotUsed",
-                BINDING_NOT_USED,
-            );
+            let event =
+                Event::warning(next.issuer.id, "ExternalAccountBindingNotUsed", BINDING_NOT_USED);
             next.events.push(event);
         }
         next
@@ -189,8 +180,7 @@ impl Issuer {
         self.tries = 0;
         self.last_error = None;
         self.next_action_at = None;
-        let event =
-            Event::normal(Resource::Issuer(self.id), "ACMEAccountRegistered", REGISTERED_MESSAGE);
+        let event = Event::normal(self.id, "ACMEAccountRegistered", REGISTERED_MESSAGE);
         Transition {
             issuer: self,
             events: vec![event],
@@ -222,8 +212,7 @@ impl Issuer {
         let news = self.last_error.as_ref().is_none_or(|last| last.code != failure.code);
         // Trying again is no news; that something was changed and did not help is.
         let event_types = if self.tries == 0 { vec![EventType::IssuerFailed] } else { vec![] };
-        let event =
-            Event::warning(Resource::Issuer(self.id), self.failure_reason(), failure.to_string());
+        let event = Event::warning(self.id, self.failure_reason(), failure.to_string());
         if self.state != State::Failed {
             self.state_since = now;
         }
@@ -240,7 +229,7 @@ impl Issuer {
     #[must_use]
     pub fn deleted(self, now: OffsetDateTime) -> Transition {
         let message = format!("{} `{}` was deleted", self.kind.as_str(), self.name);
-        let event = Event::normal(Resource::Issuer(self.id), "Deleted", message);
+        let event = Event::normal(self.id, "Deleted", message);
         Transition { events: vec![event], ..Transition::silent(self, now) }
     }
 

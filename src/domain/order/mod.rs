@@ -28,6 +28,7 @@ use crate::domain::failure::Failure;
 use crate::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
 use crate::domain::issuer::Issuer;
 use crate::domain::throttle::Asker;
+use crate::domain::words::words;
 
 /// One order at one CA.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,37 +103,40 @@ pub enum State {
     },
 }
 
-/// How far an open order is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Stage {
-    /// The authorizations have to be read.
-    Authorizing,
-    /// Proofs are being shown, until all can be seen.
-    Presenting,
-    /// The CA is to be told that the proofs are there.
-    Accepting,
-    /// The CA is looking.
-    Validating,
-    /// Everything is proved; the CSR is to be sent.
-    Finalizing,
-    /// The CSR may have been sent; the CA is signing.
-    Processing,
-    /// The certificate is there to be fetched.
-    Downloading,
+words! {
+    /// How far an open order is.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+    pub serde enum Stage {
+        /// The authorizations have to be read.
+        Authorizing = "authorizing",
+        /// Proofs are being shown, until all can be seen.
+        Presenting = "presenting",
+        /// The CA is to be told that the proofs are there.
+        Accepting = "accepting",
+        /// The CA is looking.
+        Validating = "validating",
+        /// Everything is proved; the CSR is to be sent.
+        Finalizing = "finalizing",
+        /// The CSR may have been sent; the CA is signing.
+        Processing = "processing",
+        /// The certificate is there to be fetched.
+        Downloading = "downloading",
+    }
 }
 
-/// How an order ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// With a certificate.
-    Valid,
-    /// The CA refused it after looking.
-    Invalid,
-    /// It could not be carried through.
-    Errored,
-    /// It took longer than the CA, or we, wait.
-    Expired,
+words! {
+    /// How an order ended.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum End {
+        /// With a certificate.
+        Valid = "valid",
+        /// The CA refused it after looking.
+        Invalid = "invalid",
+        /// It could not be carried through.
+        Errored = "errored",
+        /// It took longer than the CA, or we, wait.
+        Expired = "expired",
+    }
 }
 
 /// The meaning of an order's end for its certificate.

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::domain::backoff::{self, Jitter};
 use crate::domain::challenge::{self, ProofTimeouts};
-use crate::domain::event::{Event, Resource};
+use crate::domain::event::Event;
 use crate::domain::failure::{Class, Failure, code};
 use crate::domain::id::ChallengeId;
 
@@ -64,7 +64,7 @@ impl Order {
         self.replaces = None;
         self.next_action_at = Some(now);
         let message = format!("Ordering without saying what it replaces: {failure}");
-        let event = Event::warning(Resource::Order(self.id), "ReplacementRefused", message);
+        let event = Event::warning(self.id, "ReplacementRefused", message);
         Transition { order: self, events: vec![event], outcome: None }
     }
 
@@ -174,7 +174,7 @@ impl Order {
                             proved.domain,
                             proved.kind.as_str().to_uppercase()
                         );
-                        Event::normal(Resource::Challenge(proved.id), "DomainVerified", message)
+                        Event::normal(proved.id, "DomainVerified", message)
                     })
                     .collect();
                 self.advance(Stage::Finalizing, now, jitter).with(events)
@@ -245,7 +245,7 @@ impl Order {
             let reason = Some(failure.to_string());
             if known.reason != reason {
                 let message = format!("The CA is still looking, and says: {failure}");
-                events.push(Event::warning(Resource::Challenge(known.id), "Looking", message));
+                events.push(Event::warning(known.id, "Looking", message));
                 known.reason = reason;
             }
         }
@@ -304,11 +304,7 @@ impl Order {
                 known.reason = Some(failure.to_string());
             }
         }
-        let event = Event::warning(
-            Resource::Order(self.id),
-            "Failed",
-            format!("The CA ended the order. {failure}"),
-        );
+        let event = Event::warning(self.id, "Failed", format!("The CA ended the order. {failure}"));
         let outcome = match failure.class {
             Class::Blocked => Outcome::Blocked(failure),
             Class::Gone | Class::Consistency => Outcome::Lost(failure),

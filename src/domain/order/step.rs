@@ -108,22 +108,5 @@ pub enum Answer {
 #[error("the answer {answer} makes no sense while the order is {state:?}")]
 pub struct UnexpectedAnswer {
     pub(super) state: State,
-    pub(super) answer: &'static str,
-}
-
-impl Answer {
-    pub(super) fn word(&self) -> &'static str {
-        match self {
-            Self::Created(..) => "Created",
-            Self::NotReplacing(_) => "NotReplacing",
-            Self::Authorizations(_) => "Authorizations",
-            Self::Solved(_) => "Solved",
-            Self::Accepted => "Accepted",
-            Self::Polled(_) => "Polled",
-            Self::Inspected(..) => "Inspected",
-            Self::Ended(_) => "Ended",
-            Self::Downloaded => "Downloaded",
-            Self::Failed(_) => "Failed",
-        }
-    }
+    pub(super) answer: String,
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::domain::backoff::{self, Jitter};
 use crate::domain::challenge::{self, Challenge};
-use crate::domain::event::{Event, Resource};
+use crate::domain::event::Event;
 use crate::domain::failure::{Failure, code};
 
 /// An order is polled so long before its deadline, whatever it was told to wait for.
@@ -98,11 +98,7 @@ impl Order {
             }
             (State::Open { .. }, Answer::Ended(failure)) => Ok(self.ended_by_ca(failure, now)),
             (State::Open { stage: Stage::Downloading, .. }, Answer::Downloaded) => {
-                let event = Event::normal(
-                    Resource::Order(self.id),
-                    "Complete",
-                    "Order completed successfully",
-                );
+                let event = Event::normal(self.id, "Complete", "Order completed successfully");
                 Ok(self.end(End::Valid, Outcome::Issued, now).with(vec![event]))
             }
             (State::New, Answer::NotReplacing(failure))
@@ -113,7 +109,10 @@ impl Order {
                 Ok(self.clean_up_failed(&failure, now, jitter))
             }
             (state, answer) => {
-                Err(UnexpectedAnswer { state: state.clone(), answer: answer.word() })
+                // Its variant is enough; what it holds is the CA's.
+                let answer = format!("{answer:?}").split('(').next().map(str::to_owned);
+                let answer = answer.unwrap_or_default();
+                Err(UnexpectedAnswer { state: state.clone(), answer })
             }
         }
     }
@@ -152,7 +151,7 @@ impl Order {
                     challenge_name(&self.name, challenge.id),
                     challenge.domain
                 );
-                Event::normal(Resource::Order(self.id), "Created", message)
+                Event::normal(self.id, "Created", message)
             })
             .collect();
         let stage = if challenges.is_empty() { Stage::Validating } else { Stage::Presenting };
@@ -297,11 +296,7 @@ impl Order {
             &outcome
         {
             self.last_error = Some(failure.clone());
-            events.push(Event::warning(
-                Resource::Order(self.id),
-                "OrderFailed",
-                failure.to_string(),
-            ));
+            events.push(Event::warning(self.id, "OrderFailed", failure.to_string()));
         }
         Transition { order: self, events, outcome: Some(outcome) }
     }

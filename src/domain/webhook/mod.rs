@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use crate::domain::backoff::{self, Jitter};
 use crate::domain::certificate::Certificate;
 use crate::domain::delivery::Delivery;
-use crate::domain::event::{Event, Resource};
+use crate::domain::event::Event;
 use crate::domain::event_type::EventType;
 use crate::domain::id::WebhookId;
 use crate::domain::words::words;
@@ -40,24 +40,15 @@ pub struct Spec {
     pub selector: Selector,
 }
 
-/// Which certificates a webhook is told of.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Selector {
-    /// Those of its namespaces that carry its labels, and those that name it.
-    #[default]
-    All,
-    /// Only those that name it in their `webhooks`.
-    Named,
-}
-
-impl Selector {
-    /// `all` or `named`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::All => "all",
-            Self::Named => "named",
-        }
+words! {
+    /// Which certificates a webhook is told of.
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+    pub serde enum Selector {
+        /// Those of its namespaces that carry its labels, and those that name it.
+        #[default]
+        All = "all",
+        /// Only those that name it in their `webhooks`.
+        Named = "named",
     }
 }
 
@@ -76,20 +67,17 @@ pub struct Webhook {
     pub updated_at: OffsetDateTime,
 }
 
-/// Why a webhook is sent nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Disabled {
-    /// A client wanted it so.
-    Client,
-    /// The endpoint answered 410.
-    Gone,
-    /// The endpoint failed for too long.
-    Failing,
-}
-
 words! {
-    /// The word that the database uses.
-    Disabled { Client = "client", Gone = "gone", Failing = "failing" }
+    /// Why a webhook is sent nothing.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Disabled {
+        /// A client wanted it so.
+        Client = "client",
+        /// The endpoint answered 410.
+        Gone = "gone",
+        /// The endpoint failed for too long.
+        Failing = "failing",
+    }
 }
 
 /// The health of an endpoint.
@@ -175,7 +163,6 @@ impl Webhook {
     /// Takes over what a client wants now. Enabling it forgets how badly it was doing.
     #[must_use]
     pub fn respecified(mut self, spec: Spec, disabled: bool, now: OffsetDateTime) -> Transition {
-        let about = Resource::Webhook(self.id);
         let mut events = Vec::new();
         if self.spec != spec || self.disabled.is_some() != disabled {
             self.updated_at = now;
@@ -183,13 +170,13 @@ impl Webhook {
         match (self.disabled, disabled) {
             (None, true) => {
                 self.disabled = Some(Disabled::Client);
-                events.push(Event::normal(about, "Disabled", "A client disabled it"));
+                events.push(Event::normal(self.id, "Disabled", "A client disabled it"));
             }
             (Some(_), false) => {
                 self.disabled = None;
                 self.health =
                     Health { last_success_at: self.health.last_success_at, ..Health::default() };
-                events.push(Event::normal(about, "Enabled", "A client enabled it"));
+                events.push(Event::normal(self.id, "Enabled", "A client enabled it"));
             }
             (None, false) | (Some(_), true) => {}
         }
@@ -207,7 +194,6 @@ impl Webhook {
         former_until: Option<OffsetDateTime>,
         now: OffsetDateTime,
     ) -> Transition {
-        let about = Resource::Webhook(self.id);
         let message = match former_until {
             Some(until) => {
                 format!("It has a new secret; the former one signs as well until {until}")
@@ -216,7 +202,8 @@ impl Webhook {
         };
         self.former_until = former_until;
         self.updated_at = now;
-        Transition::silent(self, now).with(vec![Event::normal(about, "SecretRotated", message)])
+        let event = Event::normal(self.id, "SecretRotated", message);
+        Transition::silent(self, now).with(vec![event])
     }
 
     /// It took a message.
@@ -225,12 +212,11 @@ impl Webhook {
         let was = std::mem::take(&mut self.health);
         self.health.last_success_at = Some(now);
         self.health.last_failure_at = was.last_failure_at;
-        let about = Resource::Webhook(self.id);
         let outage = was.failing_since.filter(|_| was.failures >= OUTAGE);
         let mut next = Transition::silent(self, now);
         if let Some(since) = outage {
             let message = format!("It takes messages again, after failing since {since}");
-            next.events.push(Event::normal(about, "Recovered", message));
+            next.events.push(Event::normal(next.webhook.id, "Recovered", message));
             next.recovered_from = outage;
         }
         next
@@ -245,7 +231,6 @@ impl Webhook {
         now: OffsetDateTime,
         jitter: Jitter,
     ) -> Transition {
-        let about = Resource::Webhook(self.id);
         let health = &mut self.health;
         let forgotten = health.last_failure_at.is_none_or(|last| now - last > STREAK_ENDS_AFTER);
         if health.failures == 0 || forgotten {
@@ -264,14 +249,14 @@ impl Webhook {
         let mut events = Vec::new();
         if health.failures == OUTAGE {
             let message = format!("It does not take messages: {reason}");
-            events.push(Event::warning(about, "Failing", message));
+            events.push(Event::warning(self.id, "Failing", message));
         }
         if self.disabled.is_none() && now - since >= GIVEN_UP_AFTER {
             self.disabled = Some(Disabled::Failing);
             let message = format!(
                 "It was disabled: it has not taken a message since {since}, last because: {reason}. Mend it, enable it (PATCH with disabled: false), and send what it missed (POST …/redeliver)"
             );
-            events.push(Event::warning(about, "Disabled", message));
+            events.push(Event::warning(self.id, "Disabled", message));
         }
         Transition::silent(self, now).with(events)
     }
@@ -279,12 +264,11 @@ impl Webhook {
     /// It answered that it is gone for good (410).
     #[must_use]
     pub fn gone(mut self, now: OffsetDateTime) -> Transition {
-        let about = Resource::Webhook(self.id);
         self.health.last_failure_at = Some(now);
         self.health.last_error = Some("it answered 410 Gone".to_owned());
         let events = match self.disabled.replace(Disabled::Gone) {
             None => {
-                vec![Event::warning(about, "Disabled", "It was disabled: it answered 410 Gone")]
+                vec![Event::warning(self.id, "Disabled", "It was disabled: it answered 410 Gone")]
             }
             Some(_) => vec![],
         };
@@ -294,7 +278,7 @@ impl Webhook {
     /// It is no longer wanted.
     #[must_use]
     pub fn deleted(self, now: OffsetDateTime) -> Transition {
-        let event = Event::normal(Resource::Webhook(self.id), "Deleted", "The webhook was deleted");
+        let event = Event::normal(self.id, "Deleted", "The webhook was deleted");
         Transition::silent(self, now).with(vec![event])
     }
 

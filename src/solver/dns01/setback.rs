@@ -1,7 +1,6 @@
 //! A pause that grows after calls that brought nothing, for all callers alike.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
+use parking_lot::Mutex;
 use time::OffsetDateTime;
 
 use super::gather::Refusal;
@@ -31,14 +30,14 @@ impl<E> Default for Setback<E> {
 impl<E: Refusal> Setback<E> {
     /// Why not to call at `now`, if there is a reason.
     pub(super) fn holds(&self, now: OffsetDateTime) -> Option<E> {
-        let state = self.lock();
+        let state = self.0.lock();
         let (until, error) = state.held.as_ref().filter(|(until, _)| *until > now)?;
         Some(error.clone().held_until(*until))
     }
 
     /// A call brought nothing; returns what to tell those who waited for it.
     pub(super) fn again(&self, error: E, now: OffsetDateTime) -> E {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         let until = now + backoff::transient(state.times, Jitter::NONE);
         state.times = state.times.saturating_add(1);
         state.held = Some((until, error.clone()));
@@ -47,19 +46,15 @@ impl<E: Refusal> Setback<E> {
 
     /// A call brought something, or is likely to now.
     pub(super) fn over(&self) {
-        *self.lock() = State::default();
+        *self.0.lock() = State::default();
     }
 
     /// There is room where there was none.
     pub(super) fn room_was_made(&self) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         if state.held.as_ref().is_some_and(|(_, error)| error.says_zone_is_full()) {
             *state = State::default();
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State<E>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,9 +6,10 @@
 //! goes back to sqlx's pool, which looks after it.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection as _, Database, Executor, Pool};
 use tokio::runtime::Handle;
@@ -56,7 +57,7 @@ where
         let place = place.await.map_err(|_| sqlx::Error::PoolTimedOut)?;
         let place = place.map_err(|_| sqlx::Error::PoolClosed)?;
         let connection = loop {
-            let known = self.0.idle().pop_back();
+            let known = self.0.idle.lock().pop_back();
             // On the heap, as both are seldom: this is a part of everything that is done with the database.
             let Some((since, mut connection)) = known else {
                 break Box::pin(self.0.pool.acquire()).await?;
@@ -83,19 +84,15 @@ where
         self.0.places.close();
         // From here on none is kept any more; the pool waits for all of them.
         let closed = self.0.pool.close();
-        self.0.idle().clear();
+        self.0.idle.lock().clear();
         closed.await;
     }
 }
 
 impl<D: Database> Shared<D> {
-    fn idle(&self) -> MutexGuard<'_, VecDeque<(Instant, PoolConnection<D>)>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn keep(&self, connection: PoolConnection<D>) {
         let now = Instant::now();
-        let mut idle = self.idle();
+        let mut idle = self.idle.lock();
         if self.pool.is_closed() {
             return;
         }

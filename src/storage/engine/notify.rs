@@ -7,10 +7,11 @@
 //! wait look again now and then.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgListener;
 use sqlx::{PgPool, Postgres};
@@ -135,7 +136,7 @@ impl Signals {
 
     /// Hears from now on when this resource comes to rest.
     pub fn wait_for(&self, resource: Uuid) -> Waiter {
-        let settled = self.waiters.all().entry(resource).or_default().subscribe();
+        let settled = self.waiters.0.lock().entry(resource).or_default().subscribe();
         Waiter { resource, settled, waiters: Arc::clone(&self.waiters) }
     }
 
@@ -146,18 +147,18 @@ impl Signals {
 
     /// The version of a table that is cached here from now on: every change raises it.
     pub(in crate::storage) fn version_of(&self, table: &'static str) -> watch::Receiver<u64> {
-        self.versions().entry(table).or_default().subscribe()
+        self.versions.lock().entry(table).or_default().subscribe()
     }
 
     /// Whether one of these tables is cached here.
     pub(super) fn caches_any(&self, tables: &[&'static str]) -> bool {
-        let versions = self.versions();
+        let versions = self.versions.lock();
         tables.iter().any(|table| versions.contains_key(table))
     }
 
     /// Invalidates what is cached of these tables, and returns those that are.
     pub(super) fn invalidate<T: AsRef<str>>(&self, tables: &[T]) -> Vec<String> {
-        let versions = self.versions();
+        let versions = self.versions.lock();
         let cached = tables.iter().map(AsRef::as_ref).filter(|table| match versions.get(table) {
             Some(version) => {
                 version.send_modify(|version| *version += 1);
@@ -166,10 +167,6 @@ impl Signals {
             None => false,
         });
         cached.map(str::to_owned).collect()
-    }
-
-    fn versions(&self) -> MutexGuard<'_, HashMap<&'static str, watch::Sender<u64>>> {
-        self.versions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notifies whoever waits, here and in the other replicas.
@@ -193,7 +190,7 @@ impl Signals {
 
     /// Takes it for possible that everything changed.
     fn receive_any(&self) {
-        for version in self.versions().values() {
+        for version in self.versions.lock().values() {
             version.send_modify(|version| *version += 1);
         }
         self.wake(&Notification::any());
@@ -218,15 +215,11 @@ pub struct Waiter {
 }
 
 impl Waiters {
-    fn all(&self) -> MutexGuard<'_, HashMap<Uuid, watch::Sender<()>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn wake(&self, settled: &[Uuid]) {
         if settled.is_empty() {
             return;
         }
-        let all = self.all();
+        let all = self.0.lock();
         for resource in settled {
             if let Some(waiters) = all.get(resource) {
                 waiters.send_replace(());
@@ -245,7 +238,7 @@ impl Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        let mut all = self.waiters.all();
+        let mut all = self.waiters.0.lock();
         if all.get(&self.resource).is_some_and(|waiters| waiters.receiver_count() <= 1) {
             all.remove(&self.resource);
         }
@@ -257,12 +250,12 @@ impl Outgoing {
         if !self.has_others.load(Ordering::Relaxed) || notification == Notification::default() {
             return;
         }
-        self.all().merge(notification);
+        self.notification.lock().merge(notification);
         self.arrived.notify_one();
     }
 
     fn take(&self) -> Vec<String> {
-        let mut all = std::mem::take(&mut *self.all());
+        let mut all = std::mem::take(&mut *self.notification.lock());
         let settled = std::mem::take(&mut all.settled);
         let message = |notification| json(&Message { from: self.name, notification });
         let with = |some: &[Uuid]| Notification { settled: some.to_vec(), ..Default::default() };
@@ -272,10 +265,6 @@ impl Outgoing {
             messages.push(message(all));
         }
         messages
-    }
-
-    fn all(&self) -> MutexGuard<'_, Notification> {
-        self.notification.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -4,10 +4,11 @@
 //! as a rule. Where the worker has a slot free, the row is added with that worker's lease on it, and handed over
 //! with the commit. Where the outcome of the commit is unknown, the worker lets go of the row.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, ready};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -66,13 +67,13 @@ impl Handoff {
     ) -> mpsc::UnboundedReceiver<HandedOff> {
         let (queue, handed_off) = mpsc::unbounded_channel();
         let intake = Intake { owner: owner.into(), offer: Arc::new(offer), queue };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(intake);
+        *self.0.lock() = Some(intake);
         handed_off
     }
 
     /// No more rows are taken.
     pub fn close(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.0.lock().take();
     }
 
     /// Has the rows of this transaction handed off here.
@@ -84,7 +85,7 @@ impl Handoff {
 /// Reserves a slot for a row of this namespace, if there is one.
 pub(in crate::storage) fn reserve(tx: &mut Tx, namespace: &str) -> Option<Reservation> {
     let handoff = &tx.hook::<Pending>().handoff;
-    let intake = handoff.0.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+    let intake = handoff.0.lock().clone()?;
     let slot = (intake.offer)(namespace)?;
     Some(Reservation { intake, slot })
 }

@@ -9,7 +9,7 @@ use crate::domain::id::ThrottleId;
 use crate::domain::throttle::{Scope, Throttle};
 use crate::storage::engine::query::Filter;
 use crate::storage::engine::{
-    Page, Read, StorageError, Tx, document, execute, fetch, json, millis, moment, statements,
+    Page, Read, StorageError, Stored, Tx, execute, fetch, json, millis, moment, statements,
 };
 
 statements! {
@@ -57,10 +57,10 @@ pub async fn held(
     now: OffsetDateTime,
 ) -> Result<Option<(OffsetDateTime, Failure)>, StorageError> {
     let keys = serde_json::json!(keys).to_string();
-    let row: Option<(i64, String)> =
+    let found: Option<(i64, String)> =
         fetch!(fetch_optional, read, HELD, keys.as_str(), millis(now))?;
-    row.map(|(until, why)| Ok((moment(until), document(&why, "throttles", Uuid::nil())?)))
-        .transpose()
+    let row = Stored("throttles", Uuid::nil());
+    found.map(|(until, why)| Ok((moment(until), row.document(&why)?))).transpose()
 }
 
 /// The throttles that hold somebody, a page of them.
@@ -103,7 +103,7 @@ struct Row {
 impl Row {
     fn into_domain(self) -> Result<Throttle, StorageError> {
         let Self { id, key, held_until, why } = self;
-        let why = document(&why, "throttles", id)?;
+        let why = Stored("throttles", id).document(&why)?;
         Ok(Throttle { id: ThrottleId(id), key, until: moment(held_until), why })
     }
 }

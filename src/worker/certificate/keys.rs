@@ -3,7 +3,7 @@
 use tokio::task::JoinError;
 
 use crate::domain::certificate::{Certificate, KeyKind, RotationPolicy};
-use crate::domain::event::{Event, Resource};
+use crate::domain::event::Event;
 use crate::domain::failure::{Failure, code};
 use crate::domain::id::RequestId;
 use crate::pki;
@@ -65,9 +65,8 @@ async fn served_key(
     certificate: &Certificate,
 ) -> Result<Option<Vec<u8>>, WorkerError> {
     let Some(issued) = &certificate.current else { return Ok(None) };
-    let mut tx = ctx.db.read().await?;
-    let revision = revisions::find(&mut tx, certificate.id, issued.revision).await?;
-    drop(tx);
+    let revision =
+        revisions::find(&mut ctx.db.read().await?, certificate.id, issued.revision).await?;
     let Some(revision) = revision else { return Ok(None) };
     Ok(Some(pki::public_key_of_certificate(&pki::leaf(&revision.chain)?)?))
 }
@@ -82,10 +81,9 @@ async fn key_for(
     let kind = wanted.kind().unwrap_or(KeyKind::P256);
     let mut event = None;
     if let (RotationPolicy::Never, Some(issued)) = (wanted.rotation_policy, &certificate.current) {
-        let about = Resource::Certificate(certificate.id);
-        let mut tx = ctx.db.read().await?;
-        let kept = revisions::private_key(&mut tx, certificate.id, issued.revision).await?;
-        drop(tx);
+        let kept =
+            revisions::private_key(&mut ctx.db.read().await?, certificate.id, issued.revision)
+                .await?;
         // Where the client held the key so far there is none to keep.
         if let Some((Some(sealed), request)) = kept {
             let key = ctx.sealer.open(&requests::private_key_place(request), &sealed)?;
@@ -96,7 +94,7 @@ async fn key_for(
             };
             let message =
                 format!("KeyAndCsr a new private key although rotationPolicy is Never: {why}");
-            event = Some(Event::warning(about, "PrivateKeyReplaced", message));
+            event = Some(Event::warning(certificate.id, "PrivateKeyReplaced", message));
         }
     }
     let key = by_a_key(ctx, Some(kind), move || pki::generate_key(kind)).await??;

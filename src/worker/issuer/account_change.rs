@@ -6,7 +6,7 @@
 use time::Duration;
 
 use crate::domain::backoff::{self, Jitter};
-use crate::domain::event::{Event, Resource};
+use crate::domain::event::Event;
 use crate::domain::failure::{Class, Failure, code};
 use crate::domain::issuer::{Account, DEACTIVATION_DEADLINE, Issuer, ROTATION_WAITS, Transition};
 use crate::secret::{Sealed, Secret};
@@ -42,7 +42,8 @@ pub(super) async fn rotate_key(
         return settle(ctx, issuer.account_change_waits(None, now + LOOK_AGAIN, now), lease).await;
     }
     let (Some(account), Some(next)) = (issuer.account.clone(), next) else {
-        return settle(ctx, issuer.key_kept(&nothing_to_change(), now), lease).await;
+        let failure = Failure::of(code::NO_ACCOUNT, "");
+        return settle(ctx, issuer.key_kept(&failure, now), lease).await;
     };
     let present = ctx.sealer.open(&issuers::account_key_place(issuer.id), &present);
     let next = ctx.sealer.open(&issuers::next_account_key_place(issuer.id), &next);
@@ -127,9 +128,7 @@ pub(super) async fn deactivate(
     let given_up = match &issuer.account {
         None => Ok(()),
         Some(account) => {
-            let mut tx = ctx.db.read().await?;
-            let sealed = issuers::account_key(&mut tx, issuer.id).await?;
-            drop(tx);
+            let sealed = issuers::account_key(&mut ctx.db.read().await?, issuer.id).await?;
             match ctx.sealer.open(&issuers::account_key_place(issuer.id), &sealed) {
                 Err(error) => Err(unreadable(&error)),
                 Ok(key) => {
@@ -159,7 +158,7 @@ pub(super) async fn deactivate(
         None => end(ctx, issuer.deactivated(now), then_delete, lease).await,
         Some(failure) if then_delete && now >= since + DEACTIVATION_DEADLINE => {
             let event = Event::warning(
-                Resource::Issuer(issuer.id),
+                issuer.id,
                 "AccountDeactivationFailed",
                 format!("The issuer is deleted, its account was not deactivated: {failure}"),
             );
@@ -191,7 +190,7 @@ async fn end(
     let goes = delete && user.is_none();
     if goes {
         let message = format!("Issuer `{name}` was deleted");
-        ended = ended.remarking([Event::normal(Resource::Issuer(id), "Deleted", message)]);
+        ended = ended.remarking([Event::normal(id, "Deleted", message)]);
     }
     issuers::save(&mut tx, &ended, lease).await?;
     if goes {
@@ -215,8 +214,4 @@ async fn settle(ctx: &Context, settled: Transition, lease: &Lease) -> Result<(),
 
 fn timed_out() -> Failure {
     Failure::timed_out("The CA took too long", STEP_TIMEOUT)
-}
-
-fn nothing_to_change() -> Failure {
-    Failure::of(code::NO_ACCOUNT, "")
 }

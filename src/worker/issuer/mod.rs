@@ -118,7 +118,7 @@ async fn register(
         }
     };
     let external = ExternalKey { id: binding.key_id.clone(), mac: mac_key(&text)? };
-    ctx.ca.of(issuer.kind).register_bound(&issuer.acme, key, &external).await
+    ctx.ca.of(issuer.kind).register_as(&issuer.acme, key, Some(&external)).await
 }
 
 /// A deactivated account cannot come back: the row says so, and rests.

@@ -63,8 +63,7 @@ impl Limits {
 
     /// The throttle that holds one of these buckets, told to an order that the CA did not tell itself.
     pub(crate) async fn throttle(&self, keys: &[String]) -> Result<Option<Failure>, StorageError> {
-        let mut tx = self.db.read().await?;
-        let held = throttles::held(&mut tx, keys, self.clock.now()).await?;
+        let held = throttles::held(&mut self.db.read().await?, keys, self.clock.now()).await?;
         Ok(held.map(|(until, why)| told_to_others(why, until)))
     }
 

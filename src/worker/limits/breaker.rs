@@ -5,8 +5,8 @@
 //! them with its end: the rows keep their wake-ups in the database.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use time::{Duration, OffsetDateTime};
 
 use crate::domain::backoff;
@@ -57,7 +57,7 @@ impl Breakers {
         order: OrderId,
         now: OffsetDateTime,
     ) -> Result<(), Failure> {
-        let mut breakers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut breakers = self.0.lock();
         let Some(Breaker { open: Some(open), last, .. }) = breakers.get_mut(called) else {
             return Ok(());
         };
@@ -74,7 +74,7 @@ impl Breakers {
 
     /// Closes the breaker: an answer has come, whatever it says.
     pub(crate) fn answered(&self, called: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(called);
+        self.0.lock().remove(called);
     }
 
     /// Counts a call of `order` that was not answered.
@@ -86,7 +86,7 @@ impl Breakers {
         now: OffsetDateTime,
         jitter: Jitter,
     ) {
-        let mut breakers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut breakers = self.0.lock();
         if breakers.len() >= MOST && !breakers.contains_key(called) {
             return;
         }
@@ -249,7 +249,7 @@ mod tests {
             let called = n.to_string();
             breakers.failed(&called, order(1), &failure(), NOW, Jitter::NONE);
         }
-        assert_eq!(breakers.0.lock().unwrap().len(), MOST);
+        assert_eq!(breakers.0.lock().len(), MOST);
     }
 
     fn opened() -> Breakers {

@@ -1,8 +1,9 @@
 //! How long CAs and DNS providers take, as this process has learned it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use moka::sync::Cache;
+use parking_lot::Mutex;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
@@ -101,9 +102,7 @@ impl LearnedWaits {
         let Work::Validation { ca, names } = work else { return CompletionTimes::default() };
         let mut fewer = (0..*names).rev().map(|names| Work::Validation { ca: ca.clone(), names });
         let known = fewer.find_map(|fewer| self.times.get(&fewer));
-        known.map_or_else(CompletionTimes::default, |times| {
-            times.lock().unwrap_or_else(PoisonError::into_inner).as_hint()
-        })
+        known.map_or_else(CompletionTimes::default, |times| times.lock().as_hint())
     }
 
     fn with<T>(&self, work: &Work, f: impl FnOnce(&mut CompletionTimes) -> T) -> T {
@@ -112,7 +111,7 @@ impl LearnedWaits {
             let hint = self.hint(work);
             self.times.get_with_by_ref(work, || Arc::new(Mutex::new(hint)))
         });
-        f(&mut times.lock().unwrap_or_else(PoisonError::into_inner))
+        f(&mut times.lock())
     }
 }
 

@@ -1,10 +1,11 @@
 //! A gate for the new orders of each account: as many are under way as its window (`order_window`) has room
 //! for, and the others wait for their turn.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use moka::sync::Cache;
+use parking_lot::Mutex;
 use time::OffsetDateTime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -68,13 +69,9 @@ impl Gate {
         Self { permits: Arc::new(Semaphore::new(present)), state }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Changes the window, and makes as many permits of it as it wants then, but for those that are held.
     fn change<T>(&self, change: impl FnOnce(&mut Window) -> T) -> T {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let changed = change(&mut state.window);
         let wanted = state.window.size();
         let more = wanted.saturating_sub(state.present);
@@ -100,7 +97,7 @@ impl Pass {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        let mut state = self.gate.lock();
+        let mut state = self.gate.state.lock();
         state.window.ended();
         if state.present > state.window.size()
             && let Some(permit) = self.permit.take()

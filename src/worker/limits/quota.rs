@@ -3,7 +3,9 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::domain::id::IssuerId;
 use crate::storage::fair::Flow;
@@ -38,7 +40,7 @@ impl Quota {
 
     /// How many more of this flow may be worked on.
     pub(crate) fn room(&self, flow: &Flow) -> usize {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = self.held.lock();
         let of_namespace = held.namespaces.get(&flow.namespace).copied().unwrap_or_default();
         let of_issuer = flow.issuer.and_then(|id| held.issuers.get(&id)).copied();
         let namespace = self.per_namespace.saturating_sub(of_namespace);
@@ -47,20 +49,20 @@ impl Quota {
 
     /// How many slots a namespace holds.
     pub(crate) fn held(&self, namespace: &str) -> usize {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = self.held.lock();
         held.namespaces.get(namespace).copied().unwrap_or_default()
     }
 
     /// Whether the quota of any issuer or namespace is used up.
     pub(crate) fn any_full(&self) -> bool {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = self.held.lock();
         held.issuers.values().any(|count| *count >= self.per_issuer)
             || held.namespaces.values().any(|count| *count >= self.per_namespace)
     }
 
     /// Takes one slot's part for a row of this flow.
     pub(crate) fn take(self: &Arc<Self>, flow: &Flow) -> Share {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.lock();
         *held.namespaces.entry(flow.namespace.clone()).or_default() += 1;
         if let Some(issuer) = flow.issuer {
             *held.issuers.entry(issuer).or_default() += 1;
@@ -72,7 +74,7 @@ impl Quota {
 
     /// For a slot that goes on with an order of this issuer; `None` when its quota is used up.
     pub(crate) fn take_issuer(self: &Arc<Self>, issuer: IssuerId) -> Option<Share> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.lock();
         let count = held.issuers.entry(issuer).or_default();
         if *count >= self.per_issuer {
             return None;
@@ -85,7 +87,7 @@ impl Quota {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let mut held = self.quota.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.quota.held.lock();
         if let Some(issuer) = &self.issuer {
             give_back(&mut held.issuers, issuer);
         }
@@ -123,7 +125,7 @@ mod tests {
         assert!(third.is_some() && quota.take_issuer(IssuerId(Uuid::from_u128(1))).is_none());
         drop((held, third));
         assert_eq!((quota.room(&web), quota.any_full()), (2, false));
-        assert!(quota.held.lock().unwrap().namespaces.is_empty(), "nothing is left behind");
+        assert!(quota.held.lock().namespaces.is_empty(), "nothing is left behind");
     }
 
     fn flow(issuer: u128, namespace: &str) -> Flow {

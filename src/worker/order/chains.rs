@@ -3,7 +3,7 @@
 use time::OffsetDateTime;
 
 use crate::ca;
-use crate::domain::event::{Event, Resource};
+use crate::domain::event::Event;
 use crate::domain::failure::{Failure, code};
 use crate::domain::id::CertificateId;
 use crate::pki;
@@ -53,17 +53,16 @@ pub(super) async fn preferred_chain(
 
 /// Remarks for people about a chain that can be used all the same.
 pub(super) fn remarks(issued: &Issued, certificate: CertificateId) -> Vec<Event> {
-    let about = Resource::Certificate(certificate);
     let mut events = Vec::new();
     if !issued.extra.is_empty() {
         let message =
             format!("The CA added names that were not asked for: {}", pki::list(&issued.extra));
-        events.push(Event::warning(about, "NamesAdded", message));
+        events.push(Event::warning(certificate, "NamesAdded", message));
     }
     if issued.sorted {
         let message =
             "The CA sent its chain out of order or with repetitions; it is served in order";
-        events.push(Event::warning(about, "ChainSorted", message));
+        events.push(Event::warning(certificate, "ChainSorted", message));
     }
     events
 }

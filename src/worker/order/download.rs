@@ -2,7 +2,7 @@
 
 use super::chains;
 use super::session::{Download, Session, seen};
-use crate::domain::event::{Event, Resource};
+use crate::domain::event::Event;
 use crate::domain::order::{Answer, Order};
 use crate::pki::{self, Issued};
 use crate::worker::error::Tried;
@@ -27,10 +27,9 @@ pub(super) async fn download(session: &mut Session<'_>, order: &Order) -> Tried<
     let (chosen, remark) =
         chains::preferred_chain(handle, alternates, usual, preferred, &csr, now).await;
     let mut remarks = chains::remarks(&chosen, order.certificate);
-    remarks.extend(remark.map(|remark| {
-        let about = Resource::Certificate(order.certificate);
-        Event::warning(about, "PreferredChainNotUsed", remark)
-    }));
+    remarks.extend(
+        remark.map(|remark| Event::warning(order.certificate, "PreferredChainNotUsed", remark)),
+    );
     let Issued { chain, leaf, .. } = chosen;
     session.download = Some(Download { chain, leaf, account, remarks });
     Ok(Answer::Downloaded)

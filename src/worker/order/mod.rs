@@ -75,8 +75,7 @@ pub(crate) async fn fail(
 
 /// An order that is under way. One that has ended meanwhile is cleaned up after with others.
 async fn find_open(ctx: &Context, id: OrderId) -> Result<Option<Order>, StorageError> {
-    let mut tx = ctx.db.read().await?;
-    let found = orders::find(&mut tx, id, &Scope::Everything).await?;
+    let found = orders::find(&mut ctx.db.read().await?, id, &Scope::Everything).await?;
     Ok(found.map(|(order, _)| order).filter(|order| !order.is_over()).map(|order| {
         // The row shows when the lease runs out; it was claimed because it is due.
         Order { next_action_at: Some(ctx.clock.now()), ..order }

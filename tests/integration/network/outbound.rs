@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::Bytes;
 use certwright::outbound::{
-    Allow, Guard, Reply, RetryAfter, SendError, Sender, SenderSettings, UrlError, resolver,
+    AddressError, Allow, Guard, Reply, RetryAfter, SendError, Sender, SenderSettings, UrlError,
+    resolver,
 };
 use http::HeaderMap;
 use serde_json::json;
@@ -66,11 +67,17 @@ async fn no_spelling_of_an_inner_address_is_connected_to() {
         let url = pattern.replace(":P", &format!(":{}", trap.port));
         let refused = post(&sender, &url).await;
         assert!(
-            matches!(refused, Err(SendError::Url(UrlError::Forbidden { .. }))),
+            matches!(
+                refused,
+                Err(SendError::Url(UrlError::Address(AddressError::Forbidden { .. })))
+            ),
             "{url}: {refused:?}"
         );
         let early = sender.check(&url.parse().unwrap());
-        assert!(matches!(early, Err(UrlError::Forbidden { .. })), "{url}: {early:?}");
+        assert!(
+            matches!(early, Err(UrlError::Address(AddressError::Forbidden { .. }))),
+            "{url}: {early:?}"
+        );
     }
 
     assert_eq!(trap.count(), 0, "somebody was connected to");
@@ -123,19 +130,28 @@ async fn a_name_is_refused_when_any_of_its_addresses_is_inside() {
             let url = format!("http://{name}.{ZONE}{dot}:{}/", trap.port);
             assert!(sender.check(&url.parse().unwrap()).is_ok(), "{url}: nobody can see it yet");
             let early = sender.check_reachable(&url.parse().unwrap()).await.unwrap_err();
-            assert!(matches!(early, UrlError::Forbidden { .. }), "{url}: {early}");
+            assert!(
+                matches!(early, UrlError::Address(AddressError::Forbidden { .. })),
+                "{url}: {early}"
+            );
             let told = early.to_string();
             assert!(!told.contains("10.0.0.1") && !told.contains("::1"), "{told}");
             let refused = post(&sender, &url).await;
             assert!(
-                matches!(refused, Err(SendError::Url(UrlError::Forbidden { .. }))),
+                matches!(
+                    refused,
+                    Err(SendError::Url(UrlError::Address(AddressError::Forbidden { .. })))
+                ),
                 "{url}: {refused:?}"
             );
         }
     }
     let nowhere = format!("http://nowhere.{ZONE}:{}/", trap.port);
     let refused = post(&sender, &nowhere).await;
-    assert!(matches!(refused, Err(SendError::Url(UrlError::Unresolved { .. }))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(SendError::Url(UrlError::Address(AddressError::Unresolved { .. })))),
+        "{refused:?}"
+    );
 
     assert_eq!(trap.count(), 0, "somebody was connected to");
 }
@@ -151,7 +167,10 @@ async fn a_name_that_moves_inside_after_its_registration_is_refused() {
     sender.check_reachable(&url.parse().unwrap()).await.unwrap();
     let refused = post(&sender, &url).await;
 
-    assert!(matches!(refused, Err(SendError::Url(UrlError::Forbidden { .. }))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(SendError::Url(UrlError::Address(AddressError::Forbidden { .. })))),
+        "{refused:?}"
+    );
     assert_eq!(trap.count(), 0, "somebody was connected to");
 }
 

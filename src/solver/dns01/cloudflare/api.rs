@@ -1,10 +1,9 @@
 //! HTTP with Cloudflare's v4 API: one call, one answer or one [`ApiError`].
 
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{ClientBuilder, Method, RequestBuilder, Response, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
@@ -18,7 +17,7 @@ use super::error::{ApiError, Problem, in_words, say_rate_limited};
 use crate::clock::Clock;
 use crate::domain::failure::{Failure, code};
 use crate::domain::text::foreign_words;
-use crate::outbound::{AddressError, Client};
+use crate::outbound::{AddressError, Client, RetryAfter, causes};
 use crate::secret::Secret;
 
 /// Where the API is, unless an issuer says otherwise.
@@ -263,10 +262,8 @@ impl Api {
             "the connection broke".to_owned()
         };
         // Causes may quote the other side: the names in its certificate, for example.
-        let mut source = error.source().filter(|_| self.is_cloudflares);
-        while let Some(cause) = source {
+        for cause in causes(&error).skip(1).filter(|_| self.is_cloudflares) {
             reason = format!("{reason}: {cause}");
-            source = cause.source();
         }
         unusable(&self.clean(&reason))
     }
@@ -314,16 +311,12 @@ fn authorization(token: &Secret<String>) -> Result<HeaderValue, Failure> {
 
 /// `Retry-After`, in seconds or as a date.
 fn retry_after(headers: &HeaderMap, now: OffsetDateTime) -> Option<OffsetDateTime> {
-    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match value.parse::<u32>() {
-        Ok(seconds) => time::Duration::seconds(seconds.into()),
-        Err(_) => OffsetDateTime::from(httpdate::parse_http_date(value).ok()?) - now,
-    };
-    Some(now + wait.clamp(time::Duration::ZERO, MAX_RETRY_AFTER))
+    Some(RetryAfter::read(headers)?.from(now).clamp(now, now + MAX_RETRY_AFTER))
 }
 
 #[cfg(test)]
 mod tests {
+    use reqwest::header::RETRY_AFTER;
     use time::macros::datetime;
 
     use super::*;

@@ -1,8 +1,9 @@
 //! The queue of one zone, and the task that empties it.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
@@ -130,7 +131,7 @@ impl<R: Records> Zone<R> {
     }
 
     fn submit(self: &Arc<Self>, change: Change<R::Error>) -> Result<(), R::Error> {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         if queue.creates.len() + queue.deletes.len() >= MAX_QUEUE {
             let reason = format!("{MAX_QUEUE} changes of this zone are waiting already");
             return Err(R::Error::unanswered(reason));
@@ -146,10 +147,6 @@ impl<R: Records> Zone<R> {
             tokio::spawn(run(Running { zone: Arc::clone(self), is_finished: false }));
         }
         Ok(())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Queue<R::Error>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn perform(&self, changes: Vec<Change<R::Error>>) {
@@ -337,7 +334,7 @@ struct Running<R: Records> {
 impl<R: Records> Drop for Running<R> {
     fn drop(&mut self) {
         if !self.is_finished {
-            let mut queue = self.zone.lock();
+            let mut queue = self.zone.queue.lock();
             queue.is_running = false;
             queue.creates.clear();
             queue.deletes.clear();
@@ -350,7 +347,7 @@ async fn run<R: Records>(mut task: Running<R>) {
     loop {
         let due = {
             let is_short = zone.records.is_short_of_calls();
-            let mut queue = zone.lock();
+            let mut queue = zone.queue.lock();
             let waiting = queue.waiting(R::TOGETHER, zone.upcoming.count());
             let due = queue.pace.due(waiting, is_short, Instant::now());
             if due.is_none() {
@@ -364,7 +361,7 @@ async fn run<R: Records>(mut task: Running<R>) {
         let has_newcomer =
             due > Instant::now() && timeout_at(due, zone.arrived.notified()).await.is_ok();
         if !has_newcomer {
-            let changes = zone.lock().take(R::TOGETHER, Instant::now());
+            let changes = zone.queue.lock().take(R::TOGETHER, Instant::now());
             zone.perform(changes).await;
         }
     }
