@@ -160,10 +160,15 @@ enum Command {
         subcommand,
         after_help = "Examples:
   certwright keys list
-  certwright keys create deploy --permission certificates:read --permission certificates:readKey
+  certwright keys create deploy --role requester --in-namespace payments --expires-in 2160h
+  certwright keys rotate deploy
   certwright keys delete deploy"
     )]
     Keys(keys::Keys),
+    /// Show who you are, and what you may do
+    #[command(after_help = "Examples:
+  certwright whoami")]
+    Whoami,
     /// Manage credentials of solvers, and seal secrets anew
     #[command(
         subcommand,
@@ -221,6 +226,7 @@ impl Cli {
             Command::Inspect(inspect) => inspect.run(),
             Command::Issuers(issuers) => issuers.run(remote),
             Command::Keys(keys) => keys.run(remote),
+            Command::Whoami => keys::whoami(remote),
             Command::Secrets(secrets) => secrets.run(source, remote),
             Command::Webhooks(webhooks) => webhooks.run(remote),
             Command::Completion(completion) => completion.run(),

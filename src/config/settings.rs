@@ -12,6 +12,8 @@ pub struct Setting {
     pub secret: bool,
     /// A list in the file; its entries are joined by commas elsewhere.
     pub list: bool,
+    /// An array of tables in the file; elsewhere the same as inline TOML: `[{key = "value"}]`.
+    pub tables: bool,
 }
 
 impl Setting {
@@ -21,11 +23,15 @@ impl Setting {
         default: &'static str,
         help: &'static str,
     ) -> Self {
-        Self { key, env, default, help, secret: false, list: false }
+        Self { key, env, default, help, secret: false, list: false, tables: false }
     }
 
     const fn secret(key: &'static str, env: &'static str, help: &'static str) -> Self {
-        Self { key, env, default: "", help, secret: true, list: false }
+        Self { key, env, default: "", help, secret: true, list: false, tables: false }
+    }
+
+    const fn tables(key: &'static str, env: &'static str, help: &'static str) -> Self {
+        Self { tables: true, ..Self::new(key, env, "", help) }
     }
 
     const fn list(key: &'static str, env: &'static str, help: &'static str) -> Self {
@@ -108,7 +114,18 @@ pub const SETTINGS: &[Setting] = &[
     Setting::secret(
         "bootstrap.api_key",
         "CERTWRIGHT_BOOTSTRAP_API_KEY",
-        "An admin API key that is to exist: `cw_` and 43 characters of base64url. Default: one is made and printed on first start.",
+        "The recovery key: an admin API key, `cw_` and 43 random characters of base64url. It exists from the start on at which its value is new, and ends with another value. Default: a key is made and printed on first start.",
+    ),
+    Setting::new(
+        "bootstrap.restore",
+        "CERTWRIGHT_BOOTSTRAP_RESTORE",
+        "false",
+        "`true` makes the key of `bootstrap.api_key` again if it was deleted.",
+    ),
+    Setting::tables(
+        "oidc.issuers",
+        "CERTWRIGHT_OIDC_ISSUERS",
+        "OIDC issuers whose tokens are taken, with the rules that make a role of their claims: [authentication.md](authentication.md).",
     ),
     Setting::secret(
         "master_key",
@@ -206,6 +223,24 @@ pub const SETTINGS: &[Setting] = &[
         "CERTWRIGHT_WEBHOOKS_RETENTION",
         "30d",
         "How long deliveries that succeeded, or were held, are remembered. Those that failed for good stay.",
+    ),
+    Setting::new(
+        "limits.failed_authentications",
+        "CERTWRIGHT_LIMITS_FAILED_AUTHENTICATIONS",
+        "10",
+        "Wrong API keys and tokens from one address (of IPv6 a /64) in a minute; more are answered 429. A key that counts is let in all the same. 0 is no limit.",
+    ),
+    Setting::new(
+        "limits.requests_per_second",
+        "CERTWRIGHT_LIMITS_REQUESTS_PER_SECOND",
+        "0",
+        "Requests of one API key, or subject of tokens, to one replica; more are answered 429. 0 is no limit.",
+    ),
+    Setting::new(
+        "limits.requests_burst",
+        "CERTWRIGHT_LIMITS_REQUESTS_BURST",
+        "100",
+        "Requests that such a one may send at once, where there is a limit.",
     ),
     Setting::new(
         "log.level",

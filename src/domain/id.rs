@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use time::OffsetDateTime;
 use uuid::{ContextV7, Timestamp, Uuid};
 
@@ -64,6 +65,15 @@ ids! {
     MessageId
     /// A message on its way to one webhook.
     DeliveryId
+}
+
+impl PrincipalId {
+    /// The subject of an OIDC issuer: the same with each of its tokens (UUIDv8, RFC 9562).
+    pub fn of_token(issuer: &str, subject: &str) -> Self {
+        let hash = digest(&SHA256, format!("{issuer}\n{subject}").as_bytes());
+        let (first, _) = hash.as_ref().split_first_chunk().unwrap_or((&[0; 16], &[]));
+        Self(uuid::Builder::from_custom_bytes(*first).into_uuid())
+    }
 }
 
 /// A UUIDv7 of the given moment; those of one moment sort in the order in which they were made.

@@ -1,27 +1,30 @@
 //! A service without sockets: the real router on a real database, a clock that moves when told to,
 //! and words for what clients do. Helpers that go past the API begin with `db_`.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use axum::http::request::Builder;
 use axum::http::{HeaderMap, HeaderValue, Method, Request};
-use certwright::api::{self, AppState};
+use certwright::api::{self, AppState, CallerLimits, LastUses};
 use certwright::ca::{Authorities, Ca};
-use certwright::clock::{Clock, ManualClock};
-use certwright::domain::api_key;
+use certwright::clock::{Clock, ManualClock, SystemClock};
+use certwright::domain::api_key::{self, ApiKey};
 use certwright::domain::certificate::{Certificate, Issued, Transition};
 use certwright::domain::challenge::{self, Challenge};
-use certwright::domain::id::{ApiKeyId, CertificateId, ChallengeId, OrderId, RequestId};
+use certwright::domain::id::{CertificateId, ChallengeId, OrderId, RequestId};
 use certwright::domain::order::{self, Order, Stage};
+use certwright::domain::token_issuer::TokenIssuer;
 use certwright::heavy::Pool;
+use certwright::oidc::Issuers;
 use certwright::outbound::{Allow, Guard, Sender, SenderSettings, resolver};
 use certwright::secret::{Sealer, Secret};
 use certwright::solver::{SolverSettings, Solvers};
-use certwright::storage::api_keys::{self, ApiKey};
 use certwright::storage::requests::{self, RequestState};
 use certwright::storage::revisions::{self, Revision};
-use certwright::storage::{Db, Scope, certificates, challenges, issuers, lease, orders};
+use certwright::storage::{Db, Scope, api_keys, certificates, challenges, issuers, lease, orders};
 use certwright::worker::{self, NewOrders, Worker};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
@@ -124,6 +127,9 @@ impl World {
             sealer: self.sealer.clone(),
             outbound: self.outbound.clone(),
             cluster_namespace: "certwright".into(),
+            tokens: Issuers::default(),
+            limits: CallerLimits::default(),
+            last_uses: LastUses::default(),
             heavy: Pool::default(),
             account_key: Arc::new(|| Ok(Secret::new(b"canary-account-key".to_vec()))),
             shutdown: self.shutdown.clone(),
@@ -134,6 +140,20 @@ impl World {
     pub fn with_account_keys(mut self) -> Self {
         let make = || Ca::generate_account_key().map_err(|failure| failure.to_string().into());
         self.router = api::router(AppState { account_key: Arc::new(make), ..self.state() });
+        self
+    }
+
+    /// The same that takes the tokens of these issuers, on a clock that goes with theirs.
+    pub fn trusting(mut self, issuers: Vec<TokenIssuer>) -> Self {
+        self.clock.advance(SystemClock.now() - self.now());
+        let tokens = Issuers::new(issuers).unwrap();
+        self.router = api::router(AppState { tokens, ..self.state() });
+        self
+    }
+
+    /// The same with limits for those who call.
+    pub fn limited(mut self, limits: CallerLimits) -> Self {
+        self.router = api::router(AppState { limits, ..self.state() });
         self
     }
 
@@ -211,11 +231,10 @@ impl World {
 
     async fn db_key(&self, name: &str, permissions: &[&str], scope: Scope) -> String {
         let text = api_key::generate_key().unwrap().expose().clone();
-        let now = self.now();
         let permissions = permissions.iter().map(|word| (*word).to_owned()).collect();
-        let key = ApiKey { id: ApiKeyId::generate(now), name: name.to_owned(), permissions, scope };
+        let key = ApiKey::new(name, permissions, scope, self.now());
         let mut tx = self.db.begin();
-        api_keys::insert(&mut tx, &key, &api_key::hash_key(&text), now).await.unwrap();
+        api_keys::insert(&mut tx, &key, &api_key::hash_key(&text)).await.unwrap();
         tx.commit().await.unwrap();
         text
     }
@@ -361,6 +380,13 @@ impl Ask<'_> {
         if let Some(headers) = self.request.headers_mut() {
             headers.insert("authorization", format!("Bearer {key}").parse().unwrap());
         }
+        self
+    }
+
+    /// From this address.
+    pub fn from(mut self, address: &str) -> Self {
+        let peer = SocketAddr::new(address.parse().unwrap(), 40_000);
+        self.request = self.request.extension(ConnectInfo(peer));
         self
     }
 
