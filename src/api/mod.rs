@@ -35,6 +35,7 @@ mod layers;
 mod limits;
 mod manifests;
 mod merge_patch;
+mod oidc_issuers;
 mod openapi;
 mod orders;
 mod page;

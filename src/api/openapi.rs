@@ -16,7 +16,7 @@ use super::{
     AppState, api_keys, certificates, challenges, events, health, issuers, manifests, orders,
     requests, secrets,
 };
-use super::{page, problem, webhooks, whoami};
+use super::{oidc_issuers, page, problem, webhooks, whoami};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -96,6 +96,7 @@ const HANDLERS: &[fn() -> UtoipaMethodRouter<AppState>] = &[
     || routes!(api_keys::show_by_name),
     || routes!(api_keys::rotate),
     || routes!(whoami::show),
+    || routes!(oidc_issuers::list),
     || routes!(health::live),
     || routes!(health::ready),
 ];

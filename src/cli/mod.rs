@@ -27,6 +27,7 @@ mod inspect;
 mod issue;
 mod issuers;
 mod keys;
+mod login;
 mod logs;
 mod migrate;
 mod openapi;
@@ -40,6 +41,7 @@ mod serve;
 mod settings;
 mod status;
 mod targets;
+mod token_file;
 mod webhooks;
 
 pub use exit::status_of;
@@ -165,6 +167,13 @@ enum Command {
   certwright keys delete deploy"
     )]
     Keys(keys::Keys),
+    /// Log in by an OIDC issuer that the server trusts
+    #[command(after_help = "Examples:
+  certwright --server https://certwright.example.com login
+  certwright logout")]
+    Login(login::Login),
+    /// Forget the tokens of a login
+    Logout,
     /// Show who you are, and what you may do
     #[command(after_help = "Examples:
   certwright whoami")]
@@ -226,6 +235,8 @@ impl Cli {
             Command::Inspect(inspect) => inspect.run(),
             Command::Issuers(issuers) => issuers.run(remote),
             Command::Keys(keys) => keys.run(remote),
+            Command::Login(login) => login.run(remote),
+            Command::Logout => login::logout(remote),
             Command::Whoami => keys::whoami(remote),
             Command::Secrets(secrets) => secrets.run(source, remote),
             Command::Webhooks(webhooks) => webhooks.run(remote),

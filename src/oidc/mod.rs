@@ -67,6 +67,11 @@ impl Issuers {
         settings.into_iter().map(issuer).collect::<Result<_, _>>().map(Self)
     }
 
+    /// The issuers, as they are configured.
+    pub fn settings(&self) -> impl Iterator<Item = &TokenIssuer> {
+        self.0.iter().map(|issuer| &issuer.settings)
+    }
+
     /// Verifies a token, and looks up what its bearer is granted.
     pub async fn verify(&self, token: &str, now: OffsetDateTime) -> Result<Verified, TokenError> {
         let unverified = Unverified::read(token)?;

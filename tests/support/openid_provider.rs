@@ -77,6 +77,11 @@ impl OpenIdProvider {
         self.tell("back").await;
     }
 
+    /// Has `alice` confirm the codes that are waiting for her; how many there were.
+    pub async fn approve(&self) -> Value {
+        self.tell("approve").await
+    }
+
     /// How often it was asked for its keys.
     pub async fn asked(&self) -> Value {
         self.tell("asked").await
