@@ -7,7 +7,7 @@
 //! * `validation`, `view`: faults of what clients write, and the shapes of what they write and see
 //! * [`storage`]: everything it remembers, on SQLite or PostgreSQL
 //! * `acme`: signatures, nonces and problem documents, for a client and a server of ACME
-//! * [`ca`], [`solver`], [`outbound`]: the outside world, one library each
+//! * [`ca`], [`solver`], [`oidc`], [`outbound`]: the outside world, one library each
 //! * [`heavy`]: what keeps a core busy, beside the threads that answer
 //! * [`api`], [`worker`]: what drives it, clients from one side and time from the other
 //! * [`server`], [`server_certificate`]: connections of clients, how many, and their TLS
@@ -29,6 +29,7 @@ pub mod config;
 pub mod domain;
 pub mod heavy;
 mod manifest;
+pub mod oidc;
 pub mod outbound;
 pub mod pki;
 pub mod reseal;

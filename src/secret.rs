@@ -7,6 +7,7 @@
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use thiserror::Error;
@@ -63,6 +64,7 @@ pub struct Sealer {
 struct MasterKey {
     id: [u8; KEY_ID],
     key: RandomizedNonceKey,
+    mac: hmac::Key,
 }
 
 /// Envelope: version, key id, wrapped data key (nonce, 32 bytes, tag), nonce, ciphertext and tag.
@@ -109,6 +111,12 @@ impl Sealer {
         Ok(Sealed(envelope))
     }
 
+    /// HMAC-SHA-256 of a text under the first master key: nobody who only reads the database can compute it.
+    pub fn mac(&self, text: &str) -> Vec<u8> {
+        let tag = self.keys.first().map(|master| hmac::sign(&master.mac, text.as_bytes()));
+        tag.map(|tag| tag.as_ref().to_vec()).unwrap_or_default()
+    }
+
     /// Whether it is sealed under the first master key.
     pub fn is_current(&self, sealed: &Sealed) -> bool {
         let id = sealed.0.get(1..=KEY_ID);
@@ -135,7 +143,9 @@ impl MasterKey {
         let hash = digest(&SHA256, &[b"certwright master key id ", bytes].concat());
         let mut id = [0; KEY_ID];
         id.copy_from_slice(hash.as_ref().get(..KEY_ID).ok_or(SealError::Encryption)?);
-        Ok(Self { id, key: aead(bytes)? })
+        let mac = digest(&SHA256, &[b"certwright mac key ", bytes].concat());
+        let mac = hmac::Key::new(hmac::HMAC_SHA256, mac.as_ref());
+        Ok(Self { id, key: aead(bytes)?, mac })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,12 +12,13 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, AppState};
+use crate::api::{self, AppState, CallerLimits, LastUses};
 use crate::ca::{Authorities, Ca};
 use crate::clock::{Clock, FollowingClock};
 use crate::config::Config;
 use crate::domain::id::WorkerId;
 use crate::heavy::Pool;
+use crate::oidc::Issuers;
 use crate::outbound::{Allow, Guard, Sender, SenderSettings};
 use crate::secret::{Sealer, Secret};
 use crate::server::{self, Limits, Server};
@@ -129,6 +131,12 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         sealer,
         outbound,
         cluster_namespace: config.cluster_namespace.as_str().into(),
+        tokens: Issuers::new(config.oidc_issuers.clone()).context("oidc.issuers")?,
+        limits: CallerLimits::new(
+            NonZeroU32::new(config.failed_authentications),
+            NonZeroU32::new(config.requests_per_second).zip(NonZeroU32::new(config.requests_burst)),
+        ),
+        last_uses: LastUses::default(),
         heavy: Pool::default(),
         account_key: Arc::new(|| {
             Ca::generate_account_key().map_err(|failure| failure.to_string().into())

@@ -7,6 +7,7 @@ use time::format_description::well_known::Rfc3339;
 use url::Url;
 
 use super::problem::{ApiError, Faults};
+use crate::domain::scope::is_namespace as is_label;
 use crate::validation::escaped;
 
 pub(crate) use crate::view::spec::DEFAULT_NAMESPACE;
@@ -32,15 +33,6 @@ pub(crate) fn name(text: &str, pointer: &str, faults: &mut Faults) {
         let detail = "has at most 253 lower-case letters, digits, hyphens and dots, and begins and ends with a letter or digit";
         faults.invalid(pointer, detail);
     }
-}
-
-fn is_label(text: &str) -> bool {
-    (1..=63).contains(&text.len())
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-        && !text.starts_with('-')
-        && !text.ends_with('-')
 }
 
 /// Labels, with keys and values as in Kubernetes.
@@ -90,6 +82,19 @@ pub(crate) fn duration(
             None
         }
     }
+}
+
+/// A time in a body.
+pub(crate) fn moment_at(
+    text: Option<&str>,
+    pointer: &str,
+    faults: &mut Faults,
+) -> Option<OffsetDateTime> {
+    let moment = OffsetDateTime::parse(text?, &Rfc3339).ok();
+    if moment.is_none() {
+        faults.invalid(pointer, "is a time such as `2026-11-24T12:00:00Z` (RFC 3339)");
+    }
+    moment
 }
 
 /// A time in the query.

@@ -2,7 +2,7 @@
 //!
 //! A handler authorises, validates, opens one transaction and answers; what takes time is the
 //! workers' business, whom a committed row wakes. This is the only module that knows axum, and it
-//! never asks the outside world. Everything that can be known to fail is refused at once, with
+//! never asks the outside world, but for the keys of OIDC issuers, which `oidc` caches. Everything that can be known to fail is refused at once, with
 //! nothing stored.
 
 #![expect(unused_qualifications, reason = "utoipa's macros write the types of queries out in full")]
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::heavy::{Pool, Undone};
+use crate::oidc::Issuers;
 use crate::outbound::Sender;
 use crate::secret::{Sealer, Secret};
 use crate::storage::Db;
@@ -34,6 +35,7 @@ mod layers;
 mod limits;
 mod manifests;
 mod merge_patch;
+mod oidc_issuers;
 mod openapi;
 mod orders;
 mod page;
@@ -47,6 +49,7 @@ mod wait;
 mod webhooks;
 mod whoami;
 
+pub use auth::{CallerLimits, LastUses};
 pub use openapi::document;
 pub use responder::responder;
 
@@ -72,6 +75,12 @@ pub struct AppState {
     pub outbound: Sender,
     /// The namespace of the secrets that `ClusterIssuer`s refer to.
     pub cluster_namespace: Arc<str>,
+    /// Verifies tokens of OIDC issuers.
+    pub tokens: Issuers,
+    /// How much callers may do, and how often fail.
+    pub limits: CallerLimits,
+    /// The API keys whose use today is written down.
+    pub last_uses: LastUses,
     /// Does what would keep the threads that answer busy.
     pub heavy: Pool,
     /// Makes account keys; which library does is none of this module's business.

@@ -16,7 +16,7 @@ use super::{
     AppState, api_keys, certificates, challenges, events, health, issuers, manifests, orders,
     requests, secrets, throttles,
 };
-use super::{page, problem, webhooks, whoami};
+use super::{oidc_issuers, page, problem, webhooks, whoami};
 use crate::domain::event::Severity;
 
 #[derive(utoipa::OpenApi)]
@@ -93,10 +93,13 @@ const HANDLERS: &[fn() -> UtoipaMethodRouter<AppState>] = &[
     || routes!(webhooks::deliveries::redeliver_since),
     || routes!(events::list),
     || routes!(api_keys::create, api_keys::list),
-    || routes!(api_keys::delete),
+    || routes!(api_keys::show, api_keys::delete),
+    || routes!(api_keys::show_by_name),
+    || routes!(api_keys::rotate),
     || routes!(throttles::list),
     || routes!(throttles::lift),
     || routes!(whoami::show),
+    || routes!(oidc_issuers::list),
     || routes!(health::live),
     || routes!(health::ready),
 ];

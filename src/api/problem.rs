@@ -3,12 +3,13 @@
 //! An error that is not the client's is logged here, once, and answered with a fixed text. The
 //! request's identifier (`instance`) is filled in by [`super::layers`].
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
 use utoipa::{IntoResponses, ToSchema};
 
+use super::headers::{RATE_LIMIT, RATE_LIMIT_POLICY};
 use crate::domain::text::foreign_words;
 use crate::secret::SealError;
 use crate::storage::StorageError;
@@ -68,8 +69,8 @@ macro_rules! codes {
 codes! {
     /// The request cannot be read.
     MalformedRequest BAD_REQUEST "The request cannot be read";
-    /// No API key, or not one of ours.
-    Unauthenticated UNAUTHORIZED "An API key is needed";
+    /// No API key or token, or one that does not count.
+    Unauthenticated UNAUTHORIZED "An API key or a token is needed";
     /// The API key may not do this.
     PermissionDenied FORBIDDEN "The API key may not do this";
     /// There is nothing here, or nothing that the API key may see.
@@ -84,6 +85,10 @@ codes! {
     RequestTimeout REQUEST_TIMEOUT "The request did not arrive in time";
     /// Something of this name is there already.
     AlreadyExists CONFLICT "It exists already";
+    /// Several resources have this name.
+    AmbiguousName CONFLICT "Several have this name";
+    /// Its value stands in the configuration, and is changed there.
+    ConfiguredElsewhere CONFLICT "It is changed in the configuration";
     /// Certificates or orders still need the issuer.
     IssuerInUse CONFLICT "The issuer is in use";
     /// The certificate is being revoked, to be deleted.
@@ -104,10 +109,14 @@ codes! {
     ValidationFailed UNPROCESSABLE_ENTITY "The request is not valid";
     /// The `Idempotency-Key` was used for another request.
     IdempotencyKeyReused UNPROCESSABLE_ENTITY "The Idempotency-Key was used for another request";
+    /// More requests, or failed authentications, than there may be.
+    TooManyRequests TOO_MANY_REQUESTS "There are too many requests";
     /// An internal error.
     Internal INTERNAL_SERVER_ERROR "Internal error";
     /// The service or its database is busy; the same may work in a moment.
     Unavailable SERVICE_UNAVAILABLE "The service is busy";
+    /// The keys of the token's OIDC issuer cannot be fetched.
+    IssuerUnavailable SERVICE_UNAVAILABLE "The OIDC issuer cannot be asked";
 }
 
 impl Code {
@@ -124,12 +133,42 @@ pub(crate) enum ApiError {
     Because(Code, String),
     /// The request's body has these faults.
     Invalid(Faults),
+    /// A limit was exceeded, in words for the client.
+    TooMany(Exceeded, String),
     /// The database could not do it.
     Storage(StorageError),
     /// A secret could not be sealed or opened.
     Seal(SealError),
     /// Something else that a client can neither understand nor mend.
     Inside(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A limit that was exceeded, as `RateLimit` headers tell it (draft-ietf-httpapi-ratelimit-headers).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Exceeded {
+    pub(crate) name: &'static str,
+    /// So many within the window.
+    pub(crate) quota: u32,
+    pub(crate) window: time::Duration,
+    pub(crate) retry_after: time::Duration,
+}
+
+impl Exceeded {
+    fn tell(&self, headers: &mut HeaderMap) {
+        let Self { name, quota, .. } = self;
+        // Rounded up: a second too early is too early.
+        let seconds = (self.retry_after + time::Duration::milliseconds(999)).whole_seconds().max(1);
+        let window = self.window.whole_seconds();
+        for (header, text) in [
+            (header::RETRY_AFTER, seconds.to_string()),
+            (RATE_LIMIT_POLICY, format!("\"{name}\";q={quota};w={window}")),
+            (RATE_LIMIT, format!("\"{name}\";r=0;t={seconds}")),
+        ] {
+            if let Ok(value) = HeaderValue::from_str(&text) {
+                headers.insert(header, value);
+            }
+        }
+    }
 }
 
 impl ApiError {
@@ -176,6 +215,7 @@ impl ApiError {
         match self {
             Self::Because(code, _) => *code,
             Self::Invalid(_) => Code::ValidationFailed,
+            Self::TooMany(..) => Code::TooManyRequests,
             Self::Storage(StorageError::Unavailable(_)) => Code::Unavailable,
             // Every attempt lost the race.
             error if error.is_lost_race() => Code::Unavailable,
@@ -185,7 +225,7 @@ impl ApiError {
 
     fn log(&self) {
         let cause: &dyn std::error::Error = match self {
-            Self::Because(..) | Self::Invalid(_) => return,
+            Self::Because(..) | Self::Invalid(_) | Self::TooMany(..) => return,
             Self::Storage(error) => error,
             Self::Seal(error) => error,
             Self::Inside(error) => error.as_ref(),
@@ -230,7 +270,7 @@ impl From<ApiError> for Problem {
         let code = error.code();
         let (detail, errors) = match error {
             // It may quote the request.
-            ApiError::Because(_, detail) => {
+            ApiError::Because(_, detail) | ApiError::TooMany(_, detail) => {
                 (foreign_words(&detail, LONGEST_DETAIL).unwrap_or_default(), Vec::new())
             }
             ApiError::Invalid(faults) => faults.told(),
@@ -263,7 +303,15 @@ fn fixed_text(code: Code) -> &'static str {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         self.log();
-        Problem::from(self).into_response()
+        let exceeded = match &self {
+            Self::TooMany(exceeded, _) => Some(*exceeded),
+            _ => None,
+        };
+        let mut response = Problem::from(self).into_response();
+        if let Some(exceeded) = exceeded {
+            exceeded.tell(response.headers_mut());
+        }
+        response
     }
 }
 
@@ -278,7 +326,7 @@ impl IntoResponse for Problem {
             Code::Unauthenticated => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
-            Code::Unavailable => {
+            Code::Unavailable | Code::IssuerUnavailable => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}

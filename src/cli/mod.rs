@@ -27,6 +27,7 @@ mod inspect;
 mod issue;
 mod issuers;
 mod keys;
+mod login;
 mod logs;
 mod migrate;
 mod openapi;
@@ -41,6 +42,7 @@ mod settings;
 mod status;
 mod targets;
 mod throttles;
+mod token_file;
 mod webhooks;
 
 pub use exit::status_of;
@@ -161,7 +163,8 @@ enum Command {
         subcommand,
         after_help = "Examples:
   certwright keys list
-  certwright keys create deploy --permission certificates:read --permission certificates:readKey
+  certwright keys create deploy --role requester --in-namespace payments --expires-in 2160h
+  certwright keys rotate deploy
   certwright keys delete deploy"
     )]
     Keys(keys::Keys),
@@ -173,6 +176,17 @@ enum Command {
   certwright throttles lift 019ab000-0000-7000-8000-000000000000"
     )]
     Throttles(throttles::Throttles),
+    /// Log in by an OIDC issuer that the server trusts
+    #[command(after_help = "Examples:
+  certwright --server https://certwright.example.com login
+  certwright logout")]
+    Login(login::Login),
+    /// Forget the tokens of a login
+    Logout,
+    /// Show who you are, and what you may do
+    #[command(after_help = "Examples:
+  certwright whoami")]
+    Whoami,
     /// Manage credentials of solvers, and seal secrets anew
     #[command(
         subcommand,
@@ -231,6 +245,9 @@ impl Cli {
             Command::Issuers(issuers) => remote.run(async |on| issuers.run(on).await),
             Command::Keys(keys) => remote.run(async |on| keys.run(on).await),
             Command::Throttles(throttles) => remote.run(async |on| throttles.run(on).await),
+            Command::Login(login) => login.run(remote),
+            Command::Logout => login::logout(remote),
+            Command::Whoami => remote.run(keys::whoami),
             Command::Secrets(secrets) => secrets.run(source, remote),
             Command::Webhooks(webhooks) => remote.run(async |on| webhooks.run(on).await),
             Command::Completion(completion) => completion.run(),

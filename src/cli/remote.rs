@@ -13,6 +13,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::exit::Complaint;
+use super::token_file::TokenFile;
 use crate::client::Client;
 use crate::manifest::kind::Kind;
 use crate::secret::Secret;
@@ -96,16 +97,30 @@ impl Remote {
     /// The server that flags, environment and profile agree on.
     pub(super) fn session(&self) -> anyhow::Result<Session> {
         let profile = self.profile()?;
-        let server = self.server.clone().or(profile.server);
+        let server = self.address(&profile);
         let file = self.api_key_file.clone().or(profile.api_key_file);
         let key = match (&self.api_key, file, profile.api_key) {
             (Some(key), ..) => Some(Secret::new(key.clone())),
             (None, Some(file), _) => Some(read_key(&file)?),
             (None, None, Some(key)) => Some(Secret::new(String::clone(&key))),
-            (None, None, None) => None,
+            // Somebody who is logged in.
+            (None, None, None) => match TokenFile::of(&server) {
+                Some(file) => file.bearer()?,
+                None => None,
+            },
         };
-        let client = Client::new(server.as_deref().unwrap_or("http://127.0.0.1:8080"), key)?;
+        let client = Client::new(&server, key)?;
         Ok(Session { client, namespace: profile.namespace.unwrap_or_else(|| "default".to_owned()) })
+    }
+
+    /// The server's address, without asking who one is.
+    pub(super) fn server(&self) -> anyhow::Result<String> {
+        Ok(self.address(&self.profile()?))
+    }
+
+    fn address(&self, profile: &Profile) -> String {
+        let given = self.server.as_ref().or(profile.server.as_ref());
+        given.map_or_else(|| "http://127.0.0.1:8080".to_owned(), String::clone)
     }
 
     /// Runs a command at this server.
@@ -134,7 +149,7 @@ impl Remote {
 }
 
 /// Where a user's settings are (XDG Base Directory Specification).
-fn folder() -> Option<PathBuf> {
+pub(super) fn folder() -> Option<PathBuf> {
     let named = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
     named
         .filter(|path| path.is_absolute())

@@ -13,10 +13,12 @@ use url::Url;
 
 use crate::secret::Secret;
 
+mod device_login;
 mod peer;
 mod problem;
 mod stream;
 
+pub use device_login::{DeviceLogin, Login, LoginError, LoginIssuer};
 pub use peer::peer_chain;
 pub use problem::{FieldFault, Problem};
 pub use stream::Stream;

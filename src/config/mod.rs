@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::domain::token_issuer::TokenIssuer;
 use crate::secret::Secret;
 
 mod https;
+mod oidc;
 mod settings;
 mod show;
 mod sources;
@@ -46,6 +48,9 @@ pub struct Config {
     pub nameservers: Vec<SocketAddr>,
     pub authority_port: u16,
     pub bootstrap_api_key: Option<Secret<String>>,
+    /// Whether a configured key that was deleted is to be there again.
+    pub bootstrap_restore: bool,
+    pub oidc_issuers: Vec<TokenIssuer>,
     pub master_key: Option<Secret<String>>,
     pub master_key_file: Option<PathBuf>,
     /// Private hosts and networks that may be reached all the same.
@@ -74,6 +79,12 @@ pub struct Config {
     /// Webhooks that are delivered to at the same time.
     pub webhooks_concurrency: usize,
     pub webhooks_retention: Duration,
+    /// Of one address in a minute; 0 is no limit.
+    pub failed_authentications: u32,
+    /// Of one API key or subject of tokens; 0 is no limit.
+    pub requests_per_second: u32,
+    /// Requests that may come at once all the same.
+    pub requests_burst: u32,
     /// A `tracing` filter.
     pub log_level: String,
     pub log_format: LogFormat,
@@ -170,6 +181,8 @@ impl Config {
             nameservers: values.nameservers("dns.nameservers")?,
             authority_port: values.number("dns.authority_port", 1..=65_535)?,
             bootstrap_api_key: values.given("bootstrap.api_key").map(Secret::new),
+            bootstrap_restore: values.switch("bootstrap.restore")?,
+            oidc_issuers: oidc::issuers(values)?,
             master_key: values.given("master_key").map(Secret::new),
             master_key_file: values.given("master_key_file").map(PathBuf::from),
             outbound_allow: values.list("outbound.allow"),
@@ -191,6 +204,10 @@ impl Config {
             cluster_namespace,
             webhooks_concurrency: values.number("webhooks.concurrency", 1..=10_000)?,
             webhooks_retention: values.duration("webhooks.retention")?,
+            failed_authentications: values
+                .number("limits.failed_authentications", 0..=1_000_000)?,
+            requests_per_second: values.number("limits.requests_per_second", 0..=1_000_000)?,
+            requests_burst: values.number("limits.requests_burst", 1..=1_000_000)?,
             log_level: values.text("log.level"),
             log_format,
             shutdown_timeout: values.duration("shutdown_timeout")?,

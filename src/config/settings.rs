@@ -11,15 +11,21 @@ pub struct Setting {
     pub secret: bool,
     /// A list in the file; its entries are joined by commas elsewhere.
     pub list: bool,
+    /// An array of tables in the file; elsewhere the same as inline TOML: `[{key = "value"}]`.
+    pub tables: bool,
 }
 
 impl Setting {
     const fn new(key: &'static str, default: &'static str, help: &'static str) -> Self {
-        Self { key, default, help, secret: false, list: false }
+        Self { key, default, help, secret: false, list: false, tables: false }
     }
 
     const fn secret(key: &'static str, help: &'static str) -> Self {
         Self { secret: true, ..Self::new(key, "", help) }
+    }
+
+    const fn tables(key: &'static str, help: &'static str) -> Self {
+        Self { tables: true, ..Self::new(key, "", help) }
     }
 
     const fn list(key: &'static str, help: &'static str) -> Self {
@@ -70,7 +76,11 @@ pub const SETTINGS: &[Setting] = &[
     Setting::new("dns.sweep_interval", "1h",
         "Time from one look for TXT records that were left behind to the next."),
     Setting::secret("bootstrap.api_key",
-        "An admin API key that is to exist: `cw_` and 43 characters of base64url. Default: one is made and printed on first start."),
+        "The recovery key: an admin API key, `cw_` and 43 random characters of base64url. It exists from the start on at which its value is new, and ends with another value. Default: a key is made and printed on first start."),
+    Setting::new("bootstrap.restore", "false",
+        "`true` makes the key of `bootstrap.api_key` again if it was deleted."),
+    Setting::tables("oidc.issuers",
+        "OIDC issuers whose tokens are taken, with the rules that make a role of their claims: [authentication.md](authentication.md)."),
     Setting::secret("master_key",
         "Master key that secrets are sealed under: 32 bytes in base64. Of several, separated by commas, the first seals and all open. `certwright secrets rotate` seals what is there anew under the first."),
     Setting::new("master_key_file", "",
@@ -103,6 +113,12 @@ pub const SETTINGS: &[Setting] = &[
         "Webhooks that are delivered to at the same time; beside `worker.concurrency`."),
     Setting::new("webhooks.retention", "30d",
         "How long deliveries that succeeded, or were held, are remembered. Those that failed for good stay."),
+    Setting::new("limits.failed_authentications", "10",
+        "Wrong API keys and tokens from one address (of IPv6 a /64) in a minute; more are answered 429. A key that counts is let in all the same. 0 is no limit."),
+    Setting::new("limits.requests_per_second", "0",
+        "Requests of one API key, or subject of tokens, to one replica; more are answered 429. 0 is no limit."),
+    Setting::new("limits.requests_burst", "100",
+        "Requests that such a one may send at once, where there is a limit."),
     Setting::new("log.level", "info",
         "`error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,certwright::ca=debug`."),
     Setting::new("log.format", "auto",

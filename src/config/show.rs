@@ -25,6 +25,7 @@ pub fn toml(values: &Values) -> String {
                 continue;
             }
             Some(_) if setting.list => format!("{:?}", values.list(setting.key)),
+            Some(value) if setting.tables => value,
             Some(value) => shown(setting, &value),
         };
         // Writing to a String cannot fail.

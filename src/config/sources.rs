@@ -83,8 +83,11 @@ impl Values {
         flatten("", &table, &mut flat);
         for (key, value) in flat {
             let setting = find(&key, &origin)?;
-            let expected =
-                if setting.list { "expected a list" } else { "expected a text or number" };
+            let expected = match setting {
+                Setting { tables: true, .. } => "expected tables, `[[…]]`",
+                Setting { list: true, .. } => "expected a list",
+                _ => "expected a text or number",
+            };
             let text = as_text(setting, &value).ok_or_else(|| ConfigError::Bad {
                 key: setting.key,
                 value: shown(setting, &value.to_string()),
@@ -235,6 +238,7 @@ fn flatten(prefix: &str, table: &toml::Table, flat: &mut Vec<(String, toml::Valu
 
 fn as_text(setting: &Setting, value: &toml::Value) -> Option<String> {
     match value {
+        value if setting.tables => value.is_array().then(|| value.to_string()),
         toml::Value::String(text) => Some(text.clone()),
         toml::Value::Integer(number) if !setting.list => Some(number.to_string()),
         toml::Value::Boolean(switch) if !setting.list => Some(switch.to_string()),

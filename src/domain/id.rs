@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use parking_lot::Mutex;
 use time::OffsetDateTime;
 use uuid::{ContextV7, Timestamp, Uuid};
@@ -66,6 +67,15 @@ ids! {
     DeliveryId
     /// A CA's "later", for everybody who shares a limit.
     ThrottleId
+}
+
+impl PrincipalId {
+    /// The subject of an OIDC issuer: the same with each of its tokens (UUIDv8, RFC 9562).
+    pub fn of_token(issuer: &str, subject: &str) -> Self {
+        let hash = digest(&SHA256, format!("{issuer}\n{subject}").as_bytes());
+        let (first, _) = hash.as_ref().split_first_chunk().unwrap_or((&[0; 16], &[]));
+        Self(uuid::Builder::from_custom_bytes(*first).into_uuid())
+    }
 }
 
 /// A UUIDv7 of the given moment; those of one moment sort in the order in which they were made.

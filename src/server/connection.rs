@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -75,7 +77,7 @@ impl Protocol {
 /// Serves one connection until it is over: by its client, its deadline, or `stop`.
 pub(super) async fn attend<I>(
     protocol: &Protocol,
-    stream: I,
+    (stream, peer): (I, SocketAddr),
     tls: Option<&Tls>,
     router: Router,
     waiting: Arc<Waiting>,
@@ -84,7 +86,9 @@ pub(super) async fn attend<I>(
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let activity = Activity::new(protocol.limits, waiting);
-    let Some(tls) = tls else { return serve(protocol, stream, router, &activity, stop).await };
+    let Some(tls) = tls else {
+        return serve(protocol, (stream, peer), router, &activity, stop).await;
+    };
     let handshake = pin!(tls.accept(stream));
     // It has the time of a head, as it has to come before the first one.
     let secured = tokio::select! {
@@ -93,13 +97,13 @@ pub(super) async fn attend<I>(
         () = stop.cancelled() => return,
     };
     if let Some(Ok(stream)) = secured {
-        serve(protocol, stream, router, &activity, stop).await;
+        serve(protocol, (stream, peer), router, &activity, stop).await;
     }
 }
 
 async fn serve<I>(
     protocol: &Protocol,
-    stream: I,
+    (stream, peer): (I, SocketAddr),
     router: Router,
     activity: &Arc<Activity>,
     stop: &CancellationToken,
@@ -108,7 +112,10 @@ async fn serve<I>(
 {
     let service = service_fn({
         let activity = Arc::clone(activity);
-        move |request| answer(router.clone(), request, &activity)
+        move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(ConnectInfo(peer));
+            answer(router.clone(), request, &activity)
+        }
     });
     let io = TokioIo::new(Watched::new(stream, Arc::clone(activity)));
     let mut connection = pin!(protocol.builder.serve_connection(io, service));

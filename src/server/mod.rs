@@ -91,8 +91,8 @@ impl Server {
                 () = stop.cancelled() => break,
                 accepted = self.listener.accept() => accepted,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) if is_the_clients(&error) => continue,
                 Err(error) => {
                     trouble.has_come(self.name, &error);
@@ -105,7 +105,7 @@ impl Server {
                 () = stop.cancelled() => break,
                 place = self.place() => place,
             };
-            self.attend(stream, place, &connections, &stop);
+            self.attend((stream, peer), place, &connections, &stop);
         }
         // Nobody new is let in while the rest is answered.
         drop(self);
@@ -127,7 +127,7 @@ impl Server {
 
     fn attend(
         &self,
-        stream: TcpStream,
+        (stream, peer): (TcpStream, SocketAddr),
         place: Option<OwnedSemaphorePermit>,
         connections: &TaskTracker,
         stop: &CancellationToken,
@@ -138,7 +138,8 @@ impl Server {
         let (waiting, router) = (Arc::clone(&self.waiting), self.router.clone());
         let (tls, stop) = (self.tls.clone(), stop.clone());
         connections.spawn(async move {
-            connection::attend(&protocol, stream, tls.as_ref(), router, waiting, &stop).await;
+            let from = (stream, peer);
+            connection::attend(&protocol, from, tls.as_ref(), router, waiting, &stop).await;
             drop(place);
         });
     }

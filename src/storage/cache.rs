@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::engine::{Signals, StorageError};
-use super::tables::api_keys::ApiKey;
+use crate::domain::api_key::{ApiKey, Value};
 use crate::domain::id::{IssuerId, SecretId};
 use crate::domain::issuer::{Issuer, Kind};
 use crate::secret::Sealed;
@@ -26,7 +26,8 @@ const KEY_TTL: Duration = Duration::from_secs(1);
 
 /// Cached rows of every kind.
 pub(in crate::storage) struct ConfigCache {
-    pub(in crate::storage) api_keys: Cache<Vec<u8>, ApiKey>,
+    /// By the hash of one of their values.
+    pub(in crate::storage) api_keys: Cache<Vec<u8>, (ApiKey, Value)>,
     /// With the sealed keys of their accounts.
     pub(in crate::storage) issuers: Cache<IssuerId, (Issuer, Sealed)>,
     /// By what a certificate refers to: kind, the certificate's namespace and name.

@@ -1,6 +1,9 @@
 //! Requests of the API in a [`World`], and its answers.
 
+use std::net::SocketAddr;
+
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use axum::http::request::Builder;
 use axum::http::{HeaderMap, HeaderValue, Method, Request};
 use http_body_util::BodyExt as _;
@@ -59,6 +62,13 @@ impl Ask<'_> {
         if let Some(headers) = self.request.headers_mut() {
             headers.insert("authorization", format!("Bearer {key}").parse().unwrap());
         }
+        self
+    }
+
+    /// From this address.
+    pub fn from(mut self, address: &str) -> Self {
+        let peer = SocketAddr::new(address.parse().unwrap(), 40_000);
+        self.request = self.request.extension(ConnectInfo(peer));
         self
     }
 

@@ -10,6 +10,23 @@ static POSTGRES: Migrator = sqlx::migrate!("tests/fixtures/migrations/postgres")
 /// The last of those migrations.
 pub const LAST: i64 = 14;
 
+/// Tables that migrations since then made.
+pub const LATER_TABLES: [&str; 1] = ["api_key_uses"];
+
+/// Columns that they added.
+pub const LATER_COLUMNS: [(&str, &str); 7] = [
+    ("api_keys", "description"),
+    ("api_keys", "role"),
+    ("api_keys", "expires_at"),
+    ("api_keys", "created_by"),
+    ("api_keys", "former_hash"),
+    ("api_keys", "rotated_at"),
+    ("api_keys", "former_until"),
+];
+
+/// Indexes that they made on older tables.
+const LATER_INDEXES: [&str; 1] = ["api_keys_former_hash"];
+
 /// The take-over, read backwards.
 const RENAMED_BACK: [&str; 6] = [
     "ALTER TABLE webhook_subscriptions RENAME COLUMN event_type TO notice",
@@ -24,6 +41,11 @@ const ONLY_ON_POSTGRES: [&str; 2] = [
     "ALTER TABLE housekeeping RENAME CONSTRAINT tasks_task_key TO housekeeping_task_key",
 ];
 
+/// The version that a database of today has.
+pub fn newest() -> i64 {
+    sqlx::migrate!("migrations/sqlite").iter().map(|one| one.version).max().unwrap()
+}
+
 /// Applies the former migrations up to `version` to a database that is empty or has some of them.
 pub async fn make(url: &str, version: i64) {
     if url.starts_with("postgres") {
@@ -37,6 +59,13 @@ pub async fn make(url: &str, version: i64) {
 /// Gives a database of today its former names, with the former migrations up to `version` noted as applied.
 /// Whoever turns back further than the last one undoes what the others did.
 pub async fn turn_back(url: &str, version: i64) {
+    let indexes = LATER_INDEXES.map(|index| format!("DROP INDEX {index}"));
+    let tables = LATER_TABLES.map(|table| format!("DROP TABLE {table}"));
+    let columns =
+        LATER_COLUMNS.map(|(table, column)| format!("ALTER TABLE {table} DROP COLUMN {column}"));
+    for later in indexes.iter().chain(&tables).chain(&columns) {
+        execute(url, &[later.as_str()]).await;
+    }
     execute(url, &RENAMED_BACK).await;
     if url.starts_with("postgres") {
         execute(url, &ONLY_ON_POSTGRES).await;

@@ -66,8 +66,12 @@ impl Server {
         Self { child, dir: dir.keep() }
     }
 
+    pub fn log_file(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
     pub fn log(&self) -> String {
-        fs::read(self.dir.join("log"))
+        fs::read(self.log_file())
             .map(|log| String::from_utf8_lossy(&log).into_owned())
             .unwrap_or_default()
     }

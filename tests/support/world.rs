@@ -3,22 +3,23 @@
 
 use std::sync::{Arc, Mutex};
 
-use certwright::api::{self, AppState};
+use certwright::api::{self, AppState, CallerLimits, LastUses};
 use certwright::ca::{Authorities, Ca};
-use certwright::clock::{Clock, ManualClock};
-use certwright::domain::api_key;
+use certwright::clock::{Clock, ManualClock, SystemClock};
+use certwright::domain::api_key::{self, ApiKey};
 use certwright::domain::certificate::{Certificate, Issued, Transition};
 use certwright::domain::challenge::{self, Challenge};
-use certwright::domain::id::{ApiKeyId, CertificateId, ChallengeId, OrderId, RequestId};
+use certwright::domain::id::{CertificateId, ChallengeId, OrderId, RequestId};
 use certwright::domain::order::{self, Order, Stage};
+use certwright::domain::token_issuer::TokenIssuer;
 use certwright::heavy::Pool;
+use certwright::oidc::Issuers;
 use certwright::outbound::{Allow, Guard, Sender, SenderSettings, resolver};
 use certwright::secret::{Sealer, Secret};
 use certwright::solver::{SolverSettings, Solvers};
-use certwright::storage::api_keys::{self, ApiKey};
 use certwright::storage::requests::{self, RequestState};
 use certwright::storage::revisions::{self, Revision};
-use certwright::storage::{Db, Scope, certificates, challenges, issuers, lease, orders};
+use certwright::storage::{Db, Scope, api_keys, certificates, challenges, issuers, lease, orders};
 use certwright::worker::{self, NewOrders, Worker};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -104,6 +105,9 @@ impl World {
             sealer: self.sealer.clone(),
             outbound: self.outbound.clone(),
             cluster_namespace: "certwright".into(),
+            tokens: Issuers::default(),
+            limits: CallerLimits::default(),
+            last_uses: LastUses::default(),
             heavy: Pool::default(),
             account_key: Arc::new(|| Ok(Secret::new(b"canary-account-key".to_vec()))),
             shutdown: self.shutdown.clone(),
@@ -114,6 +118,20 @@ impl World {
     pub fn with_account_keys(mut self) -> Self {
         let make = || Ca::generate_account_key().map_err(|failure| failure.to_string().into());
         self.router = api::router(AppState { account_key: Arc::new(make), ..self.state() });
+        self
+    }
+
+    /// The same that takes the tokens of these issuers, on a clock that goes with theirs.
+    pub fn trusting(mut self, issuers: Vec<TokenIssuer>) -> Self {
+        self.clock.advance(SystemClock.now() - self.now());
+        let tokens = Issuers::new(issuers).unwrap();
+        self.router = api::router(AppState { tokens, ..self.state() });
+        self
+    }
+
+    /// The same with limits for those who call.
+    pub fn limited(mut self, limits: CallerLimits) -> Self {
+        self.router = api::router(AppState { limits, ..self.state() });
         self
     }
 
@@ -191,11 +209,10 @@ impl World {
 
     async fn db_key(&self, name: &str, permissions: &[&str], scope: Scope) -> String {
         let text = api_key::generate_key().unwrap().expose().clone();
-        let now = self.now();
         let permissions = permissions.iter().map(|word| (*word).to_owned()).collect();
-        let key = ApiKey { id: ApiKeyId::generate(now), name: name.to_owned(), permissions, scope };
+        let key = ApiKey::new(name, permissions, scope, self.now());
         let mut tx = self.db.begin();
-        api_keys::insert(&mut tx, &key, &api_key::hash_key(&text), now).await.unwrap();
+        api_keys::insert(&mut tx, &key, &api_key::hash_key(&text)).await.unwrap();
         tx.commit().await.unwrap();
         text
     }

@@ -1,46 +1,53 @@
 //! API keys as credentials: `Authorization: Bearer cw_…`.
 
-use axum::http::{HeaderValue, header, request::Parts};
+use time::OffsetDateTime;
 
-use super::{Grant, Principal, Source, Subject, UNKNOWN, refused};
+use super::{Grant, Principal, Source, Subject, refused};
 use crate::api::AppState;
 use crate::api::problem::ApiError;
-use crate::domain::api_key;
+use crate::domain::api_key::{self, ApiKey, Ended};
 use crate::domain::id::ApiKeyId;
 use crate::storage::StorageError;
-use crate::storage::api_keys::{self, ApiKey};
+use crate::storage::api_keys;
 
 /// A key that was recognised.
 #[derive(Debug, Clone)]
 pub(crate) struct Known {
     pub(super) id: ApiKeyId,
-    /// The key's hash, by which it is recognised again.
+    /// The hash of the value that was shown, by which the key is recognised again.
     hash: Vec<u8>,
+    pub(super) expires_at: Option<OffsetDateTime>,
 }
 
-/// The principal behind the request's API key.
-pub(super) async fn authenticate(parts: &Parts, app: &AppState) -> Result<Principal, ApiError> {
-    let Some(given) = parts.headers.get(header::AUTHORIZATION) else {
-        return Err(refused("Send an API key: `Authorization: Bearer cw_…`."));
-    };
-    let key = bearer(given)
-        .filter(|key| api_key::is_well_formed(key))
-        .ok_or_else(|| refused("What was sent is not an API key: `Bearer cw_…` is wanted."))?;
+/// The principal behind an API key.
+pub(super) async fn authenticate(key: &str, app: &AppState) -> Result<Principal, ApiError> {
+    api_key::check_form(key)
+        .map_err(|problem| refused(&format!("What was sent is not an API key: {problem}.")))?;
     let hash = api_key::hash_key(key);
-    let known = api_keys::recognise(&app.db, &hash).await?.ok_or_else(|| refused(UNKNOWN))?;
-    let Grant { permissions, scope } = grant(app, &known);
+    let found = api_keys::recognise(&app.db, &hash).await?;
+    let (known, value) = found.ok_or_else(|| refused(UNKNOWN))?;
+    known.admits(value, app.now()).map_err(|ended| refused(in_words(ended)))?;
+    app.last_uses.note(app, known.id);
+    let Grant { role, permissions, scope } = grant(app, &known);
     Ok(Principal {
-        subject: Subject::ApiKey(Known { id: known.id, hash }),
+        subject: Subject::ApiKey(Known { id: known.id, hash, expires_at: known.expires_at }),
         name: known.name,
+        role,
         permissions,
         scope,
         pepper: api_key::hash_key(&format!("requests of {key}")),
     })
 }
 
-fn bearer(given: &HeaderValue) -> Option<&str> {
-    let (scheme, token) = given.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim())
+const UNKNOWN: &str = "The API key is not known (any more).";
+
+fn in_words(ended: Ended) -> &'static str {
+    match ended {
+        Ended::Expired => "The API key has expired. Whoever runs the service makes another one.",
+        Ended::Replaced => {
+            "The API key was rotated, and the time in which its former value counts is over. Use the new value."
+        }
+    }
 }
 
 impl Known {
@@ -49,14 +56,17 @@ impl Known {
         app: &AppState,
         from: Source,
     ) -> Result<Option<Grant>, StorageError> {
-        let known = match from {
+        let found = match from {
             Source::Cache => api_keys::recognise(&app.db, &self.hash).await?,
-            Source::Database => api_keys::find(&mut app.db.read().await?, self.id).await?,
+            Source::Database => {
+                api_keys::find_by_hash(&mut app.db.read().await?, &self.hash).await?
+            }
         };
-        Ok(known.map(|key| grant(app, &key)))
+        let known = found.filter(|(key, value)| key.admits(*value, app.now()).is_ok());
+        Ok(known.map(|(key, _)| grant(app, &key)))
     }
 }
 
 fn grant(app: &AppState, key: &ApiKey) -> Grant {
-    Grant::new(&app.cluster_namespace, key.permissions.clone(), key.scope.clone())
+    Grant::new(app, key.role, &key.permissions, key.scope.clone())
 }

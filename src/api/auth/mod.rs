@@ -1,8 +1,9 @@
 //! Authentication and authorization of requests.
 //!
-//! A [`Principal`] is the sender of a request; the submodules authenticate it. Each handler names the
-//! permission that it needs in its signature: [`Authorized`]. A principal that is revoked is refused from the next
-//! request on; by other replicas as soon as they hear of it, and within a second if they do not.
+//! A [`Principal`] is the sender of a request; the submodules authenticate it, by an API key or a token of an OIDC
+//! issuer. Each handler names the permission that it needs in its signature: [`Authorized`]. A principal that is
+//! revoked is refused from the next request on; by other replicas as soon as they hear of it, and within a second if
+//! they do not.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -10,20 +11,30 @@ use std::ops::Deref;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use axum::http::{HeaderValue, header};
+use time::OffsetDateTime;
 
 use super::AppState;
 use super::problem::{ApiError, Code};
 use crate::domain::id::PrincipalId;
+use crate::domain::principal::{PrincipalKind, PrincipalRef};
+use crate::domain::role::Role;
 use crate::storage::{Scope, StorageError};
 
 mod api_key;
+mod last_uses;
+mod limits;
 mod permission;
+mod token;
+
+pub use last_uses::LastUses;
+pub use limits::CallerLimits;
 
 pub(crate) use permission::{
     ApiKeysRead, ApiKeysWrite, CertificatesImport, CertificatesRead, CertificatesReadKey,
     CertificatesWrite, ChallengesRead, EventsRead, IssuersRead, IssuersWrite, KNOWN, OrdersRead,
     Permission, RequestsRead, SecretsRead, SecretsWrite, ThrottlesRead, ThrottlesWrite,
-    WebhooksRead, WebhooksWrite,
+    WebhooksRead, WebhooksWrite, permissions_of,
 };
 
 /// The sender of a request, and what it may do.
@@ -32,6 +43,8 @@ pub(crate) struct Principal {
     pub(crate) subject: Subject,
     /// The subject's name for people.
     pub(crate) name: String,
+    pub(crate) role: Option<Role>,
+    /// Those of the role included.
     pub(crate) permissions: Vec<String>,
     pub(crate) scope: Scope,
     /// Derived from the credential, which is never stored: fingerprints of requests that are made with it tell a
@@ -43,11 +56,13 @@ pub(crate) struct Principal {
 #[derive(Debug, Clone)]
 pub(crate) enum Subject {
     ApiKey(api_key::Known),
+    Token(token::Known),
 }
 
 /// The permissions of a subject, and where it has them.
 #[derive(Debug)]
 struct Grant {
+    role: Option<Role>,
     permissions: Vec<String>,
     scope: Scope,
 }
@@ -56,19 +71,45 @@ impl Subject {
     pub(crate) fn id(&self) -> PrincipalId {
         match self {
             Self::ApiKey(key) => PrincipalId(key.id.0),
+            Self::Token(token) => token.id,
         }
     }
 
     fn noun(&self) -> &'static str {
         match self {
             Self::ApiKey(_) => "API key",
+            Self::Token(_) => "token",
         }
     }
 
-    /// What it is granted now; `None` once it is revoked.
+    pub(crate) fn kind(&self) -> PrincipalKind {
+        match self {
+            Self::ApiKey(_) => PrincipalKind::ApiKey,
+            Self::Token(_) => PrincipalKind::Token,
+        }
+    }
+
+    /// The OIDC issuer of a token.
+    pub(crate) fn issuer(&self) -> Option<&str> {
+        match self {
+            Self::ApiKey(_) => None,
+            Self::Token(token) => Some(&token.issuer),
+        }
+    }
+
+    /// The end that is known beforehand.
+    pub(crate) fn expires_at(&self) -> Option<OffsetDateTime> {
+        match self {
+            Self::ApiKey(key) => key.expires_at,
+            Self::Token(token) => Some(token.expires_at),
+        }
+    }
+
+    /// What it is granted now; `None` once it is revoked or has expired.
     async fn grant(&self, app: &AppState, from: Source) -> Result<Option<Grant>, StorageError> {
         match self {
             Self::ApiKey(key) => key.grant(app, from).await,
+            Self::Token(token) => Ok(token.grant(app)),
         }
     }
 }
@@ -90,11 +131,11 @@ impl fmt::Display for Principal {
 impl Grant {
     /// The Secrets of `ClusterIssuer`s are out of reach for a bound subject, even for one that was bound to their
     /// namespace before it became theirs.
-    fn new(cluster_namespace: &str, permissions: Vec<String>, mut scope: Scope) -> Self {
+    fn new(app: &AppState, role: Option<Role>, single: &[String], mut scope: Scope) -> Self {
         if let Scope::Namespaces(names) = &mut scope {
-            names.retain(|name| name != cluster_namespace);
+            names.retain(|name| *name != *app.cluster_namespace);
         }
-        Self { permissions, scope }
+        Self { role, permissions: permissions_of(role, single), scope }
     }
 }
 
@@ -102,6 +143,12 @@ impl Principal {
     /// True if it is bound to namespaces.
     pub(crate) fn is_bound(&self) -> bool {
         matches!(self.scope, Scope::Namespaces(_))
+    }
+
+    /// Itself, as it is remembered beside what it did.
+    pub(crate) fn reference(&self) -> PrincipalRef {
+        let id = Some(self.subject.id().0);
+        PrincipalRef { kind: self.subject.kind(), id, name: self.name.clone() }
     }
 
     /// True if it has this permission.
@@ -123,11 +170,16 @@ impl Principal {
     /// Refuses the rest of a long request if its principal was revoked, or changed, meanwhile.
     pub(crate) async fn must_hold(&self, app: &AppState) -> Result<(), ApiError> {
         let grant = self.subject.grant(app, Source::Cache).await?;
-        let grant = grant.ok_or_else(|| refused(UNKNOWN))?;
+        let noun = self.subject.noun();
+        let ended = || {
+            refused(&format!(
+                "The {noun} has ended meanwhile: it expired, or was deleted or replaced."
+            ))
+        };
+        let grant = grant.ok_or_else(ended)?;
         if grant.permissions == self.permissions && grant.scope == self.scope {
             return Ok(());
         }
-        let noun = self.subject.noun();
         let detail = format!("What the {noun} may do has changed meanwhile. Ask again.");
         Err(ApiError::Because(Code::PermissionDenied, detail))
     }
@@ -164,7 +216,8 @@ fn permits(permissions: &[String], permission: &str) -> bool {
     permissions.iter().any(|known| known == "*" || known == permission)
 }
 
-const UNKNOWN: &str = "The API key is not known (any more).";
+const NOTHING_SENT: &str =
+    "Send an API key, or a token of a configured OIDC issuer: `Authorization: Bearer …`.";
 
 fn refused(detail: &str) -> ApiError {
     ApiError::Because(Code::Unauthenticated, detail.to_owned())
@@ -174,7 +227,29 @@ impl FromRequestParts<AppState> for Principal {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
-        api_key::authenticate(parts, app).await
+        let Some(given) = parts.headers.get(header::AUTHORIZATION) else {
+            return Err(refused(NOTHING_SENT));
+        };
+        match authenticate(given, app).await {
+            Ok(principal) => {
+                app.limits.request(principal.subject.id(), app.now())?;
+                Ok(principal)
+            }
+            Err(error @ ApiError::Because(Code::Unauthenticated, _)) => {
+                Err(app.limits.failed(parts, app.now()).unwrap_or(error))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+async fn authenticate(given: &HeaderValue, app: &AppState) -> Result<Principal, ApiError> {
+    let bearer = given.to_str().ok().and_then(|given| given.split_once(' '));
+    let bearer = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Bearer"));
+    match bearer.map(|(_, text)| text.trim()) {
+        Some(token) if token::is_one(token) => token::authenticate(token, app).await,
+        Some(key) => api_key::authenticate(key, app).await,
+        None => Err(refused(NOTHING_SENT)),
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use x509_parser::pem::Pem;
 
 use super::outside::Outside;
-use crate::api::auth::Principal;
+use crate::api::auth::{Permission as _, Principal, SecretsWrite};
 use crate::api::problem::{ApiError, Faults, FieldCode};
 use crate::api::{AppState, field, limits};
 use crate::domain::issuer::{
@@ -29,7 +29,8 @@ pub(crate) fn check(spec: &IssuerSpec, app: &AppState, who: &Principal) -> Resul
     }
     field::name(&spec.name, "/name", &mut faults);
     acme(&spec.acme, &mut faults);
-    Outside { guard: app.outbound.guard(), kind: spec.kind, is_bound: who.is_bound() }
+    let may_set_base = !who.is_bound() && who.may(SecretsWrite::NAME);
+    Outside { guard: app.outbound.guard(), kind: spec.kind, may_set_base }
         .check(&spec.acme, &mut faults);
     Ok(faults.refuse()?)
 }

@@ -15,8 +15,8 @@ const MOST_ORIGINS: usize = 20;
 pub(super) struct Outside<'a> {
     pub(super) guard: &'a Guard,
     pub(super) kind: Kind,
-    /// True if the principal is bound to namespaces.
-    pub(super) is_bound: bool,
+    /// Whether the principal may say where a token is sent: then it may read it.
+    pub(super) may_set_base: bool,
 }
 
 impl Outside<'_> {
@@ -63,8 +63,8 @@ impl Outside<'_> {
 
     /// The token is sent to this URL, so only principals that may read all secrets may choose it.
     fn base(&self, base: &str, pointer: &str, faults: &mut Faults) {
-        if self.is_bound {
-            let detail = "the token is sent there, so that only an API key that is bound to no namespace may set it; leave it out";
+        if !self.may_set_base {
+            let detail = "the token is sent there, so that only who is bound to no namespace and has the permission `secrets:write` may set it; leave it out";
             faults.add(pointer, FieldCode::Unsupported, detail);
             return;
         }

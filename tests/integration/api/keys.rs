@@ -40,6 +40,13 @@ on_every_database! {
             (json!({"name": "a", "permissions": ["certificates:read"], "namespaces": ["team", "other"]}), "/namespaces"),
             (json!({"name": "a", "permissions": ["certificates:raed"], "namespaces": ["team"]}), "/permissions/0"),
             (json!({"name": "a", "permissions": [], "namespaces": ["team"]}), "/permissions"),
+            (json!({"name": "a", "role": "admin", "namespaces": ["team"]}), "/role"),
+            (json!({"name": "a", "role": "reader", "namespaces": ["team"]}), "/role"),
+            (json!({"name": "a", "namespaces": ["team"]}), "/permissions"),
+            (json!({"name": "a", "role": "root", "namespaces": ["team"]}), "/role"),
+            (json!({"name": "a", "permissions": ["certificates:read"], "namespaces": ["team"], "expiresAt": "2026-11-24T12:00:00Z"}), "/expiresAt"),
+            (json!({"name": "a", "permissions": ["certificates:read"], "namespaces": ["team"], "expiresAt": "tomorrow"}), "/expiresAt"),
+            (json!({"name": "a", "permissions": ["certificates:read"], "namespaces": ["team"], "description": "x".repeat(501)}), "/description"),
             (json!({"name": " ", "permissions": ["certificates:read"], "namespaces": ["team"]}), "/name"),
             (json!({"name": "a", "permissions": ["certificates:read"], "namespaces": []}), "/namespaces"),
         ] {

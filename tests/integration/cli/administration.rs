@@ -35,8 +35,36 @@ async fn a_key_does_what_it_may_until_it_is_deleted() {
     let more = reader.run(&["keys", "create", "more", "--permission", "*"]);
     assert_eq!(more.code, Some(5), "{more:?}");
     person.run(&["keys", "list"]).succeeded().says_all(&["reader"]);
+    reader.run(&["whoami"]).succeeded().says_all(&["name: reader", "kind: apiKey", "- moved"]);
+    let rotated = person.run(&["keys", "rotate", "reader", "--former-valid-for", "0s"]).succeeded();
+    assert_eq!(reader.run(&["get", "certs"]).code, Some(5), "its former value has ended");
+    let reader = Person { key: rotated.out.trim().to_owned(), ..Person::of(&site) };
+    reader.run(&["get", "certs", "-A"]).succeeded();
+    person
+        .run(&["keys", "get", "reader"])
+        .succeeded()
+        .says_all(&["rotatedAt", "certificates:read"]);
     person.run(&["keys", "delete", "reader"]).succeeded();
     assert_eq!(reader.run(&["get", "certs"]).code, Some(5), "it is gone");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_with_a_role_ends_when_it_was_made_to() {
+    let (_folder, url) = databases::sqlite_url();
+    let site = Site::on(&url).await;
+    let person = Person::of(&site);
+    let create = ["keys", "create", "ci", "--role", "requester", "--in-namespace", "a"];
+
+    person.run(&[&create[..], &["--expires-in", "2160h"]].concat()).succeeded();
+
+    let shown = person.run(&["keys", "get", "ci"]).succeeded();
+    shown.says_all(&["role: requester", "expiresAt: ", "certificates:readKey", "kind: apiKey"]);
+    let wrong = person.run(&[&create[..], &["--expires-in", "soon"]].concat());
+    assert_eq!(wrong.code, Some(2), "{wrong:?}");
+    assert_eq!(person.run(&["keys", "create", "nothing"]).code, Some(2), "it may do nothing");
+    person.run(&create).succeeded();
+    let several = person.run(&["keys", "delete", "ci"]);
+    assert!(several.err.contains("several API keys"), "{several:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

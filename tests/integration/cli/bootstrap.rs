@@ -1,10 +1,10 @@
 //! The first start creates things once, however many replicas start at the same moment.
 
 use certwright::bootstrap;
-use certwright::clock::SystemClock;
+use certwright::clock::{Clock as _, SystemClock};
 use certwright::config::{self, Config};
-use certwright::domain::api_key;
-use certwright::storage::{Scope, api_keys};
+use certwright::domain::api_key::{self, ApiKey};
+use certwright::storage::{Db, Page, Scope, api_keys};
 use futures_util::future::join_all;
 
 use crate::support::databases::on_both_databases;
@@ -19,8 +19,67 @@ on_both_databases! {
         assert_eq!(keys.len(), 1);
         let mut tx = db.read().await.unwrap();
         let hash = api_key::hash_key(keys[0].expose());
-        let key = api_keys::find_by_hash(&mut tx, &hash).await.unwrap().unwrap();
+        let (key, _) = api_keys::find_by_hash(&mut tx, &hash).await.unwrap().unwrap();
         assert_eq!((key.permissions.as_slice(), key.scope), (["*".to_owned()].as_slice(), Scope::Everything));
+    }
+
+    async fn another_recovery_key_ends_the_former_one(db: Db) {
+        let [one, other] = [1, 2].map(|_| api_key::generate_key().unwrap().expose().clone());
+        start(&db, &[("bootstrap.api_key", &one)]).await.unwrap();
+        assert_eq!(permissions(&db, &one).await, Some(vec!["*".to_owned()]));
+
+        start(&db, &[("bootstrap.api_key", &other)]).await.unwrap();
+        assert_eq!(permissions(&db, &one).await, None);
+        assert_eq!(permissions(&db, &other).await, Some(vec!["*".to_owned()]));
+
+        // Without the setting it stays, and ends with the next value all the same.
+        start(&db, &[]).await.unwrap();
+        assert!(permissions(&db, &other).await.is_some());
+        start(&db, &[("bootstrap.api_key", &one)]).await.unwrap();
+        assert_eq!(permissions(&db, &other).await, None);
+        assert!(permissions(&db, &one).await.is_some());
+    }
+
+    async fn a_recovery_key_that_was_deleted_comes_back_only_when_it_is_asked_for(db: Db) {
+        let [one, other] = [1, 2].map(|_| api_key::generate_key().unwrap().expose().clone());
+        let settings = [("bootstrap.api_key", one.as_str())];
+        start(&db, &settings).await.unwrap();
+        delete(&db, &one).await;
+
+        start(&db, &settings).await.unwrap();
+        assert_eq!(permissions(&db, &one).await, None);
+        let restore = [settings[0], ("bootstrap.restore", "true")];
+        start(&db, &restore).await.unwrap();
+        assert!(permissions(&db, &one).await.is_some());
+
+        delete(&db, &one).await;
+        start(&db, &[("bootstrap.api_key", &other)]).await.unwrap();
+        assert!(permissions(&db, &other).await.is_some(), "it was changed");
+        start(&db, &settings).await.unwrap();
+        assert!(permissions(&db, &one).await.is_some(), "it was changed again");
+    }
+
+    async fn of_many_starts_with_one_recovery_key_none_fails(db: Db) {
+        let key = api_key::generate_key().unwrap().expose().clone();
+        let settings = config(&[("bootstrap.api_key", &key)]);
+
+        let started = join_all((0..8).map(|_| bootstrap::first_api_key(&db, &settings, &SystemClock))).await;
+
+        assert!(started.iter().all(|start| matches!(start, Ok(None))), "{started:?}");
+        let mut tx = db.read().await.unwrap();
+        let all = api_keys::list(&mut tx, &Scope::Everything, None, Page::first(10)).await.unwrap();
+        assert_eq!(all.len(), 1);
+    }
+
+    async fn a_key_that_may_do_less_is_no_recovery_key(db: Db) {
+        let value = api_key::generate_key().unwrap().expose().clone();
+        let mut tx = db.begin();
+        let lesser = ApiKey::new("ci", vec!["certificates:read".into()], Scope::Everything, SystemClock.now());
+        api_keys::insert(&mut tx, &lesser, &api_key::hash_key(&value)).await.unwrap();
+        tx.commit().await.unwrap();
+
+        let refused = start(&db, &[("bootstrap.api_key", &value)]).await.unwrap_err().to_string();
+        assert!(refused.contains("exists already"), "{refused}");
     }
 
     async fn every_replica_has_the_same_installation_name(db: Db) {
@@ -39,6 +98,27 @@ on_both_databases! {
         let refused = bootstrap::master_key(&other, &db).await.err().unwrap().to_string();
         assert!(refused.contains("not the one"), "{refused}");
     }
+}
+
+async fn start(db: &Db, settings: &[(&str, &str)]) -> Result<(), bootstrap::BootstrapError> {
+    bootstrap::first_api_key(db, &config(settings), &SystemClock).await.map(|_| ())
+}
+
+async fn find(db: &Db, value: &str) -> Option<ApiKey> {
+    let mut tx = db.read().await.unwrap();
+    let found = api_keys::find_by_hash(&mut tx, &api_key::hash_key(value)).await.unwrap();
+    found.map(|(key, _)| key)
+}
+
+async fn permissions(db: &Db, value: &str) -> Option<Vec<String>> {
+    find(db, value).await.map(|key| key.permissions)
+}
+
+async fn delete(db: &Db, value: &str) {
+    let key = find(db, value).await.unwrap();
+    let mut tx = db.begin();
+    api_keys::delete(&mut tx, key.id).await.unwrap();
+    tx.commit().await.unwrap();
 }
 
 fn config(settings: &[(&str, &str)]) -> Config {

@@ -20,7 +20,7 @@ fn the_first_start_needs_no_configuration() {
     let key = key.strip_prefix(KEY_LINE).unwrap();
     let address = address.strip_prefix(ADDRESS_LINE).unwrap();
     let secret = key.strip_prefix("cw_").unwrap();
-    assert_eq!(secret.len(), 43, "{out}");
+    assert_eq!(secret.len(), 43 + 6, "{out}");
     assert!(secret.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)), "{out}");
     assert_eq!(whoami(address, key), 200);
     assert_eq!(whoami(address, &format!("cw_{}", "A".repeat(43))), 401);
@@ -49,14 +49,14 @@ fn flags_of_serve_are_settings() {
 
 #[test]
 fn a_bootstrap_key_is_taken_and_never_printed() {
-    let key = format!("cw_{}", "A".repeat(43));
-    let place = Place::new().env("CERTWRIGHT_BOOTSTRAP_API_KEY", &key);
+    let key = "cw_y4yAUYmJWLfJfBBpQg1CkpLd6kC9uMfFr3OqfcUQwsM";
+    let place = Place::new().env("CERTWRIGHT_BOOTSTRAP_API_KEY", key);
     for _ in 0..2 {
         let child = place.serve();
-        assert_eq!(whoami(&child.address(), &key), 200);
+        assert_eq!(whoami(&child.address(), key), 200);
 
         let ended = child.stop().succeeded();
-        assert!(!ended.everything().contains(&key), "{ended:?}");
+        assert!(!ended.everything().contains(key), "{ended:?}");
     }
 }
 
@@ -70,6 +70,17 @@ fn a_bootstrap_key_that_is_none_is_refused_without_printing_it() {
         assert!(!ended.everything().contains("hunter2"), "{ended:?}");
         assert!(!ended.out.contains(ADDRESS_LINE), "{ended:?}");
     }
+}
+
+#[test]
+fn a_bootstrap_key_that_anybody_can_guess_is_refused() {
+    let weak = format!("cw_{}", "A".repeat(43));
+    let place = Place::new().ports().env("CERTWRIGHT_BOOTSTRAP_API_KEY", &weak);
+
+    let ended = place.run(&["serve"]).failed();
+    assert!(ended.err.contains("was not made by chance"), "{ended:?}");
+    assert!(ended.err.contains("openssl rand 32"), "{ended:?}");
+    assert!(!ended.everything().contains(&weak), "{ended:?}");
 }
 
 #[test]

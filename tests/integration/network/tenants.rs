@@ -100,16 +100,20 @@ on_every_database! {
         }
     }
 
-    async fn only_an_unbound_key_says_where_a_token_is_sent(world: World) {
+    async fn only_an_unbound_key_with_secrets_says_where_a_token_is_sent(world: World) {
         let tenant = world.key(&["*"], &["team"]).await;
+        let operator = json!({"name": "operator", "role": "operator"});
+        let operator = world.post("/api-keys", operator).await.accepted();
         let solver = json!({"dns01": {"cloudflare": {"apiTokenSecretRef": {"name": "token"},
             "baseURL": "https://127.0.0.1:9/"}}});
         let own = issuer_at("own", "https://ca.example/directory", &solver);
         let pointer = "/acme/solvers/0/dns01/cloudflare/baseURL";
 
-        let refused = world.ask(Method::POST, "/issuers").with_key(&tenant).json(&own).send().await;
-        let problem = refused.is_problem(422, "validation_failed");
-        assert_eq!(problem["errors"][0]["pointer"], pointer, "{problem}");
+        for key in [tenant.as_str(), operator["key"].as_str().unwrap()] {
+            let refused = world.ask(Method::POST, "/issuers").with_key(key).json(&own).send().await;
+            let problem = refused.is_problem(422, "validation_failed");
+            assert_eq!(problem["errors"][0]["pointer"], pointer, "{problem}");
+        }
 
         let made = world.post("/issuers", own.clone()).await.accepted();
         let path = format!("/issuers/{}", id(&made));

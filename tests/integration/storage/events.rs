@@ -1,5 +1,6 @@
 //! The history: what repeats itself, what is forgotten, and the order in which it can be read.
 
+use certwright::domain::api_key::ApiKey;
 use certwright::domain::event::{Event, Resource};
 use certwright::domain::id::{ApiKeyId, CertificateId, IssuerId};
 use certwright::storage::api_keys;
@@ -149,12 +150,9 @@ on_both_databases! {
     }
 
     async fn a_key_is_found_as_it_is_now(db: Db) {
-        let key = api_keys::ApiKey {
-            id: ApiKeyId::generate(NOW), name: "ci".into(), permissions: vec!["*".into()],
-            scope: Scope::Everything,
-        };
+        let key = ApiKey::new("ci", vec!["*".into()], Scope::Everything, NOW);
         let mut tx = db.begin();
-        api_keys::insert(&mut tx, &key, &[7; 32], NOW).await.unwrap();
+        api_keys::insert(&mut tx, &key, &[7; 32]).await.unwrap();
 
         assert_eq!(api_keys::find(&mut tx, key.id).await.unwrap(), Some(key));
         assert_eq!(api_keys::find(&mut tx, ApiKeyId::generate(NOW)).await.unwrap(), None);

@@ -1,5 +1,6 @@
 //! Every public function of `storage`, on both databases.
 
+mod api_keys;
 mod certificates;
 pub(crate) mod events;
 mod history;
@@ -34,6 +35,7 @@ on_both_databases! {
 fn every_public_function_of_storage_is_exercised_here() {
     let tests = concat!(
         include_str!("mod.rs"),
+        include_str!("api_keys.rs"),
         include_str!("certificates.rs"),
         include_str!("history.rs"),
         include_str!("issuers.rs"),

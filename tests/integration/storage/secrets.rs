@@ -1,10 +1,9 @@
 //! What is sealed, hashed or set, on both databases.
 
-use certwright::domain::id::{ApiKeyId, SecretId};
+use certwright::domain::id::SecretId;
 use certwright::secret::Sealed;
-use certwright::storage::api_keys::{self, ApiKey};
 use certwright::storage::secrets::{self, SecretEntry};
-use certwright::storage::{Scope, requests, revisions, sealed_columns, settings};
+use certwright::storage::{requests, revisions, sealed_columns, settings};
 use time::Duration;
 
 use super::rows::{NOW, all, page, revision, under_way};
@@ -63,42 +62,6 @@ on_both_databases! {
         assert_eq!(named, Some((one.clone(), Sealed(vec![2]))));
         secrets::delete(&mut tx, one.id).await.unwrap();
         assert_eq!(secrets::data(&mut tx, "default", "token").await.unwrap(), None);
-    }
-
-    async fn api_keys_are_found_by_their_hash(db: Db) {
-        let mut tx = db.begin();
-        assert!(!api_keys::any(&mut tx).await.unwrap());
-        let key = ApiKey {
-            id: ApiKeyId::generate(NOW), name: "ci".into(), permissions: vec!["*".into()],
-            scope: Scope::Namespaces(vec!["team".into()]),
-        };
-
-        assert!(api_keys::insert(&mut tx, &key, &[7; 32], NOW).await.unwrap());
-        assert!(!api_keys::insert(&mut tx, &key, &[7; 32], NOW).await.unwrap(), "once");
-        assert_eq!(api_keys::find_by_hash(&mut tx, &[7; 32]).await.unwrap(), Some(key.clone()));
-        assert_eq!(api_keys::list(&mut tx, &Scope::Everything, page()).await.unwrap(), [(key.clone(), NOW)]);
-        assert_eq!(api_keys::find(&mut tx, key.id).await.unwrap().as_ref(), Some(&key));
-        assert_eq!(api_keys::find_by_hash(&mut tx, &[8; 32]).await.unwrap(), None);
-        assert!(api_keys::any(&mut tx).await.unwrap());
-        api_keys::delete(&mut tx, key.id).await.unwrap();
-        assert_eq!(api_keys::find(&mut tx, key.id).await.unwrap(), None);
-    }
-
-    async fn an_api_key_is_recognised_from_the_commit_on_that_made_it(db: Db) {
-        let key = |name: &str| ApiKey {
-            id: ApiKeyId::generate(NOW), name: name.into(), permissions: vec!["*".into()],
-            scope: Scope::Everything,
-        };
-        for (hash, key) in [([7; 32], key("first")), ([8; 32], key("second"))] {
-            assert_eq!(api_keys::recognise(&db, &hash).await.unwrap(), None);
-            let mut tx = db.begin();
-            api_keys::insert(&mut tx, &key, &hash, NOW).await.unwrap();
-            tx.commit().await.unwrap();
-
-            for _ in 0..2 {
-                assert_eq!(api_keys::recognise(&db, &hash).await.unwrap().as_ref(), Some(&key));
-            }
-        }
     }
 
     async fn a_setting_is_set_once(db: Db) {

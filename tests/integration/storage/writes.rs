@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use certwright::domain::api_key;
+use certwright::domain::api_key::{self, ApiKey};
 use certwright::domain::certificate::Certificate;
 use certwright::domain::event::{Event, Resource};
-use certwright::domain::id::{ApiKeyId, OrderId};
-use certwright::storage::api_keys::{self, ApiKey};
+use certwright::domain::id::OrderId;
+use certwright::storage::api_keys;
 use certwright::storage::handoff::HandedOff;
 use certwright::storage::lease::{self, Lease, Machine};
 use certwright::storage::{Db, Page, Scope, StorageError, Tx, certificates, events, settings};
@@ -49,7 +49,7 @@ on_both_databases! {
     async fn a_refused_statement_is_its_own_transactions_trouble(db: Db) {
         let taken = Arc::new(key("taken"));
         let mut tx = db.begin();
-        api_keys::insert(&mut tx, &taken, b"hash 0", NOW).await.unwrap();
+        api_keys::insert(&mut tx, &taken, b"hash 0").await.unwrap();
         tx.commit().await.unwrap();
         let all = (0..30).map(|n| {
             let (db, taken) = (db.clone(), Arc::clone(&taken));
@@ -58,7 +58,7 @@ on_both_databases! {
                 settings::insert(&mut tx, &format!("setting {n}"), b"").await?;
                 if n % 2 == 0 {
                     // The same identifier once more.
-                    api_keys::insert(&mut tx, &taken, format!("hash {}", n + 1).as_bytes(), NOW).await?;
+                    api_keys::insert(&mut tx, &taken, format!("hash {}", n + 1).as_bytes()).await?;
                 }
                 tx.commit().await
             })
@@ -201,7 +201,7 @@ on_both_databases! {
     async fn a_key_is_forgotten_even_if_its_client_goes_away_meanwhile(db: Db) {
         let (key, hash) = (key("ci"), api_key::hash_key("cw_ci"));
         let mut tx = db.begin();
-        api_keys::insert(&mut tx, &key, &hash, NOW).await.unwrap();
+        api_keys::insert(&mut tx, &key, &hash).await.unwrap();
         tx.commit().await.unwrap();
         assert!(api_keys::recognise(&db, &hash).await.unwrap().is_some());
 
@@ -217,10 +217,10 @@ on_both_databases! {
     async fn a_key_that_was_forgotten_is_not_recognised_any_more(db: Db) {
         let (key, hash) = (key("ci"), api_key::hash_key("cw_ci"));
         let mut tx = db.begin();
-        api_keys::insert(&mut tx, &key, &hash, NOW).await.unwrap();
+        api_keys::insert(&mut tx, &key, &hash).await.unwrap();
         tx.commit().await.unwrap();
-        assert_eq!(api_keys::recognise(&db, &hash).await.unwrap(), Some(key.clone()));
-        assert_eq!(api_keys::recognise(&db, &hash).await.unwrap(), Some(key.clone()));
+        assert_eq!(api_keys::recognise(&db, &hash).await.unwrap(), Some((key.clone(), api_key::Value::Current)));
+        assert_eq!(api_keys::recognise(&db, &hash).await.unwrap(), Some((key.clone(), api_key::Value::Current)));
 
         let mut tx = db.begin();
         api_keys::delete(&mut tx, key.id).await.unwrap();
@@ -229,7 +229,7 @@ on_both_databases! {
         assert_eq!(api_keys::recognise(&db, &hash).await.unwrap(), None);
         let mut tx = db.read().await.unwrap();
         let page = Page { limit: 10, after: None, descending: false };
-        assert_eq!(api_keys::list(&mut tx, &Scope::Everything, page).await.unwrap(), []);
+        assert_eq!(api_keys::list(&mut tx, &Scope::Everything, None, page).await.unwrap(), []);
     }
 }
 
@@ -260,7 +260,7 @@ async fn another_replica_hears_of_changes_and_of_forgotten_keys() {
     let (here, there) = (Db::connect(&url).await.unwrap(), Db::connect(&url).await.unwrap());
     let (key, hash) = (key("ci"), api_key::hash_key("cw_ci"));
     let mut tx = here.begin();
-    api_keys::insert(&mut tx, &key, &hash, NOW).await.unwrap();
+    api_keys::insert(&mut tx, &key, &hash).await.unwrap();
     tx.commit().await.unwrap();
     assert!(api_keys::recognise(&there, &hash).await.unwrap().is_some());
 
@@ -350,12 +350,7 @@ async fn find(tx: &mut Tx, wanted: &Certificate) -> (Certificate, Lease) {
 }
 
 fn key(name: &str) -> ApiKey {
-    ApiKey {
-        id: ApiKeyId::generate(NOW),
-        name: name.to_owned(),
-        permissions: vec!["*".to_owned()],
-        scope: Scope::Everything,
-    }
+    ApiKey::new(name, vec!["*".to_owned()], Scope::Everything, NOW)
 }
 
 /// The writer lets go of its connection when the pool is closed, also at the moment at which it begins to listen.

@@ -10,12 +10,14 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::clock::Clock;
 use crate::config::Config;
-use crate::domain::api_key;
-use crate::domain::id::ApiKeyId;
+use crate::domain::api_key::Malformed;
 use crate::secret::{SealError, Sealed, Sealer, Secret};
-use crate::storage::{Db, Scope, StorageError, api_keys, settings};
+use crate::storage::{Db, StorageError, settings};
+
+mod api_key;
+
+pub use api_key::first_api_key;
 
 /// Why the service cannot start.
 #[derive(Debug, Error)]
@@ -53,11 +55,19 @@ pub enum BootstrapError {
         source: SealError,
     },
     #[error(
-        "`bootstrap.api_key` is not an API key; one is made by \
+        "`bootstrap.api_key` is not an API key: {0}; one is made by \
          `echo cw_$(openssl rand 32 | basenc --base64url | tr -d =)`"
     )]
-    MalformedKey,
-    #[error("`bootstrap.api_key` is a key that exists already and does not have every permission")]
+    MalformedKey(Malformed),
+    #[error(
+        "`bootstrap.api_key` was not made by chance, so that others can guess it; one that they cannot is made by \
+         `echo cw_$(openssl rand 32 | basenc --base64url | tr -d =)`"
+    )]
+    WeakKey,
+    #[error(
+        "`bootstrap.api_key` is a value of an API key that exists already, and that has ended or does not have every \
+         permission; give another one"
+    )]
     LesserKey,
     #[error("no random key could be made")]
     Random(#[source] SealError),
@@ -72,7 +82,6 @@ const CHECK: &str = "master_key_check";
 const CHECK_PLACE: &str = "settings/value/master_key_check";
 const CHECK_TEXT: &[u8] = b"certwright";
 const INSTALLATION: &str = "installation_id";
-const FIRST_KEY: &str = "first_api_key";
 
 /// Makes `data_dir`, for the owner alone, when it is missing; one that was open to others is closed.
 pub fn data_dir(config: &Config) -> Result<(), BootstrapError> {
@@ -190,72 +199,6 @@ pub async fn installation_id(db: &Db) -> Result<String, BootstrapError> {
     let name = bytes.map(|byte| alphabet.get(usize::from(byte % 32)).copied().unwrap_or(b'a'));
     let name = settled(db, INSTALLATION, name.to_vec()).await?;
     Ok(String::from_utf8_lossy(&name).into_owned())
-}
-
-/// Makes sure that there is an API key: the configured one, or else, where there is none at all, a
-/// new one, which is returned to be shown this once.
-pub async fn first_api_key(
-    db: &Db,
-    config: &Config,
-    clock: &dyn Clock,
-) -> Result<Option<Secret<String>>, BootstrapError> {
-    match &config.bootstrap_api_key {
-        Some(key) => configured_api_key(db, key, clock).await.map(|()| None),
-        None => new_api_key(db, clock).await,
-    }
-}
-
-async fn configured_api_key(
-    db: &Db,
-    key: &Secret<String>,
-    clock: &dyn Clock,
-) -> Result<(), BootstrapError> {
-    if !api_key::is_well_formed(key.expose()) {
-        return Err(BootstrapError::MalformedKey);
-    }
-    let hash = api_key::hash_key(key.expose());
-    let admin = admin_key("bootstrap", clock);
-    let mut tx = db.begin();
-    if !api_keys::insert(&mut tx, &admin, &hash, clock.now()).await? {
-        let found = api_keys::find_by_hash(&mut tx, &hash).await?;
-        let able = |key: &api_keys::ApiKey| {
-            key.permissions == admin.permissions && key.scope == admin.scope
-        };
-        if !found.as_ref().is_some_and(able) {
-            return Err(BootstrapError::LesserKey);
-        }
-    }
-    Ok(tx.commit().await?)
-}
-
-async fn new_api_key(db: &Db, clock: &dyn Clock) -> Result<Option<Secret<String>>, BootstrapError> {
-    let mut tx = db.begin();
-    let last = settings::find(&mut tx, FIRST_KEY).await?;
-    if api_keys::any(&mut tx).await? {
-        return Ok(None);
-    }
-    let key = api_key::generate_key().map_err(BootstrapError::Random)?;
-    let hash = api_key::hash_key(key.expose());
-    // Several replicas may see no key; only the one whose note is stored first makes one.
-    let first = match last {
-        None => settings::insert(&mut tx, FIRST_KEY, &hash).await?,
-        Some(last) => settings::replace(&mut tx, FIRST_KEY, &last, &hash).await?,
-    };
-    if !first {
-        return Ok(None);
-    }
-    api_keys::insert(&mut tx, &admin_key("first", clock), &hash, clock.now()).await?;
-    tx.commit().await?;
-    Ok(Some(key))
-}
-
-fn admin_key(name: &str, clock: &dyn Clock) -> api_keys::ApiKey {
-    api_keys::ApiKey {
-        id: ApiKeyId::generate(clock.now()),
-        name: name.to_owned(),
-        permissions: vec!["*".to_owned()],
-        scope: Scope::Everything,
-    }
 }
 
 /// Sets what is not set yet; returns what holds then, on every replica the same.

@@ -1,0 +1,114 @@
+//! Limits for those who call: failed authentications of each address, and requests of each principal.
+//!
+//! A key that counts is let in, whatever has failed from its address: behind one proxy are many, and none of them can
+//! lock the others out. Who guesses is answered 429, and learns nothing.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use axum::extract::ConnectInfo;
+use axum::http::request::Parts;
+use time::{Duration, OffsetDateTime};
+
+use crate::api::problem::{ApiError, Exceeded};
+use crate::domain::id::PrincipalId;
+use crate::outbound::{Rate, Rates};
+
+/// Addresses and principals that are counted at the same time. While there are more, new ones have to wait.
+const MOST: usize = 10_000;
+
+/// What callers may do. A cheap handle.
+#[derive(Clone, Default)]
+pub struct CallerLimits {
+    failures: Option<Arc<Counted<IpAddr>>>,
+    requests: Option<Arc<Counted<PrincipalId>>>,
+}
+
+struct Counted<K> {
+    name: &'static str,
+    quota: u32,
+    window: Duration,
+    rates: Rates<K>,
+}
+
+impl CallerLimits {
+    /// `None` is no limit.
+    pub fn new(
+        failures_per_minute: Option<NonZeroU32>,
+        requests_per_second: Option<(NonZeroU32, NonZeroU32)>,
+    ) -> Self {
+        let failures = failures_per_minute.map(|quota| {
+            let rate = Rate { burst: quota.get(), interval: Duration::minutes(1) / quota.get() };
+            Counted::new("failed-authentications", quota, Duration::minutes(1), rate)
+        });
+        let requests = requests_per_second.map(|(quota, burst)| {
+            let rate = Rate { burst: burst.get(), interval: Duration::seconds(1) / quota.get() };
+            Counted::new("requests", quota, Duration::seconds(1), rate)
+        });
+        Self { failures: failures.map(Arc::new), requests: requests.map(Arc::new) }
+    }
+
+    /// Counts a failed authentication; the answer to it, if there were too many from its address.
+    pub(super) fn failed(&self, parts: &Parts, now: OffsetDateTime) -> Option<ApiError> {
+        let (counted, address) = (self.failures.as_ref()?, address(parts)?);
+        let until = counted.rates.spend(&network(address), now).err()?;
+        let detail = "Too many API keys and tokens from this address were wrong. Check what is sent, and wait before the next try.";
+        Some(counted.exceeded(until - now, detail))
+    }
+
+    /// Counts a request of a principal.
+    pub(super) fn request(&self, who: PrincipalId, now: OffsetDateTime) -> Result<(), ApiError> {
+        let Some(counted) = &self.requests else { return Ok(()) };
+        counted.rates.spend(&who, now).map_err(|until| {
+            let detail = "There are more requests of this API key or token than it may send (`limits.requests_per_second`). Send this one again later.";
+            counted.exceeded(until - now, detail)
+        })
+    }
+}
+
+impl<K: Eq + std::hash::Hash + Clone> Counted<K> {
+    fn new(name: &'static str, quota: NonZeroU32, window: Duration, rate: Rate) -> Self {
+        Self { name, quota: quota.get(), window, rates: Rates::new(rate, MOST) }
+    }
+
+    fn exceeded(&self, retry_after: Duration, detail: &str) -> ApiError {
+        let Self { name, quota, window, .. } = *self;
+        ApiError::TooMany(Exceeded { name, quota, window, retry_after }, detail.to_owned())
+    }
+}
+
+/// Whoever has opened the connection.
+fn address(parts: &Parts) -> Option<IpAddr> {
+    let ConnectInfo(peer) = parts.extensions.get::<ConnectInfo<SocketAddr>>()?;
+    Some(peer.ip().to_canonical())
+}
+
+/// What one subscriber has: of IPv6 a /64.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => {
+            let subscriber = address.to_bits() & !u128::from(u64::MAX);
+            IpAddr::V6(Ipv6Addr::from_bits(subscriber))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subscriber_of_ipv6_is_one_address() {
+        for (one, other, same) in [
+            ("2001:db8::1", "2001:db8::ffff:1", true),
+            ("2001:db8:0:1::1", "2001:db8:0:2::1", false),
+            ("192.0.2.1", "192.0.2.1", true),
+            ("192.0.2.1", "192.0.2.2", false),
+        ] {
+            let [one, other] = [one, other].map(|text| network(text.parse().unwrap()));
+            assert_eq!(one == other, same, "{one} {other}");
+        }
+    }
+}

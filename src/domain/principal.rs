@@ -1,0 +1,30 @@
+//! Principals as they are remembered: by name too, since they may be gone by the time that somebody reads it.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// A reference to whoever did something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PrincipalRef {
+    /// How it was authenticated.
+    pub kind: PrincipalKind,
+    /// Its identifier; absent for the service's configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<Uuid>,
+    /// Its name: of an API key, or the subject of a token.
+    #[schema(example = "admin")]
+    pub name: String,
+}
+
+/// How a principal was authenticated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum PrincipalKind {
+    /// An API key.
+    ApiKey,
+    /// A token of an OIDC issuer.
+    Token,
+    /// The service's own configuration, at its start.
+    Configuration,
+}
