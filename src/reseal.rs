@@ -55,7 +55,7 @@ pub async fn reseal(db: &Db, sealer: &Sealer) -> Result<Resealed, ResealError> {
 
 async fn pass(db: &Db, sealer: &Sealer) -> Result<Resealed, ResealError> {
     let mut done = Resealed::default();
-    for column in sealed_columns::COLUMNS {
+    for column in sealed_columns::COLUMNS.iter() {
         let mut after = (Uuid::nil(), i64::MIN);
         loop {
             let mut tx = db.read().await?;

@@ -29,7 +29,7 @@ pub(super) async fn secret(
     let namespace = issuer.secret_namespace(&ctx.settings.cluster_namespace);
     let key = reference.key.as_deref().unwrap_or(usual);
     let missing = |what: String| Failure::of(code::SECRET_NOT_FOUND, what);
-    let found = secrets::recall(&ctx.db, namespace, &reference.name).await?;
+    let found = secrets::cached_data(&ctx.db, namespace, &reference.name).await?;
     let Some((id, sealed)) = found else {
         let what =
             format!("There is no Secret \"{}\" in namespace \"{namespace}\".", reference.name);
@@ -65,7 +65,7 @@ async fn is_where_it_was(
     if issuer.kind == Kind::Issuer || namespace == FORMER_NAMESPACE {
         return Ok(false);
     }
-    Ok(secrets::recall(&ctx.db, FORMER_NAMESPACE, &reference.name).await?.is_some())
+    Ok(secrets::cached_data(&ctx.db, FORMER_NAMESPACE, &reference.name).await?.is_some())
 }
 
 fn moved(name: &str, key: &str, namespace: &str) -> Failure {

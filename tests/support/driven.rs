@@ -100,7 +100,7 @@ impl Driven {
     pub async fn pass(&self) {
         let mut tx = self.world.db.read().await.unwrap();
         let due = lease::next_due(&mut tx).await.unwrap();
-        let next = due.rows.into_iter().map(|(_, at)| at).chain(due.clean_ups).min();
+        let next = due.into_iter().map(|(_, at)| at).min();
         let pause = next.expect("there is something to wait for") - self.world.now();
         self.world.clock.advance(pause.max(Duration::ZERO));
     }

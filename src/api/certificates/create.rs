@@ -14,7 +14,7 @@ use crate::api::precondition::json;
 use crate::api::problem::{ApiError, Code, Errors};
 use crate::api::wait::Wait;
 use crate::domain::certificate::{self, Certificate, IssuerRef};
-use crate::domain::event::{Event, Resource};
+use crate::domain::event::Event;
 use crate::domain::id::CertificateId;
 use crate::storage::lease::Lease;
 use crate::storage::notify::Waiter;
@@ -65,7 +65,7 @@ async fn insert(
     // Checked before the transaction begins, so that the transaction itself asks nothing. A change in between,
     // such as a deleted issuer, could as well come right after the transaction.
     let IssuerRef { kind, name } = &checked.spec.issuer_ref;
-    let issuer = issuers::recall_by_name(&app.db, *kind, &checked.namespace, name).await?;
+    let issuer = issuers::cached_by_name(&app.db, *kind, &checked.namespace, name).await?;
     checked.admit(app, &mut app.db.read().await?, issuer.as_ref(), &[]).await?;
     let mut tx = app.db.begin();
     attempt.remember(app, &mut tx, &location, &answer).await?;
@@ -92,7 +92,7 @@ pub(crate) async fn store(tx: &mut Tx, certificate: &Certificate) -> Result<(), 
     certificates::insert(tx, certificate).await?;
     if let certificate::State::Triggered(_) = certificate.state {
         let event = Event::normal(
-            Resource::Certificate(certificate.id),
+            certificate.id,
             "Issuing",
             "Issuing certificate as none has been issued yet",
         );
@@ -122,8 +122,7 @@ async fn find(
     app: &AppState,
     id: CertificateId,
 ) -> Result<Option<(Certificate, Lease)>, StorageError> {
-    let mut tx = app.db.read().await?;
-    certificates::find(&mut tx, id, &Scope::Everything).await
+    certificates::find(&mut app.db.read().await?, id, &Scope::Everything).await
 }
 
 /// The answer with the certificate as it is after the client has waited.

@@ -28,7 +28,7 @@ pub use statement::{Listed, Statement, Touch};
 pub use tx::Tx;
 
 pub(in crate::storage) use read::{Backend, fetch, fetch_changed, fetch_rows};
-pub(in crate::storage) use statement::{Change, Query, made_once, statements};
+pub(in crate::storage) use statement::{Change, Query, statements};
 pub(in crate::storage) use table::{Columns, bind, table};
 pub(in crate::storage) use tx::{execute, write};
-pub(in crate::storage) use value::{corrupt, count, document, json, millis, moment};
+pub(in crate::storage) use value::{Stored, count, json, millis, moment};

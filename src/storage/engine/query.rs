@@ -62,6 +62,15 @@ impl From<Uuid> for Value {
 }
 
 impl Filter {
+    /// Binds the list to what the caller may see; `column` holds the namespace.
+    pub(in crate::storage) fn within(column: &'static str, allowed: Option<&[String]>) -> Self {
+        let mut filter = Self::default();
+        if let Some(allowed) = filter.placeholders(allowed) {
+            filter.conditions.push(format!("{column} IN ({allowed})"));
+        }
+        filter
+    }
+
     /// Adds a condition in which `?` stands for the value, if there is one.
     pub(in crate::storage) fn and_if<V: Into<Value>>(
         &mut self,
@@ -95,13 +104,6 @@ impl Filter {
     /// Adds a condition without a value.
     pub(in crate::storage) fn and_that(&mut self, condition: &'static str) {
         self.conditions.push(condition.to_owned());
-    }
-
-    /// Binds the list to what the caller may see; `column` holds the namespace.
-    pub(in crate::storage) fn within(&mut self, column: &'static str, allowed: Option<&[String]>) {
-        if let Some(allowed) = self.placeholders(allowed) {
-            self.conditions.push(format!("{column} IN ({allowed})"));
-        }
     }
 
     /// Leaves out what meets a condition in which `?` stands for what the caller may see.

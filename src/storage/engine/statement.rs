@@ -29,7 +29,7 @@ pub struct Change {
 }
 
 /// The text of a statement for the life of the process.
-pub(in crate::storage) fn made_once(text: impl Into<Cow<'static, str>>) -> &'static str {
+fn made_once(text: impl Into<Cow<'static, str>>) -> &'static str {
     match text.into() {
         Cow::Borrowed(text) => text,
         Cow::Owned(text) => text.leak(),
@@ -49,24 +49,34 @@ pub enum Touch {
 
 impl Statement {
     /// A text that both databases understand.
-    pub(in crate::storage) const fn both(name: &'static str, text: &'static str) -> Self {
-        Self { name, sqlite: text, postgres: text }
+    pub(in crate::storage) fn both(
+        name: impl Into<Cow<'static, str>>,
+        text: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let text = made_once(text);
+        Self { name: made_once(name), sqlite: text, postgres: text }
+    }
+
+    /// A text for each database.
+    pub(in crate::storage) fn each(
+        name: impl Into<Cow<'static, str>>,
+        sqlite: impl Into<Cow<'static, str>>,
+        postgres: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self { name: made_once(name), sqlite: made_once(sqlite), postgres: made_once(postgres) }
     }
 }
 
 impl Query {
-    pub(in crate::storage) const fn new(statement: Statement, _touches: &'static [Touch]) -> Self {
-        Self(statement)
-    }
-
     pub(in crate::storage) const fn listed(self) -> (Statement, &'static [Touch]) {
         (self.0, &[])
     }
 }
 
 impl Change {
-    pub(in crate::storage) const fn new(statement: Statement, touches: &'static [Touch]) -> Self {
-        Self { statement, touches }
+    /// A change of one table.
+    pub(in crate::storage) fn of(table: &'static str, statement: Statement) -> Self {
+        Self { statement, touches: vec![Touch::Writes(vec![table].leak())].leak() }
     }
 
     pub(in crate::storage) const fn listed(self) -> (Statement, &'static [Touch]) {
@@ -113,25 +123,26 @@ impl Touch {
 /// Declares statements: `NAME = "SELECT …"` is a [`Query`], and `NAME adds(orders) reads(issuers) = "INSERT …"` a
 /// [`Change`]. A second text is PostgreSQL's own. A text is a constant or is made once; `all()` lists them.
 macro_rules! statements {
-    (@text $name:expr, $both:expr) => {
-        $crate::storage::engine::Statement::both($name, $crate::storage::engine::made_once($both))
-    };
+    (@text $name:expr, $both:expr) => { $crate::storage::engine::Statement::both($name, $both) };
     (@text $name:expr, $sqlite:expr, $postgres:expr) => {
-        $crate::storage::engine::Statement {
-            name: $name,
-            sqlite: $crate::storage::engine::made_once($sqlite),
-            postgres: $crate::storage::engine::made_once($postgres),
-        }
+        $crate::storage::engine::Statement::each($name, $sqlite, $postgres)
     };
     (@kind) => { $crate::storage::engine::Query };
     (@kind $($verb:ident)+) => { $crate::storage::engine::Change };
+    (@made $statement:expr;) => { $crate::storage::engine::Query($statement) };
+    (@made $statement:expr; $($verb:ident($($table:ident),+))+) => {
+        $crate::storage::engine::Change {
+            statement: $statement,
+            touches: const { &[$($crate::storage::engine::Touch::$verb(&[$(stringify!($table)),+])),+] },
+        }
+    };
     ($($name:ident $($verb:ident($($table:ident),+))* = $($text:expr),+;)*) => {
         $(static $name: std::sync::LazyLock<$crate::storage::engine::statements!(@kind $($verb)*)> =
-            std::sync::LazyLock::new(|| <$crate::storage::engine::statements!(@kind $($verb)*)>::new(
-                $crate::storage::engine::statements!(
+            std::sync::LazyLock::new(|| $crate::storage::engine::statements!(
+                @made $crate::storage::engine::statements!(
                     @text concat!(module_path!(), "::", stringify!($name)), $($text),+
-                ),
-                const { &[$($crate::storage::engine::Touch::$verb(&[$(stringify!($table)),+])),*] },
+                );
+                $($verb($($table),+))*
             ));)*
         /// Every statement of this module.
         pub(in crate::storage) fn all() -> Vec<$crate::storage::engine::Listed> {

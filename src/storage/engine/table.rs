@@ -31,7 +31,7 @@ impl Columns {
     }
 }
 
-/// Declares a row type by its columns.
+/// Declares a row type by its table and columns, with `select` and, where rows are also written, `insert`.
 ///
 /// A row that is also written has three kinds of them: those that are written once (`insert`), those that are
 /// written with every change too (`save`), and those that are only read, because statements write them in a way of
@@ -39,14 +39,14 @@ impl Columns {
 /// `write!(tx, SAVE, …; row.bind_saved)` the second.
 macro_rules! table {
     (
-        $vis:vis struct $row:ident {
+        $vis:vis struct $row:ident of $table:ident {
             insert { $($inserted:ident: $inserted_type:ty),* $(,)? }
             save { $($saved:ident: $saved_type:ty),* $(,)? }
             read { $($read:ident: $read_type:ty),* $(,)? }
         }
     ) => {
         $crate::storage::engine::table! {
-            $vis struct $row {
+            $vis struct $row of $table {
                 $($inserted: $inserted_type,)*
                 $($saved: $saved_type,)*
                 $($read: $read_type,)*
@@ -60,6 +60,16 @@ macro_rules! table {
             const SAVED: $crate::storage::engine::Columns =
                 $crate::storage::engine::Columns(&[$(stringify!($saved),)*]);
 
+            /// The text that adds a row, with the columns and values of `first` before the row's own.
+            fn insert(first: &[(&str, &str)]) -> String {
+                let names = first.iter().map(|(name, _)| format!("{name}, ")).collect::<String>();
+                let values = first.iter().map(|(_, value)| format!("{value}, ")).collect::<String>();
+                format!(
+                    "INSERT INTO {} ({names}{}) VALUES ({values}{})",
+                    stringify!($table), Self::INSERTED.names(), Self::INSERTED.placeholders_after(first.len())
+                )
+            }
+
             fn bind_inserted(&self, on: &mut $crate::storage::engine::Backend) -> Result<(), sqlx::Error> {
                 $crate::storage::engine::bind!(self, on, $($inserted)* $($saved)*);
                 Ok(())
@@ -71,7 +81,7 @@ macro_rules! table {
             }
         }
     };
-    ($vis:vis struct $row:ident { $($column:ident: $type:ty),* $(,)? }) => {
+    ($vis:vis struct $row:ident of $table:ident { $($column:ident: $type:ty),* $(,)? }) => {
         #[derive(sqlx::FromRow)]
         $vis struct $row {
             $($column: $type,)*
@@ -80,6 +90,11 @@ macro_rules! table {
         impl $row {
             $vis const COLUMNS: $crate::storage::engine::Columns =
                 $crate::storage::engine::Columns(&[$(stringify!($column)),*]);
+
+            /// The text that reads rows, up to and with its condition.
+            $vis fn select(condition: &str) -> String {
+                format!("SELECT {} FROM {} {condition}", Self::COLUMNS.names(), stringify!($table))
+            }
         }
     };
 }

@@ -1,5 +1,7 @@
 //! How moments and documents stand in the database.
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -20,26 +22,47 @@ pub(in crate::storage) fn moment(millis: i64) -> OffsetDateTime {
 }
 
 /// A document as the databases hold it.
-pub(in crate::storage) fn json<T: serde::Serialize>(document: &T) -> String {
+pub(in crate::storage) fn json<T: Serialize>(document: &T) -> String {
     // Our documents are plain structs with text keys: serializing them cannot fail.
     serde_json::to_string(document).unwrap_or_default()
 }
 
-/// Reads what [`json`] wrote.
-pub(in crate::storage) fn document<T: serde::de::DeserializeOwned>(
-    text: &str,
-    table: &'static str,
-    id: Uuid,
-) -> Result<T, StorageError> {
-    serde_json::from_str(text).map_err(|error| corrupt(table, id, error.to_string()))
-}
+/// The row that values come from, which an error names if they cannot be understood.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::storage) struct Stored(
+    pub(in crate::storage) &'static str,
+    pub(in crate::storage) Uuid,
+);
 
-pub(in crate::storage) fn corrupt(
-    table: &'static str,
-    id: Uuid,
-    problem: impl Into<String>,
-) -> StorageError {
-    StorageError::Corrupt { table, id: id.to_string(), problem: problem.into() }
+impl Stored {
+    /// Reads what [`json`] wrote.
+    pub(in crate::storage) fn document<T: DeserializeOwned>(
+        self,
+        text: &str,
+    ) -> Result<T, StorageError> {
+        serde_json::from_str(text).map_err(|error| self.corrupt(error.to_string()))
+    }
+
+    pub(in crate::storage) fn document_if<T: DeserializeOwned>(
+        self,
+        text: Option<String>,
+    ) -> Result<Option<T>, StorageError> {
+        text.map(|text| self.document(&text)).transpose()
+    }
+
+    /// What the word in a column stands for.
+    pub(in crate::storage) fn known<T>(
+        self,
+        column: &str,
+        word: Option<T>,
+    ) -> Result<T, StorageError> {
+        word.ok_or_else(|| self.corrupt(format!("{column} is not a known word")))
+    }
+
+    pub(in crate::storage) fn corrupt(self, problem: impl Into<String>) -> StorageError {
+        let Self(table, id) = self;
+        StorageError::Corrupt { table, id: id.to_string(), problem: problem.into() }
+    }
 }
 
 pub(in crate::storage) fn count(number: i64) -> u32 {

@@ -1,7 +1,7 @@
 //! Which processes are at work, so that the others notice when one no longer is.
 //!
 //! A process that works on a shared database says so again and again; what one that has fallen
-//! silent was working on is given back ([`bury`]). All of it goes by the database's clock.
+//! silent was working on is given back ([`reap`]). All of it goes by the database's clock.
 
 use time::{Duration, OffsetDateTime};
 
@@ -11,19 +11,16 @@ use crate::storage::engine::{
     StorageError, Tx, execute, fetch_changed, millis, moment, statements,
 };
 
-macro_rules! beat {
-    ($now:expr) => {
-        concat!(
-            "INSERT INTO workers (name, seen_at) VALUES ($1, ",
-            $now,
-            ") ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at RETURNING seen_at"
-        )
-    };
+fn beat_text(now: &str) -> String {
+    format!(
+        "INSERT INTO workers (name, seen_at) VALUES ($1, {now})
+         ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at RETURNING seen_at"
+    )
 }
 
 statements! {
-    BEAT writes(workers) = beat!("$2"), beat!(database_time!("$2"));
-    BURY writes(workers) = "DELETE FROM workers WHERE seen_at < $1 RETURNING name";
+    BEAT writes(workers) = beat_text("$2"), beat_text(&database_time("$2"));
+    REAP writes(workers) = "DELETE FROM workers WHERE seen_at < $1 RETURNING name";
     LEAVE writes(workers) = "DELETE FROM workers WHERE name = $1";
 }
 
@@ -39,12 +36,12 @@ pub async fn beat(
 
 /// Gives back what those were working on who have been silent for `period`; `now` is what [`beat()`]
 /// returned. Says who they were, and how many rows that freed.
-pub async fn bury(
+pub async fn reap(
     tx: &mut Tx,
     now: OffsetDateTime,
     period: Duration,
 ) -> Result<(Vec<String>, u64), StorageError> {
-    let silent: Vec<(String,)> = fetch_changed!(fetch_all, tx, BURY, millis(now - period))?;
+    let silent: Vec<(String,)> = fetch_changed!(fetch_all, tx, REAP, millis(now - period))?;
     let mut rows = 0;
     for (name,) in &silent {
         rows += lease::give_back(tx, Some(name), now).await?;

@@ -7,13 +7,14 @@
 //! On PostgreSQL leases are judged by the database's clock, whatever the workers' clocks say: two
 //! replicas an hour apart do not take each other's work. On SQLite the process's clock is the only one.
 
-use sqlx::FromRow;
+use std::sync::LazyLock;
+
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::storage::engine::{
-    Change, Listed, Query, Read, Statement, StorageError, Touch, Tx, execute, fetch, fetch_changed,
-    millis, moment, statements,
+    Change, Columns, Listed, Query, Read, Statement, StorageError, Tx, execute, fetch,
+    fetch_changed, millis, moment, statements,
 };
 
 /// Proof that this worker, and no other, may settle a row.
@@ -29,16 +30,16 @@ pub struct Lease {
 /// The tables whose rows want attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Machine {
-    /// Accounts to be registered.
-    Issuer,
-    /// Certificates to be issued or renewed.
-    Certificate,
-    /// Orders to be carried through.
-    Order,
     /// Watches over what is served.
     Expiry,
+    /// Orders to be carried through.
+    Order,
     /// Certificates to be revoked.
     Revocation,
+    /// Certificates to be issued or renewed.
+    Certificate,
+    /// Accounts to be registered.
+    Issuer,
     /// What has to be done now and then.
     Task,
     /// Webhooks with something to be delivered.
@@ -46,6 +47,7 @@ pub enum Machine {
 }
 
 impl Machine {
+    /// In the order of the declaration, in which few rows are claimed before many.
     const ALL: [Self; 7] = [
         Self::Expiry,
         Self::Order,
@@ -55,6 +57,24 @@ impl Machine {
         Self::Task,
         Self::Delivery,
     ];
+
+    fn table(self) -> &'static str {
+        match self {
+            Self::Expiry => "expiry_watches",
+            Self::Order => "orders",
+            Self::Revocation => "revocations",
+            Self::Certificate => "certificates",
+            Self::Issuer => "issuers",
+            Self::Task => "tasks",
+            Self::Delivery => "webhooks",
+        }
+    }
+
+    fn queue(self) -> &'static Queue {
+        static QUEUES: LazyLock<[Queue; 7]> =
+            LazyLock::new(|| Machine::ALL.map(|machine| Queue::of(machine.table())));
+        &QUEUES[self as usize]
+    }
 }
 
 /// Longer than any one step may take. Work that nobody notices to be abandoned, such as that of a
@@ -62,28 +82,62 @@ impl Machine {
 /// ([`super::heartbeat`]).
 pub const LEASE: Duration = Duration::minutes(2);
 
-const _: () = assert!(LEASE.whole_milliseconds() == 120_000, "the statements have it as a literal");
+/// The time by the database's clock, where that is not the caller's: `given` is the caller's time.
+pub(in crate::storage) fn database_time(given: &str) -> String {
+    format!("coalesce(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, {given})")
+}
 
-/// The time by the database's clock, where that is not the caller's: `$given` is the caller's time.
-macro_rules! database_time {
-    ($given:literal) => {
-        concat!(
-            "coalesce(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, ",
-            $given,
-            ")"
-        )
-    };
+/// When a lease ends that begins now; `given` is that moment by the caller's clock.
+pub(in crate::storage) fn lease_end(given: &str) -> String {
+    let lease = LEASE.whole_milliseconds();
+    format!(
+        "coalesce(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint + {lease}, {given})"
+    )
 }
-/// When a lease ends that begins now; `$given` is that moment by the caller's clock.
-macro_rules! lease_end {
-    ($given:literal) => {
-        concat!(
-            "coalesce(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint + 120000, ",
-            $given,
-            ")"
-        )
-    };
+
+/// Whose clock judges leases.
+#[derive(Clone, Copy)]
+pub(in crate::storage) enum Dialect {
+    Sqlite,
+    Postgres,
 }
+
+/// Claims rows of a table, in an order. `due` is the condition by the present time that it is given.
+pub(in crate::storage) fn claim_text(
+    dialect: Dialect,
+    table: &str,
+    due: impl Fn(&str) -> String,
+    order: &str,
+    returning: Columns,
+) -> String {
+    let (due, end, lock) = match dialect {
+        Dialect::Sqlite => (due("$1"), "$2".to_owned(), ""),
+        // A row that nobody holds is due by the time of whoever scheduled it. Whether a lease has run out, the
+        // database knows. The sub-select makes the volatile time one value, by which the index can be searched.
+        Dialect::Postgres => {
+            let now = database_time("$1");
+            let due = due(&format!("(SELECT greatest($1, {now}))"));
+            let held = format!("CASE WHEN leased_by IS NULL THEN $1 ELSE {now} END");
+            (
+                format!("{due} AND next_action_at <= {held}"),
+                lease_end("$2"),
+                "FOR UPDATE SKIP LOCKED",
+            )
+        }
+    };
+    // MATERIALIZED: a planner that ran the subquery twice would claim more than asked for.
+    format!(
+        "WITH due AS MATERIALIZED (SELECT id FROM {table} WHERE {due}
+             ORDER BY {order} LIMIT $4 {lock})
+         UPDATE {table} SET next_action_at = {end}, leased_by = $3, lease_token = lease_token + 1
+         FROM due WHERE {table}.id = due.id
+         RETURNING {}",
+        returning.names_of(table)
+    )
+}
+
+/// What a claim returns of a row to make a [`Lease`].
+pub(in crate::storage) const CLAIMED: Columns = Columns(&["id", "lease_token"]);
 
 /// The statements by which rows of a table are worked on. Such a table has the columns `id`, `next_action_at`,
 /// `leased_by` and `lease_token`.
@@ -93,176 +147,85 @@ struct Queue {
     release: Change,
     give_back: Change,
     holder: Query,
+    next: Query,
 }
 
 impl Queue {
-    const fn listed(&self) -> [Listed; 5] {
-        [
-            self.claim.listed(),
-            self.extend.listed(),
-            self.release.listed(),
-            self.give_back.listed(),
-            self.holder.listed(),
-        ]
-    }
-}
-
-/// Claims rows of a table, in an order. `$due` and `$rest` are the condition before and after the present time.
-macro_rules! claim_text {
-    (sqlite $table:literal, $due:expr, $rest:literal, $order:expr) => {
-        claim_text!(@text $table, concat!($due, "$1", $rest), $order, "$2", "")
-    };
-    // A row that nobody holds is due by the time of whoever scheduled it. Whether a lease has run out, the
-    // database knows. The sub-select makes the volatile time one value, by which the index can be searched.
-    (postgres $table:literal, $due:expr, $rest:literal, $order:expr) => {
-        claim_text!(
-            @text $table,
-            concat!(
-                $due, "(SELECT greatest($1, ", database_time!("$1"), "))", $rest,
-                " AND next_action_at <= CASE WHEN leased_by IS NULL THEN $1 ELSE ", database_time!("$1"), " END"
+    fn of(table: &'static str) -> Self {
+        let name = |statement: &str| format!("lease::{statement} {table}");
+        let change = |statement: &str, text: String| {
+            Change::of(table, Statement::both(name(statement), text))
+        };
+        let claim = |dialect| {
+            let due = |now: &str| format!("next_action_at <= {now}");
+            claim_text(dialect, table, due, "next_action_at", CLAIMED)
+        };
+        let extend = |end: &str| {
+            format!("UPDATE {table} SET next_action_at = {end} WHERE id = $1 AND lease_token = $2")
+        };
+        let let_go = "leased_by = NULL, lease_token = lease_token + 1";
+        Self {
+            claim: Change::of(
+                table,
+                Statement::each(name("claim"), claim(Dialect::Sqlite), claim(Dialect::Postgres)),
             ),
-            $order,
-            lease_end!("$2"),
-            "FOR UPDATE SKIP LOCKED"
-        )
-    };
-    // MATERIALIZED: a planner that ran the subquery twice would claim more than asked for.
-    (@text $table:literal, $due:expr, $order:expr, $end:expr, $lock:literal) => {
-        concat!(
-            "WITH due AS MATERIALIZED (SELECT id FROM ",
-            $table,
-            " WHERE ",
-            $due,
-            "
-                 ORDER BY ",
-            $order,
-            " LIMIT $4 ",
-            $lock,
-            ")
-             UPDATE ",
-            $table,
-            " SET next_action_at = ",
-            $end,
-            ", leased_by = $3,
-                 lease_token = lease_token + 1
-             FROM due WHERE ",
-            $table,
-            ".id = due.id
-             RETURNING ",
-            $table,
-            ".id, ",
-            $table,
-            ".lease_token"
-        )
-    };
-}
-pub(in crate::storage) use {claim_text, database_time, lease_end};
-
-macro_rules! extend {
-    ($table:literal, $end:expr) => {
-        concat!(
-            "UPDATE ",
-            $table,
-            " SET next_action_at = ",
-            $end,
-            " WHERE id = $1 AND lease_token = $2"
-        )
-    };
-}
-
-macro_rules! queue {
-    ($table:literal) => {
-        Queue {
-            claim: Change::new(
-                Statement {
-                    name: concat!("lease::claim ", $table),
-                    sqlite: claim_text!(sqlite $table, "next_action_at <= ", "", "next_action_at"),
-                    postgres: claim_text!(postgres $table, "next_action_at <= ", "", "next_action_at"),
-                },
-                &[Touch::Writes(&[$table])],
+            extend: Change::of(
+                table,
+                Statement::each(name("extend"), extend("$3"), extend(&lease_end("$3"))),
             ),
-            extend: Change::new(
-                Statement {
-                    name: concat!("lease::extend ", $table),
-                    sqlite: extend!($table, "$3"),
-                    postgres: extend!($table, lease_end!("$3")),
-                },
-                &[Touch::Writes(&[$table])],
-            ),
-            release: Change::new(
-                Statement::both(
-                    concat!("lease::release ", $table),
-                    concat!(
-                        "UPDATE ", $table, " SET next_action_at = $3, leased_by = NULL,
-                             lease_token = lease_token + 1
-                         WHERE id = $1 AND leased_by = $2"
-                    ),
+            release: change(
+                "release",
+                format!(
+                    "UPDATE {table} SET next_action_at = $3, {let_go}
+                     WHERE id = $1 AND leased_by = $2"
                 ),
-                &[Touch::Writes(&[$table])],
             ),
             // Held rows end their lease within LEASE from now: so few that the index finds them.
-            give_back: Change::new(
-                Statement::both(
-                    concat!("lease::give_back ", $table),
-                    concat!(
-                        "UPDATE ", $table, " SET next_action_at = $2, leased_by = NULL,
-                             lease_token = lease_token + 1
-                         WHERE leased_by IS NOT NULL AND ($1 = '' OR leased_by = $1)
-                           AND next_action_at <= $3"
-                    ),
+            give_back: change(
+                "give_back",
+                format!(
+                    "UPDATE {table} SET next_action_at = $2, {let_go}
+                     WHERE leased_by IS NOT NULL AND ($1 = '' OR leased_by = $1)
+                       AND next_action_at <= $3"
                 ),
-                &[Touch::Writes(&[$table])],
             ),
             holder: Query(Statement::both(
-                concat!("lease::holder ", $table),
-                concat!("SELECT leased_by, lease_token FROM ", $table, " WHERE id = $1"),
+                name("holder"),
+                format!("SELECT leased_by, lease_token FROM {table} WHERE id = $1"),
             )),
-        }
-    };
-}
-
-static ISSUERS: Queue = queue!("issuers");
-static CERTIFICATES: Queue = queue!("certificates");
-static ORDERS: Queue = queue!("orders");
-static EXPIRY_WATCHES: Queue = queue!("expiry_watches");
-static REVOCATIONS: Queue = queue!("revocations");
-static TASKS: Queue = queue!("tasks");
-static WEBHOOKS: Queue = queue!("webhooks");
-
-impl Machine {
-    fn queue(self) -> &'static Queue {
-        match self {
-            Self::Issuer => &ISSUERS,
-            Self::Certificate => &CERTIFICATES,
-            Self::Order => &ORDERS,
-            Self::Expiry => &EXPIRY_WATCHES,
-            Self::Revocation => &REVOCATIONS,
-            Self::Task => &TASKS,
-            Self::Delivery => &WEBHOOKS,
+            next: Query(Statement::both(name("next"), next_text(table))),
         }
     }
+
+    fn listed(&self) -> [Listed; 6] {
+        let Self { claim, extend, release, give_back, holder, next } = self;
+        let changes = [claim, extend, release, give_back].map(|change| change.listed());
+        let [claim, extend, release, give_back] = changes;
+        [claim, extend, release, give_back, holder.listed(), next.listed()]
+    }
+}
+
+fn next_text(table: &str) -> String {
+    format!("SELECT min(next_action_at) FROM {table} WHERE next_action_at IS NOT NULL")
+}
+
+/// When the next row of each machine is due, but for deliveries.
+fn next_due_text() -> String {
+    let machines = Machine::ALL.into_iter().filter(|machine| *machine != Machine::Delivery);
+    let each = machines.map(|machine| {
+        let (place, next) = (machine as usize, next_text(machine.table()));
+        format!("SELECT CAST({place} AS BIGINT), ({next})")
+    });
+    each.collect::<Vec<_>>().join(" UNION ALL ")
 }
 
 statements! {
-    NEXT_DUE = "SELECT (SELECT min(next_action_at) FROM issuers WHERE next_action_at IS NOT NULL),
-            (SELECT min(next_action_at) FROM certificates),
-            (SELECT min(next_action_at) FROM orders WHERE next_action_at IS NOT NULL),
-            (SELECT min(next_action_at) FROM expiry_watches WHERE next_action_at IS NOT NULL),
-            (SELECT min(next_action_at) FROM tasks),
-            (SELECT min(next_action_at) FROM revocations WHERE next_action_at IS NOT NULL),
-            (SELECT min(next_action_at) FROM orders WHERE next_action_at IS NOT NULL AND ended)";
-    NEXT_DELIVERY = "SELECT min(next_action_at) FROM webhooks WHERE next_action_at IS NOT NULL";
+    NEXT_DUE = next_due_text();
 }
 
 /// The statements of each queue.
 pub(in crate::storage) fn of_queues() -> Vec<Listed> {
     Machine::ALL.iter().flat_map(|machine| machine.queue().listed()).collect()
-}
-
-#[derive(FromRow)]
-struct Claimed {
-    id: Uuid,
-    lease_token: i64,
 }
 
 /// Takes up to `limit` rows that are due, those that have waited longest first.
@@ -273,7 +236,7 @@ pub async fn claim(
     now: OffsetDateTime,
     limit: usize,
 ) -> Result<Vec<Lease>, StorageError> {
-    let rows: Vec<Claimed> = fetch_changed!(
+    let rows: Vec<(Uuid, i64)> = fetch_changed!(
         fetch_all,
         tx,
         machine.queue().claim,
@@ -282,7 +245,7 @@ pub async fn claim(
         owner,
         i64::try_from(limit).unwrap_or(i64::MAX),
     )?;
-    Ok(rows.into_iter().map(|row| Lease { machine, id: row.id, token: row.lease_token }).collect())
+    Ok(rows.into_iter().map(|(id, token)| Lease { machine, id, token }).collect())
 }
 
 /// Keeps the lease for another [`LEASE`], before a step that may take long.
@@ -347,7 +310,7 @@ pub async fn after_unheard_commit(
     owner: &str,
 ) -> Result<Option<Lease>, StorageError> {
     let found: Option<(Option<String>, i64)> =
-        fetch!(fetch_optional, read, ORDERS.holder, lease.id)?;
+        fetch!(fetch_optional, read, Machine::Order.queue().holder, lease.id)?;
     let next = Lease { token: lease.token + 1, ..*lease };
     Ok(found
         .filter(|(holder, token)| holder.as_deref() == Some(owner) && *token == next.token)
@@ -367,45 +330,21 @@ pub async fn held_by(
     Ok(ours.map(|(_, token)| Lease { machine, id, token }))
 }
 
-/// When there is something to do.
-#[derive(Debug)]
-pub struct Due {
-    /// When each machine's next row is due.
-    pub rows: Vec<(Machine, OffsetDateTime)>,
-    /// When the next order is due that is over ([`crate::storage::tables::cleanups`]).
-    pub clean_ups: Option<OffsetDateTime>,
-}
-
 /// When each machine's next row is due, and so when to look again.
-pub async fn next_due(read: &mut Read) -> Result<Due, StorageError> {
-    type At = Option<i64>;
-    let (issuers, certificates, orders, expiries, tasks, revocations, clean_ups): (
-        At,
-        At,
-        At,
-        At,
-        At,
-        At,
-        At,
-    ) = fetch!(fetch_one, read, NEXT_DUE)?;
-    let rows = [
-        (Machine::Expiry, expiries),
-        (Machine::Order, orders),
-        (Machine::Revocation, revocations),
-        (Machine::Certificate, certificates),
-        (Machine::Issuer, issuers),
-        (Machine::Task, tasks),
-    ]
-    .into_iter()
-    .filter_map(|(machine, at)| at.map(|at| (machine, moment(at))))
-    .collect();
-    Ok(Due { rows, clean_ups: clean_ups.map(moment) })
+pub async fn next_due(read: &mut Read) -> Result<Vec<(Machine, OffsetDateTime)>, StorageError> {
+    let rows: Vec<(i64, Option<i64>)> = fetch!(fetch_all, read, NEXT_DUE)?;
+    let due = |machine: Machine| {
+        let (_, at) = rows.iter().find(|(place, _)| *place == machine as i64)?;
+        Some((machine, moment((*at)?)))
+    };
+    Ok(Machine::ALL.into_iter().filter_map(due).collect())
 }
 
 /// When the next webhook wants attention. Deliveries have workers of their own, and so a look of
 /// their own.
 pub async fn next_delivery_due(read: &mut Read) -> Result<Option<OffsetDateTime>, StorageError> {
-    let (at,): (Option<i64>,) = fetch!(fetch_one, read, NEXT_DELIVERY)?;
+    let next = &Machine::Delivery.queue().next;
+    let (at,): (Option<i64>,) = fetch!(fetch_one, read, *next)?;
     Ok(at.map(moment))
 }
 

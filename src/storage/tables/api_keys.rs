@@ -9,14 +9,23 @@ use crate::domain::scope::Scope;
 use crate::storage::Db;
 use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{
-    Page, Read, StorageError, Tx, document, execute, fetch, json, millis, moment, statements,
+    Page, Read, StorageError, Stored, Tx, execute, fetch, json, millis, moment, statements, table,
 };
+
+table! {
+    struct Row of api_keys {
+        id: Uuid,
+        name: String,
+        permissions: String,
+        namespaces: Option<String>,
+    }
+}
 
 statements! {
     INSERT writes(api_keys) = "INSERT INTO api_keys (id, name, key_hash, permissions, namespaces, created_at)
         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (key_hash) DO NOTHING";
-    FIND_BY_HASH = "SELECT id, name, permissions, namespaces FROM api_keys WHERE key_hash = $1";
-    FIND = "SELECT id, name, permissions, namespaces FROM api_keys WHERE id = $1";
+    FIND_BY_HASH = Row::select("WHERE key_hash = $1");
+    FIND = Row::select("WHERE id = $1");
     DELETE writes(api_keys) = "DELETE FROM api_keys WHERE id = $1";
     ANY = "SELECT id FROM api_keys LIMIT 1";
 }
@@ -121,24 +130,17 @@ struct Listed {
     created_at: i64,
 }
 
-#[derive(FromRow)]
-struct Row {
-    id: Uuid,
-    name: String,
-    permissions: String,
-    namespaces: Option<String>,
-}
-
 impl Row {
     fn into_key(self) -> Result<ApiKey, StorageError> {
+        let row = Stored("api_keys", self.id);
         let scope = match self.namespaces {
             None => Scope::Everything,
-            Some(names) => Scope::Namespaces(document(&names, "api_keys", self.id)?),
+            Some(names) => Scope::Namespaces(row.document(&names)?),
         };
         Ok(ApiKey {
             id: ApiKeyId(self.id),
             name: self.name,
-            permissions: document(&self.permissions, "api_keys", self.id)?,
+            permissions: row.document(&self.permissions)?,
             scope,
         })
     }

@@ -11,15 +11,15 @@ use crate::domain::issuer;
 use crate::domain::scope::Scope;
 use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{
-    Page, Read, StorageError, Tx, corrupt, count, document, execute, fetch, json, millis, moment,
-    statements, table, write,
+    Page, Read, StorageError, Stored, Tx, count, execute, fetch, json, millis, moment, statements,
+    table, write,
 };
 use crate::storage::queue::handoff;
 use crate::storage::queue::handoff::Reservation;
 use crate::storage::queue::lease::{LEASE, Lease, Machine, lease_end};
 
 table! {
-    struct Row {
+    struct Row of certificates {
         insert {
             id: Uuid,
             namespace: String,
@@ -53,29 +53,21 @@ table! {
     }
 }
 
-fn select(condition: &str) -> String {
-    format!("SELECT {} FROM certificates {condition}", Row::COLUMNS.names())
-}
-
 // With a holder, next_action_at is when its lease ends: by the database's clock where that is another.
 fn insert_text(wake: &str) -> String {
-    format!(
-        "INSERT INTO certificates (next_action_at, leased_by, {}) VALUES ({wake}, $2, {})",
-        Row::INSERTED.names(),
-        Row::INSERTED.placeholders_after(2)
-    )
+    Row::insert(&[("next_action_at", wake), ("leased_by", "$2")])
 }
 
 statements! {
     INSERT adds(certificates) = insert_text("$1"),
-        insert_text(concat!("CASE WHEN $2::text IS NULL THEN $1 ELSE ", lease_end!("$1"), " END"));
+        insert_text(&format!("CASE WHEN $2::text IS NULL THEN $1 ELSE {} END", lease_end("$1")));
     // A list travels as JSON: the two databases have no other form of it in common.
     INSERT_NAMES adds(certificate_names) = "INSERT INTO certificate_names (certificate_id, name) SELECT $1, value FROM json_each($2)",
         "INSERT INTO certificate_names (certificate_id, name) SELECT $1, json_array_elements_text($2::json)";
     INSERT_LABELS adds(certificate_labels) = "INSERT INTO certificate_labels (certificate_id, label) SELECT $1, value FROM json_each($2)",
         "INSERT INTO certificate_labels (certificate_id, label) SELECT $1, json_array_elements_text($2::json)";
-    FIND = select("WHERE id = $1");
-    FIND_BY_NAME = select("WHERE namespace = $1 AND name = $2");
+    FIND = Row::select("WHERE id = $1");
+    FIND_BY_NAME = Row::select("WHERE namespace = $1 AND name = $2");
     SAVE writes(certificates) = format!(
         "UPDATE certificates SET next_action_at = $3,
             leased_by = CASE WHEN $4 THEN leased_by ELSE NULL END, lease_token = lease_token + 1, {}
@@ -256,8 +248,7 @@ pub async fn list(
     wanted: &Wanted,
     page: Page,
 ) -> Result<Vec<Certificate>, StorageError> {
-    let mut filter = Filter::default();
-    filter.within("namespace", scope.namespaces());
+    let mut filter = Filter::within("namespace", scope.namespaces());
     filter.and_if("namespace = ?", wanted.namespace.as_ref());
     filter.and_if("name = ?", wanted.name.as_ref());
     filter.and_if("issuer_name = ?", wanted.issuer.as_ref());
@@ -282,7 +273,7 @@ pub async fn list(
         "id IN (SELECT certificate_id FROM certificate_labels WHERE label = ?)",
         wanted.label.as_ref(),
     );
-    let rows: Vec<Row> = filter.page(read, &select(""), "id", page).await?;
+    let rows: Vec<Row> = filter.page(read, &Row::select(""), "id", page).await?;
     rows.into_iter().map(|row| row.into_domain().map(|(certificate, _)| certificate)).collect()
 }
 
@@ -331,9 +322,8 @@ impl From<&Certificate> for Row {
 
 impl Row {
     fn into_domain(self) -> Result<(Certificate, Lease), StorageError> {
-        let wrong = |problem: &str| corrupt("certificates", self.id, problem);
-        let trigger = Trigger::parse(&self.wanted_because)
-            .ok_or_else(|| wrong("wanted_because is not a known word"))?;
+        let row = Stored("certificates", self.id);
+        let trigger = row.known("wanted_because", Trigger::parse(&self.wanted_because))?;
         let state = match self.state.as_str() {
             "triggered" => State::Triggered(trigger),
             "awaiting_issuer" => State::AwaitingIssuer(trigger),
@@ -341,7 +331,7 @@ impl Row {
             "idle" => State::Idle,
             "backoff" => State::Backoff,
             "blocked" => State::Blocked,
-            _ => return Err(wrong("state is not a known word")),
+            _ => return row.known("state", None),
         };
         let current = match (self.serial, self.not_before, self.not_after, self.renewal_time) {
             (Some(serial), Some(not_before), Some(not_after), Some(renewal_time)) => Some(Issued {
@@ -353,18 +343,15 @@ impl Row {
             }),
             _ => None,
         };
-        let id = self.id;
-        let last_error =
-            self.last_error.map(|text| document(&text, "certificates", id)).transpose()?;
-        let ari = self.ari.map(|text| document(&text, "certificates", id)).transpose()?;
-        let revocation =
-            self.revocation.map(|text| document(&text, "certificates", id)).transpose()?;
+        let last_error = row.document_if(self.last_error)?;
+        let ari = row.document_if(self.ari)?;
+        let revocation = row.document_if(self.revocation)?;
         let certificate = Certificate {
             id: CertificateId(self.id),
             namespace: self.namespace,
             name: self.name,
-            labels: document(&self.labels, "certificates", self.id)?,
-            spec: document(&self.spec, "certificates", self.id)?,
+            labels: row.document(&self.labels)?,
+            spec: row.document(&self.spec)?,
             generation: self.generation,
             state,
             state_since: moment(self.state_since),

@@ -11,12 +11,12 @@ use crate::domain::order::Order;
 use crate::domain::scope::Scope;
 use crate::storage::engine::query::Filter;
 use crate::storage::engine::{
-    Page, Read, StorageError, Tx, corrupt, count, document, fetch, json, millis, moment,
-    statements, table, write,
+    Page, Read, StorageError, Stored, Tx, count, fetch, json, millis, moment, statements, table,
+    write,
 };
 
 table! {
-    pub(in crate::storage) struct Row {
+    pub(in crate::storage) struct Row of challenges {
         insert {
             id: Uuid,
             order_id: Uuid,
@@ -43,18 +43,10 @@ table! {
     }
 }
 
-fn select(condition: &str) -> String {
-    format!("SELECT {} FROM challenges {condition}", Row::COLUMNS.names())
-}
-
 statements! {
-    OF_ORDER = select("WHERE order_id = $1 ORDER BY position");
-    FIND = select("WHERE id = $1");
-    INSERT adds(challenges) = format!(
-        "INSERT INTO challenges (position, {}) VALUES ($1, {})",
-        Row::INSERTED.names(),
-        Row::INSERTED.placeholders_after(1)
-    );
+    OF_ORDER = Row::select("WHERE order_id = $1 ORDER BY position");
+    FIND = Row::select("WHERE id = $1");
+    INSERT adds(challenges) = Row::insert(&[("position", "$1")]);
     SAVE writes(challenges) =
         format!("UPDATE challenges SET {} WHERE id = $1", Row::SAVED.assignments_after(1));
     NEEDS_PROOF = "SELECT id FROM challenges
@@ -165,8 +157,10 @@ pub async fn list(
     wanted: &Wanted,
     page: Page,
 ) -> Result<Vec<(Challenge, Parent)>, StorageError> {
-    let mut filter = Filter::default();
-    filter.within("(SELECT namespace FROM orders WHERE orders.id = order_id)", scope.namespaces());
+    let mut filter = Filter::within(
+        "(SELECT namespace FROM orders WHERE orders.id = order_id)",
+        scope.namespaces(),
+    );
     filter.and_if(
         "(SELECT namespace FROM orders WHERE orders.id = order_id) = ?",
         wanted.namespace.as_ref(),
@@ -230,13 +224,12 @@ impl Row {
     }
 
     pub(in crate::storage) fn into_domain(self) -> Result<Challenge, StorageError> {
-        let wrong = |problem: &str| corrupt("challenges", self.id, problem);
+        let row = Stored("challenges", self.id);
         Ok(Challenge {
             id: ChallengeId(self.id),
-            kind: challenge::Kind::parse(&self.kind).ok_or_else(|| wrong("kind is not known"))?,
-            state: challenge::State::parse(&self.state)
-                .ok_or_else(|| wrong("state is not a known word"))?,
-            record: self.record.map(|text| document(&text, "challenges", self.id)).transpose()?,
+            kind: row.known("kind", challenge::Kind::parse(&self.kind))?,
+            state: row.known("state", challenge::State::parse(&self.state))?,
+            record: row.document_if(self.record)?,
             authorization_url: self.authorization_url,
             url: self.url,
             domain: self.domain,
@@ -247,11 +240,7 @@ impl Row {
             clean: self.clean,
             tries: count(self.tries),
             reason: self.reason,
-            observations: self
-                .observations
-                .map(|text| document(&text, "challenges", self.id))
-                .transpose()?
-                .unwrap_or_default(),
+            observations: row.document_if(self.observations)?.unwrap_or_default(),
             next_action_at: self.next_action_at.map(moment),
             deadline: moment(self.deadline),
         })

@@ -10,67 +10,45 @@ use super::orders::Row;
 use crate::domain::id::ChallengeId;
 use crate::domain::order::Order;
 use crate::storage::engine::{
-    Read, StorageError, Tx, fetch, fetch_changed, json, millis, statements,
+    Read, StorageError, Tx, fetch, fetch_changed, json, millis, moment, statements,
 };
-use crate::storage::queue::lease::{LEASE, Lease, database_time, lease_end};
+use crate::storage::queue::lease::{Dialect, LEASE, Lease, claim_text};
 
-// Like any other claim: a lease is judged by the database's clock (see `lease`).
-fn claim_text(due: &str, end: &str, lock: &str) -> String {
-    format!(
-        "WITH due AS MATERIALIZED (
-             SELECT id FROM orders WHERE next_action_at IS NOT NULL AND ended AND {due}
-             ORDER BY next_action_at LIMIT $4 {lock})
-         UPDATE orders SET next_action_at = {end}, leased_by = $3, lease_token = lease_token + 1
-         WHERE id IN (SELECT id FROM due)
-         RETURNING {}",
-        Row::COLUMNS.names()
-    )
-}
-
-fn challenges_text(orders: &str) -> String {
-    format!(
-        "SELECT {} FROM challenges WHERE order_id IN {orders} ORDER BY order_id, position",
-        challenges::Row::COLUMNS.names()
-    )
+fn claim_ended(dialect: Dialect) -> String {
+    let due =
+        |now: &str| format!("next_action_at IS NOT NULL AND ended AND next_action_at <= {now}");
+    claim_text(dialect, "orders", due, "next_action_at", Row::COLUMNS)
 }
 
 // A list travels as JSON: the two databases have no other form of it in common.
-macro_rules! listed {
-    (sqlite) => {
-        "(SELECT unhex(value) FROM json_each($1))"
-    };
-    (postgres) => {
-        "(SELECT CAST(value AS uuid) FROM json_array_elements_text(CAST($1 AS json)) AS list (value))"
-    };
+const ON_SQLITE: &str = "(SELECT unhex(value) FROM json_each($1))";
+const ON_POSTGRES: &str =
+    "(SELECT CAST(value AS uuid) FROM json_array_elements_text(CAST($1 AS json)) AS list (value))";
+
+fn challenges_of(orders: &str) -> String {
+    challenges::Row::select(&format!("WHERE order_id IN {orders} ORDER BY order_id, position"))
 }
 
-macro_rules! shared {
-    ($dialect:ident) => {
-        concat!(
-            "SELECT own.id FROM challenges own WHERE own.id IN ",
-            listed!($dialect),
-            " AND EXISTS (SELECT 1 FROM challenges other
-                WHERE other.token = own.token AND other.id <> own.id AND NOT other.clean
-                  AND other.state IN ('pending', 'presented', 'visible', 'processing'))"
-        )
-    };
+fn shared_of(list: &str) -> String {
+    format!(
+        "SELECT own.id FROM challenges own WHERE own.id IN {list} AND EXISTS (
+             SELECT 1 FROM challenges other
+             WHERE other.token = own.token AND other.id <> own.id AND NOT other.clean
+               AND other.state IN ('pending', 'presented', 'visible', 'processing'))"
+    )
 }
 
 statements! {
-    CLAIM writes(orders) = claim_text("next_action_at <= $1", "$2", ""),
-        claim_text(
-            concat!(
-                "next_action_at <= (SELECT greatest($1, ",
-                database_time!("$1"),
-                ")) AND next_action_at <= CASE WHEN leased_by IS NULL THEN $1 ELSE ",
-                database_time!("$1"),
-                " END"
-            ),
-            lease_end!("$2"),
-            "FOR UPDATE SKIP LOCKED"
-        );
-    CHALLENGES = challenges_text(listed!(sqlite)), challenges_text(listed!(postgres));
-    SHARED = shared!(sqlite), shared!(postgres);
+    NEXT = "SELECT min(next_action_at) FROM orders WHERE next_action_at IS NOT NULL AND ended";
+    CLAIM writes(orders) = claim_ended(Dialect::Sqlite), claim_ended(Dialect::Postgres);
+    CHALLENGES = challenges_of(ON_SQLITE), challenges_of(ON_POSTGRES);
+    SHARED = shared_of(ON_SQLITE), shared_of(ON_POSTGRES);
+}
+
+/// When the next of them is due.
+pub async fn next_due(read: &mut Read) -> Result<Option<OffsetDateTime>, StorageError> {
+    let (at,): (Option<i64>,) = fetch!(fetch_one, read, NEXT)?;
+    Ok(at.map(moment))
 }
 
 /// Takes up to `limit` of them that are due.

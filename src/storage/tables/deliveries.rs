@@ -3,6 +3,8 @@
 //! The deliveries of a webhook change under its row's lock only, so that order within a subject
 //! needs no other: an earlier one that ends makes room for the next in the same transaction.
 
+use std::sync::LazyLock;
+
 use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -16,12 +18,12 @@ use crate::domain::scope::Scope;
 use crate::domain::webhook::Webhook;
 use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{
-    Page, Read, StorageError, Tx, corrupt, count, execute, fetch, fetch_changed, millis, moment,
+    Page, Read, StorageError, Stored, Tx, count, execute, fetch, fetch_changed, millis, moment,
     statements, table, write,
 };
 
 table! {
-    struct Row {
+    struct Row of deliveries {
         insert {
             id: Uuid,
             webhook_id: Uuid,
@@ -50,34 +52,24 @@ table! {
 }
 
 /// Whether the webhook still asks for what a delivery tells, as [`Webhook::still_hears_of`] has it.
-macro_rules! heard {
-    ($delivery:literal) => {
-        concat!(
-            "(",
-            $delivery,
-            ".event_type = 'webhook.test' OR EXISTS (SELECT 1 FROM webhook_subscriptions s
-              WHERE s.webhook_id = ",
-            $delivery,
-            ".webhook_id AND s.namespace IN (",
-            $delivery,
-            ".namespace, '*')))"
-        )
-    };
+fn heard(delivery: &str) -> String {
+    format!(
+        "({delivery}.event_type = 'webhook.test' OR EXISTS (SELECT 1 FROM webhook_subscriptions s
+          WHERE s.webhook_id = {delivery}.webhook_id AND s.namespace IN ({delivery}.namespace, '*')))"
+    )
 }
 
+static HEARD: LazyLock<String> = LazyLock::new(|| heard("d"));
+
 statements! {
-    INSERT adds(deliveries) = format!(
-        "INSERT INTO deliveries ({}) VALUES ({})",
-        Row::INSERTED.names(),
-        Row::INSERTED.placeholders_after(0)
-    );
+    INSERT adds(deliveries) = Row::insert(&[]);
     PLACE = "SELECT
         EXISTS (SELECT 1 FROM webhook_subscriptions s
                 WHERE s.webhook_id = $1 AND s.namespace IN ($3, '*')) AS is_heard,
         (SELECT id FROM deliveries
          WHERE webhook_id = $1 AND subject = $2 AND state IN ('queued', 'pending')
          ORDER BY id DESC LIMIT 1) AS last";
-    FIND = format!("SELECT {} FROM deliveries WHERE id = $1 AND webhook_id = $2", Row::COLUMNS.names());
+    FIND = Row::select("WHERE id = $1 AND webhook_id = $2");
     DUE = format!(
         "SELECT m.body, {} FROM deliveries d JOIN messages m ON m.id = d.message_id
          WHERE d.webhook_id = $1 AND d.state = 'pending' AND d.next_action_at <= $2
@@ -105,21 +97,22 @@ statements! {
         WHERE webhook_id = $1 AND state = 'pending' AND next_action_at > $3 AND last_attempt_at >= $2";
     HOLD writes(deliveries) = "UPDATE deliveries SET state = 'held', next_action_at = NULL, finished_at = $2
         WHERE webhook_id = $1 AND state IN ('queued', 'pending') AND event_type <> 'webhook.test'";
-    HOLD_UNHEARD writes(deliveries) reads(webhook_subscriptions) = concat!("UPDATE deliveries SET state = 'held', next_action_at = NULL, finished_at = $2
-        WHERE webhook_id = $1 AND state IN ('queued', 'pending') AND NOT ", heard!("deliveries"));
-    REDELIVER writes(deliveries) reads(webhook_subscriptions) = concat!("UPDATE deliveries SET
+    HOLD_UNHEARD writes(deliveries) reads(webhook_subscriptions) = format!("UPDATE deliveries SET state = 'held',
+        next_action_at = NULL, finished_at = $2
+        WHERE webhook_id = $1 AND state IN ('queued', 'pending') AND NOT {}", heard("deliveries"));
+    REDELIVER writes(deliveries) reads(webhook_subscriptions) = format!("UPDATE deliveries SET
         state = 'queued', tries = 0, finished_at = NULL, next_action_at = NULL
-        WHERE id = $1 AND webhook_id = $2 AND state IN ('delivered', 'dead', 'held') AND ", heard!("deliveries"));
+        WHERE id = $1 AND webhook_id = $2 AND state IN ('delivered', 'dead', 'held') AND {}", heard("deliveries"));
     SEND_NOW writes(deliveries) = "UPDATE deliveries SET next_action_at = $3
         WHERE id = $1 AND webhook_id = $2 AND state = 'pending' AND next_action_at > $3";
-    REDELIVER_SINCE writes(deliveries) reads(webhook_subscriptions) = concat!("UPDATE deliveries SET
+    REDELIVER_SINCE writes(deliveries) reads(webhook_subscriptions) = format!("UPDATE deliveries SET
         state = 'queued', tries = 0, finished_at = NULL, next_action_at = NULL
         WHERE id IN (SELECT o.id FROM deliveries o
                      WHERE o.webhook_id = $1 AND o.id > $2 AND o.created_at >= $3
                        AND o.state IN ('delivered', 'dead', 'held') AND o.event_type <> 'webhook.test'
-                       AND ", heard!("o"), "
+                       AND {}
                      ORDER BY o.id LIMIT $4)
-        RETURNING id");
+        RETURNING id", heard("o"));
     FORGET writes(deliveries) = "DELETE FROM deliveries WHERE id IN (
         SELECT o.id FROM deliveries o
         WHERE o.state IN ('delivered', 'held') AND o.finished_at < $1
@@ -345,18 +338,16 @@ pub async fn list(
     wanted: &Wanted,
     page: Page,
 ) -> Result<Vec<Delivery>, StorageError> {
-    let mut filter = Filter::default();
+    let mut filter = Filter::within("d.namespace", scope.namespaces());
     filter.and("d.webhook_id = ?", Value::Id(webhook.0));
-    filter.within("d.namespace", scope.namespaces());
     if matches!(scope, Scope::Namespaces(_)) {
-        filter.and_that(heard!("d"));
+        filter.and_that(&HEARD);
     }
     filter.and_if("d.state = ?", wanted.state.map(State::as_str));
     filter.and_if("d.event_type = ?", wanted.event_type.map(EventType::as_str));
     filter.and_if("d.subject = ?", wanted.subject);
     filter.and_if("d.created_at >= ?", wanted.since.map(millis));
-    let select = format!("SELECT {} FROM deliveries d", Row::COLUMNS.names());
-    let rows: Vec<Row> = filter.page(read, &select, "d.id", page).await?;
+    let rows: Vec<Row> = filter.page(read, &Row::select("d"), "d.id", page).await?;
     rows.into_iter().map(Row::into_domain).collect()
 }
 
@@ -397,12 +388,12 @@ impl From<&Delivery> for Row {
 
 impl Row {
     fn into_domain(self) -> Result<Delivery, StorageError> {
-        let wrong = |problem: &str| corrupt("deliveries", self.id, problem);
+        let row = Stored("deliveries", self.id);
         let subject = match self.collection.as_str() {
             "certificates" => Resource::Certificate(CertificateId(self.subject)),
             "issuers" => Resource::Issuer(IssuerId(self.subject)),
             "webhooks" => Resource::Webhook(WebhookId(self.subject)),
-            _ => return Err(wrong("collection is not a known word")),
+            _ => return row.known("collection", None),
         };
         let last = self.last_attempt_at.map(|at| Attempt {
             at: moment(at),
@@ -415,11 +406,10 @@ impl Row {
             id: DeliveryId(self.id),
             webhook: WebhookId(self.webhook_id),
             message: MessageId(self.message_id),
-            event_type: EventType::parse(&self.event_type)
-                .ok_or_else(|| wrong("event_type is not a known word"))?,
+            event_type: row.known("event_type", EventType::parse(&self.event_type))?,
             subject,
             namespace: self.namespace,
-            state: State::parse(&self.state).ok_or_else(|| wrong("state is not a known word"))?,
+            state: row.known("state", State::parse(&self.state))?,
             tries: count(self.tries),
             attempts: count(self.attempts),
             last,

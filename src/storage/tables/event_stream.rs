@@ -62,27 +62,18 @@ pub struct End {
     pub held_back: bool,
 }
 
-/// Statements of one snapshot see the same horizon.
-macro_rules! horizon {
-    () => {
-        "pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
-    };
-}
-
 statements! {
     END = "SELECT written_in, position, FALSE FROM events
         ORDER BY written_in DESC, position DESC LIMIT 1",
 
-    // Something may be held back where nothing may be read yet.
-        concat!(
+    // Something may be held back where nothing may be read yet. One snapshot has one horizon.
         "SELECT coalesce(last.written_in, 0), coalesce(last.position, 0),
-                EXISTS (SELECT 1 FROM events WHERE written_in >= ",
-        horizon!(),
-        ") FROM (SELECT 1) AS always LEFT JOIN LATERAL
-           (SELECT written_in, position FROM events WHERE written_in < ",
-        horizon!(),
-        " ORDER BY written_in DESC, position DESC LIMIT 1) AS last ON TRUE"
-    );
+                EXISTS (SELECT 1 FROM events
+                        WHERE written_in >= pg_snapshot_xmin(pg_current_snapshot())::text::bigint)
+         FROM (SELECT 1) AS always LEFT JOIN LATERAL
+           (SELECT written_in, position FROM events
+            WHERE written_in < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+            ORDER BY written_in DESC, position DESC LIMIT 1) AS last ON TRUE";
     // Transactions from here on have not begun.
     FUTURE = "SELECT 1",
         "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint";

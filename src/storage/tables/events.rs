@@ -19,60 +19,23 @@ use crate::storage::engine::query::Filter;
 use crate::storage::engine::tx::Hook;
 use crate::storage::engine::{Backend, Page, Read, StorageError, Tx, millis, moment, statements};
 
-/// The transaction, and the next place in it. On SQLite there is one writer, and so one order; the
-/// newest row is never forgotten, so that no place is given twice.
-macro_rules! written_in {
-    (sqlite) => {
-        "0"
-    };
-    (postgres) => {
-        "pg_current_xact_id()::text::bigint"
-    };
-}
-macro_rules! position {
-    (sqlite) => {
-        "coalesce((SELECT position FROM events ORDER BY written_in DESC, position DESC LIMIT 1), 0) + 1"
-    };
-    (postgres) => {
-        "nextval('events_position')"
-    };
-}
-
-macro_rules! into {
-    () => {
-        concat!(
-            "INSERT INTO events
-             (id, namespace, collection, resource_id, certificate_id, severity, reason, message, count,
-              created_at, last_seen, written_in, position)
-             SELECT coalesce((SELECT last.id FROM (
-                      SELECT id, severity, reason, message FROM events WHERE resource_id = new.resource_id
-                      ORDER BY position DESC LIMIT 1) AS last
-                      WHERE new.is_first AND last.severity = new.severity AND last.reason = new.reason
-                        AND last.message = new.message), new.id),
-                    new.namespace, new.collection, new.resource_id, new.certificate_id, new.severity,
-                    new.reason, new.message, new.count, new.at, new.at, ",
-            written_in!(postgres),
-            ", ",
-            position!(postgres),
-            " FROM (VALUES "
-        )
-    };
-}
-macro_rules! row {
-    () => {
-        "($1::uuid, $2::text, $3::text, $4::uuid, $5::uuid, $6::text, $7::text, $8::text, $9::bigint,
-          $10::bigint, $11::boolean)"
-    };
-}
-macro_rules! as_new {
-    () => {
-        ") AS new (id, namespace, collection, resource_id, certificate_id, severity, reason, message,
-                   count, at, is_first)
-         ON CONFLICT (id) DO UPDATE SET count = events.count + excluded.count,
-            last_seen = excluded.last_seen, written_in = excluded.written_in,
-            position = excluded.position"
-    };
-}
+const INTO: &str = "INSERT INTO events
+    (id, namespace, collection, resource_id, certificate_id, severity, reason, message, count,
+     created_at, last_seen, written_in, position)
+    SELECT coalesce((SELECT last.id FROM (
+             SELECT id, severity, reason, message FROM events WHERE resource_id = new.resource_id
+             ORDER BY position DESC LIMIT 1) AS last
+             WHERE new.is_first AND last.severity = new.severity AND last.reason = new.reason
+               AND last.message = new.message), new.id),
+           new.namespace, new.collection, new.resource_id, new.certificate_id, new.severity,
+           new.reason, new.message, new.count, new.at, new.at,
+           pg_current_xact_id()::text::bigint, nextval('events_position') FROM (VALUES ";
+const ROW: &str = "($1::uuid, $2::text, $3::text, $4::uuid, $5::uuid, $6::text, $7::text, $8::text,
+    $9::bigint, $10::bigint, $11::boolean)";
+const AS_NEW: &str = ") AS new (id, namespace, collection, resource_id, certificate_id, severity, reason,
+            message, count, at, is_first)
+    ON CONFLICT (id) DO UPDATE SET count = events.count + excluded.count,
+       last_seen = excluded.last_seen, written_in = excluded.written_in, position = excluded.position";
 
 /// Values of each event.
 const VALUES: usize = 11;
@@ -80,24 +43,22 @@ const VALUES: usize = 11;
 // What repeats the last event of its resource takes that one's identifier, and so raises its count. On
 // PostgreSQL several are written by one statement, which does not see what it writes: only what is the first of
 // its resource there can be a repetition.
+//
+// Where it stands is the transaction, and the next place in it. On SQLite there is one writer, and so one order;
+// the newest row is never forgotten, so that no place is given twice.
 statements! {
-    RECORD writes(events) = concat!(
-        "INSERT INTO events
-         (id, namespace, collection, resource_id, certificate_id, severity, reason, message, count,
-          created_at, last_seen, written_in, position)
-         VALUES (coalesce((SELECT last.id FROM (
-             SELECT id, severity, reason, message FROM events WHERE resource_id = $4
-             ORDER BY position DESC LIMIT 1) AS last
-             WHERE last.severity = $6 AND last.reason = $7 AND last.message = $8), $1),
-          $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, ",
-        written_in!(sqlite),
-        ", ",
-        position!(sqlite),
-        ") ON CONFLICT (id) DO UPDATE SET count = events.count + excluded.count,
-           last_seen = excluded.last_seen, written_in = excluded.written_in,
-           position = excluded.position"
-        ),
-        concat!(into!(), row!(), as_new!());
+    RECORD writes(events) = "INSERT INTO events
+        (id, namespace, collection, resource_id, certificate_id, severity, reason, message, count,
+         created_at, last_seen, written_in, position)
+        VALUES (coalesce((SELECT last.id FROM (
+            SELECT id, severity, reason, message FROM events WHERE resource_id = $4
+            ORDER BY position DESC LIMIT 1) AS last
+            WHERE last.severity = $6 AND last.reason = $7 AND last.message = $8), $1),
+         $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, 0,
+         coalesce((SELECT position FROM events ORDER BY written_in DESC, position DESC LIMIT 1), 0) + 1)
+        ON CONFLICT (id) DO UPDATE SET count = events.count + excluded.count,
+           last_seen = excluded.last_seen, written_in = excluded.written_in, position = excluded.position",
+        [INTO, ROW, AS_NEW].concat();
 }
 
 pub(in crate::storage) const SELECT: &str =
@@ -164,8 +125,7 @@ pub struct Wanted {
 impl Wanted {
     /// For a page by identifier: few are of late, and those are found first.
     fn page_filter(&self, scope: &Scope) -> Filter {
-        let mut filter = Filter::default();
-        filter.within("namespace", scope.namespaces());
+        let mut filter = Filter::within("namespace", scope.namespaces());
         filter.and_if("namespace = ?", self.namespace.as_ref());
         filter.and_if(
             "id IN (SELECT recent.id FROM events AS recent WHERE recent.last_seen >= ?)",
@@ -177,8 +137,7 @@ impl Wanted {
     /// For a stretch of the stream: it is short, and its index the one to take. The expression keeps
     /// SQLite from reading a whole namespace instead.
     pub(in crate::storage) fn stream_filter(&self, scope: &Scope) -> Filter {
-        let mut filter = Filter::default();
-        filter.within("coalesce(namespace, '')", scope.namespaces());
+        let mut filter = Filter::within("coalesce(namespace, '')", scope.namespaces());
         filter.and_if("coalesce(namespace, '') = ?", self.namespace.as_ref());
         filter.and_if("last_seen >= ?", self.since.map(millis));
         self.narrow(filter)
@@ -293,8 +252,8 @@ fn write_together(
     events: &[Recording],
 ) -> Result<(), sqlx::Error> {
     // One row each and no arrays: PostgreSQL does not know an array's length and would plan each time anew.
-    let rows: Vec<_> = (0..events.len()).map(|n| renumbered(row!(), n * VALUES)).collect();
-    let text = [into!(), &rows.join(", "), as_new!()].concat();
+    let rows: Vec<_> = (0..events.len()).map(|n| renumbered(ROW, n * VALUES)).collect();
+    let text = [INTO, &rows.join(", "), AS_NEW].concat();
     pipeline.add(&text, RECORD.touches, None);
     for (place, one) in events.iter().enumerate() {
         let is_first = events[..place].iter().all(|before| before.event.about != one.event.about);

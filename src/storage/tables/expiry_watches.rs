@@ -1,6 +1,5 @@
 //! Watches over what is served.
 
-use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{events, outbox};
@@ -8,9 +7,20 @@ use crate::domain::certificate::Certificate;
 use crate::domain::expiry::{Stage, Transition, Watch};
 use crate::domain::id::CertificateId;
 use crate::storage::engine::{
-    Read, StorageError, Tx, corrupt, execute, fetch, millis, moment, statements, write,
+    Read, StorageError, Stored, Tx, execute, fetch, millis, moment, statements, table, write,
 };
 use crate::storage::queue::lease::{Lease, Machine, held};
+
+table! {
+    struct Row of expiry_watches {
+        id: Uuid,
+        revision: i64,
+        not_before: i64,
+        not_after: i64,
+        told: Option<String>,
+        next_action_at: Option<i64>,
+    }
+}
 
 statements! {
     ARM writes(expiry_watches) = "INSERT INTO expiry_watches (id, revision, not_before, not_after, next_action_at)
@@ -18,8 +28,7 @@ statements! {
         ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, not_before = excluded.not_before,
         not_after = excluded.not_after, told = NULL, next_action_at = excluded.next_action_at,
         leased_by = NULL, lease_token = expiry_watches.lease_token + 1";
-    FIND = "SELECT id, revision, not_before, not_after, told, next_action_at FROM expiry_watches
-        WHERE id = $1";
+    FIND = Row::select("WHERE id = $1");
     SAVE writes(expiry_watches) = "UPDATE expiry_watches SET told = $3, next_action_at = $4, leased_by = NULL,
         lease_token = lease_token + 1 WHERE id = $1 AND lease_token = $2";
 }
@@ -74,22 +83,10 @@ pub async fn save(
     Ok(())
 }
 
-#[derive(FromRow)]
-struct Row {
-    id: Uuid,
-    revision: i64,
-    not_before: i64,
-    not_after: i64,
-    told: Option<String>,
-    next_action_at: Option<i64>,
-}
-
 impl Row {
     fn into_domain(self) -> Result<Watch, StorageError> {
-        let told = self.told.as_deref().map(|word| {
-            Stage::parse(word)
-                .ok_or_else(|| corrupt("expiry_watches", self.id, "told is not a known word"))
-        });
+        let row = Stored("expiry_watches", self.id);
+        let told = self.told.map(|word| row.known("told", Stage::parse(&word)));
 
         Ok(Watch {
             certificate: CertificateId(self.id),

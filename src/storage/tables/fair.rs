@@ -14,7 +14,7 @@ use crate::domain::id::IssuerId;
 use crate::storage::engine::{
     Query, Read, StorageError, Tx, fetch, fetch_changed, millis, moment, statements,
 };
-use crate::storage::queue::lease::{LEASE, Lease, Machine, claim_text, database_time, lease_end};
+use crate::storage::queue::lease::{CLAIMED, Dialect, LEASE, Lease, Machine, claim_text};
 
 /// Rows that a pass looks at before it goes from flow to flow.
 pub const OLDEST: usize = 256;
@@ -30,15 +30,32 @@ pub struct Flow {
     pub namespace: String,
 }
 
-macro_rules! claim_of_flow {
-    ($dialect:ident $table:literal, $where:literal, $columns:literal, $flow:literal) => {
-        claim_text!(
-            $dialect $table,
-            concat!($where, " AND (", $columns, ", next_action_at) <= (", $flow, ", "),
-            ")",
-            concat!($columns, ", next_action_at")
+/// Claims rows of one flow: those whose `columns` are `values`.
+///
+/// Rows are compared as a whole and in the order of the index: a planner that took the times' own index instead
+/// would look at every row of others that has waited longer.
+fn claim_of_flow(
+    dialect: Dialect,
+    table: &str,
+    condition: &str,
+    columns: &str,
+    values: &str,
+) -> String {
+    let due = |now: &str| {
+        format!(
+            "{condition}({columns}) >= ({values}) AND ({columns}, next_action_at) <= ({values}, {now})"
         )
     };
+    claim_text(dialect, table, due, &format!("{columns}, next_action_at"), CLAIMED)
+}
+
+fn claim_orders(dialect: Dialect) -> String {
+    let condition = "next_action_at IS NOT NULL AND NOT ended AND ";
+    claim_of_flow(dialect, "orders", condition, "issuer_id, namespace", "$6, $5")
+}
+
+fn claim_certificates(dialect: Dialect) -> String {
+    claim_of_flow(dialect, "certificates", "", "namespace", "$5")
 }
 
 statements! {
@@ -90,17 +107,9 @@ statements! {
              ORDER BY c.namespace, c.next_action_at LIMIT 1) AS due,
             CAST(1 AS BIGINT) AS waiting
      FROM flow WHERE namespace IS NOT NULL ORDER BY due";
-    // Rows are compared as a whole and in the order of the index: a planner that took the times' own index
-    // instead would look at every row of others that has waited longer.
-    CLAIM_ORDERS writes(orders) = claim_of_flow!(sqlite "orders",
-            "next_action_at IS NOT NULL AND NOT ended AND (issuer_id, namespace) >= ($6, $5)",
-            "issuer_id, namespace", "$6, $5"),
-        claim_of_flow!(postgres "orders",
-            "next_action_at IS NOT NULL AND NOT ended AND (issuer_id, namespace) >= ($6, $5)",
-            "issuer_id, namespace", "$6, $5");
+    CLAIM_ORDERS writes(orders) = claim_orders(Dialect::Sqlite), claim_orders(Dialect::Postgres);
     CLAIM_CERTIFICATES writes(certificates) =
-        claim_of_flow!(sqlite "certificates", "namespace >= $5", "namespace", "$5"),
-        claim_of_flow!(postgres "certificates", "namespace >= $5", "namespace", "$5");
+        claim_certificates(Dialect::Sqlite), claim_certificates(Dialect::Postgres);
 }
 
 #[derive(FromRow)]

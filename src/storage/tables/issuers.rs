@@ -11,13 +11,13 @@ use crate::secret::Sealed;
 use crate::storage::Db;
 use crate::storage::engine::query::Filter;
 use crate::storage::engine::{
-    Page, Read, StorageError, Tx, corrupt, count, document, execute, fetch, json, millis, moment,
-    statements, table, write,
+    Page, Read, StorageError, Stored, Tx, count, execute, fetch, json, millis, moment, statements,
+    table, write,
 };
 use crate::storage::queue::lease::{Lease, Machine};
 
 table! {
-    struct Row {
+    struct Row of issuers {
         insert { id: Uuid, kind: String, namespace: String, name: String, created_at: i64 }
         save {
             acme: String,
@@ -36,18 +36,10 @@ table! {
     }
 }
 
-fn select(condition: &str) -> String {
-    format!("SELECT {} FROM issuers {condition}", Row::COLUMNS.names())
-}
-
 statements! {
-    INSERT adds(issuers) = format!(
-        "INSERT INTO issuers (account_key, {}) VALUES ($1, {})",
-        Row::INSERTED.names(),
-        Row::INSERTED.placeholders_after(1)
-    );
-    FIND = select("WHERE id = $1");
-    FIND_BY_NAME = select("WHERE kind = $1 AND namespace = $2 AND name = $3");
+    INSERT adds(issuers) = Row::insert(&[("account_key", "$1")]);
+    FIND = Row::select("WHERE id = $1");
+    FIND_BY_NAME = Row::select("WHERE kind = $1 AND namespace = $2 AND name = $3");
     WITH_ACCOUNT_KEY = format!("SELECT account_key, {} FROM issuers WHERE id = $1", Row::COLUMNS.names());
     ACCOUNT_KEY = "SELECT account_key FROM issuers WHERE id = $1";
     NEXT_ACCOUNT_KEY = "SELECT next_account_key FROM issuers WHERE id = $1";
@@ -59,7 +51,7 @@ statements! {
         Row::SAVED.assignments_after(2)
     );
     DELETE writes(issuers) = "DELETE FROM issuers WHERE id = $1";
-    OF_NAMESPACE = select("WHERE namespace = $1 OR namespace = '' ORDER BY id");
+    OF_NAMESPACE = Row::select("WHERE namespace = $1 OR namespace = '' ORDER BY id");
 }
 
 /// Which issuers are wanted; everything that is given must hold.
@@ -115,13 +107,16 @@ pub async fn with_account_key(
 }
 
 /// Like [`with_account_key`], from memory where it was read lately and nobody else can have changed it.
-pub async fn recall(db: &Db, id: IssuerId) -> Result<Option<(Issuer, Sealed)>, StorageError> {
+pub async fn cached_with_account_key(
+    db: &Db,
+    id: IssuerId,
+) -> Result<Option<(Issuer, Sealed)>, StorageError> {
     let read = async || with_account_key(&mut db.read().await?, id).await;
     db.cache.issuers.get(id, read).await
 }
 
 /// Like [`find_by_name`], from memory where it was read lately and nobody else can have changed it.
-pub async fn recall_by_name(
+pub async fn cached_by_name(
     db: &Db,
     kind: Kind,
     namespace: &str,
@@ -163,7 +158,7 @@ pub async fn of_namespace(
 /// The sealed key of its account.
 pub async fn account_key(read: &mut Read, id: IssuerId) -> Result<Sealed, StorageError> {
     let row: Option<(Vec<u8>,)> = fetch!(fetch_optional, read, ACCOUNT_KEY, id.0)?;
-    row.map(|(key,)| Sealed(key)).ok_or_else(|| corrupt("issuers", id.0, "the row is gone"))
+    row.map(|(key,)| Sealed(key)).ok_or_else(|| Stored("issuers", id.0).corrupt("the row is gone"))
 }
 
 /// The sealed key that is to follow the present one, while there is one. The CA may know it already.
@@ -216,12 +211,11 @@ pub async fn list(
     wanted: &Wanted,
     page: Page,
 ) -> Result<Vec<Issuer>, StorageError> {
-    let mut filter = Filter::default();
-    filter.within("namespace", scope.namespaces());
+    let mut filter = Filter::within("namespace", scope.namespaces());
     filter.and_if("namespace = ?", wanted.namespace.as_ref());
     filter.and_if("name = ?", wanted.name.as_ref());
     filter.and_if("kind = ?", wanted.kind.map(Kind::as_str));
-    let rows: Vec<Row> = filter.page(read, &select(""), "id", page).await?;
+    let rows: Vec<Row> = filter.page(read, &Row::select(""), "id", page).await?;
     rows.into_iter().map(|row| row.into_domain().map(|(issuer, _)| issuer)).collect()
 }
 
@@ -259,30 +253,24 @@ impl From<&Issuer> for Row {
 
 impl Row {
     fn into_domain(self) -> Result<(Issuer, Lease), StorageError> {
-        let wrong = |problem: &str| corrupt("issuers", self.id, problem);
+        let row = Stored("issuers", self.id);
         let account = match (self.account_url, self.account_server) {
             (Some(url), Some(server)) => Some(Account { url, server, email: self.account_email }),
             _ => None,
         };
         let issuer = Issuer {
             id: IssuerId(self.id),
-            kind: Kind::parse(&self.kind).ok_or_else(|| wrong("kind is not a known word"))?,
+            kind: row.known("kind", Kind::parse(&self.kind))?,
             namespace: self.namespace,
             name: self.name,
-            acme: document(&self.acme, "issuers", self.id)?,
+            acme: row.document(&self.acme)?,
             generation: self.generation,
-            state: State::parse(&self.state).ok_or_else(|| wrong("state is not a known word"))?,
+            state: row.known("state", State::parse(&self.state))?,
             state_since: moment(self.state_since),
             account,
-            account_change: self
-                .account_change
-                .map(|text| document(&text, "issuers", self.id))
-                .transpose()?,
+            account_change: row.document_if(self.account_change)?,
             tries: count(self.tries),
-            last_error: self
-                .last_error
-                .map(|text| document(&text, "issuers", self.id))
-                .transpose()?,
+            last_error: row.document_if(self.last_error)?,
             created_at: moment(self.created_at),
             next_action_at: self.next_action_at.map(moment),
         };

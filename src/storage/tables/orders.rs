@@ -10,13 +10,13 @@ use crate::domain::order::{End, Order, Stage, State};
 use crate::domain::scope::Scope;
 use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{
-    Page, Read, StorageError, Tx, corrupt, count, document, execute, fetch, json, millis, moment,
-    statements, table, write,
+    Page, Read, StorageError, Stored, Tx, count, execute, fetch, json, millis, moment, statements,
+    table, write,
 };
 use crate::storage::queue::lease::{LEASE, Lease, Machine, lease_end};
 
 table! {
-    pub(in crate::storage) struct Row {
+    pub(in crate::storage) struct Row of orders {
         insert {
             id: Uuid,
             name: String,
@@ -47,17 +47,9 @@ table! {
     }
 }
 
-fn select(condition: &str) -> String {
-    format!("SELECT {} FROM orders {condition}", Row::COLUMNS.names())
-}
-
 // With a holder, next_action_at is when its lease ends: by the database's clock where that is another.
 fn insert_text(wake: &str) -> String {
-    format!(
-        "INSERT INTO orders (next_action_at, leased_by, {}) VALUES ({wake}, $2, {})",
-        Row::INSERTED.names(),
-        Row::INSERTED.placeholders_after(2)
-    )
+    Row::insert(&[("next_action_at", wake), ("leased_by", "$2")])
 }
 
 fn save_text(wake: &str) -> String {
@@ -71,15 +63,15 @@ fn save_text(wake: &str) -> String {
 
 statements! {
     INSERT adds(orders) = insert_text("$1"),
-        insert_text(concat!("CASE WHEN $2::text IS NULL THEN $1 ELSE ", lease_end!("$1"), " END"));
-    FIND = select("WHERE id = $1");
-    OPEN_OF_CERTIFICATE = select(
+        insert_text(&format!("CASE WHEN $2::text IS NULL THEN $1 ELSE {} END", lease_end("$1")));
+    FIND = Row::select("WHERE id = $1");
+    OPEN_OF_CERTIFICATE = Row::select(
         "WHERE certificate_id = $1 AND state NOT IN ('valid', 'invalid', 'errored', 'expired')");
     UNDER_WAY_OF_ISSUER = "SELECT id FROM orders WHERE issuer_id = $1 AND next_action_at IS NOT NULL
         AND state NOT IN ('valid', 'invalid', 'errored', 'expired') LIMIT 1";
     OPEN_OF_ISSUER = "SELECT id FROM orders WHERE issuer_id = $1 AND next_action_at IS NOT NULL LIMIT 1";
     SAVE writes(orders) = save_text("$3"),
-        save_text(concat!("CASE WHEN $4 THEN ", lease_end!("$3"), " ELSE $3 END"));
+        save_text(&format!("CASE WHEN $4 THEN {} ELSE $3 END", lease_end("$3")));
     SAVE_HELD writes(orders) = format!(
         "UPDATE orders SET lease_token = lease_token + 1, {} WHERE id = $1 AND lease_token = $2",
         Row::SAVED.assignments_after(2)
@@ -229,8 +221,7 @@ pub async fn list(
     wanted: &Wanted,
     page: Page,
 ) -> Result<Vec<Order>, StorageError> {
-    let mut filter = Filter::default();
-    filter.within("namespace", scope.namespaces());
+    let mut filter = Filter::within("namespace", scope.namespaces());
     filter.and_if("namespace = ?", wanted.namespace.as_ref());
     filter.and_if("certificate_id = ?", wanted.certificate.map(|it| it.0));
     filter.and_if("name = ?", wanted.name.as_ref());
@@ -245,7 +236,7 @@ pub async fn list(
         Some(state) => filter.and("state = ?", Value::Text(state.to_owned())),
         None => {}
     }
-    let rows: Vec<Row> = filter.page(read, &select(""), "id", page).await?;
+    let rows: Vec<Row> = filter.page(read, &Row::select(""), "id", page).await?;
     let mut orders = Vec::with_capacity(rows.len());
     for row in rows {
         orders.push(with_challenges(read, row).await?.0);
@@ -262,8 +253,8 @@ impl From<&Order> for Row {
     fn from(order: &Order) -> Self {
         let (state, url) = match &order.state {
             State::New => ("new", None),
-            State::Open { url, stage } => (stage_word(*stage), Some(url)),
-            State::Done { url, end } => (end_word(*end), url.as_ref()),
+            State::Open { url, stage } => (stage.as_str(), Some(url)),
+            State::Done { url, end } => (end.as_str(), url.as_ref()),
         };
         Self {
             id: order.id.0,
@@ -295,38 +286,6 @@ impl From<&Order> for Row {
     }
 }
 
-const STAGES: [Stage; 7] = [
-    Stage::Authorizing,
-    Stage::Presenting,
-    Stage::Accepting,
-    Stage::Validating,
-    Stage::Finalizing,
-    Stage::Processing,
-    Stage::Downloading,
-];
-const ENDS: [End; 4] = [End::Valid, End::Invalid, End::Errored, End::Expired];
-
-fn stage_word(stage: Stage) -> &'static str {
-    match stage {
-        Stage::Authorizing => "authorizing",
-        Stage::Presenting => "presenting",
-        Stage::Accepting => "accepting",
-        Stage::Validating => "validating",
-        Stage::Finalizing => "finalizing",
-        Stage::Processing => "processing",
-        Stage::Downloading => "downloading",
-    }
-}
-
-fn end_word(end: End) -> &'static str {
-    match end {
-        End::Valid => "valid",
-        End::Invalid => "invalid",
-        End::Errored => "errored",
-        End::Expired => "expired",
-    }
-}
-
 impl Row {
     pub(in crate::storage) fn id(&self) -> Uuid {
         self.id
@@ -336,15 +295,13 @@ impl Row {
         self,
         challenges: Vec<Challenge>,
     ) -> Result<(Order, Lease), StorageError> {
-        let wrong = |problem: &str| corrupt("orders", self.id, problem);
+        let row = Stored("orders", self.id);
         let word = self.state.as_str();
-        let open = STAGES.into_iter().find(|stage| stage_word(*stage) == word);
-        let end = ENDS.into_iter().find(|end| end_word(*end) == word);
-        let state = match (word, open, end, self.url) {
+        let state = match (word, Stage::parse(word), End::parse(word), self.url) {
             ("new", None, None, None) => State::New,
             (_, Some(stage), None, Some(url)) => State::Open { url, stage },
             (_, None, Some(end), url) => State::Done { url, end },
-            _ => return Err(wrong("state and url disagree")),
+            _ => return Err(row.corrupt("state and url disagree")),
         };
         let order = Order {
             id: OrderId(self.id),
@@ -353,7 +310,7 @@ impl Row {
             request: RequestId(self.request_id),
             issuer: IssuerId(self.issuer_id),
             namespace: self.namespace,
-            names: document(&self.names, "orders", self.id)?,
+            names: row.document(&self.names)?,
             profile: self.profile,
             predecessors: count(self.predecessors),
             state,
@@ -361,12 +318,9 @@ impl Row {
             challenges,
             tries: count(self.tries),
             stalled_since: self.stalled_since.map(moment),
-            course: document(&self.course, "orders", self.id)?,
+            course: row.document(&self.course)?,
             attempts: count(self.attempts),
-            last_error: self
-                .last_error
-                .map(|text| document(&text, "orders", self.id))
-                .transpose()?,
+            last_error: row.document_if(self.last_error)?,
             created_at: moment(self.created_at),
             handed_out_at: moment(self.handed_out_at),
             // While somebody is at it, the row shows when the lease ends: it was due when that began.

@@ -12,7 +12,7 @@ use crate::domain::id::OrderId;
 use crate::domain::limits::Rate;
 use crate::domain::order::{End, Order, State};
 use crate::storage::engine::{
-    Read, StorageError, Tx, document, execute, fetch, fetch_changed, json, millis, moment,
+    Read, StorageError, Stored, Tx, execute, fetch, fetch_changed, json, millis, moment,
     statements, write,
 };
 
@@ -179,7 +179,7 @@ pub(in crate::storage) async fn release(tx: &mut Tx, order: &Order) -> Result<()
     let Some(Row { costs, .. }) = row.filter(|row| row.granted) else {
         return Ok(());
     };
-    let taken: Vec<Taken> = document(&costs, "reservations", order.id.0)?;
+    let taken: Vec<Taken> = Stored("reservations", order.id.0).document(&costs)?;
     // Once every name is proved the CSR may be on its way, and with it the certificate.
     let unproved = order.challenges.iter().any(|one| one.state != challenge::State::Valid);
     let unused = |taken: &Taken| url.is_none() || (!taken.by_order && unproved);

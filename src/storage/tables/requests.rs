@@ -6,14 +6,15 @@ use uuid::Uuid;
 use super::revisions::Revision;
 use crate::domain::id::{CertificateId, OrderId, RequestId};
 use crate::domain::scope::Scope;
+use crate::domain::words::words;
 use crate::secret::Sealed;
 use crate::storage::engine::query::Filter;
 use crate::storage::engine::{
-    Page, Read, StorageError, Tx, corrupt, fetch, millis, moment, statements, table, write,
+    Page, Read, StorageError, Stored, Tx, fetch, millis, moment, statements, table, write,
 };
 
 table! {
-    struct Row {
+    struct Row of requests {
         id: Uuid,
         name: String,
         certificate_id: Uuid,
@@ -32,7 +33,7 @@ statements! {
     INSERT adds(requests) = "INSERT INTO requests
         (id, certificate_id, namespace, revision, csr, private_key, state, message, order_id, created_at, name)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
-    FIND = format!("SELECT {} FROM requests WHERE id = $1", Row::COLUMNS.names());
+    FIND = Row::select("WHERE id = $1");
     PRIVATE_KEY = "SELECT private_key FROM requests WHERE id = $1";
     PRUNE writes(requests) reads(revisions) = "DELETE FROM requests WHERE certificate_id = $1 AND id <> $2
         AND id NOT IN (SELECT request_id FROM revisions WHERE certificate_id = $1 AND revision >= $3)";
@@ -66,25 +67,16 @@ pub struct Request {
     pub finished_at: Option<OffsetDateTime>,
 }
 
-/// How far an attempt is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RequestState {
-    /// An order is under way.
-    Pending,
-    /// There is a certificate.
-    Issued,
-    /// There is none, and this attempt will not bring one.
-    Failed,
-}
-
-impl RequestState {
-    /// The word that the database uses.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Issued => "issued",
-            Self::Failed => "failed",
-        }
+words! {
+    /// How far an attempt is.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum RequestState {
+        /// An order is under way.
+        Pending = "pending",
+        /// There is a certificate.
+        Issued = "issued",
+        /// There is none, and this attempt will not bring one.
+        Failed = "failed",
     }
 }
 
@@ -186,20 +178,17 @@ pub async fn list(
     wanted: &Wanted,
     page: Page,
 ) -> Result<Vec<Request>, StorageError> {
-    let mut filter = Filter::default();
-    filter.within("namespace", scope.namespaces());
+    let mut filter = Filter::within("namespace", scope.namespaces());
     filter.and_if("namespace = ?", wanted.namespace.as_ref());
     filter.and_if("name = ?", wanted.name.as_ref());
     filter.and_if("certificate_id = ?", wanted.certificate.map(|it| it.0));
-    let select = format!("SELECT {} FROM requests", Row::COLUMNS.names());
-    let rows: Vec<Row> = filter.page(read, &select, "id", page).await?;
+    let rows: Vec<Row> = filter.page(read, &Row::select(""), "id", page).await?;
     rows.into_iter().map(Row::into_request).collect()
 }
 
 impl Row {
     fn into_request(self) -> Result<Request, StorageError> {
-        let wrong = |problem: &str| corrupt("requests", self.id, problem);
-        let states = [RequestState::Pending, RequestState::Issued, RequestState::Failed];
+        let row = Stored("requests", self.id);
         Ok(Request {
             id: RequestId(self.id),
             name: self.name,
@@ -207,12 +196,9 @@ impl Row {
             namespace: self.namespace,
             revision: self.revision,
             csr: self.csr,
-            state: states
-                .into_iter()
-                .find(|state| state.as_str() == self.state)
-                .ok_or_else(|| wrong("state is not a known word"))?,
+            state: row.known("state", RequestState::parse(&self.state))?,
             message: self.message,
-            order: OrderId(self.order_id.ok_or_else(|| wrong("there is no order"))?),
+            order: OrderId(self.order_id.ok_or_else(|| row.corrupt("there is no order"))?),
             created_at: moment(self.created_at),
             finished_at: self.finished_at.map(moment),
         })

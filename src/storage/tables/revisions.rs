@@ -15,7 +15,7 @@ use crate::storage::engine::{
 };
 
 table! {
-    struct Row {
+    struct Row of revisions {
         certificate_id: Uuid,
         revision: i64,
         request_id: Uuid,
@@ -30,16 +30,12 @@ table! {
     }
 }
 
-fn select(condition: &str) -> String {
-    format!("SELECT {} FROM revisions {condition}", Row::COLUMNS.names())
-}
-
 statements! {
     INSERT adds(revisions) reads(requests) = "INSERT INTO revisions
         (certificate_id, revision, request_id, order_id, chain, private_key, serial, fingerprint,
          not_before, not_after, issued_at)
         SELECT $1, $2, id, $4, $5, private_key, $6, $7, $8, $9, $10 FROM requests WHERE id = $3";
-    FIND = select("WHERE certificate_id = $1 AND revision = $2");
+    FIND = Row::select("WHERE certificate_id = $1 AND revision = $2");
     SHOW = format!(
         "SELECT (SELECT namespace FROM certificates WHERE id = $1) AS namespace, {} FROM revisions
          WHERE certificate_id = $1
@@ -170,7 +166,7 @@ pub async fn list(
     filter.and("certificate_id = ?", Value::Id(certificate.0));
     filter.and_if("revision < ?", before);
     let page = Page { limit, after: None, descending: true };
-    let rows: Vec<Row> = filter.page(read, &select(""), "revision", page).await?;
+    let rows: Vec<Row> = filter.page(read, &Row::select(""), "revision", page).await?;
     Ok(rows.into_iter().map(Row::into_revision).collect())
 }
 

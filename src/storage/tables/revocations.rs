@@ -7,13 +7,12 @@ use crate::domain::id::{CertificateId, IssuerId, RequestId, RevocationId};
 use crate::domain::revocation::{Reason, Revocation, State};
 use crate::secret::Sealed;
 use crate::storage::engine::{
-    Read, StorageError, Tx, corrupt, count, document, execute, fetch, json, millis, moment,
-    statements, table,
+    Read, StorageError, Stored, Tx, count, execute, fetch, json, millis, moment, statements, table,
 };
 use crate::storage::queue::lease::{Lease, held};
 
 table! {
-    struct Row {
+    struct Row of revocations {
         id: Uuid,
         certificate_id: Uuid,
         namespace: String,
@@ -39,7 +38,7 @@ statements! {
         SELECT $1, certificate_id, $3, $4, revision, $6, $7, request_id, private_key,
                $8, $9, $10, $11, $12, $13
         FROM revisions WHERE certificate_id = $2 AND revision = $5";
-    FIND = format!("SELECT {} FROM revocations WHERE id = $1", Row::COLUMNS.names());
+    FIND = Row::select("WHERE id = $1");
     SAVE writes(revocations) = "UPDATE revocations SET
         state = $3, tries = $4, last_error = $5, next_action_at = $6,
         private_key = CASE WHEN $3 = 'pending' THEN private_key ELSE NULL END,
@@ -144,21 +143,17 @@ pub async fn any_of_issuer(
 
 impl Row {
     fn into_domain(self) -> Result<(Revocation, Evidence), StorageError> {
-        let wrong = |problem: &str| corrupt("revocations", self.id, problem);
+        let row = Stored("revocations", self.id);
         let revocation = Revocation {
             id: RevocationId(self.id),
             certificate: CertificateId(self.certificate_id),
             namespace: self.namespace,
             issuer: IssuerId(self.issuer_id),
             revision: self.revision,
-            reason: Reason::parse(&self.reason)
-                .ok_or_else(|| wrong("reason is not a known word"))?,
-            state: State::parse(&self.state).ok_or_else(|| wrong("state is not a known word"))?,
+            reason: row.known("reason", Reason::parse(&self.reason))?,
+            state: row.known("state", State::parse(&self.state))?,
             tries: count(self.tries),
-            last_error: self
-                .last_error
-                .map(|text| document(&text, "revocations", self.id))
-                .transpose()?,
+            last_error: row.document_if(self.last_error)?,
             created_at: moment(self.created_at),
             next_action_at: self.next_action_at.map(moment),
             deadline: moment(self.deadline),

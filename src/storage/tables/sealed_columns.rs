@@ -1,11 +1,13 @@
 //! Every column that holds sealed secrets, to be sealed anew under another master key.
 
+use std::sync::LazyLock;
+
 use sqlx::FromRow;
 use uuid::Uuid;
 
 use crate::secret::Sealed;
 use crate::storage::engine::{
-    Change, Listed, Query, Read, Statement, StorageError, Touch, Tx, execute, fetch,
+    Change, Listed, Query, Read, Statement, StorageError, Tx, execute, fetch,
 };
 
 /// A column of sealed secrets.
@@ -31,116 +33,46 @@ pub struct Envelope {
     pub sealed: Sealed,
 }
 
-macro_rules! column {
-    ($place:literal, $table:literal, $column:literal) => {
-        Column {
-            place: $place,
-            list: Query(Statement::both(
-                concat!("sealed_columns::LIST ", $table),
-                concat!(
-                    "SELECT id, $2 AS number, id AS place, ",
-                    $column,
-                    " AS sealed FROM ",
-                    $table,
-                    " WHERE id > $1 ORDER BY id LIMIT $3"
-                ),
-            )),
-            replace: Change::new(
-                Statement::both(
-                    concat!("sealed_columns::REPLACE ", $table),
-                    concat!(
-                        "UPDATE ",
-                        $table,
-                        " SET ",
-                        $column,
-                        " = $4 WHERE id = $1 AND $2 = $2 AND ",
-                        $column,
-                        " = $3"
-                    ),
-                ),
-                &[Touch::Writes(&[$table])],
-            ),
-        }
+/// A column of `table` that holds what is sealed for `place`; `row` is the column that says for which row.
+fn column(place: &'static str, table: &'static str, row: &str) -> Column {
+    let (_, column) = place.split_once('/').unwrap_or_default();
+    // Rows of most tables have no number: any will do.
+    let (id, number, after, is) = match table {
+        "revisions" => (
+            "certificate_id",
+            "revision",
+            "(certificate_id, revision) > ($1, $2)",
+            "certificate_id = $1 AND revision = $2",
+        ),
+        _ => ("id", "$2", "id > $1", "id = $1 AND $2 = $2"),
     };
+    let list = format!(
+        "SELECT {id} AS id, {number} AS number, {row} AS place, {column} AS sealed FROM {table}
+         WHERE {after} AND length({column}) > 0 ORDER BY 1, 2 LIMIT $3"
+    );
+    let replace = format!("UPDATE {table} SET {column} = $4 WHERE {is} AND {column} = $3");
+    let name = |statement: &str| format!("sealed_columns::{statement} {table}.{column}");
+    Column {
+        place,
+        list: Query(Statement::both(name("LIST"), list)),
+        replace: Change::of(table, Statement::both(name("REPLACE"), replace)),
+    }
 }
 
 /// Every column that holds sealed secrets; a test compares with the migrations.
-pub const COLUMNS: &[Column] = &[
-    column!("secrets/data", "secrets", "data"),
-    column!("issuers/account_key", "issuers", "account_key"),
-    column!("webhooks/secret", "webhooks", "secret"),
-    Column {
-        place: "webhooks/former_secret",
-        list: Query(Statement::both(
-            "sealed_columns::LIST former secrets",
-            "SELECT id, $2 AS number, id AS place, former_secret AS sealed FROM webhooks
-             WHERE id > $1 AND former_secret IS NOT NULL ORDER BY id LIMIT $3",
-        )),
-        replace: Change::new(Statement::both(
-            "sealed_columns::REPLACE former secrets",
-            "UPDATE webhooks SET former_secret = $4
-             WHERE id = $1 AND $2 = $2 AND former_secret = $3",
-        ), &[Touch::Writes(&["webhooks"])]),
-    },
-    // A key that a client holds is empty.
-    Column {
-        place: "requests/private_key",
-        list: Query(Statement::both(
-            "sealed_columns::LIST requests",
-            "SELECT id, $2 AS number, id AS place, private_key AS sealed FROM requests
-             WHERE id > $1 AND length(private_key) > 0 ORDER BY id LIMIT $3",
-        )),
-        replace: Change::new(Statement::both(
-            "sealed_columns::REPLACE requests",
-            "UPDATE requests SET private_key = $4 WHERE id = $1 AND $2 = $2 AND private_key = $3",
-        ), &[Touch::Writes(&["requests"])]),
-    },
-    // A revision's key is its request's, as it is sealed there.
-    Column {
-        place: "requests/private_key",
-        list: Query(Statement::both(
-            "sealed_columns::LIST revisions",
-            "SELECT certificate_id AS id, revision AS number, request_id AS place, private_key AS sealed
-             FROM revisions
-             WHERE (certificate_id, revision) > ($1, $2) AND length(private_key) > 0
-             ORDER BY certificate_id, revision LIMIT $3",
-        )),
-        replace: Change::new(Statement::both(
-            "sealed_columns::REPLACE revisions",
-            "UPDATE revisions SET private_key = $4
-             WHERE certificate_id = $1 AND revision = $2 AND private_key = $3",
-        ), &[Touch::Writes(&["revisions"])]),
-    },
-    Column {
-        place: "issuers/next_account_key",
-        list: Query(Statement::both(
-            "sealed_columns::LIST next account keys",
-            "SELECT id, $2 AS number, id AS place, next_account_key AS sealed FROM issuers
-             WHERE id > $1 AND next_account_key IS NOT NULL ORDER BY id LIMIT $3",
-        )),
-        replace: Change::new(Statement::both(
-            "sealed_columns::REPLACE next account keys",
-            "UPDATE issuers SET next_account_key = $4
-             WHERE id = $1 AND $2 = $2 AND next_account_key = $3",
-        ), &[Touch::Writes(&["issuers"])]),
-    },
-    // A copy of the revision's, while it may be needed.
-    Column {
-        place: "requests/private_key",
-        list: Query(Statement::both(
-            "sealed_columns::LIST revocations",
-            "SELECT id, $2 AS number, request_id AS place, private_key AS sealed FROM revocations
-             WHERE id > $1 AND length(private_key) > 0 ORDER BY id LIMIT $3",
-        )),
-        replace: Change::new(Statement::both(
-            "sealed_columns::REPLACE revocations",
-            "UPDATE revocations SET private_key = $4
-             WHERE id = $1 AND $2 = $2 AND private_key = $3",
-        ), &[Touch::Writes(&["revocations"])]),
-    },
-];
+pub static COLUMNS: LazyLock<[Column; 8]> = LazyLock::new(|| {
+    [
+        column("secrets/data", "secrets", "id"),
+        column("issuers/account_key", "issuers", "id"),
+        column("webhooks/secret", "webhooks", "id"),
+        column("webhooks/former_secret", "webhooks", "id"),
+        column("requests/private_key", "requests", "id"),
+        column("requests/private_key", "revisions", "request_id"),
+        column("issuers/next_account_key", "issuers", "id"),
+        column("requests/private_key", "revocations", "request_id"),
+    ]
+});
 
-/// Every statement of this module.
 pub(in crate::storage) fn all() -> Vec<Listed> {
     COLUMNS.iter().flat_map(|column| [column.list.listed(), column.replace.listed()]).collect()
 }

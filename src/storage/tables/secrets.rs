@@ -10,17 +10,30 @@ use crate::secret::Sealed;
 use crate::storage::Db;
 use crate::storage::engine::query::Filter;
 use crate::storage::engine::{
-    Page, Read, StorageError, Tx, document, execute, fetch, json, millis, moment, statements,
+    Page, Read, StorageError, Stored, Tx, execute, fetch, json, millis, moment, statements, table,
 };
+
+table! {
+    struct Row of secrets {
+        id: Uuid,
+        namespace: String,
+        name: String,
+        data_keys: String,
+        created_at: i64,
+        updated_at: i64,
+    }
+}
 
 statements! {
     INSERT adds(secrets) = "INSERT INTO secrets (id, namespace, name, data, data_keys, created_at, updated_at)
         VALUES ($1, $2, $3, $4, $5, $6, $6)";
     UPDATE writes(secrets) = "UPDATE secrets SET data = $2, data_keys = $3, updated_at = $4 WHERE id = $1";
     DELETE writes(secrets) = "DELETE FROM secrets WHERE id = $1";
-    FIND = "SELECT id, namespace, name, data_keys, created_at, updated_at FROM secrets WHERE id = $1";
-    FIND_BY_NAME = "SELECT id, namespace, name, data_keys, created_at, updated_at, data FROM secrets
-        WHERE namespace = $1 AND name = $2";
+    FIND = Row::select("WHERE id = $1");
+    FIND_BY_NAME = format!(
+        "SELECT data, {} FROM secrets WHERE namespace = $1 AND name = $2",
+        Row::COLUMNS.names()
+    );
     DATA = "SELECT id, data FROM secrets WHERE namespace = $1 AND name = $2";
 }
 
@@ -120,7 +133,7 @@ pub async fn data(
 }
 
 /// Like [`data`], from memory where it was read lately and nobody else can have changed it.
-pub async fn recall(
+pub async fn cached_data(
     db: &Db,
     namespace: &str,
     name: &str,
@@ -136,23 +149,11 @@ pub async fn list(
     wanted: &Wanted,
     page: Page,
 ) -> Result<Vec<SecretEntry>, StorageError> {
-    let mut filter = Filter::default();
-    filter.within("namespace", scope.namespaces());
+    let mut filter = Filter::within("namespace", scope.namespaces());
     filter.and_if("namespace = ?", wanted.namespace.as_ref());
     filter.and_if("name = ?", wanted.name.as_ref());
-    let select = "SELECT id, namespace, name, data_keys, created_at, updated_at FROM secrets";
-    let rows: Vec<Row> = filter.page(read, select, "id", page).await?;
+    let rows: Vec<Row> = filter.page(read, &Row::select(""), "id", page).await?;
     rows.into_iter().map(Row::into_entry).collect()
-}
-
-#[derive(FromRow)]
-struct Row {
-    id: Uuid,
-    namespace: String,
-    name: String,
-    data_keys: String,
-    created_at: i64,
-    updated_at: i64,
 }
 
 #[derive(FromRow)]
@@ -166,7 +167,7 @@ impl Row {
     fn into_entry(self) -> Result<SecretEntry, StorageError> {
         Ok(SecretEntry {
             id: SecretId(self.id),
-            keys: document(&self.data_keys, "secrets", self.id)?,
+            keys: Stored("secrets", self.id).document(&self.data_keys)?,
             namespace: self.namespace,
             name: self.name,
             created_at: moment(self.created_at),

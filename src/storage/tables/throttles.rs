@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use crate::domain::failure::Failure;
 use crate::domain::throttle::Scope;
 use crate::storage::engine::{
-    Read, StorageError, Tx, document, execute, fetch, json, millis, moment, statements,
+    Read, StorageError, Stored, Tx, execute, fetch, json, millis, moment, statements,
 };
 
 statements! {
@@ -50,8 +50,8 @@ pub async fn held(
     now: OffsetDateTime,
 ) -> Result<Option<(OffsetDateTime, Failure)>, StorageError> {
     let keys = serde_json::json!(keys).to_string();
-    let row: Option<(i64, String)> =
+    let found: Option<(i64, String)> =
         fetch!(fetch_optional, read, HELD, keys.as_str(), millis(now))?;
-    row.map(|(until, why)| Ok((moment(until), document(&why, "throttles", uuid::Uuid::nil())?)))
-        .transpose()
+    let row = Stored("throttles", uuid::Uuid::nil());
+    found.map(|(until, why)| Ok((moment(until), row.document(&why)?))).transpose()
 }

@@ -11,13 +11,13 @@ use crate::domain::webhook::{Disabled, EVERY_NAMESPACE, Health, Spec, Transition
 use crate::secret::Sealed;
 use crate::storage::engine::query::Filter;
 use crate::storage::engine::{
-    Page, Read, StorageError, Tx, corrupt, count, document, execute, fetch, json, millis, moment,
-    statements, table, write,
+    Page, Read, StorageError, Stored, Tx, count, execute, fetch, json, millis, moment, statements,
+    table, write,
 };
 use crate::storage::queue::lease::{LEASE, Lease, Machine, held};
 
 table! {
-    struct Row {
+    struct Row of webhooks {
         insert { id: Uuid, namespace: String, created_at: i64 }
         save {
             spec: String,
@@ -34,21 +34,13 @@ table! {
     }
 }
 
-fn select(condition: &str) -> String {
-    format!("SELECT {} FROM webhooks {condition}", Row::COLUMNS.names())
-}
-
 statements! {
-    INSERT adds(webhooks) = format!(
-        "INSERT INTO webhooks (secret, {}) VALUES ($1, {})",
-        Row::INSERTED.names(),
-        Row::INSERTED.placeholders_after(1)
-    );
+    INSERT adds(webhooks) = Row::insert(&[("secret", "$1")]);
     INSERT_SUBSCRIPTION writes(webhook_subscriptions) = "INSERT INTO webhook_subscriptions (webhook_id, namespace, event_type, selector)
         VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
     DELETE_SUBSCRIPTIONS writes(webhook_subscriptions) = "DELETE FROM webhook_subscriptions WHERE webhook_id = $1";
-    FIND = select("WHERE id = $1");
-    SUBSCRIBED = select(
+    FIND = Row::select("WHERE id = $1");
+    SUBSCRIBED = Row::select(
         "WHERE id IN (SELECT webhook_id FROM webhook_subscriptions
             WHERE namespace IN ($1, '*') AND event_type IN ($2, '*') AND selector = 'all') ORDER BY id");
     SAVE writes(webhooks) = format!(
@@ -293,14 +285,13 @@ pub async fn list(
     wanted: &Wanted,
     page: Page,
 ) -> Result<Vec<Webhook>, StorageError> {
-    let mut filter = Filter::default();
-    filter.within("namespace", scope.namespaces());
+    let mut filter = Filter::within("namespace", scope.namespaces());
     filter.without(
         "id IN (SELECT webhook_id FROM webhook_subscriptions WHERE namespace NOT IN (?))",
         scope.namespaces(),
     );
     filter.and_if("namespace = ?", wanted.namespace.as_ref());
-    let rows: Vec<Row> = filter.page(read, &select(""), "id", page).await?;
+    let rows: Vec<Row> = filter.page(read, &Row::select(""), "id", page).await?;
     rows.into_iter().map(|row| row.into_domain().map(|(webhook, _)| webhook)).collect()
 }
 
@@ -328,13 +319,10 @@ impl From<&Webhook> for Row {
 
 impl Row {
     fn into_domain(self) -> Result<(Webhook, Lease), StorageError> {
-        let wrong = || corrupt("webhooks", self.id, "disabled_because is not a known word");
-        let disabled = self
-            .disabled_because
-            .as_deref()
-            .map(|word| Disabled::parse(word).ok_or_else(wrong))
-            .transpose()?;
-        let spec: Spec = document(&self.spec, "webhooks", self.id)?;
+        let row = Stored("webhooks", self.id);
+        let known = |word: String| row.known("disabled_because", Disabled::parse(&word));
+        let disabled = self.disabled_because.map(known).transpose()?;
+        let spec: Spec = row.document(&self.spec)?;
         let webhook = Webhook {
             id: WebhookId(self.id),
             namespace: self.namespace,

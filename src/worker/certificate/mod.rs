@@ -42,8 +42,7 @@ pub(crate) async fn fail(
 }
 
 async fn find(ctx: &Context, id: CertificateId) -> Result<Option<Certificate>, StorageError> {
-    let mut tx = ctx.db.read().await?;
-    let found = certificates::find(&mut tx, id, &Scope::Everything).await?;
+    let found = certificates::find(&mut ctx.db.read().await?, id, &Scope::Everything).await?;
     Ok(found.map(|(certificate, _)| certificate))
 }
 
@@ -56,7 +55,7 @@ pub(crate) async fn begin(
     let now = ctx.clock.now();
     let reference = &certificate.spec.issuer_ref;
     let (kind, namespace) = (reference.kind, &certificate.namespace);
-    let issuer = issuers::recall_by_name(&ctx.db, kind, namespace, &reference.name).await?;
+    let issuer = issuers::cached_by_name(&ctx.db, kind, namespace, &reference.name).await?;
 
     if certificate.deleting_since.is_some() {
         Box::pin(revocation::delete_at_last(ctx, certificate, &lease)).await?;

@@ -158,7 +158,7 @@ impl<'a> Session<'a> {
         if let Some(issuer) = &self.issuer {
             return Ok(Arc::clone(issuer));
         }
-        let found = issuers::recall(&self.ctx.db, order.issuer).await?;
+        let found = issuers::cached_with_account_key(&self.ctx.db, order.issuer).await?;
         let Some((issuer, sealed)) = found else {
             return Err(Failure::of(
                 code::ISSUER_NOT_FOUND,

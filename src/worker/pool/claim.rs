@@ -9,8 +9,8 @@ use super::longest_rest;
 use super::slots::Slots;
 use crate::domain::order::Order;
 use crate::storage::fair::Flow;
-use crate::storage::lease::{self, Due, Lease, Machine};
-use crate::storage::{StorageError, cleanups, fair};
+use crate::storage::lease::{self, Lease, Machine};
+use crate::storage::{Read, StorageError, cleanups, fair};
 use crate::worker::context::Context;
 use crate::worker::limits::Share;
 use crate::worker::steps::CLEAN_UPS_TOGETHER;
@@ -41,10 +41,11 @@ pub(super) enum Look {
 pub(super) async fn look(ctx: &Context, slots: &Slots, free: usize) -> Result<Look, StorageError> {
     let now = ctx.clock.now();
     let mut tx = ctx.db.read().await?;
-    let Due { rows, clean_ups } = lease::next_due(&mut tx).await?;
+    let rows = lease::next_due(&mut tx).await?;
     if rows.iter().all(|(_, at)| *at > now) {
         return Ok(Look::Nothing(rows.into_iter().map(|(_, at)| at).min()));
     }
+    let has_clean_ups = clean_ups_are_due(&mut tx, &rows, now).await?;
     let mut waiting = Vec::new();
     let mut few = Vec::new();
     for (machine, _) in rows.into_iter().filter(|(_, at)| *at <= now) {
@@ -62,7 +63,7 @@ pub(super) async fn look(ctx: &Context, slots: &Slots, free: usize) -> Result<Lo
     // A connection is given back before another one is asked for.
     drop(tx);
     let mut claimed = Vec::new();
-    if clean_ups.is_some_and(|at| at <= now) {
+    if has_clean_ups {
         claimed = claim_clean_ups(ctx, slots, free).await?;
     }
     let owner = &ctx.settings.name;
@@ -98,6 +99,18 @@ fn is_shared(machine: Machine) -> bool {
         | Machine::Task
         | Machine::Delivery => false,
     }
+}
+
+/// Whether orders are due that are over; `due` is when the next of all orders is.
+async fn clean_ups_are_due(
+    read: &mut Read,
+    due: &[(Machine, OffsetDateTime)],
+    now: OffsetDateTime,
+) -> Result<bool, StorageError> {
+    if due.iter().all(|(machine, at)| *machine != Machine::Order || *at > now) {
+        return Ok(false);
+    }
+    Ok(cleanups::next_due(read).await?.is_some_and(|at| at <= now))
 }
 
 /// Each piece takes one slot for many orders, and not many slots are for clean-ups.
@@ -141,10 +154,10 @@ pub(super) async fn next_claimable(
 ) -> Result<Option<OffsetDateTime>, StorageError> {
     let quota = &ctx.limits.quota;
     let mut tx = ctx.db.read().await?;
-    let Due { rows: mut due, clean_ups } = lease::next_due(&mut tx).await?;
+    let mut due = lease::next_due(&mut tx).await?;
     let now = ctx.clock.now();
-    if clean_ups.is_some_and(|at| at <= now)
-        && slots.clean_ups_are_full()
+    if slots.clean_ups_are_full()
+        && clean_ups_are_due(&mut tx, &due, now).await?
         && fair::oldest(&mut tx, Machine::Order, now).await?.flows.is_empty()
     {
         // The orders that are due are to be cleaned up after, and wait for a clean-up to end.

@@ -89,10 +89,7 @@ async fn claim(ctx: &Context, free: usize) -> Result<Vec<Lease>, StorageError> {
 
 async fn until_next(ctx: &Context) -> Duration {
     let longest = longest_rest(ctx);
-    let due = async {
-        let mut tx = ctx.db.read().await?;
-        lease::next_delivery_due(&mut tx).await
-    };
+    let due = async { lease::next_delivery_due(&mut ctx.db.read().await?).await };
     match due.await {
         Ok(Some(at)) => Duration::try_from(at - ctx.clock.now()).unwrap_or_default().min(longest),
         Ok(None) => longest,

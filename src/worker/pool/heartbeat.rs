@@ -84,7 +84,7 @@ async fn beat(ctx: &Context) -> Result<time::OffsetDateTime, StorageError> {
 async fn reap_dead_replicas(ctx: &Context, now: time::OffsetDateTime) -> Result<(), StorageError> {
     let period = time::Duration::try_from(ctx.settings.lease).unwrap_or(lease::LEASE);
     let mut tx = ctx.db.begin();
-    let (silent, rows) = heartbeat::bury(&mut tx, now, period).await?;
+    let (silent, rows) = heartbeat::reap(&mut tx, now, period).await?;
     if silent.is_empty() {
         return Ok(());
     }

@@ -7,9 +7,9 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Mutex, PoisonError};
 
 use futures_util::FutureExt as _;
+use parking_lot::Mutex;
 use time::Duration;
 use uuid::Uuid;
 
@@ -33,7 +33,7 @@ pub(super) struct InternalFailures(Mutex<HashMap<Uuid, u32>>);
 impl InternalFailures {
     /// How long to put the row off this time.
     fn next_pause(&self, id: Uuid) -> Duration {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock();
         if known.len() >= MOST_REMEMBERED {
             known.clear();
         }
@@ -44,7 +44,7 @@ impl InternalFailures {
     }
 
     fn succeeded(&self, id: Uuid) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.0.lock().remove(&id);
     }
 
     /// Has a row say what became of its step, whatever that is. Returns the result of a step that
@@ -129,9 +129,9 @@ impl InternalFailures {
 /// Reports the failure to the row's machine. Returns whether nothing else is to be done: the failure
 /// stands on the row, or somebody else has it.
 async fn report(ctx: &Context, lease: &Lease) -> Result<bool, WorkerError> {
-    let mut tx = ctx.db.read().await?;
-    let held = lease::held_by(&mut tx, lease.machine, lease.id, &ctx.settings.name).await?;
-    drop(tx);
+    let held =
+        lease::held_by(&mut ctx.db.read().await?, lease.machine, lease.id, &ctx.settings.name)
+            .await?;
     match held {
         Some(held) => steps::fail(ctx, &held, failure(lease)).await,
         None => Ok(true),

@@ -66,7 +66,7 @@ on_both_databases! {
         tx.commit().await.unwrap();
 
         let mut read = db.read().await.unwrap();
-        let due = lease::next_due(&mut read).await.unwrap().rows;
+        let due = lease::next_due(&mut read).await.unwrap();
         let (_, at) = due.into_iter().find(|(machine, _)| *machine == Machine::Certificate).unwrap();
         assert_eq!(at, NOW + Duration::milliseconds(394));
     }

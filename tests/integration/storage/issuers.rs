@@ -79,21 +79,21 @@ on_both_databases! {
         assert!(issuers::with_account_key(&mut tx, one.id).await.unwrap().is_none());
     }
 
-    async fn issuers_and_secrets_that_were_recalled_are_recalled_as_they_are_after_a_change(db: Db) {
+    async fn cached_issuers_and_secrets_are_read_as_they_are_after_a_change(db: Db) {
         let (first, key) = (issuer(), Sealed(vec![1]));
         let mut entry = SecretEntry {
             id: SecretId::generate(NOW), namespace: "default".into(), name: "token".into(),
             keys: vec!["api-token".into()], created_at: NOW, updated_at: NOW,
         };
-        let by_name = || issuers::recall_by_name(&db, first.kind, "default", &first.name);
+        let by_name = || issuers::cached_by_name(&db, first.kind, "default", &first.name);
         assert_eq!(by_name().await.unwrap(), None);
         let mut tx = db.begin();
         issuers::insert(&mut tx, &first, &key).await.unwrap();
         secrets::insert(&mut tx, &entry, &Sealed(vec![2])).await.unwrap();
         tx.commit().await.unwrap();
         assert_eq!(by_name().await.unwrap(), Some(first.clone()));
-        assert_eq!(issuers::recall(&db, first.id).await.unwrap(), Some((first.clone(), key)));
-        let known = secrets::recall(&db, "default", "token").await.unwrap();
+        assert_eq!(issuers::cached_with_account_key(&db, first.id).await.unwrap(), Some((first.clone(), key)));
+        let known = secrets::cached_data(&db, "default", "token").await.unwrap();
         assert_eq!(known, Some((entry.id, Sealed(vec![2]))));
 
         let mut tx = db.begin();
@@ -107,17 +107,17 @@ on_both_databases! {
         tx.commit().await.unwrap();
 
         assert_eq!(by_name().await.unwrap(), Some(changed.clone()));
-        let recalled = issuers::recall(&db, first.id).await.unwrap();
-        assert_eq!(recalled, Some((changed, Sealed(vec![3]))));
-        let known = secrets::recall(&db, "default", "token").await.unwrap();
+        let cached = issuers::cached_with_account_key(&db, first.id).await.unwrap();
+        assert_eq!(cached, Some((changed, Sealed(vec![3]))));
+        let known = secrets::cached_data(&db, "default", "token").await.unwrap();
         assert_eq!(known, Some((entry.id, Sealed(vec![4]))));
         let mut tx = db.begin();
         secrets::delete(&mut tx, entry.id).await.unwrap();
         issuers::delete(&mut tx, first.id).await.unwrap();
         tx.commit().await.unwrap();
-        assert_eq!(secrets::recall(&db, "default", "token").await.unwrap(), None);
+        assert_eq!(secrets::cached_data(&db, "default", "token").await.unwrap(), None);
         assert_eq!(by_name().await.unwrap(), None);
-        assert_eq!(issuers::recall(&db, first.id).await.unwrap(), None);
+        assert_eq!(issuers::cached_with_account_key(&db, first.id).await.unwrap(), None);
     }
 
     async fn an_accounts_next_key_waits_beside_the_present_one(db: Db) {

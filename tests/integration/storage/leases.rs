@@ -31,7 +31,7 @@ on_both_databases! {
             let late = lease::extend(&mut tx, &first[0], now).await;
             assert!(late.is_err(), "the dead worker is fenced");
             lease::extend(&mut tx, &later[0], now + LEASE).await.unwrap();
-            let due = lease::next_due(&mut tx).await.unwrap().rows;
+            let due = lease::next_due(&mut tx).await.unwrap();
             assert_eq!(due, [(Machine::Certificate, now + LEASE + LEASE)]);
         }
     }
@@ -82,7 +82,7 @@ on_both_databases! {
         assert_eq!(lease::give_back(&mut tx, None, now).await.unwrap(), 0);
     }
 
-    async fn a_process_that_falls_silent_is_buried_and_its_work_given_back(db: Db) {
+    async fn a_process_that_falls_silent_is_reaped_and_its_work_given_back(db: Db) {
         let now = now(&db).await;
         let mut tx = db.begin();
         certificates::insert(&mut tx, &Certificate { next_action_at: now, ..certificate("web") }).await.unwrap();
@@ -94,10 +94,10 @@ on_both_databases! {
         let mut tx = db.begin();
         let heard = heartbeat::beat(&mut tx, "test", now).await.unwrap();
         assert!((heard - now).abs() < Duration::minutes(2), "the database's clock");
-        assert_eq!(heartbeat::bury(&mut tx, heard + period, period).await.unwrap(), (vec![], 0));
+        assert_eq!(heartbeat::reap(&mut tx, heard + period, period).await.unwrap(), (vec![], 0));
         let late = heard + period + Duration::milliseconds(1);
-        assert_eq!(heartbeat::bury(&mut tx, late, period).await.unwrap(), (vec!["test".to_owned()], 1));
-        assert_eq!(heartbeat::bury(&mut tx, late, period).await.unwrap(), (vec![], 0));
+        assert_eq!(heartbeat::reap(&mut tx, late, period).await.unwrap(), (vec!["test".to_owned()], 1));
+        assert_eq!(heartbeat::reap(&mut tx, late, period).await.unwrap(), (vec![], 0));
         assert!(lease::extend(&mut tx, &held[0], now).await.is_err(), "should it come back, it is fenced");
         tx.commit().await.unwrap();
 
@@ -105,7 +105,7 @@ on_both_databases! {
         let mut tx = db.begin();
         heartbeat::beat(&mut tx, "test", now).await.unwrap();
         assert_eq!(heartbeat::leave(&mut tx, "test", now).await.unwrap(), 1, "an orderly stop gives back at once");
-        assert_eq!(heartbeat::bury(&mut tx, late + period, Duration::ZERO).await.unwrap(), (vec![], 0));
+        assert_eq!(heartbeat::reap(&mut tx, late + period, Duration::ZERO).await.unwrap(), (vec![], 0));
     }
 
     async fn whoever_did_not_hear_the_answer_to_a_commit_finds_out(db: Db) {
@@ -155,7 +155,7 @@ on_both_databases! {
 
         let late = tasks::settle(&mut tx, &claimed[0], now).await;
         assert!(matches!(late, Err(StorageError::LeaseLost(_))), "{late:?}");
-        assert_eq!(lease::next_due(&mut tx).await.unwrap().rows.len(), 1);
+        assert_eq!(lease::next_due(&mut tx).await.unwrap().len(), 1);
     }
 
     async fn many_workers_never_claim_the_same_row(db: Db) {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use certwright::domain::challenge::{self, Record};
 use certwright::domain::id::ChallengeId;
 use certwright::domain::order::{self, End, Stage};
-use certwright::storage::{Scope, challenges, cleanups, lease, orders};
+use certwright::storage::{Scope, challenges, cleanups, orders};
 use time::Duration;
 
 use super::rows::{NOW, all, failure, is_lost, order, page, under_way};
@@ -113,7 +113,7 @@ on_both_databases! {
             let before = found.challenges.clone();
             orders::save(&mut tx, &found.cancel("test", NOW).order, &before, &lease, None).await.unwrap();
         }
-        let due = lease::next_due(&mut tx).await.unwrap().clean_ups.unwrap();
+        let due = cleanups::next_due(&mut tx).await.unwrap().unwrap();
 
         let mut claimed = cleanups::claim(&mut tx, "test", due, 1).await.unwrap();
         claimed.extend(cleanups::claim(&mut tx, "test", due, 9).await.unwrap());

@@ -17,7 +17,7 @@ use crate::api::extract::{Path, Query};
 use crate::api::precondition::{Precondition, tag};
 use crate::api::problem::{ApiError, Code, Errors};
 use crate::domain::certificate::Certificate;
-use crate::domain::event::{Event, Resource};
+use crate::domain::event::Event;
 use crate::domain::id::CertificateId;
 use crate::pki;
 use crate::secret::Secret;
@@ -118,7 +118,7 @@ async fn hand_out(
     let key = app.sealer.open(&private_key_place(request), &sealed)?;
     let message =
         format!("The {what} of revision {number} was handed to the {who} ({})", who.subject.id());
-    let event = Event::normal(Resource::Certificate(certificate.id), "PrivateKeyExported", message);
+    let event = Event::normal(certificate.id, "PrivateKeyExported", message);
     let namespace = &certificate.namespace;
     events::record(&mut tx, namespace, Some(certificate.id), &[event], app.now());
     tx.commit().await?;
