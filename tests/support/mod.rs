@@ -3,6 +3,7 @@
 //! Nothing is skipped when a program is missing: the test fails and names `scripts/setup`, which
 //! installs it.
 
+pub mod asking;
 pub mod cloudflare;
 pub mod databases;
 pub mod driven;

@@ -3,9 +3,6 @@
 
 use std::sync::{Arc, Mutex};
 
-use axum::body::Body;
-use axum::http::request::Builder;
-use axum::http::{HeaderMap, HeaderValue, Method, Request};
 use certwright::api::{self, AppState};
 use certwright::ca::{Authorities, Ca};
 use certwright::clock::{Clock, ManualClock};
@@ -23,14 +20,13 @@ use certwright::storage::requests::{self, RequestState};
 use certwright::storage::revisions::{self, Revision};
 use certwright::storage::{Db, Scope, certificates, challenges, issuers, lease, orders};
 use certwright::worker::{self, NewOrders, Worker};
-use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::macros::datetime;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
 use uuid::Uuid;
 
+pub use super::asking::Reply;
 use super::pebble::BEARS;
 
 /// Expands each test once per database.
@@ -70,22 +66,6 @@ pub struct World {
     pub admin: String,
     /// Every answer that was given: path and text.
     pub answers: Arc<Mutex<Vec<(String, String)>>>,
-}
-
-/// A request on its way to being sent.
-pub struct Ask<'a> {
-    world: &'a World,
-    path: String,
-    request: Builder,
-    body: Body,
-}
-
-/// An answer.
-#[derive(Debug)]
-pub struct Reply {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub text: String,
 }
 
 pub fn sqlite() -> (tempfile::TempDir, String) {
@@ -220,33 +200,6 @@ impl World {
         text
     }
 
-    /// A request by the admin key; [`Ask::with_key`] changes that.
-    pub fn ask(&self, method: Method, path: &str) -> Ask<'_> {
-        let request = Request::builder().method(method).uri(path).header("host", "certwright.test");
-        let ask = Ask { world: self, path: path.to_owned(), request, body: Body::empty() };
-        ask.with_key(&self.admin)
-    }
-
-    pub async fn get(&self, path: &str) -> Reply {
-        self.ask(Method::GET, path).send().await
-    }
-
-    pub async fn delete(&self, path: &str) -> Reply {
-        self.ask(Method::DELETE, path).send().await
-    }
-
-    pub async fn post(&self, path: &str, body: Value) -> Reply {
-        self.ask(Method::POST, path).json(&body).send().await
-    }
-
-    pub async fn put(&self, path: &str, body: Value) -> Reply {
-        self.ask(Method::PUT, path).json(&body).send().await
-    }
-
-    pub async fn patch(&self, path: &str, body: Value) -> Reply {
-        self.ask(Method::PATCH, path).json(&body).send().await
-    }
-
     /// The `ClusterIssuer` `le`, which proves names of `example.com` by DNS and others by HTTP.
     pub async fn create_issuer(&self) -> Value {
         self.post("/issuers", cluster_issuer("le")).await.accepted()
@@ -353,84 +306,6 @@ impl World {
         revisions::insert(&mut tx, &revision, 1, "done").await.unwrap();
         tx.commit().await.unwrap();
         self.db_let(&order.certificate.to_string(), |found| found.issued(issued, None, now)).await;
-    }
-}
-
-impl Ask<'_> {
-    pub fn with_key(mut self, key: &str) -> Self {
-        if let Some(headers) = self.request.headers_mut() {
-            headers.insert("authorization", format!("Bearer {key}").parse().unwrap());
-        }
-        self
-    }
-
-    pub fn without_key(mut self) -> Self {
-        if let Some(headers) = self.request.headers_mut() {
-            headers.remove("authorization");
-        }
-        self
-    }
-
-    pub fn header(mut self, name: &str, value: &str) -> Self {
-        self.request = self.request.header(name, value);
-        self
-    }
-
-    /// A header in bytes that no client should send.
-    pub fn odd_header(mut self, name: &str, value: &[u8]) -> Self {
-        self.request = self.request.header(name, HeaderValue::from_bytes(value).unwrap());
-        self
-    }
-
-    pub fn json(self, body: &Value) -> Self {
-        self.text(&body.to_string()).header("content-type", "application/json")
-    }
-
-    pub fn text(mut self, body: &str) -> Self {
-        self.body = Body::from(body.to_owned());
-        self
-    }
-
-    pub async fn send(self) -> Reply {
-        let request = self.request.body(self.body).unwrap();
-        let response = self.world.router.clone().oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let bytes = body.collect().await.unwrap().to_bytes();
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let seen = format!("{:?} {text}", parts.headers);
-        self.world.answers.lock().unwrap().push((self.path, seen));
-        Reply { status: parts.status.as_u16(), headers: parts.headers, text }
-    }
-}
-
-impl Reply {
-    pub fn json(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
-    }
-
-    pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
-    }
-
-    /// The body of what was accepted.
-    #[track_caller]
-    pub fn accepted(&self) -> Value {
-        assert_eq!(self.status, 202, "{}", self.text);
-        self.json()
-    }
-
-    /// Checks that it is a problem document with this status and code.
-    #[track_caller]
-    pub fn is_problem(&self, status: u16, code: &str) -> Value {
-        assert_eq!(self.status, status, "{}", self.text);
-        assert_eq!(self.header("content-type"), "application/problem+json");
-        let problem = self.json();
-        assert_eq!(problem["code"], code, "{problem}");
-        assert_eq!(problem["status"], status);
-        assert_eq!(problem["type"], format!("/problems/{}", code.replace('_', "-")));
-        assert_eq!(problem["instance"], self.header("x-request-id"));
-        assert!(!problem["detail"].as_str().unwrap().is_empty());
-        problem
     }
 }
 

@@ -1,0 +1,133 @@
+//! Requests of the API in a [`World`], and its answers.
+
+use axum::body::Body;
+use axum::http::request::Builder;
+use axum::http::{HeaderMap, HeaderValue, Method, Request};
+use http_body_util::BodyExt as _;
+use serde_json::Value;
+use tower::ServiceExt as _;
+
+use super::world::World;
+
+/// A request on its way to being sent.
+pub struct Ask<'a> {
+    world: &'a World,
+    path: String,
+    request: Builder,
+    body: Body,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl World {
+    /// A request by the admin key; [`Ask::with_key`] changes that.
+    pub fn ask(&self, method: Method, path: &str) -> Ask<'_> {
+        let request = Request::builder().method(method).uri(path).header("host", "certwright.test");
+        let ask = Ask { world: self, path: path.to_owned(), request, body: Body::empty() };
+        ask.with_key(&self.admin)
+    }
+
+    pub async fn get(&self, path: &str) -> Reply {
+        self.ask(Method::GET, path).send().await
+    }
+
+    pub async fn delete(&self, path: &str) -> Reply {
+        self.ask(Method::DELETE, path).send().await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Reply {
+        self.ask(Method::POST, path).json(&body).send().await
+    }
+
+    pub async fn put(&self, path: &str, body: Value) -> Reply {
+        self.ask(Method::PUT, path).json(&body).send().await
+    }
+
+    pub async fn patch(&self, path: &str, body: Value) -> Reply {
+        self.ask(Method::PATCH, path).json(&body).send().await
+    }
+}
+
+impl Ask<'_> {
+    pub fn with_key(mut self, key: &str) -> Self {
+        if let Some(headers) = self.request.headers_mut() {
+            headers.insert("authorization", format!("Bearer {key}").parse().unwrap());
+        }
+        self
+    }
+
+    pub fn without_key(mut self) -> Self {
+        if let Some(headers) = self.request.headers_mut() {
+            headers.remove("authorization");
+        }
+        self
+    }
+
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.request = self.request.header(name, value);
+        self
+    }
+
+    /// A header in bytes that no client should send.
+    pub fn odd_header(mut self, name: &str, value: &[u8]) -> Self {
+        self.request = self.request.header(name, HeaderValue::from_bytes(value).unwrap());
+        self
+    }
+
+    pub fn json(self, body: &Value) -> Self {
+        self.text(&body.to_string()).header("content-type", "application/json")
+    }
+
+    pub fn text(mut self, body: &str) -> Self {
+        self.body = Body::from(body.to_owned());
+        self
+    }
+
+    pub async fn send(self) -> Reply {
+        let request = self.request.body(self.body).unwrap();
+        let response = self.world.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let seen = format!("{:?} {text}", parts.headers);
+        self.world.answers.lock().unwrap().push((self.path, seen));
+        Reply { status: parts.status.as_u16(), headers: parts.headers, text }
+    }
+}
+
+impl Reply {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The body of what was accepted.
+    #[track_caller]
+    pub fn accepted(&self) -> Value {
+        assert_eq!(self.status, 202, "{}", self.text);
+        self.json()
+    }
+
+    /// Checks that it is a problem document with this status and code.
+    #[track_caller]
+    pub fn is_problem(&self, status: u16, code: &str) -> Value {
+        assert_eq!(self.status, status, "{}", self.text);
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        let problem = self.json();
+        assert_eq!(problem["code"], code, "{problem}");
+        assert_eq!(problem["status"], status);
+        assert_eq!(problem["type"], format!("/problems/{}", code.replace('_', "-")));
+        assert_eq!(problem["instance"], self.header("x-request-id"));
+        assert!(!problem["detail"].as_str().unwrap().is_empty());
+        problem
+    }
+}
