@@ -129,10 +129,8 @@ fn ari_name(leaf: &X509Certificate<'_>) -> Option<String> {
 
 /// A stored chain's first certificate, DER.
 pub fn leaf(chain: &str) -> Result<Vec<u8>, PkiError> {
-    let ders = certificates(chain)?;
-    ders.into_iter()
-        .next()
-        .ok_or_else(|| PkiError::Unreadable("it holds no certificate".to_owned()))
+    // There is one at least.
+    Ok(certificates(chain)?.swap_remove(0))
 }
 
 /// The public key of a certificate (DER), to be compared.

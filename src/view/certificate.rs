@@ -11,7 +11,6 @@ use crate::domain::ari::{Ari, Window};
 use crate::domain::backoff::Retry;
 use crate::domain::certificate::{Certificate, IssuerRef, Phase, PrivateKey, Revoked, State};
 use crate::domain::failure::Failure;
-use crate::domain::revocation::Reason;
 
 /// A certificate that is wanted, and perhaps there.
 #[derive(Debug, Serialize, ToSchema)]
@@ -90,7 +89,7 @@ struct CertificateStatus {
     /// The CA's suggestion for its renewal; `null` if the CA makes none.
     ari: Option<AriView>,
     /// The last revocation; `null` if there was none.
-    revocation: Option<RevocationView>,
+    revocation: Option<Revoked>,
     /// The served certificate's serial number, hexadecimal.
     serial_number: Option<String>,
     /// Failed attempts in a row.
@@ -133,36 +132,6 @@ impl From<&Ari> for AriView {
             last_checked: ari.last_checked,
             next_check: ari.next_check,
             last_error: ari.last_error.clone(),
-        }
-    }
-}
-
-/// A revocation, requested or done.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct RevocationView {
-    /// The revision.
-    revision: i64,
-    /// The reason.
-    reason: Reason,
-    /// Time of the request.
-    #[serde(with = "time::serde::rfc3339")]
-    requested_at: OffsetDateTime,
-    /// Time at which the CA had revoked it; `null` while it has not.
-    #[serde(with = "time::serde::rfc3339::option")]
-    revoked_at: Option<OffsetDateTime>,
-    /// The error of the last try.
-    last_error: Option<Failure>,
-}
-
-impl From<&Revoked> for RevocationView {
-    fn from(revoked: &Revoked) -> Self {
-        Self {
-            revision: revoked.revision,
-            reason: revoked.reason,
-            requested_at: revoked.requested_at,
-            revoked_at: revoked.revoked_at,
-            last_error: revoked.last_error.clone(),
         }
     }
 }
@@ -229,7 +198,7 @@ fn status(certificate: &Certificate, now: OffsetDateTime) -> CertificateStatus {
         not_after: current.map(|issued| issued.not_after),
         renewal_time: current.map(|issued| issued.renewal_time),
         ari: certificate.ari.as_ref().map(AriView::from),
-        revocation: certificate.revocation.as_ref().map(RevocationView::from),
+        revocation: certificate.revocation.clone(),
         serial_number: current.map(|issued| issued.serial.clone()),
         failed_issuance_attempts: certificate.failed_attempts,
         next_attempt_at: certificate.next_attempt_at(),

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 
 use super::{Certificate, State, Transition, Trigger};
 use crate::domain::event::Event;
@@ -9,17 +10,22 @@ use crate::domain::event_type::EventType;
 use crate::domain::failure::Failure;
 use crate::domain::revocation::{self, Reason, Revocation};
 
-/// A revocation, as its certificate shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A revocation, requested or done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = RevocationView)]
 pub struct Revoked {
+    /// The revision.
     pub revision: i64,
+    /// The reason.
     pub reason: Reason,
+    /// Time of the request.
     #[serde(with = "time::serde::rfc3339")]
     pub requested_at: OffsetDateTime,
+    /// Time at which the CA had revoked it; `null` while it has not.
     #[serde(with = "time::serde::rfc3339::option")]
     pub revoked_at: Option<OffsetDateTime>,
-    /// Why the CA has not done it.
+    /// The error of the last try.
     pub last_error: Option<Failure>,
 }
 

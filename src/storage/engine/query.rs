@@ -64,9 +64,9 @@ impl From<Uuid> for Value {
 
 impl Filter {
     /// Binds the list to what the caller may see; `column` holds the namespace.
-    pub(in crate::storage) fn within(column: &'static str, scope: &Scope) -> Self {
+    pub(in crate::storage) fn within(column: &'static str, allowed: Option<&[String]>) -> Self {
         let mut filter = Self::default();
-        if let Some(allowed) = filter.placeholders(scope.namespaces()) {
+        if let Some(allowed) = filter.placeholders(allowed) {
             filter.conditions.push(format!("{column} IN ({allowed})"));
         }
         filter

@@ -157,8 +157,10 @@ pub async fn list(
     wanted: &Wanted,
     page: Page,
 ) -> Result<Vec<(Challenge, Parent)>, StorageError> {
-    let mut filter =
-        Filter::within("(SELECT namespace FROM orders WHERE orders.id = order_id)", scope);
+    let mut filter = Filter::within(
+        "(SELECT namespace FROM orders WHERE orders.id = order_id)",
+        scope.namespaces(),
+    );
     filter.and_if(
         "(SELECT namespace FROM orders WHERE orders.id = order_id) = ?",
         wanted.namespace.as_ref(),

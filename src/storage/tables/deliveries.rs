@@ -338,7 +338,7 @@ pub async fn list(
     wanted: &Wanted,
     page: Page,
 ) -> Result<Vec<Delivery>, StorageError> {
-    let mut filter = Filter::within("d.namespace", scope);
+    let mut filter = Filter::within("d.namespace", scope.namespaces());
     filter.and("d.webhook_id = ?", Value::Id(webhook.0));
     if matches!(scope, Scope::Namespaces(_)) {
         filter.and_that(&HEARD);

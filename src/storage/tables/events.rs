@@ -125,7 +125,7 @@ pub struct Wanted {
 impl Wanted {
     /// For a page by identifier: few are of late, and those are found first.
     fn page_filter(&self, scope: &Scope) -> Filter {
-        let mut filter = Filter::within("namespace", scope);
+        let mut filter = Filter::within("namespace", scope.namespaces());
         filter.and_if("namespace = ?", self.namespace.as_ref());
         filter.and_if(
             "id IN (SELECT recent.id FROM events AS recent WHERE recent.last_seen >= ?)",
@@ -137,7 +137,7 @@ impl Wanted {
     /// For a stretch of the stream: it is short, and its index the one to take. The expression keeps
     /// SQLite from reading a whole namespace instead.
     pub(in crate::storage) fn stream_filter(&self, scope: &Scope) -> Filter {
-        let mut filter = Filter::within("coalesce(namespace, '')", scope);
+        let mut filter = Filter::within("coalesce(namespace, '')", scope.namespaces());
         filter.and_if("coalesce(namespace, '') = ?", self.namespace.as_ref());
         filter.and_if("last_seen >= ?", self.since.map(millis));
         self.narrow(filter)

@@ -211,7 +211,7 @@ pub async fn list(
     wanted: &Wanted,
     page: Page,
 ) -> Result<Vec<Issuer>, StorageError> {
-    let mut filter = Filter::within("namespace", scope);
+    let mut filter = Filter::within("namespace", scope.namespaces());
     filter.and_if("namespace = ?", wanted.namespace.as_ref());
     filter.and_if("name = ?", wanted.name.as_ref());
     filter.and_if("kind = ?", wanted.kind.map(Kind::as_str));

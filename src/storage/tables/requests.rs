@@ -178,7 +178,7 @@ pub async fn list(
     wanted: &Wanted,
     page: Page,
 ) -> Result<Vec<Request>, StorageError> {
-    let mut filter = Filter::within("namespace", scope);
+    let mut filter = Filter::within("namespace", scope.namespaces());
     filter.and_if("namespace = ?", wanted.namespace.as_ref());
     filter.and_if("name = ?", wanted.name.as_ref());
     filter.and_if("certificate_id = ?", wanted.certificate.map(|it| it.0));

@@ -149,7 +149,7 @@ pub async fn list(
     wanted: &Wanted,
     page: Page,
 ) -> Result<Vec<SecretEntry>, StorageError> {
-    let mut filter = Filter::within("namespace", scope);
+    let mut filter = Filter::within("namespace", scope.namespaces());
     filter.and_if("namespace = ?", wanted.namespace.as_ref());
     filter.and_if("name = ?", wanted.name.as_ref());
     let rows: Vec<Row> = filter.page(read, &Row::select(""), "id", page).await?;

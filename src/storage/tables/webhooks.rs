@@ -285,7 +285,7 @@ pub async fn list(
     wanted: &Wanted,
     page: Page,
 ) -> Result<Vec<Webhook>, StorageError> {
-    let mut filter = Filter::within("namespace", scope);
+    let mut filter = Filter::within("namespace", scope.namespaces());
     filter.without(
         "id IN (SELECT webhook_id FROM webhook_subscriptions WHERE namespace NOT IN (?))",
         scope.namespaces(),

@@ -26,8 +26,10 @@ use crate::worker::limits::Admission;
 pub(super) struct Session<'a> {
     pub(super) ctx: &'a Context,
     pub(super) admission: Admission,
+    /// The issuer, if it was needed before.
     pub(super) issuer: Option<Arc<Issuer>>,
-    account: Option<Arc<Account>>,
+    /// The account, if it was needed before.
+    pub(super) account: Option<Arc<Account>>,
     /// The sealed key that the account signs with.
     signs_with: Option<Sealed>,
     pub(super) handle: Option<ca::Order>,
@@ -35,7 +37,7 @@ pub(super) struct Session<'a> {
     pub(super) solvers: HashMap<(u32, Kind), ConfiguredSolver>,
     csr: Option<Vec<u8>>,
     /// The order's certificate, as it was when the order was placed.
-    certificate: Option<(Certificate, Lease)>,
+    pub(super) certificate: Option<(Certificate, Lease)>,
     /// From the beginning of an order until its proofs are about to be shown.
     pub(super) expected: Option<Expected>,
     /// Set by a successful download, for the transaction that concludes the order.
@@ -88,16 +90,6 @@ impl<'a> Session<'a> {
         Self { csr: Some(csr), certificate: Some(certificate), ..Self::new(ctx) }
     }
 
-    /// The certificate as it was when the order was placed, if that was in this run.
-    pub(super) fn certificate(&self) -> Option<&(Certificate, Lease)> {
-        self.certificate.as_ref()
-    }
-
-    /// The account, if it was needed before.
-    pub(super) fn known_account(&self) -> Option<&Account> {
-        self.account.as_deref()
-    }
-
     /// The live order, and whether it was read from the CA just now.
     pub(super) async fn handle(&mut self, order: &Order) -> Tried<(&mut ca::Order, bool)> {
         let fresh = self.handle.is_none();
@@ -147,11 +139,6 @@ impl<'a> Session<'a> {
         }
         let next = issuers::next_account_key(&mut tx, order.issuer).await?;
         Ok(next.is_some() || issuers::account_key(&mut tx, order.issuer).await? != *used)
-    }
-
-    /// The issuer, if it was needed before.
-    pub(super) fn known_issuer(&self) -> Option<&Issuer> {
-        self.issuer.as_deref()
     }
 
     pub(super) async fn issuer(&mut self, order: &Order) -> Tried<Arc<Issuer>> {

@@ -51,7 +51,7 @@ pub(super) async fn settle(
 ) -> Result<Lease, WorkerError> {
     let ctx = session.ctx;
     let mut is_unheard = false;
-    let mut known = session.certificate();
+    let mut known = session.certificate.as_ref();
     for _ in 0..SAVES {
         match try_settle(session, known, transition, before, lease, hold).await {
             // The certificate is read anew.
@@ -117,7 +117,7 @@ async fn try_settle(
     }
     session.admission.store(&mut tx, now).await?;
     if let Some(outcome) = &transition.outcome {
-        if let Some(issuer) = session.known_issuer() {
+        if let Some(issuer) = &session.issuer {
             budget::count_failures(&mut tx, issuer, order, outcome, now).await?;
         }
         // It was deleted, or has gone on to another order, where there is none.

@@ -192,7 +192,7 @@ async fn finalize(session: &mut Session<'_>, order: &Order) -> Tried<Answer> {
 
 /// Adds the CAA records that would allow the CA, where one is missing.
 fn say_what_allows(session: &Session<'_>, failure: &mut Failure, order: &Order) {
-    if let Some(account) = session.known_account()
+    if let Some(account) = &session.account
         && failure.is(code::ACME_CAA)
     {
         let records = caa::allowing(failure, &order.names, account.caa_identities(), account.url());
