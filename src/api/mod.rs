@@ -34,6 +34,7 @@ mod layers;
 mod limits;
 mod manifests;
 mod merge_patch;
+mod metrics;
 mod openapi;
 mod orders;
 mod page;
@@ -46,6 +47,7 @@ mod wait;
 mod webhooks;
 mod whoami;
 
+pub use metrics::{Metrics, MetricsSettings, metrics_alone};
 pub use openapi::document;
 pub use responder::responder;
 
@@ -75,6 +77,7 @@ pub struct AppState {
     pub heavy: Pool,
     /// Makes account keys; which library does is none of this module's business.
     pub account_key: MakeAccountKey,
+    pub metrics: Metrics,
     /// Cancelled when the service stops: readiness ends, and waiting requests are answered.
     pub shutdown: CancellationToken,
 }

@@ -13,8 +13,8 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{
-    AppState, api_keys, certificates, challenges, events, health, issuers, manifests, orders,
-    requests, secrets,
+    AppState, api_keys, certificates, challenges, events, health, issuers, manifests, metrics,
+    orders, requests, secrets,
 };
 use super::{page, problem, webhooks, whoami};
 
@@ -96,6 +96,7 @@ const HANDLERS: &[fn() -> UtoipaMethodRouter<AppState>] = &[
     || routes!(whoami::show),
     || routes!(health::live),
     || routes!(health::ready),
+    || routes!(metrics::show),
 ];
 
 fn handlers() -> impl Iterator<Item = UtoipaMethodRouter<AppState>> {

@@ -70,6 +70,7 @@ pub struct Config {
     /// Webhooks that are delivered to at the same time.
     pub webhooks_concurrency: usize,
     pub webhooks_retention: Duration,
+    pub metrics: Metrics,
     /// A `tracing` filter.
     pub log_level: String,
     pub log_format: LogFormat,
@@ -90,6 +91,27 @@ pub enum LogFormat {
     Auto,
     Text,
     Json,
+}
+
+/// The metrics, and where they are.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    pub enabled: bool,
+    /// Their own listener; without it they are on the API's.
+    pub listen: Option<SocketAddr>,
+    /// Certificates that are listed by name.
+    pub certificates: u32,
+}
+
+impl Metrics {
+    fn parse(values: &Values) -> Result<Self, ConfigError> {
+        let listen = values.given("metrics.listen").map(|_| values.address("metrics.listen"));
+        Ok(Self {
+            enabled: values.switch("metrics.enabled")?,
+            listen: listen.transpose()?,
+            certificates: values.number("metrics.certificates", 0..=1_000)?,
+        })
+    }
 }
 
 /// Why the settings cannot be used.
@@ -186,6 +208,7 @@ impl Config {
             cluster_namespace,
             webhooks_concurrency: values.number("webhooks.concurrency", 1..=10_000)?,
             webhooks_retention: values.duration("webhooks.retention")?,
+            metrics: Metrics::parse(values)?,
             log_level: values.text("log.level"),
             log_format,
             shutdown_timeout: values.duration("shutdown_timeout")?,

@@ -208,6 +208,24 @@ pub const SETTINGS: &[Setting] = &[
         "How long deliveries that succeeded, or were held, are remembered. Those that failed for good stay.",
     ),
     Setting::new(
+        "metrics.enabled",
+        "CERTWRIGHT_METRICS_ENABLED",
+        "true",
+        "`false` serves no metrics.",
+    ),
+    Setting::new(
+        "metrics.listen",
+        "CERTWRIGHT_METRICS_LISTEN",
+        "",
+        "An address of their own for the metrics, such as `127.0.0.1:9402`, where `GET /metrics` is open to whoever reaches it. Default: they are on the API's, for keys with `metrics:read`.",
+    ),
+    Setting::new(
+        "metrics.certificates",
+        "CERTWRIGHT_METRICS_CERTIFICATES",
+        "0",
+        "So many certificates are listed in the metrics by namespace and name with their ends, the soonest first; at most 1000.",
+    ),
+    Setting::new(
         "log.level",
         "CERTWRIGHT_LOG_LEVEL",
         "info",

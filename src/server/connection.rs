@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::connect_info::ConnectInfo;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -71,10 +73,10 @@ impl Protocol {
     }
 }
 
-/// Serves one connection until it is over: by its client, its deadline, or `stop`.
+/// Serves one connection, of a client at `peer`, until it is over: by its client, its deadline, or `stop`.
 pub(super) async fn attend<I>(
     protocol: &Protocol,
-    stream: I,
+    (stream, peer): (I, SocketAddr),
     router: Router,
     waiting: Arc<Waiting>,
     stop: &CancellationToken,
@@ -84,7 +86,10 @@ pub(super) async fn attend<I>(
     let activity = Activity::new(protocol.limits, waiting);
     let service = service_fn({
         let activity = Arc::clone(&activity);
-        move |request| answer(router.clone(), request, &activity)
+        move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(ConnectInfo(peer));
+            answer(router.clone(), request, &activity)
+        }
     });
     let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
     let mut connection = pin!(protocol.builder.serve_connection(io, service));

@@ -80,8 +80,8 @@ impl Server {
                 () = stop.cancelled() => break,
                 accepted = self.listener.accept() => accepted,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) if is_the_clients(&error) => continue,
                 Err(error) => {
                     trouble.has_come(self.name, &error);
@@ -94,7 +94,7 @@ impl Server {
                 () = stop.cancelled() => break,
                 place = self.place() => place,
             };
-            self.attend(stream, place, &connections, &stop);
+            self.attend(stream, peer, place, &connections, &stop);
         }
         // Nobody new is let in while the rest is answered.
         drop(self);
@@ -117,6 +117,7 @@ impl Server {
     fn attend(
         &self,
         stream: TcpStream,
+        peer: SocketAddr,
         place: Option<OwnedSemaphorePermit>,
         connections: &TaskTracker,
         stop: &CancellationToken,
@@ -127,7 +128,7 @@ impl Server {
         let (waiting, router) = (Arc::clone(&self.waiting), self.router.clone());
         let stop = stop.clone();
         connections.spawn(async move {
-            connection::attend(&protocol, stream, router, waiting, &stop).await;
+            connection::attend(&protocol, (stream, peer), router, waiting, &stop).await;
             drop(place);
         });
     }

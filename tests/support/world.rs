@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use axum::body::Body;
 use axum::http::request::Builder;
 use axum::http::{HeaderMap, HeaderValue, Method, Request};
-use certwright::api::{self, AppState};
+use certwright::api::{self, AppState, Metrics, MetricsSettings};
 use certwright::ca::{Authorities, Ca};
 use certwright::clock::{Clock, ManualClock};
 use certwright::domain::api_key;
@@ -125,6 +125,10 @@ impl World {
             outbound: self.outbound.clone(),
             cluster_namespace: "certwright".into(),
             heavy: Pool::default(),
+            metrics: Metrics::new(MetricsSettings {
+                fresh_for: std::time::Duration::ZERO,
+                ..MetricsSettings::default()
+            }),
             account_key: Arc::new(|| Ok(Secret::new(b"canary-account-key".to_vec()))),
             shutdown: self.shutdown.clone(),
         }

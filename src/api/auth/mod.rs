@@ -21,8 +21,8 @@ mod permission;
 
 pub(crate) use permission::{
     ApiKeysRead, ApiKeysWrite, CertificatesImport, CertificatesRead, CertificatesReadKey,
-    CertificatesWrite, ChallengesRead, EventsRead, IssuersRead, IssuersWrite, KNOWN, OrdersRead,
-    Permission, RequestsRead, SecretsRead, SecretsWrite, WebhooksRead, WebhooksWrite,
+    CertificatesWrite, ChallengesRead, EventsRead, IssuersRead, IssuersWrite, KNOWN, MetricsRead,
+    OrdersRead, Permission, RequestsRead, SecretsRead, SecretsWrite, WebhooksRead, WebhooksWrite,
 };
 
 /// The sender of a request, and what it may do.
@@ -173,7 +173,9 @@ impl FromRequestParts<AppState> for Principal {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
-        api_key::authenticate(parts, app).await
+        let principal = api_key::authenticate(parts, app).await?;
+        tracing::Span::current().record("principal", tracing::field::display(&principal));
+        Ok(principal)
     }
 }
 

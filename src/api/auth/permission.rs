@@ -34,6 +34,7 @@ permissions! {
     EventsRead = "events:read";
     ApiKeysRead = "apiKeys:read";
     ApiKeysWrite = "apiKeys:write";
+    MetricsRead = "metrics:read";
     WebhooksRead = "webhooks:read";
     WebhooksWrite = "webhooks:write";
 }

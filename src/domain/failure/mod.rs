@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use super::text::foreign_words;
 use super::throttle::Scope;
+use super::words::words;
 pub use code::Code;
 
 /// Longest title, with foreign names in it.
@@ -37,6 +38,19 @@ pub enum Class {
     Gone,
     /// Nothing will change until a person changes something.
     Blocked,
+}
+
+words! {
+    /// The word that clients see.
+    Class {
+        Consistency = "consistency",
+        Throttle = "throttle",
+        Transient = "transient",
+        Validation = "validation",
+        Conflict = "conflict",
+        Gone = "gone",
+        Blocked = "blocked",
+    }
 }
 
 /// One thing that went wrong.

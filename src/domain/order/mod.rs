@@ -12,6 +12,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 mod transitions;
+mod trouble;
 
 pub use course::{Course, Requests};
 pub use policy::deadline;
@@ -28,6 +29,7 @@ use crate::domain::failure::Failure;
 use crate::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
 use crate::domain::issuer::Issuer;
 use crate::domain::throttle::Asker;
+use crate::domain::words::words;
 
 /// One order at one CA.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,6 +135,24 @@ pub enum End {
     Errored,
     /// It took longer than the CA, or we, wait.
     Expired,
+}
+
+words! {
+    /// The word that the database and the metrics use.
+    Stage {
+        Authorizing = "authorizing",
+        Presenting = "presenting",
+        Accepting = "accepting",
+        Validating = "validating",
+        Finalizing = "finalizing",
+        Processing = "processing",
+        Downloading = "downloading",
+    }
+}
+
+words! {
+    /// The word that the database uses.
+    End { Valid = "valid", Invalid = "invalid", Errored = "errored", Expired = "expired" }
 }
 
 /// The meaning of an order's end for its certificate.

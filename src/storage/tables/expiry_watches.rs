@@ -3,7 +3,7 @@
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::{events, outbox};
+use super::{events, log, outbox};
 use crate::domain::certificate::Certificate;
 use crate::domain::expiry::{Stage, Transition, Watch};
 use crate::domain::id::CertificateId;
@@ -70,6 +70,7 @@ pub async fn save(
     )?;
     held(lease, changed)?;
     outbox::about_certificate(tx, certificate, event_types, *at);
+    log::of_expiry(tx, transition, certificate);
     events::record(tx, &certificate.namespace, Some(certificate.id), events, *at);
     Ok(())
 }

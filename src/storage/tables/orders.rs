@@ -3,8 +3,9 @@
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::{challenges, rate_limits};
+use super::{challenges, log, rate_limits};
 use crate::domain::challenge::Challenge;
+use crate::domain::failure::Failure;
 use crate::domain::id::{CertificateId, IssuerId, OrderId, RequestId};
 use crate::domain::order::{End, Order, Stage, State};
 use crate::domain::scope::Scope;
@@ -209,6 +210,11 @@ pub async fn save_held(
     Ok(Lease { token: lease.token + 1, ..*lease })
 }
 
+/// Has the log say, once this is committed, that an order under way is in trouble that was not known.
+pub fn tell_trouble(tx: &mut Tx, order: &Order, trouble: &Failure) {
+    log::of_order(tx, order, trouble);
+}
+
 /// Has the steps repeated that orders of this issuer are just taking: what they go by has changed,
 /// and the answer that is on its way would be to the old question. Orders that wait to be sent to the
 /// CA look again at once: perhaps it is another CA, or other limits.
@@ -262,8 +268,8 @@ impl From<&Order> for Row {
     fn from(order: &Order) -> Self {
         let (state, url) = match &order.state {
             State::New => ("new", None),
-            State::Open { url, stage } => (stage_word(*stage), Some(url)),
-            State::Done { url, end } => (end_word(*end), url.as_ref()),
+            State::Open { url, stage } => (stage.as_str(), Some(url)),
+            State::Done { url, end } => (end.as_str(), url.as_ref()),
         };
         Self {
             id: order.id.0,
@@ -295,38 +301,6 @@ impl From<&Order> for Row {
     }
 }
 
-const STAGES: [Stage; 7] = [
-    Stage::Authorizing,
-    Stage::Presenting,
-    Stage::Accepting,
-    Stage::Validating,
-    Stage::Finalizing,
-    Stage::Processing,
-    Stage::Downloading,
-];
-const ENDS: [End; 4] = [End::Valid, End::Invalid, End::Errored, End::Expired];
-
-fn stage_word(stage: Stage) -> &'static str {
-    match stage {
-        Stage::Authorizing => "authorizing",
-        Stage::Presenting => "presenting",
-        Stage::Accepting => "accepting",
-        Stage::Validating => "validating",
-        Stage::Finalizing => "finalizing",
-        Stage::Processing => "processing",
-        Stage::Downloading => "downloading",
-    }
-}
-
-fn end_word(end: End) -> &'static str {
-    match end {
-        End::Valid => "valid",
-        End::Invalid => "invalid",
-        End::Errored => "errored",
-        End::Expired => "expired",
-    }
-}
-
 impl Row {
     pub(in crate::storage) fn id(&self) -> Uuid {
         self.id
@@ -338,9 +312,7 @@ impl Row {
     ) -> Result<(Order, Lease), StorageError> {
         let wrong = |problem: &str| corrupt("orders", self.id, problem);
         let word = self.state.as_str();
-        let open = STAGES.into_iter().find(|stage| stage_word(*stage) == word);
-        let end = ENDS.into_iter().find(|end| end_word(*end) == word);
-        let state = match (word, open, end, self.url) {
+        let state = match (word, Stage::parse(word), End::parse(word), self.url) {
             ("new", None, None, None) => State::New,
             (_, Some(stage), None, Some(url)) => State::Open { url, stage },
             (_, None, Some(end), url) => State::Done { url, end },

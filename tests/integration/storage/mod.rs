@@ -2,6 +2,7 @@
 
 mod certificates;
 pub(crate) mod events;
+mod figures;
 mod history;
 mod issuers;
 mod leases;
@@ -35,6 +36,7 @@ fn every_public_function_of_storage_is_exercised_here() {
     let tests = concat!(
         include_str!("mod.rs"),
         include_str!("certificates.rs"),
+        include_str!("figures.rs"),
         include_str!("history.rs"),
         include_str!("issuers.rs"),
         include_str!("leases.rs"),
