@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, AppState, CallerLimits, LastUses};
+use crate::api::{self, AppState, CallerLimits, LastUses, Metrics, MetricsSettings};
 use crate::ca::{Authorities, Ca};
 use crate::clock::{Clock, FollowingClock};
 use crate::config::Config;
@@ -37,6 +37,9 @@ const API_SHARE: usize = 4;
 /// One in so many for those to the HTTP-01 responder. What is left is the database's and the workers'.
 const RESPONDER_SHARE: usize = 8;
 
+/// Connections to the metrics' own listener.
+const SCRAPES: usize = 16;
+
 /// A client that takes nothing of its answer for so long has gone, or wants to hold us.
 const ANSWER_TAKEN_WITHIN: Duration = Duration::from_secs(30);
 
@@ -46,6 +49,8 @@ pub struct Running {
     /// The API over TLS.
     pub https: Option<SocketAddr>,
     pub responder: SocketAddr,
+    /// Where the metrics are, if they have a listener of their own.
+    pub metrics: Option<SocketAddr>,
     /// The admin API key, if this was the very first start and none was given.
     pub first_api_key: Option<Secret<String>>,
     db: Db,
@@ -70,7 +75,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     say(format_args!("listening on http://{}", running.api));
     let (version, database) = (env!("CARGO_PKG_VERSION"), running.db.dialect());
-    tracing::info!(version, database, api = %running.api, http01 = %running.responder, "ready");
+    tracing::info!(version, database, api = %running.api, http01 = %running.responder, metrics = running.metrics.map(tracing::field::display), "ready");
     stop.cancelled().await;
     let worker = Arc::clone(&running.worker);
     // Nothing is lost when it takes too long: the rows are given back, and taken up again.
@@ -103,8 +108,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
     let outbound = sender(config)?.timed_by(Arc::clone(&clock));
     let solvers = solvers(config, &db, &clock, outbound.guard().clone()).await?;
     let authorities = Authorities::new(&clock, outbound.guard().clone());
-    let api_listener = listen(config.http_listen, "http.listen").await?;
-    let responder_listener = listen(config.http01_listen, "http01.listen").await?;
+    let listeners = listeners(config).await?;
     let https = https(config, &db, &sealer).await?;
     let first_api_key = bootstrap::first_api_key(&db, config, &*clock).await?;
     let settings = worker_settings(config, sole_use.as_ref(), &*clock)?;
@@ -138,11 +142,13 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         ),
         last_uses: LastUses::default(),
         heavy: Pool::default(),
+        metrics: metrics(config),
         account_key: Arc::new(|| {
             Ca::generate_account_key().map_err(|failure| failure.to_string().into())
         }),
         shutdown: stop.clone(),
     };
+    let metrics_server = listeners.metrics.map(|it| metrics_server(it, state.clone(), config));
     let most = limits(config, server::share(config.http_connections, API_SHARE));
     let router = api::router(state);
     let mut tasks = Vec::new();
@@ -158,11 +164,13 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
             Ok(())
         }));
     }
-    let api_server = Server::new("http.listen", api_listener, router, most);
+    let api_server = Server::new("http.listen", listeners.api, router, most);
     let most = limits(config, server::share(config.http01_connections, RESPONDER_SHARE));
     let responder = api::responder(db.clone());
-    let responder_server = Server::new("http01.listen", responder_listener, responder, most);
+    let responder_server = Server::new("http01.listen", listeners.responder, responder, most);
     let (api, responder) = (api_server.address()?, responder_server.address()?);
+    let metrics = metrics_server.as_ref().map(Server::address).transpose()?;
+    tasks.extend(metrics_server.map(|server| serve(server, &stop)));
     tasks.push(serve(api_server, &stop));
     tasks.push(serve(responder_server, &stop));
     tasks.push(spawn(&stop, {
@@ -173,7 +181,17 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         }
     }));
     let https = https_address;
-    Ok(Running { api, https, responder, first_api_key, db, worker, _sole_use: sole_use, tasks })
+    Ok(Running {
+        api,
+        https,
+        responder,
+        metrics,
+        first_api_key,
+        db,
+        worker,
+        _sole_use: sole_use,
+        tasks,
+    })
 }
 
 impl Running {
@@ -243,6 +261,37 @@ fn worker_settings(
         delivery_retention: config.webhooks_retention.try_into()?,
         event_retention: config.event_retention.try_into()?,
     })
+}
+
+/// The addresses that are listened on.
+struct Listeners {
+    api: TcpListener,
+    responder: TcpListener,
+    metrics: Option<TcpListener>,
+}
+
+async fn listeners(config: &Config) -> anyhow::Result<Listeners> {
+    Ok(Listeners {
+        api: listen(config.http_listen, "http.listen").await?,
+        responder: listen(config.http01_listen, "http01.listen").await?,
+        metrics: match config.metrics.listen.filter(|_| config.metrics.enabled) {
+            Some(address) => Some(listen(address, "metrics.listen").await?),
+            None => None,
+        },
+    })
+}
+
+fn metrics(config: &Config) -> Metrics {
+    Metrics::new(MetricsSettings {
+        on_api: config.metrics.enabled && config.metrics.listen.is_none(),
+        certificates: config.metrics.certificates,
+        ..MetricsSettings::default()
+    })
+}
+
+fn metrics_server(listener: TcpListener, state: AppState, config: &Config) -> Server {
+    let limits = limits(config, SCRAPES);
+    Server::new("metrics.listen", listener, api::metrics_alone(state), limits)
 }
 
 async fn listen(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {

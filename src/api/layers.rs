@@ -1,14 +1,17 @@
 //! The layers around all routes.
 
 use std::any::Any;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{HeaderValue, StatusCode, Version, header};
+use axum::extract::connect_info::ConnectInfo;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
+use axum::http::{HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
+use tokio::time::Instant;
 use tower::ServiceBuilder;
 use tower_http::ServiceBuilderExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -20,6 +23,7 @@ use super::extract::MOST_BYTES;
 use super::headers::{KEYSTORE_PASSWORD, REQUEST_ID};
 use super::problem::{ApiError, Code, Problem};
 use super::{head, wait};
+use crate::telemetry::metrics::calls as metrics;
 
 /// Longer than the longest wait that a client may ask for.
 const TIMEOUT: Duration = Duration::from_secs(wait::LONGEST + 30);
@@ -31,6 +35,7 @@ pub(crate) fn around(routes: Router) -> Router {
         .set_request_id(REQUEST_ID, MakeRequestUuid)
         .sensitive_headers([header::AUTHORIZATION, header::COOKIE, KEYSTORE_PASSWORD])
         .layer(TraceLayer::new_for_http().make_span_with(span).on_response(log).on_failure(()))
+        .layer(from_fn(counted))
         .propagate_request_id(REQUEST_ID)
         .map_response(guarded)
         .layer(from_fn(as_problem))
@@ -46,6 +51,25 @@ pub(crate) fn around(routes: Router) -> Router {
         })
         .layer(DefaultBodyLimit::max(MOST_BYTES))
         .layer(layers)
+}
+
+/// Counts requests, by the route that is ours: what clients write instead of it is no label.
+async fn counted(request: Request, next: Next) -> Response {
+    let method = match *request.method() {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        _ => "other",
+    };
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let begun = Instant::now();
+    let response = next.run(request).await;
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    metrics::http(method, route, response.status().as_u16(), begun.elapsed());
+    response
 }
 
 /// Drops a request id that could do harm in a log.
@@ -92,13 +116,17 @@ pub(crate) fn names_one_host(request: &Request) -> bool {
     hosts == 1 || (hosts == 0 && request.version() != Version::HTTP_11)
 }
 
-/// The span leaves out the query, which may hold a secret by mistake.
+/// The span leaves out the query, which may hold a secret by mistake. The principal is written into it once it is
+/// known.
 fn span(request: &Request) -> tracing::Span {
+    let from = request.extensions().get::<ConnectInfo<SocketAddr>>();
     tracing::info_span!(
         "request",
         method = %request.method(),
         path = request.uri().path(),
         id = id_of(request).unwrap_or_default(),
+        from = from.map(|ConnectInfo(address)| tracing::field::display(address)),
+        principal = tracing::field::Empty,
     )
 }
 

@@ -35,6 +35,7 @@ mod layers;
 mod limits;
 mod manifests;
 mod merge_patch;
+mod metrics;
 mod oidc_issuers;
 mod openapi;
 mod orders;
@@ -50,6 +51,7 @@ mod webhooks;
 mod whoami;
 
 pub use auth::{CallerLimits, LastUses};
+pub use metrics::{Metrics, MetricsSettings, metrics_alone};
 pub use openapi::document;
 pub use responder::responder;
 
@@ -85,6 +87,7 @@ pub struct AppState {
     pub heavy: Pool,
     /// Makes account keys; which library does is none of this module's business.
     pub account_key: MakeAccountKey,
+    pub metrics: Metrics,
     /// Cancelled when the service stops: readiness ends, and waiting requests are answered.
     pub shutdown: CancellationToken,
 }

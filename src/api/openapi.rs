@@ -13,8 +13,8 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{
-    AppState, api_keys, certificates, challenges, events, health, issuers, manifests, orders,
-    requests, secrets, throttles,
+    AppState, api_keys, certificates, challenges, events, health, issuers, manifests, metrics,
+    orders, requests, secrets, throttles,
 };
 use super::{oidc_issuers, page, problem, webhooks, whoami};
 use crate::domain::event::Severity;
@@ -102,6 +102,7 @@ const HANDLERS: &[fn() -> UtoipaMethodRouter<AppState>] = &[
     || routes!(oidc_issuers::list),
     || routes!(health::live),
     || routes!(health::ready),
+    || routes!(metrics::show),
 ];
 
 fn handlers() -> impl Iterator<Item = UtoipaMethodRouter<AppState>> {

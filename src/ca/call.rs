@@ -27,6 +27,24 @@ pub(super) enum Call {
 }
 
 impl Call {
+    /// The word that the metrics use: RFC 8555's for the resource or the action.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Directory => "directory",
+            Self::NewAccount => "newAccount",
+            Self::UpdateAccount => "account",
+            Self::NewOrder => "newOrder",
+            Self::GetOrder => "order",
+            Self::GetAuthorization => "authorization",
+            Self::Challenge => "challenge",
+            Self::Finalize => "finalize",
+            Self::Certificate => "certificate",
+            Self::RenewalInformation => "renewalInfo",
+            Self::Revoke => "revokeCert",
+            Self::KeyChange => "keyChange",
+        }
+    }
+
     /// Whether the call changes nothing at the CA, so that repeating it is harmless.
     pub(super) fn only_asks(self) -> bool {
         match self {

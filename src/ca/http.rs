@@ -1,5 +1,6 @@
 //! The HTTP client of one CA: timeouts, limits, https only, and nonces without extra requests.
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -10,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use http::{Method, header};
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 use url::Url;
 
 use super::call::{Answer, Call, Request, Signed, Transport};
@@ -22,6 +24,7 @@ use crate::clock::Clock;
 use crate::domain::failure::{Failure, code};
 use crate::domain::issuer::Acme;
 use crate::outbound::{AddressError, Client, Guard, causes};
+use crate::telemetry::metrics::calls as metrics;
 
 /// Requests to one CA at the same time: on one HTTP/2 connection, where the CA speaks it.
 const CONCURRENCY: usize = 128;
@@ -250,6 +253,22 @@ impl Inner {
         url: Url,
         signed: Option<String>,
     ) -> Result<Exchange, Transport> {
+        let action = if method == Method::HEAD { "newNonce" } else { call.as_str() };
+        let begun = Instant::now();
+        let end = self.exchange_uncounted(call, method, url, signed).await;
+        if let Some(status) = sent(&end) {
+            metrics::acme(action, &status, begun.elapsed());
+        }
+        end
+    }
+
+    async fn exchange_uncounted(
+        &self,
+        call: Call,
+        method: Method,
+        url: Url,
+        signed: Option<String>,
+    ) -> Result<Exchange, Transport> {
         let permit = tokio::time::timeout(self.timeout, self.permits.acquire()).await;
         let Ok(Ok(_permit)) = permit else { return Err(Transport::Busy) };
         let request = self.http.request(method.clone(), &url).map_err(Transport::Guarded)?;
@@ -292,6 +311,26 @@ impl Inner {
             _ => self.timeout,
         }
     }
+}
+
+/// The status that a request ended with, or the word for what came instead; `None` if nothing was sent.
+fn sent(end: &Result<Exchange, Transport>) -> Option<Cow<'static, str>> {
+    Some(Cow::Borrowed(match end {
+        Ok(exchange) => return Some(exchange.status.to_string().into()),
+        Err(Transport::Timeout(_)) => "timeout",
+        Err(Transport::Unreachable(_)) => "unreachable",
+        Err(Transport::Untrusted(_)) => "untrusted",
+        Err(Transport::Broken(_)) => "broken",
+        Err(Transport::TooLarge) => "too_large",
+        Err(
+            Transport::Unsigned(_)
+            | Transport::Busy
+            | Transport::Withheld(_)
+            | Transport::Refused(_)
+            | Transport::Foreign(_)
+            | Transport::Guarded(_),
+        ) => return None,
+    }))
 }
 
 fn same_origin(one: &str, other: &str) -> bool {

@@ -85,6 +85,7 @@ pub struct Config {
     pub requests_per_second: u32,
     /// Requests that may come at once all the same.
     pub requests_burst: u32,
+    pub metrics: Metrics,
     /// A `tracing` filter.
     pub log_level: String,
     pub log_format: LogFormat,
@@ -105,6 +106,27 @@ pub enum LogFormat {
     Auto,
     Text,
     Json,
+}
+
+/// The metrics, and where they are.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    pub enabled: bool,
+    /// Their own listener; without it they are on the API's.
+    pub listen: Option<SocketAddr>,
+    /// Certificates that are listed by name.
+    pub certificates: u32,
+}
+
+impl Metrics {
+    fn parse(values: &Values) -> Result<Self, ConfigError> {
+        let listen = values.given("metrics.listen").map(|_| values.address("metrics.listen"));
+        Ok(Self {
+            enabled: values.switch("metrics.enabled")?,
+            listen: listen.transpose()?,
+            certificates: values.number("metrics.certificates", 0..=1_000)?,
+        })
+    }
 }
 
 /// Why the settings cannot be used.
@@ -208,6 +230,7 @@ impl Config {
                 .number("limits.failed_authentications", 0..=1_000_000)?,
             requests_per_second: values.number("limits.requests_per_second", 0..=1_000_000)?,
             requests_burst: values.number("limits.requests_burst", 1..=1_000_000)?,
+            metrics: Metrics::parse(values)?,
             log_level: values.text("log.level"),
             log_format,
             shutdown_timeout: values.duration("shutdown_timeout")?,

@@ -74,7 +74,7 @@ impl Protocol {
     }
 }
 
-/// Serves one connection until it is over: by its client, its deadline, or `stop`.
+/// Serves one connection, of a client at `peer`, until it is over: by its client, its deadline, or `stop`.
 pub(super) async fn attend<I>(
     protocol: &Protocol,
     (stream, peer): (I, SocketAddr),

@@ -25,13 +25,14 @@ mod tables;
 
 pub use crate::domain::scope::Scope;
 pub use engine::{
-    Listed, Migrated, Page, Read, Signals, SoleUse, Statement, StorageError, Touch, Tx, notify,
+    Disk, Listed, Load, Migrated, Page, Read, Signals, SoleUse, Statement, StorageError, Touch, Tx,
+    notify,
 };
 pub use queue::{handoff, heartbeat, lease, tasks};
 pub use tables::{
     api_keys, certificates, challenges, cleanups, deliveries, event_stream, events, expiry_watches,
-    fair, idempotency_keys, issuers, orders, outbox, rate_limits, requests, retention, revisions,
-    revocations, sealed_columns, secrets, settings, throttles, webhooks,
+    fair, figures, idempotency_keys, issuers, orders, outbox, rate_limits, requests, retention,
+    revisions, revocations, sealed_columns, secrets, settings, throttles, webhooks,
 };
 
 use cache::ConfigCache;
@@ -110,6 +111,7 @@ pub fn catalogue() -> Vec<Listed> {
         event_stream::all(),
         events::all(),
         expiry_watches::all(),
+        figures::all(),
         idempotency_keys::all(),
         issuers::all(),
         orders::all(),

@@ -1,7 +1,8 @@
-//! Telemetry of the process: one module for each kind. So far these are logs.
+//! Telemetry of the process: one module for each kind, the log and the metrics.
 
 mod json;
 mod logs;
+pub mod metrics;
 
 use crate::config::Config;
 

@@ -31,6 +31,7 @@ use crate::outbound::{Reply, SendError};
 use crate::secret::Secret;
 use crate::storage::lease::Lease;
 use crate::storage::{Scope, StorageError, deliveries, events, outbox, webhooks};
+use crate::telemetry::metrics::webhook as metrics;
 
 /// Messages in one run; a webhook that could go on for ever gives its slot back now and then.
 const MESSAGES_PER_RUN: usize = 100;
@@ -127,6 +128,7 @@ async fn send(
         Err(problem) => Err(problem),
     };
     failpoint!("after_post");
+    metrics::attempted(begun.elapsed());
     let took = Duration::try_from(begun.elapsed()).unwrap_or_default();
     let attempt = Attempt { at, took, status: None, error: None, answer: None };
     Ok(match sent {
@@ -264,6 +266,10 @@ impl<'a> Run<'a> {
             }
         };
         self.webhook = next.webhook;
+        metrics::tried(match delivery.state {
+            State::Queued | State::Pending => "retried",
+            ended => ended.as_str(),
+        });
         Ok(())
     }
 
@@ -325,8 +331,18 @@ fn log(webhook: &Webhook, delivery: &Delivery) {
     };
     if delivery.state == State::Delivered {
         tracing::debug!(delivery = %delivery.id, webhook = %webhook.id, event_type = delivery.event_type.as_str(), "delivered");
+    } else if delivery.state == State::Dead {
+        tracing::warn!(
+            delivery = %delivery.id,
+            webhook = %webhook.id,
+            event_type = delivery.event_type.as_str(),
+            attempts = delivery.attempts,
+            status,
+            error,
+            "a message could not be delivered, and is not tried again; `certwright webhooks redeliver` sends it once more"
+        );
     } else {
-        tracing::info!(
+        tracing::debug!(
             delivery = %delivery.id,
             webhook = %webhook.id,
             event_type = delivery.event_type.as_str(),

@@ -16,6 +16,7 @@ mod resilience;
 mod storage;
 #[path = "../support/mod.rs"]
 mod support;
+mod telemetry;
 mod webhooks;
 
 // `support::fixtures` names it as the library does.

@@ -315,10 +315,19 @@ impl Program {
 
     /// Where the HTTP-01 responder listens.
     pub fn responder(&self) -> String {
+        self.listens("http01")
+    }
+
+    /// Where the metrics have a listener of their own.
+    pub fn metrics(&self) -> String {
+        self.listens("metrics")
+    }
+
+    fn listens(&self, what: &str) -> String {
         let log = self.log();
         let mut lines =
             log.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let found = lines.find_map(|line| line["http01"].as_str().map(str::to_owned));
+        let found = lines.find_map(|line| line[what].as_str().map(str::to_owned));
         found.expect("it says where when it is ready")
     }
 

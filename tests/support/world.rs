@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use certwright::api::{self, AppState, CallerLimits, LastUses};
+use certwright::api::{self, AppState, CallerLimits, LastUses, Metrics, MetricsSettings};
 use certwright::ca::{Authorities, Ca};
 use certwright::clock::{Clock, ManualClock, SystemClock};
 use certwright::domain::api_key::{self, ApiKey};
@@ -109,6 +109,10 @@ impl World {
             limits: CallerLimits::default(),
             last_uses: LastUses::default(),
             heavy: Pool::default(),
+            metrics: Metrics::new(MetricsSettings {
+                fresh_for: std::time::Duration::ZERO,
+                ..MetricsSettings::default()
+            }),
             account_key: Arc::new(|| Ok(Secret::new(b"canary-account-key".to_vec()))),
             shutdown: self.shutdown.clone(),
         }

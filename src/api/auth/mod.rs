@@ -32,8 +32,8 @@ pub use limits::CallerLimits;
 
 pub(crate) use permission::{
     ApiKeysRead, ApiKeysWrite, CertificatesImport, CertificatesRead, CertificatesReadKey,
-    CertificatesWrite, ChallengesRead, EventsRead, IssuersRead, IssuersWrite, KNOWN, OrdersRead,
-    Permission, RequestsRead, SecretsRead, SecretsWrite, ThrottlesRead, ThrottlesWrite,
+    CertificatesWrite, ChallengesRead, EventsRead, IssuersRead, IssuersWrite, KNOWN, MetricsRead,
+    OrdersRead, Permission, RequestsRead, SecretsRead, SecretsWrite, ThrottlesRead, ThrottlesWrite,
     WebhooksRead, WebhooksWrite, permissions_of,
 };
 
@@ -232,6 +232,7 @@ impl FromRequestParts<AppState> for Principal {
         };
         match authenticate(given, app).await {
             Ok(principal) => {
+                tracing::Span::current().record("principal", tracing::field::display(&principal));
                 app.limits.request(principal.subject.id(), app.now())?;
                 Ok(principal)
             }

@@ -46,6 +46,7 @@ permissions! {
     EventsRead = "events:read": Operator Requester Reader;
     ApiKeysRead = "apiKeys:read";
     ApiKeysWrite = "apiKeys:write";
+    MetricsRead = "metrics:read": Operator Reader;
     ThrottlesRead = "throttles:read": Operator;
     ThrottlesWrite = "throttles:write": Operator;
     WebhooksRead = "webhooks:read": Operator;

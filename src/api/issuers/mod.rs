@@ -24,7 +24,7 @@ use crate::storage::{Read, Tx, certificates, orders, revocations};
 
 pub(crate) mod accounts;
 pub(crate) mod check;
-mod limits;
+pub(in crate::api) mod limits;
 mod outside;
 
 use crate::view::IssuerView;

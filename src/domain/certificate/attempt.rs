@@ -182,11 +182,15 @@ impl Certificate {
         };
         let mut next = self.become_state(state, now);
         let event_types = next.tell_failure();
+        // Failing again for the same reason is no news.
+        let is_known = next.last_error.as_ref().is_some_and(|known| known.code == failure.code);
+        let trouble = (!is_known || !event_types.is_empty()).then(|| failure.clone());
         next.failed_attempts = next.failed_attempts.saturating_add(1);
         next.last_error = Some(failure);
         next.next_action_at = at;
         let event = Event::warning(next.id, "Failed", message);
-        Transition::silent(next, now).with(vec![event]).telling(event_types)
+        let told = Transition::silent(next, now).with(vec![event]).telling(event_types);
+        Transition { trouble, ..told }
     }
 
     /// A step failed inside. Where something is to be issued that is a failed attempt; where nothing

@@ -81,6 +81,8 @@ pub struct Transition {
     pub events: Vec<Event>,
     pub event_types: Vec<EventType>,
     pub at: OffsetDateTime,
+    /// A trouble that was not known before, or the end of which is not in sight any more.
+    pub trouble: Option<Failure>,
     /// Whether the CA lost the order: the same key and CSR want a fresh one at this moment.
     pub fresh_order_at: Option<OffsetDateTime>,
 }
@@ -88,7 +90,8 @@ pub struct Transition {
 impl Transition {
     /// The certificate as it is, with nothing to tell.
     pub fn silent(certificate: Certificate, at: OffsetDateTime) -> Self {
-        Self { certificate, events: vec![], event_types: vec![], at, fresh_order_at: None }
+        let (events, event_types) = (vec![], vec![]);
+        Self { certificate, events, event_types, at, trouble: None, fresh_order_at: None }
     }
 
     pub(super) fn with(self, events: Vec<Event>) -> Self {
@@ -132,8 +135,9 @@ impl Transition {
     /// Applies another transition to the result of this one.
     #[must_use]
     pub fn then(self, next: impl FnOnce(Certificate) -> Self) -> Self {
-        let Self { certificate, events, event_types, .. } = self;
+        let Self { certificate, events, event_types, trouble, .. } = self;
         let mut followed = next(certificate);
+        followed.trouble = followed.trouble.or(trouble);
         followed.events.splice(0..0, events);
         followed.event_types.splice(0..0, event_types);
         followed

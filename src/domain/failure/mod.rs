@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use super::text::foreign_words;
 use super::throttle::Scope;
+use super::words::words;
 pub use code::Code;
 
 /// Longest title, with foreign names in it.
@@ -18,25 +19,26 @@ const LONGEST_TITLE: usize = 500;
 /// The other side's words, cut, and our advice.
 const LONGEST_DETAIL: usize = 2_000;
 
-/// Which policy applies to a failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum Class {
-    /// The CA does not know yet what it has just handed out: the same URL again, within seconds.
-    Consistency,
-    /// Asked to come back later: parked until then, no failed attempt.
-    Throttle,
-    /// No usable answer: again soon, after reading back what may have happened.
-    Transient,
-    /// The CA did not find the proof, or sent what cannot be used: this order is over, and another one at
-    /// once would end like it.
-    Validation,
-    /// The CA's state differs from ours: read it back and go on from there.
-    Conflict,
-    /// What we hold is over at the CA (expired, forgotten): a fresh order, at once.
-    Gone,
-    /// Nothing will change until a person changes something.
-    Blocked,
+words! {
+    /// Which policy applies to a failure.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+    pub serde enum Class {
+        /// The CA does not know yet what it has just handed out: the same URL again, within seconds.
+        Consistency = "consistency",
+        /// Asked to come back later: parked until then, no failed attempt.
+        Throttle = "throttle",
+        /// No usable answer: again soon, after reading back what may have happened.
+        Transient = "transient",
+        /// The CA did not find the proof, or sent what cannot be used: this order is over, and another one at
+        /// once would end like it.
+        Validation = "validation",
+        /// The CA's state differs from ours: read it back and go on from there.
+        Conflict = "conflict",
+        /// What we hold is over at the CA (expired, forgotten): a fresh order, at once.
+        Gone = "gone",
+        /// Nothing will change until a person changes something.
+        Blocked = "blocked",
+    }
 }
 
 /// One thing that went wrong.

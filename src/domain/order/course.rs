@@ -30,6 +30,8 @@ pub struct Course {
     pub asked: Vec<OffsetDateTime>,
     /// The requests of the last minutes.
     pub requests: Requests,
+    /// The code of the trouble that was told last: telling it again would be no news.
+    pub told: Option<String>,
 }
 
 /// Orders that one request asks a CA for within [`ORDERS_WITHIN`], at most.

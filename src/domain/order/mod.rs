@@ -12,6 +12,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 mod transitions;
+mod trouble;
 
 pub use course::{Course, Requests};
 pub use policy::deadline;

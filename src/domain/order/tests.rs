@@ -6,7 +6,7 @@ use crate::domain::challenge::{self, Action};
 use crate::domain::failure::code;
 use crate::domain::fixtures;
 
-const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
+pub(super) const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
 
 #[test]
 fn a_cancelled_order_still_takes_its_records_away() {
@@ -183,7 +183,7 @@ fn an_order_that_the_ca_never_had_is_not_one_that_it_found_invalid() {
     assert_eq!(ended.outcome, Some(Outcome::Failed(refused)));
 }
 
-fn order<const N: usize>(states: [challenge::State; N]) -> Order {
+pub(super) fn order<const N: usize>(states: [challenge::State; N]) -> Order {
     Order {
         state: State::Open { url: "https://ca.example/1".into(), stage: Stage::Presenting },
         challenges: (1..).zip(states).map(|(place, state)| challenge(place, state)).collect(),

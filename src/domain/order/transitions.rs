@@ -59,6 +59,7 @@ impl Order {
             told.order.deadline = told.order.deadline.max(now + LATE_PROGRESS);
         }
         told.order.pace(now);
+        told.order.take_note_of_trouble(now);
         Ok(told)
     }
 

@@ -18,6 +18,7 @@ use crate::domain::failure::{Failure, code};
 use crate::domain::issuer::PropagationMode;
 use crate::domain::name::comparable;
 use crate::outbound::{self, Guard, Resolver, in_words, is_global};
+use crate::telemetry::metrics::calls as metrics;
 
 /// CAs follow about as many.
 const MAX_CNAMES: usize = 10;
@@ -338,7 +339,15 @@ impl Dns {
         name: &Name,
         kind: RecordType,
     ) -> Result<Vec<(Name, RData)>, NetError> {
-        match resolver.lookup(name.clone(), kind).await {
+        let begun = Instant::now();
+        let answer = resolver.lookup(name.clone(), kind).await;
+        let end = match &answer {
+            Ok(_) => "found",
+            Err(NetError::Dns(DnsError::NoRecordsFound(_))) => "nothing",
+            Err(_) => "failed",
+        };
+        metrics::dns(kind.into(), end, begun.elapsed());
+        match answer {
             Ok(found) => Ok(found
                 .answers()
                 .iter()

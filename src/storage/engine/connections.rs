@@ -70,6 +70,12 @@ where
         Ok(Lent { used: Some(used), shared: Arc::clone(&self.0) })
     }
 
+    /// Connections that are handed out, and those that there may be.
+    pub(in crate::storage) fn load(&self) -> (usize, usize) {
+        let most = usize::try_from(self.0.pool.options().get_max_connections()).unwrap_or_default();
+        (most.saturating_sub(self.0.places.available_permits()), most)
+    }
+
     /// Ends when they are closed.
     pub(in crate::storage) async fn closed(&self) {
         let closed = self.0.pool.close_event();

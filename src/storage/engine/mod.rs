@@ -5,6 +5,7 @@ mod connections;
 mod db;
 mod error;
 mod group_commit;
+mod load;
 mod migrate;
 pub mod notify;
 pub(in crate::storage) mod pipeline;
@@ -19,6 +20,7 @@ mod value;
 
 pub use db::Database;
 pub use error::StorageError;
+pub use load::{Disk, Load};
 pub use migrate::Migrated;
 pub use notify::Signals;
 pub use process_lock::SoleUse;

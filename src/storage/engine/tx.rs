@@ -4,11 +4,13 @@ use std::any::{Any, TypeId};
 use std::ops::{Deref, DerefMut};
 
 use futures_util::future::BoxFuture;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::notify::{Notification, earlier};
 use super::read::{Backend, Read};
 use super::{Change, StorageError};
+use crate::telemetry::metrics::database as metrics;
 
 /// A transaction. Dropping it without [`Tx::commit`] undoes it.
 ///
@@ -70,10 +72,17 @@ impl Tx {
                 finished.push(hook);
             }
         }
+        let begun = Instant::now();
         let done = match self.read.on {
             Backend::Sqlite(on) => on.commit().await,
             Backend::Postgres(on) => on.commit().await,
         };
+        match &done {
+            Ok(()) if self.written.is_empty() => {}
+            Ok(()) => metrics::committed(begun.elapsed()),
+            Err(StorageError::LeaseLost(_) | StorageError::Conflict) => {}
+            Err(_) => metrics::commit_failed(),
+        }
         let signals = &self.read.db.signals;
         // After an error nobody knows whether it was committed.
         self.notification.written = signals.invalidate(&self.written);

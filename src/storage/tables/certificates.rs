@@ -3,7 +3,7 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{events, outbox};
+use super::{events, log, outbox};
 use crate::domain::certificate::{Certificate, Issued, State, Told, Transition, Trigger};
 use crate::domain::failure::Failure;
 use crate::domain::id::{CertificateId, OrderId};
@@ -168,6 +168,7 @@ pub async fn save(
     let wake = hold.map_or(row.next_action_at, |now| millis(now + LEASE));
     write!(tx, lease => SAVE, row.id, lease.token, wake, hold.is_some(); row.bind_saved);
     outbox::of_certificate(tx, transition);
+    log::of_certificate(tx, transition);
     events::record(tx, &certificate.namespace, Some(certificate.id), events, *at);
     if certificate.is_settled() {
         tx.has_settled(row.id);

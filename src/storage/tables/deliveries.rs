@@ -78,6 +78,8 @@ statements! {
     );
     NEXT = "SELECT event_type, next_action_at FROM deliveries
         WHERE webhook_id = $1 AND state = 'pending' ORDER BY next_action_at LIMIT 1";
+    OPEN = "SELECT count(*) FROM (
+        SELECT 1 AS one FROM deliveries WHERE state IN ('queued', 'pending') LIMIT 10000) AS waiting";
     SAVE writes(deliveries) =
         format!("UPDATE deliveries SET {} WHERE id = $1", Row::SAVED.assignments_after(1));
     PROMOTE writes(deliveries) = "UPDATE deliveries SET state = 'pending', next_action_at = $3, deadline = $4
@@ -211,6 +213,12 @@ pub(in crate::storage) async fn next(
     let row: Option<(String, i64)> = fetch!(fetch_optional, read, NEXT, webhook.0)?;
     Ok(row
         .and_then(|(word, at)| EventType::parse(&word).map(|event_type| (event_type, moment(at)))))
+}
+
+/// The number of deliveries that wait to be sent, counted up to 10,000.
+pub async fn open(read: &mut Read) -> Result<u64, StorageError> {
+    let (open,): (i64,) = fetch!(fetch_one, read, OPEN)?;
+    Ok(open.unsigned_abs())
 }
 
 /// Saves what came of a try, under the webhook's lease. What ended makes room for the next.

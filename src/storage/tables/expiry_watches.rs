@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{events, outbox};
+use super::{events, log, outbox};
 use crate::domain::certificate::Certificate;
 use crate::domain::expiry::{Stage, Transition, Watch};
 use crate::domain::id::CertificateId;
@@ -79,6 +79,7 @@ pub async fn save(
     )?;
     held(lease, changed)?;
     outbox::about_certificate(tx, certificate, event_types, *at);
+    log::of_expiry(tx, transition, certificate);
     events::record(tx, &certificate.namespace, Some(certificate.id), events, *at);
     Ok(())
 }

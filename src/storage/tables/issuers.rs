@@ -3,7 +3,7 @@
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::{events, outbox};
+use super::{events, log, outbox};
 use crate::domain::id::IssuerId;
 use crate::domain::issuer::{Account, Issuer, Kind, State, Transition};
 use crate::domain::scope::Scope;
@@ -193,6 +193,7 @@ pub async fn save(tx: &mut Tx, transition: &Transition, lease: &Lease) -> Result
     let row = Row::from(issuer);
     write!(tx, lease => SAVE, row.id, lease.token; row.bind_saved);
     outbox::of_issuer(tx, transition);
+    log::of_issuer(tx, transition);
     events::record(tx, &issuer.namespace, None, events, *at);
     tx.wake_workers();
     Ok(())

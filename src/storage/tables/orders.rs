@@ -3,8 +3,9 @@
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::{challenges, rate_limits};
+use super::{challenges, log, rate_limits};
 use crate::domain::challenge::Challenge;
+use crate::domain::failure::Failure;
 use crate::domain::id::{CertificateId, IssuerId, OrderId, RequestId};
 use crate::domain::order::{End, Order, Stage, State};
 use crate::domain::scope::Scope;
@@ -201,6 +202,11 @@ pub async fn save_held(
     write!(tx, lease => SAVE_HELD, row.id, lease.token; row.bind_saved);
     challenges::save_changed(tx, &order.challenges, before).await?;
     Ok(Lease { token: lease.token + 1, ..*lease })
+}
+
+/// Has the log say, once this is committed, that an order under way is in trouble that was not known.
+pub fn tell_trouble(tx: &mut Tx, order: &Order, trouble: &Failure) {
+    log::of_order(tx, order, trouble);
 }
 
 /// Has the steps repeated that orders of this issuer are just taking: what they go by has changed,

@@ -3,7 +3,7 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{deliveries, events};
+use super::{deliveries, events, log};
 use crate::domain::event_type::EventType;
 use crate::domain::id::WebhookId;
 use crate::domain::scope::Scope;
@@ -169,6 +169,7 @@ pub async fn save(
     let wake = millis(hold.map_or(*at, |now| now + LEASE));
     write!(tx, lease => SAVE, row.id, lease.token, wake, hold.is_some(); row.bind_saved);
     events::record(tx, &webhook.namespace, None, events, *at);
+    log::of_webhook(tx, transition);
     if webhook.disabled.is_some() {
         deliveries::hold(tx, webhook.id, *at).await?;
     }

@@ -13,6 +13,7 @@ use crate::domain::backoff;
 use crate::domain::backoff::Jitter;
 use crate::domain::failure::{Class, Failure, code};
 use crate::domain::id::OrderId;
+use crate::telemetry::metrics::worker as metrics;
 
 /// Failures in a row that open a breaker …
 const FAILURES: usize = 10;
@@ -74,7 +75,11 @@ impl Breakers {
 
     /// Closes the breaker: an answer has come, whatever it says.
     pub(crate) fn answered(&self, called: &str) {
-        self.0.lock().remove(called);
+        let was = self.0.lock().remove(called);
+        if was.is_some_and(|breaker| breaker.open.is_some()) {
+            metrics::breaker_closed();
+            tracing::info!(called, "answering again");
+        }
     }
 
     /// Counts a call of `order` that was not answered.
@@ -116,6 +121,7 @@ impl Breakers {
                     if orders.len() >= ORDERS {
                         let until = now + pause(0, jitter);
                         breaker.open = Some(Open { times: 0, until, probe: None });
+                        metrics::breaker_opened();
                         tracing::warn!(called, %failure, "not answering; one request at a time finds out when it does");
                     }
                 }

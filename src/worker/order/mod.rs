@@ -5,6 +5,7 @@ mod authorizations;
 mod chains;
 pub(crate) mod clean_up;
 mod conclude;
+mod count;
 mod download;
 mod session;
 mod settle;
@@ -12,6 +13,7 @@ mod solving;
 mod step;
 
 use self::after_step::{AfterStep, Hold, Kind, Taken, after_step};
+use self::count::Entered;
 use self::session::Session;
 use self::settle::{Before, settle};
 use crate::domain::backoff::Jitter;
@@ -98,6 +100,7 @@ async fn take_steps(
     for _ in 0..STEPS_PER_RUN {
         let now = ctx.clock.now();
         let mut kind = Kind::Effect;
+        let entered = Entered::of(&order);
         let transition = if order.has_expired(now) {
             order.expire(now)
         } else if let Some(next) = order.next_step(now) {
@@ -112,6 +115,7 @@ async fn take_steps(
             Transition::waiting(order, now)
         };
         let now = ctx.clock.now();
+        entered.until(&transition.order, now);
         let next = after_step(Taken {
             kind,
             is_remarkable: before.is_changed_by(&transition),

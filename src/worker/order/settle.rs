@@ -3,6 +3,7 @@
 
 use super::after_step::Hold;
 use super::conclude::{Ended, conclude};
+use super::count;
 use super::session::Session;
 use crate::domain::certificate::Certificate;
 use crate::domain::challenge::Challenge;
@@ -19,6 +20,8 @@ use crate::worker::limits::budget;
 pub(super) struct Before {
     challenges: Vec<Challenge>,
     last_error: Option<Failure>,
+    /// The trouble that was told last.
+    told: Option<String>,
     /// Of steps that were taken since, and not saved.
     unsaved: Vec<Event>,
 }
@@ -26,7 +29,8 @@ pub(super) struct Before {
 impl Before {
     pub(super) fn step(order: &Order) -> Self {
         let (challenges, last_error) = (order.challenges.clone(), order.last_error.clone());
-        Self { challenges, last_error, unsaved: Vec::new() }
+        let told = order.course.told.clone();
+        Self { challenges, last_error, told, unsaved: Vec::new() }
     }
 
     /// Whether a step has made something of the order that clients can see.
@@ -75,7 +79,12 @@ pub(super) async fn settle(
                 is_unheard = true;
                 pause().await;
             }
-            settled => return settled,
+            settled => {
+                if settled.is_ok() {
+                    count::ended(session, transition, ctx.clock.now());
+                }
+                return settled;
+            }
         }
     }
     try_settle(session, None, transition, before, lease, hold).await
@@ -114,6 +123,9 @@ async fn try_settle(
     if transition.outcome.is_none() && before.last_error != order.last_error {
         let trouble = order.last_error.as_ref();
         certificates::note(&mut tx, order.certificate, order.id, trouble).await?;
+    }
+    if let Some(trouble) = order.new_trouble(before.told.as_deref()) {
+        orders::tell_trouble(&mut tx, order, trouble);
     }
     session.admission.store(&mut tx, now).await?;
     if let Some(outcome) = &transition.outcome {

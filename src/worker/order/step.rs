@@ -3,6 +3,7 @@
 use tokio::time::error::Elapsed;
 
 use super::authorizations::{read_authorizations, why_invalid};
+use super::count;
 use super::download::download;
 use super::session::{Session, seen};
 use super::solving::solve;
@@ -25,6 +26,7 @@ pub(super) async fn take(
     let attempt = Box::pin(meter.scope(attempt(session, &meter, step.clone(), order)));
     let tried = tokio::time::timeout(STEP_TIMEOUT, attempt).await;
     let mut answer = understand(session, tried, order).await?;
+    count::failures(&answer);
     if let Answer::Failed(failure) | Answer::Ended(failure) = &mut answer {
         say_what_allows(session, failure, order);
     }
@@ -62,7 +64,7 @@ async fn understand(
             // The CA did not know us by the key that it was asked with.
             failure.class = Class::Transient;
         }
-        tracing::info!(order = %order.id, code = failure.code, %failure, "a step did not work");
+        tracing::debug!(order = %order.id, code = failure.code, %failure, "a step did not work");
     }
     Ok(Answer::Failed(failure))
 }

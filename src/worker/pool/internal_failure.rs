@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::domain::failure::{Failure, code};
 use crate::storage::StorageError;
 use crate::storage::lease::{self, Lease};
+use crate::telemetry::metrics::worker as metrics;
 use crate::worker::context::Context;
 use crate::worker::error::WorkerError;
 use crate::worker::steps;
@@ -61,7 +62,8 @@ impl InternalFailures {
                 return Some(done);
             }
             Err(WorkerError::Storage(StorageError::LeaseLost(id))) => {
-                tracing::info!(
+                metrics::lease_lost();
+                tracing::debug!(
                     %id,
                     machine = ?lease.machine,
                     "the lease was lost: somebody else changed or took it, and this step's result is void"
@@ -77,6 +79,7 @@ impl InternalFailures {
                 ctx.release(lease.machine, lease.id).await;
             }
             Err(error) => {
+                metrics::failed_inside();
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
                     id = %lease.id,

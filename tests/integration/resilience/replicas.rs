@@ -13,6 +13,7 @@ use crate::support::installation::{Answer, Database, Installation, Program, pass
 use crate::support::patience::until;
 use crate::support::pebble::PebbleOptions;
 use crate::support::postgres::OwnCluster;
+use crate::telemetry::metrics::{page_of, value};
 
 #[tokio::test]
 async fn a_replica_paused_past_its_lease_is_fenced_when_it_goes_on_and_nothing_is_finalized_twice()
@@ -30,7 +31,10 @@ async fn a_replica_paused_past_its_lease_is_fenced_when_it_goes_on_and_nothing_i
     assert!(other.log().contains("fallen silent"), "{}", other.log());
     one.send(Signal::CONT);
 
-    until("the fence", async || one.log().contains("the lease was lost")).await;
+    until("the fence", async || {
+        value(&page_of(&site, &one).await, "certwright_leases_lost_total") > 0
+    })
+    .await;
     assert_eq!(site.pebble.certificates_issued(), COUNT);
     assert_sound(&site, &other, &ready).await;
     // And it works on, as if nothing had been.

@@ -3,6 +3,7 @@
 mod api_keys;
 mod certificates;
 pub(crate) mod events;
+mod figures;
 mod history;
 mod issuers;
 mod leases;
@@ -37,6 +38,7 @@ fn every_public_function_of_storage_is_exercised_here() {
         include_str!("mod.rs"),
         include_str!("api_keys.rs"),
         include_str!("certificates.rs"),
+        include_str!("figures.rs"),
         include_str!("history.rs"),
         include_str!("issuers.rs"),
         include_str!("leases.rs"),

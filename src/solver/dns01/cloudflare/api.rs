@@ -8,6 +8,7 @@ use reqwest::{ClientBuilder, Method, RequestBuilder, Response, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
 use time::OffsetDateTime;
+use tokio::time::Instant;
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -19,6 +20,7 @@ use crate::domain::failure::{Failure, code};
 use crate::domain::text::foreign_words;
 use crate::outbound::{AddressError, Client, RetryAfter, causes};
 use crate::secret::Secret;
+use crate::telemetry::metrics::calls as metrics;
 
 /// Where the API is, unless an issuer says otherwise.
 pub(super) const DEFAULT_BASE: &str = "https://api.cloudflare.com/client/v4";
@@ -119,7 +121,7 @@ impl Api {
         query: &[(&str, &str)],
     ) -> Result<Answer, ApiError> {
         let request = self.request(Method::GET, path)?.query(query);
-        self.send(request).await
+        self.send("GET", request).await
     }
 
     /// `POST` of a JSON body.
@@ -129,13 +131,13 @@ impl Api {
         body: &impl Serialize,
     ) -> Result<Value, ApiError> {
         let request = self.request(Method::POST, path)?.json(body);
-        self.send(request).await.map(|answer| answer.result)
+        self.send("POST", request).await.map(|answer| answer.result)
     }
 
     /// `DELETE` of a resource.
     pub(super) async fn delete(&self, path: &[&str]) -> Result<(), ApiError> {
         let request = self.request(Method::DELETE, path)?;
-        self.send(request).await.map(drop)
+        self.send("DELETE", request).await.map(drop)
     }
 
     fn request(&self, method: Method, path: &[&str]) -> Result<RequestBuilder, ApiError> {
@@ -149,7 +151,11 @@ impl Api {
     }
 
     /// The one way out: every call spends of the token's budget here.
-    async fn send(&self, request: RequestBuilder) -> Result<Answer, ApiError> {
+    async fn send(
+        &self,
+        method: &'static str,
+        request: RequestBuilder,
+    ) -> Result<Answer, ApiError> {
         self.budget.spend(self.clock.now()).map_err(|retry_at| ApiError::Limited {
             status: None,
             retry_at,
@@ -157,7 +163,12 @@ impl Api {
                      in 5 minutes."
                 .to_owned(),
         })?;
-        let response = request.send().await.map_err(|error| self.unreachable(error))?;
+        let begun = Instant::now();
+        let sent = request.send().await;
+        let status = sent.as_ref().map(Response::status).ok();
+        let shown = status.as_ref().map_or("none", StatusCode::as_str);
+        metrics::dns_provider("cloudflare", method, shown, begun.elapsed());
+        let response = sent.map_err(|error| self.unreachable(error))?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = self.read(response).await?;
         self.judge(status, &headers, &body)

@@ -1,0 +1,93 @@
+//! What becomes of orders.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use prometheus::{HistogramVec, IntCounterVec};
+
+use super::bounded::Bounded;
+use super::{WORK, counters, histograms, seconds};
+
+/// Issuers with series of their own.
+const ISSUERS: usize = 100;
+
+struct Metrics {
+    issuers: Bounded,
+    orders: IntCounterVec,
+    took: HistogramVec,
+    stages: HistogramVec,
+    failures: IntCounterVec,
+}
+
+static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
+    issuers: Bounded::new(ISSUERS),
+    orders: counters(
+        "certwright_orders_total",
+        "Orders that have ended, by issuer, outcome (issued, failed, blocked, lost) and class of the failure.",
+        &["kind", "issuer", "outcome", "class"],
+    ),
+    took: histograms(
+        "certwright_issuance_duration_seconds",
+        "Time from the placing of an order to its certificate.",
+        WORK,
+        &["kind", "issuer"],
+    ),
+    stages: histograms(
+        "certwright_order_stage_duration_seconds",
+        "Time that orders spent in a stage.",
+        WORK,
+        &["stage"],
+    ),
+    failures: counters(
+        "certwright_step_failures_total",
+        "Steps of orders and challenges that did not work, by class and code; most are tried again.",
+        &["class", "code"],
+    ),
+});
+
+pub(super) fn declare() {
+    LazyLock::force(&METRICS);
+}
+
+/// The issuer of an order; the namespace of a `ClusterIssuer` is empty.
+#[derive(Debug, Clone, Copy)]
+pub struct Issuer<'a> {
+    pub kind: &'a str,
+    pub namespace: &'a str,
+    pub name: &'a str,
+}
+
+impl Issuer<'_> {
+    /// `NAME`, or `NAMESPACE/NAME`.
+    pub fn label(&self) -> String {
+        match self.namespace {
+            "" => self.name.to_owned(),
+            namespace => format!("{namespace}/{}", self.name),
+        }
+    }
+}
+
+/// An order has ended with a certificate.
+pub fn issued(issuer: Issuer<'_>, took: Duration) {
+    let label = issuer.label();
+    let label = METRICS.issuers.value(&label);
+    METRICS.orders.with_label_values(&[issuer.kind, label, "issued", ""]).inc();
+    METRICS.took.with_label_values(&[issuer.kind, label]).observe(seconds(took));
+}
+
+/// An order has ended without one.
+pub fn ended(issuer: Issuer<'_>, outcome: &str, class: &str) {
+    let label = issuer.label();
+    let label = METRICS.issuers.value(&label);
+    METRICS.orders.with_label_values(&[issuer.kind, label, outcome, class]).inc();
+}
+
+/// An order has left a stage.
+pub fn stage_left(stage: &str, took: Duration) {
+    METRICS.stages.with_label_values(&[stage]).observe(seconds(took));
+}
+
+/// A step did not work. The code is one of the table of failures.
+pub fn step_failed(class: &str, code: &str) {
+    METRICS.failures.with_label_values(&[class, code]).inc();
+}

@@ -1,0 +1,5 @@
+//! What operators see from outside: metrics, alerts, and the log.
+
+pub(crate) mod log;
+pub(crate) mod metrics;
+pub(crate) mod prometheus;
