@@ -136,10 +136,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         outbound,
         cluster_namespace: config.cluster_namespace.as_str().into(),
         tokens: Issuers::new(config.oidc_issuers.clone()).context("oidc.issuers")?,
-        limits: CallerLimits::new(
-            NonZeroU32::new(config.failed_authentications),
-            NonZeroU32::new(config.requests_per_second).zip(NonZeroU32::new(config.requests_burst)),
-        ),
+        limits: caller_limits(config),
         last_uses: LastUses::default(),
         heavy: Pool::default(),
         account_key: Arc::new(|| {
@@ -205,6 +202,14 @@ async fn solvers(
         self_check_port: config.self_check_port,
         guard,
     })?)
+}
+
+fn caller_limits(config: &Config) -> CallerLimits {
+    let burst = NonZeroU32::new(config.requests_burst);
+    CallerLimits::new(
+        NonZeroU32::new(config.failed_authentications),
+        NonZeroU32::new(config.requests_per_second).zip(burst),
+    )
 }
 
 async fn listen(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
