@@ -136,10 +136,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         outbound,
         cluster_namespace: config.cluster_namespace.as_str().into(),
         tokens: Issuers::new(config.oidc_issuers.clone()).context("oidc.issuers")?,
-        limits: CallerLimits::new(
-            NonZeroU32::new(config.failed_authentications),
-            NonZeroU32::new(config.requests_per_second).zip(NonZeroU32::new(config.requests_burst)),
-        ),
+        limits: caller_limits(config),
         last_uses: LastUses::default(),
         heavy: Pool::default(),
         metrics: metrics(config),
@@ -292,6 +289,14 @@ fn metrics(config: &Config) -> Metrics {
 fn metrics_server(listener: TcpListener, state: AppState, config: &Config) -> Server {
     let limits = limits(config, SCRAPES);
     Server::new("metrics.listen", listener, api::metrics_alone(state), limits)
+}
+
+fn caller_limits(config: &Config) -> CallerLimits {
+    let burst = NonZeroU32::new(config.requests_burst);
+    CallerLimits::new(
+        NonZeroU32::new(config.failed_authentications),
+        NonZeroU32::new(config.requests_per_second).zip(burst),
+    )
 }
 
 async fn listen(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {

@@ -32,7 +32,8 @@ impl TokenFile {
     /// The file for a server; `None` where a user has no home.
     pub(super) fn of(server: &str) -> Option<Self> {
         let hash = digest(&SHA256, server.trim_end_matches('/').as_bytes());
-        let name: String = hash.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let (first, _) = hash.as_ref().split_first_chunk().unwrap_or((&[0; 8], &[]));
+        let name = format!("{:016x}", u64::from_be_bytes(*first));
         let folder = super::remote::folder()?.join("certwright/tokens");
         Some(Self(folder.join(format!("{name}.json"))))
     }

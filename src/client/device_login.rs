@@ -36,7 +36,8 @@ struct Endpoints {
 /// What a person does to log in.
 #[derive(Debug, Deserialize)]
 pub struct DeviceCode {
-    device_code: String,
+    #[serde(rename = "device_code")]
+    secret: String,
     pub user_code: String,
     pub verification_uri: String,
     pub verification_uri_complete: Option<String>,
@@ -57,9 +58,12 @@ pub struct Login {
 
 #[derive(Deserialize)]
 struct Tokens {
-    access_token: Option<String>,
-    id_token: Option<String>,
-    refresh_token: Option<String>,
+    #[serde(rename = "access_token")]
+    access: Option<String>,
+    #[serde(rename = "id_token")]
+    id: Option<String>,
+    #[serde(rename = "refresh_token")]
+    refresh: Option<String>,
 }
 
 /// An error of OAuth 2.0 (RFC 6749, section 5.2).
@@ -112,7 +116,7 @@ impl DeviceLogin {
         let mut pause = Duration::from_secs(self.code.interval);
         let form = [
             ("grant_type", "urn:ietf:params:oauth:grant-type:device_code"),
-            ("device_code", &*self.code.device_code),
+            ("device_code", &*self.code.secret),
             ("client_id", &*self.at.client_id),
             ("resource", &*self.at.audience),
         ];
@@ -159,15 +163,15 @@ impl Login {
 /// The one of the tokens that is for the service: an access token where the issuer makes them for an audience, else
 /// the one that says who the person is.
 fn login(tokens: Tokens, at: &LoginIssuer, former: Option<&str>) -> Result<Login, LoginError> {
-    let Tokens { access_token, id_token, refresh_token } = tokens;
-    let for_us = [access_token, id_token].into_iter().flatten().find(|token| {
+    let Tokens { access, id, refresh } = tokens;
+    let for_us = [access, id].into_iter().flatten().find(|token| {
         claims(token).is_some_and(|claims| match &claims["aud"] {
             Value::Array(all) => all.iter().any(|one| one == at.audience.as_str()),
             one => one == at.audience.as_str(),
         })
     });
     let bearer = for_us.ok_or_else(|| LoginError::NotForUs(at.audience.clone()))?;
-    Ok(Login { bearer, refresh_token: refresh_token.or_else(|| former.map(str::to_owned)) })
+    Ok(Login { bearer, refresh_token: refresh.or_else(|| former.map(str::to_owned)) })
 }
 
 /// What a token says, unverified: to choose by it, not to believe it.

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -151,19 +151,7 @@ impl Config {
     /// Parses what was read.
     pub fn parse(values: &Values) -> Result<Self, ConfigError> {
         let data_dir = PathBuf::from(values.text("data_dir"));
-        let database_url = values
-            .given("database.url")
-            .unwrap_or_else(|| format!("sqlite://{}", data_dir.join("certwright.db").display()));
-        let kinds = ["sqlite:", "postgres:", "postgresql:"];
-        if !kinds.iter().any(|kind| database_url.starts_with(kind)) {
-            let expected = "expected sqlite://PATH or postgres://USER@HOST/NAME";
-            return Err(values.bad("database.url", expected));
-        }
-        if database_url.contains(":memory:") || database_url.contains("mode=memory") {
-            return Err(
-                values.bad("database.url", "expected a file: what is in memory is forgotten")
-            );
-        }
+        let database_url = database_url(values, &data_dir)?;
         if values.given("master_key").is_some() && values.given("master_key_file").is_some() {
             return Err(
                 values.bad("master_key", "`master_key_file` is given too; which one counts?")
@@ -236,4 +224,20 @@ impl Config {
             shutdown_timeout: values.duration("shutdown_timeout")?,
         })
     }
+}
+
+/// The configured database, or the one in `data_dir`.
+fn database_url(values: &Values, data_dir: &Path) -> Result<String, ConfigError> {
+    let url = values
+        .given("database.url")
+        .unwrap_or_else(|| format!("sqlite://{}", data_dir.join("certwright.db").display()));
+    let kinds = ["sqlite:", "postgres:", "postgresql:"];
+    if !kinds.iter().any(|kind| url.starts_with(kind)) {
+        let expected = "expected sqlite://PATH or postgres://USER@HOST/NAME";
+        return Err(values.bad("database.url", expected));
+    }
+    if url.contains(":memory:") || url.contains("mode=memory") {
+        return Err(values.bad("database.url", "expected a file: what is in memory is forgotten"));
+    }
+    Ok(url)
 }

@@ -197,7 +197,7 @@ mod tests {
         for (claim, value) in [
             ("aud", json!(["other", "certwright"])),
             ("exp", json!(now - 59)),
-            ("exp", json!(now as f64 + 0.5)),
+            ("exp", serde_json::from_str(&format!("{now}.5")).unwrap()),
             ("nbf", json!(now + 60)),
             ("sub", json!("repo:org/web:ref:refs/heads/main")),
         ] {
