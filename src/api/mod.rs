@@ -37,6 +37,7 @@ mod merge_patch;
 mod openapi;
 mod orders;
 mod page;
+mod policies;
 mod precondition;
 mod problem;
 mod requests;

@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{self, Config, Values};
 
 mod apply;
+mod can;
 mod columns;
 mod completion;
 mod credentials;
@@ -134,6 +135,8 @@ enum Command {
     Status(status::Status),
     /// Want certificates, and wait for them
     Issue(issue::Issue),
+    /// Ask whether policies allow a certificate
+    Can(can::Can),
     /// Issue certificates anew, now
     Renew(renew::Renew),
     /// Download a certificate or its key
@@ -213,6 +216,7 @@ impl Cli {
             Command::Describe(describe) => describe.run(remote),
             Command::Status(status) => status.run(remote),
             Command::Issue(issue) => issue.run(remote),
+            Command::Can(can) => can.run(remote),
             Command::Renew(renew) => renew.run(remote),
             Command::Download(download) => download.run(remote),
             Command::Revoke(revoke) => revoke.run(remote),

@@ -64,6 +64,10 @@ ids! {
     MessageId
     /// A message on its way to one webhook.
     DeliveryId
+    /// A name policy.
+    PolicyId
+    /// Certificates that are to be judged anew.
+    PolicyReviewId
 }
 
 /// A UUIDv7 of the given moment; those of one moment sort in the order in which they were made.

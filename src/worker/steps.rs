@@ -9,7 +9,9 @@ use crate::storage::lease::{Lease, Machine};
 use crate::worker::context::Context;
 use crate::worker::error::WorkerError;
 pub(crate) use crate::worker::order::Placed;
-use crate::worker::{certificate, delivery, expiry, housekeeping, issuer, order, revocation};
+use crate::worker::{
+    certificate, delivery, expiry, housekeeping, issuer, order, policy_review, revocation,
+};
 
 /// Orders that are cleaned up after together: as many as make one call of a DNS provider.
 pub(crate) const CLEAN_UPS_TOGETHER: usize = order::clean_up::TOGETHER;
@@ -23,6 +25,7 @@ pub(crate) async fn take(ctx: &Context, lease: Lease) -> Result<Option<Placed>, 
         Machine::Expiry => expiry::look_at_expiry(&ctx.db, lease, ctx.clock.now()).await?,
         Machine::Revocation => revocation::run(ctx, lease).await?,
         Machine::Task => housekeeping::run(ctx, lease).await?,
+        Machine::PolicyReview => policy_review::run(ctx, lease).await?,
         Machine::Delivery => delivery::run(ctx, lease).await?,
     }
     Ok(None)
@@ -72,6 +75,7 @@ pub(crate) async fn fail(
         Machine::Revocation => revocation::fail(ctx, RevocationId(id), failure, held).await,
         Machine::Expiry => expiry::fail(ctx, CertificateId(id)).await,
         Machine::Delivery => delivery::fail(ctx, WebhookId(id), &failure, held).await,
-        Machine::Task => Ok(false),
+        // They have no place for it.
+        Machine::Task | Machine::PolicyReview => Ok(false),
     }
 }

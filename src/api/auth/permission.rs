@@ -31,6 +31,8 @@ permissions! {
     IssuersWrite = "issuers:write";
     SecretsRead = "secrets:read";
     SecretsWrite = "secrets:write";
+    PoliciesRead = "policies:read";
+    PoliciesWrite = "policies:write";
     EventsRead = "events:read";
     ApiKeysRead = "apiKeys:read";
     ApiKeysWrite = "apiKeys:write";

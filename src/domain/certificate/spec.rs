@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use crate::domain::backoff::Retry;
 use crate::domain::duration;
+use crate::domain::words::words;
 
 /// What a client wants; cert-manager's `spec`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -127,6 +128,11 @@ pub enum KeyAlgorithm {
     /// RSA.
     #[serde(rename = "RSA")]
     Rsa,
+}
+
+words! {
+    /// Its word in specifications.
+    KeyAlgorithm { Ecdsa = "ECDSA", Rsa = "RSA" }
 }
 
 /// Whether a renewal makes a new key.

@@ -327,6 +327,9 @@ codes! {
     ISSUER_NOT_READY = Blocked "issuer_not_ready"
         "The issuer has no account at its CA"
         "Its registration is under way; see the issuer's conditions.";
+    NAME_NOT_ALLOWED = Blocked "name_not_allowed"
+        "No policy allows the certificate any more"
+        "It goes on by itself once a policy allows it again; or give it other names, another issuer or another key.";
     NO_ACCOUNT = Blocked "no_account"
         "There is no account whose key could be replaced"
         "Its registration comes first.";

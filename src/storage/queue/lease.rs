@@ -41,18 +41,21 @@ pub enum Machine {
     Revocation,
     /// What has to be done now and then.
     Task,
+    /// Namespaces whose certificates are judged anew.
+    PolicyReview,
     /// Webhooks with something to be delivered.
     Delivery,
 }
 
 impl Machine {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Expiry,
         Self::Order,
         Self::Revocation,
         Self::Certificate,
         Self::Issuer,
         Self::Task,
+        Self::PolicyReview,
         Self::Delivery,
     ];
 }
@@ -227,6 +230,7 @@ static ORDERS: Queue = queue!("orders");
 static EXPIRY_WATCHES: Queue = queue!("expiry_watches");
 static REVOCATIONS: Queue = queue!("revocations");
 static TASKS: Queue = queue!("tasks");
+static POLICY_REVIEWS: Queue = queue!("policy_reviews");
 static WEBHOOKS: Queue = queue!("webhooks");
 
 impl Machine {
@@ -238,6 +242,7 @@ impl Machine {
             Self::Expiry => &EXPIRY_WATCHES,
             Self::Revocation => &REVOCATIONS,
             Self::Task => &TASKS,
+            Self::PolicyReview => &POLICY_REVIEWS,
             Self::Delivery => &WEBHOOKS,
         }
     }
@@ -249,6 +254,7 @@ statements! {
             (SELECT min(next_action_at) FROM orders WHERE next_action_at IS NOT NULL),
             (SELECT min(next_action_at) FROM expiry_watches WHERE next_action_at IS NOT NULL),
             (SELECT min(next_action_at) FROM tasks),
+            (SELECT min(next_action_at) FROM policy_reviews),
             (SELECT min(next_action_at) FROM revocations WHERE next_action_at IS NOT NULL),
             (SELECT min(next_action_at) FROM orders WHERE next_action_at IS NOT NULL AND ended)";
     NEXT_DELIVERY = "SELECT min(next_action_at) FROM webhooks WHERE next_action_at IS NOT NULL";
@@ -379,7 +385,8 @@ pub struct Due {
 /// When each machine's next row is due, and so when to look again.
 pub async fn next_due(read: &mut Read) -> Result<Due, StorageError> {
     type At = Option<i64>;
-    let (issuers, certificates, orders, expiries, tasks, revocations, clean_ups): (
+    let (issuers, certificates, orders, expiries, tasks, reviews, revocations, clean_ups): (
+        At,
         At,
         At,
         At,
@@ -395,6 +402,7 @@ pub async fn next_due(read: &mut Read) -> Result<Due, StorageError> {
         (Machine::Certificate, certificates),
         (Machine::Issuer, issuers),
         (Machine::Task, tasks),
+        (Machine::PolicyReview, reviews),
     ]
     .into_iter()
     .filter_map(|(machine, at)| at.map(|at| (machine, moment(at))))

@@ -13,6 +13,8 @@ pub mod idempotency_keys;
 pub mod issuers;
 pub mod orders;
 pub mod outbox;
+pub mod policies;
+pub mod policy_reviews;
 pub mod rate_limits;
 pub mod requests;
 pub mod retention;

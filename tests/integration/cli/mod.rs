@@ -8,6 +8,7 @@ pub(crate) mod commands_maintenance;
 pub(crate) mod first_start;
 pub(crate) mod manifests;
 mod place;
+pub(crate) mod policies;
 pub(crate) mod private_files;
 pub(crate) mod program;
 pub(crate) mod settings;

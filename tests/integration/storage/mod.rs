@@ -8,6 +8,7 @@ mod leases;
 mod limits;
 mod orders;
 mod passes;
+mod policies;
 mod revisions;
 mod rows;
 mod schema;
