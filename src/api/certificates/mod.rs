@@ -51,6 +51,7 @@ pub(crate) struct ListCertificates {
     /// Carrying this label, written `key=value`.
     label: Option<String>,
     /// There by this right.
+    #[param(inline)]
     admitted_by: Option<Right>,
     /// Items per page.
     #[param(minimum = 1, maximum = 500, default = 50)]
