@@ -234,7 +234,7 @@ fn failed(
         it.doing = Doing::Blocked;
         it.summary = format!("It waits for a person. {}", cause.summary);
         it.next = Some(Next {
-            what: "A changed certificate, issuer or secret starts a new attempt at once; otherwise it is tried all the same at this time.".into(),
+            what: "A changed certificate, issuer, secret or policy starts a new attempt at once; otherwise it is tried all the same at this time.".into(),
             at,
         });
     } else {
