@@ -217,7 +217,7 @@ fn check_key(info: &SubjectPublicKeyInfo<'_>) -> Result<(), String> {
     match (signature::kind(info), info.parsed()) {
         (Kind::Rsa, Ok(PublicKey::RSA(key))) => {
             let bits = rsa_bits(&key);
-            if !(2048..=8192).contains(&bits) || bits % 8 != 0 {
+            if !(2048..=8192).contains(&bits) || !bits.is_multiple_of(8) {
                 return Err(format!("has an RSA key of {bits} bits; CAs take {WANTED}"));
             }
             let exponent = key.try_exponent().unwrap_or(0);

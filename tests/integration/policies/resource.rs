@@ -39,18 +39,18 @@ on_every_database! {
         let put = async |tag: &str, body: &Value| {
             world.ask(Method::PUT, &path(&made)).header("if-match", tag).json(body).send().await
         };
-        let replaced = put(shown.header("etag"), &next).await;
-        assert_eq!((replaced.status, &replaced.json()["generation"]), (200, &json!(2)));
-        assert_eq!(listed("?namespace=anything").await, json!([replaced.json()]));
+        let changed = put(shown.header("etag"), &next).await;
+        assert_eq!((changed.status, &changed.json()["generation"]), (200, &json!(2)));
+        assert_eq!(listed("?namespace=anything").await, json!([changed.json()]));
         put(shown.header("etag"), &wanted).await.is_problem(412, "precondition_failed");
         let again = put("*", &next).await;
-        assert_eq!(again.text, replaced.text, "nothing changed");
+        assert_eq!(again.text, changed.text, "nothing changed");
         next["name"] = json!("other");
         put("*", &next).await.is_problem(422, "validation_failed");
 
         let delete = async |tag: &str| world.ask(Method::DELETE, &path(&made)).header("if-match", tag).send().await;
         delete(shown.header("etag")).await.is_problem(412, "precondition_failed");
-        assert_eq!(delete(replaced.header("etag")).await.status, 204);
+        assert_eq!(delete(changed.header("etag")).await.status, 204);
         world.get(&path(&made)).await.is_problem(404, "not_found");
         assert_eq!(listed("").await, json!([]));
     }

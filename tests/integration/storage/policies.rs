@@ -94,7 +94,7 @@ on_both_databases! {
     }
 
     async fn policies_that_were_recalled_are_recalled_as_they_are_after_a_change(db: Db) {
-        let recalled = async || allowing(&*policies::recall(&db, "team").await.unwrap());
+        let recalled = async || allowing(&policies::recall(&db, "team").await.unwrap());
         assert_eq!(recalled().await, None);
         let first = policy("team", &["team"]);
         insert(&db, &first).await;
@@ -106,11 +106,11 @@ on_both_databases! {
         policies::respecify(&mut tx, &first, &elsewhere).await.unwrap();
         tx.commit().await.unwrap();
         assert_eq!(recalled().await, None);
-        assert_eq!(allowing(&*policies::recall(&db, "other").await.unwrap()).as_deref(), Some("team"));
+        assert_eq!(allowing(&policies::recall(&db, "other").await.unwrap()).as_deref(), Some("team"));
         let mut tx = db.begin();
         policies::delete(&mut tx, &elsewhere, NOW).await.unwrap();
         tx.commit().await.unwrap();
-        assert_eq!(allowing(&*policies::recall(&db, "other").await.unwrap()), None);
+        assert_eq!(allowing(&policies::recall(&db, "other").await.unwrap()), None);
     }
 
     async fn each_change_begins_a_review_of_its_namespaces_anew(db: Db) {
@@ -185,5 +185,5 @@ async fn a_policy_that_one_replica_withdraws_counts_for_none_at_the_others() {
     policies::delete(&mut tx, &policy, NOW).await.unwrap();
     tx.commit().await.unwrap();
 
-    assert_eq!(allowing(&*policies::recall(&other, "team").await.unwrap()), None);
+    assert_eq!(allowing(&policies::recall(&other, "team").await.unwrap()), None);
 }
