@@ -20,6 +20,7 @@ mod inputs;
 mod issuance;
 mod numbers;
 mod peers;
+mod policies;
 mod replicas;
 mod report;
 mod scale;
@@ -101,6 +102,8 @@ enum Section {
     Peers,
     /// Requests per second, beside a handler with one query.
     Api,
+    /// A name, by many policies.
+    Policies,
     /// Up to a million certificates, and a mass renewal.
     Scale,
     /// Doing nothing.
@@ -172,6 +175,9 @@ async fn main() -> anyhow::Result<()> {
     }
     if wanted(Section::Api) {
         api::measure(&ground, &options, &mut report).await?;
+    }
+    if wanted(Section::Policies) {
+        policies::measure(&options, &mut report);
     }
     if wanted(Section::Scale) {
         scale::measure(&ground, &options, &mut report).await?;

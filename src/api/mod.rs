@@ -40,6 +40,7 @@ mod oidc_issuers;
 mod openapi;
 mod orders;
 mod page;
+mod policies;
 mod precondition;
 mod problem;
 mod requests;

@@ -14,7 +14,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{
     AppState, api_keys, certificates, challenges, events, health, issuers, manifests, metrics,
-    orders, requests, secrets, throttles,
+    orders, policies, requests, secrets, throttles,
 };
 use super::{oidc_issuers, page, problem, webhooks, whoami};
 use crate::domain::event::Severity;
@@ -36,6 +36,7 @@ use crate::domain::event::Severity;
         (name = "challenges", description = "ACME challenges; read-only"),
         (name = "issuers", description = "CAs, accounts, and how names are proved"),
         (name = "secrets", description = "Credentials of solvers: write-only"),
+        (name = "policies", description = "Who may have certificates for which names"),
         (name = "manifests", description = "cert-manager's manifests, as people have them"),
         (name = "webhooks", description = "Who is told of what, and how it went"),
         (name = "events", description = "What happened"),
@@ -81,6 +82,9 @@ const HANDLERS: &[fn() -> UtoipaMethodRouter<AppState>] = &[
     || routes!(issuers::accounts::deactivate),
     || routes!(secrets::create, secrets::list),
     || routes!(secrets::show, secrets::replace, secrets::delete),
+    || routes!(policies::create, policies::list),
+    || routes!(policies::show, policies::replace, policies::delete),
+    || routes!(policies::evaluate::evaluate),
     || routes!(manifests::apply),
     || routes!(manifests::import),
     || routes!(webhooks::create, webhooks::list),

@@ -73,6 +73,8 @@ codes! {
     Unauthenticated UNAUTHORIZED "An API key or a token is needed";
     /// The API key may not do this.
     PermissionDenied FORBIDDEN "The API key may not do this";
+    /// No policy allows a name of the certificate to the namespace.
+    NameNotAllowed FORBIDDEN "No policy allows it";
     /// There is nothing here, or nothing that the API key may see.
     NotFound NOT_FOUND "There is no such resource";
     /// The certificate has no such revision (yet).
@@ -135,6 +137,8 @@ pub(crate) enum ApiError {
     Invalid(Faults),
     /// A limit was exceeded, in words for the client.
     TooMany(Exceeded, String),
+    /// No policy allows the certificate: these names are why.
+    NotAllowed(Faults),
     /// The database could not do it.
     Storage(StorageError),
     /// A secret could not be sealed or opened.
@@ -216,6 +220,7 @@ impl ApiError {
             Self::Because(code, _) => *code,
             Self::Invalid(_) => Code::ValidationFailed,
             Self::TooMany(..) => Code::TooManyRequests,
+            Self::NotAllowed(_) => Code::NameNotAllowed,
             Self::Storage(StorageError::Unavailable(_)) => Code::Unavailable,
             // Every attempt lost the race.
             error if error.is_lost_race() => Code::Unavailable,
@@ -225,7 +230,9 @@ impl ApiError {
 
     fn log(&self) {
         let cause: &dyn std::error::Error = match self {
-            Self::Because(..) | Self::Invalid(_) | Self::TooMany(..) => return,
+            Self::Because(..) | Self::Invalid(_) | Self::NotAllowed(_) | Self::TooMany(..) => {
+                return;
+            }
             Self::Storage(error) => error,
             Self::Seal(error) => error,
             Self::Inside(error) => error.as_ref(),
@@ -273,7 +280,7 @@ impl From<ApiError> for Problem {
             ApiError::Because(_, detail) | ApiError::TooMany(_, detail) => {
                 (foreign_words(&detail, LONGEST_DETAIL).unwrap_or_default(), Vec::new())
             }
-            ApiError::Invalid(faults) => faults.told(),
+            ApiError::Invalid(faults) | ApiError::NotAllowed(faults) => faults.told(),
             ApiError::Storage(_) | ApiError::Seal(_) | ApiError::Inside(_) => {
                 (fixed_text(code).to_owned(), Vec::new())
             }

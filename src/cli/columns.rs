@@ -34,6 +34,7 @@ pub(super) fn columns(kind: Kind) -> &'static [Column] {
         Kind::Order => ORDER,
         Kind::Challenge => CHALLENGE,
         Kind::Issuer | Kind::ClusterIssuer => ISSUER,
+        Kind::Policy => POLICY,
         Kind::Secret => SECRET,
         Kind::Webhook => WEBHOOK,
         Kind::Event => EVENT,
@@ -89,6 +90,15 @@ const CHALLENGE: &[Column] = &[
 
 const ISSUER: &[Column] = &[NAME, READY, STATUS, AGE];
 
+const POLICY: &[Column] = &[
+    NAME,
+    ("NAMESPACES", false, |value, _| joined(value, "/namespaces", "")),
+    ("NAMES", false, |value, _| joined(value, "/names", "/pattern")),
+    ("ISSUERS", true, |value, _| joined(value, "/issuers", "/name")),
+    ("APPROVAL", true, |value, _| text(value, "/approval")),
+    AGE,
+];
+
 const SECRET: &[Column] = &[
     NAME,
     ("DATA", false, |value, _| match value.get("keys") {
@@ -118,6 +128,13 @@ const EVENT: &[Column] = &[
     ("OBJECT", false, |value, _| text(value, "/resource").trim_start_matches('/').to_owned()),
     ("MESSAGE", false, |value, _| text(value, "/message")),
 ];
+
+/// A part of each item of a list.
+fn joined(value: &Value, list: &str, part: &str) -> String {
+    let items = value.pointer(list).and_then(Value::as_array);
+    let words = items.into_iter().flatten().map(|item| text(item, part));
+    words.collect::<Vec<_>>().join(",")
+}
 
 /// The event types of a webhook; all if none is named.
 fn events(value: &Value) -> String {

@@ -24,7 +24,7 @@ use crate::manifest::kind::Kind;
   certwright get events
 
 Kinds: certificates (cert, certs), certificaterequests (cr, crs, requests), orders, challenges,
-issuers (iss), clusterissuers (ciss), secrets, webhooks, events.")]
+issuers (iss), clusterissuers (ciss), policies (pol), secrets, webhooks, events.")]
 pub(super) struct Get {
     /// KIND, several KINDs joined by commas, KIND NAME…, or KIND/NAME…
     #[arg(required = true, value_name = "KIND[,KIND…] [NAME…]")]

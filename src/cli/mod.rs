@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{self, Config, Values};
 
 mod apply;
+mod can;
 mod columns;
 mod completion;
 mod credentials;
@@ -137,6 +138,8 @@ enum Command {
     Status(status::Status),
     /// Want certificates, and wait for them
     Issue(issue::Issue),
+    /// Ask whether policies allow a certificate
+    Can(can::Can),
     /// Issue certificates anew, now
     Renew(renew::Renew),
     /// Download a certificate or its key
@@ -236,6 +239,7 @@ impl Cli {
             Command::Describe(describe) => remote.run(async |on| describe.run(on).await),
             Command::Status(status) => remote.run(async |on| status.run(on).await),
             Command::Issue(issue) => remote.run(async |on| issue.run(on).await),
+            Command::Can(can) => remote.run(async |on| can.run(on).await),
             Command::Renew(renew) => remote.run(async |on| renew.run(on).await),
             Command::Download(download) => remote.run(async |on| download.run(on).await),
             Command::Revoke(revoke) => remote.run(async |on| revoke.run(on).await),

@@ -65,6 +65,10 @@ ids! {
     MessageId
     /// A message on its way to one webhook.
     DeliveryId
+    /// A name policy.
+    PolicyId
+    /// Certificates that are to be judged anew.
+    PolicyReviewId
     /// A CA's "later", for everybody who shares a limit.
     ThrottleId
 }

@@ -26,6 +26,7 @@ pub mod issuer;
 pub mod limits;
 pub mod name;
 pub mod order;
+pub mod policy;
 pub mod principal;
 pub mod revocation;
 pub mod role;

@@ -3,12 +3,13 @@
 use thiserror::Error;
 
 /// A kind of resource. Those that there are manifests of stand in the order in which they are applied: issuers need
-/// Secrets, certificates need issuers.
+/// Secrets, certificates need issuers, and are judged by policies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     Secret,
     ClusterIssuer,
     Issuer,
+    Policy,
     Certificate,
     Request,
     Order,
@@ -31,7 +32,7 @@ struct Names {
 }
 
 #[rustfmt::skip]
-const NAMES: [Names; 9] = [
+const NAMES: [Names; 10] = [
     Names { kind: Kind::Certificate, title: "Certificate", word: "certificate", plural: "certificates",
         full: "certificate.cert-manager.io", short: &["cert", "certs"], path: "/certificates" },
     Names { kind: Kind::Request, title: "CertificateRequest", word: "request", plural: "requests",
@@ -45,6 +46,8 @@ const NAMES: [Names; 9] = [
         full: "issuer.cert-manager.io", short: &["iss"], path: "/issuers" },
     Names { kind: Kind::ClusterIssuer, title: "ClusterIssuer", word: "clusterissuer", plural: "clusterissuers",
         full: "clusterissuer.cert-manager.io", short: &["ciss"], path: "/issuers" },
+    Names { kind: Kind::Policy, title: "Policy", word: "policy", plural: "policies",
+        full: "policy.certwright.dev", short: &["pol"], path: "/policies" },
     Names { kind: Kind::Secret, title: "Secret", word: "secret", plural: "secrets",
         full: "secret", short: &[], path: "/secrets" },
     Names { kind: Kind::Webhook, title: "Webhook", word: "webhook", plural: "webhooks",
@@ -60,8 +63,8 @@ pub(crate) struct UnknownKind(String);
 
 impl Kind {
     /// Kinds of which there are manifests.
-    pub(crate) const IN_MANIFESTS: [Self; 4] =
-        [Self::Secret, Self::ClusterIssuer, Self::Issuer, Self::Certificate];
+    pub(crate) const IN_MANIFESTS: [Self; 5] =
+        [Self::Secret, Self::ClusterIssuer, Self::Issuer, Self::Policy, Self::Certificate];
 
     /// Reads what people type, in any case: `certs`, `cr`, `order.acme.cert-manager.io`.
     pub(crate) fn parse(text: &str) -> Result<Self, UnknownKind> {
@@ -115,12 +118,16 @@ impl Kind {
 
     /// The `apiVersion` of its manifests.
     pub(crate) fn api_version(self) -> &'static str {
-        if self == Self::Secret { "v1" } else { "cert-manager.io/v1" }
+        match self {
+            Self::Secret => "v1",
+            Self::Policy => "certwright.dev/v1",
+            _ => "cert-manager.io/v1",
+        }
     }
 
     /// True if it lives in a namespace.
     pub(crate) fn is_namespaced(self) -> bool {
-        self != Self::ClusterIssuer
+        !matches!(self, Self::ClusterIssuer | Self::Policy)
     }
 
     /// True if it can be found by name.
@@ -145,6 +152,7 @@ mod tests {
             ("challenges.acme.cert-manager.io", Kind::Challenge),
             ("iss", Kind::Issuer),
             ("ciss", Kind::ClusterIssuer),
+            ("policies.certwright.dev", Kind::Policy),
         ] {
             assert_eq!(Kind::parse(text).unwrap(), kind, "{text}");
         }

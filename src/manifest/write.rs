@@ -10,6 +10,7 @@ pub(crate) fn manifest(kind: Kind, resource: &Value) -> String {
     let value = match kind {
         Kind::Secret => return secret(resource),
         Kind::Certificate => certificate(resource),
+        Kind::Policy => policy(resource),
         _ => issuer(kind, resource),
     };
     let text = yaml::write(&value);
@@ -66,8 +67,17 @@ fn issuer(kind: Kind, resource: &Value) -> Value {
 }
 
 /// Fields beside a certificate's `spec`.
-const BESIDE: [&str; 7] =
-    ["createdAt", "generation", "id", "labels", "name", "namespace", "status"];
+const BESIDE: [&str; 8] =
+    ["admittedBy", "createdAt", "generation", "id", "labels", "name", "namespace", "status"];
+
+fn policy(resource: &Value) -> Value {
+    let fields = ["namespaces", "names", "issuers", "keys", "maxNames", "approval"];
+    let spec = fields.map(|field| (field.to_owned(), resource[field].clone()));
+    json!({
+        "apiVersion": Kind::Policy.api_version(), "kind": Kind::Policy.title(), "metadata": {"name": resource["name"]},
+        "spec": Map::from_iter(spec),
+    })
+}
 
 fn certificate(resource: &Value) -> Value {
     let mut spec = Map::new();

@@ -1,7 +1,9 @@
 //! The cached keys of one issuer: fetched by one request at a time, and no more often than once a minute, whatever
 //! `kid`s are made up.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
@@ -122,7 +124,7 @@ impl KeyCache {
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
+    state.lock()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,12 +7,14 @@ use x509_parser::cri_attributes::ParsedCriAttribute;
 use x509_parser::prelude::{
     FromDer as _, GeneralName, ParsedExtension, X509CertificationRequest, X509Extension,
 };
-use x509_parser::public_key::PublicKey;
+use x509_parser::public_key::{PublicKey, RSAPublicKey};
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::pem::{self, PemError};
 use super::signature::{self, Kind, Verdict};
 use super::{address, all_names, shown, to_pem};
+use crate::domain::certificate::{KeyAlgorithm, Spec};
+use crate::domain::policy::WantedKey;
 
 /// The content of a client's CSR.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,11 +216,8 @@ fn check_key(info: &SubjectPublicKeyInfo<'_>) -> Result<(), String> {
         "ECDSA on P-256 or P-384 (some also P-521 or Ed25519), or RSA of 2048 to 8192 bits";
     match (signature::kind(info), info.parsed()) {
         (Kind::Rsa, Ok(PublicKey::RSA(key))) => {
-            let modulus = key.modulus.iter().position(|byte| *byte != 0);
-            let modulus = modulus.map_or(&[][..], |at| &key.modulus[at..]);
-            let bits =
-                modulus.len() * 8 - modulus.first().map_or(0, |top| top.leading_zeros() as usize);
-            if !(2048..=8192).contains(&bits) || bits % 8 != 0 {
+            let bits = rsa_bits(&key);
+            if !(2048..=8192).contains(&bits) || !bits.is_multiple_of(8) {
                 return Err(format!("has an RSA key of {bits} bits; CAs take {WANTED}"));
             }
             let exponent = key.try_exponent().unwrap_or(0);
@@ -236,6 +235,35 @@ fn check_key(info: &SubjectPublicKeyInfo<'_>) -> Result<(), String> {
         (Kind::Rsa | Kind::Other, _) => {
             Err(format!("has a key of a kind that CAs do not take; they take {WANTED}"))
         }
+    }
+}
+
+/// The length of an RSA key's modulus.
+fn rsa_bits(key: &RSAPublicKey<'_>) -> usize {
+    let modulus = key.modulus.iter().position(|byte| *byte != 0);
+    let modulus = modulus.map_or(&[][..], |at| &key.modulus[at..]);
+    modulus.len() * 8 - modulus.first().map_or(0, |top| top.leading_zeros() as usize)
+}
+
+/// The key that a certificate is wanted for, as policies see it. One that cannot be read is of no kind that a
+/// policy names.
+pub fn wanted_key(spec: &Spec) -> WantedKey {
+    let Some(pem) = &spec.csr else { return WantedKey::from(&spec.private_key) };
+    let (algorithm, bits) = der(pem).ok().and_then(|der| algorithm(&der)).unzip();
+    WantedKey { algorithm, bits: bits.unwrap_or_default(), held_by_client: true }
+}
+
+fn algorithm(der: &[u8]) -> Option<(KeyAlgorithm, u32)> {
+    let (_, csr) = X509CertificationRequest::from_der(der).ok()?;
+    let info = &csr.certification_request_info.subject_pki;
+    match (signature::kind(info), info.parsed()) {
+        (Kind::Rsa, Ok(PublicKey::RSA(key))) => {
+            Some((KeyAlgorithm::Rsa, u32::try_from(rsa_bits(&key)).ok()?))
+        }
+        (Kind::P256, _) => Some((KeyAlgorithm::Ecdsa, 256)),
+        (Kind::P384, _) => Some((KeyAlgorithm::Ecdsa, 384)),
+        (Kind::P521, _) => Some((KeyAlgorithm::Ecdsa, 521)),
+        _ => None,
     }
 }
 
@@ -267,6 +295,28 @@ mod tests {
         assert_eq!(read.public_key, rcgen::PublicKeyData::subject_public_key_info(&key));
         let (key, names) = key_and_names(&read.der).unwrap();
         assert_eq!((key, names.len()), (read.public_key, 4));
+    }
+
+    #[test]
+    fn the_wanted_key_is_that_of_the_csr_where_there_is_one() {
+        let spec = |csr| {
+            let spec = r#"{"issuerRef": {"name": "le"}, "privateKey": {"algorithm": "RSA"}}"#;
+            Spec { csr, ..serde_json::from_str(spec).unwrap() }
+        };
+        let read = |csr| {
+            let key = wanted_key(&spec(csr));
+            (key.algorithm, key.bits, key.held_by_client)
+        };
+        let of = |algorithm| {
+            let key = KeyPair::generate_for(algorithm).unwrap();
+            Some(params(&["a.example.com"]).serialize_request(&key).unwrap().pem().unwrap())
+        };
+
+        assert_eq!(read(None), (Some(KeyAlgorithm::Rsa), 2048, false));
+        assert_eq!(read(of(&PKCS_ECDSA_P384_SHA384)), (Some(KeyAlgorithm::Ecdsa), 384, true));
+        assert_eq!(read(of(&rcgen::PKCS_RSA_SHA256)), (Some(KeyAlgorithm::Rsa), 2048, true));
+        assert_eq!(read(of(&rcgen::PKCS_ED25519)), (None, 0, true));
+        assert_eq!(read(Some("nonsense".into())), (None, 0, true));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -15,6 +16,7 @@ use super::engine::{Signals, StorageError};
 use crate::domain::api_key::{ApiKey, Value};
 use crate::domain::id::{IssuerId, SecretId};
 use crate::domain::issuer::{Issuer, Kind};
+use crate::domain::policy::Policies;
 use crate::secret::Sealed;
 
 /// Rows of one kind in memory, at most.
@@ -32,6 +34,8 @@ pub(in crate::storage) struct ConfigCache {
     pub(in crate::storage) issuers: Cache<IssuerId, (Issuer, Sealed)>,
     /// By what a certificate refers to: kind, the certificate's namespace and name.
     pub(in crate::storage) named_issuers: Cache<(Kind, String, String), Issuer>,
+    /// By the namespace that is judged by them.
+    pub(in crate::storage) policies: Cache<String, Arc<Policies>>,
     /// By namespace and name.
     pub(in crate::storage) secrets: Cache<(String, String), (SecretId, Sealed)>,
 }
@@ -45,6 +49,7 @@ impl ConfigCache {
             api_keys: Cache::new(key_ttl, signals, "api_keys"),
             issuers: Cache::new(ttl, signals, "issuers"),
             named_issuers: Cache::new(ttl, signals, "issuers"),
+            policies: Cache::new(ttl, signals, "policies"),
             secrets: Cache::new(ttl, signals, "secrets"),
         }
     }

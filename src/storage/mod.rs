@@ -31,8 +31,9 @@ pub use engine::{
 pub use queue::{handoff, heartbeat, lease, tasks};
 pub use tables::{
     api_keys, certificates, challenges, cleanups, deliveries, event_stream, events, expiry_watches,
-    fair, figures, idempotency_keys, issuers, orders, outbox, rate_limits, requests, retention,
-    revisions, revocations, sealed_columns, secrets, settings, throttles, webhooks,
+    fair, figures, idempotency_keys, issuers, orders, outbox, policies, policy_reviews,
+    rate_limits, requests, retention, revisions, revocations, sealed_columns, secrets, settings,
+    throttles, webhooks,
 };
 
 use cache::ConfigCache;
@@ -116,6 +117,8 @@ pub fn catalogue() -> Vec<Listed> {
         issuers::all(),
         orders::all(),
         outbox::all(),
+        policies::all(),
+        policy_reviews::all(),
         rate_limits::all(),
         requests::all(),
         retention::all(),

@@ -81,6 +81,8 @@ pub(crate) enum FieldCode {
     Unsupported,
     /// There is no such issuer.
     IssuerNotFound,
+    /// No policy allows it to the namespace.
+    NameNotAllowed,
     /// None of the issuer's solvers can prove this name.
     NoSolver,
     /// There is no such webhook, or it does not hear of this namespace.

@@ -11,6 +11,7 @@ use crate::domain::ari::{Ari, Window};
 use crate::domain::backoff::Retry;
 use crate::domain::certificate::{Certificate, IssuerRef, Phase, PrivateKey, Revoked, State};
 use crate::domain::failure::Failure;
+use crate::domain::policy::AdmittedBy;
 
 /// A certificate that is wanted, and perhaps there.
 #[derive(Debug, Serialize, ToSchema)]
@@ -58,6 +59,8 @@ pub(crate) struct CertificateView {
     /// Time since which it waits for its revocation, to be deleted; `null` otherwise.
     #[serde(with = "time::serde::rfc3339::option")]
     deletion_timestamp: Option<OffsetDateTime>,
+    /// By what right it is there.
+    admitted_by: AdmittedBy,
     /// Counts changes of the specification.
     generation: i64,
     /// Its status.
@@ -181,6 +184,7 @@ impl CertificateView {
             webhooks: spec.webhooks.clone(),
             created_at: certificate.created_at,
             deletion_timestamp: certificate.deleting_since,
+            admitted_by: certificate.admitted_by.clone(),
             generation: certificate.generation,
             status: status(certificate, now),
         }

@@ -10,7 +10,9 @@ use crate::worker::error::WorkerError;
 pub(crate) use crate::worker::housekeeping::schedule as schedule_tasks;
 pub(crate) use crate::worker::order::clean_up::{TOGETHER as CLEAN_UPS_TOGETHER, run as clean_up};
 pub(crate) use crate::worker::order::{Placed, go_on};
-use crate::worker::{certificate, delivery, expiry, housekeeping, issuer, order, revocation};
+use crate::worker::{
+    certificate, delivery, expiry, housekeeping, issuer, order, policy_review, revocation,
+};
 
 /// Takes the step that a claimed row wants. Returns the order with which its slot goes on.
 pub(crate) async fn take(ctx: &Context, lease: Lease) -> Result<Option<Placed>, WorkerError> {
@@ -21,6 +23,7 @@ pub(crate) async fn take(ctx: &Context, lease: Lease) -> Result<Option<Placed>, 
         Machine::Expiry => expiry::look_at_expiry(&ctx.db, lease, ctx.clock.now()).await?,
         Machine::Revocation => revocation::run(ctx, lease).await?,
         Machine::Task => housekeeping::run(ctx, lease).await?,
+        Machine::PolicyReview => policy_review::run(ctx, lease).await?,
         Machine::Delivery => delivery::run(ctx, lease).await?,
     }
     Ok(None)
@@ -41,6 +44,7 @@ pub(crate) async fn fail(
         Machine::Revocation => revocation::fail(ctx, RevocationId(id), failure, held).await,
         Machine::Expiry => expiry::fail(ctx, CertificateId(id)).await,
         Machine::Delivery => delivery::fail(ctx, WebhookId(id), &failure, held).await,
-        Machine::Task => Ok(false),
+        // They have no place for it.
+        Machine::Task | Machine::PolicyReview => Ok(false),
     }
 }

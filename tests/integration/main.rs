@@ -12,6 +12,7 @@ mod issuance;
 mod limits;
 mod machines;
 mod network;
+mod policies;
 mod resilience;
 mod storage;
 #[path = "../support/mod.rs"]

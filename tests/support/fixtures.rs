@@ -8,12 +8,19 @@ use crate::domain::certificate::Certificate;
 use crate::domain::challenge::{Challenge, Kind, State};
 use crate::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
 use crate::domain::order::{ORDER_DEADLINE, Order};
+use crate::domain::policy::AdmittedBy;
 
 /// The certificate `default/web` for `a.example.com`, which is to be issued for the first time.
 pub fn certificate(now: OffsetDateTime) -> Certificate {
     let spec = r#"{"issuerRef": {"name": "le"}, "dnsNames": ["a.example.com"]}"#;
     let spec = serde_json::from_str(spec).unwrap();
-    Certificate::wanted(CertificateId(Uuid::nil()), "default", "web", spec, now)
+    let by = by_the_administrator();
+    Certificate::wanted(CertificateId(Uuid::nil()), ("default", "web"), spec, by, now)
+}
+
+/// The right of what was wanted with the administrator's key.
+pub fn by_the_administrator() -> AdmittedBy {
+    AdmittedBy::Administrator("admin".into())
 }
 
 /// The certificate's first order, of which the CA has not heard yet.

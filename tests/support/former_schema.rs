@@ -11,10 +11,11 @@ static POSTGRES: Migrator = sqlx::migrate!("tests/fixtures/migrations/postgres")
 pub const LAST: i64 = 14;
 
 /// Tables that migrations since then made.
-pub const LATER_TABLES: [&str; 1] = ["api_key_uses"];
+pub const LATER_TABLES: [&str; 4] =
+    ["api_key_uses", "policy_namespaces", "policies", "policy_reviews"];
 
 /// Columns that they added.
-pub const LATER_COLUMNS: [(&str, &str); 7] = [
+pub const LATER_COLUMNS: [(&str, &str); 10] = [
     ("api_keys", "description"),
     ("api_keys", "role"),
     ("api_keys", "expires_at"),
@@ -22,10 +23,14 @@ pub const LATER_COLUMNS: [(&str, &str); 7] = [
     ("api_keys", "former_hash"),
     ("api_keys", "rotated_at"),
     ("api_keys", "former_until"),
+    ("certificates", "admitted_by"),
+    ("certificates", "admitted_way"),
+    ("throttles", "id"),
 ];
 
 /// Indexes that they made on older tables.
-const LATER_INDEXES: [&str; 1] = ["api_keys_former_hash"];
+const LATER_INDEXES: [&str; 3] =
+    ["api_keys_former_hash", "certificates_by_admission", "throttles_by_id"];
 
 /// The take-over, read backwards.
 const RENAMED_BACK: [&str; 6] = [

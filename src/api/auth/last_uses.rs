@@ -1,7 +1,9 @@
 //! The day of an API key's last use. It is written in the background and once a day, so that no request waits for it.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use time::{Date, Time};
 
@@ -41,7 +43,7 @@ impl LastUses {
     }
 
     fn today<T>(&self, look: impl FnOnce(&mut Today) -> T) -> T {
-        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&mut self.0.lock())
     }
 }
 

@@ -17,6 +17,7 @@ use time::OffsetDateTime;
 use super::AppState;
 use super::problem::{ApiError, Code};
 use crate::domain::id::PrincipalId;
+use crate::domain::policy;
 use crate::domain::principal::{PrincipalKind, PrincipalRef};
 use crate::domain::role::Role;
 use crate::storage::{Scope, StorageError};
@@ -33,8 +34,8 @@ pub use limits::CallerLimits;
 pub(crate) use permission::{
     ApiKeysRead, ApiKeysWrite, CertificatesImport, CertificatesRead, CertificatesReadKey,
     CertificatesWrite, ChallengesRead, EventsRead, IssuersRead, IssuersWrite, KNOWN, MetricsRead,
-    OrdersRead, Permission, RequestsRead, SecretsRead, SecretsWrite, ThrottlesRead, ThrottlesWrite,
-    WebhooksRead, WebhooksWrite, permissions_of,
+    OrdersRead, Permission, PoliciesRead, PoliciesWrite, RequestsRead, SecretsRead, SecretsWrite,
+    ThrottlesRead, ThrottlesWrite, WebhooksRead, WebhooksWrite, permissions_of,
 };
 
 /// The sender of a request, and what it may do.
@@ -149,6 +150,27 @@ impl Principal {
     pub(crate) fn reference(&self) -> PrincipalRef {
         let id = Some(self.subject.id().0);
         PrincipalRef { kind: self.subject.kind(), id, name: self.name.clone() }
+    }
+
+    /// As the one that policies judge a certificate for.
+    pub(crate) fn as_judged(&self) -> policy::Principal<'_> {
+        if self.is_bound() {
+            policy::Principal::Bound
+        } else {
+            policy::Principal::Unbound(&self.name)
+        }
+    }
+
+    /// Refuses a principal that is bound to namespaces: policies say what those may have.
+    pub(crate) fn must_be_unbound(&self) -> Result<(), ApiError> {
+        if !self.is_bound() {
+            return Ok(());
+        }
+        let noun = self.subject.noun();
+        let detail = format!(
+            "The {noun} is bound to namespaces, and policies say what those may have. Use one that is bound to none; POST /policies/evaluate says what is allowed."
+        );
+        Err(ApiError::Because(Code::PermissionDenied, detail))
     }
 
     /// True if it has this permission.
@@ -283,7 +305,8 @@ impl FromRequestParts<AppState> for AnyWriter {
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
         let principal = Principal::from_request_parts(parts, app).await?;
-        if principal.may(SecretsWrite::NAME) || principal.may(IssuersWrite::NAME) {
+        let others = [SecretsWrite::NAME, IssuersWrite::NAME, PoliciesWrite::NAME];
+        if others.into_iter().any(|permission| principal.may(permission)) {
             return Ok(Self(principal));
         }
         principal.must(CertificatesWrite::NAME).map(|()| Self(principal))

@@ -43,6 +43,8 @@ permissions! {
     IssuersWrite = "issuers:write": Operator;
     SecretsRead = "secrets:read": Operator;
     SecretsWrite = "secrets:write";
+    PoliciesRead = "policies:read": Operator Reader;
+    PoliciesWrite = "policies:write";
     EventsRead = "events:read": Operator Requester Reader;
     ApiKeysRead = "apiKeys:read";
     ApiKeysWrite = "apiKeys:write";

@@ -1,16 +1,31 @@
-//! Checks of a wanted certificate against what is stored: its issuer, that issuer's key, its webhooks.
+//! Checks of a wanted certificate against what is stored: its issuer, that issuer's key, the policies of its
+//! namespace, its webhooks.
 
 use uuid::Uuid;
 
 use super::validate::Checked;
 use crate::api::AppState;
+use crate::api::auth::Principal;
 use crate::api::problem::{ApiError, Faults, FieldCode};
+use crate::domain::certificate::Certificate;
 use crate::domain::challenge::Kind as ChallengeKind;
 use crate::domain::id::WebhookId;
 use crate::domain::issuer::{Issuer, Kind};
+use crate::domain::policy::{
+    self, AdmittedBy, NameVerdict, Policies, Verdict, Wish, are_judged_alike,
+};
 use crate::domain::selection::pick_solver;
 use crate::pki;
 use crate::storage::{Read, Scope, issuers, webhooks};
+
+/// What a wanted certificate is checked against.
+pub(crate) struct Against<'a> {
+    pub(crate) issuer: Option<&'a Issuer>,
+    /// The policies of its namespace.
+    pub(crate) policies: &'a Policies,
+    /// The certificate that it replaces the specification of.
+    pub(crate) present: Option<&'a Certificate>,
+}
 
 const BOTH: &[ChallengeKind] = &[ChallengeKind::Http01, ChallengeKind::Dns01];
 
@@ -22,19 +37,55 @@ impl Checked {
         Ok(found.map(|(issuer, _)| issuer))
     }
 
-    /// Refuses the certificate if the issuer is missing or cannot issue it, if its CSR has the key of the issuer's
-    /// account, or if a webhook does not hear of its namespace. Webhooks that it had before may be gone.
+    /// By what right the certificate may be there. Refuses it if the issuer is missing or cannot issue it, if the
+    /// caller needs a policy and none allows it, if its CSR has the key of the issuer's account, or if a webhook does
+    /// not hear of its namespace. Webhooks that it had before may be gone.
     pub(crate) async fn admit(
         &self,
         app: &AppState,
         tx: &mut Read,
-        issuer: Option<&Issuer>,
-        webhooks_before: &[Uuid],
-    ) -> Result<(), ApiError> {
+        who: &Principal,
+        against: Against<'_>,
+    ) -> Result<AdmittedBy, ApiError> {
+        let Against { issuer, policies, present } = against;
         let issuer = issuer.ok_or_else(|| self.no_issuer())?;
+        let right = self.must_be_allowed(who, policies, present)?;
         self.must_be_issuable_by(issuer)?;
         self.must_not_be_the_account_key(app, tx, issuer).await?;
-        self.must_have_its_webhooks(tx, webhooks_before).await
+        let webhooks_before = present.map_or(&[][..], |present| &present.spec.webhooks);
+        self.must_have_its_webhooks(tx, webhooks_before).await?;
+        Ok(right)
+    }
+
+    /// The judgement of these policies.
+    pub(crate) fn judged(&self, policies: &Policies) -> Verdict {
+        policies.judge(&Wish::of(&self.spec, pki::wanted_key(&self.spec)))
+    }
+
+    fn must_be_allowed(
+        &self,
+        who: &Principal,
+        policies: &Policies,
+        present: Option<&Certificate>,
+    ) -> Result<AdmittedBy, ApiError> {
+        let alike = present.filter(|present| are_judged_alike(&present.spec, &self.spec));
+        let kept = alike.map(|present| &present.admitted_by);
+        policy::admit(who.as_judged(), kept, self.judged(policies)).map_err(|refused| {
+            let mut faults = Faults::default();
+            for NameVerdict { name, reason, .. } in refused {
+                let pointer = self.pointer_of(&name);
+                faults.add(pointer, FieldCode::NameNotAllowed, format!("`{name}` {reason}"));
+            }
+            ApiError::NotAllowed(faults)
+        })
+    }
+
+    /// The place of a name in the request.
+    fn pointer_of(&self, name: &str) -> &str {
+        let names = self.names.iter().map(|(known, pointer)| (known.to_string(), pointer));
+        let addresses = self.addresses.iter().map(|(known, pointer)| (known.to_string(), pointer));
+        let mut all = names.chain(addresses);
+        all.find(|(known, _)| known == name).map_or("", |(_, pointer)| pointer)
     }
 
     fn must_be_issuable_by(&self, issuer: &Issuer) -> Result<(), ApiError> {

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
+use super::admit::Against;
 use super::cancel::cancel_orders;
 use super::validate::{Checked, validate};
 use super::{find, must_stay, revoke};
@@ -20,8 +21,9 @@ use crate::api::precondition::{Precondition, answer, json};
 use crate::api::problem::{ApiError, Errors, FieldCode};
 use crate::api::{AppState, retrying};
 use crate::domain::certificate::{Certificate, Trigger};
+use crate::domain::policy::AdmittedBy;
 use crate::storage::lease::Lease;
-use crate::storage::{Tx, certificates};
+use crate::storage::{Tx, certificates, policies};
 use crate::view::CertificateView;
 use crate::view::spec::CertificateSpec;
 
@@ -49,8 +51,11 @@ pub(crate) async fn change(
         let fixed = [("namespace", &*present.namespace), ("name", &*present.name)];
         let checked = validate(&patch.apply(&CertificateSpec::from(&present), &fixed)?)?;
         let issuer = checked.find_issuer(&mut tx).await?;
-        checked.admit(&app, &mut tx, issuer.as_ref(), &present.spec.webhooks).await?;
-        let next = respecify(&mut tx, &present, &lease, checked, now).await?;
+        let policies = policies::cached(&app.db, &present.namespace).await?;
+        let (issuer, policies) = (issuer.as_ref(), &*policies);
+        let against = Against { issuer, policies, present: Some(&present) };
+        let right = checked.admit(&app, &mut tx, &who, against).await?;
+        let next = respecify(&mut tx, (&present, &lease), checked, right, now).await?;
         if next != present {
             tx.commit().await?;
         }
@@ -59,17 +64,17 @@ pub(crate) async fn change(
     .await
 }
 
-/// Gives a certificate the specification that was admitted, and cancels orders for the former one. Writes nothing
+/// Gives a certificate the specification that was admitted by this right, and cancels orders for the former one. Writes nothing
 /// if nothing changes.
 pub(crate) async fn respecify(
     tx: &mut Tx,
-    present: &Certificate,
-    lease: &Lease,
+    (present, lease): (&Certificate, &Lease),
     checked: Checked,
+    right: AdmittedBy,
     now: OffsetDateTime,
 ) -> Result<Certificate, ApiError> {
     let anew = !present.spec.wants_the_same_as(&checked.spec);
-    let next = present.clone().respecified(checked.spec, checked.labels, now);
+    let next = present.clone().respecified(checked.spec, checked.labels, right, now);
     if next.certificate != *present {
         if anew {
             cancel_orders(tx, present, "its certificate was changed", now).await?;

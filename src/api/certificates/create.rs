@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 
+use super::admit::Against;
 use super::read;
 use super::validate::{Checked, validate};
 use crate::api::AppState;
@@ -16,9 +17,10 @@ use crate::api::wait::Wait;
 use crate::domain::certificate::{self, Certificate, IssuerRef};
 use crate::domain::event::Event;
 use crate::domain::id::CertificateId;
+use crate::domain::policy::AdmittedBy;
 use crate::storage::lease::Lease;
 use crate::storage::notify::Waiter;
-use crate::storage::{Scope, StorageError, Tx, certificates, events, issuers};
+use crate::storage::{Scope, StorageError, Tx, certificates, events, issuers, policies};
 use crate::view::CertificateView;
 use crate::view::spec::CertificateSpec;
 
@@ -45,28 +47,39 @@ pub(crate) async fn create(
         .once(&app, || async {
             let checked = validate(&body.value)?;
             who.must_own(&checked.namespace)?;
-            let certificate = checked.certificate(CertificateId::generate(app.now()), app.now());
+            let right = admitted(&app, &who, &checked).await?;
+            let id = CertificateId::generate(app.now());
+            let certificate = checked.certificate(id, right, app.now());
             let waiter = wait.is_wanted().then(|| app.db.signals().wait_for(certificate.id.0));
-            let response = insert(&app, &attempt, &checked, &certificate).await?;
+            let response = insert(&app, &attempt, &certificate).await?;
             let Some(waiter) = waiter else { return Ok(response) };
             newest(&app, &who, &certificate, wait, waiter, response).await
         })
         .await
 }
 
+/// By what right the certificate may be there. Checked before the transaction begins, so that the transaction itself
+/// asks nothing. A change in between, such as a deleted issuer, could as well come right after the transaction; and
+/// the policies judge again before anything is ordered.
+async fn admitted(
+    app: &AppState,
+    who: &Principal,
+    checked: &Checked,
+) -> Result<AdmittedBy, ApiError> {
+    let (namespace, IssuerRef { kind, name }) = (&checked.namespace, &checked.spec.issuer_ref);
+    let issuer = issuers::cached_by_name(&app.db, *kind, namespace, name).await?;
+    let policies = policies::cached(&app.db, namespace).await?;
+    let against = Against { issuer: issuer.as_ref(), policies: &policies, present: None };
+    checked.admit(app, &mut app.db.read().await?, who, against).await
+}
+
 async fn insert(
     app: &AppState,
     attempt: &Attempt,
-    checked: &Checked,
     certificate: &Certificate,
 ) -> Result<Response, ApiError> {
     let location = format!("/certificates/{}", certificate.id);
     let answer = json(&CertificateView::of(certificate, certificate.created_at))?;
-    // Checked before the transaction begins, so that the transaction itself asks nothing. A change in between,
-    // such as a deleted issuer, could as well come right after the transaction.
-    let IssuerRef { kind, name } = &checked.spec.issuer_ref;
-    let issuer = issuers::cached_by_name(&app.db, *kind, &checked.namespace, name).await?;
-    checked.admit(app, &mut app.db.read().await?, issuer.as_ref(), &[]).await?;
     let mut tx = app.db.begin();
     attempt.remember(app, &mut tx, &location, &answer).await?;
     let stored = async {

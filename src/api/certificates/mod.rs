@@ -3,7 +3,7 @@
 use axum::extract::{OriginalUri, State};
 use axum::response::Response;
 use serde::Deserialize;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::auth::{Authorized, CertificatesRead};
@@ -19,7 +19,7 @@ use crate::domain::name::DnsName;
 use crate::storage::certificates::{self, Wanted};
 use crate::storage::{Read, Scope, lease::Lease};
 
-mod admit;
+pub(crate) mod admit;
 pub(crate) mod cancel;
 pub(crate) mod change;
 pub(crate) mod create;
@@ -50,6 +50,9 @@ pub(crate) struct ListCertificates {
     expires_before: Option<String>,
     /// Carrying this label, written `key=value`.
     label: Option<String>,
+    /// There by this right.
+    #[param(inline)]
+    admitted_by: Option<Right>,
     /// Items per page.
     #[param(minimum = 1, maximum = 500, default = 50)]
     limit: Option<u32>,
@@ -57,6 +60,28 @@ pub(crate) struct ListCertificates {
     cursor: Option<String>,
     /// The sort order.
     sort: Option<Sort>,
+}
+
+/// By what right a certificate is there.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Right {
+    /// A policy allows it.
+    Policy,
+    /// A principal that is bound to no namespace wanted it.
+    Administrator,
+    /// It was there before policies were.
+    Upgrade,
+}
+
+impl Right {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Policy => "policy",
+            Self::Administrator => "administrator",
+            Self::Upgrade => "upgrade",
+        }
+    }
 }
 
 /// List certificates
@@ -86,6 +111,7 @@ pub(crate) async fn list(
             .map(|text| field::moment(text, "expiresBefore"))
             .transpose()?,
         label: query.label,
+        admitted_way: query.admitted_by.map(Right::as_str),
     };
     let mut tx = app.db.read().await?;
     let rows = certificates::list(&mut tx, &who.scope, &wanted, page).await?;

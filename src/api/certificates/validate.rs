@@ -11,6 +11,7 @@ use crate::domain::certificate::{Certificate, Spec};
 use crate::domain::duration;
 use crate::domain::id::CertificateId;
 use crate::domain::name::DnsName;
+use crate::domain::policy::AdmittedBy;
 use crate::pki::{self, ClientCsr};
 
 use crate::view::spec::CertificateSpec;
@@ -47,11 +48,16 @@ pub(crate) struct Checked {
 
 impl Checked {
     /// The certificate as it is stored first, waiting to be issued.
-    pub(crate) fn certificate(&self, id: CertificateId, now: OffsetDateTime) -> Certificate {
-        let (namespace, name, spec) = (&self.namespace, &self.name, self.spec.clone());
+    pub(crate) fn certificate(
+        &self,
+        id: CertificateId,
+        admitted_by: AdmittedBy,
+        now: OffsetDateTime,
+    ) -> Certificate {
+        let name = (self.namespace.as_str(), self.name.as_str());
         Certificate {
             labels: self.labels.clone(),
-            ..Certificate::wanted(id, namespace, name, spec, now)
+            ..Certificate::wanted(id, name, self.spec.clone(), admitted_by, now)
         }
     }
 }

@@ -1,27 +1,36 @@
 //! Applying manifests: one transaction for all of them.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use time::OffsetDateTime;
 
 use super::adopt::{self, Pair};
 use super::plan::{Item, Wanted, references};
 use super::{AppliedObject, Done};
-use crate::api::auth::{CertificatesWrite, IssuersWrite, Permission as _, Principal, SecretsWrite};
+use crate::api::auth::{
+    CertificatesWrite, IssuersWrite, Permission as _, PoliciesWrite, Principal, SecretsWrite,
+};
+use crate::api::certificates::admit::Against;
 use crate::api::certificates::cancel::cancel_orders;
 use crate::api::certificates::validate::Checked;
 use crate::api::certificates::{change, create, must_stay};
 use crate::api::issuers::accounts;
 use crate::api::problem::{ApiError, Faults, FieldCode};
-use crate::api::{AppState, issuers as issuers_api, retrying, secrets as secrets_api};
+use crate::api::{
+    AppState, issuers as issuers_api, policies as policies_api, retrying, secrets as secrets_api,
+};
 use crate::domain::certificate::{Certificate, Transition};
 use crate::domain::id::CertificateId;
 use crate::domain::issuer::Issuer;
+use crate::domain::policy::{Policies, Policy};
 use crate::manifest::kind::Kind;
 use crate::manifest::read;
 use crate::secret::Secret;
 use crate::storage::issuers::account_key_place;
 use crate::storage::lease::Lease;
 use crate::storage::secrets::{SecretEntry, data_place};
-use crate::storage::{Read, Tx, certificates, events, issuers, revisions, secrets};
+use crate::storage::{Read, Tx, certificates, events, issuers, policies, revisions, secrets};
 
 /// Applies all manifests or none. With `dry_run` none in any case.
 pub(super) async fn apply(
@@ -32,9 +41,12 @@ pub(super) async fn apply(
 ) -> Result<Vec<AppliedObject>, ApiError> {
     for item in &items {
         who.must(permission(&item.wanted))?;
-        who.must_own(&namespace(&item.wanted))?;
+        match &item.wanted {
+            Wanted::Policy(_) => who.must_be_unbound()?,
+            wanted => who.must_own(&namespace(wanted))?,
+        }
     }
-    let results = retrying(|| at_once(app, &items, dry_run)).await?;
+    let results = retrying(|| at_once(Run::new(app, who), &items, dry_run)).await?;
     let named = items.into_iter().zip(results).map(|(item, (done, id, more))| {
         let namespace = Some(namespace(&item.wanted)).filter(|namespace| !namespace.is_empty());
         let mut warnings = item.object.warnings;
@@ -49,15 +61,17 @@ fn permission(wanted: &Wanted) -> &'static str {
     match wanted {
         Wanted::Secret(..) | Wanted::Pair(..) => SecretsWrite::NAME,
         Wanted::Issuer(..) => IssuersWrite::NAME,
+        Wanted::Policy(..) => PoliciesWrite::NAME,
         Wanted::Certificate(..) => CertificatesWrite::NAME,
     }
 }
 
-/// The namespace of an object; empty for a `ClusterIssuer`.
+/// The namespace of an object; empty for a `ClusterIssuer` and a `Policy`.
 fn namespace(wanted: &Wanted) -> String {
     match wanted {
         Wanted::Secret(entry, _) | Wanted::Pair(entry, _) => entry.namespace.clone(),
         Wanted::Issuer(issuer, _) => issuer.namespace.clone(),
+        Wanted::Policy(_) => String::new(),
         Wanted::Certificate(_, _, checked, _) => checked.namespace.clone(),
     }
 }
@@ -77,14 +91,43 @@ impl Item {
     }
 }
 
+/// One attempt at applying all of them.
+struct Run<'a> {
+    app: &'a AppState,
+    who: &'a Principal,
+    now: OffsetDateTime,
+    /// Policies that certificates are judged by, as the transaction sees them: by namespace, read once.
+    policies: HashMap<String, Arc<Policies>>,
+}
+
+impl<'a> Run<'a> {
+    fn new(app: &'a AppState, who: &'a Principal) -> Self {
+        Self { app, who, now: app.now(), policies: HashMap::new() }
+    }
+
+    /// The policies of a namespace. Those of the stream were applied before any certificate.
+    async fn policies(&mut self, tx: &mut Tx, namespace: &str) -> Result<Arc<Policies>, ApiError> {
+        if let Some(known) = self.policies.get(namespace) {
+            return Ok(Arc::clone(known));
+        }
+        let found = Arc::new(policies::of_namespace(tx, namespace).await?);
+        self.policies.insert(namespace.to_owned(), Arc::clone(&found));
+        Ok(found)
+    }
+}
+
 type Outcome = (Done, uuid::Uuid, Vec<String>);
 
-async fn at_once(app: &AppState, items: &[Item], dry_run: bool) -> Result<Vec<Outcome>, ApiError> {
-    let now = app.now();
+async fn at_once(
+    mut run: Run<'_>,
+    items: &[Item],
+    dry_run: bool,
+) -> Result<Vec<Outcome>, ApiError> {
+    let app = run.app;
     let mut tx = app.db.begin();
-    let mut faults = Faults::default();
+    let (mut faults, mut refused) = (Faults::default(), Faults::default());
     let mut outcomes: Vec<Option<Outcome>> = items.iter().map(|_| None).collect();
-    // Issuers need Secrets, certificates need issuers. Within a kind they go by name, so that two streams which
+    // Issuers need Secrets, certificates need issuers and policies. Within a kind they go by name, so that two streams which
     // hold the same in another order do not wait for each other.
     let mut order: Vec<usize> = (0..items.len()).collect();
     order.sort_by_key(|place| items.get(*place).map(Item::turn));
@@ -92,16 +135,21 @@ async fn at_once(app: &AppState, items: &[Item], dry_run: bool) -> Result<Vec<Ou
         let (Some(item), Some(outcome)) = (items.get(place), outcomes.get_mut(place)) else {
             continue;
         };
-        match one(app, &mut tx, &item.wanted, now).await {
+        match one(&mut run, &mut tx, &item.wanted).await {
             Ok(done) => *outcome = Some(done),
             Err(ApiError::Invalid(found)) => {
                 let object = &item.object;
                 faults.take(found, |fault| object.locate(fault, place_of(&item.wanted)));
             }
+            Err(ApiError::NotAllowed(found)) => {
+                let object = &item.object;
+                refused.take(found, |fault| object.locate(fault, place_of(&item.wanted)));
+            }
             Err(error) => return Err(error),
         }
     }
     faults.in_order().refuse()?;
+    refused.in_order().refuse().map_err(ApiError::NotAllowed)?;
     for (item, outcome) in items.iter().zip(outcomes.iter_mut().flatten()) {
         if let Wanted::Issuer(issuer, _) = &item.wanted {
             outcome.2.extend(missing_secrets(app, &mut tx, issuer).await?);
@@ -122,23 +170,21 @@ fn place_of(wanted: &Wanted) -> fn(&str) -> String {
     match wanted {
         Wanted::Certificate(..) => read::certificate::place,
         Wanted::Issuer(..) => read::issuer::place,
+        Wanted::Policy(..) => read::policy::place,
         Wanted::Secret(..) | Wanted::Pair(..) => read::secret::place,
     }
 }
 
-async fn one(
-    app: &AppState,
-    tx: &mut Tx,
-    wanted: &Wanted,
-    now: OffsetDateTime,
-) -> Result<Outcome, ApiError> {
+async fn one(run: &mut Run<'_>, tx: &mut Tx, wanted: &Wanted) -> Result<Outcome, ApiError> {
+    let (app, now) = (run.app, run.now);
     match wanted {
         Wanted::Secret(entry, values) => secret(app, tx, entry, values).await,
         Wanted::Issuer(new, account_key) => issuer(app, tx, new, account_key.as_ref(), now).await,
+        Wanted::Policy(new) => policy(app, tx, new).await,
         // On the heap: it is the largest by far.
         Wanted::Certificate(id, wish, checked, pair) => {
             let (named, pair) = (wish.names_webhooks, pair.as_deref());
-            Box::pin(certificate(app, tx, (*id, checked), named, pair, now)).await
+            Box::pin(certificate(run, tx, (*id, checked), named, pair)).await
         }
         // The plan has resolved all pairs.
         Wanted::Pair(..) => {
@@ -196,6 +242,16 @@ async fn issuer(
     Ok((done, present.id.0, warning.into_iter().collect()))
 }
 
+async fn policy(app: &AppState, tx: &mut Tx, new: &Policy) -> Result<Outcome, ApiError> {
+    let Some(present) = policies::find_by_name(tx, &new.name).await? else {
+        policies::insert(tx, new).await?;
+        return Ok((Done::Created, new.id.0, Vec::new()));
+    };
+    let next = policies_api::respecify(app, tx, &present, new.spec.clone()).await?;
+    let done = if next == present { Done::Unchanged } else { Done::Configured };
+    Ok((done, present.id.0, Vec::new()))
+}
+
 /// Warnings about Secrets that do not exist (yet), for which the issuer would wait.
 async fn missing_secrets(
     app: &AppState,
@@ -217,20 +273,22 @@ async fn missing_secrets(
 }
 
 async fn certificate(
-    app: &AppState,
+    run: &mut Run<'_>,
     tx: &mut Tx,
     (new_id, wanted): (CertificateId, &Checked),
     names_webhooks: bool,
     pair: Option<&Pair>,
-    now: OffsetDateTime,
 ) -> Result<Outcome, ApiError> {
+    let (app, who, now) = (run.app, run.who, run.now);
     let mut wanted = wanted.clone();
     let issuer = wanted.find_issuer(tx).await?;
     let warnings = drop_duration_without_effect(&mut wanted, issuer.as_ref());
+    let policies = run.policies(tx, &wanted.namespace).await?;
+    let (issuer, policies) = (issuer.as_ref(), &*policies);
     let found = certificates::find_by_name(tx, &wanted.namespace, &wanted.name).await?;
     let Some((present, lease)) = found else {
-        wanted.admit(app, tx, issuer.as_ref(), &[]).await?;
-        let certificate = wanted.certificate(new_id, now);
+        let right = wanted.admit(app, tx, who, Against { issuer, policies, present: None }).await?;
+        let certificate = wanted.certificate(new_id, right, now);
         let id = certificate.id.0;
         let Some(pair) = pair else {
             create::store(tx, &certificate).await?;
@@ -249,14 +307,15 @@ async fn certificate(
     if !names_webhooks {
         wanted.spec.webhooks.clone_from(&present.spec.webhooks);
     }
-    wanted.admit(app, tx, issuer.as_ref(), &present.spec.webhooks).await?;
+    let against = Against { issuer, policies, present: Some(&present) };
+    let right = wanted.admit(app, tx, who, against).await?;
     let imported = match pair {
         Some(pair) => adopt_later(app, tx, &present, &lease, pair, now).await?,
         None => None,
     };
     let was_imported = imported.is_some();
     let (present, lease) = imported.unwrap_or((present, lease));
-    let next = change::respecify(tx, &present, &lease, wanted, now).await?;
+    let next = change::respecify(tx, (&present, &lease), wanted, right, now).await?;
     let done = if next == present && !was_imported { Done::Unchanged } else { Done::Configured };
     Ok((done, id, warnings))
 }

@@ -1,7 +1,7 @@
 //! `POST /apply` and `POST /import`: cert-manager's manifests, applied in one transaction.
 //!
 //! A manifest becomes the specification that `POST /secrets`, `/issuers` and `/certificates` take, and goes the same
-//! way from there on. Everything is checked before anything is written: either all of a stream is
+//! way from there on. So does our own kind `Policy`. Everything is checked before anything is written: either all of a stream is
 //! applied, or nothing.
 
 use axum::extract::State;
@@ -46,10 +46,10 @@ pub(crate) struct Applied {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct AppliedObject {
-    /// `Secret`, `Issuer`, `ClusterIssuer` or `Certificate`.
+    /// `Secret`, `Issuer`, `ClusterIssuer`, `Policy` or `Certificate`.
     #[schema(example = "Certificate")]
     kind: &'static str,
-    /// Its namespace; absent for a `ClusterIssuer`.
+    /// Its namespace; absent for a `ClusterIssuer` and a `Policy`.
     namespace: Option<String>,
     /// Its name.
     name: String,
@@ -75,8 +75,8 @@ pub(crate) enum Done {
 
 /// Apply cert-manager manifests
 ///
-/// One or more documents in YAML or JSON: Secret, Issuer, `ClusterIssuer`, Certificate, and Lists of
-/// them. All are checked before anything is written, and all are written in one transaction, secrets
+/// One or more documents in YAML or JSON: Secret, Issuer, `ClusterIssuer`, Certificate, our own Policy, and Lists
+/// of them. All are checked before anything is written, and all are written in one transaction, secrets
 /// first. Applying the same again changes nothing. Needs the permissions to write what is in it.
 #[utoipa::path(post, path = "/apply", operation_id = "applyManifests", tag = "manifests",
     params(How),

@@ -11,12 +11,13 @@ use crate::api::auth::Principal;
 use crate::api::certificates::validate::{Checked, validate};
 use crate::api::issuers::check::check;
 use crate::api::problem::{ApiError, Faults, FieldCode};
-use crate::api::{AppState, field, issuers, secrets};
+use crate::api::{AppState, field, issuers, policies, secrets};
 use crate::domain::id::CertificateId;
 use crate::domain::issuer::{Acme, Issuer, Kind as IssuerKind};
+use crate::domain::policy::Policy;
 use crate::manifest::kind::Kind;
 use crate::manifest::read::certificate::{self, Wish};
-use crate::manifest::read::{Object, issuer, objects, refuse_twins, secret};
+use crate::manifest::read::{Object, issuer, objects, policy, refuse_twins, secret};
 use crate::secret::Secret;
 use crate::storage::secrets::SecretEntry;
 
@@ -41,6 +42,8 @@ pub(super) enum Wanted {
     Secret(SecretEntry, Zeroizing<Vec<u8>>),
     /// An issuer, perhaps with the key of an account that exists.
     Issuer(Box<Issuer>, Option<Secret<Vec<u8>>>),
+    /// A policy.
+    Policy(Box<Policy>),
     /// A certificate under this identifier, perhaps with what is there of it already.
     Certificate(CertificateId, Box<Wish>, Box<Checked>, Option<Box<Pair>>),
     /// A certificate with its key, until it is known for which Certificate.
@@ -68,6 +71,7 @@ pub(super) fn read(
         wanted.push(match object.kind {
             Kind::Issuer | Kind::ClusterIssuer => checked_issuer(app, who, object, namespace)?,
             Kind::Certificate => checked_certificate(app, object, namespace)?,
+            Kind::Policy => checked_policy(app, object)?,
             // Secrets, which follow.
             _ => None,
         });
@@ -127,6 +131,12 @@ fn checked_issuer(
     let checked = noted(object, issuer::place, check(&spec, app, who))?;
     let namespace = spec.namespace();
     Ok(checked.map(|()| Wanted::Issuer(Box::new(issuers::new(app, spec, namespace)), None)))
+}
+
+fn checked_policy(app: &AppState, object: &mut Object) -> Result<Option<Wanted>, ApiError> {
+    let Some(spec) = policy::read(object) else { return Ok(None) };
+    let checked = noted(object, policy::place, policies::check::check(&spec))?;
+    Ok(checked.map(|checked| Wanted::Policy(Box::new(policies::new(app, spec.name, checked)))))
 }
 
 fn checked_certificate(
@@ -290,6 +300,6 @@ fn needed(item: &Item, cluster_namespace: &str) -> Option<(String, String)> {
             let namespace = issuer.secret_namespace(cluster_namespace).to_owned();
             Some((namespace, issuer.acme.private_key_secret_ref.as_ref()?.name.clone()))
         }
-        Wanted::Secret(..) | Wanted::Pair(..) => None,
+        Wanted::Secret(..) | Wanted::Pair(..) | Wanted::Policy(..) => None,
     }
 }

@@ -174,7 +174,7 @@ impl Certificate {
         let at = now + asked.map_or(pause, |asked| pause.max(asked));
         let message = match state {
             State::Blocked => format!(
-                "The certificate request has failed and waits for a changed certificate, issuer or secret: {failure}"
+                "The certificate request has failed and waits for a changed certificate, issuer, secret or policy: {failure}"
             ),
             _ => format!(
                 "The certificate request has failed to complete and will be retried: {failure}"
@@ -212,7 +212,7 @@ impl Certificate {
 
     /// A failure is told once for each row of failed attempts, and so is that nobody but a person
     /// can end it. What a client changed begins a new row.
-    fn tell_failure(&mut self) -> Vec<EventType> {
+    pub(super) fn tell_failure(&mut self) -> Vec<EventType> {
         if self.failed_attempts == 0 {
             self.told = Told::default();
         }

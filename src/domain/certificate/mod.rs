@@ -3,6 +3,7 @@
 //! `Triggered → Ordering → Idle`, again at every renewal. What fails waits in `Backoff`, what only
 //! a person can mend in `Blocked`. A certificate that was issued once stays served meanwhile.
 
+mod admission;
 mod attempt;
 mod life;
 mod renewal;
@@ -24,6 +25,7 @@ use crate::domain::ari::Ari;
 use crate::domain::event::Event;
 use crate::domain::failure::Failure;
 use crate::domain::id::{CertificateId, OrderId};
+use crate::domain::policy::AdmittedBy;
 
 /// A certificate that is wanted, and perhaps there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +35,7 @@ pub struct Certificate {
     pub name: String,
     pub labels: BTreeMap<String, String>,
     pub spec: Spec,
+    pub admitted_by: AdmittedBy,
     pub generation: i64,
     pub state: State,
     pub state_since: OffsetDateTime,
@@ -70,9 +73,9 @@ impl Certificate {
     #[must_use]
     pub fn wanted(
         id: CertificateId,
-        namespace: &str,
-        name: &str,
+        (namespace, name): (&str, &str),
         spec: Spec,
+        admitted_by: AdmittedBy,
         now: OffsetDateTime,
     ) -> Self {
         Self {
@@ -81,6 +84,7 @@ impl Certificate {
             name: name.to_owned(),
             labels: BTreeMap::new(),
             spec,
+            admitted_by,
             generation: 1,
             state: State::Triggered(Trigger::DoesNotExist),
             state_since: now,
@@ -158,8 +162,10 @@ impl Certificate {
         mut self,
         spec: Spec,
         labels: BTreeMap<String, String>,
+        admitted_by: AdmittedBy,
         now: OffsetDateTime,
     ) -> Transition {
+        self.admitted_by = admitted_by;
         let relabelled = self.labels != labels;
         if !relabelled && self.spec == spec {
             return Transition::silent(self, now);

@@ -265,7 +265,8 @@ mod tests {
         let spec = Spec { renew_before: Some("2159h59m".into()), ..served.spec.clone() };
         let labels = served.labels.clone();
 
-        let changed = served.respecified(spec, labels, NOW + Duration::minutes(1)).certificate;
+        let (right, soon) = (served.admitted_by.clone(), NOW + Duration::minutes(1));
+        let changed = served.respecified(spec, labels, right, soon).certificate;
 
         assert_eq!(changed.next_action_at, NOW + Duration::minutes(1));
         assert_eq!(renewal(&changed), NOW + Duration::days(1), "its successor is not");

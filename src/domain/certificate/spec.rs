@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use crate::domain::backoff::Retry;
 use crate::domain::duration;
+use crate::domain::words::words;
 
 /// What a client wants; cert-manager's `spec`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -111,16 +112,16 @@ impl Default for PrivateKey {
     }
 }
 
-/// A key's algorithm.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub enum KeyAlgorithm {
-    /// Elliptic curves of NIST.
-    #[default]
-    #[serde(rename = "ECDSA")]
-    Ecdsa,
-    /// RSA.
-    #[serde(rename = "RSA")]
-    Rsa,
+words! {
+    /// A key's algorithm.
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+    pub serde enum KeyAlgorithm {
+        /// Elliptic curves of NIST.
+        #[default]
+        Ecdsa = "ECDSA",
+        /// RSA.
+        Rsa = "RSA",
+    }
 }
 
 /// Whether a renewal makes a new key.

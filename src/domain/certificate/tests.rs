@@ -86,7 +86,7 @@ fn other_names_are_issued_at_once_whatever_the_backoff() {
     let mut failed = wanted().order_failed(order::Outcome::Failed(failure()), 0, NOW, Jitter::NONE);
     failed.certificate.current = Some(issued(NOW + Duration::days(20)));
     let spec = Spec { dns_names: vec!["b.example.com".into()], ..wanted().spec };
-    let changed = failed.certificate.respecified(spec, BTreeMap::new(), NOW).certificate;
+    let changed = respecified(failed.certificate, spec).certificate;
 
     assert_eq!(changed.state, State::Triggered(Trigger::RequestChanged));
     assert_eq!((changed.generation, changed.failed_attempts, changed.next_action_at), (2, 0, NOW));
@@ -98,7 +98,7 @@ fn another_renewal_time_issues_nothing() {
     served.state = State::Idle;
     served.current = Some(issued(NOW + Duration::days(90)));
     let spec = Spec { renew_before: Some("240h".into()), ..wanted().spec };
-    let changed = served.respecified(spec, BTreeMap::new(), NOW).certificate;
+    let changed = respecified(served, spec).certificate;
 
     assert_eq!(changed.state, State::Idle);
     assert_eq!(changed.next_action_at, NOW + Duration::days(80));
@@ -133,7 +133,7 @@ fn that_only_a_person_can_help_is_told_even_after_other_failures_and_once() {
 fn what_a_client_changed_in_vain_is_told_again() {
     let failed = wanted().order_failed(order::Outcome::Failed(failure()), 0, NOW, Jitter::NONE);
     let spec = Spec { dns_names: vec!["b.example.com".into()], ..wanted().spec };
-    let changed = failed.certificate.respecified(spec, BTreeMap::new(), NOW).certificate;
+    let changed = respecified(failed.certificate, spec).certificate;
     let again =
         changed.clone().order_failed(order::Outcome::Failed(failure()), 0, NOW, Jitter::NONE);
     let mended = changed.issued(issued(NOW + Duration::days(90)), None, NOW);
@@ -187,6 +187,12 @@ fn lost() -> order::Outcome {
 
 fn failure() -> Failure {
     Failure::of(code::ACME_NOT_FOUND_YET, "404")
+}
+
+/// Another specification, by the same right and without labels.
+fn respecified(certificate: Certificate, spec: Spec) -> Transition {
+    let right = certificate.admitted_by.clone();
+    certificate.respecified(spec, BTreeMap::new(), right, NOW)
 }
 
 pub(super) fn issued(not_after: OffsetDateTime) -> Issued {
@@ -287,7 +293,7 @@ fn what_is_blocked_or_pausing_tries_at_once_when_its_spec_changes() {
         waiting.next_action_at = NOW + Duration::hours(9);
         let mut spec = waiting.spec.clone();
         change(&mut spec);
-        waiting.respecified(spec, BTreeMap::new(), NOW).certificate
+        respecified(waiting, spec).certificate
     };
     let names = |spec: &mut Spec| spec.dns_names = vec!["b.example.com".into()];
     let retry =

@@ -254,7 +254,7 @@ fn failed(
     if certificate.state == State::Blocked {
         it.doing = Doing::Blocked;
         it.summary = format!("It waits for a person. {}", cause.summary);
-        it.then("A changed certificate, issuer or secret starts a new attempt at once; otherwise it is tried all the same at this time.", at);
+        it.then("A changed certificate, issuer, secret or policy starts a new attempt at once; otherwise it is tried all the same at this time.", at);
     } else {
         it.doing = Doing::BackingOff;
         let times = match certificate.failed_attempts {

@@ -242,6 +242,8 @@ codes! {
     ISSUER_NOT_FOUND = Blocked "The issuer is gone";
     ISSUER_NOT_READY = Blocked "The issuer has no account at its CA"
         "Its registration is under way; see the issuer's conditions.";
+    NAME_NOT_ALLOWED = Blocked "No policy allows the certificate any more"
+        "It goes on by itself once a policy allows it again; or give it other names, another issuer or another key.";
     NO_ACCOUNT = Blocked "There is no account whose key could be replaced"
         "Its registration comes first.";
     NO_ORDER = Transient "No order";

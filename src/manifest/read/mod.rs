@@ -3,6 +3,7 @@
 pub(crate) mod certificate;
 pub(crate) mod issuer;
 mod object;
+pub(crate) mod policy;
 pub(crate) mod secret;
 
 pub(crate) use object::{Object, objects, refuse_twins};

@@ -131,7 +131,7 @@ fn read_kind(version: &str, kind: &str) -> Result<Kind, (&'static str, FieldCode
     let known = Kind::IN_MANIFESTS.into_iter().find(|known| known.title() == kind);
     let Some(known) = known else {
         let detail = format!(
-            "there is nothing of the kind `{kind}` here; there are Secret, Issuer, ClusterIssuer and Certificate"
+            "there is nothing of the kind `{kind}` here; there are Secret, Issuer, ClusterIssuer, Policy and Certificate"
         );
         return Err(("/kind", FieldCode::Unsupported, detail));
     };
@@ -311,7 +311,7 @@ pub(crate) fn refuse_twins(objects: &mut [Object], default_namespace: &str) {
     let mut seen = BTreeSet::new();
     for object in objects {
         let namespace = match object.kind {
-            Kind::ClusterIssuer => String::new(),
+            kind if !kind.is_namespaced() => String::new(),
             _ => object.namespace.clone().unwrap_or_else(|| default_namespace.to_owned()),
         };
         if !seen.insert((object.kind, namespace, object.name.clone())) {

@@ -42,19 +42,22 @@ pub enum Machine {
     Issuer,
     /// What has to be done now and then.
     Task,
+    /// Namespaces whose certificates are judged anew.
+    PolicyReview,
     /// Webhooks with something to be delivered.
     Delivery,
 }
 
 impl Machine {
     /// In the order of the declaration, in which few rows are claimed before many.
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Expiry,
         Self::Order,
         Self::Revocation,
         Self::Certificate,
         Self::Issuer,
         Self::Task,
+        Self::PolicyReview,
         Self::Delivery,
     ];
 
@@ -66,12 +69,13 @@ impl Machine {
             Self::Certificate => "certificates",
             Self::Issuer => "issuers",
             Self::Task => "tasks",
+            Self::PolicyReview => "policy_reviews",
             Self::Delivery => "webhooks",
         }
     }
 
     fn queue(self) -> &'static Queue {
-        static QUEUES: LazyLock<[Queue; 7]> =
+        static QUEUES: LazyLock<[Queue; 8]> =
             LazyLock::new(|| Machine::ALL.map(|machine| Queue::of(machine.table())));
         &QUEUES[self as usize]
     }

@@ -35,8 +35,7 @@ table! {
 }
 
 fn select(condition: &str) -> String {
-    let columns = Row::COLUMNS.names();
-    format!("SELECT {columns} FROM api_keys LEFT JOIN api_key_uses ON api_key_id = id {condition}")
+    Row::select(&format!("LEFT JOIN api_key_uses ON api_key_id = id {condition}"))
 }
 
 statements! {

@@ -8,6 +8,7 @@ use crate::domain::certificate::{Certificate, Issued, State, Told, Transition, T
 use crate::domain::failure::Failure;
 use crate::domain::id::{CertificateId, OrderId};
 use crate::domain::issuer;
+use crate::domain::policy::AdmittedBy;
 use crate::domain::scope::Scope;
 use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{
@@ -31,6 +32,8 @@ table! {
         save {
             labels: String,
             spec: String,
+            admitted_way: String,
+            admitted_by: String,
             generation: i64,
             state: String,
             wanted_because: String,
@@ -103,6 +106,8 @@ pub struct Wanted {
     pub expires_before: Option<OffsetDateTime>,
     /// Carrying this `key=value`.
     pub label: Option<String>,
+    /// Admitted in this way ([`AdmittedBy::parts`]).
+    pub admitted_way: Option<&'static str>,
 }
 
 /// Adds a certificate. One that is to be issued at once is handed over to this process's worker with the
@@ -253,6 +258,7 @@ pub async fn list(
     filter.and_if("namespace = ?", wanted.namespace.as_ref());
     filter.and_if("name = ?", wanted.name.as_ref());
     filter.and_if("issuer_name = ?", wanted.issuer.as_ref());
+    filter.and_if("admitted_way = ?", wanted.admitted_way);
     match wanted.ready {
         // Nearly all are: walking the index of ends, and sorting what it finds, would cost more than
         // passing over the others. The plus keeps it from being used.
@@ -281,6 +287,7 @@ pub async fn list(
 impl From<&Certificate> for Row {
     fn from(certificate: &Certificate) -> Self {
         let current = certificate.current.as_ref();
+        let (admitted_way, admitted_by) = certificate.admitted_by.parts();
         let state = match certificate.state {
             State::Triggered(_) => "triggered",
             State::AwaitingIssuer(_) => "awaiting_issuer",
@@ -297,6 +304,8 @@ impl From<&Certificate> for Row {
             issuer_name: certificate.spec.issuer_ref.name.clone(),
             labels: json(&certificate.labels),
             spec: json(&certificate.spec),
+            admitted_way: admitted_way.to_owned(),
+            admitted_by: admitted_by.to_owned(),
             generation: certificate.generation,
             state: state.to_owned(),
             wanted_because: certificate.wanted_because().as_str().to_owned(),
@@ -334,6 +343,8 @@ impl Row {
             "blocked" => State::Blocked,
             _ => return row.known("state", None),
         };
+        let right = AdmittedBy::of_parts(&self.admitted_way, self.admitted_by);
+        let admitted_by = row.known("admitted_way", right)?;
         let current = match (self.serial, self.not_before, self.not_after, self.renewal_time) {
             (Some(serial), Some(not_before), Some(not_after), Some(renewal_time)) => Some(Issued {
                 revision: self.revision,
@@ -353,6 +364,7 @@ impl Row {
             name: self.name,
             labels: row.document(&self.labels)?,
             spec: row.document(&self.spec)?,
+            admitted_by,
             generation: self.generation,
             state,
             state_since: moment(self.state_since),

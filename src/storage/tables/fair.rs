@@ -138,6 +138,7 @@ fn statements_of(machine: Machine) -> Option<(Query, Query)> {
         | Machine::Revocation
         | Machine::Issuer
         | Machine::Task
+        | Machine::PolicyReview
         | Machine::Delivery => None,
     }
 }

@@ -15,6 +15,8 @@ pub mod issuers;
 mod log;
 pub mod orders;
 pub mod outbox;
+pub mod policies;
+pub mod policy_reviews;
 pub mod rate_limits;
 pub mod requests;
 pub mod retention;

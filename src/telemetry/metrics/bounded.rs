@@ -1,7 +1,7 @@
 //! Labels whose values others choose.
 
+use parking_lot::RwLock;
 use std::collections::HashSet;
-use std::sync::{PoisonError, RwLock};
 
 /// Stands for every value that came too late.
 const OTHER: &str = "other";
@@ -20,10 +20,10 @@ impl Bounded {
 
     /// The value itself, or `other`.
     pub(super) fn value<'v>(&self, value: &'v str) -> &'v str {
-        if self.known.read().unwrap_or_else(PoisonError::into_inner).contains(value) {
+        if self.known.read().contains(value) {
             return value;
         }
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.write();
         if known.contains(value) || known.len() < self.most {
             known.insert(value.to_owned());
             return value;

@@ -9,6 +9,7 @@ use self::keys::key_and_csr;
 use self::renewal::ask_for_renewal;
 use super::context::Context;
 use super::error::WorkerError;
+use super::judgement::judge;
 use super::order::Placed;
 use super::revocation;
 use crate::domain::backoff::Jitter;
@@ -106,7 +107,11 @@ async fn place_order(
     let now = ctx.clock.now();
     let request = RequestId::generate(now);
     let name = certificate.request_name();
-    let made = match key_and_csr(ctx, certificate, request).await? {
+    let made = match judge(ctx, certificate).await? {
+        Ok(by) => key_and_csr(ctx, certificate, request).await?.map(|made| (by, made)),
+        Err(failure) => Err(failure),
+    };
+    let (by, made) = match made {
         Ok(made) => made,
         Err(failure) => {
             let blocked = woken
@@ -129,7 +134,8 @@ async fn place_order(
         created_at: now,
         finished_at: None,
     };
-    let placed = woken.then(|one| one.order_placed(request, order.id, now)).remarking(made.event);
+    let placed = woken.then(|one| one.admitted(by).order_placed(request, order.id, now));
+    let placed = placed.remarking(made.event);
     let mut tx = ctx.db.begin();
     let lease = certificates::save(&mut tx, &placed, &lease, None).await?;
     requests::insert(&mut tx, &attempt, made.sealed.as_ref()).await?;

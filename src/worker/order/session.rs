@@ -21,6 +21,7 @@ use crate::storage::lease::Lease;
 use crate::storage::{Scope, certificates, issuers, requests};
 use crate::worker::context::Context;
 use crate::worker::error::{Tried, WorkerError};
+use crate::worker::judgement::judge;
 use crate::worker::limits::Admission;
 
 pub(super) struct Session<'a> {
@@ -169,6 +170,21 @@ impl<'a> Session<'a> {
         let mut tx = self.ctx.db.read().await?;
         let found = certificates::find(&mut tx, order.certificate, &Scope::Everything).await?;
         Ok(found.map(|(certificate, _)| certificate.labels).unwrap_or_default())
+    }
+
+    /// Why the certificate may not be issued, if no policy allows it any more.
+    pub(super) async fn withheld(&self, order: &Order) -> Result<Option<Failure>, WorkerError> {
+        if let Some((certificate, _)) = &self.certificate
+            && judge(self.ctx, certificate).await?.is_ok()
+        {
+            return Ok(None);
+        }
+        // What was known of it may be outdated.
+        let mut tx = self.ctx.db.read().await?;
+        let found = certificates::find(&mut tx, order.certificate, &Scope::Everything).await?;
+        drop(tx);
+        let Some((certificate, _)) = found else { return Ok(None) };
+        Ok(judge(self.ctx, &certificate).await?.err())
     }
 
     pub(super) async fn csr(&mut self, order: &Order) -> Tried<Vec<u8>> {

@@ -22,6 +22,12 @@ pub(super) async fn take(
     step: Step,
     order: &Order,
 ) -> Result<(Answer, Conditions), WorkerError> {
+    // The last moments at which a policy that was withdrawn keeps the CA from issuing.
+    if matches!(step, Step::Create | Step::Finalize)
+        && let Some(failure) = session.withheld(order).await?
+    {
+        return Ok((Answer::Failed(failure), unasked(order)));
+    }
     let meter = Meter::new(order.names.len(), order.course.requests.clone());
     let attempt = Box::pin(meter.scope(attempt(session, &meter, step.clone(), order)));
     let tried = tokio::time::timeout(STEP_TIMEOUT, attempt).await;
@@ -40,6 +46,12 @@ pub(super) async fn take(
         requests: Some(meter.requests()),
     };
     Ok((answer, conditions))
+}
+
+/// The conditions of an answer for which nobody was asked.
+fn unasked(order: &Order) -> Conditions {
+    let requests = Some(order.course.requests.clone());
+    Conditions { jitter: Jitter::random(), likely_done: None, requests }
 }
 
 async fn understand(

@@ -97,6 +97,7 @@ fn is_shared(machine: Machine) -> bool {
         | Machine::Revocation
         | Machine::Issuer
         | Machine::Task
+        | Machine::PolicyReview
         | Machine::Delivery => false,
     }
 }

@@ -4,6 +4,7 @@ use axum::http::Method;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
+use crate::policies::allow;
 use crate::support::world::{Reply, World, acme, certificate, id, on_every_database};
 
 on_every_database! {
@@ -64,6 +65,7 @@ on_every_database! {
         world.create_issuer().await;
         send(&world, "one", &certificate("web")).await.accepted();
         let other = world.key(&["*"], &["default"]).await;
+        allow(&world, "theirs", "default", &["theirs.example.com"]).await;
         let theirs = world
             .ask(Method::POST, "/certificates")
             .with_key(&other)

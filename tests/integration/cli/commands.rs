@@ -10,7 +10,7 @@ use crate::support::person::Person;
 use crate::support::site::Site;
 use crate::support::{ClosedPort, databases};
 
-const COMMANDS: [&str; 24] = [
+const COMMANDS: [&str; 25] = [
     "serve",
     "migrate",
     "config",
@@ -23,6 +23,7 @@ const COMMANDS: [&str; 24] = [
     "describe",
     "status",
     "issue",
+    "can",
     "renew",
     "download",
     "revoke",

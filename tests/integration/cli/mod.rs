@@ -9,6 +9,7 @@ pub(crate) mod first_start;
 pub(crate) mod login;
 mod manifests;
 mod place;
+pub(crate) mod policies;
 pub(crate) mod private_files;
 pub(crate) mod program;
 pub(crate) mod settings;

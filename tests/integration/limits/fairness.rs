@@ -9,10 +9,10 @@ use certwright::storage::{Db, certificates};
 use serde_json::json;
 
 use crate::issuance::assert_ready;
-use crate::support::databases;
 use crate::support::pebble::PebbleOptions;
 use crate::support::postgres::fresh_database;
 use crate::support::site::{Site, SiteOptions};
+use crate::support::{databases, fixtures};
 
 mod tenants_with_a_thousand_dead_names {
     use super::*;
@@ -71,7 +71,8 @@ async fn insert_dead(database: &str, count: u32) {
         let spec = serde_json::from_value(spec).unwrap();
         let (namespace, name) = (format!("dead-{}", n % 3), format!("dead-{n}"));
         let id = CertificateId::generate(now);
-        let certificate = Certificate::wanted(id, &namespace, &name, spec, now);
+        let by = fixtures::by_the_administrator();
+        let certificate = Certificate::wanted(id, (&namespace, &name), spec, by, now);
         certificates::insert(&mut tx, &certificate).await.unwrap();
     }
     tx.commit().await.unwrap();

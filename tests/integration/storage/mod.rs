@@ -10,6 +10,7 @@ mod leases;
 mod limits;
 mod orders;
 mod passes;
+mod policies;
 mod revisions;
 mod rows;
 mod schema;
@@ -44,6 +45,7 @@ fn every_public_function_of_storage_is_exercised_here() {
         include_str!("leases.rs"),
         include_str!("limits.rs"),
         include_str!("orders.rs"),
+        include_str!("policies.rs"),
         include_str!("revisions.rs"),
         include_str!("schema.rs"),
         include_str!("secrets.rs"),

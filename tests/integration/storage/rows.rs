@@ -129,9 +129,10 @@ pub fn certificate(name: &str) -> Certificate {
     let spec =
         r#"{"issuerRef": {"name": "le", "kind": "ClusterIssuer"}, "dnsNames": ["a.example.com"]}"#;
     let spec = serde_json::from_str(spec).unwrap();
+    let by = fixtures::by_the_administrator();
     Certificate {
         labels: BTreeMap::from([("team".into(), "web".into())]),
-        ..Certificate::wanted(CertificateId::generate(NOW), "default", name, spec, NOW)
+        ..Certificate::wanted(CertificateId::generate(NOW), ("default", name), spec, by, NOW)
     }
 }
 

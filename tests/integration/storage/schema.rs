@@ -13,6 +13,9 @@ use crate::support::postgres::fresh_database;
 use crate::support::world::World;
 use crate::webhooks::{hooked, issued};
 
+/// The version of the last migration.
+const NEWEST: i64 = 2;
+
 #[tokio::test]
 async fn both_schemas_have_the_same_tables_and_columns() {
     let (_folder, sqlite) = databases::sqlite().await;

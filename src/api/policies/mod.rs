@@ -1,0 +1,210 @@
+//! Policies: listing, creating, replacing and withdrawing them. They say what namespaces may have, so that only
+//! principals that are bound to none read or write them.
+
+use axum::extract::{OriginalUri, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use serde::Deserialize;
+use utoipa::IntoParams;
+use uuid::Uuid;
+
+use super::auth::{Authorized, PoliciesRead, PoliciesWrite};
+use super::extract::{Body, Path, Query};
+use super::idempotency::{Attempt, IdempotencyKey, accepted};
+use super::page::{self, Listing, Sort};
+use super::precondition::{Precondition, answer, json};
+use super::problem::{ApiError, Code, Errors, FieldCode};
+use super::{AppState, retrying};
+use crate::domain::id::PolicyId;
+use crate::domain::policy::{Policy, Spec};
+use crate::storage::policies::{self, Wanted};
+use crate::storage::{Read, Tx};
+use crate::view::PolicyView;
+use crate::view::policy::PolicySpec;
+
+pub(crate) mod check;
+pub(crate) mod evaluate;
+
+use check::check;
+
+/// Filters for policies.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListPolicies {
+    /// Of this name.
+    name: Option<String>,
+    /// For this namespace, perhaps among others.
+    namespace: Option<String>,
+    /// Items per page.
+    #[param(minimum = 1, maximum = 500, default = 50)]
+    limit: Option<u32>,
+    /// The `nextCursor` of the page before.
+    cursor: Option<String>,
+    /// The sort order.
+    sort: Option<Sort>,
+}
+
+/// Create a policy
+///
+/// Certificates that waited for it are issued in the background.
+#[utoipa::path(post, path = "/policies", operation_id = "createPolicy", tag = "policies",
+    params(("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours")),
+    request_body = PolicySpec,
+    responses((status = 202, body = PolicyView, description = "It holds; certificates are being judged by it", headers(("Location" = String), ("ETag" = String))), Errors))]
+pub(crate) async fn create(
+    State(app): State<AppState>,
+    who: Authorized<PoliciesWrite>,
+    key: IdempotencyKey,
+    body: Body<PolicySpec>,
+) -> Result<Response, ApiError> {
+    who.must_be_unbound()?;
+    let attempt = key.attempt(&who, &body.identity);
+    attempt
+        .once(&app, || async {
+            let policy = new(&app, body.value.name.clone(), check(&body.value)?);
+            insert(&app, &attempt, &policy).await
+        })
+        .await
+}
+
+/// List policies
+#[utoipa::path(get, path = "/policies", operation_id = "listPolicies", tag = "policies",
+    params(ListPolicies),
+    responses((status = 200, body = Listing<PolicyView>, description = "A page of policies", headers(("Link" = String))), Errors))]
+pub(crate) async fn list(
+    State(app): State<AppState>,
+    who: Authorized<PoliciesRead>,
+    OriginalUri(uri): OriginalUri,
+    Query(query): Query<ListPolicies>,
+) -> Result<Response, ApiError> {
+    who.must_be_unbound()?;
+    let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
+    let wanted = Wanted { name: query.name, namespace: query.namespace };
+    let mut tx = app.db.read().await?;
+    let rows = policies::list(&mut tx, &wanted, page).await?;
+    let key = |row: &Policy| row.id.0.as_bytes().to_vec();
+    Ok(page::answer(&uri, page.limit, rows, key, |row| PolicyView::from(&row)))
+}
+
+/// Get a policy
+#[utoipa::path(get, path = "/policies/{id}", operation_id = "getPolicy", tag = "policies",
+    params(("id" = Uuid, Path, description = "The policy"), ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
+    responses((status = 200, body = PolicyView, description = "The policy", headers(("ETag" = String))), (status = 304, description = "Not changed"), Errors))]
+pub(crate) async fn show(
+    State(app): State<AppState>,
+    who: Authorized<PoliciesRead>,
+    Path(id): Path<Uuid>,
+    known: Precondition,
+) -> Result<Response, ApiError> {
+    who.must_be_unbound()?;
+    let mut tx = app.db.read().await?;
+    known.show(&PolicyView::from(&find(&mut tx, id).await?))
+}
+
+/// Replace a policy
+///
+/// It holds from the next judgement on, on every replica: what it does not allow any more is blocked, what it allows
+/// again goes on. The name stays.
+#[utoipa::path(put, path = "/policies/{id}", operation_id = "replacePolicy", tag = "policies",
+    params(("id" = Uuid, Path, description = "The policy"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
+    request_body = PolicySpec,
+    responses((status = 200, body = PolicyView, description = "Replaced", headers(("ETag" = String))), Errors))]
+pub(crate) async fn replace(
+    State(app): State<AppState>,
+    who: Authorized<PoliciesWrite>,
+    Path(id): Path<Uuid>,
+    known: Precondition,
+    body: Body<PolicySpec>,
+) -> Result<Response, ApiError> {
+    who.must_be_unbound()?;
+    let spec = check(&body.value)?;
+    retrying(|| async {
+        let mut tx = app.db.begin();
+        let present = find(&mut tx, id).await?;
+        known.must_match(&PolicyView::from(&present))?;
+        if body.value.name != present.name {
+            let detail = format!("stays `{}`", present.name);
+            return Err(ApiError::field("/name", FieldCode::Immutable, detail));
+        }
+        let next = respecify(&app, &mut tx, &present, spec.clone()).await?;
+        if next != present {
+            tx.commit().await?;
+        }
+        Ok(answer(StatusCode::OK, json(&PolicyView::from(&next))?))
+    })
+    .await
+}
+
+/// Withdraw a policy
+///
+/// From the next judgement on, on every replica. Certificates that no other policy allows are blocked: what was issued
+/// stays valid and is served, but is not renewed.
+#[utoipa::path(delete, path = "/policies/{id}", operation_id = "deletePolicy", tag = "policies",
+    params(("id" = Uuid, Path, description = "The policy"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
+    responses((status = 204, description = "Withdrawn"), Errors))]
+pub(crate) async fn delete(
+    State(app): State<AppState>,
+    who: Authorized<PoliciesWrite>,
+    Path(id): Path<Uuid>,
+    known: Precondition,
+) -> Result<Response, ApiError> {
+    who.must_be_unbound()?;
+    retrying(|| async {
+        let mut tx = app.db.begin();
+        let present = find(&mut tx, id).await?;
+        known.must_match(&PolicyView::from(&present))?;
+        policies::delete(&mut tx, &present, app.now()).await?;
+        tx.commit().await?;
+        tracing::info!(policy = present.name, by = %who.subject.id(), "a policy was withdrawn");
+        Ok(StatusCode::NO_CONTENT.into_response())
+    })
+    .await
+}
+
+async fn find(tx: &mut Read, id: Uuid) -> Result<Policy, ApiError> {
+    let found = policies::find(tx, PolicyId(id)).await?;
+    found.ok_or_else(|| ApiError::not_found("policy", id))
+}
+
+/// The policy as it is stored first.
+pub(crate) fn new(app: &AppState, name: String, spec: Spec) -> Policy {
+    let now = app.now();
+    let id = PolicyId::generate(now);
+    Policy { id, name, spec, generation: 1, created_at: now, updated_at: now }
+}
+
+/// Gives a policy another specification. Writes nothing if nothing changes.
+pub(crate) async fn respecify(
+    app: &AppState,
+    tx: &mut Tx,
+    present: &Policy,
+    spec: Spec,
+) -> Result<Policy, ApiError> {
+    if present.spec == spec {
+        return Ok(present.clone());
+    }
+    let generation = present.generation + 1;
+    let next = Policy { spec, generation, updated_at: app.now(), ..present.clone() };
+    policies::respecify(tx, present, &next).await?;
+    Ok(next)
+}
+
+async fn insert(app: &AppState, attempt: &Attempt, policy: &Policy) -> Result<Response, ApiError> {
+    let location = format!("/policies/{}", policy.id);
+    let answer = json(&PolicyView::from(policy))?;
+    let mut tx = app.db.begin();
+    attempt.remember(app, &mut tx, &location, &answer).await?;
+    let stored = async {
+        policies::insert(&mut tx, policy).await?;
+        tx.commit().await
+    };
+    stored.await.map_err(|error| ApiError::from(error).or_if_taken(|| already_exists(policy)))?;
+    Ok(accepted(location, answer))
+}
+
+fn already_exists(policy: &Policy) -> ApiError {
+    let detail =
+        format!("There is a policy `{}` already. Replace its specification with PUT.", policy.name);
+    ApiError::Because(Code::AlreadyExists, detail)
+}
