@@ -26,6 +26,8 @@ pub(crate) mod create;
 pub(crate) mod download;
 pub(crate) mod explain;
 pub(crate) mod revisions;
+#[cfg(test)]
+mod respelled;
 pub(crate) mod revoke;
 pub(crate) mod validate;
 
