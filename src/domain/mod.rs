@@ -30,6 +30,7 @@ pub mod order;
 pub mod revocation;
 pub mod scope;
 pub mod selection;
+pub mod selector;
 pub mod signature;
 pub mod text;
 pub mod throttle;
