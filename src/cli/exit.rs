@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use super::words;
 use crate::client::ClientError;
 
 /// What the command line itself has to complain about.
@@ -16,6 +17,16 @@ pub(super) enum Complaint {
     /// It did not come in time.
     #[error("{0}")]
     TimedOut(String),
+}
+
+/// What is wrong, in the command line's own words.
+pub fn message(error: &anyhow::Error) -> String {
+    words::own(&format!("{error:#}"))
+}
+
+/// Whether something is not there.
+pub(super) fn is_missing(error: &anyhow::Error) -> bool {
+    status_of(error) == NOT_FOUND
 }
 
 /// Success.
