@@ -217,7 +217,7 @@ fn told(goal: &Goal, end: &End, after: Duration) -> anyhow::Result<()> {
     match end {
         End::Ready(certificate) => {
             let until = text(certificate, "/status/notAfter");
-            print(&format!("certificate/{name} ready after {after}s, valid until {until}\n"))?;
+            print(&format!("certificate/{name} ready, valid until {until} (after {after}s)\n"))?;
         }
         End::Failed(why) => note(&format!("certificate/{name} failed after {after}s: {why}")),
         End::TimedOut(why) => note(&format!("certificate/{name} is not there yet: {why}")),
