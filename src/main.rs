@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use certwright::cli::{Cli, status_of};
+use certwright::cli::{Cli, message, status_of};
 use clap::Parser as _;
 
 fn main() -> ExitCode {
@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("certwright: error: {error:#}");
+            eprintln!("certwright: error: {}", message(&error));
             ExitCode::from(status_of(&error))
         }
     }

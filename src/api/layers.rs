@@ -19,6 +19,7 @@ use tower_http::request_id::MakeRequestUuid;
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 
+use super::by_name::Named;
 use super::extract::MOST_BYTES;
 use super::headers::{KEYSTORE_PASSWORD, REQUEST_ID};
 use super::problem::{ApiError, Code, Problem};
@@ -160,6 +161,7 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
 async fn as_problem(request: Request, next: Next) -> Response {
     let id = request.headers().get(&REQUEST_ID).cloned();
     let is_safe = request.method().is_safe();
+    let named = request.extensions().get::<Named>().cloned();
     let mut response = next.run(request).await;
     let status = response.status();
     if is_safe && (status.is_success() || status == StatusCode::NOT_MODIFIED) {
@@ -171,7 +173,11 @@ async fn as_problem(request: Request, next: Next) -> Response {
         None => return response,
     };
     let instance = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
-    let Ok(body) = serde_json::to_vec(&Problem { instance, ..problem }) else {
+    let detail = match named {
+        Some(named) if matches!(problem.code, Code::NotFound) => named.missing(),
+        _ => problem.detail,
+    };
+    let Ok(body) = serde_json::to_vec(&Problem { instance, detail, ..problem }) else {
         return response;
     };
     let headers = response.headers_mut();

@@ -21,11 +21,13 @@ use crate::storage::Db;
 
 mod api_keys;
 mod auth;
+mod by_name;
 mod certificates;
 mod challenges;
 mod events;
 mod extract;
 mod field;
+mod fields;
 mod head;
 mod headers;
 mod health;
@@ -120,7 +122,7 @@ impl AppState {
 
 /// The API with all its layers.
 pub fn router(state: AppState) -> axum::Router {
-    layers::around(openapi::routes().with_state(state))
+    by_name::resolving(layers::around(openapi::routes().with_state(state.clone())), state)
 }
 
 /// Repeats an attempt that lost a race: each attempt reads anew, so that it sees what the other transaction wrote.

@@ -13,8 +13,8 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{
-    AppState, api_keys, certificates, challenges, events, health, issuers, manifests, metrics,
-    orders, policies, requests, secrets, throttles,
+    AppState, api_keys, by_name, certificates, challenges, events, health, issuers, manifests,
+    metrics, orders, policies, requests, secrets, throttles,
 };
 use super::{oidc_issuers, page, problem, webhooks, whoami};
 use crate::domain::event::Severity;
@@ -28,7 +28,7 @@ use crate::domain::event::Severity;
     ),
     security(("apiKey" = [])),
     modifiers(&ApiKey),
-    components(schemas(problem::Problem, problem::FieldError, problem::Code, problem::FieldCode, page::Sort, Severity)),
+    components(schemas(problem::Problem, problem::FieldError, problem::Code, problem::FieldCode, page::Sort, certificates::list::Sort, Severity)),
     tags(
         (name = "certificates", description = "What is wanted, what is served, and its downloads"),
         (name = "requests", description = "Attempts at a certificate, one key and CSR each; read-only"),
@@ -63,9 +63,9 @@ impl utoipa::Modify for ApiKey {
 
 /// The handlers of each path. Their descriptions are large: whoever serves them does not keep those.
 const HANDLERS: &[fn() -> UtoipaMethodRouter<AppState>] = &[
-    || routes!(certificates::create::create, certificates::list),
+    || routes!(certificates::create::create, certificates::list::list),
     || routes!(certificates::show, certificates::change::change, certificates::change::delete),
-    || routes!(certificates::change::renew),
+    || routes!(certificates::renew::renew),
     || routes!(certificates::change::replace_csr),
     || routes!(certificates::revoke::revoke),
     || routes!(certificates::explain::show),
@@ -116,7 +116,9 @@ fn handlers() -> impl Iterator<Item = UtoipaMethodRouter<AppState>> {
 /// The description of the API, which is committed as `openapi/openapi.json`.
 pub fn document() -> OpenApi {
     let empty = OpenApiRouter::with_openapi(Document::openapi());
-    handlers().fold(empty, OpenApiRouter::routes).into_openapi()
+    let mut document = handlers().fold(empty, OpenApiRouter::routes).into_openapi();
+    by_name::describe(&mut document);
+    document
 }
 
 /// Every route, the description, and a page to read and try it that needs no other server.

@@ -20,6 +20,9 @@ pub(crate) struct Listing<T> {
     pub(crate) items: Vec<T>,
     /// The `cursor` of the next page; absent on the last one.
     pub(crate) next_cursor: Option<String>,
+    /// With `count=true`: how many there are on all pages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) count: Option<u64>,
 }
 
 /// A sort order.
@@ -58,17 +61,37 @@ pub(crate) fn page(
 
 /// Reads a cursor.
 pub(crate) fn decode<const N: usize>(text: &str) -> Result<[u8; N], ApiError> {
-    URL_SAFE_NO_PAD
-        .decode(text)
-        .ok()
-        .and_then(|bytes| bytes.try_into().ok())
-        .ok_or_else(|| ApiError::malformed("`cursor` is not one that a `nextCursor` gave."))
+    bytes_of(text).and_then(|bytes| bytes.try_into().map_err(|_| strange_cursor()))
+}
+
+/// The bytes of a cursor.
+pub(crate) fn bytes_of(text: &str) -> Result<Vec<u8>, ApiError> {
+    URL_SAFE_NO_PAD.decode(text).map_err(|_| strange_cursor())
+}
+
+/// The refusal of a cursor of another list, or of the same one in another order.
+pub(crate) fn strange_cursor() -> ApiError {
+    ApiError::malformed(
+        "`cursor` is not one that a `nextCursor` of this list, in this order, gave.",
+    )
 }
 
 /// Answers with a page, given one row more than fits on it if there is a next one.
 pub(crate) fn answer<R, T: Serialize>(
     uri: &Uri,
     limit: u32,
+    rows: Vec<R>,
+    key: impl Fn(&R) -> Vec<u8>,
+    view: impl Fn(R) -> T,
+) -> Response {
+    counted(uri, limit, None, rows, key, view)
+}
+
+/// The same, with the number of items on all pages.
+pub(crate) fn counted<R, T: Serialize>(
+    uri: &Uri,
+    limit: u32,
+    count: Option<u64>,
     mut rows: Vec<R>,
     key: impl Fn(&R) -> Vec<u8>,
     view: impl Fn(R) -> T,
@@ -78,7 +101,7 @@ pub(crate) fn answer<R, T: Serialize>(
     rows.truncate(limit);
     let next_cursor = rows.last().filter(|_| more).map(|row| URL_SAFE_NO_PAD.encode(key(row)));
     let link = next_cursor.as_deref().and_then(|cursor| next_link(uri, cursor));
-    let listing = Listing { items: rows.into_iter().map(view).collect(), next_cursor };
+    let listing = Listing { items: rows.into_iter().map(view).collect(), next_cursor, count };
     let mut response = Json(listing).into_response();
     if let Some(link) = link {
         response.headers_mut().insert(header::LINK, link);

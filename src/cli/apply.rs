@@ -12,6 +12,7 @@ use super::output::{Colour, note, paint, print, text};
 use super::remote::{Session, Within};
 use crate::client::{Ask, Body, ClientError};
 use crate::manifest::kind::Kind;
+use crate::yaml;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -94,6 +95,27 @@ impl Stream {
         let line = u32::try_from(self.text.lines().count() + 1).unwrap_or(u32::MAX);
         self.files.push((name.to_owned(), line));
         self.text.push_str(text);
+    }
+
+    /// The kind, namespace and name of everything that it describes, lists unfolded.
+    pub(super) fn described(&self) -> anyhow::Result<Vec<(Kind, Option<String>, String)>> {
+        let documents = yaml::read(&self.text).map_err(|error| {
+            let (file, line) = self.place(Some(error.line));
+            anyhow::anyhow!("{file}:{line}: this is not YAML: {}", error.problem)
+        })?;
+        let mut found = Vec::new();
+        let mut rest: Vec<Value> = documents.into_iter().map(|one| one.value).rev().collect();
+        while let Some(one) = rest.pop() {
+            if let Some(Value::Array(items)) = one.get("items") {
+                rest.extend(items.iter().rev().cloned());
+                continue;
+            }
+            let kind = Kind::parse(&text(&one, "/kind"))?;
+            let namespace = Some(text(&one, "/metadata/namespace"));
+            let namespace = namespace.filter(|namespace| !namespace.is_empty());
+            found.push((kind, namespace, text(&one, "/metadata/name")));
+        }
+        Ok(found)
     }
 
     /// Sends the stream; faults are reported by file and line.

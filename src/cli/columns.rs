@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use time::OffsetDateTime;
 
+use super::names::Names;
 use super::output::{age, condition, moment, text};
 use crate::manifest::kind::Kind;
 
@@ -17,6 +18,8 @@ pub(super) struct Around {
     pub(super) now: OffsetDateTime,
     /// Names of issuers by the paths of certificates and issuers.
     pub(super) issuers: BTreeMap<String, String>,
+    /// Names of what events are about.
+    pub(super) names: Names,
 }
 
 impl Around {
@@ -125,7 +128,7 @@ const EVENT: &[Column] = &[
     }),
     ("TYPE", false, |value, _| text(value, "/type")),
     ("REASON", false, |value, _| text(value, "/reason")),
-    ("OBJECT", false, |value, _| text(value, "/resource").trim_start_matches('/').to_owned()),
+    ("OBJECT", false, |value, around| around.names.of(value)),
     ("MESSAGE", false, |value, _| text(value, "/message")),
 ];
 

@@ -3,7 +3,7 @@
 use clap::{Args, Command, CommandFactory as _, ValueEnum};
 use clap_complete::{Shell, generate};
 
-use super::exit::TABLE;
+use super::exit::{Complaint, TABLE};
 use super::output::print;
 
 #[derive(Debug, Args)]
@@ -35,6 +35,19 @@ impl Completion {
         generate(shell, &mut super::Cli::command(), "certwright", &mut script);
         print(&String::from_utf8_lossy(&script))
     }
+}
+
+/// The help of a command.
+pub(super) fn help(words: &[String]) -> Result<String, Complaint> {
+    let mut command = super::Cli::command();
+    command.build();
+    let mut found = &mut command;
+    for word in words {
+        found = found.find_subcommand_mut(word).ok_or_else(|| {
+            Complaint::Usage(format!("there is no command `{word}`; `certwright help` lists them"))
+        })?;
+    }
+    Ok(found.render_help().to_string())
 }
 
 const PREAMBLE: &str = "# The command line

@@ -1,14 +1,14 @@
 //! `certwright describe`
 
 use clap::Args;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::document::{Parts, parts};
 use super::events;
 use super::exit::Complaint;
-use super::get::selected;
+use super::get::{selected, selector};
 use super::output::{print, text};
 use super::remote::{Session, Where};
-use super::selector;
 use super::targets::targets;
 use crate::manifest::kind::Kind;
 
@@ -31,7 +31,7 @@ pub(super) struct Describe {
 
 impl Describe {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
-        let selector = self.selector.as_deref().map(selector::parse).transpose()?;
+        let selector = self.selector.as_deref().map(selector).transpose()?;
         let namespace = session.namespace(&self.place);
         let namespace = namespace.as_deref();
         let mut parts = Vec::new();
@@ -59,55 +59,14 @@ impl Describe {
     }
 }
 
-/// Fields that identify a resource, which are printed first.
-const IDENTITY: [&str; 4] = ["id", "kind", "labels", "name"];
-
-/// Fields with the status of resources that have no `status`.
-const STATUS: [&str; 17] = [
-    "attempts",
-    "challenges",
-    "conditions",
-    "deadline",
-    "expires",
-    "finishedAt",
-    "lastError",
-    "nextActionAt",
-    "order",
-    "presented",
-    "propagated",
-    "reason",
-    "record",
-    "replaces",
-    "state",
-    "updatedAt",
-    "url",
-];
-
 fn described(kind: Kind, resource: &Value) -> String {
-    let mut spec = Map::new();
-    let mut status = Map::new();
-    let (mut name, mut labels) = (text(resource, "/name"), String::new());
+    let Parts { metadata, spec, status } = parts(kind, resource);
+    let labels = resource.get("labels").map(pairs).unwrap_or_default();
+    let mut name = text(resource, "/name");
     if name.is_empty() {
         name = text(resource, "/id");
     }
-    for (field, value) in resource.as_object().into_iter().flatten() {
-        match field.as_str() {
-            "namespace" | "createdAt" | "generation" => {}
-            "labels" => labels = pairs(value),
-            known if IDENTITY.contains(&known) => {}
-            "status" => status.extend(value.as_object().cloned().unwrap_or_default()),
-            // The order belongs to a challenge's identity, and to a request's status.
-            "order" if kind == Kind::Challenge => _ = spec.insert(field.clone(), value.clone()),
-            known if STATUS.contains(&known) => _ = status.insert(field.clone(), value.clone()),
-            _ => _ = spec.insert(field.clone(), value.clone()),
-        }
-    }
     let none = |text: String| if text.is_empty() { "<none>".to_owned() } else { text };
-    let mut metadata = Map::new();
-    for field in ["createdAt", "generation", "id"] {
-        let shown = if field == "createdAt" { "creationTimestamp" } else { field };
-        metadata.extend(resource.get(field).map(|value| (shown.to_owned(), value.clone())));
-    }
     let mut out = format!(
         "Name:         {name}\nNamespace:    {}\nLabels:       {}\nKind:         {}\n",
         text(resource, "/namespace"),

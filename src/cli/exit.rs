@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use super::words;
 use crate::client::ClientError;
 
 /// What the command line itself has to complain about.
@@ -28,6 +29,17 @@ impl Complaint {
     }
 }
 
+/// What is wrong, in the command line's own words.
+pub fn message(error: &anyhow::Error) -> String {
+    words::own(&format!("{error:#}"))
+}
+
+/// Whether something is not there.
+pub(super) fn is_missing(error: &anyhow::Error) -> bool {
+    status_of(error) == NOT_FOUND
+}
+
+/// Success.
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const NOT_FOUND: u8 = 3;

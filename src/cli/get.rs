@@ -3,15 +3,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
-use serde_json::{Value, json};
+use clap::Args;
+use serde_json::Value;
 
 use super::columns::{Around, columns};
 use super::exit::Complaint;
+use super::format::Format;
+use super::jsonpath::Path;
+use super::names::Names;
 use super::output::{self, note, now, print, text};
 use super::remote::{Remote, Session, Where, run};
-use super::selector::{self, Selector};
 use super::targets::targets;
+use crate::client::ClientError;
+use crate::domain::selector::Selector;
 use crate::manifest::kind::Kind;
 
 #[derive(Debug, Args)]
@@ -20,11 +24,16 @@ use crate::manifest::kind::Kind;
   certwright get certificate,certificaterequest -n team
   certwright get order,challenge -A -o wide
   certwright get cert www -o yaml
-  certwright get certs -l team=web --watch
+  certwright get certs -l 'team in (web, api),!legacy' --watch
+  certwright get certs --sort-by=.status.notAfter --show-labels
+  certwright get cert www -o jsonpath='{.status.notAfter}'
+  certwright get certs -A -o custom-columns=NAME:.metadata.name,ENDS:.status.notAfter
+  certwright get certs --failed -A
   certwright get events
 
 Kinds: certificates (cert, certs), certificaterequests (cr, crs, requests), orders, challenges,
-issuers (iss), clusterissuers (ciss), policies (pol), secrets, webhooks, events.")]
+issuers (iss), clusterissuers (ciss), policies (pol), secrets, webhooks, events. What -o yaml and -o json print of
+certificates and issuers can be applied.")]
 pub(super) struct Get {
     /// KIND, several KINDs joined by commas, KIND NAME…, or KIND/NAME…
     #[arg(required = true, value_name = "KIND[,KIND…] [NAME…]")]
@@ -34,27 +43,24 @@ pub(super) struct Get {
     /// Labels that certificates must have, such as `team=web,tier!=test`
     #[arg(short = 'l', long, value_name = "SELECTOR")]
     selector: Option<String>,
-    /// How to print it
-    #[arg(short, long, value_enum)]
-    output: Option<Output>,
+    /// wide, json, yaml, name, jsonpath=TEMPLATE or custom-columns=HEADING:PATH,…
+    #[arg(short, long, value_name = "FORMAT", value_parser = Format::parse)]
+    output: Option<Format>,
+    /// Sort by what is at this path, such as .status.notAfter
+    #[arg(long, value_name = "PATH", value_parser = Path::parse)]
+    sort_by: Option<Path>,
+    /// One more column with the labels
+    #[arg(long)]
+    show_labels: bool,
+    /// Only certificates whose last attempt failed, that wait for a person, or that have expired
+    #[arg(long)]
+    failed: bool,
     /// Go on printing what changes, until interrupted
     #[arg(short, long)]
     watch: bool,
     /// Leave the headings out
     #[arg(long)]
     no_headers: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// More columns
-    Wide,
-    /// JSON
-    Json,
-    /// YAML
-    Yaml,
-    /// KIND/NAME, a line for each
-    Name,
 }
 
 /// Interval of `--watch`.
@@ -74,43 +80,72 @@ impl Get {
 
     async fn show(&self, session: &Session) -> anyhow::Result<()> {
         let wanted = targets(&self.what)?;
-        let selector = self.selector.as_deref().map(selector::parse).transpose()?;
+        let selector = self.selector.as_deref().map(selector).transpose()?;
         let named = wanted.iter().any(|(_, name)| name.is_some());
-        if named && selector.is_some() {
+        if named && (selector.is_some() || self.failed) {
             let problem = "a selector chooses among all; it cannot stand beside names";
             return Err(Complaint::Usage(problem.to_owned()).into());
         }
+        if self.failed && wanted.iter().any(|(kind, _)| *kind != Kind::Certificate) {
+            let problem = "--failed goes with certificates";
+            return Err(Complaint::Usage(problem.to_owned()).into());
+        }
         let found = self.find(session, &wanted, selector.as_ref()).await?;
-        let around = Around { now: now(), issuers: issuers(session, &found).await? };
+        let around = around(session, &found).await?;
         let mut shown = Shown::default();
-        match self.output {
-            Some(Output::Json) => print(&output::json(&document(&found, named)))?,
-            Some(Output::Yaml) => print(&output::yaml(&document(&found, named)))?,
-            _ => self.tables(session, &found, &around, &mut shown)?,
+        match self.documents(&found, named) {
+            Some(text) => print(&text)?,
+            None => self.tables(session, &found, &around, &mut shown)?,
         }
-        if !self.watch {
-            return Ok(());
+        if self.watch {
+            self.follow(session, &wanted, selector.as_ref(), shown).await
+        } else {
+            Ok(())
         }
+    }
+
+    /// The text of formats that show documents.
+    fn documents(&self, found: &[Found], named: bool) -> Option<String> {
+        let all = found
+            .iter()
+            .flat_map(|Found { kind, items }| items.iter().map(|item| (*kind, item.clone())));
+        let format = self.output.as_ref()?;
+        format.of_documents(&all.collect::<Vec<_>>(), named, !self.no_headers)
+    }
+
+    /// Prints what changes. A server that is away for a while is waited for.
+    async fn follow(
+        &self,
+        session: &Session,
+        wanted: &[(Kind, Option<String>)],
+        selector: Option<&Selector>,
+        mut shown: Shown,
+    ) -> anyhow::Result<()> {
         let mut tick = tokio::time::interval(LOOK_EVERY);
         tick.tick().await;
         loop {
             tick.tick().await;
-            let found = self.find(session, &wanted, selector.as_ref()).await?;
-            let around = Around { now: now(), issuers: issuers(session, &found).await? };
+            let looked = async {
+                let found = self.find(session, wanted, selector).await?;
+                let around = around(session, &found).await?;
+                anyhow::Ok((found, around))
+            };
+            let (found, around) = match looked.await {
+                Ok(found) => found,
+                Err(error) if is_away(&error) => continue,
+                Err(error) => return Err(error),
+            };
             for Found { kind, items } in &found {
                 for item in items.iter().filter(|item| shown.is_news(*kind, item)) {
-                    let line = match self.output {
-                        Some(Output::Json) => output::json(item),
-                        Some(Output::Yaml) => format!("---\n{}", output::yaml(item)),
-                        _ => self.table(
-                            *kind,
-                            std::slice::from_ref(item),
-                            &around,
-                            false,
-                            found.len() > 1,
-                        ),
-                    };
-                    print(&line)?;
+                    let one = Found { kind: *kind, items: vec![item.clone()] };
+                    let several = found.len() > 1;
+                    print(
+                        &match (&self.output, self.documents(std::slice::from_ref(&one), true)) {
+                            (Some(Format::Yaml), Some(text)) => format!("---\n{text}"),
+                            (_, Some(text)) => text,
+                            _ => self.table(*kind, &one.items, &around, false, several),
+                        },
+                    )?;
                 }
             }
         }
@@ -127,12 +162,16 @@ impl Get {
         for (kind, name) in wanted {
             let items = match name {
                 Some(name) => vec![session.find(*kind, namespace.as_deref(), name).await?],
+                None if self.failed => failed(session, namespace.as_deref(), selector).await?,
                 None => selected(session, *kind, namespace.as_deref(), selector).await?,
             };
             match found.iter_mut().find(|known| known.kind == *kind) {
                 Some(known) => known.items.extend(items),
                 None => found.push(Found { kind: *kind, items }),
             }
+        }
+        if let Some(path) = &self.sort_by {
+            found.iter_mut().for_each(|one| sort(one, path));
         }
         Ok(found)
     }
@@ -160,7 +199,7 @@ impl Get {
                 _ => "No resources found".to_owned(),
             });
         }
-        let between = if self.output == Some(Output::Name) { "" } else { "\n" };
+        let between = if matches!(self.output, Some(Format::Name)) { "" } else { "\n" };
         print(&parts.join(between))
     }
 
@@ -172,19 +211,20 @@ impl Get {
         headings: bool,
         several: bool,
     ) -> String {
-        if self.output == Some(Output::Name) {
+        if matches!(self.output, Some(Format::Name)) {
             return items
                 .iter()
                 .map(|item| format!("{}/{}\n", kind.full(), name_of(item)))
                 .collect::<Vec<_>>()
                 .concat();
         }
-        let wide = self.output == Some(Output::Wide);
+        let wide = matches!(self.output, Some(Format::Wide));
         let columns: Vec<_> =
             columns(kind).iter().filter(|(_, only_wide, _)| wide || !only_wide).collect();
         let with_namespace = self.place_is_everywhere() && kind.is_namespaced();
         let mut header: Vec<&str> = if with_namespace { vec!["NAMESPACE"] } else { Vec::new() };
         header.extend(columns.iter().map(|(name, ..)| *name));
+        header.extend(self.show_labels.then_some("LABELS"));
         let rows: Vec<Vec<String>> = items
             .iter()
             .map(|item| {
@@ -196,6 +236,7 @@ impl Get {
                     ("NAME", true) => format!("{}/{}", kind.full(), cell(item, around)),
                     _ => cell(item, around),
                 }));
+                row.extend(self.show_labels.then(|| labels(item)));
                 row
             })
             .collect();
@@ -219,6 +260,24 @@ impl Shown {
     }
 }
 
+/// Reads `-l`.
+pub(super) fn selector(text: &str) -> Result<Selector, Complaint> {
+    Selector::parse(text).map_err(Complaint::Usage)
+}
+
+/// Certificates that somebody may have to look at.
+pub(super) async fn failed(
+    session: &Session,
+    namespace: Option<&str>,
+    selector: Option<&Selector>,
+) -> anyhow::Result<Vec<Value>> {
+    let mut found = selected(session, Kind::Certificate, namespace, selector).await?;
+    found.retain(|one| {
+        ["Failed", "Blocked", "Expired"].contains(&text(one, "/status/phase").as_str())
+    });
+    Ok(found)
+}
+
 /// All resources of a kind that a selector chooses. Only certificates have labels; a resource of a
 /// certificate is chosen with it.
 pub(super) async fn selected(
@@ -228,10 +287,9 @@ pub(super) async fn selected(
     selector: Option<&Selector>,
 ) -> anyhow::Result<Vec<Value>> {
     let Some(selector) = selector else { return session.list(kind, namespace, &[]).await };
-    let label = selector.for_server();
-    let query: Vec<_> = label.iter().map(|label| ("label", label.as_str())).collect();
-    let mut certificates = session.list(Kind::Certificate, namespace, &query).await?;
-    certificates.retain(|one| selector.fits(one));
+    let selector = selector.to_string();
+    let query = [("labelSelector", selector.as_str())];
+    let certificates = session.list(Kind::Certificate, namespace, &query).await?;
     let paths: Vec<String> =
         certificates.iter().map(|one| format!("/certificates/{}", text(one, "/id"))).collect();
     let mut items = match kind {
@@ -255,43 +313,58 @@ pub(super) async fn selected(
     Ok(items)
 }
 
-/// Names of issuers, if a column shows them.
-async fn issuers(session: &Session, found: &[Found]) -> anyhow::Result<BTreeMap<String, String>> {
-    let mut names = BTreeMap::new();
+fn labels_of(item: &Value) -> BTreeMap<String, String> {
+    let labels = item.get("labels").and_then(Value::as_object).into_iter().flatten();
+    labels
+        .map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned()))
+        .collect()
+}
+
+fn labels(item: &Value) -> String {
+    let labels = labels_of(item);
+    let pairs: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    if pairs.is_empty() { "<none>".to_owned() } else { pairs.join(",") }
+}
+
+/// Sorts by what is at the path; numbers by their value.
+fn sort(found: &mut Found, path: &Path) {
+    let kind = found.kind;
+    found.items.sort_by_cached_key(|item| {
+        let document = super::document::document(kind, item);
+        let number = path.values(&document).first().and_then(|value| value.as_i64());
+        (number, path.text(&document, " "))
+    });
+}
+
+/// Whether the server is away, and may come back.
+fn is_away(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<ClientError>().is_some_and(ClientError::is_away)
+}
+
+/// What columns show beside the resources themselves: names of issuers, and of what events are about.
+async fn around(session: &Session, found: &[Found]) -> anyhow::Result<Around> {
+    let mut issuers = BTreeMap::new();
     let has =
         |kind| found.iter().any(|found: &Found| found.kind == kind && !found.items.is_empty());
     if has(Kind::Request) {
         for one in session.list(Kind::Certificate, None, &[]).await? {
             let path = format!("/certificates/{}", text(&one, "/id"));
-            names.insert(path, text(&one, "/issuerRef/name"));
+            issuers.insert(path, text(&one, "/issuerRef/name"));
         }
     }
     if has(Kind::Order) {
         for one in session.client.list("/issuers", &[]).await? {
-            names.insert(format!("/issuers/{}", text(&one, "/id")), text(&one, "/name"));
+            issuers.insert(format!("/issuers/{}", text(&one, "/id")), text(&one, "/name"));
         }
     }
-    Ok(names)
+    let mut names = Names::default();
+    for event in found.iter().filter(|found| found.kind == Kind::Event).flat_map(|one| &one.items) {
+        names.learn(session, event).await;
+    }
+    Ok(Around { now: now(), issuers, names })
 }
 
 fn name_of(item: &Value) -> String {
     let name = text(item, "/name");
     if name.is_empty() { text(item, "/id") } else { name }
-}
-
-/// Prints one named resource alone, everything else as a list.
-fn document(found: &[Found], named: bool) -> Value {
-    let mut items = found.iter().flat_map(|found| {
-        found.items.iter().map(|item| {
-            let mut item = item.clone();
-            if let Value::Object(map) = &mut item {
-                map.entry("kind").or_insert(found.kind.title().into());
-            }
-            item
-        })
-    });
-    match (named, items.clone().count()) {
-        (true, 1) => items.next().unwrap_or_default(),
-        _ => json!({"kind": "List", "items": items.collect::<Vec<_>>()}),
-    }
 }

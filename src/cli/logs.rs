@@ -6,26 +6,32 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 
-use super::output::{print, text};
+use super::events;
+use super::exit::Complaint;
+use super::moments::{shown, since};
+use super::names::Names;
+use super::output::{moment, now, print, text};
 use super::remote::{Remote, Session, Where, run};
 use super::targets::targets;
 use crate::client::{ClientError, Stream};
+use crate::manifest::kind::Kind;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   certwright logs                          what happened in the namespace
-  certwright logs certificate www -f       what happens to one certificate and its orders, as it does
+  certwright logs www --since 10m          what happened to one certificate and its orders
+  certwright logs order/www-1-1b4f0e98 -f  what happens, as it does
   certwright logs -A --since 2026-11-24T00:00:00Z")]
 pub(super) struct Logs {
-    /// KIND NAME, or KIND/NAME
-    #[arg(value_name = "KIND NAME")]
+    /// A certificate's NAME, KIND NAME, or KIND/NAME
+    #[arg(value_name = "[KIND] NAME")]
     what: Vec<String>,
     #[command(flatten)]
     place: Where,
     /// Go on printing what happens, until interrupted
     #[arg(short, long)]
     follow: bool,
-    /// From this moment on (RFC 3339)
+    /// From this moment on: how long ago, such as 10m, or RFC 3339
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
 }
@@ -41,14 +47,13 @@ impl Logs {
 
     async fn print(&self, session: &Session) -> anyhow::Result<()> {
         let namespace = session.namespace(&self.place);
-        let mut resource = None;
-        if !self.what.is_empty()
-            && let Some((kind, Some(name))) = targets(&self.what)?.into_iter().next()
-        {
-            let found = session.find(kind, namespace.as_deref(), &name).await?;
-            resource =
-                Some(format!("{}/{}", kind.path().trim_start_matches('/'), text(&found, "/id")));
-        }
+        let since = self.since.as_deref().map(|text| since(text, now())).transpose()?;
+        let resource = match self.about()? {
+            Some((kind, name)) => {
+                Some(events::path_of(session, kind, namespace.as_deref(), &name).await?)
+            }
+            None => None,
+        };
         let mut query: Vec<(&str, &str)> = Vec::new();
         match &resource {
             Some(resource) => query.push(("resource", resource)),
@@ -58,18 +63,58 @@ impl Logs {
         let stream =
             if self.follow { Some(session.client.events(&query, None).await?) } else { None };
         let mut known = query.clone();
-        known.extend(self.since.as_deref().map(|since| ("since", since)));
-        let mut printed = BTreeSet::new();
-        for event in session.client.list("/events", &known).await? {
-            print(&line(&event))?;
-            if stream.is_some() {
-                printed.insert(occurrence(&event));
-            }
-        }
+        known.extend(since.as_deref().map(|since| ("since", since)));
+        let mut printer = Printer::default();
+        let past = session.client.list("/events", &known).await?;
+        printer.print(session, &past).await?;
         match stream {
-            Some(stream) => follow(session, &query, stream, printed).await,
+            Some(stream) => {
+                let printed = past.iter().map(occurrence).collect();
+                follow(session, &query, stream, printed, printer).await
+            }
             None => Ok(()),
         }
+    }
+
+    /// What it is about: a word alone is a certificate's name.
+    fn about(&self) -> Result<Option<(Kind, String)>, Complaint> {
+        match &self.what[..] {
+            [] => Ok(None),
+            [name] if !name.contains('/') => Ok(Some((Kind::Certificate, name.clone()))),
+            words => match &targets(words)?[..] {
+                [(kind, Some(name))] => Ok(Some((*kind, name.clone()))),
+                _ => Err(Complaint::Usage("say of which one: NAME, or KIND/NAME".to_owned())),
+            },
+        }
+    }
+}
+
+/// Prints events, with the names of what they are about, in columns that only grow.
+#[derive(Default)]
+struct Printer {
+    names: Names,
+    widths: [usize; 3],
+}
+
+impl Printer {
+    async fn print(&mut self, session: &Session, events: &[Value]) -> anyhow::Result<()> {
+        let mut lines = Vec::new();
+        for event in events {
+            self.names.learn(session, event).await;
+            let cells = [text(event, "/type"), self.names.of(event), text(event, "/reason")];
+            for (width, cell) in self.widths.iter_mut().zip(&cells) {
+                *width = (*width).max(cell.chars().count());
+            }
+            lines.push((event, cells));
+        }
+        let [kind, object, reason] = self.widths;
+        for (event, cells) in lines {
+            let at = moment(event, "/lastSeen").map(shown).unwrap_or_default();
+            let [one, two, three] = cells;
+            let message = text(event, "/message");
+            print(&format!("{at}  {one:kind$}  {two:object$}  {three:reason$}  {message}\n"))?;
+        }
+        Ok(())
     }
 }
 
@@ -80,13 +125,14 @@ async fn follow(
     query: &[(&str, &str)],
     mut stream: Stream,
     printed: BTreeSet<String>,
+    mut printer: Printer,
 ) -> anyhow::Result<()> {
     let mut last: Option<String> = None;
     let mut tick = tokio::time::interval(COME_BACK_AFTER);
     loop {
         while let Some(event) = stream.next().await {
             if !printed.contains(&occurrence(&event)) {
-                print(&line(&event))?;
+                printer.print(session, &[event]).await?;
             }
         }
         last = stream.last_id().map(str::to_owned).or(last);
@@ -105,15 +151,4 @@ async fn follow(
 /// A repeated event comes again with a higher count.
 fn occurrence(event: &Value) -> String {
     format!("{} {}", text(event, "/id"), text(event, "/lastSeen"))
-}
-
-fn line(event: &Value) -> String {
-    format!(
-        "{}  {:7}  {}  {}  {}\n",
-        text(event, "/lastSeen"),
-        text(event, "/type"),
-        text(event, "/resource").trim_start_matches('/'),
-        text(event, "/reason"),
-        text(event, "/message"),
-    )
 }

@@ -12,41 +12,50 @@ use crate::config::{self, Config, Values};
 
 mod apply;
 mod can;
+mod certificates;
 mod columns;
 mod completion;
 mod credentials;
 mod delete;
 mod describe;
 mod doctor;
+mod document;
 mod download;
+mod edit;
 mod events;
 mod exit;
 mod export;
+mod format;
 mod get;
 mod import;
 mod inspect;
 mod issue;
 mod issuers;
+mod jsonpath;
 mod keys;
 mod login;
 mod logs;
 mod migrate;
+mod moments;
+mod names;
 mod openapi;
 mod output;
 mod remote;
 mod renew;
 mod revoke;
 mod secrets;
-mod selector;
 mod serve;
 mod settings;
 mod status;
 mod targets;
 mod throttles;
 mod token_file;
+mod version;
+mod wait;
 mod webhooks;
+mod words;
 
-pub use exit::status_of;
+pub use exit::{message, status_of};
 
 use output::print;
 use remote::Remote;
@@ -86,7 +95,8 @@ API describes itself under /docs.";
 #[derive(Debug, Args)]
 struct Source {
     /// TOML file with settings [default: certwright.toml here, or in /etc/certwright]
-    #[arg(short, long, value_name = "FILE", env = "CERTWRIGHT_CONFIG", global = true)]
+    /// [env: CERTWRIGHT_CONFIG]
+    #[arg(short, long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// Sets one setting, as in `--set log.level=debug`; may be repeated
     #[arg(long, value_name = "KEY=VALUE", global = true, value_parser = key_and_value)]
@@ -150,6 +160,23 @@ enum Command {
     Delete(delete::Delete),
     /// Print what happened
     Logs(logs::Logs),
+    /// List what happened, in kubectl's columns
+    Events(events::Events),
+    /// Wait until resources are ready, or gone
+    Wait(wait::Wait),
+    /// Change a resource in an editor
+    Edit(edit::Edit),
+    /// Change certificates
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  certwright certificates set www --issuer letsencrypt
+  certwright certificates set www --dns-name www.example.com --dns-name example.com"
+    )]
+    Certificates(certificates::Certificates),
+    /// Print the versions of this program and of the server
+    #[command(after_help = version::EXAMPLES)]
+    Version(version::Version),
     /// Look at a certificate in a file or at a server
     Inspect(inspect::Inspect),
     /// Manage issuers' accounts
@@ -212,10 +239,12 @@ enum Command {
     Webhooks(webhooks::Webhooks),
     /// Print a script that completes commands in a shell
     Completion(completion::Completion),
-    /// Print docs/cli.md
+    /// Print the help of a command
     #[command(hide = true)]
     Help {
-        /// As Markdown
+        /// The command
+        command: Vec<String>,
+        /// All of docs/cli.md
         #[arg(long)]
         markdown: bool,
     },
@@ -245,6 +274,11 @@ impl Cli {
             Command::Revoke(revoke) => remote.run(async |on| revoke.run(on).await),
             Command::Delete(delete) => delete.run(remote),
             Command::Logs(logs) => logs.run(remote),
+            Command::Events(events) => events.run(remote),
+            Command::Wait(wait) => wait.run(remote),
+            Command::Edit(edit) => edit.run(remote),
+            Command::Certificates(certificates) => certificates.run(remote),
+            Command::Version(version) => version.run(remote),
             Command::Inspect(inspect) => inspect.run(),
             Command::Issuers(issuers) => remote.run(async |on| issuers.run(on).await),
             Command::Keys(keys) => remote.run(async |on| keys.run(on).await),
@@ -255,11 +289,8 @@ impl Cli {
             Command::Secrets(secrets) => secrets.run(source, remote),
             Command::Webhooks(webhooks) => remote.run(async |on| webhooks.run(on).await),
             Command::Completion(completion) => completion.run(),
-            Command::Help { markdown: true } => print(&completion::markdown()),
-            Command::Help { markdown: false } => {
-                use clap::CommandFactory as _;
-                print(&Self::command().render_help().to_string())
-            }
+            Command::Help { markdown: true, .. } => print(&completion::markdown()),
+            Command::Help { command, .. } => print(&completion::help(&command)?),
         }
     }
 }
@@ -271,7 +302,9 @@ impl Source {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         });
         let flags: Vec<_> = self.set.iter().chain(flags).cloned().collect();
-        Ok(config::read(self.config.as_deref(), environment, &flags)?)
+        let named = remote::from_environment("CERTWRIGHT_CONFIG").map(PathBuf::from);
+        let file = self.config.clone().or(named);
+        Ok(config::read(file.as_deref(), environment, &flags)?)
     }
 }
 
@@ -289,4 +322,36 @@ fn key_and_value(text: &str) -> Result<(String, String), String> {
     text.split_once('=')
         .map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
         .ok_or_else(|| "expected KEY=VALUE, as in log.level=debug".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::{Command, CommandFactory as _};
+
+    use super::*;
+
+    /// Clap gives a global argument's value to whatever else has its id.
+    #[test]
+    fn no_argument_shares_the_id_of_a_global_one() {
+        let root = Cli::command();
+        let ids = |command: &Command, global: bool| -> BTreeSet<String> {
+            let found = command.get_arguments().filter(|one| !global || one.is_global_set());
+            found.map(|one| one.get_id().to_string()).collect()
+        };
+        let global = ids(&root, true);
+        assert!(global.contains("profile") && global.len() >= 6, "{global:?}");
+        let mut commands: Vec<&Command> = root.get_subcommands().collect();
+        while let Some(command) = commands.pop() {
+            let shared: Vec<_> = ids(command, false).intersection(&global).cloned().collect();
+            assert!(shared.is_empty(), "{}: {shared:?}", command.get_name());
+            commands.extend(command.get_subcommands());
+        }
+    }
+
+    #[test]
+    fn the_tree_of_commands_is_sound() {
+        Cli::command().debug_assert();
+    }
 }

@@ -22,24 +22,28 @@ use crate::secret::Secret;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Server")]
 pub(super) struct Remote {
-    /// The server's address [default: port 8080 of this machine]
-    #[arg(long, value_name = "URL", env = "CERTWRIGHT_SERVER", global = true)]
+    /// The server's address [env: CERTWRIGHT_SERVER] [default: port 8080 of this machine]
+    #[arg(long, value_name = "URL", global = true)]
     server: Option<String>,
     /// An API key; other users of this machine can see it here, so that a file is better
-    #[arg(
-        long,
-        value_name = "KEY",
-        env = "CERTWRIGHT_API_KEY",
-        hide_env_values = true,
-        global = true
-    )]
+    /// [env: CERTWRIGHT_API_KEY]
+    #[arg(long, value_name = "KEY", global = true)]
     api_key: Option<String>,
-    /// A file with the API key
-    #[arg(long, value_name = "FILE", env = "CERTWRIGHT_API_KEY_FILE", global = true)]
+    /// A file with the API key [env: CERTWRIGHT_API_KEY_FILE]
+    #[arg(long, value_name = "FILE", global = true)]
     api_key_file: Option<PathBuf>,
-    /// A profile of ~/.config/certwright/config.toml
-    #[arg(long, value_name = "NAME", env = "CERTWRIGHT_PROFILE", global = true)]
+    /// A profile of ~/.config/certwright/config.toml [env: CERTWRIGHT_PROFILE]
+    #[arg(long, value_name = "NAME", global = true)]
     profile: Option<String>,
+    /// The namespace, where the command does not name another one
+    #[arg(short = 'n', long = "namespace", value_name = "NAMESPACE")]
+    namespace_before: Option<String>,
+}
+
+/// A variable of the environment, unless it is empty. They are not read by clap, whose messages would show them as
+/// flags that have to be given.
+pub(super) fn from_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// Which namespaces.
@@ -97,10 +101,13 @@ impl Remote {
     /// The server that flags, environment and profile agree on.
     pub(super) fn session(&self) -> anyhow::Result<Session> {
         let profile = self.profile()?;
+        let given = |flag: &Option<String>, name| flag.clone().or_else(|| from_environment(name));
         let server = self.address(&profile);
-        let file = self.api_key_file.clone().or(profile.api_key_file);
-        let key = match (&self.api_key, file, profile.api_key) {
-            (Some(key), ..) => Some(Secret::new(key.clone())),
+        let file = self.api_key_file.clone();
+        let file = file.or_else(|| from_environment("CERTWRIGHT_API_KEY_FILE").map(PathBuf::from));
+        let file = file.or(profile.api_key_file);
+        let key = match (given(&self.api_key, "CERTWRIGHT_API_KEY"), file, profile.api_key) {
+            (Some(key), ..) => Some(Secret::new(key)),
             (None, Some(file), _) => Some(read_key(&file)?),
             (None, None, Some(key)) => Some(Secret::new(String::clone(&key))),
             // Somebody who is logged in.
@@ -110,7 +117,8 @@ impl Remote {
             },
         };
         let client = Client::new(&server, key)?;
-        Ok(Session { client, namespace: profile.namespace.unwrap_or_else(|| "default".to_owned()) })
+        let namespace = self.namespace_before.clone().or(profile.namespace);
+        Ok(Session { client, namespace: namespace.unwrap_or_else(|| "default".to_owned()) })
     }
 
     /// The server's address, without asking who one is.
@@ -119,8 +127,9 @@ impl Remote {
     }
 
     fn address(&self, profile: &Profile) -> String {
-        let given = self.server.as_ref().or(profile.server.as_ref());
-        given.map_or_else(|| "http://127.0.0.1:8080".to_owned(), String::clone)
+        let given = self.server.clone().or_else(|| from_environment("CERTWRIGHT_SERVER"));
+        let given = given.or_else(|| profile.server.clone());
+        given.unwrap_or_else(|| "http://127.0.0.1:8080".to_owned())
     }
 
     /// Runs a command at this server.
@@ -138,7 +147,8 @@ impl Remote {
             Some(path) if path.exists() => read_file(path)?,
             _ => File::default(),
         };
-        let Some(name) = self.profile.clone().or(file.default) else {
+        let named = self.profile.clone().or_else(|| from_environment("CERTWRIGHT_PROFILE"));
+        let Some(name) = named.or(file.default) else {
             return Ok(Profile::default());
         };
         let place = path.map(|path| path.display().to_string()).unwrap_or_default();

@@ -187,7 +187,7 @@ async fn explanation(session: &Session, id: &str) -> anyhow::Result<String> {
         Err(error) => return Err(error.into()),
     };
     let mut out = "Explanation:\n".to_owned();
-    for line in explained.lines() {
+    for line in super::words::own(&explained).lines() {
         out.extend([format!("  {line}\n")]);
     }
     Ok(out)

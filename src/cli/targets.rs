@@ -21,6 +21,7 @@ pub(super) fn kinds(word: &str) -> Result<Vec<Kind>, Complaint> {
 
 /// Reads kinds and names: `certs web api`, `order,challenge`, or `cert/web order/web-1-…`.
 pub(super) fn targets(words: &[String]) -> Result<Vec<(Kind, Option<String>)>, Complaint> {
+    let words = &joined(words);
     if words.iter().any(|word| word.contains('/')) {
         return words
             .iter()
@@ -43,6 +44,18 @@ pub(super) fn targets(words: &[String]) -> Result<Vec<(Kind, Option<String>)>, C
     Ok(pairs.collect())
 }
 
+/// Puts a list together that was typed with blanks: `certificate, certificaterequest`.
+fn joined(words: &[String]) -> Vec<String> {
+    let mut joined: Vec<String> = Vec::new();
+    for word in words {
+        match joined.last_mut() {
+            Some(last) if last.ends_with(',') || word.starts_with(',') => last.push_str(word),
+            _ => joined.push(word.clone()),
+        }
+    }
+    joined
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,6 +67,9 @@ mod tests {
 
         let several = targets(&words("order,challenge")).unwrap();
         assert_eq!(several, [(Kind::Order, None), (Kind::Challenge, None)]);
+        for blanks in ["order, challenge", "order ,challenge", "order , challenge"] {
+            assert_eq!(targets(&words(blanks)).unwrap(), several, "{blanks}");
+        }
         let two = targets(&words("cert a b")).unwrap();
         assert_eq!(two, [named(Kind::Certificate, "a"), named(Kind::Certificate, "b")]);
         let full = targets(&words("cert/a order.acme.cert-manager.io/b")).unwrap();

@@ -70,6 +70,12 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// Whether the server does not answer, or cannot just now: it may come back.
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+            || self.status().is_some_and(|status| (502..=504).contains(&status))
+    }
+
     /// The HTTP status, if there was an answer.
     pub fn status(&self) -> Option<u16> {
         match self {

@@ -66,6 +66,20 @@ mod tests {
         assert!(!text.contains("hunter2"), "{text}");
         let hidden = "master_key = \"(redacted)\" # environment variable CERTWRIGHT_MASTER_KEY";
         assert!(text.contains(hidden), "{text}");
+        let shown = |url: &str| {
+            let environment = [("CERTWRIGHT_DATABASE_URL".to_owned(), url.to_owned())];
+            toml(&read(None, environment, &[]).unwrap())
+        };
+        let database =
+            shown("postgres://certwright:hunter2@db.example.com:5432/certs?sslmode=require");
+        let url =
+            "url = \"postgres://certwright:redacted@db.example.com:5432/certs?sslmode=require\"";
+        assert!(database.contains(url) && !database.contains("hunter2"), "{database}");
+        assert!(
+            shown("sqlite:///var/lib/certwright.db")
+                .contains("url = \"sqlite:///var/lib/certwright.db\"")
+        );
+        assert!(!shown("postgres://db/certs?user=a&password=hunter2").contains("hunter2"));
         assert!(text.contains("allow = [\"127.0.0.0/8\", \"a.example\"]"), "{text}");
         assert!(text.contains("listen = \"127.0.0.1:8080\" # default"), "{text}");
         text.parse::<::toml::Table>().unwrap();

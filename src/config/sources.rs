@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use url::Url;
+
 use super::ConfigError;
 use super::settings::{OTHER_VARIABLES, SETTINGS, Setting};
 
@@ -200,7 +202,27 @@ fn without_excerpt(text: &str, error: &toml::de::Error) -> String {
 
 /// A value as it may be shown.
 pub(super) fn shown(setting: &Setting, value: &str) -> String {
+    if setting.key == "database.url"
+        && let Some(url) = without_password(value)
+    {
+        return format!("{url:?}");
+    }
     if setting.secret { "\"(redacted)\"".to_owned() } else { format!("{value:?}") }
+}
+
+/// A database's URL with its password hidden; `None` where it may stand in a place that is not known.
+fn without_password(text: &str) -> Option<String> {
+    let mut url = Url::parse(text).ok()?;
+    let is_in_query = url.query().is_some_and(|query| query.contains("password"));
+    if is_in_query || (url.password().is_none() && text.contains('@') && url.username().is_empty())
+    {
+        return None;
+    }
+    if url.password().is_none() {
+        return Some(text.to_owned());
+    }
+    url.set_password(Some("redacted")).ok()?;
+    Some(url.into())
 }
 
 /// Variables that Kubernetes sets for a Service that is named `certwright…`.

@@ -11,11 +11,11 @@ use super::duration;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Retry {
     /// After the first; doubles each time. A duration, `1h` when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "duration::read")]
     #[schema(example = "10m")]
     pub initial: Option<String>,
     /// At most so long. A duration, `32h` when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "duration::read")]
     #[schema(example = "24h")]
     pub max: Option<String>,
 }
@@ -25,6 +25,16 @@ impl Retry {
     pub const SHORTEST: Duration = Duration::minutes(1);
     /// Upper bound for `max`.
     pub const LONGEST: Duration = Duration::days(30);
+
+    /// The same in one spelling; `None` if it says nothing.
+    #[must_use]
+    pub fn canonical(self) -> Option<Self> {
+        let spelled = Self {
+            initial: self.initial.map(duration::respelled),
+            max: self.max.map(duration::respelled),
+        };
+        (spelled != Self::default()).then_some(spelled)
+    }
 
     /// The first pause and the longest.
     pub fn schedule(&self) -> (Duration, Duration) {

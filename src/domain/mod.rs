@@ -3,6 +3,7 @@
 //! Documents that a client writes and reads back (`spec`s, failures) derive `serde` and
 //! `utoipa::ToSchema`: they are stored, shown and described in one shape, cert-manager's.
 
+pub mod absent;
 pub mod account_change;
 pub mod api_key;
 pub mod ari;
@@ -32,6 +33,7 @@ pub mod revocation;
 pub mod role;
 pub mod scope;
 pub mod selection;
+pub mod selector;
 pub mod signature;
 pub mod text;
 pub mod throttle;

@@ -58,8 +58,22 @@ const NAMES: [Names; 10] = [
 
 /// A word that names no kind.
 #[derive(Debug, Error)]
-#[error("there is no kind `{0}`; there are {known}", known = NAMES.map(|names| names.plural).join(", "))]
+#[error("there is no kind `{0}`; {hint}", hint = hint(.0))]
 pub(crate) struct UnknownKind(String);
+
+/// The kind that was probably meant, else all of them.
+fn hint(word: &str) -> String {
+    let known = NAMES.iter().flat_map(|names| {
+        let full = names.title.to_ascii_lowercase();
+        [names.word.to_owned(), names.plural.to_owned(), full]
+    });
+    let word = word.to_ascii_lowercase();
+    let near = known.map(|known| (strsim::jaro_winkler(&known, &word), known));
+    match near.max_by(|one, other| one.0.total_cmp(&other.0)) {
+        Some((likeness, known)) if likeness > 0.85 => format!("did you mean `{known}`?"),
+        _ => format!("there are {}", NAMES.map(|names| names.plural).join(", ")),
+    }
+}
 
 impl Kind {
     /// Kinds of which there are manifests.
@@ -119,8 +133,9 @@ impl Kind {
     /// The `apiVersion` of its manifests.
     pub(crate) fn api_version(self) -> &'static str {
         match self {
-            Self::Secret => "v1",
-            Self::Policy => "certwright.dev/v1",
+            Self::Secret | Self::Event => "v1",
+            Self::Order | Self::Challenge => "acme.cert-manager.io/v1",
+            Self::Policy | Self::Webhook => "certwright.dev/v1",
             _ => "cert-manager.io/v1",
         }
     }
@@ -157,5 +172,11 @@ mod tests {
             assert_eq!(Kind::parse(text).unwrap(), kind, "{text}");
         }
         assert!(Kind::parse("pods").unwrap_err().to_string().contains("certificates"));
+        for (typed, meant) in
+            [("certificat", "certificate"), ("isuers", "issuers"), ("ordr", "order")]
+        {
+            let refused = Kind::parse(typed).unwrap_err().to_string();
+            assert!(refused.ends_with(&format!("did you mean `{meant}`?")), "{refused}");
+        }
     }
 }

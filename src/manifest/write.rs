@@ -7,23 +7,31 @@ use crate::yaml;
 
 /// The resource as a document of a YAML stream. Applying it changes nothing.
 pub(crate) fn manifest(kind: Kind, resource: &Value) -> String {
-    let value = match kind {
-        Kind::Secret => return secret(resource),
+    if kind == Kind::Secret {
+        return secret(resource);
+    }
+    let text = yaml::write(&value(kind, resource));
+    if text.ends_with('\n') { text } else { format!("{text}\n") }
+}
+
+/// The manifest of a certificate or issuer.
+pub(crate) fn value(kind: Kind, resource: &Value) -> Value {
+    match kind {
         Kind::Certificate => certificate(resource),
         Kind::Policy => policy(resource),
         _ => issuer(kind, resource),
-    };
-    let text = yaml::write(&value);
-    if text.ends_with('\n') { text } else { format!("{text}\n") }
+    }
 }
 
 fn text<'a>(resource: &'a Value, field: &str) -> &'a str {
     resource[field].as_str().unwrap_or_default()
 }
 
-fn metadata(resource: &Value) -> Value {
+/// Name, namespace and labels. What has no name goes by its identifier.
+pub(crate) fn metadata(resource: &Value) -> Value {
     let mut metadata = Map::new();
-    metadata.insert("name".to_owned(), resource["name"].clone());
+    let name = resource.get("name").or_else(|| resource.get("id")).cloned();
+    metadata.insert("name".to_owned(), name.unwrap_or_default());
     for field in ["namespace", "labels"] {
         let given = resource.get(field).filter(|value| !is_nothing(value));
         metadata.extend(given.map(|value| (field.to_owned(), value.clone())));
@@ -67,8 +75,17 @@ fn issuer(kind: Kind, resource: &Value) -> Value {
 }
 
 /// Fields beside a certificate's `spec`.
-const BESIDE: [&str; 8] =
-    ["admittedBy", "createdAt", "generation", "id", "labels", "name", "namespace", "status"];
+const BESIDE: [&str; 9] = [
+    "admittedBy",
+    "createdAt",
+    "deletionTimestamp",
+    "generation",
+    "id",
+    "labels",
+    "name",
+    "namespace",
+    "status",
+];
 
 fn policy(resource: &Value) -> Value {
     let fields = ["namespaces", "names", "issuers", "keys", "maxNames", "approval"];

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::domain::backoff::Retry;
 use crate::domain::certificate::{Certificate, IssuerRef, PrivateKey};
 use crate::domain::issuer::{Acme, Kind};
+use crate::domain::{absent, duration};
 use crate::secret::Secret;
 
 /// The namespace of a resource that names none.
@@ -26,22 +27,26 @@ pub(crate) const DEFAULT_NAMESPACE: &str = "default";
 }))]
 pub(crate) struct CertificateSpec {
     /// Its namespace; `default` when absent. Immutable.
+    #[serde(default, deserialize_with = "absent::text")]
     pub(crate) namespace: Option<String>,
     /// Unique in the namespace; derived from the first DNS name when absent. Immutable.
     pub(crate) name: Option<String>,
     /// Labels for selectors and filters.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent::null")]
+    #[schema(nullable)]
     pub(crate) labels: BTreeMap<String, String>,
     /// The issuer.
     pub(crate) issuer_ref: IssuerRef,
     /// DNS names, as people write them; a wildcard is written `*.example.com`.
-    #[serde(default)]
-    #[schema(max_items = 100)]
+    #[serde(default, deserialize_with = "absent::null")]
+    #[schema(max_items = 100, nullable)]
     pub(crate) dns_names: Vec<String>,
     /// IP addresses; they are proved by HTTP-01 alone, and not every CA or profile takes them.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent::null")]
+    #[schema(nullable)]
     pub(crate) ip_addresses: Vec<String>,
     /// The subject's common name; becomes one of the DNS names.
+    #[serde(default, deserialize_with = "absent::text")]
     pub(crate) common_name: Option<String>,
     /// The kind of key, and when a new one is made.
     pub(crate) private_key: Option<PrivateKey>,
@@ -49,11 +54,14 @@ pub(crate) struct CertificateSpec {
     /// the CSR's `subjectAltName`. Renewals use it again.
     pub(crate) csr: Option<String>,
     /// Certificate profile, instead of the issuer's.
+    #[serde(default, deserialize_with = "absent::text")]
     pub(crate) profile: Option<String>,
     /// Its lifetime, such as `2160h`: 1h at least. Only where the issuer has
     /// `enableDurationFeature`; elsewhere the CA decides.
+    #[serde(default, deserialize_with = "duration::read")]
     pub(crate) duration: Option<String>,
     /// Time before its end at which it is renewed, such as `720h`.
+    #[serde(default, deserialize_with = "duration::read")]
     pub(crate) renew_before: Option<String>,
     /// Percentage of the lifetime that is left when it is renewed.
     #[schema(minimum = 1, maximum = 99)]
@@ -64,8 +72,8 @@ pub(crate) struct CertificateSpec {
     #[schema(minimum = 1)]
     pub(crate) revision_history_limit: Option<u32>,
     /// Identifiers of webhooks that are sent its events; those with `"selector": "named"` are sent no others.
-    #[serde(default)]
-    #[schema(max_items = 16)]
+    #[serde(default, deserialize_with = "absent::null")]
+    #[schema(max_items = 16, nullable)]
     pub(crate) webhooks: Vec<Uuid>,
 }
 

@@ -29,8 +29,13 @@ pub const LATER_COLUMNS: [(&str, &str); 10] = [
 ];
 
 /// Indexes that they made on older tables.
-const LATER_INDEXES: [&str; 3] =
-    ["api_keys_former_hash", "certificates_by_admission", "throttles_by_id"];
+const LATER_INDEXES: [&str; 5] = [
+    "api_keys_former_hash",
+    "certificates_by_admission",
+    "certificates_by_end",
+    "certificates_by_name",
+    "throttles_by_id",
+];
 
 /// The take-over, read backwards.
 const RENAMED_BACK: [&str; 6] = [

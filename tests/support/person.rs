@@ -58,16 +58,24 @@ impl Person {
 
     /// What stands in a file, once this is in it.
     pub async fn until(&self, file: &str, part: &str) -> String {
+        self.until_line(file, &[part]).await
+    }
+
+    /// What stands in a file, once a line of it has all these parts.
+    pub async fn until_line(&self, file: &str, parts: &[&str]) -> String {
         let mut tick = tokio::time::interval(Duration::from_millis(100));
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
             tick.tick().await;
             let text = fs::read_to_string(self.path(file)).unwrap();
-            if text.contains(part) {
+            if text.lines().any(|line| parts.iter().all(|part| line.contains(part))) {
                 return text;
             }
         }
-        panic!("{file} never came to say {part}: {}", fs::read_to_string(self.path(file)).unwrap());
+        panic!(
+            "{file} never came to say {parts:?}: {}",
+            fs::read_to_string(self.path(file)).unwrap()
+        );
     }
 
     pub fn run(&self, arguments: &[&str]) -> Ended {

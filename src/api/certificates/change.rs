@@ -1,4 +1,4 @@
-//! Changing, renewing and deleting certificates.
+//! Changing and deleting certificates.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -20,7 +20,7 @@ use crate::api::merge_patch::MergePatch;
 use crate::api::precondition::{Precondition, answer, json};
 use crate::api::problem::{ApiError, Errors, FieldCode};
 use crate::api::{AppState, retrying};
-use crate::domain::certificate::{Certificate, Trigger};
+use crate::domain::certificate::Certificate;
 use crate::domain::policy::AdmittedBy;
 use crate::storage::lease::Lease;
 use crate::storage::{Tx, certificates, policies};
@@ -82,33 +82,6 @@ pub(crate) async fn respecify(
         certificates::respecify(tx, &next, lease).await?;
     }
     Ok(next.certificate)
-}
-
-/// Renew a certificate
-///
-/// Ignores the backoff, and joins an issuance that is under way already.
-#[utoipa::path(post, path = "/certificates/{id}/renew", operation_id = "renewCertificate", tag = "certificates",
-    params(("id" = Uuid, Path, description = "The certificate")),
-    responses((status = 202, body = CertificateView, description = "Accepted; it is being issued", headers(("Location" = String), ("ETag" = String))), Errors))]
-pub(crate) async fn renew(
-    State(app): State<AppState>,
-    who: Authorized<CertificatesWrite>,
-    Path(id): Path<Uuid>,
-) -> Result<Response, ApiError> {
-    retrying(|| async {
-        let now = app.now();
-        let mut tx = app.db.begin();
-        let (present, lease) = find(&mut tx, id, &who.scope).await?;
-        must_stay(&present)?;
-        let next = present.clone().trigger(Trigger::ManuallyTriggered, now);
-        if next.certificate != present {
-            certificates::save(&mut tx, &next, &lease, None).await?;
-            tx.commit().await?;
-        }
-        let body = json(&CertificateView::of(&next.certificate, now))?;
-        Ok(accepted(format!("/certificates/{id}"), body))
-    })
-    .await
 }
 
 /// Replace a certificate's CSR

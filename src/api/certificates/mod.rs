@@ -1,23 +1,18 @@
-//! Certificates: listing and showing them.
+//! Certificates: showing them.
 
-use axum::extract::{OriginalUri, State};
+use axum::extract::State;
 use axum::response::Response;
-use serde::Deserialize;
-use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
+use super::AppState;
 use super::auth::{Authorized, CertificatesRead};
-use super::extract::{Path, Query};
-use super::page::{self, Listing, Sort};
+use super::extract::Path;
 use super::precondition::Precondition;
 use super::problem::{ApiError, Code, Errors};
 use super::wait::Wait;
-use super::{AppState, field};
 use crate::domain::certificate::Certificate;
 use crate::domain::id::CertificateId;
-use crate::domain::name::DnsName;
-use crate::storage::certificates::{self, Wanted};
-use crate::storage::{Read, Scope, lease::Lease};
+use crate::storage::{Read, Scope, certificates, lease::Lease};
 
 pub(crate) mod admit;
 pub(crate) mod cancel;
@@ -25,99 +20,15 @@ pub(crate) mod change;
 pub(crate) mod create;
 pub(crate) mod download;
 pub(crate) mod explain;
+pub(crate) mod list;
+pub(crate) mod renew;
+#[cfg(test)]
+mod respelled;
 pub(crate) mod revisions;
 pub(crate) mod revoke;
 pub(crate) mod validate;
 
 use crate::view::CertificateView;
-
-/// Filters for certificates.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct ListCertificates {
-    /// Of this namespace.
-    namespace: Option<String>,
-    /// Of this name.
-    name: Option<String>,
-    /// Served and valid now, or not.
-    ready: Option<bool>,
-    /// Of the issuer of this name.
-    issuer: Option<String>,
-    /// For this DNS name or IP address.
-    dns_name: Option<String>,
-    /// Ending before this moment (RFC 3339).
-    expires_before: Option<String>,
-    /// Carrying this label, written `key=value`.
-    label: Option<String>,
-    /// There by this right.
-    #[param(inline)]
-    admitted_by: Option<Right>,
-    /// Items per page.
-    #[param(minimum = 1, maximum = 500, default = 50)]
-    limit: Option<u32>,
-    /// The `nextCursor` of the page before.
-    cursor: Option<String>,
-    /// The sort order.
-    sort: Option<Sort>,
-}
-
-/// By what right a certificate is there.
-#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Right {
-    /// A policy allows it.
-    Policy,
-    /// A principal that is bound to no namespace wanted it.
-    Administrator,
-    /// It was there before policies were.
-    Upgrade,
-}
-
-impl Right {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Policy => "policy",
-            Self::Administrator => "administrator",
-            Self::Upgrade => "upgrade",
-        }
-    }
-}
-
-/// List certificates
-#[utoipa::path(get, path = "/certificates", operation_id = "listCertificates", tag = "certificates",
-    params(ListCertificates),
-    responses((status = 200, body = Listing<CertificateView>, description = "A page of certificates", headers(("Link" = String))), Errors))]
-pub(crate) async fn list(
-    State(app): State<AppState>,
-    who: Authorized<CertificatesRead>,
-    OriginalUri(uri): OriginalUri,
-    Query(query): Query<ListCertificates>,
-) -> Result<Response, ApiError> {
-    let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
-    let now = app.now();
-    let dns_name = query.dns_name.map(|name| match DnsName::parse(&name) {
-        Ok(name) => name.as_str().to_owned(),
-        Err(_) => name,
-    });
-    let expires_before = query.expires_before.as_deref();
-    let wanted = Wanted {
-        namespace: query.namespace,
-        name: query.name,
-        ready: query.ready.map(|ready| (ready, now)),
-        issuer: query.issuer,
-        dns_name,
-        expires_before: expires_before
-            .map(|text| field::moment(text, "expiresBefore"))
-            .transpose()?,
-        label: query.label,
-        admitted_way: query.admitted_by.map(Right::as_str),
-    };
-    let mut tx = app.db.read().await?;
-    let rows = certificates::list(&mut tx, &who.scope, &wanted, page).await?;
-    let key = |row: &Certificate| row.id.0.as_bytes().to_vec();
-    Ok(page::answer(&uri, page.limit, rows, key, |row| CertificateView::of(&row, now)))
-}
 
 /// Get a certificate
 #[utoipa::path(get, path = "/certificates/{id}", operation_id = "getCertificate", tag = "certificates",

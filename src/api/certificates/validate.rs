@@ -7,6 +7,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::api::problem::{ApiError, Faults, FieldCode};
 use crate::api::{field, limits};
+use crate::domain::backoff::Retry;
 use crate::domain::certificate::{Certificate, Spec};
 use crate::domain::duration;
 use crate::domain::id::CertificateId;
@@ -111,7 +112,7 @@ pub(crate) fn validate(given: &CertificateSpec) -> Result<Checked, ApiError> {
             duration: given.duration.clone(),
             renew_before: given.renew_before.clone(),
             renew_before_percentage: given.renew_before_percentage,
-            retry: given.retry.clone(),
+            retry: given.retry.clone().and_then(Retry::canonical),
             revision_history_limit: given.revision_history_limit.unwrap_or(KEPT_REVISIONS),
             webhooks: given.webhooks.clone(),
         },

@@ -167,13 +167,14 @@ impl Certificate {
     ) -> Transition {
         self.admitted_by = admitted_by;
         let relabelled = self.labels != labels;
-        if !relabelled && self.spec == spec {
+        let rewritten = !self.spec.means(&spec);
+        if !relabelled && !rewritten {
             return Transition::silent(self, now);
         }
         self.labels = labels;
         let anew = !self.spec.wants_the_same_as(&spec);
         let retry_changed = self.spec.retry != spec.retry;
-        if self.spec != spec {
+        if rewritten {
             self.spec = spec;
             self.generation += 1;
         }

@@ -30,9 +30,10 @@ pub struct Spec {
     /// Certificate profile, instead of the issuer's.
     pub profile: Option<String>,
     /// How long it is to live, where its issuer asks that of the CA. A Go duration, such as `2160h`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "duration::read")]
     pub duration: Option<String>,
     /// Renew this long before the end. A Go duration, such as `720h`.
+    #[serde(default, deserialize_with = "duration::read")]
     pub renew_before: Option<String>,
     /// Renew when this percentage of the lifetime is left.
     pub renew_before_percentage: Option<u8>,
@@ -60,16 +61,36 @@ impl Spec {
         now.checked_add(life).map(OffsetDateTime::truncate_to_second)
     }
 
+    /// Whether both say the same, in whatever order and spelling.
+    pub fn means(&self, other: &Self) -> bool {
+        self.canonical() == other.canonical()
+    }
+
     /// Whether a certificate for one fulfils the other; they may differ in when to renew.
     pub fn wants_the_same_as(&self, other: &Self) -> bool {
-        self.issuer_ref == other.issuer_ref
-            && self.dns_names == other.dns_names
-            && self.ip_addresses == other.ip_addresses
-            && self.csr == other.csr
-            && self.common_name == other.common_name
-            && self.private_key.kind() == other.private_key.kind()
-            && self.profile == other.profile
-            && self.duration == other.duration
+        let (one, other) = (self.canonical(), other.canonical());
+        one.issuer_ref == other.issuer_ref
+            && one.dns_names == other.dns_names
+            && one.ip_addresses == other.ip_addresses
+            && one.csr == other.csr
+            && one.common_name == other.common_name
+            && one.private_key.kind() == other.private_key.kind()
+            && one.profile == other.profile
+            && one.duration == other.duration
+    }
+
+    /// The one spelling of what it says. What is stored keeps the client's order, by which CSRs are made.
+    fn canonical(&self) -> Self {
+        let mut spec = self.clone();
+        spec.dns_names.sort_unstable();
+        spec.ip_addresses.sort_unstable();
+        spec.webhooks.sort_unstable();
+        spec.webhooks.dedup();
+        spec.duration = spec.duration.map(duration::respelled);
+        spec.renew_before = spec.renew_before.map(duration::respelled);
+        spec.retry = spec.retry.and_then(Retry::canonical);
+        spec.private_key.size = spec.private_key.kind().map(KeyKind::bits);
+        spec
     }
 }
 
@@ -147,6 +168,18 @@ pub enum KeyKind {
     Rsa3072,
     /// RSA of 4096 bits.
     Rsa4096,
+}
+
+impl KeyKind {
+    fn bits(self) -> u32 {
+        match self {
+            Self::P256 => 256,
+            Self::P384 => 384,
+            Self::Rsa2048 => 2048,
+            Self::Rsa3072 => 3072,
+            Self::Rsa4096 => 4096,
+        }
+    }
 }
 
 impl PrivateKey {

@@ -10,7 +10,7 @@ use super::{
 use crate::domain::backoff::{self, Jitter};
 use crate::domain::challenge::{self, Challenge};
 use crate::domain::event::Event;
-use crate::domain::failure::{Failure, code};
+use crate::domain::failure::{Class, Failure, code};
 
 /// An order is polled so long before its deadline, whatever it was told to wait for.
 const LAST_POLLS: Duration = Duration::minutes(2);
@@ -175,6 +175,23 @@ impl Order {
             )
         });
         self.end(End::Expired, Outcome::Failed(failure), now)
+    }
+
+    /// Takes the next step now, because a person wants it: what is outside may have been mended. What the CA has
+    /// asked to wait for is waited for, and so is what keeps its requests few. `None` if nothing comes sooner so.
+    #[must_use]
+    pub fn woken(mut self, now: OffsetDateTime) -> Option<Self> {
+        let planned = self.next_action_at?;
+        let is_parked = self.last_error.as_ref().is_some_and(|why| why.class == Class::Throttle);
+        if self.is_over() || is_parked {
+            return None;
+        }
+        self.next_action_at = Some(now);
+        for known in &mut self.challenges {
+            known.next_action_at = known.next_action_at.map(|at| at.min(now));
+        }
+        self.pace(now);
+        (self.next_action_at? < planned).then_some(self)
     }
 
     /// Ends an order that is not wanted any more, because of `why`. Its proofs are still taken away.

@@ -106,6 +106,13 @@ impl Filter {
         self.conditions.push(condition.to_owned());
     }
 
+    /// Adds a condition in which `?` stands for the placeholders of all these values.
+    pub(in crate::storage) fn among(&mut self, condition: &'static str, values: &[String]) {
+        let bound: Vec<_> =
+            values.iter().map(|value| self.bind(Value::Text(value.clone()))).collect();
+        self.conditions.push(condition.replace('?', &bound.join(", ")));
+    }
+
     /// Leaves out what meets a condition in which `?` stands for what the caller may see.
     pub(in crate::storage) fn without(
         &mut self,
@@ -144,6 +151,39 @@ impl Filter {
             self.conditions.push(format!("{key} {comparison} {placeholder}"));
         }
         self.rows(read, select, &format!("{key} {order}"), page.limit + 1).await
+    }
+
+    /// Like [`Self::page`], in the order of any column, and of `id` where that is equal; `after` is the last row's
+    /// value and identifier.
+    pub(in crate::storage) async fn page_by<R>(
+        mut self,
+        read: &mut Read,
+        select: &str,
+        column: &'static str,
+        after: Option<(Value, Uuid)>,
+        page: Page,
+    ) -> Result<Vec<R>, StorageError>
+    where
+        R: Send + Unpin + for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow>,
+    {
+        let (comparison, order) = if page.descending { ("<", "DESC") } else { (">", "ASC") };
+        if let Some((value, id)) = after {
+            let (value, id) = (self.bind(value), self.bind(Value::Id(id)));
+            self.conditions.push(format!("({column}, id) {comparison} ({value}, {id})"));
+        }
+        let order = format!("{column} {order}, id {order}");
+        self.rows(read, select, &order, page.limit + 1).await
+    }
+
+    /// Counts the rows of a table.
+    pub(in crate::storage) async fn count(
+        self,
+        read: &mut Read,
+        table: &str,
+    ) -> Result<u64, StorageError> {
+        let select = format!("SELECT COUNT(*) FROM {table}");
+        let rows: Vec<(i64,)> = self.rows(read, &select, "1", 1).await?;
+        Ok(rows.first().and_then(|(count,)| u64::try_from(*count).ok()).unwrap_or_default())
     }
 
     /// Fetches the first rows of `select … from …`, in this order.

@@ -14,6 +14,7 @@ pub(crate) mod issuers;
 pub(crate) mod key_rotation;
 pub(crate) mod keys;
 pub(crate) mod large_inputs;
+pub(crate) mod lists;
 pub(crate) mod long_answers;
 pub(crate) mod manifests;
 pub(crate) mod manifests_refused;

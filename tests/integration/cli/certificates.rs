@@ -86,7 +86,7 @@ async fn certificates_and_events_are_read_in_every_form() {
         "certificate.cert-manager.io/a.example.com\ncertificate.cert-manager.io/b.example.com\n"
     );
     let yaml = person.run(&["get", "cert", "a.example.com", "-o", "yaml"]).succeeded();
-    yaml.says_all(&["dnsNames:\n- a.example.com\n"]);
+    yaml.says_all(&["  dnsNames:\n  - a.example.com\n"]);
     let logged = person.run(&["logs", "cert/a.example.com"]).succeeded();
     logged.says_all(&["The certificate has been successfully issued"]);
     let events = person.run(&["get", "events"]).succeeded();

@@ -10,7 +10,7 @@ use crate::support::person::Person;
 use crate::support::site::Site;
 use crate::support::{ClosedPort, databases};
 
-const COMMANDS: [&str; 25] = [
+const COMMANDS: [&str; 31] = [
     "serve",
     "migrate",
     "config",
@@ -29,6 +29,12 @@ const COMMANDS: [&str; 25] = [
     "revoke",
     "delete",
     "logs",
+    "events",
+    "wait",
+    "edit",
+    "certificates",
+    "certificates set",
+    "version",
     "inspect",
     "issuers",
     "keys",
@@ -56,7 +62,7 @@ async fn what_goes_wrong_has_its_words_and_its_status() {
     let stranger = Person { key: String::new(), ..Person::of(&site) };
     let refused = stranger.run(&["get", "certs"]);
     assert_eq!(
-        (refused.code, refused.err.contains("Authorization: Bearer")),
+        (refused.code, refused.err.contains("--api-key-file")),
         (Some(5), true),
         "{refused:?}"
     );

@@ -18,7 +18,7 @@ fn settings_are_shown_with_their_sources_and_without_secrets() {
         "concurrency = \"7\" # environment variable CERTWRIGHT_WORKER_CONCURRENCY",
         "format = \"json\" # flag",
         "api_key = \"(redacted)\" # certwright.toml",
-        "url = \"(redacted)\" # environment variable CERTWRIGHT_DATABASE_URL",
+        "url = \"postgres://certwright:redacted@db/certwright\" # environment variable CERTWRIGHT_DATABASE_URL",
         "master_key = \"(redacted)\" # environment variable CERTWRIGHT_MASTER_KEY",
     ] {
         assert!(ended.out.lines().any(|shown| shown == line), "{line}: {ended:?}");

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use certwright::domain::certificate::{Certificate, Issued, State};
 use certwright::domain::id::{CertificateId, OrderId};
+use certwright::domain::selector::Selector;
 use certwright::storage::lease::{self, Machine};
 use certwright::storage::{
     Page, Scope, StorageError, Tx, certificates, challenges, events, orders, requests,
@@ -46,9 +47,9 @@ on_both_databases! {
         let mut tx = db.read().await.unwrap();
 
         for (wanted, found) in [
-            (certificates::Wanted { issuer: Some("other".into()), ..Default::default() }, 1),
+            (certificates::Wanted { issuer: Some((None, "other".into())), ..Default::default() }, 1),
             (certificates::Wanted { dns_name: Some("new.example.com".into()), ..Default::default() }, 1),
-            (certificates::Wanted { label: Some("team=new".into()), ..Default::default() }, 1),
+            (certificates::Wanted { selector: Selector::parse("team=new").unwrap(), ..Default::default() }, 1),
             (certificates::Wanted { dns_name: before.spec.dns_names.first().cloned(), ..Default::default() }, 0),
         ] {
             let listed = certificates::list(&mut tx, &all(), &wanted, page()).await.unwrap();
@@ -155,7 +156,7 @@ on_both_databases! {
 
         for (name, label, count) in [("new.example.com", "team=new", 1), ("a.example.com", "team=web", 0)] {
             let by_name = certificates::Wanted { dns_name: Some(name.into()), ..Default::default() };
-            let by_label = certificates::Wanted { label: Some(label.into()), ..Default::default() };
+            let by_label = certificates::Wanted { selector: Selector::parse(label).unwrap(), ..Default::default() };
             for wanted in [by_name, by_label] {
                 let found = certificates::list(&mut tx, &all(), &wanted, page()).await.unwrap();
                 assert_eq!(found.len(), count, "{wanted:?}");
@@ -202,8 +203,8 @@ on_both_databases! {
         let by = |wanted: certificates::Wanted| wanted;
         for (wanted, count) in [
             (by(certificates::Wanted { dns_name: Some("3.example.com".into()), ..Default::default() }), 1),
-            (by(certificates::Wanted { label: Some("n=2".into()), ..Default::default() }), 1),
-            (by(certificates::Wanted { issuer: Some("le".into()), ..Default::default() }), 5),
+            (by(certificates::Wanted { selector: Selector::parse("n=2").unwrap(), ..Default::default() }), 1),
+            (by(certificates::Wanted { issuer: Some((None, "le".into())), ..Default::default() }), 5),
             (by(certificates::Wanted { ready: Some((true, NOW)), ..Default::default() }), 0),
             (by(certificates::Wanted { ready: Some((false, NOW)), ..Default::default() }), 5),
             (by(certificates::Wanted { expires_before: Some(NOW), ..Default::default() }), 0),
@@ -211,6 +212,18 @@ on_both_databases! {
         ] {
             let found = certificates::list(&mut tx, &all(), &wanted, page()).await.unwrap();
             assert_eq!(found.len(), count, "{wanted:?}");
+        }
+        let wanted = certificates::Wanted::default();
+        assert_eq!(certificates::count(&mut tx, &all(), &wanted).await.unwrap(), 5);
+        for sort in [certificates::Sort::Name, certificates::Sort::NotAfter] {
+            let mut after = None;
+            for n in 0..5 {
+                let found = certificates::list_by(&mut tx, &all(), &wanted, (sort, after), Page::first(1)).await.unwrap();
+                assert_eq!(found[0].name, format!("web-{n}"), "{sort:?}");
+                after = Some(certificates::Position::of(&found[0], sort));
+            }
+            let end = certificates::list_by(&mut tx, &all(), &wanted, (sort, after), page()).await.unwrap();
+            assert!(end.is_empty(), "{sort:?}");
         }
         let backwards = Page { descending: true, ..page() };
         let wanted = certificates::Wanted::default();

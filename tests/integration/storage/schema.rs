@@ -14,7 +14,6 @@ use crate::support::world::World;
 use crate::webhooks::{hooked, issued};
 
 /// The version of the last migration.
-const NEWEST: i64 = 2;
 
 #[tokio::test]
 async fn both_schemas_have_the_same_tables_and_columns() {

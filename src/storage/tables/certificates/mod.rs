@@ -1,5 +1,9 @@
 //! Certificates: what is wanted, what is served, and when it wants attention.
 
+mod list;
+
+pub use list::{Position, Sort, Wanted, count, list, list_by};
+
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -10,10 +14,9 @@ use crate::domain::id::{CertificateId, OrderId};
 use crate::domain::issuer;
 use crate::domain::policy::AdmittedBy;
 use crate::domain::scope::Scope;
-use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{
-    Page, Read, StorageError, Stored, Tx, count, execute, fetch, json, millis, moment, statements,
-    table, write,
+    Read, StorageError, Stored, Tx, count as number, execute, fetch, json, millis, moment,
+    statements, table, write,
 };
 use crate::storage::queue::handoff;
 use crate::storage::queue::handoff::Reservation;
@@ -87,27 +90,6 @@ statements! {
           AND state IN ('triggered', 'awaiting_issuer', 'blocked')";
     USES_ISSUER = "SELECT id FROM certificates
         WHERE issuer_kind = $1 AND issuer_name = $2 AND (namespace = $3 OR $3 = '') LIMIT 1";
-}
-
-/// Which certificates are wanted; everything that is given must hold.
-#[derive(Debug, Clone, Default)]
-pub struct Wanted {
-    /// Of this namespace.
-    pub namespace: Option<String>,
-    /// Of this name.
-    pub name: Option<String>,
-    /// Served and valid (or not) at this moment.
-    pub ready: Option<(bool, OffsetDateTime)>,
-    /// Of this issuer.
-    pub issuer: Option<String>,
-    /// For this DNS name or IP address.
-    pub dns_name: Option<String>,
-    /// Ending before this moment.
-    pub expires_before: Option<OffsetDateTime>,
-    /// Carrying this `key=value`.
-    pub label: Option<String>,
-    /// Admitted in this way ([`AdmittedBy::parts`]).
-    pub admitted_way: Option<&'static str>,
 }
 
 /// Adds a certificate. One that is to be issued at once is handed over to this process's worker with the
@@ -247,43 +229,6 @@ pub async fn any_of_issuer(
     Ok(row.map(|(id,)| CertificateId(id)))
 }
 
-/// A page of certificates, by identifier, and so by age.
-pub async fn list(
-    read: &mut Read,
-    scope: &Scope,
-    wanted: &Wanted,
-    page: Page,
-) -> Result<Vec<Certificate>, StorageError> {
-    let mut filter = Filter::within("namespace", scope.namespaces());
-    filter.and_if("namespace = ?", wanted.namespace.as_ref());
-    filter.and_if("name = ?", wanted.name.as_ref());
-    filter.and_if("issuer_name = ?", wanted.issuer.as_ref());
-    filter.and_if("admitted_way = ?", wanted.admitted_way);
-    match wanted.ready {
-        // Nearly all are: walking the index of ends, and sorting what it finds, would cost more than
-        // passing over the others. The plus keeps it from being used.
-        Some((true, now)) => filter.and("+not_after > ?", Value::Integer(millis(now))),
-        // Few are not: each of both indexes has its part of them.
-        Some((false, now)) => {
-            let unready = "id IN (SELECT id FROM certificates WHERE not_after IS NULL
-                UNION ALL SELECT id FROM certificates WHERE not_after <= ?)";
-            filter.and(unready, Value::Integer(millis(now)));
-        }
-        None => {}
-    }
-    filter.and_if("not_after < ?", wanted.expires_before.map(millis));
-    filter.and_if(
-        "id IN (SELECT certificate_id FROM certificate_names WHERE name = ?)",
-        wanted.dns_name.as_ref(),
-    );
-    filter.and_if(
-        "id IN (SELECT certificate_id FROM certificate_labels WHERE label = ?)",
-        wanted.label.as_ref(),
-    );
-    let rows: Vec<Row> = filter.page(read, &Row::select(""), "id", page).await?;
-    rows.into_iter().map(|row| row.into_domain().map(|(certificate, _)| certificate)).collect()
-}
-
 impl From<&Certificate> for Row {
     fn from(certificate: &Certificate) -> Self {
         let current = certificate.current.as_ref();
@@ -372,7 +317,7 @@ impl Row {
             ari,
             revocation,
             deleting_since: self.deleting_since.map(moment),
-            failed_attempts: count(self.failed_attempts),
+            failed_attempts: number(self.failed_attempts),
             told: Told { failed: self.failure_told, blocked: self.block_told },
             last_error,
             order: self.order_id.map(OrderId),

@@ -1,0 +1,3 @@
+-- Lists of certificates in another order than by age are pages by key, too.
+CREATE INDEX certificates_by_name ON certificates (name, id);
+CREATE INDEX certificates_by_end ON certificates (COALESCE(not_after, 9223372036854775807), id);

@@ -1,0 +1,234 @@
+//! Addresses by name: `/certificates/by-name/{namespace}/{name}/…` is `/certificates/{id}/…`, and so for Issuers
+//! and secrets; a `ClusterIssuer`, which has no namespace, is `/issuers/by-name/{name}/…`.
+//!
+//! The name is resolved before anything else looks at the request. Nothing is answered here: what is not found goes
+//! on under an identifier that nothing has, so that permissions are checked, and missing resources told, in one place.
+
+use axum::Router;
+use axum::extract::{FromRequestParts as _, Request, State};
+use axum::http::Uri;
+use axum::http::uri::PathAndQuery;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use tower::ServiceBuilder;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn, PathItem};
+use utoipa::openapi::schema::{Object, Type};
+use utoipa::openapi::{OpenApi, RefOr, Required};
+use uuid::Uuid;
+
+use super::AppState;
+use super::auth::Principal;
+use crate::domain::issuer::Kind;
+use crate::storage::{StorageError, certificates, issuers, secrets};
+
+/// What follows an issuer in an address; elsewhere a second part is a name.
+const OF_ISSUERS: [&str; 2] = ["rotate-account-key", "deactivate-account"];
+
+/// A resource that is addressed by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Named {
+    collection: Collection,
+    /// Empty for a `ClusterIssuer`.
+    namespace: String,
+    name: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Collection {
+    Certificates,
+    Issuers,
+    Secrets,
+}
+
+impl Collection {
+    const ALL: [(&'static str, Self); 3] = [
+        ("/certificates", Self::Certificates),
+        ("/issuers", Self::Issuers),
+        ("/secrets", Self::Secrets),
+    ];
+}
+
+/// The API under both kinds of addresses.
+pub(crate) fn resolving(api: Router, app: AppState) -> Router {
+    let by_id = ServiceBuilder::new().layer(from_fn_with_state(app, resolve)).service(api);
+    Router::new().fallback_service(by_id)
+}
+
+async fn resolve(State(app): State<AppState>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let Some((path, named, rest)) = parse(parts.uri.path()) else {
+        return next.run(Request::from_parts(parts, body)).await;
+    };
+    let rest = rest.to_owned();
+    let id = match Principal::from_request_parts(&mut parts, &app).await {
+        Ok(who) => find(&app, &who, &named).await.ok().flatten(),
+        Err(_) => None,
+    };
+    let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let path = format!("{path}/{}{rest}{query}", id.unwrap_or_default());
+    let mut uri = parts.uri.clone().into_parts();
+    uri.path_and_query = PathAndQuery::try_from(path).ok();
+    // The parts are those of the request's own address.
+    parts.uri = Uri::from_parts(uri).unwrap_or(parts.uri);
+    parts.extensions.insert(named);
+    next.run(Request::from_parts(parts, body)).await
+}
+
+/// The collection's path, the resource, and what follows it.
+fn parse(path: &str) -> Option<(&'static str, Named, &str)> {
+    let (root, collection, after) =
+        Collection::ALL.into_iter().find_map(|(root, collection)| {
+            Some((root, collection, path.strip_prefix(root)?.strip_prefix("/by-name/")?))
+        })?;
+    let (first, rest) = split(after);
+    let (second, behind) = split(rest.strip_prefix('/').unwrap_or_default());
+    let is_cluster_issuer = collection == Collection::Issuers
+        && (second.is_empty() || (behind.is_empty() && OF_ISSUERS.contains(&second)));
+    let (namespace, name, rest) =
+        if is_cluster_issuer { ("", first, rest) } else { (first, second, behind) };
+    let named = Named { collection, namespace: namespace.to_owned(), name: name.to_owned() };
+    (!name.is_empty()).then_some((root, named, rest))
+}
+
+/// The first part of a path, and the rest with its slash.
+fn split(path: &str) -> (&str, &str) {
+    path.split_at(path.find('/').unwrap_or(path.len()))
+}
+
+/// The identifier, if the principal may know of the resource.
+async fn find(
+    app: &AppState,
+    who: &Principal,
+    Named { collection, namespace, name }: &Named,
+) -> Result<Option<Uuid>, StorageError> {
+    if !who.scope.covers(namespace) {
+        return Ok(None);
+    }
+    let mut tx = app.db.read().await?;
+    Ok(match collection {
+        Collection::Certificates => {
+            let found = certificates::find_by_name(&mut tx, namespace, name).await?;
+            found.map(|(certificate, _)| certificate.id.0)
+        }
+        Collection::Issuers => {
+            let kind = if namespace.is_empty() { Kind::ClusterIssuer } else { Kind::Issuer };
+            let found = issuers::find_by_name(&mut tx, kind, namespace, name).await?;
+            found.map(|(issuer, _)| issuer.id.0)
+        }
+        Collection::Secrets => {
+            let found = secrets::find_by_name(&mut tx, namespace, name).await?;
+            found.map(|(secret, _)| secret.id.0)
+        }
+    })
+}
+
+/// Describes each address by an identifier that can be written with a name, too.
+pub(crate) fn describe(document: &mut OpenApi) {
+    let mut added = Vec::new();
+    for (path, item) in &document.paths.paths {
+        for (root, collection) in Collection::ALL {
+            let Some(rest) = path.strip_prefix(root).and_then(|path| path.strip_prefix("/{id}"))
+            else {
+                continue;
+            };
+            let by_name = format!("{root}/by-name/{{namespace}}/{{name}}{rest}");
+            added.push((by_name, named(item, "ByName", true)));
+            if collection == Collection::Issuers {
+                let by_name = format!("{root}/by-name/{{name}}{rest}");
+                added.push((by_name, named(item, "ByClusterName", false)));
+            }
+        }
+    }
+    document.paths.paths.extend(added);
+}
+
+/// The same operations with namespace and name instead of `id`.
+fn named(item: &PathItem, suffix: &str, has_namespace: bool) -> PathItem {
+    let mut item = item.clone();
+    let operations =
+        [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
+    for operation in operations.into_iter().flatten() {
+        if let Some(id) = &mut operation.operation_id {
+            id.push_str(suffix);
+        }
+        let parameters = operation.parameters.get_or_insert_default();
+        parameters.retain(|one| !matches!(one, RefOr::T(one) if one.name == "id" && is_path(one)));
+        let names = if has_namespace { &["namespace", "name"][..] } else { &["name"] };
+        parameters.extend(names.iter().map(|name| {
+            let parameter = ParameterBuilder::new()
+                .name(*name)
+                .parameter_in(ParameterIn::Path)
+                .required(Required::True)
+                .description(Some(format!("Its {name}")))
+                .schema(Some(Object::with_type(Type::String)))
+                .build();
+            RefOr::T(parameter)
+        }));
+    }
+    item
+}
+
+fn is_path(parameter: &Parameter) -> bool {
+    parameter.parameter_in == ParameterIn::Path
+}
+
+impl Named {
+    /// That there is none, in the words of the address.
+    pub(crate) fn missing(&self) -> String {
+        let Self { namespace, name, .. } = self;
+        match self.collection {
+            Collection::Certificates => {
+                format!("There is no certificate `{name}` in the namespace `{namespace}`.")
+            }
+            Collection::Secrets => {
+                format!("There is no secret `{name}` in the namespace `{namespace}`.")
+            }
+            Collection::Issuers if namespace.is_empty() => {
+                format!("There is no ClusterIssuer `{name}`.")
+            }
+            Collection::Issuers => {
+                format!("There is no Issuer `{name}` in the namespace `{namespace}`.")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_taken_apart() {
+        use Collection::{Certificates, Issuers, Secrets};
+        for (path, expected) in [
+            ("/certificates/by-name/shop/www", Some((Certificates, "shop", "www", ""))),
+            ("/certificates/by-name/shop/www/renew", Some((Certificates, "shop", "www", "/renew"))),
+            (
+                "/certificates/by-name/shop/a.b/revisions/x",
+                Some((Certificates, "shop", "a.b", "/revisions/x")),
+            ),
+            ("/issuers/by-name/le", Some((Issuers, "", "le", ""))),
+            (
+                "/issuers/by-name/le/deactivate-account",
+                Some((Issuers, "", "le", "/deactivate-account")),
+            ),
+            ("/issuers/by-name/shop/le", Some((Issuers, "shop", "le", ""))),
+            (
+                "/issuers/by-name/shop/le/rotate-account-key",
+                Some((Issuers, "shop", "le", "/rotate-account-key")),
+            ),
+            ("/secrets/by-name/shop/token", Some((Secrets, "shop", "token", ""))),
+            ("/certificates/by-name/shop", None),
+            ("/certificates/by-name/shop/", None),
+            ("/certificates/by-name//www", Some((Certificates, "", "www", ""))),
+            ("/certificates/019ab000-0000-7000-8000-000000000000", None),
+            ("/orders/by-name/shop/www", None),
+        ] {
+            let parsed = parse(path);
+            let found = parsed
+                .as_ref()
+                .map(|(_, named, rest)| (named.collection, &*named.namespace, &*named.name, *rest));
+            assert_eq!(found, expected, "{path}");
+        }
+    }
+}

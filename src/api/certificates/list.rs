@@ -1,0 +1,248 @@
+//! Listing certificates.
+
+use axum::extract::{OriginalUri, State};
+use axum::response::Response;
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use crate::api::auth::{Authorized, CertificatesRead};
+use crate::api::extract::Query;
+use crate::api::fields::Fields;
+use crate::api::page::{self, Listing};
+use crate::api::problem::{ApiError, Errors};
+use crate::api::{AppState, field};
+use crate::domain::certificate::{Certificate, Phase};
+use crate::domain::issuer::Kind;
+use crate::domain::name::DnsName;
+use crate::domain::selector::Selector;
+use crate::storage::Page;
+use crate::storage::certificates::{self, Position, Wanted};
+use crate::view::{CertificateView, certificate};
+
+/// Filters for certificates.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListCertificates {
+    /// Of this namespace.
+    namespace: Option<String>,
+    /// Of this name.
+    name: Option<String>,
+    /// Served and valid now, or not.
+    ready: Option<bool>,
+    /// In this phase now.
+    phase: Option<Phase>,
+    /// Of the issuer of this name; `ClusterIssuer/letsencrypt` takes one kind only.
+    issuer: Option<String>,
+    /// For this DNS name or IP address.
+    dns_name: Option<String>,
+    /// Ending before this moment (RFC 3339).
+    expires_before: Option<String>,
+    /// Ending after this moment (RFC 3339).
+    expires_after: Option<String>,
+    /// With labels that this selector takes, in kubectl's grammar: `team=web,tier!=test,env in (a, b),!legacy`.
+    label_selector: Option<String>,
+    /// The same under a shorter name; where both are given, both count.
+    label: Option<String>,
+    /// There by this right.
+    #[param(inline)]
+    admitted_by: Option<Right>,
+    /// Items per page.
+    #[param(minimum = 1, maximum = 500, default = 50)]
+    limit: Option<u32>,
+    /// The `nextCursor` of the page before.
+    cursor: Option<String>,
+    /// The sort order.
+    sort: Option<Sort>,
+    /// Only these fields of each certificate, joined by commas, such as `name,status.notAfter`.
+    fields: Option<String>,
+    /// Whether `count` tells how many there are on all pages.
+    #[serde(default)]
+    #[param(default = false)]
+    count: bool,
+}
+
+/// By what right a certificate is there.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Right {
+    /// A policy allows it.
+    Policy,
+    /// A principal that is bound to no namespace wanted it.
+    Administrator,
+    /// It was there before policies were.
+    Upgrade,
+}
+
+impl Right {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Policy => "policy",
+            Self::Administrator => "administrator",
+            Self::Upgrade => "upgrade",
+        }
+    }
+}
+
+/// A sort order of certificates.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[schema(as = CertificateSort)]
+pub(crate) enum Sort {
+    /// Oldest first.
+    #[default]
+    #[serde(rename = "createdAt")]
+    Oldest,
+    /// Newest first.
+    #[serde(rename = "-createdAt")]
+    Newest,
+    /// By name.
+    #[serde(rename = "name")]
+    Name,
+    /// By name, backwards.
+    #[serde(rename = "-name")]
+    NameBackwards,
+    /// First what ends first; last what was never issued.
+    #[serde(rename = "notAfter")]
+    NotAfter,
+    /// First what was never issued, then what ends last.
+    #[serde(rename = "-notAfter")]
+    NotAfterBackwards,
+}
+
+impl Sort {
+    fn is_descending(self) -> bool {
+        matches!(self, Self::Newest | Self::NameBackwards | Self::NotAfterBackwards)
+    }
+
+    /// The column; `None` is the identifier, and so the age.
+    fn by(self) -> Option<certificates::Sort> {
+        match self {
+            Self::Oldest | Self::Newest => None,
+            Self::Name | Self::NameBackwards => Some(certificates::Sort::Name),
+            Self::NotAfter | Self::NotAfterBackwards => Some(certificates::Sort::NotAfter),
+        }
+    }
+}
+
+/// List certificates
+///
+/// Everything that is given must hold. With `fields` each item has those fields alone.
+#[utoipa::path(get, path = "/certificates", operation_id = "listCertificates", tag = "certificates",
+    params(ListCertificates),
+    responses((status = 200, body = Listing<CertificateView>, description = "A page of certificates", headers(("Link" = String))), Errors))]
+pub(crate) async fn list(
+    State(app): State<AppState>,
+    who: Authorized<CertificatesRead>,
+    OriginalUri(uri): OriginalUri,
+    Query(query): Query<ListCertificates>,
+) -> Result<Response, ApiError> {
+    let now = app.now();
+    let sort = query.sort.unwrap_or_default();
+    let limit = page::limit(query.limit)?;
+    let mut page = Page { limit, after: None, descending: sort.is_descending() };
+    let cursor = query.cursor.as_deref();
+    let fields = query.fields.as_deref();
+    let fields = fields.map(|text| Fields::parse(text, certificate::has_field)).transpose()?;
+    let wants_count = query.count;
+    let wanted = wanted(&query, now)?;
+    let mut tx = app.db.read().await?;
+    let rows = match sort.by() {
+        None => {
+            page.after = cursor.map(|text| page::decode(text).map(Uuid::from_bytes)).transpose()?;
+            certificates::list(&mut tx, &who.scope, &wanted, page).await?
+        }
+        Some(by) => {
+            let after = cursor.map(|text| position(text, by)).transpose()?;
+            certificates::list_by(&mut tx, &who.scope, &wanted, (by, after), page).await?
+        }
+    };
+    let count = match wants_count {
+        true => Some(certificates::count(&mut tx, &who.scope, &wanted).await?),
+        false => None,
+    };
+    let key = |row: &Certificate| key(row, sort.by());
+    let view = |row: Certificate| CertificateView::of(&row, now);
+    Ok(match fields {
+        None => page::counted(&uri, limit, count, rows, key, view),
+        Some(fields) => page::counted(&uri, limit, count, rows, key, |row| fields.of(&view(row))),
+    })
+}
+
+fn wanted(query: &ListCertificates, now: time::OffsetDateTime) -> Result<Wanted, ApiError> {
+    let moment = |text: &Option<String>, parameter| {
+        text.as_deref().map(|text| field::moment(text, parameter)).transpose()
+    };
+    let selector = selector(query.label_selector.as_deref(), "labelSelector")?;
+    Ok(Wanted {
+        namespace: query.namespace.clone(),
+        name: query.name.clone(),
+        ready: query.ready.map(|ready| (ready, now)),
+        phase: query.phase.map(|phase| (phase, now)),
+        issuer: query.issuer.as_deref().map(issuer).transpose()?,
+        dns_name: query.dns_name.as_deref().map(|name| match DnsName::parse(name) {
+            Ok(name) => name.as_str().to_owned(),
+            Err(_) => name.to_owned(),
+        }),
+        expires_before: moment(&query.expires_before, "expiresBefore")?,
+        expires_after: moment(&query.expires_after, "expiresAfter")?,
+        admitted_way: query.admitted_by.map(Right::as_str),
+        selector: selector.and(self::selector(query.label.as_deref(), "label")?),
+    })
+}
+
+fn selector(text: Option<&str>, parameter: &str) -> Result<Selector, ApiError> {
+    Selector::parse(text.unwrap_or_default())
+        .map_err(|problem| ApiError::malformed(format!("`{parameter}` cannot be read: {problem}.")))
+}
+
+/// `letsencrypt`, or `ClusterIssuer/letsencrypt`.
+fn issuer(text: &str) -> Result<(Option<Kind>, String), ApiError> {
+    let Some((kind, name)) = text.split_once('/') else { return Ok((None, text.to_owned())) };
+    match Kind::parse(kind) {
+        Some(kind) => Ok((Some(kind), name.to_owned())),
+        None => Err(ApiError::malformed(
+            "`issuer` is written `NAME`, `Issuer/NAME` or `ClusterIssuer/NAME`.",
+        )),
+    }
+}
+
+/// The cursor of a row: the identifier alone, or behind it what the list is sorted by.
+fn key(row: &Certificate, by: Option<certificates::Sort>) -> Vec<u8> {
+    let mut key = row.id.0.as_bytes().to_vec();
+    match by.map(|by| Position::of(row, by)) {
+        None => {}
+        Some(Position::Name(name, _)) => {
+            key.push(BY_NAME);
+            key.extend_from_slice(name.as_bytes());
+        }
+        Some(Position::NotAfter(end, _)) => {
+            key.push(BY_END);
+            key.extend_from_slice(&end.to_be_bytes());
+        }
+    }
+    key
+}
+
+const BY_NAME: u8 = b'n';
+const BY_END: u8 = b'e';
+
+/// Reads a cursor of a list in this order.
+fn position(cursor: &str, by: certificates::Sort) -> Result<Position, ApiError> {
+    let bytes = page::bytes_of(cursor)?;
+    let read = || {
+        let (id, rest) = bytes.split_first_chunk::<16>()?;
+        let (order, value) = rest.split_first()?;
+        let id = Uuid::from_bytes(*id);
+        match (by, *order) {
+            (certificates::Sort::Name, BY_NAME) => {
+                Some(Position::Name(String::from_utf8(value.to_vec()).ok()?, id))
+            }
+            (certificates::Sort::NotAfter, BY_END) => {
+                Some(Position::NotAfter(i64::from_be_bytes(value.try_into().ok()?), id))
+            }
+            _ => None,
+        }
+    };
+    read().ok_or_else(page::strange_cursor)
+}

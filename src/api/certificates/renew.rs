@@ -1,0 +1,70 @@
+//! Renewing a certificate now.
+
+use axum::extract::State;
+use axum::response::Response;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{find, must_stay};
+use crate::api::auth::{Authorized, CertificatesWrite};
+use crate::api::extract::Path;
+use crate::api::idempotency::accepted;
+use crate::api::precondition::json;
+use crate::api::problem::{ApiError, Errors};
+use crate::api::{AppState, retrying};
+use crate::domain::certificate::{Certificate, Trigger};
+use crate::storage::lease::LEASE;
+use crate::storage::{Tx, certificates, orders};
+use crate::view::CertificateView;
+
+/// Renew a certificate
+///
+/// Ignores the backoff, and joins an issuance that is under way already: an order that waits is tried
+/// now, unless it waits because the CA asked for that. `explain` tells what is under way, and until when.
+#[utoipa::path(post, path = "/certificates/{id}/renew", operation_id = "renewCertificate", tag = "certificates",
+    params(("id" = Uuid, Path, description = "The certificate")),
+    responses((status = 202, body = CertificateView, description = "Accepted; it is being issued", headers(("Location" = String), ("ETag" = String))), Errors))]
+pub(crate) async fn renew(
+    State(app): State<AppState>,
+    who: Authorized<CertificatesWrite>,
+    Path(id): Path<Uuid>,
+) -> Result<Response, ApiError> {
+    retrying(|| async {
+        let now = app.now();
+        let mut tx = app.db.begin();
+        let (present, lease) = find(&mut tx, id, &who.scope).await?;
+        must_stay(&present)?;
+        let next = present.clone().trigger(Trigger::ManuallyTriggered, now);
+        let is_new = next.certificate != present;
+        if is_new {
+            certificates::save(&mut tx, &next, &lease, None).await?;
+        }
+        if is_new || wake_orders(&mut tx, &present, now).await? {
+            tx.commit().await?;
+        }
+        let body = json(&CertificateView::of(&next.certificate, now))?;
+        Ok(accepted(format!("/certificates/{id}"), body))
+    })
+    .await
+}
+
+/// Wakes the orders of a certificate that wait. One that is due within a lease is left alone: a worker may be at
+/// it, and its step would be lost.
+async fn wake_orders(
+    tx: &mut Tx,
+    certificate: &Certificate,
+    now: OffsetDateTime,
+) -> Result<bool, ApiError> {
+    let mut woke = false;
+    for (order, lease) in orders::open_of_certificate(tx, certificate.id).await? {
+        if order.next_action_at.is_none_or(|at| at <= now + LEASE) {
+            continue;
+        }
+        let before = order.challenges.clone();
+        if let Some(next) = order.woken(now) {
+            orders::save(tx, &next, &before, &lease, None).await?;
+            woke = true;
+        }
+    }
+    Ok(woke)
+}
