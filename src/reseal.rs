@@ -49,7 +49,7 @@ pub async fn reseal(db: &Db, sealer: &Sealer) -> Result<Resealed, ResealError> {
             break;
         }
     }
-    bootstrap::reseal_check(db, sealer).await?;
+    bootstrap::reseal_settings(db, sealer).await?;
     Ok(done)
 }
 

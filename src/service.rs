@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, AppState, CallerLimits, LastUses, Metrics, MetricsSettings};
+use crate::api::{self, AppState, CallerLimits, LastUses, Metrics, MetricsSettings, Refusals};
 use crate::ca::{Authorities, Ca};
 use crate::clock::{Clock, FollowingClock};
 use crate::config::Config;
@@ -26,7 +26,7 @@ use crate::server_certificate::ServerCertificate;
 use crate::solver::{SolverSettings, Solvers};
 use crate::storage::{Db, SoleUse};
 use crate::worker::{self, Worker};
-use crate::{bootstrap, shutdown};
+use crate::{audit, bootstrap, shutdown};
 
 /// Time for the last writes when the time for a stop is over.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
@@ -36,6 +36,9 @@ const API_SHARE: usize = 4;
 
 /// One in so many for those to the HTTP-01 responder. What is left is the database's and the workers'.
 const RESPONDER_SHARE: usize = 8;
+
+/// Refusals are counted by the minute; this is how much later the log has them.
+const WRITE_REFUSALS: Duration = Duration::from_secs(5);
 
 /// Connections to the metrics' own listener.
 const SCRAPES: usize = 16;
@@ -105,6 +108,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         clock.follow(now);
     }
     let sealer = Arc::new(bootstrap::master_key(config, &db).await?);
+    let chain_key = bootstrap::audit_key(&db, &sealer).await?;
     let outbound = sender(config)?.timed_by(Arc::clone(&clock));
     let solvers = solvers(config, &db, &clock, outbound.guard().clone()).await?;
     let authorities = Authorities::new(&clock, outbound.guard().clone());
@@ -137,6 +141,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         cluster_namespace: config.cluster_namespace.as_str().into(),
         tokens: Issuers::new(config.oidc_issuers.clone()).context("oidc.issuers")?,
         limits: caller_limits(config),
+        refusals: Refusals::default(),
         last_uses: LastUses::default(),
         heavy: Pool::default(),
         metrics: metrics(config),
@@ -147,8 +152,18 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
     };
     let metrics_server = listeners.metrics.map(|it| metrics_server(it, state.clone(), config));
     let most = limits(config, server::share(config.http_connections, API_SHARE));
+    let mut tasks = vec![
+        spawn(&stop, write_refusals(state.clone(), stop.clone())),
+        spawn(&stop, {
+            let (clock, stopped) = (Arc::clone(&state.clock), stop.clone());
+            let sealer = audit::Sealer::new(db.clone(), chain_key);
+            async move {
+                sealer.run(&*clock, stopped).await;
+                Ok(())
+            }
+        }),
+    ];
     let router = api::router(state);
-    let mut tasks = Vec::new();
     let mut https_address = None;
     if let Some((listener, certificate)) = https {
         let server =
@@ -297,6 +312,21 @@ fn caller_limits(config: &Config) -> CallerLimits {
         NonZeroU32::new(config.failed_authentications),
         NonZeroU32::new(config.requests_per_second).zip(burst),
     )
+}
+
+/// Writes down now and then what was refused.
+async fn write_refusals(state: AppState, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut tick = tokio::time::interval(WRITE_REFUSALS);
+    loop {
+        let is_last = tokio::select! {
+            _ = tick.tick() => false,
+            () = stop.cancelled() => true,
+        };
+        state.refusals.write_counted(&state.db, state.clock.now(), is_last).await;
+        if is_last {
+            return Ok(());
+        }
+    }
 }
 
 async fn listen(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {

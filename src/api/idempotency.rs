@@ -3,6 +3,8 @@
 //! The answer is stored in the transaction that does what was asked, before anything else in it,
 //! so that of two requests with one key the later waits for the earlier. Refusals are not stored.
 
+use std::sync::Arc;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -16,7 +18,9 @@ use super::auth::Principal;
 use super::headers::{IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED};
 use super::precondition;
 use super::problem::{ApiError, Code};
+use crate::domain::audit::Call;
 use crate::domain::id::PrincipalId;
+use crate::domain::principal::PrincipalRef;
 use crate::storage::idempotency_keys;
 use crate::storage::idempotency_keys::Answered;
 use crate::storage::{Scope, Tx};
@@ -42,6 +46,8 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
 /// A request that may have been answered before.
 pub(crate) struct Attempt {
     caller: PrincipalId,
+    /// For the audit log.
+    author: (PrincipalRef, Arc<Call>),
     scope: Scope,
     key: Option<String>,
     hash: Vec<u8>,
@@ -57,11 +63,23 @@ impl IdempotencyKey {
     /// The caller's request with this method, path and body.
     pub(crate) fn attempt(self, caller: &Principal, identity: &[u8]) -> Attempt {
         let hash = digest(&SHA256, &[&*caller.pepper, identity].concat()).as_ref().to_vec();
-        Attempt { caller: caller.subject.id(), scope: caller.scope.clone(), key: self.0, hash }
+        let author = caller.author();
+        Attempt {
+            caller: caller.subject.id(),
+            author,
+            scope: caller.scope.clone(),
+            key: self.0,
+            hash,
+        }
     }
 }
 
 impl Attempt {
+    /// Begins the transaction of the request.
+    pub(crate) fn begin(&self, app: &AppState) -> Tx {
+        app.begin_for(self.author.clone())
+    }
+
     /// The answer that was given before, if there is one.
     pub(crate) async fn replay(&self, app: &AppState) -> Result<Option<Response>, ApiError> {
         let Some(key) = &self.key else { return Ok(None) };

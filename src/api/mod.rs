@@ -9,17 +9,22 @@
 
 use std::sync::Arc;
 
+use axum::middleware::from_fn_with_state;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::domain::audit::Call;
+use crate::domain::principal::PrincipalRef;
 use crate::heavy::{Pool, Undone};
 use crate::oidc::Issuers;
 use crate::outbound::Sender;
 use crate::secret::{Sealer, Secret};
-use crate::storage::Db;
+use crate::storage::audit::Author;
+use crate::storage::{Db, Tx};
 
 mod api_keys;
+pub(crate) mod audit;
 mod auth;
 mod by_name;
 mod certificates;
@@ -53,6 +58,7 @@ mod wait;
 mod webhooks;
 mod whoami;
 
+pub use audit::Refusals;
 pub use auth::{CallerLimits, LastUses};
 pub use metrics::{Metrics, MetricsSettings, metrics_alone};
 pub use openapi::document;
@@ -84,6 +90,8 @@ pub struct AppState {
     pub tokens: Issuers,
     /// How much callers may do, and how often fail.
     pub limits: CallerLimits,
+    /// What was refused of late, for the audit log.
+    pub refusals: Refusals,
     /// The API keys whose use today is written down.
     pub last_uses: LastUses,
     /// Does what would keep the threads that answer busy.
@@ -100,6 +108,19 @@ impl AppState {
     fn now(&self) -> OffsetDateTime {
         let now = self.clock.now();
         now.replace_millisecond(now.millisecond()).unwrap_or(now)
+    }
+
+    /// Begins a transaction of a request: whatever it writes leaves an entry in the audit log, in the same
+    /// transaction.
+    fn begin(&self, who: &Principal) -> Tx {
+        self.begin_for(who.author())
+    }
+
+    fn begin_for(&self, (principal, call): (PrincipalRef, Arc<Call>)) -> Tx {
+        let mut tx = self.db.begin();
+        let at = self.now();
+        crate::storage::audit::attribute(&mut tx, Author { principal, call, at });
+        tx
     }
 
     /// Does what keeps a core busy, on one of those that are for it.
@@ -122,7 +143,9 @@ impl AppState {
 
 /// The API with all its layers.
 pub fn router(state: AppState) -> axum::Router {
-    by_name::resolving(layers::around(openapi::routes().with_state(state.clone())), state)
+    let watch = from_fn_with_state(state.clone(), audit::watch);
+    let routes = openapi::routes().with_state(state.clone()).layer(watch);
+    by_name::resolving(layers::around(routes), state)
 }
 
 /// Repeats an attempt that lost a race: each attempt reads anew, so that it sees what the other transaction wrote.

@@ -13,8 +13,8 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{
-    AppState, api_keys, by_name, certificates, challenges, events, health, issuers, manifests,
-    metrics, orders, policies, requests, secrets, throttles,
+    AppState, api_keys, audit, by_name, certificates, challenges, events, health, issuers,
+    manifests, metrics, orders, policies, requests, secrets, throttles,
 };
 use super::{oidc_issuers, page, problem, webhooks, whoami};
 use crate::domain::event::Severity;
@@ -100,6 +100,7 @@ const HANDLERS: &[fn() -> UtoipaMethodRouter<AppState>] = &[
     || routes!(api_keys::show, api_keys::delete),
     || routes!(api_keys::show_by_name),
     || routes!(api_keys::rotate),
+    || routes!(audit::list),
     || routes!(throttles::list),
     || routes!(throttles::lift),
     || routes!(whoami::show),

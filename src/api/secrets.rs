@@ -24,7 +24,7 @@ use crate::domain::id::SecretId;
 use crate::domain::issuer::State as IssuerState;
 use crate::secret::Sealed;
 use crate::storage::secrets::{self, SecretEntry, Wanted, data_place};
-use crate::storage::{Read, Scope, Tx, certificates, issuers, orders};
+use crate::storage::{Read, Scope, Tx, audit, certificates, issuers, orders};
 use crate::validation::escaped;
 use crate::view::spec::SecretSpec;
 
@@ -139,7 +139,7 @@ pub(crate) async fn replace(
     body: Body<SecretSpec>,
 ) -> Result<Response, ApiError> {
     retrying(|| async {
-        let mut tx = app.db.begin();
+        let mut tx = app.begin(&who);
         let present = find_to_change(&mut tx, &who.scope, id, &known).await?;
         let (keys, values) = replacement(&present, &body.value)?;
         let next = revalue(&app, &mut tx, present, keys, &values).await?;
@@ -159,8 +159,9 @@ pub(crate) async fn delete(
     Path(id): Path<Uuid>,
     known: Precondition,
 ) -> Result<StatusCode, ApiError> {
-    let mut tx = app.db.begin();
+    let mut tx = app.begin(&who);
     let present = find_to_change(&mut tx, &who.scope, id, &known).await?;
+    audit::changes(&mut tx, "secrets", present.id.0, &present.namespace);
     secrets::delete(&mut tx, present.id).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
@@ -187,7 +188,7 @@ async fn insert(
 ) -> Result<Response, ApiError> {
     let location = format!("/secrets/{}", entry.id);
     let answer = json(&SecretView::from(entry))?;
-    let mut tx = app.db.begin();
+    let mut tx = attempt.begin(app);
     attempt.remember(app, &mut tx, &location, &answer).await?;
     let stored = async {
         store(app, &mut tx, entry, sealed).await?;

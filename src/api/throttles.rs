@@ -84,7 +84,7 @@ pub(crate) async fn lift(
 ) -> Result<StatusCode, ApiError> {
     is_bound_to_nothing(&who)?;
     let now = app.now();
-    let mut tx = app.db.begin();
+    let mut tx = app.begin(&who);
     let throttle = throttles::find(&mut tx, ThrottleId(id), now).await?;
     let throttle = throttle.ok_or_else(|| ApiError::not_found("throttle", id))?;
     throttles::lift(&mut tx, throttle.id).await?;

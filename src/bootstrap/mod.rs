@@ -9,9 +9,11 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as 
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 use crate::config::Config;
 use crate::domain::api_key::Malformed;
+use crate::domain::audit::ChainKey;
 use crate::secret::{SealError, Sealed, Sealer, Secret};
 use crate::storage::{Db, StorageError, settings};
 
@@ -69,6 +71,10 @@ pub enum BootstrapError {
          permission; give another one"
     )]
     LesserKey,
+    #[error(
+        "the key of the audit log (setting `audit_key` in the database) cannot be opened; restore that row from a backup"
+    )]
+    AuditKey(#[source] SealError),
     #[error("no random key could be made")]
     Random(#[source] SealError),
     #[error(transparent)]
@@ -81,6 +87,8 @@ const OWN_KEY: &str = "master.key";
 const CHECK: &str = "master_key_check";
 const CHECK_PLACE: &str = "settings/value/master_key_check";
 const CHECK_TEXT: &[u8] = b"certwright";
+const AUDIT_KEY: &str = "audit_key";
+const AUDIT_KEY_PLACE: &str = "settings/value/audit_key";
 const INSTALLATION: &str = "installation_id";
 
 /// Makes `data_dir`, for the owner alone, when it is missing; one that was open to others is closed.
@@ -178,14 +186,31 @@ pub async fn check_master_key(db: &Db, sealer: &Sealer) -> Result<(), BootstrapE
     }
 }
 
-/// Seals what [`check_master_key`] goes by anew under the first master key.
-pub async fn reseal_check(db: &Db, sealer: &Sealer) -> Result<(), BootstrapError> {
-    let ours = sealer.seal(CHECK_PLACE, CHECK_TEXT).map_err(BootstrapError::Random)?;
+/// The key of the audit log's chain. It is made once, and sealed like any secret: the chain outlives master keys.
+pub async fn audit_key(db: &Db, sealer: &Sealer) -> Result<ChainKey, BootstrapError> {
+    let mut new = Zeroizing::new([0_u8; 32]);
+    aws_lc_rs::rand::fill(&mut *new).map_err(|_| BootstrapError::Random(SealError::Encryption))?;
+    let ours = sealer.seal(AUDIT_KEY_PLACE, &*new).map_err(BootstrapError::Random)?;
+    let known = match settings::find(&mut db.read().await?, AUDIT_KEY).await? {
+        Some(known) => known,
+        None => settled(db, AUDIT_KEY, ours.0).await?,
+    };
+    let opened = sealer.open(AUDIT_KEY_PLACE, &Sealed(known));
+    Ok(ChainKey::new(opened.map_err(BootstrapError::AuditKey)?.expose()))
+}
+
+/// Seals anew under the first master key what stands in the settings: what [`check_master_key`] goes by, and the
+/// key of the audit log.
+pub async fn reseal_settings(db: &Db, sealer: &Sealer) -> Result<(), BootstrapError> {
     let mut tx = db.begin();
-    if let Some(known) = settings::find(&mut tx, CHECK).await?
-        && !sealer.is_current(&Sealed(known.clone()))
-    {
-        settings::replace(&mut tx, CHECK, &known, &ours.0).await?;
+    for (name, place) in [(CHECK, CHECK_PLACE), (AUDIT_KEY, AUDIT_KEY_PLACE)] {
+        let Some(known) = settings::find(&mut tx, name).await?.map(Sealed) else { continue };
+        if sealer.is_current(&known) {
+            continue;
+        }
+        let plain = sealer.open(place, &known).map_err(|_| BootstrapError::WrongKey)?;
+        let anew = sealer.seal(place, plain.expose()).map_err(BootstrapError::Random)?;
+        settings::replace(&mut tx, name, &known.0, &anew.0).await?;
     }
     Ok(tx.commit().await?)
 }

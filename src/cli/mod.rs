@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{self, Config, Values};
 
 mod apply;
+mod audit;
 mod can;
 mod certificates;
 mod columns;
@@ -198,6 +199,16 @@ enum Command {
   certwright keys delete deploy"
     )]
     Keys(keys::Keys),
+    /// See who did what, and verify the log of it
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  certwright audit list --since 24h --principal payments-deploy
+  certwright audit list --action certificates.readKey
+  certwright audit verify
+  certwright audit export > audit.jsonl"
+    )]
+    Audit(audit::Audit),
     /// See who is asked to wait by a CA, and lift it
     #[command(
         subcommand,
@@ -282,6 +293,7 @@ impl Cli {
             Command::Inspect(inspect) => inspect.run(),
             Command::Issuers(issuers) => remote.run(async |on| issuers.run(on).await),
             Command::Keys(keys) => remote.run(async |on| keys.run(on).await),
+            Command::Audit(audit) => audit.run(source, remote),
             Command::Throttles(throttles) => remote.run(async |on| throttles.run(on).await),
             Command::Login(login) => login.run(remote),
             Command::Logout => login::logout(remote),

@@ -55,6 +55,8 @@ ids! {
     RevocationId
     /// An entry of the history.
     EventId
+    /// An entry of the audit log.
+    AuditId
     /// A process that works.
     WorkerId
     /// A periodic task.

@@ -7,6 +7,7 @@ pub mod absent;
 pub mod account_change;
 pub mod api_key;
 pub mod ari;
+pub mod audit;
 pub mod backoff;
 pub mod caa;
 pub mod certificate;

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::words::words;
+
 /// A reference to whoever did something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PrincipalRef {
@@ -17,14 +19,15 @@ pub struct PrincipalRef {
     pub name: String,
 }
 
-/// How a principal was authenticated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum PrincipalKind {
-    /// An API key.
-    ApiKey,
-    /// A token of an OIDC issuer.
-    Token,
-    /// The service's own configuration, at its start.
-    Configuration,
+words! {
+    /// How a principal was authenticated.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+    pub serde enum PrincipalKind {
+        /// An API key.
+        ApiKey = "apiKey",
+        /// A token of an OIDC issuer.
+        Token = "token",
+        /// The service's own configuration, at its start.
+        Configuration = "configuration",
+    }
 }

@@ -11,8 +11,14 @@ static POSTGRES: Migrator = sqlx::migrate!("tests/fixtures/migrations/postgres")
 pub const LAST: i64 = 14;
 
 /// Tables that migrations since then made.
-pub const LATER_TABLES: [&str; 4] =
-    ["api_key_uses", "policy_namespaces", "policies", "policy_reviews"];
+pub const LATER_TABLES: [&str; 6] = [
+    "api_key_uses",
+    "policy_namespaces",
+    "policies",
+    "policy_reviews",
+    "audit_entries",
+    "audit_seals",
+];
 
 /// Columns that they added.
 pub const LATER_COLUMNS: [(&str, &str); 10] = [

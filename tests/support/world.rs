@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use certwright::api::{self, AppState, CallerLimits, LastUses, Metrics, MetricsSettings};
+use certwright::api::{self, AppState, CallerLimits, LastUses, Metrics, MetricsSettings, Refusals};
 use certwright::ca::{Authorities, Ca};
 use certwright::clock::{Clock, ManualClock, SystemClock};
 use certwright::domain::api_key::{self, ApiKey};
@@ -63,6 +63,8 @@ pub struct World {
     pub sealer: Arc<Sealer>,
     pub outbound: Sender,
     pub shutdown: CancellationToken,
+    /// What was refused within the minute.
+    pub refusals: Refusals,
     /// A key that may do everything everywhere.
     pub admin: String,
     /// Every answer that was given: path and text.
@@ -92,7 +94,9 @@ impl World {
         let shutdown = CancellationToken::new();
         let (router, answers, admin) = (axum::Router::new(), Arc::default(), String::new());
         let outbound = outbound.timed_by(clock.clone());
-        let mut world = Self { router, db, clock, sealer, outbound, shutdown, admin, answers };
+        let refusals = Refusals::default();
+        let mut world =
+            Self { router, db, clock, sealer, outbound, shutdown, refusals, admin, answers };
         world.router = api::router(world.state());
         world.admin = world.db_key("admin", &["*"], Scope::Everything).await;
         world
@@ -107,6 +111,7 @@ impl World {
             cluster_namespace: "certwright".into(),
             tokens: Issuers::default(),
             limits: CallerLimits::default(),
+            refusals: self.refusals.clone(),
             last_uses: LastUses::default(),
             heavy: Pool::default(),
             metrics: Metrics::new(MetricsSettings {

@@ -69,7 +69,7 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     let key = body.value.check(&who, &app)?;
     let value = api_key::generate_key()?;
-    let mut tx = app.db.begin();
+    let mut tx = app.begin(&who);
     api_keys::insert(&mut tx, &key, &api_key::hash_key(value.expose())).await?;
     tx.commit().await?;
     tracing::info!(made = %key.id, by = %who.subject.id(), "an API key was made");
@@ -163,7 +163,7 @@ pub(crate) async fn rotate(
     let now = app.now();
     let former_until = overlap.is_positive().then(|| now + overlap);
     let rotation = Rotation { rotated_at: now, former_until };
-    let mut tx = app.db.begin();
+    let mut tx = app.begin(&who);
     let key = find(&mut tx, id, &who).await?;
     must_reach(&who, &key)?;
     if api_keys::is_configured(&mut tx, key.id).await? {
@@ -191,7 +191,7 @@ pub(crate) async fn delete(
         let detail = "A key cannot delete itself: use another one for that.";
         return Err(ApiError::Because(Code::PermissionDenied, detail.to_owned()));
     }
-    let mut tx = app.db.begin();
+    let mut tx = app.begin(&who);
     let key = find(&mut tx, id, &who).await?;
     must_reach(&who, &key)?;
     api_keys::delete(&mut tx, key.id).await?;

@@ -1,5 +1,7 @@
 //! API keys as credentials: `Authorization: Bearer cw_…`.
 
+use std::sync::Arc;
+
 use time::OffsetDateTime;
 
 use super::{Grant, Principal, Source, Subject, refused};
@@ -36,6 +38,7 @@ pub(super) async fn authenticate(key: &str, app: &AppState) -> Result<Principal,
         permissions,
         scope,
         pepper: api_key::hash_key(&format!("requests of {key}")),
+        call: Arc::default(),
     })
 }
 

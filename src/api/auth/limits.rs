@@ -3,14 +3,14 @@
 //! A key that counts is let in, whatever has failed from its address: behind one proxy are many, and none of them can
 //! lock the others out. Who guesses is answered 429, and learns nothing.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use axum::extract::ConnectInfo;
 use axum::http::request::Parts;
 use time::{Duration, OffsetDateTime};
 
+use crate::api::audit::call::address;
 use crate::api::problem::{ApiError, Exceeded};
 use crate::domain::id::PrincipalId;
 use crate::outbound::{Rate, Rates};
@@ -78,14 +78,8 @@ impl<K: Eq + std::hash::Hash + Clone> Counted<K> {
     }
 }
 
-/// Whoever has opened the connection.
-fn address(parts: &Parts) -> Option<IpAddr> {
-    let ConnectInfo(peer) = parts.extensions.get::<ConnectInfo<SocketAddr>>()?;
-    Some(peer.ip().to_canonical())
-}
-
 /// What one subscriber has: of IPv6 a /64.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => {

@@ -8,6 +8,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -15,7 +16,9 @@ use axum::http::{HeaderValue, header};
 use time::OffsetDateTime;
 
 use super::AppState;
+use super::audit::Caller;
 use super::problem::{ApiError, Code};
+use crate::domain::audit::Call;
 use crate::domain::id::PrincipalId;
 use crate::domain::policy;
 use crate::domain::principal::{PrincipalKind, PrincipalRef};
@@ -30,12 +33,14 @@ mod token;
 
 pub use last_uses::LastUses;
 pub use limits::CallerLimits;
+pub(crate) use limits::network;
 
 pub(crate) use permission::{
-    ApiKeysRead, ApiKeysWrite, CertificatesImport, CertificatesRead, CertificatesReadKey,
-    CertificatesWrite, ChallengesRead, EventsRead, IssuersRead, IssuersWrite, KNOWN, MetricsRead,
-    OrdersRead, Permission, PoliciesRead, PoliciesWrite, RequestsRead, SecretsRead, SecretsWrite,
-    ThrottlesRead, ThrottlesWrite, WebhooksRead, WebhooksWrite, permissions_of,
+    ApiKeysRead, ApiKeysWrite, AuditRead, CertificatesImport, CertificatesRead,
+    CertificatesReadKey, CertificatesWrite, ChallengesRead, EventsRead, IssuersRead, IssuersWrite,
+    KNOWN, MetricsRead, OrdersRead, Permission, PoliciesRead, PoliciesWrite, RequestsRead,
+    SecretsRead, SecretsWrite, ThrottlesRead, ThrottlesWrite, WebhooksRead, WebhooksWrite,
+    permissions_of,
 };
 
 /// The sender of a request, and what it may do.
@@ -51,6 +56,8 @@ pub(crate) struct Principal {
     /// Derived from the credential, which is never stored: fingerprints of requests that are made with it tell a
     /// reader of the database nothing about their contents.
     pub(crate) pepper: Vec<u8>,
+    /// The request, for the audit log.
+    pub(crate) call: Arc<Call>,
 }
 
 /// The identity that a request was authenticated as.
@@ -150,6 +157,11 @@ impl Principal {
     pub(crate) fn reference(&self) -> PrincipalRef {
         let id = Some(self.subject.id().0);
         PrincipalRef { kind: self.subject.kind(), id, name: self.name.clone() }
+    }
+
+    /// Itself and its request, as entries of the audit log have them.
+    pub(crate) fn author(&self) -> (PrincipalRef, Arc<Call>) {
+        (self.reference(), Arc::clone(&self.call))
     }
 
     /// As the one that policies judge a certificate for.
@@ -254,6 +266,7 @@ impl FromRequestParts<AppState> for Principal {
         };
         match authenticate(given, app).await {
             Ok(principal) => {
+                let principal = Self { call: Caller::is(parts, &principal), ..principal };
                 tracing::Span::current().record("principal", tracing::field::display(&principal));
                 app.limits.request(principal.subject.id(), app.now())?;
                 Ok(principal)

@@ -48,6 +48,7 @@ permissions! {
     EventsRead = "events:read": Operator Requester Reader;
     ApiKeysRead = "apiKeys:read";
     ApiKeysWrite = "apiKeys:write";
+    AuditRead = "audit:read";
     MetricsRead = "metrics:read": Operator Reader;
     ThrottlesRead = "throttles:read": Operator;
     ThrottlesWrite = "throttles:write": Operator;

@@ -1,5 +1,7 @@
 //! Tokens of OIDC issuers as credentials: `Authorization: Bearer eyJ…`.
 
+use std::sync::Arc;
+
 use time::OffsetDateTime;
 
 use super::{Grant, Principal, Subject, refused};
@@ -41,6 +43,7 @@ pub(super) async fn authenticate(token: &str, app: &AppState) -> Result<Principa
         permissions,
         scope,
         pepper,
+        call: Arc::default(),
     })
 }
 

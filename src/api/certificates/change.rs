@@ -44,7 +44,7 @@ pub(crate) async fn change(
 ) -> Result<Response, ApiError> {
     retrying(|| async {
         let now = app.now();
-        let mut tx = app.db.begin();
+        let mut tx = app.begin(&who);
         let (present, lease) = find(&mut tx, id, &who.scope).await?;
         must_stay(&present)?;
         known.must_match(&CertificateView::of(&present, now))?;
@@ -144,7 +144,7 @@ pub(crate) async fn delete(
 ) -> Result<Response, ApiError> {
     retrying(|| async {
         let now = app.now();
-        let mut tx = app.db.begin();
+        let mut tx = app.begin(&who);
         let (present, lease) = find(&mut tx, id, &who.scope).await?;
         known.must_match(&CertificateView::of(&present, now))?;
         // Orders first, as workers do: the other way round, the two could wait for each other.

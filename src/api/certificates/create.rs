@@ -80,7 +80,7 @@ async fn insert(
 ) -> Result<Response, ApiError> {
     let location = format!("/certificates/{}", certificate.id);
     let answer = json(&CertificateView::of(certificate, certificate.created_at))?;
-    let mut tx = app.db.begin();
+    let mut tx = attempt.begin(app);
     attempt.remember(app, &mut tx, &location, &answer).await?;
     let stored = async {
         store(&mut tx, certificate).await?;

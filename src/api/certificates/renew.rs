@@ -14,7 +14,7 @@ use crate::api::problem::{ApiError, Errors};
 use crate::api::{AppState, retrying};
 use crate::domain::certificate::{Certificate, Trigger};
 use crate::storage::lease::LEASE;
-use crate::storage::{Tx, certificates, orders};
+use crate::storage::{Tx, audit, certificates, orders};
 use crate::view::CertificateView;
 
 /// Renew a certificate
@@ -31,7 +31,7 @@ pub(crate) async fn renew(
 ) -> Result<Response, ApiError> {
     retrying(|| async {
         let now = app.now();
-        let mut tx = app.db.begin();
+        let mut tx = app.begin(&who);
         let (present, lease) = find(&mut tx, id, &who.scope).await?;
         must_stay(&present)?;
         let next = present.clone().trigger(Trigger::ManuallyTriggered, now);
@@ -39,6 +39,7 @@ pub(crate) async fn renew(
         if is_new {
             certificates::save(&mut tx, &next, &lease, None).await?;
         }
+        audit::changes(&mut tx, "certificates", present.id.0, &present.namespace);
         if is_new || wake_orders(&mut tx, &present, now).await? {
             tx.commit().await?;
         }

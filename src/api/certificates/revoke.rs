@@ -61,7 +61,7 @@ pub(crate) async fn revoke(
     let reason = reason(body.value.reason.as_deref())?;
     retrying(|| async {
         let now = app.now();
-        let mut tx = app.db.begin();
+        let mut tx = app.begin(&who);
         let (present, lease) = find(&mut tx, id, &who.scope).await?;
         must_stay(&present)?;
         let wanted = wanted(&mut tx, &present, body.value.revision, now).await?;

@@ -42,7 +42,7 @@ pub(crate) async fn rotate_key(
     let key = (app.account_key)().map_err(ApiError::Inside)?;
     let sealed = app.sealer.seal(&next_account_key_place(IssuerId(id)), key.expose())?;
     retrying(|| async {
-        let mut tx = app.db.begin();
+        let mut tx = app.begin(&who);
         let (present, lease) = find_to_change(&mut tx, &who, id, &known).await?;
         // Joins the rollover that is under way.
         let next = if let Some(AccountChange::RotatingKey { .. }) = present.account_change {
@@ -72,7 +72,7 @@ pub(crate) async fn deactivate(
     known: Precondition,
 ) -> Result<Response, ApiError> {
     retrying(|| async {
-        let mut tx = app.db.begin();
+        let mut tx = app.begin(&who);
         let (present, lease) = find_to_change(&mut tx, &who, id, &known).await?;
         let next =
             if let Some(AccountChange::Deactivating { .. } | AccountChange::Deactivated { .. }) =

@@ -140,7 +140,7 @@ pub(crate) async fn replace(
     body: Body<IssuerSpec>,
 ) -> Result<Response, ApiError> {
     retrying(|| async {
-        let mut tx = app.db.begin();
+        let mut tx = app.begin(&who);
         let (present, lease) = find_to_change(&mut tx, &who, id, &known).await?;
         must_stay(&present, &body.value)?;
         check(&body.value, &app, &who)?;
@@ -214,7 +214,7 @@ pub(crate) async fn delete(
     known: Precondition,
 ) -> Result<Response, ApiError> {
     retrying(|| async {
-        let mut tx = app.db.begin();
+        let mut tx = app.begin(&who);
         let (present, lease) = find_to_change(&mut tx, &who, id, &known).await?;
         let Issuer { kind, namespace, name, .. } = &present;
         if let Some(user) = certificates::any_of_issuer(&mut tx, *kind, namespace, name).await? {
@@ -275,7 +275,7 @@ async fn insert(
 ) -> Result<Response, ApiError> {
     let location = format!("/issuers/{}", issuer.id);
     let answer = json(&IssuerView::from(issuer))?;
-    let mut tx = app.db.begin();
+    let mut tx = attempt.begin(app);
     attempt.remember(app, &mut tx, &location, &answer).await?;
     let stored = async {
         issuers::insert(&mut tx, issuer, account_key).await?;

@@ -124,7 +124,7 @@ async fn at_once(
     dry_run: bool,
 ) -> Result<Vec<Outcome>, ApiError> {
     let app = run.app;
-    let mut tx = app.db.begin();
+    let mut tx = app.begin(run.who);
     let (mut faults, mut refused) = (Faults::default(), Faults::default());
     let mut outcomes: Vec<Option<Outcome>> = items.iter().map(|_| None).collect();
     // Issuers need Secrets, certificates need issuers and policies. Within a kind they go by name, so that two streams which

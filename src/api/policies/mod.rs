@@ -120,7 +120,7 @@ pub(crate) async fn replace(
     who.must_be_unbound()?;
     let spec = check(&body.value)?;
     retrying(|| async {
-        let mut tx = app.db.begin();
+        let mut tx = app.begin(&who);
         let present = find(&mut tx, id).await?;
         known.must_match(&PolicyView::from(&present))?;
         if body.value.name != present.name {
@@ -151,7 +151,7 @@ pub(crate) async fn delete(
 ) -> Result<Response, ApiError> {
     who.must_be_unbound()?;
     retrying(|| async {
-        let mut tx = app.db.begin();
+        let mut tx = app.begin(&who);
         let present = find(&mut tx, id).await?;
         known.must_match(&PolicyView::from(&present))?;
         policies::delete(&mut tx, &present, app.now()).await?;
@@ -193,7 +193,7 @@ pub(crate) async fn respecify(
 async fn insert(app: &AppState, attempt: &Attempt, policy: &Policy) -> Result<Response, ApiError> {
     let location = format!("/policies/{}", policy.id);
     let answer = json(&PolicyView::from(policy))?;
-    let mut tx = app.db.begin();
+    let mut tx = attempt.begin(app);
     attempt.remember(app, &mut tx, &location, &answer).await?;
     let stored = async {
         policies::insert(&mut tx, policy).await?;

@@ -22,7 +22,7 @@ use crate::domain::event_type::EventType;
 use crate::domain::id::DeliveryId;
 use crate::domain::webhook::Webhook;
 use crate::storage::deliveries::{self, Wanted};
-use crate::storage::{Read, Scope, outbox};
+use crate::storage::{Read, Scope, audit, outbox};
 
 /// Deliveries that are queued again in one transaction.
 const BATCH: u32 = 1000;
@@ -166,8 +166,9 @@ pub(crate) async fn redeliver(
     who: Authorized<WebhooksWrite>,
     Path((id, delivery)): Path<(Uuid, Uuid)>,
 ) -> Result<Response, ApiError> {
-    let mut tx = app.db.begin();
+    let mut tx = app.begin(&who);
     let (webhook, _) = find_webhook(&mut tx, id, &who.scope).await?;
+    audit::changes(&mut tx, "webhooks", id, &webhook.namespace);
     must_be_enabled(&webhook)?;
     let found = find(&mut tx, &webhook, delivery, &who.scope).await?;
     must_be_heard(&webhook, &found)?;
@@ -194,8 +195,9 @@ pub(crate) async fn redeliver_since(
     let since = field::moment(&body.value.since, "since")?;
     let (mut redelivered, mut after) = (0, None);
     loop {
-        let mut tx = app.db.begin();
+        let mut tx = app.begin(&who);
         let (webhook, _) = find_webhook(&mut tx, id, &who.scope).await?;
+        audit::changes(&mut tx, "webhooks", id, &webhook.namespace);
         must_be_enabled(&webhook)?;
         let (count, last) =
             deliveries::redeliver_since(&mut tx, webhook.id, since, after, BATCH).await?;
@@ -224,8 +226,9 @@ pub(crate) async fn test(
     Path(id): Path<Uuid>,
     wait: Wait,
 ) -> Result<Response, ApiError> {
-    let mut tx = app.db.begin();
+    let mut tx = app.begin(&who);
     let (webhook, _) = find_webhook(&mut tx, id, &who.scope).await?;
+    audit::changes(&mut tx, "webhooks", id, &webhook.namespace);
     let sent = outbox::try_out(&mut tx, &webhook, app.now()).await?;
     tx.commit().await?;
     let found = match settled(&app, &who, id, sent.id.0, wait).await {

@@ -147,7 +147,7 @@ pub(crate) async fn change(
     }
     retrying(|| async {
         let now = app.now();
-        let mut tx = app.db.begin();
+        let mut tx = app.begin(&who);
         let (present, lease) = find(&mut tx, id, &who.scope).await?;
         known.must_match(&WebhookView::of(&present, now))?;
         let Checked { spec, disabled, .. } = wanted(&present)?;
@@ -175,7 +175,7 @@ pub(crate) async fn delete(
 ) -> Result<StatusCode, ApiError> {
     retrying(|| async {
         let now = app.now();
-        let mut tx = app.db.begin();
+        let mut tx = app.begin(&who);
         let (present, lease) = find(&mut tx, id, &who.scope).await?;
         known.must_match(&WebhookView::of(&present, now))?;
         // Fenced like any change, so that nothing that was saved meanwhile is lost unseen.
@@ -206,7 +206,7 @@ pub(crate) async fn rotate(
     let sealed = app.sealer.seal(&secret_place(WebhookId(id)), secret.expose().as_bytes())?;
     retrying(|| async {
         let now = app.now();
-        let mut tx = app.db.begin();
+        let mut tx = app.begin(&who);
         let (present, lease) = find(&mut tx, id, &who.scope).await?;
         let former = match webhooks::secrets(&mut tx, present.id).await? {
             Some(known) if overlap.is_positive() => {
@@ -254,7 +254,7 @@ async fn insert(
     let now = webhook.created_at;
     // The answer for a replay is stored in plain text, so the secret is left out of it.
     let answer = json(&WebhookView::of(webhook, now))?;
-    let mut tx = app.db.begin();
+    let mut tx = attempt.begin(app);
     attempt.remember(app, &mut tx, &location, &answer).await?;
     webhooks::insert(&mut tx, webhook, sealed).await?;
     let event = Event::normal(webhook.id, "Created", "The webhook was created");

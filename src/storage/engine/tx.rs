@@ -131,6 +131,11 @@ impl Tx {
         }
     }
 
+    /// Whether anything is to be written.
+    pub(in crate::storage) fn has_written(&self) -> bool {
+        !self.written.is_empty()
+    }
+
     /// Takes note of the tables that are written to: their cached rows are void after the commit.
     pub(in crate::storage) fn writes(&mut self, change: &Change) {
         for table in change.written() {

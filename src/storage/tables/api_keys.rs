@@ -3,6 +3,7 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::audit;
 use crate::domain::api_key::{ApiKey, Rotation, Value};
 use crate::domain::id::ApiKeyId;
 use crate::domain::role::Role;
@@ -60,6 +61,7 @@ statements! {
 
 /// Adds a key whose value has this hash; says whether it was new.
 pub async fn insert(tx: &mut Tx, key: &ApiKey, hash: &[u8]) -> Result<bool, StorageError> {
+    audit::changes(tx, "apiKeys", key.id.0, "");
     let added = execute!(
         tx,
         INSERT,
@@ -120,6 +122,7 @@ pub async fn rotate(
     hash: &[u8],
     rotation: Rotation,
 ) -> Result<(), StorageError> {
+    audit::changes(tx, "apiKeys", id.0, "");
     let former_until = rotation.former_until.map(millis);
     execute!(tx, ROTATE, id.0, hash, millis(rotation.rotated_at), former_until)?;
     Ok(())
@@ -133,6 +136,7 @@ pub async fn used(tx: &mut Tx, id: ApiKeyId, day: OffsetDateTime) -> Result<(), 
 
 /// Forgets a key: whoever bears it is refused from now on.
 pub async fn delete(tx: &mut Tx, id: ApiKeyId) -> Result<(), StorageError> {
+    audit::changes(tx, "apiKeys", id.0, "");
     execute!(tx, DELETE, id.0)?;
     Ok(())
 }

@@ -3,7 +3,7 @@
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::{events, log, outbox};
+use super::{audit, events, log, outbox};
 use crate::domain::id::IssuerId;
 use crate::domain::issuer::{Account, Issuer, Kind, State, Transition};
 use crate::domain::scope::Scope;
@@ -83,6 +83,7 @@ pub async fn insert(
 ) -> Result<(), StorageError> {
     let row = Row::from(issuer);
     write!(tx, INSERT, account_key.0.as_slice(); row.bind_inserted);
+    audit::changes(tx, "issuers", row.id, &issuer.namespace);
     tx.wake_workers();
     Ok(())
 }
@@ -192,6 +193,7 @@ pub async fn save(tx: &mut Tx, transition: &Transition, lease: &Lease) -> Result
     let Transition { issuer, events, at, .. } = transition;
     let row = Row::from(issuer);
     write!(tx, lease => SAVE, row.id, lease.token; row.bind_saved);
+    audit::changes(tx, "issuers", row.id, &issuer.namespace);
     outbox::of_issuer(tx, transition);
     log::of_issuer(tx, transition);
     events::record(tx, &issuer.namespace, None, events, *at);

@@ -1,6 +1,7 @@
 //! One file for each table: its rows, and what is asked of it.
 
 pub mod api_keys;
+pub mod audit;
 pub mod certificates;
 pub mod challenges;
 pub mod cleanups;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::policy_reviews;
+use super::{audit, policy_reviews};
 use crate::domain::id::PolicyId;
 use crate::domain::policy::{Policies, Policy};
 use crate::storage::Db;
@@ -50,6 +50,7 @@ pub struct Wanted {
 
 /// Adds a policy, and has the certificates judged anew that it is about.
 pub async fn insert(tx: &mut Tx, policy: &Policy) -> Result<(), StorageError> {
+    audit::changes(tx, "policies", policy.id.0, "");
     let (created_at, updated_at) = (millis(policy.created_at), millis(policy.updated_at));
     write!(
         tx,
@@ -98,6 +99,7 @@ pub async fn cached(db: &Db, namespace: &str) -> Result<Arc<Policies>, StorageEr
 /// that it is, or was, about.
 pub async fn respecify(tx: &mut Tx, present: &Policy, next: &Policy) -> Result<(), StorageError> {
     let id = present.id.0;
+    audit::changes(tx, "policies", id, "");
     let (spec, updated_at) = (json(&next.spec), millis(next.updated_at));
     let changed =
         execute!(tx, SAVE, id, present.generation, spec.as_str(), next.generation, updated_at)?;
@@ -114,6 +116,7 @@ pub async fn delete(
     present: &Policy,
     now: OffsetDateTime,
 ) -> Result<(), StorageError> {
+    audit::changes(tx, "policies", present.id.0, "");
     let changed = execute!(tx, DELETE, present.id.0, present.generation)?;
     must_be_present(present, changed)?;
     policy_reviews::begin(tx, &present.spec.namespaces, now).await

@@ -4,6 +4,7 @@ use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::audit;
 use crate::domain::id::SecretId;
 use crate::domain::scope::Scope;
 use crate::secret::Sealed;
@@ -70,6 +71,7 @@ pub fn data_place(id: SecretId) -> String {
 
 /// Adds a secret.
 pub async fn insert(tx: &mut Tx, secret: &SecretEntry, data: &Sealed) -> Result<(), StorageError> {
+    audit::changes(tx, "secrets", secret.id.0, &secret.namespace);
     execute!(
         tx,
         INSERT,
@@ -85,6 +87,7 @@ pub async fn insert(tx: &mut Tx, secret: &SecretEntry, data: &Sealed) -> Result<
 
 /// Sets a secret's values anew.
 pub async fn update(tx: &mut Tx, secret: &SecretEntry, data: &Sealed) -> Result<(), StorageError> {
+    audit::changes(tx, "secrets", secret.id.0, &secret.namespace);
     execute!(
         tx,
         UPDATE,

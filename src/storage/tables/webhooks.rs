@@ -3,7 +3,7 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{deliveries, events, log};
+use super::{audit, deliveries, events, log};
 use crate::domain::event_type::EventType;
 use crate::domain::id::WebhookId;
 use crate::domain::scope::Scope;
@@ -95,6 +95,7 @@ pub fn former_secret_place(id: WebhookId) -> String {
 pub async fn insert(tx: &mut Tx, webhook: &Webhook, secret: &Sealed) -> Result<(), StorageError> {
     let row = Row::from(webhook);
     write!(tx, INSERT, secret.0.as_slice(); row.bind_inserted);
+    audit::changes(tx, "webhooks", row.id, &webhook.namespace);
     index(tx, webhook).await
 }
 
@@ -168,6 +169,7 @@ pub async fn save(
     let row = Row::from(webhook);
     let wake = millis(hold.map_or(*at, |now| now + LEASE));
     write!(tx, lease => SAVE, row.id, lease.token, wake, hold.is_some(); row.bind_saved);
+    audit::changes(tx, "webhooks", row.id, &webhook.namespace);
     events::record(tx, &webhook.namespace, None, events, *at);
     log::of_webhook(tx, transition);
     if webhook.disabled.is_some() {

@@ -1,6 +1,7 @@
 //! Every public function of `storage`, on both databases.
 
 mod api_keys;
+mod audit;
 mod certificates;
 pub(crate) mod events;
 mod figures;
@@ -38,6 +39,7 @@ fn every_public_function_of_storage_is_exercised_here() {
     let tests = concat!(
         include_str!("mod.rs"),
         include_str!("api_keys.rs"),
+        include_str!("audit.rs"),
         include_str!("certificates.rs"),
         include_str!("figures.rs"),
         include_str!("history.rs"),

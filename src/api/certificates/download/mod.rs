@@ -23,7 +23,7 @@ use crate::pki;
 use crate::secret::Secret;
 use crate::storage::requests::private_key_place;
 use crate::storage::revisions::{self, Revision};
-use crate::storage::{Read, events};
+use crate::storage::{Read, audit, events};
 
 pub(crate) mod format;
 mod private;
@@ -98,7 +98,7 @@ async fn hand_out(
     known: &Precondition,
     what: &str,
 ) -> Result<(String, Option<HandedOut>), ApiError> {
-    let mut tx = app.db.begin();
+    let mut tx = app.begin(who);
     let (certificate, number) = wanted(&mut tx, who, id, which).await?;
     let revision = revisions::find(&mut tx, certificate.id, number).await?;
     let revision = revision.ok_or_else(|| not_issued(id, number))?;
@@ -121,6 +121,8 @@ async fn hand_out(
     let event = Event::normal(certificate.id, "PrivateKeyExported", message);
     let namespace = &certificate.namespace;
     events::record(&mut tx, namespace, Some(certificate.id), &[event], app.now());
+    let what_of = format!("{what} of revision {number}");
+    audit::hands_out(&mut tx, ("certificates", certificate.id.0), namespace, "readKey", what_of);
     tx.commit().await?;
     tracing::info!(certificate = %certificate.id, revision = number, api_key = %who.subject.id(), what, "a private key was handed out");
     Ok((tag, Some(HandedOut { key, revision, certificate })))

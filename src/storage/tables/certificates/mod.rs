@@ -7,7 +7,7 @@ pub use list::{Position, Sort, Wanted, count, list, list_by};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{events, log, outbox};
+use super::{audit, events, log, outbox};
 use crate::domain::certificate::{Certificate, Issued, State, Told, Transition, Trigger};
 use crate::domain::failure::Failure;
 use crate::domain::id::{CertificateId, OrderId};
@@ -100,6 +100,7 @@ pub async fn insert(tx: &mut Tx, certificate: &Certificate) -> Result<(), Storag
         && certificate.next_action_at <= certificate.created_at;
     let reservation = if is_due { handoff::reserve(tx, &certificate.namespace) } else { None };
     let owner = reservation.as_ref().map(Reservation::owner);
+    audit::changes(tx, "certificates", row.id, &certificate.namespace);
     let wake = owner.map_or(row.next_action_at, |_| millis(certificate.created_at + LEASE));
     write!(tx, INSERT, wake, owner; row.bind_inserted);
     index(tx, certificate).await?;
@@ -154,6 +155,7 @@ pub async fn save(
     let row = Row::from(certificate);
     let wake = hold.map_or(row.next_action_at, |now| millis(now + LEASE));
     write!(tx, lease => SAVE, row.id, lease.token, wake, hold.is_some(); row.bind_saved);
+    audit::changes(tx, "certificates", row.id, &certificate.namespace);
     outbox::of_certificate(tx, transition);
     log::of_certificate(tx, transition);
     events::record(tx, &certificate.namespace, Some(certificate.id), events, *at);

@@ -1,0 +1,94 @@
+//! Requests as the audit log tells of them.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::extract::{ConnectInfo, MatchedPath};
+use axum::http::Method;
+use axum::http::request::Parts;
+use uuid::Uuid;
+
+use crate::api::headers::REQUEST_ID;
+use crate::domain::audit::Call;
+
+/// Endpoints that are no collection: what they change says which collection it is of.
+const OF_EVERY_COLLECTION: [&str; 2] = ["apply", "import"];
+
+/// The request, as far as its head tells.
+pub(super) fn of(parts: &Parts) -> Call {
+    let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let (collection, verb) = action(&parts.method, route);
+    let id = parts.uri.path().split('/').nth(2).and_then(|part| part.parse::<Uuid>().ok());
+    let resource = id.map(|id| format!("{collection}/{id}")).unwrap_or_default();
+    let request_id = parts.headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok());
+    let request_id = request_id.unwrap_or_default().to_owned();
+    Call { from: address(parts), collection, verb, resource, request_id }
+}
+
+/// Whoever has opened the connection.
+pub(crate) fn address(parts: &Parts) -> Option<IpAddr> {
+    let ConnectInfo(peer) = parts.extensions.get::<ConnectInfo<SocketAddr>>()?;
+    Some(peer.ip().to_canonical())
+}
+
+/// Collection and verb of a method on one of our routes.
+fn action(method: &Method, route: &str) -> (String, String) {
+    let mut parts = route.split('/').filter(|part| !part.is_empty());
+    let first = parts.next().unwrap_or_default();
+    if OF_EVERY_COLLECTION.contains(&first) {
+        return (String::new(), first.to_owned());
+    }
+    let last = parts.next_back().filter(|part| !part.starts_with('{'));
+    let verb = match (method, last) {
+        (&Method::POST, Some(word)) => camel(word),
+        (&Method::PUT, Some(word)) => camel(&format!("replace-{word}")),
+        (&Method::POST, None) => "create".to_owned(),
+        (&Method::PATCH, _) => "change".to_owned(),
+        (&Method::PUT, None) => "replace".to_owned(),
+        (&Method::DELETE, _) => "delete".to_owned(),
+        _ => "read".to_owned(),
+    };
+    (camel(first), verb)
+}
+
+/// `rotateAccountKey` for `rotate-account-key`.
+fn camel(word: &str) -> String {
+    let mut parts = word.split('-');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let mut letters = part.chars();
+        text.extend(letters.next().map(|first| first.to_ascii_uppercase()));
+        text.push_str(letters.as_str());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_action_is_the_collection_and_what_is_done_there() {
+        for (method, route, collection, verb) in [
+            (Method::POST, "/certificates", "certificates", "create"),
+            (Method::PATCH, "/certificates/{id}", "certificates", "change"),
+            (Method::DELETE, "/certificates/{id}", "certificates", "delete"),
+            (Method::GET, "/certificates/{id}/privkey.pem", "certificates", "read"),
+            (Method::PUT, "/certificates/{id}/csr", "certificates", "replaceCsr"),
+            (Method::POST, "/issuers/{id}/rotate-account-key", "issuers", "rotateAccountKey"),
+            (
+                Method::POST,
+                "/webhooks/{id}/deliveries/{delivery}/redeliver",
+                "webhooks",
+                "redeliver",
+            ),
+            (Method::POST, "/requests/{id}/approve", "requests", "approve"),
+            (Method::PUT, "/policies/{id}", "policies", "replace"),
+            (Method::POST, "/api-keys/{id}/rotate", "apiKeys", "rotate"),
+            (Method::POST, "/apply", "", "apply"),
+            (Method::POST, "/import", "", "import"),
+        ] {
+            let expected = (collection.to_owned(), verb.to_owned());
+            assert_eq!(action(&method, route), expected, "{method} {route}");
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! The audit log: reading it, and what of requests is written to it.
+//!
+//! What a request changes leaves its entries in its own transaction ([`crate::api::AppState::begin`]). What was
+//! refused has changed nothing, and is counted here, by a layer that sees every answer.
+
+use std::sync::{Arc, OnceLock};
+
+use axum::extract::{OriginalUri, Request, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::auth::{AuditRead, Authorized, Principal, network};
+use super::extract::Query;
+use super::page::{self, Listing, Sort};
+use super::problem::{ApiError, Code, Errors, Problem};
+use super::{AppState, field};
+use crate::domain::audit::{Call, Entry, Outcome, Seal, hexadecimal};
+use crate::domain::id::AuditId;
+use crate::domain::principal::PrincipalRef;
+use crate::storage::audit::{self, Wanted};
+
+pub(crate) mod call;
+mod refusals;
+
+use refusals::Kind;
+pub use refusals::Refusals;
+
+/// Filters for entries.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListAudit {
+    /// Of this moment or later (RFC 3339).
+    since: Option<String>,
+    /// Of this principal, by identifier or name.
+    principal: Option<String>,
+    /// Of this action.
+    #[param(example = "certificates.create")]
+    action: Option<String>,
+    /// About this resource, by path.
+    #[param(example = "certificates/019ab000-0000-7000-8000-000000000000")]
+    resource: Option<String>,
+    /// Items per page.
+    #[param(minimum = 1, maximum = 500, default = 50)]
+    limit: Option<u32>,
+    /// The `nextCursor` of the page before.
+    cursor: Option<String>,
+    /// The sort order.
+    sort: Option<Sort>,
+}
+
+/// An entry of the audit log.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = AuditEntry)]
+pub(crate) struct EntryView {
+    /// Sorts by `at`.
+    id: Uuid,
+    /// Its place in the chain, without a gap; `null` for about a second, until it is sealed.
+    #[schema(example = 1)]
+    seq: Option<i64>,
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
+    /// Whoever did it; `null` if nobody was authenticated.
+    principal: Option<PrincipalRef>,
+    /// The client's address.
+    #[schema(example = "192.0.2.1")]
+    from: Option<String>,
+    /// The collection, and what was done there.
+    #[schema(example = "certificates.create")]
+    action: String,
+    /// The resource; absent where it is none in particular.
+    #[schema(example = "certificates/019ab000-0000-7000-8000-000000000000")]
+    resource: Option<String>,
+    /// The resource's namespace; absent where it has none.
+    namespace: Option<String>,
+    outcome: Outcome,
+    /// The reason of a refusal, or what was handed out.
+    reason: Option<String>,
+    /// The request's identifier; the service's log has it too.
+    request_id: String,
+    /// Times that it happened: what is refused again within a minute is counted.
+    #[schema(example = 1)]
+    count: i64,
+    /// HMAC-SHA-256 over `previous`, `seq` and the entry, in hexadecimal digits.
+    hash: Option<String>,
+    /// The `hash` of the entry before.
+    previous: Option<String>,
+}
+
+/// List entries of the audit log
+///
+/// They are about all namespaces, so that only principals that are bound to none see them.
+#[utoipa::path(get, path = "/audit", operation_id = "listAudit", tag = "service",
+    params(ListAudit),
+    responses((status = 200, body = Listing<EntryView>, description = "A page of entries", headers(("Link" = String))), Errors))]
+pub(crate) async fn list(
+    State(app): State<AppState>,
+    who: Authorized<AuditRead>,
+    OriginalUri(uri): OriginalUri,
+    Query(query): Query<ListAudit>,
+) -> Result<Response, ApiError> {
+    if who.is_bound() {
+        let detail = "The audit log is about all namespaces: use an API key or a token that is bound to none.";
+        return Err(ApiError::Because(Code::PermissionDenied, detail.to_owned()));
+    }
+    let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
+    let wanted = Wanted {
+        since: query.since.as_deref().map(|text| field::moment(text, "since")).transpose()?,
+        principal: query.principal,
+        action: query.action,
+        resource: query.resource.map(|path| path.trim_start_matches('/').to_owned()),
+    };
+    let mut read = app.db.read().await?;
+    let rows = audit::list(&mut read, &wanted, page).await?;
+    let key = |(entry, _): &(Entry, Option<Seal>)| entry.id.as_bytes().to_vec();
+    Ok(page::answer(&uri, page.limit, rows, key, EntryView::from))
+}
+
+impl From<(Entry, Option<Seal>)> for EntryView {
+    fn from((entry, seal): (Entry, Option<Seal>)) -> Self {
+        let given = |text: String| Some(text).filter(|text| !text.is_empty());
+        Self {
+            id: entry.id,
+            seq: seal.as_ref().map(|seal| seal.seq),
+            at: entry.at,
+            principal: entry.principal,
+            from: entry.from,
+            action: entry.action,
+            resource: given(entry.resource),
+            namespace: given(entry.namespace),
+            outcome: entry.outcome,
+            reason: entry.reason,
+            request_id: entry.request_id,
+            count: entry.count,
+            hash: seal.as_ref().map(|seal| hexadecimal(&seal.hash)),
+            previous: seal.as_ref().map(|seal| hexadecimal(&seal.previous)),
+        }
+    }
+}
+
+/// The request of a handler, and whom it was authenticated as, for the layer around the handler.
+#[derive(Clone)]
+pub(crate) struct Caller(Arc<(Arc<Call>, OnceLock<PrincipalRef>)>);
+
+impl Caller {
+    /// The request was authenticated as this principal; returns the request.
+    pub(crate) fn is(parts: &Parts, principal: &Principal) -> Arc<Call> {
+        let Some(Self(caller)) = parts.extensions.get::<Self>() else { return Arc::default() };
+        caller.1.get_or_init(|| principal.reference());
+        Arc::clone(&caller.0)
+    }
+}
+
+/// Counts what is refused, and what fails.
+pub(crate) async fn watch(State(app): State<AppState>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let caller = Caller(Arc::new((Arc::new(call::of(&parts)), OnceLock::new())));
+    let is_safe = parts.method.is_safe();
+    parts.extensions.insert(caller.clone());
+    let response = next.run(Request::from_parts(parts, body)).await;
+    let (call, principal) = (&caller.0.0, caller.0.1.get());
+    if let Some(outcome) = outcome(response.status(), is_safe, principal.is_some()) {
+        let reason = response.extensions().get::<Problem>().map(|problem| problem.detail.clone());
+        let entry = entry(&app, call, principal, outcome, reason);
+        let kind = Kind {
+            network: call.from.map(network),
+            principal: principal.and_then(|it| Some((it.id?, entry.action.clone()))),
+            outcome,
+        };
+        app.refusals.count(&app.db, kind, entry).await;
+    }
+    response
+}
+
+/// Whether an answer says that a request was refused for want of a right, or that a write has failed.
+fn outcome(status: StatusCode, is_safe: bool, is_authenticated: bool) -> Option<Outcome> {
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Some(Outcome::Refused),
+        // Too many wrong keys came from this address.
+        StatusCode::TOO_MANY_REQUESTS if !is_authenticated => Some(Outcome::Refused),
+        status if status.is_server_error() && !is_safe => Some(Outcome::Failed),
+        _ => None,
+    }
+}
+
+fn entry(
+    app: &AppState,
+    call: &Call,
+    principal: Option<&PrincipalRef>,
+    outcome: Outcome,
+    reason: Option<String>,
+) -> Entry {
+    let at = app.now();
+    Entry {
+        id: AuditId::generate(at).0,
+        at,
+        principal: principal.cloned(),
+        from: call.from.map(|from| from.to_string()),
+        action: format!("{}.{}", call.collection, call.verb).trim_start_matches('.').to_owned(),
+        resource: call.resource.clone(),
+        namespace: String::new(),
+        outcome,
+        reason,
+        request_id: call.request_id.clone(),
+        count: 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_told_from_mistakes_and_failed_writes_from_failed_reads() {
+        use Outcome::{Failed, Refused};
+        for (status, is_safe, is_authenticated, expected) in [
+            (401, true, false, Some(Refused)),
+            (403, true, true, Some(Refused)),
+            (403, false, true, Some(Refused)),
+            (429, true, false, Some(Refused)),
+            (429, true, true, None),
+            (422, false, true, None),
+            (404, false, true, None),
+            (500, false, true, Some(Failed)),
+            (503, false, true, Some(Failed)),
+            (500, true, true, None),
+            (202, false, true, None),
+        ] {
+            let code = StatusCode::from_u16(status).unwrap();
+            assert_eq!(outcome(code, is_safe, is_authenticated), expected, "{status}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Sealing and verifying the audit log.
+//!
+//! Transactions add entries and never wait for each other. A sealer in every replica gives them numbers and hashes
+//! within about a second. It needs no lease: two that seal at once give the same number, and the database takes one.
+
+use std::time::Duration;
+
+use thiserror::Error;
+use time::OffsetDateTime;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::domain::audit::{Break, ChainKey, Entry, Head, Seal, Walk};
+use crate::storage::{Db, StorageError, audit};
+
+/// Time between two looks for entries without a seal.
+const EVERY: Duration = Duration::from_millis(500);
+
+/// Entries that are sealed in one transaction.
+const BATCH: u32 = 200;
+
+/// Seals that are read at once.
+const PAGE: u32 = 500;
+
+/// A transaction is committed sooner after it has made its entries. What comes later all the same is found by a look
+/// at everything.
+const LATEST: time::Duration = time::Duration::minutes(1);
+
+/// Time between two looks at everything.
+const EVERYTHING: Duration = Duration::from_hours(1);
+
+/// Time between two lines of the log that tell the head.
+const TELL: Duration = Duration::from_mins(10);
+
+/// Makes the seals.
+pub struct Sealer {
+    db: Db,
+    key: ChainKey,
+}
+
+impl Sealer {
+    pub fn new(db: Db, key: ChainKey) -> Self {
+        Self { db, key }
+    }
+
+    /// Seals all entries from this identifier on; returns how many it were.
+    pub async fn seal(&self, from: Uuid) -> Result<usize, StorageError> {
+        let mut sealed = 0;
+        loop {
+            let done = match self.seal_some(from).await {
+                // Another replica was first.
+                Err(StorageError::Conflict) => return Ok(sealed),
+                done => done?,
+            };
+            sealed += done;
+            if done < BATCH as usize {
+                return Ok(sealed);
+            }
+        }
+    }
+
+    async fn seal_some(&self, from: Uuid) -> Result<usize, StorageError> {
+        let mut read = self.db.read().await?;
+        let entries = audit::unsealed(&mut read, from, BATCH).await?;
+        if entries.is_empty() {
+            return Ok(0);
+        }
+        let mut head = audit::head(&mut read).await?;
+        drop(read);
+        let mut tx = self.db.begin();
+        for entry in &entries {
+            let seal = self.key.seal(&head, entry);
+            audit::seal(&mut tx, entry.id, &seal).await?;
+            head = Head { seq: seal.seq, hash: seal.hash };
+        }
+        tx.commit().await?;
+        failpoint!("after_seal");
+        Ok(entries.len())
+    }
+
+    /// Seals for as long as the service runs, and tells the head in the log: elsewhere it says that nothing of the
+    /// log's end is missing.
+    pub async fn run(self, clock: &dyn Clock, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut from = Uuid::nil();
+        let (mut told, mut is_told) = (Head::beginning(), Instant::now());
+        let mut everything = Instant::now();
+        loop {
+            let is_last = tokio::select! {
+                _ = tick.tick() => false,
+                () = stop.cancelled() => true,
+            };
+            if everything.elapsed() >= EVERYTHING {
+                (everything, from) = (Instant::now(), Uuid::nil());
+            }
+            let now = clock.now();
+            match self.seal(from).await {
+                Ok(_) => from = first_of(now - LATEST),
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "the audit log is not sealed; trying again");
+                }
+            }
+            if is_last || is_told.elapsed() >= TELL {
+                is_told = Instant::now();
+                self.tell(&mut told).await;
+            }
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    async fn tell(&self, told: &mut Head) {
+        let head = async { audit::head(&mut self.db.read().await?).await };
+        match head.await {
+            Ok(head) if head != *told => {
+                tracing::info!(%head, "head of the audit log; `certwright audit verify --head` takes it");
+                *told = head;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The least identifier of a moment (UUIDv7).
+fn first_of(at: OffsetDateTime) -> Uuid {
+    let milliseconds = u128::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
+    Uuid::from_u128(milliseconds << 80)
+}
+
+/// Why the audit log could not be verified, or is not what it was.
+#[derive(Debug, Error)]
+pub enum VerifyError {
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error("the audit log is not whole: {0}. Compare it with an export or a backup")]
+    Broken(#[from] Break),
+}
+
+/// A log that is whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    pub head: Head,
+    /// Entries that were not sealed yet.
+    pub unsealed: usize,
+}
+
+/// Walks along the whole chain, and shows each entry to `show`. With a head that was `known` before, a tail that was
+/// cut off is found, too.
+pub async fn verify(
+    db: &Db,
+    key: &ChainKey,
+    known: Option<Head>,
+    mut show: impl FnMut(&Seal, &Entry),
+) -> Result<Verified, VerifyError> {
+    let mut walk = Walk::new(key, known);
+    let mut after = 0;
+    loop {
+        let found = audit::chain(&mut db.read().await?, after, PAGE).await?;
+        for (seal, entry) in &found {
+            walk.step(seal, entry.as_ref())?;
+            if let Some(entry) = entry {
+                show(seal, entry);
+            }
+            after = seal.seq;
+        }
+        if found.len() < PAGE as usize {
+            break;
+        }
+    }
+    let unsealed = audit::unsealed(&mut db.read().await?, Uuid::nil(), PAGE).await?.len();
+    Ok(Verified { head: walk.end()?, unsealed })
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::domain::id::AuditId;
+
+    #[test]
+    fn no_entry_of_a_moment_comes_before_the_first() {
+        let now = datetime!(2026-11-24 12:00 UTC);
+        assert!(first_of(now) <= AuditId::generate(now).0);
+        assert!(AuditId::generate(now - time::Duration::milliseconds(1)).0 < first_of(now));
+    }
+}

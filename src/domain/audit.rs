@@ -1,0 +1,333 @@
+//! Entries of the audit log: who did what, from where, on what, and with which outcome; and the chain over them.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use aws_lc_rs::hmac;
+use serde_json::json;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::principal::PrincipalRef;
+use super::words::words;
+use serde::{Deserialize, Serialize};
+
+words! {
+    /// How it ended.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+    #[schema(as = AuditOutcome)]
+    pub serde enum Outcome {
+        /// It was done.
+        Allowed = "allowed",
+        /// The caller was not authenticated, or lacks the right.
+        Refused = "refused",
+        /// The service could not do it, or does not know whether it was done.
+        Failed = "failed",
+    }
+}
+
+/// A request, as its entries tell of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Call {
+    /// The client's address.
+    pub from: Option<IpAddr>,
+    /// The collection that the request's address begins with: `certificates`; empty for `/apply`.
+    pub collection: String,
+    /// What is done there: `create`, `rotate`.
+    pub verb: String,
+    /// `collection/id`, as far as the request's address says it; else empty.
+    pub resource: String,
+    pub request_id: String,
+}
+
+/// An entry of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub id: Uuid,
+    pub at: OffsetDateTime,
+    /// `None`: nobody was authenticated.
+    pub principal: Option<PrincipalRef>,
+    /// The client's address.
+    pub from: Option<String>,
+    /// `certificates.create`.
+    pub action: String,
+    /// `certificates/<id>`; empty: none.
+    pub resource: String,
+    /// Empty: none.
+    pub namespace: String,
+    pub outcome: Outcome,
+    pub reason: Option<String>,
+    pub request_id: String,
+    /// Times that it happened; what is refused again and again is counted.
+    pub count: i64,
+}
+
+/// The place of an entry in the chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seal {
+    /// From 1 on, without a gap.
+    pub seq: i64,
+    /// The hash of the seal before; of the first one [`BEGINNING`].
+    pub previous: Vec<u8>,
+    /// HMAC-SHA-256.
+    pub hash: Vec<u8>,
+}
+
+/// What the first seal has before it.
+pub const BEGINNING: [u8; 32] = [0; 32];
+
+/// The last seal that is known: all before it follows from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    pub seq: i64,
+    pub hash: Vec<u8>,
+}
+
+/// As certwright prints heads, and takes them: `1234:9f86…`.
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.seq, hexadecimal(&self.hash))
+    }
+}
+
+impl FromStr for Head {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let read = || {
+            let (seq, digits) = text.split_once(':')?;
+            let (pairs, []) = digits.as_bytes().as_chunks::<2>() else { return None };
+            let byte = |pair: &[u8; 2]| {
+                let digit = |at: u8| char::from(at).to_digit(16);
+                u8::try_from(digit(pair[0])? * 16 + digit(pair[1])?).ok()
+            };
+            let hash: Vec<u8> = pairs.iter().map(byte).collect::<Option<_>>()?;
+            let seq = seq.parse().ok().filter(|seq| *seq >= 0)?;
+            (hash.len() == BEGINNING.len()).then_some(Self { seq, hash })
+        };
+        read()
+            .ok_or("a head is written SEQ:HASH, as the log and `certwright audit verify` print it")
+    }
+}
+
+/// Bytes in hexadecimal digits.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The key of the chain. Whoever only writes the database cannot make a seal.
+pub struct ChainKey(hmac::Key);
+
+impl Head {
+    /// The head of an empty log.
+    pub fn beginning() -> Self {
+        Self { seq: 0, hash: BEGINNING.to_vec() }
+    }
+}
+
+impl ChainKey {
+    pub fn new(secret: &[u8]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
+    }
+
+    /// The seal of an entry behind `head`.
+    pub fn seal(&self, head: &Head, entry: &Entry) -> Seal {
+        let seq = head.seq + 1;
+        let hash = self.hash(seq, &head.hash, entry);
+        Seal { seq, previous: head.hash.clone(), hash }
+    }
+
+    fn hash(&self, seq: i64, previous: &[u8], entry: &Entry) -> Vec<u8> {
+        let text = [previous, canonical(seq, entry).as_bytes()].concat();
+        hmac::sign(&self.0, &text).as_ref().to_vec()
+    }
+}
+
+/// All of an entry as one text; no two entries have the same.
+fn canonical(seq: i64, entry: &Entry) -> String {
+    let Entry { id, at, principal, from, action, resource, namespace, .. } = entry;
+    let Entry { outcome, reason, request_id, count, .. } = entry;
+    let milliseconds = at.unix_timestamp_nanos() / 1_000_000;
+    let milliseconds = i64::try_from(milliseconds).unwrap_or(i64::MAX);
+    json!([
+        seq,
+        id,
+        milliseconds,
+        principal,
+        from,
+        action,
+        resource,
+        namespace,
+        outcome,
+        reason,
+        request_id,
+        count
+    ])
+    .to_string()
+}
+
+/// What is wrong with a chain.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Break {
+    #[error("seal {0} is missing: entries were removed")]
+    Gap(i64),
+    #[error("seal {0} does not follow from the one before it: seals were changed or reordered")]
+    Unlinked(i64),
+    #[error("the entry of seal {0} is missing: it was removed")]
+    NoEntry(i64),
+    #[error("entry {seq} ({id}) is not what was sealed: it was changed, or sealed by another key")]
+    Changed { seq: i64, id: Uuid },
+    #[error("the log ends at {ends}, before the known head {known}: its tail was cut off")]
+    CutTail { ends: i64, known: i64 },
+    #[error("seal {0} is not the known head: the log was written anew")]
+    OtherHead(i64),
+}
+
+/// Goes along a chain, seal by seal.
+pub struct Walk<'k> {
+    key: &'k ChainKey,
+    head: Head,
+    /// The head that somebody has kept elsewhere.
+    known: Option<Head>,
+}
+
+impl<'k> Walk<'k> {
+    pub fn new(key: &'k ChainKey, known: Option<Head>) -> Self {
+        Self { key, head: Head::beginning(), known }
+    }
+
+    /// Takes the next seal, with its entry.
+    pub fn step(&mut self, seal: &Seal, entry: Option<&Entry>) -> Result<(), Break> {
+        let expected = self.head.seq + 1;
+        if seal.seq != expected {
+            return Err(Break::Gap(expected));
+        }
+        if seal.previous != self.head.hash {
+            return Err(Break::Unlinked(seal.seq));
+        }
+        let entry = entry.ok_or(Break::NoEntry(seal.seq))?;
+        if self.key.seal(&self.head, entry).hash != seal.hash {
+            return Err(Break::Changed { seq: seal.seq, id: entry.id });
+        }
+        if self.known.as_ref().is_some_and(|it| it.seq == seal.seq && it.hash != seal.hash) {
+            return Err(Break::OtherHead(seal.seq));
+        }
+        self.head = Head { seq: seal.seq, hash: seal.hash.clone() };
+        Ok(())
+    }
+
+    /// The head, at the end of the log.
+    pub fn end(self) -> Result<Head, Break> {
+        match self.known {
+            Some(known) if known.seq > self.head.seq => {
+                Err(Break::CutTail { ends: self.head.seq, known: known.seq })
+            }
+            _ => Ok(self.head),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    fn entry(n: u128) -> Entry {
+        Entry {
+            id: Uuid::from_u128(n),
+            at: datetime!(2026-11-24 12:00 UTC),
+            principal: None,
+            from: Some("192.0.2.1".into()),
+            action: "certificates.create".into(),
+            resource: format!("certificates/{n}"),
+            namespace: "default".into(),
+            outcome: Outcome::Allowed,
+            reason: None,
+            request_id: "r".into(),
+            count: 1,
+        }
+    }
+
+    fn chain(key: &ChainKey, length: u128) -> Vec<(Seal, Entry)> {
+        let mut head = Head::beginning();
+        let sealed = (1..=length).map(|n| {
+            let seal = key.seal(&head, &entry(n));
+            head = Head { seq: seal.seq, hash: seal.hash.clone() };
+            (seal, entry(n))
+        });
+        sealed.collect()
+    }
+
+    fn walk(key: &ChainKey, chain: &[(Seal, Entry)], known: Option<Head>) -> Result<Head, Break> {
+        let mut walk = Walk::new(key, known);
+        for (seal, entry) in chain {
+            walk.step(seal, Some(entry))?;
+        }
+        walk.end()
+    }
+
+    #[test]
+    fn a_whole_chain_ends_at_its_head() {
+        let key = ChainKey::new(b"key");
+        let chain = chain(&key, 4);
+        let head = Head { seq: 4, hash: chain[3].0.hash.clone() };
+        assert_eq!(walk(&key, &chain, Some(head.clone())), Ok(head));
+        assert_eq!(walk(&key, &[], None), Ok(Head::beginning()));
+    }
+
+    #[test]
+    fn whatever_was_done_to_a_chain_is_found() {
+        let key = ChainKey::new(b"key");
+        let whole = chain(&key, 4);
+        let head = Head { seq: 4, hash: whole[3].0.hash.clone() };
+        let id = Uuid::from_u128(2);
+        type Deed = fn(&mut Vec<(Seal, Entry)>);
+        let deeds: [(Deed, Break); 7] = [
+            (|chain| chain[1].1.action = "x".into(), Break::Changed { seq: 2, id }),
+            (|chain| chain[1].1.count = 2, Break::Changed { seq: 2, id }),
+            (|chain| chain[1].0.hash[0] ^= 1, Break::Changed { seq: 2, id }),
+            (|chain| drop(chain.remove(1)), Break::Gap(2)),
+            (|chain| chain.swap(1, 2), Break::Gap(2)),
+            (|chain| chain[1].0.previous[0] ^= 1, Break::Unlinked(2)),
+            (|chain| drop(chain.pop()), Break::CutTail { ends: 3, known: 4 }),
+        ];
+        for (place, (deed, found)) in deeds.into_iter().enumerate() {
+            let mut chain = whole.clone();
+            deed(&mut chain);
+            assert_eq!(walk(&key, &chain, Some(head.clone())), Err(found), "deed {place}");
+        }
+        let mut swapped = whole.clone();
+        let (second, third) = (swapped[1].1.clone(), swapped[2].1.clone());
+        (swapped[1].1, swapped[2].1) = (third, second);
+        let found = Break::Changed { seq: 2, id: Uuid::from_u128(3) };
+        assert_eq!(walk(&key, &swapped, None), Err(found));
+    }
+
+    #[test]
+    fn a_head_is_read_as_it_is_written() {
+        let head = Head { seq: 12, hash: (0..32).map(|byte| byte * 7).collect() };
+        assert_eq!(head.to_string().parse(), Ok(head));
+        for strange in
+            ["", "12", "12:", "12:zz", "-1:00", "12:0", &format!("12:{}", "é".repeat(32))]
+        {
+            assert!(strange.parse::<Head>().is_err(), "{strange}");
+        }
+    }
+
+    #[test]
+    fn nobody_without_the_key_makes_a_chain() {
+        let (ours, theirs) = (ChainKey::new(b"key"), ChainKey::new(b"other"));
+        let found = walk(&ours, &chain(&theirs, 1), None);
+        assert!(matches!(found, Err(Break::Changed { seq: 1, .. })), "{found:?}");
+    }
+
+    #[test]
+    fn a_log_that_was_written_anew_has_another_head() {
+        let key = ChainKey::new(b"key");
+        let known = Head { seq: 2, hash: vec![7; 32] };
+        assert_eq!(walk(&key, &chain(&key, 3), Some(known)), Err(Break::OtherHead(2)));
+    }
+}

@@ -1,0 +1,164 @@
+//! The audit log: what is in it, who reads it, and what is found when somebody has been at it.
+
+pub(crate) mod crash;
+pub(crate) mod tampering;
+
+use axum::http::Method;
+use serde_json::{Value, json};
+use time::Duration;
+
+use crate::support::world::{World, certificate, id, on_every_database};
+
+async fn entries(world: &World, query: &str) -> Vec<Value> {
+    world.get(&format!("/audit{query}")).await.json()["items"].as_array().unwrap().clone()
+}
+
+on_every_database! {
+    async fn an_entry_says_who_did_what_from_where_on_what(world: World) {
+        world.create_issuer().await;
+        let ask = world.ask(Method::POST, "/certificates").from("192.0.2.7").header("x-request-id", "mine");
+        let made = ask.json(&certificate("web")).send().await.accepted();
+
+        let resource = format!("certificates/{}", id(&made));
+        let found = entries(&world, &format!("?resource=/{resource}")).await;
+        let [entry] = &found[..] else { panic!("{found:#?}") };
+        assert_eq!(entry["action"], "certificates.create");
+        assert_eq!((&entry["outcome"], &entry["count"], &entry["reason"]), (&json!("allowed"), &json!(1), &Value::Null));
+        assert_eq!((&entry["from"], &entry["requestId"], &entry["namespace"]), (&json!("192.0.2.7"), &json!("mine"), &json!("default")));
+        let who = world.get("/whoami").await.json();
+        assert_eq!(entry["principal"], json!({"kind": "apiKey", "id": who["id"], "name": "admin"}));
+        assert_eq!(entry["at"], "2026-11-24T12:00:00Z");
+    }
+
+    async fn what_changes_nothing_leaves_no_entry(world: World) {
+        let made = world.create_issuer().await;
+        let before = entries(&world, "").await;
+        let path = format!("/issuers/{}", id(&made));
+        let same = json!({"kind": "ClusterIssuer", "name": "le", "acme": made["acme"]});
+        assert_eq!(world.put(&path, same).await.status, 200);
+        world.post("/certificates", json!({"dnsNames": []})).await.is_problem(422, "validation_failed");
+        world.delete("/certificates/019ab000-0000-7000-8000-000000000000").await.is_problem(404, "not_found");
+        world.get("/certificates").await;
+        assert_eq!(entries(&world, "").await, before);
+    }
+
+    async fn a_replay_leaves_no_second_entry(world: World) {
+        world.create_issuer().await;
+        for _ in 0..2 {
+            let ask = world.ask(Method::POST, "/certificates").header("idempotency-key", "one");
+            ask.json(&certificate("web")).send().await.accepted();
+        }
+        assert_eq!(entries(&world, "?action=certificates.create").await.len(), 1);
+    }
+
+    async fn a_secret_that_wakes_an_issuer_is_one_entry_and_manifests_are_one_for_each_object(world: World) {
+        world.create_issuer().await;
+        let secret = json!({"namespace": "certwright", "name": "cloudflare", "stringData": {"api-token": "canary-secret-value"}});
+        world.post("/secrets", secret).await.accepted();
+        let actions = async || -> Vec<Value> {
+            entries(&world, "").await.iter().map(|entry| entry["action"].clone()).collect()
+        };
+        assert_eq!(actions().await, ["issuers.create", "secrets.create"]);
+
+        let text = "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\nstringData: {k: v}\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: b}\nstringData: {k: v}\n";
+        for query in ["?dryRun=true", ""] {
+            let ask = world.ask(Method::POST, &format!("/apply{query}")).header("content-type", "application/yaml");
+            assert_eq!(ask.text(text).send().await.status, 200);
+        }
+        assert_eq!(actions().await[2..], ["secrets.apply", "secrets.apply"]);
+    }
+
+    async fn every_key_that_is_handed_out_is_an_entry(world: World) {
+        world.create_issuer().await;
+        let made = id(&world.create_certificate("web").await);
+        let order = world.db_order(&made).await;
+        world.db_issue(&order).await;
+        let path = |file: &str| format!("/certificates/{made}/{file}");
+        let first = world.get(&path("privkey.pem")).await;
+        assert_eq!(first.status, 200);
+        let again = world.ask(Method::GET, &path("privkey.pem")).header("if-none-match", first.header("etag"));
+        assert_eq!(again.send().await.status, 304);
+        assert_eq!(world.get(&path("fullchain.pem")).await.status, 200);
+
+        let found = entries(&world, "?action=certificates.readKey").await;
+        let [entry] = &found[..] else { panic!("{found:#?}") };
+        assert_eq!((&entry["resource"], &entry["namespace"]), (&json!(format!("certificates/{made}")), &json!("default")));
+        assert!(entry["reason"].as_str().unwrap().ends_with("of revision 1"), "{entry}");
+    }
+
+    async fn refusals_are_entries_and_repeated_ones_are_counted(world: World) {
+        let guess = async |address: &str| {
+            world.ask(Method::GET, "/certificates").with_key("cw_wrong").from(address).send().await.is_problem(401, "unauthenticated")
+        };
+        for _ in 0..50 {
+            guess("192.0.2.7").await;
+        }
+        guess("192.0.2.8").await;
+        let key = world.key(&["certificates:read"], &["team"]).await;
+        for _ in 0..3 {
+            let ask = world.ask(Method::POST, "/api-keys").with_key(&key).json(&json!({"name": "more"}));
+            ask.send().await.is_problem(403, "permission_denied");
+        }
+        let seen = async || -> Vec<(Value, Value, Value, Value)> {
+            let found = entries(&world, "").await;
+            let shown = |one: &Value| (one["from"].clone(), one["principal"]["name"].clone(), one["outcome"].clone(), one["count"].clone());
+            found.iter().map(shown).collect()
+        };
+        let first = [
+            (json!("192.0.2.7"), Value::Null, json!("refused"), json!(1)),
+            (json!("192.0.2.8"), Value::Null, json!("refused"), json!(1)),
+            (Value::Null, json!("limited"), json!("refused"), json!(1)),
+        ];
+        assert_eq!(seen().await, first, "the first of each at once");
+
+        world.clock.advance(Duration::minutes(1));
+        world.refusals.write_counted(&world.db, world.now(), false).await;
+        let mut counted: Vec<_> = seen().await[3..].iter().map(|one| one.3.clone()).collect();
+        counted.sort_by_key(Value::as_i64);
+        assert_eq!(counted, [2, 49], "and all that came after as one");
+        let refused = entries(&world, "?action=apiKeys.create").await;
+        assert!(refused[0]["reason"].as_str().unwrap().contains("apiKeys:write"), "{refused:#?}");
+    }
+
+    async fn a_policy_that_refuses_names_leaves_an_entry(world: World) {
+        world.create_issuer().await;
+        let key = world.key(&["certificates:write"], &["default"]).await;
+        let ask = world.ask(Method::POST, "/certificates").with_key(&key);
+        ask.json(&certificate("web")).send().await.is_problem(403, "name_not_allowed");
+        let found = entries(&world, "?action=certificates.create").await;
+        assert_eq!((found.len(), &found[0]["outcome"]), (1, &json!("refused")), "{found:#?}");
+    }
+
+    async fn only_whoever_is_bound_to_nothing_and_may_reads_it(world: World) {
+        for (permissions, namespaces) in [(&["audit:read"][..], &["default"][..]), (&["events:read"], &["default"])] {
+            let key = world.key(permissions, namespaces).await;
+            let ask = world.ask(Method::GET, "/audit").with_key(&key);
+            ask.send().await.is_problem(403, "permission_denied");
+        }
+        let auditor = world.post("/api-keys", json!({"name": "auditor", "permissions": ["audit:read"]})).await.accepted();
+        let reply = world.ask(Method::GET, "/audit").with_key(auditor["key"].as_str().unwrap()).send().await;
+        assert_eq!(reply.status, 200);
+        assert!(!reply.text.contains(auditor["key"].as_str().unwrap()), "no value of a key");
+    }
+
+    async fn pages_and_filters_find_what_is_asked_for(world: World) {
+        for name in ["a", "b", "c"] {
+            let secret = json!({"namespace": "default", "name": name, "stringData": {"k": "v"}});
+            world.post("/secrets", secret).await.accepted();
+            world.clock.advance(Duration::minutes(1));
+        }
+        let who = world.get("/whoami").await.json();
+        for (query, count) in [
+            ("", 3), ("?since=2026-11-24T12:01:00Z", 2), ("?principal=admin", 3), ("?principal=other", 0),
+            (&*format!("?principal={}", id(&who)), 3), ("?action=secrets.create", 3), ("?action=secrets.delete", 0), ("?limit=2", 2),
+        ] {
+            assert_eq!(entries(&world, query).await.len(), count, "{query}");
+        }
+        let all = entries(&world, "").await;
+        let page = world.get("/audit?limit=2").await.json();
+        let rest = entries(&world, &format!("?limit=2&cursor={}", page["nextCursor"].as_str().unwrap())).await;
+        assert_eq!(rest, all[2..]);
+        let newest = entries(&world, "?sort=-createdAt").await;
+        assert_eq!(newest.iter().rev().cloned().collect::<Vec<_>>(), all);
+    }
+}
