@@ -141,6 +141,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         cluster_namespace: config.cluster_namespace.as_str().into(),
         tokens: Issuers::new(config.oidc_issuers.clone()).context("oidc.issuers")?,
         limits: caller_limits(config),
+        trusted_proxies: config.trusted_proxies.clone(),
         refusals: Refusals::default(),
         last_uses: LastUses::default(),
         heavy: Pool::default(),

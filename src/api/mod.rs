@@ -12,9 +12,11 @@ use std::sync::Arc;
 use axum::middleware::from_fn_with_state;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
+use tower::util::MapRequestLayer;
 
 use crate::clock::Clock;
 use crate::domain::audit::Call;
+use crate::domain::forwarded::TrustedProxies;
 use crate::domain::principal::PrincipalRef;
 use crate::heavy::{Pool, Undone};
 use crate::oidc::Issuers;
@@ -90,6 +92,8 @@ pub struct AppState {
     pub tokens: Issuers,
     /// How much callers may do, and how often fail.
     pub limits: CallerLimits,
+    /// Whose word for a client's address counts.
+    pub trusted_proxies: TrustedProxies,
     /// What was refused of late, for the audit log.
     pub refusals: Refusals,
     /// The API keys whose use today is written down.
@@ -145,7 +149,9 @@ impl AppState {
 pub fn router(state: AppState) -> axum::Router {
     let watch = from_fn_with_state(state.clone(), audit::watch);
     let routes = openapi::routes().with_state(state.clone()).layer(watch);
-    by_name::resolving(layers::around(routes), state)
+    let proxies = state.trusted_proxies.clone();
+    let client = MapRequestLayer::new(move |request| audit::call::from_client(&proxies, request));
+    by_name::resolving(layers::around(routes), state).layer(client)
 }
 
 /// Repeats an attempt that lost a race: each attempt reads anew, so that it sees what the other transaction wrote.

@@ -3,12 +3,16 @@
 //! The configured key is a recovery key. It exists from the start on at which its value is new; another value ends
 //! the former one. Once deleted it stays so, until its value is changed or `bootstrap.restore` asks for it.
 
+use std::sync::Arc;
+
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::api_key::{self, ApiKey, Value};
+use crate::domain::audit::Call;
 use crate::domain::principal::{PrincipalKind, PrincipalRef};
 use crate::secret::Secret;
 use crate::storage::api_keys::CONFIGURED;
+use crate::storage::audit::{self, Author};
 use crate::storage::{Db, Scope, Tx, api_keys, settings};
 
 use super::BootstrapError;
@@ -62,6 +66,7 @@ async fn configured_api_key(
     let hash = api_key::hash_key(key.expose());
     let admin = admin_key("bootstrap", "bootstrap.api_key", clock);
     let mut tx = db.begin();
+    audit::attribute(&mut tx, configuration("bootstrap.api_key", clock));
     let last = settings::find(&mut tx, CONFIGURED).await?;
     let found = api_keys::find_by_hash(&mut tx, &hash).await?;
     if let Some((known, value)) = &found
@@ -108,6 +113,7 @@ async fn end_former(tx: &mut Tx, hash: &[u8]) -> Result<(), BootstrapError> {
 
 async fn new_api_key(db: &Db, clock: &dyn Clock) -> Result<Option<Secret<String>>, BootstrapError> {
     let mut tx = db.begin();
+    audit::attribute(&mut tx, configuration("first start", clock));
     let last = settings::find(&mut tx, FIRST_KEY).await?;
     if api_keys::any(&mut tx).await? {
         return Ok(None);
@@ -125,6 +131,15 @@ async fn new_api_key(db: &Db, clock: &dyn Clock) -> Result<Option<Secret<String>
     api_keys::insert(&mut tx, &admin_key("first", "first start", clock), &hash).await?;
     tx.commit().await?;
     Ok(Some(key))
+}
+
+/// The service's configuration, as the author of what it changes.
+fn configuration(name: &str, clock: &dyn Clock) -> Author {
+    let kind = PrincipalKind::Configuration;
+    let principal = PrincipalRef { kind, id: None, name: name.to_owned() };
+    let call =
+        Call { collection: "apiKeys".to_owned(), verb: "configure".to_owned(), ..Call::default() };
+    Author { principal, call: Arc::new(call), at: clock.now() }
 }
 
 fn admin_key(name: &str, made_by: &str, clock: &dyn Clock) -> ApiKey {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::domain::forwarded::TrustedProxies;
 use crate::domain::token_issuer::TokenIssuer;
 use crate::secret::Secret;
 
@@ -50,6 +51,8 @@ pub struct Config {
     pub bootstrap_api_key: Option<Secret<String>>,
     /// Whether a configured key that was deleted is to be there again.
     pub bootstrap_restore: bool,
+    /// Proxies whose word for a client's address counts.
+    pub trusted_proxies: TrustedProxies,
     pub oidc_issuers: Vec<TokenIssuer>,
     pub master_key: Option<Secret<String>>,
     pub master_key_file: Option<PathBuf>,
@@ -183,6 +186,7 @@ impl Config {
             http_listen: https::plain_address(values)?,
             https: Https::parse(values)?,
             http01_listen: values.address("http01.listen")?,
+            trusted_proxies: TrustedProxies::new(values.networks("http.trusted_proxies")?),
             header_timeout: values.duration_within("http.header_timeout", PATIENCE)?,
             idle_timeout: values.duration_within("http.idle_timeout", PATIENCE)?,
             http_connections: values.number("http.max_connections", 1..=100_000)?,

@@ -49,6 +49,8 @@ pub const SETTINGS: &[Setting] = &[
         "Address of the API over plain HTTP. Beyond loopback it takes `http.allow_plain`; `https.listen` is the better way."),
     Setting::new("http.allow_plain", "false",
         "`true` lets `http.listen` be reached from elsewhere without TLS: behind a proxy that ends TLS, on a network that nobody else is on."),
+    Setting::list("http.trusted_proxies",
+        "Networks of your own proxies, such as `10.0.0.0/8`: from there `X-Forwarded-For`, or `Forwarded`, says who the client is, for limits, the log and the audit log."),
     Setting::new("https.listen", "",
         "Address of the API over TLS (1.2 and 1.3), beside `http.listen`. Takes `https.certificate_file` and `https.key_file`, or `https.certificate`."),
     Setting::new("https.certificate_file", "",

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use url::Url;
 
 use super::ConfigError;
@@ -178,6 +179,16 @@ impl Values {
         let parse = |entry: &String| {
             entry.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
                 self.bad(key, format!("\"{entry}\" is no port: expected numbers from 1 to 65535"))
+            })
+        };
+        self.list(key).iter().map(parse).collect()
+    }
+
+    pub(super) fn networks(&self, key: &'static str) -> Result<Vec<IpNet>, ConfigError> {
+        let parse = |entry: &String| {
+            let found = entry.parse().or_else(|_| entry.parse::<IpAddr>().map(IpNet::from));
+            found.map_err(|_| {
+                self.bad(key, format!("\"{entry}\" is no network: expected 10.0.0.0/8 or an IP"))
             })
         };
         self.list(key).iter().map(parse).collect()

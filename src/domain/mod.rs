@@ -23,6 +23,7 @@ pub mod failure;
 #[cfg(test)]
 #[path = "../../tests/support/fixtures.rs"]
 pub(crate) mod fixtures;
+pub mod forwarded;
 pub mod id;
 pub mod issuer;
 pub mod limits;

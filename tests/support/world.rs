@@ -9,6 +9,7 @@ use certwright::clock::{Clock, ManualClock, SystemClock};
 use certwright::domain::api_key::{self, ApiKey};
 use certwright::domain::certificate::{Certificate, Issued, Transition};
 use certwright::domain::challenge::{self, Challenge};
+use certwright::domain::forwarded::TrustedProxies;
 use certwright::domain::id::{CertificateId, ChallengeId, OrderId, RequestId};
 use certwright::domain::order::{self, Order, Stage};
 use certwright::domain::token_issuer::TokenIssuer;
@@ -111,6 +112,7 @@ impl World {
             cluster_namespace: "certwright".into(),
             tokens: Issuers::default(),
             limits: CallerLimits::default(),
+            trusted_proxies: TrustedProxies::default(),
             refusals: self.refusals.clone(),
             last_uses: LastUses::default(),
             heavy: Pool::default(),
@@ -135,6 +137,14 @@ impl World {
         self.clock.advance(SystemClock.now() - self.now());
         let tokens = Issuers::new(issuers).unwrap();
         self.router = api::router(AppState { tokens, ..self.state() });
+        self
+    }
+
+    /// The same behind proxies of these networks.
+    pub fn behind(mut self, networks: &[&str]) -> Self {
+        let networks = networks.iter().map(|network| network.parse().unwrap()).collect();
+        let trusted_proxies = TrustedProxies::new(networks);
+        self.router = api::router(AppState { trusted_proxies, ..self.state() });
         self
     }
 

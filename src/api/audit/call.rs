@@ -2,13 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use axum::extract::{ConnectInfo, MatchedPath};
-use axum::http::Method;
+use axum::extract::{ConnectInfo, MatchedPath, Request};
 use axum::http::request::Parts;
+use axum::http::{HeaderName, Method, header};
 use uuid::Uuid;
 
-use crate::api::headers::REQUEST_ID;
+use crate::api::headers::{REQUEST_ID, X_FORWARDED_FOR};
 use crate::domain::audit::Call;
+use crate::domain::forwarded::{TrustedProxies, noted_in_forwarded};
 
 /// Endpoints that are no collection: what they change says which collection it is of.
 const OF_EVERY_COLLECTION: [&str; 2] = ["apply", "import"];
@@ -24,7 +25,27 @@ pub(super) fn of(parts: &Parts) -> Call {
     Call { from: address(parts), collection, verb, resource, request_id }
 }
 
-/// Whoever has opened the connection.
+/// Puts the client's address in the place of the proxy's. A request that has both headers may have one of them from
+/// the client itself, so that neither counts.
+pub(crate) fn from_client(proxies: &TrustedProxies, mut request: Request) -> Request {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| *peer);
+    let Some(peer) = peer.filter(|_| !proxies.is_empty()) else { return request };
+    let all = |name: HeaderName| -> Vec<&str> {
+        request.headers().get_all(name).iter().filter_map(|value| value.to_str().ok()).collect()
+    };
+    let (old, new) = (all(X_FORWARDED_FOR), all(header::FORWARDED));
+    let notes: Vec<&str> = match (&old[..], &new[..]) {
+        (old, []) => old.iter().flat_map(|value| value.split(',')).collect(),
+        ([], new) => new.iter().flat_map(|value| noted_in_forwarded(value)).collect(),
+        _ => Vec::new(),
+    };
+    let client = proxies.client(peer.ip(), notes.into_iter());
+    let address = SocketAddr::new(client, peer.port());
+    request.extensions_mut().insert(ConnectInfo(address));
+    request
+}
+
+/// The client's address.
 pub(crate) fn address(parts: &Parts) -> Option<IpAddr> {
     let ConnectInfo(peer) = parts.extensions.get::<ConnectInfo<SocketAddr>>()?;
     Some(peer.ip().to_canonical())

@@ -129,6 +129,25 @@ on_every_database! {
         assert_eq!((found.len(), &found[0]["outcome"]), (1, &json!("refused")), "{found:#?}");
     }
 
+    async fn behind_a_trusted_proxy_the_client_is_whom_the_proxy_names(world: World) {
+        let world = world.behind(&["10.0.0.0/8"]);
+        for (request, peer, name, value) in [
+            ("proxied", "10.0.0.1", "x-forwarded-for", "203.0.113.9, 198.51.100.1"),
+            ("standard", "10.0.0.1", "forwarded", "for=203.0.113.9, for=198.51.100.1"),
+            ("stranger", "192.0.2.1", "x-forwarded-for", "198.51.100.1"),
+        ] {
+            let secret = json!({"namespace": "default", "name": request, "stringData": {"k": "v"}});
+            let ask = world.ask(Method::POST, "/secrets").from(peer).header(name, value);
+            ask.json(&secret).send().await.accepted();
+        }
+        let both = world.ask(Method::POST, "/secrets").from("10.0.0.1").header("x-forwarded-for", "198.51.100.1");
+        let secret = json!({"namespace": "default", "name": "both", "stringData": {"k": "v"}});
+        both.header("forwarded", "for=203.0.113.9").json(&secret).send().await.accepted();
+
+        let found: Vec<_> = entries(&world, "").await.iter().map(|entry| entry["from"].clone()).collect();
+        assert_eq!(found, ["198.51.100.1", "198.51.100.1", "192.0.2.1", "10.0.0.1"]);
+    }
+
     async fn only_whoever_is_bound_to_nothing_and_may_reads_it(world: World) {
         for (permissions, namespaces) in [(&["audit:read"][..], &["default"][..]), (&["events:read"], &["default"])] {
             let key = world.key(permissions, namespaces).await;

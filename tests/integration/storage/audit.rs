@@ -6,7 +6,7 @@ use certwright::domain::audit::{Call, ChainKey, Entry, Head, Outcome};
 use certwright::domain::id::AuditId;
 use certwright::domain::principal::{PrincipalKind, PrincipalRef};
 use certwright::storage::audit::{self, Author, Wanted};
-use certwright::storage::{Db, StorageError, certificates};
+use certwright::storage::{StorageError, certificates};
 use uuid::Uuid;
 
 use super::rows::{NOW, certificate, page};
