@@ -50,15 +50,12 @@ fn replaced(text: &str, from: &str, to: &str) -> String {
         let end = tail.find(|c: char| !(c.is_ascii_alphanumeric() || "-{}".contains(c)));
         let (_, behind) = tail.split_at(end.unwrap_or(tail.len()));
         out.push_str(head);
-        match behind.strip_prefix(after) {
-            Some(behind) => {
-                out.push_str(to);
-                rest = behind;
-            }
-            None => {
-                out.push_str(before);
-                rest = tail;
-            }
+        if let Some(behind) = behind.strip_prefix(after) {
+            out.push_str(to);
+            rest = behind;
+        } else {
+            out.push_str(before);
+            rest = tail;
         }
     }
     out + rest
