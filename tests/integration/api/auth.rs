@@ -172,7 +172,7 @@ on_every_database! {
 }
 
 /// What lies in no namespace, for keys that are bound to none.
-const OF_THE_WHOLE_SERVICE: &[&str] = &["throttles"];
+const OF_THE_WHOLE_SERVICE: &[&str] = &["metrics", "throttles"];
 
 /// Every operation of the document.
 fn operations() -> Vec<(Method, String, Value)> {
