@@ -120,7 +120,7 @@ on_every_database! {
         for (method, path, operation) in operations() {
             let is_open = operation["security"] == json!([{}]);
             let lists = method == Method::GET && !path.contains('{') && !is_open;
-            if !lists || ["/healthz", "/readyz", "/whoami", "/api-keys"].contains(&&*path) {
+            if !lists || ["/healthz", "/readyz", "/whoami", "/api-keys", "/policies"].contains(&&*path) {
                 continue;
             }
             if OF_THE_WHOLE_SERVICE.contains(&&path[1..]) {
