@@ -108,7 +108,6 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         clock.follow(now);
     }
     let sealer = Arc::new(bootstrap::master_key(config, &db).await?);
-    let chain_key = bootstrap::audit_key(&db, &sealer).await?;
     let outbound = sender(config)?.timed_by(Arc::clone(&clock));
     let solvers = solvers(config, &db, &clock, outbound.guard().clone()).await?;
     let authorities = Authorities::new(&clock, outbound.guard().clone());
@@ -151,41 +150,12 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         }),
         shutdown: stop.clone(),
     };
-    let metrics_server = listeners.metrics.map(|it| metrics_server(it, state.clone(), config));
-    let most = limits(config, server::share(config.http_connections, API_SHARE));
-    let mut tasks = vec![
-        spawn(&stop, write_refusals(state.clone(), stop.clone())),
-        spawn(&stop, {
-            let (clock, stopped) = (Arc::clone(&state.clock), stop.clone());
-            let sealer = audit::Sealer::new(db.clone(), chain_key);
-            async move {
-                sealer.run(&*clock, stopped).await;
-                Ok(())
-            }
-        }),
-    ];
-    let router = api::router(state);
-    let mut https_address = None;
-    if let Some((listener, certificate)) = https {
-        let server =
-            Server::new("https.listen", listener, router.clone(), most).over(certificate.tls());
-        https_address = Some(server.address()?);
-        tasks.push(serve(server, &stop));
-        let stopped = stop.clone();
-        tasks.push(spawn(&stop, async {
-            certificate.follow(stopped).await;
-            Ok(())
-        }));
-    }
-    let api_server = Server::new("http.listen", listeners.api, router, most);
-    let most = limits(config, server::share(config.http01_connections, RESPONDER_SHARE));
-    let responder = api::responder(db.clone());
-    let responder_server = Server::new("http01.listen", listeners.responder, responder, most);
-    let (api, responder) = (api_server.address()?, responder_server.address()?);
-    let metrics = metrics_server.as_ref().map(Server::address).transpose()?;
-    tasks.extend(metrics_server.map(|server| serve(server, &stop)));
-    tasks.push(serve(api_server, &stop));
-    tasks.push(serve(responder_server, &stop));
+    let servers = Servers::new(listeners, https, state.clone(), config);
+    let (api, responder) = (servers.api.address()?, servers.responder.address()?);
+    let https = servers.https.as_ref().map(|(server, _)| server.address()).transpose()?;
+    let metrics = servers.metrics.as_ref().map(Server::address).transpose()?;
+    let mut tasks = servers.start(&stop);
+    tasks.extend(auditing(state, &stop).await?);
     tasks.push(spawn(&stop, {
         let worker = Arc::clone(&worker);
         async move {
@@ -193,7 +163,6 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
             Ok(())
         }
     }));
-    let https = https_address;
     Ok(Running {
         api,
         https,
@@ -205,6 +174,50 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         _sole_use: sole_use,
         tasks,
     })
+}
+
+/// Everything that is listened on, with what answers there.
+struct Servers {
+    api: Server,
+    https: Option<(Server, ServerCertificate)>,
+    responder: Server,
+    metrics: Option<Server>,
+}
+
+impl Servers {
+    fn new(
+        listeners: Listeners,
+        https: Option<(TcpListener, ServerCertificate)>,
+        state: AppState,
+        config: &Config,
+    ) -> Self {
+        let responder = api::responder(state.db.clone());
+        let metrics = listeners.metrics.map(|it| metrics_server(it, state.clone(), config));
+        let most = limits(config, server::share(config.http_connections, API_SHARE));
+        let router = api::router(state);
+        let https = https.map(|(listener, certificate)| {
+            let server = Server::new("https.listen", listener, router.clone(), most);
+            (server.over(certificate.tls()), certificate)
+        });
+        let api = Server::new("http.listen", listeners.api, router, most);
+        let most = limits(config, server::share(config.http01_connections, RESPONDER_SHARE));
+        let responder = Server::new("http01.listen", listeners.responder, responder, most);
+        Self { api, https, responder, metrics }
+    }
+
+    fn start(self, stop: &CancellationToken) -> Vec<JoinHandle<anyhow::Result<()>>> {
+        let mut tasks = vec![serve(self.api, stop), serve(self.responder, stop)];
+        tasks.extend(self.metrics.map(|server| serve(server, stop)));
+        if let Some((server, certificate)) = self.https {
+            tasks.push(serve(server, stop));
+            let stopped = stop.clone();
+            tasks.push(spawn(stop, async {
+                certificate.follow(stopped).await;
+                Ok(())
+            }));
+        }
+        tasks
+    }
 }
 
 impl Running {
@@ -313,6 +326,21 @@ fn caller_limits(config: &Config) -> CallerLimits {
         NonZeroU32::new(config.failed_authentications),
         NonZeroU32::new(config.requests_per_second).zip(burst),
     )
+}
+
+/// What the audit log needs beside the requests themselves.
+async fn auditing(
+    state: AppState,
+    stop: &CancellationToken,
+) -> anyhow::Result<[JoinHandle<anyhow::Result<()>>; 2]> {
+    let key = bootstrap::audit_key(&state.db, &state.sealer).await?;
+    let sealer = audit::Sealer::new(state.db.clone(), key);
+    let (clock, stopped) = (Arc::clone(&state.clock), stop.clone());
+    let sealing = async move {
+        sealer.run(&*clock, stopped).await;
+        Ok(())
+    };
+    Ok([spawn(stop, sealing), spawn(stop, write_refusals(state, stop.clone()))])
 }
 
 /// Writes down now and then what was refused.

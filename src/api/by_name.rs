@@ -9,7 +9,8 @@ use axum::extract::{FromRequestParts as _, Request, State};
 use axum::http::Uri;
 use axum::http::uri::PathAndQuery;
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
+use percent_encoding::percent_decode_str;
 use tower::ServiceBuilder;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::schema::{Object, Type};
@@ -18,7 +19,9 @@ use uuid::Uuid;
 
 use super::AppState;
 use super::auth::Principal;
+use super::problem::ApiError;
 use crate::domain::issuer::Kind;
+use crate::domain::text::{self, Lines};
 use crate::storage::{StorageError, certificates, issuers, secrets};
 
 /// What follows an issuer in an address; elsewhere a second part is a name.
@@ -59,6 +62,12 @@ async fn resolve(State(app): State<AppState>, request: Request, next: Next) -> R
     let Some((path, named, rest)) = parse(parts.uri.path()) else {
         return next.run(Request::from_parts(parts, body)).await;
     };
+    for (part, text) in [("namespace", &named.namespace), ("name", &named.name)] {
+        if let Err(strange) = text::refuse(text, Lines::One) {
+            return ApiError::malformed(format!("The {part} in the path {strange}."))
+                .into_response();
+        }
+    }
     let rest = rest.to_owned();
     let id = match Principal::from_request_parts(&mut parts, &app).await {
         Ok(who) => find(&app, &who, &named).await.ok().flatten(),
@@ -86,8 +95,10 @@ fn parse(path: &str) -> Option<(&'static str, Named, &str)> {
         && (second.is_empty() || (behind.is_empty() && OF_ISSUERS.contains(&second)));
     let (namespace, name, rest) =
         if is_cluster_issuer { ("", first, rest) } else { (first, second, behind) };
-    let named = Named { collection, namespace: namespace.to_owned(), name: name.to_owned() };
-    (!name.is_empty()).then_some((root, named, rest))
+    let [namespace, name] =
+        [namespace, name].map(|part| percent_decode_str(part).decode_utf8_lossy().into_owned());
+    let named = Named { collection, namespace, name };
+    (!named.name.is_empty()).then_some((root, named, rest))
 }
 
 /// The first part of a path, and the rest with its slash.

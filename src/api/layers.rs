@@ -177,7 +177,7 @@ async fn as_problem(request: Request, next: Next) -> Response {
         Some(named) if matches!(problem.code, Code::NotFound) => named.missing(),
         _ => problem.detail,
     };
-    let Ok(body) = serde_json::to_vec(&Problem { instance, detail, ..problem }) else {
+    let Ok(body) = serde_json::to_vec(&Problem { detail, instance, ..problem }) else {
         return response;
     };
     let headers = response.headers_mut();

@@ -67,9 +67,9 @@ impl Set {
             let problem = "say what to change; `certwright certificates set --help` lists it";
             return Err(Complaint::Usage(problem.to_owned()).into());
         }
-        let path = &format!("/certificates/{}", text(&found, "/id"));
-        let (method, body) = (&Method::PATCH, &Value::Object(patch));
-        let ask = Ask { method, path, query: &[], headers: &[], body: Body::Json(body) };
+        let address = format!("/certificates/{}", text(&found, "/id"));
+        let body = Value::Object(patch);
+        let ask = Ask { method: &Method::PATCH, body: Body::Json(&body), ..Ask::get(&address) };
         let changed = session.client.json(ask).await?;
         let same = |field| changed.get(field) == found.get(field);
         let word = if same("generation") && same("labels") { "unchanged" } else { "configured" };

@@ -27,6 +27,7 @@ use crate::manifest::kind::Kind;
 
 What was issued stays valid, unless it is revoked first. With --revoke and --deactivate the CA is
 told in the background, and the resource is there until that is done.")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Delete {
     /// KIND NAME…, or KIND/NAME…; KIND alone with --all or a selector
     #[arg(required_unless_present = "files", value_name = "KIND NAME…")]

@@ -51,12 +51,12 @@ impl Format {
         headings: bool,
     ) -> Option<String> {
         let documents = || found.iter().map(|(kind, one)| document(*kind, one));
-        let whole = || match (is_single, found) {
-            (true, [(kind, one)]) => document(*kind, one),
-            _ => {
-                let items: Vec<Value> = documents().collect();
-                json!({"apiVersion": "v1", "kind": "List", "items": items})
+        let whole = || {
+            if let (true, [(kind, one)]) = (is_single, found) {
+                return document(*kind, one);
             }
+            let items: Vec<Value> = documents().collect();
+            json!({"apiVersion": "v1", "kind": "List", "items": items})
         };
         match self {
             Self::Json => Some(output::json(&whole())),

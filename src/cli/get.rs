@@ -34,6 +34,7 @@ use crate::manifest::kind::Kind;
 Kinds: certificates (cert, certs), certificaterequests (cr, crs, requests), orders, challenges,
 issuers (iss), clusterissuers (ciss), policies (pol), secrets, webhooks, events. What -o yaml and -o json print of
 certificates and issuers can be applied.")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Get {
     /// KIND, several KINDs joined by commas, KIND NAME…, or KIND/NAME…
     #[arg(required = true, value_name = "KIND[,KIND…] [NAME…]")]
@@ -171,7 +172,9 @@ impl Get {
             }
         }
         if let Some(path) = &self.sort_by {
-            found.iter_mut().for_each(|one| sort(one, path));
+            for one in &mut found {
+                sort(one, path);
+            }
         }
         Ok(found)
     }

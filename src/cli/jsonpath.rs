@@ -1,4 +1,4 @@
-//! kubectl's JSONPath templates: text with paths in braces, as in `{.items[*].metadata.name}` or
+//! kubectl's `JSONPath` templates: text with paths in braces, as in `{.items[*].metadata.name}` or
 //! `{range .items[*]}{.metadata.name}{"\n"}{end}`.
 //!
 //! Paths are those of RFC 9535 (`serde_json_path`), written as kubectl has them: without `$`, and with `\.` for a dot
@@ -77,7 +77,7 @@ fn query(path: &str) -> String {
             "" if is_deep => out.push('*'),
             "" => {}
             "*" => out.push_str("[*]"),
-            name => out.push_str(&format!("[{}]", serde_json::json!(name))),
+            name => out.extend(["[", &serde_json::json!(name).to_string(), "]"]),
         }
         rest = after;
     }
@@ -90,10 +90,10 @@ fn bracket_end(text: &str) -> usize {
     for (at, c) in text.char_indices() {
         match (quote, c) {
             (Some(open), c) if open == c => quote = None,
-            (Some(_), _) => {}
             (None, '\'' | '"') => quote = Some(c),
             (None, '[') => depth += 1,
             (None, ']') => depth = depth.saturating_sub(1),
+            // Whatever stands in quotes does not count.
             _ => {}
         }
         if depth == 0 {
@@ -175,9 +175,9 @@ fn brace_end(text: &str) -> Option<usize> {
     for (at, c) in text.char_indices() {
         match (quote, c) {
             (Some(open), c) if open == c => quote = None,
-            (Some(_), _) => {}
             (None, '\'' | '"') => quote = Some(c),
             (None, '}') => return Some(at),
+            // Whatever stands in quotes does not count.
             _ => {}
         }
     }

@@ -69,8 +69,8 @@ impl Logs {
         printer.print(session, &past).await?;
         match stream {
             Some(stream) => {
-                let printed = past.iter().map(occurrence).collect();
-                follow(session, &query, stream, printed, printer).await
+                let known = past.iter().map(occurrence).collect();
+                follow(session, &query, stream, known, printer).await
             }
             None => Ok(()),
         }
@@ -124,14 +124,14 @@ async fn follow(
     session: &Session,
     query: &[(&str, &str)],
     mut stream: Stream,
-    printed: BTreeSet<String>,
+    known: BTreeSet<String>,
     mut printer: Printer,
 ) -> anyhow::Result<()> {
     let mut last: Option<String> = None;
     let mut tick = tokio::time::interval(COME_BACK_AFTER);
     loop {
         while let Some(event) = stream.next().await {
-            if !printed.contains(&occurrence(&event)) {
+            if !known.contains(&occurrence(&event)) {
                 printer.print(session, &[event]).await?;
             }
         }

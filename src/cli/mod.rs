@@ -94,6 +94,7 @@ API describes itself under /docs.";
 
 /// Where settings are read from.
 #[derive(Debug, Args)]
+#[expect(clippy::doc_markdown, reason = "it is shown as it stands")]
 struct Source {
     /// TOML file with settings [default: certwright.toml here, or in /etc/certwright]
     /// [env: CERTWRIGHT_CONFIG]

@@ -43,7 +43,7 @@ mod tests {
     fn spans_and_moments_are_read_as_typed() {
         let now = OffsetDateTime::from_unix_timestamp(1_000_000).unwrap();
         assert_eq!(span("20").unwrap(), Duration::from_secs(20));
-        assert_eq!(span("1h30m").unwrap(), Duration::from_secs(5_400));
+        assert_eq!(span("1h30m").unwrap(), Duration::from_mins(90));
         assert!(span("soon").is_err() && span("-1").is_err());
         assert_eq!(since("10m", now).unwrap(), "1970-01-12T13:36:40Z");
         assert_eq!(since("2026-11-24T12:00:00Z", now).unwrap(), "2026-11-24T12:00:00Z");

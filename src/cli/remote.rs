@@ -21,6 +21,7 @@ use crate::secret::Secret;
 /// Which server, and as whom.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Server")]
+#[expect(clippy::doc_markdown, reason = "it is shown as it stands")]
 pub(super) struct Remote {
     /// The server's address [env: CERTWRIGHT_SERVER] [default: port 8080 of this machine]
     #[arg(long, value_name = "URL", global = true)]

@@ -95,7 +95,7 @@ async fn told(session: &Session, before: &Value, after: &Value) -> String {
     let mut line =
         format!("Certificate {name} is being issued already: {}", text(&explained, "/summary"));
     if let (Some(at), what) = (moment(&explained, "/next/at"), text(&explained, "/next/what")) {
-        line.push_str(&format!(" Next, at {}: {what}", shown(at)));
+        line.extend([" Next, at ", &shown(at), ": ", &what]);
     }
     line.push('\n');
     line

@@ -102,7 +102,7 @@ mod tests {
         let row = row(&throttle("1-a"), datetime!(2026-11-27 12:00 UTC));
         assert_eq!(
             row,
-            ["1-a", "registered domain example.com", "ca.example:443", "2h", "too many"]
+            ["1-a", "registered domain example.com", "ca.example:443", "120m", "too many"]
         );
     }
 

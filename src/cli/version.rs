@@ -37,7 +37,7 @@ impl Version {
                     versions["serverVersion"] = text(&description, "/info/version").into();
                 }
                 Some(Err(error)) => {
-                    note(&format!("certwright: the server's is not known: {error}"))
+                    note(&format!("certwright: the server's is not known: {error}"));
                 }
                 None => {}
             }

@@ -1,10 +1,10 @@
 //! The server's words for HTTP clients, as somebody at a shell can follow them.
 
 /// What the server says, and what is said here. `{id}` stands for an identifier.
-const WORDS: [(&str, &str); 18] = [
+const WORDS: [(&str, &str); 20] = [
     (
-        "Send an API key: `Authorization: Bearer cw_…`.",
-        "Give an API key with --api-key-file or CERTWRIGHT_API_KEY.",
+        "Send an API key, or a token of a configured OIDC issuer: `Authorization: Bearer …`.",
+        "Give an API key with --api-key-file or CERTWRIGHT_API_KEY, or run `certwright login`.",
     ),
     ("create it with POST /issuers", "create it with `certwright apply -f FILE`"),
     ("say `\"kind\": \"ClusterIssuer\"` if", "say ClusterIssuer as its kind if"),
@@ -35,6 +35,8 @@ const WORDS: [(&str, &str); 18] = [
     ("give its CSR with PUT /certificates/{id}/csr", "give its CSR as `csr` in its manifest"),
     ("POST …/renew", "`certwright renew NAME`"),
     ("POST /certificates/{id}/renew", "`certwright renew NAME`"),
+    ("POST /policies/evaluate says", "`certwright can NAME --issuer ISSUER` says"),
+    ("create one (POST /policies)", "create one (`certwright apply -f FILE`)"),
 ];
 
 /// The text without the words of HTTP.
@@ -50,15 +52,12 @@ fn replaced(text: &str, from: &str, to: &str) -> String {
         let end = tail.find(|c: char| !(c.is_ascii_alphanumeric() || "-{}".contains(c)));
         let (_, behind) = tail.split_at(end.unwrap_or(tail.len()));
         out.push_str(head);
-        match behind.strip_prefix(after) {
-            Some(behind) => {
-                out.push_str(to);
-                rest = behind;
-            }
-            None => {
-                out.push_str(before);
-                rest = tail;
-            }
+        if let Some(behind) = behind.strip_prefix(after) {
+            out.push_str(to);
+            rest = behind;
+        } else {
+            out.push_str(before);
+            rest = tail;
         }
     }
     out + rest

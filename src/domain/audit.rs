@@ -114,7 +114,7 @@ impl FromStr for Head {
 
 /// Bytes in hexadecimal digits.
 pub fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// The key of the chain. Whoever only writes the database cannot make a seal.
@@ -235,6 +235,8 @@ mod tests {
 
     use super::*;
 
+    type Deed = fn(&mut Vec<(Seal, Entry)>);
+
     fn entry(n: u128) -> Entry {
         Entry {
             id: Uuid::from_u128(n),
@@ -284,7 +286,6 @@ mod tests {
         let whole = chain(&key, 4);
         let head = Head { seq: 4, hash: whole[3].0.hash.clone() };
         let id = Uuid::from_u128(2);
-        type Deed = fn(&mut Vec<(Seal, Entry)>);
         let deeds: [(Deed, Break); 7] = [
             (|chain| chain[1].1.action = "x".into(), Break::Changed { seq: 2, id }),
             (|chain| chain[1].1.count = 2, Break::Changed { seq: 2, id }),

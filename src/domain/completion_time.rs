@@ -31,7 +31,7 @@ const PRICE_OF_IGNORANCE: f64 = 0.08;
 /// A look soon after the beginning is cheap, since a CA next door that is missed by a little is waited for as long
 /// again: at once it has this share of the price, and half of the rest is added after so many milliseconds.
 const SHARE_AT_ONCE: f64 = 0.4;
-const SOON: f64 = 50.0;
+const SOON: f64 = 30.0;
 
 /// What the prior weighs in the end, beside fifty observations.
 const DOUBT: f64 = 0.2;

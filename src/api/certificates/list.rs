@@ -157,9 +157,10 @@ pub(crate) async fn list(
             certificates::list_by(&mut tx, &who.scope, &wanted, (by, after), page).await?
         }
     };
-    let count = match wants_count {
-        true => Some(certificates::count(&mut tx, &who.scope, &wanted).await?),
-        false => None,
+    let count = if wants_count {
+        Some(certificates::count(&mut tx, &who.scope, &wanted).await?)
+    } else {
+        None
     };
     let key = |row: &Certificate| key(row, sort.by());
     let view = |row: Certificate| CertificateView::of(&row, now);

@@ -120,7 +120,7 @@ on_every_database! {
         for (method, path, operation) in operations() {
             let is_open = operation["security"] == json!([{}]);
             let lists = method == Method::GET && !path.contains('{') && !is_open;
-            if !lists || ["/healthz", "/readyz", "/whoami", "/api-keys"].contains(&&*path) {
+            if !lists || ["/healthz", "/readyz", "/whoami", "/api-keys", "/policies"].contains(&&*path) {
                 continue;
             }
             if OF_THE_WHOLE_SERVICE.contains(&&path[1..]) {
@@ -172,7 +172,7 @@ on_every_database! {
 }
 
 /// What lies in no namespace, for keys that are bound to none.
-const OF_THE_WHOLE_SERVICE: &[&str] = &["audit", "throttles"];
+const OF_THE_WHOLE_SERVICE: &[&str] = &["audit", "metrics", "throttles"];
 
 /// Every operation of the document.
 fn operations() -> Vec<(Method, String, Value)> {

@@ -181,7 +181,7 @@ on_every_database! {
 
     async fn a_query_that_cannot_be_meant_is_refused(world: World) {
         for query in [
-            "limit=0", "limit=501", "limit=many", "cursor=nonsense", "sort=name", "colour=red",
+            "limit=0", "limit=501", "limit=many", "cursor=nonsense", "sort=colour", "colour=red",
             "expiresBefore=tomorrow", "ready=maybe",
         ] {
             let reply = world.get(&format!("/certificates?{query}")).await;

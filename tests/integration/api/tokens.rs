@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use time::Duration;
 
+use crate::policies::allow;
 use crate::support::openid_provider::{AUDIENCE, OpenIdProvider};
 use crate::support::patience::{until, within};
 use crate::support::world::{Reply, World, certificate, id, on_every_database};
@@ -24,6 +25,7 @@ on_every_database! {
             assert_eq!((&who["namespaces"], &who["issuer"]), (&json!(["a"]), &json!(provider.issuer())));
             assert!(who["expiresAt"].is_string() && who["permissions"].to_string().contains("readKey"), "{who}");
         }
+        allow(&world, "a", "a", &["**.example.com"]).await;
         let token = provider.token(&json!({"groups": ["team-a"]})).await;
         let create = async |namespace: &str| {
             let mut wanted = certificate("web");
@@ -137,6 +139,7 @@ on_every_database! {
     async fn a_request_is_repeated_with_the_next_token_of_the_same_subject(world: World) {
         let (provider, world) = meet(world).await;
         world.create_issuer().await;
+        allow(&world, "a", "a", &["**.example.com"]).await;
         let create = async |token: &str| {
             let mut wanted = certificate("web");
             wanted["namespace"] = json!("a");
@@ -165,6 +168,7 @@ on_every_database! {
     async fn a_held_request_ends_with_its_token(world: World) {
         let (provider, world) = meet(world).await;
         world.create_issuer().await;
+        allow(&world, "a", "a", &["**.example.com"]).await;
         let token = provider.token(&json!({"groups": ["team-a"]})).await;
         let mut wanted = certificate("held");
         wanted["namespace"] = json!("a");

@@ -64,7 +64,7 @@ const LOOKING: &[Line] = &[
         0,
         &["NAMESPACE", "shop        api", "default     www"],
     ),
-    ("get certs -A --sort-by={.status.notAfter}", 0, &["NAMESPACE", "default     www"]),
+    ("get certs -A --sort-by={.metadata.namespace}", 0, &["NAMESPACE", "default     www"]),
     ("get cert www -o name", 0, &["certificate.cert-manager.io/www"]),
     ("get cert www -o jsonpath='{.metadata.name}'", 0, &["www"]),
     ("get cert www -o jsonpath={.status.conditions[?(@.type==\"Ready\")].status}", 0, &["True"]),

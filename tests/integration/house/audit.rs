@@ -275,7 +275,8 @@ impl Walk<'_> {
 
 fn csr(name: &str) -> String {
     let key = rcgen::KeyPair::generate().unwrap();
-    let wanted = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+    let mut wanted = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+    wanted.distinguished_name = rcgen::DistinguishedName::new();
     wanted.serialize_request(&key).unwrap().pem().unwrap()
 }
 
