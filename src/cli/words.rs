@@ -1,7 +1,7 @@
 //! The server's words for HTTP clients, as somebody at a shell can follow them.
 
 /// What the server says, and what is said here. `{id}` stands for an identifier.
-const WORDS: [(&str, &str); 18] = [
+const WORDS: [(&str, &str); 20] = [
     (
         "Send an API key: `Authorization: Bearer cw_…`.",
         "Give an API key with --api-key-file or CERTWRIGHT_API_KEY.",
@@ -33,6 +33,8 @@ const WORDS: [(&str, &str); 18] = [
     ("POST …/redeliver", "`certwright webhooks redeliver`"),
     (", or POST /import", ""),
     ("give its CSR with PUT /certificates/{id}/csr", "give its CSR as `csr` in its manifest"),
+    ("POST /requests/{id}/approve", "`certwright approve NAME`"),
+    ("POST /requests/{id}/deny", "`certwright deny NAME`"),
     ("POST …/renew", "`certwright renew NAME`"),
     ("POST /certificates/{id}/renew", "`certwright renew NAME`"),
 ];

@@ -34,8 +34,9 @@ pub use limits::CallerLimits;
 pub(crate) use permission::{
     ApiKeysRead, ApiKeysWrite, CertificatesImport, CertificatesRead, CertificatesReadKey,
     CertificatesWrite, ChallengesRead, EventsRead, IssuersRead, IssuersWrite, KNOWN, MetricsRead,
-    OrdersRead, Permission, PoliciesRead, PoliciesWrite, RequestsRead, SecretsRead, SecretsWrite,
-    ThrottlesRead, ThrottlesWrite, WebhooksRead, WebhooksWrite, permissions_of,
+    OrdersRead, Permission, PoliciesRead, PoliciesWrite, RequestsApprove, RequestsRead,
+    SecretsRead, SecretsWrite, ThrottlesRead, ThrottlesWrite, WebhooksRead, WebhooksWrite,
+    permissions_of,
 };
 
 /// The sender of a request, and what it may do.
@@ -77,10 +78,7 @@ impl Subject {
     }
 
     fn noun(&self) -> &'static str {
-        match self {
-            Self::ApiKey(_) => "API key",
-            Self::Token(_) => "token",
-        }
+        self.kind().noun()
     }
 
     pub(crate) fn kind(&self) -> PrincipalKind {
