@@ -113,7 +113,7 @@ fn not_pending(request: &Request) -> ApiError {
         Some(decision) => format!("It was decided already: {}", decision.message()),
         None if request.approval.is_none() => "No policy wants it to be approved.".to_owned(),
         None => {
-            "Its certificate has gone on without it; GET /requests lists those that wait.".into()
+            "Its certificate has gone on without it; decide about its newest request.".to_owned()
         }
     };
     let detail = format!("The request `{}` waits for no approval. {why}", request.name);

@@ -110,8 +110,8 @@ mod tests {
         AdmittedBy::Policy(policy.to_owned())
     }
 
-    fn judged(by: AdmittedBy) -> Result<Judgement, Failure> {
-        Ok(Judgement { by, approval: Approval::Auto })
+    fn judged(by: AdmittedBy) -> Judgement {
+        Judgement { by, approval: Approval::Auto }
     }
 
     fn refused() -> Failure {
@@ -132,7 +132,7 @@ mod tests {
         let again = blocked.certificate.clone().reviewed(Err(refused()), NOW);
         assert_eq!(again, None, "it is told once");
 
-        let allowed = blocked.certificate.reviewed(judged(by("other")), NOW).unwrap();
+        let allowed = blocked.certificate.reviewed(Ok(judged(by("other"))), NOW).unwrap();
         assert_eq!(allowed.event_types, [EventType::CertificateRecovered]);
         let state_since = rests.state_since.max(NOW);
         let as_before = Certificate { admitted_by: by("other"), state_since, ..rests };
@@ -145,7 +145,7 @@ mod tests {
         let outcome = Outcome::Blocked(refused());
         let blocked = due.order_failed(outcome, 0, NOW, Jitter::NONE).certificate;
 
-        let allowed = blocked.reviewed(judged(by("team")), NOW).unwrap().certificate;
+        let allowed = blocked.reviewed(Ok(judged(by("team"))), NOW).unwrap().certificate;
 
         assert_eq!(allowed.state, State::Triggered(Trigger::Renewing));
         assert_eq!(allowed.next_action_at, NOW);
@@ -163,7 +163,7 @@ mod tests {
         };
         let deleting = served().delete_once_revoked(NOW, NOW).certificate;
         let other = failed(Failure::of(code::NO_SOLVER, ""));
-        let kept = || judged(wanted().admitted_by);
+        let kept = || Ok(judged(wanted().admitted_by));
         let cases = [
             ("under way", wanted(), Err(refused()), None),
             ("paused", paused, Err(refused()), Some(State::Blocked)),
@@ -172,7 +172,7 @@ mod tests {
             ("blocked otherwise", other, kept(), None),
             ("to be deleted", deleting, Err(refused()), None),
             ("at rest", served(), kept(), None),
-            ("by another", served(), judged(by("other")), Some(State::Idle)),
+            ("by another", served(), Ok(judged(by("other"))), Some(State::Idle)),
         ];
         for (what, certificate, judgement, becomes) in cases {
             let next = certificate.reviewed(judgement, NOW).map(|next| next.certificate.state);

@@ -182,7 +182,7 @@ mod tests {
             renewed().respecified(spec, labels, by, NOW).certificate
         };
         let (soon, passed) = (Some(NOW + Duration::SECOND), Some(NOW));
-        for (what, certificate, approval, deadline, course) in [
+        for (what, certificate, approval, deadline, course) in vec![
             ("new", wanted(), Auto, None, Course::Order),
             ("new", wanted(), Manual, None, Course::Ask),
             ("new", wanted(), Always, None, Course::Ask),

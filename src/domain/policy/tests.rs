@@ -366,12 +366,12 @@ fn one_policy_has_to_allow_a_certificate_as_a_whole() {
 
 #[test]
 fn it_waits_for_approval_only_if_every_policy_that_allows_it_does() {
-    let with = |name, approval| {
-        let mut with = policy(name, &[("a.test", false)]);
-        with.spec.approval = approval;
-        with
+    let asking = |name, approval| {
+        let mut asking = policy(name, &[("a.test", false)]);
+        asking.spec.approval = approval;
+        asking
     };
-    let manual = |name| with(name, Approval::Manual);
+    let manual = |name| asking(name, Approval::Manual);
     let issuer = issuer("le");
     let wish = Wish { names: vec!["a.test"], issuer: &issuer, key: key() };
     let judged = |policies| Policies::of("team", policies).judge(&wish);
@@ -380,7 +380,7 @@ fn it_waits_for_approval_only_if_every_policy_that_allows_it_does() {
     let both = vec![manual("a"), policy("b", &[("a.test", false)])];
     assert_eq!(judged(both), allowed("b", Approval::Auto));
     assert_eq!(judged(vec![manual("b"), manual("a")]), allowed("a", Approval::Manual));
-    let milder = vec![with("a", Approval::Always), manual("b")];
+    let milder = vec![asking("a", Approval::Always), manual("b")];
     assert_eq!(judged(milder), allowed("b", Approval::Manual));
 }
 

@@ -21,8 +21,9 @@ pub(super) struct Prepared {
     pub(super) request: Request,
     /// A remark for people.
     pub(super) event: Option<Event>,
-    /// The sealed key of a new one; `None` inside where the client holds the key.
-    new: Option<Option<Sealed>>,
+    is_new: bool,
+    /// The key of a new one; `None` where the client holds it.
+    sealed: Option<Sealed>,
 }
 
 /// The request that an attempt goes on with: it was made before, and has no order.
@@ -46,7 +47,7 @@ pub(super) async fn prepare(
     now: OffsetDateTime,
 ) -> Result<Result<Prepared, Failure>, WorkerError> {
     if let Some(request) = at_hand(ctx, certificate).await? {
-        return Ok(Ok(Prepared { request, event: None, new: None }));
+        return Ok(Ok(Prepared { request, event: None, is_new: false, sealed: None }));
     }
     let id = RequestId::generate(now);
     let made = match key_and_csr(ctx, certificate, id).await? {
@@ -68,7 +69,7 @@ pub(super) async fn prepare(
         created_at: now,
         finished_at: None,
     };
-    Ok(Ok(Prepared { request, event: made.event, new: Some(made.sealed) }))
+    Ok(Ok(Prepared { request, event: made.event, is_new: true, sealed: made.sealed }))
 }
 
 impl Prepared {
@@ -80,16 +81,12 @@ impl Prepared {
         now: OffsetDateTime,
     ) -> Result<(), StorageError> {
         let message = format!("Waiting on certificate issuance from order {}", order.name);
-        match &self.new {
-            Some(sealed) => {
-                let request = Request { message, order: order.id, ..self.request.clone() };
-                requests::insert(tx, &request, sealed.as_ref()).await
-            }
-            None => {
-                let (id, state) = (self.request.id, RequestState::Pending);
-                requests::progress(tx, id, state, &message, order.id, now).await
-            }
+        if self.is_new {
+            let request = Request { message, order: order.id, ..self.request.clone() };
+            return requests::insert(tx, &request, self.sealed.as_ref()).await;
         }
+        let (id, state) = (self.request.id, RequestState::Pending);
+        requests::progress(tx, id, state, &message, order.id, now).await
     }
 
     /// Saves that it waits for approval, a new one until this deadline; the deadline that counts.
@@ -100,13 +97,13 @@ impl Prepared {
     ) -> Result<OffsetDateTime, StorageError> {
         let approval = self.request.approval.clone().unwrap_or_else(|| Approval::until(deadline));
         let deadline = approval.deadline;
-        if let Some(sealed) = &self.new {
+        if self.is_new {
             let request = Request {
                 message: "Not signing CertificateRequest until it is Approved".to_owned(),
                 approval: Some(approval),
                 ..self.request.clone()
             };
-            requests::insert(tx, &request, sealed.as_ref()).await?;
+            requests::insert(tx, &request, self.sealed.as_ref()).await?;
         }
         Ok(deadline)
     }
