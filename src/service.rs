@@ -285,6 +285,7 @@ fn worker_settings(
         cluster_namespace: config.cluster_namespace.clone(),
         delivery_concurrency: config.webhooks_concurrency,
         delivery_retention: config.webhooks_retention.try_into()?,
+        approval_timeout: config.approval_timeout.try_into()?,
         event_retention: config.event_retention.try_into()?,
     })
 }

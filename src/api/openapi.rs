@@ -72,6 +72,8 @@ const HANDLERS: &[fn() -> UtoipaMethodRouter<AppState>] = &[
     || routes!(certificates::revisions::list),
     || routes!(requests::list),
     || routes!(requests::show),
+    || routes!(requests::decide::approve),
+    || routes!(requests::decide::deny),
     || routes!(orders::list),
     || routes!(orders::show),
     || routes!(challenges::list),

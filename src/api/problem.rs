@@ -93,6 +93,8 @@ codes! {
     ConfiguredElsewhere CONFLICT "It is changed in the configuration";
     /// Certificates or orders still need the issuer.
     IssuerInUse CONFLICT "The issuer is in use";
+    /// The request waits for no approval (any more).
+    NotPending CONFLICT "The request waits for no approval";
     /// The certificate is being revoked, to be deleted.
     BeingDeleted CONFLICT "The certificate is being deleted";
     /// The issuer's account is not there, or something is being done to it already.

@@ -65,12 +65,15 @@ const CERTIFICATE: &[Column] = &[
 
 const REQUEST: &[Column] = &[
     NAME,
-    // There are no approvals: whoever may create a certificate gets it.
-    ("APPROVED", false, |_, _| "True".to_owned()),
-    ("DENIED", false, |_, _| String::new()),
+    ("APPROVED", false, |value, _| condition(value, "Approved", "status")),
+    ("DENIED", false, |value, _| condition(value, "Denied", "status")),
     READY,
     ("ISSUER", false, |value, around| around.issuer(value)),
-    ("REQUESTER", false, |_, _| "certwright".to_owned()),
+    ("REQUESTER", false, |value, _| match value.pointer("/requestedBy/name") {
+        Some(Value::String(name)) => name.clone(),
+        // Made before it was kept who asked.
+        _ => "certwright".to_owned(),
+    }),
     STATUS,
     AGE,
 ];

@@ -17,6 +17,7 @@ mod certificates;
 mod columns;
 mod completion;
 mod credentials;
+mod decide;
 mod delete;
 mod describe;
 mod doctor;
@@ -152,6 +153,12 @@ enum Command {
     Issue(issue::Issue),
     /// Ask whether policies allow a certificate
     Can(can::Can),
+    /// Approve certificate requests that wait for it
+    #[command(after_help = decide::APPROVE_EXAMPLES)]
+    Approve(decide::Decide),
+    /// Deny certificate requests that wait for approval
+    #[command(after_help = decide::DENY_EXAMPLES)]
+    Deny(decide::Decide),
     /// Issue certificates anew, now
     Renew(renew::Renew),
     /// Download a certificate or its key
@@ -281,6 +288,8 @@ impl Cli {
             Command::Status(status) => remote.run(async |on| status.run(on).await),
             Command::Issue(issue) => remote.run(async |on| issue.run(on).await),
             Command::Can(can) => remote.run(async |on| can.run(on).await),
+            Command::Approve(decide) => remote.run(async |on| decide.approve(on).await),
+            Command::Deny(decide) => remote.run(async |on| decide.deny(on).await),
             Command::Renew(renew) => remote.run(async |on| renew.run(on).await),
             Command::Download(download) => remote.run(async |on| download.run(on).await),
             Command::Revoke(revoke) => remote.run(async |on| revoke.run(on).await),

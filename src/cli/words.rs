@@ -1,7 +1,7 @@
 //! The server's words for HTTP clients, as somebody at a shell can follow them.
 
 /// What the server says, and what is said here. `{id}` stands for an identifier.
-const WORDS: [(&str, &str); 20] = [
+const WORDS: [(&str, &str); 22] = [
     (
         "Send an API key, or a token of a configured OIDC issuer: `Authorization: Bearer …`.",
         "Give an API key with --api-key-file or CERTWRIGHT_API_KEY, or run `certwright login`.",
@@ -33,6 +33,8 @@ const WORDS: [(&str, &str); 20] = [
     ("POST …/redeliver", "`certwright webhooks redeliver`"),
     (", or POST /import", ""),
     ("give its CSR with PUT /certificates/{id}/csr", "give its CSR as `csr` in its manifest"),
+    ("POST /requests/{id}/approve", "`certwright approve NAME`"),
+    ("POST /requests/{id}/deny", "`certwright deny NAME`"),
     ("POST …/renew", "`certwright renew NAME`"),
     ("POST /certificates/{id}/renew", "`certwright renew NAME`"),
     ("POST /policies/evaluate says", "`certwright can NAME --issuer ISSUER` says"),

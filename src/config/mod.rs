@@ -63,6 +63,7 @@ pub struct Config {
     pub outbound_allow_http: bool,
     pub outbound_ports: BTreeSet<u16>,
     pub event_retention: Duration,
+    pub approval_timeout: Duration,
     /// Rows that are worked on at the same time.
     pub worker_concurrency: usize,
     /// Orders of one issuer among them, at most.
@@ -170,6 +171,10 @@ impl Config {
         if !(SHORTEST_RETENTION..=LONGEST_RETENTION).contains(&event_retention) {
             return Err(values.bad("events.retention", "expected 1h to 36500d, such as 30d"));
         }
+        let approval_timeout = values.duration("approval.timeout")?;
+        if !(SHORTEST_RETENTION..=LONGEST_RETENTION).contains(&approval_timeout) {
+            return Err(values.bad("approval.timeout", "expected 1h to 36500d, such as 7d"));
+        }
         let acme_timeout = values.duration("acme.timeout")?;
         if acme_timeout.is_zero() || acme_timeout > Duration::from_secs(30) {
             return Err(values.bad("acme.timeout", "expected more than nothing and at most 30s"));
@@ -204,6 +209,7 @@ impl Config {
             outbound_allow_http: values.switch("outbound.allow_http")?,
             outbound_ports: values.ports("outbound.ports")?,
             event_retention,
+            approval_timeout,
             worker_concurrency: values.number("worker.concurrency", 1..=10_000)?,
             worker_per_issuer: values.number("worker.per_issuer", 1..=10_000)?,
             worker_per_namespace: values.number("worker.per_namespace", 1..=10_000)?,

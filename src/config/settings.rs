@@ -95,6 +95,8 @@ pub const SETTINGS: &[Setting] = &[
         "Ports that webhooks may be sent to.") },
     Setting::new("events.retention", "30d",
         "How long events are kept, from 1h. The last one about what is still there stays."),
+    Setting::new("approval.timeout", "7d",
+        "How long a request waits until somebody approves it, from 1h. Then it is denied."),
     Setting::new("acme.timeout", "30s",
         "How long a CA may take for an answer, at most 30s; for `finalize` three times as long."),
     Setting::new("worker.concurrency", "512",

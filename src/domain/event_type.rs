@@ -30,6 +30,12 @@ words! {
         CertificateExpired = "certificate.expired",
         /// What was served was revoked.
         CertificateRevoked = "certificate.revoked",
+        /// A request waits for approval.
+        RequestPending = "request.pending",
+        /// A request that waited was approved.
+        RequestApproved = "request.approved",
+        /// A request that waited was denied, or nobody decided in time.
+        RequestDenied = "request.denied",
         /// The issuer's account is registered.
         IssuerReady = "issuer.ready",
         /// The issuer's account cannot be registered.

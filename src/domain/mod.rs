@@ -6,6 +6,7 @@
 pub mod absent;
 pub mod account_change;
 pub mod api_key;
+pub mod approval;
 pub mod ari;
 pub mod audit;
 pub mod backoff;

@@ -31,3 +31,21 @@ words! {
         Configuration = "configuration",
     }
 }
+
+impl PrincipalRef {
+    /// Whether the other is the same one, whatever its name is by now.
+    pub fn is(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.id == other.id
+    }
+}
+
+impl PrincipalKind {
+    /// What it is called.
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::ApiKey => "API key",
+            Self::Token => "token",
+            Self::Configuration => "configuration",
+        }
+    }
+}

@@ -10,7 +10,9 @@ use uuid::Uuid;
 
 use crate::domain::ari::{Ari, Window};
 use crate::domain::backoff::Retry;
-use crate::domain::certificate::{Certificate, IssuerRef, Phase, PrivateKey, Revoked, State};
+use crate::domain::certificate::{
+    Certificate, IssuerRef, Phase, PrivateKey, Revoked, Standing, State,
+};
 use crate::domain::failure::Failure;
 use crate::domain::policy::AdmittedBy;
 
@@ -74,10 +76,14 @@ pub(crate) struct CertificateView {
 struct CertificateStatus {
     /// A summary in one word.
     phase: Phase,
-    /// `Ready` and `Issuing`, in cert-manager's words.
+    /// `Ready` and `Issuing`, in cert-manager's words; `Approved` or `Denied`, where somebody has to approve its
+    /// request.
     conditions: Vec<Condition>,
     /// The number of the served revision, from 1; 0 while there is none.
     revision: i64,
+    /// The current or last request.
+    #[schema(example = "/requests/019ab000-0000-7000-8000-000000000000")]
+    request: Option<String>,
     /// The current or last order.
     #[schema(example = "/orders/019ab000-0000-7000-8000-000000000000")]
     order: Option<String>,
@@ -209,8 +215,12 @@ fn status(certificate: &Certificate, now: OffsetDateTime) -> CertificateStatus {
     let current = certificate.current.as_ref();
     CertificateStatus {
         phase: certificate.phase(now),
-        conditions: vec![ready(certificate, now), issuing(certificate)],
+        conditions: [ready(certificate, now), issuing(certificate)]
+            .into_iter()
+            .chain(approval(certificate))
+            .collect(),
         revision: current.map_or(0, |issued| issued.revision),
+        request: certificate.request.map(|request| format!("/requests/{request}")),
         order: certificate.order.map(|order| format!("/orders/{order}")),
         not_before: current.map(|issued| issued.not_before),
         not_after: current.map(|issued| issued.not_after),
@@ -252,6 +262,21 @@ fn ready(certificate: &Certificate, now: OffsetDateTime) -> Condition {
     Condition { kind: "Ready", status, reason, message, last_transition_time: since }
 }
 
+/// How the approval of its request stands, where that is waited for, was given or was denied.
+fn approval(certificate: &Certificate) -> Option<Condition> {
+    let trouble = || certificate.last_error.as_ref().map(Failure::to_string).unwrap_or_default();
+    let (kind, status, reason, message) = match certificate.approval()? {
+        Standing::Pending => ("Approved", "False", "Pending", trouble()),
+        Standing::Denied => ("Denied", "True", "Denied", trouble()),
+        Standing::Approved => {
+            let message = "The request for the next revision was approved".to_owned();
+            ("Approved", "True", "Approved", message)
+        }
+    };
+    let (reason, last_transition_time) = (reason.to_owned(), certificate.state_since);
+    Some(Condition { kind, status, reason, message, last_transition_time })
+}
+
 fn issuing(certificate: &Certificate) -> Condition {
     let trouble = || certificate.last_error.as_ref().map(Failure::to_string);
     let (status, reason, message) = match certificate.state {
@@ -265,6 +290,9 @@ fn issuing(certificate: &Certificate) -> Condition {
         }
         State::Idle => {
             ("False", "Issued", "The certificate has been successfully issued".to_owned())
+        }
+        State::AwaitingApproval(trigger) => {
+            ("True", trigger.as_str(), trouble().unwrap_or_default())
         }
         State::Backoff | State::Blocked => ("False", "Failed", trouble().unwrap_or_default()),
     };

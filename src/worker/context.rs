@@ -64,6 +64,8 @@ pub struct Settings {
     pub delivery_concurrency: usize,
     /// How long finished deliveries are kept.
     pub delivery_retention: time::Duration,
+    /// How long a request waits for approval.
+    pub approval_timeout: time::Duration,
     /// How long events are kept.
     pub event_retention: time::Duration,
 }

@@ -21,7 +21,7 @@ pub const LATER_TABLES: [&str; 6] = [
 ];
 
 /// Columns that they added.
-pub const LATER_COLUMNS: [(&str, &str); 10] = [
+pub const LATER_COLUMNS: [(&str, &str); 16] = [
     ("api_keys", "description"),
     ("api_keys", "role"),
     ("api_keys", "expires_at"),
@@ -31,6 +31,13 @@ pub const LATER_COLUMNS: [(&str, &str); 10] = [
     ("api_keys", "former_until"),
     ("certificates", "admitted_by"),
     ("certificates", "admitted_way"),
+    // Before those that its check names.
+    ("certificates", "awaits_approval"),
+    ("certificates", "approved_revision"),
+    ("certificates", "request_id"),
+    ("certificates", "requested_by"),
+    ("requests", "approval"),
+    ("requests", "requested_by"),
     ("throttles", "id"),
 ];
 

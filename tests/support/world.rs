@@ -185,6 +185,7 @@ impl World {
             cluster_namespace: "certwright".into(),
             delivery_concurrency: 4,
             delivery_retention: time::Duration::days(30),
+            approval_timeout: time::Duration::days(7),
             event_retention: time::Duration::days(30),
         };
         Worker::new(worker::Context {
@@ -291,6 +292,8 @@ impl World {
             state: RequestState::Pending,
             message: "Waiting on certificate issuance".into(),
             order: OrderId::generate(now),
+            requested_by: None,
+            approval: None,
             created_at: now,
             finished_at: None,
         };

@@ -38,9 +38,9 @@ pub(crate) use limits::network;
 pub(crate) use permission::{
     ApiKeysRead, ApiKeysWrite, AuditRead, CertificatesImport, CertificatesRead,
     CertificatesReadKey, CertificatesWrite, ChallengesRead, EventsRead, IssuersRead, IssuersWrite,
-    KNOWN, MetricsRead, OrdersRead, Permission, PoliciesRead, PoliciesWrite, RequestsRead,
-    SecretsRead, SecretsWrite, ThrottlesRead, ThrottlesWrite, WebhooksRead, WebhooksWrite,
-    permissions_of,
+    KNOWN, MetricsRead, OrdersRead, Permission, PoliciesRead, PoliciesWrite, RequestsApprove,
+    RequestsRead, SecretsRead, SecretsWrite, ThrottlesRead, ThrottlesWrite, WebhooksRead,
+    WebhooksWrite, permissions_of,
 };
 
 /// The sender of a request, and what it may do.
@@ -84,10 +84,7 @@ impl Subject {
     }
 
     fn noun(&self) -> &'static str {
-        match self {
-            Self::ApiKey(_) => "API key",
-            Self::Token(_) => "token",
-        }
+        self.kind().noun()
     }
 
     pub(crate) fn kind(&self) -> PrincipalKind {

@@ -37,6 +37,7 @@ permissions! {
     CertificatesReadKey = "certificates:readKey": Requester;
     CertificatesImport = "certificates:import": Operator;
     RequestsRead = "requests:read": Operator Requester Reader;
+    RequestsApprove = "requests:approve": Operator;
     OrdersRead = "orders:read": Operator Requester Reader;
     ChallengesRead = "challenges:read": Operator Requester Reader;
     IssuersRead = "issuers:read": Operator Requester Reader;
@@ -80,6 +81,9 @@ mod tests {
             assert!(has(Role::Requester, certificates), "{certificates}");
         }
         assert!(!has(Role::Requester, "issuers:write"));
+        assert!(
+            has(Role::Operator, "requests:approve") && !has(Role::Requester, "requests:approve")
+        );
         let reader = of_role(Role::Reader);
         assert!(!reader.is_empty() && reader.iter().all(|word| word.ends_with(":read")));
         assert!(!has(Role::Reader, "secrets:read") && !has(Role::Reader, "apiKeys:read"));

@@ -1,13 +1,13 @@
-//! Cancelling what is under way for a certificate.
+//! Cancelling what is under way for a certificate: orders, and a request that has none yet.
 
 use time::OffsetDateTime;
 
 use crate::api::problem::ApiError;
 use crate::domain::certificate::Certificate;
 use crate::storage::requests::{self, RequestState};
-use crate::storage::{Tx, events, orders};
+use crate::storage::{Scope, Tx, events, orders};
 
-/// Cancels every open order of a certificate, and its request with it.
+/// Cancels every open order of a certificate, and its request, which may still wait for one.
 pub(crate) async fn cancel_orders(
     tx: &mut Tx,
     certificate: &Certificate,
@@ -22,6 +22,12 @@ pub(crate) async fn cancel_orders(
         events::record(tx, namespace, Some(certificate.id), &next.events, now);
         let (request, id) = (next.order.request, next.order.id);
         requests::progress(tx, request, RequestState::Failed, why, id, now).await?;
+    }
+    if let Some(request) = certificate.request
+        && let Some(found) = requests::find(tx, request, &Scope::Everything).await?
+        && found.waits()
+    {
+        requests::progress(tx, request, RequestState::Failed, why, found.order, now).await?;
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use super::admit::Against;
 use super::cancel::cancel_orders;
 use super::validate::{Checked, validate};
 use super::{find, must_stay, revoke};
-use crate::api::auth::{Authorized, CertificatesWrite};
+use crate::api::auth::{Authorized, CertificatesWrite, Principal};
 use crate::api::extract::{Body, Path, Query as Strict};
 use crate::api::idempotency::accepted;
 use crate::api::merge_patch::MergePatch;
@@ -55,7 +55,7 @@ pub(crate) async fn change(
         let (issuer, policies) = (issuer.as_ref(), &*policies);
         let against = Against { issuer, policies, present: Some(&present) };
         let right = checked.admit(&app, &mut tx, &who, against).await?;
-        let next = respecify(&mut tx, (&present, &lease), checked, right, now).await?;
+        let next = respecify(&mut tx, (&present, &lease), checked, (&who, right), now).await?;
         if next != present {
             tx.commit().await?;
         }
@@ -64,17 +64,19 @@ pub(crate) async fn change(
     .await
 }
 
-/// Gives a certificate the specification that was admitted by this right, and cancels orders for the former one. Writes nothing
-/// if nothing changes.
+/// Gives a certificate the specification that was admitted for somebody by this right, and cancels orders for the former
+/// one. Writes nothing if nothing changes.
 pub(crate) async fn respecify(
     tx: &mut Tx,
     (present, lease): (&Certificate, &Lease),
     checked: Checked,
-    right: AdmittedBy,
+    (who, right): (&Principal, AdmittedBy),
     now: OffsetDateTime,
 ) -> Result<Certificate, ApiError> {
     let anew = !present.spec.wants_the_same_as(&checked.spec);
-    let next = present.clone().respecified(checked.spec, checked.labels, right, now);
+    let wanted = present.clone();
+    let wanted = if anew { wanted.requested_by(who.reference()) } else { wanted };
+    let next = wanted.respecified(checked.spec, checked.labels, right, now);
     if next.certificate != *present {
         if anew {
             cancel_orders(tx, present, "its certificate was changed", now).await?;

@@ -49,7 +49,8 @@ pub(crate) async fn create(
             who.must_own(&checked.namespace)?;
             let right = admitted(&app, &who, &checked).await?;
             let id = CertificateId::generate(app.now());
-            let certificate = checked.certificate(id, right, app.now());
+            let certificate =
+                checked.certificate(id, right, app.now()).requested_by(who.reference());
             let waiter = wait.is_wanted().then(|| app.db.signals().wait_for(certificate.id.0));
             let response = insert(&app, &attempt, &certificate).await?;
             let Some(waiter) = waiter else { return Ok(response) };

@@ -16,9 +16,7 @@ use crate::api::idempotency::accepted;
 use crate::api::precondition::json;
 use crate::api::problem::{ApiError, Code, Errors, FieldCode};
 use crate::api::{AppState, retrying};
-use crate::domain::certificate::{
-    Certificate, RotationPolicy, State as CertificateState, Transition, Trigger,
-};
+use crate::domain::certificate::{Certificate, State as CertificateState, Transition, Trigger};
 use crate::domain::id::{IssuerId, RevocationId};
 use crate::domain::revocation::{self, DEADLINE, Reason, Revocation};
 use crate::pki;
@@ -117,13 +115,14 @@ async fn begin(
         told = told.then(|one| one.revocation_wanted(target.revision, reason, now));
     }
     let certificate = &told.certificate;
-    let keeps_its_key = certificate.spec.csr.is_some()
-        || certificate.spec.private_key.rotation_policy == RotationPolicy::Never;
     if certificate.key_is_compromised()
-        && keeps_its_key
-        && matches!(certificate.state, CertificateState::Ordering(_))
+        && certificate.keeps_its_key()
+        && matches!(
+            certificate.state,
+            CertificateState::Ordering(_) | CertificateState::AwaitingApproval(_)
+        )
     {
-        // The current order would issue for the compromised key.
+        // The current order, or request, would issue for the compromised key.
         cancel_orders(tx, certificate, "the key of its certificate is compromised", now).await?;
         told = told.then(|one| one.restarted(Trigger::Revoked, now));
     }

@@ -143,6 +143,8 @@ pub(super) async fn store(
         state: RequestState::Issued,
         message: "The certificate was imported".to_owned(),
         order,
+        requested_by: certificate.requested_by.clone(),
+        approval: None,
         created_at: now,
         finished_at: Some(now),
     };

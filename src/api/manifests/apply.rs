@@ -288,7 +288,7 @@ async fn certificate(
     let found = certificates::find_by_name(tx, &wanted.namespace, &wanted.name).await?;
     let Some((present, lease)) = found else {
         let right = wanted.admit(app, tx, who, Against { issuer, policies, present: None }).await?;
-        let certificate = wanted.certificate(new_id, right, now);
+        let certificate = wanted.certificate(new_id, right, now).requested_by(who.reference());
         let id = certificate.id.0;
         let Some(pair) = pair else {
             create::store(tx, &certificate).await?;
@@ -315,7 +315,7 @@ async fn certificate(
     };
     let was_imported = imported.is_some();
     let (present, lease) = imported.unwrap_or((present, lease));
-    let next = change::respecify(tx, (&present, &lease), wanted, right, now).await?;
+    let next = change::respecify(tx, (&present, &lease), wanted, (who, right), now).await?;
     let done = if next == present && !was_imported { Done::Unchanged } else { Done::Configured };
     Ok((done, id, warnings))
 }

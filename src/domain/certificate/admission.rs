@@ -6,21 +6,25 @@ use super::{Certificate, State, Told, Transition};
 use crate::domain::event::{Event, Resource};
 use crate::domain::event_type::EventType;
 use crate::domain::failure::{Failure, code};
-use crate::domain::policy::{AdmittedBy, Policies, Verdict, WantedKey, Wish, withheld};
+use crate::domain::policy::{
+    AdmittedBy, Approval, Judgement, Policies, Verdict, WantedKey, Wish, withheld,
+};
 
 impl Certificate {
     /// Judges it anew: by what right it may be issued now, or why not. The policy that it was admitted by stays the
-    /// one that is named, as long as that allows it.
-    pub fn judged(&self, policies: &Policies, key: WantedKey) -> Result<AdmittedBy, Failure> {
+    /// one that is named, as long as that allows it and no other is milder about approval.
+    pub fn judged(&self, policies: &Policies, key: WantedKey) -> Result<Judgement, Failure> {
         let AdmittedBy::Policy(present) = &self.admitted_by else {
-            return Ok(self.admitted_by.clone());
+            // No other right comes from a policy, and so nobody is asked.
+            return Ok(Judgement { by: self.admitted_by.clone(), approval: Approval::Auto });
         };
         let wish = Wish::of(&self.spec, key);
-        if policies.allows(present, &wish) {
-            return Ok(self.admitted_by.clone());
-        }
         match policies.judge(&wish) {
-            Verdict::Allowed { policy, .. } => Ok(AdmittedBy::Policy(policy)),
+            Verdict::Allowed { policy, approval } => {
+                let stays = policies.allows(present, &wish) == Some(approval);
+                let policy = if stays { present.clone() } else { policy };
+                Ok(Judgement { by: AdmittedBy::Policy(policy), approval })
+            }
             Verdict::Refused(names) => Err(withheld(present, &names)),
         }
     }
@@ -35,13 +39,18 @@ impl Certificate {
     /// judged where it goes on: before its order is placed, and before that is finalized.
     pub fn reviewed(
         self,
-        judged: Result<AdmittedBy, Failure>,
+        judged: Result<Judgement, Failure>,
         now: OffsetDateTime,
     ) -> Option<Transition> {
         if self.deleting_since.is_some() {
             return None;
         }
-        match (judged, self.state) {
+        if let State::AwaitingApproval(_) = self.state {
+            let waits_on = judged.is_ok_and(|judged| self.needs_approval(judged.approval));
+            let look_now = Self { next_action_at: now, ..self };
+            return (!waits_on).then(|| Transition::silent(look_now, now));
+        }
+        match (judged.map(|judged| judged.by), self.state) {
             (Err(failure), State::Idle | State::Backoff) => Some(self.withhold(failure, now)),
             (Ok(by), State::Blocked) if self.is_withheld() => Some(self.allow_again(by, now)),
             (Ok(by), _) if by != self.admitted_by => {
@@ -101,6 +110,10 @@ mod tests {
         AdmittedBy::Policy(policy.to_owned())
     }
 
+    fn judged(by: AdmittedBy) -> Judgement {
+        Judgement { by, approval: Approval::Auto }
+    }
+
     fn refused() -> Failure {
         withheld("team", &[])
     }
@@ -119,7 +132,7 @@ mod tests {
         let again = blocked.certificate.clone().reviewed(Err(refused()), NOW);
         assert_eq!(again, None, "it is told once");
 
-        let allowed = blocked.certificate.reviewed(Ok(by("other")), NOW).unwrap();
+        let allowed = blocked.certificate.reviewed(Ok(judged(by("other"))), NOW).unwrap();
         assert_eq!(allowed.event_types, [EventType::CertificateRecovered]);
         let state_since = rests.state_since.max(NOW);
         let as_before = Certificate { admitted_by: by("other"), state_since, ..rests };
@@ -132,7 +145,7 @@ mod tests {
         let outcome = Outcome::Blocked(refused());
         let blocked = due.order_failed(outcome, 0, NOW, Jitter::NONE).certificate;
 
-        let allowed = blocked.reviewed(Ok(by("team")), NOW).unwrap().certificate;
+        let allowed = blocked.reviewed(Ok(judged(by("team"))), NOW).unwrap().certificate;
 
         assert_eq!(allowed.state, State::Triggered(Trigger::Renewing));
         assert_eq!(allowed.next_action_at, NOW);
@@ -150,7 +163,7 @@ mod tests {
         };
         let deleting = served().delete_once_revoked(NOW, NOW).certificate;
         let other = failed(Failure::of(code::NO_SOLVER, ""));
-        let kept = || Ok(wanted().admitted_by);
+        let kept = || Ok(judged(wanted().admitted_by));
         let cases = [
             ("under way", wanted(), Err(refused()), None),
             ("paused", paused, Err(refused()), Some(State::Blocked)),
@@ -159,10 +172,10 @@ mod tests {
             ("blocked otherwise", other, kept(), None),
             ("to be deleted", deleting, Err(refused()), None),
             ("at rest", served(), kept(), None),
-            ("by another", served(), Ok(by("other")), Some(State::Idle)),
+            ("by another", served(), Ok(judged(by("other"))), Some(State::Idle)),
         ];
-        for (what, certificate, judged, becomes) in cases {
-            let next = certificate.reviewed(judged, NOW).map(|next| next.certificate.state);
+        for (what, certificate, judgement, becomes) in cases {
+            let next = certificate.reviewed(judgement, NOW).map(|next| next.certificate.state);
             assert_eq!(next, becomes, "{what}");
         }
     }

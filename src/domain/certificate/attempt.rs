@@ -62,26 +62,37 @@ impl Certificate {
     ) -> Transition {
         let trigger = self.wanted_because();
         let named = self.request_name();
+        let mut events = self.request_made(request);
         let mut next = self.become_state(State::Ordering(trigger), now);
+        next.request = Some(request);
         next.order = Some(order);
-        // The issuer is ready now.
-        next.last_error = next
-            .last_error
-            .filter(|it| !it.is(code::ISSUER_NOT_FOUND) && !it.is(code::ISSUER_NOT_READY));
+        // Neither the issuer nor an approval is waited for any more.
+        next.last_error = next.last_error.filter(|it| {
+            let waited = [code::ISSUER_NOT_FOUND, code::ISSUER_NOT_READY, code::APPROVAL_PENDING];
+            !waited.into_iter().any(|code| it.is(code))
+        });
         // The order's end changes this row; the wake-up is for the case that it never comes.
         next.next_action_at = now + ORDER_DEADLINE + Duration::hours(1);
-        let generated = match next.spec.csr {
+        let created = format!("Created Order resource \"{}\"", order::name(&named, order));
+        events.push(Event::normal(request, "OrderCreated", created));
+        Transition::silent(next, now).with(events)
+    }
+
+    /// The events of a new request; none if there is one that was waited for.
+    pub(super) fn request_made(&self, request: RequestId) -> Vec<Event> {
+        if self.request == Some(request) {
+            return vec![];
+        }
+        let generated = match self.spec.csr {
             Some(_) => "Took the CSR that the client gave",
             None => "Generated and stored a new private key and CSR",
         };
+        let named = self.request_name();
         let requested = format!("Created new CertificateRequest resource \"{named}\"");
-        let created = format!("Created Order resource \"{}\"", order::name(&named, order));
-        let events = vec![
-            Event::normal(next.id, "Generated", generated),
-            Event::normal(next.id, "Requested", requested),
-            Event::normal(request, "OrderCreated", created),
-        ];
-        Transition::silent(next, now).with(events)
+        vec![
+            Event::normal(self.id, "Generated", generated),
+            Event::normal(self.id, "Requested", requested),
+        ]
     }
 
     /// The order ended with a certificate. What was known of the CA's wishes for the former one is
@@ -100,6 +111,7 @@ impl Certificate {
         next.ari = ari;
         next.next_action_at = next.idle_until_renewal(&issued);
         let remark = renewal_remark(&next.spec, issued.not_before, issued.not_after);
+        next.approved = Some(issued.revision);
         next.current = Some(issued);
         next.failed_attempts = 0;
         next.last_error = None;
@@ -119,6 +131,8 @@ impl Certificate {
         next.events.retain(|event| event.reason == "RenewBefore");
         next.events.insert(0, Event::normal(next.certificate.id, "Imported", message));
         next.event_types.retain(|event_type| *event_type == EventType::CertificateRecovered);
+        // Nobody here has judged what was made elsewhere.
+        next.certificate.approved = None;
         next
     }
 
@@ -202,7 +216,7 @@ impl Certificate {
         now: OffsetDateTime,
         jitter: Jitter,
     ) -> Transition {
-        if self.state != State::Idle {
+        if !matches!(self.state, State::Idle | State::AwaitingApproval(_)) {
             return self.order_failed(order::Outcome::Failed(failure), 0, now, jitter);
         }
         self.next_action_at = now + jitter.stretch(Duration::HOUR, 0.1);

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use super::{Certificate, State, Transition, Trigger};
+use super::{Certificate, RotationPolicy, State, Transition, Trigger};
 use crate::domain::event::Event;
 use crate::domain::event_type::EventType;
 use crate::domain::failure::Failure;
@@ -40,11 +40,18 @@ impl Certificate {
         self.of_current().is_some_and(|revoked| revoked.reason == Reason::KeyCompromise)
     }
 
+    /// Whether a new request has the key of the one before.
+    pub fn keeps_its_key(&self) -> bool {
+        self.spec.csr.is_some() || self.spec.private_key.rotation_policy == RotationPolicy::Never
+    }
+
     /// A worker may be at it, and what is saved now takes its lease away: the row then shows when that
     /// would have run out. What is due must be due for the next one.
     fn look_again(&mut self, now: OffsetDateTime) {
         match self.state {
-            State::Triggered(_) | State::AwaitingIssuer(_) => self.next_action_at = now,
+            State::Triggered(_) | State::AwaitingIssuer(_) | State::AwaitingApproval(_) => {
+                self.next_action_at = now;
+            }
             State::Idle if self.deleting_since.is_none() => {
                 self.next_action_at = self.idle_until().unwrap_or(now);
             }

@@ -1,9 +1,10 @@
 //! The wish for a certificate, and how it is kept fulfilled: a pure state machine.
 //!
 //! `Triggered → Ordering → Idle`, again at every renewal. What fails waits in `Backoff`, what only
-//! a person can mend in `Blocked`. A certificate that was issued once stays served meanwhile.
+//! a person can mend in `Blocked`, and what somebody has to approve first in `AwaitingApproval`. A certificate that was issued once stays served meanwhile.
 
 mod admission;
+mod approval;
 mod attempt;
 mod life;
 mod renewal;
@@ -12,6 +13,7 @@ mod state;
 #[cfg(test)]
 pub(super) mod tests;
 
+pub use approval::{Course, Standing};
 pub use life::*;
 pub use renewal::*;
 pub use spec::*;
@@ -21,11 +23,13 @@ use std::collections::BTreeMap;
 
 use time::OffsetDateTime;
 
+use self::attempt::PROBE_EVERY;
 use crate::domain::ari::Ari;
 use crate::domain::event::Event;
 use crate::domain::failure::Failure;
-use crate::domain::id::{CertificateId, OrderId};
+use crate::domain::id::{CertificateId, OrderId, RequestId};
 use crate::domain::policy::AdmittedBy;
+use crate::domain::principal::PrincipalRef;
 
 /// A certificate that is wanted, and perhaps there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +40,8 @@ pub struct Certificate {
     pub labels: BTreeMap<String, String>,
     pub spec: Spec,
     pub admitted_by: AdmittedBy,
+    /// Whose change brought what is wanted now; `None` if it was before that was kept.
+    pub requested_by: Option<PrincipalRef>,
     pub generation: i64,
     pub state: State,
     pub state_since: OffsetDateTime,
@@ -49,6 +55,10 @@ pub struct Certificate {
     pub told: Told,
     /// Cleared by success.
     pub last_error: Option<Failure>,
+    /// The request that is or was last under way.
+    pub request: Option<RequestId>,
+    /// The newest revision that was approved, or issued, for what is wanted now.
+    pub approved: Option<i64>,
     /// The order that is or was last under way.
     pub order: Option<OrderId>,
     /// The time of its creation.
@@ -85,6 +95,7 @@ impl Certificate {
             labels: BTreeMap::new(),
             spec,
             admitted_by,
+            requested_by: None,
             generation: 1,
             state: State::Triggered(Trigger::DoesNotExist),
             state_since: now,
@@ -95,6 +106,8 @@ impl Certificate {
             failed_attempts: 0,
             told: Told::default(),
             last_error: None,
+            request: None,
+            approved: None,
             order: None,
             created_at: now,
             next_action_at: now,
@@ -109,8 +122,15 @@ impl Certificate {
         }
         let due = match self.state {
             State::Idle => self.current.as_ref().is_none_or(|issued| issued.renewal_time <= now),
+            State::Blocked if self.is_denied() => {
+                self.next_action_at = now + PROBE_EVERY;
+                false
+            }
             State::Backoff | State::Blocked => true,
-            State::Triggered(_) | State::AwaitingIssuer(_) | State::Ordering(_) => false,
+            State::Triggered(_)
+            | State::AwaitingIssuer(_)
+            | State::AwaitingApproval(_)
+            | State::Ordering(_) => false,
         };
         if !due {
             if let (State::Idle, Some(at)) = (self.state, self.idle_until()) {
@@ -126,7 +146,10 @@ impl Certificate {
     /// Starts issuance now, whatever the backoff. Joins what is under way already.
     #[must_use]
     pub fn trigger(self, trigger: Trigger, now: OffsetDateTime) -> Transition {
-        if matches!(self.state, State::Triggered(_) | State::Ordering(_)) {
+        if matches!(
+            self.state,
+            State::Triggered(_) | State::AwaitingApproval(_) | State::Ordering(_)
+        ) {
             return Transition::silent(self, now);
         }
         let message = match (trigger, &self.current) {
@@ -189,6 +212,7 @@ impl Certificate {
         }
         self.failed_attempts = 0;
         self.last_error = None;
+        self.approved = None;
         let trigger =
             if self.current.is_some() { Trigger::RequestChanged } else { Trigger::DoesNotExist };
         // Nothing that is under way may be joined.
@@ -208,7 +232,7 @@ impl Certificate {
         let valid = self.current.as_ref().is_some_and(|issued| issued.not_after > now);
         match self.state {
             State::Backoff => Phase::Failed,
-            State::Blocked => Phase::Blocked,
+            State::Blocked | State::AwaitingApproval(_) => Phase::Blocked,
             _ if valid && self.is_revoked() => Phase::Revoked,
             State::Triggered(_) | State::AwaitingIssuer(_) | State::Ordering(_) if valid => {
                 Phase::Renewing
@@ -221,7 +245,10 @@ impl Certificate {
 
     /// Whether waiting any longer would bring no news soon.
     pub fn is_settled(&self) -> bool {
-        matches!(self.state, State::Idle | State::Backoff | State::Blocked)
+        matches!(
+            self.state,
+            State::Idle | State::Backoff | State::Blocked | State::AwaitingApproval(_)
+        )
     }
 
     /// The time of the next attempt if the present one fails.
@@ -245,6 +272,7 @@ impl Certificate {
         match self.state {
             State::Triggered(trigger)
             | State::AwaitingIssuer(trigger)
+            | State::AwaitingApproval(trigger)
             | State::Ordering(trigger) => trigger,
             State::Idle | State::Backoff | State::Blocked if self.current.is_some() => {
                 Trigger::Renewing

@@ -18,6 +18,8 @@ pub enum State {
     Triggered(Trigger),
     /// Issuance begins once its issuer exists and is ready.
     AwaitingIssuer(Trigger),
+    /// Issuance begins once somebody has approved its request.
+    AwaitingApproval(Trigger),
     /// An order is under way.
     Ordering(Trigger),
     /// It is there; nothing to do until renewal.

@@ -28,6 +28,8 @@ pub enum Doing {
     Starting,
     /// Its issuer is not there, or not ready.
     WaitingForIssuer,
+    /// Somebody has to approve its request.
+    WaitingForApproval,
     /// The CA is being asked for an order.
     Ordering,
     /// What has to be proved is being read.
@@ -144,6 +146,7 @@ pub fn explain(
             );
         }
         State::AwaitingIssuer(_) => awaiting_issuer(&mut it, certificate, issuer),
+        State::AwaitingApproval(_) => awaiting_approval(&mut it, certificate),
         State::Ordering(_) => match order.filter(|order| !order.is_over()) {
             Some(order) => ordering(&mut it, order, now),
             None => "The order has just ended.".clone_into(&mut it.summary),
@@ -235,6 +238,25 @@ fn awaiting_issuer(it: &mut Explanation, certificate: &Certificate, issuer: Opti
             it.then("The account is registered.", at);
         }
     }
+}
+
+fn awaiting_approval(it: &mut Explanation, certificate: &Certificate) {
+    it.doing = Doing::WaitingForApproval;
+    let named = certificate.request_name();
+    let by = certificate.requested_by.as_ref();
+    let asked = by.map(|by| format!(" {} `{}` asked for it, and cannot.", by.kind.noun(), by.name));
+    it.summary = format!(
+        "It waits until somebody with the permission `requests:approve` approves the request {named}; no order is placed before.{}",
+        asked.unwrap_or_default()
+    );
+    if let Some(request) = certificate.request {
+        it.actions = vec![
+            format!("To let it go on: POST /requests/{request}/approve with a `reason`."),
+            format!("To refuse it: POST /requests/{request}/deny with a `reason`."),
+        ];
+    }
+    it.deadline = Some(certificate.next_action_at);
+    it.then("The request is denied if nobody has decided.", certificate.next_action_at);
 }
 
 fn failed(

@@ -234,6 +234,8 @@ codes! {
     // The service's own state.
     ACCOUNT_DEACTIVATED = Blocked "The issuer's account was deactivated"
         "Create a new issuer, or give this one another server.";
+    APPROVAL_PENDING = Blocked "The request waits for approval"
+        "Somebody else who may do that approves or denies it: POST /requests/{id}/approve.";
     CERTIFICATE_DELETED = Blocked "The certificate was deleted";
     CSR_KEY_COMPROMISED = Blocked "The certificate's CSR is for a key that is compromised"
         "Make a new key and give its CSR with PUT /certificates/{id}/csr; it is issued at once then.";
@@ -251,6 +253,8 @@ codes! {
     ORDER_EXPIRED = Transient "The order was not completed in time";
     ORDER_GONE = Gone "The order ended without telling its certificate"
         "This is a bug; a new attempt follows.";
+    REQUEST_DENIED = Blocked "The request was denied"
+        "Give the certificate another specification, or have another request made: POST …/renew.";
     SECRET_NOT_FOUND = Blocked "A credential that the issuer refers to is not there"
         "Create it, and this goes on by itself.";
     SECRET_UNREADABLE = Blocked "A stored key or credential cannot be opened"

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::Approval;
 use super::judge::{NameVerdict, Verdict};
 use crate::domain::failure::{Failure, code};
 
@@ -21,6 +22,13 @@ pub enum AdmittedBy {
 
 /// What is said of certificates from before there were policies.
 pub const BEFORE_POLICIES: &str = "before name policies";
+
+/// By what right a certificate may be issued now, and whether somebody has to approve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judgement {
+    pub by: AdmittedBy,
+    pub approval: Approval,
+}
 
 /// Who wants a certificate, as far as that counts.
 #[derive(Debug, Clone, Copy)]

@@ -76,34 +76,26 @@ impl Policies {
         Self { namespace: namespace.to_owned(), all, tree }
     }
 
-    /// Judges a wish. Where several policies allow it, one that asks nobody goes first, then the first by name.
+    /// Judges a wish. Where several policies allow it, one that asks nobody goes first, one that asks at renewals last;
+    /// then the first by name.
     pub fn judge(&self, wish: &Wish<'_>) -> Verdict {
         let covering: Vec<Covering> =
             wish.names.iter().map(|name| self.tree.covering(name)).collect();
-        let mut manual = None;
-        for rules in self.whole(&covering).filter(|rules| rules.objection(wish).is_none()) {
-            match rules.spec.approval {
-                Approval::Auto => return rules.allow(),
-                Approval::Manual => manual = manual.or(Some(rules)),
-            }
-        }
-        if let Some(rules) = manual {
+        let allowing = self.whole(&covering).filter(|rules| rules.objection(wish).is_none());
+        if let Some(rules) = allowing.min_by_key(|rules| rules.spec.approval) {
             return rules.allow();
         }
         let names = wish.names.iter().zip(&covering);
         Verdict::Refused(names.map(|(name, covering)| self.refusal(name, covering, wish)).collect())
     }
 
-    /// Whether this policy allows a wish by itself.
-    pub fn allows(&self, policy: &str, wish: &Wish<'_>) -> bool {
-        let Ok(place) = self.all.binary_search_by(|rules| rules.name.as_str().cmp(policy)) else {
-            return false;
-        };
+    /// Whether this policy allows a wish by itself, and whether somebody has to approve it then.
+    pub fn allows(&self, policy: &str, wish: &Wish<'_>) -> Option<Approval> {
+        let place = self.all.binary_search_by(|rules| rules.name.as_str().cmp(policy)).ok()?;
         let covers = |name: &str| self.tree.covering(name).policies.binary_search(&place).is_ok();
-        let rules = self.all.get(place);
-        rules.is_some_and(|rules| rules.objection(wish).is_none())
-            && !wish.names.is_empty()
-            && wish.names.iter().all(|name| covers(name))
+        let rules = self.all.get(place).filter(|rules| rules.objection(wish).is_none())?;
+        let covers_all = !wish.names.is_empty() && wish.names.iter().all(|name| covers(name));
+        covers_all.then_some(rules.spec.approval)
     }
 
     /// Policies whose patterns cover all names.

@@ -13,7 +13,7 @@ mod random;
 mod tests;
 mod tree;
 
-pub use admission::{AdmittedBy, BEFORE_POLICIES, Principal, admit, withheld};
+pub use admission::{AdmittedBy, BEFORE_POLICIES, Judgement, Principal, admit, withheld};
 pub use judge::{NameVerdict, Policies, Verdict, Wish};
 pub use pattern::{InvalidPattern, Pattern};
 
@@ -112,14 +112,18 @@ pub enum HeldBy {
     Client,
 }
 
-/// Whether a person has to approve what a policy allows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// Whether a person has to approve what a policy allows. The mildest comes first.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
 pub enum Approval {
     /// Nobody has to.
     #[default]
     Auto,
-    /// Somebody has to.
+    /// Somebody has to, once for what is wanted: renewals of the same need no further approval.
     Manual,
+    /// Somebody has to, for each renewal too.
+    Always,
 }
 
 /// The key that a certificate is wanted for.

@@ -48,6 +48,11 @@ pub(in crate::storage) fn of_certificate(tx: &mut Tx, transition: &certificate::
             EventType::CertificateRenewed => "the certificate was renewed",
             EventType::CertificateRecovered => "the certificate has recovered",
             EventType::CertificateRevoked => "the certificate was revoked",
+            EventType::RequestPending => {
+                "the certificate waits until somebody approves its request"
+            }
+            EventType::RequestApproved => "the certificate's request was approved",
+            EventType::RequestDenied => "the certificate's request was denied",
             _ => continue,
         };
         let (name, issuer) = (name(certificate), issuer_of(certificate));

@@ -4,13 +4,15 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::revisions::Revision;
+use crate::domain::approval::Approval;
 use crate::domain::id::{CertificateId, OrderId, RequestId};
+use crate::domain::principal::PrincipalRef;
 use crate::domain::scope::Scope;
 use crate::domain::words::words;
 use crate::secret::Sealed;
 use crate::storage::engine::query::Filter;
 use crate::storage::engine::{
-    Page, Read, StorageError, Stored, Tx, fetch, millis, moment, statements, table, write,
+    Page, Read, StorageError, Stored, Tx, fetch, json, millis, moment, statements, table, write,
 };
 
 table! {
@@ -26,18 +28,22 @@ table! {
         order_id: Option<Uuid>,
         created_at: i64,
         finished_at: Option<i64>,
+        requested_by: Option<String>,
+        approval: Option<String>,
     }
 }
 
 statements! {
     INSERT adds(requests) = "INSERT INTO requests
-        (id, certificate_id, namespace, revision, csr, private_key, state, message, order_id, created_at, name)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+        (id, certificate_id, namespace, revision, csr, private_key, state, message, order_id, created_at, name,
+         requested_by, approval)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
     FIND = Row::select("WHERE id = $1");
     PRIVATE_KEY = "SELECT private_key FROM requests WHERE id = $1";
     PRUNE writes(requests) reads(revisions) = "DELETE FROM requests WHERE certificate_id = $1 AND id <> $2
         AND id NOT IN (SELECT request_id FROM revisions WHERE certificate_id = $1 AND revision >= $3)";
     PROGRESS writes(requests) = "UPDATE requests SET state = $2, message = $3, order_id = $4, finished_at = $5 WHERE id = $1";
+    DECIDE writes(requests) = "UPDATE requests SET approval = $2, state = $3, message = $4, finished_at = $5 WHERE id = $1";
 }
 
 /// One attempt at a certificate; cert-manager's `CertificateRequest`.
@@ -59,8 +65,12 @@ pub struct Request {
     pub state: RequestState,
     /// The same, in words.
     pub message: String,
-    /// The present order.
+    /// The present order; nil while there is none.
     pub order: OrderId,
+    /// The principal whose change brought it; `None` if it was before that was kept.
+    pub requested_by: Option<PrincipalRef>,
+    /// Whether somebody has approved it; `None` where nobody had to.
+    pub approval: Option<Approval>,
     /// When it was made.
     pub created_at: OffsetDateTime,
     /// When it ended.
@@ -77,6 +87,13 @@ words! {
         Issued = "issued",
         /// There is none, and this attempt will not bring one.
         Failed = "failed",
+    }
+}
+
+impl Request {
+    /// Whether no order was placed for it, and it is not over: it waits for approval, or for its turn.
+    pub fn waits(&self) -> bool {
+        self.state == RequestState::Pending && self.order.0.is_nil()
     }
 }
 
@@ -117,6 +134,8 @@ pub async fn insert<'a>(
         request.order.0,
         millis(request.created_at),
         request.name.as_str(),
+        request.requested_by.as_ref().map(json),
+        request.approval.as_ref().map(json),
     );
     Ok(())
 }
@@ -156,6 +175,23 @@ pub async fn progress(
     Ok(())
 }
 
+/// Saves what was decided about an attempt that waits for approval. One that was denied is over.
+pub async fn decide(
+    tx: &mut Tx,
+    id: RequestId,
+    approval: &Approval,
+    now: OffsetDateTime,
+) -> Result<(), StorageError> {
+    let (state, message, finished) = if approval.is_denied() {
+        let message = "The CertificateRequest was denied by an approval controller";
+        (RequestState::Failed, message, Some(millis(now)))
+    } else {
+        (RequestState::Pending, "The CertificateRequest waits for an order", None)
+    };
+    write!(tx, DECIDE, id.0, json(approval), state.as_str(), message, finished);
+    Ok(())
+}
+
 /// An attempt has brought a revision: it is over, and the certificate's others are forgotten with their keys, but
 /// for those that a revision from `oldest` on came from.
 pub(in crate::storage) async fn issued(
@@ -189,6 +225,8 @@ pub async fn list(
 impl Row {
     fn into_request(self) -> Result<Request, StorageError> {
         let row = Stored("requests", self.id);
+        let requested_by = row.document_if(self.requested_by)?;
+        let approval = row.document_if(self.approval)?;
         Ok(Request {
             id: RequestId(self.id),
             name: self.name,
@@ -199,6 +237,8 @@ impl Row {
             state: row.known("state", RequestState::parse(&self.state))?,
             message: self.message,
             order: OrderId(self.order_id.ok_or_else(|| row.corrupt("there is no order"))?),
+            requested_by,
+            approval,
             created_at: moment(self.created_at),
             finished_at: self.finished_at.map(moment),
         })

@@ -1,26 +1,28 @@
-//! Begins attempts: when something has to be issued, makes key, CSR and order, and goes on with it.
+//! Begins attempts: when something has to be issued, makes key, CSR and order, and goes on with it; or has somebody
+//! asked first.
 
+mod approval;
 mod keys;
 mod renewal;
+mod request;
 
 use time::OffsetDateTime;
 
-use self::keys::key_and_csr;
 use self::renewal::ask_for_renewal;
+use self::request::{Prepared, prepare};
 use super::context::Context;
 use super::error::WorkerError;
 use super::judgement::judge;
 use super::order::Placed;
 use super::revocation;
 use crate::domain::backoff::Jitter;
-use crate::domain::certificate::{Certificate, State, Transition};
+use crate::domain::certificate::{Certificate, Course, State, Transition};
 use crate::domain::failure::{Failure, code};
 use crate::domain::id::{CertificateId, OrderId, RequestId};
 use crate::domain::issuer::{self, Issuer, RenewalInformationSource};
 use crate::domain::order::{Order, Outcome};
 use crate::storage::lease::{Lease, Machine};
-use crate::storage::requests::{Request, RequestState};
-use crate::storage::{Scope, StorageError, certificates, issuers, orders, requests};
+use crate::storage::{Scope, StorageError, certificates, issuers, orders};
 
 pub(crate) async fn run(ctx: &Context, lease: Lease) -> Result<Option<Placed>, WorkerError> {
     match find(ctx, CertificateId(lease.id)).await? {
@@ -69,10 +71,14 @@ pub(crate) async fn begin(
         match woken.certificate.state {
             State::Triggered(_) | State::AwaitingIssuer(_) => match issuer {
                 Some(issuer) if issuer.state == issuer::State::Ready => {
-                    return Box::pin(place_order(ctx, woken, &issuer, lease)).await;
+                    return Box::pin(attempt(ctx, woken, &issuer, lease)).await;
                 }
                 issuer => await_issuer(woken, issuer.as_ref(), now),
             },
+            State::AwaitingApproval(_) => {
+                Box::pin(approval::look(ctx, woken, &lease)).await?;
+                return Ok(None);
+            }
             State::Ordering(_) => Box::pin(watch(ctx, woken)).await?,
             State::Idle | State::Backoff | State::Blocked => woken,
         }
@@ -96,8 +102,8 @@ fn await_issuer(woken: Transition, issuer: Option<&Issuer>, now: OffsetDateTime)
     waiting.with_page_of(issuer.last_error.as_ref())
 }
 
-/// Stores key, CSR and order; the CA is asked only afterwards.
-async fn place_order(
+/// Stores key, CSR and order; the CA is asked only afterwards. Where somebody has to approve first, no order is placed.
+async fn attempt(
     ctx: &Context,
     woken: Transition,
     issuer: &Issuer,
@@ -105,40 +111,50 @@ async fn place_order(
 ) -> Result<Option<Placed>, WorkerError> {
     let certificate = &woken.certificate;
     let now = ctx.clock.now();
-    let request = RequestId::generate(now);
-    let name = certificate.request_name();
-    let made = match judge(ctx, certificate).await? {
-        Ok(by) => key_and_csr(ctx, certificate, request).await?.map(|made| (by, made)),
-        Err(failure) => Err(failure),
+    let judged = judge(ctx, certificate).await?;
+    let course = certificate.course(judged.as_ref().map_err(Clone::clone), None, now);
+    let is_free = course == Course::Order;
+    let prepared = match course {
+        Course::Block(failure) => Err(failure),
+        Course::Order | Course::Ask | Course::GiveUp => prepare(ctx, certificate, now).await?,
     };
-    let (by, made) = match made {
-        Ok(made) => made,
-        Err(failure) => {
+    let (by, prepared) = match (judged, prepared) {
+        (Ok(judged), Ok(prepared)) => (judged.by, prepared),
+        (Err(failure), _) | (_, Err(failure)) => {
             let blocked = woken
                 .then(|one| one.order_failed(Outcome::Blocked(failure), 0, now, Jitter::random()));
             settle(ctx, blocked, &lease).await?;
             return Ok(None);
         }
     };
-    let order = first_order(certificate, issuer, request, now);
-    let attempt = Request {
-        id: request,
-        name,
-        certificate: certificate.id,
-        namespace: certificate.namespace.clone(),
-        revision: certificate.next_revision(),
-        csr: made.csr,
-        state: RequestState::Pending,
-        message: format!("Waiting on certificate issuance from order {}", order.name),
-        order: order.id,
-        created_at: now,
-        finished_at: None,
-    };
-    let placed = woken.then(|one| one.admitted(by).order_placed(request, order.id, now));
-    let placed = placed.remarking(made.event);
+    let admitted = woken.then(|one| Transition::silent(one.admitted(by), now));
+    if is_free {
+        return place_order(ctx, admitted, prepared, issuer, lease).await;
+    }
+    let mut tx = ctx.db.begin();
+    let deadline = prepared.ask(&mut tx, now + ctx.settings.approval_timeout).await?;
+    let request = prepared.request.id;
+    let waiting = admitted.then(|one| one.await_approval(request, deadline, now));
+    certificates::save(&mut tx, &waiting.remarking(prepared.event), &lease, None).await?;
+    tx.commit().await?;
+    Ok(None)
+}
+
+async fn place_order(
+    ctx: &Context,
+    admitted: Transition,
+    prepared: Prepared,
+    issuer: &Issuer,
+    lease: Lease,
+) -> Result<Option<Placed>, WorkerError> {
+    let now = ctx.clock.now();
+    let request = prepared.request.id;
+    let order = first_order(&admitted.certificate, issuer, request, now);
+    let placed = admitted.then(|one| one.order_placed(request, order.id, now));
+    let placed = placed.remarking(prepared.event.clone());
     let mut tx = ctx.db.begin();
     let lease = certificates::save(&mut tx, &placed, &lease, None).await?;
-    requests::insert(&mut tx, &attempt, made.sealed.as_ref()).await?;
+    prepared.order(&mut tx, &order, now).await?;
     // Where the issuer's quota is used up, the order waits to be claimed like any other.
     let share = ctx.limits.quota.take_issuer(issuer.id);
     let hold = share.as_ref().map(|_| (ctx.settings.name.as_str(), now));
@@ -151,7 +167,7 @@ async fn place_order(
     Ok(share.map(|share| Placed {
         order,
         lease: order_lease,
-        csr: attempt.csr,
+        csr: prepared.request.csr,
         certificate: (placed.certificate, lease),
         share,
     }))

@@ -106,11 +106,7 @@ const LOOKING: &[Line] = &[
     ("get certificate,certificaterequest", 0, &["NAME", "certificate.cert-manager.io/www"]),
     ("get order,challenge", 0, &["NAME", "order.acme.cert-manager.io/www-1-"]),
     ("get orders", 0, &["NAME", "www-1-"]),
-    (
-        "get cr",
-        0,
-        &["NAME    APPROVED   DENIED   READY   ISSUER   REQUESTER    AGE", "www-1   True"],
-    ),
+    ("get cr", 0, &["NAME    APPROVED   DENIED   READY   ISSUER   REQUESTER", "www-1   True"]),
     ("get challenges", 0, &["NAME", "www-1-"]),
     ("get issuers", 0, &[]),
     ("get clusterissuers", 0, &["NAME   READY   AGE", "dns    True"]),

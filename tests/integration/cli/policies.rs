@@ -71,3 +71,45 @@ async fn a_policy_is_applied_listed_exported_asked_and_withdrawn() {
     assert_eq!(gone, "policy.certwright.dev \"payments\" deleted\n");
     assert_eq!(can(&["api.payments.example.com"]).code, Some(1));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn somebody_else_approves_or_denies_a_request_by_its_name() {
+    let (_folder, url) = databases::sqlite_url();
+    let site = Site::on(&url).await;
+    let person = Person::of(&site);
+    fs::write(person.path("policy.yaml"), format!("{POLICY}  approval: Manual\n")).unwrap();
+    person.run(&["apply", "-f", "policy.yaml"]).succeeded();
+    let boss = ["keys", "create", "boss", "--role", "operator", "--in-namespace", "payments"];
+    let boss = person.run(&boss).succeeded();
+    let boss = Person { key: boss.out.trim().to_owned(), ..Person::of(&site) };
+    for name in ["api", "web"] {
+        let names = format!("{name}.payments.example.com");
+        let asked =
+            ["issue", &names, "--name", name, "--issuer", "dns", "-n", "payments", "--wait"];
+        let waits = person.run(&asked);
+        assert_ne!(waits.code, Some(0), "it is not issued");
+        assert!(waits.err.contains("approv"), "{waits:?}");
+    }
+    let listed = person.run(&["get", "cr", "-n", "payments"]).succeeded();
+    assert!(!listed.out.contains("True"), "nothing is decided: {listed:?}");
+
+    let decide = |who: &Person, verb: &str, name: &str| {
+        who.run(&[verb, name, "-n", "payments", "--reason", "as agreed"])
+    };
+    let own = decide(&person, "approve", "api-1");
+    assert!(own.code == Some(5) && own.err.contains("asked for"), "{own:?}");
+    let approved = decide(&boss, "approve", "api-1").succeeded();
+    assert_eq!(approved.out, "CertificateRequest payments/api-1 approved\n");
+    let denied = decide(&boss, "deny", "web-1").succeeded();
+    assert_eq!(denied.out, "CertificateRequest payments/web-1 denied\n");
+    assert_ne!(decide(&boss, "approve", "web-1").code, Some(0), "a decision is final");
+    assert_ne!(boss.run(&["approve", "api-1", "-n", "payments"]).code, Some(0), "without a reason");
+
+    let described = boss.run(&["describe", "cr", "web-1", "-n", "payments"]).succeeded();
+    described.says_all(&["ManuallyDenied", "as agreed", "Requested By"]);
+    let listed = person.run(&["get", "cr", "-n", "payments"]).succeeded();
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let lines: Vec<_> = listed.out.lines().map(words).collect();
+    assert_eq!(lines[1][..2], ["api-1", "True"], "{listed:?}");
+    assert_eq!(lines[2][..3], ["web-1", "True", "False"], "denied, and not ready: {listed:?}");
+}

@@ -1,8 +1,9 @@
 //! No machine gets stuck, whatever is answered and wherever a crash comes: certificates, challenges and
 //! issuers; orders have their own file.
 
+use certwright::domain::approval::{self, Decision};
 use certwright::domain::backoff::Jitter;
-use certwright::domain::certificate::{Certificate, Issued, State};
+use certwright::domain::certificate::{Certificate, Issued, State, Trigger};
 use certwright::domain::challenge::{self, Action, Challenge, Observation, ProofTimeouts};
 use certwright::domain::failure::{Class, Failure, code};
 use certwright::domain::id::{IssuerId, OrderId, RequestId};
@@ -18,6 +19,13 @@ use crate::support::fixtures;
 const START: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
 const PATIENCE: ProofTimeouts =
     ProofTimeouts { propagation: Duration::minutes(5), delay: Duration::seconds(10), likely: None };
+
+/// A request that waits for approval.
+const WAITS: RequestId = RequestId(Uuid::from_u128(1));
+
+fn decision(verdict: approval::Verdict, now: OffsetDateTime) -> Decision {
+    Decision { verdict, by: None, at: now, reason: "as agreed".into() }
+}
 
 /// Something that went wrong: which, and what the other side asked for.
 fn trouble() -> impl Strategy<Value = Failure> {
@@ -57,8 +65,18 @@ proptest! {
             let next = match woken.state {
                 State::Triggered(_) | State::AwaitingIssuer(_) => match choice {
                     0 | 1 => woken.await_issuer("IssuerNotReady", "not ready", now).certificate,
+                    2 | 3 if woken.request.is_none_or(|one| one != WAITS) => {
+                        woken.await_approval(WAITS, now + Duration::hours(30), now).certificate
+                    }
                     _ => woken.order_placed(RequestId(Uuid::nil()), OrderId(Uuid::nil()), now).certificate,
                 },
+                State::AwaitingApproval(_) => {
+                    let verdict = match choice {
+                        0..3 => approval::Verdict::Denied,
+                        _ => approval::Verdict::Approved,
+                    };
+                    woken.decided(&decision(verdict, now), now).certificate
+                }
                 State::Ordering(_) => {
                     let outcome = match choice {
                         0 => Outcome::Lost(failure),
@@ -79,6 +97,10 @@ proptest! {
                 }
                 // Woken too early, by a clock that was set: it goes back to sleep until its renewal.
                 State::Idle => woken,
+                // Denied: only somebody who asks makes it go on.
+                State::Blocked if woken.last_error.as_ref().is_some_and(|it| it.is(code::REQUEST_DENIED)) => {
+                    woken.trigger(Trigger::ManuallyTriggered, now).certificate
+                }
                 State::Backoff | State::Blocked => {
                     return Err(TestCaseError::fail(format!("woken, and nothing to do: {woken:?}")));
                 }
@@ -99,8 +121,11 @@ proptest! {
         // Whatever was: once the world is kind, it is issued.
         for _ in 0..6 {
             now = now.max(one.next_action_at);
-            let woken = one.wake(now).certificate;
+            let woken = one.wake(now).certificate.trigger(Trigger::ManuallyTriggered, now).certificate;
             one = match woken.state {
+                State::AwaitingApproval(_) => {
+                    woken.decided(&decision(approval::Verdict::Approved, now), now).certificate
+                }
                 State::Ordering(_) => woken.issued(issued(now), None, now).certificate,
                 State::Idle => woken,
                 _ => woken.order_placed(RequestId(Uuid::nil()), OrderId(Uuid::nil()), now).certificate,

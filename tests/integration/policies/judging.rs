@@ -9,28 +9,6 @@ use crate::support::fault_proxy::{Kind, RetryAfter};
 use crate::support::world::id;
 use crate::webhooks::hooked;
 
-/// Expands each test once per database, with this in the issuer's `acme`.
-macro_rules! at_a_ca {
-    ($(async fn $name:ident($site:ident: Driven, $more:expr) $body:block)*) => {
-        mod sqlite {
-            use super::*;
-            $(#[tokio::test] async fn $name() {
-                let (_folder, url) = crate::support::databases::sqlite_url();
-                let $site = Driven::on(&url, &$more).await;
-                $body
-            })*
-        }
-        mod postgres {
-            use super::*;
-            $(#[tokio::test] async fn $name() {
-                let url = crate::support::postgres::fresh_database().await;
-                let $site = Driven::on(&url, &$more).await;
-                $body
-            })*
-        }
-    };
-}
-
 at_a_ca! {
     async fn a_policy_that_is_withdrawn_stops_the_renewal_and_tells(site: Driven, json!({})) {
         let world = &site.world;

@@ -1,6 +1,29 @@
 //! Name policies: who may have certificates for which names.
 
+/// Expands each test once per database, with this in the issuer's `acme`.
+macro_rules! at_a_ca {
+    ($(async fn $name:ident($site:ident: Driven, $more:expr) $body:block)*) => {
+        mod sqlite {
+            use super::*;
+            $(#[tokio::test] async fn $name() {
+                let (_folder, url) = crate::support::databases::sqlite_url();
+                let $site = Driven::on(&url, &$more).await;
+                $body
+            })*
+        }
+        mod postgres {
+            use super::*;
+            $(#[tokio::test] async fn $name() {
+                let url = crate::support::postgres::fresh_database().await;
+                let $site = Driven::on(&url, &$more).await;
+                $body
+            })*
+        }
+    };
+}
+
 pub(crate) mod admission;
+pub(crate) mod approval;
 pub(crate) mod judging;
 pub(crate) mod manifests;
 pub(crate) mod resource;

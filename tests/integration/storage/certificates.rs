@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use certwright::domain::certificate::{Certificate, Issued, State};
-use certwright::domain::id::{CertificateId, OrderId};
+use certwright::domain::certificate::{Certificate, Issued, Phase, State};
+use certwright::domain::id::{CertificateId, OrderId, RequestId};
+use certwright::domain::principal::{PrincipalKind, PrincipalRef};
 use certwright::domain::selector::Selector;
 use certwright::storage::lease::{self, Machine};
 use certwright::storage::{
@@ -11,6 +12,7 @@ use certwright::storage::{
 };
 use futures_util::future::FutureExt as _;
 use time::Duration;
+use uuid::Uuid;
 
 use super::rows::{NOW, all, certificate, failure, is_lost, page, silent, under_way};
 use crate::support::databases::on_both_databases;
@@ -28,6 +30,24 @@ on_both_databases! {
         let (found, _) = certificates::find_by_name(&mut tx, "default", "web").await.unwrap().unwrap();
         assert_eq!(found, certificate);
         assert!(certificates::find_by_name(&mut tx, "other", "web").await.unwrap().is_none());
+    }
+
+    async fn a_certificate_that_waits_for_approval_counts_as_blocked_and_is_read_back_as_it_is(db: Db) {
+        let by = PrincipalRef { kind: PrincipalKind::Token, id: Some(Uuid::from_u128(1)), name: "ann".into() };
+        let wanted = certificate("web").requested_by(by);
+        let mut tx = db.begin();
+        certificates::insert(&mut tx, &wanted).await.unwrap();
+        let (found, lease) = certificates::find(&mut tx, wanted.id, &all()).await.unwrap().unwrap();
+        let waiting = found.await_approval(RequestId(Uuid::from_u128(2)), NOW + Duration::days(7), NOW);
+        certificates::save(&mut tx, &waiting, &lease, None).await.unwrap();
+
+        let (found, lease) = certificates::find(&mut tx, wanted.id, &all()).await.unwrap().unwrap();
+        assert_eq!(found, waiting.certificate);
+        let blocked = certificates::Wanted { phase: Some((Phase::Blocked, NOW)), ..certificates::Wanted::default() };
+        assert_eq!(certificates::list(&mut tx, &all(), &blocked, page()).await.unwrap(), [found.clone()]);
+        let approved = Certificate { approved: Some(1), ..found.released(NOW).certificate };
+        certificates::save(&mut tx, &silent(&approved), &lease, None).await.unwrap();
+        assert_eq!(certificates::find(&mut tx, wanted.id, &all()).await.unwrap().unwrap().0, approved);
     }
 
     async fn a_respecified_certificate_is_found_by_what_it_is_now(db: Db) {

@@ -1,8 +1,10 @@
 //! What attempts have brought: requests, revisions, revocations.
 
+use certwright::domain::approval::{Approval, Decision, Verdict};
 use certwright::domain::backoff::Jitter;
 use certwright::domain::certificate::Revoked;
-use certwright::domain::id::RequestId;
+use certwright::domain::id::{OrderId, RequestId};
+use certwright::domain::principal::{PrincipalKind, PrincipalRef};
 use certwright::domain::revocation::Reason;
 use certwright::secret::Sealed;
 use certwright::storage::lease::{self, Machine};
@@ -10,6 +12,7 @@ use certwright::storage::requests::{self, Request, RequestState};
 use certwright::storage::revisions::{self, Revision};
 use certwright::storage::{Scope, StorageError, certificates, orders, revocations, sealed_columns};
 use time::Duration;
+use uuid::Uuid;
 
 use super::rows::{NOW, all, ari, failure, page, request, revision, revocation, silent, under_way};
 use crate::support::databases::on_both_databases;
@@ -63,7 +66,7 @@ on_both_databases! {
         found.next_action_at = wanted.next_action_at;
         assert_eq!(found, wanted);
         let copies = &sealed_columns::COLUMNS[7];
-        let copy = sealed_columns::list(&mut tx, copies, (uuid::Uuid::nil(), i64::MIN), 9).await.unwrap();
+        let copy = sealed_columns::list(&mut tx, copies, (Uuid::nil(), i64::MIN), 9).await.unwrap();
         assert_eq!(copy[0].place, requests::private_key_place(order.request));
         assert!(sealed_columns::replace(&mut tx, copies, &copy[0], &Sealed(vec![8])).await.unwrap());
         let over = found.apply(Ok(()), NOW, Jitter::NONE);
@@ -85,7 +88,7 @@ on_both_databases! {
 
         assert!(requests::private_key(&mut tx, request.id).await.unwrap().is_none());
         for column in &sealed_columns::COLUMNS[4..6] {
-            let found = sealed_columns::list(&mut tx, column, (uuid::Uuid::nil(), i64::MIN), 9).await.unwrap();
+            let found = sealed_columns::list(&mut tx, column, (Uuid::nil(), i64::MIN), 9).await.unwrap();
             assert!(found.iter().all(|one| one.sealed == Sealed(vec![9])), "what is not there is not sealed");
         }
         let held = revisions::private_key(&mut tx, certificate.id, 1).await.unwrap();
@@ -175,5 +178,35 @@ on_both_databases! {
             certificate: Some(certificate.id),
         };
         assert_eq!(requests::list(&mut tx, &all(), &wanted, page()).await.unwrap(), [found]);
+    }
+
+    async fn a_decision_about_a_request_is_kept_and_one_that_is_denied_is_over(db: Db) {
+        let by = PrincipalRef { kind: PrincipalKind::ApiKey, id: Some(Uuid::from_u128(1)), name: "boss".into() };
+        let mut tx = db.begin();
+        let (certificate, mut order, _) = under_way(&mut tx).await;
+        for (verdict, state, is_over) in [
+            (Verdict::Approved, RequestState::Pending, false),
+            (Verdict::Denied, RequestState::Failed, true),
+        ] {
+            order.request = RequestId::generate(NOW);
+            let asked = Approval::until(NOW + Duration::days(7));
+            let waiting = Request {
+                order: OrderId(Uuid::nil()),
+                requested_by: Some(by.clone()),
+                approval: Some(asked.clone()),
+                ..request(&certificate, &order)
+            };
+            requests::insert(&mut tx, &waiting, &Sealed(vec![9])).await.unwrap();
+            let found = requests::find(&mut tx, waiting.id, &all()).await.unwrap().unwrap();
+            assert!(found == waiting && found.waits());
+
+            let decision = Decision { verdict, by: Some(by.clone()), at: NOW, reason: "as agreed".into() };
+            let decided = asked.decided(decision);
+            requests::decide(&mut tx, waiting.id, &decided, NOW).await.unwrap();
+
+            let found = requests::find(&mut tx, waiting.id, &all()).await.unwrap().unwrap();
+            assert_eq!((found.state, found.finished_at.is_some()), (state, is_over));
+            assert_eq!((found.approval, found.order.0), (Some(decided), Uuid::nil()));
+        }
     }
 }

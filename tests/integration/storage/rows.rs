@@ -75,6 +75,8 @@ pub fn request(certificate: &Certificate, order: &Order) -> Request {
         state: RequestState::Pending,
         message: String::new(),
         order: order.id,
+        requested_by: None,
+        approval: None,
         created_at: NOW,
         finished_at: None,
     }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{audit, events, log, outbox};
 use crate::domain::certificate::{Certificate, Issued, State, Told, Transition, Trigger};
 use crate::domain::failure::Failure;
-use crate::domain::id::{CertificateId, OrderId};
+use crate::domain::id::{CertificateId, OrderId, RequestId};
 use crate::domain::issuer;
 use crate::domain::policy::AdmittedBy;
 use crate::domain::scope::Scope;
@@ -37,6 +37,7 @@ table! {
             spec: String,
             admitted_way: String,
             admitted_by: String,
+            requested_by: Option<String>,
             generation: i64,
             state: String,
             wanted_because: String,
@@ -48,6 +49,9 @@ table! {
             renewal_time: Option<i64>,
             failed_attempts: i64,
             last_error: Option<String>,
+            request_id: Option<Uuid>,
+            awaits_approval: bool,
+            approved_revision: Option<i64>,
             order_id: Option<Uuid>,
             failure_told: bool,
             block_told: bool,
@@ -241,7 +245,7 @@ impl From<&Certificate> for Row {
             State::Ordering(_) => "ordering",
             State::Idle => "idle",
             State::Backoff => "backoff",
-            State::Blocked => "blocked",
+            State::Blocked | State::AwaitingApproval(_) => "blocked",
         };
         Self {
             id: certificate.id.0,
@@ -253,6 +257,7 @@ impl From<&Certificate> for Row {
             spec: json(&certificate.spec),
             admitted_way: admitted_way.to_owned(),
             admitted_by: admitted_by.to_owned(),
+            requested_by: certificate.requested_by.as_ref().map(json),
             generation: certificate.generation,
             state: state.to_owned(),
             wanted_because: certificate.wanted_because().as_str().to_owned(),
@@ -264,6 +269,9 @@ impl From<&Certificate> for Row {
             renewal_time: current.map(|issued| millis(issued.renewal_time)),
             failed_attempts: certificate.failed_attempts.into(),
             last_error: certificate.last_error.as_ref().map(json),
+            request_id: certificate.request.map(|request| request.0),
+            awaits_approval: matches!(certificate.state, State::AwaitingApproval(_)),
+            approved_revision: certificate.approved,
             order_id: certificate.order.map(|order| order.0),
             created_at: millis(certificate.created_at),
             next_action_at: millis(certificate.next_action_at),
@@ -287,6 +295,7 @@ impl Row {
             "ordering" => State::Ordering(trigger),
             "idle" => State::Idle,
             "backoff" => State::Backoff,
+            "blocked" if self.awaits_approval => State::AwaitingApproval(trigger),
             "blocked" => State::Blocked,
             _ => return row.known("state", None),
         };
@@ -303,6 +312,7 @@ impl Row {
             _ => None,
         };
         let last_error = row.document_if(self.last_error)?;
+        let requested_by = row.document_if(self.requested_by)?;
         let ari = row.document_if(self.ari)?;
         let revocation = row.document_if(self.revocation)?;
         let certificate = Certificate {
@@ -312,6 +322,7 @@ impl Row {
             labels: row.document(&self.labels)?,
             spec: row.document(&self.spec)?,
             admitted_by,
+            requested_by,
             generation: self.generation,
             state,
             state_since: moment(self.state_since),
@@ -322,6 +333,8 @@ impl Row {
             failed_attempts: number(self.failed_attempts),
             told: Told { failed: self.failure_told, blocked: self.block_told },
             last_error,
+            request: self.request_id.map(RequestId),
+            approved: self.approved_revision,
             order: self.order_id.map(OrderId),
             created_at: moment(self.created_at),
             next_action_at: moment(self.next_action_at),

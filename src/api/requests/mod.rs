@@ -1,4 +1,7 @@
-//! Certificate requests, read-only: attempts at a certificate with a key and CSR each.
+//! Certificate requests: attempts at a certificate with a key and CSR each. Clients read them, and decide about those
+//! that wait for approval.
+
+pub(crate) mod decide;
 
 use axum::extract::{OriginalUri, State};
 use axum::response::Response;
@@ -7,13 +10,15 @@ use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::AppState;
-use super::auth::{Authorized, RequestsRead};
-use super::extract::{Path, Query};
-use super::page::{self, Listing, Sort};
-use super::precondition::Precondition;
-use super::problem::{ApiError, Errors};
+use crate::api::AppState;
+use crate::api::auth::{Authorized, RequestsRead};
+use crate::api::extract::{Path, Query};
+use crate::api::page::{self, Listing, Sort};
+use crate::api::precondition::Precondition;
+use crate::api::problem::{ApiError, Errors};
+use crate::domain::approval::{Approval, Verdict};
 use crate::domain::id::{CertificateId, OrderId, RequestId};
+use crate::domain::principal::PrincipalRef;
 use crate::pki;
 use crate::storage::requests::{self, Request, RequestState, Wanted};
 use crate::view::certificate::Condition;
@@ -56,8 +61,13 @@ pub(crate) struct RequestView {
     revision: i64,
     /// The CSR in PEM.
     csr: String,
-    /// `Ready`, in cert-manager's words.
+    /// `Approved` or `Denied`, once that is decided, and `Ready`, in cert-manager's words.
     conditions: Vec<Condition>,
+    /// The principal whose change brought it, and which cannot decide about it; `null` where that was not kept.
+    requested_by: Option<PrincipalRef>,
+    /// Time by which somebody has to approve it; `null` where nobody has to.
+    #[serde(with = "time::serde::rfc3339::option")]
+    approval_deadline: Option<OffsetDateTime>,
     /// The present order; `null` where a certificate was imported.
     order: Option<String>,
     /// Time of creation.
@@ -106,10 +116,20 @@ pub(crate) async fn show(
 
 impl From<Request> for RequestView {
     fn from(request: Request) -> Self {
+        let is_denied = request.approval.as_ref().is_some_and(Approval::is_denied);
         let (status, reason) = match request.state {
             RequestState::Pending => ("False", "Pending"),
             RequestState::Issued => ("True", "Issued"),
+            RequestState::Failed if is_denied => ("False", "Denied"),
             RequestState::Failed => ("False", "Failed"),
+        };
+        let decided = decided(&request);
+        let ready = Condition {
+            kind: "Ready",
+            status,
+            reason: reason.to_owned(),
+            message: request.message,
+            last_transition_time: request.finished_at.unwrap_or(request.created_at),
         };
         Self {
             id: request.id.0,
@@ -118,17 +138,41 @@ impl From<Request> for RequestView {
             certificate: format!("/certificates/{}", request.certificate),
             revision: request.revision,
             csr: pki::to_pem("CERTIFICATE REQUEST", &request.csr),
-            conditions: vec![Condition {
-                kind: "Ready",
-                status,
-                reason: reason.to_owned(),
-                message: request.message,
-                last_transition_time: request.finished_at.unwrap_or(request.created_at),
-            }],
+            conditions: decided.into_iter().chain([ready]).collect(),
+            requested_by: request.requested_by,
+            approval_deadline: request.approval.map(|approval| approval.deadline),
             order: order_path(request.order),
             created_at: request.created_at,
             finished_at: request.finished_at,
         }
+    }
+}
+
+/// `Approved` or `Denied`; as with cert-manager, neither while nobody has decided. Where nobody has to, it is approved
+/// from the start.
+fn decided(request: &Request) -> Option<Condition> {
+    let decision = request.approval.as_ref().and_then(|approval| approval.decision.as_ref());
+    let condition = |kind, reason: &str, message, at| Condition {
+        kind,
+        status: "True",
+        reason: reason.to_owned(),
+        message,
+        last_transition_time: at,
+    };
+    match decision {
+        Some(decision) => {
+            let kind = match decision.verdict {
+                Verdict::Approved => "Approved",
+                Verdict::Denied => "Denied",
+            };
+            Some(condition(kind, decision.word(), decision.message(), decision.at))
+        }
+        // A policy that asks nobody any more has let it go on.
+        None if request.approval.is_none() || !request.order.0.is_nil() => {
+            let message = "Certificate request has been approved by certwright.dev".to_owned();
+            Some(condition("Approved", "certwright.dev", message, request.created_at))
+        }
+        None => None,
     }
 }
 

@@ -1,0 +1,147 @@
+//! Approving and denying requests. Whoever wanted what a request is for does not decide about it.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Deserialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::RequestView;
+use crate::api::auth::{Authorized, Principal, RequestsApprove};
+use crate::api::extract::{Body, Path};
+use crate::api::precondition::{answer, json};
+use crate::api::problem::{ApiError, Code, Errors, FieldCode};
+use crate::api::{AppState, retrying};
+use crate::domain::approval::{Decision, Verdict};
+use crate::domain::certificate::{self, Certificate};
+use crate::domain::id::RequestId;
+use crate::storage::requests::{self, Request};
+use crate::storage::{Scope, certificates};
+
+/// Characters of a reason at most.
+const LONGEST_REASON: usize = 1_000;
+
+/// A decision about a request.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Decision)]
+pub(crate) struct DecisionSpec {
+    /// Why, in a sentence for people; up to 1000 characters.
+    #[schema(example = "agreed in CHG-4711")]
+    reason: String,
+}
+
+/// Approve a certificate request
+///
+/// For a request that waits for approval, by somebody else than whoever asked for the certificate. An order is placed
+/// then, for the CSR that the request shows. A decision is final.
+#[utoipa::path(post, path = "/requests/{id}/approve", operation_id = "approveRequest", tag = "requests",
+    params(("id" = Uuid, Path, description = "The request")),
+    request_body = DecisionSpec,
+    responses((status = 200, body = RequestView, description = "Approved", headers(("ETag" = String))), Errors))]
+pub(crate) async fn approve(
+    State(app): State<AppState>,
+    who: Authorized<RequestsApprove>,
+    Path(id): Path<Uuid>,
+    body: Body<DecisionSpec>,
+) -> Result<Response, ApiError> {
+    decide(&app, &who, RequestId(id), Verdict::Approved, &body.value.reason).await
+}
+
+/// Deny a certificate request
+///
+/// For a request that waits for approval, by somebody else than whoever asked for the certificate. No other request is
+/// made until the certificate is changed, or renewed by hand. A decision is final.
+#[utoipa::path(post, path = "/requests/{id}/deny", operation_id = "denyRequest", tag = "requests",
+    params(("id" = Uuid, Path, description = "The request")),
+    request_body = DecisionSpec,
+    responses((status = 200, body = RequestView, description = "Denied", headers(("ETag" = String))), Errors))]
+pub(crate) async fn deny(
+    State(app): State<AppState>,
+    who: Authorized<RequestsApprove>,
+    Path(id): Path<Uuid>,
+    body: Body<DecisionSpec>,
+) -> Result<Response, ApiError> {
+    decide(&app, &who, RequestId(id), Verdict::Denied, &body.value.reason).await
+}
+
+async fn decide(
+    app: &AppState,
+    who: &Principal,
+    id: RequestId,
+    verdict: Verdict,
+    reason: &str,
+) -> Result<Response, ApiError> {
+    let reason = checked(reason)?;
+    retrying(|| async {
+        let now = app.now();
+        let mut tx = app.db.begin();
+        let request = requests::find(&mut tx, id, &who.scope).await?;
+        let request = request.ok_or_else(|| ApiError::not_found("request", id.0))?;
+        let found = certificates::find(&mut tx, request.certificate, &Scope::Everything).await?;
+        let (certificate, lease) = found.ok_or_else(|| ApiError::not_found("request", id.0))?;
+        let Some(approval) = request.approval.clone().filter(|_| waits(&certificate, &request))
+        else {
+            return Err(not_pending(&request));
+        };
+        must_be_another(who, &request)?;
+        let (by, reason) = (Some(who.reference()), reason.to_owned());
+        let decision = Decision { verdict, by, at: now, reason };
+        let approval = approval.decided(decision.clone());
+        requests::decide(&mut tx, id, &approval, now).await?;
+        let next = certificate.decided(&decision, now);
+        certificates::save(&mut tx, &next, &lease, None).await?;
+        let decided = requests::find(&mut tx, id, &who.scope).await?;
+        tx.commit().await?;
+        let decided = decided.ok_or_else(|| ApiError::not_found("request", id.0))?;
+        Ok(answer(StatusCode::OK, json(&RequestView::from(decided))?))
+    })
+    .await
+}
+
+/// Whether somebody may decide: the certificate waits for this very request.
+fn waits(certificate: &Certificate, request: &Request) -> bool {
+    matches!(certificate.state, certificate::State::AwaitingApproval(_))
+        && certificate.request == Some(request.id)
+        && request.waits()
+}
+
+fn not_pending(request: &Request) -> ApiError {
+    let decision = request.approval.as_ref().and_then(|approval| approval.decision.as_ref());
+    let why = match decision {
+        Some(decision) => format!("It was decided already: {}", decision.message()),
+        None if request.approval.is_none() => "No policy wants it to be approved.".to_owned(),
+        None => {
+            "Its certificate has gone on without it; decide about its newest request.".to_owned()
+        }
+    };
+    let detail = format!("The request `{}` waits for no approval. {why}", request.name);
+    ApiError::Because(Code::NotPending, detail)
+}
+
+fn must_be_another(who: &Principal, request: &Request) -> Result<(), ApiError> {
+    let is_own = request.requested_by.as_ref().is_some_and(|asked| asked.is(&who.reference()));
+    if !is_own {
+        return Ok(());
+    }
+    let detail = format!(
+        "The {who} asked for what the request `{}` is for, and cannot decide about it. Let somebody else who has the permission `requests:approve` decide.",
+        request.name
+    );
+    Err(ApiError::Because(Code::PermissionDenied, detail))
+}
+
+/// A reason that says something.
+fn checked(reason: &str) -> Result<&str, ApiError> {
+    let reason = reason.trim();
+    if reason.is_empty() {
+        let detail = "say why, in a sentence for whoever reads it later";
+        return Err(ApiError::field("/reason", FieldCode::Required, detail));
+    }
+    if reason.chars().count() > LONGEST_REASON {
+        let detail = format!("has more than {LONGEST_REASON} characters; make it shorter");
+        return Err(ApiError::field("/reason", FieldCode::Invalid, detail));
+    }
+    Ok(reason)
+}
