@@ -76,7 +76,7 @@ async fn decide(
     let reason = checked(reason)?;
     retrying(|| async {
         let now = app.now();
-        let mut tx = app.db.begin();
+        let mut tx = app.begin(who);
         let request = requests::find(&mut tx, id, &who.scope).await?;
         let request = request.ok_or_else(|| ApiError::not_found("request", id.0))?;
         let found = certificates::find(&mut tx, request.certificate, &Scope::Everything).await?;

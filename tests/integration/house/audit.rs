@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use axum::http::Method;
 use certwright::api;
+use certwright::domain::approval::Approval;
 use certwright::domain::failure::{Failure, code};
-use certwright::domain::id::IssuerId;
+use certwright::domain::id::{CertificateId, IssuerId, OrderId, RequestId};
 use certwright::domain::issuer::Account;
 use certwright::domain::throttle::{Asker, Scope as Limit};
-use certwright::storage::{Scope, issuers, throttles};
+use certwright::storage::requests::RequestState;
+use certwright::storage::{Scope, certificates, issuers, requests, throttles};
 use serde_json::{Value, json};
 use time::Duration;
 
@@ -128,6 +130,7 @@ impl Walk<'_> {
         self.policies().await;
         self.issuers().await;
         self.certificates().await;
+        self.requests().await;
         self.webhooks().await;
         self.others().await;
     }
@@ -231,6 +234,18 @@ impl Walk<'_> {
         self.manifest("importCertificates", "issuers.import", "/import", &other).await;
     }
 
+    async fn requests(&mut self) {
+        for (operation, action, verb) in [
+            ("approveRequest", "requests.approve", "approve"),
+            ("denyRequest", "requests.deny", "deny"),
+        ] {
+            let request = db_ask_for_approval(self.world, verb).await;
+            let path = format!("/requests/{request}/{verb}");
+            let reason = json!({"reason": "as agreed"});
+            self.send(operation, action, Method::POST, &path, reason).await;
+        }
+    }
+
     async fn webhooks(&mut self) {
         let world = self.world;
         let (receiver, hook) = hooked(world, json!({})).await;
@@ -278,6 +293,36 @@ fn csr(name: &str) -> String {
     let mut wanted = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
     wanted.distinguished_name = rcgen::DistinguishedName::new();
     wanted.serialize_request(&key).unwrap().pem().unwrap()
+}
+
+/// Saves what a worker would have made of a certificate that somebody has to approve; its request.
+async fn db_ask_for_approval(world: &World, name: &str) -> RequestId {
+    let made = world.create_certificate(name).await;
+    let (now, deadline) = (world.now(), world.now() + Duration::days(7));
+    let mut tx = world.db.begin();
+    let id = CertificateId(id(&made).parse().unwrap());
+    let found = certificates::find(&mut tx, id, &Scope::Everything).await.unwrap();
+    let (certificate, lease) = found.unwrap();
+    let request = requests::Request {
+        id: RequestId::generate(now),
+        name: certificate.request_name(),
+        certificate: id,
+        namespace: certificate.namespace.clone(),
+        revision: 1,
+        csr: b"csr".to_vec(),
+        state: RequestState::Pending,
+        message: "Waiting for approval".to_owned(),
+        order: OrderId::generate(now),
+        requested_by: None,
+        approval: Some(Approval::until(deadline)),
+        created_at: now,
+        finished_at: None,
+    };
+    requests::insert(&mut tx, &request, None).await.unwrap();
+    let waits = certificate.await_approval(request.id, deadline, now);
+    certificates::save(&mut tx, &waits, &lease, None).await.unwrap();
+    tx.commit().await.unwrap();
+    request.id
 }
 
 /// Saves what a worker would have made of a new issuer.
