@@ -90,6 +90,7 @@ on_every_database! {
                 ("certificates", _) if path.ends_with("{id}/revoke") => json!({}),
                 ("certificates", _) => json!({"labels": {"a": "b"}}),
                 ("secrets", _) => json!({"stringData": {"a": "b"}}),
+                ("requests", _) => json!({"reason": "why not"}),
                 ("api-keys", _) => json!({"formerValidFor": "1h"}),
                 ("webhooks", _) if path.ends_with("{id}/redeliver") => {
                     json!({"since": "2026-11-24T12:00:00Z"})
