@@ -13,6 +13,7 @@ use certwright::storage::requests::RequestState;
 use certwright::storage::{Scope, certificates, issuers, requests, throttles};
 use serde_json::{Value, json};
 use time::Duration;
+use uuid::Uuid;
 
 use super::architecture::{code as code_of, sources_of};
 use crate::api::manifests::CLUSTER_ISSUER;
@@ -312,7 +313,7 @@ async fn db_ask_for_approval(world: &World, name: &str) -> RequestId {
         csr: b"csr".to_vec(),
         state: RequestState::Pending,
         message: "Waiting for approval".to_owned(),
-        order: OrderId::generate(now),
+        order: OrderId(Uuid::nil()),
         requested_by: None,
         approval: Some(Approval::until(deadline)),
         created_at: now,

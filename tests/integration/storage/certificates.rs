@@ -44,7 +44,7 @@ on_both_databases! {
         let (found, lease) = certificates::find(&mut tx, wanted.id, &all()).await.unwrap().unwrap();
         assert_eq!(found, waiting.certificate);
         let blocked = certificates::Wanted { phase: Some((Phase::Blocked, NOW)), ..certificates::Wanted::default() };
-        assert_eq!(certificates::list(&mut tx, &all(), &blocked, page()).await.unwrap(), [found.clone()]);
+        assert_eq!(certificates::list(&mut tx, &all(), &blocked, page()).await.unwrap(), std::slice::from_ref(&found));
         let approved = Certificate { approved: Some(1), ..found.released(NOW).certificate };
         certificates::save(&mut tx, &silent(&approved), &lease, None).await.unwrap();
         assert_eq!(certificates::find(&mut tx, wanted.id, &all()).await.unwrap().unwrap().0, approved);
