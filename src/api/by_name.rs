@@ -1,11 +1,12 @@
 //! Addresses by name: `/certificates/by-name/{namespace}/{name}/…` is `/certificates/{id}/…`, and so for Issuers
 //! and secrets; a `ClusterIssuer`, which has no namespace, is `/issuers/by-name/{name}/…`.
 //!
-//! The name is resolved before anything else looks at the request. Nothing is answered here: what is not found goes
-//! on under an identifier that nothing has, so that permissions are checked, and missing resources told, in one place.
+//! The name is resolved before anything else looks at the request. Nothing is answered here but that a name cannot be
+//! one: what is not found goes on under an identifier that nothing has, so that permissions are checked, and missing
+//! resources told, in one place.
 
 use axum::Router;
-use axum::extract::{FromRequestParts as _, Request, State};
+use axum::extract::{Request, State};
 use axum::http::Uri;
 use axum::http::uri::PathAndQuery;
 use axum::middleware::{Next, from_fn_with_state};
@@ -69,7 +70,8 @@ async fn resolve(State(app): State<AppState>, request: Request, next: Next) -> R
         }
     }
     let rest = rest.to_owned();
-    let id = match Principal::from_request_parts(&mut parts, &app).await {
+    // Counted where the request is answered, and only there.
+    let id = match Principal::uncounted(&parts, &app).await {
         Ok(who) => find(&app, &who, &named).await.ok().flatten(),
         Err(_) => None,
     };

@@ -215,6 +215,14 @@ impl Principal {
         Err(ApiError::Because(Code::PermissionDenied, detail))
     }
 
+    /// Recognises the sender of a request without counting the request, or that it was refused.
+    pub(crate) async fn uncounted(parts: &Parts, app: &AppState) -> Result<Self, ApiError> {
+        match parts.headers.get(header::AUTHORIZATION) {
+            Some(given) => authenticate(given, app).await,
+            None => Err(refused(NOTHING_SENT)),
+        }
+    }
+
     /// Refuses a principal without this permission.
     pub(crate) fn must(&self, permission: &str) -> Result<(), ApiError> {
         if self.may(permission) {
@@ -258,10 +266,10 @@ impl FromRequestParts<AppState> for Principal {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
-        let Some(given) = parts.headers.get(header::AUTHORIZATION) else {
+        if !parts.headers.contains_key(header::AUTHORIZATION) {
             return Err(refused(NOTHING_SENT));
-        };
-        match authenticate(given, app).await {
+        }
+        match Self::uncounted(parts, app).await {
             Ok(principal) => {
                 let principal = Self { call: Caller::is(parts, &principal), ..principal };
                 tracing::Span::current().record("principal", tracing::field::display(&principal));

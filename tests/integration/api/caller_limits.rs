@@ -32,6 +32,20 @@ on_every_database! {
         guess(&world, &wrong, "192.0.2.1").await.is_problem(429, "too_many_requests");
     }
 
+    async fn an_address_by_name_counts_once(world: World) {
+        let path = "/certificates/by-name/default/www";
+        let world = world.limited(CallerLimits::new(NonZeroU32::new(2), Some((NonZeroU32::MIN, NonZeroU32::new(2).unwrap()))));
+        let wrong = || world.ask(Method::GET, path).with_key("cw_wrong").from("192.0.2.1").send();
+        for _ in 0..2 {
+            wrong().await.is_problem(401, "unauthenticated");
+        }
+        wrong().await.is_problem(429, "too_many_requests");
+        for _ in 0..2 {
+            world.get(path).await.is_problem(404, "not_found");
+        }
+        world.get(path).await.is_problem(429, "too_many_requests");
+    }
+
     async fn the_addresses_of_one_subscriber_are_counted_together(world: World) {
         let world = world.limited(CallerLimits::new(NonZeroU32::new(1), None));
         guess(&world, "cw_wrong", "2001:db8::1").await.is_problem(401, "unauthenticated");
