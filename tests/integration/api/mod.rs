@@ -18,6 +18,7 @@ pub(crate) mod lists;
 pub(crate) mod long_answers;
 pub(crate) mod manifests;
 pub(crate) mod manifests_refused;
+pub(crate) mod matrix;
 pub(crate) mod openapi;
 pub(crate) mod secrets;
 pub(crate) mod strange_text;
