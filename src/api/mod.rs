@@ -61,7 +61,7 @@ mod webhooks;
 mod whoami;
 
 pub use audit::Refusals;
-pub use auth::{CallerLimits, LastUses};
+pub use auth::{CallerLimits, LastUses, NamespaceLimits};
 pub use metrics::{Metrics, MetricsSettings, metrics_alone};
 pub use openapi::document;
 pub use responder::responder;

@@ -13,6 +13,7 @@ use crate::api::auth::{
 };
 use crate::api::certificates::admit::Against;
 use crate::api::certificates::cancel::cancel_orders;
+use crate::api::certificates::quota::Growth;
 use crate::api::certificates::validate::Checked;
 use crate::api::certificates::{change, create, must_stay};
 use crate::api::issuers::accounts;
@@ -98,11 +99,12 @@ struct Run<'a> {
     now: OffsetDateTime,
     /// Policies that certificates are judged by, as the transaction sees them: by namespace, read once.
     policies: HashMap<String, Arc<Policies>>,
+    growth: Growth,
 }
 
 impl<'a> Run<'a> {
     fn new(app: &'a AppState, who: &'a Principal) -> Self {
-        Self { app, who, now: app.now(), policies: HashMap::new() }
+        Self { app, who, now: app.now(), policies: HashMap::new(), growth: Growth::default() }
     }
 
     /// The policies of a namespace. Those of the stream were applied before any certificate.
@@ -118,11 +120,7 @@ impl<'a> Run<'a> {
 
 type Outcome = (Done, uuid::Uuid, Vec<String>);
 
-async fn at_once(
-    mut run: Run<'_>,
-    items: &[Item],
-    dry_run: bool,
-) -> Result<Vec<Outcome>, ApiError> {
+async fn at_once(mut run: Run<'_>, items: &[Item], dry: DryRun) -> Result<Vec<Outcome>, ApiError> {
     let app = run.app;
     let mut tx = app.begin(run.who);
     let (mut faults, mut refused) = (Faults::default(), Faults::default());
@@ -155,6 +153,7 @@ async fn at_once(
             outcome.2.extend(missing_secrets(app, &mut tx, issuer).await?);
         }
     }
+    run.growth.must_fit(app, &mut tx).await?;
     if dry_run {
         for (item, (done, ..)) in items.iter().zip(outcomes.iter_mut().flatten()) {
             *done = item.told_without_trace(*done);
@@ -292,10 +291,12 @@ async fn certificate(
         let id = certificate.id.0;
         let Some(pair) = pair else {
             create::store(tx, &certificate).await?;
+            run.growth.add(None, &certificate);
             return Ok((Done::Created, id, warnings));
         };
         let Transition { certificate, events, .. } = adopt::adopted(certificate, pair, now);
         create::store(tx, &certificate).await?;
+        run.growth.add(None, &certificate);
         let namespace = &certificate.namespace;
         events::record(tx, namespace, Some(certificate.id), &events, now);
         adopt::store(app, tx, &certificate, pair, now).await?;
@@ -316,6 +317,7 @@ async fn certificate(
     let was_imported = imported.is_some();
     let (present, lease) = imported.unwrap_or((present, lease));
     let next = change::respecify(tx, (&present, &lease), wanted, (who, right), now).await?;
+    run.growth.add(Some(&present), &next);
     let done = if next == present && !was_imported { Done::Unchanged } else { Done::Configured };
     Ok((done, id, warnings))
 }

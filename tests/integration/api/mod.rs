@@ -20,6 +20,7 @@ pub(crate) mod manifests;
 pub(crate) mod manifests_refused;
 pub(crate) mod matrix;
 pub(crate) mod openapi;
+pub(crate) mod quotas;
 pub(crate) mod secrets;
 pub(crate) mod strange_text;
 pub(crate) mod tenancy;
