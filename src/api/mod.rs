@@ -31,6 +31,7 @@ mod auth;
 mod by_name;
 mod certificates;
 mod challenges;
+mod dry_run;
 mod events;
 mod extract;
 mod field;

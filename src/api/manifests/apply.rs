@@ -16,6 +16,7 @@ use crate::api::certificates::cancel::cancel_orders;
 use crate::api::certificates::quota::Growth;
 use crate::api::certificates::validate::Checked;
 use crate::api::certificates::{change, create, must_stay};
+use crate::api::dry_run::DryRun;
 use crate::api::issuers::accounts;
 use crate::api::problem::{ApiError, Faults, FieldCode};
 use crate::api::{
@@ -33,12 +34,12 @@ use crate::storage::lease::Lease;
 use crate::storage::secrets::{SecretEntry, data_place};
 use crate::storage::{Read, Tx, certificates, events, issuers, policies, revisions, secrets};
 
-/// Applies all manifests or none. With `dry_run` none in any case.
+/// Applies all manifests or none. In a dry run none in any case.
 pub(super) async fn apply(
     app: &AppState,
     who: &Principal,
     items: Vec<Item>,
-    dry_run: bool,
+    dry: DryRun,
 ) -> Result<Vec<AppliedObject>, ApiError> {
     for item in &items {
         who.must(permission(&item.wanted))?;
@@ -47,7 +48,7 @@ pub(super) async fn apply(
             wanted => who.must_own(&namespace(wanted))?,
         }
     }
-    let results = retrying(|| at_once(Run::new(app, who), &items, dry_run)).await?;
+    let results = retrying(|| at_once(Run::new(app, who), &items, dry)).await?;
     let named = items.into_iter().zip(results).map(|(item, (done, id, more))| {
         let namespace = Some(namespace(&item.wanted)).filter(|namespace| !namespace.is_empty());
         let mut warnings = item.object.warnings;
@@ -154,12 +155,11 @@ async fn at_once(mut run: Run<'_>, items: &[Item], dry: DryRun) -> Result<Vec<Ou
         }
     }
     run.growth.must_fit(app, &mut tx).await?;
-    if dry_run {
+    dry.end(tx).await?;
+    if dry.is_wanted() {
         for (item, (done, ..)) in items.iter().zip(outcomes.iter_mut().flatten()) {
             *done = item.told_without_trace(*done);
         }
-    } else {
-        tx.commit().await?;
     }
     Ok(outcomes.into_iter().flatten().collect())
 }
