@@ -3,17 +3,19 @@
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{
     DefaultBodyLimit, FromRequest, FromRequestParts, OptionalFromRequest, Request,
 };
-use axum::http::{Method, StatusCode, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use url::form_urlencoded;
 
 use super::problem::{ApiError, Code};
-use crate::validation::from_slice;
+use crate::validation::{from_parameters, from_slice};
 
 /// Bytes of a request's body at most.
 pub(crate) const MOST_BYTES: usize = 64 * 1024;
@@ -27,19 +29,25 @@ const BODY_WITHIN: Duration = Duration::from_secs(30);
 pub(crate) struct Path<T>(pub(crate) T);
 
 /// The query.
-#[derive(FromRequestParts)]
-#[from_request(via(axum::extract::Query), rejection(ApiError))]
 pub(crate) struct Query<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        query(&parts.uri).map(Self)
+    }
+}
+
+/// Reads the query of an address.
+pub(crate) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
+    let query = uri.query().unwrap_or_default();
+    from_parameters(form_urlencoded::parse(query.as_bytes())).map_err(ApiError::malformed)
+}
 
 impl From<PathRejection> for ApiError {
     fn from(_: PathRejection) -> Self {
         Self::Because(Code::NotFound, "There is nothing here: an identifier is a UUID.".into())
-    }
-}
-
-impl From<QueryRejection> for ApiError {
-    fn from(rejection: QueryRejection) -> Self {
-        Self::malformed(format!("The query cannot be read. {}", rejection.body_text()))
     }
 }
 
@@ -64,7 +72,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let (content, identity) = read(request, state, &["application/json"]).await?;
+        let (content, identity) = read(request, state, &["application/json"], MOST_BYTES).await?;
         Ok(Self { value: from_slice(&content)?, identity })
     }
 }
@@ -90,54 +98,73 @@ const MOST_OF_MANIFESTS: usize = 1024 * 1024;
 impl<S: Send + Sync> FromRequest<S> for Manifests {
     type Rejection = ApiError;
 
-    async fn from_request(mut request: Request, state: &S) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         const TYPES: [&str; 4] =
             ["application/yaml", "application/json", "application/x-yaml", "text/yaml"];
-        DefaultBodyLimit::max(MOST_OF_MANIFESTS).apply(&mut request);
-        let (content, _) = read(request, state, &TYPES).await?;
+        let (content, _) = read(request, state, &TYPES, MOST_OF_MANIFESTS).await?;
         String::from_utf8(content.to_vec())
             .map(Self)
             .map_err(|_| ApiError::malformed("The body is not UTF-8."))
     }
 }
 
-/// Reads a body of one of these types; returns it, and what identifies the request.
+/// Reads a body of one of these types, and of so many bytes at most; returns it, and what identifies the request.
 pub(super) async fn read<S: Send + Sync>(
-    request: Request,
+    mut request: Request,
     state: &S,
     types: &[&str],
+    most: usize,
 ) -> Result<(Bytes, Vec<u8>), ApiError> {
-    let given = request
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split(';').next())
-        .map(str::trim);
-    if !given.is_some_and(|given| types.iter().any(|known| known.eq_ignore_ascii_case(given))) {
-        let detail = format!("Send the body with `Content-Type: {}`.", types[0]);
-        return Err(ApiError::Because(Code::UnsupportedMediaType, detail));
-    }
+    must_be_of(types, request.headers())?;
+    must_not_be_encoded(request.headers())?;
+    DefaultBodyLimit::max(most).apply(&mut request);
     let mut identity = identify(request.method(), request.uri().path());
     let bytes = tokio::time::timeout(BODY_WITHIN, Bytes::from_request(request, state))
         .await
         .map_err(|_| {
-            let detail = "The body did not arrive within 30 seconds.";
+            let detail = "The body did not arrive within 30 seconds. Send it again.";
             ApiError::Because(Code::RequestTimeout, detail.to_owned())
         })?
-        .map_err(unreadable)?;
+        .map_err(|rejection| unreadable(rejection, most))?;
     identity.extend_from_slice(&bytes);
     Ok((bytes, identity))
+}
+
+fn must_be_of(types: &[&str], headers: &HeaderMap) -> Result<(), ApiError> {
+    let given = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .map(str::trim);
+    if given.is_some_and(|given| types.iter().any(|known| known.eq_ignore_ascii_case(given))) {
+        return Ok(());
+    }
+    let detail = format!("Send the body with `Content-Type: {}`.", types[0]);
+    Err(ApiError::Because(Code::UnsupportedMediaType, detail))
+}
+
+/// Nothing is decompressed, so that a small body is never a large one.
+fn must_not_be_encoded(headers: &HeaderMap) -> Result<(), ApiError> {
+    let is_plain = |coding: &[u8]| coding.trim_ascii().eq_ignore_ascii_case(b"identity");
+    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    let Some(coding) = codings.find(|coding| !is_plain(coding.as_bytes())) else { return Ok(()) };
+    let detail = format!(
+        "The body is encoded (`Content-Encoding: {}`). Send it as it is, without that header.",
+        String::from_utf8_lossy(coding.as_bytes())
+    );
+    Err(ApiError::Because(Code::UnsupportedMediaType, detail))
 }
 
 fn identify(method: &Method, path: &str) -> Vec<u8> {
     format!("{method} {path}\n").into_bytes()
 }
 
-fn unreadable(rejection: BytesRejection) -> ApiError {
+fn unreadable(rejection: BytesRejection, most: usize) -> ApiError {
     match rejection.into_response().status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
-            ApiError::Because(Code::PayloadTooLarge, format!("A body may have {MOST_BYTES} bytes."))
+            let detail = format!("A body may have {most} bytes here. Send several smaller ones.");
+            ApiError::Because(Code::PayloadTooLarge, detail)
         }
-        _ => ApiError::malformed("The body could not be read to its end."),
+        _ => ApiError::malformed("The body could not be read to its end. Send it again."),
     }
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::extract::read;
+use super::extract::{MOST_BYTES, read};
 use super::problem::{ApiError, Faults, FieldCode};
 use crate::validation::{from_slice, from_value};
 
@@ -17,7 +17,7 @@ impl<S: Send + Sync> FromRequest<S> for MergePatch {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let types = ["application/merge-patch+json", "application/json"];
-        let (content, _) = read(request, state, &types).await?;
+        let (content, _) = read(request, state, &types, MOST_BYTES).await?;
         match from_slice(&content)? {
             Value::Object(patch) => Ok(Self(patch)),
             _ => Err(ApiError::field("", FieldCode::WrongType, "a merge patch is an object here")),
@@ -44,7 +44,7 @@ impl MergePatch {
         if let Value::Object(target) = &mut document {
             merge(target, &self.0);
         }
-        Ok(from_value(document)?)
+        Ok(from_value(&document)?)
     }
 }
 

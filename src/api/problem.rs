@@ -109,8 +109,8 @@ codes! {
     PreconditionFailed PRECONDITION_FAILED "The resource has changed";
     /// The body is too large.
     PayloadTooLarge PAYLOAD_TOO_LARGE "The body is too large";
-    /// The body is not JSON by its content type.
-    UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE "The body has to be JSON";
+    /// The body has another type than the operation takes, or is encoded.
+    UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE "The body has another type or encoding";
     /// The request can be read, but not done.
     ValidationFailed UNPROCESSABLE_ENTITY "The request is not valid";
     /// The `Idempotency-Key` was used for another request.
@@ -340,6 +340,10 @@ impl IntoResponse for Problem {
             }
             Code::Unavailable | Code::IssuerUnavailable => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            // RFC 7694: what would be taken.
+            Code::UnsupportedMediaType => {
+                headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
             }
             _ => {}
         }

@@ -3,9 +3,9 @@
 //! Limits are generic cell rates, as at Let's Encrypt: so many at once, and then one more each time
 //! that its share of the period has passed.
 
-use serde::de::{Deserializer, Error as _};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, IntoDeserializer as _, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 use url::Url;
 use utoipa::ToSchema;
@@ -84,11 +84,25 @@ pub struct Limit {
 /// Written by hand, since an untagged enum would not name the mistake.
 impl<'de> Deserialize<'de> for LimitsSpec {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        match Value::deserialize(from)? {
-            text @ Value::String(_) => serde_json::from_value(text).map(Self::Named),
-            other => serde_json::from_value(other).map(Self::Each),
-        }
-        .map_err(D::Error::custom)
+        from.deserialize_any(NameOrLimits)
+    }
+}
+
+struct NameOrLimits;
+
+impl<'de> Visitor<'de> for NameOrLimits {
+    type Value = LimitsSpec;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("the name of a set of limits, or an object with each limit")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<LimitsSpec, E> {
+        Preset::deserialize(name.into_deserializer()).map(LimitsSpec::Named)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<LimitsSpec, A::Error> {
+        Limits::deserialize(MapAccessDeserializer::new(members)).map(LimitsSpec::Each)
     }
 }
 

@@ -2,15 +2,17 @@
 //!
 //! Pure: the API turns faults into problem documents, and manifests add document and line to them.
 
+mod fit;
 mod json;
 mod text;
+mod whole;
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::domain::text::foreign_words;
 
-pub(crate) use json::{from_slice, from_value};
+pub(crate) use json::{from_parameters, from_slice, from_value};
 pub(crate) use text::check_text;
 
 /// Faults that are reported one by one; the rest is counted.

@@ -290,6 +290,7 @@ async fn answer(request: reqwest::RequestBuilder) -> reqwest::Result<Answer> {
     let (status, retry_after) = (answer.status().as_u16(), header("retry-after"));
     let replayed = header("idempotency-replayed").is_some();
     let text = answer.text().await?;
+    super::asking::assert_no_words_of_rust(&text);
     let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
     Ok(Answer { status, retry_after, replayed, body })
 }

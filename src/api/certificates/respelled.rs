@@ -92,7 +92,7 @@ fn respelling() -> impl Strategy<Value = Map<String, Value>> {
 }
 
 fn read(spec: Map<String, Value>) -> CertificateSpec {
-    from_value(Value::Object(spec)).unwrap_or_else(|refusal| panic!("{refusal:?}"))
+    from_value(&Value::Object(spec)).unwrap_or_else(|refusal| panic!("{refusal:?}"))
 }
 
 fn stored(spec: &CertificateSpec) -> Certificate {

@@ -1,13 +1,12 @@
 //! Files that hold the private key: what a request says about them, and how they are made.
 
-use axum::extract::Query;
 use axum::http::{HeaderMap, Uri};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use utoipa::{IntoParams, ToSchema};
 
 use super::format::Private;
 use super::{HandedOut, WhichRevision, chain_of};
+use crate::api::extract::query;
 use crate::api::headers::KEYSTORE_PASSWORD;
 use crate::api::problem::ApiError;
 use crate::pki::{self, KeystoreError, Pkcs12Profile};
@@ -108,10 +107,6 @@ impl Requested {
             }
         })
     }
-}
-
-fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
-    Ok(Query::try_from_uri(uri)?.0)
 }
 
 fn password(headers: &HeaderMap) -> Result<Secret<String>, ApiError> {
