@@ -1,6 +1,6 @@
 //! `?dryRun=true`: everything is judged, and answered as if it were done; nothing is stored.
 
-use axum::http::HeaderValue;
+use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -35,10 +35,13 @@ impl DryRun {
         if self.dry_run { tx.undo().await } else { tx.commit().await }
     }
 
-    /// Says in the answer that nothing was stored.
+    /// Says in the answer that nothing was stored, and that there is nothing to look for.
     pub(crate) fn told(self, mut response: Response) -> Response {
         if self.dry_run {
-            response.headers_mut().insert(DRY_RUN, HeaderValue::from_static("true"));
+            let headers = response.headers_mut();
+            headers.insert(DRY_RUN, HeaderValue::from_static("true"));
+            headers.remove(header::LOCATION);
+            headers.remove(header::RETRY_AFTER);
         }
         response
     }

@@ -8,7 +8,7 @@ use axum::extract::{
     DefaultBodyLimit, FromRequest, FromRequestParts, OptionalFromRequest, Request,
 };
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -64,16 +64,16 @@ impl<T: Serialize> IntoResponse for Json<T> {
 pub(crate) struct Body<T> {
     /// The parsed body.
     pub(crate) value: T,
-    /// Method, path and body as they came, which identify the request.
-    pub(crate) identity: Vec<u8>,
+    /// The body as it came.
+    pub(crate) content: Bytes,
 }
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let (content, identity) = read(request, state, &["application/json"], MOST_BYTES).await?;
-        Ok(Self { value: from_slice(&content)?, identity })
+        let content = read(request, state, &["application/json"], MOST_BYTES).await?;
+        Ok(Self { value: from_slice(&content)?, content })
     }
 }
 
@@ -92,8 +92,8 @@ impl<S: Send + Sync, T: DeserializeOwned> OptionalFromRequest<S> for Body<T> {
 /// Manifests as text: YAML, or JSON, which is a kind of it.
 pub(crate) struct Manifests(pub(crate) String);
 
-/// Bytes of a body of manifests at most: larger than others, since it holds several resources.
-const MOST_OF_MANIFESTS: usize = 1024 * 1024;
+/// Bytes of a body at most that holds several resources.
+pub(crate) const MOST_OF_SEVERAL: usize = 1024 * 1024;
 
 impl<S: Send + Sync> FromRequest<S> for Manifests {
     type Rejection = ApiError;
@@ -101,33 +101,30 @@ impl<S: Send + Sync> FromRequest<S> for Manifests {
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         const TYPES: [&str; 4] =
             ["application/yaml", "application/json", "application/x-yaml", "text/yaml"];
-        let (content, _) = read(request, state, &TYPES, MOST_OF_MANIFESTS).await?;
+        let content = read(request, state, &TYPES, MOST_OF_SEVERAL).await?;
         String::from_utf8(content.to_vec())
             .map(Self)
             .map_err(|_| ApiError::malformed("The body is not UTF-8."))
     }
 }
 
-/// Reads a body of one of these types, and of so many bytes at most; returns it, and what identifies the request.
+/// Reads a body of one of these types, and of so many bytes at most.
 pub(super) async fn read<S: Send + Sync>(
     mut request: Request,
     state: &S,
     types: &[&str],
     most: usize,
-) -> Result<(Bytes, Vec<u8>), ApiError> {
+) -> Result<Bytes, ApiError> {
     must_be_of(types, request.headers())?;
     must_not_be_encoded(request.headers())?;
     DefaultBodyLimit::max(most).apply(&mut request);
-    let mut identity = identify(request.method(), request.uri().path());
-    let bytes = tokio::time::timeout(BODY_WITHIN, Bytes::from_request(request, state))
+    tokio::time::timeout(BODY_WITHIN, Bytes::from_request(request, state))
         .await
         .map_err(|_| {
             let detail = "The body did not arrive within 30 seconds. Send it again.";
             ApiError::Because(Code::RequestTimeout, detail.to_owned())
         })?
-        .map_err(|rejection| unreadable(rejection, most))?;
-    identity.extend_from_slice(&bytes);
-    Ok((bytes, identity))
+        .map_err(|rejection| unreadable(rejection, most))
 }
 
 fn must_be_of(types: &[&str], headers: &HeaderMap) -> Result<(), ApiError> {
@@ -153,10 +150,6 @@ fn must_not_be_encoded(headers: &HeaderMap) -> Result<(), ApiError> {
         String::from_utf8_lossy(coding.as_bytes())
     );
     Err(ApiError::Because(Code::UnsupportedMediaType, detail))
-}
-
-fn identify(method: &Method, path: &str) -> Vec<u8> {
-    format!("{method} {path}\n").into_bytes()
 }
 
 fn unreadable(rejection: BytesRejection, most: usize) -> ApiError {

@@ -17,7 +17,7 @@ impl<S: Send + Sync> FromRequest<S> for MergePatch {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let types = ["application/merge-patch+json", "application/json"];
-        let (content, _) = read(request, state, &types, MOST_BYTES).await?;
+        let content = read(request, state, &types, MOST_BYTES).await?;
         match from_slice(&content)? {
             Value::Object(patch) => Ok(Self(patch)),
             _ => Err(ApiError::field("", FieldCode::WrongType, "a merge patch is an object here")),

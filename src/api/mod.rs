@@ -15,9 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tower::util::MapRequestLayer;
 
 use crate::clock::Clock;
-use crate::domain::audit::Call;
 use crate::domain::forwarded::TrustedProxies;
-use crate::domain::principal::PrincipalRef;
 use crate::heavy::{Pool, Undone};
 use crate::oidc::Issuers;
 use crate::outbound::Sender;
@@ -31,6 +29,7 @@ mod auth;
 mod by_name;
 mod certificates;
 mod challenges;
+mod declared;
 mod dry_run;
 mod events;
 mod extract;
@@ -52,6 +51,7 @@ mod orders;
 mod page;
 mod policies;
 mod precondition;
+mod present;
 mod problem;
 mod requests;
 mod responder;
@@ -119,10 +119,7 @@ impl AppState {
     /// Begins a transaction of a request: whatever it writes leaves an entry in the audit log, in the same
     /// transaction.
     fn begin(&self, who: &Principal) -> Tx {
-        self.begin_for(who.author())
-    }
-
-    fn begin_for(&self, (principal, call): (PrincipalRef, Arc<Call>)) -> Tx {
+        let (principal, call) = who.author();
         let mut tx = self.db.begin();
         let at = self.now();
         crate::storage::audit::attribute(&mut tx, Author { principal, call, at });

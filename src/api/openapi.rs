@@ -13,8 +13,8 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{
-    AppState, api_keys, audit, by_name, certificates, challenges, events, health, issuers,
-    manifests, metrics, orders, policies, requests, secrets, throttles,
+    AppState, api_keys, audit, by_name, certificates, challenges, declared, events, health,
+    issuers, manifests, metrics, orders, policies, requests, secrets, throttles,
 };
 use super::{oidc_issuers, page, problem, webhooks, whoami};
 use crate::domain::event::Severity;
@@ -65,6 +65,7 @@ impl utoipa::Modify for ApiKey {
 const HANDLERS: &[fn() -> UtoipaMethodRouter<AppState>] = &[
     || routes!(certificates::create::create, certificates::list::list),
     || routes!(certificates::show, certificates::change::change, certificates::change::delete),
+    || routes!(certificates::batch::create),
     || routes!(certificates::renew::renew),
     || routes!(certificates::change::replace_csr),
     || routes!(certificates::revoke::revoke),
@@ -129,6 +130,7 @@ pub(crate) fn routes() -> Router<AppState> {
     const COMMITTED: &str = include_str!("../../openapi/openapi.json");
     let mut router = Router::new();
     for (_, described, methods) in handlers() {
+        let methods = declared::refusing_others(&described, methods);
         for path in described.paths.keys() {
             router = router.route(path, methods.clone());
         }

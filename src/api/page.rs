@@ -94,7 +94,7 @@ pub(crate) fn counted<R, T: Serialize>(
     count: Option<u64>,
     mut rows: Vec<R>,
     key: impl Fn(&R) -> Vec<u8>,
-    view: impl Fn(R) -> T,
+    view: impl FnMut(R) -> T,
 ) -> Response {
     let limit = limit as usize;
     let more = rows.len() > limit;

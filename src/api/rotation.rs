@@ -8,7 +8,8 @@ use utoipa::ToSchema;
 
 use super::extract::Body;
 use super::field;
-use super::precondition::{answer, json, tag};
+use super::idempotency::located;
+use super::precondition::{json, tag};
 use super::problem::{ApiError, Faults};
 
 /// Unless the client says otherwise.
@@ -26,6 +27,11 @@ pub(crate) struct Rotation {
     former_valid_for: Option<String>,
 }
 
+/// The options as they came, which may have been left out.
+pub(crate) fn content(options: Option<&Body<Rotation>>) -> &[u8] {
+    options.map_or(&[], |body| &body.content)
+}
+
 /// How long the former value counts as well.
 pub(crate) fn overlap(options: Option<Body<Rotation>>) -> Result<Duration, ApiError> {
     let mut faults = Faults::default();
@@ -40,11 +46,11 @@ pub(crate) fn overlap(options: Option<Body<Rotation>>) -> Result<Duration, ApiEr
 
 /// The answer that shows the value, with the tag of those that do not.
 pub(crate) fn shown_once<T: Serialize>(
-    status: StatusCode,
+    (status, location): (StatusCode, &str),
     with_value: &T,
     without: &T,
 ) -> Result<Response, ApiError> {
-    let mut response = answer(status, json(with_value)?);
+    let mut response = located(status, location, json(with_value)?);
     let headers = response.headers_mut();
     if let Ok(tag) = HeaderValue::from_str(&tag(&json(without)?)) {
         headers.insert(header::ETAG, tag);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -13,12 +13,14 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::auth::{Authorized, SecretsRead, SecretsWrite};
+use super::auth::{Authorized, Principal, SecretsRead, SecretsWrite};
+use super::dry_run::DryRun;
 use super::extract::{Body, Path, Query};
-use super::idempotency::{Attempt, IdempotencyKey, accepted};
+use super::idempotency::{Attempt, IdempotencyKey, located};
 use super::page::{self, Listing, Sort};
-use super::precondition::{Precondition, json};
+use super::precondition::{Precondition, answer, json};
 use super::problem::{ApiError, Code, Errors, Faults, FieldCode};
+use super::wait::Held;
 use super::{AppState, field, retrying};
 use crate::domain::id::SecretId;
 use crate::domain::issuer::State as IssuerState;
@@ -72,22 +74,23 @@ pub(crate) struct ListSecrets {
 ///
 /// Issuers that refer to it, and certificates that wait for it, are tried at once.
 #[utoipa::path(post, path = "/secrets", operation_id = "createSecret", tag = "secrets",
-    params(("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours")),
+    params(DryRun, ("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours")),
     request_body = SecretSpec,
-    responses((status = 202, body = SecretView, description = "Stored", headers(("Location" = String), ("ETag" = String))), Errors))]
+    responses((status = 201, body = SecretView, description = "Stored", headers(("Location" = String), ("ETag" = String), ("Idempotency-Replayed" = String), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn create(
     State(app): State<AppState>,
     who: Authorized<SecretsWrite>,
+    Query(dry): Query<DryRun>,
     key: IdempotencyKey,
     body: Body<SecretSpec>,
 ) -> Result<Response, ApiError> {
-    let attempt = key.attempt(&who, &body.identity);
+    let attempt = key.attempt(&who, &body.content, dry);
     attempt
-        .once(&app, || async {
+        .once(&app, &Held::default(), || async {
             let (entry, values) = new(&app, &body.value)?;
             who.must_own(&entry.namespace)?;
             let sealed = app.sealer.seal(&data_place(entry.id), &values)?;
-            retrying(|| insert(&app, &attempt, &entry, &sealed)).await
+            retrying(|| insert(&app, &attempt, (&entry, &sealed), dry)).await
         })
         .await
 }
@@ -124,17 +127,28 @@ pub(crate) async fn show(
     known.show(&SecretView::from(&entry.ok_or_else(|| ApiError::not_found("secret", id))?))
 }
 
+/// What `GET` shows of it.
+pub(crate) async fn present(
+    app: &AppState,
+    who: &Principal,
+    id: Uuid,
+) -> Result<Vec<u8>, ApiError> {
+    let entry = secrets::find(&mut app.db.read().await?, SecretId(id), &who.scope).await?;
+    json(&SecretView::from(&entry.ok_or_else(|| ApiError::not_found("secret", id))?))
+}
+
 /// Replace a secret
 ///
 /// Issuers that refer to it, and certificates that wait for it, are tried at once.
 #[utoipa::path(put, path = "/secrets/{id}", operation_id = "replaceSecret", tag = "secrets",
-    params(("id" = Uuid, Path, description = "The secret"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
+    params(("id" = Uuid, Path, description = "The secret"), DryRun, ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
     request_body = SecretSpec,
-    responses((status = 200, body = SecretView, description = "Replaced", headers(("ETag" = String))), Errors))]
+    responses((status = 200, body = SecretView, description = "Replaced", headers(("ETag" = String), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn replace(
     State(app): State<AppState>,
     who: Authorized<SecretsWrite>,
     Path(id): Path<Uuid>,
+    Query(dry): Query<DryRun>,
     known: Precondition,
     body: Body<SecretSpec>,
 ) -> Result<Response, ApiError> {
@@ -143,28 +157,29 @@ pub(crate) async fn replace(
         let present = find_to_change(&mut tx, &who.scope, id, &known).await?;
         let (keys, values) = replacement(&present, &body.value)?;
         let next = revalue(&app, &mut tx, present, keys, &values).await?;
-        tx.commit().await?;
-        Ok(super::precondition::answer(StatusCode::OK, json(&SecretView::from(&next))?))
+        dry.end(tx).await?;
+        Ok(dry.told(answer(StatusCode::OK, json(&SecretView::from(&next))?)))
     })
     .await
 }
 
 /// Delete a secret
 #[utoipa::path(delete, path = "/secrets/{id}", operation_id = "deleteSecret", tag = "secrets",
-    params(("id" = Uuid, Path, description = "The secret"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
-    responses((status = 204, description = "Forgotten"), Errors))]
+    params(("id" = Uuid, Path, description = "The secret"), DryRun, ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
+    responses((status = 204, description = "Forgotten", headers(("Dry-Run" = String))), Errors))]
 pub(crate) async fn delete(
     State(app): State<AppState>,
     who: Authorized<SecretsWrite>,
     Path(id): Path<Uuid>,
+    Query(dry): Query<DryRun>,
     known: Precondition,
-) -> Result<StatusCode, ApiError> {
+) -> Result<Response, ApiError> {
     let mut tx = app.begin(&who);
     let present = find_to_change(&mut tx, &who.scope, id, &known).await?;
     audit::changes(&mut tx, "secrets", present.id.0, &present.namespace);
     secrets::delete(&mut tx, present.id).await?;
-    tx.commit().await?;
-    Ok(StatusCode::NO_CONTENT)
+    dry.end(tx).await?;
+    Ok(dry.told(StatusCode::NO_CONTENT.into_response()))
 }
 
 /// The secret, if the caller may see it and knows its present state.
@@ -183,19 +198,19 @@ async fn find_to_change(
 async fn insert(
     app: &AppState,
     attempt: &Attempt,
-    entry: &SecretEntry,
-    sealed: &Sealed,
+    (entry, sealed): (&SecretEntry, &Sealed),
+    dry: DryRun,
 ) -> Result<Response, ApiError> {
     let location = format!("/secrets/{}", entry.id);
     let answer = json(&SecretView::from(entry))?;
     let mut tx = attempt.begin(app);
-    attempt.remember(app, &mut tx, &location, &answer).await?;
+    attempt.remember(app, &mut tx, (StatusCode::CREATED, &location), &answer).await?;
     let stored = async {
         store(app, &mut tx, entry, sealed).await?;
-        Ok::<_, ApiError>(tx.commit().await?)
+        Ok::<_, ApiError>(dry.end(tx).await?)
     };
     stored.await.map_err(|error| error.or_if_taken(|| already_exists(entry)))?;
-    Ok(accepted(location, answer))
+    Ok(dry.told(located(StatusCode::CREATED, &location, answer)))
 }
 
 /// Adds a secret, and wakes everything that may have waited for it.

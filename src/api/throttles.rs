@@ -2,7 +2,7 @@
 
 use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::AppState;
 use super::auth::{Authorized, Principal, ThrottlesRead, ThrottlesWrite};
+use super::dry_run::DryRun;
 use super::extract::{Path, Query};
 use super::page::{self, Listing, Sort};
 use super::problem::{ApiError, Code, Errors};
@@ -75,24 +76,29 @@ pub(crate) async fn list(
 ///
 /// Orders that wait for it are sent at once. The CA may refuse them again, and then they wait as it says.
 #[utoipa::path(delete, path = "/throttles/{id}", operation_id = "liftThrottle", tag = "service",
-    params(("id" = Uuid, Path, description = "The throttle's identifier")),
-    responses((status = 204, description = "Lifted"), Errors))]
+    params(("id" = Uuid, Path, description = "The throttle's identifier"), DryRun),
+    responses((status = 204, description = "Lifted", headers(("Dry-Run" = String))), Errors))]
 pub(crate) async fn lift(
     State(app): State<AppState>,
     who: Authorized<ThrottlesWrite>,
     Path(id): Path<Uuid>,
-) -> Result<StatusCode, ApiError> {
+    Query(dry): Query<DryRun>,
+) -> Result<Response, ApiError> {
     is_bound_to_nothing(&who)?;
     let now = app.now();
     let mut tx = app.begin(&who);
     let throttle = throttles::find(&mut tx, ThrottleId(id), now).await?;
     let throttle = throttle.ok_or_else(|| ApiError::not_found("throttle", id))?;
     throttles::lift(&mut tx, throttle.id).await?;
-    tx.commit().await?;
+    dry.end(tx).await?;
+    let lifted = dry.told(StatusCode::NO_CONTENT.into_response());
+    if dry.is_wanted() {
+        return Ok(lifted);
+    }
     let by = who.subject.id();
     tracing::info!(%by, counted_by = throttle.counted_by(), until = %throttle.until, "a throttle was lifted");
     wake_orders(&app, &throttle, now).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(lifted)
 }
 
 /// Wakes the orders of the issuers that it concerns, an issuer at a time. What is missed in a crash looks by itself

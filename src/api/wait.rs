@@ -26,8 +26,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Wait(Option<u64>);
 
-/// The same, with the principal's place among those who wait.
-#[derive(Debug)]
+/// The same, with the principal's place among those who wait. By default nobody waits.
+#[derive(Debug, Default)]
 pub(crate) struct Held {
     seconds: Option<u64>,
     _place: Option<Place>,
@@ -84,13 +84,37 @@ impl Held {
     where
         F: Future<Output = Result<T, ApiError>>,
     {
+        self.until_end(app, who, (resource, self.end()), read, settled).await
+    }
+
+    /// The moment at which the client has waited long enough.
+    pub(crate) fn end(&self) -> Instant {
+        Instant::now() + Duration::from_secs(self.seconds.unwrap_or_default())
+    }
+
+    /// The same until a moment that is given, for one of several resources.
+    pub(crate) async fn until_end<T, F>(
+        &self,
+        app: &AppState,
+        who: &Principal,
+        (resource, end): (Uuid, Instant),
+        read: impl Fn() -> F,
+        settled: impl Fn(&T) -> bool,
+    ) -> Result<T, ApiError>
+    where
+        F: Future<Output = Result<T, ApiError>>,
+    {
         if self.seconds.is_none() {
             return read().await;
         }
         // Subscribes before the first look, so that nothing is missed in between.
         let waiter = app.db.signals().wait_for(resource);
         let seen = read().await?;
-        if settled(&seen) { Ok(seen) } else { self.on(app, who, waiter, read, settled).await }
+        if settled(&seen) {
+            Ok(seen)
+        } else {
+            on_until(app, who, (waiter, end), read, settled).await
+        }
     }
 
     /// The same for a resource that was not settled when `waiter` began to wait.
@@ -98,29 +122,14 @@ impl Held {
         &self,
         app: &AppState,
         who: &Principal,
-        mut waiter: Waiter,
+        waiter: Waiter,
         read: impl Fn() -> F,
         settled: impl Fn(&T) -> bool,
     ) -> Result<T, ApiError>
     where
         F: Future<Output = Result<T, ApiError>>,
     {
-        let end = Instant::now() + Duration::from_secs(self.seconds.unwrap_or_default());
-        let mut keys = app.db.key_changes();
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            tokio::select! {
-                () = app.shutdown.cancelled() => {}
-                // The sender lives as long as the database.
-                _ = keys.changed() => {}
-                _ = tokio::time::timeout(left.min(LOOK_EVERY), waiter.settled()) => {}
-            }
-            who.must_hold(app).await?;
-            let seen = read().await?;
-            if settled(&seen) || end <= Instant::now() || app.shutdown.is_cancelled() {
-                return Ok(seen);
-            }
-        }
+        on_until(app, who, (waiter, self.end()), read, settled).await
     }
 
     /// Adds `Preference-Applied` to the answer.
@@ -131,6 +140,34 @@ impl Held {
             response.headers_mut().insert(PREFERENCE_APPLIED, value);
         }
         response
+    }
+}
+
+/// Reads again and again until the resource is settled, or the moment has come.
+async fn on_until<T, F>(
+    app: &AppState,
+    who: &Principal,
+    (mut waiter, end): (Waiter, Instant),
+    read: impl Fn() -> F,
+    settled: impl Fn(&T) -> bool,
+) -> Result<T, ApiError>
+where
+    F: Future<Output = Result<T, ApiError>>,
+{
+    let mut keys = app.db.key_changes();
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        tokio::select! {
+            () = app.shutdown.cancelled() => {}
+            // The sender lives as long as the database.
+            _ = keys.changed() => {}
+            _ = tokio::time::timeout(left.min(LOOK_EVERY), waiter.settled()) => {}
+        }
+        who.must_hold(app).await?;
+        let seen = read().await?;
+        if settled(&seen) || end <= Instant::now() || app.shutdown.is_cancelled() {
+            return Ok(seen);
+        }
     }
 }
 

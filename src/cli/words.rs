@@ -1,7 +1,7 @@
 //! The server's words for HTTP clients, as somebody at a shell can follow them.
 
 /// What the server says, and what is said here. `{id}` stands for an identifier.
-const WORDS: [(&str, &str); 22] = [
+const WORDS: [(&str, &str); 23] = [
     (
         "Send an API key, or a token of a configured OIDC issuer: `Authorization: Bearer …`.",
         "Give an API key with --api-key-file or CERTWRIGHT_API_KEY, or run `certwright login`.",
@@ -38,6 +38,10 @@ const WORDS: [(&str, &str); 22] = [
     ("POST …/renew", "`certwright renew NAME`"),
     ("POST /certificates/{id}/renew", "`certwright renew NAME`"),
     ("POST /policies/evaluate says", "`certwright can NAME --issuer ISSUER` says"),
+    (
+        "PUT, PATCH and DELETE can be repeated as they are, with `If-Match` for a condition; send",
+        "the command can be repeated as it is; send",
+    ),
     ("create one (POST /policies)", "create one (`certwright apply -f FILE`)"),
 ];
 

@@ -53,6 +53,10 @@ fn lines_at(pointer: &str) -> Option<Lines> {
     // PEM, and base64 with line breaks, have several lines.
     let many = ["/csr", "/acme/caBundle"];
     let pointer = pointer.strip_prefix("/spec").unwrap_or(pointer);
+    // Of one certificate among several.
+    let of_item =
+        pointer.strip_prefix("/items/").and_then(|item| item.find('/').map(|at| &item[at..]));
+    let pointer = of_item.unwrap_or(pointer);
     Some(if many.contains(&pointer) { Lines::Many } else { Lines::One })
 }
 

@@ -153,10 +153,10 @@ impl Reply {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// The body of what was accepted.
+    /// The body of what was accepted, or is there at once.
     #[track_caller]
     pub fn accepted(&self) -> Value {
-        assert_eq!(self.status, 202, "{}", self.text);
+        assert!(matches!(self.status, 201 | 202), "{}: {}", self.status, self.text);
         self.json()
     }
 

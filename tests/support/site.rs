@@ -186,7 +186,7 @@ impl Site {
     /// `dns`: everything by Cloudflare; `http`: everything by the responder.
     async fn set_up_issuers(&self) {
         let token = json!({"namespace": "certwright", "name": "cloudflare", "stringData": {"api-token": self.cloudflare.token()}});
-        self.post("/secrets", &token).await.expect_status(202);
+        self.post("/secrets", &token).await.expect_status(201);
         self.create_issuer("dns", &json!([self.dns_solver()]), &json!({})).await;
         self.create_issuer(
             "http",

@@ -60,9 +60,10 @@ fn action(method: &Method, route: &str) -> (String, String) {
     }
     let last = parts.next_back().filter(|part| !part.starts_with('{'));
     let verb = match (method, last) {
+        // Several are created like one each.
+        (&Method::POST, Some("batch") | None) => "create".to_owned(),
         (&Method::POST, Some(word)) => camel(word),
         (&Method::PUT, Some(word)) => camel(&format!("replace-{word}")),
-        (&Method::POST, None) => "create".to_owned(),
         (&Method::PATCH, _) => "change".to_owned(),
         (&Method::PUT, None) => "replace".to_owned(),
         (&Method::DELETE, _) => "delete".to_owned(),
@@ -91,6 +92,7 @@ mod tests {
     fn an_action_is_the_collection_and_what_is_done_there() {
         for (method, route, collection, verb) in [
             (Method::POST, "/certificates", "certificates", "create"),
+            (Method::POST, "/certificates/batch", "certificates", "create"),
             (Method::PATCH, "/certificates/{id}", "certificates", "change"),
             (Method::DELETE, "/certificates/{id}", "certificates", "delete"),
             (Method::GET, "/certificates/{id}/privkey.pem", "certificates", "read"),

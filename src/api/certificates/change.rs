@@ -15,6 +15,7 @@ use super::quota::Growth;
 use super::validate::{Checked, validate};
 use super::{find, must_stay, revoke};
 use crate::api::auth::{Authorized, CertificatesWrite, Principal};
+use crate::api::dry_run::DryRun;
 use crate::api::extract::{Body, Path, Query as Strict};
 use crate::api::idempotency::accepted;
 use crate::api::merge_patch::MergePatch;
@@ -33,13 +34,14 @@ use crate::view::spec::CertificateSpec;
 /// A JSON merge patch (RFC 7396): what is given replaces, `null` removes. Where another certificate
 /// is wanted then, it is issued at once, whatever the backoff.
 #[utoipa::path(patch, path = "/certificates/{id}", operation_id = "changeCertificate", tag = "certificates",
-    params(("id" = Uuid, Path, description = "The certificate"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
+    params(("id" = Uuid, Path, description = "The certificate"), DryRun, ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
     request_body(content(("application/merge-patch+json"), ("application/json")), description = "The fields to change"),
-    responses((status = 200, body = CertificateView, description = "Changed", headers(("ETag" = String))), Errors))]
+    responses((status = 200, body = CertificateView, description = "Changed", headers(("ETag" = String), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn change(
     State(app): State<AppState>,
     who: Authorized<CertificatesWrite>,
     Path(id): Path<Uuid>,
+    Strict(dry): Strict<DryRun>,
     known: Precondition,
     patch: MergePatch,
 ) -> Result<Response, ApiError> {
@@ -59,9 +61,9 @@ pub(crate) async fn change(
         let next = respecify(&mut tx, (&present, &lease), checked, (&who, right), now).await?;
         if next != present {
             Growth::by(Some(&present), &next).must_fit(&app, &mut tx).await?;
-            tx.commit().await?;
+            dry.end(tx).await?;
         }
-        Ok(answer(StatusCode::OK, json(&CertificateView::of(&next, now))?))
+        Ok(dry.told(answer(StatusCode::OK, json(&CertificateView::of(&next, now))?)))
     })
     .await
 }
@@ -93,13 +95,14 @@ pub(crate) async fn respecify(
 /// For certificates whose key a client holds. A certificate for the new one is issued at once,
 /// whatever the backoff; the former stays served until then.
 #[utoipa::path(put, path = "/certificates/{id}/csr", operation_id = "replaceCsr", tag = "certificates",
-    params(("id" = Uuid, Path, description = "The certificate"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
+    params(("id" = Uuid, Path, description = "The certificate"), DryRun, ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
     request_body = CsrSpec,
-    responses((status = 200, body = CertificateView, description = "Replaced", headers(("ETag" = String))), Errors))]
+    responses((status = 200, body = CertificateView, description = "Replaced", headers(("ETag" = String), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn replace_csr(
     State(app): State<AppState>,
     who: Authorized<CertificatesWrite>,
     Path(id): Path<Uuid>,
+    dry: Strict<DryRun>,
     known: Precondition,
     body: Body<CsrSpec>,
 ) -> Result<Response, ApiError> {
@@ -109,7 +112,7 @@ pub(crate) async fn replace_csr(
         return Err(ApiError::field("/csr", FieldCode::Conflicting, detail));
     }
     let patch = Map::from_iter([("csr".to_owned(), Value::String(body.value.csr))]);
-    change(State(app), who, Path(id), known, MergePatch(patch)).await
+    change(State(app), who, Path(id), dry, known, MergePatch(patch)).await
 }
 
 /// A CSR instead of the present one.
@@ -122,13 +125,17 @@ pub(crate) struct CsrSpec {
 
 /// Options of a deletion. Extracted as `Strict`, so that an unknown query parameter is refused, not ignored.
 #[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Deletion {
     /// Have the CA revoke first what was issued and is still valid.
     #[serde(default)]
     #[param(default = false)]
     revoke: bool,
+    /// Only say what would happen: the answer is the same, with the header `Dry-Run: true`, and nothing is stored.
+    #[serde(default)]
+    #[param(default = false)]
+    dry_run: bool,
 }
 
 /// Delete a certificate
@@ -138,7 +145,7 @@ pub(crate) struct Deletion {
 /// days. An order that is under way is given up, and what it has shown is still cleaned up.
 #[utoipa::path(delete, path = "/certificates/{id}", operation_id = "deleteCertificate", tag = "certificates",
     params(("id" = Uuid, Path, description = "The certificate"), Deletion, ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
-    responses((status = 204, description = "Deleted"), (status = 202, body = CertificateView, description = "Accepted; it is deleted once it is revoked", headers(("Location" = String), ("ETag" = String))), Errors))]
+    responses((status = 204, description = "Deleted", headers(("Dry-Run" = String))), (status = 202, body = CertificateView, description = "Accepted; it is deleted once it is revoked", headers(("Location" = String), ("ETag" = String), ("Retry-After" = u32), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn delete(
     State(app): State<AppState>,
     who: Authorized<CertificatesWrite>,
@@ -146,6 +153,7 @@ pub(crate) async fn delete(
     Strict(how): Strict<Deletion>,
     known: Precondition,
 ) -> Result<Response, ApiError> {
+    let dry = DryRun::new(how.dry_run);
     retrying(|| async {
         let now = app.now();
         let mut tx = app.begin(&who);
@@ -155,16 +163,16 @@ pub(crate) async fn delete(
         cancel_orders(&mut tx, &present, "its certificate was deleted", now).await?;
         if how.revoke && revoke::everything(&mut tx, &present, now).await? {
             let next = revoke::then_delete(&mut tx, present, &lease, now).await?;
-            tx.commit().await?;
+            dry.end(tx).await?;
             let body = json(&CertificateView::of(&next, now))?;
-            return Ok(accepted(format!("/certificates/{id}"), body));
+            return Ok(dry.told(accepted(&format!("/certificates/{id}"), body)));
         }
         // Fenced like any change, so that nothing that was saved meanwhile is lost unseen.
         let deleted = present.deleted(now);
         certificates::save(&mut tx, &deleted, &lease, None).await?;
         certificates::delete(&mut tx, deleted.certificate.id).await?;
-        tx.commit().await?;
-        Ok(StatusCode::NO_CONTENT.into_response())
+        dry.end(tx).await?;
+        Ok(dry.told(StatusCode::NO_CONTENT.into_response()))
     })
     .await
 }

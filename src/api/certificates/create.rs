@@ -1,7 +1,7 @@
 //! Creating a certificate.
 
 use axum::extract::State;
-use axum::http::{HeaderValue, header};
+use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::admit::Against;
@@ -10,7 +10,8 @@ use super::read;
 use super::validate::{Checked, validate};
 use crate::api::AppState;
 use crate::api::auth::{Authorized, CertificatesWrite, Principal};
-use crate::api::extract::Body;
+use crate::api::dry_run::DryRun;
+use crate::api::extract::{Body, Query};
 use crate::api::idempotency::{Attempt, IdempotencyKey, accepted};
 use crate::api::precondition::json;
 use crate::api::problem::{ApiError, Code, Errors};
@@ -31,34 +32,57 @@ use crate::view::spec::CertificateSpec;
 /// once. With `Prefer: wait=30` the answer is held until it is there or has failed, or the time is up.
 #[utoipa::path(post, path = "/certificates", operation_id = "createCertificate", tag = "certificates",
     params(
+        DryRun,
         ("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours"),
         ("Prefer" = Option<String>, Header, description = "`wait=30`: hold the answer until the certificate settles (ready or failed), at most that many seconds, at most 300"),
     ),
     request_body = CertificateSpec,
-    responses((status = 202, body = CertificateView, description = "Accepted; it is being issued", headers(("Location" = String), ("ETag" = String), ("Preference-Applied" = String), ("Idempotency-Replayed" = String))), Errors))]
+    responses((status = 202, body = CertificateView, description = "Accepted; it is being issued", headers(("Location" = String), ("ETag" = String), ("Retry-After" = u32), ("Preference-Applied" = String), ("Idempotency-Replayed" = String), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn create(
     State(app): State<AppState>,
     who: Authorized<CertificatesWrite>,
+    Query(dry): Query<DryRun>,
     key: IdempotencyKey,
     wait: Wait,
     body: Body<CertificateSpec>,
 ) -> Result<Response, ApiError> {
     let wait = wait.held_by(&app, &who)?;
-    let attempt = key.attempt(&who, &body.identity);
+    let attempt = key.attempt(&who, &body.content, dry);
+    create_one(&app, &attempt, &body.value, &wait, dry).await
+}
+
+/// Creates a certificate, unless the request was answered before.
+pub(super) async fn create_one(
+    app: &AppState,
+    attempt: &Attempt,
+    wanted: &CertificateSpec,
+    wait: &Held,
+    dry: DryRun,
+) -> Result<Response, ApiError> {
+    let who = attempt.who();
     attempt
-        .once(&app, || async {
-            let checked = validate(&body.value)?;
-            who.must_own(&checked.namespace)?;
-            let right = admitted(&app, &who, &checked).await?;
-            let id = CertificateId::generate(app.now());
-            let certificate =
-                checked.certificate(id, right, app.now()).requested_by(who.reference());
-            let waiter = wait.is_wanted().then(|| app.db.signals().wait_for(certificate.id.0));
-            let response = insert(&app, &attempt, &certificate).await?;
+        .once(app, wait, || async {
+            let certificate = checked(app, who, wanted).await?;
+            let is_awaited = wait.is_wanted() && !dry.is_wanted();
+            let waiter = is_awaited.then(|| app.db.signals().wait_for(certificate.id.0));
+            let response = insert(app, attempt, &certificate, dry).await?;
             let Some(waiter) = waiter else { return Ok(response) };
-            newest(&app, &who, &certificate, &wait, waiter, response).await
+            newest(app, who, &certificate, wait, waiter, response).await
         })
         .await
+}
+
+/// The certificate that is wanted, if it may be there.
+async fn checked(
+    app: &AppState,
+    who: &Principal,
+    wanted: &CertificateSpec,
+) -> Result<Certificate, ApiError> {
+    let checked = validate(wanted)?;
+    who.must_own(&checked.namespace)?;
+    let right = admitted(app, who, &checked).await?;
+    let id = CertificateId::generate(app.now());
+    Ok(checked.certificate(id, right, app.now()).requested_by(who.reference()))
 }
 
 /// By what right the certificate may be there. Checked before the transaction begins, so that the transaction itself
@@ -80,15 +104,16 @@ async fn insert(
     app: &AppState,
     attempt: &Attempt,
     certificate: &Certificate,
+    dry: DryRun,
 ) -> Result<Response, ApiError> {
     let location = format!("/certificates/{}", certificate.id);
     let answer = json(&CertificateView::of(certificate, certificate.created_at))?;
     let mut tx = attempt.begin(app);
-    attempt.remember(app, &mut tx, &location, &answer).await?;
+    attempt.remember(app, &mut tx, (StatusCode::ACCEPTED, &location), &answer).await?;
     let stored = async {
         store(&mut tx, certificate).await?;
         Growth::by(None, certificate).must_fit(app, &mut tx).await?;
-        Ok::<_, ApiError>(tx.commit().await?)
+        Ok::<_, ApiError>(dry.end(tx).await?)
     };
     if let Err(error) = stored.await {
         // Nearly all names are new, so the name is looked up only now.
@@ -101,7 +126,7 @@ async fn insert(
         }
     }
     failpoint!("after_create");
-    Ok(accepted(location, answer))
+    Ok(dry.told(accepted(&location, answer)))
 }
 
 /// Adds a certificate that was admitted, with the event that its issuance begins if it is to be issued.
@@ -154,9 +179,8 @@ async fn newest(
     let read = || read(app, &who.scope, certificate.id.0);
     let response = match wait.on(app, who, waiter, read, Certificate::is_settled).await {
         Ok(certificate) => {
-            let location = first.headers().get(header::LOCATION).map(HeaderValue::to_str);
-            let location = location.and_then(Result::ok).unwrap_or_default().to_owned();
-            accepted(location, json(&CertificateView::of(&certificate, app.now()))?)
+            let location = format!("/certificates/{}", certificate.id);
+            accepted(&location, json(&CertificateView::of(&certificate, app.now()))?)
         }
         Err(error) if error.is_about_the_caller() => return Err(error),
         // The certificate was created; that it could not be read again must not hide that.

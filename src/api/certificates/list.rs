@@ -1,18 +1,22 @@
 //! Listing certificates.
 
+use std::collections::HashMap;
+
 use axum::extract::{OriginalUri, State};
 use axum::response::Response;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::api::auth::{Authorized, CertificatesRead};
+use crate::api::auth::{Authorized, CertificatesRead, Principal};
 use crate::api::extract::Query;
 use crate::api::fields::Fields;
 use crate::api::page::{self, Listing};
 use crate::api::problem::{ApiError, Errors};
+use crate::api::wait::{Held, Wait};
 use crate::api::{AppState, field};
 use crate::domain::certificate::{Certificate, Phase};
+use crate::domain::id::CertificateId;
 use crate::domain::issuer::Kind;
 use crate::domain::name::DnsName;
 use crate::domain::selector::Selector;
@@ -127,16 +131,19 @@ impl Sort {
 
 /// List certificates
 ///
-/// Everything that is given must hold. With `fields` each item has those fields alone.
+/// Everything that is given must hold. With `fields` each item has those fields alone. With `Prefer: wait=30` the answer
+/// is held until all that are on the page have settled, or the time is up, and shows them as they are then.
 #[utoipa::path(get, path = "/certificates", operation_id = "listCertificates", tag = "certificates",
-    params(ListCertificates),
-    responses((status = 200, body = Listing<CertificateView>, description = "A page of certificates", headers(("Link" = String))), Errors))]
+    params(ListCertificates, ("Prefer" = Option<String>, Header, description = "`wait=30`: hold the answer until all of the page have settled (ready or failed), at most that many seconds, at most 300")),
+    responses((status = 200, body = Listing<CertificateView>, description = "A page of certificates", headers(("Link" = String), ("Preference-Applied" = String))), Errors))]
 pub(crate) async fn list(
     State(app): State<AppState>,
     who: Authorized<CertificatesRead>,
     OriginalUri(uri): OriginalUri,
+    wait: Wait,
     Query(query): Query<ListCertificates>,
 ) -> Result<Response, ApiError> {
+    let wait = wait.held_by(&app, &who)?;
     let now = app.now();
     let sort = query.sort.unwrap_or_default();
     let limit = page::limit(query.limit)?;
@@ -162,12 +169,35 @@ pub(crate) async fn list(
     } else {
         None
     };
+    drop(tx);
+    let mut settled = settled_of(&app, &who, &rows, limit, &wait).await?;
+    let now = app.now();
     let key = |row: &Certificate| key(row, sort.by());
-    let view = |row: Certificate| CertificateView::of(&row, now);
-    Ok(match fields {
+    let mut view = |row: Certificate| {
+        let newest = settled.remove(&row.id);
+        CertificateView::of(newest.as_ref().unwrap_or(&row), now)
+    };
+    Ok(wait.applied(match fields {
         None => page::counted(&uri, limit, count, rows, key, view),
         Some(fields) => page::counted(&uri, limit, count, rows, key, |row| fields.of(&view(row))),
-    })
+    }))
+}
+
+/// The certificates of the page as they are once all have settled, if the client waits for that. The page itself, and
+/// its cursors, stay those of the moment when they were listed.
+async fn settled_of(
+    app: &AppState,
+    who: &Principal,
+    rows: &[Certificate],
+    limit: u32,
+    wait: &Held,
+) -> Result<HashMap<CertificateId, Certificate>, ApiError> {
+    if !wait.is_wanted() {
+        return Ok(HashMap::new());
+    }
+    let ids: Vec<Uuid> = rows.iter().take(limit as usize).map(|row| row.id.0).collect();
+    let found = super::settled(app, who, &ids, wait).await?;
+    Ok(found.into_iter().flatten().map(|one| (one.id, one)).collect())
 }
 
 fn wanted(query: &ListCertificates, now: time::OffsetDateTime) -> Result<Wanted, ApiError> {

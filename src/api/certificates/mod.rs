@@ -5,16 +5,17 @@ use axum::response::Response;
 use uuid::Uuid;
 
 use super::AppState;
-use super::auth::{Authorized, CertificatesRead};
+use super::auth::{Authorized, CertificatesRead, Principal};
 use super::extract::Path;
-use super::precondition::Precondition;
+use super::precondition::{Precondition, json};
 use super::problem::{ApiError, Code, Errors};
-use super::wait::Wait;
+use super::wait::{Held, Wait};
 use crate::domain::certificate::Certificate;
 use crate::domain::id::CertificateId;
 use crate::storage::{Read, Scope, certificates, lease::Lease};
 
 pub(crate) mod admit;
+pub(crate) mod batch;
 pub(crate) mod cancel;
 pub(crate) mod change;
 pub(crate) mod create;
@@ -51,6 +52,40 @@ pub(crate) async fn show(
     let certificate = wait.until(&app, &who, id, read, Certificate::is_settled).await?;
     let view = CertificateView::of(&certificate, app.now());
     Ok(wait.applied(known.show(&view)?))
+}
+
+/// What `GET` shows of it once it has settled, or the client has waited long enough.
+pub(crate) async fn present(
+    app: &AppState,
+    who: &Principal,
+    id: Uuid,
+    wait: &Held,
+) -> Result<Vec<u8>, ApiError> {
+    let read = || read(app, &who.scope, id);
+    let certificate = wait.until(app, who, id, read, Certificate::is_settled).await?;
+    json(&CertificateView::of(&certificate, app.now()))
+}
+
+/// These certificates once all have settled, or the client has waited long enough; none in the place of one that is gone.
+async fn settled(
+    app: &AppState,
+    who: &Principal,
+    ids: &[Uuid],
+    wait: &Held,
+) -> Result<Vec<Option<Certificate>>, ApiError> {
+    let read = async |id: Uuid| {
+        let mut tx = app.db.read().await?;
+        let found = certificates::find(&mut tx, CertificateId(id), &who.scope).await?;
+        Ok::<_, ApiError>(found.map(|(certificate, _)| certificate))
+    };
+    let is_settled =
+        |found: &Option<Certificate>| found.as_ref().is_none_or(Certificate::is_settled);
+    let end = wait.end();
+    let mut all = Vec::with_capacity(ids.len());
+    for id in ids {
+        all.push(wait.until_end(app, who, (*id, end), || read(*id), is_settled).await?);
+    }
+    Ok(all)
 }
 
 /// Reads a certificate.

@@ -1,6 +1,7 @@
 //! Revoking certificates.
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
 use time::{Duration, OffsetDateTime};
@@ -11,10 +12,12 @@ use super::cancel::cancel_orders;
 use super::download::not_issued;
 use super::{find, must_stay};
 use crate::api::auth::{Authorized, CertificatesWrite};
-use crate::api::extract::{Body, Path};
-use crate::api::idempotency::accepted;
-use crate::api::precondition::json;
+use crate::api::dry_run::DryRun;
+use crate::api::extract::{Body, Path, Query};
+use crate::api::idempotency::{IdempotencyKey, accepted};
+use crate::api::precondition::{Precondition, json};
 use crate::api::problem::{ApiError, Code, Errors, FieldCode};
+use crate::api::wait::Held;
 use crate::api::{AppState, retrying};
 use crate::domain::certificate::{Certificate, State as CertificateState, Transition, Trigger};
 use crate::domain::id::{IssuerId, RevocationId};
@@ -47,31 +50,38 @@ const ALL: u32 = 500;
 /// tells how it goes. A served certificate that was revoked is issued anew; after `keyCompromise` with
 /// a new key in any case, and every kept revision with the same key is revoked with it.
 #[utoipa::path(post, path = "/certificates/{id}/revoke", operation_id = "revokeCertificate", tag = "certificates",
-    params(("id" = Uuid, Path, description = "The certificate")),
+    params(("id" = Uuid, Path, description = "The certificate"), DryRun, ("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
     request_body = RevocationSpec,
-    responses((status = 202, body = CertificateView, description = "Accepted; the CA is being told", headers(("Location" = String), ("ETag" = String))), Errors))]
+    responses((status = 202, body = CertificateView, description = "Accepted; the CA is being told", headers(("Location" = String), ("ETag" = String), ("Retry-After" = u32), ("Idempotency-Replayed" = String), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn revoke(
     State(app): State<AppState>,
     who: Authorized<CertificatesWrite>,
     Path(id): Path<Uuid>,
+    Query(dry): Query<DryRun>,
+    key: IdempotencyKey,
+    known: Precondition,
     body: Body<RevocationSpec>,
 ) -> Result<Response, ApiError> {
     let reason = reason(body.value.reason.as_deref())?;
-    retrying(|| async {
+    let attempt = key.attempt(&who, &body.content, dry);
+    let location = format!("/certificates/{id}");
+    let once = || async {
         let now = app.now();
         let mut tx = app.begin(&who);
         let (present, lease) = find(&mut tx, id, &who.scope).await?;
         must_stay(&present)?;
+        known.must_match(&CertificateView::of(&present, now))?;
         let wanted = wanted(&mut tx, &present, body.value.revision, now).await?;
         let next = match wanted.revoked_at {
             Some(_) => present,
             None => begin(&mut tx, present, &lease, &wanted, reason, now).await?,
         };
-        tx.commit().await?;
         let body = json(&CertificateView::of(&next, now))?;
-        Ok(accepted(format!("/certificates/{id}"), body))
-    })
-    .await
+        attempt.remember(&app, &mut tx, (StatusCode::ACCEPTED, &location), &body).await?;
+        dry.end(tx).await?;
+        Ok(dry.told(accepted(&location, body)))
+    };
+    attempt.once(&app, &Held::default(), || retrying(once)).await
 }
 
 /// The revision that is meant, unless it has ended.

@@ -3,16 +3,19 @@
 use std::collections::BTreeMap;
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::Response;
 use uuid::Uuid;
 use zeroize::Zeroize as _;
 
 use super::find_to_change;
 use crate::api::auth::{Authorized, IssuersWrite};
-use crate::api::extract::Path;
-use crate::api::idempotency::accepted;
+use crate::api::dry_run::DryRun;
+use crate::api::extract::{Path, Query};
+use crate::api::idempotency::{Attempt, IdempotencyKey, accepted};
 use crate::api::precondition::{Precondition, json};
 use crate::api::problem::{ApiError, Code, Errors, FieldCode};
+use crate::api::wait::Held;
 use crate::api::{AppState, retrying};
 use crate::domain::id::IssuerId;
 use crate::domain::issuer::{AccountChange, FORMER_NAMESPACE, Issuer, Kind, Transition};
@@ -31,18 +34,21 @@ const USUAL_KEY: &str = "tls.key";
 /// A new key is made and stored, then the CA is told (RFC 8555, section 7.3.5), once the orders that are
 /// under way have ended, within ten minutes. Account and issuer stay; new orders wait meanwhile.
 #[utoipa::path(post, path = "/issuers/{id}/rotate-account-key", operation_id = "rotateAccountKey", tag = "issuers",
-    params(("id" = Uuid, Path, description = "The issuer"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
-    responses((status = 202, body = IssuerView, description = "Accepted; the key is being replaced", headers(("Location" = String), ("ETag" = String))), Errors))]
+    params(("id" = Uuid, Path, description = "The issuer"), DryRun, ("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
+    responses((status = 202, body = IssuerView, description = "Accepted; the key is being replaced", headers(("Location" = String), ("ETag" = String), ("Retry-After" = u32), ("Idempotency-Replayed" = String), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn rotate_key(
     State(app): State<AppState>,
     who: Authorized<IssuersWrite>,
     Path(id): Path<Uuid>,
+    Query(dry): Query<DryRun>,
+    key: IdempotencyKey,
     known: Precondition,
 ) -> Result<Response, ApiError> {
-    let key = (app.account_key)().map_err(ApiError::Inside)?;
-    let sealed = app.sealer.seal(&next_account_key_place(IssuerId(id)), key.expose())?;
-    retrying(|| async {
-        let mut tx = app.begin(&who);
+    let attempt = key.attempt(&who, &[], dry);
+    let account_key = (app.account_key)().map_err(ApiError::Inside)?;
+    let sealed = app.sealer.seal(&next_account_key_place(IssuerId(id)), account_key.expose())?;
+    let once = || async {
+        let mut tx = attempt.begin(&app);
         let (present, lease) = find_to_change(&mut tx, &who, id, &known).await?;
         // Joins the rollover that is under way.
         let next = if let Some(AccountChange::RotatingKey { .. }) = present.account_change {
@@ -52,10 +58,9 @@ pub(crate) async fn rotate_key(
             issuers::set_next_account_key(&mut tx, present.id, Some(&sealed)).await?;
             save(&mut tx, present.rotate_key(app.now()), &lease).await?
         };
-        tx.commit().await?;
-        answer(&next)
-    })
-    .await
+        end(&app, tx, &attempt, dry, &next).await
+    };
+    attempt.once(&app, &Held::default(), || retrying(once)).await
 }
 
 /// Deactivate an issuer's account
@@ -63,16 +68,19 @@ pub(crate) async fn rotate_key(
 /// For good (RFC 8555, section 7.3.6): the account's key is of no use at that CA any more, and nothing
 /// is issued or renewed by the issuer. What was issued stays valid.
 #[utoipa::path(post, path = "/issuers/{id}/deactivate-account", operation_id = "deactivateAccount", tag = "issuers",
-    params(("id" = Uuid, Path, description = "The issuer"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
-    responses((status = 202, body = IssuerView, description = "Accepted; the account is being deactivated", headers(("Location" = String), ("ETag" = String))), Errors))]
+    params(("id" = Uuid, Path, description = "The issuer"), DryRun, ("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
+    responses((status = 202, body = IssuerView, description = "Accepted; the account is being deactivated", headers(("Location" = String), ("ETag" = String), ("Retry-After" = u32), ("Idempotency-Replayed" = String), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn deactivate(
     State(app): State<AppState>,
     who: Authorized<IssuersWrite>,
     Path(id): Path<Uuid>,
+    Query(dry): Query<DryRun>,
+    key: IdempotencyKey,
     known: Precondition,
 ) -> Result<Response, ApiError> {
-    retrying(|| async {
-        let mut tx = app.begin(&who);
+    let attempt = key.attempt(&who, &[], dry);
+    let once = || async {
+        let mut tx = attempt.begin(&app);
         let (present, lease) = find_to_change(&mut tx, &who, id, &known).await?;
         let next =
             if let Some(AccountChange::Deactivating { .. } | AccountChange::Deactivated { .. }) =
@@ -83,10 +91,9 @@ pub(crate) async fn deactivate(
                 must_have_account(&present)?;
                 begin_deactivation(&app, &mut tx, present, false, &lease).await?
             };
-        tx.commit().await?;
-        answer(&next)
-    })
-    .await
+        end(&app, tx, &attempt, dry, &next).await
+    };
+    attempt.once(&app, &Held::default(), || retrying(once)).await
 }
 
 /// Starts the deactivation of the account, after which the issuer is deleted if that is wanted.
@@ -162,6 +169,16 @@ async fn save(tx: &mut Tx, next: Transition, lease: &Lease) -> Result<Issuer, Ap
     Ok(next.issuer)
 }
 
-fn answer(next: &Issuer) -> Result<Response, ApiError> {
-    Ok(accepted(format!("/issuers/{}", next.id), json(&IssuerView::from(next))?))
+/// Commits the change, and answers with the issuer as it is by then.
+async fn end(
+    app: &AppState,
+    mut tx: Tx,
+    attempt: &Attempt,
+    dry: DryRun,
+    next: &Issuer,
+) -> Result<Response, ApiError> {
+    let (location, body) = (format!("/issuers/{}", next.id), json(&IssuerView::from(next))?);
+    attempt.remember(app, &mut tx, (StatusCode::ACCEPTED, &location), &body).await?;
+    dry.end(tx).await?;
+    Ok(dry.told(accepted(&location, body)))
 }

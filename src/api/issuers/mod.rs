@@ -9,11 +9,13 @@ use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::auth::{Authorized, IssuersRead, IssuersWrite, Principal};
+use super::dry_run::DryRun;
 use super::extract::{Body, Path, Query};
 use super::idempotency::{Attempt, IdempotencyKey, accepted};
 use super::page::{self, Listing, Sort};
 use super::precondition::{Precondition, answer, json};
 use super::problem::{ApiError, Code, Errors, Faults, FieldCode};
+use super::wait::Held;
 use super::{AppState, retrying};
 use crate::domain::id::IssuerId;
 use crate::domain::issuer::{AccountChange, Acme, Issuer, Kind, State as IssuerState};
@@ -56,18 +58,19 @@ pub(crate) struct ListIssuers {
 /// Its account key is made and kept here, unless `privateKeySecretRef` names a Secret that is there;
 /// the account is registered in the background.
 #[utoipa::path(post, path = "/issuers", operation_id = "createIssuer", tag = "issuers",
-    params(("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours")),
+    params(DryRun, ("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours")),
     request_body = IssuerSpec,
-    responses((status = 202, body = IssuerView, description = "Accepted; the account is being registered", headers(("Location" = String), ("ETag" = String))), Errors))]
+    responses((status = 202, body = IssuerView, description = "Accepted; the account is being registered", headers(("Location" = String), ("ETag" = String), ("Retry-After" = u32), ("Idempotency-Replayed" = String), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn create(
     State(app): State<AppState>,
     who: Authorized<IssuersWrite>,
+    Query(dry): Query<DryRun>,
     key: IdempotencyKey,
     body: Body<IssuerSpec>,
 ) -> Result<Response, ApiError> {
-    let attempt = key.attempt(&who, &body.identity);
+    let attempt = key.attempt(&who, &body.content, dry);
     attempt
-        .once(&app, || async {
+        .once(&app, &Held::default(), || async {
             let namespace = body.value.namespace();
             who.must_own(&namespace)?;
             check(&body.value, &app, &who)?;
@@ -78,7 +81,7 @@ pub(crate) async fn create(
                 None => (app.account_key)().map_err(ApiError::Inside)?,
             };
             let sealed = app.sealer.seal(&account_key_place(issuer.id), account_key.expose())?;
-            insert(&app, &attempt, &issuer, &sealed).await
+            insert(&app, &attempt, (&issuer, &sealed), dry).await
         })
         .await
 }
@@ -124,18 +127,30 @@ pub(crate) async fn show(
     }
 }
 
+/// What `GET` shows of it, without what is used of its CA's limits.
+pub(crate) async fn present(
+    app: &AppState,
+    who: &Principal,
+    id: Uuid,
+) -> Result<Vec<u8>, ApiError> {
+    let found = issuers::find(&mut app.db.read().await?, IssuerId(id), &who.scope).await?;
+    let (issuer, _) = found.ok_or_else(|| ApiError::not_found("issuer", id))?;
+    json(&IssuerView::from(&issuer))
+}
+
 /// Replace an issuer
 ///
 /// The account is checked again, and certificates that wait for the issuer are tried at once. Kind,
 /// namespace and name stay.
 #[utoipa::path(put, path = "/issuers/{id}", operation_id = "replaceIssuer", tag = "issuers",
-    params(("id" = Uuid, Path, description = "The issuer"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
+    params(("id" = Uuid, Path, description = "The issuer"), DryRun, ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
     request_body = IssuerSpec,
-    responses((status = 200, body = IssuerView, description = "Replaced", headers(("ETag" = String))), Errors))]
+    responses((status = 200, body = IssuerView, description = "Replaced", headers(("ETag" = String), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn replace(
     State(app): State<AppState>,
     who: Authorized<IssuersWrite>,
     Path(id): Path<Uuid>,
+    Query(dry): Query<DryRun>,
     known: Precondition,
     body: Body<IssuerSpec>,
 ) -> Result<Response, ApiError> {
@@ -147,9 +162,9 @@ pub(crate) async fn replace(
         let now = app.now();
         let next = respecify(&mut tx, &present, &lease, body.value.acme.clone(), now).await?;
         if next != present {
-            tx.commit().await?;
+            dry.end(tx).await?;
         }
-        Ok(answer(StatusCode::OK, json(&IssuerView::from(&next))?))
+        Ok(dry.told(answer(StatusCode::OK, json(&IssuerView::from(&next))?)))
     })
     .await
 }
@@ -189,13 +204,17 @@ pub(crate) async fn respecify(
 
 /// Options of a deletion.
 #[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Deletion {
     /// Give the account up at the CA first.
     #[serde(default)]
     #[param(default = false)]
     deactivate: bool,
+    /// Only say what would happen: the answer is the same, with the header `Dry-Run: true`, and nothing is stored.
+    #[serde(default)]
+    #[param(default = false)]
+    dry_run: bool,
 }
 
 /// Delete an issuer
@@ -205,7 +224,7 @@ pub(crate) struct Deletion {
 /// day, the issuer goes all the same.
 #[utoipa::path(delete, path = "/issuers/{id}", operation_id = "deleteIssuer", tag = "issuers",
     params(("id" = Uuid, Path, description = "The issuer"), Deletion, ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
-    responses((status = 204, description = "Deleted"), (status = 202, body = IssuerView, description = "Accepted; it is deleted once its account is deactivated", headers(("Location" = String), ("ETag" = String))), Errors))]
+    responses((status = 204, description = "Deleted", headers(("Dry-Run" = String))), (status = 202, body = IssuerView, description = "Accepted; it is deleted once its account is deactivated", headers(("Location" = String), ("ETag" = String), ("Retry-After" = u32), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn delete(
     State(app): State<AppState>,
     who: Authorized<IssuersWrite>,
@@ -213,6 +232,7 @@ pub(crate) async fn delete(
     Query(how): Query<Deletion>,
     known: Precondition,
 ) -> Result<Response, ApiError> {
+    let dry = DryRun::new(how.dry_run);
     retrying(|| async {
         let mut tx = app.begin(&who);
         let (present, lease) = find_to_change(&mut tx, &who, id, &known).await?;
@@ -229,15 +249,16 @@ pub(crate) async fn delete(
         let is_live = !matches!(present.account_change, Some(AccountChange::Deactivated { .. }));
         if how.deactivate && present.account.is_some() && is_live {
             let next = accounts::begin_deactivation(&app, &mut tx, present, true, &lease).await?;
-            tx.commit().await?;
-            return Ok(accepted(format!("/issuers/{id}"), json(&IssuerView::from(&next))?));
+            dry.end(tx).await?;
+            let body = json(&IssuerView::from(&next))?;
+            return Ok(dry.told(accepted(&format!("/issuers/{id}"), body)));
         }
         // Fenced like any change, so that nothing that was saved meanwhile is lost unseen.
         let deleted = present.deleted(app.now());
         issuers::save(&mut tx, &deleted, &lease).await?;
         issuers::delete(&mut tx, deleted.issuer.id).await?;
-        tx.commit().await?;
-        Ok(StatusCode::NO_CONTENT.into_response())
+        dry.end(tx).await?;
+        Ok(dry.told(StatusCode::NO_CONTENT.into_response()))
     })
     .await
 }
@@ -270,19 +291,19 @@ pub(crate) fn new(app: &AppState, spec: IssuerSpec, namespace: String) -> Issuer
 async fn insert(
     app: &AppState,
     attempt: &Attempt,
-    issuer: &Issuer,
-    account_key: &Sealed,
+    (issuer, account_key): (&Issuer, &Sealed),
+    dry: DryRun,
 ) -> Result<Response, ApiError> {
     let location = format!("/issuers/{}", issuer.id);
     let answer = json(&IssuerView::from(issuer))?;
     let mut tx = attempt.begin(app);
-    attempt.remember(app, &mut tx, &location, &answer).await?;
+    attempt.remember(app, &mut tx, (StatusCode::ACCEPTED, &location), &answer).await?;
     let stored = async {
         issuers::insert(&mut tx, issuer, account_key).await?;
-        tx.commit().await
+        dry.end(tx).await
     };
     stored.await.map_err(|error| ApiError::from(error).or_if_taken(|| already_exists(issuer)))?;
-    Ok(accepted(location, answer))
+    Ok(dry.told(accepted(&location, answer)))
 }
 
 fn already_exists(issuer: &Issuer) -> ApiError {

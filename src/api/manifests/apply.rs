@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use axum::http::StatusCode;
 use time::OffsetDateTime;
 
 use super::adopt::{self, Pair};
 use super::plan::{Item, Wanted, references};
-use super::{AppliedObject, Done};
+use super::{Applied, AppliedObject, Done};
 use crate::api::auth::{
     CertificatesWrite, IssuersWrite, Permission as _, PoliciesWrite, Principal, SecretsWrite,
 };
@@ -17,7 +18,9 @@ use crate::api::certificates::quota::Growth;
 use crate::api::certificates::validate::Checked;
 use crate::api::certificates::{change, create, must_stay};
 use crate::api::dry_run::DryRun;
+use crate::api::idempotency::Attempt;
 use crate::api::issuers::accounts;
+use crate::api::precondition::json;
 use crate::api::problem::{ApiError, Faults, FieldCode};
 use crate::api::{
     AppState, issuers as issuers_api, policies as policies_api, retrying, secrets as secrets_api,
@@ -37,10 +40,11 @@ use crate::storage::{Read, Tx, certificates, events, issuers, policies, revision
 /// Applies all manifests or none. In a dry run none in any case.
 pub(super) async fn apply(
     app: &AppState,
-    who: &Principal,
+    attempt: &Attempt,
     items: Vec<Item>,
     dry: DryRun,
-) -> Result<Vec<AppliedObject>, ApiError> {
+) -> Result<Applied, ApiError> {
+    let who = attempt.who();
     for item in &items {
         who.must(permission(&item.wanted))?;
         match &item.wanted {
@@ -48,15 +52,18 @@ pub(super) async fn apply(
             wanted => who.must_own(&namespace(wanted))?,
         }
     }
-    let results = retrying(|| at_once(Run::new(app, who), &items, dry)).await?;
-    let named = items.into_iter().zip(results).map(|(item, (done, id, more))| {
+    retrying(|| at_once(Run::new(app, who), &items, (attempt, dry))).await
+}
+
+fn told(items: &[Item], outcomes: Vec<Outcome>, dry: DryRun) -> Applied {
+    let results = items.iter().zip(outcomes).map(|(item, (done, id, more))| {
         let namespace = Some(namespace(&item.wanted)).filter(|namespace| !namespace.is_empty());
-        let mut warnings = item.object.warnings;
-        warnings.extend(more);
-        let kind = item.object.kind.title();
-        AppliedObject { kind, namespace, name: item.object.name, result: done, id, warnings }
+        let warnings = item.object.warnings.iter().cloned().chain(more).collect();
+        let (kind, name) = (item.object.kind.title(), item.object.name.clone());
+        let result = if dry.is_wanted() { item.told_without_trace(done) } else { done };
+        AppliedObject { kind, namespace, name, result, id, warnings }
     });
-    Ok(named.collect())
+    Applied { dry_run: dry.is_wanted(), results: results.collect() }
 }
 
 fn permission(wanted: &Wanted) -> &'static str {
@@ -121,9 +128,13 @@ impl<'a> Run<'a> {
 
 type Outcome = (Done, uuid::Uuid, Vec<String>);
 
-async fn at_once(mut run: Run<'_>, items: &[Item], dry: DryRun) -> Result<Vec<Outcome>, ApiError> {
+async fn at_once(
+    mut run: Run<'_>,
+    items: &[Item],
+    (attempt, dry): (&Attempt, DryRun),
+) -> Result<Applied, ApiError> {
     let app = run.app;
-    let mut tx = app.begin(run.who);
+    let mut tx = attempt.begin(app);
     let (mut faults, mut refused) = (Faults::default(), Faults::default());
     let mut outcomes: Vec<Option<Outcome>> = items.iter().map(|_| None).collect();
     // Issuers need Secrets, certificates need issuers and policies. Within a kind they go by name, so that two streams which
@@ -155,13 +166,10 @@ async fn at_once(mut run: Run<'_>, items: &[Item], dry: DryRun) -> Result<Vec<Ou
         }
     }
     run.growth.must_fit(app, &mut tx).await?;
+    let applied = told(items, outcomes.into_iter().flatten().collect(), dry);
+    attempt.remember(app, &mut tx, (StatusCode::OK, ""), &json(&applied)?).await?;
     dry.end(tx).await?;
-    if dry.is_wanted() {
-        for (item, (done, ..)) in items.iter().zip(outcomes.iter_mut().flatten()) {
-            *done = item.told_without_trace(*done);
-        }
-    }
-    Ok(outcomes.into_iter().flatten().collect())
+    Ok(applied)
 }
 
 /// Turns a pointer into a specification into one into its manifest.

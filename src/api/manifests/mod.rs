@@ -5,16 +5,20 @@
 //! applied, or nothing.
 
 use axum::extract::State;
+use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::AppState;
-use super::auth::{AnyWriter, Authorized, CertificatesImport, Principal};
+use super::auth::{AnyWriter, Authorized, CertificatesImport};
 use super::dry_run::DryRun;
-use super::extract::{Json, Manifests, Query};
+use super::extract::{Manifests, Query};
+use super::idempotency::{Attempt, IdempotencyKey};
+use super::precondition::json;
 use super::problem::{ApiError, Errors};
+use super::wait::Held;
 
 mod adopt;
 mod apply;
@@ -81,16 +85,19 @@ pub(crate) enum Done {
 /// of them. All are checked before anything is written, and all are written in one transaction, secrets
 /// first. Applying the same again changes nothing. Needs the permissions to write what is in it.
 #[utoipa::path(post, path = "/apply", operation_id = "applyManifests", tag = "manifests",
-    params(How),
+    params(How, ("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours")),
     request_body(content((String = "application/yaml"), (String = "application/json")), description = "The manifests; at most 1 MiB"),
-    responses((status = 200, body = Applied, description = "What has become of each"), Errors))]
+    responses((status = 200, body = Applied, description = "What has become of each", headers(("Idempotency-Replayed" = String), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn apply(
     State(app): State<AppState>,
     AnyWriter(who): AnyWriter,
     Query(how): Query<How>,
+    key: IdempotencyKey,
     Manifests(text): Manifests,
 ) -> Result<Response, ApiError> {
-    made_so(&app, &who, how, text, Purpose::Apply).await
+    let dry = DryRun::new(how.dry_run);
+    let attempt = key.attempt(&who, text.as_bytes(), dry);
+    made_so(&app, &attempt, how, text, Purpose::Apply).await
 }
 
 /// Import existing certificates
@@ -100,30 +107,38 @@ pub(crate) async fn apply(
 /// nothing is issued anew; and a Secret that an Issuer's `privateKeySecretRef` names becomes the key
 /// of its ACME account (ECDSA P-256). Needs the permission `certificates:import` as well.
 #[utoipa::path(post, path = "/import", operation_id = "importCertificates", tag = "manifests",
-    params(How),
+    params(How, ("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours")),
     request_body(content((String = "application/yaml"), (String = "application/json")), description = "The manifests; at most 1 MiB"),
-    responses((status = 200, body = Applied, description = "What has become of each"), Errors))]
+    responses((status = 200, body = Applied, description = "What has become of each", headers(("Idempotency-Replayed" = String), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn import(
     State(app): State<AppState>,
     who: Authorized<CertificatesImport>,
     Query(how): Query<How>,
+    key: IdempotencyKey,
     Manifests(text): Manifests,
 ) -> Result<Response, ApiError> {
-    made_so(&app, &who, how, text, Purpose::Import).await
+    let dry = DryRun::new(how.dry_run);
+    let attempt = key.attempt(&who, text.as_bytes(), dry);
+    made_so(&app, &attempt, how, text, Purpose::Import).await
 }
 
 /// Reads the stream on the pool for heavy work, and applies it.
 async fn made_so(
     app: &AppState,
-    who: &Principal,
+    attempt: &Attempt,
     How { namespace, dry_run }: How,
     text: String,
     purpose: Purpose,
 ) -> Result<Response, ApiError> {
-    let (reader, caller) = (app.clone(), who.clone());
-    let read = move || plan::read(&reader, &caller, &text, namespace.as_deref(), purpose);
-    let plan = app.heavily(who, read).await?;
-    let dry = DryRun::new(dry_run);
-    let results = apply::apply(app, who, plan, dry).await?;
-    Ok(dry.told(Json(Applied { dry_run, results }).into_response()))
+    let once = || async {
+        let who = attempt.who();
+        let (reader, caller) = (app.clone(), who.clone());
+        let read = move || plan::read(&reader, &caller, &text, namespace.as_deref(), purpose);
+        let plan = app.heavily(who, read).await?;
+        let dry = DryRun::new(dry_run);
+        let body = json(&apply::apply(app, attempt, plan, dry).await?)?;
+        let headers = [(header::CONTENT_TYPE, "application/json")];
+        Ok(dry.told((headers, body).into_response()))
+    };
+    Box::pin(attempt.once(app, &Held::default(), once)).await
 }

@@ -100,6 +100,7 @@ impl From<Question> for CertificateSpec {
 /// Says whether the policies of a namespace allow a certificate, and by which rule, without creating anything. A
 /// principal that is bound to no namespace may create it all the same. Needs `certificates:write` in the namespace.
 #[utoipa::path(post, path = "/policies/evaluate", operation_id = "evaluatePolicies", tag = "policies",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Has no effect: a question may be put as often as one likes")),
     request_body = Question,
     responses((status = 200, body = Evaluation, description = "What the policies say"), Errors))]
 pub(crate) async fn evaluate(

@@ -8,13 +8,14 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::auth::{Authorized, PoliciesRead, PoliciesWrite, Principal};
+use super::auth::{Authorized, PoliciesRead, PoliciesWrite};
 use super::dry_run::DryRun;
 use super::extract::{Body, Path, Query};
-use super::idempotency::{Attempt, IdempotencyKey, accepted};
+use super::idempotency::{Attempt, IdempotencyKey, located};
 use super::page::{self, Listing, Sort};
 use super::precondition::{Precondition, answer, json};
 use super::problem::{ApiError, Code, Errors, FieldCode};
+use super::wait::Held;
 use super::{AppState, retrying};
 use crate::domain::id::PolicyId;
 use crate::domain::policy::{Policy, Spec};
@@ -52,7 +53,7 @@ pub(crate) struct ListPolicies {
 #[utoipa::path(post, path = "/policies", operation_id = "createPolicy", tag = "policies",
     params(DryRun, ("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours")),
     request_body = PolicySpec,
-    responses((status = 202, body = PolicyView, description = "It holds; certificates are being judged by it", headers(("Location" = String), ("ETag" = String), ("Dry-Run" = String))), Errors))]
+    responses((status = 201, body = PolicyView, description = "It holds; certificates are being judged by it", headers(("Location" = String), ("ETag" = String), ("Idempotency-Replayed" = String), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn create(
     State(app): State<AppState>,
     who: Authorized<PoliciesWrite>,
@@ -61,17 +62,18 @@ pub(crate) async fn create(
     body: Body<PolicySpec>,
 ) -> Result<Response, ApiError> {
     who.must_be_unbound()?;
-    if dry.is_wanted() {
-        let policy = new(&app, body.value.name.clone(), check(&body.value)?);
-        return try_out(&app, &who, &policy, dry).await;
-    }
-    let attempt = key.attempt(&who, &body.identity);
+    let attempt = key.attempt(&who, &body.content, dry);
     attempt
-        .once(&app, || async {
+        .once(&app, &Held::default(), || async {
             let policy = new(&app, body.value.name.clone(), check(&body.value)?);
-            insert(&app, &attempt, &policy).await
+            insert(&app, &attempt, &policy, dry).await
         })
         .await
+}
+
+/// What `GET` shows of it.
+pub(crate) async fn present(app: &AppState, id: Uuid) -> Result<Vec<u8>, ApiError> {
+    json(&PolicyView::from(&find(&mut app.db.read().await?, id).await?))
 }
 
 /// List policies
@@ -200,33 +202,22 @@ pub(crate) async fn respecify(
     Ok(next)
 }
 
-async fn insert(app: &AppState, attempt: &Attempt, policy: &Policy) -> Result<Response, ApiError> {
-    let location = format!("/policies/{}", policy.id);
-    let answer = json(&PolicyView::from(policy))?;
-    let mut tx = attempt.begin(app);
-    attempt.remember(app, &mut tx, &location, &answer).await?;
-    let stored = async {
-        policies::insert(&mut tx, policy).await?;
-        tx.commit().await
-    };
-    stored.await.map_err(|error| ApiError::from(error).or_if_taken(|| already_exists(policy)))?;
-    Ok(accepted(location, answer))
-}
-
-/// Answers like [`insert`], and stores nothing. No `Idempotency-Key` counts, since there is nothing to be done twice.
-async fn try_out(
+async fn insert(
     app: &AppState,
-    who: &Principal,
+    attempt: &Attempt,
     policy: &Policy,
     dry: DryRun,
 ) -> Result<Response, ApiError> {
-    let mut tx = app.begin(who);
+    let location = format!("/policies/{}", policy.id);
+    let answer = json(&PolicyView::from(policy))?;
+    let mut tx = attempt.begin(app);
+    attempt.remember(app, &mut tx, (StatusCode::CREATED, &location), &answer).await?;
     let stored = async {
         policies::insert(&mut tx, policy).await?;
         dry.end(tx).await
     };
     stored.await.map_err(|error| ApiError::from(error).or_if_taken(|| already_exists(policy)))?;
-    Ok(dry.told(answer(StatusCode::ACCEPTED, json(&PolicyView::from(policy))?)))
+    Ok(dry.told(located(StatusCode::CREATED, &location, answer)))
 }
 
 fn already_exists(policy: &Policy) -> ApiError {

@@ -11,8 +11,10 @@ use super::RequestView;
 use crate::api::auth::{Authorized, Principal, RequestsApprove};
 use crate::api::dry_run::DryRun;
 use crate::api::extract::{Body, Path, Query};
-use crate::api::precondition::{answer, json};
+use crate::api::idempotency::{Attempt, IdempotencyKey};
+use crate::api::precondition::{Precondition, answer, json};
 use crate::api::problem::{ApiError, Code, Errors, FieldCode};
+use crate::api::wait::Held;
 use crate::api::{AppState, retrying};
 use crate::domain::approval::{Decision, Verdict};
 use crate::domain::certificate::{self, Certificate};
@@ -38,17 +40,21 @@ pub(crate) struct DecisionSpec {
 /// For a request that waits for approval, by somebody else than whoever asked for the certificate. An order is placed
 /// then, for the CSR that the request shows. A decision is final.
 #[utoipa::path(post, path = "/requests/{id}/approve", operation_id = "approveRequest", tag = "requests",
-    params(("id" = Uuid, Path, description = "The request"), DryRun),
+    params(("id" = Uuid, Path, description = "The request"), DryRun, ("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
     request_body = DecisionSpec,
-    responses((status = 200, body = RequestView, description = "Approved", headers(("ETag" = String), ("Dry-Run" = String))), Errors))]
+    responses((status = 200, body = RequestView, description = "Approved", headers(("ETag" = String), ("Idempotency-Replayed" = String), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn approve(
     State(app): State<AppState>,
     who: Authorized<RequestsApprove>,
     Path(id): Path<Uuid>,
     Query(dry): Query<DryRun>,
+    key: IdempotencyKey,
+    known: Precondition,
     body: Body<DecisionSpec>,
 ) -> Result<Response, ApiError> {
-    decide(&app, &who, RequestId(id), (Verdict::Approved, &*body.value.reason), dry).await
+    let attempt = key.attempt(&who, &body.content, dry);
+    decide(&app, RequestId(id), (Verdict::Approved, &*body.value.reason), (&attempt, &known, dry))
+        .await
 }
 
 /// Deny a certificate request
@@ -56,34 +62,39 @@ pub(crate) async fn approve(
 /// For a request that waits for approval, by somebody else than whoever asked for the certificate. No other request is
 /// made until the certificate is changed, or renewed by hand. A decision is final.
 #[utoipa::path(post, path = "/requests/{id}/deny", operation_id = "denyRequest", tag = "requests",
-    params(("id" = Uuid, Path, description = "The request"), DryRun),
+    params(("id" = Uuid, Path, description = "The request"), DryRun, ("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
     request_body = DecisionSpec,
-    responses((status = 200, body = RequestView, description = "Denied", headers(("ETag" = String), ("Dry-Run" = String))), Errors))]
+    responses((status = 200, body = RequestView, description = "Denied", headers(("ETag" = String), ("Idempotency-Replayed" = String), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn deny(
     State(app): State<AppState>,
     who: Authorized<RequestsApprove>,
     Path(id): Path<Uuid>,
     Query(dry): Query<DryRun>,
+    key: IdempotencyKey,
+    known: Precondition,
     body: Body<DecisionSpec>,
 ) -> Result<Response, ApiError> {
-    decide(&app, &who, RequestId(id), (Verdict::Denied, &*body.value.reason), dry).await
+    let attempt = key.attempt(&who, &body.content, dry);
+    decide(&app, RequestId(id), (Verdict::Denied, &*body.value.reason), (&attempt, &known, dry))
+        .await
 }
 
 async fn decide(
     app: &AppState,
-    who: &Principal,
     id: RequestId,
     (verdict, reason): (Verdict, &str),
-    dry: DryRun,
+    (attempt, known, dry): (&Attempt, &Precondition, DryRun),
 ) -> Result<Response, ApiError> {
     let reason = checked(reason)?;
-    retrying(|| async {
+    let who = attempt.who();
+    let once = || async {
         let now = app.now();
-        let mut tx = app.begin(who);
+        let mut tx = attempt.begin(app);
         let request = requests::find(&mut tx, id, &who.scope).await?;
         let request = request.ok_or_else(|| ApiError::not_found("request", id.0))?;
         let found = certificates::find(&mut tx, request.certificate, &Scope::Everything).await?;
         let (certificate, lease) = found.ok_or_else(|| ApiError::not_found("request", id.0))?;
+        known.must_match(&RequestView::from(request.clone()))?;
         let Some(approval) = request.approval.clone().filter(|_| waits(&certificate, &request))
         else {
             return Err(not_pending(&request));
@@ -96,11 +107,14 @@ async fn decide(
         let next = certificate.decided(&decision, now);
         certificates::save(&mut tx, &next, &lease, None).await?;
         let decided = requests::find(&mut tx, id, &who.scope).await?;
-        dry.end(tx).await?;
         let decided = decided.ok_or_else(|| ApiError::not_found("request", id.0))?;
-        Ok(dry.told(answer(StatusCode::OK, json(&RequestView::from(decided))?)))
-    })
-    .await
+        let body = json(&RequestView::from(decided))?;
+        let location = format!("/requests/{}", id.0);
+        attempt.remember(app, &mut tx, (StatusCode::OK, &location), &body).await?;
+        dry.end(tx).await?;
+        Ok(dry.told(answer(StatusCode::OK, body)))
+    };
+    attempt.once(app, &Held::default(), || retrying(once)).await
 }
 
 /// Whether somebody may decide: the certificate waits for this very request.

@@ -11,10 +11,10 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::api::AppState;
-use crate::api::auth::{Authorized, RequestsRead};
+use crate::api::auth::{Authorized, Principal, RequestsRead};
 use crate::api::extract::{Path, Query};
 use crate::api::page::{self, Listing, Sort};
-use crate::api::precondition::Precondition;
+use crate::api::precondition::{Precondition, json};
 use crate::api::problem::{ApiError, Errors};
 use crate::domain::approval::{Approval, Verdict};
 use crate::domain::id::{CertificateId, OrderId, RequestId};
@@ -112,6 +112,16 @@ pub(crate) async fn show(
 ) -> Result<Response, ApiError> {
     let found = requests::find(&mut app.db.read().await?, RequestId(id), &who.scope).await?;
     known.show(&RequestView::from(found.ok_or_else(|| ApiError::not_found("request", id))?))
+}
+
+/// What `GET` shows of it.
+pub(crate) async fn present(
+    app: &AppState,
+    who: &Principal,
+    id: Uuid,
+) -> Result<Vec<u8>, ApiError> {
+    let found = requests::find(&mut app.db.read().await?, RequestId(id), &who.scope).await?;
+    json(&RequestView::from(found.ok_or_else(|| ApiError::not_found("request", id))?))
 }
 
 impl From<Request> for RequestView {

@@ -2,7 +2,7 @@
 
 use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
@@ -10,10 +10,11 @@ use uuid::Uuid;
 
 use super::find as find_webhook;
 use crate::api::auth::{Authorized, Principal, WebhooksRead, WebhooksWrite};
-use crate::api::extract::{Body, Json, Path, Query};
-use crate::api::idempotency::accepted;
+use crate::api::dry_run::DryRun;
+use crate::api::extract::{Body, Path, Query};
+use crate::api::idempotency::{Attempt, IdempotencyKey, accepted};
 use crate::api::page::{self, Listing, Sort};
-use crate::api::precondition::{Precondition, json};
+use crate::api::precondition::{Precondition, answer, json};
 use crate::api::problem::{ApiError, Code, Errors};
 use crate::api::wait::{Held, Wait};
 use crate::api::{AppState, field};
@@ -22,7 +23,7 @@ use crate::domain::event_type::EventType;
 use crate::domain::id::DeliveryId;
 use crate::domain::webhook::Webhook;
 use crate::storage::deliveries::{self, Wanted};
-use crate::storage::{Read, Scope, audit, outbox};
+use crate::storage::{Read, Scope, Tx, audit, outbox};
 
 /// Deliveries that are queued again in one transaction.
 const BATCH: u32 = 1000;
@@ -160,23 +161,54 @@ pub(crate) async fn show(
 /// Under the same `webhook-id` and with the same body, whatever its result was. Now, if it waits for its
 /// next try.
 #[utoipa::path(post, path = "/webhooks/{id}/deliveries/{delivery}/redeliver", operation_id = "redeliver", tag = "webhooks",
-    params(("id" = Uuid, Path, description = "The webhook"), ("delivery" = Uuid, Path, description = "The delivery")),
-    responses((status = 202, body = DeliveryView, description = "On its way again", headers(("Location" = String), ("ETag" = String))), Errors))]
+    params(("id" = Uuid, Path, description = "The webhook"), ("delivery" = Uuid, Path, description = "The delivery"), DryRun, ("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
+    responses((status = 202, body = DeliveryView, description = "On its way again", headers(("Location" = String), ("ETag" = String), ("Retry-After" = u32), ("Idempotency-Replayed" = String), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn redeliver(
     State(app): State<AppState>,
     who: Authorized<WebhooksWrite>,
     Path((id, delivery)): Path<(Uuid, Uuid)>,
+    Query(dry): Query<DryRun>,
+    key: IdempotencyKey,
+    known: Precondition,
 ) -> Result<Response, ApiError> {
-    let mut tx = app.begin(&who);
-    let (webhook, _) = find_webhook(&mut tx, id, &who.scope).await?;
-    audit::changes(&mut tx, "webhooks", id, &webhook.namespace);
-    must_be_enabled(&webhook)?;
-    let found = find(&mut tx, &webhook, delivery, &who.scope).await?;
-    must_be_heard(&webhook, &found)?;
-    deliveries::redeliver(&mut tx, &found, app.now()).await?;
-    let again = deliveries::find(&mut tx, webhook.id, found.id).await?.unwrap_or(found);
-    tx.commit().await?;
-    Ok(accepted(location(&again), json(&DeliveryView::of(&again, &who))?))
+    let attempt = key.attempt(&who, &[], dry);
+    let once = || async {
+        let mut tx = attempt.begin(&app);
+        let (webhook, _) = find_webhook(&mut tx, id, &who.scope).await?;
+        audit::changes(&mut tx, "webhooks", id, &webhook.namespace);
+        must_be_enabled(&webhook)?;
+        let found = find(&mut tx, &webhook, delivery, &who.scope).await?;
+        known.must_match(&DeliveryView::of(&found, &who))?;
+        must_be_heard(&webhook, &found)?;
+        deliveries::redeliver(&mut tx, &found, app.now()).await?;
+        let again = deliveries::find(&mut tx, webhook.id, found.id).await?.unwrap_or(found);
+        end(&app, tx, (&attempt, dry), &again).await
+    };
+    attempt.once(&app, &Held::default(), once).await
+}
+
+/// Commits, and answers with the delivery as it was sent.
+async fn end(
+    app: &AppState,
+    mut tx: Tx,
+    (attempt, dry): (&Attempt, DryRun),
+    sent: &Delivery,
+) -> Result<Response, ApiError> {
+    let (location, body) = (location(sent), json(&DeliveryView::of(sent, attempt.who()))?);
+    attempt.remember(app, &mut tx, (StatusCode::ACCEPTED, &location), &body).await?;
+    dry.end(tx).await?;
+    Ok(dry.told(accepted(&location, body)))
+}
+
+/// What `GET` shows of it once it has come to its end, or the client has waited long enough.
+pub(crate) async fn present(
+    app: &AppState,
+    who: &Principal,
+    webhook: Uuid,
+    id: Uuid,
+    wait: &Held,
+) -> Result<Vec<u8>, ApiError> {
+    json(&DeliveryView::of(&settled(app, who, webhook, id, wait).await?, who))
 }
 
 /// Redeliver messages since a point in time
@@ -184,31 +216,48 @@ pub(crate) async fn redeliver(
 /// What was delivered, given up or held since then and is of a namespace that the webhook still asks for, under the same `webhook-id`s; in order for each
 /// certificate.
 #[utoipa::path(post, path = "/webhooks/{id}/redeliver", operation_id = "redeliverSince", tag = "webhooks",
-    params(("id" = Uuid, Path, description = "The webhook")),
+    params(("id" = Uuid, Path, description = "The webhook"), DryRun, ("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours")),
     request_body = RedeliverSince,
-    responses((status = 202, body = Redelivered, description = "On their way again"), Errors))]
+    responses((status = 202, body = Redelivered, description = "On their way again", headers(("Idempotency-Replayed" = String), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn redeliver_since(
     State(app): State<AppState>,
     who: Authorized<WebhooksWrite>,
     Path(id): Path<Uuid>,
+    Query(dry): Query<DryRun>,
+    key: IdempotencyKey,
     body: Body<RedeliverSince>,
 ) -> Result<Response, ApiError> {
     let since = field::moment(&body.value.since, "since")?;
+    let attempt = key.attempt(&who, &body.content, dry);
+    attempt.once(&app, &Held::default(), || all_since(&app, id, since, (&attempt, dry))).await
+}
+
+/// Queues deliveries again, some in each transaction. A dry run counts those of the first.
+async fn all_since(
+    app: &AppState,
+    id: Uuid,
+    since: OffsetDateTime,
+    (attempt, dry): (&Attempt, DryRun),
+) -> Result<Response, ApiError> {
+    let who = attempt.who();
     let (mut redelivered, mut after) = (0, None);
     loop {
-        let mut tx = app.begin(&who);
+        let mut tx = attempt.begin(app);
         let (webhook, _) = find_webhook(&mut tx, id, &who.scope).await?;
         audit::changes(&mut tx, "webhooks", id, &webhook.namespace);
         must_be_enabled(&webhook)?;
         let (count, last) =
             deliveries::redeliver_since(&mut tx, webhook.id, since, after, BATCH).await?;
         redelivered += count;
-        if last.is_none() {
+        let is_last = last.is_none() || dry.is_wanted();
+        let body = json(&Redelivered { redelivered })?;
+        if is_last {
             deliveries::go_on(&mut tx, webhook.id, app.now()).await?;
+            attempt.remember(app, &mut tx, (StatusCode::ACCEPTED, ""), &body).await?;
         }
-        tx.commit().await?;
-        if last.is_none() {
-            return Ok((StatusCode::ACCEPTED, Json(Redelivered { redelivered })).into_response());
+        dry.end(tx).await?;
+        if is_last {
+            return Ok(dry.told(answer(StatusCode::ACCEPTED, body)));
         }
         after = last;
     }
@@ -219,25 +268,35 @@ pub(crate) async fn redeliver_since(
 /// Sends `webhook.test`, once, before whatever else waits, also while it is disabled.
 /// `Prefer: wait=20` tells what came of it.
 #[utoipa::path(post, path = "/webhooks/{id}/test", operation_id = "testWebhook", tag = "webhooks",
-    params(("id" = Uuid, Path, description = "The webhook"), ("Prefer" = Option<String>, Header, description = "`wait=20`: hold the answer until the endpoint has answered, at most that many seconds, at most 300")),
-    responses((status = 202, body = DeliveryView, description = "On its way, or what came of it", headers(("Location" = String), ("ETag" = String), ("Preference-Applied" = String))), Errors))]
+    params(("id" = Uuid, Path, description = "The webhook"), DryRun, ("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours"), ("Prefer" = Option<String>, Header, description = "`wait=20`: hold the answer until the endpoint has answered, at most that many seconds, at most 300")),
+    responses((status = 202, body = DeliveryView, description = "On its way, or what came of it", headers(("Location" = String), ("ETag" = String), ("Retry-After" = u32), ("Preference-Applied" = String), ("Idempotency-Replayed" = String), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn test(
     State(app): State<AppState>,
     who: Authorized<WebhooksWrite>,
     Path(id): Path<Uuid>,
+    Query(dry): Query<DryRun>,
+    key: IdempotencyKey,
     wait: Wait,
 ) -> Result<Response, ApiError> {
     let wait = wait.held_by(&app, &who)?;
-    let mut tx = app.begin(&who);
-    let (webhook, _) = find_webhook(&mut tx, id, &who.scope).await?;
-    audit::changes(&mut tx, "webhooks", id, &webhook.namespace);
-    let sent = outbox::try_out(&mut tx, &webhook, app.now()).await?;
-    tx.commit().await?;
-    let found = match settled(&app, &who, id, sent.id.0, &wait).await {
-        Err(error) if !error.is_about_the_caller() => sent,
-        found => found?,
+    let attempt = key.attempt(&who, &[], dry);
+    let once = || async {
+        let mut tx = attempt.begin(&app);
+        let (webhook, _) = find_webhook(&mut tx, id, &who.scope).await?;
+        audit::changes(&mut tx, "webhooks", id, &webhook.namespace);
+        let sent = outbox::try_out(&mut tx, &webhook, app.now()).await?;
+        let answered = end(&app, tx, (&attempt, dry), &sent).await?;
+        if dry.is_wanted() {
+            return Ok(answered);
+        }
+        let found = match settled(&app, &who, id, sent.id.0, &wait).await {
+            Err(error) if !error.is_about_the_caller() => sent,
+            found => found?,
+        };
+        let body = json(&DeliveryView::of(&found, &who))?;
+        Ok(wait.applied(accepted(&location(&found), body)))
     };
-    Ok(wait.applied(accepted(location(&found), json(&DeliveryView::of(&found, &who))?)))
+    attempt.once(&app, &wait, once).await
 }
 
 /// Reads a delivery once it has ended or the client has waited long enough.

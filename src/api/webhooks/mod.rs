@@ -1,20 +1,22 @@
 //! Webhooks: listing, creating, updating, testing and deleting them.
 
 use axum::extract::{OriginalUri, State};
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::Response;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::auth::{Authorized, WebhooksRead, WebhooksWrite};
+use super::auth::{Authorized, Principal, WebhooksRead, WebhooksWrite};
+use super::dry_run::DryRun;
 use super::extract::{Body, Path, Query};
-use super::idempotency::{Attempt, IdempotencyKey};
+use super::idempotency::{Attempt, IdempotencyKey, located};
 use super::merge_patch::MergePatch;
 use super::page::{self, Listing, Sort};
 use super::precondition::{Precondition, answer, json};
 use super::problem::{ApiError, Errors};
-use super::rotation::{Rotation, overlap, shown_once};
+use super::rotation::{Rotation, content, overlap, shown_once};
+use super::wait::Held;
 use super::{AppState, retrying};
 use crate::domain::event::Event;
 use crate::domain::id::WebhookId;
@@ -51,24 +53,27 @@ pub(crate) struct ListWebhooks {
 ///
 /// The answer shows the signing secret, once; a replay under the same `Idempotency-Key` does not.
 #[utoipa::path(post, path = "/webhooks", operation_id = "createWebhook", tag = "webhooks",
-    params(("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours")),
+    params(DryRun, ("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours")),
     request_body = WebhookSpec,
-    responses((status = 202, body = WebhookView, description = "Created; `secret` is shown this once", headers(("Location" = String), ("ETag" = String), ("Idempotency-Replayed" = String))), Errors))]
+    responses((status = 201, body = WebhookView, description = "Created; `secret` is shown this once", headers(("Location" = String), ("ETag" = String), ("Idempotency-Replayed" = String), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn create(
     State(app): State<AppState>,
     who: Authorized<WebhooksWrite>,
+    Query(dry): Query<DryRun>,
     key: IdempotencyKey,
     body: Body<WebhookSpec>,
 ) -> Result<Response, ApiError> {
-    let attempt = key.attempt(&who, &body.identity);
+    let attempt = key.attempt(&who, &body.content, dry);
     attempt
-        .once(&app, || async {
+        .once(&app, &Held::default(), || async {
             let checked = body.value.clone().check(&app, &who)?;
-            checked.check_reachable(&app).await?;
+            if !dry.is_wanted() {
+                checked.check_reachable(&app).await?;
+            }
             let webhook = new(&app, checked);
             let secret = signature::generate_secret()?;
             let sealed = app.sealer.seal(&secret_place(webhook.id), secret.expose().as_bytes())?;
-            insert(&app, &attempt, &webhook, &secret, &sealed).await
+            insert(&app, &attempt, &webhook, (&secret, &sealed), dry).await
         })
         .await
 }
@@ -106,17 +111,28 @@ pub(crate) async fn show(
     known.show(&WebhookView::of(&webhook, app.now()))
 }
 
+/// What `GET` shows of it.
+pub(crate) async fn present(
+    app: &AppState,
+    who: &Principal,
+    id: Uuid,
+) -> Result<Vec<u8>, ApiError> {
+    let (webhook, _) = find(&mut app.db.read().await?, id, &who.scope).await?;
+    json(&WebhookView::of(&webhook, app.now()))
+}
+
 /// Update a webhook
 ///
 /// A JSON merge patch (RFC 7396). What is on its way already goes to where it leads then.
 #[utoipa::path(patch, path = "/webhooks/{id}", operation_id = "changeWebhook", tag = "webhooks",
-    params(("id" = Uuid, Path, description = "The webhook"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
+    params(("id" = Uuid, Path, description = "The webhook"), DryRun, ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
     request_body(content(("application/merge-patch+json"), ("application/json")), description = "The fields to change"),
-    responses((status = 200, body = WebhookView, description = "Changed", headers(("ETag" = String))), Errors))]
+    responses((status = 200, body = WebhookView, description = "Changed", headers(("ETag" = String), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn change(
     State(app): State<AppState>,
     who: Authorized<WebhooksWrite>,
     Path(id): Path<Uuid>,
+    Query(dry): Query<DryRun>,
     known: Precondition,
     patch: MergePatch,
 ) -> Result<Response, ApiError> {
@@ -128,7 +144,7 @@ pub(crate) async fn change(
     let (before, _) = find(&mut tx, id, &who.scope).await?;
     drop(tx);
     let checked = wanted(&before)?;
-    if checked.spec.url != before.spec.url {
+    if checked.spec.url != before.spec.url && !dry.is_wanted() {
         checked.check_reachable(&app).await?;
     }
     retrying(|| async {
@@ -140,9 +156,9 @@ pub(crate) async fn change(
         let next = present.clone().respecified(spec, disabled, now);
         if next.webhook != present {
             webhooks::respecify(&mut tx, &next, &lease).await?;
-            tx.commit().await?;
+            dry.end(tx).await?;
         }
-        Ok(answer(StatusCode::OK, json(&WebhookView::of(&next.webhook, now))?))
+        Ok(dry.told(answer(StatusCode::OK, json(&WebhookView::of(&next.webhook, now))?)))
     })
     .await
 }
@@ -151,14 +167,15 @@ pub(crate) async fn change(
 ///
 /// With its deliveries, also those that are on their way.
 #[utoipa::path(delete, path = "/webhooks/{id}", operation_id = "deleteWebhook", tag = "webhooks",
-    params(("id" = Uuid, Path, description = "The webhook"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
-    responses((status = 204, description = "Deleted"), Errors))]
+    params(("id" = Uuid, Path, description = "The webhook"), DryRun, ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
+    responses((status = 204, description = "Deleted", headers(("Dry-Run" = String))), Errors))]
 pub(crate) async fn delete(
     State(app): State<AppState>,
     who: Authorized<WebhooksWrite>,
     Path(id): Path<Uuid>,
+    Query(dry): Query<DryRun>,
     known: Precondition,
-) -> Result<StatusCode, ApiError> {
+) -> Result<Response, ApiError> {
     retrying(|| async {
         let now = app.now();
         let mut tx = app.begin(&who);
@@ -167,8 +184,8 @@ pub(crate) async fn delete(
         // Fenced like any change, so that nothing that was saved meanwhile is lost unseen.
         webhooks::save(&mut tx, &present.deleted(now), &lease, None).await?;
         webhooks::delete(&mut tx, WebhookId(id)).await?;
-        tx.commit().await?;
-        Ok(StatusCode::NO_CONTENT)
+        dry.end(tx).await?;
+        Ok(dry.told(StatusCode::NO_CONTENT.into_response()))
     })
     .await
 }
@@ -176,24 +193,29 @@ pub(crate) async fn delete(
 /// Rotate a webhook's signing secret
 ///
 /// The answer shows the new one, once. The former signs as well for a while, so that receivers can
-/// change over.
+/// change over. A replay under the same `Idempotency-Key` does not show it.
 #[utoipa::path(post, path = "/webhooks/{id}/rotate", operation_id = "rotateWebhookSecret", tag = "webhooks",
-    params(("id" = Uuid, Path, description = "The webhook")),
+    params(("id" = Uuid, Path, description = "The webhook"), DryRun, ("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
     request_body(content = Option<Rotation>, description = "May be left out"),
-    responses((status = 200, body = WebhookView, description = "Changed; `secret` is shown this once", headers(("ETag" = String))), Errors))]
+    responses((status = 200, body = WebhookView, description = "Changed; `secret` is shown this once", headers(("ETag" = String), ("Idempotency-Replayed" = String), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn rotate(
     State(app): State<AppState>,
     who: Authorized<WebhooksWrite>,
     Path(id): Path<Uuid>,
+    Query(dry): Query<DryRun>,
+    key: IdempotencyKey,
+    known: Precondition,
     body: Option<Body<Rotation>>,
 ) -> Result<Response, ApiError> {
+    let attempt = key.attempt(&who, content(body.as_ref()), dry);
     let overlap = overlap(body)?;
     let secret = signature::generate_secret()?;
     let sealed = app.sealer.seal(&secret_place(WebhookId(id)), secret.expose().as_bytes())?;
-    retrying(|| async {
+    let once = || async {
         let now = app.now();
-        let mut tx = app.begin(&who);
+        let mut tx = attempt.begin(&app);
         let (present, lease) = find(&mut tx, id, &who.scope).await?;
+        known.must_match(&WebhookView::of(&present, now))?;
         let former = match webhooks::secrets(&mut tx, present.id).await? {
             Some(known) if overlap.is_positive() => {
                 let opened = app.sealer.open(&secret_place(present.id), &known.current)?;
@@ -202,12 +224,17 @@ pub(crate) async fn rotate(
             _ => None,
         };
         let next = present.rotated(former.as_ref().map(|_| now + overlap), now);
-        webhooks::rotate(&mut tx, &next, &lease, &sealed, former.as_ref()).await?;
-        tx.commit().await?;
         let plain = WebhookView::of(&next.webhook, now);
-        shown_once(StatusCode::OK, &plain.clone().with_secret(secret.expose()), &plain)
-    })
-    .await
+        let location = format!("/webhooks/{id}");
+        attempt.remember(&app, &mut tx, (StatusCode::OK, &location), &json(&plain)?).await?;
+        webhooks::rotate(&mut tx, &next, &lease, &sealed, former.as_ref()).await?;
+        dry.end(tx).await?;
+        if dry.is_wanted() {
+            return Ok(dry.told(answer(StatusCode::OK, json(&plain)?)));
+        }
+        shown_once((StatusCode::OK, &location), &plain.clone().with_secret(secret.expose()), &plain)
+    };
+    attempt.once(&app, &Held::default(), || retrying(once)).await
 }
 
 /// The webhook, if the caller may know of it.
@@ -234,23 +261,22 @@ async fn insert(
     app: &AppState,
     attempt: &Attempt,
     webhook: &Webhook,
-    secret: &Secret<String>,
-    sealed: &Sealed,
+    (secret, sealed): (&Secret<String>, &Sealed),
+    dry: DryRun,
 ) -> Result<Response, ApiError> {
     let location = format!("/webhooks/{}", webhook.id);
     let now = webhook.created_at;
     // The answer for a replay is stored in plain text, so the secret is left out of it.
     let plain = WebhookView::of(webhook, now);
     let mut tx = attempt.begin(app);
-    attempt.remember(app, &mut tx, &location, &json(&plain)?).await?;
+    attempt.remember(app, &mut tx, (StatusCode::CREATED, &location), &json(&plain)?).await?;
     webhooks::insert(&mut tx, webhook, sealed).await?;
     let event = Event::normal(webhook.id, "Created", "The webhook was created");
     events::record(&mut tx, &webhook.namespace, None, &[event], now);
-    tx.commit().await?;
-    let mut response =
-        shown_once(StatusCode::ACCEPTED, &plain.clone().with_secret(secret.expose()), &plain)?;
-    if let Ok(location) = HeaderValue::from_str(&location) {
-        response.headers_mut().insert(header::LOCATION, location);
+    dry.end(tx).await?;
+    if dry.is_wanted() {
+        return Ok(dry.told(located(StatusCode::CREATED, &location, json(&plain)?)));
     }
-    Ok(response)
+    let whole = plain.clone().with_secret(secret.expose());
+    shown_once((StatusCode::CREATED, &location), &whole, &plain)
 }

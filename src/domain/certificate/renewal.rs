@@ -26,7 +26,9 @@ impl Certificate {
     ) -> OffsetDateTime {
         let since = ari.map_or(not_before, |ari| ari.issued_at);
         let earliest = since + SHORTEST_LIFE.min((not_after - not_before) / 3);
-        self.wished_renewal(not_before, not_after, ari, self.spread()).max(earliest)
+        whole_millisecond(
+            self.wished_renewal(not_before, not_after, ari, self.spread()).max(earliest),
+        )
     }
 
     /// The time of the renewal without the lower bound.
@@ -41,12 +43,12 @@ impl Certificate {
         let own = renewal_time(&self.spec, not_before, not_after, spread);
         let is_explicit =
             self.spec.renew_before.is_some() || self.spec.renew_before_percentage.is_some();
-        match ari.and_then(|ari| ari.chosen) {
+        whole_millisecond(match ari.and_then(|ari| ari.chosen) {
             Some(chosen) if is_explicit => chosen.min(own),
             // The window may have changed since the moment was chosen.
             Some(chosen) => chosen.min(not_after - lifetime / 20),
             None => own,
-        }
+        })
     }
 
     /// Jitter derived from the certificate's identifier: certificates of one moment spread, and a
@@ -180,6 +182,11 @@ pub fn renewal_time(
         renew_before(spec, lifetime).filter(|before| *before < lifetime).unwrap_or(default);
     let spread = Duration::hours(1).min(before / 10);
     not_after - before + jitter.stretch(spread, 1.0) - spread
+}
+
+/// A moment as exactly as it is stored, so that what is answered is what is read later.
+fn whole_millisecond(moment: OffsetDateTime) -> OffsetDateTime {
+    moment.replace_millisecond(moment.millisecond()).unwrap_or(moment)
 }
 
 /// The time before its end at which its spec wants a certificate renewed.

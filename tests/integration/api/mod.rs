@@ -3,6 +3,7 @@
 pub(crate) mod answer_headers;
 pub(crate) mod apply_races;
 pub(crate) mod auth;
+pub(crate) mod batch;
 pub(crate) mod bodies;
 pub(crate) mod caller_limits;
 pub(crate) mod certificates;

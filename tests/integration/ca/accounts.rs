@@ -137,7 +137,7 @@ async fn an_account_is_bound_to_the_one_that_the_ca_gave_out() {
     let waiting = site.until(&path, |now| ready(now) == "False").await;
     assert_eq!(waiting["status"]["lastError"]["code"], "secret_not_found", "{waiting}");
     let wrong = json!({"namespace": "certwright", "name": "eab", "stringData": {"secret": URL_SAFE_NO_PAD.encode([8; 32])}});
-    let secret = site.post("/secrets", &wrong).await.expect_status(202);
+    let secret = site.post("/secrets", &wrong).await.expect_status(201);
     site.until(&path, |now| now["status"]["lastError"]["httpStatus"].is_number()).await;
     let right = json!({"stringData": {"secret": mac}});
     site.put(&format!("/secrets/{}", secret["id"].as_str().unwrap()), &right)
@@ -164,7 +164,7 @@ async fn an_imported_key_brings_its_account_along() {
     let site = Site::on(&url).await;
     let pem = KeyPair::generate().unwrap().serialize_pem();
     let secret = json!({"namespace": "certwright", "name": "mine", "stringData": {"tls.key": pem}});
-    site.post("/secrets", &secret).await.expect_status(202);
+    site.post("/secrets", &secret).await.expect_status(201);
     let reference = json!({"privateKeySecretRef": {"name": "mine"}});
     let mut accounts = Vec::new();
     for name in ["one", "other"] {

@@ -208,7 +208,7 @@ async fn a_changed_account_binding_is_said_to_have_no_effect(database: &str) {
     site.ready("bound").await;
     let path = format!("/issuers/{}", made["id"].as_str().unwrap());
     let mac = json!({"name": "eab", "stringData": {"secret": "bWFjLWtleS1tYWMta2V5"}});
-    site.post("/secrets", &mac).await.expect_status(202);
+    site.post("/secrets", &mac).await.expect_status(201);
     let mut wanted = json!({"kind": made["kind"], "name": made["name"], "acme": made["acme"]});
     wanted["acme"]["externalAccountBinding"] =
         json!({"keyID": "other", "keySecretRef": {"name": "eab", "key": "secret"}});

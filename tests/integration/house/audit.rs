@@ -211,6 +211,9 @@ impl Walk<'_> {
         let path = format!("/certificates/{}", id(&made));
         let order = self.world.db_order(&id(&made)).await;
         self.world.db_issue(&order).await;
+        let several = json!({"items": [certificate("several")]});
+        let batch = "/certificates/batch";
+        self.send("createCertificates", "certificates.create", Method::POST, batch, several).await;
         let labels = json!({"labels": {"a": "b"}});
         self.send("changeCertificate", "certificates.change", Method::PATCH, &path, labels).await;
         let renew = format!("{path}/renew");

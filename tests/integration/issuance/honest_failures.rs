@@ -11,7 +11,7 @@ on_each_site! {
     async fn a_wrong_cloudflare_token_is_named_and_a_right_one_goes_on(site: Site) {
         let token = site.cloudflare.token().replace('0', "9");
         let wrong = json!({"namespace": "certwright", "name": "wrong", "stringData": {"api-token": token}});
-        let secret = site.post("/secrets", &wrong).await.expect_status(202);
+        let secret = site.post("/secrets", &wrong).await.expect_status(201);
         let mut solver = site.dns_solver();
         solver["dns01"]["cloudflare"]["apiTokenSecretRef"]["name"] = json!("wrong");
         site.create_issuer("wrong-token", &json!([solver]), &json!({})).await;

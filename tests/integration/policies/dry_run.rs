@@ -14,7 +14,7 @@ on_every_database! {
         let next = policy("team", "team", &["other.example.com"]);
 
         let created = ask(&world, Method::POST, "/policies", &policy("new", "team", &["new.example.com"])).await;
-        assert_eq!((created.status, &created.json()["name"]), (202, &json!("new")), "{}", created.text);
+        assert_eq!((created.status, &created.json()["name"]), (201, &json!("new")), "{}", created.text);
         assert_eq!(created.header("location"), "", "there is nothing at its place");
         let replaced = ask(&world, Method::PUT, &path(&made), &next).await;
         assert_eq!((replaced.status, &replaced.json()["generation"]), (200, &json!(2)), "{}", replaced.text);

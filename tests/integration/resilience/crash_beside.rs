@@ -45,7 +45,7 @@ async fn told(database: Database, at: &str) -> (usize, usize) {
     site.set_up(&program).await;
     let hook = json!({"url": receiver.url(), "events": ["certificate.issued"]});
     let hook = site.post(&program, "/webhooks", &hook).await.unwrap();
-    assert_eq!(hook.status, 202, "{hook:?}");
+    assert_eq!(hook.status, 201, "{hook:?}");
     site.ask_for(&program, "a").await.unwrap();
     program.die().await;
     let before = receiver.got().len();

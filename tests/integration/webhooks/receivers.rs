@@ -60,7 +60,7 @@ mod the_example_of_the_documentation {
         let site = Site::on(&url).await;
         let port = crate::support::free_port();
         let address = format!("http://127.0.0.1:{port}/");
-        let hook = site.post("/webhooks", &json!({"url": address})).await.expect_status(202);
+        let hook = site.post("/webhooks", &json!({"url": address})).await.expect_status(201);
         command.env("WEBHOOK_SECRET", secret(&hook)).env("PORT", port.to_string());
         let mut server = Server::start(tempfile::tempdir().unwrap(), "KILL", &command);
         let listens = async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok();
@@ -86,7 +86,7 @@ mod the_example_of_the_documentation {
         let site = Site::on(&url).await;
         let receiver = Receiver::start().await;
         let wanted = json!({"url": receiver.url(), "events": ["webhook.test"]});
-        let hook = site.post("/webhooks", &wanted).await.expect_status(202);
+        let hook = site.post("/webhooks", &wanted).await.expect_status(201);
         let path = format!("/webhooks/{}", hook["id"].as_str().unwrap());
         let rotated = site.post(&format!("{path}/rotate"), &json!({})).await.body;
         site.post(&format!("{path}/test"), &json!({})).await;

@@ -43,7 +43,7 @@ async fn fails_and_heals(url: &str) -> bool {
     let events = ["issued", "renewed", "failed", "blocked", "recovered"];
     let events = events.map(|word| format!("certificate.{word}"));
     let hook = json!({"url": receiver.url(), "events": events});
-    site.post("/webhooks", &hook).await.expect_status(202);
+    site.post("/webhooks", &hook).await.expect_status(201);
     // No check before the CA's.
     let mut solver = site.dns_solver();
     solver["dns01"]["propagation"] = json!({"mode": "none"});

@@ -266,9 +266,13 @@ impl Walk<'_> {
         let is_so = match expected {
             Answer::Done => matches!(reply.status, 200..=299 | 409 | 412 | 422),
             Answer::Refused(word) => {
-                reply.status == 403
-                    && reply.json()["code"] == "permission_denied"
-                    && reply.text.contains(word)
+                // A batch is answered for each of its items.
+                let of_item = &reply.json()["items"][0];
+                let (status, code) = match reply.status {
+                    207 => (of_item["status"].clone(), of_item["problem"]["code"].clone()),
+                    status => (json!(status), reply.json()["code"].clone()),
+                };
+                status == 403 && code == "permission_denied" && reply.text.contains(word)
             }
             Answer::NotGiven => reply.status == 422 && reply.text.contains("may give no more"),
             Answer::Hidden => reply.status == 404 && reply.json()["code"] == "not_found",

@@ -26,6 +26,7 @@ pub const OPERATIONS: &[(&str, &str, Place)] = &[
     ("checkReadiness", "", Open),
     ("createApiKey", "apiKeys:write", Namespace),
     ("createCertificate", "certificates:write", Namespace),
+    ("createCertificates", "certificates:write", Namespace),
     ("createIssuer", "issuers:write", Namespace),
     ("createPolicy", "policies:write", Service),
     ("createSecret", "secrets:write", Namespace),

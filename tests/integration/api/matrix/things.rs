@@ -162,6 +162,7 @@ impl Things {
         let ask = ask.header("x-keystore-password", "correct horse");
         let body = match operation.base() {
             "createCertificate" => self.certificate(&new),
+            "createCertificates" => json!({"items": [self.certificate(&new)]}),
             "evaluatePolicies" => {
                 let mut wanted = self.certificate(&new);
                 wanted.as_object_mut().unwrap().retain(|key, _| key != "name" && key != "labels");
