@@ -151,7 +151,7 @@ impl Attempt {
             .ok_or_else(|| ApiError::Inside("a stored answer has no status".into()))?;
         let Answered { location, body, .. } = known;
         let mut response = if location.is_empty() {
-            precondition::answer(status, body.into_bytes())
+            precondition::untagged(status, body.into_bytes())
         } else {
             match present::at(app, &self.who, &location, wait).await {
                 Ok(body) => located(status, &location, body),

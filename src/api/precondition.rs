@@ -87,6 +87,11 @@ pub(crate) fn answer(status: StatusCode, body: Vec<u8>) -> Response {
     (status, headers, body).into_response()
 }
 
+/// An answer in JSON that shows no resource, and so has no tag.
+pub(crate) fn untagged(status: StatusCode, body: Vec<u8>) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
 /// A view as JSON text.
 pub(crate) fn json<T: Serialize>(view: &T) -> Result<Vec<u8>, ApiError> {
     serde_json::to_vec(view).map_err(|error| ApiError::Inside(Box::new(error)))

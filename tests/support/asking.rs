@@ -117,7 +117,7 @@ const WORDS_OF_RUST: [&str; 18] = [
     "expected struct",
     "expected enum",
     "expected a sequence",
-    "expected a map",
+    "expected a map\"",
     "expected a boolean",
     "expected u",
     "expected i8",

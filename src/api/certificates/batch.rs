@@ -16,7 +16,7 @@ use crate::api::dry_run::DryRun;
 use crate::api::extract::{MOST_OF_SEVERAL, Query, read};
 use crate::api::headers::REQUEST_ID;
 use crate::api::idempotency::IdempotencyKey;
-use crate::api::precondition::{answer, json};
+use crate::api::precondition::{json, untagged};
 use crate::api::problem::{ApiError, Errors, FieldCode, Problem};
 use crate::api::wait::{Held, Wait};
 use crate::validation::{from_slice, from_value};
@@ -122,7 +122,7 @@ pub(crate) async fn create(
         }
     }
     let body = json(&BatchResult { items })?;
-    Ok(dry.told(wait.applied(answer(StatusCode::MULTI_STATUS, body))))
+    Ok(dry.told(wait.applied(untagged(StatusCode::MULTI_STATUS, body))))
 }
 
 impl BatchItem {

@@ -5,8 +5,8 @@
 //! applied, or nothing.
 
 use axum::extract::State;
-use axum::http::header;
-use axum::response::{IntoResponse as _, Response};
+use axum::http::StatusCode;
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -16,7 +16,7 @@ use super::auth::{AnyWriter, Authorized, CertificatesImport};
 use super::dry_run::DryRun;
 use super::extract::{Manifests, Query};
 use super::idempotency::{Attempt, IdempotencyKey};
-use super::precondition::json;
+use super::precondition::{json, untagged};
 use super::problem::{ApiError, Errors};
 use super::wait::Held;
 
@@ -137,8 +137,7 @@ async fn made_so(
         let plan = app.heavily(who, read).await?;
         let dry = DryRun::new(dry_run);
         let body = json(&apply::apply(app, attempt, plan, dry).await?)?;
-        let headers = [(header::CONTENT_TYPE, "application/json")];
-        Ok(dry.told((headers, body).into_response()))
+        Ok(dry.told(untagged(StatusCode::OK, body)))
     };
     Box::pin(attempt.once(app, &Held::default(), once)).await
 }

@@ -14,7 +14,7 @@ use crate::api::dry_run::DryRun;
 use crate::api::extract::{Body, Path, Query};
 use crate::api::idempotency::{Attempt, IdempotencyKey, accepted};
 use crate::api::page::{self, Listing, Sort};
-use crate::api::precondition::{Precondition, answer, json};
+use crate::api::precondition::{Precondition, json, untagged};
 use crate::api::problem::{ApiError, Code, Errors};
 use crate::api::wait::{Held, Wait};
 use crate::api::{AppState, field};
@@ -257,7 +257,7 @@ async fn all_since(
         }
         dry.end(tx).await?;
         if is_last {
-            return Ok(dry.told(answer(StatusCode::ACCEPTED, body)));
+            return Ok(dry.told(untagged(StatusCode::ACCEPTED, body)));
         }
         after = last;
     }

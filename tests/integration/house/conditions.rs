@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::api::auth::operations;
+use crate::policies::policy;
 use crate::support::world::{World, certificate, cluster_issuer, id, on_every_database};
 
 /// Whether the description of an operation names this header.
@@ -92,7 +93,7 @@ on_every_database! {
     async fn what_is_there_at_once_is_created_and_what_is_worked_on_accepted(world: World) {
         world.create_issuer().await;
         let secret = json!({"name": "one", "stringData": {"a": "b"}});
-        let policy = json!({"name": "one", "namespaces": ["team"], "names": [{"pattern": "one.example.com"}]});
+        let policy = policy("one", "team", &["one.example.com"]);
         let key = json!({"name": "one", "permissions": ["certificates:read"]});
         for (path, body, status, retry_after) in [
             ("/secrets", secret, 201, ""),
