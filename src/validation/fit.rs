@@ -250,7 +250,7 @@ impl<'de> Deserializer<'de> for Fit<'de> {
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
         let members = self.object()?;
-        visitor.visit_map(Members { fit: self, members: members.iter(), value: None })
+        visitor.visit_map(Members { fit: self, left: members.iter(), value: None })
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -272,7 +272,7 @@ impl<'de> Deserializer<'de> for Fit<'de> {
         match self.value {
             Value::String(word) => visitor.visit_enum(StrDeserializer::new(word)),
             Value::Object(members) if members.len() == 1 => {
-                visitor.visit_enum(Members { fit: self, members: members.iter(), value: None })
+                visitor.visit_enum(Members { fit: self, left: members.iter(), value: None })
             }
             _ => Err(Misfit::expected(&one_of(known))),
         }
@@ -307,14 +307,14 @@ impl<'de, I: Iterator<Item = (usize, &'de Value)>> SeqAccess<'de> for Items<'de,
 
 struct Members<'de> {
     fit: Fit<'de>,
-    members: serde_json::map::Iter<'de>,
+    left: serde_json::map::Iter<'de>,
     /// The member whose key was read last.
     value: Option<(&'de str, &'de Value)>,
 }
 
 impl<'de> Members<'de> {
     fn next(&mut self) -> Option<&'de str> {
-        self.value = self.members.next().map(|(key, value)| (key.as_str(), value));
+        self.value = self.left.next().map(|(key, value)| (key.as_str(), value));
         self.value.map(|(key, _)| key)
     }
 
