@@ -59,8 +59,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("server_certificate", &["config", "pki", "secret", "server", "storage"]),
     ("shutdown", &[]),
     ("audit", &["clock", "domain", "storage"]),
-    ("reseal", &["bootstrap", "secret", "storage"]),
-    ("bootstrap", &["clock", "config", "domain", "secret", "storage"]),
+    ("reseal", &["bootstrap", "domain", "secret", "storage"]),
+    ("transit", &["config", "secret"]),
+    ("verify", &["secret", "storage"]),
+    ("bootstrap", &["clock", "config", "domain", "secret", "storage", "transit"]),
 ];
 
 /// The composition root: the only places that name everything.
@@ -74,7 +76,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("hyper_util::", &["server"]),
     ("utoipa_axum::", &["api"]),
     ("instant_acme::", &["ca"]),
-    ("reqwest::", &["ca", "client", "oidc", "solver", "outbound"]),
+    ("reqwest::", &["ca", "client", "oidc", "solver", "outbound", "transit"]),
     ("jsonwebtoken::", &["oidc"]),
     ("tokio_rustls::", &["client", "server"]),
     ("hickory_resolver::", &["solver", "outbound"]),

@@ -1,0 +1,8 @@
+-- Where the chain of the audit log begins, once its beginning was pruned. Only the owner's role adds rows.
+
+CREATE TABLE audit_checkpoints (
+    seq  INTEGER NOT NULL PRIMARY KEY, -- the last seal that was pruned
+    hash BLOB    NOT NULL,             -- its hash, which the next seal has as its previous
+    at   INTEGER NOT NULL,
+    mac  BLOB    NOT NULL              -- under the key of the chain
+) STRICT;
