@@ -31,9 +31,9 @@ pub use engine::{
 pub use queue::{handoff, heartbeat, lease, tasks};
 pub use tables::{
     api_keys, audit, audit_checkpoints, certificates, challenges, cleanups, deliveries,
-    event_stream, events, expiry_watches, fair, figures, grants, idempotency_keys, issuers, orders,
-    outbox, policies, policy_reviews, rate_limits, requests, retention, revisions, revocations,
-    sealed_columns, secrets, settings, throttles, webhooks,
+    event_stream, events, expiry_watches, fair, figures, grants, idempotency_keys, issuers,
+    namespaces, orders, outbox, policies, policy_reviews, rate_limits, requests, retention,
+    revisions, revocations, sealed_columns, secrets, settings, throttles, webhooks,
 };
 
 use cache::ConfigCache;
@@ -117,6 +117,7 @@ pub fn catalogue() -> Vec<Listed> {
         figures::all(),
         idempotency_keys::all(),
         issuers::all(),
+        namespaces::all(),
         orders::all(),
         outbox::all(),
         policies::all(),

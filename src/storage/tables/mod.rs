@@ -16,6 +16,7 @@ pub mod grants;
 pub mod idempotency_keys;
 pub mod issuers;
 mod log;
+pub mod namespaces;
 pub mod orders;
 pub mod outbox;
 pub mod policies;
