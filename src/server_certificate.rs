@@ -189,7 +189,8 @@ impl Place {
         let key = revisions::private_key(&mut read, certificate.id, number).await?;
         let Some((revision, (key, request))) = revision.zip(key) else { return Ok(None) };
         let sealed = key.context("it was issued for a CSR: its key is not here")?;
-        let der = self.sealer.open(&private_key_place(request), &sealed)?;
+        let place = private_key_place(&certificate.namespace, certificate.id, request);
+        let der = self.sealer.open(&place, &sealed)?;
         let key = Secret::new(pki::to_pem("PRIVATE KEY", der.expose()));
         let identity = Identity::from_pem(revision.chain.as_bytes(), key.expose().as_bytes())?;
         Ok(Some((number, identity)))

@@ -112,6 +112,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         clock.follow(now);
     }
     let sealer = Arc::new(bootstrap::master_key(config, &db).await?);
+    bootstrap::authenticate_grants(&db, &sealer, clock.now()).await?;
     let outbound = sender(config)?.timed_by(Arc::clone(&clock));
     let solvers = solvers(config, &db, &clock, outbound.guard().clone()).await?;
     let authorities = Authorities::new(&clock, outbound.guard().clone());

@@ -95,6 +95,8 @@ codes! {
     ConfiguredElsewhere CONFLICT "It is changed in the configuration";
     /// Certificates or orders still need the issuer.
     IssuerInUse CONFLICT "The issuer is in use";
+    /// Somebody else than the service has changed its row in the database.
+    NotAuthentic CONFLICT "It was changed in the database";
     /// The request waits for no approval (any more).
     NotPending CONFLICT "The request waits for no approval";
     /// The certificate is being revoked, to be deleted.
@@ -267,7 +269,13 @@ impl From<Refusal> for ApiError {
 
 impl From<StorageError> for ApiError {
     fn from(error: StorageError) -> Self {
-        Self::Storage(error)
+        match error {
+            StorageError::NotAuthentic { .. } => {
+                let detail = "Its row was changed in the database by somebody else than the service, so that it grants nothing. Delete it, and create it again.";
+                Self::Because(Code::NotAuthentic, detail.to_owned())
+            }
+            error => Self::Storage(error),
+        }
     }
 }
 

@@ -167,7 +167,7 @@ async fn master_key(
     let own = config.data_dir.join("master.key");
     let file = config.master_key_file.as_ref().unwrap_or(&own);
     // The check must not create the file.
-    if config.master_key.is_none() && !file.exists() {
+    if config.transit.is_none() && config.master_key.is_none() && !file.exists() {
         report.fail(
             "master key",
             &format!(
@@ -264,7 +264,7 @@ async fn token(
     let Some((id, envelope)) = secrets::data(&mut tx, namespace, &reference.name).await? else {
         return Ok(Err(format!("it is not in the namespace `{namespace}`: apply it there")));
     };
-    let values = match sealer.open(&secrets::data_place(id), &envelope) {
+    let values = match sealer.open(&secrets::data_place(namespace, id), &envelope) {
         Ok(values) => values,
         Err(error) => return Ok(Err(format!("it cannot be opened: {error}"))),
     };

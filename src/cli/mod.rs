@@ -214,7 +214,8 @@ enum Command {
   certwright audit list --since 24h --principal payments-deploy
   certwright audit list --action certificates.readKey
   certwright audit verify
-  certwright audit export > audit.jsonl"
+  certwright audit export > audit.jsonl
+  certwright audit prune --older-than 400d"
     )]
     Audit(audit::Audit),
     /// See who is asked to wait by a CA, and lift it

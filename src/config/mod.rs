@@ -21,11 +21,13 @@ mod oidc;
 mod settings;
 mod show;
 mod sources;
+mod transit;
 
 pub use https::{CertificateSource, Https};
 pub use settings::{SETTINGS, Setting};
 pub use show::{markdown, toml};
 pub use sources::{Origin, Values, read};
+pub use transit::{Transit, TransitLogin};
 
 /// Everything that can be set, parsed.
 #[derive(Debug, Clone)]
@@ -56,6 +58,8 @@ pub struct Config {
     pub oidc_issuers: Vec<TokenIssuer>,
     pub master_key: Option<Secret<String>>,
     pub master_key_file: Option<PathBuf>,
+    /// Wraps the master key.
+    pub transit: Option<Transit>,
     /// Private hosts and networks that may be reached all the same.
     pub outbound_allow: Vec<String>,
     pub acme_timeout: Duration,
@@ -212,6 +216,7 @@ impl Config {
             oidc_issuers: oidc::issuers(values)?,
             master_key: values.given("master_key").map(Secret::new),
             master_key_file: values.given("master_key_file").map(PathBuf::from),
+            transit: Transit::parse(values)?,
             outbound_allow: values.list("outbound.allow"),
             acme_timeout,
             outbound_allow_http: values.switch("outbound.allow_http")?,

@@ -29,6 +29,8 @@ words! {
         Token = "token",
         /// The service's own configuration, at its start.
         Configuration = "configuration",
+        /// The service itself, for what it decides without being asked.
+        Service = "service",
     }
 }
 
@@ -46,6 +48,7 @@ impl PrincipalKind {
             Self::ApiKey => "API key",
             Self::Token => "token",
             Self::Configuration => "configuration",
+            Self::Service => "service",
         }
     }
 }

@@ -30,10 +30,10 @@ pub use engine::{
 };
 pub use queue::{handoff, heartbeat, lease, tasks};
 pub use tables::{
-    api_keys, audit, certificates, challenges, cleanups, deliveries, event_stream, events,
-    expiry_watches, fair, figures, idempotency_keys, issuers, namespaces, orders, outbox, policies,
-    policy_reviews, rate_limits, requests, retention, revisions, revocations, sealed_columns,
-    secrets, settings, throttles, webhooks,
+    api_keys, audit, audit_checkpoints, certificates, challenges, cleanups, deliveries,
+    event_stream, events, expiry_watches, fair, figures, grants, idempotency_keys, issuers,
+    namespaces, orders, outbox, policies, policy_reviews, rate_limits, requests, retention,
+    revisions, revocations, sealed_columns, secrets, settings, throttles, webhooks,
 };
 
 use cache::ConfigCache;
@@ -106,6 +106,7 @@ pub fn catalogue() -> Vec<Listed> {
         tasks::all(),
         api_keys::all(),
         audit::all(),
+        audit_checkpoints::all(),
         certificates::all(),
         challenges::all(),
         cleanups::all(),

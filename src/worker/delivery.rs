@@ -173,7 +173,7 @@ impl<'a> Run<'a> {
         let sealed = webhooks::secrets(&mut tx, id).await?;
         drop(tx);
         let (Some((webhook, _)), Some(sealed)) = (found, sealed) else { return Ok(None) };
-        let secrets = open(ctx, id, &sealed, ctx.clock.now());
+        let secrets = open(ctx, &webhook, &sealed, ctx.clock.now());
         let (url, held_until) = (Url::parse(&webhook.spec.url), None);
         Ok(Some(Self { ctx, webhook, lease, url, secrets, held_until }))
     }
@@ -301,7 +301,7 @@ impl<'a> Run<'a> {
 /// The secrets that sign at `now`.
 fn open(
     ctx: &Context,
-    id: WebhookId,
+    webhook: &Webhook,
     sealed: &webhooks::Secrets,
     now: OffsetDateTime,
 ) -> Result<Vec<Secret<String>>, String> {
@@ -309,8 +309,8 @@ fn open(
         .former
         .as_ref()
         .filter(|(_, until)| *until > now)
-        .map(|(former, _)| (webhooks::former_secret_place(id), former));
-    [(webhooks::secret_place(id), &sealed.current)]
+        .map(|(former, _)| (webhooks::former_secret_place(webhook), former));
+    [(webhooks::secret_place(webhook), &sealed.current)]
         .into_iter()
         .chain(former)
         .map(|(place, sealed)| {

@@ -14,6 +14,7 @@ pub mod hostile;
 #[cfg(feature = "failpoints")]
 pub mod installation;
 pub mod nginx;
+pub mod openbao;
 pub mod openid_provider;
 pub mod patience;
 pub mod pebble;

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use super::asking::Reply;
+use super::databases::SEALER;
 use super::pebble::BEARS;
 
 /// Expands each test once per database.
@@ -91,7 +92,8 @@ impl World {
     /// A world that posts to webhooks by `outbound`.
     pub async fn posting(db: Db, outbound: Sender) -> Self {
         let clock = Arc::new(ManualClock::at(datetime!(2026-11-24 12:00 UTC)));
-        let sealer = Arc::new(Sealer::from_text(&Sealer::generate().unwrap()).unwrap());
+        let sealer = Arc::clone(&SEALER);
+        db.authenticate_rows(Arc::clone(&sealer));
         let shutdown = CancellationToken::new();
         let (router, answers, admin) = (axum::Router::new(), Arc::default(), String::new());
         let outbound = outbound.timed_by(clock.clone());
@@ -297,7 +299,7 @@ impl World {
             created_at: now,
             finished_at: None,
         };
-        let place = requests::private_key_place(request.id);
+        let place = requests::private_key_place(&found.namespace, found.id, request.id);
         let sealed = self.sealer.seal(&place, b"canary-private-key").unwrap();
         requests::insert(&mut tx, &request, &sealed).await.unwrap();
         let challenge = challenge(&found, now);

@@ -134,7 +134,7 @@ impl Checked {
     ) -> Result<(), ApiError> {
         let Some(given) = &self.public_key else { return Ok(()) };
         let sealed = issuers::account_key(tx, issuer.id).await?;
-        let key = app.sealer.open(&issuers::account_key_place(issuer.id), &sealed)?;
+        let key = app.sealer.open(&issuers::account_key_place(issuer), &sealed)?;
         // An account key that cannot be parsed cannot be equal.
         if pki::public_key(&key).is_ok_and(|known| known == *given) {
             let detail =

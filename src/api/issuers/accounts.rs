@@ -14,7 +14,6 @@ use crate::api::idempotency::accepted;
 use crate::api::precondition::{Precondition, json};
 use crate::api::problem::{ApiError, Code, Errors, FieldCode};
 use crate::api::{AppState, retrying};
-use crate::domain::id::IssuerId;
 use crate::domain::issuer::{AccountChange, FORMER_NAMESPACE, Issuer, Kind, Transition};
 use crate::pki;
 use crate::secret::Secret;
@@ -40,7 +39,6 @@ pub(crate) async fn rotate_key(
     known: Precondition,
 ) -> Result<Response, ApiError> {
     let key = (app.account_key)().map_err(ApiError::Inside)?;
-    let sealed = app.sealer.seal(&next_account_key_place(IssuerId(id)), key.expose())?;
     retrying(|| async {
         let mut tx = app.begin(&who);
         let (present, lease) = find_to_change(&mut tx, &who, id, &known).await?;
@@ -49,6 +47,7 @@ pub(crate) async fn rotate_key(
             present
         } else {
             must_have_account(&present)?;
+            let sealed = app.sealer.seal(&next_account_key_place(&present), key.expose())?;
             issuers::set_next_account_key(&mut tx, present.id, Some(&sealed)).await?;
             save(&mut tx, present.rotate_key(app.now()), &lease).await?
         };
@@ -123,7 +122,7 @@ pub(crate) async fn imported(
         }
         return Ok(None);
     };
-    let opened = app.sealer.open(&secrets::data_place(id), &sealed)?;
+    let opened = app.sealer.open(&secrets::data_place(namespace, id), &sealed)?;
     let mut values: BTreeMap<String, String> =
         serde_json::from_slice(opened.expose()).unwrap_or_default();
     let key = reference.key.as_deref().unwrap_or(USUAL_KEY);

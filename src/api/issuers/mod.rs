@@ -77,7 +77,7 @@ pub(crate) async fn create(
                 Some(key) => key,
                 None => (app.account_key)().map_err(ApiError::Inside)?,
             };
-            let sealed = app.sealer.seal(&account_key_place(issuer.id), account_key.expose())?;
+            let sealed = app.sealer.seal(&account_key_place(&issuer), account_key.expose())?;
             insert(&app, &attempt, &issuer, &sealed).await
         })
         .await

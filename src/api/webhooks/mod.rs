@@ -67,7 +67,7 @@ pub(crate) async fn create(
             checked.check_reachable(&app).await?;
             let webhook = new(&app, checked);
             let secret = signature::generate_secret()?;
-            let sealed = app.sealer.seal(&secret_place(webhook.id), secret.expose().as_bytes())?;
+            let sealed = app.sealer.seal(&secret_place(&webhook), secret.expose().as_bytes())?;
             insert(&app, &attempt, &webhook, &secret, &sealed).await
         })
         .await
@@ -189,15 +189,17 @@ pub(crate) async fn rotate(
 ) -> Result<Response, ApiError> {
     let overlap = overlap(body)?;
     let secret = signature::generate_secret()?;
-    let sealed = app.sealer.seal(&secret_place(WebhookId(id)), secret.expose().as_bytes())?;
     retrying(|| async {
         let now = app.now();
         let mut tx = app.begin(&who);
         let (present, lease) = find(&mut tx, id, &who.scope).await?;
+        let place = secret_place(&present);
+        let sealed = app.sealer.seal(&place, secret.expose().as_bytes())?;
         let former = match webhooks::secrets(&mut tx, present.id).await? {
             Some(known) if overlap.is_positive() => {
-                let opened = app.sealer.open(&secret_place(present.id), &known.current)?;
-                Some(app.sealer.seal(&former_secret_place(present.id), opened.expose())?)
+                let opened = app.sealer.open(&place, &known.current)?;
+                let place = former_secret_place(&present);
+                Some(app.sealer.seal(&place, opened.expose())?)
             }
             _ => None,
         };

@@ -15,7 +15,9 @@ use super::connections::Connections;
 use super::group_commit::Writer;
 use super::migrate::{Migrated, POSTGRES, SQLITE};
 use super::read::{Backend, Read};
+use super::row_mac::RowMacs;
 use super::{Query, Signals, SoleUse, Statement, StorageError, Tx, moment, notify, private_file};
+use crate::secret::Sealer;
 
 /// A database, open and migrated; copies are cheap.
 #[derive(Clone)]
@@ -24,6 +26,7 @@ pub struct Database(pub(in crate::storage) Arc<Opened>);
 pub(in crate::storage) struct Opened {
     pub(in crate::storage) pool: Pool,
     pub(in crate::storage) signals: Signals,
+    pub(in crate::storage) row_macs: RowMacs,
     migrated: Migrated,
 }
 
@@ -97,7 +100,7 @@ impl Database {
             let writer = Writer::of(write.clone());
             (Pool::Sqlite { read: Connections::of(read, 0), write, writer, file }, migrated)
         };
-        Ok(Self(Arc::new(Opened { pool, signals, migrated })))
+        Ok(Self(Arc::new(Opened { pool, signals, row_macs: RowMacs::default(), migrated })))
     }
 
     /// The version of a database's schema (`from`) and the one that this program needs (`to`),
@@ -149,6 +152,11 @@ impl Database {
             Pool::Sqlite { file, .. } => SoleUse::of(file).map(Some),
             Pool::Postgres(_) => Ok(None),
         }
+    }
+
+    /// Signs rows that grant something with this sealer, and refuses those that were not.
+    pub fn authenticate_rows(&self, sealer: Arc<Sealer>) {
+        self.0.row_macs.set(sealer);
     }
 
     /// Where changes are heard of.

@@ -62,6 +62,21 @@ pub enum StorageError {
     /// The file of a SQLite database cannot be used.
     #[error("{} cannot be used", .0.display())]
     File(PathBuf, #[source] std::io::Error),
+    /// Rows with a MAC cannot be used without the master key.
+    #[error(
+        "the database was opened without the master key, which API keys and policies are signed with"
+    )]
+    NoMacKey,
+    /// A row that grants something and that the service did not write.
+    #[error(
+        "`{table}` row {id} was changed in the database by somebody else than the service: delete it and create it again"
+    )]
+    NotAuthentic {
+        /// Where it is.
+        table: &'static str,
+        /// Which it is.
+        id: Uuid,
+    },
     /// Something with this identity is there already.
     #[error("it exists already")]
     Conflict,

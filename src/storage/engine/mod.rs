@@ -13,6 +13,7 @@ mod private_file;
 mod process_lock;
 pub(in crate::storage) mod query;
 mod read;
+mod row_mac;
 mod statement;
 mod table;
 pub(in crate::storage) mod tx;

@@ -2,6 +2,7 @@
 
 pub mod api_keys;
 pub mod audit;
+pub mod audit_checkpoints;
 pub mod certificates;
 pub mod challenges;
 pub mod cleanups;
@@ -11,6 +12,7 @@ pub mod events;
 pub mod expiry_watches;
 pub mod fair;
 pub mod figures;
+pub mod grants;
 pub mod idempotency_keys;
 pub mod issuers;
 mod log;

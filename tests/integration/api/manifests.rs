@@ -407,7 +407,7 @@ pub(super) async fn db_account_key(world: &World, name: &str) -> Vec<u8> {
     let mut tx = world.db.read().await.unwrap();
     let (issuer, _) = find_by_name(&mut tx, Kind::ClusterIssuer, "", name).await.unwrap().unwrap();
     let sealed = account_key(&mut tx, issuer.id).await.unwrap();
-    world.sealer.open(&account_key_place(issuer.id), &sealed).unwrap().expose().clone()
+    world.sealer.open(&account_key_place(&issuer), &sealed).unwrap().expose().clone()
 }
 
 impl Reply {

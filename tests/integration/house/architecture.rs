@@ -60,8 +60,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("shutdown", &[]),
     ("hangup", &["config", "telemetry"]),
     ("audit", &["clock", "domain", "storage"]),
-    ("reseal", &["bootstrap", "secret", "storage"]),
-    ("bootstrap", &["clock", "config", "domain", "secret", "storage"]),
+    ("reseal", &["bootstrap", "domain", "secret", "storage"]),
+    ("transit", &["config", "secret"]),
+    ("verify", &["secret", "storage"]),
+    ("bootstrap", &["clock", "config", "domain", "secret", "storage", "transit"]),
 ];
 
 /// The composition root: the only places that name everything.
@@ -75,7 +77,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("hyper_util::", &["server"]),
     ("utoipa_axum::", &["api"]),
     ("instant_acme::", &["ca"]),
-    ("reqwest::", &["ca", "client", "oidc", "solver", "outbound"]),
+    ("reqwest::", &["ca", "client", "oidc", "solver", "outbound", "transit"]),
     ("jsonwebtoken::", &["oidc"]),
     ("tokio_rustls::", &["client", "server"]),
     ("hickory_resolver::", &["solver", "outbound"]),

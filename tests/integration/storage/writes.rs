@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::rows::{NOW, certificate};
-use crate::support::databases::{on_both_databases, postgres};
+use crate::support::databases::{on_both_databases, open, postgres};
 use crate::support::patience::{until, within};
 use crate::support::stopped_clock::StoppedClock;
 
@@ -257,7 +257,7 @@ async fn nobody_inherits_a_transaction_that_was_given_up_while_it_began() {
 #[tokio::test]
 async fn another_replica_hears_of_changes_and_of_forgotten_keys() {
     let url = crate::support::postgres::fresh_database().await;
-    let (here, there) = (Db::connect(&url).await.unwrap(), Db::connect(&url).await.unwrap());
+    let (here, there) = (open(&url).await, open(&url).await);
     let (key, hash) = (key("ci"), api_key::hash_key("cw_ci"));
     let mut tx = here.begin();
     api_keys::insert(&mut tx, &key, &hash).await.unwrap();
