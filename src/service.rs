@@ -17,6 +17,7 @@ use crate::ca::{Authorities, Ca};
 use crate::clock::{Clock, FollowingClock};
 use crate::config::Config;
 use crate::domain::id::WorkerId;
+use crate::health::{Health, Subjects};
 use crate::heavy::Pool;
 use crate::oidc::Issuers;
 use crate::outbound::{Allow, Guard, Sender, SenderSettings};
@@ -120,16 +121,27 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         start: config.worker_new_orders_start,
         ceiling: config.worker_new_orders_ceiling,
     };
+    let authorities = Arc::new(authorities.with_timeout(config.acme_timeout));
+    let pulse = Arc::default();
+    let health = Health::new(Subjects {
+        db: db.clone(),
+        clock: Arc::clone(&clock),
+        sealer: Arc::clone(&sealer),
+        pulse: Arc::clone(&pulse),
+        lease: config.worker_lease,
+        authorities: Arc::clone(&authorities),
+    });
     let worker = Worker::new(worker::Context {
         db: db.clone(),
         clock: Arc::clone(&clock),
         sealer: Arc::clone(&sealer),
-        ca: Arc::new(authorities.with_timeout(config.acme_timeout)),
+        ca: authorities,
         solvers: Arc::new(solvers),
         outbound: outbound.clone(),
         settings,
         limits: worker::Limits::new(&db, &clock, quota, new_orders),
         heavy: Pool::default(),
+        pulse,
         stop: stop.clone(),
     });
     let state = AppState {
@@ -145,6 +157,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         last_uses: LastUses::default(),
         heavy: Pool::default(),
         metrics: metrics(config),
+        health: health.clone(),
         account_key: Arc::new(|| {
             Ca::generate_account_key().map_err(|failure| failure.to_string().into())
         }),
@@ -154,7 +167,15 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
     let (api, responder) = (servers.api.address()?, servers.responder.address()?);
     let https = servers.https.as_ref().map(|(server, _)| server.address()).transpose()?;
     let metrics = servers.metrics.as_ref().map(Server::address).transpose()?;
+    health.watch_listeners(servers.all().map(Server::accepting).collect());
     let mut tasks = servers.start(&stop);
+    tasks.push(spawn(&stop, {
+        let stopped = stop.clone();
+        async move {
+            health.run(stopped).await;
+            Ok(())
+        }
+    }));
     tasks.extend(auditing(state, &stop).await?);
     tasks.push(spawn(&stop, {
         let worker = Arc::clone(&worker);
@@ -205,6 +226,11 @@ impl Servers {
         Self { api, https, responder, metrics }
     }
 
+    fn all(&self) -> impl Iterator<Item = &Server> {
+        let https = self.https.iter().map(|(server, _)| server);
+        [&self.api, &self.responder].into_iter().chain(https).chain(&self.metrics)
+    }
+
     fn start(self, stop: &CancellationToken) -> Vec<JoinHandle<anyhow::Result<()>>> {
         let mut tasks = vec![serve(self.api, stop), serve(self.responder, stop)];
         tasks.extend(self.metrics.map(|server| serve(server, stop)));
@@ -242,7 +268,8 @@ pub fn sender(config: &Config) -> anyhow::Result<Sender> {
     Ok(Sender::new(Guard::asking(&config.nameservers, allow)?, settings)?)
 }
 
-async fn solvers(
+/// The solvers, with the way that they share.
+pub async fn solvers(
     config: &Config,
     db: &Db,
     clock: &Arc<dyn Clock>,

@@ -121,7 +121,21 @@ pub fn data_dir(config: &Config) -> Result<(), BootstrapError> {
 pub async fn database(config: &Config) -> Result<Db, BootstrapError> {
     data_dir(config)?;
     let _alone = alone_in(&config.data_dir);
+    if is_key_without_database(config) {
+        let (key, url) = (config.data_dir.join(OWN_KEY), config.database_url.expose());
+        tracing::warn!(
+            master_key = %key.display(),
+            database = url,
+            "there is a master key and no database: an empty one is made. If there was one before, stop the service and put it back, or a backup of it"
+        );
+    }
     Ok(Db::connect(config.database_url.expose()).await?)
+}
+
+/// Whether `data_dir` has a master key, as a former start has made it, while the SQLite database is not there.
+pub fn is_key_without_database(config: &Config) -> bool {
+    let file = Db::file(config.database_url.expose());
+    file.is_some_and(|file| !file.exists()) && config.data_dir.join(OWN_KEY).exists()
 }
 
 /// SQLite has no lock around migrations: of two first starts at once, one waits here for the other.
@@ -184,6 +198,12 @@ pub async fn check_master_key(db: &Db, sealer: &Sealer) -> Result<(), BootstrapE
         Ok(_) => Ok(()),
         Err(_) => Err(BootstrapError::WrongKey),
     }
+}
+
+/// Whether what is sealed in this database was sealed under this master key, or nothing is yet. Changes nothing.
+pub async fn fits_master_key(db: &Db, sealer: &Sealer) -> Result<bool, StorageError> {
+    let known = settings::find(&mut db.read().await?, CHECK).await?;
+    Ok(known.is_none_or(|known| sealer.open(CHECK_PLACE, &Sealed(known)).is_ok()))
 }
 
 /// The key of the audit log's chain. It is made once, and sealed like any secret: the chain outlives master keys.
