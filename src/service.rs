@@ -116,34 +116,21 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
     let https = https(config, &db, &sealer).await?;
     let first_api_key = bootstrap::first_api_key(&db, config, &*clock).await?;
     let settings = worker_settings(config, sole_use.as_ref(), &*clock)?;
-    let quota = worker::Quota::new(config.worker_per_issuer, config.worker_per_namespace);
-    let new_orders = worker::NewOrders {
-        start: config.worker_new_orders_start,
-        ceiling: config.worker_new_orders_ceiling,
-    };
-    let authorities = Arc::new(authorities.with_timeout(config.acme_timeout));
-    let pulse = Arc::default();
-    let health = Health::new(Subjects {
+    let context = worker::Context {
         db: db.clone(),
         clock: Arc::clone(&clock),
         sealer: Arc::clone(&sealer),
-        pulse: Arc::clone(&pulse),
-        lease: config.worker_lease,
-        authorities: Arc::clone(&authorities),
-    });
-    let worker = Worker::new(worker::Context {
-        db: db.clone(),
-        clock: Arc::clone(&clock),
-        sealer: Arc::clone(&sealer),
-        ca: authorities,
+        ca: Arc::new(authorities.with_timeout(config.acme_timeout)),
         solvers: Arc::new(solvers),
         outbound: outbound.clone(),
         settings,
-        limits: worker::Limits::new(&db, &clock, quota, new_orders),
+        limits: worker_limits(config, &db, &clock),
         heavy: Pool::default(),
-        pulse,
+        pulse: Arc::default(),
         stop: stop.clone(),
-    });
+    };
+    let health = Health::new(subjects(&context));
+    let worker = Worker::new(context);
     let state = AppState {
         db: db.clone(),
         clock,
@@ -169,13 +156,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
     let metrics = servers.metrics.as_ref().map(Server::address).transpose()?;
     health.watch_listeners(servers.all().map(Server::accepting).collect());
     let mut tasks = servers.start(&stop);
-    tasks.push(spawn(&stop, {
-        let stopped = stop.clone();
-        async move {
-            health.run(stopped).await;
-            Ok(())
-        }
-    }));
+    tasks.push(look_after(health, &stop));
     tasks.extend(auditing(state, &stop).await?);
     tasks.push(spawn(&stop, {
         let worker = Arc::clone(&worker);
@@ -295,6 +276,36 @@ async fn https(
     let listener = listen(https.listen, "https.listen").await?;
     let certificate = ServerCertificate::open(https, db, sealer).await.context("https.listen")?;
     Ok(Some((listener, certificate)))
+}
+
+fn worker_limits(config: &Config, db: &Db, clock: &Arc<dyn Clock>) -> worker::Limits {
+    let quota = worker::Quota::new(config.worker_per_issuer, config.worker_per_namespace);
+    let new_orders = worker::NewOrders {
+        start: config.worker_new_orders_start,
+        ceiling: config.worker_new_orders_ceiling,
+    };
+    worker::Limits::new(db, clock, quota, new_orders)
+}
+
+/// What this instance needs.
+fn subjects(worker: &worker::Context) -> Subjects {
+    Subjects {
+        db: worker.db.clone(),
+        clock: Arc::clone(&worker.clock),
+        sealer: Arc::clone(&worker.sealer),
+        pulse: Arc::clone(&worker.pulse),
+        lease: worker.settings.lease,
+        authorities: Arc::clone(&worker.ca),
+    }
+}
+
+/// Looks whether this instance can work, also while nobody asks.
+fn look_after(health: Health, stop: &CancellationToken) -> JoinHandle<anyhow::Result<()>> {
+    let stopped = stop.clone();
+    spawn(stop, async move {
+        health.run(stopped).await;
+        Ok(())
+    })
 }
 
 fn worker_settings(

@@ -31,16 +31,14 @@ pub(super) enum Verdict {
 
 /// Every check by its name, in the order in which a person would look.
 pub(super) async fn all(of: &Subjects, listeners: &[Accepting]) -> Vec<(&'static str, Verdict)> {
-    let mut verdicts = match tokio::time::timeout(WITHIN, database(of)).await {
-        Ok(verdicts) => verdicts,
-        Err(_) => {
-            let why = format!(
-                "The database has not answered within {} s. Look at its load and its locks.",
-                WITHIN.as_secs()
-            );
-            vec![("database", Verdict::Trouble(why))]
-        }
-    };
+    let answered = tokio::time::timeout(WITHIN, database(of)).await;
+    let mut verdicts = answered.unwrap_or_else(|_| {
+        let why = format!(
+            "The database has not answered within {} s. Look at its load and its locks.",
+            WITHIN.as_secs()
+        );
+        vec![("database", Verdict::Trouble(why))]
+    });
     let Load { disk, .. } = of.db.load();
     verdicts.extend(disk.map(|disk| ("disk", room(disk.free))));
     verdicts.push(("listeners", accepted(listeners)));

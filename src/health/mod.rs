@@ -136,14 +136,16 @@ impl Health {
             let known = since.entry(name).or_insert((true, now));
             if known.0 != ok {
                 *known = (ok, now);
-                match &why {
-                    Some(why) => tracing::warn!(
+                if let Some(why) = &why {
+                    let ready = !blocks;
+                    tracing::warn!(
                         check = name,
-                        ready = !blocks,
+                        ready,
                         why,
                         "something is wrong with this instance"
-                    ),
-                    None => tracing::info!(check = name, "it is well again"),
+                    );
+                } else {
+                    tracing::info!(check = name, "it is well again");
                 }
             }
             Check { name, ok, blocks, why, since: known.1 }

@@ -78,7 +78,7 @@ pub(super) async fn examine(db: &Db, report: &mut Report) -> anyhow::Result<()> 
         return Ok(());
     }
     let damage = db.damage().await;
-    let found = damage.map_or_else(|error| vec![error.to_string()], |found| found);
+    let found = damage.unwrap_or_else(|error| vec![error.to_string()]);
     if found.is_empty() {
         return report.ok("database, integrity", "`PRAGMA quick_check` finds nothing");
     }
@@ -106,9 +106,9 @@ async fn write(db: &Db) -> Result<(), StorageError> {
 }
 
 fn in_words(bytes: u64) -> String {
-    match bytes {
-        ..0x40_0000 => format!("{} KiB", bytes >> 10),
-        ..0x1_0000_0000 => format!("{} MiB", bytes >> 20),
+    match bytes.checked_ilog2().unwrap_or_default() {
+        0..22 => format!("{} KiB", bytes >> 10),
+        22..32 => format!("{} MiB", bytes >> 20),
         _ => format!("{} GiB", bytes >> 30),
     }
 }

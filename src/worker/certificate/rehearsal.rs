@@ -14,7 +14,7 @@ use crate::worker::credentials::dns_credential;
 use crate::worker::error::{Tried, WorkerError};
 
 /// Time for all names of a certificate.
-const WITHIN: Duration = Duration::from_secs(60);
+const WITHIN: Duration = Duration::from_mins(1);
 
 /// Rehearses, and has the certificate say what comes of it.
 pub(super) async fn run(
