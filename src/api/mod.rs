@@ -56,6 +56,7 @@ mod problem;
 mod requests;
 mod responder;
 mod responses;
+mod rotation;
 mod secrets;
 mod throttles;
 mod wait;
