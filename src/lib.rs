@@ -10,6 +10,7 @@
 //! * `acme`: signatures, nonces and problem documents, for a client and a server of ACME
 //! * [`ca`], [`solver`], [`oidc`], [`outbound`]: the outside world, one library each
 //! * [`heavy`]: what keeps a core busy, beside the threads that answer
+//! * [`health`]: whether this instance can work
 //! * [`api`], [`worker`]: what drives it, clients from one side and time from the other
 //! * [`server`], [`server_certificate`]: connections of clients, how many, and their TLS
 //! * [`client`]: the API from its other side
@@ -30,6 +31,7 @@ pub mod clock;
 pub mod config;
 pub mod domain;
 mod hangup;
+pub mod health;
 pub mod heavy;
 mod manifest;
 pub mod oidc;

@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::domain::audit::Call;
 use crate::domain::forwarded::TrustedProxies;
 use crate::domain::principal::PrincipalRef;
+use crate::health::Health;
 use crate::heavy::{Pool, Undone};
 use crate::oidc::Issuers;
 use crate::outbound::Sender;
@@ -55,6 +56,7 @@ mod precondition;
 mod problem;
 mod requests;
 mod responder;
+mod responses;
 mod rotation;
 mod secrets;
 mod throttles;
@@ -105,6 +107,8 @@ pub struct AppState {
     /// Makes account keys; which library does is none of this module's business.
     pub account_key: MakeAccountKey,
     pub metrics: Metrics,
+    /// Says whether this instance can work.
+    pub health: Health,
     /// Cancelled when the service stops: readiness ends, and waiting requests are answered.
     pub shutdown: CancellationToken,
 }

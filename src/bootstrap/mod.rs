@@ -23,7 +23,7 @@ mod protection;
 mod transit;
 
 pub use api_key::first_api_key;
-pub use protection::{authenticate_grants, check_master_key, reseal_settings};
+pub use protection::{authenticate_grants, check_master_key, fits_master_key, reseal_settings};
 pub use transit::rewrap_master_key;
 
 /// Why the service cannot start.
@@ -135,7 +135,21 @@ pub fn data_dir(config: &Config) -> Result<(), BootstrapError> {
 pub async fn database(config: &Config) -> Result<Db, BootstrapError> {
     data_dir(config)?;
     let _alone = alone_in(&config.data_dir);
+    if is_key_without_database(config) {
+        let (key, url) = (config.data_dir.join(OWN_KEY), config.database_url.expose());
+        tracing::warn!(
+            master_key = %key.display(),
+            database = url,
+            "there is a master key and no database: an empty one is made. If there was one before, stop the service and put it back, or a backup of it"
+        );
+    }
     Ok(Db::connect(config.database_url.expose()).await?)
+}
+
+/// Whether `data_dir` has a master key, as a former start has made it, while the SQLite database is not there.
+pub fn is_key_without_database(config: &Config) -> bool {
+    let file = Db::file(config.database_url.expose());
+    file.is_some_and(|file| !file.exists()) && config.data_dir.join(OWN_KEY).exists()
 }
 
 /// SQLite has no lock around migrations: of two first starts at once, one waits here for the other.

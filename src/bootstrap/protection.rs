@@ -13,7 +13,7 @@ use crate::domain::audit::Call;
 use crate::domain::principal::{PrincipalKind, PrincipalRef};
 use crate::secret::{Place, Sealed, Sealer};
 use crate::storage::audit::{self, Author};
-use crate::storage::{Db, Tx, grants, settings};
+use crate::storage::{Db, StorageError, Tx, grants, settings};
 
 const CHECK: &str = "master_key_check";
 const CHECK_PLACE: &str = "settings/value/master_key_check";
@@ -47,6 +47,12 @@ pub async fn check_master_key(db: &Db, sealer: Sealer) -> Result<Sealer, Bootstr
         Ok(_) => Ok(sealer.opening_former()),
         Err(_) => Err(BootstrapError::WrongKey),
     }
+}
+
+/// Whether what is sealed in this database was sealed under this master key, or nothing is yet. Changes nothing.
+pub async fn fits_master_key(db: &Db, sealer: &Sealer) -> Result<bool, StorageError> {
+    let known = settings::find(&mut db.read().await?, CHECK).await?;
+    Ok(known.is_none_or(|known| sealer.open(&check(), &Sealed(known)).is_ok()))
 }
 
 fn check() -> Place {

@@ -1,6 +1,6 @@
 //! The command line: one file for each subcommand.
 //!
-//! `serve`, `migrate`, `config`, `doctor` and `openapi` belong to the service's own machine; all others
+//! `serve`, `migrate`, `config`, `doctor`, `healthcheck` and `openapi` belong to the service's own machine; all others
 //! are clients of its HTTP API, through [`crate::client`].
 
 use std::path::PathBuf;
@@ -29,6 +29,7 @@ mod exit;
 mod export;
 mod format;
 mod get;
+mod healthcheck;
 mod import;
 mod inspect;
 mod issue;
@@ -127,6 +128,13 @@ enum Command {
     /// Look for what would keep certificates from being issued
     #[command(after_help = doctor::EXAMPLES)]
     Doctor,
+    /// Ask the service of this machine whether it lives: the health check of a container
+    #[command(after_help = "Examples:
+  certwright healthcheck
+  HEALTHCHECK CMD [\"certwright\", \"healthcheck\"]
+
+Asks /healthz where `http.listen` says. The exit status is 0 or 1.")]
+    Healthcheck,
     /// Print the OpenAPI document
     #[command(after_help = "Examples:
   certwright openapi > openapi.json")]
@@ -280,6 +288,7 @@ impl Cli {
             Command::Migrate => migrate::run(source),
             Command::Config(show) => show.run(source),
             Command::Doctor => doctor::doctor(source, remote),
+            Command::Healthcheck => healthcheck::run(source),
             Command::Openapi => openapi::run(),
             Command::Apply(apply) => remote.run(async |on| apply.run(on).await),
             Command::Export(export) => remote.run(async |on| export.run(on).await),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Response};
-use serde_json::{Value, json};
+use serde_json::Value;
 use thiserror::Error;
 use url::Url;
 
@@ -127,12 +127,25 @@ impl<'a> Ask<'a> {
 impl Client {
     /// A client of this server, with this API key if there is one.
     pub fn new(server: &str, key: Option<Secret<String>>) -> Result<Self, ClientError> {
+        Self::by(builder(), server, key)
+    }
+
+    /// A client of a server on this machine, which is reached by no proxy.
+    pub fn of_this_machine(server: &str) -> Result<Self, ClientError> {
+        Self::by(builder().no_proxy(), server, None)
+    }
+
+    fn by(
+        builder: reqwest::ClientBuilder,
+        server: &str,
+        key: Option<Secret<String>>,
+    ) -> Result<Self, ClientError> {
         let wrong = || ClientError::Address(server.to_owned());
         let url = Url::parse(server).map_err(|_| wrong())?;
         if !["http", "https"].contains(&url.scheme()) || url.host().is_none() {
             return Err(wrong());
         }
-        let http = builder()
+        let http = builder
             .connect_timeout(Duration::from_secs(10))
             .read_timeout(LONGEST)
             .redirect(reqwest::redirect::Policy::none())
@@ -288,21 +301,39 @@ pub async fn date_of(url: &str, trusted: Option<&[u8]>) -> Result<Option<String>
     Ok(date.map(str::to_owned))
 }
 
+/// Why Cloudflare did not say what was asked.
+#[derive(Debug, Error)]
+pub enum CloudflareError {
+    /// No answer came, so that nothing is known about the token.
+    #[error("{0}")]
+    Silent(String),
+    #[error("Cloudflare says {code}: {message}")]
+    Refused { code: String, message: String },
+}
+
 /// What Cloudflare says of an API token: its answer to one path of its API.
-pub async fn cloudflare(base: &str, path: &str, token: &Secret<String>) -> Result<Value, String> {
+pub async fn cloudflare(
+    base: &str,
+    path: &str,
+    token: &Secret<String>,
+) -> Result<Value, CloudflareError> {
     let url = format!("{}{path}", base.trim_end_matches('/'));
     let ask = async || {
         let http = builder().timeout(Duration::from_secs(15)).build()?;
         http.get(&url).bearer_auth(token.expose().trim()).send().await?.bytes().await
     };
-    let bytes = ask().await.map_err(|error| chain(&error))?;
-    let answer: Value = serde_json::from_slice(&bytes).unwrap_or_else(|_| json!({}));
+    let bytes =
+        ask().await.map_err(|error: reqwest::Error| CloudflareError::Silent(chain(&error)))?;
+    let Ok(answer) = serde_json::from_slice::<Value>(&bytes) else {
+        let problem = "what came is no answer of its API";
+        return Err(CloudflareError::Silent(problem.to_owned()));
+    };
     if answer.get("success") == Some(&Value::Bool(true)) {
         return Ok(answer.get("result").cloned().unwrap_or_default());
     }
     let error = answer.pointer("/errors/0").cloned().unwrap_or_default();
-    let (code, message) = (error["code"].to_string(), error["message"].as_str().unwrap_or("?"));
-    Err(format!("Cloudflare says {code}: {message}"))
+    let message = error["message"].as_str().unwrap_or("?").to_owned();
+    Err(CloudflareError::Refused { code: error["code"].to_string(), message })
 }
 
 fn builder() -> reqwest::ClientBuilder {

@@ -14,6 +14,7 @@
 //! ([`SoleUse`]), in it one writer with a group commit, and a longer-lived cache.
 
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -33,7 +34,7 @@ pub use tables::{
     api_keys, audit, audit_checkpoints, certificates, challenges, cleanups, deliveries,
     event_stream, events, expiry_watches, fair, figures, grants, idempotency_keys, issuers,
     namespaces, orders, outbox, policies, policy_reviews, rate_limits, requests, retention,
-    revisions, revocations, sealed_columns, secrets, settings, throttles, webhooks,
+    revisions, revocations, sealed_columns, secrets, settings, throttles, wake_ups, webhooks,
 };
 
 use cache::ConfigCache;
@@ -67,6 +68,11 @@ impl Db {
     /// without changing or making anything.
     pub async fn version(url: &str) -> Result<Migrated, StorageError> {
         Database::version(url).await
+    }
+
+    /// The file of a SQLite database; `None` for PostgreSQL.
+    pub fn file(url: &str) -> Option<PathBuf> {
+        Database::file(url)
     }
 
     /// Begins a transaction; the database hears of it with its first question, or the commit.
@@ -131,6 +137,7 @@ pub fn catalogue() -> Vec<Listed> {
         secrets::all(),
         settings::all(),
         throttles::all(),
+        wake_ups::all(),
         webhooks::all(),
     ]
     .concat()

@@ -253,7 +253,7 @@ impl<'a> Run<'a> {
         let mut tries = 0;
         self.lease = loop {
             match self.mark(&next, &delivery, &settled.events, now).await {
-                Err(StorageError::Unavailable(error)) if tries < 10 => {
+                Err(error) if error.is_passing() && tries < 10 => {
                     tries += 1;
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,

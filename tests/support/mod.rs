@@ -23,6 +23,8 @@ pub mod postgres;
 pub mod process;
 pub mod receiver;
 pub mod site;
+#[cfg(feature = "failpoints")]
+pub mod small_disk;
 pub mod sse;
 pub mod stopped_clock;
 pub mod world;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use certwright::config::{self, Config};
 use certwright::domain::api_key;
 use certwright::service::{self, Running};
+use certwright::storage::Db;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -178,9 +179,17 @@ impl Site {
             ("CERTWRIGHT_DATABASE_URL", config.database_url.expose().clone()),
             ("CERTWRIGHT_HTTP01_LISTEN", config.http01_listen.to_string()),
             ("CERTWRIGHT_HTTP01_SELF_CHECK_PORT", config.self_check_port.to_string()),
+            ("CERTWRIGHT_HTTP_LISTEN", self.api.to_string()),
+            ("CERTWRIGHT_DNS_NAMESERVERS", self.cloudflare.dns_addr().to_string()),
+            ("CERTWRIGHT_DNS_AUTHORITY_PORT", config.authority_port.to_string()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .to_vec()
+    }
+
+    /// The database, past the service.
+    pub async fn database(&self) -> Db {
+        Db::connect(self.config.database_url.expose()).await.unwrap()
     }
 
     /// `dns`: everything by Cloudflare; `http`: everything by the responder.

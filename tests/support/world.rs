@@ -13,6 +13,7 @@ use certwright::domain::forwarded::TrustedProxies;
 use certwright::domain::id::{CertificateId, ChallengeId, OrderId, RequestId};
 use certwright::domain::order::{self, Order, Stage};
 use certwright::domain::token_issuer::TokenIssuer;
+use certwright::health::{Health, Subjects};
 use certwright::heavy::Pool;
 use certwright::oidc::Issuers;
 use certwright::outbound::{Allow, Guard, Sender, SenderSettings, resolver};
@@ -21,7 +22,7 @@ use certwright::solver::{SolverSettings, Solvers};
 use certwright::storage::requests::{self, RequestState};
 use certwright::storage::revisions::{self, Revision};
 use certwright::storage::{Db, Scope, api_keys, certificates, challenges, issuers, lease, orders};
-use certwright::worker::{self, NewOrders, Worker};
+use certwright::worker::{self, NewOrders, Pulse, Worker};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::macros::datetime;
@@ -67,6 +68,10 @@ pub struct World {
     pub shutdown: CancellationToken,
     /// What was refused within the minute.
     pub refusals: Refusals,
+    /// Each time that somebody asks, it looks.
+    pub health: Health,
+    pub authorities: Arc<Authorities>,
+    pulse: Arc<Pulse>,
     /// A key that may do everything everywhere.
     pub admin: String,
     /// Every answer that was given: path and text.
@@ -98,8 +103,32 @@ impl World {
         let (router, answers, admin) = (axum::Router::new(), Arc::default(), String::new());
         let outbound = outbound.timed_by(clock.clone());
         let refusals = Refusals::default();
-        let mut world =
-            Self { router, db, clock, sealer, outbound, shutdown, refusals, admin, answers };
+        let pulse = Arc::<Pulse>::default();
+        let counted: Arc<dyn Clock> = clock.clone();
+        let authorities = Arc::new(Authorities::new(&counted, outbound.guard().clone()));
+        let subjects = Subjects {
+            db: db.clone(),
+            clock: counted,
+            sealer: sealer.clone(),
+            pulse: pulse.clone(),
+            lease: std::time::Duration::from_secs(15),
+            authorities: authorities.clone(),
+        };
+        let health = Health::fresh_for(subjects, std::time::Duration::ZERO);
+        let mut world = Self {
+            router,
+            db,
+            clock,
+            sealer,
+            outbound,
+            shutdown,
+            refusals,
+            health,
+            authorities,
+            pulse,
+            admin,
+            answers,
+        };
         world.router = api::router(world.state());
         world.admin = world.db_key("admin", &["*"], Scope::Everything).await;
         world
@@ -122,6 +151,7 @@ impl World {
                 fresh_for: std::time::Duration::ZERO,
                 ..MetricsSettings::default()
             }),
+            health: self.health.clone(),
             account_key: Arc::new(|| Ok(Secret::new(b"canary-account-key".to_vec()))),
             shutdown: self.shutdown.clone(),
         }
@@ -194,12 +224,13 @@ impl World {
             db: self.db.clone(),
             clock: self.clock.clone(),
             sealer: self.sealer.clone(),
-            ca: Arc::new(Authorities::new(&clock, self.outbound.guard().clone())),
+            ca: self.authorities.clone(),
             solvers: Arc::new(solvers.unwrap()),
             outbound: self.outbound.clone(),
             settings,
             limits: worker::Limits::new(&self.db, &clock, quota, new_orders),
             heavy: Pool::default(),
+            pulse: Arc::clone(&self.pulse),
             stop: self.shutdown.clone(),
         })
     }

@@ -146,6 +146,9 @@ codes! {
     ACME_CLIENT_BUSY = Transient "Too many requests to the CA are under way.";
     ACME_CONNECTION_LOST = Transient "The connection to the CA was lost.";
     ACME_TIMEOUT = Transient "The CA did not answer in time.";
+    ACME_TLS_OUT_OF_DATE = Transient
+        "By this machine's clock the CA's TLS certificate has expired, or is not valid yet."
+        "See whether the clock of the machine that certwright runs on is right (`timedatectl`); if it is, the CA's operator has to renew it.";
     ACME_TLS_UNTRUSTED = Transient "The CA's TLS certificate is not trusted."
         "A private CA needs its roots in the issuer's caBundle.";
     ACME_UNREACHABLE = Transient "The CA cannot be reached.";

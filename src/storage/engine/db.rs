@@ -7,11 +7,15 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Executor as _, Postgres, SqlSafeStr as _, Sqlite, SqlitePool};
+use sqlx::{
+    ConnectOptions as _, Connection as _, Executor as _, PgConnection, Postgres, SqlSafeStr as _,
+    Sqlite, SqlitePool,
+};
 use time::OffsetDateTime;
 
 use super::backend::{OnPostgres, OnSqlite};
 use super::connections::Connections;
+use super::database_file::DatabaseFile;
 use super::group_commit::Writer;
 use super::migrate::{Migrated, POSTGRES, SQLITE};
 use super::read::{Backend, Read};
@@ -37,7 +41,7 @@ pub(in crate::storage) enum Pool {
         read: Connections<Sqlite>,
         write: SqlitePool,
         writer: Writer,
-        file: PathBuf,
+        file: DatabaseFile,
     },
     Postgres(Connections<Postgres>),
 }
@@ -45,8 +49,27 @@ pub(in crate::storage) enum Pool {
 /// Texts that a connection keeps prepared: all that are listed, and the joint ones that are frequent.
 const STATEMENTS: usize = 500;
 
+/// The write-ahead log is cut to this many bytes once its content is in the database: a reader that stayed long,
+/// or a large transaction, does not leave it long for ever.
+const WAL_KEPT: u32 = 16 << 20;
+
 /// Within a transaction nobody ever waits for anything but the database.
 const END_IDLE: &str = "SET idle_in_transaction_session_timeout = '10s'";
+
+/// Connects once, and says where to and why not.
+async fn reach(options: &PgConnectOptions) -> Result<PgConnection, StorageError> {
+    const WITHIN: Duration = Duration::from_secs(5);
+    let connected = tokio::time::timeout(WITHIN, options.connect()).await;
+    let connected = connected.unwrap_or_else(|_| {
+        let problem = format!("no answer within {} s", WITHIN.as_secs());
+        Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, problem)))
+    });
+    connected.map_err(|error| {
+        let host = options.get_socket().map(|path| path.display().to_string());
+        let host = host.unwrap_or_else(|| options.get_host().to_owned());
+        StorageError::NoServer { server: format!("{host}:{}", options.get_port()), source: error }
+    })
+}
 
 impl Database {
     /// Opens the database and brings its schema up to date.
@@ -56,6 +79,8 @@ impl Database {
             let options = PgConnectOptions::from_str(url)?
                 .application_name("certwright")
                 .statement_cache_capacity(STATEMENTS);
+            // The pool tries again and again, and says at last only that it took too long.
+            reach(&options).await?.close().await.ok();
             let pool = PgPoolOptions::new()
                 .max_connections(16)
                 .acquire_timeout(Duration::from_secs(5))
@@ -80,6 +105,7 @@ impl Database {
                 .synchronous(SqliteSynchronous::Full)
                 // Savepoints would open and remove a file each.
                 .pragma("temp_store", "MEMORY")
+                .pragma("journal_size_limit", WAL_KEPT.to_string())
                 .busy_timeout(Duration::from_secs(10));
             let file = options.get_filename().to_owned();
             private_file::keep_private(&file)
@@ -97,7 +123,8 @@ impl Database {
                 .acquire_timeout(Duration::from_secs(30))
                 .connect_with(options.create_if_missing(false).pragma("query_only", "ON"))
                 .await?;
-            let writer = Writer::of(write.clone());
+            let file = DatabaseFile::at(&file).map_err(|error| StorageError::File(file, error))?;
+            let writer = Writer::of(write.clone(), file.clone());
             (Pool::Sqlite { read: Connections::of(read, 0), write, writer, file }, migrated)
         };
         Ok(Self(Arc::new(Opened { pool, signals, row_macs: RowMacs::default(), migrated })))
@@ -107,11 +134,17 @@ impl Database {
     /// without changing or making anything. A database that is still to be taken over counts as empty.
     pub async fn version(url: &str) -> Result<Migrated, StorageError> {
         if url.starts_with("postgres") {
-            let mut connection = PgConnectOptions::from_str(url)?.connect().await?;
+            let mut connection = reach(&PgConnectOptions::from_str(url)?).await?;
             return POSTGRES.compare(&mut connection).await;
         }
         let options = SqliteConnectOptions::from_str(url)?.create_if_missing(false).read_only(true);
         SQLITE.compare(&mut options.connect().await?).await
+    }
+
+    /// The file of a SQLite database; `None` for PostgreSQL.
+    pub fn file(url: &str) -> Option<PathBuf> {
+        let options = SqliteConnectOptions::from_str(url).ok()?;
+        Some(options.get_filename().to_owned())
     }
 
     /// Begins a transaction; the database hears of it with its first question, or the commit.
@@ -149,7 +182,7 @@ impl Database {
     /// answer is kept.
     pub fn sole_use(&self) -> Result<Option<SoleUse>, StorageError> {
         match &self.0.pool {
-            Pool::Sqlite { file, .. } => SoleUse::of(file).map(Some),
+            Pool::Sqlite { file, .. } => SoleUse::of(file.path()).map(Some),
             Pool::Postgres(_) => Ok(None),
         }
     }

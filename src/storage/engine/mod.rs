@@ -2,6 +2,7 @@
 
 mod backend;
 mod connections;
+mod database_file;
 mod db;
 mod error;
 mod group_commit;
@@ -10,6 +11,7 @@ mod migrate;
 pub mod notify;
 pub(in crate::storage) mod pipeline;
 mod private_file;
+mod probe;
 mod process_lock;
 pub(in crate::storage) mod query;
 mod read;

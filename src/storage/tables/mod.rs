@@ -30,4 +30,5 @@ pub mod sealed_columns;
 pub mod secrets;
 pub mod settings;
 pub mod throttles;
+pub mod wake_ups;
 pub mod webhooks;

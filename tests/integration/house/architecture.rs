@@ -38,11 +38,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("yaml", &[]),
     ("manifest", &["domain", "validation", "view", "yaml"]),
     ("client", &["secret"]),
+    ("health", &["bootstrap", "ca", "clock", "secret", "server", "storage", "telemetry", "worker"]),
     (
         "api",
         &[
             "clock",
             "domain",
+            "health",
             "heavy",
             "manifest",
             "oidc",

@@ -96,6 +96,10 @@ on_both_databases! {
         assert_eq!(settings::find(&mut tx, "other").await.unwrap(), None);
         assert!(!settings::replace(&mut tx, "id", b"second", b"third").await.unwrap());
         assert!(settings::replace(&mut tx, "id", b"first", b"third").await.unwrap());
+        for value in [b"put", b"new"] {
+            settings::put(&mut tx, "other", value).await.unwrap();
+            assert_eq!(settings::find(&mut tx, "other").await.unwrap(), Some(value.to_vec()));
+        }
     }
 }
 
