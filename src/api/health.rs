@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::AppState;
 use super::extract::Json;
 use super::problem::{ApiError, Code, OpenErrors};
-use crate::storage::settings;
+use crate::storage::pause;
 
 /// Time limit for the database's answer.
 const WITHIN: Duration = Duration::from_secs(2);
@@ -31,16 +31,21 @@ pub(crate) async fn live() -> Json<Health> {
 
 /// Check readiness
 ///
-/// Asks the database. Ends with the beginning of a graceful stop, so that load balancers look elsewhere.
+/// Asks the database. Ends with the beginning of a graceful stop, so that load balancers look elsewhere, and fails
+/// while the installation is paused.
 #[utoipa::path(get, path = "/readyz", operation_id = "checkReadiness", tag = "service",
     security(()), responses((status = 200, body = Health, description = "It can work"), OpenErrors))]
 pub(crate) async fn ready(State(app): State<AppState>) -> Result<Json<Health>, ApiError> {
     if app.shutdown.is_cancelled() {
         return Err(unavailable("The service is stopping."));
     }
-    let look = async { settings::find(&mut app.db.read().await?, "ready").await };
+    let look = async { pause::find(&mut app.db.read().await?).await };
     match tokio::time::timeout(WITHIN, look).await {
-        Ok(found) => found.map(|_| Json(Health { status: "ok" })).map_err(ApiError::from),
+        Ok(Ok(None)) => Ok(Json(Health { status: "ok" })),
+        Ok(Ok(Some(why))) => Err(unavailable(&format!(
+            "The installation is paused: {why}. `certwright resume` ends it."
+        ))),
+        Ok(Err(error)) => Err(error.into()),
         Err(_) => Err(unavailable("The database does not answer.")),
     }
 }

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::domain::api_key::Malformed;
 use crate::domain::audit::ChainKey;
 use crate::secret::{SealError, Sealed, Sealer, Secret};
-use crate::storage::{Db, StorageError, settings};
+use crate::storage::{Db, Read, StorageError, settings};
 
 mod api_key;
 
@@ -136,17 +136,10 @@ fn alone_in(folder: &Path) -> Option<File> {
 /// has no secrets yet. It has been checked against the database.
 pub async fn master_key(config: &Config, db: &Db) -> Result<Sealer, BootstrapError> {
     let own = config.data_dir.join(OWN_KEY);
-    let (sealer, made) = match (&config.master_key, &config.master_key_file) {
-        (Some(text), _) => (sealer(text, "`master_key`")?, false),
-        (None, Some(path)) => {
-            let found = read_key(path)?.ok_or_else(|| BootstrapError::NoSuchFile(path.clone()))?;
-            (found, false)
-        }
-        (None, None) => match read_key(&own)? {
-            Some(found) => (found, false),
-            None if is_sealed(db).await? => return Err(BootstrapError::KeyLost(own)),
-            None => make_key(&own)?,
-        },
+    let (sealer, made) = match given_key(config, &own)? {
+        Some(found) => (found, false),
+        None if is_sealed(db).await? => return Err(BootstrapError::KeyLost(own)),
+        None => make_key(&own)?,
     };
     if made {
         confirm(db, &sealer, &own).await?;
@@ -154,6 +147,32 @@ pub async fn master_key(config: &Config, db: &Db) -> Result<Sealer, BootstrapErr
         check_master_key(db, &sealer).await?;
     }
     Ok(sealer)
+}
+
+/// The master key that is configured, or lies in `data_dir`; `own` is its place there.
+fn given_key(config: &Config, own: &Path) -> Result<Option<Sealer>, BootstrapError> {
+    match (&config.master_key, &config.master_key_file) {
+        (Some(text), _) => sealer(text, "`master_key`").map(Some),
+        (None, Some(path)) => {
+            let found = read_key(path)?.ok_or_else(|| BootstrapError::NoSuchFile(path.clone()))?;
+            Ok(Some(found))
+        }
+        (None, None) => read_key(own),
+    }
+}
+
+/// Makes sure that the given master key opens secrets that are brought along, by what [`master_key_check`] read
+/// where they come from.
+pub fn opens(config: &Config, check: Vec<u8>) -> Result<(), BootstrapError> {
+    let own = config.data_dir.join(OWN_KEY);
+    let sealer = given_key(config, &own)?.ok_or(BootstrapError::KeyLost(own))?;
+    let opened = sealer.open(CHECK_PLACE, &Sealed(check));
+    opened.map(drop).map_err(|_| BootstrapError::WrongKey)
+}
+
+/// What was sealed under the master key of the database's secrets, so that the key can be told from others.
+pub async fn master_key_check(read: &mut Read) -> Result<Option<Vec<u8>>, StorageError> {
+    settings::find(read, CHECK).await
 }
 
 /// Makes a key of our own the database's, or takes it away again.

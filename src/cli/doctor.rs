@@ -17,7 +17,7 @@ use crate::client::{cloudflare, date_of};
 use crate::config::Config;
 use crate::domain::issuer::{Cloudflare, Issuer, Kind};
 use crate::secret::{Sealer, Secret};
-use crate::storage::{Db, Page, Scope, StorageError, issuers, secrets};
+use crate::storage::{Db, Page, Scope, StorageError, issuers, pause, secrets};
 
 pub(super) const EXAMPLES: &str = "Examples:
   certwright doctor
@@ -85,6 +85,7 @@ async fn examine(source: &Source, remote: &Remote, report: &mut Report) -> anyho
         )?,
     }
     let Some(db) = database(&config, report).await? else { return Ok(()) };
+    paused(&db, report).await?;
     let sealer = master_key(&config, &db, report).await?;
     let mut tx = db.read().await?;
     let found =
@@ -157,6 +158,16 @@ async fn database(config: &Config, report: &mut Report) -> anyhow::Result<Option
     let db = Db::connect(url).await?;
     report.ok("database", &format!("{}, schema version {}", db.dialect(), version.to))?;
     Ok(Some(db))
+}
+
+async fn paused(db: &Db, report: &mut Report) -> anyhow::Result<()> {
+    match pause::find(&mut db.read().await?).await? {
+        None => Ok(()),
+        Some(why) => report.fail(
+            "work",
+            &format!("paused, nothing is issued or renewed: {why}; once it has ended, run `certwright resume`"),
+        ),
+    }
 }
 
 async fn master_key(

@@ -63,6 +63,8 @@ pub struct Config {
     pub outbound_allow_http: bool,
     pub outbound_ports: BTreeSet<u16>,
     pub event_retention: Duration,
+    /// Orders that are over, with what belongs to them.
+    pub order_retention: Duration,
     pub approval_timeout: Duration,
     /// Rows that are worked on at the same time.
     pub worker_concurrency: usize,
@@ -83,6 +85,8 @@ pub struct Config {
     /// Webhooks that are delivered to at the same time.
     pub webhooks_concurrency: usize,
     pub webhooks_retention: Duration,
+    /// Deliveries that failed for good.
+    pub webhooks_dead_retention: Duration,
     /// Of one address in a minute; 0 is no limit.
     pub failed_authentications: u32,
     /// Of one API key or subject of tokens; 0 is no limit.
@@ -99,6 +103,7 @@ pub struct Config {
 /// A retry may be this far away, and somebody want to see what it follows.
 const SHORTEST_RETENTION: Duration = Duration::from_hours(1);
 const LONGEST_RETENTION: Duration = Duration::from_hours(24 * 36_500);
+const RETENTION: RangeInclusive<Duration> = SHORTEST_RETENTION..=LONGEST_RETENTION;
 
 /// With clients that say nothing.
 const PATIENCE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
@@ -209,6 +214,7 @@ impl Config {
             outbound_allow_http: values.switch("outbound.allow_http")?,
             outbound_ports: values.ports("outbound.ports")?,
             event_retention,
+            order_retention: values.duration_within("orders.retention", RETENTION)?,
             approval_timeout,
             worker_concurrency: values.number("worker.concurrency", 1..=10_000)?,
             worker_per_issuer: values.number("worker.per_issuer", 1..=10_000)?,
@@ -224,6 +230,8 @@ impl Config {
             cluster_namespace,
             webhooks_concurrency: values.number("webhooks.concurrency", 1..=10_000)?,
             webhooks_retention: values.duration("webhooks.retention")?,
+            webhooks_dead_retention: values
+                .duration_within("webhooks.dead_retention", RETENTION)?,
             failed_authentications: values
                 .number("limits.failed_authentications", 0..=1_000_000)?,
             requests_per_second: values.number("limits.requests_per_second", 0..=1_000_000)?,

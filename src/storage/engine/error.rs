@@ -62,6 +62,9 @@ pub enum StorageError {
     /// The file of a SQLite database cannot be used.
     #[error("{} cannot be used", .0.display())]
     File(PathBuf, #[source] std::io::Error),
+    /// A column whose values cannot be copied into another database.
+    #[error("the type of the column {0} is not one that a backup knows")]
+    UnknownType(String),
     /// Something with this identity is there already.
     #[error("it exists already")]
     Conflict,

@@ -2,6 +2,7 @@
 
 mod backend;
 mod connections;
+pub mod copy;
 mod db;
 mod error;
 mod group_commit;

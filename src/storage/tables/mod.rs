@@ -16,6 +16,7 @@ pub mod issuers;
 mod log;
 pub mod orders;
 pub mod outbox;
+pub mod pause;
 pub mod policies;
 pub mod policy_reviews;
 pub mod rate_limits;

@@ -60,6 +60,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("shutdown", &[]),
     ("audit", &["clock", "domain", "storage"]),
     ("reseal", &["bootstrap", "secret", "storage"]),
+    ("backup", &["bootstrap", "clock", "config", "storage"]),
     ("bootstrap", &["clock", "config", "domain", "secret", "storage"]),
 ];
 
@@ -87,6 +88,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("indicatif::", &["cli"]),
     ("tracing_subscriber::", &["telemetry"]),
     ("prometheus::", &["telemetry"]),
+    ("flate2::", &["backup"]),
     ("procfs::", &["telemetry"]),
     ("rustix::", &["storage"]),
 ];

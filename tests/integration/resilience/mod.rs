@@ -1,6 +1,8 @@
 //! Crashes, outages and hostile surroundings.
 
 #[cfg(feature = "failpoints")]
+pub(crate) mod backup;
+#[cfg(feature = "failpoints")]
 pub(crate) mod crash;
 #[cfg(feature = "failpoints")]
 pub(crate) mod crash_beside;
