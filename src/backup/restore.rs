@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use time::format_description::well_known::Rfc3339;
 
 use super::file::{FileError, Manifest, Reader};
-use super::{BackupError, LEFT_OUT, Progress};
+use super::{BackupError, LEFT_OUT, Progress, check};
 use crate::bootstrap;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
@@ -26,8 +26,9 @@ pub async fn restore(
     progress: Progress<'_>,
 ) -> Result<Manifest, BackupError> {
     let unusable = |source| BackupError::File { path: path.to_owned(), source };
+    // To its end, before anything is made of it.
+    let manifest = check(path)?;
     let file = Reader::open(path).map_err(unusable)?;
-    let manifest = file.manifest().clone();
     if let Some(check) = &manifest.master_key_check {
         let check = STANDARD.decode(check);
         let check = check.map_err(|error| unusable(FileError::Damaged(error.to_string())))?;

@@ -118,13 +118,14 @@ fn a_backup_is_restored_only_with_its_own_master_key() {
     let place = place.env("CERTWRIGHT_MASTER_KEY", OTHER_MASTER_KEY);
     let refused = place.run(&restore(&setting, "backup.gz")).failed();
     assert!(refused.err.contains("only by the master key of the installation"), "{refused:?}");
-    let elsewhere = place.env("CERTWRIGHT_MASTER_KEY", "").env("CERTWRIGHT_DATA_DIR", "elsewhere");
-    let refused = elsewhere.run(&restore(&setting, "backup.gz")).failed();
-    assert!(refused.err.contains("should be in elsewhere/master.key"), "{refused:?}");
-    assert!(!elsewhere.dir.path().join("elsewhere/master.key").exists(), "none is made");
 
+    let elsewhere = Place::new();
+    fs::copy(place.dir.path().join("backup.gz"), elsewhere.dir.path().join("backup.gz")).unwrap();
+    let refused = elsewhere.run(&["restore", "backup.gz"]).failed();
+    assert!(refused.err.contains("should be in ./data/master.key"), "{refused:?}");
+    assert!(!elsewhere.master_key().exists(), "none is made");
     let elsewhere = elsewhere.env("CERTWRIGHT_MASTER_KEY", master_key.trim());
-    elsewhere.run(&restore(&setting, "backup.gz")).succeeded();
+    elsewhere.run(&["restore", "backup.gz"]).succeeded();
 }
 
 #[test]

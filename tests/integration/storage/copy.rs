@@ -8,6 +8,7 @@ use certwright::storage::{Db, StorageError, copy, event_stream, events, pause, s
 use serde_json::json;
 
 use super::events::{NOW, record, someone};
+use crate::policies::allow;
 use crate::support::databases::{self, on_both_databases};
 use crate::support::world::World;
 use crate::webhooks::{hooked, issued};
@@ -93,9 +94,16 @@ async fn rows_are_the_same_there_and_back_again() {
     copy_all(&sqlite, &postgres).await;
     copy_all(&postgres, &back).await;
 
-    for table in
-        ["certificates", "orders", "challenges", "webhooks", "deliveries", "tasks", "audit_entries"]
-    {
+    for table in [
+        "certificates",
+        "orders",
+        "challenges",
+        "webhooks",
+        "deliveries",
+        "policies",
+        "tasks",
+        "audit_entries",
+    ] {
         assert!(!rows[table].is_empty(), "{table}");
     }
     assert_eq!(parsed(&rows), parsed(&self::rows(&postgres).await));
@@ -109,9 +117,7 @@ async fn fill(db: &Db) {
     issued(&world, "web").await;
     let secret = json!({"namespace": "certwright", "name": "token", "stringData": {"a": "b"}});
     world.post("/secrets", secret).await.accepted();
-    let policy =
-        json!({"name": "p", "namespaces": ["team"], "allow": {"dnsNames": ["*.example.com"]}});
-    world.post("/policies", policy).await;
+    allow(&world, "p", "team", &["*.example.com"]).await;
     record(db, someone(), "\"quoted\", \\ and \u{1} and ☃\nand so on", NOW).await;
     let mut tx = db.begin();
     tasks::schedule(&mut tx, TaskId::generate(NOW).0, "sweep", NOW).await.unwrap();
