@@ -5,12 +5,12 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read as _, Write};
 use std::path::Path;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use flate2::Compression;
-use flate2::read::GzDecoder;
+use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -21,6 +21,9 @@ pub(super) const FORMAT: u32 = 1;
 
 /// Much longer than any row: whatever claims more is no backup, and is not read into memory.
 const LONGEST_LINE: u64 = 64 << 20;
+
+/// The first bytes of whatever gzip has packed.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// What a backup is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +51,13 @@ pub struct TableRows {
     pub name: String,
     pub columns: Vec<String>,
     pub rows: u64,
+}
+
+/// What every version of the manifest has.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Format {
+    certwright_backup: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -105,7 +115,7 @@ impl<W: Write> Writer<W> {
 }
 
 /// Reads a backup in its order: as many rows as the manifest says, then the end.
-pub(super) struct Reader<R: Read> {
+pub(super) struct Reader<R: BufRead> {
     lines: BufReader<GzDecoder<R>>,
     hash: Context,
     manifest: Manifest,
@@ -117,21 +127,15 @@ impl Reader<BufReader<File>> {
     }
 }
 
-impl<R: Read> Reader<R> {
-    pub(super) fn new(file: R) -> Result<Self, FileError> {
+impl<R: BufRead> Reader<R> {
+    pub(super) fn new(mut file: R) -> Result<Self, FileError> {
+        if !file.fill_buf().map_err(FileError::Unreadable)?.starts_with(&GZIP) {
+            return Err(FileError::Foreign);
+        }
         let mut lines = BufReader::new(GzDecoder::new(file));
         let mut hash = Context::new(&SHA256);
         let mut line = String::new();
-        match read_line(&mut lines, &mut line) {
-            Ok(()) => {}
-            Err(FileError::Damaged(_)) => return Err(FileError::Foreign),
-            Err(error) => return Err(error),
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Format {
-            certwright_backup: u32,
-        }
+        read_line(&mut lines, &mut line)?;
         let Format { certwright_backup: format } =
             serde_json::from_str(&line).map_err(|_| FileError::Foreign)?;
         if format > FORMAT {
@@ -172,7 +176,7 @@ impl<R: Read> Reader<R> {
     }
 }
 
-fn read_line<R: Read>(
+fn read_line<R: BufRead>(
     lines: &mut BufReader<GzDecoder<R>>,
     line: &mut String,
 ) -> Result<(), FileError> {

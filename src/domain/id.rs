@@ -84,35 +84,10 @@ impl PrincipalId {
     }
 }
 
-/// No identifier of this moment or a later one sorts before it.
-pub fn lowest(at: OffsetDateTime) -> Uuid {
-    let milliseconds = (at.unix_timestamp_nanos() / 1_000_000).try_into().unwrap_or_default();
-    uuid::Builder::from_unix_timestamp_millis(milliseconds, &[0; 10]).into_uuid()
-}
-
 /// A UUIDv7 of the given moment; those of one moment sort in the order in which they were made.
 fn generate(now: OffsetDateTime) -> Uuid {
     static ORDER: Mutex<ContextV7> = Mutex::new(ContextV7::new());
     let order = ORDER.lock();
     let seconds = u64::try_from(now.unix_timestamp()).unwrap_or_default();
     Uuid::new_v7(Timestamp::from_unix(&*order, seconds, now.nanosecond()))
-}
-
-#[cfg(test)]
-mod tests {
-    use time::Duration;
-    use time::macros::datetime;
-
-    use super::*;
-
-    #[test]
-    fn identifiers_of_earlier_moments_sort_before_the_lowest_of_one_and_no_others() {
-        let at = datetime!(2026-11-27 12:00 UTC);
-        assert!(OrderId::generate(at - Duration::MILLISECOND).0 < lowest(at));
-        assert!(lowest(at) <= OrderId::generate(at).0);
-        assert_eq!(
-            lowest(OffsetDateTime::UNIX_EPOCH - Duration::DAY),
-            lowest(OffsetDateTime::UNIX_EPOCH)
-        );
-    }
 }

@@ -13,7 +13,7 @@ use super::webhooks;
 use crate::domain::delivery::{Attempt, DEADLINE, Delivery, State};
 use crate::domain::event::Resource;
 use crate::domain::event_type::EventType;
-use crate::domain::id::{CertificateId, DeliveryId, IssuerId, MessageId, WebhookId, lowest};
+use crate::domain::id::{CertificateId, DeliveryId, IssuerId, MessageId, WebhookId};
 use crate::domain::scope::Scope;
 use crate::domain::webhook::Webhook;
 use crate::storage::engine::query::{Filter, Value};
@@ -120,7 +120,7 @@ statements! {
         WHERE o.state IN ('delivered', 'held') AND o.finished_at < $1
         ORDER BY o.finished_at LIMIT $2)";
     FORGET_DEAD writes(deliveries) = "DELETE FROM deliveries WHERE id IN (
-        SELECT o.id FROM deliveries o WHERE o.id < $1 AND o.state = 'dead' ORDER BY o.id LIMIT $2)";
+        SELECT o.id FROM deliveries o WHERE o.state = 'dead' AND o.finished_at < $1 LIMIT $2)";
 }
 
 /// Which deliveries are wanted; everything that is given must hold.
@@ -339,13 +339,13 @@ pub async fn forget(tx: &mut Tx, before: OffsetDateTime, limit: u32) -> Result<u
     Ok(execute!(tx, FORGET, millis(before), i64::from(limit))?)
 }
 
-/// Forgets what was told before then and is dead; at most `limit`.
+/// Forgets what was given up before then; at most `limit`.
 pub async fn forget_dead(
     tx: &mut Tx,
     before: OffsetDateTime,
     limit: u32,
 ) -> Result<u64, StorageError> {
-    Ok(execute!(tx, FORGET_DEAD, lowest(before), i64::from(limit))?)
+    Ok(execute!(tx, FORGET_DEAD, millis(before), i64::from(limit))?)
 }
 
 /// A page of a webhook's deliveries, by identifier, and so by age: to who is bound to namespaces, those that

@@ -3,7 +3,6 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::domain::id::lowest;
 use crate::storage::Db;
 use crate::storage::engine::{Change, Query, StorageError, execute, fetch, millis, statements};
 
@@ -27,23 +26,23 @@ statements! {
     OLD_REQUESTS = of_age("requests");
     OLD_REVOCATIONS = of_age("revocations");
     FORGET_ORDERS writes(orders, challenges, reservations) reads(certificates) = "DELETE FROM orders
-        WHERE id > $1 AND id <= $2 AND next_action_at IS NULL
+        WHERE id > $1 AND id <= $2 AND created_at < $3 AND next_action_at IS NULL
         AND NOT EXISTS (SELECT 1 FROM certificates WHERE certificates.id = orders.certificate_id
                         AND certificates.order_id = orders.id)";
     // A revision's key is sealed for its request.
     FORGET_REQUESTS writes(requests) reads(certificates, revisions) = "DELETE FROM requests
-        WHERE id > $1 AND id <= $2
+        WHERE id > $1 AND id <= $2 AND created_at < $3
         AND NOT EXISTS (SELECT 1 FROM revisions WHERE revisions.certificate_id = requests.certificate_id
                         AND revisions.request_id = requests.id)
         AND NOT EXISTS (SELECT 1 FROM certificates WHERE certificates.id = requests.certificate_id
                         AND (certificates.request_id = requests.id OR certificates.order_id = requests.order_id))";
     FORGET_REVOCATIONS writes(revocations) = "DELETE FROM revocations
-        WHERE id > $1 AND id <= $2 AND next_action_at IS NULL";
+        WHERE id > $1 AND id <= $2 AND created_at < $3 AND next_action_at IS NULL";
 }
 
-/// The identifiers of a table's rows of before a moment, which their order tells.
+/// The rows of a table from before a moment, by identifier.
 fn of_age(table: &str) -> String {
-    format!("SELECT id FROM {table} WHERE id > $1 AND id < $2 ORDER BY id LIMIT $3")
+    format!("SELECT id FROM {table} WHERE id > $1 AND created_at < $2 ORDER BY id LIMIT $3")
 }
 
 /// Forgets orders with their challenges, requests and revocations that are over and are older than `cutoff`, but for the
@@ -61,15 +60,15 @@ async fn forget_of_age(
     forget: &Change,
     cutoff: OffsetDateTime,
 ) -> Result<u64, StorageError> {
-    let (mut seen, end) = (Uuid::nil(), lowest(cutoff));
+    let (mut seen, cutoff) = (Uuid::nil(), millis(cutoff));
     let mut forgotten = 0;
     loop {
         let mut read = db.read().await?;
-        let batch: Vec<(Uuid,)> = fetch!(fetch_all, read, *old, seen, end, BATCH)?;
+        let batch: Vec<(Uuid,)> = fetch!(fetch_all, read, *old, seen, cutoff, BATCH)?;
         drop(read);
         let Some((last,)) = batch.last().copied() else { return Ok(forgotten) };
         let mut tx = db.begin();
-        forgotten += execute!(tx, *forget, seen, last)?;
+        forgotten += execute!(tx, *forget, seen, last, cutoff)?;
         tx.commit().await?;
         seen = last;
     }
