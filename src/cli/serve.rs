@@ -44,12 +44,14 @@ impl Serve {
         .into_iter()
         .filter_map(|(key, value)| Some((key.to_owned(), value?)))
         .collect();
-        let config = Config::parse(&source.values(&flags)?)?;
+        let source = source.clone();
+        let read = move || Ok(Config::parse(&source.values(&flags)?)?);
+        let config = read()?;
         block_on(&config.clone(), async {
             if self.resume {
                 backup::end_pause(&config).await?;
             }
-            service::run(config).await
+            service::run(config, Box::new(read)).await
         })
     }
 }

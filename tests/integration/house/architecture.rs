@@ -58,6 +58,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("server", &[]),
     ("server_certificate", &["config", "pki", "secret", "server", "storage"]),
     ("shutdown", &[]),
+    ("hangup", &["config", "telemetry"]),
     ("audit", &["clock", "domain", "storage"]),
     ("reseal", &["bootstrap", "secret", "storage"]),
     ("backup", &["bootstrap", "clock", "config", "storage"]),
