@@ -70,7 +70,10 @@ struct End {
 pub enum FileError {
     #[error("it cannot be read")]
     Unreadable(#[source] io::Error),
-    #[error("it is none: `certwright backup FILE` makes such files")]
+    #[error(
+        "it is none, or damaged or incomplete from its beginning: `certwright backup FILE` makes such files; nothing was \
+         restored"
+    )]
     Foreign,
     #[error("it has the format of a newer certwright ({0}): install that one")]
     NewerFormat(u32),
@@ -269,14 +272,20 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_which_any_byte_was_changed_is_refused() {
-        let whole = written(&manifest(2), &[r#"{"a":1}"#, r#"{"a":"two"}"#]);
-        // The ten bytes of gzip's head say when and where it was packed, which nobody relies on.
-        for at in 10..whole.len() {
+    fn a_file_of_which_a_byte_was_changed_never_brings_other_rows() {
+        let rows = [r#"{"a":1}"#, r#"{"a":"two"}"#];
+        let whole = written(&manifest(2), &rows);
+        let mut refused = 0;
+        for at in 0..whole.len() {
             let mut file = whole.clone();
             file[at] ^= 0x10;
-            assert!(read(&file).is_err(), "byte {at}");
+            match read(&file) {
+                Err(_) => refused += 1,
+                // Not every bit of gzip's frame means something.
+                Ok(read) => assert_eq!(read, rows, "byte {at}"),
+            }
         }
+        assert!(refused > whole.len() * 9 / 10, "{refused} of {}", whole.len());
     }
 
     #[test]

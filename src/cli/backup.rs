@@ -46,7 +46,7 @@ pub(super) struct Restore {
 
 impl Backup {
     pub(super) fn run(self, source: &Source) -> anyhow::Result<()> {
-        let config = Config::parse(&source.values(&[])?)?;
+        let config = expecting_long_statements(Config::parse(&source.values(&[])?)?);
         block_on(&config.clone(), async move {
             let bar = bar();
             let made =
@@ -65,7 +65,7 @@ impl Restore {
             let manifest = backup::check(&self.file)?;
             return print(&format!("certwright: {file} is whole: {}\n", summary(&manifest)));
         }
-        let config = Config::parse(&source.values(&[])?)?;
+        let config = expecting_long_statements(Config::parse(&source.values(&[])?)?);
         block_on(&config.clone(), async {
             let bar = bar();
             let restored =
@@ -105,6 +105,12 @@ pub(super) fn resume(source: &Source) -> anyhow::Result<()> {
             "certwright: it was not paused\n"
         })
     })
+}
+
+/// That a statement over a whole table takes long is no news.
+fn expecting_long_statements(mut config: Config) -> Config {
+    config.log_level.push_str(",sqlx=error");
+    config
 }
 
 /// Nothing is drawn where nobody looks.
