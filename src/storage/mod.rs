@@ -31,9 +31,9 @@ pub use engine::{
 pub use queue::{handoff, heartbeat, lease, tasks};
 pub use tables::{
     api_keys, audit, certificates, challenges, cleanups, deliveries, event_stream, events,
-    expiry_watches, fair, figures, idempotency_keys, issuers, orders, outbox, pause, policies,
-    policy_reviews, rate_limits, requests, retention, revisions, revocations, sealed_columns,
-    secrets, settings, throttles, webhooks,
+    expiry_watches, fair, figures, idempotency_keys, issuers, namespaces, orders, outbox, pause,
+    policies, policy_reviews, rate_limits, requests, retention, revisions, revocations,
+    sealed_columns, secrets, settings, throttles, webhooks,
 };
 
 use cache::ConfigCache;
@@ -124,6 +124,7 @@ pub fn catalogue() -> Vec<Listed> {
         figures::all(),
         idempotency_keys::all(),
         issuers::all(),
+        namespaces::all(),
         orders::all(),
         outbox::all(),
         pause::all(),
