@@ -15,7 +15,7 @@
 //! * [`server`], [`server_certificate`]: connections of clients, how many, and their TLS
 //! * [`client`]: the API from its other side
 //! * [`yaml`], `manifest`: YAML with its lines, and cert-manager's manifests in it
-//! * [`config`], [`bootstrap`], [`reseal`], [`audit`], [`cli`], [`service`]: how it is put together, and kept
+//! * [`config`], [`bootstrap`], [`reseal`], [`audit`], [`backup`], [`cli`], [`service`]: how it is put together, and kept
 
 #[macro_use]
 mod failpoint;
@@ -23,6 +23,7 @@ mod failpoint;
 mod acme;
 pub mod api;
 pub mod audit;
+pub mod backup;
 pub mod bootstrap;
 pub mod ca;
 pub mod cli;

@@ -166,6 +166,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
     tasks.push(spawn(&stop, {
         let worker = Arc::clone(&worker);
         async move {
+            worker.until_resumed().await;
             tokio::join!(Arc::clone(&worker).run(), worker.run_deliveries());
             Ok(())
         }
@@ -328,8 +329,10 @@ fn worker_settings(
         cluster_namespace: config.cluster_namespace.clone(),
         delivery_concurrency: config.webhooks_concurrency,
         delivery_retention: config.webhooks_retention.try_into()?,
+        dead_delivery_retention: config.webhooks_dead_retention.try_into()?,
         approval_timeout: config.approval_timeout.try_into()?,
         event_retention: config.event_retention.try_into()?,
+        order_retention: config.order_retention.try_into()?,
     })
 }
 

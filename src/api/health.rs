@@ -69,8 +69,9 @@ pub(crate) async fn live() -> Json<Health> {
 /// Check readiness
 ///
 /// Looks at what this instance needs, at most every five seconds: database, schema, master key, a write, disk,
-/// listeners, worker. Clock and CAs are shown and take nobody out of service. Ends with the beginning of a graceful
-/// stop, so that load balancers look elsewhere. A problem has the same `checks`.
+/// listeners, worker. Clock and CAs are shown and take nobody out of service. Fails while the
+/// installation is paused, and from the beginning of a graceful stop on, so that load balancers look elsewhere. A problem
+/// has the same `checks`.
 #[utoipa::path(get, path = "/readyz", operation_id = "checkReadiness", tag = "service",
     security(()), responses((status = 200, body = Readiness, description = "It can work"), OpenErrors))]
 pub(crate) async fn ready(State(app): State<AppState>) -> Result<Json<Readiness>, ApiError> {

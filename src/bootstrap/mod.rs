@@ -23,7 +23,10 @@ mod protection;
 mod transit;
 
 pub use api_key::first_api_key;
-pub use protection::{authenticate_grants, check_master_key, fits_master_key, reseal_settings};
+pub use protection::{
+    authenticate_grants, check_master_key, fits_master_key, master_key_check, opens,
+    reseal_settings,
+};
 pub use transit::rewrap_master_key;
 
 /// Why the service cannot start.
@@ -168,20 +171,25 @@ pub async fn master_key(config: &Config, db: &Db) -> Result<Sealer, BootstrapErr
         return transit::master_key(config, db, &transit).await;
     }
     let own = config.data_dir.join(OWN_KEY);
-    let (sealer, made) = match (&config.master_key, &config.master_key_file) {
-        (Some(text), _) => (sealer(text, "`master_key`")?, false),
-        (None, Some(path)) => {
-            let found = read_key(path)?.ok_or_else(|| BootstrapError::NoSuchFile(path.clone()))?;
-            (found, false)
-        }
-        (None, None) => match read_key(&own)? {
-            Some(found) => (found, false),
-            None if transit::has_wrapped(db).await? => return Err(BootstrapError::Wrapped),
-            None if protection::is_known(db).await? => return Err(BootstrapError::KeyLost(own)),
-            None => make_key(&own)?,
-        },
+    let (sealer, made) = match given_key(config, &own)? {
+        Some(found) => (found, false),
+        None if transit::has_wrapped(db).await? => return Err(BootstrapError::Wrapped),
+        None if protection::is_known(db).await? => return Err(BootstrapError::KeyLost(own)),
+        None => make_key(&own)?,
     };
     if made { confirm(db, sealer, &own).await } else { check_master_key(db, sealer).await }
+}
+
+/// The master key that is configured, or lies in `data_dir`; `own` is its place there.
+fn given_key(config: &Config, own: &Path) -> Result<Option<Sealer>, BootstrapError> {
+    match (&config.master_key, &config.master_key_file) {
+        (Some(text), _) => sealer(text, "`master_key`").map(Some),
+        (None, Some(path)) => {
+            let found = read_key(path)?.ok_or_else(|| BootstrapError::NoSuchFile(path.clone()))?;
+            Ok(Some(found))
+        }
+        (None, None) => read_key(own),
+    }
 }
 
 /// Makes a key of our own the database's, or takes it away again.

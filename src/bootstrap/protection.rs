@@ -8,12 +8,13 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{AUDIT_KEY, AUDIT_KEY_PLACE, BootstrapError, settled};
+use super::{AUDIT_KEY, AUDIT_KEY_PLACE, BootstrapError, OWN_KEY, given_key, settled};
+use crate::config::Config;
 use crate::domain::audit::Call;
 use crate::domain::principal::{PrincipalKind, PrincipalRef};
 use crate::secret::{Place, Sealed, Sealer};
 use crate::storage::audit::{self, Author};
-use crate::storage::{Db, StorageError, Tx, grants, settings};
+use crate::storage::{Db, Read, StorageError, Tx, grants, settings};
 
 const CHECK: &str = "master_key_check";
 const CHECK_PLACE: &str = "settings/value/master_key_check";
@@ -53,6 +54,23 @@ pub async fn check_master_key(db: &Db, sealer: Sealer) -> Result<Sealer, Bootstr
 pub async fn fits_master_key(db: &Db, sealer: &Sealer) -> Result<bool, StorageError> {
     let known = settings::find(&mut db.read().await?, CHECK).await?;
     Ok(known.is_none_or(|known| sealer.open(&check(), &Sealed(known)).is_ok()))
+}
+
+/// Makes sure that the given master key opens secrets that are brought along, by what [`master_key_check`] read
+/// where they come from. A key that a transit engine has wrapped is brought along itself: the next start has it unwrapped.
+pub fn opens(config: &Config, brought: Vec<u8>) -> Result<(), BootstrapError> {
+    if config.transit.is_some() {
+        return Ok(());
+    }
+    let own = config.data_dir.join(OWN_KEY);
+    let sealer = given_key(config, &own)?.ok_or(BootstrapError::KeyLost(own))?;
+    let opened = sealer.open(&check(), &Sealed(brought));
+    opened.map(drop).map_err(|_| BootstrapError::WrongKey)
+}
+
+/// What was sealed under the master key of the database's secrets, so that the key can be told from others.
+pub async fn master_key_check(read: &mut Read) -> Result<Option<Vec<u8>>, StorageError> {
+    settings::find(read, CHECK).await
 }
 
 fn check() -> Place {

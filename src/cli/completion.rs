@@ -52,8 +52,8 @@ pub(super) fn help(words: &[String]) -> Result<String, Complaint> {
 
 const PREAMBLE: &str = "# The command line
 
-`certwright serve` is the service; `migrate`, `config`, `doctor`, `healthcheck` and `openapi` belong to its machine. Every
-other command is a client of the HTTP API and runs anywhere. This page is what `certwright help --markdown`
+`certwright serve` is the service; `migrate`, `backup`, `restore`, `resume`, `config`, `doctor`, `healthcheck` and
+`openapi` belong to its machine. Every other command is a client of the HTTP API and runs anywhere. This page is what `certwright help --markdown`
 prints.
 
 ## Which server, and as whom

@@ -1,6 +1,6 @@
 //! The command line: one file for each subcommand.
 //!
-//! `serve`, `migrate`, `config`, `doctor`, `healthcheck` and `openapi` belong to the service's own machine; all others
+//! `serve`, `migrate`, `backup`, `restore`, `resume`, `config`, `doctor`, `healthcheck` and `openapi` belong to the service's own machine; all others
 //! are clients of its HTTP API, through [`crate::client`].
 
 use std::path::PathBuf;
@@ -12,6 +12,7 @@ use crate::config::{self, Config, Values};
 
 mod apply;
 mod audit;
+mod backup;
 mod can;
 mod certificates;
 mod columns;
@@ -120,6 +121,16 @@ enum Command {
   certwright migrate
   certwright --set database.url=postgres://certwright@db/certwright migrate")]
     Migrate,
+    /// Write everything into a file, beside a service that goes on
+    #[command(after_help = backup::BACKUP_EXAMPLES)]
+    Backup(backup::Backup),
+    /// Make an empty database, of either kind, of a backup
+    #[command(after_help = backup::RESTORE_EXAMPLES)]
+    Restore(backup::Restore),
+    /// Take up the work of a restored installation
+    #[command(after_help = "Examples:
+  certwright resume")]
+    Resume,
     /// Print the settings that are in force, without secrets
     #[command(after_help = "Examples:
   certwright config
@@ -286,6 +297,9 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => serve.run(source),
             Command::Migrate => migrate::run(source),
+            Command::Backup(backup) => backup.run(source),
+            Command::Restore(restore) => restore.run(source),
+            Command::Resume => backup::resume(source),
             Command::Config(show) => show.run(source),
             Command::Doctor => doctor::doctor(source, remote),
             Command::Healthcheck => healthcheck::run(source),

@@ -6,7 +6,7 @@ use super::Subjects;
 use crate::bootstrap;
 use crate::ca::Skew;
 use crate::server::Accepting;
-use crate::storage::{Db, Load, StorageError, settings};
+use crate::storage::{Db, Load, StorageError, pause, settings};
 use crate::telemetry::metrics::worker as metrics;
 use crate::worker::Pulse;
 
@@ -62,6 +62,13 @@ async fn database(of: &Subjects) -> Vec<(&'static str, Verdict)> {
         ),
         Err(error) => return vec![("database", Verdict::Trouble(words(&error)))],
     };
+    let paused = match paused(&of.db).await {
+        Ok(None) => Verdict::Well,
+        Ok(Some(why)) => Verdict::Trouble(format!(
+            "The installation is paused: {why}. `certwright resume` ends it."
+        )),
+        Err(error) => return vec![("database", Verdict::Trouble(words(&error)))],
+    };
     let written = match write(&of.db, of.clock.now().unix_timestamp()).await {
         Ok(()) => Verdict::Well,
         Err(error) => Verdict::Trouble(words(&error)),
@@ -71,7 +78,12 @@ async fn database(of: &Subjects) -> Vec<(&'static str, Verdict)> {
         ("schema", schema(version, of.db.migrated().to)),
         ("masterKey", key),
         ("writes", written),
+        ("paused", paused),
     ]
+}
+
+async fn paused(db: &Db) -> Result<Option<String>, StorageError> {
+    pause::find(&mut db.read().await?).await
 }
 
 /// Writes a row of its own: that the database can be read says nothing about its disk.

@@ -27,13 +27,13 @@ mod tables;
 pub use crate::domain::scope::Scope;
 pub use engine::{
     Disk, Listed, Load, Migrated, Page, Read, Signals, SoleUse, Statement, StorageError, Touch, Tx,
-    notify,
+    copy, notify,
 };
 pub use queue::{handoff, heartbeat, lease, tasks};
 pub use tables::{
     api_keys, audit, audit_checkpoints, certificates, challenges, cleanups, deliveries,
     event_stream, events, expiry_watches, fair, figures, grants, idempotency_keys, issuers,
-    namespaces, orders, outbox, policies, policy_reviews, rate_limits, requests, retention,
+    namespaces, orders, outbox, pause, policies, policy_reviews, rate_limits, requests, retention,
     revisions, revocations, sealed_columns, secrets, settings, throttles, wake_ups, webhooks,
 };
 
@@ -52,7 +52,15 @@ pub struct Db {
 impl Db {
     /// Opens the database and brings its schema up to date.
     pub async fn connect(url: &str) -> Result<Self, StorageError> {
-        let database = Database::connect(url).await?;
+        Self::over(Database::connect(url, None).await?).await
+    }
+
+    /// Opens the database with its schema brought to a version, for rows that were written under that one.
+    pub async fn connect_at(url: &str, version: i64) -> Result<Self, StorageError> {
+        Self::over(Database::connect(url, Some(version)).await?).await
+    }
+
+    async fn over(database: Database) -> Result<Self, StorageError> {
         let is_shared = database.is_shared();
         let cache = Arc::new(ConfigCache::new(database.signals(), is_shared));
         let db = Self { database, cache, handoff: Handoff::default() };
@@ -126,6 +134,7 @@ pub fn catalogue() -> Vec<Listed> {
         namespaces::all(),
         orders::all(),
         outbox::all(),
+        pause::all(),
         policies::all(),
         policy_reviews::all(),
         rate_limits::all(),

@@ -67,10 +67,14 @@ pub struct Settings {
     pub delivery_concurrency: usize,
     /// How long finished deliveries are kept.
     pub delivery_retention: time::Duration,
+    /// How long those are kept that failed for good.
+    pub dead_delivery_retention: time::Duration,
     /// How long a request waits for approval.
     pub approval_timeout: time::Duration,
     /// How long events are kept.
     pub event_retention: time::Duration,
+    /// How long orders are kept that are over, with what belongs to them.
+    pub order_retention: time::Duration,
 }
 
 impl Context {

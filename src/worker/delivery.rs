@@ -151,15 +151,17 @@ async fn send(
 pub(crate) async fn forget(ctx: &Context) -> Result<u64, StorageError> {
     let now = ctx.clock.now();
     let before = now - ctx.settings.delivery_retention;
+    let dead_before = now - ctx.settings.dead_delivery_retention;
     let mut forgotten = 0;
     loop {
         let mut tx = ctx.db.begin();
         let deliveries = deliveries::forget(&mut tx, before, REMOVED_TOGETHER).await?;
+        let dead = deliveries::forget_dead(&mut tx, dead_before, REMOVED_TOGETHER).await?;
         let messages = outbox::forget(&mut tx, before, REMOVED_TOGETHER).await?;
         webhooks::forget_former(&mut tx, now).await?;
         tx.commit().await?;
-        forgotten += deliveries + messages;
-        if deliveries.max(messages) < u64::from(REMOVED_TOGETHER) {
+        forgotten += deliveries + dead + messages;
+        if deliveries.max(dead).max(messages) < u64::from(REMOVED_TOGETHER) {
             return Ok(forgotten);
         }
     }

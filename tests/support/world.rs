@@ -217,8 +217,10 @@ impl World {
             cluster_namespace: "certwright".into(),
             delivery_concurrency: 4,
             delivery_retention: time::Duration::days(30),
+            dead_delivery_retention: time::Duration::days(180),
             approval_timeout: time::Duration::days(7),
             event_retention: time::Duration::days(30),
+            order_retention: time::Duration::days(90),
         };
         Worker::new(worker::Context {
             db: self.db.clone(),

@@ -5,7 +5,7 @@ use crate::bootstrap;
 use crate::cli::output::now;
 use crate::config::Config;
 use crate::secret::Sealer;
-use crate::storage::{Db, Disk, StorageError, settings};
+use crate::storage::{Db, Disk, StorageError, pause, settings};
 
 /// As deploy/prometheus/alerts.yaml has it.
 const LITTLE_ROOM: u64 = 512 << 20;
@@ -110,6 +110,16 @@ fn in_words(bytes: u64) -> String {
         0..22 => format!("{} KiB", bytes >> 10),
         22..32 => format!("{} MiB", bytes >> 20),
         _ => format!("{} GiB", bytes >> 30),
+    }
+}
+
+pub(super) async fn paused(db: &Db, report: &mut Report) -> anyhow::Result<()> {
+    match pause::find(&mut db.read().await?).await? {
+        None => Ok(()),
+        Some(why) => report.fail(
+            "work",
+            &format!("paused, nothing is issued or renewed: {why}; once it has ended, run `certwright resume`"),
+        ),
     }
 }
 

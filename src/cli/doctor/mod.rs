@@ -45,6 +45,7 @@ async fn examine(source: &Source, remote: &Remote, report: &mut Report) -> anyho
     outside::responder(&config, report).await?;
     let Some(db) = database::open(&config, report).await? else { return Ok(()) };
     database::examine(&db, report).await?;
+    database::paused(&db, report).await?;
     let sealer = database::master_key(&config, &db, report).await?;
     let wanted = stored::Wanted::default();
     let found =

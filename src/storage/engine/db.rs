@@ -56,6 +56,12 @@ const WAL_KEPT: u32 = 16 << 20;
 /// Within a transaction nobody ever waits for anything but the database.
 const END_IDLE: &str = "SET idle_in_transaction_session_timeout = '10s'";
 
+/// SQLite shows a transaction one state anyhow.
+const ONE_STATE: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY";
+
+/// Whoever takes rows may wait for a disk between two of them.
+const NEVER_IDLE: &str = "SET LOCAL idle_in_transaction_session_timeout = 0";
+
 /// Connects once, and says where to and why not.
 async fn reach(options: &PgConnectOptions) -> Result<PgConnection, StorageError> {
     const WITHIN: Duration = Duration::from_secs(5);
@@ -72,8 +78,8 @@ async fn reach(options: &PgConnectOptions) -> Result<PgConnection, StorageError>
 }
 
 impl Database {
-    /// Opens the database and brings its schema up to date.
-    pub async fn connect(url: &str) -> Result<Self, StorageError> {
+    /// Opens the database and brings its schema up to date, or to a version.
+    pub async fn connect(url: &str, version: Option<i64>) -> Result<Self, StorageError> {
         let signals = Signals::new();
         let (pool, migrated) = if url.starts_with("postgres") {
             let options = PgConnectOptions::from_str(url)?
@@ -90,7 +96,7 @@ impl Database {
                 })
                 .connect_with(options)
                 .await?;
-            let migrated = POSTGRES.migrate(&mut *pool.acquire().await?).await?;
+            let migrated = POSTGRES.migrate(&mut *pool.acquire().await?, version).await?;
             notify::listen(pool.clone(), signals.clone());
             let connections = Connections::of(pool, 1);
             notify::publish(connections.clone(), signals.clone());
@@ -116,7 +122,7 @@ impl Database {
                 .acquire_timeout(Duration::from_secs(30))
                 .connect_with(options.clone())
                 .await?;
-            let migrated = SQLITE.migrate(&mut *write.acquire().await?).await?;
+            let migrated = SQLITE.migrate(&mut *write.acquire().await?, version).await?;
             let read = SqlitePoolOptions::new()
                 .max_connections(4)
                 .test_before_acquire(false)
@@ -161,6 +167,25 @@ impl Database {
         let on = match &self.0.pool {
             Pool::Sqlite { read, .. } => Backend::Sqlite(OnSqlite::reads(read.take().await?)),
             Pool::Postgres(pool) => Backend::Postgres(OnPostgres::reads(pool.take().await?)),
+        };
+        Ok(Read { on, db: Arc::clone(&self.0) })
+    }
+
+    /// Asks one state of the database for as long as this is kept, beside whoever writes meanwhile.
+    pub async fn snapshot(&self) -> Result<Read, StorageError> {
+        let on = match &self.0.pool {
+            Pool::Sqlite { read, .. } => {
+                let mut connection = read.take().await?;
+                connection.begin().await?;
+                Backend::Sqlite(OnSqlite::reads(connection))
+            }
+            Pool::Postgres(pool) => {
+                let mut connection = pool.take().await?;
+                connection.begin().await?;
+                connection.run(ONE_STATE).await?;
+                connection.run(NEVER_IDLE).await?;
+                Backend::Postgres(OnPostgres::reads(connection))
+            }
         };
         Ok(Read { on, db: Arc::clone(&self.0) })
     }

@@ -105,6 +105,9 @@ pub enum StorageError {
         /// Which it is.
         id: Uuid,
     },
+    /// A column whose values cannot be copied into another database.
+    #[error("the type of the column {0} is not one that a backup knows")]
+    UnknownType(String),
     /// Something with this identity is there already.
     #[error("it exists already")]
     Conflict,

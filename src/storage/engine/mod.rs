@@ -2,6 +2,7 @@
 
 mod backend;
 mod connections;
+pub mod copy;
 mod database_file;
 mod db;
 mod error;

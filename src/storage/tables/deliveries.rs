@@ -119,6 +119,8 @@ statements! {
         SELECT o.id FROM deliveries o
         WHERE o.state IN ('delivered', 'held') AND o.finished_at < $1
         ORDER BY o.finished_at LIMIT $2)";
+    FORGET_DEAD writes(deliveries) = "DELETE FROM deliveries WHERE id IN (
+        SELECT o.id FROM deliveries o WHERE o.state = 'dead' AND o.finished_at < $1 LIMIT $2)";
 }
 
 /// Which deliveries are wanted; everything that is given must hold.
@@ -335,6 +337,15 @@ pub async fn go_on(
 /// Forgets what ended before then without being dead; at most `limit`.
 pub async fn forget(tx: &mut Tx, before: OffsetDateTime, limit: u32) -> Result<u64, StorageError> {
     Ok(execute!(tx, FORGET, millis(before), i64::from(limit))?)
+}
+
+/// Forgets what was given up before then; at most `limit`.
+pub async fn forget_dead(
+    tx: &mut Tx,
+    before: OffsetDateTime,
+    limit: u32,
+) -> Result<u64, StorageError> {
+    Ok(execute!(tx, FORGET_DEAD, millis(before), i64::from(limit))?)
 }
 
 /// A page of a webhook's deliveries, by identifier, and so by age: to who is bound to namespaces, those that

@@ -19,6 +19,7 @@ mod log;
 pub mod namespaces;
 pub mod orders;
 pub mod outbox;
+pub mod pause;
 pub mod policies;
 pub mod policy_reviews;
 pub mod rate_limits;

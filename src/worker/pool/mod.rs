@@ -6,6 +6,7 @@ mod deliveries;
 mod handoff;
 mod heartbeat;
 mod internal_failure;
+mod paused;
 mod slots;
 
 use std::sync::Arc;

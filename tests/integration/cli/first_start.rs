@@ -7,7 +7,7 @@ use super::place::{ADDRESS_LINE, KEY_LINE, Place, block_on, mode, whoami};
 use crate::support::{ClosedPort, databases, postgres};
 
 /// A well-formed master key that nobody uses: 32 bytes of base64.
-const OTHER_MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+pub(super) const OTHER_MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 #[test]
 fn the_first_start_needs_no_configuration() {

@@ -1,6 +1,7 @@
 //! The program, as operators see it.
 
 pub(crate) mod administration;
+pub(crate) mod backup;
 pub(crate) mod bootstrap;
 mod by_heart;
 pub(crate) mod certificates;

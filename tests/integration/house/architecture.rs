@@ -66,6 +66,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("transit", &["config", "secret"]),
     ("verify", &["secret", "storage"]),
     ("bootstrap", &["clock", "config", "domain", "secret", "storage", "transit"]),
+    ("backup", &["bootstrap", "clock", "config", "storage"]),
 ];
 
 /// The composition root: the only places that name everything.
@@ -92,6 +93,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("indicatif::", &["cli"]),
     ("tracing_subscriber::", &["telemetry"]),
     ("prometheus::", &["telemetry"]),
+    ("flate2::", &["backup"]),
     ("procfs::", &["telemetry"]),
     ("rustix::", &["storage"]),
 ];

@@ -27,6 +27,7 @@ const ALLOWED: &[(&str, usize, &str)] = &[
         "looks again, for as long as the guard says, and the guard of requests",
     ),
     ("tests/integration/api/certificates.rs", 1, "what must not come has time to come"),
+    ("tests/integration/cli/backup.rs", 1, "the guard, for requests"),
     ("tests/integration/cli/place.rs", 3, "looks again, for as long as the guard says"),
     ("tests/integration/network/connections.rs", 9, "guards against hanging"),
     ("tests/integration/network/connections_attacked.rs", 2, "guards against hanging"),

@@ -1,5 +1,7 @@
 //! Crashes, outages and hostile surroundings.
 
+#[cfg(feature = "failpoints")]
+pub(crate) mod backup;
 pub(crate) mod clock;
 #[cfg(feature = "failpoints")]
 pub(crate) mod crash;
