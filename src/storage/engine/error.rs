@@ -132,6 +132,18 @@ impl From<sqlx::Error> for StorageError {
 }
 
 impl StorageError {
+    /// The failure of a commit, for another transaction that was in it. The errors of sqlx cannot be cloned; of a refusal
+    /// that is about one of them alone, another one only hears that it was not done.
+    pub(super) fn for_another(&self) -> Self {
+        let copy = |error: &sqlx::Error| sqlx::Error::Io(std::io::Error::other(error.to_string()));
+        match self {
+            Self::Full(error) => Self::Full(copy(error)),
+            Self::Damaged(error) => Self::Damaged(copy(error)),
+            Self::Database(error) | Self::Unavailable(error) => Self::Unavailable(copy(error)),
+            other => Self::Unavailable(sqlx::Error::Io(std::io::Error::other(other.to_string()))),
+        }
+    }
+
     /// Whether the same may work later, with nothing done to the request: what was computed is worth keeping.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Full(_) | Self::Replaced(_))

@@ -278,7 +278,6 @@ async fn commit_with_savepoints(
         first.refuse(error.into());
         return give_up(connection);
     }
-    // Those that are dropped without having been reply anything take it for a failure.
     let mut members = Vec::new();
     let mut next = Some(first);
     while let Some(request) = next.take() {
@@ -287,7 +286,9 @@ async fn commit_with_savepoints(
                 if !members.is_empty()
                     && let Err(error) = run(&mut connection, SAVEPOINT).await
                 {
-                    asker.send(Err(error.into())).ok();
+                    let error = error.into();
+                    fail(members, &error);
+                    asker.send(Err(error)).ok();
                     return give_up(connection);
                 }
                 let ended;
@@ -303,10 +304,13 @@ async fn commit_with_savepoints(
                     }
                     Err(error) => {
                         let all = undoes_all(&error);
-                        reply.send(Err(error.into())).ok();
+                        let error = error.into();
                         if all {
+                            fail(members, &error);
+                            reply.send(Err(error)).ok();
                             return give_up(connection);
                         }
+                        reply.send(Err(error)).ok();
                         Ended::Undo
                     }
                 }
@@ -319,7 +323,8 @@ async fn commit_with_savepoints(
                 return if undone.is_ok() { Some(connection) } else { give_up(connection) };
             }
             Ended::Undo => {
-                if run(&mut connection, "ROLLBACK TO turn").await.is_err() {
+                if let Err(error) = run(&mut connection, "ROLLBACK TO turn").await {
+                    fail(members, &error.into());
                     return give_up(connection);
                 }
             }
@@ -334,18 +339,23 @@ async fn commit_with_savepoints(
 /// Tells all of them what came of it.
 async fn commit(
     mut connection: PoolConnection<Sqlite>,
-    mut members: Vec<Reply>,
+    members: Vec<Reply>,
 ) -> Option<PoolConnection<Sqlite>> {
     if let Err(error) = run(&mut connection, "COMMIT").await {
-        if let Some(reply) = members.pop() {
-            reply.send(Err(error.into())).ok();
-        }
+        fail(members, &error.into());
         return give_up(connection);
     }
     for reply in members {
         reply.send(Ok(())).ok();
     }
     Some(connection)
+}
+
+/// Tells all of them why nothing of it is on the disk.
+fn fail(members: Vec<Reply>, error: &StorageError) {
+    for reply in members {
+        reply.send(Err(error.for_another())).ok();
+    }
 }
 
 async fn run(

@@ -99,6 +99,8 @@ statements! {
         WHERE webhook_id = $1 AND state = 'pending' AND next_action_at > $3 AND last_attempt_at >= $2";
     HOLD writes(deliveries) = "UPDATE deliveries SET state = 'held', next_action_at = NULL, finished_at = $2
         WHERE webhook_id = $1 AND state IN ('queued', 'pending') AND event_type <> 'webhook.test'";
+    MAKE_DUE writes(deliveries) = "UPDATE deliveries SET next_action_at = $1
+        WHERE state = 'pending' AND next_action_at > $2 AND (created_at > $2 OR next_action_at > $3)";
     HOLD_UNHEARD writes(deliveries) reads(webhook_subscriptions) = format!("UPDATE deliveries SET state = 'held',
         next_action_at = NULL, finished_at = $2
         WHERE webhook_id = $1 AND state IN ('queued', 'pending') AND NOT {}", heard("deliveries"));
@@ -283,6 +285,17 @@ pub(in crate::storage) async fn hold_unheard(
 ) -> Result<(), StorageError> {
     execute!(tx, HOLD_UNHEARD, webhook.0, millis(now))?;
     Ok(())
+}
+
+/// Makes due at `now` what was written later than is `tolerated`, or waits beyond `latest`; milliseconds. Returns the
+/// number of deliveries.
+pub(super) async fn make_due(
+    tx: &mut Tx,
+    now: i64,
+    tolerated: i64,
+    latest: i64,
+) -> Result<u64, StorageError> {
+    Ok(execute!(tx, MAKE_DUE, now, tolerated, latest)?)
 }
 
 /// Sends a delivery again, under the same identifier, whatever came of it; now, if it is waiting.

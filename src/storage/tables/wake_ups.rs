@@ -6,6 +6,7 @@
 
 use time::{Duration, OffsetDateTime};
 
+use super::deliveries;
 use crate::storage::engine::{Read, StorageError, Tx, execute, fetch, millis, statements};
 
 /// Longer than any pause that is not for good reason longer: a day, as the CAs, receivers and probes have it, and a
@@ -31,8 +32,6 @@ statements! {
         WHERE leased_by IS NULL AND next_action_at > $2 AND (state_since > $2 OR next_action_at > $3)";
     REVOCATIONS writes(revocations) = "UPDATE revocations SET next_action_at = $1
         WHERE leased_by IS NULL AND next_action_at > $2 AND (created_at > $2 OR next_action_at > $3)";
-    DELIVERIES writes(deliveries) = "UPDATE deliveries SET next_action_at = $1
-        WHERE state = 'pending' AND next_action_at > $2 AND (created_at > $2 OR next_action_at > $3)";
     WEBHOOKS writes(webhooks) reads(deliveries) = "UPDATE webhooks SET next_action_at = $1
         WHERE leased_by IS NULL AND next_action_at > $2 AND (next_action_at > $3 OR EXISTS (SELECT 1 FROM deliveries d
             WHERE d.webhook_id = webhooks.id AND d.state = 'pending' AND d.next_action_at <= $1))";
@@ -58,7 +57,7 @@ pub async fn clamp(tx: &mut Tx, now: OffsetDateTime) -> Result<u64, StorageError
         + execute!(tx, ORDERS, at, tolerated, latest)?
         + execute!(tx, ISSUERS, at, tolerated, latest)?
         + execute!(tx, REVOCATIONS, at, tolerated, latest)?
-        + execute!(tx, DELIVERIES, at, tolerated, latest)?
+        + deliveries::make_due(tx, at, tolerated, latest).await?
         + execute!(tx, THROTTLES, latest)?;
     // These are parts of what is counted already.
     execute!(tx, CHALLENGES, at, tolerated)?;

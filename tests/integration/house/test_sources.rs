@@ -68,6 +68,7 @@ const PORTS: &[(&str, usize, &str)] = &[
     ("tests/support/world.rs", 1, "a name server that is not asked"),
     ("tests/integration/network/tenants.rs", 1, "where nobody is to be reached"),
     ("tests/integration/at_rest/transit.rs", 1, "where nobody is to be reached"),
+    ("src/cli/healthcheck.rs", 2, "addresses of listeners, and where to ask them"),
     ("src/config/oidc.rs", 2, "settings that are read"),
     ("src/config/transit.rs", 1, "settings that are read"),
     ("src/config/show.rs", 1, "a setting that is shown"),

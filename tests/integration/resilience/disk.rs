@@ -27,7 +27,12 @@ async fn a_full_disk_is_said_everywhere_and_costs_nothing_but_the_wait() {
 
     let refused = until_refused(&site, &program).await;
 
-    assert_eq!((refused.status, &refused.body["code"]), (507, &"insufficient_storage".into()));
+    let why = program.log();
+    assert_eq!(
+        (refused.status, &refused.body["code"]),
+        (507, &"insufficient_storage".into()),
+        "{why}"
+    );
     assert_eq!(refused.retry_after.as_deref(), Some("60"));
     let detail = refused.body["detail"].as_str().unwrap();
     assert!(detail.starts_with("The disk of the service is full"), "{detail}");
