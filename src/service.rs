@@ -16,6 +16,7 @@ use crate::api::{self, AppState, CallerLimits, LastUses, Metrics, MetricsSetting
 use crate::ca::{Authorities, Ca};
 use crate::clock::{Clock, FollowingClock};
 use crate::config::Config;
+use crate::domain::access_rule::Rule;
 use crate::domain::id::WorkerId;
 use crate::heavy::Pool;
 use crate::oidc::Issuers;
@@ -139,6 +140,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         outbound,
         cluster_namespace: config.cluster_namespace.as_str().into(),
         tokens: Issuers::new(config.oidc_issuers.clone()).context("oidc.issuers")?,
+        client_rules: client_rules(config),
         limits: caller_limits(config),
         trusted_proxies: config.trusted_proxies.clone(),
         refusals: Refusals::default(),
@@ -268,6 +270,12 @@ async fn https(
     let listener = listen(https.listen, "https.listen").await?;
     let certificate = ServerCertificate::open(https, db, sealer).await.context("https.listen")?;
     Ok(Some((listener, certificate)))
+}
+
+/// The rules for client certificates; none where they are no way in.
+fn client_rules(config: &Config) -> Arc<[Rule]> {
+    let client_auth = config.https.as_ref().and_then(|https| https.client_auth.as_ref());
+    client_auth.map(|it| it.rules.as_slice()).unwrap_or_default().into()
 }
 
 fn worker_settings(

@@ -16,13 +16,14 @@ use crate::domain::forwarded::TrustedProxies;
 use crate::domain::token_issuer::TokenIssuer;
 use crate::secret::Secret;
 
+mod access_rules;
 mod https;
 mod oidc;
 mod settings;
 mod show;
 mod sources;
 
-pub use https::{CertificateSource, Https};
+pub use https::{CertificateSource, ClientAuth, Https};
 pub use settings::{SETTINGS, Setting};
 pub use show::{markdown, toml};
 pub use sources::{Origin, Values, read};

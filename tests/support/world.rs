@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use certwright::api::{self, AppState, CallerLimits, LastUses, Metrics, MetricsSettings, Refusals};
 use certwright::ca::{Authorities, Ca};
 use certwright::clock::{Clock, ManualClock, SystemClock};
+use certwright::domain::access_rule::Rule;
 use certwright::domain::api_key::{self, ApiKey};
 use certwright::domain::certificate::{Certificate, Issued, Transition};
 use certwright::domain::challenge::{self, Challenge};
@@ -111,6 +112,7 @@ impl World {
             outbound: self.outbound.clone(),
             cluster_namespace: "certwright".into(),
             tokens: Issuers::default(),
+            client_rules: Arc::default(),
             limits: CallerLimits::default(),
             trusted_proxies: TrustedProxies::default(),
             refusals: self.refusals.clone(),
@@ -137,6 +139,13 @@ impl World {
         self.clock.advance(SystemClock.now() - self.now());
         let tokens = Issuers::new(issuers).unwrap();
         self.router = api::router(AppState { tokens, ..self.state() });
+        self
+    }
+
+    /// The same that takes client certificates by these rules, on a clock that goes with theirs.
+    pub fn taking_certificates(mut self, rules: Vec<Rule>) -> Self {
+        self.clock.advance(SystemClock.now() - self.now());
+        self.router = api::router(AppState { client_rules: rules.into(), ..self.state() });
         self
     }
 

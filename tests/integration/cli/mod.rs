@@ -4,6 +4,7 @@ pub(crate) mod administration;
 pub(crate) mod bootstrap;
 mod by_heart;
 pub(crate) mod certificates;
+pub(crate) mod client_certificates;
 pub(crate) mod commands;
 pub(crate) mod commands_maintenance;
 pub(crate) mod first_start;

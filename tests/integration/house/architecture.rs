@@ -49,6 +49,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "outbound",
             "pki",
             "secret",
+            "server",
             "storage",
             "telemetry",
             "validation",
