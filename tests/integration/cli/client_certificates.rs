@@ -62,8 +62,7 @@ fn a_certificate_says_who_asks_by_flags_and_by_a_profile() {
     meeting.write("deploy.pem", &identity.certificate);
     meeting.write("deploy.key", &identity.key);
     meeting.write("both.pem", &identity.pem());
-    let expected =
-        ["kind: clientCertificate", "spiffe://example.org/ns/shop/sa/deploy", "- shop"];
+    let expected = ["kind: clientCertificate", "spiffe://example.org/ns/shop/sa/deploy", "- shop"];
 
     let flags = ["--client-cert", "deploy.pem", "--client-key", "deploy.key", "whoami"];
     meeting.run(&flags).succeeded().says_all(&expected);
