@@ -29,6 +29,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod domain;
+mod hangup;
 pub mod heavy;
 mod manifest;
 pub mod oidc;

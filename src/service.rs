@@ -18,6 +18,7 @@ use crate::clock::{Clock, FollowingClock};
 use crate::config::Config;
 use crate::domain::access_rule::Rule;
 use crate::domain::id::WorkerId;
+use crate::hangup::Reread;
 use crate::heavy::Pool;
 use crate::oidc::Issuers;
 use crate::outbound::{Allow, Guard, Sender, SenderSettings};
@@ -27,7 +28,7 @@ use crate::server_certificate::ServerCertificate;
 use crate::solver::{SolverSettings, Solvers};
 use crate::storage::{Db, SoleUse};
 use crate::worker::{self, Worker};
-use crate::{audit, bootstrap, shutdown};
+use crate::{audit, bootstrap, hangup, shutdown};
 
 /// Time for the last writes when the time for a stop is over.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
@@ -67,9 +68,10 @@ pub struct Running {
 /// Serves until SIGTERM or SIGINT, then finishes what is under way within `shutdown_timeout`.
 ///
 /// Prints one line with the API's address to standard output when it is ready, and before it that of the API over TLS, and
-/// on the very first start the admin API key.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+/// on the very first start the admin API key. With SIGHUP the level of the log is taken from `reread`.
+pub async fn run(config: Config, reread: Reread) -> anyhow::Result<()> {
     let stop = shutdown::on_signal().context("signals cannot be handled")?;
+    hangup::on_signal(reread).context("signals cannot be handled")?;
     let running = start(&config, stop.clone()).await?;
     if let Some(key) = &running.first_api_key {
         say(format_args!("admin API key, shown this once: {}", key.expose()));

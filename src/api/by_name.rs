@@ -1,13 +1,16 @@
 //! Addresses by name: `/certificates/by-name/{namespace}/{name}/…` is `/certificates/{id}/…`, and so for Issuers
 //! and secrets; a `ClusterIssuer`, which has no namespace, is `/issuers/by-name/{name}/…`.
 //!
-//! The name is resolved before anything else looks at the request. Nothing is answered here but that a name cannot be
-//! one: what is not found goes on under an identifier that nothing has, so that permissions are checked, and missing
-//! resources told, in one place.
+//! The name is resolved before the router looks at the address, and nothing is answered here: what is not found goes on
+//! under an identifier that nothing has, so that permissions are checked, and missing resources told, in one place. A
+//! request that cannot be resolved is refused within the layers that all answers go through.
+
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::Uri;
+use axum::http::request::Parts;
 use axum::http::uri::PathAndQuery;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
@@ -23,7 +26,7 @@ use super::auth::Principal;
 use super::problem::ApiError;
 use crate::domain::issuer::Kind;
 use crate::domain::text::{self, Lines};
-use crate::storage::{StorageError, certificates, issuers, secrets};
+use crate::storage::{certificates, issuers, secrets};
 
 /// What follows an issuer in an address; elsewhere a second part is a name.
 const OF_ISSUERS: [&str; 2] = ["rotate-account-key", "deactivate-account"];
@@ -36,6 +39,10 @@ pub(crate) struct Named {
     namespace: String,
     name: String,
 }
+
+/// Why a name could not be resolved. An extension can be cloned, an error cannot.
+#[derive(Debug, Clone)]
+struct Unresolved(Arc<ApiError>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Collection {
@@ -63,18 +70,11 @@ async fn resolve(State(app): State<AppState>, request: Request, next: Next) -> R
     let Some((path, named, rest)) = parse(parts.uri.path()) else {
         return next.run(Request::from_parts(parts, body)).await;
     };
-    for (part, text) in [("namespace", &named.namespace), ("name", &named.name)] {
-        if let Err(strange) = text::refuse(text, Lines::One) {
-            return ApiError::malformed(format!("The {part} in the path {strange}."))
-                .into_response();
-        }
-    }
     let rest = rest.to_owned();
-    // Counted where the request is answered, and only there.
-    let id = match Principal::uncounted(&parts, &app).await {
-        Ok(who) => find(&app, &who, &named).await.ok().flatten(),
-        Err(_) => None,
-    };
+    let id = find(&app, &parts, &named).await.unwrap_or_else(|error| {
+        parts.extensions.insert(Unresolved(Arc::new(error)));
+        None
+    });
     let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let path = format!("{path}/{}{rest}{query}", id.unwrap_or_default());
     let mut uri = parts.uri.clone().into_parts();
@@ -83,6 +83,15 @@ async fn resolve(State(app): State<AppState>, request: Request, next: Next) -> R
     parts.uri = Uri::from_parts(uri).unwrap_or(parts.uri);
     parts.extensions.insert(named);
     next.run(Request::from_parts(parts, body)).await
+}
+
+/// Answers a request whose name could not be resolved.
+pub(crate) async fn refuse_unresolved(mut request: Request, next: Next) -> Response {
+    let unresolved = request.extensions_mut().remove::<Unresolved>();
+    match unresolved.and_then(|Unresolved(error)| Arc::into_inner(error)) {
+        Some(error) => error.into_response(),
+        None => next.run(request).await,
+    }
 }
 
 /// The collection's path, the resource, and what follows it.
@@ -109,11 +118,15 @@ fn split(path: &str) -> (&str, &str) {
 }
 
 /// The identifier, if the principal may know of the resource.
-async fn find(
-    app: &AppState,
-    who: &Principal,
-    Named { collection, namespace, name }: &Named,
-) -> Result<Option<Uuid>, StorageError> {
+async fn find(app: &AppState, parts: &Parts, named: &Named) -> Result<Option<Uuid>, ApiError> {
+    let Named { collection, namespace, name } = named;
+    for (part, text) in [("namespace", namespace), ("name", name)] {
+        if let Err(strange) = text::refuse(text, Lines::One) {
+            return Err(ApiError::malformed(format!("The {part} in the path {strange}.")));
+        }
+    }
+    // Counted where the request is answered, and only there; and so is a key refused that does not count.
+    let Ok(who) = Principal::uncounted(parts, app).await else { return Ok(None) };
     if !who.scope.covers(namespace) {
         return Ok(None);
     }

@@ -19,7 +19,7 @@ use tower_http::request_id::MakeRequestUuid;
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 
-use super::by_name::Named;
+use super::by_name::{Named, refuse_unresolved};
 use super::extract::MOST_BYTES;
 use super::headers::{KEYSTORE_PASSWORD, REQUEST_ID};
 use super::problem::{ApiError, Code, Problem};
@@ -43,7 +43,8 @@ pub(crate) fn around(routes: Router) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn(for_one_host))
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, TIMEOUT))
-        .layer(from_fn(head::check_head));
+        .layer(from_fn(head::check_head))
+        .layer(from_fn(refuse_unresolved));
     routes
         .fallback(async || ApiError::Because(Code::NotFound, "There is nothing here.".into()))
         .method_not_allowed_fallback(async || {

@@ -55,6 +55,7 @@ mod precondition;
 mod problem;
 mod requests;
 mod responder;
+mod rotation;
 mod secrets;
 mod throttles;
 mod wait;

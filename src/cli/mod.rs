@@ -94,7 +94,7 @@ const EXAMPLES: &str = "Examples:
 API describes itself under /docs.";
 
 /// Where settings are read from.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[expect(clippy::doc_markdown, reason = "it is shown as it stands")]
 struct Source {
     /// TOML file with settings [default: certwright.toml here, or in /etc/certwright]

@@ -41,7 +41,9 @@ impl Serve {
         .into_iter()
         .filter_map(|(key, value)| Some((key.to_owned(), value?)))
         .collect();
-        let config = Config::parse(&source.values(&flags)?)?;
-        block_on(&config.clone(), service::run(config))
+        let source = source.clone();
+        let read = move || Ok(Config::parse(&source.values(&flags)?)?);
+        let config = read()?;
+        block_on(&config.clone(), service::run(config, Box::new(read)))
     }
 }

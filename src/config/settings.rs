@@ -134,7 +134,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting::new("metrics.certificates", "0",
         "So many certificates are listed in the metrics by namespace and name with their ends, the soonest first; at most 1000."),
     Setting::new("log.level", "info",
-        "`error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,certwright::ca=debug`."),
+        "`error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,certwright::ca=debug`. Read again, alone of all, with SIGHUP."),
     Setting::new("log.format", "auto",
         "`text`, `json`, or `auto`: text on a terminal."),
     Setting::new("shutdown_timeout", "20s",

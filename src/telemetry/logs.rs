@@ -1,12 +1,13 @@
 //! Logs: to standard error, as text for people or as JSON for machines.
 
 use std::io::IsTerminal as _;
+use std::sync::OnceLock;
 
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt;
-use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::layer::{Layer, Layered, SubscriberExt as _};
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{fmt, reload};
 
 use super::json::JsonLines;
 use crate::config::{Config, LogFormat};
@@ -14,11 +15,15 @@ use crate::config::{Config, LogFormat};
 /// Filter for libraries whose logs are too verbose.
 const QUIET: &str = "hickory_proto=warn,hickory_net=warn,hickory_resolver=warn,sqlx=warn,hyper=warn,h2=warn,rustls=warn,reqwest=warn";
 
+/// What the filter stands upon.
+type Lines = Layered<Box<dyn Layer<Registry> + Send + Sync>, Registry>;
+
+/// The filter in use, which can be changed.
+static FILTER: OnceLock<reload::Handle<Targets, Lines>> = OnceLock::new();
+
 /// Starts logging; the error says what is wrong with `log.level`.
 pub(super) fn start(config: &Config) -> Result<(), String> {
-    let filter: Targets = format!("{QUIET},{}", config.log_level)
-        .parse()
-        .map_err(|error| format!("log.level = {:?}: {error}", config.log_level))?;
+    let (filter, handle) = reload::Layer::new(parse(&config.log_level)?);
     let text = match config.log_format {
         LogFormat::Text => true,
         LogFormat::Json => false,
@@ -28,6 +33,19 @@ pub(super) fn start(config: &Config) -> Result<(), String> {
     let lines = fmt::layer::<Registry>().with_writer(std::io::stderr).log_internal_errors(false);
     let lines = if text { lines.boxed() } else { lines.json().event_format(JsonLines).boxed() };
     // A second start, as tests may make it, keeps the first subscriber.
-    tracing_subscriber::registry().with(lines).with(filter).try_init().ok();
+    if tracing_subscriber::registry().with(lines).with(filter).try_init().is_ok() {
+        FILTER.set(handle).ok();
+    }
     Ok(())
+}
+
+/// Logs by another level from now on; the error says what is wrong with it.
+pub(super) fn set_level(level: &str) -> Result<(), String> {
+    let filter = parse(level)?;
+    let Some(handle) = FILTER.get() else { return Ok(()) };
+    handle.reload(filter).map_err(|error| error.to_string())
+}
+
+fn parse(level: &str) -> Result<Targets, String> {
+    format!("{QUIET},{level}").parse().map_err(|error| format!("log.level = {level:?}: {error}"))
 }

@@ -13,3 +13,11 @@ use crate::config::Config;
 pub fn start(config: &Config) -> Result<(), String> {
     logs::start(config)
 }
+
+/// Logs by another level from now on.
+///
+/// # Errors
+/// When it is not a filter; the message says what is wrong with it.
+pub fn set_log_level(level: &str) -> Result<(), String> {
+    logs::set_level(level)
+}

@@ -4,17 +4,17 @@ use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde::Deserialize;
-use time::Duration;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 use uuid::Uuid;
 
+use super::AppState;
 use super::auth::{ApiKeysRead, ApiKeysWrite, Authorized, Principal};
 use super::extract::{Body, Path, Query};
 use super::page::{self, Listing, Sort};
-use super::precondition::{Precondition, answer, json, tag};
-use super::problem::{ApiError, Code, Errors, Faults};
-use super::{AppState, field};
-use crate::domain::api_key::{self, ApiKey, Rotation};
+use super::precondition::Precondition;
+use super::problem::{ApiError, Code, Errors};
+use super::rotation::{Rotation, overlap, shown_once};
+use crate::domain::api_key::{self, ApiKey};
 use crate::domain::id::ApiKeyId;
 use crate::storage::{Page, Read, api_keys};
 
@@ -23,11 +23,6 @@ mod view;
 
 use check::{KeySpec, must_reach};
 use view::KeyView;
-
-/// Time for which a former value counts as well, unless the client says otherwise.
-const OVERLAP: Duration = Duration::hours(24);
-
-const LONGEST_OVERLAP: Duration = Duration::days(30);
 
 /// Filters for API keys.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -43,17 +38,6 @@ pub(crate) struct ListKeys {
     cursor: Option<String>,
     /// The sort order.
     sort: Option<Sort>,
-}
-
-/// Options of a rotation.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(as = RotateApiKey)]
-pub(crate) struct Overlap {
-    /// Time for which the former value counts as well: `24h` when absent, `0s` if it is known to others, at most `720h`.
-    #[serde(default)]
-    #[schema(example = "24h")]
-    former_valid_for: Option<String>,
 }
 
 /// Create an API key
@@ -74,7 +58,9 @@ pub(crate) async fn create(
     tx.commit().await?;
     tracing::info!(made = %key.id, by = %who.subject.id(), "an API key was made");
     let location = format!("/api-keys/{}", key.id);
-    let mut response = shown_once(StatusCode::ACCEPTED, &key, value.expose())?;
+    let plain = KeyView::of(key);
+    let mut response =
+        shown_once(StatusCode::ACCEPTED, &plain.clone().with_value(value.expose()), &plain)?;
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -150,19 +136,19 @@ pub(crate) async fn show_by_name(
 /// change over; one that was former already ends at once. A key may rotate itself, and none that may do more.
 #[utoipa::path(post, path = "/api-keys/{id}/rotate", operation_id = "rotateApiKey", tag = "service",
     params(("id" = Uuid, Path, description = "The key's identifier")),
-    request_body(content = Option<Overlap>, description = "May be left out"),
+    request_body(content = Option<Rotation>, description = "May be left out"),
     responses((status = 200, body = KeyView, description = "Changed; the key is shown this once", headers(("ETag" = String))), Errors))]
 pub(crate) async fn rotate(
     State(app): State<AppState>,
     who: Authorized<ApiKeysWrite>,
     Path(id): Path<Uuid>,
-    body: Option<Body<Overlap>>,
+    body: Option<Body<Rotation>>,
 ) -> Result<Response, ApiError> {
-    let overlap = overlap(body.map(|body| body.value).unwrap_or_default())?;
+    let overlap = overlap(body)?;
     let value = api_key::generate_key()?;
     let now = app.now();
     let former_until = overlap.is_positive().then(|| now + overlap);
-    let rotation = Rotation { rotated_at: now, former_until };
+    let rotation = api_key::Rotation { rotated_at: now, former_until };
     let mut tx = app.begin(&who);
     let key = find(&mut tx, id, &who).await?;
     must_reach(&who, &key)?;
@@ -173,7 +159,8 @@ pub(crate) async fn rotate(
     api_keys::rotate(&mut tx, key.id, &api_key::hash_key(value.expose()), rotation).await?;
     tx.commit().await?;
     tracing::info!(rotated = %id, by = %who.subject.id(), "an API key was rotated");
-    shown_once(StatusCode::OK, &ApiKey { rotation: Some(rotation), ..key }, value.expose())
+    let plain = KeyView::of(ApiKey { rotation: Some(rotation), ..key });
+    shown_once(StatusCode::OK, &plain.clone().with_value(value.expose()), &plain)
 }
 
 /// Delete an API key
@@ -205,27 +192,4 @@ async fn find(read: &mut Read, id: Uuid, who: &Principal) -> Result<ApiKey, ApiE
     let found = api_keys::find(read, ApiKeyId(id)).await?;
     let found = found.filter(|key| key.scope.is_within(&who.scope));
     found.ok_or_else(|| ApiError::not_found("API key", id))
-}
-
-/// The answer that shows the key itself, with the tag of those that do not.
-fn shown_once(status: StatusCode, key: &ApiKey, value: &str) -> Result<Response, ApiError> {
-    let plain = json(&KeyView::of(key.clone()))?;
-    let mut response = answer(status, json(&KeyView::of(key.clone()).with_value(value))?);
-    let headers = response.headers_mut();
-    if let Ok(tag) = HeaderValue::from_str(&tag(&plain)) {
-        headers.insert(header::ETAG, tag);
-    }
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
-}
-
-fn overlap(options: Overlap) -> Result<Duration, ApiError> {
-    let mut faults = Faults::default();
-    let given = options.former_valid_for;
-    let overlap = field::duration(given.as_deref(), "/formerValidFor", &mut faults);
-    if overlap.is_some_and(|overlap| overlap > LONGEST_OVERLAP) {
-        faults.invalid("/formerValidFor", "is at most 720h");
-    }
-    faults.refuse()?;
-    Ok(overlap.unwrap_or(OVERLAP))
 }

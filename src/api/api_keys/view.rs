@@ -12,7 +12,7 @@ use crate::domain::role::Role;
 use crate::storage::Scope;
 
 /// An API key, without the key itself.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = ApiKey)]
 pub(crate) struct KeyView {
@@ -50,7 +50,7 @@ pub(crate) struct KeyView {
 }
 
 /// A change of an API key's value.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = ApiKeyRotation)]
 struct RotationView {

@@ -4,8 +4,7 @@ use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde::Deserialize;
-use time::{Duration, OffsetDateTime};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::auth::{Authorized, WebhooksRead, WebhooksWrite};
@@ -13,9 +12,10 @@ use super::extract::{Body, Path, Query};
 use super::idempotency::{Attempt, IdempotencyKey};
 use super::merge_patch::MergePatch;
 use super::page::{self, Listing, Sort};
-use super::precondition::{Precondition, answer, json, tag};
-use super::problem::{ApiError, Errors, Faults};
-use super::{AppState, field, retrying};
+use super::precondition::{Precondition, answer, json};
+use super::problem::{ApiError, Errors};
+use super::rotation::{Rotation, overlap, shown_once};
+use super::{AppState, retrying};
 use crate::domain::event::Event;
 use crate::domain::id::WebhookId;
 use crate::domain::signature;
@@ -31,11 +31,6 @@ mod view;
 use check::{Checked, WebhookSpec};
 use view::WebhookView;
 
-/// Time for which a former secret signs as well, unless the client says otherwise.
-const OVERLAP: Duration = Duration::hours(24);
-
-const LONGEST_OVERLAP: Duration = Duration::days(30);
-
 /// Filters for webhooks.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -50,15 +45,6 @@ pub(crate) struct ListWebhooks {
     cursor: Option<String>,
     /// The sort order.
     sort: Option<Sort>,
-}
-
-/// Options of a rotation.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) struct Rotation {
-    /// Time for which the former secret signs as well: `24h` when absent, `0s` if it is known to others, at most `720h`.
-    #[schema(example = "24h")]
-    former_valid_for: Option<String>,
 }
 
 /// Create a webhook
@@ -201,7 +187,7 @@ pub(crate) async fn rotate(
     Path(id): Path<Uuid>,
     body: Option<Body<Rotation>>,
 ) -> Result<Response, ApiError> {
-    let overlap = overlap(body.map(|body| body.value).unwrap_or_default())?;
+    let overlap = overlap(body)?;
     let secret = signature::generate_secret()?;
     let sealed = app.sealer.seal(&secret_place(WebhookId(id)), secret.expose().as_bytes())?;
     retrying(|| async {
@@ -218,7 +204,8 @@ pub(crate) async fn rotate(
         let next = present.rotated(former.as_ref().map(|_| now + overlap), now);
         webhooks::rotate(&mut tx, &next, &lease, &sealed, former.as_ref()).await?;
         tx.commit().await?;
-        shown_once(StatusCode::OK, &next.webhook, &secret, now)
+        let plain = WebhookView::of(&next.webhook, now);
+        shown_once(StatusCode::OK, &plain.clone().with_secret(secret.expose()), &plain)
     })
     .await
 }
@@ -253,45 +240,17 @@ async fn insert(
     let location = format!("/webhooks/{}", webhook.id);
     let now = webhook.created_at;
     // The answer for a replay is stored in plain text, so the secret is left out of it.
-    let answer = json(&WebhookView::of(webhook, now))?;
+    let plain = WebhookView::of(webhook, now);
     let mut tx = attempt.begin(app);
-    attempt.remember(app, &mut tx, &location, &answer).await?;
+    attempt.remember(app, &mut tx, &location, &json(&plain)?).await?;
     webhooks::insert(&mut tx, webhook, sealed).await?;
     let event = Event::normal(webhook.id, "Created", "The webhook was created");
     events::record(&mut tx, &webhook.namespace, None, &[event], now);
     tx.commit().await?;
-    let mut response = shown_once(StatusCode::ACCEPTED, webhook, secret, now)?;
+    let mut response =
+        shown_once(StatusCode::ACCEPTED, &plain.clone().with_secret(secret.expose()), &plain)?;
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
     Ok(response)
-}
-
-/// The answer that shows the secret, with the tag of those that do not.
-fn shown_once(
-    status: StatusCode,
-    webhook: &Webhook,
-    secret: &Secret<String>,
-    now: OffsetDateTime,
-) -> Result<Response, ApiError> {
-    let plain = json(&WebhookView::of(webhook, now))?;
-    let body = json(&WebhookView::of(webhook, now).with_secret(secret.expose()))?;
-    let mut response = answer(status, body);
-    let headers = response.headers_mut();
-    if let Ok(tag) = HeaderValue::from_str(&tag(&plain)) {
-        headers.insert(header::ETAG, tag);
-    }
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
-}
-
-fn overlap(rotation: Rotation) -> Result<Duration, ApiError> {
-    let mut faults = Faults::default();
-    let given = rotation.former_valid_for;
-    let overlap = field::duration(given.as_deref(), "/formerValidFor", &mut faults);
-    if overlap.is_some_and(|overlap| overlap > LONGEST_OVERLAP) {
-        faults.invalid("/formerValidFor", "is at most 720h");
-    }
-    faults.refuse()?;
-    Ok(overlap.unwrap_or(OVERLAP))
 }

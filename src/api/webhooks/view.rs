@@ -11,7 +11,7 @@ use crate::domain::event_type::EventType;
 use crate::domain::webhook::{Disabled, Selector, Webhook};
 
 /// Somebody who asked to be told.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Webhook)]
 pub(crate) struct WebhookView {
@@ -48,7 +48,7 @@ pub(crate) struct WebhookView {
 }
 
 /// The health of an endpoint.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct WebhookStatus {
     /// A summary in one word.

@@ -133,6 +133,15 @@ impl Order {
         Transition { order: self, events, outcome: None }
     }
 
+    /// Keeps when the CA lets go of the order. An end that has passed while the order is still there belongs to a
+    /// CA with another clock: the order would be given up, and another one asked for, again and again.
+    pub(super) fn take_note_of_expiry(&mut self, seen: &Seen, now: OffsetDateTime) {
+        if let Some(at) = seen.expires.filter(|at| *at > now) {
+            self.expires = Some(at);
+            self.deadline = self.deadline.min(at);
+        }
+    }
+
     /// Applies the CA's description of the order at the stage that the order is in.
     pub(super) fn polled(
         mut self,
@@ -142,8 +151,7 @@ impl Order {
         conditions: &Conditions,
     ) -> Transition {
         let jitter = conditions.jitter;
-        self.expires = seen.expires.or(self.expires);
-        self.deadline = self.expires.map_or(self.deadline, |at| at.min(self.deadline));
+        self.take_note_of_expiry(seen, now);
         match (seen.status, stage) {
             (Status::Ready, Stage::Processing | Stage::Finalizing) => {
                 // The CA refused the CSR because the order was not ready for it; now it is.

@@ -125,9 +125,7 @@ impl Order {
         now: OffsetDateTime,
         jitter: Jitter,
     ) -> Transition {
-        // An order that is over before it has begun is a CA with another clock.
-        self.expires = seen.expires.filter(|at| *at > now);
-        self.deadline = self.expires.map_or(self.deadline, |at| at.min(self.deadline));
+        self.take_note_of_expiry(seen, now);
         let stage = match seen.status {
             Status::Pending | Status::Invalid => Stage::Authorizing,
             Status::Ready => Stage::Finalizing,

@@ -196,6 +196,10 @@ on_every_database! {
             let problem = world.get(path).await.is_problem(404, "not_found");
             assert_eq!(problem["detail"], detail);
         }
+        let strange = world.ask(Method::GET, "/certificates/by-name/default/a%0Ab");
+        let strange = strange.header("x-request-id", "build-42").send().await;
+        assert_eq!(strange.is_problem(400, "malformed_request")["instance"], "build-42");
+
         assert_eq!(world.delete("/certificates/by-name/default/delta").await.status, 204);
         world.get("/certificates/by-name/default/delta").await.is_problem(404, "not_found");
     }

@@ -59,6 +59,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("server", &[]),
     ("server_certificate", &["config", "pki", "secret", "server", "storage"]),
     ("shutdown", &[]),
+    ("hangup", &["config", "telemetry"]),
     ("audit", &["clock", "domain", "storage"]),
     ("reseal", &["bootstrap", "secret", "storage"]),
     ("bootstrap", &["clock", "config", "domain", "secret", "storage"]),

@@ -369,6 +369,18 @@ fn an_order_ends_when_the_ca_forgets_it_whatever_else_it_was_told_to_wait_for() 
 }
 
 #[test]
+fn an_end_that_has_passed_while_the_order_is_still_there_is_not_believed() {
+    let passed = Some(START - Duration::days(5));
+    let behind = |status| Seen { expires: passed, ..seen(status) };
+    let created = apply(new(), Answer::Created(URL.into(), behind(Status::Pending)), START).order;
+    let polled =
+        apply(open(Stage::Validating, &[1]), Answer::Polled(behind(Status::Pending)), START);
+    for order in [created, polled.order] {
+        assert_eq!((order.expires, order.deadline > START), (None, true));
+    }
+}
+
+#[test]
 fn a_proof_that_cannot_be_written_for_a_while_is_not_waited_for_past_the_orders_end() {
     let mut order = open(Stage::Presenting, &[1]);
     order.deadline = START + Duration::hours(1);

@@ -108,6 +108,21 @@ at_a_ca! {
         assert_eq!(site.proxy.requests(Kind::NewOrder), 0);
     }
 
+    async fn an_approval_days_later_takes_one_order(site: Driven, json!({})) {
+        asking(&site, "Manual").await;
+        let boss = boss(&site).await;
+        site.ask_for("web").await;
+        site.step().await;
+        let asked = request(&site).await;
+        // The CA's clock stays behind: its orders end in the past, as seen from here.
+        site.world.clock.advance(Duration::days(6));
+
+        assert_eq!(decide(&site, &boss, &asked, "approve").await.status, 200);
+
+        let ready = site.until_all_ready().await.remove(0);
+        assert_eq!((&ready["status"]["revision"], site.proxy.requests(Kind::NewOrder)), (&json!(1), 1));
+    }
+
     async fn a_changed_certificate_has_a_request_of_its_own(site: Driven, json!({})) {
         let world = &site.world;
         asking(&site, "Manual").await;

@@ -1,5 +1,6 @@
 //! The log says who is in trouble, once, and nothing alarming where nobody is.
 
+use std::fs;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
@@ -11,11 +12,13 @@ use certwright::domain::order::Outcome;
 use certwright::storage::lease::{self, Machine};
 use certwright::storage::{Scope, issuers};
 use certwright::worker::look_at_expiry;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 use tracing::subscriber::DefaultGuard;
 
 use crate::support::installation::{Database, Installation};
+use crate::support::patience::until;
 use crate::support::receiver::Reply;
 use crate::support::world::{World, id, on_every_database};
 use crate::webhooks::{hooked, issued};
@@ -175,6 +178,29 @@ async fn assert_calm(database: Database) {
     let request = lines.iter().find(|line| line["span"]["path"] == "/certificates").unwrap();
     assert_eq!(request["span"]["principal"], "API key `bootstrap`", "{request}");
     assert!(request["span"]["from"].as_str().unwrap().starts_with("127.0.0.1:"), "{request}");
+}
+
+#[tokio::test]
+async fn the_level_is_read_again_with_a_hangup() {
+    let mut installation = Installation::on(Database::Sqlite).await;
+    let file = installation.file("settings.toml");
+    installation.set("CONFIG", file.to_str().unwrap());
+    fs::write(&file, "[log]\nlevel = \"warn\"\n").unwrap();
+    let program = installation.start().await;
+    assert_eq!(program.log(), "", "nothing alarming");
+
+    let read_again = async |level: &str, told: &str| {
+        fs::write(&file, format!("[log]\nlevel = \"{level}\"\n")).unwrap();
+        program.send(Signal::HUP);
+        until(told, async || program.log().contains(told)).await;
+    };
+    read_again("debug", "the level of the log was read again").await;
+    installation.get(&program, "/whoami").await.unwrap();
+    assert!(program.log().contains("\"DEBUG\""), "{}", program.log());
+
+    read_again("certwright=loud", "the level of the log stays as it was").await;
+    assert!(program.log().contains("log.level = \\\"certwright=loud\\\""), "{}", program.log());
+    installation.get(&program, "/whoami").await.unwrap();
 }
 
 #[tokio::test]
