@@ -19,7 +19,7 @@ mod peer;
 mod problem;
 mod stream;
 
-use alert::alert_of;
+use alert::alert_in;
 
 pub use device_login::{DeviceLogin, Login, LoginError, LoginIssuer};
 pub use peer::peer_chain;
@@ -314,11 +314,12 @@ impl Client {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> ClientError {
-        if let Some(alert) = self.has_certificate.then(|| alert_of(error)).flatten() {
-            return ClientError::CertificateRefused { server: self.server().to_owned(), alert };
-        }
+        let server = self.server().to_owned();
         let cause = if error.is_timeout() { "it took too long".to_owned() } else { chain(error) };
-        ClientError::Unreachable { server: self.server().to_owned(), cause }
+        match alert_in(&cause).filter(|_| self.has_certificate) {
+            Some(alert) => ClientError::CertificateRefused { server, alert: alert.to_owned() },
+            None => ClientError::Unreachable { server, cause },
+        }
     }
 }
 
