@@ -3,7 +3,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help build demo test soak bench ci fmt lint doc openapi cli-docs reliability clean setup
+.PHONY: help build demo test soak bench ci fmt lint doc openapi cli-docs reliability audit sbom clean setup
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,7 @@ bench: setup ## Measure everything against the least it can cost (docs/performan
 ci: setup ## Everything that a change must pass
 	cargo fmt --check
 	scripts/cargo-deny --log-level error --locked check bans licenses sources
+	scripts/audit-check
 	cargo clippy --all-targets --locked $(TESTED) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked $(TESTED) --document-private-items
 	scripts/test $(TESTED)
@@ -66,6 +67,12 @@ cli-docs: ## Write docs/cli.md anew from the code
 
 reliability: setup ## Show the same faults side by side with lego and certbot (installs both)
 	scripts/reliability
+
+audit: ## Look all dependencies up in the RustSec advisory database; ADVISORIES=FOLDER takes a copy of it
+	@scripts/audit $(ADVISORIES)
+
+sbom: ## Write the bill of materials, target/certwright.cdx.json (CycloneDX)
+	@scripts/sbom
 
 clean: ## Remove everything that was built, the test tools too
 	cargo clean

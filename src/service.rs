@@ -12,7 +12,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, AppState, CallerLimits, LastUses, Metrics, MetricsSettings, Refusals};
+use crate::api::{
+    self, AppState, CallerLimits, LastUses, Metrics, MetricsSettings, NamespaceLimits, Refusals,
+};
 use crate::ca::{Authorities, Ca};
 use crate::clock::{Clock, FollowingClock};
 use crate::config::Config;
@@ -333,10 +335,15 @@ fn metrics_server(listener: TcpListener, state: AppState, config: &Config) -> Se
 
 fn caller_limits(config: &Config) -> CallerLimits {
     let burst = NonZeroU32::new(config.requests_burst);
-    CallerLimits::new(
+    let limits = CallerLimits::new(
         NonZeroU32::new(config.failed_authentications),
         NonZeroU32::new(config.requests_per_second).zip(burst),
-    )
+    );
+    let [streams, waits] = [config.event_streams, config.waits].map(NonZeroU32::new);
+    limits.holding(streams, waits).within(NamespaceLimits {
+        certificates: NonZeroU32::new(config.certificates_per_namespace),
+        open_orders: NonZeroU32::new(config.open_orders_per_namespace),
+    })
 }
 
 /// What the audit log needs beside the requests themselves.

@@ -2,6 +2,9 @@
 
 use axum::http::HeaderName;
 
+/// Says that nothing of what the answer tells was stored.
+pub(crate) const DRY_RUN: HeaderName = HeaderName::from_static("dry-run");
+
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub(crate) const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 

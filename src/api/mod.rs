@@ -32,6 +32,7 @@ mod auth;
 mod by_name;
 mod certificates;
 mod challenges;
+mod dry_run;
 mod events;
 mod extract;
 mod field;
@@ -63,7 +64,7 @@ mod webhooks;
 mod whoami;
 
 pub use audit::Refusals;
-pub use auth::{CallerLimits, LastUses};
+pub use auth::{CallerLimits, LastUses, NamespaceLimits};
 pub use metrics::{Metrics, MetricsSettings, metrics_alone};
 pub use openapi::document;
 pub use responder::responder;

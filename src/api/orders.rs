@@ -164,6 +164,7 @@ pub(crate) async fn show(
     wait: Wait,
     known: Precondition,
 ) -> Result<Response, ApiError> {
+    let wait = wait.held_by(&app, &who)?;
     let read = || async {
         let found = orders::find(&mut app.db.read().await?, OrderId(id), &who.scope).await?;
         found.map(|(order, _)| order).ok_or_else(|| ApiError::not_found("order", id))

@@ -75,6 +75,8 @@ codes! {
     PermissionDenied FORBIDDEN "The API key may not do this";
     /// No policy allows a name of the certificate to the namespace.
     NameNotAllowed FORBIDDEN "No policy allows it";
+    /// The namespace has all that it may have.
+    QuotaExceeded FORBIDDEN "The namespace has all that it may have";
     /// There is nothing here, or nothing that the API key may see.
     NotFound NOT_FOUND "There is no such resource";
     /// The certificate has no such revision (yet).
@@ -153,9 +155,9 @@ pub(crate) enum ApiError {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Exceeded {
     pub(crate) name: &'static str,
-    /// So many within the window.
+    /// So many within the window; without one, at the same time.
     pub(crate) quota: u32,
-    pub(crate) window: time::Duration,
+    pub(crate) window: Option<time::Duration>,
     pub(crate) retry_after: time::Duration,
 }
 
@@ -164,10 +166,11 @@ impl Exceeded {
         let Self { name, quota, .. } = self;
         // Rounded up: a second too early is too early.
         let seconds = (self.retry_after + time::Duration::milliseconds(999)).whole_seconds().max(1);
-        let window = self.window.whole_seconds();
+        let window = self.window.map(|window| format!(";w={}", window.whole_seconds()));
+        let window = window.unwrap_or_default();
         for (header, text) in [
             (header::RETRY_AFTER, seconds.to_string()),
-            (RATE_LIMIT_POLICY, format!("\"{name}\";q={quota};w={window}")),
+            (RATE_LIMIT_POLICY, format!("\"{name}\";q={quota}{window}")),
             (RATE_LIMIT, format!("\"{name}\";r=0;t={seconds}")),
         ] {
             if let Ok(value) = HeaderValue::from_str(&text) {

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::AppState;
-use super::auth::Principal;
+use super::auth::{Place, Principal};
 use super::headers::{PREFER, PREFERENCE_APPLIED};
 use super::problem::ApiError;
 use crate::storage::notify::Waiter;
@@ -23,8 +23,15 @@ pub(crate) const LONGEST: u64 = 300;
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Seconds that the client is willing to wait, if it said so.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Wait(Option<u64>);
+
+/// The same, with the principal's place among those who wait.
+#[derive(Debug)]
+pub(crate) struct Held {
+    seconds: Option<u64>,
+    _place: Option<Place>,
+}
 
 impl<S: Send + Sync> FromRequestParts<S> for Wait {
     type Rejection = Infallible;
@@ -48,9 +55,18 @@ fn seconds(headers: &HeaderMap) -> Option<u64> {
 }
 
 impl Wait {
+    /// Takes a place for as long as the request lasts, if the client waits at all. Refuses a principal that holds as
+    /// many as it may.
+    pub(crate) fn held_by(self, app: &AppState, who: &Principal) -> Result<Held, ApiError> {
+        let place = self.0.map(|_| app.limits.wait(who.subject.id())).transpose()?;
+        Ok(Held { seconds: self.0, _place: place.flatten() })
+    }
+}
+
+impl Held {
     /// True if the client waits at all.
-    pub(crate) fn is_wanted(self) -> bool {
-        self.0.is_some()
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.seconds.is_some()
     }
 
     /// Reads until the resource is settled, the time is up, or the service stops. Fails as soon as the
@@ -58,7 +74,7 @@ impl Wait {
     ///
     /// Holds no transaction meanwhile. The waiting ends when the client goes away.
     pub(crate) async fn until<T, F>(
-        self,
+        &self,
         app: &AppState,
         who: &Principal,
         resource: Uuid,
@@ -68,7 +84,7 @@ impl Wait {
     where
         F: Future<Output = Result<T, ApiError>>,
     {
-        if self.0.is_none() {
+        if self.seconds.is_none() {
             return read().await;
         }
         // Subscribes before the first look, so that nothing is missed in between.
@@ -79,7 +95,7 @@ impl Wait {
 
     /// The same for a resource that was not settled when `waiter` began to wait.
     pub(crate) async fn on<T, F>(
-        self,
+        &self,
         app: &AppState,
         who: &Principal,
         mut waiter: Waiter,
@@ -89,7 +105,7 @@ impl Wait {
     where
         F: Future<Output = Result<T, ApiError>>,
     {
-        let end = Instant::now() + Duration::from_secs(self.0.unwrap_or_default());
+        let end = Instant::now() + Duration::from_secs(self.seconds.unwrap_or_default());
         let mut keys = app.db.key_changes();
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -108,8 +124,8 @@ impl Wait {
     }
 
     /// Adds `Preference-Applied` to the answer.
-    pub(crate) fn applied(self, mut response: Response) -> Response {
-        if let Some(seconds) = self.0
+    pub(crate) fn applied(&self, mut response: Response) -> Response {
+        if let Some(seconds) = self.seconds
             && let Ok(value) = HeaderValue::from_str(&format!("wait={seconds}"))
         {
             response.headers_mut().insert(PREFERENCE_APPLIED, value);

@@ -90,6 +90,14 @@ pub struct Config {
     pub requests_per_second: u32,
     /// Requests that may come at once all the same.
     pub requests_burst: u32,
+    /// 0 is no limit, here and below.
+    pub certificates_per_namespace: u32,
+    /// Certificates of one namespace that are being issued.
+    pub open_orders_per_namespace: u32,
+    /// Of one API key or subject of tokens.
+    pub event_streams: u32,
+    /// Requests of such a one that wait.
+    pub waits: u32,
     pub metrics: Metrics,
     /// A `tracing` filter.
     pub log_level: String,
@@ -229,6 +237,12 @@ impl Config {
                 .number("limits.failed_authentications", 0..=1_000_000)?,
             requests_per_second: values.number("limits.requests_per_second", 0..=1_000_000)?,
             requests_burst: values.number("limits.requests_burst", 1..=1_000_000)?,
+            certificates_per_namespace: values
+                .number("limits.certificates_per_namespace", 0..=100_000_000)?,
+            open_orders_per_namespace: values
+                .number("limits.open_orders_per_namespace", 0..=1_000_000)?,
+            event_streams: values.number("limits.event_streams", 0..=1_000_000)?,
+            waits: values.number("limits.waits", 0..=1_000_000)?,
             metrics: Metrics::parse(values)?,
             log_level: values.text("log.level"),
             log_format,

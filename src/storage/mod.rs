@@ -31,7 +31,7 @@ pub use engine::{
 pub use queue::{handoff, heartbeat, lease, tasks};
 pub use tables::{
     api_keys, audit, certificates, challenges, cleanups, deliveries, event_stream, events,
-    expiry_watches, fair, figures, idempotency_keys, issuers, orders, outbox, policies,
+    expiry_watches, fair, figures, idempotency_keys, issuers, namespaces, orders, outbox, policies,
     policy_reviews, rate_limits, requests, retention, revisions, revocations, sealed_columns,
     secrets, settings, throttles, webhooks,
 };
@@ -116,6 +116,7 @@ pub fn catalogue() -> Vec<Listed> {
         figures::all(),
         idempotency_keys::all(),
         issuers::all(),
+        namespaces::all(),
         orders::all(),
         outbox::all(),
         policies::all(),

@@ -42,11 +42,12 @@ pub const LATER_COLUMNS: [(&str, &str); 16] = [
 ];
 
 /// Indexes that they made on older tables.
-const LATER_INDEXES: [&str; 5] = [
+const LATER_INDEXES: [&str; 6] = [
     "api_keys_former_hash",
     "certificates_by_admission",
     "certificates_by_end",
     "certificates_by_name",
+    "certificates_under_way",
     "throttles_by_id",
 ];
 

@@ -68,6 +68,11 @@ impl OwnCluster {
         Self { cluster, data }
     }
 
+    /// Where its files are.
+    pub fn folder(&self) -> &Path {
+        &self.data
+    }
+
     /// Its only database.
     pub fn url(&self) -> String {
         self.cluster.url.to_string()

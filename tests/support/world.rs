@@ -135,17 +135,15 @@ impl World {
     }
 
     /// The same that takes the tokens of these issuers, on a clock that goes with theirs.
-    pub fn trusting(mut self, issuers: Vec<TokenIssuer>) -> Self {
-        self.clock.advance(SystemClock.now() - self.now());
-        let tokens = Issuers::new(issuers).unwrap();
-        self.router = api::router(AppState { tokens, ..self.state() });
-        self
+    pub fn trusting(self, issuers: Vec<TokenIssuer>) -> Self {
+        self.recognising(issuers, Vec::new())
     }
 
-    /// The same that takes client certificates by these rules, on a clock that goes with theirs.
-    pub fn taking_certificates(mut self, rules: Vec<Rule>) -> Self {
+    /// The same that also takes client certificates by these rules.
+    pub fn recognising(mut self, issuers: Vec<TokenIssuer>, client_rules: Vec<Rule>) -> Self {
         self.clock.advance(SystemClock.now() - self.now());
-        self.router = api::router(AppState { client_rules: rules.into(), ..self.state() });
+        let (tokens, client_rules) = (Issuers::new(issuers).unwrap(), client_rules.into());
+        self.router = api::router(AppState { tokens, client_rules, ..self.state() });
         self
     }
 

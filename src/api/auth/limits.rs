@@ -1,4 +1,5 @@
-//! Limits for those who call: failed authentications of each address, and requests of each principal.
+//! Limits for those who call: failed authentications of each address; requests, streams and waits of each principal;
+//! and what a namespace may have.
 //!
 //! A key that counts is let in, whatever has failed from its address: behind one proxy are many, and none of them can
 //! lock the others out. Who guesses is answered 429, and learns nothing.
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use axum::http::request::Parts;
 use time::{Duration, OffsetDateTime};
 
+use super::places::{Place, Places};
 use crate::api::audit::call::address;
 use crate::api::problem::{ApiError, Exceeded};
 use crate::domain::id::PrincipalId;
@@ -23,7 +25,21 @@ const MOST: usize = 10_000;
 pub struct CallerLimits {
     failures: Option<Arc<Counted<IpAddr>>>,
     requests: Option<Arc<Counted<PrincipalId>>>,
+    streams: Option<Arc<Places>>,
+    waits: Option<Arc<Places>>,
+    pub(crate) namespaces: NamespaceLimits,
 }
+
+/// What each namespace may have. `None` is no limit.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NamespaceLimits {
+    pub certificates: Option<NonZeroU32>,
+    /// Certificates that are being issued, at the wish of a client.
+    pub open_orders: Option<NonZeroU32>,
+}
+
+/// A client that gave up a place may have another one at once; this is when to look again.
+const PLACE_AFTER: Duration = Duration::seconds(5);
 
 struct Counted<K> {
     name: &'static str,
@@ -46,7 +62,33 @@ impl CallerLimits {
             let rate = Rate { burst: burst.get(), interval: Duration::seconds(1) / quota.get() };
             Counted::new("requests", quota, Duration::seconds(1), rate)
         });
-        Self { failures: failures.map(Arc::new), requests: requests.map(Arc::new) }
+        let (failures, requests) = (failures.map(Arc::new), requests.map(Arc::new));
+        Self { failures, requests, ..Self::default() }
+    }
+
+    /// The same, with so many streams of events and waiting requests of each principal at once. `None` is no limit.
+    #[must_use]
+    pub fn holding(self, streams: Option<NonZeroU32>, waits: Option<NonZeroU32>) -> Self {
+        let places = |most: NonZeroU32| Arc::new(Places::new(most.get()));
+        Self { streams: streams.map(places), waits: waits.map(places), ..self }
+    }
+
+    /// The same, with limits for each namespace.
+    #[must_use]
+    pub fn within(self, namespaces: NamespaceLimits) -> Self {
+        Self { namespaces, ..self }
+    }
+
+    /// A place for a stream of events, where they are limited.
+    pub(crate) fn stream(&self, who: PrincipalId) -> Result<Option<Place>, ApiError> {
+        let detail = "This API key or token follows as many streams of events as it may (`limits.event_streams`). End one of them, or follow several namespaces with one.";
+        place(self.streams.as_ref(), "event-streams", who, detail)
+    }
+
+    /// A place for a request that waits, where they are limited.
+    pub(crate) fn wait(&self, who: PrincipalId) -> Result<Option<Place>, ApiError> {
+        let detail = "As many requests of this API key or token wait as may (`limits.waits`). Send this one again later, or without `Prefer: wait`.";
+        place(self.waits.as_ref(), "waits", who, detail)
     }
 
     /// Counts a failed authentication; the answer to it, if there were too many from its address.
@@ -67,6 +109,21 @@ impl CallerLimits {
     }
 }
 
+fn place(
+    places: Option<&Arc<Places>>,
+    name: &'static str,
+    who: PrincipalId,
+    detail: &str,
+) -> Result<Option<Place>, ApiError> {
+    let Some(places) = places else { return Ok(None) };
+    let full = || {
+        let exceeded =
+            Exceeded { name, quota: places.most, window: None, retry_after: PLACE_AFTER };
+        ApiError::TooMany(exceeded, detail.to_owned())
+    };
+    places.take(who).map(Some).ok_or_else(full)
+}
+
 impl<K: Eq + std::hash::Hash + Clone> Counted<K> {
     fn new(name: &'static str, quota: NonZeroU32, window: Duration, rate: Rate) -> Self {
         Self { name, quota: quota.get(), window, rates: Rates::new(rate, MOST) }
@@ -74,7 +131,8 @@ impl<K: Eq + std::hash::Hash + Clone> Counted<K> {
 
     fn exceeded(&self, retry_after: Duration, detail: &str) -> ApiError {
         let Self { name, quota, window, .. } = *self;
-        ApiError::TooMany(Exceeded { name, quota, window, retry_after }, detail.to_owned())
+        let exceeded = Exceeded { name, quota, window: Some(window), retry_after };
+        ApiError::TooMany(exceeded, detail.to_owned())
     }
 }
 

@@ -31,11 +31,13 @@ mod client_certificate;
 mod last_uses;
 mod limits;
 mod permission;
+mod places;
 mod token;
 
 pub use last_uses::LastUses;
-pub use limits::CallerLimits;
 pub(crate) use limits::network;
+pub use limits::{CallerLimits, NamespaceLimits};
+pub(crate) use places::Place;
 
 pub(crate) use permission::{
     ApiKeysRead, ApiKeysWrite, AuditRead, CertificatesImport, CertificatesRead,

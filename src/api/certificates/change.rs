@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::admit::Against;
 use super::cancel::cancel_orders;
+use super::quota::Growth;
 use super::validate::{Checked, validate};
 use super::{find, must_stay, revoke};
 use crate::api::auth::{Authorized, CertificatesWrite, Principal};
@@ -57,6 +58,7 @@ pub(crate) async fn change(
         let right = checked.admit(&app, &mut tx, &who, against).await?;
         let next = respecify(&mut tx, (&present, &lease), checked, (&who, right), now).await?;
         if next != present {
+            Growth::by(Some(&present), &next).must_fit(&app, &mut tx).await?;
             tx.commit().await?;
         }
         Ok(answer(StatusCode::OK, json(&CertificateView::of(&next, now))?))

@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 
 use super::admit::Against;
+use super::quota::Growth;
 use super::read;
 use super::validate::{Checked, validate};
 use crate::api::AppState;
@@ -13,7 +14,7 @@ use crate::api::extract::Body;
 use crate::api::idempotency::{Attempt, IdempotencyKey, accepted};
 use crate::api::precondition::json;
 use crate::api::problem::{ApiError, Code, Errors};
-use crate::api::wait::Wait;
+use crate::api::wait::{Held, Wait};
 use crate::domain::certificate::{self, Certificate, IssuerRef};
 use crate::domain::event::Event;
 use crate::domain::id::CertificateId;
@@ -42,6 +43,7 @@ pub(crate) async fn create(
     wait: Wait,
     body: Body<CertificateSpec>,
 ) -> Result<Response, ApiError> {
+    let wait = wait.held_by(&app, &who)?;
     let attempt = key.attempt(&who, &body.identity);
     attempt
         .once(&app, || async {
@@ -54,7 +56,7 @@ pub(crate) async fn create(
             let waiter = wait.is_wanted().then(|| app.db.signals().wait_for(certificate.id.0));
             let response = insert(&app, &attempt, &certificate).await?;
             let Some(waiter) = waiter else { return Ok(response) };
-            newest(&app, &who, &certificate, wait, waiter, response).await
+            newest(&app, &who, &certificate, &wait, waiter, response).await
         })
         .await
 }
@@ -85,9 +87,10 @@ async fn insert(
     attempt.remember(app, &mut tx, &location, &answer).await?;
     let stored = async {
         store(&mut tx, certificate).await?;
-        tx.commit().await
+        Growth::by(None, certificate).must_fit(app, &mut tx).await?;
+        Ok::<_, ApiError>(tx.commit().await?)
     };
-    if let Err(error) = stored.await.map_err(ApiError::from) {
+    if let Err(error) = stored.await {
         // Nearly all names are new, so the name is looked up only now.
         if error.is_taken() {
             return Err(already_exists(app, certificate).await?);
@@ -144,7 +147,7 @@ async fn newest(
     app: &AppState,
     who: &Principal,
     certificate: &Certificate,
-    wait: Wait,
+    wait: &Held,
     waiter: Waiter,
     first: Response,
 ) -> Result<Response, ApiError> {

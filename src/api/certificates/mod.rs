@@ -21,6 +21,7 @@ pub(crate) mod create;
 pub(crate) mod download;
 pub(crate) mod explain;
 pub(crate) mod list;
+pub(crate) mod quota;
 pub(crate) mod renew;
 #[cfg(test)]
 mod respelled;
@@ -45,6 +46,7 @@ pub(crate) async fn show(
     wait: Wait,
     known: Precondition,
 ) -> Result<Response, ApiError> {
+    let wait = wait.held_by(&app, &who)?;
     let read = || read(&app, &who.scope, id);
     let certificate = wait.until(&app, &who, id, read, Certificate::is_settled).await?;
     let view = CertificateView::of(&certificate, app.now());

@@ -5,6 +5,7 @@ use axum::response::Response;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::quota::Growth;
 use super::{find, must_stay};
 use crate::api::auth::{Authorized, CertificatesWrite};
 use crate::api::extract::Path;
@@ -38,6 +39,7 @@ pub(crate) async fn renew(
         let is_new = next.certificate != present;
         if is_new {
             certificates::save(&mut tx, &next, &lease, None).await?;
+            Growth::by(Some(&present), &next.certificate).must_fit(&app, &mut tx).await?;
         }
         audit::changes(&mut tx, "certificates", present.id.0, &present.namespace);
         if is_new || wake_orders(&mut tx, &present, now).await? {

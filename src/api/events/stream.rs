@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::EventView;
 use crate::api::AppState;
-use crate::api::auth::{EventsRead, Principal, Source};
+use crate::api::auth::{EventsRead, Place, Principal, Source};
 use crate::api::headers::X_ACCEL_BUFFERING;
 use crate::api::problem::ApiError;
 use crate::storage::event_stream::{Position, between, end, resume};
@@ -57,6 +57,7 @@ pub(super) async fn follow(
     wanted: Wanted,
     last_seen: Option<Position>,
 ) -> Result<Response, ApiError> {
+    let place = app.limits.stream(who.subject.id())?;
     // Subscribes before the first look, so that nothing is missed in between.
     let news = app.db.signals().events();
     let mut tx = app.db.read().await?;
@@ -70,8 +71,19 @@ pub(super) async fn follow(
     let keys = app.db.key_changes();
     let next_beat = Instant::now() + HEARTBEAT;
     let page = VecDeque::new();
-    let follower =
-        Follower { app, who, scope, wanted, at, read_up_to: at, page, news, keys, next_beat };
+    let follower = Follower {
+        app,
+        who,
+        scope,
+        wanted,
+        at,
+        read_up_to: at,
+        page,
+        news,
+        keys,
+        next_beat,
+        _place: place,
+    };
     let first = heartbeat(at).retry(RETRY);
     let events = stream::unfold((follower, Some(first)), async |(mut follower, first)| {
         let event = match first {
@@ -101,6 +113,7 @@ struct Follower {
     news: watch::Receiver<()>,
     keys: watch::Receiver<u64>,
     next_beat: Instant,
+    _place: Option<Place>,
 }
 
 impl Follower {

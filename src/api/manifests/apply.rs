@@ -13,8 +13,10 @@ use crate::api::auth::{
 };
 use crate::api::certificates::admit::Against;
 use crate::api::certificates::cancel::cancel_orders;
+use crate::api::certificates::quota::Growth;
 use crate::api::certificates::validate::Checked;
 use crate::api::certificates::{change, create, must_stay};
+use crate::api::dry_run::DryRun;
 use crate::api::issuers::accounts;
 use crate::api::problem::{ApiError, Faults, FieldCode};
 use crate::api::{
@@ -32,12 +34,12 @@ use crate::storage::lease::Lease;
 use crate::storage::secrets::{SecretEntry, data_place};
 use crate::storage::{Read, Tx, certificates, events, issuers, policies, revisions, secrets};
 
-/// Applies all manifests or none. With `dry_run` none in any case.
+/// Applies all manifests or none. In a dry run none in any case.
 pub(super) async fn apply(
     app: &AppState,
     who: &Principal,
     items: Vec<Item>,
-    dry_run: bool,
+    dry: DryRun,
 ) -> Result<Vec<AppliedObject>, ApiError> {
     for item in &items {
         who.must(permission(&item.wanted))?;
@@ -46,7 +48,7 @@ pub(super) async fn apply(
             wanted => who.must_own(&namespace(wanted))?,
         }
     }
-    let results = retrying(|| at_once(Run::new(app, who), &items, dry_run)).await?;
+    let results = retrying(|| at_once(Run::new(app, who), &items, dry)).await?;
     let named = items.into_iter().zip(results).map(|(item, (done, id, more))| {
         let namespace = Some(namespace(&item.wanted)).filter(|namespace| !namespace.is_empty());
         let mut warnings = item.object.warnings;
@@ -98,11 +100,12 @@ struct Run<'a> {
     now: OffsetDateTime,
     /// Policies that certificates are judged by, as the transaction sees them: by namespace, read once.
     policies: HashMap<String, Arc<Policies>>,
+    growth: Growth,
 }
 
 impl<'a> Run<'a> {
     fn new(app: &'a AppState, who: &'a Principal) -> Self {
-        Self { app, who, now: app.now(), policies: HashMap::new() }
+        Self { app, who, now: app.now(), policies: HashMap::new(), growth: Growth::default() }
     }
 
     /// The policies of a namespace. Those of the stream were applied before any certificate.
@@ -118,11 +121,7 @@ impl<'a> Run<'a> {
 
 type Outcome = (Done, uuid::Uuid, Vec<String>);
 
-async fn at_once(
-    mut run: Run<'_>,
-    items: &[Item],
-    dry_run: bool,
-) -> Result<Vec<Outcome>, ApiError> {
+async fn at_once(mut run: Run<'_>, items: &[Item], dry: DryRun) -> Result<Vec<Outcome>, ApiError> {
     let app = run.app;
     let mut tx = app.begin(run.who);
     let (mut faults, mut refused) = (Faults::default(), Faults::default());
@@ -155,12 +154,12 @@ async fn at_once(
             outcome.2.extend(missing_secrets(app, &mut tx, issuer).await?);
         }
     }
-    if dry_run {
+    run.growth.must_fit(app, &mut tx).await?;
+    dry.end(tx).await?;
+    if dry.is_wanted() {
         for (item, (done, ..)) in items.iter().zip(outcomes.iter_mut().flatten()) {
             *done = item.told_without_trace(*done);
         }
-    } else {
-        tx.commit().await?;
     }
     Ok(outcomes.into_iter().flatten().collect())
 }
@@ -292,10 +291,12 @@ async fn certificate(
         let id = certificate.id.0;
         let Some(pair) = pair else {
             create::store(tx, &certificate).await?;
+            run.growth.add(None, &certificate);
             return Ok((Done::Created, id, warnings));
         };
         let Transition { certificate, events, .. } = adopt::adopted(certificate, pair, now);
         create::store(tx, &certificate).await?;
+        run.growth.add(None, &certificate);
         let namespace = &certificate.namespace;
         events::record(tx, namespace, Some(certificate.id), &events, now);
         adopt::store(app, tx, &certificate, pair, now).await?;
@@ -316,6 +317,7 @@ async fn certificate(
     let was_imported = imported.is_some();
     let (present, lease) = imported.unwrap_or((present, lease));
     let next = change::respecify(tx, (&present, &lease), wanted, (who, right), now).await?;
+    run.growth.add(Some(&present), &next);
     let done = if next == present && !was_imported { Done::Unchanged } else { Done::Configured };
     Ok((done, id, warnings))
 }

@@ -5,12 +5,14 @@
 //! applied, or nothing.
 
 use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::AppState;
 use super::auth::{AnyWriter, Authorized, CertificatesImport, Principal};
+use super::dry_run::DryRun;
 use super::extract::{Json, Manifests, Query};
 use super::problem::{ApiError, Errors};
 
@@ -87,7 +89,7 @@ pub(crate) async fn apply(
     AnyWriter(who): AnyWriter,
     Query(how): Query<How>,
     Manifests(text): Manifests,
-) -> Result<Json<Applied>, ApiError> {
+) -> Result<Response, ApiError> {
     made_so(&app, &who, how, text, Purpose::Apply).await
 }
 
@@ -106,7 +108,7 @@ pub(crate) async fn import(
     who: Authorized<CertificatesImport>,
     Query(how): Query<How>,
     Manifests(text): Manifests,
-) -> Result<Json<Applied>, ApiError> {
+) -> Result<Response, ApiError> {
     made_so(&app, &who, how, text, Purpose::Import).await
 }
 
@@ -117,10 +119,11 @@ async fn made_so(
     How { namespace, dry_run }: How,
     text: String,
     purpose: Purpose,
-) -> Result<Json<Applied>, ApiError> {
+) -> Result<Response, ApiError> {
     let (reader, caller) = (app.clone(), who.clone());
     let read = move || plan::read(&reader, &caller, &text, namespace.as_deref(), purpose);
     let plan = app.heavily(who, read).await?;
-    let results = apply::apply(app, who, plan, dry_run).await?;
-    Ok(Json(Applied { dry_run, results }))
+    let dry = DryRun::new(dry_run);
+    let results = apply::apply(app, who, plan, dry).await?;
+    Ok(dry.told(Json(Applied { dry_run, results }).into_response()))
 }

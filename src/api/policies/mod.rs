@@ -8,7 +8,8 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::auth::{Authorized, PoliciesRead, PoliciesWrite};
+use super::auth::{Authorized, PoliciesRead, PoliciesWrite, Principal};
+use super::dry_run::DryRun;
 use super::extract::{Body, Path, Query};
 use super::idempotency::{Attempt, IdempotencyKey, accepted};
 use super::page::{self, Listing, Sort};
@@ -49,16 +50,21 @@ pub(crate) struct ListPolicies {
 ///
 /// Certificates that waited for it are issued in the background.
 #[utoipa::path(post, path = "/policies", operation_id = "createPolicy", tag = "policies",
-    params(("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours")),
+    params(DryRun, ("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours")),
     request_body = PolicySpec,
-    responses((status = 202, body = PolicyView, description = "It holds; certificates are being judged by it", headers(("Location" = String), ("ETag" = String))), Errors))]
+    responses((status = 202, body = PolicyView, description = "It holds; certificates are being judged by it", headers(("Location" = String), ("ETag" = String), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn create(
     State(app): State<AppState>,
     who: Authorized<PoliciesWrite>,
+    Query(dry): Query<DryRun>,
     key: IdempotencyKey,
     body: Body<PolicySpec>,
 ) -> Result<Response, ApiError> {
     who.must_be_unbound()?;
+    if dry.is_wanted() {
+        let policy = new(&app, body.value.name.clone(), check(&body.value)?);
+        return try_out(&app, &who, &policy, dry).await;
+    }
     let attempt = key.attempt(&who, &body.identity);
     attempt
         .once(&app, || async {
@@ -107,13 +113,14 @@ pub(crate) async fn show(
 /// It holds from the next judgement on, on every replica: what it does not allow any more is blocked, what it allows
 /// again goes on. The name stays.
 #[utoipa::path(put, path = "/policies/{id}", operation_id = "replacePolicy", tag = "policies",
-    params(("id" = Uuid, Path, description = "The policy"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
+    params(("id" = Uuid, Path, description = "The policy"), DryRun, ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
     request_body = PolicySpec,
-    responses((status = 200, body = PolicyView, description = "Replaced", headers(("ETag" = String))), Errors))]
+    responses((status = 200, body = PolicyView, description = "Replaced", headers(("ETag" = String), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn replace(
     State(app): State<AppState>,
     who: Authorized<PoliciesWrite>,
     Path(id): Path<Uuid>,
+    Query(dry): Query<DryRun>,
     known: Precondition,
     body: Body<PolicySpec>,
 ) -> Result<Response, ApiError> {
@@ -129,9 +136,9 @@ pub(crate) async fn replace(
         }
         let next = respecify(&app, &mut tx, &present, spec.clone()).await?;
         if next != present {
-            tx.commit().await?;
+            dry.end(tx).await?;
         }
-        Ok(answer(StatusCode::OK, json(&PolicyView::from(&next))?))
+        Ok(dry.told(answer(StatusCode::OK, json(&PolicyView::from(&next))?)))
     })
     .await
 }
@@ -141,12 +148,13 @@ pub(crate) async fn replace(
 /// From the next judgement on, on every replica. Certificates that no other policy allows are blocked: what was issued
 /// stays valid and is served, but is not renewed.
 #[utoipa::path(delete, path = "/policies/{id}", operation_id = "deletePolicy", tag = "policies",
-    params(("id" = Uuid, Path, description = "The policy"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
-    responses((status = 204, description = "Withdrawn"), Errors))]
+    params(("id" = Uuid, Path, description = "The policy"), DryRun, ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
+    responses((status = 204, description = "Withdrawn", headers(("Dry-Run" = String))), Errors))]
 pub(crate) async fn delete(
     State(app): State<AppState>,
     who: Authorized<PoliciesWrite>,
     Path(id): Path<Uuid>,
+    Query(dry): Query<DryRun>,
     known: Precondition,
 ) -> Result<Response, ApiError> {
     who.must_be_unbound()?;
@@ -155,9 +163,11 @@ pub(crate) async fn delete(
         let present = find(&mut tx, id).await?;
         known.must_match(&PolicyView::from(&present))?;
         policies::delete(&mut tx, &present, app.now()).await?;
-        tx.commit().await?;
-        tracing::info!(policy = present.name, by = %who.subject.id(), "a policy was withdrawn");
-        Ok(StatusCode::NO_CONTENT.into_response())
+        dry.end(tx).await?;
+        if !dry.is_wanted() {
+            tracing::info!(policy = present.name, by = %who.subject.id(), "a policy was withdrawn");
+        }
+        Ok(dry.told(StatusCode::NO_CONTENT.into_response()))
     })
     .await
 }
@@ -201,6 +211,22 @@ async fn insert(app: &AppState, attempt: &Attempt, policy: &Policy) -> Result<Re
     };
     stored.await.map_err(|error| ApiError::from(error).or_if_taken(|| already_exists(policy)))?;
     Ok(accepted(location, answer))
+}
+
+/// Answers like [`insert`], and stores nothing. No `Idempotency-Key` counts, since there is nothing to be done twice.
+async fn try_out(
+    app: &AppState,
+    who: &Principal,
+    policy: &Policy,
+    dry: DryRun,
+) -> Result<Response, ApiError> {
+    let mut tx = app.begin(who);
+    let stored = async {
+        policies::insert(&mut tx, policy).await?;
+        dry.end(tx).await
+    };
+    stored.await.map_err(|error| ApiError::from(error).or_if_taken(|| already_exists(policy)))?;
+    Ok(dry.told(answer(StatusCode::ACCEPTED, json(&PolicyView::from(policy))?)))
 }
 
 fn already_exists(policy: &Policy) -> ApiError {

@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::RequestView;
 use crate::api::auth::{Authorized, Principal, RequestsApprove};
-use crate::api::extract::{Body, Path};
+use crate::api::dry_run::DryRun;
+use crate::api::extract::{Body, Path, Query};
 use crate::api::precondition::{answer, json};
 use crate::api::problem::{ApiError, Code, Errors, FieldCode};
 use crate::api::{AppState, retrying};
@@ -37,16 +38,17 @@ pub(crate) struct DecisionSpec {
 /// For a request that waits for approval, by somebody else than whoever asked for the certificate. An order is placed
 /// then, for the CSR that the request shows. A decision is final.
 #[utoipa::path(post, path = "/requests/{id}/approve", operation_id = "approveRequest", tag = "requests",
-    params(("id" = Uuid, Path, description = "The request")),
+    params(("id" = Uuid, Path, description = "The request"), DryRun),
     request_body = DecisionSpec,
-    responses((status = 200, body = RequestView, description = "Approved", headers(("ETag" = String))), Errors))]
+    responses((status = 200, body = RequestView, description = "Approved", headers(("ETag" = String), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn approve(
     State(app): State<AppState>,
     who: Authorized<RequestsApprove>,
     Path(id): Path<Uuid>,
+    Query(dry): Query<DryRun>,
     body: Body<DecisionSpec>,
 ) -> Result<Response, ApiError> {
-    decide(&app, &who, RequestId(id), Verdict::Approved, &body.value.reason).await
+    decide(&app, &who, RequestId(id), (Verdict::Approved, &*body.value.reason), dry).await
 }
 
 /// Deny a certificate request
@@ -54,24 +56,25 @@ pub(crate) async fn approve(
 /// For a request that waits for approval, by somebody else than whoever asked for the certificate. No other request is
 /// made until the certificate is changed, or renewed by hand. A decision is final.
 #[utoipa::path(post, path = "/requests/{id}/deny", operation_id = "denyRequest", tag = "requests",
-    params(("id" = Uuid, Path, description = "The request")),
+    params(("id" = Uuid, Path, description = "The request"), DryRun),
     request_body = DecisionSpec,
-    responses((status = 200, body = RequestView, description = "Denied", headers(("ETag" = String))), Errors))]
+    responses((status = 200, body = RequestView, description = "Denied", headers(("ETag" = String), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn deny(
     State(app): State<AppState>,
     who: Authorized<RequestsApprove>,
     Path(id): Path<Uuid>,
+    Query(dry): Query<DryRun>,
     body: Body<DecisionSpec>,
 ) -> Result<Response, ApiError> {
-    decide(&app, &who, RequestId(id), Verdict::Denied, &body.value.reason).await
+    decide(&app, &who, RequestId(id), (Verdict::Denied, &*body.value.reason), dry).await
 }
 
 async fn decide(
     app: &AppState,
     who: &Principal,
     id: RequestId,
-    verdict: Verdict,
-    reason: &str,
+    (verdict, reason): (Verdict, &str),
+    dry: DryRun,
 ) -> Result<Response, ApiError> {
     let reason = checked(reason)?;
     retrying(|| async {
@@ -93,9 +96,9 @@ async fn decide(
         let next = certificate.decided(&decision, now);
         certificates::save(&mut tx, &next, &lease, None).await?;
         let decided = requests::find(&mut tx, id, &who.scope).await?;
-        tx.commit().await?;
+        dry.end(tx).await?;
         let decided = decided.ok_or_else(|| ApiError::not_found("request", id.0))?;
-        Ok(answer(StatusCode::OK, json(&RequestView::from(decided))?))
+        Ok(dry.told(answer(StatusCode::OK, json(&RequestView::from(decided))?)))
     })
     .await
 }

@@ -15,7 +15,7 @@ use crate::api::idempotency::accepted;
 use crate::api::page::{self, Listing, Sort};
 use crate::api::precondition::{Precondition, json};
 use crate::api::problem::{ApiError, Code, Errors};
-use crate::api::wait::Wait;
+use crate::api::wait::{Held, Wait};
 use crate::api::{AppState, field};
 use crate::domain::delivery::{Delivery, State as DeliveryState};
 use crate::domain::event_type::EventType;
@@ -150,7 +150,8 @@ pub(crate) async fn show(
     wait: Wait,
     known: Precondition,
 ) -> Result<Response, ApiError> {
-    let found = settled(&app, &who, id, delivery, wait).await?;
+    let wait = wait.held_by(&app, &who)?;
+    let found = settled(&app, &who, id, delivery, &wait).await?;
     Ok(wait.applied(known.show(&DeliveryView::of(&found, &who))?))
 }
 
@@ -226,12 +227,13 @@ pub(crate) async fn test(
     Path(id): Path<Uuid>,
     wait: Wait,
 ) -> Result<Response, ApiError> {
+    let wait = wait.held_by(&app, &who)?;
     let mut tx = app.begin(&who);
     let (webhook, _) = find_webhook(&mut tx, id, &who.scope).await?;
     audit::changes(&mut tx, "webhooks", id, &webhook.namespace);
     let sent = outbox::try_out(&mut tx, &webhook, app.now()).await?;
     tx.commit().await?;
-    let found = match settled(&app, &who, id, sent.id.0, wait).await {
+    let found = match settled(&app, &who, id, sent.id.0, &wait).await {
         Err(error) if !error.is_about_the_caller() => sent,
         found => found?,
     };
@@ -244,7 +246,7 @@ async fn settled(
     who: &Principal,
     webhook: Uuid,
     id: Uuid,
-    wait: Wait,
+    wait: &Held,
 ) -> Result<Delivery, ApiError> {
     let read = || async {
         let mut tx = app.db.read().await?;

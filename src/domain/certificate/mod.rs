@@ -251,6 +251,11 @@ impl Certificate {
         )
     }
 
+    /// Whether it is being issued or renewed: an order is under way, or soon will be.
+    pub fn is_under_way(&self) -> bool {
+        matches!(self.state, State::Triggered(_) | State::AwaitingIssuer(_) | State::Ordering(_))
+    }
+
     /// The time of the next attempt if the present one fails.
     pub fn next_attempt_at(&self) -> Option<OffsetDateTime> {
         matches!(self.state, State::Backoff | State::Blocked | State::AwaitingIssuer(_))

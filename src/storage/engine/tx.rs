@@ -63,6 +63,11 @@ impl Tx {
         finished.unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed.into()))
     }
 
+    /// Runs what is queued, for what would go wrong with it, and undoes everything. Nobody is notified.
+    pub async fn undo(mut self) -> Result<(), StorageError> {
+        self.read.flush().await
+    }
+
     async fn finish(mut self) -> Result<(), StorageError> {
         // A hook may attach others.
         let mut finished = vec![];

@@ -14,6 +14,7 @@ pub mod figures;
 pub mod idempotency_keys;
 pub mod issuers;
 mod log;
+pub mod namespaces;
 pub mod orders;
 pub mod outbox;
 pub mod policies;

@@ -239,7 +239,7 @@ fn names(text: &str, library: &str) -> bool {
 }
 
 /// Lines without comments; tests may name what they like.
-pub(super) fn code(text: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn code(text: &str) -> impl Iterator<Item = &str> {
     text.lines()
         .take_while(|line| !line.starts_with("#[cfg(test)]"))
         .filter(|line| !line.trim_start().starts_with("//"))
@@ -249,7 +249,7 @@ pub(super) fn source_root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-pub(super) fn sources_of(layer: &str) -> Vec<(PathBuf, String)> {
+pub(crate) fn sources_of(layer: &str) -> Vec<(PathBuf, String)> {
     let mut files = vec![source_root().join(format!("{layer}.rs"))];
     let mut folders = vec![source_root().join(layer)];
     while let Some(folder) = folders.pop() {

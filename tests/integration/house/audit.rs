@@ -240,7 +240,8 @@ impl Walk<'_> {
             ("approveRequest", "requests.approve", "approve"),
             ("denyRequest", "requests.deny", "deny"),
         ] {
-            let request = db_ask_for_approval(self.world, verb).await;
+            let made = self.world.create_certificate(verb).await;
+            let request = db_ask_for_approval(self.world, &id(&made)).await;
             let path = format!("/requests/{request}/{verb}");
             let reason = json!({"reason": "as agreed"});
             self.send(operation, action, Method::POST, &path, reason).await;
@@ -297,11 +298,10 @@ fn csr(name: &str) -> String {
 }
 
 /// Saves what a worker would have made of a certificate that somebody has to approve; its request.
-async fn db_ask_for_approval(world: &World, name: &str) -> RequestId {
-    let made = world.create_certificate(name).await;
+pub(crate) async fn db_ask_for_approval(world: &World, certificate: &str) -> RequestId {
     let (now, deadline) = (world.now(), world.now() + Duration::days(7));
     let mut tx = world.db.begin();
-    let id = CertificateId(id(&made).parse().unwrap());
+    let id = CertificateId(certificate.parse().unwrap());
     let found = certificates::find(&mut tx, id, &Scope::Everything).await.unwrap();
     let (certificate, lease) = found.unwrap();
     let request = requests::Request {

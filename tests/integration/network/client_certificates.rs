@@ -51,7 +51,7 @@ impl Place {
             rule("uri", "spiffe://example.org/ns/{namespace}/sa/*", Role::Requester, None),
             rule("cn", "boss", Role::Admin, Some(Namespaces::All)),
         ];
-        let world = world.taking_certificates(rules.clone());
+        let world = world.recognising(Vec::new(), rules.clone());
         let https = Https {
             listen: "127.0.0.1:0".parse().unwrap(),
             certificate: CertificateSource::Files {

@@ -1,5 +1,6 @@
 //! Connections: who may open, keep and direct them.
 
+pub(crate) mod advisories;
 pub(crate) mod client_certificates;
 pub(crate) mod connections;
 #[cfg(feature = "failpoints")]

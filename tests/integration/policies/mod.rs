@@ -24,6 +24,7 @@ macro_rules! at_a_ca {
 
 pub(crate) mod admission;
 pub(crate) mod approval;
+pub(crate) mod dry_run;
 pub(crate) mod judging;
 pub(crate) mod manifests;
 pub(crate) mod resource;

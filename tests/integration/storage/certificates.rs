@@ -8,7 +8,7 @@ use certwright::domain::principal::{PrincipalKind, PrincipalRef};
 use certwright::domain::selector::Selector;
 use certwright::storage::lease::{self, Machine};
 use certwright::storage::{
-    Page, Scope, StorageError, Tx, certificates, challenges, events, orders, requests,
+    Page, Scope, StorageError, Tx, certificates, challenges, events, namespaces, orders, requests,
 };
 use futures_util::future::FutureExt as _;
 use time::Duration;
@@ -48,6 +48,45 @@ on_both_databases! {
         let approved = Certificate { approved: Some(1), ..found.released(NOW).certificate };
         certificates::save(&mut tx, &silent(&approved), &lease, None).await.unwrap();
         assert_eq!(certificates::find(&mut tx, wanted.id, &all()).await.unwrap().unwrap().0, approved);
+    }
+
+    async fn who_adds_to_a_namespace_counts_what_others_add_at_the_same_time(db: Db) {
+        let add = async |tx: &mut Tx, name: &str| {
+            certificates::insert(tx, &certificate(name)).await.unwrap();
+            namespaces::take_turn(tx, "default").await.unwrap();
+            namespaces::count_certificates(tx, "default", 9).await.unwrap()
+        };
+        let mut one = db.begin();
+        assert_eq!(add(&mut one, "one").await, 1);
+
+        let (counted, ()) = tokio::join!(
+            async {
+                let mut other = db.begin();
+                let counted = add(&mut other, "other").await;
+                other.commit().await.unwrap();
+                counted
+            },
+            async { one.commit().await.unwrap() }
+        );
+
+        assert_eq!(counted, 2);
+        let mut tx = db.read().await.unwrap();
+        assert_eq!(namespaces::count_certificates(&mut tx, "default", 1).await.unwrap(), 1, "and no further");
+        assert_eq!(namespaces::count_certificates(&mut tx, "team", 9).await.unwrap(), 0);
+    }
+
+    async fn what_is_under_way_in_a_namespace_is_counted_until_it_is_over(db: Db) {
+        let mut tx = db.begin();
+        for name in ["one", "other"] {
+            certificates::insert(&mut tx, &certificate(name)).await.unwrap();
+        }
+        assert_eq!(namespaces::count_under_way(&mut tx, "default", 9).await.unwrap(), 2);
+        assert_eq!(namespaces::count_under_way(&mut tx, "team", 9).await.unwrap(), 0);
+
+        let (found, lease) = certificates::find_by_name(&mut tx, "default", "one").await.unwrap().unwrap();
+        let over = Certificate { state: State::Blocked, ..found };
+        certificates::save(&mut tx, &silent(&over), &lease, None).await.unwrap();
+        assert_eq!(namespaces::count_under_way(&mut tx, "default", 9).await.unwrap(), 1);
     }
 
     async fn a_respecified_certificate_is_found_by_what_it_is_now(db: Db) {
