@@ -18,6 +18,7 @@ use crate::api::{
 use crate::ca::{Authorities, Ca};
 use crate::clock::{Clock, FollowingClock};
 use crate::config::Config;
+use crate::domain::access_rule::Rule;
 use crate::domain::id::WorkerId;
 use crate::hangup::Reread;
 use crate::health::{Health, Subjects};
@@ -143,6 +144,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         outbound,
         cluster_namespace: config.cluster_namespace.as_str().into(),
         tokens: Issuers::new(config.oidc_issuers.clone()).context("oidc.issuers")?,
+        client_rules: client_rules(config),
         limits: caller_limits(config),
         trusted_proxies: config.trusted_proxies.clone(),
         refusals: Refusals::default(),
@@ -312,6 +314,12 @@ fn look_after(health: Health, stop: &CancellationToken) -> JoinHandle<anyhow::Re
         health.run(stopped).await;
         Ok(())
     })
+}
+
+/// The rules for client certificates; none where they are no way in.
+fn client_rules(config: &Config) -> Arc<[Rule]> {
+    let client_auth = config.https.as_ref().and_then(|https| https.client_auth.as_ref());
+    client_auth.map(|it| it.rules.as_slice()).unwrap_or_default().into()
 }
 
 fn worker_settings(

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tower::util::MapRequestLayer;
 
 use crate::clock::Clock;
+use crate::domain::access_rule::Rule;
 use crate::domain::audit::Call;
 use crate::domain::forwarded::TrustedProxies;
 use crate::domain::principal::PrincipalRef;
@@ -94,6 +95,8 @@ pub struct AppState {
     pub cluster_namespace: Arc<str>,
     /// Verifies tokens of OIDC issuers.
     pub tokens: Issuers,
+    /// What the names in client certificates are worth.
+    pub client_rules: Arc<[Rule]>,
     /// How much callers may do, and how often fail.
     pub limits: CallerLimits,
     /// Whose word for a client's address counts.

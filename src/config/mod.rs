@@ -16,6 +16,7 @@ use crate::domain::forwarded::TrustedProxies;
 use crate::domain::token_issuer::TokenIssuer;
 use crate::secret::Secret;
 
+mod access_rules;
 mod https;
 mod oidc;
 mod settings;
@@ -23,7 +24,7 @@ mod show;
 mod sources;
 mod transit;
 
-pub use https::{CertificateSource, Https};
+pub use https::{CertificateSource, ClientAuth, Https};
 pub use settings::{SETTINGS, Setting};
 pub use show::{markdown, toml};
 pub use sources::{Origin, Values, read};

@@ -65,6 +65,10 @@ pub const SETTINGS: &[Setting] = &[
         "PEM file of its private key."),
     Setting::new("https.certificate", "",
         "`NAMESPACE/NAME` of a certificate of this service that `https.listen` shows, in place of files. Until it is issued a self-signed one is shown."),
+    Setting::new("https.client_ca_file", "",
+        "PEM file of the CAs whose client certificates are a way in, beside API keys and tokens: [authentication.md](authentication.md). Clients without one are let in as before. Looked at every five seconds."),
+    Setting::tables("https.client_rules",
+        "The rules that make a role of the names in client certificates."),
     Setting::new("http01.listen", "127.0.0.1:8402",
         "Address of the HTTP-01 responder; forward `/.well-known/acme-challenge/` of port 80 here."),
     Setting::new("http01.max_connections", "1000",
@@ -169,5 +173,7 @@ pub(super) const OTHER_VARIABLES: &[&str] = &[
     "CERTWRIGHT_SERVER",
     "CERTWRIGHT_API_KEY",
     "CERTWRIGHT_API_KEY_FILE",
+    "CERTWRIGHT_CLIENT_CERT",
+    "CERTWRIGHT_CLIENT_KEY",
     "CERTWRIGHT_PROFILE",
 ];

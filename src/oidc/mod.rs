@@ -9,9 +9,10 @@ use std::sync::Arc;
 use thiserror::Error;
 use time::OffsetDateTime;
 
+use crate::domain::access_rule::grant;
 use crate::domain::role::Role;
 use crate::domain::scope::Scope;
-use crate::domain::token_issuer::{TokenIssuer, grant};
+use crate::domain::token_issuer::TokenIssuer;
 
 mod discovery;
 mod key_cache;

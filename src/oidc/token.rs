@@ -10,8 +10,9 @@ use time::{Duration, OffsetDateTime};
 
 use super::TokenError;
 use super::key_set::Algorithm;
+use crate::domain::access_rule::Claims;
 use crate::domain::text::{Lines, refuse};
-use crate::domain::token_issuer::{Claims, TokenIssuer};
+use crate::domain::token_issuer::TokenIssuer;
 
 /// How far the issuer's clock may be from ours.
 const LEEWAY: Duration = Duration::seconds(60);

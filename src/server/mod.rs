@@ -20,14 +20,17 @@ mod activity;
 mod body;
 mod connection;
 mod descriptors;
+mod peer;
 mod stream;
 mod tls;
 mod waiting;
 
 pub use descriptors::share;
-pub use tls::{Identity, Tls, TlsError};
+pub use peer::PeerCertificate;
+pub use tls::{ClientCas, Identity, Tls, TlsError};
 
 use connection::Protocol;
+use peer::Peer;
 use waiting::Waiting;
 
 /// Pause after a failed accept.
@@ -161,6 +164,7 @@ impl Server {
         let (waiting, router) = (Arc::clone(&self.waiting), self.router.clone());
         let (tls, stop) = (self.tls.clone(), stop.clone());
         connections.spawn(async move {
+            let peer = Peer { address: peer, certificate: None };
             let from = (stream, peer);
             connection::attend(&protocol, from, tls.as_ref(), router, waiting, &stop).await;
             drop(place);

@@ -4,6 +4,7 @@
 //! installs it.
 
 pub mod asking;
+pub mod client_ca;
 pub mod cloudflare;
 pub mod databases;
 pub mod driven;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use certwright::api::{self, AppState, CallerLimits, LastUses, Metrics, MetricsSettings, Refusals};
 use certwright::ca::{Authorities, Ca};
 use certwright::clock::{Clock, ManualClock, SystemClock};
+use certwright::domain::access_rule::Rule;
 use certwright::domain::api_key::{self, ApiKey};
 use certwright::domain::certificate::{Certificate, Issued, Transition};
 use certwright::domain::challenge::{self, Challenge};
@@ -142,6 +143,7 @@ impl World {
             outbound: self.outbound.clone(),
             cluster_namespace: "certwright".into(),
             tokens: Issuers::default(),
+            client_rules: Arc::default(),
             limits: CallerLimits::default(),
             trusted_proxies: TrustedProxies::default(),
             refusals: self.refusals.clone(),
@@ -165,10 +167,15 @@ impl World {
     }
 
     /// The same that takes the tokens of these issuers, on a clock that goes with theirs.
-    pub fn trusting(mut self, issuers: Vec<TokenIssuer>) -> Self {
+    pub fn trusting(self, issuers: Vec<TokenIssuer>) -> Self {
+        self.recognising(issuers, Vec::new())
+    }
+
+    /// The same that also takes client certificates by these rules.
+    pub fn recognising(mut self, issuers: Vec<TokenIssuer>, client_rules: Vec<Rule>) -> Self {
         self.clock.advance(SystemClock.now() - self.now());
-        let tokens = Issuers::new(issuers).unwrap();
-        self.router = api::router(AppState { tokens, ..self.state() });
+        let (tokens, client_rules) = (Issuers::new(issuers).unwrap(), client_rules.into());
+        self.router = api::router(AppState { tokens, client_rules, ..self.state() });
         self
     }
 

@@ -51,6 +51,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "outbound",
             "pki",
             "secret",
+            "server",
             "storage",
             "telemetry",
             "validation",
