@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use certwright::health::{Health, Subjects};
-use certwright::secret::Sealer;
+use certwright::secret::{Place, Sealer};
 use certwright::storage::settings;
 use serde_json::Value;
 use time::Duration;
@@ -21,7 +21,7 @@ on_every_database! {
         let body = ready.json();
         let mut names: Vec<_> = checks(&body).iter().map(|check| check["name"].as_str().unwrap()).collect();
         names.retain(|name| *name != "disk");
-        assert_eq!(names, ["database", "schema", "masterKey", "writes", "listeners", "worker", "outside", "clock"]);
+        assert_eq!(names, ["database", "schema", "masterKey", "writes", "paused", "listeners", "worker", "outside", "clock"]);
         for check in checks(&body) {
             assert_eq!((&check["ok"], &check["blocks"], &check["why"]), (&true.into(), &false.into(), &Value::Null), "{check}");
         }
@@ -44,12 +44,12 @@ on_every_database! {
     }
 
     async fn secrets_under_another_master_key_are_trouble(world: World) {
-        let sealed = world.sealer.seal("settings/value/master_key_check", b"certwright").unwrap();
+        let sealed = world.sealer.seal(&key_check(), b"certwright").unwrap();
         put(&world, &sealed.0).await;
         assert_eq!(world.get("/readyz").await.status, 200, "it is ours");
 
         let other = Sealer::from_text(&Sealer::generate().unwrap()).unwrap();
-        put(&world, &other.seal("settings/value/master_key_check", b"certwright").unwrap().0).await;
+        put(&world, &other.seal(&key_check(), b"certwright").unwrap().0).await;
 
         let wrong = world.get("/readyz").await.is_problem(503, "unavailable");
         let key = check(&wrong, "masterKey");
@@ -118,4 +118,8 @@ fn checks(body: &Value) -> &[Value] {
 
 fn check(body: &Value, name: &str) -> Value {
     checks(body).iter().find(|check| check["name"] == name).unwrap().clone()
+}
+
+fn key_check() -> Place {
+    Place::of_service("settings/value/master_key_check")
 }
