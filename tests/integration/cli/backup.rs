@@ -77,7 +77,7 @@ fn what_is_restored_answers_and_works_on_nothing_until_it_is_resumed() {
         let resumed = place.run(&["--set", &setting, "resume"]).succeeded();
         assert!(resumed.out.contains("certwright: resumed"), "{resumed:?}");
         child.until("it notices", |child| child.err().contains("resumed"));
-        assert_eq!(readyz(&child.address()), 200);
+        child.until("it is ready", |child| readyz(&child.address()) == 200);
         child.stop().succeeded();
         let again = place.run(&["--set", &setting, "resume"]).succeeded();
         assert!(again.out.contains("it was not paused"), "{again:?}");
