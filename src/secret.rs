@@ -49,8 +49,7 @@ impl Place {
     /// The place `table/column/row`. `owner` is the row's namespace, or a certificate and its namespace.
     pub fn new(row: String, owner: &str) -> Self {
         // Rows are identifiers, so that nothing but the owner follows the last slash of its part.
-        let owned = format!("{row}/{owner}");
-        Self { row, owned }
+        Self { owned: format!("{row}/{owner}"), row }
     }
 
     /// A place that is the service's own.
@@ -141,6 +140,7 @@ impl Sealer {
     }
 
     /// The same that also opens what was sealed before owners were authenticated.
+    #[must_use]
     pub fn opening_former(self) -> Self {
         Self { opens_former: true, ..self }
     }
@@ -372,9 +372,9 @@ mod tests {
 
     /// The envelope that a former version made.
     fn former(sealer: &Sealer, row: &str, plain: &[u8]) -> Sealed {
-        let mut sealed = sealer.seal(&Place::of_service(row), plain).unwrap();
-        sealed.0[0] = FORMER_VERSION;
-        sealed
+        let mut envelope = sealer.seal(&Place::of_service(row), plain).unwrap();
+        envelope.0[0] = FORMER_VERSION;
+        envelope
     }
 
     fn sealer(bytes: &[u8]) -> Sealer {

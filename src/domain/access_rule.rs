@@ -93,11 +93,10 @@ impl Rule {
 }
 
 fn is_met((name, glob): &(String, String), claims: &Claims) -> bool {
-    let is_met: fn(&str, &str) -> bool = match glob.contains(PLACEHOLDER) {
-        true => |glob, text| part(glob, text).is_some(),
-        false => matches,
-    };
-    texts(claims, name).iter().any(|text| is_met(glob, text))
+    let has_part = glob.contains(PLACEHOLDER);
+    texts(claims, name)
+        .iter()
+        .any(|text| if has_part { part(glob, text).is_some() } else { matches(glob, text) })
 }
 
 /// The namespace that stands in a text in the place of the placeholder.

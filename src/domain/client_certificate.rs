@@ -51,12 +51,11 @@ impl ClientCertificate {
         // The order of the names is the CA's affair.
         let found =
             alternative.into_iter().find_map(|(kind, list)| Some((kind, list.iter().min()?)));
-        let (id, name) = match found {
-            Some((kind, name)) => (PrincipalId::of_client_certificate(kind, name.as_bytes()), name),
-            None => {
-                let id = PrincipalId::of_client_certificate("subject", &self.subject);
-                (id, self.common_names.first()?)
-            }
+        let (id, name) = if let Some((kind, name)) = found {
+            (PrincipalId::of_client_certificate(kind, name.as_bytes()), name)
+        } else {
+            let id = PrincipalId::of_client_certificate("subject", &self.subject);
+            (id, self.common_names.first()?)
         };
         let is_shown = (1..=LONGEST_NAME).contains(&name.len()) && refuse(name, Lines::One).is_ok();
         is_shown.then_some((id, name))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::http::header::{HOST, ORIGIN};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Uri};
+use axum::http::{HeaderMap, HeaderValue, Uri};
 use time::OffsetDateTime;
 
 use super::{Grant, Principal, Subject, refused};
@@ -94,7 +94,7 @@ impl Known {
 fn is_of_another_site(headers: &HeaderMap, uri: &Uri) -> bool {
     let is_foreign_fetch =
         headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none");
-    let host = headers.get(HOST).map(|host| host.as_bytes());
+    let host = headers.get(HOST).map(HeaderValue::as_bytes);
     let host = host.or_else(|| uri.authority().map(|authority| authority.as_str().as_bytes()));
     let is_foreign_origin = headers.get(ORIGIN).is_some_and(|origin| {
         let origin = origin.as_bytes().strip_prefix(b"https://");

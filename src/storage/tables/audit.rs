@@ -116,7 +116,7 @@ pub fn hands_out(
 pub(in crate::storage) fn of_certificate(tx: &mut Tx, transition: &Transition) {
     let Transition { certificate, events, trouble, at, .. } = transition;
     let is_refusal = |failure: &&Failure| failure.is(code::NAME_NOT_ALLOWED);
-    let is_news = trouble.as_ref().filter(is_refusal).is_some()
+    let is_news = trouble.as_ref().is_some_and(|failure| is_refusal(&failure))
         || events.iter().any(|event| event.reason == "NameNotAllowed");
     let Some(failure) = certificate.last_error.as_ref().filter(is_refusal).filter(|_| is_news)
     else {

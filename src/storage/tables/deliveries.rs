@@ -101,6 +101,9 @@ statements! {
         WHERE webhook_id = $1 AND state IN ('queued', 'pending') AND event_type <> 'webhook.test'";
     MAKE_DUE writes(deliveries) = "UPDATE deliveries SET next_action_at = $1
         WHERE state = 'pending' AND next_action_at > $2 AND (created_at > $2 OR next_action_at > $3)";
+    WAKE_WEBHOOKS writes(webhooks) reads(deliveries) = "UPDATE webhooks SET next_action_at = $1
+        WHERE leased_by IS NULL AND next_action_at > $2 AND (next_action_at > $3 OR EXISTS (SELECT 1 FROM deliveries d
+            WHERE d.webhook_id = webhooks.id AND d.state = 'pending' AND d.next_action_at <= $1))";
     HOLD_UNHEARD writes(deliveries) reads(webhook_subscriptions) = format!("UPDATE deliveries SET state = 'held',
         next_action_at = NULL, finished_at = $2
         WHERE webhook_id = $1 AND state IN ('queued', 'pending') AND NOT {}", heard("deliveries"));
@@ -296,6 +299,17 @@ pub(super) async fn make_due(
     latest: i64,
 ) -> Result<u64, StorageError> {
     Ok(execute!(tx, MAKE_DUE, now, tolerated, latest)?)
+}
+
+/// Makes due at `now` the webhooks that one of these is due for, or that wait beyond `latest`; milliseconds.
+pub(super) async fn wake_webhooks(
+    tx: &mut Tx,
+    now: i64,
+    tolerated: i64,
+    latest: i64,
+) -> Result<(), StorageError> {
+    execute!(tx, WAKE_WEBHOOKS, now, tolerated, latest)?;
+    Ok(())
 }
 
 /// Sends a delivery again, under the same identifier, whatever came of it; now, if it is waiting.

@@ -32,9 +32,6 @@ statements! {
         WHERE leased_by IS NULL AND next_action_at > $2 AND (state_since > $2 OR next_action_at > $3)";
     REVOCATIONS writes(revocations) = "UPDATE revocations SET next_action_at = $1
         WHERE leased_by IS NULL AND next_action_at > $2 AND (created_at > $2 OR next_action_at > $3)";
-    WEBHOOKS writes(webhooks) reads(deliveries) = "UPDATE webhooks SET next_action_at = $1
-        WHERE leased_by IS NULL AND next_action_at > $2 AND (next_action_at > $3 OR EXISTS (SELECT 1 FROM deliveries d
-            WHERE d.webhook_id = webhooks.id AND d.state = 'pending' AND d.next_action_at <= $1))";
     PAUSES writes(webhooks) = "UPDATE webhooks SET paused_until = NULL WHERE paused_until > $1";
     THROTTLES writes(throttles) = "UPDATE throttles SET held_until = $1 WHERE held_until > $1";
 }
@@ -61,7 +58,7 @@ pub async fn clamp(tx: &mut Tx, now: OffsetDateTime) -> Result<u64, StorageError
         + execute!(tx, THROTTLES, latest)?;
     // These are parts of what is counted already.
     execute!(tx, CHALLENGES, at, tolerated)?;
-    execute!(tx, WEBHOOKS, at, tolerated, latest)?;
+    deliveries::wake_webhooks(tx, at, tolerated, latest).await?;
     execute!(tx, PAUSES, latest)?;
     if rows > 0 {
         tx.wake_workers();
