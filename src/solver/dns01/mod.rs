@@ -1,5 +1,6 @@
 //! DNS-01: a TXT record that a provider writes (RFC 8555, section 8.4).
 
+mod answers;
 pub(in crate::solver) mod cloudflare;
 mod gather;
 mod pace;
