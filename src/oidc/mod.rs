@@ -14,6 +14,8 @@ use crate::domain::scope::Scope;
 use crate::domain::token_issuer::{TokenIssuer, grant};
 
 mod discovery;
+#[cfg(feature = "failpoints")]
+pub(crate) mod fuzzing;
 mod key_cache;
 mod key_set;
 mod token;

@@ -6,6 +6,8 @@ mod adopt;
 mod chain;
 mod check;
 mod csr;
+#[cfg(feature = "failpoints")]
+pub(crate) mod fuzzing;
 mod jks;
 mod keystore;
 mod look;

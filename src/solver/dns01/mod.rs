@@ -2,6 +2,8 @@
 
 mod answers;
 pub(in crate::solver) mod cloudflare;
+#[cfg(feature = "failpoints")]
+pub(in crate::solver) mod fuzzing;
 mod gather;
 mod pace;
 pub(in crate::solver) mod propagation;
