@@ -3,7 +3,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help build demo test soak bench ci fmt lint doc openapi cli-docs reliability audit sbom deploy-check clean setup
+.PHONY: help build demo test soak bench ci fmt lint doc openapi cli-docs reliability audit sbom deploy-check fuzz clean setup
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ sbom: ## Write the bill of materials, target/certwright.cdx.json (CycloneDX)
 
 deploy-check: ## Render the Kubernetes overlays and validate them (installs kubectl and kubernetes-validate)
 	@scripts/kubernetes-check
+
+fuzz: setup ## Fuzz what reads the input of strangers, each target for a minute (FUZZ_SECONDS); TARGETS="names csr" for some
+	@scripts/fuzz $(TARGETS)
 
 clean: ## Remove everything that was built, the test tools too
 	cargo clean

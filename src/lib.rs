@@ -15,6 +15,7 @@
 //! * [`server`], [`server_certificate`]: connections of clients, how many, and their TLS
 //! * [`client`]: the API from its other side
 //! * [`yaml`], `manifest`: YAML with its lines, and cert-manager's manifests in it
+//! * `fuzzing`: what strangers send, for tests and fuzzers
 //! * [`config`], [`bootstrap`], [`reseal`], [`audit`], [`backup`], [`cli`], [`service`]: how it is put together, and kept
 
 #[macro_use]
@@ -31,6 +32,8 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod domain;
+#[cfg(feature = "failpoints")]
+pub mod fuzzing;
 mod hangup;
 pub mod health;
 pub mod heavy;

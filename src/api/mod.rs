@@ -45,7 +45,7 @@ mod idempotency;
 mod issuers;
 mod layers;
 mod limits;
-mod manifests;
+pub(crate) mod manifests;
 mod merge_patch;
 mod metrics;
 mod oidc_issuers;

@@ -17,6 +17,8 @@ mod call;
 mod classify;
 mod directory;
 mod exchange;
+#[cfg(feature = "failpoints")]
+pub(crate) mod fuzzing;
 mod http;
 mod limiter;
 mod meter;

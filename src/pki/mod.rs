@@ -7,6 +7,8 @@ mod chain;
 mod check;
 mod client_certificate;
 mod csr;
+#[cfg(feature = "failpoints")]
+pub(crate) mod fuzzing;
 mod jks;
 mod keystore;
 mod look;

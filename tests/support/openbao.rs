@@ -76,7 +76,7 @@ impl OpenBao {
         made["auth"]["client_token"].as_str().unwrap().to_owned()
     }
 
-    /// An AppRole of the same: its identifier, and its secret one.
+    /// An `AppRole` of the same: its identifier, and its secret one.
     pub async fn app_role(&self) -> (String, String) {
         self.token().await;
         self.ask("sys/auth/approle", &json!({"type": "approle"})).await;

@@ -18,6 +18,8 @@ use super::problem::{ApiError, Errors};
 
 mod adopt;
 mod apply;
+#[cfg(feature = "failpoints")]
+pub(crate) mod fuzzing;
 mod plan;
 
 use plan::Purpose;

@@ -1,6 +1,9 @@
 //! DNS-01: a TXT record that a provider writes (RFC 8555, section 8.4).
 
+mod answers;
 pub(in crate::solver) mod cloudflare;
+#[cfg(feature = "failpoints")]
+pub(in crate::solver) mod fuzzing;
 mod gather;
 mod pace;
 pub(in crate::solver) mod propagation;

@@ -71,7 +71,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// The composition root: the only places that name everything.
-const ROOT: &[&str] = &["service", "cli", "main", "lib"];
+const ROOT: &[&str] = &["service", "cli", "main", "lib", "fuzzing"];
 
 /// Libraries that only these layers may name.
 const OWNED: &[(&str, &[&str])] = &[
