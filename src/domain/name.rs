@@ -79,6 +79,14 @@ impl fmt::Display for DnsName {
     }
 }
 
+/// Whether a name is in a zone, label by label from the right: `badexample.com` is not in `example.com`.
+pub fn is_in_zone(name: &str, zone: &str) -> bool {
+    let (zone, name) = (comparable(zone), comparable(name));
+    let name = name.strip_prefix("*.").unwrap_or(&name);
+    !zone.is_empty()
+        && (name == zone || name.strip_suffix(&zone).is_some_and(|rest| rest.ends_with('.')))
+}
+
 /// A name as somebody else writes it, in the form that names are compared in: A-labels, lower case,
 /// no final dot. What is no name is compared as it is, but for its case.
 pub fn comparable(text: &str) -> String {

@@ -63,6 +63,7 @@ pub fn is_the_providers(failure: &Failure) -> bool {
                 | code::CLOUDFLARE_INVALID_TOKEN
                 | code::CLOUDFLARE_NAME_TAKEN
                 | code::DNS_CNAME_LOOP
+                | code::DNS_CNAME_OUTSIDE
         )
     )
 }
@@ -90,6 +91,7 @@ mod tests {
             (code::CLOUDFLARE_PERMISSION_DENIED, true, Duration::minutes(5)),
             (code::CLOUDFLARE_ZONE_NOT_FOUND, true, Duration::minutes(5)),
             (code::DNS_CNAME_LOOP, true, Duration::minutes(5)),
+            (code::DNS_CNAME_OUTSIDE, true, Duration::minutes(5)),
             (code::ACME_REJECTED_IDENTIFIER, false, PROBE_EVERY),
             (code::SECRET_NOT_FOUND, false, PROBE_EVERY),
         ] {

@@ -214,6 +214,8 @@ codes! {
     DNS_ADDRESS_FORBIDDEN = Blocked "A name server of the issuer may not be asked";
     DNS_CNAME_LOOP = Blocked "The CNAME chain of a name does not end"
         "Correct the DNS.";
+    DNS_CNAME_OUTSIDE = Blocked "The CNAME of a name leads where the issuer does not write"
+        "Let it end in one of the solver's `cnameZones`, or have whoever manages the issuer add the zone there.";
     DNS_INVALID_NAME = Blocked "Not a name for the DNS";
     DNS_LOOKUP_FAILED = Transient "The CNAME of a name cannot be looked up";
     CLOUDFLARE_ADDRESS_FORBIDDEN = Blocked "Cloudflare's API is not where this service may connect";

@@ -40,7 +40,8 @@ async fn ask(ctx: &Context, certificate: &Certificate, issuer: &Issuer) -> Tried
         };
         let kinds = [Kind::Dns01, Kind::Http01];
         let (solvers, labels) = (&issuer.acme.solvers, &certificate.labels);
-        let picked = pick_solver(solvers, domain, is_wildcard, labels, &kinds);
+        let namespace = &certificate.namespace;
+        let picked = pick_solver(solvers, domain, is_wildcard, namespace, labels, &kinds);
         let Some((_, configured, Kind::Dns01)) = picked else { continue };
         let provider = configured.dns01.as_ref().and_then(issuer::Dns01::provider);
         let secret = match provider {
