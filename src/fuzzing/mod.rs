@@ -31,7 +31,10 @@ pub const TARGETS: [Target; 9] = [
     ("jwt", crate::oidc::fuzzing::check),
 ];
 
-/// Runs one target. It panics where something does not hold.
+/// Runs one target.
+///
+/// # Panics
+/// Where something does not hold, and for a target that is not there.
 pub fn run(target: &str, bytes: &[u8]) {
     let known = TARGETS.iter().find(|(name, _)| *name == target);
     let Some((_, check)) = known else { panic!("there is no target `{target}`") };

@@ -6,10 +6,10 @@ use time::macros::datetime;
 use super::TokenError;
 use super::key_set::{Algorithm, KeySet};
 use super::token::{Unverified, check_claims, part};
+use crate::domain::access_rule::{Claims, Namespaces, Rule, grant};
 use crate::domain::role::Role;
 use crate::domain::scope::{Scope, is_namespace};
 use crate::domain::text::{Lines, refuse};
-use crate::domain::access_rule::{Claims, Namespaces, Rule, grant};
 use crate::domain::token_issuer::TokenIssuer;
 
 const NOW: OffsetDateTime = datetime!(2026-12-01 0:00 UTC);

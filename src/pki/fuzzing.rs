@@ -65,8 +65,11 @@ fn names_after(der: &[u8]) -> Option<Vec<(u8, Vec<u8>)>> {
     Some(names)
 }
 
-/// The first element (tag and content), and what comes after it.
-fn element(der: &[u8]) -> Option<((u8, &[u8]), &[u8])> {
+/// Tag and content.
+type Element<'a> = (u8, &'a [u8]);
+
+/// The first element, and what comes after it.
+fn element(der: &[u8]) -> Option<(Element<'_>, &[u8])> {
     let (tag, rest) = der.split_first()?;
     let (first, rest) = rest.split_first()?;
     let (length, rest) = match *first {

@@ -41,7 +41,7 @@ pub(crate) fn check(bytes: &[u8]) {
         assert!(refuse(&shown, Lines::One).is_ok() && shown.len() < 1_100, "{shown:?}");
     }
     if let Some(target) = cname(found, &name) {
-        let is_plain = |label: &[u8]| label.iter().all(|byte| byte.is_ascii_alphanumeric());
+        let is_plain = |label: &[u8]| label.iter().all(u8::is_ascii_alphanumeric);
         match kept(&target) {
             Some(kept) => assert_eq!(absolute(&kept).as_ref(), Ok(&target), "{kept}"),
             None => assert!(!target.iter().all(is_plain), "{target}"),
