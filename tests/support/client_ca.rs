@@ -1,10 +1,11 @@
 //! A CA of clients, and certificates that it signs.
 
+use certwright::clock::{Clock as _, SystemClock};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, SanType,
 };
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
 pub struct ClientCa(CertifiedIssuer<'static, KeyPair>);
 
@@ -41,8 +42,8 @@ impl ClientCa {
         let mut params = CertificateParams::new([]).unwrap();
         params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        params.not_before = OffsetDateTime::now_utc() - Duration::hours(1);
-        params.not_after = OffsetDateTime::now_utc() + Duration::hours(1);
+        params.not_before = SystemClock.now() - Duration::hours(1);
+        params.not_after = SystemClock.now() + Duration::hours(1);
         change(&mut params);
         let certificate = params.signed_by(&key, &self.0).unwrap();
         ClientIdentity { certificate: certificate.pem(), key: key.serialize_pem() }

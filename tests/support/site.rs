@@ -137,13 +137,13 @@ impl Site {
         let config = Config::parse(&config::read(None, [], &settings).unwrap()).unwrap();
         let stop = CancellationToken::new();
         // Between being given and being used, a port may be taken by somebody else.
-        let mut started = service::start(&config, stop.clone()).await;
+        let mut started = Box::pin(service::start(&config, stop.clone())).await;
         let mut tick = tokio::time::interval(Duration::from_millis(100));
         for _ in 0..1_000 {
             match &started {
                 Err(error) if format!("{error:#}").contains("in use") => {
                     tick.tick().await;
-                    started = service::start(&config, stop.clone()).await;
+                    started = Box::pin(service::start(&config, stop.clone())).await;
                 }
                 _ => break,
             }
@@ -329,7 +329,7 @@ impl Site {
     /// Starts again on what was stored.
     pub async fn start_again(&mut self) {
         self.stop = CancellationToken::new();
-        let running = service::start(&self.config, self.stop.clone()).await.unwrap();
+        let running = Box::pin(service::start(&self.config, self.stop.clone())).await.unwrap();
         self.api = running.api;
         self.running = Some(running);
     }
@@ -338,7 +338,7 @@ impl Site {
     pub async fn replica(&self) -> SocketAddr {
         let http01_listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let config = Config { http01_listen, ..self.config.clone() };
-        service::start(&config, self.stop.clone()).await.unwrap().api
+        Box::pin(service::start(&config, self.stop.clone())).await.unwrap().api
     }
 
     /// Stops as on SIGTERM.

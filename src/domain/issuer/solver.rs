@@ -29,7 +29,7 @@ pub struct Solver {
 #[schema(as = SolverSelector)]
 pub struct Selector {
     /// Namespaces whose certificates it is for; without any, all of them. Labels are chosen by whoever
-    /// writes a certificate, so that they alone reserve nothing. Only in a ClusterIssuer.
+    /// writes a certificate, so that they alone reserve nothing. Only in a `ClusterIssuer`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub namespaces: Vec<String>,
     /// Labels that the certificate must carry, all of them.

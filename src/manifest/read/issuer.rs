@@ -125,7 +125,7 @@ fn responder(http01: &mut Map<String, Value>, pointer: &str, object: &mut Object
     }
 }
 
-/// Every tenant's CNAMEs lead a ClusterIssuer's credential.
+/// Every tenant's CNAMEs lead a `ClusterIssuer`'s credential.
 fn delegation(dns01: &Map<String, Value>, object: &mut Object) {
     let follows = dns01.get("cnameStrategy").is_some_and(|given| given == "Follow");
     if object.kind == Kind::ClusterIssuer && follows && !dns01.contains_key("cnameZones") {

@@ -51,8 +51,7 @@ async fn is_refused(url: String, edit: &'static str) {
     world.db.close().await;
     let of_team = "name = 'limited' AND namespaces LIKE '%team%'";
     if edit == TAKEOVER {
-        let hash: String =
-            api_key::hash_key(&limited).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = hex(&api_key::hash_key(&limited));
         let is_postgres = url.starts_with("postgres");
         let literal = if is_postgres { format!("'\\x{hash}'") } else { format!("x'{hash}'") };
         // The hash is unique: its owner has to go first.
@@ -177,7 +176,8 @@ async fn rows_of_before_are_signed_once_and_a_row_without_a_mac_is_refused_from_
             bootstrap::authenticate_grants(&one, &SEALER, now),
             bootstrap::authenticate_grants(&other, &SEALER, now)
         );
-        (a.unwrap(), b.unwrap());
+        a.unwrap();
+        b.unwrap();
         let world = World::over(one).await;
         assert_eq!(broken(&world).await, []);
         let reply = world.ask(Method::GET, "/certificates").with_key(&limited).send().await;
@@ -286,8 +286,8 @@ pub(super) async fn broken(world: &World) -> Vec<Broken> {
     let Verified { broken, grants, .. } = verified.await.unwrap();
     let mut read = world.db.read().await.unwrap();
     let keys = api_keys::list(&mut read, &Scope::Everything, None, Page::first(100)).await.unwrap();
-    assert_eq!(grants as usize, keys.len() + names(&mut read).await.len());
-    assert_eq!(broken as usize, found.len());
+    assert_eq!(usize::try_from(grants), Ok(keys.len() + names(&mut read).await.len()));
+    assert_eq!(usize::try_from(broken), Ok(found.len()));
     found
 }
 
@@ -306,4 +306,8 @@ pub(super) fn sealer(bytes: &[u8]) -> Sealer {
         .map(|byte| base64::engine::general_purpose::STANDARD.encode([*byte; 32]))
         .collect();
     Sealer::from_text(&Secret::new(lines.join("\n"))).unwrap()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use certwright::clock::{Clock as _, SystemClock};
 use certwright::config::{CertificateSource, ClientAuth, Https};
 use certwright::domain::access_rule::{Namespaces, Rule};
 use certwright::domain::role::Role;
@@ -15,7 +16,6 @@ use rcgen::ExtendedKeyUsagePurpose::ServerAuth;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -261,7 +261,7 @@ on_every_database! {
 async fn a_certificate_that_does_not_count_is_refused_in_the_handshake_with_the_reason() {
     let (_folder, url) = crate::support::world::sqlite();
     let place = Place::around(World::on(&url).await).await;
-    let now = OffsetDateTime::now_utc();
+    let now = SystemClock.now();
     let (day, hour) = (time::Duration::days(1), time::Duration::hours(1));
     let expired = place.ca.sign_with(DEPLOY, |params| {
         params.not_before = now - day;

@@ -287,7 +287,7 @@ impl Walk<'_> {
         };
         if !is_so {
             let name = &operation.name;
-            self.leak(format!(
+            self.leak(&format!(
                 "{name}, {whose:?}: not {expected:?} but {} {}",
                 reply.status, reply.text
             ));
@@ -362,7 +362,7 @@ impl Walk<'_> {
             things.words().fold(seen, |seen, word| seen.replace(word, "…"))
         });
         if another != none {
-            self.leak(format!("{}: {another}\n but {none}", operation.name));
+            self.leak(&format!("{}: {another}\n but {none}", operation.name));
         }
     }
 
@@ -372,13 +372,13 @@ impl Walk<'_> {
         if self.who.bound && place != Place::Open {
             let seen = format!("{:?} {}", reply.headers, reply.text);
             if let Some(word) = things.words().find(|word| seen.contains(word)) {
-                self.leak(format!("{} shows `{word}`: {seen}", operation.name));
+                self.leak(&format!("{} shows `{word}`: {seen}", operation.name));
             }
             let listed = serde_json::from_str::<Value>(&reply.text).unwrap_or_default();
             let count = listed["count"].as_u64();
             let items = listed["items"].as_array().map(|items| items.len() as u64);
             if count.is_some() && count != items {
-                self.leak(format!("{} counts {count:?}, of {items:?}", operation.name));
+                self.leak(&format!("{} counts {count:?}, of {items:?}", operation.name));
             }
         }
     }
@@ -397,7 +397,7 @@ impl Walk<'_> {
         }
     }
 
-    fn leak(&mut self, what: String) {
+    fn leak(&mut self, what: &str) {
         self.leaks.push(format!("{}: {what}", self.who));
     }
 }
