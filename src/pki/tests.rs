@@ -330,7 +330,7 @@ fn is_of_a_known_kind(certificate: &[u8]) -> bool {
 fn an_algorithm_beside_the_signature_that_is_not_the_signed_one_is_refused() {
     const ECDSA_WITH_SHA256: [u8; 12] = [48, 10, 6, 8, 42, 134, 72, 206, 61, 4, 3, 2];
     let (_, middle, key, leaf) = issued();
-    let mut der = chain::certificates(&leaf).unwrap().remove(0);
+    let mut der = certificates(&leaf).unwrap().remove(0);
     let found = der.windows(ECDSA_WITH_SHA256.len()).rposition(|at| at == ECDSA_WITH_SHA256);
     der[found.unwrap() + 2] = 7;
 
