@@ -244,11 +244,10 @@ fn names(text: &str, library: &str) -> bool {
     })
 }
 
-/// Lines without comments; tests may name what they like.
+/// Lines without comments, up to the tests in the file: these may name what they like.
 pub(crate) fn code(text: &str) -> impl Iterator<Item = &str> {
-    text.lines()
-        .take_while(|line| !line.starts_with("#[cfg(test)]"))
-        .filter(|line| !line.trim_start().starts_with("//"))
+    let end = text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len());
+    text[..end].lines().filter(|line| !line.trim_start().starts_with("//"))
 }
 
 pub(super) fn source_root() -> PathBuf {
