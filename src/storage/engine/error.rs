@@ -200,7 +200,17 @@ fn kind(code: &str) -> Kind {
 
 #[cfg(test)]
 mod tests {
-    use super::{Kind, kind};
+    use super::{Kind, StorageError, kind};
+
+    #[test]
+    fn whoever_was_in_a_failed_commit_hears_of_what_concerns_all_and_else_to_come_again() {
+        let cause = || sqlx::Error::Protocol("why".to_owned());
+        assert!(matches!(StorageError::Full(cause()).for_another(), StorageError::Full(_)));
+        assert!(matches!(StorageError::Damaged(cause()).for_another(), StorageError::Damaged(_)));
+        for own in [StorageError::Database(cause()), StorageError::Conflict] {
+            assert!(matches!(own.for_another(), StorageError::Unavailable(_)));
+        }
+    }
 
     #[test]
     fn what_may_work_in_a_moment_is_told_from_what_will_not() {

@@ -339,10 +339,15 @@ async fn commit_with_savepoints(
 /// Tells all of them what came of it.
 async fn commit(
     mut connection: PoolConnection<Sqlite>,
-    members: Vec<Reply>,
+    mut members: Vec<Reply>,
 ) -> Option<PoolConnection<Sqlite>> {
     if let Err(error) = run(&mut connection, "COMMIT").await {
-        fail(members, &error.into());
+        let (last, error) = (members.pop(), error.into());
+        fail(members, &error);
+        // Who is alone hears the cause as it is.
+        if let Some(reply) = last {
+            reply.send(Err(error)).ok();
+        }
         return give_up(connection);
     }
     for reply in members {
