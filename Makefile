@@ -3,7 +3,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help build demo test soak bench ci fmt lint doc openapi cli-docs reliability audit sbom clean setup
+.PHONY: help build demo test soak bench ci fmt lint doc openapi cli-docs reliability audit sbom deploy-check fuzz clean setup
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,9 +27,12 @@ test: setup ## Run every test, on SQLite and on PostgreSQL, against Pebble and n
 
 SOAK_CERTIFICATES ?= 1000
 
-soak: setup ## Issue 1,000 certificates (SOAK_CERTIFICATES) while process and database are killed again and again
+AUDIT_CHANGES ?= 10000
+
+soak: setup ## Issue 1,000 certificates (SOAK_CERTIFICATES) while process and database are killed again and again; change 10,000 things
 	SOAK_CERTIFICATES=$(SOAK_CERTIFICATES) cargo test --locked $(TESTED) --test integration soak:: -- --nocapture --test-threads=1
 	cargo test --locked $(TESTED) --test integration short_lived:: -- --ignored --nocapture
+	AUDIT_CHANGES=$(AUDIT_CHANGES) cargo test --locked $(TESTED) --test integration audit::crash -- --nocapture --test-threads=1
 
 bench: setup ## Measure everything against the least it can cost (docs/performance.md); ARGS="issuance --runs 1" for a part
 	@scripts/bench-tools
@@ -73,6 +76,12 @@ audit: ## Look all dependencies up in the RustSec advisory database; ADVISORIES=
 
 sbom: ## Write the bill of materials, target/certwright.cdx.json (CycloneDX)
 	@scripts/sbom
+
+deploy-check: ## Render the Kubernetes overlays and validate them (installs kubectl and kubernetes-validate)
+	@scripts/kubernetes-check
+
+fuzz: setup ## Fuzz what reads the input of strangers, each target for a minute (FUZZ_SECONDS); TARGETS="names csr" for some
+	@scripts/fuzz $(TARGETS)
 
 clean: ## Remove everything that was built, the test tools too
 	cargo clean

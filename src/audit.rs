@@ -13,7 +13,8 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::domain::audit::{Break, ChainKey, Entry, Head, Seal, Walk};
-use crate::storage::{Db, StorageError, audit};
+use crate::domain::principal::PrincipalKind;
+use crate::storage::{Db, StorageError, audit, audit_checkpoints};
 
 /// Time between two looks for entries without a seal.
 const EVERY: Duration = Duration::from_millis(500);
@@ -149,16 +150,17 @@ pub struct Verified {
     pub unsealed: usize,
 }
 
-/// Walks along the whole chain, and shows each entry to `show`. With a head that was `known` before, a tail that was
-/// cut off is found, too.
+/// Walks along the whole chain, from its checkpoint on if it was pruned, and shows each entry to `show`. With a head
+/// that was `known` before, a tail that was cut off is found, too.
 pub async fn verify(
     db: &Db,
     key: &ChainKey,
     known: Option<Head>,
     mut show: impl FnMut(&Seal, &Entry),
 ) -> Result<Verified, VerifyError> {
-    let mut walk = Walk::new(key, known);
-    let mut after = 0;
+    let checkpoint = audit_checkpoints::last(&mut db.read().await?).await?;
+    let mut walk = Walk::new(key, checkpoint, known)?;
+    let mut after = walk.head().seq;
     loop {
         let found = audit::chain(&mut db.read().await?, after, PAGE).await?;
         for (seal, entry) in &found {
@@ -174,6 +176,50 @@ pub async fn verify(
     }
     let unsealed = audit::unsealed(&mut db.read().await?, Uuid::nil(), PAGE).await?.len();
     Ok(Verified { head: walk.end()?, unsealed })
+}
+
+/// Removes the beginning of the log as far as it is older than `before`, but for the last entry. A log that is not whole
+/// stays as it is: what was done to it could not be found any more. Returns how many entries were removed.
+///
+/// Cut off anywhere, the checkpoint says where the log begins, and the next run removes what is before.
+pub async fn prune(
+    db: &Db,
+    key: &ChainKey,
+    before: OffsetDateTime,
+    now: OffsetDateTime,
+) -> Result<u64, VerifyError> {
+    // The head is not removed, so that seals follow from it: the last one but one at most.
+    let (mut last, mut next, mut is_over) = (None, None, false);
+    let look = |seal: &Seal, entry: &Entry| {
+        if !is_over {
+            last = next.take();
+            is_over = entry.at >= before;
+            next = Some(Head { seq: seal.seq, hash: seal.hash.clone() }).filter(|_| !is_over);
+        }
+    };
+    verify(db, key, None, look).await?;
+    if let Some(last) = last {
+        let mut tx = db.begin();
+        let (kind, reason) = (PrincipalKind::Configuration, format!("everything up to {last}"));
+        let entry =
+            Entry::without_request(kind, "certwright audit prune", "audit.prune", reason, now);
+        audit::insert(&mut tx, &entry).await?;
+        audit_checkpoints::insert(&mut tx, &key.checkpoint(last, now)).await?;
+        tx.commit().await?;
+    }
+    failpoint!("after_checkpoint");
+    let checkpoint = audit_checkpoints::last(&mut db.read().await?).await?;
+    let Some(checkpoint) = checkpoint else { return Ok(0) };
+    let mut removed = 0;
+    loop {
+        let mut tx = db.begin();
+        let some = audit_checkpoints::prune(&mut tx, &checkpoint.head, PAGE).await?;
+        tx.commit().await?;
+        removed += some;
+        if some == 0 {
+            return Ok(removed);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -10,11 +10,13 @@
 //! * `acme`: signatures, nonces and problem documents, for a client and a server of ACME
 //! * [`ca`], [`solver`], [`oidc`], [`outbound`]: the outside world, one library each
 //! * [`heavy`]: what keeps a core busy, beside the threads that answer
+//! * [`health`]: whether this instance can work
 //! * [`api`], [`worker`]: what drives it, clients from one side and time from the other
 //! * [`server`], [`server_certificate`]: connections of clients, how many, and their TLS
 //! * [`client`]: the API from its other side
 //! * [`yaml`], `manifest`: YAML with its lines, and cert-manager's manifests in it
-//! * [`config`], [`bootstrap`], [`reseal`], [`audit`], [`cli`], [`service`]: how it is put together, and kept
+//! * `fuzzing`: what strangers send, for tests and fuzzers
+//! * [`config`], [`bootstrap`], [`reseal`], [`audit`], [`backup`], [`cli`], [`service`]: how it is put together, and kept
 
 #[macro_use]
 mod failpoint;
@@ -22,6 +24,7 @@ mod failpoint;
 mod acme;
 pub mod api;
 pub mod audit;
+pub mod backup;
 pub mod bootstrap;
 pub mod ca;
 pub mod cli;
@@ -29,7 +32,10 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod domain;
+#[cfg(feature = "failpoints")]
+pub mod fuzzing;
 mod hangup;
+pub mod health;
 pub mod heavy;
 mod manifest;
 pub mod oidc;
@@ -44,7 +50,9 @@ pub mod shutdown;
 pub mod solver;
 pub mod storage;
 pub mod telemetry;
+pub mod transit;
 mod validation;
+pub mod verify;
 mod view;
 pub mod worker;
 pub mod yaml;

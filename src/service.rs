@@ -18,8 +18,10 @@ use crate::api::{
 use crate::ca::{Authorities, Ca};
 use crate::clock::{Clock, FollowingClock};
 use crate::config::Config;
+use crate::domain::access_rule::Rule;
 use crate::domain::id::WorkerId;
 use crate::hangup::Reread;
+use crate::health::{Health, Subjects};
 use crate::heavy::Pool;
 use crate::oidc::Issuers;
 use crate::outbound::{Allow, Guard, Sender, SenderSettings};
@@ -112,6 +114,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         clock.follow(now);
     }
     let sealer = Arc::new(bootstrap::master_key(config, &db).await?);
+    bootstrap::authenticate_grants(&db, &sealer, clock.now()).await?;
     let outbound = sender(config)?.timed_by(Arc::clone(&clock));
     let solvers = solvers(config, &db, &clock, outbound.guard().clone()).await?;
     let authorities = Authorities::new(&clock, outbound.guard().clone());
@@ -119,12 +122,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
     let https = https(config, &db, &sealer).await?;
     let first_api_key = bootstrap::first_api_key(&db, config, &*clock).await?;
     let settings = worker_settings(config, sole_use.as_ref(), &*clock)?;
-    let quota = worker::Quota::new(config.worker_per_issuer, config.worker_per_namespace);
-    let new_orders = worker::NewOrders {
-        start: config.worker_new_orders_start,
-        ceiling: config.worker_new_orders_ceiling,
-    };
-    let worker = Worker::new(worker::Context {
+    let context = worker::Context {
         db: db.clone(),
         clock: Arc::clone(&clock),
         sealer: Arc::clone(&sealer),
@@ -132,10 +130,13 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         solvers: Arc::new(solvers),
         outbound: outbound.clone(),
         settings,
-        limits: worker::Limits::new(&db, &clock, quota, new_orders),
+        limits: worker_limits(config, &db, &clock),
         heavy: Pool::default(),
+        pulse: Arc::default(),
         stop: stop.clone(),
-    });
+    };
+    let health = Health::new(subjects(&context));
+    let worker = Worker::new(context);
     let state = AppState {
         db: db.clone(),
         clock,
@@ -143,12 +144,14 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         outbound,
         cluster_namespace: config.cluster_namespace.as_str().into(),
         tokens: Issuers::new(config.oidc_issuers.clone()).context("oidc.issuers")?,
+        client_rules: client_rules(config),
         limits: caller_limits(config),
         trusted_proxies: config.trusted_proxies.clone(),
         refusals: Refusals::default(),
         last_uses: LastUses::default(),
         heavy: Pool::default(),
         metrics: metrics(config),
+        health: health.clone(),
         account_key: Arc::new(|| {
             Ca::generate_account_key().map_err(|failure| failure.to_string().into())
         }),
@@ -158,11 +161,14 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
     let (api, responder) = (servers.api.address()?, servers.responder.address()?);
     let https = servers.https.as_ref().map(|(server, _)| server.address()).transpose()?;
     let metrics = servers.metrics.as_ref().map(Server::address).transpose()?;
+    health.watch_listeners(servers.all().map(Server::accepting).collect());
     let mut tasks = servers.start(&stop);
+    tasks.push(look_after(health, &stop));
     tasks.extend(auditing(state, &stop).await?);
     tasks.push(spawn(&stop, {
         let worker = Arc::clone(&worker);
         async move {
+            worker.until_resumed().await;
             tokio::join!(Arc::clone(&worker).run(), worker.run_deliveries());
             Ok(())
         }
@@ -209,6 +215,11 @@ impl Servers {
         Self { api, https, responder, metrics }
     }
 
+    fn all(&self) -> impl Iterator<Item = &Server> {
+        let https = self.https.iter().map(|(server, _)| server);
+        [&self.api, &self.responder].into_iter().chain(https).chain(&self.metrics)
+    }
+
     fn start(self, stop: &CancellationToken) -> Vec<JoinHandle<anyhow::Result<()>>> {
         let mut tasks = vec![serve(self.api, stop), serve(self.responder, stop)];
         tasks.extend(self.metrics.map(|server| serve(server, stop)));
@@ -246,7 +257,8 @@ pub fn sender(config: &Config) -> anyhow::Result<Sender> {
     Ok(Sender::new(Guard::asking(&config.nameservers, allow)?, settings)?)
 }
 
-async fn solvers(
+/// The solvers, with the way that they share.
+pub async fn solvers(
     config: &Config,
     db: &Db,
     clock: &Arc<dyn Clock>,
@@ -274,6 +286,42 @@ async fn https(
     Ok(Some((listener, certificate)))
 }
 
+fn worker_limits(config: &Config, db: &Db, clock: &Arc<dyn Clock>) -> worker::Limits {
+    let quota = worker::Quota::new(config.worker_per_issuer, config.worker_per_namespace);
+    let new_orders = worker::NewOrders {
+        start: config.worker_new_orders_start,
+        ceiling: config.worker_new_orders_ceiling,
+    };
+    worker::Limits::new(db, clock, quota, new_orders)
+}
+
+/// What this instance needs.
+fn subjects(worker: &worker::Context) -> Subjects {
+    Subjects {
+        db: worker.db.clone(),
+        clock: Arc::clone(&worker.clock),
+        sealer: Arc::clone(&worker.sealer),
+        pulse: Arc::clone(&worker.pulse),
+        lease: worker.settings.lease,
+        authorities: Arc::clone(&worker.ca),
+    }
+}
+
+/// Looks whether this instance can work, also while nobody asks.
+fn look_after(health: Health, stop: &CancellationToken) -> JoinHandle<anyhow::Result<()>> {
+    let stopped = stop.clone();
+    spawn(stop, async move {
+        health.run(stopped).await;
+        Ok(())
+    })
+}
+
+/// The rules for client certificates; none where they are no way in.
+fn client_rules(config: &Config) -> Arc<[Rule]> {
+    let client_auth = config.https.as_ref().and_then(|https| https.client_auth.as_ref());
+    client_auth.map(|it| it.rules.as_slice()).unwrap_or_default().into()
+}
+
 fn worker_settings(
     config: &Config,
     sole_use: Option<&SoleUse>,
@@ -289,8 +337,10 @@ fn worker_settings(
         cluster_namespace: config.cluster_namespace.clone(),
         delivery_concurrency: config.webhooks_concurrency,
         delivery_retention: config.webhooks_retention.try_into()?,
+        dead_delivery_retention: config.webhooks_dead_retention.try_into()?,
         approval_timeout: config.approval_timeout.try_into()?,
         event_retention: config.event_retention.try_into()?,
+        order_retention: config.order_retention.try_into()?,
     })
 }
 

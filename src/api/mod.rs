@@ -15,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 use tower::util::MapRequestLayer;
 
 use crate::clock::Clock;
+use crate::domain::access_rule::Rule;
 use crate::domain::forwarded::TrustedProxies;
+use crate::health::Health;
 use crate::heavy::{Pool, Undone};
 use crate::oidc::Issuers;
 use crate::outbound::Sender;
@@ -42,7 +44,7 @@ mod idempotency;
 mod issuers;
 mod layers;
 mod limits;
-mod manifests;
+pub(crate) mod manifests;
 mod merge_patch;
 mod metrics;
 mod oidc_issuers;
@@ -55,6 +57,7 @@ mod present;
 mod problem;
 mod requests;
 mod responder;
+mod responses;
 mod rotation;
 mod secrets;
 mod throttles;
@@ -92,6 +95,8 @@ pub struct AppState {
     pub cluster_namespace: Arc<str>,
     /// Verifies tokens of OIDC issuers.
     pub tokens: Issuers,
+    /// What the names in client certificates are worth.
+    pub client_rules: Arc<[Rule]>,
     /// How much callers may do, and how often fail.
     pub limits: CallerLimits,
     /// Whose word for a client's address counts.
@@ -105,6 +110,8 @@ pub struct AppState {
     /// Makes account keys; which library does is none of this module's business.
     pub account_key: MakeAccountKey,
     pub metrics: Metrics,
+    /// Says whether this instance can work.
+    pub health: Health,
     /// Cancelled when the service stops: readiness ends, and waiting requests are answered.
     pub shutdown: CancellationToken,
 }

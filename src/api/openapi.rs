@@ -26,8 +26,8 @@ use crate::domain::event::Severity;
         description = "Issues and renews TLS certificates over ACME.\n\nTimes are RFC 3339 UTC, durations Go-style (`720h`), identifiers UUIDv7. Errors are `application/problem+json` (RFC 9457) with a stable `code`.",
         license(name = "Apache-2.0 OR MIT", identifier = "Apache-2.0 OR MIT"),
     ),
-    security(("apiKey" = [])),
-    modifiers(&ApiKey),
+    security(("apiKey" = []), ("clientCertificate" = [])),
+    modifiers(&WaysIn),
     components(schemas(problem::Problem, problem::FieldError, problem::Code, problem::FieldCode, page::Sort, certificates::list::Sort, Severity)),
     tags(
         (name = "certificates", description = "What is wanted, what is served, and its downloads"),
@@ -45,19 +45,23 @@ use crate::domain::event::Severity;
 )]
 struct Document;
 
-struct ApiKey;
+struct WaysIn;
 
-impl utoipa::Modify for ApiKey {
+impl utoipa::Modify for WaysIn {
     fn modify(&self, document: &mut OpenApi) {
         let scheme = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
             .bearer_format("cw_…")
-            .description(Some("An API key"))
+            .description(Some("An API key, or a token (JWT) of a configured OIDC issuer"))
             .build();
-        document
-            .components
-            .get_or_insert_default()
-            .add_security_scheme("apiKey", SecurityScheme::Http(scheme));
+        let certificate = SecurityScheme::MutualTls {
+            description: Some("A client certificate, where the listener takes them".to_owned()),
+            deprecated: None,
+            extensions: None,
+        };
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("apiKey", SecurityScheme::Http(scheme));
+        components.add_security_scheme("clientCertificate", certificate);
     }
 }
 

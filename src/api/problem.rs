@@ -3,14 +3,19 @@
 //! An error that is not the client's is logged here, once, and answered with a fixed text. The
 //! request's identifier (`instance`) is filled in by [`super::layers`].
 
+use std::sync::Arc;
+
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
-use utoipa::{IntoResponses, ToSchema};
+use utoipa::ToSchema;
 
 use super::headers::{RATE_LIMIT, RATE_LIMIT_POLICY};
+use super::health::CheckView;
+pub(crate) use super::responses::{Errors, OpenErrors};
 use crate::domain::text::foreign_words;
+use crate::health::Report;
 use crate::secret::SealError;
 use crate::storage::StorageError;
 use crate::validation::Refusal;
@@ -40,6 +45,10 @@ pub(crate) struct Problem {
     /// The faults of the request's fields.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) errors: Vec<FieldError>,
+    /// What was looked at; only of `/readyz`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub(crate) checks: Vec<CheckView>,
 }
 
 macro_rules! codes {
@@ -95,6 +104,8 @@ codes! {
     ConfiguredElsewhere CONFLICT "It is changed in the configuration";
     /// Certificates or orders still need the issuer.
     IssuerInUse CONFLICT "The issuer is in use";
+    /// Somebody else than the service has changed its row in the database.
+    NotAuthentic CONFLICT "It was changed in the database";
     /// The request waits for no approval (any more).
     NotPending CONFLICT "The request waits for no approval";
     /// The certificate is being revoked, to be deleted.
@@ -119,6 +130,8 @@ codes! {
     TooManyRequests TOO_MANY_REQUESTS "There are too many requests";
     /// An internal error.
     Internal INTERNAL_SERVER_ERROR "Internal error";
+    /// The disk of the service is full.
+    InsufficientStorage INSUFFICIENT_STORAGE "The disk is full";
     /// The service or its database is busy; the same may work in a moment.
     Unavailable SERVICE_UNAVAILABLE "The service is busy";
     /// The keys of the token's OIDC issuer cannot be fetched.
@@ -143,6 +156,8 @@ pub(crate) enum ApiError {
     TooMany(Exceeded, String),
     /// No policy allows the certificate: these names are why.
     NotAllowed(Faults),
+    /// The instance has trouble of its own.
+    NotReady(Arc<Report>),
     /// The database could not do it.
     Storage(StorageError),
     /// A secret could not be sealed or opened.
@@ -226,7 +241,9 @@ impl ApiError {
             Self::Invalid(_) => Code::ValidationFailed,
             Self::TooMany(..) => Code::TooManyRequests,
             Self::NotAllowed(_) => Code::NameNotAllowed,
-            Self::Storage(StorageError::Unavailable(_)) => Code::Unavailable,
+            Self::Storage(StorageError::Full(_)) => Code::InsufficientStorage,
+            Self::Storage(error) if error.is_passing() => Code::Unavailable,
+            Self::NotReady(_) => Code::Unavailable,
             // Every attempt lost the race.
             error if error.is_lost_race() => Code::Unavailable,
             Self::Storage(_) | Self::Seal(_) | Self::Inside(_) => Code::Internal,
@@ -235,14 +252,17 @@ impl ApiError {
 
     fn log(&self) {
         let cause: &dyn std::error::Error = match self {
-            Self::Because(..) | Self::Invalid(_) | Self::NotAllowed(_) | Self::TooMany(..) => {
-                return;
-            }
+            Self::Because(..)
+            | Self::Invalid(_)
+            | Self::NotAllowed(_)
+            | Self::TooMany(..)
+            // `health` has logged it once.
+            | Self::NotReady(_) => return,
             Self::Storage(error) => error,
             Self::Seal(error) => error,
             Self::Inside(error) => error.as_ref(),
         };
-        if self.code() == Code::Unavailable {
+        if matches!(self.code(), Code::Unavailable | Code::InsufficientStorage) {
             tracing::warn!(error = cause, "the request could not be done now");
         } else {
             tracing::error!(error = cause, "the request failed");
@@ -267,7 +287,13 @@ impl From<Refusal> for ApiError {
 
 impl From<StorageError> for ApiError {
     fn from(error: StorageError) -> Self {
-        Self::Storage(error)
+        match error {
+            StorageError::NotAuthentic { .. } => {
+                let detail = "Its row was changed in the database by somebody else than the service, so that it grants nothing. Delete it, and create it again.";
+                Self::Because(Code::NotAuthentic, detail.to_owned())
+            }
+            error => Self::Storage(error),
+        }
     }
 }
 
@@ -280,12 +306,21 @@ impl From<SealError> for ApiError {
 impl From<ApiError> for Problem {
     fn from(error: ApiError) -> Self {
         let code = error.code();
+        let checks = match &error {
+            ApiError::NotReady(report) => CheckView::all(report),
+            _ => Vec::new(),
+        };
         let (detail, errors) = match error {
             // It may quote the request.
             ApiError::Because(_, detail) | ApiError::TooMany(_, detail) => {
                 (foreign_words(&detail, LONGEST_DETAIL).unwrap_or_default(), Vec::new())
             }
             ApiError::Invalid(faults) | ApiError::NotAllowed(faults) => faults.told(),
+            ApiError::NotReady(report) => {
+                let why = report.checks.iter().find(|check| check.blocks);
+                (why.and_then(|check| check.why.clone()).unwrap_or_default(), Vec::new())
+            }
+            ApiError::Storage(StorageError::Replaced(_)) => (NO_DATABASE.to_owned(), Vec::new()),
             ApiError::Storage(_) | ApiError::Seal(_) | ApiError::Inside(_) => {
                 (fixed_text(code).to_owned(), Vec::new())
             }
@@ -298,13 +333,20 @@ impl From<ApiError> for Problem {
             instance: String::new(),
             code,
             errors,
+            checks,
         }
     }
 }
 
+/// The text where somebody has taken the database away.
+const NO_DATABASE: &str = "The service's database is not where it was, so that nothing is written: its operator has to put it back. The log says how.";
+
 /// The text for an internal error, which says nothing of its cause.
 fn fixed_text(code: Code) -> &'static str {
     match code {
+        Code::InsufficientStorage => {
+            "The disk of the service is full, so that nothing can be stored: its operator has to make room. Send the request again then."
+        }
         Code::Unavailable => "The service or its database is busy. Send the request again.",
         _ => {
             "The service could not do this and has logged why; its operator finds the cause by `instance`."
@@ -338,6 +380,9 @@ impl IntoResponse for Problem {
             Code::Unauthenticated => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
+            Code::InsufficientStorage => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
+            }
             Code::Unavailable | Code::IssuerUnavailable => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
@@ -350,48 +395,6 @@ impl IntoResponse for Problem {
         response.extensions_mut().insert(self);
         response
     }
-}
-
-/// The failures that every operation may answer with.
-#[derive(IntoResponses)]
-#[expect(dead_code, reason = "it only describes")]
-pub(crate) enum Errors {
-    /// The request cannot be read.
-    #[response(status = 400, content_type = "application/problem+json")]
-    Malformed(Problem),
-    /// No API key, or not one of ours.
-    #[response(status = 401, content_type = "application/problem+json")]
-    Unauthenticated(Problem),
-    /// The API key may not do this.
-    #[response(status = 403, content_type = "application/problem+json")]
-    Denied(Problem),
-    /// There is nothing here that the API key may see.
-    #[response(status = 404, content_type = "application/problem+json")]
-    NotFound(Problem),
-    /// The present state conflicts with the request.
-    #[response(status = 409, content_type = "application/problem+json")]
-    Conflict(Problem),
-    /// `If-Match` names another state of the resource.
-    #[response(status = 412, content_type = "application/problem+json")]
-    Precondition(Problem),
-    /// The request can be read, but not done.
-    #[response(status = 422, content_type = "application/problem+json")]
-    Invalid(Problem),
-    /// Anything else.
-    #[response(status = "default", content_type = "application/problem+json")]
-    Other(Problem),
-}
-
-/// The failures that an operation without authentication may answer with.
-#[derive(IntoResponses)]
-#[expect(dead_code, reason = "it only describes")]
-pub(crate) enum OpenErrors {
-    /// The service or its database is busy.
-    #[response(status = 503, content_type = "application/problem+json")]
-    Unavailable(Problem),
-    /// Anything else.
-    #[response(status = "default", content_type = "application/problem+json")]
-    Other(Problem),
 }
 
 #[cfg(test)]

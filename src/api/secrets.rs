@@ -89,7 +89,7 @@ pub(crate) async fn create(
         .once(&app, &Held::default(), || async {
             let (entry, values) = new(&app, &body.value)?;
             who.must_own(&entry.namespace)?;
-            let sealed = app.sealer.seal(&data_place(entry.id), &values)?;
+            let sealed = app.sealer.seal(&data_place(&entry.namespace, entry.id), &values)?;
             retrying(|| insert(&app, &attempt, (&entry, &sealed), dry)).await
         })
         .await
@@ -241,7 +241,7 @@ pub(crate) async fn revalue(
     values: &[u8],
 ) -> Result<SecretEntry, ApiError> {
     let next = SecretEntry { keys, updated_at: app.now(), ..present };
-    let sealed = app.sealer.seal(&data_place(next.id), values)?;
+    let sealed = app.sealer.seal(&data_place(&next.namespace, next.id), values)?;
     secrets::update(tx, &next, &sealed).await?;
     reconsider(app, tx, &next.namespace).await?;
     Ok(next)

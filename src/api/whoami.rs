@@ -20,7 +20,7 @@ pub(crate) struct WhoAmI {
     kind: PrincipalKind,
     /// Its identifier.
     id: Uuid,
-    /// Its name; of a token the subject.
+    /// Its name; of a token the subject, of a client certificate a name in it.
     #[schema(example = "payments-deploy")]
     name: String,
     /// The OIDC issuer of a token.

@@ -14,12 +14,20 @@ use zeroize::Zeroizing;
 use crate::config::Config;
 use crate::domain::api_key::Malformed;
 use crate::domain::audit::ChainKey;
-use crate::secret::{SealError, Sealed, Sealer, Secret};
+use crate::secret::{Place, SealError, Sealed, Sealer, Secret};
 use crate::storage::{Db, StorageError, settings};
+use crate::transit::{PAUSES, Transit, TransitError};
 
 mod api_key;
+mod protection;
+mod transit;
 
 pub use api_key::first_api_key;
+pub use protection::{
+    authenticate_grants, check_master_key, fits_master_key, master_key_check, opens,
+    reseal_settings,
+};
+pub use transit::rewrap_master_key;
 
 /// Why the service cannot start.
 #[derive(Debug, Error)]
@@ -75,6 +83,18 @@ pub enum BootstrapError {
         "the key of the audit log (setting `audit_key` in the database) cannot be opened; restore that row from a backup"
     )]
     AuditKey(#[source] SealError),
+    #[error(transparent)]
+    Transit(#[from] TransitError),
+    #[error(
+        "the secrets in this database were sealed under a master key that no transit engine has wrapped: for the first \
+         start with `transit.address`, give that key as `master_key` or `master_key_file`, or put it back into `data_dir`"
+    )]
+    NothingToWrap,
+    #[error(
+        "the master key of this database is wrapped by a transit engine: set `transit.address`, `transit.key` and the rest \
+         again"
+    )]
+    Wrapped,
     #[error("no random key could be made")]
     Random(#[source] SealError),
     #[error(transparent)]
@@ -84,9 +104,6 @@ pub enum BootstrapError {
 /// The master key in `data_dir`.
 const OWN_KEY: &str = "master.key";
 
-const CHECK: &str = "master_key_check";
-const CHECK_PLACE: &str = "settings/value/master_key_check";
-const CHECK_TEXT: &[u8] = b"certwright";
 const AUDIT_KEY: &str = "audit_key";
 const AUDIT_KEY_PLACE: &str = "settings/value/audit_key";
 const INSTALLATION: &str = "installation_id";
@@ -121,7 +138,21 @@ pub fn data_dir(config: &Config) -> Result<(), BootstrapError> {
 pub async fn database(config: &Config) -> Result<Db, BootstrapError> {
     data_dir(config)?;
     let _alone = alone_in(&config.data_dir);
+    if is_key_without_database(config) {
+        let (key, url) = (config.data_dir.join(OWN_KEY), config.database_url.expose());
+        tracing::warn!(
+            master_key = %key.display(),
+            database = url,
+            "there is a master key and no database: an empty one is made. If there was one before, stop the service and put it back, or a backup of it"
+        );
+    }
     Ok(Db::connect(config.database_url.expose()).await?)
+}
+
+/// Whether `data_dir` has a master key, as a former start has made it, while the SQLite database is not there.
+pub fn is_key_without_database(config: &Config) -> bool {
+    let file = Db::file(config.database_url.expose());
+    file.is_some_and(|file| !file.exists()) && config.data_dir.join(OWN_KEY).exists()
 }
 
 /// SQLite has no lock around migrations: of two first starts at once, one waits here for the other.
@@ -135,29 +166,34 @@ fn alone_in(folder: &Path) -> Option<File> {
 /// The master key that is configured, or that lies in `data_dir`; it is made there if the database
 /// has no secrets yet. It has been checked against the database.
 pub async fn master_key(config: &Config, db: &Db) -> Result<Sealer, BootstrapError> {
+    if let Some(settings) = &config.transit {
+        let transit = Transit::new(settings.clone(), &PAUSES)?;
+        return transit::master_key(config, db, &transit).await;
+    }
     let own = config.data_dir.join(OWN_KEY);
-    let (sealer, made) = match (&config.master_key, &config.master_key_file) {
-        (Some(text), _) => (sealer(text, "`master_key`")?, false),
+    let (sealer, made) = match given_key(config, &own)? {
+        Some(found) => (found, false),
+        None if transit::has_wrapped(db).await? => return Err(BootstrapError::Wrapped),
+        None if protection::is_known(db).await? => return Err(BootstrapError::KeyLost(own)),
+        None => make_key(&own)?,
+    };
+    if made { confirm(db, sealer, &own).await } else { check_master_key(db, sealer).await }
+}
+
+/// The master key that is configured, or lies in `data_dir`; `own` is its place there.
+fn given_key(config: &Config, own: &Path) -> Result<Option<Sealer>, BootstrapError> {
+    match (&config.master_key, &config.master_key_file) {
+        (Some(text), _) => sealer(text, "`master_key`").map(Some),
         (None, Some(path)) => {
             let found = read_key(path)?.ok_or_else(|| BootstrapError::NoSuchFile(path.clone()))?;
-            (found, false)
+            Ok(Some(found))
         }
-        (None, None) => match read_key(&own)? {
-            Some(found) => (found, false),
-            None if is_sealed(db).await? => return Err(BootstrapError::KeyLost(own)),
-            None => make_key(&own)?,
-        },
-    };
-    if made {
-        confirm(db, &sealer, &own).await?;
-    } else {
-        check_master_key(db, &sealer).await?;
+        (None, None) => read_key(own),
     }
-    Ok(sealer)
 }
 
 /// Makes a key of our own the database's, or takes it away again.
-async fn confirm(db: &Db, sealer: &Sealer, path: &Path) -> Result<(), BootstrapError> {
+async fn confirm(db: &Db, sealer: Sealer, path: &Path) -> Result<Sealer, BootstrapError> {
     match check_master_key(db, sealer).await {
         // A replica with another data directory made its key in the same moment, and was first.
         // Nothing is sealed under ours.
@@ -170,49 +206,18 @@ async fn confirm(db: &Db, sealer: &Sealer, path: &Path) -> Result<(), BootstrapE
     }
 }
 
-/// Compares the master key with the one that this database's secrets were sealed under. The first
-/// key to come here is that one.
-pub async fn check_master_key(db: &Db, sealer: &Sealer) -> Result<(), BootstrapError> {
-    let known = settings::find(&mut db.read().await?, CHECK).await?;
-    let known = if let Some(known) = known {
-        known
-    } else {
-        let ours = sealer.seal(CHECK_PLACE, CHECK_TEXT).map_err(BootstrapError::Random)?;
-        settled(db, CHECK, ours.0).await?
-    };
-    match sealer.open(CHECK_PLACE, &Sealed(known)) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(BootstrapError::WrongKey),
-    }
-}
-
 /// The key of the audit log's chain. It is made once, and sealed like any secret: the chain outlives master keys.
 pub async fn audit_key(db: &Db, sealer: &Sealer) -> Result<ChainKey, BootstrapError> {
     let mut new = Zeroizing::new([0_u8; 32]);
     aws_lc_rs::rand::fill(&mut *new).map_err(|_| BootstrapError::Random(SealError::Encryption))?;
-    let ours = sealer.seal(AUDIT_KEY_PLACE, &*new).map_err(BootstrapError::Random)?;
+    let place = Place::of_service(AUDIT_KEY_PLACE);
+    let ours = sealer.seal(&place, &*new).map_err(BootstrapError::Random)?;
     let known = match settings::find(&mut db.read().await?, AUDIT_KEY).await? {
         Some(known) => known,
         None => settled(db, AUDIT_KEY, ours.0).await?,
     };
-    let opened = sealer.open(AUDIT_KEY_PLACE, &Sealed(known));
+    let opened = sealer.open(&place, &Sealed(known));
     Ok(ChainKey::new(opened.map_err(BootstrapError::AuditKey)?.expose()))
-}
-
-/// Seals anew under the first master key what stands in the settings: what [`check_master_key`] goes by, and the
-/// key of the audit log.
-pub async fn reseal_settings(db: &Db, sealer: &Sealer) -> Result<(), BootstrapError> {
-    let mut tx = db.begin();
-    for (name, place) in [(CHECK, CHECK_PLACE), (AUDIT_KEY, AUDIT_KEY_PLACE)] {
-        let Some(known) = settings::find(&mut tx, name).await?.map(Sealed) else { continue };
-        if sealer.is_current(&known) {
-            continue;
-        }
-        let plain = sealer.open(place, &known).map_err(|_| BootstrapError::WrongKey)?;
-        let anew = sealer.seal(place, plain.expose()).map_err(BootstrapError::Random)?;
-        settings::replace(&mut tx, name, &known.0, &anew.0).await?;
-    }
-    Ok(tx.commit().await?)
 }
 
 /// The name of this installation in places that it shares with others, such as DNS zones.
@@ -236,17 +241,30 @@ async fn settled(db: &Db, name: &str, ours: Vec<u8>) -> Result<Vec<u8>, Bootstra
     Ok(settings::find(&mut tx, name).await?.unwrap_or(ours))
 }
 
-async fn is_sealed(db: &Db) -> Result<bool, BootstrapError> {
-    Ok(settings::find(&mut db.read().await?, CHECK).await?.is_some())
-}
-
 fn sealer(text: &Secret<String>, origin: &str) -> Result<Sealer, BootstrapError> {
     Sealer::from_text(text)
         .map_err(|source| BootstrapError::BadKey { origin: origin.to_owned(), source })
 }
 
+/// The text of the master key that is configured, or that lies in `data_dir`.
+fn local_key(config: &Config) -> Result<Option<Secret<String>>, BootstrapError> {
+    match (&config.master_key, &config.master_key_file) {
+        (Some(text), _) => Ok(Some(text.clone())),
+        (None, Some(path)) => {
+            let found = read_text(path)?;
+            found.map(Some).ok_or_else(|| BootstrapError::NoSuchFile(path.clone()))
+        }
+        (None, None) => read_text(&config.data_dir.join(OWN_KEY)),
+    }
+}
+
 /// The key in a file, if there is such a file.
 fn read_key(path: &Path) -> Result<Option<Sealer>, BootstrapError> {
+    let text = read_text(path)?;
+    text.map(|text| sealer(&text, &path.display().to_string())).transpose()
+}
+
+fn read_text(path: &Path) -> Result<Option<Secret<String>>, BootstrapError> {
     let unusable = |source| BootstrapError::File { path: path.to_owned(), source };
     let file = match File::open(path) {
         Ok(file) => file,
@@ -261,8 +279,7 @@ fn read_key(path: &Path) -> Result<Option<Sealer>, BootstrapError> {
     if mode & others != 0 {
         return Err(BootstrapError::Exposed { path: path.to_owned(), mode });
     }
-    let text = Secret::new(std::io::read_to_string(file).map_err(unusable)?);
-    sealer(&text, &path.display().to_string()).map(Some)
+    Ok(Some(Secret::new(std::io::read_to_string(file).map_err(unusable)?)))
 }
 
 /// Makes a key file, whole or not at all; says whether it was this call that did it.

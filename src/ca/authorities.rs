@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Ca;
+use time::OffsetDateTime;
+
+use super::{Ca, Skew};
 use crate::clock::Clock;
 use crate::domain::issuer::Kind;
 use crate::outbound::Guard;
@@ -25,6 +27,11 @@ impl Authorities {
     pub fn with_timeout(self, timeout: Duration) -> Self {
         let Self { open, guarded } = self;
         Self { open: open.with_timeout(timeout), guarded: guarded.with_timeout(timeout) }
+    }
+
+    /// How far our clock is ahead of a CA's. Only CAs that administrators have named are believed.
+    pub fn skew(&self, now: OffsetDateTime) -> Option<Skew> {
+        self.open.skew(now)
     }
 
     /// The way for this kind of issuer.

@@ -111,6 +111,8 @@ pub(super) enum Transport {
     Guarded(AddressError),
     /// The TLS certificate is not trusted.
     Untrusted(String),
+    /// The TLS certificate has ended, or has not begun, by our clock.
+    Untimely(String),
     Unreachable(String),
     Timeout(String),
     /// The connection ended early.

@@ -60,7 +60,7 @@ fn profiles<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Strin
 
 impl Directory {
     /// Reads what is at `url`; what it names may be relative to that.
-    fn read(url: &str, body: &[u8]) -> Result<Self, String> {
+    pub(super) fn read(url: &str, body: &[u8]) -> Result<Self, String> {
         let mut read: Self = json::read(body).map_err(|error| outline(&error))?;
         let required = [&mut read.new_nonce, &mut read.new_account, &mut read.new_order];
         let offered = [&mut read.revoke_cert, &mut read.key_change, &mut read.renewal_info];
@@ -90,7 +90,7 @@ impl Directory {
     }
 
     /// All endpoints.
-    fn endpoints(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = &str> {
         let always = [&*self.new_nonce, &*self.new_account, &*self.new_order];
         let perhaps = [&self.revoke_cert, &self.key_change, &self.renewal_info];
         always.into_iter().chain(perhaps.into_iter().filter_map(|url| url.as_deref()))

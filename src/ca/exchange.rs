@@ -5,9 +5,13 @@ use http::{HeaderMap, header};
 use time::{Duration, OffsetDateTime};
 
 use crate::acme::problem::Problem;
+use crate::domain::text::{Lines, refuse};
 
 /// Longest `Retry-After` that is believed.
 const LONGEST_WAIT: Duration = Duration::days(1);
+
+/// Longest URL, as far as every server is asked to take one (RFC 9110, section 4.1).
+pub(super) const LONGEST_URL: usize = 8_000;
 
 /// One answer of the CA.
 #[derive(Debug, Clone)]
@@ -111,12 +115,13 @@ fn whole_seconds(value: &str) -> &str {
 /// A URL that the CA names, which may be relative to the one that was asked (RFC 9110, section 10.2.2).
 ///
 /// Every URL that a CA returns comes through here; one that is absolute stays as it is written, for
-/// it is signed in this form.
+/// it is signed in this form. One with control characters is none: parsers pass them over, databases do not keep them.
 pub(super) fn absolute(base: &str, named: &str) -> Option<String> {
-    match url::Url::parse(named) {
-        Ok(_) => Some(named.to_owned()),
-        Err(_) => Some(url::Url::parse(base).ok()?.join(named).ok()?.into()),
-    }
+    let url = match url::Url::parse(named) {
+        Ok(_) => named.to_owned(),
+        Err(_) => url::Url::parse(base).ok()?.join(named).ok()?.into(),
+    };
+    (url.len() <= LONGEST_URL && refuse(&url, Lines::One).is_ok()).then_some(url)
 }
 
 /// The media type, if it looks like one and is fit to be shown.
@@ -184,6 +189,24 @@ mod tests {
 
         assert_eq!(seen.link("index"), Some("https://ca.example/dir"));
         assert_eq!(seen.link("alternate"), Some("https://ca.example/chain/1"));
+    }
+
+    #[test]
+    fn what_could_not_be_kept_or_asked_for_is_no_url() {
+        let longest = format!("https://ca.example/{}", "a".repeat(LONGEST_URL - 19));
+        let too_long = format!("{longest}a");
+        for (named, is_url) in [
+            ("https://ca.example/é", true),
+            ("https://ca.example/a b", true),
+            (&longest, true),
+            (&too_long, false),
+            ("https://ca.example/\0", false),
+            ("https://ca.example/\n", false),
+            ("https://ca.example/\u{1b}[31m", false),
+            ("https://ca.example/\u{202e}", false),
+        ] {
+            assert_eq!(absolute("https://ca.example/x", named).is_some(), is_url, "{named:?}");
+        }
     }
 
     #[test]

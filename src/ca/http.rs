@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use http::{Method, header};
+use rustls::CertificateError;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use url::Url;
@@ -18,6 +19,7 @@ use super::call::{Answer, Call, Request, Signed, Transport};
 use super::exchange::Exchange;
 use super::meter::{self, Came};
 use super::origins::Origins;
+use super::skew::Skews;
 use crate::acme::nonce::Nonces;
 use crate::acme::problem::clean;
 use crate::clock::Clock;
@@ -66,6 +68,7 @@ struct Inner {
     /// Whether the CA gave a nonce to GET and not to HEAD.
     nonces_by_get: AtomicBool,
     sent: Arc<Sent>,
+    skews: Arc<Skews>,
     timeout: Duration,
 }
 
@@ -83,7 +86,7 @@ impl CaClient {
         acme: &Acme,
         guard: Option<&Guard>,
         clock: Arc<dyn Clock>,
-        sent: Arc<Sent>,
+        (sent, skews): (Arc<Sent>, Arc<Skews>),
         timeout: Duration,
     ) -> Result<Self, Failure> {
         let mut builder = reqwest::Client::builder()
@@ -118,6 +121,7 @@ impl CaClient {
             new_nonces: Semaphore::new(NEW_NONCES),
             nonces_by_get: AtomicBool::new(false),
             sent,
+            skews,
             timeout,
         })))
     }
@@ -284,6 +288,7 @@ impl Inner {
         let mut response = request.send().await.map_err(|error| trouble(&error))?;
         let status = response.status().as_u16();
         let headers = std::mem::take(response.headers_mut());
+        self.skews.observe(url.host_str().unwrap_or_default(), &headers, self.clock.now());
         let body = read(&mut response).await?;
         tracing::debug!(%method, %url, status, bytes = body.len(), "ACME exchange");
         let exchange = Exchange::new(url.into(), status, &headers, body, self.clock.now());
@@ -319,7 +324,7 @@ fn sent(end: &Result<Exchange, Transport>) -> Option<Cow<'static, str>> {
         Ok(exchange) => return Some(exchange.status.to_string().into()),
         Err(Transport::Timeout(_)) => "timeout",
         Err(Transport::Unreachable(_)) => "unreachable",
-        Err(Transport::Untrusted(_)) => "untrusted",
+        Err(Transport::Untrusted(_) | Transport::Untimely(_)) => "untrusted",
         Err(Transport::Broken(_)) => "broken",
         Err(Transport::TooLarge) => "too_large",
         Err(
@@ -375,8 +380,8 @@ fn trouble(error: &reqwest::Error) -> Transport {
         Transport::Guarded(refused)
     } else if error.is_builder() {
         Transport::Refused(words)
-    } else if is_untrusted(error) {
-        Transport::Untrusted(words)
+    } else if let Some(why) = untrusted(error) {
+        if is_about_time(&why) { Transport::Untimely(words) } else { Transport::Untrusted(words) }
     } else if error.is_timeout() {
         Transport::Timeout(words)
     } else if error.is_connect() {
@@ -386,15 +391,29 @@ fn trouble(error: &reqwest::Error) -> Transport {
     }
 }
 
-/// Whether an untrusted TLS certificate is among the causes, however deep.
-fn is_untrusted(error: &reqwest::Error) -> bool {
-    causes(error).any(|mut cause| {
+/// Why a TLS certificate is not trusted, where that is among the causes, however deep.
+fn untrusted(error: &reqwest::Error) -> Option<CertificateError> {
+    causes(error).find_map(|mut cause| {
         // An I/O error shows what it wraps as itself, not as its source.
         while let Some(inner) = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
             cause = inner;
         }
-        matches!(cause.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)))
+        match cause.downcast_ref() {
+            Some(rustls::Error::InvalidCertificate(why)) => Some(why.clone()),
+            _ => None,
+        }
     })
+}
+
+/// Whether it is the date that is wrong with a certificate: its own, or ours.
+fn is_about_time(why: &CertificateError) -> bool {
+    matches!(
+        why,
+        CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. }
+    )
 }
 
 fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {

@@ -17,6 +17,8 @@ mod call;
 mod classify;
 mod directory;
 mod exchange;
+#[cfg(feature = "failpoints")]
+pub(crate) mod fuzzing;
 mod http;
 mod limiter;
 mod meter;
@@ -25,6 +27,7 @@ mod order;
 mod origins;
 mod registration;
 mod renewal;
+mod skew;
 mod state;
 
 use std::collections::BTreeMap;
@@ -35,6 +38,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use instant_acme::Key;
 use moka::sync::Cache;
+use time::OffsetDateTime;
 use zeroize::Zeroize as _;
 
 pub use account::Account;
@@ -42,6 +46,7 @@ pub use authorities::Authorities;
 pub use limiter::Limiter;
 pub use meter::Meter;
 pub use order::{Download, Order};
+pub use skew::Skew;
 pub use state::{
     Authorization, AuthorizationStatus, ChallengeKind, ChallengeStatus, Offered, OrderState,
     OrderStatus,
@@ -60,6 +65,7 @@ use authorization_cache::AuthorizationCache;
 use classify::unusable_key;
 use directory::Endpoint;
 use http::{CaClient, Sent};
+use skew::Skews;
 
 /// Differently reached CAs that are kept at hand.
 const MOST_ENDPOINTS: u64 = 64;
@@ -73,6 +79,7 @@ pub struct Ca {
     accounts: Cache<AccountKey, Arc<Account>>,
     authorizations: AuthorizationCache,
     sent: Arc<Sent>,
+    skews: Arc<Skews>,
     timeout: Duration,
     guard: Option<Guard>,
 }
@@ -99,6 +106,7 @@ impl Ca {
             accounts: Cache::new(MOST_ACCOUNTS),
             authorizations: AuthorizationCache::new(),
             sent: Arc::default(),
+            skews: Arc::default(),
             timeout: http::TOTAL_TIMEOUT,
             guard: None,
         }
@@ -176,10 +184,16 @@ impl Ca {
         }
     }
 
+    /// How far our clock is ahead of that of the CA whose differs most, by its answers of late.
+    pub fn skew(&self, now: OffsetDateTime) -> Option<Skew> {
+        self.skews.largest(now)
+    }
+
     fn endpoint(&self, acme: &Acme) -> Result<Arc<Endpoint>, Failure> {
         let made = self.endpoints.try_get_with(endpoint_key(acme), || {
-            let (guard, sent) = (self.guard.as_ref(), self.sent.clone());
-            let client = CaClient::new(acme, guard, self.clock.clone(), sent, self.timeout)?;
+            let seen = (self.sent.clone(), self.skews.clone());
+            let guard = self.guard.as_ref();
+            let client = CaClient::new(acme, guard, self.clock.clone(), seen, self.timeout)?;
             Ok(Arc::new(Endpoint::new(&acme.server, client, self.clock.clone())))
         });
         made.map_err(|failure: Arc<Failure>| Failure::clone(&failure))

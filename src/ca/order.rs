@@ -347,7 +347,7 @@ fn stand(authorization: &Authorization, challenge_url: &str) -> Stand {
     }
 }
 
-fn download(asked: Asked, exchange: Exchange) -> Result<Download, Failure> {
+pub(super) fn download(asked: Asked, exchange: Exchange) -> Result<Download, Failure> {
     let chain_pem = String::from_utf8(exchange.body.to_vec())
         .ok()
         .filter(|text| text.contains("-----BEGIN CERTIFICATE-----"))

@@ -51,7 +51,7 @@ impl Ca {
     }
 }
 
-fn read(body: &Bytes, retry_at: Option<OffsetDateTime>) -> Result<Answer, String> {
+pub(super) fn read(body: &Bytes, retry_at: Option<OffsetDateTime>) -> Result<Answer, String> {
     let body: Body = json::read(body).map_err(|error| outline(&error))?;
     let page = body.explanation_url.map(|url| clean(&url, 1_000));
     // Others are not fit to be shown as links.

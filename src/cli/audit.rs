@@ -11,6 +11,7 @@ use super::remote::{Remote, Session};
 use super::{Source, block_on};
 use crate::config::Config;
 use crate::domain::audit::{ChainKey, Entry, Head, Seal, hexadecimal};
+use crate::domain::duration;
 use crate::storage::Db;
 use crate::{audit, bootstrap};
 
@@ -28,6 +29,18 @@ pub(super) enum Audit {
     /// Reads the database itself, as `verify` does. Nothing is to be trusted of what is printed unless the exit
     /// status is 0.
     Export(Known),
+    /// Remove the beginning of the audit log, and leave a signed checkpoint there
+    ///
+    /// For the owner of the database: the service's own role need not be able to. Verifies the log first, and removes
+    /// nothing of one that is not whole. What is left still verifies, and a head that was told before still counts.
+    Prune(Retention),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Retention {
+    /// How old an entry has to be, such as 400d
+    #[arg(long, value_name = "DURATION")]
+    older_than: String,
 }
 
 #[derive(Debug, Args)]
@@ -59,6 +72,7 @@ impl Audit {
             Self::List(filter) => remote.run(async |session| filter.list(session).await),
             Self::Verify(known) => known.run(source, false),
             Self::Export(known) => known.run(source, true),
+            Self::Prune(retention) => retention.run(source),
         }
     }
 }
@@ -87,17 +101,39 @@ fn row(entry: &Value) -> Vec<String> {
     std::iter::once(at).chain(cells.map(|pointer| text(entry, pointer))).collect()
 }
 
+/// Does something with the log in the database itself.
+fn with_log(
+    source: &Source,
+    run: impl AsyncFnOnce(&Db, &ChainKey) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let config = Config::parse(&source.values(&[])?)?;
+    block_on(&config.clone(), async move {
+        let db = bootstrap::database(&config).await?;
+        let sealer = bootstrap::master_key(&config, &db).await?;
+        let key = bootstrap::audit_key(&db, &sealer).await?;
+        let done = run(&db, &key).await;
+        db.close().await;
+        done
+    })
+}
+
+impl Retention {
+    fn run(self, source: &Source) -> anyhow::Result<()> {
+        let age = duration::parse(&self.older_than)
+            .map_err(|problem| anyhow::anyhow!("--older-than {problem}"))?;
+        let now = now();
+        let before = now.checked_sub(age).context("--older-than is longer than time")?;
+        with_log(source, async |db, key| {
+            let removed = audit::prune(db, key, before, now).await?;
+            print(&format!("certwright: removed {removed} entries of the audit log\n"))
+        })
+    }
+}
+
 impl Known {
     fn run(self, source: &Source, is_export: bool) -> anyhow::Result<()> {
-        let config = Config::parse(&source.values(&[])?)?;
-        block_on(&config.clone(), async move {
-            let db = bootstrap::database(&config).await?;
-            let sealer = bootstrap::master_key(&config, &db).await?;
-            let key = bootstrap::audit_key(&db, &sealer).await?;
-            let done =
-                if is_export { self.export(&db, &key).await } else { self.verify(&db, &key).await };
-            db.close().await;
-            done
+        with_log(source, async |db, key| {
+            if is_export { self.export(db, key).await } else { self.verify(db, key).await }
         })
     }
 

@@ -52,14 +52,16 @@ pub(super) fn help(words: &[String]) -> Result<String, Complaint> {
 
 const PREAMBLE: &str = "# The command line
 
-`certwright serve` is the service; `migrate`, `config`, `doctor` and `openapi` belong to its machine. Every
-other command is a client of the HTTP API and runs anywhere. This page is what `certwright help --markdown`
+`certwright serve` is the service; `migrate`, `backup`, `restore`, `resume`, `config`, `doctor`, `healthcheck` and
+`openapi` belong to its machine. Every other command is a client of the HTTP API and runs anywhere. This page is what `certwright help --markdown`
 prints.
 
 ## Which server, and as whom
 
 `--server` (`CERTWRIGHT_SERVER`) is where, `--api-key-file` (`CERTWRIGHT_API_KEY_FILE`) or `CERTWRIGHT_API_KEY`
-who. A key as an argument can be seen by other users of the machine. Profiles keep both, in
+who; or a client certificate, over https: `--client-cert` (`CERTWRIGHT_CLIENT_CERT`), `--client-key`
+(`CERTWRIGHT_CLIENT_KEY`). An API key that is given too is what counts. A key as an argument can be seen by other users of
+the machine. Profiles keep both (`api_key`, `api_key_file`, `client_cert`, `client_key`), in
 `~/.config/certwright/config.toml` (or below `$XDG_CONFIG_HOME`); a file with a key in it must be 0600:
 
 ```toml

@@ -59,7 +59,13 @@ pub fn status_of(error: &anyhow::Error) -> u8 {
         }
         if let Some(error) = cause.downcast_ref::<ClientError>() {
             return match (error, error.status()) {
-                (ClientError::Address(_), _) => USAGE,
+                (
+                    ClientError::Address(_)
+                    | ClientError::CertificateWithoutTls(_)
+                    | ClientError::Certificate,
+                    _,
+                ) => USAGE,
+                (ClientError::CertificateRefused { .. }, _) => NOT_ALLOWED,
                 (ClientError::Unreachable { .. }, _) => UNREACHABLE,
                 (_, Some(404)) => NOT_FOUND,
                 (_, Some(401 | 403)) => NOT_ALLOWED,
@@ -77,6 +83,6 @@ pub(super) const TABLE: &[(u8, &str)] = &[
     (USAGE, "the command line makes no sense"),
     (NOT_FOUND, "there is no such resource"),
     (TIMED_OUT, "`--timeout` is over, and what was waited for has not come"),
-    (NOT_ALLOWED, "no API key, or one that may not do this"),
+    (NOT_ALLOWED, "no API key or client certificate, or one that may not do this"),
     (UNREACHABLE, "the server does not answer"),
 ];

@@ -7,7 +7,7 @@ use super::exit::Complaint;
 use super::output::{note, print};
 use super::remote::{Remote, run};
 use super::token_file::{Stored, TokenFile};
-use crate::client::{Client, DeviceLogin, LoginIssuer};
+use crate::client::{Client, Credentials, DeviceLogin, LoginIssuer};
 
 #[derive(Debug, Args)]
 pub(super) struct Login {
@@ -21,7 +21,7 @@ impl Login {
         let server = remote.server()?;
         let file = token_file(&server)?;
         run(async {
-            let client = Client::new(&server, None)?;
+            let client = Client::new(&server, Credentials::default())?;
             let at = self.choose(&client.get("/oidc-issuers", &[]).await?)?;
             let login = DeviceLogin::begin(at.clone()).await?;
             let code = &login.code;

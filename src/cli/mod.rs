@@ -1,6 +1,6 @@
 //! The command line: one file for each subcommand.
 //!
-//! `serve`, `migrate`, `config`, `doctor` and `openapi` belong to the service's own machine; all others
+//! `serve`, `migrate`, `backup`, `restore`, `resume`, `config`, `doctor`, `healthcheck` and `openapi` belong to the service's own machine; all others
 //! are clients of its HTTP API, through [`crate::client`].
 
 use std::path::PathBuf;
@@ -12,6 +12,7 @@ use crate::config::{self, Config, Values};
 
 mod apply;
 mod audit;
+mod backup;
 mod can;
 mod certificates;
 mod columns;
@@ -29,6 +30,7 @@ mod exit;
 mod export;
 mod format;
 mod get;
+mod healthcheck;
 mod import;
 mod inspect;
 mod issue;
@@ -119,6 +121,16 @@ enum Command {
   certwright migrate
   certwright --set database.url=postgres://certwright@db/certwright migrate")]
     Migrate,
+    /// Write everything into a file, beside a service that goes on
+    #[command(after_help = backup::BACKUP_EXAMPLES)]
+    Backup(backup::Backup),
+    /// Make an empty database, of either kind, of a backup
+    #[command(after_help = backup::RESTORE_EXAMPLES)]
+    Restore(backup::Restore),
+    /// Take up the work of a restored installation
+    #[command(after_help = "Examples:
+  certwright resume")]
+    Resume,
     /// Print the settings that are in force, without secrets
     #[command(after_help = "Examples:
   certwright config
@@ -127,6 +139,13 @@ enum Command {
     /// Look for what would keep certificates from being issued
     #[command(after_help = doctor::EXAMPLES)]
     Doctor,
+    /// Ask the service of this machine whether it lives: the health check of a container
+    #[command(after_help = "Examples:
+  certwright healthcheck
+  HEALTHCHECK CMD [\"certwright\", \"healthcheck\"]
+
+Asks /healthz where `http.listen` says. The exit status is 0 or 1.")]
+    Healthcheck,
     /// Print the OpenAPI document
     #[command(after_help = "Examples:
   certwright openapi > openapi.json")]
@@ -214,7 +233,8 @@ enum Command {
   certwright audit list --since 24h --principal payments-deploy
   certwright audit list --action certificates.readKey
   certwright audit verify
-  certwright audit export > audit.jsonl"
+  certwright audit export > audit.jsonl
+  certwright audit prune --older-than 400d"
     )]
     Audit(audit::Audit),
     /// See who is asked to wait by a CA, and lift it
@@ -277,8 +297,12 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => serve.run(source),
             Command::Migrate => migrate::run(source),
+            Command::Backup(backup) => backup.run(source),
+            Command::Restore(restore) => restore.run(source),
+            Command::Resume => backup::resume(source),
             Command::Config(show) => show.run(source),
             Command::Doctor => doctor::doctor(source, remote),
+            Command::Healthcheck => healthcheck::run(source),
             Command::Openapi => openapi::run(),
             Command::Apply(apply) => remote.run(async |on| apply.run(on).await),
             Command::Export(export) => remote.run(async |on| export.run(on).await),

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::exit::Complaint;
 use super::token_file::TokenFile;
-use crate::client::Client;
+use crate::client::{Client, Credentials};
 use crate::manifest::kind::Kind;
 use crate::secret::Secret;
 
@@ -33,6 +33,12 @@ pub(super) struct Remote {
     /// A file with the API key [env: CERTWRIGHT_API_KEY_FILE]
     #[arg(long, value_name = "FILE", global = true)]
     api_key_file: Option<PathBuf>,
+    /// A client certificate, PEM with its chain, in place of an API key [env: CERTWRIGHT_CLIENT_CERT]
+    #[arg(long, value_name = "FILE", global = true)]
+    client_cert: Option<PathBuf>,
+    /// Its private key, PEM; left out where it stands in the same file [env: CERTWRIGHT_CLIENT_KEY]
+    #[arg(long, value_name = "FILE", global = true)]
+    client_key: Option<PathBuf>,
     /// A profile of ~/.config/certwright/config.toml [env: CERTWRIGHT_PROFILE]
     #[arg(long, value_name = "NAME", global = true)]
     profile: Option<String>,
@@ -89,6 +95,8 @@ struct Profile {
     server: Option<String>,
     api_key: Option<Zeroizing<String>>,
     api_key_file: Option<PathBuf>,
+    client_cert: Option<PathBuf>,
+    client_key: Option<PathBuf>,
     namespace: Option<String>,
 }
 
@@ -103,21 +111,28 @@ impl Remote {
     pub(super) fn session(&self) -> anyhow::Result<Session> {
         let profile = self.profile()?;
         let given = |flag: &Option<String>, name| flag.clone().or_else(|| from_environment(name));
+        let file = |flag: &Option<PathBuf>, name, of_profile: &Option<PathBuf>| {
+            let given = flag.clone().or_else(|| from_environment(name).map(PathBuf::from));
+            given.or_else(|| of_profile.clone())
+        };
         let server = self.address(&profile);
-        let file = self.api_key_file.clone();
-        let file = file.or_else(|| from_environment("CERTWRIGHT_API_KEY_FILE").map(PathBuf::from));
-        let file = file.or(profile.api_key_file);
-        let key = match (given(&self.api_key, "CERTWRIGHT_API_KEY"), file, profile.api_key) {
+        let certificate = file(&self.client_cert, "CERTWRIGHT_CLIENT_CERT", &profile.client_cert);
+        let private_key = file(&self.client_key, "CERTWRIGHT_CLIENT_KEY", &profile.client_key);
+        let certificate = read_certificate(certificate, private_key)?;
+        let key_file = file(&self.api_key_file, "CERTWRIGHT_API_KEY_FILE", &profile.api_key_file);
+        let bearer = match (given(&self.api_key, "CERTWRIGHT_API_KEY"), key_file, profile.api_key) {
             (Some(key), ..) => Some(Secret::new(key)),
             (None, Some(file), _) => Some(read_key(&file)?),
             (None, None, Some(key)) => Some(Secret::new(String::clone(&key))),
+            // The certificate says who asks.
+            (None, None, None) if certificate.is_some() => None,
             // Somebody who is logged in.
             (None, None, None) => match TokenFile::of(&server) {
                 Some(file) => file.bearer()?,
                 None => None,
             },
         };
-        let client = Client::new(&server, key)?;
+        let client = Client::new(&server, Credentials { bearer, certificate })?;
         let namespace = self.namespace_before.clone().or(profile.namespace);
         Ok(Session { client, namespace: namespace.unwrap_or_else(|| "default".to_owned()) })
     }
@@ -185,6 +200,28 @@ fn read_key(path: &Path) -> anyhow::Result<Secret<String>> {
     let text = fs::read_to_string(path)
         .with_context(|| format!("the API key file {} cannot be read", path.display()))?;
     Ok(Secret::new(text.trim().to_owned()))
+}
+
+/// A client certificate with its key, PEM.
+fn read_certificate(
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+) -> anyhow::Result<Option<Secret<Vec<u8>>>> {
+    let Some(certificate) = certificate else {
+        return match key {
+            None => Ok(None),
+            Some(_) => Err(Complaint::usage("its certificate is missing: give --client-cert too")),
+        };
+    };
+    let read = |path: &Path| {
+        let text = fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        anyhow::Ok(Zeroizing::new(text))
+    };
+    let mut pem = Secret::new(read(&certificate)?.to_vec());
+    if let Some(key) = key {
+        pem = Secret::new([pem.expose().as_slice(), b"\n", &read(&key)?].concat());
+    }
+    Ok(Some(pem))
 }
 
 impl Session {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Source, block_on};
+use super::{Source, backup, block_on};
 use crate::config::Config;
 use crate::service;
 
@@ -26,6 +26,9 @@ pub(super) struct Serve {
     /// text or json [default: text on a terminal]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
+    /// End the pause after a restore, as `certwright resume` does: the instance that the backup was made from has ended
+    #[arg(long)]
+    resume: bool,
 }
 
 impl Serve {
@@ -44,6 +47,11 @@ impl Serve {
         let source = source.clone();
         let read = move || Ok(Config::parse(&source.values(&flags)?)?);
         let config = read()?;
-        block_on(&config.clone(), service::run(config, Box::new(read)))
+        block_on(&config.clone(), async {
+            if self.resume {
+                backup::end_pause(&config).await?;
+            }
+            service::run(config, Box::new(read)).await
+        })
     }
 }

@@ -7,16 +7,19 @@ use std::time::Duration;
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Response};
-use serde_json::{Value, json};
+use serde_json::Value;
 use thiserror::Error;
 use url::Url;
 
 use crate::secret::Secret;
 
+mod alert;
 mod device_login;
 mod peer;
 mod problem;
 mod stream;
+
+use alert::alert_in;
 
 pub use device_login::{DeviceLogin, Login, LoginError, LoginIssuer};
 pub use peer::peer_chain;
@@ -34,7 +37,17 @@ const PAGE: &str = "500";
 pub struct Client {
     http: reqwest::Client,
     server: Url,
-    key: Option<Secret<String>>,
+    bearer: Option<Secret<String>>,
+    has_certificate: bool,
+}
+
+/// Who asks.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    /// An API key or a token.
+    pub bearer: Option<Secret<String>>,
+    /// A client certificate with its chain and its private key, PEM.
+    pub certificate: Option<Secret<Vec<u8>>>,
 }
 
 /// Why the server did not do what was asked.
@@ -43,6 +56,27 @@ pub enum ClientError {
     /// What was given as the server's address is none.
     #[error("`{0}` is no address of a server; write it as http://127.0.0.1:8080")]
     Address(String),
+    /// A client certificate is of no use at this address.
+    #[error(
+        "a client certificate is shown over TLS only, and `{0}` is without: use the server's `https.listen`"
+    )]
+    CertificateWithoutTls(String),
+    /// What was given as client certificate and key is none.
+    #[error(
+        "client certificate or key cannot be used: expected PEM, the certificate first, and an unencrypted private key"
+    )]
+    Certificate,
+    /// The handshake ended with an alert about the client certificate.
+    #[error(
+        "{server} refuses the client certificate ({alert}): has it expired, is it meant for clients, and did a CA of \
+         the server's `https.client_ca_file` sign it?"
+    )]
+    CertificateRefused {
+        /// Where it was shown.
+        server: String,
+        /// The name of the alert (RFC 8446, section 6).
+        alert: String,
+    },
     /// Nobody answered.
     #[error(
         "there is no answer from {server}: {cause}. Is the service running, and is that its address \
@@ -81,7 +115,11 @@ impl ClientError {
         match self {
             Self::Refused(problem) => Some(problem.status),
             Self::Strange { status, .. } => Some(*status),
-            Self::Address(_) | Self::Unreachable { .. } => None,
+            Self::Address(_)
+            | Self::CertificateWithoutTls(_)
+            | Self::Certificate
+            | Self::CertificateRefused { .. }
+            | Self::Unreachable { .. } => None,
         }
     }
 }
@@ -125,14 +163,34 @@ impl<'a> Ask<'a> {
 }
 
 impl Client {
-    /// A client of this server, with this API key if there is one.
-    pub fn new(server: &str, key: Option<Secret<String>>) -> Result<Self, ClientError> {
+    /// A client of this server, with these credentials.
+    pub fn new(server: &str, credentials: Credentials) -> Result<Self, ClientError> {
+        Self::by(builder(), server, credentials)
+    }
+
+    /// A client of a server on this machine, which is reached by no proxy.
+    pub fn of_this_machine(server: &str) -> Result<Self, ClientError> {
+        Self::by(builder().no_proxy(), server, Credentials::default())
+    }
+
+    fn by(
+        mut builder: reqwest::ClientBuilder,
+        server: &str,
+        credentials: Credentials,
+    ) -> Result<Self, ClientError> {
         let wrong = || ClientError::Address(server.to_owned());
         let url = Url::parse(server).map_err(|_| wrong())?;
         if !["http", "https"].contains(&url.scheme()) || url.host().is_none() {
             return Err(wrong());
         }
-        let http = builder()
+        if let Some(pem) = &credentials.certificate {
+            if url.scheme() != "https" {
+                return Err(ClientError::CertificateWithoutTls(server.to_owned()));
+            }
+            let identity = reqwest::Identity::from_pem(pem.expose());
+            builder = builder.identity(identity.map_err(|_| ClientError::Certificate)?);
+        }
+        let http = builder
             .connect_timeout(Duration::from_secs(10))
             .read_timeout(LONGEST)
             .redirect(reqwest::redirect::Policy::none())
@@ -141,7 +199,8 @@ impl Client {
                 server: server.to_owned(),
                 cause: chain(&error),
             })?;
-        Ok(Self { http, server: url, key })
+        let has_certificate = credentials.certificate.is_some();
+        Ok(Self { http, server: url, bearer: credentials.bearer, has_certificate })
     }
 
     /// The server's address.
@@ -226,8 +285,8 @@ impl Client {
         }
         let mut request =
             self.http.request(ask.method.clone(), url).query(ask.query).headers(headers);
-        if let Some(key) = &self.key {
-            request = request.bearer_auth(key.expose());
+        if let Some(bearer) = &self.bearer {
+            request = request.bearer_auth(bearer.expose());
         }
         request = match ask.body {
             Body::None => request,
@@ -267,8 +326,12 @@ impl Client {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> ClientError {
+        let server = self.server().to_owned();
         let cause = if error.is_timeout() { "it took too long".to_owned() } else { chain(error) };
-        ClientError::Unreachable { server: self.server().to_owned(), cause }
+        match alert_in(&cause).filter(|_| self.has_certificate) {
+            Some(alert) => ClientError::CertificateRefused { server, alert: alert.to_owned() },
+            None => ClientError::Unreachable { server, cause },
+        }
     }
 }
 
@@ -288,21 +351,39 @@ pub async fn date_of(url: &str, trusted: Option<&[u8]>) -> Result<Option<String>
     Ok(date.map(str::to_owned))
 }
 
+/// Why Cloudflare did not say what was asked.
+#[derive(Debug, Error)]
+pub enum CloudflareError {
+    /// No answer came, so that nothing is known about the token.
+    #[error("{0}")]
+    Silent(String),
+    #[error("Cloudflare says {code}: {message}")]
+    Refused { code: String, message: String },
+}
+
 /// What Cloudflare says of an API token: its answer to one path of its API.
-pub async fn cloudflare(base: &str, path: &str, token: &Secret<String>) -> Result<Value, String> {
+pub async fn cloudflare(
+    base: &str,
+    path: &str,
+    token: &Secret<String>,
+) -> Result<Value, CloudflareError> {
     let url = format!("{}{path}", base.trim_end_matches('/'));
     let ask = async || {
         let http = builder().timeout(Duration::from_secs(15)).build()?;
         http.get(&url).bearer_auth(token.expose().trim()).send().await?.bytes().await
     };
-    let bytes = ask().await.map_err(|error| chain(&error))?;
-    let answer: Value = serde_json::from_slice(&bytes).unwrap_or_else(|_| json!({}));
+    let bytes =
+        ask().await.map_err(|error: reqwest::Error| CloudflareError::Silent(chain(&error)))?;
+    let Ok(answer) = serde_json::from_slice::<Value>(&bytes) else {
+        let problem = "what came is no answer of its API";
+        return Err(CloudflareError::Silent(problem.to_owned()));
+    };
     if answer.get("success") == Some(&Value::Bool(true)) {
         return Ok(answer.get("result").cloned().unwrap_or_default());
     }
     let error = answer.pointer("/errors/0").cloned().unwrap_or_default();
-    let (code, message) = (error["code"].to_string(), error["message"].as_str().unwrap_or("?"));
-    Err(format!("Cloudflare says {code}: {message}"))
+    let message = error["message"].as_str().unwrap_or("?").to_owned();
+    Err(CloudflareError::Refused { code: error["code"].to_string(), message })
 }
 
 fn builder() -> reqwest::ClientBuilder {

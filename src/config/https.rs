@@ -3,13 +3,33 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use serde::Deserialize;
+
+use super::access_rules::{self, RuleTable};
 use super::{ConfigError, Values};
+use crate::domain::access_rule::Rule;
+use crate::domain::client_certificate::CLAIMS;
 
 /// The API over TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Https {
     pub listen: SocketAddr,
     pub certificate: CertificateSource,
+    /// Client certificates as a way in, where they are one.
+    pub client_auth: Option<ClientAuth>,
+}
+
+/// Whose client certificates are taken, and what for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientAuth {
+    /// PEM.
+    pub ca_file: PathBuf,
+    pub rules: Vec<Rule>,
+}
+
+#[derive(Deserialize)]
+struct ClientRules {
+    rules: Vec<RuleTable>,
 }
 
 /// Where its certificate comes from.
@@ -62,6 +82,7 @@ impl Https {
                 ));
             }
         };
+        let client_auth = ClientAuth::parse(values)?;
         if values.given("https.listen").is_none() {
             return Ok(None);
         }
@@ -73,7 +94,43 @@ impl Https {
                  NAMESPACE/NAME of one that this service issues",
             ));
         };
-        Ok(Some(Self { listen, certificate }))
+        Ok(Some(Self { listen, certificate, client_auth }))
+    }
+}
+
+impl ClientAuth {
+    fn parse(values: &Values) -> Result<Option<Self>, ConfigError> {
+        const RULES: &str = "https.client_rules";
+        let (ca_file, rules) = match (values.given("https.client_ca_file"), values.given(RULES)) {
+            (None, None) => return Ok(None),
+            (Some(ca_file), Some(rules)) => (ca_file, rules),
+            (Some(_), None) => {
+                let problem = "its certificates would let nobody in: add `[[https.client_rules]]`, which say what their names are worth";
+                return Err(values.bad("https.client_ca_file", problem));
+            }
+            (None, Some(_)) => {
+                let problem =
+                    "whose certificates? Set `https.client_ca_file` to the CAs that sign them";
+                return Err(values.bad(RULES, problem));
+            }
+        };
+        let read = || {
+            let ClientRules { rules } = toml::from_str(&format!("rules = {rules}"))
+                .map_err(|error| format!("cannot be read: {}", error.message()))?;
+            let rules = access_rules::check(rules, "cn")?;
+            if rules.is_empty() {
+                return Err("expected at least one rule".to_owned());
+            }
+            let unknown =
+                rules.iter().flat_map(Rule::claim_names).find(|name| !CLAIMS.contains(name));
+            if let Some(name) = unknown {
+                let known = CLAIMS.map(|name| format!("`{name}`")).join(", ");
+                return Err(format!("a certificate has no `{name}`; rules may name {known}"));
+            }
+            Ok(rules)
+        };
+        let rules = read().map_err(|problem| values.bad(RULES, problem))?;
+        Ok(Some(Self { ca_file: ca_file.into(), rules }))
     }
 }
 
@@ -94,6 +151,7 @@ impl CertificateSource {
 mod tests {
     use super::*;
     use crate::config::{Config, read};
+    use crate::domain::access_rule::Namespaces;
 
     fn parse(settings: &[(&str, &str)]) -> Result<Config, String> {
         let flags: Vec<_> =
@@ -138,5 +196,51 @@ mod tests {
             let refused = parse(settings).unwrap_err();
             assert!(refused.contains(expected), "{refused}");
         }
+    }
+
+    #[test]
+    fn client_certificates_take_their_cas_and_rules_for_their_names() {
+        let ca = ("https.client_ca_file", "clients.pem");
+        let with = |rules: &str| {
+            let https = [("https.listen", "0.0.0.0:0"), ("https.certificate", "default/api")];
+            parse(&[&https[..], &[ca, ("https.client_rules", rules)]].concat())
+        };
+        let rules = r#"[
+            {match = {uri = "spiffe://example.org/ns/{namespace}/sa/*"}, role = "requester"},
+            {match = {o = "Example", ou = "Operations"}, role = "operator", namespaces = ["*"]},
+            {match = {dns = "*.example.org"}, role = "reader", namespace_claim = "ou"},
+        ]"#;
+        let client_auth = with(rules).unwrap().https.unwrap().client_auth.unwrap();
+        assert_eq!(client_auth.ca_file, PathBuf::from("clients.pem"));
+        let namespaces: Vec<_> = client_auth.rules.iter().map(|rule| &rule.namespaces).collect();
+        let expected =
+            [Namespaces::Part("uri".into()), Namespaces::All, Namespaces::Claim("ou".into())];
+        assert_eq!(namespaces, expected.iter().collect::<Vec<_>>());
+
+        for (rules, expected) in [
+            ("[]", "expected at least one rule"),
+            ("x", "cannot be read"),
+            (r#"[{match = {}, role = "admin", namespaces = ["*"]}]"#, "{cn = \"*\"}"),
+            (
+                r#"[{match = {san = "a"}, role = "admin", namespaces = ["*"]}]"#,
+                "no `san`; rules may name `cn`, ",
+            ),
+            (
+                r#"[{match = {cn = "a"}, role = "reader", namespace_claim = "groups"}]"#,
+                "no `groups`",
+            ),
+            (r#"[{match = {cn = "a"}, role = "reader"}]"#, "rule 1: expected either"),
+            (r#"[{match = {uri = "*/{namespace}"}, role = "reader"}]"#, "rule 1: `uri`: no `*`"),
+        ] {
+            let refused = with(rules).unwrap_err();
+            assert!(
+                refused.contains("https.client_rules") && refused.contains(expected),
+                "{refused}"
+            );
+        }
+        let refused = parse(&[ca]).unwrap_err();
+        assert!(refused.contains("add `[[https.client_rules]]`"), "{refused}");
+        let refused = parse(&[("https.client_rules", rules)]).unwrap_err();
+        assert!(refused.contains("Set `https.client_ca_file`"), "{refused}");
     }
 }

@@ -16,16 +16,19 @@ use crate::domain::forwarded::TrustedProxies;
 use crate::domain::token_issuer::TokenIssuer;
 use crate::secret::Secret;
 
+mod access_rules;
 mod https;
 mod oidc;
 mod settings;
 mod show;
 mod sources;
+mod transit;
 
-pub use https::{CertificateSource, Https};
+pub use https::{CertificateSource, ClientAuth, Https};
 pub use settings::{SETTINGS, Setting};
 pub use show::{markdown, toml};
 pub use sources::{Origin, Values, read};
+pub use transit::{Transit, TransitLogin};
 
 /// Everything that can be set, parsed.
 #[derive(Debug, Clone)]
@@ -56,6 +59,8 @@ pub struct Config {
     pub oidc_issuers: Vec<TokenIssuer>,
     pub master_key: Option<Secret<String>>,
     pub master_key_file: Option<PathBuf>,
+    /// Wraps the master key.
+    pub transit: Option<Transit>,
     /// Private hosts and networks that may be reached all the same.
     pub outbound_allow: Vec<String>,
     pub acme_timeout: Duration,
@@ -63,6 +68,8 @@ pub struct Config {
     pub outbound_allow_http: bool,
     pub outbound_ports: BTreeSet<u16>,
     pub event_retention: Duration,
+    /// Orders that are over, with what belongs to them.
+    pub order_retention: Duration,
     pub approval_timeout: Duration,
     /// Rows that are worked on at the same time.
     pub worker_concurrency: usize,
@@ -83,6 +90,8 @@ pub struct Config {
     /// Webhooks that are delivered to at the same time.
     pub webhooks_concurrency: usize,
     pub webhooks_retention: Duration,
+    /// Deliveries that failed for good.
+    pub webhooks_dead_retention: Duration,
     /// Of one address in a minute; 0 is no limit.
     pub failed_authentications: u32,
     /// Of one API key or subject of tokens; 0 is no limit.
@@ -175,14 +184,6 @@ impl Config {
             "json" => LogFormat::Json,
             _ => return Err(values.bad("log.format", "expected auto, text or json")),
         };
-        let event_retention = values.duration("events.retention")?;
-        if !(SHORTEST_RETENTION..=LONGEST_RETENTION).contains(&event_retention) {
-            return Err(values.bad("events.retention", "expected 1h to 36500d, such as 30d"));
-        }
-        let approval_timeout = values.duration("approval.timeout")?;
-        if !(SHORTEST_RETENTION..=LONGEST_RETENTION).contains(&approval_timeout) {
-            return Err(values.bad("approval.timeout", "expected 1h to 36500d, such as 7d"));
-        }
         let acme_timeout = values.duration("acme.timeout")?;
         if acme_timeout.is_zero() || acme_timeout > Duration::from_secs(30) {
             return Err(values.bad("acme.timeout", "expected more than nothing and at most 30s"));
@@ -212,12 +213,14 @@ impl Config {
             oidc_issuers: oidc::issuers(values)?,
             master_key: values.given("master_key").map(Secret::new),
             master_key_file: values.given("master_key_file").map(PathBuf::from),
+            transit: Transit::parse(values)?,
             outbound_allow: values.list("outbound.allow"),
             acme_timeout,
             outbound_allow_http: values.switch("outbound.allow_http")?,
             outbound_ports: values.ports("outbound.ports")?,
-            event_retention,
-            approval_timeout,
+            event_retention: retention(values, "events.retention", "30d")?,
+            order_retention: retention(values, "orders.retention", "90d")?,
+            approval_timeout: retention(values, "approval.timeout", "7d")?,
             worker_concurrency: values.number("worker.concurrency", 1..=10_000)?,
             worker_per_issuer: values.number("worker.per_issuer", 1..=10_000)?,
             worker_per_namespace: values.number("worker.per_namespace", 1..=10_000)?,
@@ -232,6 +235,7 @@ impl Config {
             cluster_namespace,
             webhooks_concurrency: values.number("webhooks.concurrency", 1..=10_000)?,
             webhooks_retention: values.duration("webhooks.retention")?,
+            webhooks_dead_retention: retention(values, "webhooks.dead_retention", "180d")?,
             failed_authentications: values
                 .number("limits.failed_authentications", 0..=1_000_000)?,
             requests_per_second: values.number("limits.requests_per_second", 0..=1_000_000)?,
@@ -248,6 +252,15 @@ impl Config {
             shutdown_timeout: values.duration("shutdown_timeout")?,
         })
     }
+}
+
+/// For how long something is kept.
+fn retention(values: &Values, key: &'static str, example: &str) -> Result<Duration, ConfigError> {
+    let duration = values.duration(key)?;
+    if (SHORTEST_RETENTION..=LONGEST_RETENTION).contains(&duration) {
+        return Ok(duration);
+    }
+    Err(values.bad(key, format!("expected 1h to 36500d, such as {example}")))
 }
 
 /// The configured database, or the one in `data_dir`.

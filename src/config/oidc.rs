@@ -1,15 +1,14 @@
 //! `oidc.issuers`: whose tokens are taken, and what for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 use url::{Host, Url};
 
+use super::access_rules::{self, RuleTable};
 use super::{ConfigError, Values};
-use crate::domain::role::Role;
-use crate::domain::scope::is_namespace;
-use crate::domain::token_issuer::{Namespaces, Rule, TokenIssuer};
+use crate::domain::token_issuer::TokenIssuer;
 
 const KEY: &str = "oidc.issuers";
 
@@ -27,16 +26,6 @@ struct IssuerTable {
     ca_file: Option<PathBuf>,
     #[serde(default)]
     rules: Vec<RuleTable>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RuleTable {
-    #[serde(rename = "match")]
-    claims: BTreeMap<String, String>,
-    role: Role,
-    namespaces: Option<Vec<String>>,
-    namespace_claim: Option<String>,
 }
 
 /// The issuers that are configured.
@@ -83,41 +72,13 @@ impl IssuerTable {
             std::fs::read(&file)
                 .map_err(|error| format!("`ca_file` {} cannot be read: {error}", file.display()))
         });
-        let rules = (1..).zip(self.rules).map(|(number, rule)| {
-            rule.check().map_err(|problem| format!("rule {number}: {problem}"))
-        });
         Ok(TokenIssuer {
             issuer: self.issuer,
             audience: self.audience,
             cli_client_id: self.cli_client_id,
             ca_bundle: ca_bundle.transpose()?,
-            rules: rules.collect::<Result<_, _>>()?,
+            rules: access_rules::check(self.rules, "sub")?,
         })
-    }
-}
-
-impl RuleTable {
-    fn check(self) -> Result<Rule, String> {
-        if self.claims.is_empty() {
-            return Err("`match` names no claim; a rule for everybody is `match = {sub = \"*\"}`"
-                .to_owned());
-        }
-        let namespaces = match (self.namespaces, self.namespace_claim) {
-            (Some(names), None) if names == ["*"] => Namespaces::All,
-            (Some(names), None) => {
-                if names.is_empty() || !names.iter().all(|name| is_namespace(name)) {
-                    let expected = "expected names of namespaces, or `[\"*\"]` for all of them";
-                    return Err(format!("`namespaces`: {expected}"));
-                }
-                Namespaces::These(names)
-            }
-            (None, Some(claim)) if !claim.is_empty() => Namespaces::Claim(claim),
-            _ => {
-                let expected = "expected either `namespaces`, which is `[\"*\"]` for all of them, or `namespace_claim`";
-                return Err(expected.to_owned());
-            }
-        };
-        Ok(Rule { claims: self.claims.into_iter().collect(), role: self.role, namespaces })
     }
 }
 
@@ -144,6 +105,8 @@ fn is_identifier(text: &str) -> bool {
 mod tests {
     use super::*;
     use crate::config::{Config, read, toml};
+    use crate::domain::access_rule::Namespaces;
+    use crate::domain::role::Role;
 
     const GITHUB: &str = r#"
         [[oidc.issuers]]
@@ -209,6 +172,8 @@ mod tests {
                 "namespaces = [\"web\"]\nnamespace_claim = \"a\"",
                 "rule 1: expected either",
             ),
+            ("\"repo:org/*\"", "\"repo:{namespace}/*\"", "rule 2: expected either"),
+            ("\"repo:org/*\"", "\"*:{namespace}\"", "rule 2: `sub`: no `*` may stand before"),
             ("role = \"reader\"", "role = \"root\"", "unknown variant `root`"),
             ("role = \"reader\"", "rolle = \"reader\"", "unknown field `rolle`"),
             (

@@ -10,7 +10,8 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::principal::PrincipalRef;
+use super::id::AuditId;
+use super::principal::{PrincipalKind, PrincipalRef};
 use super::words::words;
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +63,31 @@ pub struct Entry {
     pub request_id: String,
     /// Times that it happened; what is refused again and again is counted.
     pub count: i64,
+}
+
+impl Entry {
+    /// Of what no request asked for: a command at the database itself, or the service.
+    pub fn without_request(
+        kind: PrincipalKind,
+        name: &str,
+        action: &str,
+        reason: String,
+        at: OffsetDateTime,
+    ) -> Self {
+        Self {
+            id: AuditId::generate(at).0,
+            at,
+            principal: Some(PrincipalRef { kind, id: None, name: name.to_owned() }),
+            from: None,
+            action: action.to_owned(),
+            resource: String::new(),
+            namespace: String::new(),
+            outcome: Outcome::Allowed,
+            reason: Some(reason),
+            request_id: String::new(),
+            count: 1,
+        }
+    }
 }
 
 /// The place of an entry in the chain.
@@ -117,6 +143,16 @@ pub fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
+/// Where the chain begins, once what is before was removed: the last seal of that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    pub head: Head,
+    /// When it was removed.
+    pub at: OffsetDateTime,
+    /// HMAC-SHA-256.
+    pub mac: Vec<u8>,
+}
+
 /// The key of the chain. Whoever only writes the database cannot make a seal.
 pub struct ChainKey(hmac::Key);
 
@@ -139,18 +175,37 @@ impl ChainKey {
         Seal { seq, previous: head.hash.clone(), hash }
     }
 
+    /// The checkpoint of a log that begins behind `head` from now on.
+    pub fn checkpoint(&self, head: Head, at: OffsetDateTime) -> Checkpoint {
+        let tag = hmac::sign(&self.0, checkpoint_text(&head, at).as_bytes());
+        Checkpoint { head, at, mac: tag.as_ref().to_vec() }
+    }
+
+    /// Whether this key has made the checkpoint.
+    pub fn vouches_for(&self, Checkpoint { head, at, mac }: &Checkpoint) -> bool {
+        hmac::verify(&self.0, checkpoint_text(head, *at).as_bytes(), mac).is_ok()
+    }
+
     fn hash(&self, seq: i64, previous: &[u8], entry: &Entry) -> Vec<u8> {
         let text = [previous, canonical(seq, entry).as_bytes()].concat();
         hmac::sign(&self.0, &text).as_ref().to_vec()
     }
 }
 
+/// All of a checkpoint as one text, which no entry of the chain has.
+fn checkpoint_text(head: &Head, at: OffsetDateTime) -> String {
+    json!(["checkpoint", head.to_string(), milliseconds(at)]).to_string()
+}
+
+fn milliseconds(at: OffsetDateTime) -> i64 {
+    i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
+}
+
 /// All of an entry as one text; no two entries have the same.
 fn canonical(seq: i64, entry: &Entry) -> String {
     let Entry { id, at, principal, from, action, resource, namespace, .. } = entry;
     let Entry { outcome, reason, request_id, count, .. } = entry;
-    let milliseconds = at.unix_timestamp_nanos() / 1_000_000;
-    let milliseconds = i64::try_from(milliseconds).unwrap_or(i64::MAX);
+    let milliseconds = milliseconds(*at);
     json!([
         seq,
         id,
@@ -181,6 +236,10 @@ pub enum Break {
     Changed { seq: i64, id: Uuid },
     #[error("the log ends at {ends}, before the known head {known}: its tail was cut off")]
     CutTail { ends: i64, known: i64 },
+    #[error(
+        "the checkpoint at seal {0}, where a pruned log begins, was not made by `certwright audit prune`, or was changed"
+    )]
+    Checkpoint(i64),
     #[error("seal {0} is not the known head: the log was written anew")]
     OtherHead(i64),
 }
@@ -194,8 +253,28 @@ pub struct Walk<'k> {
 }
 
 impl<'k> Walk<'k> {
-    pub fn new(key: &'k ChainKey, known: Option<Head>) -> Self {
-        Self { key, head: Head::beginning(), known }
+    /// Begins at the checkpoint, if the beginning was pruned.
+    pub fn new(
+        key: &'k ChainKey,
+        checkpoint: Option<Checkpoint>,
+        known: Option<Head>,
+    ) -> Result<Self, Break> {
+        let Some(checkpoint) = checkpoint else {
+            return Ok(Self { key, head: Head::beginning(), known });
+        };
+        let Head { seq, .. } = checkpoint.head;
+        if !key.vouches_for(&checkpoint) {
+            return Err(Break::Checkpoint(seq));
+        }
+        if known.as_ref().is_some_and(|it| it.seq == seq && *it != checkpoint.head) {
+            return Err(Break::OtherHead(seq));
+        }
+        Ok(Self { key, head: checkpoint.head, known })
+    }
+
+    /// The last seal so far.
+    pub fn head(&self) -> &Head {
+        &self.head
     }
 
     /// Takes the next seal, with its entry.
@@ -264,7 +343,7 @@ mod tests {
     }
 
     fn walk(key: &ChainKey, chain: &[(Seal, Entry)], known: Option<Head>) -> Result<Head, Break> {
-        let mut walk = Walk::new(key, known);
+        let mut walk = Walk::new(key, None, known)?;
         for (seal, entry) in chain {
             walk.step(seal, Some(entry))?;
         }
@@ -305,6 +384,38 @@ mod tests {
         (swapped[1].1, swapped[2].1) = (third, second);
         let found = Break::Changed { seq: 2, id: Uuid::from_u128(3) };
         assert_eq!(walk(&key, &swapped, None), Err(found));
+    }
+
+    #[test]
+    fn a_pruned_chain_begins_at_its_checkpoint_and_at_no_other() {
+        let (key, at) = (ChainKey::new(b"key"), datetime!(2026-11-24 12:00 UTC));
+        let whole = chain(&key, 4);
+        let head_of = |at: usize| Head { seq: whole[at].0.seq, hash: whole[at].0.hash.clone() };
+        let checkpoint = key.checkpoint(head_of(1), at);
+        let walk = |checkpoint: &Checkpoint, known: Option<Head>, from: usize| {
+            let mut walk = Walk::new(&key, Some(checkpoint.clone()), known)?;
+            for (seal, entry) in &whole[from..] {
+                walk.step(seal, Some(entry))?;
+            }
+            walk.end()
+        };
+
+        assert_eq!(walk(&checkpoint, None, 2), Ok(head_of(3)));
+        assert_eq!(walk(&checkpoint, Some(head_of(1)), 2), Ok(head_of(3)));
+        assert_eq!(walk(&checkpoint, Some(head_of(0)), 2), Ok(head_of(3)), "it was pruned");
+        let other = Head { seq: 2, hash: vec![7; 32] };
+        assert_eq!(walk(&checkpoint, Some(other), 2), Err(Break::OtherHead(2)));
+        assert_eq!(
+            walk(&checkpoint, None, 3),
+            Err(Break::Gap(3)),
+            "more than was pruned is missing"
+        );
+        let moved = Checkpoint { head: head_of(2), ..checkpoint.clone() };
+        assert_eq!(walk(&moved, None, 3), Err(Break::Checkpoint(3)));
+        let dated = Checkpoint { at: at + time::Duration::days(1), ..checkpoint.clone() };
+        assert_eq!(walk(&dated, None, 2), Err(Break::Checkpoint(2)));
+        let theirs = ChainKey::new(b"other").checkpoint(head_of(1), at);
+        assert_eq!(walk(&theirs, None, 2), Err(Break::Checkpoint(2)));
     }
 
     #[test]

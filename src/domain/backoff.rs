@@ -123,6 +123,12 @@ pub fn issuance(n: u32, retry: &Retry, jitter: Jitter) -> Duration {
     jitter.stretch(doubling(initial, max, n), 0.1)
 }
 
+/// Between looks whether a provider takes a record, at least, after the `n`th failed attempt in a row (from 0): 5 min
+/// doubling to a day.
+pub fn rehearsal(n: u32) -> Duration {
+    doubling(Duration::minutes(5), Duration::DAY, n)
+}
+
 /// After the `n`th question for renewal information that brought none (from 0): 1 min doubling to 6 h.
 pub fn renewal_information(n: u32, jitter: Jitter) -> Duration {
     jitter.stretch(doubling(Duration::minutes(1), Duration::hours(6), n), 0.1)

@@ -78,7 +78,16 @@ ids! {
 impl PrincipalId {
     /// The subject of an OIDC issuer: the same with each of its tokens (UUIDv8, RFC 9562).
     pub fn of_token(issuer: &str, subject: &str) -> Self {
-        let hash = digest(&SHA256, format!("{issuer}\n{subject}").as_bytes());
+        Self::derived(issuer, subject.as_bytes())
+    }
+
+    /// A name of this kind in client certificates: the same with each of them. No issuer's identifier begins like this.
+    pub fn of_client_certificate(kind: &str, name: &[u8]) -> Self {
+        Self::derived(&format!("client certificate {kind}"), name)
+    }
+
+    fn derived(realm: &str, name: &[u8]) -> Self {
+        let hash = digest(&SHA256, &[realm.as_bytes(), b"\n", name].concat());
         let (first, _) = hash.as_ref().split_first_chunk().unwrap_or((&[0; 16], &[]));
         Self(uuid::Builder::from_custom_bytes(*first).into_uuid())
     }

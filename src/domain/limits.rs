@@ -201,6 +201,12 @@ impl Rate {
         Self { window, ..self }
     }
 
+    /// How far spending runs ahead at most, also by those for whom nothing is reserved: what is farther was written
+    /// by a clock that was ahead.
+    pub fn farthest(self) -> Duration {
+        self.window * 2
+    }
+
     /// The time of the next spending; `spent_until` is when the past spending is earned back.
     pub fn free_at(self, spent_until: OffsetDateTime) -> OffsetDateTime {
         spent_until + self.interval - self.window

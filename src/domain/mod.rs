@@ -4,6 +4,7 @@
 //! `utoipa::ToSchema`: they are stored, shown and described in one shape, cert-manager's.
 
 pub mod absent;
+pub mod access_rule;
 pub mod account_change;
 pub mod api_key;
 pub mod approval;
@@ -13,6 +14,7 @@ pub mod backoff;
 pub mod caa;
 pub mod certificate;
 pub mod challenge;
+pub mod client_certificate;
 pub mod completion_time;
 pub mod delivery;
 pub mod duration;

@@ -79,21 +79,29 @@ impl fmt::Display for DnsName {
     }
 }
 
+/// Whether a name is in a zone, label by label from the right: `badexample.com` is not in `example.com`.
+pub fn is_in_zone(name: &str, zone: &str) -> bool {
+    let (zone, name) = (comparable(zone), comparable(name));
+    let name = name.strip_prefix("*.").unwrap_or(&name);
+    !zone.is_empty()
+        && (name == zone || name.strip_suffix(&zone).is_some_and(|rest| rest.ends_with('.')))
+}
+
 /// A name as somebody else writes it, in the form that names are compared in: A-labels, lower case,
 /// no final dot. What is no name is compared as it is, but for its case.
 pub fn comparable(text: &str) -> String {
     let text = text.trim();
-    let (wildcard, rest) = match text.strip_prefix("*.") {
-        Some(rest) => ("*.", rest),
-        None => ("", text),
-    };
-    if let Ok(address) = rest.trim_matches(['[', ']']).parse::<IpAddr>() {
-        return address.to_string();
+    // First of all: there are other digits, dots and spaces, which are mapped to these.
+    let mapped = idna::domain_to_ascii_cow(text.as_bytes(), idna::AsciiDenyList::EMPTY);
+    let mapped = mapped.map_or_else(|_| text.to_lowercase(), std::borrow::Cow::into_owned);
+    let text = mapped.trim();
+    // One final dot; what ends otherwise is no name.
+    let ends_well = |rest: &&str| !rest.ends_with(|c: char| c == '.' || c.is_whitespace());
+    let text = text.strip_suffix('.').filter(ends_well).unwrap_or(text);
+    match text.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(address) => address.to_string(),
+        Err(_) => text.to_owned(),
     }
-    let rest = rest.strip_suffix('.').unwrap_or(rest);
-    let ascii = idna::domain_to_ascii_cow(rest.as_bytes(), idna::AsciiDenyList::EMPTY);
-    let ascii = ascii.map_or_else(|_| rest.to_lowercase(), std::borrow::Cow::into_owned);
-    format!("{wildcard}{ascii}")
 }
 
 /// The U-label form of a name; `None` if it has none.
@@ -211,6 +219,12 @@ mod tests {
             ("a_b.example.com.", "a_b.example.com"),
             ("", ""),
             (".", ""),
+            ("example..", "example.."),
+            ("Example。com。", "example.com"),
+            ("\u{3000}example.com\u{3000}", "example.com"),
+            ("2001:db8:0:0::１", "2001:db8::1"),
+            ("[2001:db8::1].", "2001:db8::1"),
+            ("*.192.0.2.1", "*.192.0.2.1"),
             ("xn--\u{ff}.Example", "xn--\u{ff}.example"),
         ] {
             assert_eq!(comparable(written), compared);

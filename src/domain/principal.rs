@@ -14,7 +14,7 @@ pub struct PrincipalRef {
     /// Its identifier; absent for the service's configuration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Uuid>,
-    /// Its name: of an API key, or the subject of a token.
+    /// Its name: of an API key, the subject of a token, or the name in a client certificate.
     #[schema(example = "admin")]
     pub name: String,
 }
@@ -27,8 +27,12 @@ words! {
         ApiKey = "apiKey",
         /// A token of an OIDC issuer.
         Token = "token",
+        /// A client certificate.
+        ClientCertificate = "clientCertificate",
         /// The service's own configuration, at its start.
         Configuration = "configuration",
+        /// The service itself, for what it decides without being asked.
+        Service = "service",
     }
 }
 
@@ -45,7 +49,9 @@ impl PrincipalKind {
         match self {
             Self::ApiKey => "API key",
             Self::Token => "token",
+            Self::ClientCertificate => "client certificate",
             Self::Configuration => "configuration",
+            Self::Service => "service",
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::challenge::Kind;
 use super::issuer::{Selector, Solver};
-use super::name::comparable;
+use super::name::{comparable, is_in_zone};
 
 /// The fit of a selector; earlier fields count first (cert-manager's `solverpicker`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,11 +20,13 @@ struct Rank {
 /// `domain` is what the authorization is for, without `*.`. A solver whose kind the CA did not offer
 /// is passed over. Among those that match, an exact name beats a zone, a longer zone beats a shorter
 /// one, then more matching labels, then the earlier in the list; a solver without a selector is
-/// taken only when no other fits.
+/// taken only when no other fits. A solver for other namespaces is none; that it names this one counts
+/// for nothing more.
 pub fn pick_solver<'a>(
     solvers: &'a [Solver],
     domain: &str,
     wildcard: bool,
+    namespace: &str,
     labels: &BTreeMap<String, String>,
     offered: &[Kind],
 ) -> Option<(u32, &'a Solver, Kind)> {
@@ -32,6 +34,9 @@ pub fn pick_solver<'a>(
     let mut best: Option<(Rank, u32, &Solver, Kind)> = None;
     for (place, solver) in (0_u32..).zip(solvers) {
         let Some(kind) = solver.kind().filter(|kind| offered.contains(kind)) else { continue };
+        if !solver.serves(namespace) {
+            continue;
+        }
         let Some(rank) = rank(solver.selector.as_ref(), &name, labels) else { continue };
         // Only strictly better replaces: among equals the earlier in the list wins.
         if best.as_ref().is_none_or(|(best, ..)| rank > *best) {
@@ -49,6 +54,12 @@ impl Solver {
             (None, Some(_)) => Some(Kind::Dns01),
             _ => None,
         }
+    }
+
+    /// Whether certificates of this namespace may use it.
+    pub fn serves(&self, namespace: &str) -> bool {
+        let reserved = self.selector.as_ref().map_or(&[][..], |selector| &selector.namespaces);
+        reserved.is_empty() || reserved.iter().any(|known| known == namespace)
     }
 }
 
@@ -75,7 +86,7 @@ fn rank(
     let zone = selector
         .dns_zones
         .iter()
-        .filter(|zone| ends_in(name, zone))
+        .filter(|zone| is_in_zone(name, zone))
         .map(|zone| label_count(zone))
         .max();
     if !selector.dns_zones.is_empty() && zone.is_none() {
@@ -91,13 +102,6 @@ fn rank(
 
 fn same(wanted: &str, name: &str) -> bool {
     comparable(wanted) == comparable(name)
-}
-
-/// Label by label from the right: `badexample.com` does not end in `example.com`.
-fn ends_in(name: &str, zone: &str) -> bool {
-    let (zone, name) = (comparable(zone), comparable(name));
-    let name = name.strip_prefix("*.").unwrap_or(&name);
-    name == zone || name.strip_suffix(&zone).is_some_and(|rest| rest.ends_with('.'))
 }
 
 fn label_count(zone: &str) -> usize {
@@ -171,6 +175,36 @@ mod tests {
     }
 
     #[test]
+    fn a_label_chooses_no_solver_that_is_for_other_namespaces() {
+        let solvers = solvers(
+            r#"[{"selector": {"matchLabels": {"ca": "paid"}, "namespaces": ["payments", "shop"]}, "dns01": {}},
+                {"selector": {"dnsNames": ["a.example.com"], "namespaces": ["payments"]}, "dns01": {}},
+                {"selector": {"matchLabels": {"ca": "paid"}}, "http01": {}},
+                {"http01": {}}]"#,
+        );
+        let labels = BTreeMap::from([("ca".to_owned(), "paid".to_owned())]);
+        for (namespace, labels, name, place) in [
+            ("payments", &labels, "b.example.com", 0),
+            ("shop", &labels, "b.example.com", 0),
+            ("team", &labels, "b.example.com", 2),
+            ("Payments", &labels, "b.example.com", 2),
+            ("", &labels, "b.example.com", 2),
+            ("payments", &labels, "a.example.com", 1),
+            ("team", &labels, "a.example.com", 2),
+            ("payments", &BTreeMap::new(), "b.example.com", 3),
+        ] {
+            let picked = pick_solver(&solvers, name, false, namespace, labels, &BOTH);
+            assert_eq!(
+                picked.map(|(place, ..)| place),
+                Some(place),
+                "{namespace} {labels:?} {name}"
+            );
+        }
+        let reserved = &solvers[..2];
+        assert!(pick_solver(reserved, "a.example.com", true, "team", &labels, &BOTH).is_none());
+    }
+
+    #[test]
     fn a_zone_is_matched_by_labels_not_by_characters() {
         let solvers = solvers(r#"[{"selector": {"dnsZones": ["example.com"]}, "dns01": {}}]"#);
 
@@ -203,7 +237,7 @@ mod tests {
         let solvers = solvers(r#"[{"http01": {}}, {"dns01": {}}]"#);
         let labels = BTreeMap::new();
 
-        let picked = pick_solver(&solvers, "example.com", true, &labels, &[Kind::Dns01]);
+        let picked = pick_solver(&solvers, "example.com", true, "team", &labels, &[Kind::Dns01]);
         assert_eq!(picked.map(|(place, ..)| place), Some(1));
     }
 
@@ -219,6 +253,6 @@ mod tests {
     ) -> Option<u32> {
         let labels =
             labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        pick_solver(solvers, domain, wildcard, &labels, &BOTH).map(|(place, ..)| place)
+        pick_solver(solvers, domain, wildcard, "team", &labels, &BOTH).map(|(place, ..)| place)
     }
 }

@@ -87,6 +87,9 @@ const BESIDE: [&str; 9] = [
     "status",
 ];
 
+/// Fields that the CSR says where there is one, and that are refused beside it.
+const SAID_BY_CSR: [&str; 4] = ["commonName", "dnsNames", "ipAddresses", "privateKey"];
+
 fn policy(resource: &Value) -> Value {
     let fields = ["namespaces", "names", "issuers", "keys", "maxNames", "approval"];
     let spec = fields.map(|field| (field.to_owned(), resource[field].clone()));
@@ -100,8 +103,11 @@ fn certificate(resource: &Value) -> Value {
     let mut spec = Map::new();
     // The field is required in Kubernetes.
     spec.insert("secretName".to_owned(), format!("{}-tls", text(resource, "name")).into());
+    let has_csr = !is_nothing(&resource["csr"]);
     for (field, value) in resource.as_object().into_iter().flatten() {
-        if !BESIDE.contains(&field.as_str()) && !is_nothing(value) {
+        let said_elsewhere =
+            BESIDE.contains(&field.as_str()) || has_csr && SAID_BY_CSR.contains(&field.as_str());
+        if !said_elsewhere && !is_nothing(value) {
             spec.insert(field.clone(), value.clone());
         }
     }
@@ -109,4 +115,25 @@ fn certificate(resource: &Value) -> Value {
         "apiVersion": Kind::Certificate.api_version(), "kind": Kind::Certificate.title(), "metadata": metadata(resource),
         "spec": spec,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_csr_says_is_not_said_beside_it() {
+        let mut shown = json!({
+            "name": "web", "namespace": "default", "issuerRef": {"name": "le"}, "csr": null,
+            "dnsNames": ["a.example.com"], "ipAddresses": [], "commonName": "a.example.com",
+        });
+        let fields = |shown: &Value| -> Vec<String> {
+            let manifest = value(Kind::Certificate, shown);
+            manifest["spec"].as_object().unwrap().keys().cloned().collect()
+        };
+        assert_eq!(fields(&shown), ["commonName", "dnsNames", "issuerRef", "secretName"]);
+
+        shown["csr"] = "-----BEGIN CERTIFICATE REQUEST-----".into();
+        assert_eq!(fields(&shown), ["csr", "issuerRef", "secretName"]);
+    }
 }

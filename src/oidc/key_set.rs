@@ -56,9 +56,9 @@ impl Algorithm {
 }
 
 /// The keys that an issuer published.
-pub(super) struct KeySet(Vec<Key>);
+pub(super) struct KeySet(pub(super) Vec<Key>);
 
-struct Key {
+pub(super) struct Key {
     id: Option<String>,
     /// The one algorithm that it is for, where the issuer says so.
     algorithm: Option<String>,

@@ -9,18 +9,21 @@ use std::sync::Arc;
 use thiserror::Error;
 use time::OffsetDateTime;
 
+use crate::domain::access_rule::grant;
 use crate::domain::role::Role;
 use crate::domain::scope::Scope;
-use crate::domain::token_issuer::{TokenIssuer, grant};
+use crate::domain::token_issuer::TokenIssuer;
 
 mod discovery;
+#[cfg(feature = "failpoints")]
+pub(crate) mod fuzzing;
 mod key_cache;
 mod key_set;
 mod token;
 
 use discovery::Discovery;
 use key_cache::{KeyCache, KeyError};
-use token::{Unverified, check_claims};
+use token::{Unverified, check_claims, quoted};
 
 /// The issuers whose tokens are taken. A cheap handle.
 #[derive(Clone, Default)]
@@ -57,6 +60,12 @@ pub enum TokenError {
     Unavailable { issuer: String },
 }
 
+impl TokenError {
+    fn unknown_issuer(issuer: &str) -> Self {
+        Self::Refused(format!("its issuer `{}` is not configured here", quoted(issuer)))
+    }
+}
+
 impl Issuers {
     /// Asks nobody yet: an issuer that is away at the start is asked again with the first token.
     pub fn new(settings: Vec<TokenIssuer>) -> Result<Self, reqwest::Error> {
@@ -75,13 +84,11 @@ impl Issuers {
     /// Verifies a token, and looks up what its bearer is granted.
     pub async fn verify(&self, token: &str, now: OffsetDateTime) -> Result<Verified, TokenError> {
         let unverified = Unverified::read(token)?;
-        let Issuer { settings, keys } =
-            self.0.iter().find(|known| known.settings.issuer == unverified.issuer).ok_or_else(
-                || {
-                    let issuer = &unverified.issuer;
-                    TokenError::Refused(format!("its issuer `{issuer}` is not configured here"))
-                },
-            )?;
+        let Issuer { settings, keys } = self
+            .0
+            .iter()
+            .find(|known| known.settings.issuer == unverified.issuer)
+            .ok_or_else(|| TokenError::unknown_issuer(&unverified.issuer))?;
         let issuer = settings.issuer.clone();
         let key = match keys.key(&unverified, now).await {
             Ok(key) => key,

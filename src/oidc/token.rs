@@ -10,8 +10,9 @@ use time::{Duration, OffsetDateTime};
 
 use super::TokenError;
 use super::key_set::Algorithm;
-use crate::domain::text::{Lines, refuse};
-use crate::domain::token_issuer::{Claims, TokenIssuer};
+use crate::domain::access_rule::Claims;
+use crate::domain::text::{Lines, foreign_words, refuse};
+use crate::domain::token_issuer::TokenIssuer;
 
 /// How far the issuer's clock may be from ours.
 const LEEWAY: Duration = Duration::seconds(60);
@@ -20,6 +21,9 @@ const LEEWAY: Duration = Duration::seconds(60);
 const MOST_BYTES: usize = 16 * 1024;
 
 const LONGEST_SUBJECT: usize = 255;
+
+/// Characters of a token's words in a message.
+const LONGEST_QUOTE: usize = 200;
 
 /// A token of which nothing is believed yet.
 #[derive(Debug)]
@@ -56,7 +60,7 @@ impl<'t> Unverified<'t> {
             return Err(refused("its header has extensions that are critical (`crit`)"));
         }
         let algorithm = Algorithm::of_token(&header.alg).ok_or_else(|| {
-            let (alg, known) = (&header.alg, Algorithm::words());
+            let (alg, known) = (quoted(&header.alg), Algorithm::words());
             refused(format!("it is signed with `{alg}`, and has to be with one of {known}"))
         })?;
         Ok(Self { token, issuer, algorithm, key_id: header.kid })
@@ -123,9 +127,15 @@ fn moment(claims: &Claims, name: &str) -> Result<Option<OffsetDateTime>, TokenEr
     moment.map(Some).map_err(|_| refused(format!("`{name}` is no time")))
 }
 
-fn part<T: DeserializeOwned>(encoded: &str) -> Result<T, TokenError> {
+/// One of the three parts, of which nothing is believed yet.
+pub(super) fn part<T: DeserializeOwned>(encoded: &str) -> Result<T, TokenError> {
     let bytes = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| unreadable())?;
     serde_json::from_slice(&bytes).map_err(|_| unreadable())
+}
+
+/// Words of a token that is not believed, as far as they are told.
+pub(super) fn quoted(words: &str) -> String {
+    foreign_words(words, LONGEST_QUOTE).unwrap_or_default()
 }
 
 fn unreadable() -> TokenError {
@@ -174,6 +184,9 @@ mod tests {
             assert!(refusal.contains("one of RS256"), "{refusal}");
         }
         assert!(read(json!({"alg": "RS256", "crit": ["b64"]})).unwrap_err().contains("crit"));
+        let strange = format!("x\u{1b}[31m\n{}", "y".repeat(9_000));
+        let refusal = read(json!({"alg": strange})).unwrap_err();
+        assert!(refusal.contains("`x[31m yyy") && refusal.len() < 400, "{refusal}");
         for strange in
             ["", "..", "a.b.c", "e30.e30.", &format!("{}.e30.", encoded(&json!({"alg": "RS256"})))]
         {

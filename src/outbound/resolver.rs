@@ -39,6 +39,15 @@ pub fn resolver(nameservers: &[SocketAddr], recursive: bool) -> Result<Resolver,
     builder.build()
 }
 
+/// Whether a resolver answers at all when it is asked for the addresses of a name; that there are none is an answer.
+pub async fn answers(nameserver: SocketAddr, name: &str) -> Result<(), String> {
+    let resolver = resolver(&[nameserver], true).map_err(|error| in_words(&error))?;
+    match resolver.lookup_ip(name).await {
+        Ok(_) | Err(NetError::Dns(DnsError::NoRecordsFound(_))) => Ok(()),
+        Err(error) => Err(in_words(&error)),
+    }
+}
+
 fn name_server(address: SocketAddr) -> NameServerConfig {
     let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
     for connection in &mut connections {

@@ -161,7 +161,24 @@ pub fn topmost_issuer(chain: &str) -> Option<String> {
 }
 
 pub(super) fn parse(der: &[u8]) -> Option<X509Certificate<'_>> {
-    X509Certificate::from_der(der).ok().filter(|(rest, _)| rest.is_empty()).map(|(_, known)| known)
+    let (rest, known) = X509Certificate::from_der(der).ok()?;
+    (rest.is_empty() && names_one_algorithm(der, &known)).then_some(known)
+}
+
+/// Whether the algorithm beside the signature is the signed one, byte for byte (RFC 5280, section 4.1.1.2): nobody has
+/// signed the former, and the parser takes other tags in it for an identifier's.
+fn names_one_algorithm(der: &[u8], known: &X509Certificate<'_>) -> bool {
+    const SEQUENCE: u8 = 0x30;
+    let signed = known.tbs_certificate.as_ref();
+    let header = match der.get(1) {
+        Some(length @ 0x81..=0x84) => 2 + usize::from(length - 0x80),
+        _ => 2,
+    };
+    let Some(rest @ [SEQUENCE, length @ ..0x80, ..]) = der.get(header + signed.len()..) else {
+        return false;
+    };
+    let beside = rest.get(..2 + usize::from(*length));
+    beside.is_some_and(|beside| signed.windows(beside.len()).any(|window| window == beside))
 }
 
 /// From the leaf upwards, through all of them; only where each step is the only one possible.

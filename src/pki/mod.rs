@@ -5,7 +5,10 @@
 mod adopt;
 mod chain;
 mod check;
+mod client_certificate;
 mod csr;
+#[cfg(feature = "failpoints")]
+pub(crate) mod fuzzing;
 mod jks;
 mod keystore;
 mod look;
@@ -17,6 +20,7 @@ mod tests;
 pub use adopt::{Adopted, adopt, import_account_key, import_key, is_account_key};
 pub use chain::{Unusable, certificates, chain_pem, list, topmost_issuer};
 pub use check::{Issued, check_chain};
+pub use client_certificate::client_certificate;
 pub use csr::{ClientCsr, read_csr, wanted_key};
 pub use jks::jks;
 pub use keystore::{KeystoreError, Pkcs12Profile, pkcs12};

@@ -325,6 +325,20 @@ fn is_of_a_known_kind(certificate: &[u8]) -> bool {
     !matches!(kind(parse(certificate).unwrap().public_key()), Kind::OtherCurve | Kind::Other)
 }
 
+/// What stands beside the signature is signed by nobody, and a parser that takes another tag there would keep it.
+#[test]
+fn an_algorithm_beside_the_signature_that_is_not_the_signed_one_is_refused() {
+    const ECDSA_WITH_SHA256: [u8; 12] = [48, 10, 6, 8, 42, 134, 72, 206, 61, 4, 3, 2];
+    let (_, middle, key, leaf) = issued();
+    let mut der = certificates(&leaf).unwrap().remove(0);
+    let found = der.windows(ECDSA_WITH_SHA256.len()).rposition(|at| at == ECDSA_WITH_SHA256);
+    der[found.unwrap() + 2] = 7;
+
+    let chain = [&*to_pem("CERTIFICATE", &der), &*middle.pem].concat();
+
+    assert!(Chain::read(&chain, &key.subject_public_key_info()).is_err());
+}
+
 /// Either it is refused, or it is the same, or a beginning of it. Only what nobody in the chain has signed,
 /// its topmost certificate, may have changed, but for its key; and that only to one of a kind that is not
 /// known here, and by which nothing can be checked.

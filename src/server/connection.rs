@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -24,8 +23,9 @@ use tower::Service as _;
 use super::Limits;
 use super::activity::Activity;
 use super::body::Answer;
+use super::peer::Peer;
 use super::stream::Watched;
-use super::tls::Tls;
+use super::tls::{self, Tls};
 use super::waiting::Waiting;
 
 const MOST_HEADERS: usize = 100;
@@ -74,10 +74,10 @@ impl Protocol {
     }
 }
 
-/// Serves one connection, of a client at `peer`, until it is over: by its client, its deadline, or `stop`.
+/// Serves one connection, of `peer`, until it is over: by its client, its deadline, or `stop`.
 pub(super) async fn attend<I>(
     protocol: &Protocol,
-    (stream, peer): (I, SocketAddr),
+    (stream, peer): (I, Peer),
     tls: Option<&Tls>,
     router: Router,
     waiting: Arc<Waiting>,
@@ -96,14 +96,23 @@ pub(super) async fn attend<I>(
         () = activity.dismissed() => return,
         () = stop.cancelled() => return,
     };
-    if let Some(Ok(stream)) = secured {
-        serve(protocol, (stream, peer), router, &activity, stop).await;
+    match secured {
+        Some(Ok((stream, certificate))) => {
+            let peer = Peer { certificate, ..peer };
+            serve(protocol, (stream, peer), router, &activity, stop).await;
+        }
+        Some(Err(error)) if tls::is_about_a_certificate(&error) => {
+            let (from, error) = (peer.address, &error as &dyn std::error::Error);
+            tracing::info!(%from, error, "a client certificate was refused");
+        }
+        // Other errors are the client's or the network's.
+        Some(Err(_)) | None => {}
     }
 }
 
 async fn serve<I>(
     protocol: &Protocol,
-    (stream, peer): (I, SocketAddr),
+    (stream, peer): (I, Peer),
     router: Router,
     activity: &Arc<Activity>,
     stop: &CancellationToken,
@@ -111,9 +120,12 @@ async fn serve<I>(
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn({
-        let activity = Arc::clone(activity);
+        let (activity, peer) = (Arc::clone(activity), peer.clone());
         move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(ConnectInfo(peer));
+            request.extensions_mut().insert(ConnectInfo(peer.address));
+            if let Some(certificate) = &peer.certificate {
+                request.extensions_mut().insert(certificate.clone());
+            }
             answer(router.clone(), request, &activity)
         }
     });
@@ -127,6 +139,7 @@ async fn serve<I>(
         },
         () = activity.dismissed() => Ended::Dismissed,
         () = stop.cancelled() => Ended::Stopped,
+        () = peer.outdated() => Ended::Stopped,
     };
     let leave_within = match ended {
         // A client that owes a head, or does not read its answer, gets no orderly close.

@@ -7,6 +7,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::Router;
@@ -19,14 +20,17 @@ mod activity;
 mod body;
 mod connection;
 mod descriptors;
+mod peer;
 mod stream;
 mod tls;
 mod waiting;
 
 pub use descriptors::share;
-pub use tls::{Identity, Tls, TlsError};
+pub use peer::PeerCertificate;
+pub use tls::{ClientCas, Identity, Tls, TlsError};
 
 use connection::Protocol;
+use peer::Peer;
 use waiting::Waiting;
 
 /// Pause after a failed accept.
@@ -53,6 +57,22 @@ pub struct Server {
     tls: Option<Tls>,
     places: Arc<Semaphore>,
     waiting: Arc<Waiting>,
+    is_failing: Arc<AtomicBool>,
+}
+
+/// Whether a listener accepts connections.
+#[derive(Debug, Clone)]
+pub struct Accepting {
+    /// The listener, as the log and the settings call it.
+    pub name: &'static str,
+    is_failing: Arc<AtomicBool>,
+}
+
+impl Accepting {
+    /// Whether the last connection could not be accepted, as when the descriptors are used up.
+    pub fn is_failing(&self) -> bool {
+        self.is_failing.load(Relaxed)
+    }
 }
 
 impl Server {
@@ -67,7 +87,13 @@ impl Server {
             tls: None,
             places: Arc::new(Semaphore::new(limits.connections)),
             waiting: Arc::default(),
+            is_failing: Arc::default(),
         }
+    }
+
+    /// Tells from now on whether connections are accepted.
+    pub fn accepting(&self) -> Accepting {
+        Accepting { name: self.name, is_failing: Arc::clone(&self.is_failing) }
     }
 
     /// The same, over TLS.
@@ -85,7 +111,7 @@ impl Server {
     /// Serves until `stop`, and then until what is under way has been answered.
     pub async fn run(self, stop: CancellationToken) {
         let connections = TaskTracker::new();
-        let mut trouble = Trouble::default();
+        let trouble = Trouble(&self.is_failing);
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
@@ -108,7 +134,7 @@ impl Server {
             self.attend((stream, peer), place, &connections, &stop);
         }
         // Nobody new is let in while the rest is answered.
-        drop(self);
+        drop(self.listener);
         connections.close();
         connections.wait().await;
     }
@@ -138,6 +164,7 @@ impl Server {
         let (waiting, router) = (Arc::clone(&self.waiting), self.router.clone());
         let (tls, stop) = (self.tls.clone(), stop.clone());
         connections.spawn(async move {
+            let peer = Peer { address: peer, certificate: None };
             let from = (stream, peer);
             connection::attend(&protocol, from, tls.as_ref(), router, waiting, &stop).await;
             drop(place);
@@ -146,19 +173,18 @@ impl Server {
 }
 
 /// Logs a failing accept once, and once its end.
-#[derive(Default)]
-struct Trouble(bool);
+struct Trouble<'a>(&'a AtomicBool);
 
-impl Trouble {
-    fn has_come(&mut self, listener: &str, error: &io::Error) {
-        if !std::mem::replace(&mut self.0, true) {
+impl Trouble<'_> {
+    fn has_come(&self, listener: &str, error: &io::Error) {
+        if !self.0.swap(true, Relaxed) {
             let error = error as &dyn std::error::Error;
             tracing::error!(listener, error, "no connection can be accepted; trying again");
         }
     }
 
-    fn is_over(&mut self, listener: &str) {
-        if std::mem::take(&mut self.0) {
+    fn is_over(&self, listener: &str) {
+        if self.0.swap(false, Relaxed) {
             tracing::info!(listener, "connections are accepted again");
         }
     }

@@ -35,6 +35,12 @@ pub fn is_provider_silent(failure: &Failure) -> bool {
     dns01::cloudflare::is_silent(failure)
 }
 
+#[cfg(feature = "failpoints")]
+pub(crate) mod fuzzing {
+    pub(crate) use super::dns01::cloudflare::fuzzing::check as cloudflare;
+    pub(crate) use super::dns01::fuzzing::check as dns;
+}
+
 /// The result of looking for a proof from outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {

@@ -121,8 +121,7 @@ impl Solvers {
         Ok(Dns01 {
             provider: self.dns_provider(kind, provider, secret)?,
             dns: self.dns(kind, &config.nameservers)?,
-            strategy: config.cname_strategy,
-            propagation: config.propagation.mode,
+            config: config.clone(),
         })
     }
 

@@ -14,6 +14,7 @@
 //! ([`SoleUse`]), in it one writer with a group commit, and a longer-lived cache.
 
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -26,14 +27,14 @@ mod tables;
 pub use crate::domain::scope::Scope;
 pub use engine::{
     Disk, Listed, Load, Migrated, Page, Read, Signals, SoleUse, Statement, StorageError, Touch, Tx,
-    notify,
+    copy, notify,
 };
 pub use queue::{handoff, heartbeat, lease, tasks};
 pub use tables::{
-    api_keys, audit, certificates, challenges, cleanups, deliveries, event_stream, events,
-    expiry_watches, fair, figures, idempotency_keys, issuers, namespaces, orders, outbox, policies,
-    policy_reviews, rate_limits, requests, retention, revisions, revocations, sealed_columns,
-    secrets, settings, throttles, webhooks,
+    api_keys, audit, audit_checkpoints, certificates, challenges, cleanups, deliveries,
+    event_stream, events, expiry_watches, fair, figures, grants, idempotency_keys, issuers,
+    namespaces, orders, outbox, pause, policies, policy_reviews, rate_limits, requests, retention,
+    revisions, revocations, sealed_columns, secrets, settings, throttles, wake_ups, webhooks,
 };
 
 use cache::ConfigCache;
@@ -51,7 +52,15 @@ pub struct Db {
 impl Db {
     /// Opens the database and brings its schema up to date.
     pub async fn connect(url: &str) -> Result<Self, StorageError> {
-        let database = Database::connect(url).await?;
+        Self::over(Database::connect(url, None).await?).await
+    }
+
+    /// Opens the database with its schema brought to a version, for rows that were written under that one.
+    pub async fn connect_at(url: &str, version: i64) -> Result<Self, StorageError> {
+        Self::over(Database::connect(url, Some(version)).await?).await
+    }
+
+    async fn over(database: Database) -> Result<Self, StorageError> {
         let is_shared = database.is_shared();
         let cache = Arc::new(ConfigCache::new(database.signals(), is_shared));
         let db = Self { database, cache, handoff: Handoff::default() };
@@ -67,6 +76,11 @@ impl Db {
     /// without changing or making anything.
     pub async fn version(url: &str) -> Result<Migrated, StorageError> {
         Database::version(url).await
+    }
+
+    /// The file of a SQLite database; `None` for PostgreSQL.
+    pub fn file(url: &str) -> Option<PathBuf> {
+        Database::file(url)
     }
 
     /// Begins a transaction; the database hears of it with its first question, or the commit.
@@ -106,6 +120,7 @@ pub fn catalogue() -> Vec<Listed> {
         tasks::all(),
         api_keys::all(),
         audit::all(),
+        audit_checkpoints::all(),
         certificates::all(),
         challenges::all(),
         cleanups::all(),
@@ -119,6 +134,7 @@ pub fn catalogue() -> Vec<Listed> {
         namespaces::all(),
         orders::all(),
         outbox::all(),
+        pause::all(),
         policies::all(),
         policy_reviews::all(),
         rate_limits::all(),
@@ -130,6 +146,7 @@ pub fn catalogue() -> Vec<Listed> {
         secrets::all(),
         settings::all(),
         throttles::all(),
+        wake_ups::all(),
         webhooks::all(),
     ]
     .concat()

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::limits::Limits;
+use super::pulse::Pulse;
 use crate::ca::Authorities;
 use crate::clock::Clock;
 use crate::heavy::Pool;
@@ -39,6 +40,8 @@ pub struct Context {
     pub limits: Limits,
     /// Makes RSA keys, beside the threads that take steps.
     pub heavy: Pool,
+    /// Says that the worker lives.
+    pub pulse: Arc<Pulse>,
     /// Cancelled when the service stops: steps that are under way are finished, no more are begun.
     pub stop: CancellationToken,
 }
@@ -64,10 +67,14 @@ pub struct Settings {
     pub delivery_concurrency: usize,
     /// How long finished deliveries are kept.
     pub delivery_retention: time::Duration,
+    /// How long those are kept that failed for good.
+    pub dead_delivery_retention: time::Duration,
     /// How long a request waits for approval.
     pub approval_timeout: time::Duration,
     /// How long events are kept.
     pub event_retention: time::Duration,
+    /// How long orders are kept that are over, with what belongs to them.
+    pub order_retention: time::Duration,
 }
 
 impl Context {

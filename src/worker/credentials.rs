@@ -38,7 +38,7 @@ pub(super) async fn secret(
         }
         return Err(missing(what).into());
     };
-    let opened = ctx.sealer.open(&secrets::data_place(id), &sealed)?;
+    let opened = ctx.sealer.open(&secrets::data_place(namespace, id), &sealed)?;
     let mut values: BTreeMap<String, String> =
         serde_json::from_slice(opened.expose()).unwrap_or_default();
     let value = values.remove(key);

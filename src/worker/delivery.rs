@@ -151,15 +151,17 @@ async fn send(
 pub(crate) async fn forget(ctx: &Context) -> Result<u64, StorageError> {
     let now = ctx.clock.now();
     let before = now - ctx.settings.delivery_retention;
+    let dead_before = now - ctx.settings.dead_delivery_retention;
     let mut forgotten = 0;
     loop {
         let mut tx = ctx.db.begin();
         let deliveries = deliveries::forget(&mut tx, before, REMOVED_TOGETHER).await?;
+        let dead = deliveries::forget_dead(&mut tx, dead_before, REMOVED_TOGETHER).await?;
         let messages = outbox::forget(&mut tx, before, REMOVED_TOGETHER).await?;
         webhooks::forget_former(&mut tx, now).await?;
         tx.commit().await?;
-        forgotten += deliveries + messages;
-        if deliveries.max(messages) < u64::from(REMOVED_TOGETHER) {
+        forgotten += deliveries + dead + messages;
+        if deliveries.max(dead).max(messages) < u64::from(REMOVED_TOGETHER) {
             return Ok(forgotten);
         }
     }
@@ -173,7 +175,7 @@ impl<'a> Run<'a> {
         let sealed = webhooks::secrets(&mut tx, id).await?;
         drop(tx);
         let (Some((webhook, _)), Some(sealed)) = (found, sealed) else { return Ok(None) };
-        let secrets = open(ctx, id, &sealed, ctx.clock.now());
+        let secrets = open(ctx, &webhook, &sealed, ctx.clock.now());
         let (url, held_until) = (Url::parse(&webhook.spec.url), None);
         Ok(Some(Self { ctx, webhook, lease, url, secrets, held_until }))
     }
@@ -253,7 +255,7 @@ impl<'a> Run<'a> {
         let mut tries = 0;
         self.lease = loop {
             match self.mark(&next, &delivery, &settled.events, now).await {
-                Err(StorageError::Unavailable(error)) if tries < 10 => {
+                Err(error) if error.is_passing() && tries < 10 => {
                     tries += 1;
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
@@ -301,7 +303,7 @@ impl<'a> Run<'a> {
 /// The secrets that sign at `now`.
 fn open(
     ctx: &Context,
-    id: WebhookId,
+    webhook: &Webhook,
     sealed: &webhooks::Secrets,
     now: OffsetDateTime,
 ) -> Result<Vec<Secret<String>>, String> {
@@ -309,8 +311,8 @@ fn open(
         .former
         .as_ref()
         .filter(|(_, until)| *until > now)
-        .map(|(former, _)| (webhooks::former_secret_place(id), former));
-    [(webhooks::secret_place(id), &sealed.current)]
+        .map(|(former, _)| (webhooks::former_secret_place(webhook), former));
+    [(webhooks::secret_place(webhook), &sealed.current)]
         .into_iter()
         .chain(former)
         .map(|(place, sealed)| {

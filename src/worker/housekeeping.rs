@@ -20,6 +20,7 @@ words! {
         SweepDns = "sweep_dns",
         ForgetEvents = "forget_events",
         ForgetDeliveries = "forget_deliveries",
+        ForgetIssuance = "forget_issuance",
     }
 }
 
@@ -60,6 +61,10 @@ pub(crate) async fn run(ctx: &Context, lease: Lease) -> Result<(), WorkerError> 
             within_a_step(ctx, retention::forget(&ctx.db, cutoff)).await?
         }
         Some(Task::ForgetDeliveries) => within_a_step(ctx, delivery::forget(ctx)).await?,
+        Some(Task::ForgetIssuance) => {
+            let cutoff = ctx.clock.now() - ctx.settings.order_retention;
+            within_a_step(ctx, retention::forget_issuance(&ctx.db, cutoff)).await?
+        }
         // A newer version's.
         None => None,
     };
@@ -103,6 +108,6 @@ fn after_sweep(ctx: &Context, asked: Option<OffsetDateTime>) -> Option<OffsetDat
 fn every(ctx: &Context, task: Task) -> Duration {
     match task {
         Task::SweepDns => Duration::try_from(ctx.settings.sweep_interval).unwrap_or(Duration::HOUR),
-        Task::ForgetEvents | Task::ForgetDeliveries => Duration::HOUR,
+        Task::ForgetEvents | Task::ForgetDeliveries | Task::ForgetIssuance => Duration::HOUR,
     }
 }

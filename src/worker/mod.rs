@@ -23,6 +23,7 @@ mod order;
 mod orphaned_records;
 mod policy_review;
 mod pool;
+mod pulse;
 mod revocation;
 mod steps;
 
@@ -31,3 +32,4 @@ pub use error::WorkerError;
 pub use expiry::look_at_expiry;
 pub use limits::{Limits, NewOrders, Quota};
 pub use pool::Worker;
+pub use pulse::Pulse;

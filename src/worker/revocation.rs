@@ -67,7 +67,7 @@ async fn revoke(ctx: &Context, revocation: &Revocation, evidence: &Evidence) -> 
     let by_account = match &issuer.account {
         None => Err(Failure::of(code::ISSUER_NOT_READY, "")),
         Some(known) => {
-            let place = issuers::account_key_place(issuer.id);
+            let place = issuers::account_key_place(&issuer);
             let key = ctx.sealer.open(&place, &sealed)?;
             match ctx.ca.of(issuer.kind).account(&issuer.acme, &key, &known.url).await {
                 Ok(account) => account.revoke(leaf, reason).await,
@@ -81,7 +81,9 @@ async fn revoke(ctx: &Context, revocation: &Revocation, evidence: &Evidence) -> 
     if !failure.is_refusal() || failure.is(code::ACME_BAD_REVOCATION_REASON) {
         return Ok(by_account?);
     }
-    let own = ctx.sealer.open(&requests::private_key_place(evidence.request), own)?;
+    let (namespace, certificate) = (&revocation.namespace, revocation.certificate);
+    let place = requests::private_key_place(namespace, certificate, evidence.request);
+    let own = ctx.sealer.open(&place, own)?;
     match ctx.ca.of(issuer.kind).revoke_by_key(&issuer.acme, &own, leaf, reason).await {
         Ok(()) => Ok(()),
         Err(second) if second.is(code::ACME_ALREADY_REVOKED) => Err(second.into()),

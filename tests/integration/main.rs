@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on must stop")]
 
 mod api;
+mod at_rest;
 mod audit;
 mod ca;
 mod cli;

@@ -6,8 +6,12 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::request::Builder;
 use axum::http::{HeaderMap, HeaderValue, Method, Request};
+use certwright::server::PeerCertificate;
 use http_body_util::BodyExt as _;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::world::World;
@@ -63,6 +67,14 @@ impl Ask<'_> {
             headers.insert("authorization", format!("Bearer {key}").parse().unwrap());
         }
         self
+    }
+
+    /// Over a connection with this client certificate, PEM, and with no key.
+    pub fn with_certificate(self, pem: &str) -> Self {
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+        let certificate = PeerCertificate::new(&der, CancellationToken::new());
+        let ask = self.without_key();
+        Self { request: ask.request.extension(certificate), ..ask }
     }
 
     /// From this address.

@@ -1,6 +1,15 @@
 //! The two databases, a fresh one for each test.
 
+use std::sync::{Arc, LazyLock};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use certwright::secret::{Sealer, Secret};
 use certwright::storage::Db;
+
+/// The one master key of all databases of tests, so that several may be opened on one.
+pub static SEALER: LazyLock<Arc<Sealer>> =
+    LazyLock::new(|| Arc::new(Sealer::from_text(&Secret::new(STANDARD.encode([7; 32]))).unwrap()));
 
 /// Expands each test once per database.
 macro_rules! on_both_databases {
@@ -31,9 +40,16 @@ pub fn sqlite_url() -> (tempfile::TempDir, String) {
 
 pub async fn sqlite() -> (tempfile::TempDir, Db) {
     let (folder, url) = sqlite_url();
-    (folder, Db::connect(&url).await.unwrap())
+    (folder, open(&url).await)
 }
 
 pub async fn postgres() -> Db {
-    Db::connect(&super::postgres::fresh_database().await).await.unwrap()
+    open(&super::postgres::fresh_database().await).await
+}
+
+/// Opens a database as the service does.
+pub async fn open(url: &str) -> Db {
+    let db = Db::connect(url).await.unwrap();
+    db.authenticate_rows(Arc::clone(&SEALER));
+    db
 }

@@ -30,7 +30,7 @@ pub struct Driven {
     /// Where the issuer is.
     pub issuer: String,
     worker: Arc<Worker>,
-    _cloudflare: Cloudflare,
+    pub cloudflare: Cloudflare,
 }
 
 impl Driven {
@@ -67,7 +67,7 @@ impl Driven {
         }
         let issuer = format!("/issuers/{}", id(&world.post("/issuers", issuer).await.accepted()));
         let worker = world.worker_for(AT_ONCE, new_orders);
-        let driven = Self { world, pebble, proxy, issuer, worker, _cloudflare: cloudflare };
+        let driven = Self { world, pebble, proxy, issuer, worker, cloudflare };
         driven.step().await;
         driven
     }

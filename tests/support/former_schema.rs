@@ -11,17 +11,18 @@ static POSTGRES: Migrator = sqlx::migrate!("tests/fixtures/migrations/postgres")
 pub const LAST: i64 = 14;
 
 /// Tables that migrations since then made.
-pub const LATER_TABLES: [&str; 6] = [
+pub const LATER_TABLES: [&str; 7] = [
     "api_key_uses",
     "policy_namespaces",
     "policies",
     "policy_reviews",
     "audit_entries",
     "audit_seals",
+    "audit_checkpoints",
 ];
 
 /// Columns that they added.
-pub const LATER_COLUMNS: [(&str, &str); 16] = [
+pub const LATER_COLUMNS: [(&str, &str); 17] = [
     ("api_keys", "description"),
     ("api_keys", "role"),
     ("api_keys", "expires_at"),
@@ -29,6 +30,7 @@ pub const LATER_COLUMNS: [(&str, &str); 16] = [
     ("api_keys", "former_hash"),
     ("api_keys", "rotated_at"),
     ("api_keys", "former_until"),
+    ("api_keys", "mac"),
     ("certificates", "admitted_by"),
     ("certificates", "admitted_way"),
     // Before those that its check names.

@@ -33,17 +33,19 @@ pub struct Installation {
     pub pebble: Pebble,
     pub cloudflare: Cloudflare,
     pub database_url: String,
+    pub folder: TempDir,
     settings: HashMap<String, String>,
     descriptors: Option<u32>,
+    /// The size of the disk that the database has to itself.
+    pub(super) disk: Option<String>,
     key: String,
     http: reqwest::Client,
-    folder: TempDir,
 }
 
 /// A process of it; killed when dropped.
 pub struct Program {
     pub api: String,
-    child: Child,
+    pub(super) child: Child,
     said: TempDir,
 }
 
@@ -93,7 +95,17 @@ impl Installation {
         ];
         let settings = settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { pebble, cloudflare, database_url, settings, descriptors: None, key, http, folder }
+        Self {
+            pebble,
+            cloudflare,
+            database_url,
+            settings,
+            descriptors: None,
+            disk: None,
+            key,
+            http,
+            folder,
+        }
     }
 
     /// Another value of a setting for whatever starts from now on.
@@ -145,6 +157,11 @@ impl Installation {
         panic!("it does not listen: {}", program.log());
     }
 
+    pub(super) fn environment(&self) -> impl Iterator<Item = (String, String)> {
+        let settings = self.settings.iter();
+        settings.map(|(name, value)| (format!("CERTWRIGHT_{name}"), value.clone()))
+    }
+
     /// Any subcommand, without waiting for anything.
     pub fn launch(&self, arguments: &[&str], failpoints: &str) -> Program {
         let said = tempfile::tempdir().unwrap();
@@ -154,12 +171,13 @@ impl Installation {
             command = Command::new("prlimit");
             command.args([&format!("--nofile={most}:{most}"), "--", "setpriv"]);
         }
+        if let Some(size) = &self.disk {
+            command = super::small_disk::mounting(size);
+        }
         command.args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_certwright")]);
         command.args(arguments).current_dir(self.folder.path()).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        let prefixed =
-            |(name, value): (&String, &String)| (format!("CERTWRIGHT_{name}"), value.clone());
-        command.envs(self.settings.iter().map(prefixed));
+        command.envs(self.environment());
         if !failpoints.is_empty() {
             command.env("FAILPOINTS", failpoints);
         }

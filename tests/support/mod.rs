@@ -4,6 +4,7 @@
 //! installs it.
 
 pub mod asking;
+pub mod client_ca;
 pub mod cloudflare;
 pub mod databases;
 pub mod driven;
@@ -14,6 +15,7 @@ pub mod hostile;
 #[cfg(feature = "failpoints")]
 pub mod installation;
 pub mod nginx;
+pub mod openbao;
 pub mod openid_provider;
 pub mod patience;
 pub mod pebble;
@@ -22,6 +24,8 @@ pub mod postgres;
 pub mod process;
 pub mod receiver;
 pub mod site;
+#[cfg(feature = "failpoints")]
+pub mod small_disk;
 pub mod sse;
 pub mod stopped_clock;
 pub mod world;

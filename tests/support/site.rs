@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use certwright::config::{self, Config};
 use certwright::domain::api_key;
 use certwright::service::{self, Running};
+use certwright::storage::Db;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -136,13 +137,13 @@ impl Site {
         let config = Config::parse(&config::read(None, [], &settings).unwrap()).unwrap();
         let stop = CancellationToken::new();
         // Between being given and being used, a port may be taken by somebody else.
-        let mut started = service::start(&config, stop.clone()).await;
+        let mut started = Box::pin(service::start(&config, stop.clone())).await;
         let mut tick = tokio::time::interval(Duration::from_millis(100));
         for _ in 0..1_000 {
             match &started {
                 Err(error) if format!("{error:#}").contains("in use") => {
                     tick.tick().await;
-                    started = service::start(&config, stop.clone()).await;
+                    started = Box::pin(service::start(&config, stop.clone())).await;
                 }
                 _ => break,
             }
@@ -178,9 +179,17 @@ impl Site {
             ("CERTWRIGHT_DATABASE_URL", config.database_url.expose().clone()),
             ("CERTWRIGHT_HTTP01_LISTEN", config.http01_listen.to_string()),
             ("CERTWRIGHT_HTTP01_SELF_CHECK_PORT", config.self_check_port.to_string()),
+            ("CERTWRIGHT_HTTP_LISTEN", self.api.to_string()),
+            ("CERTWRIGHT_DNS_NAMESERVERS", self.cloudflare.dns_addr().to_string()),
+            ("CERTWRIGHT_DNS_AUTHORITY_PORT", config.authority_port.to_string()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .to_vec()
+    }
+
+    /// The database, past the service.
+    pub async fn database(&self) -> Db {
+        Db::connect(self.config.database_url.expose()).await.unwrap()
     }
 
     /// `dns`: everything by Cloudflare; `http`: everything by the responder.
@@ -320,7 +329,7 @@ impl Site {
     /// Starts again on what was stored.
     pub async fn start_again(&mut self) {
         self.stop = CancellationToken::new();
-        let running = service::start(&self.config, self.stop.clone()).await.unwrap();
+        let running = Box::pin(service::start(&self.config, self.stop.clone())).await.unwrap();
         self.api = running.api;
         self.running = Some(running);
     }
@@ -329,7 +338,7 @@ impl Site {
     pub async fn replica(&self) -> SocketAddr {
         let http01_listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let config = Config { http01_listen, ..self.config.clone() };
-        service::start(&config, self.stop.clone()).await.unwrap().api
+        Box::pin(service::start(&config, self.stop.clone())).await.unwrap().api
     }
 
     /// Stops as on SIGTERM.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use certwright::api::{self, AppState, CallerLimits, LastUses, Metrics, MetricsSettings, Refusals};
 use certwright::ca::{Authorities, Ca};
 use certwright::clock::{Clock, ManualClock, SystemClock};
+use certwright::domain::access_rule::Rule;
 use certwright::domain::api_key::{self, ApiKey};
 use certwright::domain::certificate::{Certificate, Issued, Transition};
 use certwright::domain::challenge::{self, Challenge};
@@ -13,6 +14,7 @@ use certwright::domain::forwarded::TrustedProxies;
 use certwright::domain::id::{CertificateId, ChallengeId, OrderId, RequestId};
 use certwright::domain::order::{self, Order, Stage};
 use certwright::domain::token_issuer::TokenIssuer;
+use certwright::health::{Health, Subjects};
 use certwright::heavy::Pool;
 use certwright::oidc::Issuers;
 use certwright::outbound::{Allow, Guard, Sender, SenderSettings, resolver};
@@ -21,7 +23,7 @@ use certwright::solver::{SolverSettings, Solvers};
 use certwright::storage::requests::{self, RequestState};
 use certwright::storage::revisions::{self, Revision};
 use certwright::storage::{Db, Scope, api_keys, certificates, challenges, issuers, lease, orders};
-use certwright::worker::{self, NewOrders, Worker};
+use certwright::worker::{self, NewOrders, Pulse, Worker};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::macros::datetime;
@@ -29,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use super::asking::Reply;
+use super::databases::SEALER;
 use super::pebble::BEARS;
 
 /// Expands each test once per database.
@@ -66,6 +69,10 @@ pub struct World {
     pub shutdown: CancellationToken,
     /// What was refused within the minute.
     pub refusals: Refusals,
+    /// Each time that somebody asks, it looks.
+    pub health: Health,
+    pub authorities: Arc<Authorities>,
+    pulse: Arc<Pulse>,
     /// A key that may do everything everywhere.
     pub admin: String,
     /// Every answer that was given: path and text.
@@ -91,13 +98,38 @@ impl World {
     /// A world that posts to webhooks by `outbound`.
     pub async fn posting(db: Db, outbound: Sender) -> Self {
         let clock = Arc::new(ManualClock::at(datetime!(2026-11-24 12:00 UTC)));
-        let sealer = Arc::new(Sealer::from_text(&Sealer::generate().unwrap()).unwrap());
+        let sealer = Arc::clone(&SEALER);
+        db.authenticate_rows(Arc::clone(&sealer));
         let shutdown = CancellationToken::new();
         let (router, answers, admin) = (axum::Router::new(), Arc::default(), String::new());
         let outbound = outbound.timed_by(clock.clone());
         let refusals = Refusals::default();
-        let mut world =
-            Self { router, db, clock, sealer, outbound, shutdown, refusals, admin, answers };
+        let pulse = Arc::<Pulse>::default();
+        let counted: Arc<dyn Clock> = clock.clone();
+        let authorities = Arc::new(Authorities::new(&counted, outbound.guard().clone()));
+        let subjects = Subjects {
+            db: db.clone(),
+            clock: counted,
+            sealer: sealer.clone(),
+            pulse: pulse.clone(),
+            lease: std::time::Duration::from_secs(15),
+            authorities: authorities.clone(),
+        };
+        let health = Health::fresh_for(subjects, std::time::Duration::ZERO);
+        let mut world = Self {
+            router,
+            db,
+            clock,
+            sealer,
+            outbound,
+            shutdown,
+            refusals,
+            health,
+            authorities,
+            pulse,
+            admin,
+            answers,
+        };
         world.router = api::router(world.state());
         world.admin = world.db_key("admin", &["*"], Scope::Everything).await;
         world
@@ -111,6 +143,7 @@ impl World {
             outbound: self.outbound.clone(),
             cluster_namespace: "certwright".into(),
             tokens: Issuers::default(),
+            client_rules: Arc::default(),
             limits: CallerLimits::default(),
             trusted_proxies: TrustedProxies::default(),
             refusals: self.refusals.clone(),
@@ -120,6 +153,7 @@ impl World {
                 fresh_for: std::time::Duration::ZERO,
                 ..MetricsSettings::default()
             }),
+            health: self.health.clone(),
             account_key: Arc::new(|| Ok(Secret::new(b"canary-account-key".to_vec()))),
             shutdown: self.shutdown.clone(),
         }
@@ -133,10 +167,15 @@ impl World {
     }
 
     /// The same that takes the tokens of these issuers, on a clock that goes with theirs.
-    pub fn trusting(mut self, issuers: Vec<TokenIssuer>) -> Self {
+    pub fn trusting(self, issuers: Vec<TokenIssuer>) -> Self {
+        self.recognising(issuers, Vec::new())
+    }
+
+    /// The same that also takes client certificates by these rules.
+    pub fn recognising(mut self, issuers: Vec<TokenIssuer>, client_rules: Vec<Rule>) -> Self {
         self.clock.advance(SystemClock.now() - self.now());
-        let tokens = Issuers::new(issuers).unwrap();
-        self.router = api::router(AppState { tokens, ..self.state() });
+        let (tokens, client_rules) = (Issuers::new(issuers).unwrap(), client_rules.into());
+        self.router = api::router(AppState { tokens, client_rules, ..self.state() });
         self
     }
 
@@ -185,19 +224,22 @@ impl World {
             cluster_namespace: "certwright".into(),
             delivery_concurrency: 4,
             delivery_retention: time::Duration::days(30),
+            dead_delivery_retention: time::Duration::days(180),
             approval_timeout: time::Duration::days(7),
             event_retention: time::Duration::days(30),
+            order_retention: time::Duration::days(90),
         };
         Worker::new(worker::Context {
             db: self.db.clone(),
             clock: self.clock.clone(),
             sealer: self.sealer.clone(),
-            ca: Arc::new(Authorities::new(&clock, self.outbound.guard().clone())),
+            ca: self.authorities.clone(),
             solvers: Arc::new(solvers.unwrap()),
             outbound: self.outbound.clone(),
             settings,
             limits: worker::Limits::new(&self.db, &clock, quota, new_orders),
             heavy: Pool::default(),
+            pulse: Arc::clone(&self.pulse),
             stop: self.shutdown.clone(),
         })
     }
@@ -297,7 +339,7 @@ impl World {
             created_at: now,
             finished_at: None,
         };
-        let place = requests::private_key_place(request.id);
+        let place = requests::private_key_place(&found.namespace, found.id, request.id);
         let sealed = self.sealer.seal(&place, b"canary-private-key").unwrap();
         requests::insert(&mut tx, &request, &sealed).await.unwrap();
         let challenge = challenge(&found, now);

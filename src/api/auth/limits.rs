@@ -95,7 +95,7 @@ impl CallerLimits {
     pub(super) fn failed(&self, parts: &Parts, now: OffsetDateTime) -> Option<ApiError> {
         let (counted, address) = (self.failures.as_ref()?, address(parts)?);
         let until = counted.rates.spend(&network(address), now).err()?;
-        let detail = "Too many API keys and tokens from this address were wrong. Check what is sent, and wait before the next try.";
+        let detail = "Too many API keys, tokens and client certificates from this address were wrong. Check what is sent, and wait before the next try.";
         Some(counted.exceeded(until - now, detail))
     }
 
@@ -103,7 +103,7 @@ impl CallerLimits {
     pub(super) fn request(&self, who: PrincipalId, now: OffsetDateTime) -> Result<(), ApiError> {
         let Some(counted) = &self.requests else { return Ok(()) };
         counted.rates.spend(&who, now).map_err(|until| {
-            let detail = "There are more requests of this API key or token than it may send (`limits.requests_per_second`). Send this one again later.";
+            let detail = "There are more requests of this API key, token or client certificate than it may send (`limits.requests_per_second`). Send this one again later.";
             counted.exceeded(until - now, detail)
         })
     }

@@ -1,7 +1,7 @@
 //! Authentication and authorization of requests.
 //!
-//! A [`Principal`] is the sender of a request; the submodules authenticate it, by an API key or a token of an OIDC
-//! issuer. Each handler names the permission that it needs in its signature: [`Authorized`]. A principal that is
+//! A [`Principal`] is the sender of a request; the submodules authenticate it, by an API key, a token of an OIDC
+//! issuer or a client certificate. What stands in `Authorization` counts, also beside a certificate. Each handler names the permission that it needs in its signature: [`Authorized`]. A principal that is
 //! revoked is refused from the next request on; by other replicas as soon as they hear of it, and within a second if
 //! they do not.
 
@@ -23,9 +23,11 @@ use crate::domain::id::PrincipalId;
 use crate::domain::policy;
 use crate::domain::principal::{PrincipalKind, PrincipalRef};
 use crate::domain::role::Role;
+use crate::server::PeerCertificate;
 use crate::storage::{Scope, StorageError};
 
 mod api_key;
+mod client_certificate;
 mod last_uses;
 mod limits;
 mod permission;
@@ -67,6 +69,7 @@ pub(crate) struct Principal {
 pub(crate) enum Subject {
     ApiKey(api_key::Known),
     Token(token::Known),
+    ClientCertificate(client_certificate::Known),
 }
 
 /// The permissions of a subject, and where it has them.
@@ -82,6 +85,7 @@ impl Subject {
         match self {
             Self::ApiKey(key) => PrincipalId(key.id.0),
             Self::Token(token) => token.id,
+            Self::ClientCertificate(certificate) => certificate.id,
         }
     }
 
@@ -93,13 +97,14 @@ impl Subject {
         match self {
             Self::ApiKey(_) => PrincipalKind::ApiKey,
             Self::Token(_) => PrincipalKind::Token,
+            Self::ClientCertificate(_) => PrincipalKind::ClientCertificate,
         }
     }
 
     /// The OIDC issuer of a token.
     pub(crate) fn issuer(&self) -> Option<&str> {
         match self {
-            Self::ApiKey(_) => None,
+            Self::ApiKey(_) | Self::ClientCertificate(_) => None,
             Self::Token(token) => Some(&token.issuer),
         }
     }
@@ -109,6 +114,7 @@ impl Subject {
         match self {
             Self::ApiKey(key) => key.expires_at,
             Self::Token(token) => Some(token.expires_at),
+            Self::ClientCertificate(certificate) => Some(certificate.expires_at),
         }
     }
 
@@ -117,6 +123,7 @@ impl Subject {
         match self {
             Self::ApiKey(key) => key.grant(app, from).await,
             Self::Token(token) => Ok(token.grant(app)),
+            Self::ClientCertificate(certificate) => Ok(certificate.grant(app)),
         }
     }
 }
@@ -219,9 +226,10 @@ impl Principal {
 
     /// Recognises the sender of a request without counting the request, or that it was refused.
     pub(crate) async fn uncounted(parts: &Parts, app: &AppState) -> Result<Self, ApiError> {
-        match parts.headers.get(header::AUTHORIZATION) {
-            Some(given) => authenticate(given, app).await,
-            None => Err(refused(NOTHING_SENT)),
+        match (parts.headers.get(header::AUTHORIZATION), parts.extensions.get()) {
+            (Some(given), _) => authenticate(given, app).await,
+            (None, Some(certificate)) => client_certificate::authenticate(certificate, parts, app),
+            (None, None) => Err(refused(NOTHING_SENT)),
         }
     }
 
@@ -257,8 +265,12 @@ fn permits(permissions: &[String], permission: &str) -> bool {
     permissions.iter().any(|known| known == "*" || known == permission)
 }
 
-const NOTHING_SENT: &str =
-    "Send an API key, or a token of a configured OIDC issuer: `Authorization: Bearer …`.";
+const NOTHING_SENT: &str = "Send an API key, or a token of a configured OIDC issuer: `Authorization: Bearer …`. Where the listener takes client certificates, connecting with one is enough.";
+
+fn has_credential(parts: &Parts) -> bool {
+    parts.headers.contains_key(header::AUTHORIZATION)
+        || parts.extensions.get::<PeerCertificate>().is_some()
+}
 
 fn refused(detail: &str) -> ApiError {
     ApiError::Because(Code::Unauthenticated, detail.to_owned())
@@ -268,7 +280,7 @@ impl FromRequestParts<AppState> for Principal {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
-        if !parts.headers.contains_key(header::AUTHORIZATION) {
+        if !has_credential(parts) {
             return Err(refused(NOTHING_SENT));
         }
         match Self::uncounted(parts, app).await {

@@ -91,7 +91,8 @@ impl Checked {
     fn must_be_issuable_by(&self, issuer: &Issuer) -> Result<(), ApiError> {
         let mut faults = Faults::default();
         let has_solver = |name: &str, wildcard: bool, kinds: &[ChallengeKind]| {
-            pick_solver(&issuer.acme.solvers, name, wildcard, &self.labels, kinds).is_some()
+            let (solvers, labels) = (&issuer.acme.solvers, &self.labels);
+            pick_solver(solvers, name, wildcard, &self.namespace, labels, kinds).is_some()
         };
         for (name, pointer) in &self.names {
             let wildcard = name.is_wildcard();
@@ -99,8 +100,8 @@ impl Checked {
             if !has_solver(name.base(), wildcard, kinds) {
                 let why = if wildcard { ": a wildcard needs one with dns01" } else { "" };
                 let detail = format!(
-                    "the issuer `{}` has no solver whose selector fits `{name}`{why}",
-                    issuer.name
+                    "the issuer `{}` has no solver for the namespace `{}` whose selector fits `{name}`{why}",
+                    issuer.name, self.namespace
                 );
                 faults.add(pointer, FieldCode::NoSolver, detail);
             }
@@ -109,8 +110,8 @@ impl Checked {
             let text = address.to_string();
             if !has_solver(&text, false, &[ChallengeKind::Http01]) {
                 let detail = format!(
-                    "the issuer `{}` has no solver for `{text}`: an IP address needs one with http01",
-                    issuer.name
+                    "the issuer `{}` has no solver for `{text}` in the namespace `{}`: an IP address needs one with http01",
+                    issuer.name, self.namespace
                 );
                 faults.add(pointer, FieldCode::NoSolver, detail);
             }
@@ -134,7 +135,7 @@ impl Checked {
     ) -> Result<(), ApiError> {
         let Some(given) = &self.public_key else { return Ok(()) };
         let sealed = issuers::account_key(tx, issuer.id).await?;
-        let key = app.sealer.open(&issuers::account_key_place(issuer.id), &sealed)?;
+        let key = app.sealer.open(&issuers::account_key_place(issuer), &sealed)?;
         // An account key that cannot be parsed cannot be equal.
         if pki::public_key(&key).is_ok_and(|known| known == *given) {
             let detail =

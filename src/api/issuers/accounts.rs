@@ -17,7 +17,6 @@ use crate::api::precondition::{Precondition, json};
 use crate::api::problem::{ApiError, Code, Errors, FieldCode};
 use crate::api::wait::Held;
 use crate::api::{AppState, retrying};
-use crate::domain::id::IssuerId;
 use crate::domain::issuer::{AccountChange, FORMER_NAMESPACE, Issuer, Kind, Transition};
 use crate::pki;
 use crate::secret::Secret;
@@ -46,7 +45,6 @@ pub(crate) async fn rotate_key(
 ) -> Result<Response, ApiError> {
     let attempt = key.attempt(&who, &[], dry);
     let account_key = (app.account_key)().map_err(ApiError::Inside)?;
-    let sealed = app.sealer.seal(&next_account_key_place(IssuerId(id)), account_key.expose())?;
     let once = || async {
         let mut tx = attempt.begin(&app);
         let (present, lease) = find_to_change(&mut tx, &who, id, &known).await?;
@@ -55,6 +53,8 @@ pub(crate) async fn rotate_key(
             present
         } else {
             must_have_account(&present)?;
+            let sealed =
+                app.sealer.seal(&next_account_key_place(&present), account_key.expose())?;
             issuers::set_next_account_key(&mut tx, present.id, Some(&sealed)).await?;
             save(&mut tx, present.rotate_key(app.now()), &lease).await?
         };
@@ -130,7 +130,7 @@ pub(crate) async fn imported(
         }
         return Ok(None);
     };
-    let opened = app.sealer.open(&secrets::data_place(id), &sealed)?;
+    let opened = app.sealer.open(&secrets::data_place(namespace, id), &sealed)?;
     let mut values: BTreeMap<String, String> =
         serde_json::from_slice(opened.expose()).unwrap_or_default();
     let key = reference.key.as_deref().unwrap_or(USUAL_KEY);

@@ -12,8 +12,9 @@ use crate::api::auth::{Permission as _, Principal, SecretsWrite};
 use crate::api::problem::{ApiError, Faults, FieldCode};
 use crate::api::{AppState, field, limits};
 use crate::domain::issuer::{
-    Acme, Dns01, ExternalAccountBinding, Http01, Kind, SecretKeySelector, Solver,
+    Acme, CnameStrategy, Dns01, ExternalAccountBinding, Http01, Kind, SecretKeySelector, Solver,
 };
+use crate::domain::name::DnsName;
 use crate::view::spec::IssuerSpec;
 
 /// Refuses an issuer that is known to fail, or that this principal may not write.
@@ -28,7 +29,7 @@ pub(crate) fn check(spec: &IssuerSpec, app: &AppState, who: &Principal) -> Resul
         _ => {}
     }
     field::name(&spec.name, "/name", &mut faults);
-    acme(&spec.acme, &mut faults);
+    acme(&spec.acme, spec.kind, &mut faults);
     let may_set_base = !who.is_bound() && who.may(SecretsWrite::NAME);
     Outside { guard: app.outbound.guard(), kind: spec.kind, may_set_base }
         .check(&spec.acme, &mut faults);
@@ -41,7 +42,7 @@ const MOST_BYTES_OF_INGRESS: usize = 4 * 1024;
 /// Nesting of `ingress` at most; a deeper one could not be read back from the database.
 const DEEPEST_INGRESS: usize = 16;
 
-fn acme(acme: &Acme, faults: &mut Faults) {
+fn acme(acme: &Acme, kind: Kind, faults: &mut Faults) {
     if serde_json::to_vec(acme).map_or(0, |text| text.len()) > MOST_BYTES {
         faults.invalid("/acme", format!("is larger than {} KiB", MOST_BYTES / 1024));
         return;
@@ -78,7 +79,16 @@ fn acme(acme: &Acme, faults: &mut Faults) {
         faults.add("/acme/solvers", FieldCode::Required, detail);
     }
     for (place, one) in acme.solvers.iter().enumerate() {
-        solver(one, &format!("/acme/solvers/{place}"), faults);
+        let pointer = format!("/acme/solvers/{place}");
+        if let Some(selector) = &one.selector {
+            namespaces(
+                &selector.namespaces,
+                kind,
+                &format!("{pointer}/selector/namespaces"),
+                faults,
+            );
+        }
+        solver(one, &pointer, faults);
     }
 }
 
@@ -92,6 +102,17 @@ fn external_account(binding: &ExternalAccountBinding, faults: &mut Faults) {
         faults.add(format!("{within}/keyAlgorithm"), FieldCode::Unsupported, detail);
     }
     token(&binding.key_secret_ref, &format!("{within}/keySecretRef"), faults);
+}
+
+fn namespaces(given: &[String], kind: Kind, pointer: &str, faults: &mut Faults) {
+    if kind == Kind::Issuer && !given.is_empty() {
+        let detail = "an Issuer serves its own namespace only: leave it out";
+        faults.add(pointer, FieldCode::Unsupported, detail);
+        return;
+    }
+    for (place, namespace) in given.iter().enumerate() {
+        field::namespace_at(namespace, &format!("{pointer}/{place}"), faults);
+    }
 }
 
 fn solver(solver: &Solver, pointer: &str, faults: &mut Faults) {
@@ -150,12 +171,30 @@ fn dns01(dns01: &Dns01, pointer: &str, faults: &mut Faults) {
             faults.invalid(format!("{pointer}/nameservers/{place}"), detail);
         }
     }
+    cname_zones(dns01, &format!("{pointer}/cnameZones"), faults);
     let within = format!("{pointer}/propagation");
     let timeout = Some(&*dns01.propagation.timeout);
     let timeout = field::duration(timeout, &format!("{within}/timeout"), faults);
     field::duration(Some(&dns01.propagation.delay), &format!("{within}/delay"), faults);
     if timeout.is_some_and(time::Duration::is_zero) {
         faults.invalid(format!("{within}/timeout"), "leaves no time at all");
+    }
+}
+
+fn cname_zones(dns01: &Dns01, pointer: &str, faults: &mut Faults) {
+    if !dns01.cname_zones.is_empty() && dns01.cname_strategy == CnameStrategy::None {
+        let detail = "no CNAME is followed: set `cnameStrategy: Follow`, or leave this out";
+        faults.add(pointer, FieldCode::Conflicting, detail);
+    }
+    for (place, zone) in dns01.cname_zones.iter().enumerate() {
+        let pointer = format!("{pointer}/{place}");
+        match DnsName::parse(zone) {
+            Ok(zone) if zone.is_wildcard() => {
+                faults.invalid(pointer, "holds every name below it anyway: write it without `*.`");
+            }
+            Ok(_) => {}
+            Err(invalid) => faults.invalid(pointer, invalid.problem),
+        }
     }
 }
 

@@ -80,7 +80,7 @@ pub(crate) async fn create(
                 Some(key) => key,
                 None => (app.account_key)().map_err(ApiError::Inside)?,
             };
-            let sealed = app.sealer.seal(&account_key_place(issuer.id), account_key.expose())?;
+            let sealed = app.sealer.seal(&account_key_place(&issuer), account_key.expose())?;
             insert(&app, &attempt, (&issuer, &sealed), dry).await
         })
         .await

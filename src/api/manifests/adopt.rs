@@ -132,7 +132,8 @@ pub(super) async fn store(
 ) -> Result<(), ApiError> {
     // An imported certificate has no order.
     let (request, order) = (RequestId::generate(now), OrderId(Uuid::nil()));
-    let sealed = app.sealer.seal(&private_key_place(request), pair.key.expose())?;
+    let place = private_key_place(&certificate.namespace, certificate.id, request);
+    let sealed = app.sealer.seal(&place, pair.key.expose())?;
     let attempt = Request {
         id: request,
         name: format!("{}-1", certificate.name),

@@ -208,11 +208,11 @@ async fn secret(
 ) -> Result<Outcome, ApiError> {
     let Some((present, sealed)) = secrets::find_by_name(tx, &entry.namespace, &entry.name).await?
     else {
-        let sealed = app.sealer.seal(&data_place(entry.id), values)?;
+        let sealed = app.sealer.seal(&data_place(&entry.namespace, entry.id), values)?;
         secrets_api::store(app, tx, entry, &sealed).await?;
         return Ok((Done::Created, entry.id.0, Vec::new()));
     };
-    let known = app.sealer.open(&data_place(present.id), &sealed)?;
+    let known = app.sealer.open(&data_place(&present.namespace, present.id), &sealed)?;
     let id = present.id.0;
     // Keys are sorted, so that the same values are the same bytes.
     if known.expose() == values {
@@ -238,7 +238,7 @@ async fn issuer(
             None => accounts::imported(app, tx, new).await?,
         };
         let key = key.map_or_else(|| (app.account_key)().map_err(ApiError::Inside), Ok)?;
-        let sealed = app.sealer.seal(&account_key_place(new.id), key.expose())?;
+        let sealed = app.sealer.seal(&account_key_place(new), key.expose())?;
         issuers::insert(tx, new, &sealed).await?;
         return Ok((Done::Created, new.id.0, Vec::new()));
     };

@@ -22,6 +22,8 @@ use super::wait::Held;
 
 mod adopt;
 mod apply;
+#[cfg(feature = "failpoints")]
+pub(crate) mod fuzzing;
 mod plan;
 
 use plan::Purpose;

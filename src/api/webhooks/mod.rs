@@ -72,7 +72,7 @@ pub(crate) async fn create(
             }
             let webhook = new(&app, checked);
             let secret = signature::generate_secret()?;
-            let sealed = app.sealer.seal(&secret_place(webhook.id), secret.expose().as_bytes())?;
+            let sealed = app.sealer.seal(&secret_place(&webhook), secret.expose().as_bytes())?;
             insert(&app, &attempt, &webhook, (&secret, &sealed), dry).await
         })
         .await
@@ -210,16 +210,18 @@ pub(crate) async fn rotate(
     let attempt = key.attempt(&who, content(body.as_ref()), dry);
     let overlap = overlap(body)?;
     let secret = signature::generate_secret()?;
-    let sealed = app.sealer.seal(&secret_place(WebhookId(id)), secret.expose().as_bytes())?;
     let once = || async {
         let now = app.now();
         let mut tx = attempt.begin(&app);
         let (present, lease) = find(&mut tx, id, &who.scope).await?;
         known.must_match(&WebhookView::of(&present, now))?;
+        let place = secret_place(&present);
+        let sealed = app.sealer.seal(&place, secret.expose().as_bytes())?;
         let former = match webhooks::secrets(&mut tx, present.id).await? {
             Some(known) if overlap.is_positive() => {
-                let opened = app.sealer.open(&secret_place(present.id), &known.current)?;
-                Some(app.sealer.seal(&former_secret_place(present.id), opened.expose())?)
+                let opened = app.sealer.open(&place, &known.current)?;
+                let place = former_secret_place(&present);
+                Some(app.sealer.seal(&place, opened.expose())?)
             }
             _ => None,
         };

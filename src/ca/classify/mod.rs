@@ -262,6 +262,7 @@ fn no_answer(trouble: &Transport) -> Failure {
             Failure::of(code::ACME_UNREACHABLE, refused.to_string())
         }
         Transport::Untrusted(why) => Failure::of(code::ACME_TLS_UNTRUSTED, why),
+        Transport::Untimely(why) => Failure::of(code::ACME_TLS_OUT_OF_DATE, why),
         Transport::Unreachable(why) => Failure::of(code::ACME_UNREACHABLE, why),
         Transport::Timeout(why) => Failure::of(code::ACME_TIMEOUT, why),
         Transport::Broken(why) => Failure::of(code::ACME_CONNECTION_LOST, why),

@@ -18,6 +18,9 @@ use crate::domain::challenge::is_token;
 use crate::domain::failure::{Failure, code};
 use crate::domain::name;
 
+/// Challenges of an authorization that are looked at; CAs offer three or four.
+pub(super) const MOST_CHALLENGES: usize = 100;
+
 /// An order in the CA's last answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OrderState {
@@ -158,7 +161,7 @@ impl Authorization {
             challenges: Vec::new(),
             unusable: Vec::new(),
         };
-        for offered in body.challenges {
+        for offered in body.challenges.into_iter().take(MOST_CHALLENGES) {
             match Offered::read(asked, exchange, offered) {
                 Ok(offered) => it.challenges.push(offered),
                 Err(why) => it.unusable.push(why),

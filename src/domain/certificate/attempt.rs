@@ -2,7 +2,7 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::{Certificate, Issued, State, Told, Transition, renewal_remark};
+use super::{Certificate, Issued, State, Told, Transition, is_the_providers, renewal_remark};
 use crate::domain::ari::Ari;
 use crate::domain::backoff::{self, Jitter, Retry};
 use crate::domain::event::Event;
@@ -175,6 +175,7 @@ impl Certificate {
             }
             order::Outcome::Blocked(failure) => (failure, State::Blocked),
         };
+        let is_rehearsed = state == State::Blocked && is_the_providers(&failure);
         let pause = if state == State::Blocked {
             jitter.stretch(PROBE_EVERY, 0.1)
         } else {
@@ -183,7 +184,11 @@ impl Certificate {
             // The attempt has asked for several orders.
             if predecessors > 0 { pause.max(SHORTEST_BACKOFF) } else { pause }
         };
-        let pause = self.shortened(pause, now);
+        let pause = if is_rehearsed {
+            jitter.stretch(backoff::rehearsal(self.failed_attempts), 0.1)
+        } else {
+            self.shortened(pause, now)
+        };
         let asked = failure.retry_at.map(|asked| asked.min(self.half_way(now)) - now);
         let at = now + asked.map_or(pause, |asked| pause.max(asked));
         let message = match state {

@@ -7,6 +7,7 @@ mod admission;
 mod approval;
 mod attempt;
 mod life;
+mod rehearsal;
 mod renewal;
 mod spec;
 mod state;
@@ -15,6 +16,7 @@ pub(super) mod tests;
 
 pub use approval::{Course, Standing};
 pub use life::*;
+pub use rehearsal::is_the_providers;
 pub use renewal::*;
 pub use spec::*;
 pub use state::*;
@@ -138,6 +140,11 @@ impl Certificate {
             }
             return Transition::silent(self, now);
         }
+        self.attempt_due(now)
+    }
+
+    /// Its time has come, by the clock or because what it waited for has come.
+    fn attempt_due(self, now: OffsetDateTime) -> Transition {
         let trigger =
             if self.current.is_some() { Trigger::Renewing } else { Trigger::DoesNotExist };
         self.trigger(trigger, now)

@@ -130,6 +130,9 @@ fn of_the_ca(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
         | code::ACME_SERVER_INTERNAL
         | code::ACME_UNREADABLE_ANSWER => Cause::new("The CA is down, or cannot be reached from here. It is asked again and again; nothing is lost meanwhile.")
             .with("See the CA's status page. If other clients reach it, check the issuer's `server` URL, the firewall and the DNS of this host."),
+        code::ACME_TLS_OUT_OF_DATE => Cause::new("By this machine's clock the CA's TLS certificate has expired, or is not valid yet. The CA is asked again and again.")
+            .with("See whether the clock of the machine that certwright runs on is right (`timedatectl`), and have it synchronized (NTP).")
+            .with("If it is right, the CA's operator has to renew the certificate of the CA's server."),
         code::ACME_REJECTED_IDENTIFIER | code::ACME_UNSUPPORTED_IDENTIFIER => Cause::new(format!("The CA will not issue for {}.", names()))
             .with("Remove the name from the certificate, or use another CA for it; `why` has the CA's words."),
         _ => return None,

@@ -12,7 +12,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use crate::domain::certificate::{self, Certificate, Phase, State};
+use crate::domain::certificate::{self, Certificate, Phase, State, is_the_providers};
 use crate::domain::challenge::{self, Challenge, Kind, Observation};
 use crate::domain::failure::{Class, Failure};
 use crate::domain::issuer::{self, Issuer};
@@ -276,7 +276,8 @@ fn failed(
     if certificate.state == State::Blocked {
         it.doing = Doing::Blocked;
         it.summary = format!("It waits for a person. {}", cause.summary);
-        it.then("A changed certificate, issuer, secret or policy starts a new attempt at once; otherwise it is tried all the same at this time.", at);
+        let is_rehearsed = certificate.last_error.as_ref().is_some_and(is_the_providers);
+        it.then(if is_rehearsed { "The DNS provider is asked again whether it takes the record; a new attempt begins once it does. A changed certificate, issuer or secret starts one at once." } else { "A changed certificate, issuer, secret or policy starts a new attempt at once; otherwise it is tried all the same at this time." }, at);
     } else {
         it.doing = Doing::BackingOff;
         let times = match certificate.failed_attempts {
@@ -285,11 +286,11 @@ fn failed(
         };
         it.summary = format!("{times} {}", cause.summary);
         it.then("The next attempt begins.", at);
-        it.actions.push(format!(
-            "To try at once, after the cause is mended: POST /certificates/{}/renew.",
-            certificate.id
-        ));
     }
+    it.actions.push(format!(
+        "To try at once, after the cause is mended: POST /certificates/{}/renew.",
+        certificate.id
+    ));
 }
 
 fn ordering(it: &mut Explanation, order: &Order, now: OffsetDateTime) {

@@ -146,6 +146,9 @@ codes! {
     ACME_CLIENT_BUSY = Transient "Too many requests to the CA are under way.";
     ACME_CONNECTION_LOST = Transient "The connection to the CA was lost.";
     ACME_TIMEOUT = Transient "The CA did not answer in time.";
+    ACME_TLS_OUT_OF_DATE = Transient
+        "By this machine's clock the CA's TLS certificate has expired, or is not valid yet."
+        "See whether the clock of the machine that certwright runs on is right (`timedatectl`); if it is, the CA's operator has to renew it.";
     ACME_TLS_UNTRUSTED = Transient "The CA's TLS certificate is not trusted."
         "A private CA needs its roots in the issuer's caBundle.";
     ACME_UNREACHABLE = Transient "The CA cannot be reached.";
@@ -211,6 +214,8 @@ codes! {
     DNS_ADDRESS_FORBIDDEN = Blocked "A name server of the issuer may not be asked";
     DNS_CNAME_LOOP = Blocked "The CNAME chain of a name does not end"
         "Correct the DNS.";
+    DNS_CNAME_OUTSIDE = Blocked "The CNAME of a name leads where the issuer does not write"
+        "Let it end in one of the solver's `cnameZones`, or have whoever manages the issuer add the zone there.";
     DNS_INVALID_NAME = Blocked "Not a name for the DNS";
     DNS_LOOKUP_FAILED = Transient "The CNAME of a name cannot be looked up";
     CLOUDFLARE_ADDRESS_FORBIDDEN = Blocked "Cloudflare's API is not where this service may connect";

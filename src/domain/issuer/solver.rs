@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::acme::SecretKeySelector;
+use crate::domain::name::{comparable, is_in_zone};
 
 /// One way to prove control, and for which names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -25,7 +26,12 @@ pub struct Solver {
 /// Which certificates and names a solver is for; every kind that is given must match.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = SolverSelector)]
 pub struct Selector {
+    /// Namespaces whose certificates it is for; without any, all of them. Labels are chosen by whoever
+    /// writes a certificate, so that they alone reserve nothing. Only in a `ClusterIssuer`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<String>,
     /// Labels that the certificate must carry, all of them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub match_labels: BTreeMap<String, String>,
@@ -54,6 +60,10 @@ pub struct Dns01 {
     /// Whether a CNAME at `_acme-challenge.NAME` is followed to where the record is written.
     #[serde(default)]
     pub cname_strategy: CnameStrategy,
+    /// Zones in which a chain of CNAMEs that is followed may end; without any, wherever the credential
+    /// can write. Elsewhere nothing is written. Goes with `cnameStrategy: Follow`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cname_zones: Vec<String>,
     /// Records through Cloudflare's API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloudflare: Option<Cloudflare>,
@@ -74,6 +84,15 @@ pub enum DnsProvider<'a> {
 }
 
 impl Dns01 {
+    /// Whether a record may be written at `target`, to which the chain of CNAMEs from `name` leads.
+    ///
+    /// The name itself is always right. The rest of its zone is not: other tenants' names may be there.
+    pub fn may_delegate(&self, name: &str, target: &str) -> bool {
+        self.cname_zones.is_empty()
+            || comparable(name) == comparable(target)
+            || is_plain(target) && self.cname_zones.iter().any(|zone| is_in_zone(target, zone))
+    }
+
     /// The provider that is configured, if one is.
     pub fn provider(&self) -> Option<DnsProvider<'_>> {
         self.cloudflare.as_ref().map(DnsProvider::Cloudflare)
@@ -106,6 +125,12 @@ impl<'a> DnsProvider<'a> {
     pub fn endpoint(self) -> &'a str {
         self.base_url().unwrap_or(self.fields().0)
     }
+}
+
+/// Whether a target is what it looks like: a dot within a label is written `\.`, and `*` answers for
+/// other names.
+fn is_plain(target: &str) -> bool {
+    target.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
 /// What to do about a CNAME at the challenge's name.
@@ -165,4 +190,59 @@ pub enum PropagationMode {
     Recursive,
     /// Nobody: the provider's word is enough.
     None,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: &str = "_acme-challenge.app.example.org";
+
+    fn may(zones: &[&str], target: &str) -> bool {
+        let cname_zones = zones.iter().map(|zone| (*zone).to_owned()).collect();
+        Dns01 { cname_zones, ..Dns01::default() }.may_delegate(NAME, target)
+    }
+
+    #[test]
+    fn a_cname_may_end_in_the_zones_for_delegation_and_at_the_name_itself() {
+        for target in [
+            "a.acme.test",
+            "A.ACME.test",
+            "a.acme.test.",
+            "acme.test",
+            "_x.b.a.acme.test",
+            NAME,
+            "_ACME-challenge.app.example.org.",
+        ] {
+            for zone in ["acme.test", "ACME.Test."] {
+                assert!(may(&[zone], target), "{zone} {target}");
+            }
+        }
+        assert!(may(&["other.test", "acme.test"], "a.acme.test"));
+        assert!(may(&["bücher.test"], "a.xn--bcher-kva.test"));
+    }
+
+    #[test]
+    fn a_cname_may_end_nowhere_else_whatever_it_looks_like() {
+        for target in [
+            "a.badacme.test",
+            "acme.test.evil.test",
+            "a.acme-test",
+            r"a\.acme.test",
+            r"evil\046acme.test",
+            "*.acme.test",
+            "a.acme.test\\0",
+            "test",
+            "app.example.org",
+            "x._acme-challenge.app.example.org",
+            "",
+            ".",
+        ] {
+            assert!(!may(&["acme.test"], target), "{target}");
+            assert!(may(&[], target), "nothing is said of delegation: {target}");
+        }
+        for zone in ["", ".", "*", "*.acme.test"] {
+            assert!(!may(&[zone], "a.acme.test"), "{zone:?} is no zone");
+        }
+    }
 }

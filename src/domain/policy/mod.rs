@@ -9,6 +9,8 @@ mod judge;
 mod pattern;
 #[cfg(test)]
 mod random;
+#[cfg(any(test, feature = "failpoints"))]
+pub(crate) mod reference;
 #[cfg(test)]
 mod tests;
 mod tree;

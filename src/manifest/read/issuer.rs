@@ -104,6 +104,7 @@ fn solver(value: &mut Value, pointer: &str, object: &mut Object) {
     }
     if let Some(Value::Object(dns01)) = solver.get_mut("dns01") {
         provider(dns01, &format!("{pointer}/dns01"), object);
+        delegation(dns01, object);
         if let Some(delay) = waits {
             dns01.entry("propagation").or_insert(json!({"mode": "none", "delay": delay}));
         }
@@ -121,6 +122,15 @@ fn responder(http01: &mut Map<String, Value>, pointer: &str, object: &mut Object
     for unknown in fields.filter(|field| !INGRESS.contains(&field.as_str())) {
         let pointer = format!("{pointer}/ingress/{}", escaped(unknown));
         object.fault(&pointer, FieldCode::UnknownField, "there is no such field");
+    }
+}
+
+/// Every tenant's CNAMEs lead a `ClusterIssuer`'s credential.
+fn delegation(dns01: &Map<String, Value>, object: &mut Object) {
+    let follows = dns01.get("cnameStrategy").is_some_and(|given| given == "Follow");
+    if object.kind == Kind::ClusterIssuer && follows && !dns01.contains_key("cnameZones") {
+        let instead = "CNAMEs may end in every zone that the token can write to; list those for delegation in `cnameZones`";
+        object.warn("solvers[].dns01.cnameStrategy", instead);
     }
 }
 

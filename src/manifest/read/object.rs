@@ -224,7 +224,7 @@ impl Object {
         self.faults.take(found, |fault| self.place.of(fault));
     }
 
-    /// Adds a warning about a field without a meaning here.
+    /// Adds a warning about a field without a meaning here, or that says less than it should.
     pub(crate) fn warn(&mut self, field: &str, instead: &str) {
         let warning = format!("{field}: {instead}");
         if self.warnings.len() < MOST_WARNINGS && !self.warnings.contains(&warning) {

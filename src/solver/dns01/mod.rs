@@ -1,6 +1,9 @@
 //! DNS-01: a TXT record that a provider writes (RFC 8555, section 8.4).
 
+mod answers;
 pub(in crate::solver) mod cloudflare;
+#[cfg(feature = "failpoints")]
+pub(in crate::solver) mod fuzzing;
 mod gather;
 mod pace;
 pub(in crate::solver) mod propagation;
@@ -15,8 +18,8 @@ use self::propagation::Dns;
 pub use self::provider::{DnsProvider, Ours};
 use super::{Readiness, Solver};
 use crate::domain::challenge::{Observation, Proof, Record};
-use crate::domain::failure::Failure;
-use crate::domain::issuer::{CnameStrategy, PropagationMode};
+use crate::domain::failure::{Failure, code};
+use crate::domain::issuer::{self, CnameStrategy, PropagationMode};
 use crate::domain::name::comparable;
 
 /// Proves by TXT records.
@@ -28,16 +31,14 @@ pub struct Dns01 {
     pub provider: Arc<dyn DnsProvider>,
     /// Asks for the record.
     pub dns: Arc<Dns>,
-    /// Whether a CNAME says where it is written.
-    pub strategy: CnameStrategy,
-    /// The servers that have to see the record.
-    pub propagation: PropagationMode,
+    /// Where a record may be written, and which servers have to see it.
+    pub config: issuer::Dns01,
 }
 
 impl Dns01 {
     /// The name at which the record stands.
     async fn place(&self, proof: &Proof) -> Result<String, Failure> {
-        match self.strategy {
+        match self.config.cname_strategy {
             CnameStrategy::None => Ok(proof.txt_name()),
             CnameStrategy::Follow => self.dns.canonical(&proof.txt_name()).await,
         }
@@ -48,11 +49,18 @@ impl Dns01 {
 impl Solver for Dns01 {
     async fn present(&self, proof: &Proof) -> Result<Option<Record>, Failure> {
         let name = self.place(proof).await?;
+        if !self.config.may_delegate(&proof.txt_name(), &name) {
+            let from = proof.txt_name();
+            let detail =
+                format!("{from} leads to {name}, which is in none of the solver's `cnameZones`.");
+            return Err(Failure::of(code::DNS_CNAME_OUTSIDE, detail));
+        }
+        // The name that was judged is written at: a CNAME that changes now leads nowhere else.
         self.provider.create(&name, &proof.txt_value(), proof.challenge).await.map(Some)
     }
 
     async fn is_ready(&self, proof: &Proof, record: Option<&Record>) -> Result<Readiness, Failure> {
-        if self.propagation == PropagationMode::None {
+        if self.config.propagation.mode == PropagationMode::None {
             return Ok(Readiness::Ready);
         }
         // CAs follow CNAMEs whatever the strategy, so the look does too.
@@ -60,7 +68,8 @@ impl Solver for Dns01 {
             Ok(name) => name,
             Err(failure) => return Ok(Readiness::unknown(failure.to_string())),
         };
-        let seen = self.dns.look_for_txt(&name, &proof.txt_value(), self.propagation).await;
+        let seen =
+            self.dns.look_for_txt(&name, &proof.txt_value(), self.config.propagation.mode).await;
         match (seen, record) {
             (Readiness::NotYet { mut observed }, Some(record))
                 if comparable(&record.name) != name =>
@@ -82,6 +91,9 @@ impl Solver for Dns01 {
             return self.provider.delete(record).await;
         }
         let name = self.place(proof).await?;
+        if !self.config.may_delegate(&proof.txt_name(), &name) {
+            return Ok(());
+        }
         self.provider.delete_by_value(&name, &proof.txt_value()).await
     }
 }
@@ -143,8 +155,7 @@ mod tests {
         let solver = Dns01 {
             provider: Arc::clone(&provider) as Arc<dyn DnsProvider>,
             dns: Arc::new(Dns::new(&["127.0.0.1:0".parse().unwrap()], 9, guard).unwrap()),
-            strategy: CnameStrategy::None,
-            propagation: PropagationMode::None,
+            config: serde_json::from_str(r#"{"propagation": {"mode": "none"}}"#).unwrap(),
         };
         let proof = Proof {
             challenge: ChallengeId(uuid::Uuid::nil()),

@@ -32,12 +32,6 @@ const QUIET: Duration = Duration::from_secs(2);
 /// does not live long must get them done, too.
 const DELETE_PATIENCE: Duration = Duration::from_millis(300);
 
-/// The same where a call within [`STREAM`] has written so many records: the next one takes the deletes with it,
-/// and behind the last one they gather.
-const COMPANY: Duration = Duration::from_secs(4);
-const MANY: usize = 4;
-const STREAM: Duration = Duration::from_secs(10);
-
 /// The changes that wait.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Waiting {
@@ -56,7 +50,6 @@ pub(super) struct Waiting {
 pub(super) struct Pace {
     last_call: Option<Instant>,
     last_create: Option<Instant>,
-    last_stream: Option<Instant>,
     /// Of [`QUICK`], since the last quiet time.
     used: u32,
 }
@@ -78,11 +71,7 @@ impl Pace {
         if waiting.creates > 0 {
             return Some(earliest);
         }
-        let patience = match waiting {
-            _ if waiting.deletes_fill_a_call => Duration::ZERO,
-            _ if self.last_stream.is_some_and(|last| now < last + STREAM) => COMPANY,
-            _ => DELETE_PATIENCE,
-        };
+        let patience = if waiting.deletes_fill_a_call { Duration::ZERO } else { DELETE_PATIENCE };
         waiting.delete_since.map(|since| earliest.max(since + patience))
     }
 
@@ -92,9 +81,6 @@ impl Pace {
         if creates > 0 {
             self.used = self.used_at(now) + u32::from(creates == 1 && is_quick);
             self.last_create = Some(now);
-        }
-        if creates >= MANY {
-            self.last_stream = Some(now);
         }
         self.last_call = Some(now);
     }
@@ -211,14 +197,6 @@ mod tests {
         assert_eq!(pace.due(Waiting { creates: 1, ..few }, false, now), Some(now));
         let many = Waiting { deletes_fill_a_call: true, ..few };
         assert_eq!(pace.due(many, false, now), Some(now));
-        let mut busy = Pace::default();
-        busy.called(MANY, now);
-        assert_eq!(busy.due(few, false, now), Some(now + COMPANY));
-        assert_eq!(
-            busy.due(few, false, now + STREAM),
-            Some(now + LONGEST),
-            "nobody comes any more"
-        );
         assert_eq!(pace.due(creates(0), false, now), None);
     }
 }

@@ -8,15 +8,15 @@ use futures_util::StreamExt as _;
 use futures_util::future::{join, join_all};
 use futures_util::stream::FuturesUnordered;
 use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::proto::rr::{Name, RecordType};
 use moka::future::Cache;
 use tokio::time::{Instant, timeout_at};
 
 use super::Readiness;
+use super::answers::{self, Records, Sight, absolute, without_dot};
 use crate::domain::challenge::Observation;
 use crate::domain::failure::{Failure, code};
 use crate::domain::issuer::PropagationMode;
-use crate::domain::name::comparable;
 use crate::outbound::{self, Guard, Resolver, in_words, is_global};
 use crate::telemetry::metrics::calls as metrics;
 
@@ -61,15 +61,6 @@ struct Server {
     guarded: bool,
 }
 
-/// One server's answer about a TXT value.
-#[derive(Debug, PartialEq, Eq)]
-enum Sight {
-    Seen,
-    Absent,
-    Others(usize),
-    Silent(String),
-}
-
 impl Dns {
     /// Asks `nameservers`, or the system's where none are given; `authority_port` is 53 but in tests.
     /// The servers of a zone are whatever its owner says: they are asked where `guard` permits.
@@ -97,7 +88,7 @@ impl Dns {
             let found = timeout_at(deadline, self.cname(&at)).await;
             match found.unwrap_or(Err(NetError::Timeout)) {
                 Ok(Some(next)) => at = next,
-                Ok(None) => return Ok(without_dot(&at)),
+                Ok(None) => return answers::kept(&at).ok_or_else(|| not_a_name(name, &at)),
                 Err(error) => {
                     return Err(Failure::of(code::DNS_LOOKUP_FAILED, in_words(&error))
                         .titled(format!("The CNAME of {} cannot be looked up", without_dot(&at))));
@@ -113,10 +104,7 @@ impl Dns {
 
     async fn cname(&self, name: &Name) -> Result<Option<Name>, NetError> {
         let found = self.lookup(&self.resolver, name, RecordType::CNAME).await?;
-        Ok(found.into_iter().find_map(|(owner, data)| match data {
-            RData::CNAME(target) if owner == *name => Some(target.0),
-            _ => None,
-        }))
+        Ok(answers::cname(found, name))
     }
 
     /// Whether everybody who counts in this mode sees `value` among the TXT records at `name`.
@@ -243,47 +231,22 @@ impl Dns {
             Ok(resolver) => resolver,
             Err(error) => return Sight::Silent(in_words(&error)),
         };
-        let found = match self.lookup(&resolver, name, RecordType::TXT).await {
-            Ok(found) => found,
-            Err(error) => return Sight::Silent(in_words(&error)),
-        };
-        let values: Vec<Vec<u8>> = found
-            .into_iter()
-            .filter_map(|(_, data)| match data {
-                RData::TXT(txt) => Some(txt.txt_data.concat()),
-                _ => None,
-            })
-            .collect();
-        match values.len() {
-            0 => Sight::Absent,
-            _ if values.iter().any(|found| found == value.as_bytes()) => Sight::Seen,
-            count => Sight::Others(count),
+        match self.lookup(&resolver, name, RecordType::TXT).await {
+            Ok(found) => answers::sight(&found, value),
+            Err(error) => Sight::Silent(in_words(&error)),
         }
     }
 
-    /// The zone that `name` is in: the owner of the SOA, which also a negative answer names.
+    /// The zone that `name` is in.
     async fn zone(&self, name: &Name) -> Result<Name, String> {
         let mut at = name.clone();
         while !at.is_root() {
             let answer = self.resolver.lookup(at.clone(), RecordType::SOA).await;
-            let owner = match answer {
-                Ok(found) => found
-                    .answers()
-                    .iter()
-                    .find(|record| record.record_type() == RecordType::SOA)
-                    .map(|record| record.name.clone()),
-                Err(NetError::Dns(DnsError::NoRecordsFound(none))) => none.soa.map(|soa| soa.name),
-                // Some servers know no SOA queries; the label above may still answer.
-                Err(NetError::Dns(DnsError::ResponseCode(_))) => None,
-                Err(error) => {
-                    return Err(format!("the zone of {name} is not known: {}", in_words(&error)));
-                }
-            };
-            if let Some(owner) = owner
-                && !owner.is_root()
-                && owner.zone_of(name)
-            {
-                return Ok(owner);
+            let zone = answers::zone(answer, name).map_err(|error| {
+                format!("the zone of {name} is not known: {}", in_words(&error))
+            })?;
+            if let Some(zone) = zone {
+                return Ok(zone);
             }
             at = at.base_name();
         }
@@ -301,10 +264,7 @@ impl Dns {
         let found = self.lookup(&self.resolver, zone, RecordType::NS).await.map_err(|error| {
             format!("the servers of {zone} are not known: {}", in_words(&error))
         })?;
-        let names = found.into_iter().filter_map(|(_, data)| match data {
-            RData::NS(server) => Some(server.0),
-            _ => None,
-        });
+        let names = answers::servers(found);
         let servers = join_all(names.take(MAX_SERVERS).map(|name| self.server(name))).await;
         if servers.is_empty() {
             return Err(format!("{zone} has no name servers"));
@@ -332,13 +292,13 @@ impl Dns {
         Server { name, addresses: addresses.collect(), guarded }
     }
 
-    /// Owner and data of every record in the answer; that there is none is an empty answer.
+    /// Asks, and counts that.
     async fn lookup(
         &self,
         resolver: &Resolver,
         name: &Name,
         kind: RecordType,
-    ) -> Result<Vec<(Name, RData)>, NetError> {
+    ) -> Result<Records, NetError> {
         let begun = Instant::now();
         let answer = resolver.lookup(name.clone(), kind).await;
         let end = match &answer {
@@ -347,16 +307,14 @@ impl Dns {
             Err(_) => "failed",
         };
         metrics::dns(kind.into(), end, begun.elapsed());
-        match answer {
-            Ok(found) => Ok(found
-                .answers()
-                .iter()
-                .map(|record| (record.name.clone(), record.data.clone()))
-                .collect()),
-            Err(NetError::Dns(DnsError::NoRecordsFound(_))) => Ok(Vec::new()),
-            Err(error) => Err(error),
-        }
+        answers::records(answer)
     }
+}
+
+fn not_a_name(name: &str, target: &Name) -> Failure {
+    let why = format!("It leads to {}. Let it lead to a host name.", without_dot(target));
+    Failure::of(code::DNS_INVALID_NAME, why)
+        .titled(format!("The CNAME of {name} leads to a name with strange characters"))
 }
 
 /// The answers of those who are asked side by side; `None` of one who was late when another's decided.
@@ -380,17 +338,6 @@ async fn side_by_side<T>(
         }
         answers[place] = Some(answer);
     }
-}
-
-fn absolute(name: &str) -> Result<Name, String> {
-    let mut name =
-        Name::from_ascii(comparable(name)).map_err(|error| format!("{name}: {error}"))?;
-    name.set_fqdn(true);
-    Ok(name)
-}
-
-fn without_dot(name: &Name) -> String {
-    comparable(&name.to_ascii())
 }
 
 #[cfg(test)]

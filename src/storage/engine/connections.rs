@@ -168,7 +168,10 @@ where
         Ok(())
     }
 
-    async fn run(&mut self, statement: &'static str) -> Result<(), sqlx::Error> {
+    pub(in crate::storage) async fn run(
+        &mut self,
+        statement: &'static str,
+    ) -> Result<(), sqlx::Error> {
         let done = self.connection()?.execute(statement).await;
         self.observe(done).map(drop)
     }

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::StorageError;
+use super::database_file::DatabaseFile;
 use super::error::{undoes_all, undone};
 use super::pipeline::Pipeline;
 
@@ -40,7 +41,7 @@ const QUEUE: usize = 1024;
 /// What is asked of the writer.
 enum Request {
     /// A slot, to read and write in.
-    Interactive(oneshot::Sender<Result<WriteSlot, sqlx::Error>>),
+    Interactive(oneshot::Sender<Result<WriteSlot, StorageError>>),
     /// That this is written.
     Batch(Pipeline<Sqlite>, Reply),
 }
@@ -72,22 +73,24 @@ enum Ended {
 }
 
 impl Writer {
-    /// Writes by a pool of one connection.
-    pub(in crate::storage) fn of(pool: SqlitePool) -> Self {
+    /// Writes by a pool of one connection, as long as its file is where it was.
+    pub(in crate::storage) fn of(pool: SqlitePool, file: DatabaseFile) -> Self {
         let patience = pool.options().get_acquire_timeout();
         let (queue, queued) = mpsc::channel(QUEUE);
-        tokio::spawn(serve(pool, queued));
+        tokio::spawn(serve(pool, file, queued));
         Self { queue, patience }
     }
 
     /// Begins a transaction, as soon as it is its turn.
-    pub(in crate::storage) async fn begin(&self) -> Result<WriteSlot, sqlx::Error> {
+    pub(in crate::storage) async fn begin(&self) -> Result<WriteSlot, StorageError> {
         let (turn, given) = oneshot::channel();
         let given = async {
             self.ask(Request::Interactive(turn)).await?;
-            given.await.unwrap_or(Err(sqlx::Error::PoolClosed))
+            given.await.unwrap_or_else(|_| Err(sqlx::Error::PoolClosed.into()))
         };
-        timeout(self.patience, given).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        timeout(self.patience, given)
+            .await
+            .unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut.into()))
     }
 
     /// Writes this in a transaction of its own; returns once it is on the disk.
@@ -107,11 +110,11 @@ impl Writer {
 }
 
 impl Request {
-    fn refuse(self, error: sqlx::Error) {
+    fn refuse(self, error: StorageError) {
         // Whoever is gone needs no answer.
         match self {
             Self::Interactive(asker) => drop(asker.send(Err(error))),
-            Self::Batch(_, reply) => drop(reply.send(Err(error.into()))),
+            Self::Batch(_, reply) => drop(reply.send(Err(error))),
         }
     }
 }
@@ -163,7 +166,7 @@ impl Drop for WriteSlot {
 }
 
 /// Gives one after the other its turn, until the pool is closed or nobody can want one any more.
-async fn serve(pool: SqlitePool, incoming: mpsc::Receiver<Request>) {
+async fn serve(pool: SqlitePool, file: DatabaseFile, incoming: mpsc::Receiver<Request>) {
     let mut queue = Queue { first: VecDeque::new(), incoming };
     let mut idle = None;
     let mut closed = pin!(pool.close_event());
@@ -177,12 +180,16 @@ async fn serve(pool: SqlitePool, incoming: mpsc::Receiver<Request>) {
             () = &mut closed => None,
         };
         let Some(first) = first else { return };
+        if let Err(error) = file.check() {
+            first.refuse(error);
+            continue;
+        }
         let connection = match idle.take() {
             Some(connection) => connection,
             None => match pool.acquire().await {
                 Ok(connection) => connection,
                 Err(error) => {
-                    first.refuse(error);
+                    first.refuse(error.into());
                     continue;
                 }
             },
@@ -268,10 +275,9 @@ async fn commit_with_savepoints(
 ) -> Option<PoolConnection<Sqlite>> {
     let began = Instant::now();
     if let Err(error) = run(&mut connection, BEGIN).await {
-        first.refuse(error);
+        first.refuse(error.into());
         return give_up(connection);
     }
-    // Those that are dropped without having been reply anything take it for a failure.
     let mut members = Vec::new();
     let mut next = Some(first);
     while let Some(request) = next.take() {
@@ -280,6 +286,8 @@ async fn commit_with_savepoints(
                 if !members.is_empty()
                     && let Err(error) = run(&mut connection, SAVEPOINT).await
                 {
+                    let error = error.into();
+                    fail(members, &error);
                     asker.send(Err(error)).ok();
                     return give_up(connection);
                 }
@@ -296,10 +304,13 @@ async fn commit_with_savepoints(
                     }
                     Err(error) => {
                         let all = undoes_all(&error);
-                        reply.send(Err(error.into())).ok();
+                        let error = error.into();
                         if all {
+                            fail(members, &error);
+                            reply.send(Err(error)).ok();
                             return give_up(connection);
                         }
+                        reply.send(Err(error)).ok();
                         Ended::Undo
                     }
                 }
@@ -312,7 +323,8 @@ async fn commit_with_savepoints(
                 return if undone.is_ok() { Some(connection) } else { give_up(connection) };
             }
             Ended::Undo => {
-                if run(&mut connection, "ROLLBACK TO turn").await.is_err() {
+                if let Err(error) = run(&mut connection, "ROLLBACK TO turn").await {
+                    fail(members, &error.into());
                     return give_up(connection);
                 }
             }
@@ -330,8 +342,11 @@ async fn commit(
     mut members: Vec<Reply>,
 ) -> Option<PoolConnection<Sqlite>> {
     if let Err(error) = run(&mut connection, "COMMIT").await {
-        if let Some(reply) = members.pop() {
-            reply.send(Err(error.into())).ok();
+        let (last, error) = (members.pop(), error.into());
+        fail(members, &error);
+        // Who is alone hears the cause as it is.
+        if let Some(reply) = last {
+            reply.send(Err(error)).ok();
         }
         return give_up(connection);
     }
@@ -339,6 +354,13 @@ async fn commit(
         reply.send(Ok(())).ok();
     }
     Some(connection)
+}
+
+/// Tells all of them why nothing of it is on the disk.
+fn fail(members: Vec<Reply>, error: &StorageError) {
+    for reply in members {
+        reply.send(Err(error.for_another())).ok();
+    }
 }
 
 async fn run(
@@ -352,7 +374,7 @@ async fn run(
 /// turn ends: an asker that is gone drops it at once.
 async fn lend(
     connection: PoolConnection<Sqlite>,
-    asker: oneshot::Sender<Result<WriteSlot, sqlx::Error>>,
+    asker: oneshot::Sender<Result<WriteSlot, StorageError>>,
 ) -> Option<(PoolConnection<Sqlite>, Ended)> {
     let (back, returned) = oneshot::channel();
     drop(asker.send(Ok(WriteSlot { held: Some(Held { connection, back }), is_poisoned: false })));

@@ -28,7 +28,9 @@ impl Database {
     /// Measures it. Asks the file system, not the database.
     pub fn load(&self) -> Load {
         let (used, most, disk) = match &self.0.pool {
-            Pool::Sqlite { read, file, .. } => (read.load().0, read.load().1, Some(measure(file))),
+            Pool::Sqlite { read, file, .. } => {
+                (read.load().0, read.load().1, Some(measure(file.path())))
+            }
             Pool::Postgres(connections) => (connections.load().0, connections.load().1, None),
         };
         Load { connections_used: used, connections_most: most, disk }

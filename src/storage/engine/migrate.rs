@@ -37,20 +37,32 @@ pub(super) static POSTGRES: Schema = Schema {
 };
 
 impl Schema {
-    /// Brings the schema up to date, with other replicas kept waiting meanwhile.
-    pub(super) async fn migrate<C: Migrate>(&self, on: &mut C) -> Result<Migrated, StorageError> {
+    /// Brings the schema up to date, or to a version, with other replicas kept waiting meanwhile. One that is
+    /// beyond that version stays as it is.
+    pub(super) async fn migrate<C: Migrate>(
+        &self,
+        on: &mut C,
+        version: Option<i64>,
+    ) -> Result<Migrated, StorageError> {
         // PostgreSQL counts how often a session takes the lock, which `run_direct` does once more.
         on.lock().await?;
         on.ensure_migrations_table(&self.migrator.table_name).await?;
         let applied = on.list_applied_migrations(&self.migrator.table_name).await?;
         // Each is a transaction of its own: a run that is cut off is taken up where it stopped.
-        for migration in self.missing(&applied)? {
+        let from = newest(&applied);
+        let to = match version {
+            // Versions of before the squash count for nothing.
+            Some(version) if !self.is_before_squash(&applied) => version.max(from),
+            Some(version) => version,
+            None => self.newest(),
+        };
+        for migration in self.missing(&applied)?.into_iter().filter(|one| one.version <= to) {
             failpoint!("between_migrations");
             on.apply(&self.migrator.table_name, &migration).await?;
         }
-        self.migrator.run_direct(None, on, false).await?;
+        self.migrator.run_direct(Some(to), on, false).await?;
         on.unlock().await?;
-        Ok(Migrated { from: newest(&applied), to: self.newest() })
+        Ok(Migrated { from, to })
     }
 
     /// The version that a database has and the one that this program needs. A database that is

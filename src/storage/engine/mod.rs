@@ -2,6 +2,8 @@
 
 mod backend;
 mod connections;
+pub mod copy;
+mod database_file;
 mod db;
 mod error;
 mod group_commit;
@@ -10,9 +12,11 @@ mod migrate;
 pub mod notify;
 pub(in crate::storage) mod pipeline;
 mod private_file;
+mod probe;
 mod process_lock;
 pub(in crate::storage) mod query;
 mod read;
+mod row_mac;
 mod statement;
 mod table;
 pub(in crate::storage) mod tx;

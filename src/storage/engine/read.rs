@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::StorageError;
 use super::backend::{OnPostgres, OnSqlite};
 use super::db::{Database, Opened};
+use super::{StorageError, Stored};
 
 /// Asks, and changes nothing: outside of a transaction, or as a part of one ([`super::Tx`]).
 ///
@@ -31,6 +31,21 @@ impl Read {
     /// Asks beside this transaction, without beginning it.
     pub(in crate::storage) async fn beside(&self) -> Result<Self, StorageError> {
         Database(Arc::clone(&self.db)).read().await
+    }
+
+    /// The MAC of a row that grants something.
+    pub(in crate::storage) fn sign(&self, text: &str) -> Result<Vec<u8>, StorageError> {
+        self.db.row_macs.sign(text)
+    }
+
+    /// Whether the service has written a row that says this; one that it has not raises the alarm.
+    pub(in crate::storage) fn is_authentic(
+        &self,
+        row: Stored,
+        text: &str,
+        mac: Option<&[u8]>,
+    ) -> Result<bool, StorageError> {
+        self.db.row_macs.is_authentic(row, text, mac)
     }
 
     pub(in crate::storage) fn is_sqlite(&self) -> bool {

@@ -184,7 +184,8 @@ impl Queue {
                      WHERE id = $1 AND leased_by = $2"
                 ),
             ),
-            // Held rows end their lease within LEASE from now: so few that the index finds them.
+            // Held rows end their lease within LEASE from now, unless the clock was set: so few that the index finds
+            // them.
             give_back: change(
                 "give_back",
                 format!(
@@ -279,17 +280,12 @@ pub async fn give_back(
     owner: Option<&str>,
     now: OffsetDateTime,
 ) -> Result<u64, StorageError> {
+    // Twice a lease: its owner's clock may have been a little ahead. That of a former run may have been anywhere.
+    let latest = owner.map_or(i64::MAX, |_| millis(now + LEASE + LEASE));
     let mut rows = 0;
     for machine in Machine::ALL {
         let owner = owner.unwrap_or_default();
-        // Twice a lease: its owner's clock may have been a little ahead.
-        let held = execute!(
-            tx,
-            machine.queue().give_back,
-            owner,
-            millis(now),
-            millis(now + LEASE + LEASE)
-        )?;
+        let held = execute!(tx, machine.queue().give_back, owner, millis(now), latest)?;
         if held > 0 {
             wake(tx, machine);
         }

@@ -1,9 +1,11 @@
-//! API keys: who may ask for what. Only the SHA-256 of a key's values is kept.
+//! API keys: who may ask for what. Only the SHA-256 of a key's values is kept. Each row has a MAC over all that it
+//! says: a row without the right one lets nobody in.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::audit;
+use super::grants::Grant;
 use crate::domain::api_key::{ApiKey, Rotation, Value};
 use crate::domain::id::ApiKeyId;
 use crate::domain::role::Role;
@@ -29,8 +31,10 @@ table! {
         created_at: i64,
         created_by: Option<String>,
         key_hash: Vec<u8>,
+        former_hash: Option<Vec<u8>>,
         rotated_at: Option<i64>,
         former_until: Option<i64>,
+        mac: Option<Vec<u8>>,
         used_at: Option<i64>,
     }
 }
@@ -41,15 +45,15 @@ fn select(condition: &str) -> String {
 
 statements! {
     INSERT writes(api_keys) = "INSERT INTO api_keys
-            (id, name, description, role, permissions, namespaces, expires_at, created_at, created_by, key_hash)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (key_hash) DO NOTHING";
+            (id, name, description, role, permissions, namespaces, expires_at, created_at, created_by, key_hash, mac)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (key_hash) DO NOTHING";
     FIND_BY_HASH = select("WHERE key_hash = $1 OR former_hash = $1");
     FIND = select("WHERE id = $1");
-    // The value before the former one ends now, whatever end it had.
-    ROTATE writes(api_keys) = "UPDATE api_keys SET
-            former_hash = CASE WHEN CAST($4 AS BIGINT) IS NULL THEN NULL ELSE key_hash END,
-            key_hash = $2, rotated_at = $3, former_until = $4
-        WHERE id = $1";
+    PAGE = select("WHERE id > $1 ORDER BY id LIMIT $2");
+    // The MAC is the fence: every change of the row is one of the MAC.
+    ROTATE writes(api_keys) = "UPDATE api_keys SET key_hash = $3, former_hash = $4, rotated_at = $5, former_until = $6, mac = $7
+        WHERE id = $1 AND mac = $2";
+    SIGN writes(api_keys) = "UPDATE api_keys SET mac = $3 WHERE id = $1 AND mac IS NOT DISTINCT FROM $2";
     USED writes(api_key_uses) reads(api_keys) = "INSERT INTO api_key_uses (api_key_id, used_at)
         SELECT id, CAST($2 AS BIGINT) FROM api_keys WHERE id = $1
         ON CONFLICT (api_key_id) DO UPDATE SET used_at = excluded.used_at WHERE api_key_uses.used_at < excluded.used_at";
@@ -62,19 +66,22 @@ statements! {
 /// Adds a key whose value has this hash; says whether it was new.
 pub async fn insert(tx: &mut Tx, key: &ApiKey, hash: &[u8]) -> Result<bool, StorageError> {
     audit::changes(tx, "apiKeys", key.id.0, "");
+    let row = Row::of(key, hash);
+    let mac = tx.sign(&row.text())?;
     let added = execute!(
         tx,
         INSERT,
-        key.id.0,
-        key.name.as_str(),
-        key.description.as_deref(),
-        key.role.map(Role::as_str),
-        json(&key.permissions),
-        key.scope.namespaces().map(|names| json(&names)),
-        key.expires_at.map(millis),
-        millis(key.created_at),
-        key.created_by.as_ref().map(json),
-        hash,
+        row.id,
+        row.name,
+        row.description,
+        row.role,
+        row.permissions,
+        row.namespaces,
+        row.expires_at,
+        row.created_at,
+        row.created_by,
+        row.key_hash,
+        mac,
     )?;
     Ok(added == 1)
 }
@@ -86,18 +93,21 @@ pub async fn recognise(db: &Db, hash: &[u8]) -> Result<Option<(ApiKey, Value)>, 
     db.cache.api_keys.get(hash.to_vec(), read).await
 }
 
-/// The same from the database.
+/// The same from the database. A row that the service did not write is nobody's.
 pub async fn find_by_hash(
     read: &mut Read,
     hash: &[u8],
 ) -> Result<Option<(ApiKey, Value)>, StorageError> {
     let row: Option<Row> = fetch!(fetch_optional, read, FIND_BY_HASH, hash)?;
     let Some(row) = row else { return Ok(None) };
+    if !row.is_authentic(read)? {
+        return Ok(None);
+    }
     let value = if row.key_hash == hash { Value::Current } else { Value::Former };
     Ok(Some((row.into_key()?, value)))
 }
 
-/// The key as it is now, if it is still there.
+/// The key as it is now, if it is still there, for those who manage keys: also one that is refused.
 pub async fn find(read: &mut Read, id: ApiKeyId) -> Result<Option<ApiKey>, StorageError> {
     let row: Option<Row> = fetch!(fetch_optional, read, FIND, id.0)?;
     row.map(Row::into_key).transpose()
@@ -115,7 +125,8 @@ pub async fn any(read: &mut Read) -> Result<bool, StorageError> {
     Ok(row.is_some())
 }
 
-/// Gives a key another value. The present one counts until `rotation.former_until`, the one before it no more.
+/// Gives a key another value. The present one counts until `rotation.former_until`, the one before it no more. A row
+/// that the service did not write gets none: what it says would count again.
 pub async fn rotate(
     tx: &mut Tx,
     id: ApiKeyId,
@@ -123,9 +134,25 @@ pub async fn rotate(
     rotation: Rotation,
 ) -> Result<(), StorageError> {
     audit::changes(tx, "apiKeys", id.0, "");
+    let row: Option<Row> = fetch!(fetch_optional, tx, FIND, id.0)?;
+    let row = row.ok_or(StorageError::LeaseLost(id.0))?;
+    if !row.is_authentic(tx)? {
+        return Err(StorageError::NotAuthentic { table: "api_keys", id: id.0 });
+    }
+    let known = row.mac.clone();
     let former_until = rotation.former_until.map(millis);
-    execute!(tx, ROTATE, id.0, hash, millis(rotation.rotated_at), former_until)?;
-    Ok(())
+    let next = Row {
+        former_hash: former_until.is_some().then(|| row.key_hash.clone()),
+        key_hash: hash.to_vec(),
+        rotated_at: Some(millis(rotation.rotated_at)),
+        former_until,
+        ..row
+    };
+    let mac = tx.sign(&next.text())?;
+    let Row { key_hash, former_hash, rotated_at, .. } = next;
+    let changed =
+        execute!(tx, ROTATE, id.0, known, key_hash, former_hash, rotated_at, former_until, mac)?;
+    if changed == 1 { Ok(()) } else { Err(StorageError::LeaseLost(id.0)) }
 }
 
 /// Notes that a key was used on this day. A key that is gone has no uses.
@@ -166,7 +193,58 @@ pub async fn list(
     rows.into_iter().map(Row::into_key).collect()
 }
 
+/// The keys that come after this one, as they are signed.
+pub(super) async fn grants(
+    read: &mut Read,
+    after: Uuid,
+    limit: u32,
+) -> Result<Vec<Grant>, StorageError> {
+    let rows: Vec<Row> = fetch!(fetch_all, read, PAGE, after, i64::from(limit))?;
+    let grant =
+        |row: Row| Grant { id: row.id, text: row.text(), name: row.name.clone(), mac: row.mac };
+    Ok(rows.into_iter().map(grant).collect())
+}
+
+/// Gives a key's row this MAC in place of the one that it had.
+pub(super) async fn sign(tx: &mut Tx, grant: &Grant, mac: &[u8]) -> Result<bool, StorageError> {
+    Ok(execute!(tx, SIGN, grant.id, grant.mac.as_deref(), mac)? == 1)
+}
+
 impl Row {
+    fn of(key: &ApiKey, hash: &[u8]) -> Self {
+        Self {
+            id: key.id.0,
+            name: key.name.clone(),
+            description: key.description.clone(),
+            role: key.role.map(|role| role.as_str().to_owned()),
+            permissions: json(&key.permissions),
+            namespaces: key.scope.namespaces().map(|names| json(&names)),
+            expires_at: key.expires_at.map(millis),
+            created_at: millis(key.created_at),
+            created_by: key.created_by.as_ref().map(json),
+            key_hash: hash.to_vec(),
+            former_hash: None,
+            rotated_at: None,
+            former_until: None,
+            mac: None,
+            used_at: None,
+        }
+    }
+
+    /// All that the row says, but for its last use: no two rows that say something else have the same.
+    fn text(&self) -> String {
+        let Self { id, name, description, role, permissions, namespaces, .. } = self;
+        let Self { expires_at, created_at, created_by, .. } = self;
+        let Self { key_hash, former_hash, rotated_at, former_until, .. } = self;
+        let who = (id, name, description, role, permissions, namespaces);
+        let since = (expires_at, created_at, created_by);
+        json(&("api_keys", who, since, key_hash, former_hash, rotated_at, former_until))
+    }
+
+    fn is_authentic(&self, read: &Read) -> Result<bool, StorageError> {
+        read.is_authentic(Stored("api_keys", self.id), &self.text(), self.mac.as_deref())
+    }
+
     fn into_key(self) -> Result<ApiKey, StorageError> {
         let row = Stored("api_keys", self.id);
         let role = self

@@ -14,6 +14,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::domain::audit::{Call, Entry, Head, Outcome, Seal};
+use crate::domain::certificate::Transition;
+use crate::domain::failure::{Failure, code};
 use crate::domain::id::AuditId;
 use crate::domain::principal::{PrincipalKind, PrincipalRef};
 use crate::storage::engine::query::Filter;
@@ -84,6 +86,8 @@ struct Subject {
 struct AuditLog {
     author: Option<Author>,
     subjects: Vec<Subject>,
+    /// What the service refuses by itself.
+    refusals: Vec<Entry>,
 }
 
 /// From here on the transaction leaves entries, with this author.
@@ -108,6 +112,26 @@ pub fn hands_out(
     note(tx, Subject { collection, id, namespace: namespace.to_owned(), deed });
 }
 
+/// A certificate that the service judges anew, and that no policy allows any more, leaves an entry when it is blocked.
+pub(in crate::storage) fn of_certificate(tx: &mut Tx, transition: &Transition) {
+    let Transition { certificate, events, trouble, at, .. } = transition;
+    let is_refusal = |failure: &&Failure| failure.is(code::NAME_NOT_ALLOWED);
+    let is_news = trouble.as_ref().is_some_and(|failure| is_refusal(&failure))
+        || events.iter().any(|event| event.reason == "NameNotAllowed");
+    let Some(failure) = certificate.last_error.as_ref().filter(is_refusal).filter(|_| is_news)
+    else {
+        return;
+    };
+    let (kind, reason) = (PrincipalKind::Service, failure.detail.clone());
+    let entry = Entry {
+        resource: format!("certificates/{}", certificate.id),
+        namespace: certificate.namespace.clone(),
+        outcome: Outcome::Refused,
+        ..Entry::without_request(kind, "policies", "certificates.block", reason, *at)
+    };
+    tx.hook::<AuditLog>().refusals.push(entry);
+}
+
 fn note(tx: &mut Tx, subject: Subject) {
     let known = &mut tx.hook::<AuditLog>().subjects;
     if !known.contains(&subject) {
@@ -118,7 +142,8 @@ fn note(tx: &mut Tx, subject: Subject) {
 impl AuditLog {
     /// One for each resource that was asked for. What else was touched, such as issuers that a Secret wakes, was not.
     fn entries(&self, has_written: bool) -> Vec<Entry> {
-        let Some(author) = &self.author else { return Vec::new() };
+        // Whoever asks is told, and so is the log.
+        let Some(author) = &self.author else { return self.refusals.clone() };
         let collection = &author.call.collection;
         let mut entries = Vec::new();
         for subject in &self.subjects {

@@ -99,6 +99,11 @@ statements! {
         WHERE webhook_id = $1 AND state = 'pending' AND next_action_at > $3 AND last_attempt_at >= $2";
     HOLD writes(deliveries) = "UPDATE deliveries SET state = 'held', next_action_at = NULL, finished_at = $2
         WHERE webhook_id = $1 AND state IN ('queued', 'pending') AND event_type <> 'webhook.test'";
+    MAKE_DUE writes(deliveries) = "UPDATE deliveries SET next_action_at = $1
+        WHERE state = 'pending' AND next_action_at > $2 AND (created_at > $2 OR next_action_at > $3)";
+    WAKE_WEBHOOKS writes(webhooks) reads(deliveries) = "UPDATE webhooks SET next_action_at = $1
+        WHERE leased_by IS NULL AND next_action_at > $2 AND (next_action_at > $3 OR EXISTS (SELECT 1 FROM deliveries d
+            WHERE d.webhook_id = webhooks.id AND d.state = 'pending' AND d.next_action_at <= $1))";
     HOLD_UNHEARD writes(deliveries) reads(webhook_subscriptions) = format!("UPDATE deliveries SET state = 'held',
         next_action_at = NULL, finished_at = $2
         WHERE webhook_id = $1 AND state IN ('queued', 'pending') AND NOT {}", heard("deliveries"));
@@ -119,6 +124,8 @@ statements! {
         SELECT o.id FROM deliveries o
         WHERE o.state IN ('delivered', 'held') AND o.finished_at < $1
         ORDER BY o.finished_at LIMIT $2)";
+    FORGET_DEAD writes(deliveries) = "DELETE FROM deliveries WHERE id IN (
+        SELECT o.id FROM deliveries o WHERE o.state = 'dead' AND o.finished_at < $1 LIMIT $2)";
 }
 
 /// Which deliveries are wanted; everything that is given must hold.
@@ -283,6 +290,28 @@ pub(in crate::storage) async fn hold_unheard(
     Ok(())
 }
 
+/// Makes due at `now` what was written later than is `tolerated`, or waits beyond `latest`; milliseconds. Returns the
+/// number of deliveries.
+pub(super) async fn make_due(
+    tx: &mut Tx,
+    now: i64,
+    tolerated: i64,
+    latest: i64,
+) -> Result<u64, StorageError> {
+    Ok(execute!(tx, MAKE_DUE, now, tolerated, latest)?)
+}
+
+/// Makes due at `now` the webhooks that one of these is due for, or that wait beyond `latest`; milliseconds.
+pub(super) async fn wake_webhooks(
+    tx: &mut Tx,
+    now: i64,
+    tolerated: i64,
+    latest: i64,
+) -> Result<(), StorageError> {
+    execute!(tx, WAKE_WEBHOOKS, now, tolerated, latest)?;
+    Ok(())
+}
+
 /// Sends a delivery again, under the same identifier, whatever came of it; now, if it is waiting.
 /// What the webhook does not ask for any more stays where it is.
 pub async fn redeliver(
@@ -335,6 +364,15 @@ pub async fn go_on(
 /// Forgets what ended before then without being dead; at most `limit`.
 pub async fn forget(tx: &mut Tx, before: OffsetDateTime, limit: u32) -> Result<u64, StorageError> {
     Ok(execute!(tx, FORGET, millis(before), i64::from(limit))?)
+}
+
+/// Forgets what was given up before then; at most `limit`.
+pub async fn forget_dead(
+    tx: &mut Tx,
+    before: OffsetDateTime,
+    limit: u32,
+) -> Result<u64, StorageError> {
+    Ok(execute!(tx, FORGET_DEAD, millis(before), i64::from(limit))?)
 }
 
 /// A page of a webhook's deliveries, by identifier, and so by age: to who is bound to namespaces, those that

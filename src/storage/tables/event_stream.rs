@@ -82,11 +82,21 @@ statements! {
     REBASE writes(events) = "UPDATE events SET written_in = 0 WHERE written_in >= 1",
         "UPDATE events SET written_in = 0
         WHERE written_in >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
+    // SQLite takes the next place after the last one that is there.
+    GO_ON = "SELECT 1",
+        "SELECT setval('events_position', greatest(coalesce(max(position), 1), 1)) FROM events";
 }
 
 /// Puts events first that a former server wrote in transactions which this one has not begun.
 pub(in crate::storage) async fn rebase(tx: &mut Tx) -> Result<(), StorageError> {
     execute!(tx, REBASE)?;
+    Ok(())
+}
+
+/// Has events follow those that were brought along from another database.
+pub async fn follow_restored(tx: &mut Tx) -> Result<(), StorageError> {
+    rebase(tx).await?;
+    let _: (i64,) = fetch!(fetch_one, tx, GO_ON)?;
     Ok(())
 }
 

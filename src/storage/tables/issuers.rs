@@ -7,7 +7,7 @@ use super::{audit, events, log, outbox};
 use crate::domain::id::IssuerId;
 use crate::domain::issuer::{Account, Issuer, Kind, State, Transition};
 use crate::domain::scope::Scope;
-use crate::secret::Sealed;
+use crate::secret::{Place, Sealed};
 use crate::storage::Db;
 use crate::storage::engine::query::Filter;
 use crate::storage::engine::{
@@ -66,13 +66,13 @@ pub struct Wanted {
 }
 
 /// The place that an account key is sealed for.
-pub fn account_key_place(id: IssuerId) -> String {
-    format!("issuers/account_key/{id}")
+pub fn account_key_place(issuer: &Issuer) -> Place {
+    Place::new(format!("issuers/account_key/{}", issuer.id), &issuer.namespace)
 }
 
 /// The place that an account's next key is sealed for.
-pub fn next_account_key_place(id: IssuerId) -> String {
-    format!("issuers/next_account_key/{id}")
+pub fn next_account_key_place(issuer: &Issuer) -> Place {
+    Place::new(format!("issuers/next_account_key/{}", issuer.id), &issuer.namespace)
 }
 
 /// Adds an issuer with the key of its account, which exists nowhere else yet.

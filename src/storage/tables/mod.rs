@@ -2,6 +2,7 @@
 
 pub mod api_keys;
 pub mod audit;
+pub mod audit_checkpoints;
 pub mod certificates;
 pub mod challenges;
 pub mod cleanups;
@@ -11,12 +12,14 @@ pub mod events;
 pub mod expiry_watches;
 pub mod fair;
 pub mod figures;
+pub mod grants;
 pub mod idempotency_keys;
 pub mod issuers;
 mod log;
 pub mod namespaces;
 pub mod orders;
 pub mod outbox;
+pub mod pause;
 pub mod policies;
 pub mod policy_reviews;
 pub mod rate_limits;
@@ -28,4 +31,5 @@ pub mod sealed_columns;
 pub mod secrets;
 pub mod settings;
 pub mod throttles;
+pub mod wake_ups;
 pub mod webhooks;

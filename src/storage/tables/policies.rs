@@ -1,10 +1,11 @@
-//! Name policies.
+//! Name policies. Each row has a MAC over all that it says: a policy without the right one allows nothing.
 
 use std::sync::Arc;
 
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::grants::Grant;
 use super::{audit, policy_reviews};
 use crate::domain::id::PolicyId;
 use crate::domain::policy::{Policies, Policy};
@@ -23,19 +24,22 @@ table! {
         generation: i64,
         created_at: i64,
         updated_at: i64,
+        mac: Option<Vec<u8>>,
     }
 }
 
 statements! {
-    INSERT adds(policies) = "INSERT INTO policies (id, name, spec, generation, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6)";
+    INSERT adds(policies) = "INSERT INTO policies (id, name, spec, generation, created_at, updated_at, mac) VALUES ($1, $2, $3, $4, $5, $6, $7)";
     // A list travels as JSON: the two databases have no other form of it in common.
     INSERT_NAMESPACES adds(policy_namespaces) = "INSERT INTO policy_namespaces (policy_id, namespace) SELECT $1, value FROM json_each($2)",
         "INSERT INTO policy_namespaces (policy_id, namespace) SELECT $1, json_array_elements_text($2::json)";
     DELETE_NAMESPACES writes(policy_namespaces) = "DELETE FROM policy_namespaces WHERE policy_id = $1";
     FIND = Row::select("WHERE id = $1");
+    PAGE = Row::select("WHERE id > $1 ORDER BY id LIMIT $2");
+    SIGN writes(policies) = "UPDATE policies SET mac = $3 WHERE id = $1 AND mac IS NOT DISTINCT FROM $2";
     FIND_BY_NAME = Row::select("WHERE name = $1");
     OF_NAMESPACE = Row::select("WHERE id IN (SELECT policy_id FROM policy_namespaces WHERE namespace IN ($1, '*'))");
-    SAVE writes(policies) = "UPDATE policies SET spec = $3, generation = $4, updated_at = $5 WHERE id = $1 AND generation = $2";
+    SAVE writes(policies) = "UPDATE policies SET spec = $3, generation = $4, updated_at = $5, mac = $6 WHERE id = $1 AND generation = $2";
     DELETE writes(policies, policy_namespaces) = "DELETE FROM policies WHERE id = $1 AND generation = $2";
 }
 
@@ -51,37 +55,35 @@ pub struct Wanted {
 /// Adds a policy, and has the certificates judged anew that it is about.
 pub async fn insert(tx: &mut Tx, policy: &Policy) -> Result<(), StorageError> {
     audit::changes(tx, "policies", policy.id.0, "");
-    let (created_at, updated_at) = (millis(policy.created_at), millis(policy.updated_at));
-    write!(
-        tx,
-        INSERT,
-        policy.id.0,
-        policy.name.as_str(),
-        json(&policy.spec),
-        policy.generation,
-        created_at,
-        updated_at,
-    );
+    let row = Row::of(policy);
+    let mac = tx.sign(&row.text())?;
+    let Row { id, name, spec, generation, created_at, updated_at, .. } = row;
+    write!(tx, INSERT, id, name, spec, generation, created_at, updated_at, mac);
     write!(tx, INSERT_NAMESPACES, policy.id.0, json(&policy.spec.namespaces));
     policy_reviews::begin(tx, &policy.spec.namespaces, policy.updated_at).await
 }
 
-/// The policy of this identifier.
+/// The policy of this identifier, for those who manage policies: also one that is refused.
 pub async fn find(read: &mut Read, id: PolicyId) -> Result<Option<Policy>, StorageError> {
     let row: Option<Row> = fetch!(fetch_optional, read, FIND, id.0)?;
     row.map(Row::into_domain).transpose()
 }
 
-/// The policy of this name.
+/// The policy of this name; the same way.
 pub async fn find_by_name(read: &mut Read, name: &str) -> Result<Option<Policy>, StorageError> {
     let row: Option<Row> = fetch!(fetch_optional, read, FIND_BY_NAME, name)?;
     row.map(Row::into_domain).transpose()
 }
 
-/// The policies that a namespace is judged by.
+/// The policies that a namespace is judged by. Rows that the service did not write are left out.
 pub async fn of_namespace(read: &mut Read, namespace: &str) -> Result<Policies, StorageError> {
     let rows: Vec<Row> = fetch!(fetch_all, read, OF_NAMESPACE, namespace)?;
-    let policies = rows.into_iter().map(Row::into_domain).collect::<Result<_, _>>()?;
+    let mut policies = Vec::with_capacity(rows.len());
+    for row in rows {
+        if row.is_authentic(read)? {
+            policies.push(row.into_domain()?);
+        }
+    }
     Ok(Policies::of(namespace, policies))
 }
 
@@ -96,13 +98,20 @@ pub async fn cached(db: &Db, namespace: &str) -> Result<Arc<Policies>, StorageEr
 }
 
 /// Gives the policy `present` another specification, unless somebody else did; and has the certificates judged anew
-/// that it is, or was, about.
+/// that it is, or was, about. A row that the service did not write gets none: its name would count again.
 pub async fn respecify(tx: &mut Tx, present: &Policy, next: &Policy) -> Result<(), StorageError> {
     let id = present.id.0;
     audit::changes(tx, "policies", id, "");
-    let (spec, updated_at) = (json(&next.spec), millis(next.updated_at));
-    let changed =
-        execute!(tx, SAVE, id, present.generation, spec.as_str(), next.generation, updated_at)?;
+    let row: Option<Row> = fetch!(fetch_optional, tx, FIND, id)?;
+    if let Some(row) = row
+        && !row.is_authentic(tx)?
+    {
+        return Err(StorageError::NotAuthentic { table: "policies", id });
+    }
+    let row = Row::of(next);
+    let mac = tx.sign(&row.text())?;
+    let Row { spec, generation, updated_at, .. } = row;
+    let changed = execute!(tx, SAVE, id, present.generation, spec, generation, updated_at, mac)?;
     must_be_present(present, changed)?;
     execute!(tx, DELETE_NAMESPACES, id)?;
     write!(tx, INSERT_NAMESPACES, id, json(&next.spec.namespaces));
@@ -143,7 +152,46 @@ pub async fn list(
     rows.into_iter().map(Row::into_domain).collect()
 }
 
+/// The policies that come after this one, as they are signed.
+pub(super) async fn grants(
+    read: &mut Read,
+    after: Uuid,
+    limit: u32,
+) -> Result<Vec<Grant>, StorageError> {
+    let rows: Vec<Row> = fetch!(fetch_all, read, PAGE, after, i64::from(limit))?;
+    let grant =
+        |row: Row| Grant { id: row.id, text: row.text(), name: row.name.clone(), mac: row.mac };
+    Ok(rows.into_iter().map(grant).collect())
+}
+
+/// Gives a policy's row this MAC in place of the one that it had.
+pub(super) async fn sign(tx: &mut Tx, grant: &Grant, mac: &[u8]) -> Result<bool, StorageError> {
+    Ok(execute!(tx, SIGN, grant.id, grant.mac.as_deref(), mac)? == 1)
+}
+
 impl Row {
+    fn of(policy: &Policy) -> Self {
+        Self {
+            id: policy.id.0,
+            name: policy.name.clone(),
+            spec: json(&policy.spec),
+            generation: policy.generation,
+            created_at: millis(policy.created_at),
+            updated_at: millis(policy.updated_at),
+            mac: None,
+        }
+    }
+
+    /// All that the row says. The namespaces are in the specification; those of `policy_namespaces` are its index.
+    fn text(&self) -> String {
+        let Self { id, name, spec, generation, created_at, updated_at, .. } = self;
+        json(&("policies", id, name, spec, generation, created_at, updated_at))
+    }
+
+    fn is_authentic(&self, read: &Read) -> Result<bool, StorageError> {
+        read.is_authentic(Stored("policies", self.id), &self.text(), self.mac.as_deref())
+    }
+
     fn into_domain(self) -> Result<Policy, StorageError> {
         Ok(Policy {
             id: PolicyId(self.id),

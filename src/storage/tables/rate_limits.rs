@@ -22,10 +22,11 @@ statements! {
         "DELETE FROM budgets WHERE key IN
                (SELECT key FROM budgets WHERE spent_until <= $1 ORDER BY spent_until LIMIT 20
                 FOR UPDATE SKIP LOCKED)";
+    // No spending goes beyond $7: what does was written by a clock that was ahead, and says nothing.
     SPEND writes(budgets) = "INSERT INTO budgets (key, pool, spent_until) VALUES ($1, $2, $3)
         ON CONFLICT (key) DO UPDATE SET spent_until =
-            (CASE WHEN budgets.spent_until > $4 THEN budgets.spent_until ELSE $4 END) + $5
-        WHERE (CASE WHEN budgets.spent_until > $4 THEN budgets.spent_until ELSE $4 END) + $5 <= $6";
+            (CASE WHEN budgets.spent_until BETWEEN $4 AND $7 THEN budgets.spent_until ELSE $4 END) + $5
+        WHERE (CASE WHEN budgets.spent_until BETWEEN $4 AND $7 THEN budgets.spent_until ELSE $4 END) + $5 <= $6";
     SPENT = "SELECT spent_until FROM budgets WHERE key = $1";
     FULLEST = "SELECT max(spent_until) FROM budgets WHERE pool = $1";
     GIVE_BACK writes(budgets) = "UPDATE budgets SET spent_until = spent_until - $2 WHERE key = $1";
@@ -158,6 +159,7 @@ pub async fn spend(tx: &mut Tx, cost: &Cost, now: OffsetDateTime) -> Result<bool
         millis(now),
         span(interval),
         millis(now + window),
+        millis(now + cost.rate.farthest()),
     )?;
     Ok(changed == 1)
 }
@@ -193,7 +195,9 @@ async fn full(
     now: OffsetDateTime,
 ) -> Result<Option<OffsetDateTime>, StorageError> {
     let row: Option<(i64,)> = fetch!(fetch_optional, read, SPENT, cost.key.as_str())?;
-    Ok(row.map(|(until,)| cost.rate.free_at(moment(until))).filter(|at| *at > now))
+    let spent =
+        row.map(|(until,)| moment(until)).filter(|until| *until <= now + cost.rate.farthest());
+    Ok(spent.map(|until| cost.rate.free_at(until)).filter(|at| *at > now))
 }
 
 async fn give_back(

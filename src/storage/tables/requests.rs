@@ -9,7 +9,7 @@ use crate::domain::id::{CertificateId, OrderId, RequestId};
 use crate::domain::principal::PrincipalRef;
 use crate::domain::scope::Scope;
 use crate::domain::words::words;
-use crate::secret::Sealed;
+use crate::secret::{Place, Sealed};
 use crate::storage::engine::query::Filter;
 use crate::storage::engine::{
     Page, Read, StorageError, Stored, Tx, fetch, json, millis, moment, statements, table, write,
@@ -108,9 +108,9 @@ pub struct Wanted {
     pub certificate: Option<CertificateId>,
 }
 
-/// The place that a private key is sealed for.
-pub fn private_key_place(id: RequestId) -> String {
-    format!("requests/private_key/{id}")
+/// The place that a certificate's private key is sealed for, wherever it is kept.
+pub fn private_key_place(namespace: &str, certificate: CertificateId, id: RequestId) -> Place {
+    Place::new(format!("requests/private_key/{id}"), &format!("{certificate}/{namespace}"))
 }
 
 /// Adds an attempt with its sealed key; without one, the client holds it.

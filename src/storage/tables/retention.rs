@@ -4,9 +4,9 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::storage::Db;
-use crate::storage::engine::{StorageError, execute, fetch, millis, statements};
+use crate::storage::engine::{Change, Query, StorageError, execute, fetch, millis, statements};
 
-/// So many events are looked at in one transaction.
+/// So many rows are looked at in one transaction.
 const BATCH: i64 = 500;
 
 statements! {
@@ -22,6 +22,56 @@ statements! {
                   OR EXISTS (SELECT 1 FROM issuers WHERE issuers.id = events.resource_id)
                   OR EXISTS (SELECT 1 FROM orders WHERE orders.id = events.resource_id
                              AND orders.next_action_at IS NOT NULL)))";
+    OLD_ORDERS = of_age("orders");
+    OLD_REQUESTS = of_age("requests");
+    OLD_REVOCATIONS = of_age("revocations");
+    FORGET_ORDERS writes(orders, challenges, reservations) reads(certificates) = "DELETE FROM orders
+        WHERE id > $1 AND id <= $2 AND created_at < $3 AND next_action_at IS NULL
+        AND NOT EXISTS (SELECT 1 FROM certificates WHERE certificates.id = orders.certificate_id
+                        AND certificates.order_id = orders.id)";
+    // A revision's key is sealed for its request.
+    FORGET_REQUESTS writes(requests) reads(certificates, revisions) = "DELETE FROM requests
+        WHERE id > $1 AND id <= $2 AND created_at < $3
+        AND NOT EXISTS (SELECT 1 FROM revisions WHERE revisions.certificate_id = requests.certificate_id
+                        AND revisions.request_id = requests.id)
+        AND NOT EXISTS (SELECT 1 FROM certificates WHERE certificates.id = requests.certificate_id
+                        AND (certificates.request_id = requests.id OR certificates.order_id = requests.order_id))";
+    FORGET_REVOCATIONS writes(revocations) = "DELETE FROM revocations
+        WHERE id > $1 AND id <= $2 AND created_at < $3 AND next_action_at IS NULL";
+}
+
+/// The rows of a table from before a moment, by identifier.
+fn of_age(table: &str) -> String {
+    format!("SELECT id FROM {table} WHERE id > $1 AND created_at < $2 ORDER BY id LIMIT $3")
+}
+
+/// Forgets orders with their challenges, requests and revocations that are over and are older than `cutoff`, but for the
+/// last order and request of each certificate and those of its revisions; says how many rows that were.
+pub async fn forget_issuance(db: &Db, cutoff: OffsetDateTime) -> Result<u64, StorageError> {
+    let requests = forget_of_age(db, &OLD_REQUESTS, &FORGET_REQUESTS, cutoff).await?;
+    let orders = forget_of_age(db, &OLD_ORDERS, &FORGET_ORDERS, cutoff).await?;
+    let revocations = forget_of_age(db, &OLD_REVOCATIONS, &FORGET_REVOCATIONS, cutoff).await?;
+    Ok(requests + orders + revocations)
+}
+
+async fn forget_of_age(
+    db: &Db,
+    old: &Query,
+    forget: &Change,
+    cutoff: OffsetDateTime,
+) -> Result<u64, StorageError> {
+    let (mut seen, cutoff) = (Uuid::nil(), millis(cutoff));
+    let mut forgotten = 0;
+    loop {
+        let mut read = db.read().await?;
+        let batch: Vec<(Uuid,)> = fetch!(fetch_all, read, *old, seen, cutoff, BATCH)?;
+        drop(read);
+        let Some((last,)) = batch.last().copied() else { return Ok(forgotten) };
+        let mut tx = db.begin();
+        forgotten += execute!(tx, *forget, seen, last, cutoff)?;
+        tx.commit().await?;
+        seen = last;
+    }
 }
 
 /// Forgets what was last seen before `cutoff`, and says how much that was.

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use crate::secret::Sealed;
+use crate::secret::{Place, Sealed};
 use crate::storage::engine::{
     Change, Listed, Query, Read, Statement, StorageError, Tx, execute, fetch,
 };
@@ -15,6 +15,9 @@ use crate::storage::engine::{
 pub struct Column {
     /// `table/column` of the place that its secrets are sealed for; the row's identifier follows.
     pub place: &'static str,
+    /// What its secrets are, before the name of their row.
+    pub noun: &'static str,
+    is_of_certificate: bool,
     list: Query,
     replace: Change,
 }
@@ -27,14 +30,27 @@ pub type Key = (Uuid, i64);
 pub struct Envelope {
     /// Its row.
     pub key: Key,
+    /// The row's name for people.
+    pub name: String,
     /// The place that it is sealed for.
-    pub place: String,
+    pub place: Place,
     /// What is stored.
     pub sealed: Sealed,
 }
 
-/// A column of `table` that holds what is sealed for `place`; `row` is the column that says for which row.
-fn column(place: &'static str, table: &'static str, row: &str) -> Column {
+/// Whose the secrets of a table are, and what their rows are called.
+#[derive(Debug, Clone, Copy)]
+enum Owner {
+    /// The namespace of a row that has a name.
+    Named,
+    /// The namespace of a row that has none.
+    Unnamed,
+    /// The certificate of a row that belongs to one, in its namespace.
+    Certificate,
+}
+
+/// A column of `table` that holds what is sealed for `place`.
+fn column(place: &'static str, noun: &'static str, table: &'static str, owner: Owner) -> Column {
     let (_, column) = place.split_once('/').unwrap_or_default();
     // Rows of most tables have no number: any will do.
     let (id, number, after, is) = match table {
@@ -46,30 +62,59 @@ fn column(place: &'static str, table: &'static str, row: &str) -> Column {
         ),
         _ => ("id", "$2", "id > $1", "id = $1 AND $2 = $2"),
     };
+    let (certificate, row) = match (owner, table) {
+        (Owner::Certificate, "requests") => ("certificate_id", "id"),
+        (Owner::Certificate, _) => ("certificate_id", "request_id"),
+        // Not asked for.
+        (Owner::Named | Owner::Unnamed, _) => ("id", "id"),
+    };
+    let (namespace, name) = match (owner, table) {
+        (_, "revisions") => (
+            "COALESCE((SELECT namespace FROM certificates WHERE id = certificate_id), '')",
+            "COALESCE((SELECT name FROM certificates WHERE id = certificate_id), '') || ', revision ' || revision",
+        ),
+        (_, "revocations") => ("namespace", "'revision ' || revision"),
+        (Owner::Unnamed, _) => ("namespace", "''"),
+        (Owner::Named | Owner::Certificate, _) => ("namespace", "name"),
+    };
     let list = format!(
-        "SELECT {id} AS id, {number} AS number, {row} AS place, {column} AS sealed FROM {table}
-         WHERE {after} AND length({column}) > 0 ORDER BY 1, 2 LIMIT $3"
+        "SELECT {id} AS id, {number} AS number, {row} AS place, {certificate} AS certificate, {namespace} AS namespace,
+            {name} AS name, {column} AS sealed
+         FROM {table} WHERE {after} AND length({column}) > 0 ORDER BY 1, 2 LIMIT $3"
     );
     let replace = format!("UPDATE {table} SET {column} = $4 WHERE {is} AND {column} = $3");
-    let name = |statement: &str| format!("sealed_columns::{statement} {table}.{column}");
+    let text = |statement: &str| format!("sealed_columns::{statement} {table}.{column}");
     Column {
         place,
-        list: Query(Statement::both(name("LIST"), list)),
-        replace: Change::of(table, Statement::both(name("REPLACE"), replace)),
+        noun,
+        is_of_certificate: matches!(owner, Owner::Certificate),
+        list: Query(Statement::both(text("LIST"), list)),
+        replace: Change::of(table, Statement::both(text("REPLACE"), replace)),
     }
 }
 
 /// Every column that holds sealed secrets; a test compares with the migrations.
 pub static COLUMNS: LazyLock<[Column; 8]> = LazyLock::new(|| {
+    use Owner::{Certificate, Named, Unnamed};
     [
-        column("secrets/data", "secrets", "id"),
-        column("issuers/account_key", "issuers", "id"),
-        column("webhooks/secret", "webhooks", "id"),
-        column("webhooks/former_secret", "webhooks", "id"),
-        column("requests/private_key", "requests", "id"),
-        column("requests/private_key", "revisions", "request_id"),
-        column("issuers/next_account_key", "issuers", "id"),
-        column("requests/private_key", "revocations", "request_id"),
+        column("secrets/data", "Secret", "secrets", Named),
+        column("issuers/account_key", "account key of the issuer", "issuers", Named),
+        column("webhooks/secret", "signing secret of a webhook in", "webhooks", Unnamed),
+        column(
+            "webhooks/former_secret",
+            "former signing secret of a webhook in",
+            "webhooks",
+            Unnamed,
+        ),
+        column("requests/private_key", "private key of the request", "requests", Certificate),
+        column("requests/private_key", "private key of", "revisions", Certificate),
+        column("issuers/next_account_key", "next account key of the issuer", "issuers", Named),
+        column(
+            "requests/private_key",
+            "private key of a revocation in",
+            "revocations",
+            Certificate,
+        ),
     ]
 });
 
@@ -82,6 +127,9 @@ struct Row {
     id: Uuid,
     number: i64,
     place: Uuid,
+    certificate: Uuid,
+    namespace: String,
+    name: String,
     sealed: Vec<u8>,
 }
 
@@ -93,10 +141,16 @@ pub async fn list(
     limit: u32,
 ) -> Result<Vec<Envelope>, StorageError> {
     let rows: Vec<Row> = fetch!(fetch_all, read, column.list, after.0, after.1, i64::from(limit))?;
-    let envelope = |row: Row| Envelope {
-        key: (row.id, row.number),
-        place: format!("{}/{}", column.place, row.place),
-        sealed: Sealed(row.sealed),
+    let envelope = |row: Row| {
+        let Row { namespace, certificate, .. } = &row;
+        let place = format!("{}/{}", column.place, row.place);
+        let place = if column.is_of_certificate {
+            Place::new(place, &format!("{certificate}/{namespace}"))
+        } else {
+            Place::new(place, namespace)
+        };
+        let name = format!("{namespace}/{}", row.name);
+        Envelope { key: (row.id, row.number), name, place, sealed: Sealed(row.sealed) }
     };
     Ok(rows.into_iter().map(envelope).collect())
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::audit;
 use crate::domain::id::SecretId;
 use crate::domain::scope::Scope;
-use crate::secret::Sealed;
+use crate::secret::{Place, Sealed};
 use crate::storage::Db;
 use crate::storage::engine::query::Filter;
 use crate::storage::engine::{
@@ -65,8 +65,8 @@ pub struct SecretEntry {
 }
 
 /// The place that a secret's values are sealed for.
-pub fn data_place(id: SecretId) -> String {
-    format!("secrets/data/{id}")
+pub fn data_place(namespace: &str, id: SecretId) -> Place {
+    Place::new(format!("secrets/data/{id}"), namespace)
 }
 
 /// Adds a secret.

@@ -8,7 +8,7 @@ use crate::domain::event_type::EventType;
 use crate::domain::id::WebhookId;
 use crate::domain::scope::Scope;
 use crate::domain::webhook::{Disabled, EVERY_NAMESPACE, Health, Spec, Transition, Webhook};
-use crate::secret::Sealed;
+use crate::secret::{Place, Sealed};
 use crate::storage::engine::query::Filter;
 use crate::storage::engine::{
     Page, Read, StorageError, Stored, Tx, count, execute, fetch, json, millis, moment, statements,
@@ -82,13 +82,13 @@ pub struct Secrets {
 }
 
 /// The place that the signing secret is sealed for.
-pub fn secret_place(id: WebhookId) -> String {
-    format!("webhooks/secret/{id}")
+pub fn secret_place(webhook: &Webhook) -> Place {
+    Place::new(format!("webhooks/secret/{}", webhook.id), &webhook.namespace)
 }
 
 /// The place that the former signing secret is sealed for.
-pub fn former_secret_place(id: WebhookId) -> String {
-    format!("webhooks/former_secret/{id}")
+pub fn former_secret_place(webhook: &Webhook) -> Place {
+    Place::new(format!("webhooks/former_secret/{}", webhook.id), &webhook.namespace)
 }
 
 /// Adds a webhook with its signing secret.

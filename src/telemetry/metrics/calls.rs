@@ -3,10 +3,10 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use prometheus::{HistogramVec, IntCounterVec};
+use prometheus::{Gauge, HistogramVec, IntCounterVec};
 
 use super::bounded::Bounded;
-use super::{CALL, counters, histograms, seconds};
+use super::{CALL, counters, float_gauge, histograms, seconds};
 
 /// HTTP statuses with series of their own; a CA may answer anything.
 const STATUSES: usize = 60;
@@ -63,7 +63,15 @@ static HTTP: LazyLock<Calls> = LazyLock::new(|| {
     Calls::new("http_request", "http_requests", "Requests of clients", &["method", "route"])
 });
 
+static CLOCK_AHEAD: LazyLock<Gauge> = LazyLock::new(|| {
+    float_gauge(
+        "certwright_clock_ahead_seconds",
+        "How far our clock is ahead of the CA's whose differs most, by the dates of the answers; behind where negative.",
+    )
+});
+
 pub(super) fn declare() {
+    LazyLock::force(&CLOCK_AHEAD);
     for calls in [&ACME, &PROVIDERS, &DNS, &HTTP] {
         LazyLock::force(calls);
     }
@@ -77,6 +85,11 @@ pub fn acme(action: &str, status: &str, took: Duration) {
 /// A request to a DNS provider's API has ended.
 pub fn dns_provider(provider: &str, method: &str, status: &str, took: Duration) {
     PROVIDERS.count([provider, method], status, took);
+}
+
+/// A CA's answer had a date: so far is our clock ahead of it.
+pub fn clock_ahead(by: time::Duration) {
+    CLOCK_AHEAD.set(by.as_seconds_f64());
 }
 
 /// A question to a name server has ended: `found`, `nothing` or `failed`.

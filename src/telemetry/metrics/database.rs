@@ -3,9 +3,9 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use prometheus::{Histogram, IntCounter};
+use prometheus::{Histogram, IntCounter, IntCounterVec};
 
-use super::{counter, histogram, seconds};
+use super::{counter, counters, histogram, seconds};
 
 /// Seconds: a commit waits for a disk, or for PostgreSQL's.
 const COMMIT: &[f64] =
@@ -24,10 +24,20 @@ static FAILED: LazyLock<IntCounter> = LazyLock::new(|| {
         "Commits that the database refused or did not answer; lost leases are not among them.",
     )
 });
+static REFUSED: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counters(
+        "certwright_refused_rows_total",
+        "API keys and policies that were read, and refused because somebody has changed them in the database.",
+        &["table"],
+    )
+});
 
 pub(super) fn declare() {
     LazyLock::force(&TOOK);
     LazyLock::force(&FAILED);
+    for table in ["api_keys", "policies"] {
+        REFUSED.with_label_values(&[table]);
+    }
 }
 
 /// A transaction was committed.
@@ -38,4 +48,9 @@ pub fn committed(took: Duration) {
 /// A transaction could not be committed.
 pub fn commit_failed() {
     FAILED.inc();
+}
+
+/// A row that grants something was refused: the service has not written it.
+pub fn row_refused(table: &str) {
+    REFUSED.with_label_values(&[table]).inc();
 }

@@ -104,6 +104,10 @@ fn gauge(name: &str, help: &str) -> IntGauge {
     registered(IntGauge::new(name, help))
 }
 
+fn float_gauge(name: &str, help: &str) -> Gauge {
+    registered(Gauge::new(name, help))
+}
+
 fn histogram(name: &str, help: &str, buckets: &[f64]) -> Histogram {
     registered(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
 }

@@ -52,6 +52,11 @@ pub fn breaker_opened() {
     METRICS.breakers_opened.inc();
 }
 
+/// Circuit breakers that are open now.
+pub fn breakers_open() -> i64 {
+    METRICS.breakers_open.get()
+}
+
 /// A circuit breaker has closed.
 pub fn breaker_closed() {
     METRICS.breakers_open.dec();

@@ -7,7 +7,7 @@ use crate::domain::event::Event;
 use crate::domain::failure::{Failure, code};
 use crate::domain::id::RequestId;
 use crate::pki;
-use crate::secret::{Sealed, Secret};
+use crate::secret::{Place, Sealed, Secret};
 use crate::storage::{requests, revisions};
 use crate::worker::context::Context;
 use crate::worker::error::WorkerError;
@@ -32,11 +32,15 @@ pub(super) async fn key_and_csr(
         return clients_csr(ctx, certificate, pem).await;
     }
     let (key, event) = key_for(ctx, certificate).await?;
-    let sealed = ctx.sealer.seal(&requests::private_key_place(request), key.expose())?;
+    let sealed = ctx.sealer.seal(&place(certificate, request), key.expose())?;
     let (names, common) = (certificate.spec.names(), certificate.spec.common_name.clone());
     let sign = move || pki::make_csr(&key, &names, common.as_deref());
     let csr = by_a_key(ctx, certificate.spec.private_key.kind(), sign).await??;
     Ok(Ok(KeyAndCsr { csr, sealed: Some(sealed), event }))
+}
+
+fn place(certificate: &Certificate, request: RequestId) -> Place {
+    requests::private_key_place(&certificate.namespace, certificate.id, request)
 }
 
 async fn clients_csr(
@@ -86,7 +90,7 @@ async fn key_for(
                 .await?;
         // Where the client held the key so far there is none to keep.
         if let Some((Some(sealed), request)) = kept {
-            let key = ctx.sealer.open(&requests::private_key_place(request), &sealed)?;
+            let key = ctx.sealer.open(&place(certificate, request), &sealed)?;
             let why = match (certificate.key_is_compromised(), pki::fits(&key, kind)) {
                 (false, true) => return Ok((key, None)),
                 (true, _) => "the present one is compromised",

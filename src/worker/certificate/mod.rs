@@ -3,6 +3,7 @@
 
 mod approval;
 mod keys;
+mod rehearsal;
 mod renewal;
 mod request;
 
@@ -62,6 +63,11 @@ pub(crate) async fn begin(
 
     if certificate.deleting_since.is_some() {
         Box::pin(revocation::delete_at_last(ctx, certificate, &lease)).await?;
+        return Ok(None);
+    }
+    if let Some(issuer) = issuer.as_ref().filter(|_| certificate.is_to_rehearse(now)) {
+        let next = Box::pin(rehearsal::run(ctx, certificate, issuer)).await?;
+        settle(ctx, next, &lease).await?;
         return Ok(None);
     }
     let woken = certificate.wake(now);

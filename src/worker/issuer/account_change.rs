@@ -45,8 +45,8 @@ pub(super) async fn rotate_key(
         let failure = Failure::of(code::NO_ACCOUNT, "");
         return settle(ctx, issuer.key_kept(&failure, now), lease).await;
     };
-    let present = ctx.sealer.open(&issuers::account_key_place(issuer.id), &present);
-    let next = ctx.sealer.open(&issuers::next_account_key_place(issuer.id), &next);
+    let present = ctx.sealer.open(&issuers::account_key_place(&issuer), &present);
+    let next = ctx.sealer.open(&issuers::next_account_key_place(&issuer), &next);
     let (present, next) = match (present, next) {
         (Ok(present), Ok(next)) => (present, next),
         (Err(error), _) | (_, Err(error)) => {
@@ -63,7 +63,7 @@ pub(super) async fn rotate_key(
     let now = ctx.clock.now();
     match changed {
         Ok(Changed::Done) => {
-            let place = issuers::account_key_place(issuer.id);
+            let place = issuers::account_key_place(&issuer);
             let sealed = ctx.sealer.seal(&place, next.expose())?;
             take_over(ctx, issuer, &sealed, lease).await
         }
@@ -129,7 +129,7 @@ pub(super) async fn deactivate(
         None => Ok(()),
         Some(account) => {
             let sealed = issuers::account_key(&mut ctx.db.read().await?, issuer.id).await?;
-            match ctx.sealer.open(&issuers::account_key_place(issuer.id), &sealed) {
+            match ctx.sealer.open(&issuers::account_key_place(&issuer), &sealed) {
                 Err(error) => Err(unreadable(&error)),
                 Ok(key) => {
                     let asked = ctx.ca.of(issuer.kind).deactivate(&issuer.acme, &key, &account.url);

@@ -39,7 +39,7 @@ pub(crate) async fn run(ctx: &Context, lease: Lease) -> Result<(), WorkerError> 
     }
     let asker = Asker { server: &issuer.acme.server, account: "", names: &[] };
     let held = ctx.limits.throttle(&[asker.key(&throttle::Scope::Endpoint)]).await?;
-    let registered = match ctx.sealer.open(&issuers::account_key_place(id), &sealed) {
+    let registered = match ctx.sealer.open(&issuers::account_key_place(&issuer), &sealed) {
         _ if let Some(failure) = held => Err(failure),
         Ok(key) => {
             let registration = register(ctx, &issuer, &key);

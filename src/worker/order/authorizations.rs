@@ -36,14 +36,15 @@ pub(super) async fn read_authorizations(session: &mut Session<'_>, order: &Order
         }
         let offered: Vec<_> = authorization.challenges.iter().filter_map(usable).collect();
         let domain = &authorization.domain;
-        let picked = pick_solver(&issuer.acme.solvers, domain, wildcard, &labels, &offered);
+        let (solvers, namespace) = (&issuer.acme.solvers, &order.namespace);
+        let picked = pick_solver(solvers, domain, wildcard, namespace, &labels, &offered);
         let found = picked.and_then(|(place, _, wanted)| {
             Some((place, wanted, best(&authorization.challenges, wanted)?))
         });
         let Some((solver, kind, offer)) = found else {
             return match hopeless(&authorization) {
                 Some(failure) => Ok(Answer::Ended(failure)),
-                None => Err(no_solver(&issuer, domain, wildcard, &offered).into()),
+                None => Err(no_solver(&issuer, order, (domain, wildcard), &offered).into()),
             };
         };
         challenges.push(Challenge {
@@ -150,8 +151,8 @@ pub(super) async fn why_invalid(handle: &ca::Order, order: &Order) -> Result<Fai
 
 pub(super) fn no_solver(
     issuer: &Issuer,
-    domain: &str,
-    wildcard: bool,
+    order: &Order,
+    (domain, wildcard): (&str, bool),
     offered: &[Kind],
 ) -> Failure {
     let name = if wildcard { format!("*.{domain}") } else { domain.to_owned() };
@@ -159,9 +160,10 @@ pub(super) fn no_solver(
     Failure::of(
         code::NO_SOLVER,
         format!(
-            "{} \"{}\" has no solver for {name} whose challenge the CA offers ({}).",
+            "{} \"{}\" has no solver for {name} in the namespace {} whose challenge the CA offers ({}).",
             issuer.kind.as_str(),
             issuer.name,
+            order.namespace,
             offered.join(", ")
         ),
     )

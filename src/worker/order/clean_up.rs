@@ -96,7 +96,7 @@ async fn settle(ctx: &Context, mut all: Vec<CleanedUp>) -> Result<(), WorkerErro
                 all.retain(|one| one.lease.id != id);
             }
             // What was done out there must not be forgotten because the database is busy.
-            Err(StorageError::Unavailable(_)) if tries < SAVES => {
+            Err(error) if error.is_passing() && tries < SAVES => {
                 tries += 1;
                 pause().await;
             }

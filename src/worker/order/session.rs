@@ -124,7 +124,7 @@ impl<'a> Session<'a> {
         let (Some(known), Some(sealed)) = (&issuer.account, self.signs_with.clone()) else {
             return Err(Failure::of(code::ISSUER_NOT_READY.with_class(Class::Transient), "").into());
         };
-        let key = self.ctx.sealer.open(&issuers::account_key_place(issuer.id), &sealed)?;
+        let key = self.ctx.sealer.open(&issuers::account_key_place(&issuer), &sealed)?;
         let ca = self.ctx.ca.of(issuer.kind);
         let account = ca.account(&issuer.acme, &key, &known.url).await?;
         self.account = Some(Arc::clone(&account));

@@ -70,7 +70,7 @@ pub(super) async fn settle(
                 return ours.ok_or(WorkerError::Storage(lost));
             }
             // What was done out there must not be forgotten because the database is busy.
-            Err(WorkerError::Storage(StorageError::Unavailable(error))) => {
+            Err(WorkerError::Storage(error)) if error.is_passing() => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     order = %lease.id,

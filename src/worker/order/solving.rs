@@ -76,7 +76,7 @@ pub(super) async fn prepare(
             continue;
         };
         let proof = known.proof();
-        match solver(session, order, known).await {
+        match solver(session, order, known, action).await {
             Ok(ConfiguredSolver { solver, timeouts, credential }) => {
                 let now = session.ctx.clock.now();
                 let look = propagation(action, known, credential.as_deref(), timeouts, now);
@@ -123,6 +123,7 @@ async fn solver(
     session: &mut Session<'_>,
     order: &Order,
     known: &Challenge,
+    action: Action,
 ) -> Tried<ConfiguredSolver> {
     if let Some(solver) = session.solvers.get(&(known.solver, known.kind)) {
         return Ok(solver.clone());
@@ -132,10 +133,12 @@ async fn solver(
     let configured = usize::try_from(known.solver)
         .ok()
         .and_then(|place| issuer.acme.solvers.get(place))
-        .filter(|solver| solver.kind() == Some(known.kind));
+        .filter(|solver| solver.kind() == Some(known.kind))
+        // The issuer may have changed since. What was written is taken away all the same.
+        .filter(|solver| action == Action::CleanUp || solver.serves(&order.namespace));
     let Some(configured) = configured else {
-        let (domain, wildcard) = (&known.domain, known.wildcard);
-        return Err(no_solver(&issuer, domain, wildcard, &[known.kind]).into());
+        let name = (&*known.domain, known.wildcard);
+        return Err(no_solver(&issuer, order, name, &[known.kind]).into());
     };
     let provider = configured.dns01.as_ref().and_then(issuer::Dns01::provider);
     let secret = match provider {

@@ -77,6 +77,7 @@ async fn beat(ctx: &Context) -> Result<time::OffsetDateTime, StorageError> {
     let mut tx = ctx.db.begin();
     let now = heartbeat::beat(&mut tx, &ctx.settings.name, ctx.clock.now()).await?;
     tx.commit().await?;
+    ctx.pulse.has_beaten();
     ctx.clock.follow(now);
     Ok(now)
 }

@@ -69,7 +69,7 @@ impl InternalFailures {
                     "the lease was lost: somebody else changed or took it, and this step's result is void"
                 );
             }
-            Err(WorkerError::Storage(error @ StorageError::Unavailable(_))) => {
+            Err(WorkerError::Storage(error)) if error.is_passing() => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     id = %lease.id,

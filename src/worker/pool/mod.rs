@@ -1,10 +1,12 @@
 //! The pool: claims what is due as far as there are slots, and sees its steps through.
 
 mod claim;
+mod clock_watch;
 mod deliveries;
 mod handoff;
 mod heartbeat;
 mod internal_failure;
+mod paused;
 mod slots;
 
 use std::sync::Arc;
@@ -56,6 +58,9 @@ impl Worker {
         let beating = ctx.settings.shared.then(|| {
             AbortOnDropHandle::new(tokio::spawn(heartbeat::run(Arc::clone(&self.context))))
         });
+        let context = Arc::clone(&self.context);
+        let watching = tokio::spawn(async move { clock_watch::run(&context).await });
+        let watching = AbortOnDropHandle::new(watching);
         let handed = handoff::open(&self);
         tasks.spawn(handoff::run(Arc::clone(&self), handed, tasks.clone()));
         while !ctx.stop.is_cancelled() {
@@ -76,7 +81,7 @@ impl Worker {
         ctx.db.handoff().close();
         tasks.close();
         tasks.wait().await;
-        drop(beating);
+        drop((beating, watching));
     }
 
     /// Takes a step with everything that is due at this moment; returns how much that was.
@@ -108,7 +113,10 @@ impl Worker {
         if free == 0 {
             return Err(LONG);
         }
-        match claim::look(ctx, slots, free).await {
+        ctx.pulse.looks();
+        let looked = claim::look(ctx, slots, free).await;
+        ctx.pulse.has_looked();
+        match looked {
             Ok(Look::Found(found)) => Ok(found),
             Ok(Look::Nothing(next)) => {
                 slots.no_work_waits();

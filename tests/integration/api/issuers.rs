@@ -24,7 +24,15 @@ on_every_database! {
         let both = json!([{"http01": {}, "dns01": {"cloudflare": {"apiTokenSecretRef": {"name": "a"}}}}]);
         let server = json!([{"dns01": {"nameservers": ["192.0.2.1"], "cloudflare": {"apiTokenSecretRef": {"name": "a"}}}}]);
         let slow = json!([{"dns01": {"propagation": {"timeout": "soon"}, "cloudflare": {"apiTokenSecretRef": {"name": "a"}}}}]);
+        let followed = |zones: Value| json!([{"dns01": {"cnameStrategy": "Follow", "cnameZones": zones, "cloudflare": {"apiTokenSecretRef": {"name": "a"}}}}]);
+        let ignored = json!([{"dns01": {"cnameZones": ["acme.test"], "cloudflare": {"apiTokenSecretRef": {"name": "a"}}}}]);
+        let reserved = json!([{"selector": {"namespaces": ["team", "Team"]}, "http01": {}}]);
         for (change, pointer, code) in [
+            (json!({"solvers": followed(json!(["acme.test", "*.acme.test"]))}), "/acme/solvers/0/dns01/cnameZones/1", "invalid"),
+            (json!({"solvers": followed(json!(["*"]))}), "/acme/solvers/0/dns01/cnameZones/0", "invalid"),
+            (json!({"solvers": followed(json!(["com"]))}), "/acme/solvers/0/dns01/cnameZones/0", "invalid"),
+            (json!({"solvers": ignored}), "/acme/solvers/0/dns01/cnameZones", "conflicting"),
+            (json!({"solvers": reserved}), "/acme/solvers/0/selector/namespaces/1", "invalid"),
             (json!({"server": "http://ca.example/directory"}), "/acme/server", "invalid"),
             (json!({"server": "https://user:pw@ca.example/"}), "/acme/server", "invalid"),
             (json!({"server": "directory"}), "/acme/server", "invalid"),
@@ -50,6 +58,10 @@ on_every_database! {
             let fault = &problem["errors"][0];
             assert_eq!((&fault["pointer"], &fault["code"]), (&json!(pointer), &json!(code)), "{problem}");
         }
+        let mut own = json!({"kind": "Issuer", "namespace": "team", "name": "le", "acme": acme()});
+        own["acme"]["solvers"][1]["selector"] = json!({"namespaces": ["team"]});
+        let problem = world.post("/issuers", own).await.is_problem(422, "validation_failed");
+        assert_eq!(problem["errors"][0]["pointer"], "/acme/solvers/1/selector/namespaces");
         let placed = json!({"kind": "ClusterIssuer", "namespace": "a", "name": "le", "acme": acme()});
         world.post("/issuers", placed).await.is_problem(422, "validation_failed");
         assert_eq!(world.get("/issuers").await.json()["items"], json!([]));

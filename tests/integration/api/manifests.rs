@@ -107,6 +107,36 @@ status: {conditions: []}
         assert!(!warnings.contains("renewalInformationSource"), "{warnings}");
     }
 
+    async fn a_cluster_issuer_that_follows_cnames_anywhere_is_warned(world: World) {
+        let issuer = |kind: &str, dns01: &str| format!("
+apiVersion: cert-manager.io/v1
+kind: {kind}
+metadata: {{name: dns}}
+spec:
+  acme:
+    server: https://ca.example/directory
+    solvers:
+      - selector: {{dnsZones: [example.com]}}
+        dns01: {{{dns01}, cloudflare: {{apiTokenSecretRef: {{name: cloudflare}}}}}}
+");
+        for (kind, dns01, is_warned) in [
+            ("ClusterIssuer", "cnameStrategy: Follow", true),
+            ("ClusterIssuer", "cnameStrategy: None", false),
+            ("Issuer", "cnameStrategy: Follow", false),
+            ("ClusterIssuer", "cnameStrategy: Follow, cnameZones: [acme.example.net]", false),
+        ] {
+            let applied = apply(&world, &issuer(kind, dns01)).await.done();
+            let warnings = applied["results"][0]["warnings"].to_string();
+            assert_eq!(warnings.contains("CNAMEs may end in every zone"), is_warned, "{kind} {dns01}: {warnings}");
+        }
+        let kept = found(&world, "/issuers?kind=ClusterIssuer").await;
+        assert_eq!(kept["acme"]["solvers"][0]["dns01"]["cnameZones"], json!(["acme.example.net"]));
+        let reserved = CLUSTER_ISSUER.replacen("- http01", "- selector: {namespaces: [team]}\n      http01", 1);
+        apply(&world, &reserved).await.done();
+        let kept = found(&world, "/issuers?name=letsencrypt-staging").await;
+        assert_eq!(kept["acme"]["solvers"][0]["selector"], json!({"namespaces": ["team"]}));
+    }
+
     async fn webhooks_stay_where_a_manifest_is_silent_about_them(world: World) {
         apply(&world, CLUSTER_ISSUER).await.done();
         let hook = world.post("/webhooks", json!({"url": "https://1.1.1.1/hook", "selector": "named"})).await.accepted();
@@ -407,7 +437,7 @@ pub(super) async fn db_account_key(world: &World, name: &str) -> Vec<u8> {
     let mut tx = world.db.read().await.unwrap();
     let (issuer, _) = find_by_name(&mut tx, Kind::ClusterIssuer, "", name).await.unwrap().unwrap();
     let sealed = account_key(&mut tx, issuer.id).await.unwrap();
-    world.sealer.open(&account_key_place(issuer.id), &sealed).unwrap().expose().clone()
+    world.sealer.open(&account_key_place(&issuer), &sealed).unwrap().expose().clone()
 }
 
 impl Reply {

@@ -10,6 +10,7 @@ pub(crate) mod certificates;
 pub(crate) mod conventions;
 pub(crate) mod event_stream;
 pub(crate) mod explain;
+pub(crate) mod health;
 pub(crate) mod idempotency;
 pub(crate) mod imports;
 pub(crate) mod issuers;

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use certwright::api;
 use serde_json::Value;
 
+use crate::house::architecture::{code, sources_of};
+
 #[test]
 fn the_committed_description_is_the_present_one() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi/openapi.json");
@@ -31,6 +33,44 @@ fn every_reference_leads_somewhere() {
         let pointer = reference.strip_prefix('#').expect("within the document");
         assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
     }
+}
+
+/// Of two types with one name the document has one, and says of the other's fields what is not so.
+#[test]
+fn every_described_type_has_a_name_of_its_own() {
+    let mut names = BTreeSet::new();
+    for (file, text) in sources_of("") {
+        for name in described(&text) {
+            assert!(
+                names.insert(name.to_owned()),
+                "{}: `{name}` is taken; add `#[schema(as = …)]`",
+                file.display()
+            );
+        }
+    }
+    assert!(names.len() > 50);
+    assert!(names.contains("SolverSelector") && names.contains("Selector"));
+}
+
+/// The names under which a file's types are in the document.
+fn described(text: &str) -> Vec<&str> {
+    let word = |text: &'_ str| text.find(|c: char| !c.is_alphanumeric()).unwrap_or(text.len());
+    let (mut names, mut is_described, mut other) = (Vec::new(), false, None);
+    for line in code(text) {
+        if line.contains("ToSchema") && !line.contains("use ") {
+            (is_described, other) = (true, None);
+        }
+        if let Some((_, given)) = line.split_once("schema(as = ") {
+            other = Some(&given[..word(given)]);
+        }
+        let declared = line.split_once("struct ").or_else(|| line.split_once("enum "));
+        if let Some((_, name)) = declared
+            && std::mem::take(&mut is_described)
+        {
+            names.push(other.take().unwrap_or(&name[..word(name)]));
+        }
+    }
+    names
 }
 
 #[test]

@@ -109,7 +109,7 @@ on_every_database! {
         let order = world.db_order(&id(&made)).await;
 
         // It may find the place taken by one that only looks whether it is.
-        let hold = async {
+        let patiently = async {
             loop {
                 let held = wait("300").await;
                 if held.status != 429 {
@@ -117,7 +117,7 @@ on_every_database! {
                 }
             }
         };
-        let (held, ()) = tokio::join!(within("the certificate", hold), async {
+        let (held, ()) = tokio::join!(within("the certificate", patiently), async {
             until("a place that is taken", async || wait("0").await.status == 429).await;
             let refused = wait("0").await;
             refused.is_problem(429, "too_many_requests");

@@ -132,6 +132,6 @@ fn base64(text: &str) -> String {
 async fn db_values(world: &World, namespace: &str, name: &str) -> serde_json::Value {
     let mut tx = world.db.read().await.unwrap();
     let (id, sealed) = secrets::data(&mut tx, namespace, name).await.unwrap().unwrap();
-    let plain = world.sealer.open(&secrets::data_place(id), &sealed).unwrap();
+    let plain = world.sealer.open(&secrets::data_place(namespace, id), &sealed).unwrap();
     serde_json::from_slice(plain.expose()).unwrap()
 }

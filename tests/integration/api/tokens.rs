@@ -3,8 +3,9 @@
 use axum::http::Method;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use certwright::domain::access_rule::{Namespaces, Rule};
 use certwright::domain::role::Role;
-use certwright::domain::token_issuer::{Namespaces, Rule, TokenIssuer};
+use certwright::domain::token_issuer::TokenIssuer;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use time::Duration;

@@ -7,10 +7,14 @@ use serde_json::{Value, json};
 
 use crate::support::installation::{Database, Installation, Program, items};
 
-/// Secrets that are created and deleted again in each of the lives that end by `kill -9`.
-const CHANGES: usize = 500;
+/// Secrets that are created, in lives that end by `kill -9`; `AUDIT_CHANGES` says another number.
+const CHANGES: usize = 1_500;
 const LIVES: usize = 3;
 const AT_ONCE: usize = 16;
+
+fn changes() -> usize {
+    std::env::var("AUDIT_CHANGES").map_or(CHANGES, |number| number.parse().unwrap())
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_change_without_entry_and_no_entry_without_change_through_kills_on_sqlite() {
@@ -39,7 +43,7 @@ async fn survive(database: Database) {
     let secrets = all(&site, &program, "/secrets").await;
     let there: BTreeSet<String> =
         secrets.iter().map(|one| format!("secrets/{}", text(one, "id"))).collect();
-    assert!(there.len() > CHANGES, "only {} secrets were made", there.len());
+    assert!(there.len() > changes() / LIVES, "only {} secrets were made", there.len());
     let entries = all(&site, &program, "/audit?action=secrets.create").await;
     let told: BTreeSet<String> = entries.iter().map(|one| text(one, "resource")).collect();
     assert_eq!(told.len(), entries.len(), "an entry came twice");
@@ -63,7 +67,7 @@ async fn survive(database: Database) {
 
 /// Creates secrets, a few at a time, until all are made or the program is gone.
 async fn make_changes(site: &Installation, program: &Program, life: usize) {
-    for batch in (0..CHANGES).collect::<Vec<_>>().chunks(AT_ONCE) {
+    for batch in (0..changes() / LIVES).collect::<Vec<_>>().chunks(AT_ONCE) {
         let created = batch.iter().map(|number| async move {
             let secret = json!({"namespace": "default", "name": format!("s-{life}-{number}"), "stringData": {"k": "v"}});
             site.post(program, "/secrets", &secret).await.is_ok()

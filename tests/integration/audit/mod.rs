@@ -1,6 +1,7 @@
 //! The audit log: what is in it, who reads it, and what is found when somebody has been at it.
 
 pub(crate) mod crash;
+pub(crate) mod pruning;
 pub(crate) mod tampering;
 
 use axum::http::Method;

@@ -12,7 +12,7 @@ use crate::support::former_schema::execute;
 use crate::support::postgres::fresh_database;
 use crate::support::world::{World, on_every_database};
 
-async fn key(world: &World) -> ChainKey {
+pub(super) async fn key(world: &World) -> ChainKey {
     bootstrap::audit_key(&world.db, &world.sealer).await.unwrap()
 }
 
@@ -20,7 +20,7 @@ async fn sealer(world: &World) -> Sealer {
     Sealer::new(world.db.clone(), key(world).await)
 }
 
-async fn changes(world: &World, count: usize) {
+pub(super) async fn changes(world: &World, count: usize) {
     for number in 0..count {
         let name = format!("{}-{number}", world.now().unix_timestamp());
         let secret = json!({"namespace": "default", "name": name, "stringData": {"k": "v"}});
@@ -29,7 +29,13 @@ async fn changes(world: &World, count: usize) {
     world.clock.advance(time::Duration::seconds(1));
 }
 
-async fn head(world: &World) -> Result<Head, VerifyError> {
+/// The head, when all is sealed.
+pub(super) async fn sealed(world: &World) -> Head {
+    sealer(world).await.seal(Uuid::nil()).await.unwrap();
+    head(world).await.unwrap()
+}
+
+pub(super) async fn head(world: &World) -> Result<Head, VerifyError> {
     verify(&world.db, &key(world).await, None, |_, _| {}).await.map(|verified| verified.head)
 }
 

@@ -2,9 +2,11 @@
 
 use std::fs;
 
+use serde_json::json;
+
 use crate::support::person::Person;
 use crate::support::site::Site;
-use crate::support::{databases, former_schema};
+use crate::support::{ClosedPort, databases, former_schema};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_does_what_it_may_until_it_is_deleted() {
@@ -99,8 +101,19 @@ async fn doctor_says_what_is_well_and_what_is_missing_and_makes_nothing() {
         "ClusterIssuer dns: https://127.0.0.1",
         "its account is registered",
         "the token is valid and sees example.com",
+        "it may edit records: _certwright-doctor.example.com (TXT) was written, and removed again",
+        "database, disk: ",
+        "database, write-ahead log: ",
+        "database, writes: a row was written",
+        "database, integrity: ",
+        "answers, and the clocks agree",
+        "HTTP-01, from outside: cannot be seen from here: `curl -i http://NAME/",
+        "certificates: none has expired",
+        "webhooks: none is in trouble",
+        "throttles: nobody is asked to wait",
     ]);
-    assert!(!looked.out.contains("fail"), "{looked:?}");
+    assert!(!looked.out.lines().any(|line| line.starts_with("fail")), "{looked:?}");
+    assert!(site.cloudflare.records("example.com").is_empty(), "its record is gone again");
 
     let wrong = [("CERTWRIGHT_DATA_DIR".to_owned(), person.path("nothing").display().to_string())];
     let looked = person.run_with(&["doctor"], &wrong);
@@ -119,4 +132,62 @@ async fn doctor_names_the_program_that_an_unknown_schema_needs() {
 
     assert_eq!(looked.code, Some(1), "{looked:?}");
     looked.says_all(&["fail  database: version 1 of ", "`certwright migrate` of commit"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn doctor_names_what_waits_for_somebody_with_the_next_command() {
+    let (_folder, url) = databases::sqlite_url();
+    let site = Site::on(&url).await;
+    let person = Person::of(&site);
+    site.cloudflare.forbid_edits("example.com");
+    let blocked = site.issue("dns", &["blocked.example.com"]).await;
+    assert_eq!(blocked["status"]["phase"], "Blocked", "{blocked}");
+
+    let looked = person.run_with(&["doctor"], &site.environment());
+
+    assert_eq!(looked.code, Some(1), "{looked:?}");
+    looked.says_all(&[
+        "fail  ClusterIssuer dns, Secret cloudflare: it cannot write and remove _certwright-doctor.example.com (TXT)",
+        "`certwright renew --failed` tries what waits for it",
+        "fail  certificate default/blocked.example.com: Blocked: ",
+        "`certwright renew blocked.example.com -n default` tries again",
+    ]);
+    assert!(looked.err.contains("2 of "), "{looked:?}");
+    let shown = person.run(&["status", "certificate", "blocked.example.com"]).succeeded();
+    shown.says_all(&["To try at once, after the cause is mended: `certwright renew "]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn doctor_does_not_blame_the_token_for_a_provider_that_cannot_be_reached() {
+    let (_folder, url) = databases::sqlite_url();
+    let site = Site::on(&url).await;
+    let person = Person::of(&site);
+    let mut solver = site.dns_solver();
+    let closed = ClosedPort::new();
+    let nobody = format!("http://{}/client/v4", closed.address());
+    solver["dns01"]["cloudflare"]["baseURL"] = json!(nobody);
+    site.create_issuer("away", &json!([solver]), &json!({})).await;
+
+    let looked = person.run_with(&["doctor"], &site.environment());
+
+    assert_eq!(looked.code, Some(1), "{looked:?}");
+    looked.says_all(&["ClusterIssuer away, Secret cloudflare: Cloudflare cannot be reached, so that nothing is known about the token"]);
+    assert!(!looked.out.contains("make a token"), "{looked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_containers_health_check_asks_the_listener_and_ends_with_0_or_1() {
+    let (_folder, url) = databases::sqlite_url();
+    let mut site = Site::on(&url).await;
+    let person = Person::nowhere();
+    // Whatever the way to the world is, this one is within the machine.
+    let mut environment = site.environment();
+    let closed = ClosedPort::new();
+    environment.push(("HTTP_PROXY".to_owned(), format!("http://{}", closed.address())));
+
+    let healthy = person.run_with(&["healthcheck"], &environment).succeeded();
+    assert!(healthy.out.is_empty(), "{healthy:?}");
+    site.stop().await;
+    let unhealthy = person.run_with(&["healthcheck"], &environment).failed();
+    assert!(unhealthy.err.contains(&site.api.to_string()), "{unhealthy:?}");
 }

@@ -4,10 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::place::{ADDRESS_LINE, KEY_LINE, Place, block_on, mode, whoami};
-use crate::support::{databases, postgres};
+use crate::support::{ClosedPort, databases, postgres};
 
 /// A well-formed master key that nobody uses: 32 bytes of base64.
-const OTHER_MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+pub(super) const OTHER_MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 #[test]
 fn the_first_start_needs_no_configuration() {
@@ -210,4 +210,49 @@ fn migrating_without_configuration_makes_the_usual_database() {
     assert_eq!(mode(&place.data()), 0o700);
     assert!(place.data().join("certwright.db").is_file());
     assert!(place.serve().key().is_some());
+}
+
+#[test]
+fn a_postgres_that_is_away_is_named_with_its_host_and_without_its_password() {
+    let closed = ClosedPort::new();
+    let server = closed.address();
+    let url = format!("postgres://certwright:hunter2@{server}/certwright");
+    let place = Place::new().ports().env("CERTWRIGHT_DATABASE_URL", &url);
+
+    for command in ["serve", "migrate"] {
+        let ended = place.run(&[command]).failed();
+
+        let words =
+            format!("there is no connection to PostgreSQL at {server}; see that it runs there");
+        assert!(ended.err.contains(&words) && ended.err.contains("refused"), "{ended:?}");
+        assert!(!ended.everything().contains("hunter2"), "{ended:?}");
+    }
+    let looked = place.run(&["doctor"]).failed();
+    assert!(
+        looked
+            .out
+            .contains(&format!("fail  database: there is no connection to PostgreSQL at {server}")),
+        "{looked:?}"
+    );
+}
+
+#[test]
+fn a_master_key_without_its_database_is_said_before_an_empty_one_is_made() {
+    let place = Place::new();
+    let first = place.serve().stop().succeeded();
+    assert!(!first.err.contains("no database"), "{first:?}");
+    for name in ["certwright.db", "certwright.db-wal", "certwright.db-shm"] {
+        fs::remove_file(place.data().join(name)).ok();
+    }
+
+    let looked = place.run(&["doctor"]).failed();
+    assert!(
+        looked.out.contains("There is a master key: if there was a database, put it back"),
+        "{looked:?}"
+    );
+    let again = place.serve().stop().succeeded();
+    assert!(
+        again.err.contains("there is a master key and no database: an empty one is made"),
+        "{again:?}"
+    );
 }

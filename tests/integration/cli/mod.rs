@@ -1,9 +1,11 @@
 //! The program, as operators see it.
 
 pub(crate) mod administration;
+pub(crate) mod backup;
 pub(crate) mod bootstrap;
 mod by_heart;
 pub(crate) mod certificates;
+pub(crate) mod client_certificates;
 pub(crate) mod commands;
 pub(crate) mod commands_maintenance;
 pub(crate) mod first_start;

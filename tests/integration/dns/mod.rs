@@ -3,5 +3,6 @@
 pub(crate) mod faults;
 pub(crate) mod propagation;
 pub(crate) mod provider_answers;
+mod rehearsal;
 pub(crate) mod self_check;
 pub(crate) mod solvers;

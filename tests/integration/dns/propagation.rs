@@ -1,11 +1,12 @@
 //! DNS-01: where a record is written, and who sees it.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use certwright::domain::challenge::in_words;
 use certwright::domain::failure::Class;
 use certwright::domain::issuer::{CnameStrategy, PropagationMode};
-use certwright::solver::Readiness;
+use certwright::solver::{Readiness, Solver};
 
 use super::solvers::{World, ZONE, observed, present, proof};
 
@@ -39,6 +40,57 @@ async fn a_cname_that_is_not_followed_is_pointed_out() {
     let Readiness::NotYet { observed } = seen else { panic!("no CA would find it") };
     let observed = in_words(&observed);
     assert!(observed.contains("leads to app.acme.test"), "{observed}");
+}
+
+/// Follows CNAMEs into `acme.test` only.
+fn within_acme_test(world: &World) -> Arc<dyn Solver> {
+    world.dns01_with(|dns01| {
+        dns01.cname_strategy = CnameStrategy::Follow;
+        dns01.cname_zones = vec!["acme.test".to_owned()];
+    })
+}
+
+#[tokio::test]
+async fn a_cname_that_ends_outside_the_zones_for_delegation_is_refused_before_anything_is_written()
+{
+    const ZONES: [&str; 4] = [ZONE, "acme.test", "badacme.test", "elsewhere.test"];
+    let world = World::with_zones(&ZONES).await;
+    let solver = within_acme_test(&world);
+    world.cloudflare.set_cname("x.acme.test", "x.elsewhere.test");
+    for target in
+        ["victim.example.org", "a.badacme.test", "acme.test.elsewhere.test", "x.acme.test"]
+    {
+        world.cloudflare.set_cname("_acme-challenge.app.example.org", target);
+        let proof = proof("app.example.org", "t");
+
+        let failure = solver.present(&proof).await.unwrap_err();
+
+        assert_eq!((failure.class, failure.code.as_str()), (Class::Blocked, "dns_cname_outside"));
+        assert!(failure.detail.contains(" leads to "), "{failure}");
+        solver.clean_up(&proof, None).await.unwrap();
+    }
+    assert_eq!(world.cloudflare.calls().total(), 0, "the provider was asked for nothing");
+}
+
+#[tokio::test]
+async fn a_cname_is_judged_by_its_end_and_before_each_write() {
+    let world = World::with_zones(&[ZONE, "acme.test", "elsewhere.test"]).await;
+    let solver = within_acme_test(&world);
+    let plain = present(&solver, &proof("www.example.org", "u")).await;
+    assert_eq!(plain.name, "_acme-challenge.www.example.org", "no CNAME leads away");
+    world.cloudflare.set_cname("_acme-challenge.app.example.org", "x.elsewhere.test");
+    world.cloudflare.set_cname("x.elsewhere.test", "app.acme.test");
+    let proof = proof("app.example.org", "t");
+
+    let record = present(&solver, &proof).await;
+
+    assert_eq!(record.name, "app.acme.test");
+    world.cloudflare.set_cname("x.elsewhere.test", "y.elsewhere.test");
+    let failure = solver.present(&proof).await.unwrap_err();
+    assert_eq!(failure.code.as_str(), "dns_cname_outside");
+    assert_eq!(world.values("elsewhere.test"), Vec::<String>::new());
+    solver.clean_up(&proof, Some(&record)).await.unwrap();
+    assert_eq!(world.values("acme.test"), Vec::<String>::new(), "what stands is taken away");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use super::architecture::{code, sources_of};
 /// The floors from the ground up, with what each may know of the crate besides storage. The cache and the
 /// database that has it are above all floors; tables read through the cache.
 const FLOORS: &[(&str, &[&str])] = &[
-    ("engine", &["telemetry"]),
+    ("engine", &["secret", "telemetry"]),
     ("queue", &["domain"]),
     ("tables", &["domain", "secret", "view"]),
     ("cache.rs", &["domain", "secret"]),

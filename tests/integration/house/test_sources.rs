@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, usize, &str)] = &[
     ("tests/support/patience.rs", 1, "the guard against hanging itself"),
     ("tests/support/cloudflare/dns.rs", 1, "DNS that shows records late, or never"),
     ("tests/support/installation.rs", 6, "looks again, for as long as the guard says"),
+    ("tests/support/openbao.rs", 1, "the guard, for requests"),
     ("tests/support/openid_provider.rs", 1, "the guard, for requests"),
     ("tests/support/pebble.rs", 1, "the guard, for requests"),
     ("tests/support/person.rs", 1, "looks again, for as long as the guard says"),
@@ -26,6 +27,7 @@ const ALLOWED: &[(&str, usize, &str)] = &[
         "looks again, for as long as the guard says, and the guard of requests",
     ),
     ("tests/integration/api/certificates.rs", 1, "what must not come has time to come"),
+    ("tests/integration/cli/backup.rs", 1, "the guard, for requests"),
     ("tests/integration/cli/place.rs", 3, "looks again, for as long as the guard says"),
     ("tests/integration/network/connections.rs", 9, "guards against hanging"),
     ("tests/integration/network/connections_attacked.rs", 2, "guards against hanging"),
@@ -65,7 +67,10 @@ const PORTS: &[(&str, usize, &str)] = &[
     ("tests/support/nginx.rs", 2, "what deploy/nginx.conf says, to be replaced"),
     ("tests/support/world.rs", 1, "a name server that is not asked"),
     ("tests/integration/network/tenants.rs", 1, "where nobody is to be reached"),
+    ("tests/integration/at_rest/transit.rs", 1, "where nobody is to be reached"),
+    ("src/cli/healthcheck.rs", 2, "addresses of listeners, and where to ask them"),
     ("src/config/oidc.rs", 2, "settings that are read"),
+    ("src/config/transit.rs", 1, "settings that are read"),
     ("src/config/show.rs", 1, "a setting that is shown"),
     ("src/config/sources.rs", 5, "settings that are read"),
     ("src/outbound/guard.rs", 1, "URLs that are judged"),
@@ -161,5 +166,5 @@ fn every_test_that_a_target_asks_for_is_there() {
             asked += 1;
         }
     }
-    assert_eq!(asked, 3, "targets that ask for tests");
+    assert_eq!(asked, 4, "targets that ask for tests");
 }

@@ -8,6 +8,7 @@ use super::architecture::{code, source_root, sources_of};
 const ROOMS: &[&str] = &[
     "error",
     "limits",
+    "pulse",
     "context",
     "credentials",
     "judgement",

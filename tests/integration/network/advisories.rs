@@ -150,9 +150,9 @@ fn every_advisory_has_a_test_that_is_there() {
     for line in table.lines().filter(|line| line.starts_with("| ") && line.contains("::")) {
         for named in line.split('`').filter(|part| part.contains("::")) {
             let (file, test) = named.split_once("::").unwrap();
-            let text = std::fs::read_to_string(root.join(file)).unwrap_or_default();
+            let source = std::fs::read_to_string(root.join(file)).unwrap_or_default();
             assert!(
-                text.contains(&format!("fn {test}(")),
+                source.contains(&format!("fn {test}(")),
                 "docs/security.md names {named}, which is not there"
             );
         }

@@ -8,7 +8,7 @@ use axum::http::Method;
 use certwright::ca::{Account, Authorities, Ca};
 use certwright::clock::{Clock, SystemClock};
 use certwright::domain::challenge::{Proof, in_words};
-use certwright::domain::failure::Failure;
+use certwright::domain::failure::{Failure, code};
 use certwright::domain::id::ChallengeId;
 use certwright::domain::issuer::{self, Acme, DnsProvider, Kind};
 use certwright::outbound::{Allow, Client, Guard};
@@ -72,7 +72,12 @@ async fn order(account: &Account) -> Result<(), Failure> {
     let placed = account.new_order(&names, None).await?;
     let mut order = account.order(placed.url(), time::Duration::ZERO).await?;
     let authorizations = order.authorizations().await?;
-    order.accept(&[authorizations[0].challenges[0].url.clone()]).await?;
+    let Some(offered) = authorizations[0].challenges.first() else {
+        // One whose URL cannot be kept is not offered at all.
+        let why = authorizations[0].unusable.join(" ");
+        return Err(Failure::of(code::ACME_UNREADABLE_ANSWER, why));
+    };
+    order.accept(std::slice::from_ref(&offered.url)).await?;
     order.finalize(b"csr").await?;
     let download = order.certificate().await?.expect("the order is valid");
     match download.alternates.first() {

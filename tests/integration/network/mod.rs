@@ -1,6 +1,7 @@
 //! Connections: who may open, keep and direct them.
 
 pub(crate) mod advisories;
+pub(crate) mod client_certificates;
 pub(crate) mod connections;
 #[cfg(feature = "failpoints")]
 pub(crate) mod connections_attacked;

@@ -188,7 +188,8 @@ async fn files_are_shown_as_soon_as_both_have_changed() {
     former.write_to(folder.path());
     let [chain, key] = ["chain.pem", "key.pem"].map(|file| folder.path().join(file));
     let listen = "127.0.0.1:0".parse().unwrap();
-    let https = Https { listen, certificate: CertificateSource::Files { chain, key } };
+    let certificate = CertificateSource::Files { chain, key };
+    let https = Https { listen, certificate, client_auth: None };
     let (_folder, url) = sqlite();
     let world = World::on(&url).await;
     let open = ServerCertificate::open(&https, &world.db, &world.sealer);
@@ -217,7 +218,7 @@ async fn files_that_cannot_be_used_stop_the_start_and_are_named() {
     let refused = async |expected: &str| {
         let listen = "127.0.0.1:0".parse().unwrap();
         let certificate = CertificateSource::Files { chain: chain.clone(), key: key.clone() };
-        let https = Https { listen, certificate };
+        let https = Https { listen, certificate, client_auth: None };
         let opened = ServerCertificate::open(&https, &world.db, &world.sealer).await;
         let refused = format!("{:#}", opened.err().expect(expected));
         assert!(refused.contains(expected), "{refused}");

@@ -128,6 +128,35 @@ on_every_database! {
         assert_eq!(written["admittedBy"], json!({"policy": "team"}));
     }
 
+    async fn a_label_chooses_no_solver_that_is_reserved_to_others(world: World) {
+        let mut issuer = cluster_issuer("le");
+        let mut reserved = issuer["acme"]["solvers"][0].clone();
+        reserved["selector"] = json!({"matchLabels": {"zone": "paid"}, "namespaces": ["payments"]});
+        issuer["acme"]["solvers"] = json!([reserved]);
+        world.post("/issuers", issuer).await.accepted();
+        for namespace in ["team", "payments"] {
+            allow(&world, namespace, namespace, &["**.example.com"]).await;
+        }
+        let ask = async |namespace: &str, labels: Value| {
+            let mut wanted = of_team("web", &["*.example.com"]);
+            wanted["namespace"] = json!(namespace);
+            wanted["labels"] = labels;
+            post(&world, &world.key(&["*"], &[namespace]).await, "/certificates", wanted).await
+        };
+
+        for (namespace, labels) in [
+            ("team", json!({"zone": "paid"})),
+            ("team", json!({"zone": "paid", "namespaces": "payments"})),
+            ("payments", json!({})),
+        ] {
+            let problem = ask(namespace, labels.clone()).await.is_problem(422, "validation_failed");
+            let error = &problem["errors"][0];
+            assert_eq!((&error["pointer"], &error["code"]), (&json!("/dnsNames/0"), &json!("no_solver")), "{labels}");
+            assert!(error["detail"].as_str().unwrap().contains(&format!("namespace `{namespace}`")), "{error}");
+        }
+        ask("payments", json!({"zone": "paid"})).await.accepted();
+    }
+
     async fn a_policy_holds_from_the_answer_on(world: World) {
         world.create_issuer().await;
         let tenant = world.key(&["*"], &["team"]).await;

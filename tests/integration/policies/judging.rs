@@ -136,13 +136,13 @@ at_a_ca! {
     }
 }
 
-async fn only(site: &Driven) -> Value {
+pub(super) async fn only(site: &Driven) -> Value {
     let mut all = site.world.certificates().await;
     assert_eq!(all.len(), 1);
     all.remove(0)
 }
 
-fn code(certificate: &Value) -> &str {
+pub(super) fn code(certificate: &Value) -> &str {
     certificate["status"]["lastError"]["code"].as_str().unwrap_or_default()
 }
 

@@ -29,6 +29,7 @@ pub(crate) mod judging;
 pub(crate) mod manifests;
 pub(crate) mod resource;
 pub(crate) mod reviews;
+pub(crate) mod solvers;
 
 use axum::http::Method;
 use serde_json::{Value, json};

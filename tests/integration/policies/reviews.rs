@@ -5,7 +5,7 @@ use certwright::domain::id::CertificateId;
 use certwright::domain::issuer::Kind;
 use certwright::domain::policy::AdmittedBy;
 use certwright::storage::certificates;
-use serde_json::Value;
+use serde_json::{Value, json};
 use time::Duration;
 
 use super::{allow, path, policy};
@@ -62,6 +62,11 @@ on_every_database! {
         assert_eq!(world.delete(&path(&everywhere)).await.status, 204);
         while worker.work_due().await.unwrap() > 0 {}
         assert_eq!(withheld(&world).await, MANY);
+        let told = world.get("/audit?action=certificates.block&limit=500").await.json();
+        let told = told["items"].as_array().unwrap();
+        assert_eq!(told.len(), MANY, "each leaves an entry, once");
+        assert_eq!((&told[0]["principal"]["kind"], &told[0]["outcome"]), (&json!("service"), &json!("refused")));
+        assert!(told[0]["reason"].as_str().unwrap().contains("`team`"), "{}", told[0]);
     }
 }
 

@@ -205,6 +205,15 @@ async fn rotation_survives(database: Database) {
     let mut rotation = site.launch(&["secrets", "rotate"], "");
     assert!(rotation.end().await.success(), "{}", rotation.log());
     assert!(rotation.out().contains("sealed 0 of "), "{}", rotation.out());
+
+    let mut verified = site.launch(&["secrets", "verify"], "");
+    assert!(verified.end().await.success(), "{}", verified.log());
+    assert!(verified.out().contains("are whole"), "{}", verified.out());
+    former_schema::execute(&site.database_url, &["UPDATE api_keys SET role = 'reader'"]).await;
+    let mut verified = site.launch(&["secrets", "verify"], "");
+    assert!(!verified.end().await.success(), "{}", verified.out());
+    assert!(verified.out().contains("API key "), "{}", verified.out());
+    assert!(verified.log().contains("are broken"), "{}", verified.log());
 }
 
 #[tokio::test]

@@ -1,9 +1,14 @@
 //! Crashes, outages and hostile surroundings.
 
 #[cfg(feature = "failpoints")]
+pub(crate) mod backup;
+pub(crate) mod clock;
+#[cfg(feature = "failpoints")]
 pub(crate) mod crash;
 #[cfg(feature = "failpoints")]
 pub(crate) mod crash_beside;
+#[cfg(feature = "failpoints")]
+pub(crate) mod disk;
 #[cfg(feature = "failpoints")]
 pub(crate) mod internal_failures;
 pub(crate) mod reliability;

@@ -6,7 +6,7 @@ use certwright::domain::audit::{Call, ChainKey, Entry, Head, Outcome};
 use certwright::domain::id::AuditId;
 use certwright::domain::principal::{PrincipalKind, PrincipalRef};
 use certwright::storage::audit::{self, Author, Wanted};
-use certwright::storage::{StorageError, certificates};
+use certwright::storage::{StorageError, audit_checkpoints, certificates};
 use uuid::Uuid;
 
 use super::rows::{NOW, certificate, page};
@@ -76,6 +76,36 @@ on_both_databases! {
             let sealed = match sealed { Ok(()) => tx.commit().await, Err(error) => Err(error) };
             assert!(matches!(sealed, Err(StorageError::Conflict)), "{sealed:?}");
         }
+    }
+
+    async fn a_pruned_log_keeps_its_checkpoint_and_loses_the_oldest_entries_page_by_page(db: Db) {
+        let key = ChainKey::new(b"key");
+        let mut heads = vec![Head::beginning()];
+        let mut tx = db.begin();
+        for name in ["a", "b", "c", "d"] {
+            let one = entry(name);
+            let seal = key.seal(heads.last().unwrap(), &one);
+            audit::insert(&mut tx, &one).await.unwrap();
+            audit::seal(&mut tx, one.id, &seal).await.unwrap();
+            heads.push(Head { seq: seal.seq, hash: seal.hash });
+        }
+        assert_eq!(audit_checkpoints::last(&mut tx).await.unwrap(), None);
+        let (second, third) = (key.checkpoint(heads[2].clone(), NOW), key.checkpoint(heads[3].clone(), NOW));
+        for checkpoint in [&second, &third] {
+            audit_checkpoints::insert(&mut tx, checkpoint).await.unwrap();
+        }
+        let found = audit_checkpoints::last(&mut tx).await.unwrap().unwrap();
+        assert_eq!(found, third);
+        assert!(key.vouches_for(&found));
+
+        let mut removed = Vec::new();
+        for _ in 0..3 {
+            removed.push(audit_checkpoints::prune(&mut tx, &third.head, 2).await.unwrap());
+        }
+        assert_eq!(removed, [2, 1, 0]);
+        let left = audit::list(&mut tx, &Wanted::default(), page()).await.unwrap();
+        assert_eq!(left.iter().map(|(entry, _)| entry.resource.as_str()).collect::<Vec<_>>(), ["d"]);
+        assert_eq!(audit::head(&mut tx).await.unwrap(), heads[4]);
     }
 
     async fn a_transaction_with_an_author_leaves_its_entry_or_nothing(db: Db) {

@@ -1,8 +1,13 @@
 //! Who works on what, on both databases.
 
-use certwright::domain::certificate::Certificate;
+use certwright::domain::certificate::{Certificate, State};
+use certwright::domain::event::Event;
+use certwright::domain::failure::{Failure, code};
+use certwright::domain::throttle::Scope as Held;
 use certwright::storage::lease::{self, LEASE, Machine};
-use certwright::storage::{Db, StorageError, certificates, heartbeat, orders, tasks};
+use certwright::storage::{
+    Db, Scope, StorageError, certificates, events, heartbeat, orders, tasks, throttles, wake_ups,
+};
 use futures_util::future::join_all;
 use sqlx::{Connection as _, PgConnection};
 use time::Duration;
@@ -80,6 +85,42 @@ on_both_databases! {
         lease::release(&mut tx, Machine::Certificate, held[0].id, "test", now).await.unwrap();
         assert!(lease::extend(&mut tx, &again[0], now).await.is_err(), "let go");
         assert_eq!(lease::give_back(&mut tx, None, now).await.unwrap(), 0);
+    }
+
+    async fn what_waits_by_a_clock_that_was_ahead_is_due_at_once_and_nothing_else_is(db: Db) {
+        let now = now(&db).await;
+        let ahead = now + Duration::days(2);
+        let mut tx = db.begin();
+        let row = |name, state: State, since, at| Certificate { state, state_since: since, next_action_at: at, ..certificate(name) };
+        let rows = [
+            // Written two days ahead, or put off for longer than anything is.
+            (row("wounded", State::Backoff, ahead, ahead + Duration::hours(1)), now),
+            (row("parked", State::Blocked, now - Duration::hours(1), now + Duration::hours(49)), now),
+            // Long pauses with good reason.
+            (row("long", State::Backoff, now, now + Duration::days(10)), now + Duration::days(10)),
+            (row("soon", State::Blocked, now, now + Duration::hours(24)), now + Duration::hours(24)),
+            (Certificate { deleting_since: Some(ahead), ..row("deleting", State::Blocked, ahead, ahead) }, ahead),
+        ];
+        for (one, _) in &rows {
+            certificates::insert(&mut tx, one).await.unwrap();
+        }
+        throttles::hold(&mut tx, "a", &Held::Account, now + Duration::days(3), &Failure::of(code::ACME_RATE_LIMITED, ""), now).await.unwrap();
+        assert!(!wake_ups::are_from_the_future(&mut tx, now).await.unwrap());
+        events::record(&mut tx, "default", None, &[Event::normal(rows[0].0.id, "Failed", "It failed")], ahead);
+        tx.commit().await.unwrap();
+        assert!(wake_ups::are_from_the_future(&mut db.read().await.unwrap(), now).await.unwrap());
+
+        let mut tx = db.begin();
+        assert_eq!(wake_ups::clamp(&mut tx, now).await.unwrap(), 3);
+        tx.commit().await.unwrap();
+
+        let mut read = db.read().await.unwrap();
+        for (one, due) in rows {
+            let found = certificates::find(&mut read, one.id, &Scope::Everything).await.unwrap().unwrap();
+            assert_eq!(found.0.next_action_at, due, "{}", one.name);
+        }
+        let held = throttles::held(&mut read, &["a".to_owned()], now).await.unwrap().unwrap();
+        assert_eq!(held.0, now + Duration::hours(30));
     }
 
     async fn a_process_that_falls_silent_is_reaped_and_its_work_given_back(db: Db) {

@@ -3,6 +3,7 @@
 mod api_keys;
 mod audit;
 mod certificates;
+mod copy;
 pub(crate) mod events;
 mod figures;
 mod history;
@@ -12,6 +13,7 @@ mod limits;
 mod orders;
 mod passes;
 mod policies;
+mod retention;
 mod revisions;
 mod rows;
 mod schema;
@@ -41,6 +43,7 @@ fn every_public_function_of_storage_is_exercised_here() {
         include_str!("api_keys.rs"),
         include_str!("audit.rs"),
         include_str!("certificates.rs"),
+        include_str!("copy.rs"),
         include_str!("figures.rs"),
         include_str!("history.rs"),
         include_str!("issuers.rs"),
@@ -48,6 +51,7 @@ fn every_public_function_of_storage_is_exercised_here() {
         include_str!("limits.rs"),
         include_str!("orders.rs"),
         include_str!("policies.rs"),
+        include_str!("retention.rs"),
         include_str!("revisions.rs"),
         include_str!("schema.rs"),
         include_str!("secrets.rs"),

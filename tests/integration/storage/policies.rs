@@ -13,7 +13,7 @@ use certwright::storage::{Db, StorageError, certificates, policies, policy_revie
 use time::Duration;
 
 use super::rows::{NOW, all, certificate, now, page};
-use crate::support::databases::on_both_databases;
+use crate::support::databases::{on_both_databases, open};
 use crate::support::postgres::fresh_database;
 
 fn policy(name: &str, namespaces: &[&str]) -> Policy {
@@ -175,7 +175,7 @@ on_both_databases! {
 #[tokio::test]
 async fn a_policy_that_one_replica_withdraws_counts_for_none_at_the_others() {
     let url = fresh_database().await;
-    let (one, other) = (Db::connect(&url).await.unwrap(), Db::connect(&url).await.unwrap());
+    let (one, other) = (open(&url).await, open(&url).await);
     let policy = policy("team", &["team"]);
     insert(&one, &policy).await;
     let recalled: Arc<Policies> = policies::cached(&other, "team").await.unwrap();

@@ -67,7 +67,7 @@ on_both_databases! {
         assert_eq!(found, wanted);
         let copies = &sealed_columns::COLUMNS[7];
         let copy = sealed_columns::list(&mut tx, copies, (Uuid::nil(), i64::MIN), 9).await.unwrap();
-        assert_eq!(copy[0].place, requests::private_key_place(order.request));
+        assert_eq!(copy[0].place, requests::private_key_place(&wanted.namespace, certificate.id, order.request));
         assert!(sealed_columns::replace(&mut tx, copies, &copy[0], &Sealed(vec![8])).await.unwrap());
         let over = found.apply(Ok(()), NOW, Jitter::NONE);
         revocations::save(&mut tx, &over, &lease).await.unwrap();

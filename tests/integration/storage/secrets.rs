@@ -1,13 +1,15 @@
 //! What is sealed, hashed or set, on both databases.
 
+use certwright::domain::api_key::ApiKey;
 use certwright::domain::id::SecretId;
 use certwright::secret::Sealed;
+use certwright::storage::grants::{self, Table};
 use certwright::storage::secrets::{self, SecretEntry};
-use certwright::storage::{requests, revisions, sealed_columns, settings};
+use certwright::storage::{Scope, api_keys, requests, revisions, sealed_columns, settings};
 use time::Duration;
 
 use super::rows::{NOW, all, page, revision, under_way};
-use crate::support::databases::on_both_databases;
+use crate::support::databases::{SEALER, on_both_databases};
 
 on_both_databases! {
     async fn sealed_secrets_are_gone_through_in_batches_and_replaced_only_as_they_were_read(db: Db) {
@@ -27,7 +29,9 @@ on_both_databases! {
         }
         let numbers: Vec<_> = seen.iter().map(|envelope| envelope.key.1).collect();
         assert_eq!(numbers, [1, 2, 3, 4, 5]);
-        assert_eq!(seen[0].place, requests::private_key_place(order.request));
+        let place = requests::private_key_place(&certificate.namespace, certificate.id, order.request);
+        assert_eq!(seen[0].place, place);
+        assert_eq!(seen[0].name, format!("{}/{}, revision 1", certificate.namespace, certificate.name));
         assert_eq!(seen[0].sealed, Sealed(vec![9]));
         for column in &sealed_columns::COLUMNS[..5] {
             let after = (uuid::Uuid::nil(), i64::MIN);
@@ -64,6 +68,26 @@ on_both_databases! {
         assert_eq!(secrets::data(&mut tx, "default", "token").await.unwrap(), None);
     }
 
+    async fn grants_are_gone_through_in_pages_and_signed_only_as_they_were_read(db: Db) {
+        let mut tx = db.begin();
+        for number in 0..3 {
+            let key = ApiKey::new("ci", vec![], Scope::Everything, NOW);
+            api_keys::insert(&mut tx, &key, &[number; 32]).await.unwrap();
+        }
+        let page = grants::list(&mut tx, Table::ApiKeys, uuid::Uuid::nil(), 2).await.unwrap();
+        let rest = grants::list(&mut tx, Table::ApiKeys, page[1].id, 2).await.unwrap();
+        assert_eq!((page.len(), rest.len()), (2, 1));
+        assert_eq!(grants::list(&mut tx, Table::Policies, uuid::Uuid::nil(), 2).await.unwrap(), []);
+        let [one, ..] = &page[..] else { unreachable!() };
+        assert_eq!(one.name, "ci");
+        assert!(SEALER.verifies(&one.text, one.mac.as_deref().unwrap()));
+
+        assert!(grants::sign(&mut tx, Table::ApiKeys, one, &[1]).await.unwrap());
+        assert!(!grants::sign(&mut tx, Table::ApiKeys, one, &[2]).await.unwrap(), "it has another by now");
+        let now = grants::list(&mut tx, Table::ApiKeys, uuid::Uuid::nil(), 1).await.unwrap();
+        assert_eq!(now[0].mac, Some(vec![1]));
+    }
+
     async fn a_setting_is_set_once(db: Db) {
         let mut tx = db.begin();
         assert!(settings::insert(&mut tx, "id", b"first").await.unwrap());
@@ -72,6 +96,10 @@ on_both_databases! {
         assert_eq!(settings::find(&mut tx, "other").await.unwrap(), None);
         assert!(!settings::replace(&mut tx, "id", b"second", b"third").await.unwrap());
         assert!(settings::replace(&mut tx, "id", b"first", b"third").await.unwrap());
+        for value in [b"put", b"new"] {
+            settings::put(&mut tx, "other", value).await.unwrap();
+            assert_eq!(settings::find(&mut tx, "other").await.unwrap(), Some(value.to_vec()));
+        }
     }
 }
 

@@ -118,6 +118,7 @@ on_both_databases! {
         assert_eq!((found(&mut tx, State::Delivered).await, found(&mut tx, State::Dead).await), (1, 0));
         assert_eq!(outbox::forget(&mut tx, later + Duration::hours(1), 10).await.unwrap(), 0, "it has a delivery");
         assert_eq!(deliveries::forget(&mut tx, later, 10).await.unwrap(), 0, "not yet");
+        assert_eq!(deliveries::forget_dead(&mut tx, later + Duration::DAY, 10).await.unwrap(), 0, "it is not dead");
         assert_eq!(deliveries::forget(&mut tx, later + Duration::hours(1), 10).await.unwrap(), 1);
         assert_eq!(outbox::forget(&mut tx, later + Duration::hours(1), 10).await.unwrap(), 1);
         assert_eq!(deliveries::find(&mut tx, one.id, done.id).await.unwrap(), None);

@@ -15,12 +15,12 @@ use certwright::storage::{Db, Page, Scope, StorageError, Tx, certificates, event
 use futures_util::future::{FutureExt as _, join_all};
 use serde_json::Value;
 use sqlx::postgres::PgListener;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection, SqliteConnection};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::rows::{NOW, certificate};
-use crate::support::databases::{on_both_databases, postgres};
+use crate::support::databases::{on_both_databases, open, postgres, sqlite_url};
 use crate::support::patience::{until, within};
 use crate::support::stopped_clock::StoppedClock;
 
@@ -257,7 +257,7 @@ async fn nobody_inherits_a_transaction_that_was_given_up_while_it_began() {
 #[tokio::test]
 async fn another_replica_hears_of_changes_and_of_forgotten_keys() {
     let url = crate::support::postgres::fresh_database().await;
-    let (here, there) = (Db::connect(&url).await.unwrap(), Db::connect(&url).await.unwrap());
+    let (here, there) = (open(&url).await, open(&url).await);
     let (key, hash) = (key("ci"), api_key::hash_key("cw_ci"));
     let mut tx = here.begin();
     api_keys::insert(&mut tx, &key, &hash).await.unwrap();
@@ -384,4 +384,33 @@ async fn a_transaction_with_a_failure_is_never_said_to_be_committed() {
 
     let mut read = db.read().await.unwrap();
     assert_eq!(settings::find(&mut read, "before").await.unwrap(), None);
+}
+
+/// What SQLite's log is cut to, and a frame more.
+const WAL_KEPT: u64 = (16 << 20) + (1 << 16);
+
+#[tokio::test]
+async fn a_log_that_a_reader_made_long_is_cut_once_the_reader_is_gone() {
+    let (_folder, url) = sqlite_url();
+    let db = Db::connect(&url).await.unwrap();
+    let mut reader = SqliteConnection::connect(&url).await.unwrap();
+    sqlx::query("BEGIN").execute(&mut reader).await.unwrap();
+    sqlx::query("SELECT count(*) FROM settings").execute(&mut reader).await.unwrap();
+    let write = async |value: &[u8]| {
+        let mut tx = db.begin();
+        settings::put(&mut tx, "large", value).await.unwrap();
+        tx.commit().await.unwrap();
+    };
+    let wal = || db.load().disk.unwrap().wal;
+    for byte in 0..20 {
+        write(&vec![byte; 1 << 20]).await;
+    }
+    assert!(wal() > WAL_KEPT, "{}", wal());
+
+    reader.close().await.unwrap();
+    for byte in 0..3 {
+        write(&[byte]).await;
+    }
+
+    assert!(wal() <= WAL_KEPT, "{}", wal());
 }

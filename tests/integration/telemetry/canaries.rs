@@ -105,7 +105,7 @@ impl Canary {
             bytes.to_vec(),
             STANDARD_NO_PAD.encode(whole).into_bytes(),
             URL_SAFE_NO_PAD.encode(whole).into_bytes(),
-            bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into_bytes(),
+            bytes.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect(),
         ];
         Self { kind, forms }
     }

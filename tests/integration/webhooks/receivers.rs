@@ -35,7 +35,7 @@ mod the_example_of_the_documentation {
     async fn in_python_takes_what_is_signed_and_nothing_else() {
         let mut command = Command::new(tool("python/bin/python3"));
         command.arg(example("receiver.py"));
-        takes_what_is_signed(command).await;
+        Box::pin(takes_what_is_signed(command)).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -51,7 +51,7 @@ mod the_example_of_the_documentation {
         assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stdout));
         let mut command = Command::new("node");
         command.arg(folder.path().join("receiver.js"));
-        takes_what_is_signed(command).await;
+        Box::pin(takes_what_is_signed(command)).await;
     }
 
     /// A real service sends to a real receiver; then a forger tries.

@@ -173,6 +173,11 @@ impl Cloudflare {
         self.zone(zone, |zone| zone.editable = false);
     }
 
+    /// The token may edit the zone's records again.
+    pub fn allow_edits(&self, zone: &str) {
+        self.zone(zone, |zone| zone.editable = true);
+    }
+
     /// The token may not list zones.
     pub fn forbid_zone_listing(&self) {
         self.state.lock().zones_readable = false;

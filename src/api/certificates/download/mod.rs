@@ -115,7 +115,8 @@ async fn hand_out(
     if known.knows(&tag) {
         return Ok((tag, None));
     }
-    let key = app.sealer.open(&private_key_place(request), &sealed)?;
+    let place = private_key_place(&certificate.namespace, certificate.id, request);
+    let key = app.sealer.open(&place, &sealed)?;
     let message =
         format!("The {what} of revision {number} was handed to the {who} ({})", who.subject.id());
     let event = Event::normal(certificate.id, "PrivateKeyExported", message);

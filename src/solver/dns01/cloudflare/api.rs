@@ -185,7 +185,7 @@ impl Api {
         Ok(body)
     }
 
-    fn judge(
+    pub(super) fn judge(
         &self,
         status: StatusCode,
         headers: &HeaderMap,
@@ -256,6 +256,8 @@ impl Api {
     }
 
     fn clean(&self, words: &str) -> String {
+        // Cleaned first: what is left out could stand within the token, and hide it.
+        let words = foreign_words(words, usize::MAX).unwrap_or_default();
         let words = words.replace(self.token.expose().as_str(), "[token]");
         foreign_words(&words, MAX_WORDS).unwrap_or_default()
     }

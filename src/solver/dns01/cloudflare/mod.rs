@@ -9,6 +9,8 @@ mod budget;
 mod changes;
 mod clients;
 mod error;
+#[cfg(feature = "failpoints")]
+pub(in crate::solver) mod fuzzing;
 mod ours;
 mod records;
 mod zones;

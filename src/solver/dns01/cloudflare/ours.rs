@@ -16,7 +16,7 @@ pub(super) async fn list(api: &Api, zone: &str, mark: &str) -> Result<Vec<Ours>,
 }
 
 /// The comment is read here again: a filter that an API does not know it may pass over.
-fn ours(txt: Txt, zone: &str, mark: &str) -> Option<Ours> {
+pub(super) fn ours(txt: Txt, zone: &str, mark: &str) -> Option<Ours> {
     let challenge = txt.comment.as_deref()?.strip_prefix(mark)?.parse().ok()?;
     Some(Ours { record: txt.into_record(zone), challenge: ChallengeId(challenge) })
 }

@@ -56,7 +56,7 @@ pub(super) struct Found {
 }
 
 /// A zone's name, in the form in which names are compared, and id.
-fn named(zone: &Map<String, Value>) -> Option<(String, String)> {
+pub(super) fn named(zone: &Map<String, Value>) -> Option<(String, String)> {
     Some((comparable(text(zone, "name")?), id(zone)?))
 }
 

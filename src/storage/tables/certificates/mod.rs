@@ -162,6 +162,7 @@ pub async fn save(
     audit::changes(tx, "certificates", row.id, &certificate.namespace);
     outbox::of_certificate(tx, transition);
     log::of_certificate(tx, transition);
+    audit::of_certificate(tx, transition);
     events::record(tx, &certificate.namespace, Some(certificate.id), events, *at);
     if certificate.is_settled() {
         tx.has_settled(row.id);

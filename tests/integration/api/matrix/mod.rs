@@ -8,12 +8,14 @@ mod things;
 use std::fmt;
 
 use axum::http::Method;
+use certwright::domain::access_rule::{Namespaces, Rule};
 use certwright::domain::role::Role;
-use certwright::domain::token_issuer::{Namespaces, Rule, TokenIssuer};
+use certwright::domain::token_issuer::TokenIssuer;
 use serde_json::{Value, json};
 
 use super::auth::operations;
 use crate::policies::allow;
+use crate::support::client_ca::ClientCa;
 use crate::support::openid_provider::{AUDIENCE, OpenIdProvider};
 use crate::support::world::{Reply, World, id, on_every_database};
 use table::{OPERATIONS, Place, ROLES, may};
@@ -121,14 +123,16 @@ struct Who {
     /// Bound to the namespace `ours`, or to none.
     bound: bool,
     kind: Kind,
+    /// A key, a token, or a certificate in PEM.
     credential: String,
 }
 
-/// How somebody is recognised. Client certificates are a third kind, once the TLS listener takes them.
+/// How somebody is recognised.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     ApiKey,
     Token,
+    ClientCertificate,
 }
 
 impl fmt::Display for Who {
@@ -139,7 +143,7 @@ impl fmt::Display for Who {
 }
 
 async fn principals(world: &World, provider: &OpenIdProvider) -> Vec<Who> {
-    let mut all = Vec::new();
+    let (mut all, ca) = (Vec::new(), ClientCa::named("Clients"));
     for role in ROLES {
         for bound in [true, false] {
             let namespaces = bound.then_some(["ours"]);
@@ -148,7 +152,9 @@ async fn principals(world: &World, provider: &OpenIdProvider) -> Vec<Who> {
             let key = made["key"].as_str().unwrap().to_owned();
             let token = provider.token(&json!({"groups": [group(role, bound)]})).await;
             all.push(Who { role, bound, kind: Kind::ApiKey, credential: key });
+            let certificate = ca.sign(&uri(&group(role, bound))).certificate;
             all.push(Who { role, bound, kind: Kind::Token, credential: token });
+            all.push(Who { role, bound, kind: Kind::ClientCertificate, credential: certificate });
         }
     }
     all
@@ -158,16 +164,22 @@ fn group(role: &str, bound: bool) -> String {
     format!("{role}-{bound}")
 }
 
-/// A provider of tokens for each role, and the world with its tokens.
+fn uri(group: &str) -> String {
+    format!("urn:group:{group}")
+}
+
+/// A provider of tokens for each role, and the world with its tokens, and with certificates for the same.
 async fn trusting(world: World) -> (OpenIdProvider, World) {
     let provider = OpenIdProvider::start().await;
-    let mut rules = Vec::new();
+    let (mut rules, mut client_rules) = (Vec::new(), Vec::new());
     for role in [Role::Admin, Role::Operator, Role::Requester, Role::Reader] {
         for bound in [true, false] {
             let namespaces =
                 if bound { Namespaces::These(vec!["ours".into()]) } else { Namespaces::All };
-            let claims = vec![("groups".to_owned(), group(json!(role).as_str().unwrap(), bound))];
-            rules.push(Rule { claims, role, namespaces });
+            let group = group(json!(role).as_str().unwrap(), bound);
+            let claims = vec![("uri".to_owned(), uri(&group))];
+            client_rules.push(Rule { claims, role, namespaces: namespaces.clone() });
+            rules.push(Rule { claims: vec![("groups".to_owned(), group)], role, namespaces });
         }
     }
     let issuer = TokenIssuer {
@@ -177,7 +189,7 @@ async fn trusting(world: World) -> (OpenIdProvider, World) {
         ca_bundle: None,
         rules,
     };
-    (provider, world.trusting(vec![issuer]))
+    (provider, world.recognising(vec![issuer], client_rules))
 }
 
 /// Everything that is another's, as the administrator sees it.
@@ -279,7 +291,7 @@ impl Walk<'_> {
         };
         if !is_so {
             let name = &operation.name;
-            self.leak(format!(
+            self.leak(&format!(
                 "{name}, {whose:?}: not {expected:?} but {} {}",
                 reply.status, reply.text
             ));
@@ -325,7 +337,12 @@ impl Walk<'_> {
         may_succeed: bool,
     ) -> Reply {
         self.number += 1;
-        let ask = self.world.ask(operation.method.clone(), path).with_key(&self.who.credential);
+        let (ask, credential) =
+            (self.world.ask(operation.method.clone(), path), &self.who.credential);
+        let ask = match self.who.kind {
+            Kind::ApiKey | Kind::Token => ask.with_key(credential),
+            Kind::ClientCertificate => ask.with_certificate(credential),
+        };
         let ask = things.dress(ask.header("x-request-id", "matrix"), operation, self.number);
         // Where it can, it asks for another state of the thing, so that there is one for those who come after it.
         let ask = if may_succeed && operation.takes_if_match {
@@ -349,7 +366,7 @@ impl Walk<'_> {
             things.words().fold(seen, |seen, word| seen.replace(word, "…"))
         });
         if another != none {
-            self.leak(format!("{}: {another}\n but {none}", operation.name));
+            self.leak(&format!("{}: {another}\n but {none}", operation.name));
         }
     }
 
@@ -359,13 +376,13 @@ impl Walk<'_> {
         if self.who.bound && place != Place::Open {
             let seen = format!("{:?} {}", reply.headers, reply.text);
             if let Some(word) = things.words().find(|word| seen.contains(word)) {
-                self.leak(format!("{} shows `{word}`: {seen}", operation.name));
+                self.leak(&format!("{} shows `{word}`: {seen}", operation.name));
             }
             let listed = serde_json::from_str::<Value>(&reply.text).unwrap_or_default();
             let count = listed["count"].as_u64();
             let items = listed["items"].as_array().map(|items| items.len() as u64);
             if count.is_some() && count != items {
-                self.leak(format!("{} counts {count:?}, of {items:?}", operation.name));
+                self.leak(&format!("{} counts {count:?}, of {items:?}", operation.name));
             }
         }
     }
@@ -384,7 +401,7 @@ impl Walk<'_> {
         }
     }
 
-    fn leak(&mut self, what: String) {
+    fn leak(&mut self, what: &str) {
         self.leaks.push(format!("{}: {what}", self.who));
     }
 }

@@ -1,4 +1,5 @@
-//! The certificate of the HTTPS listener: where it comes from, and how a newer one is noticed.
+//! The certificates of the HTTPS listener: its own, those of the CAs of its clients, where they come from, and how newer
+//! ones are noticed.
 //!
 //! Files are read again, and the database is asked again, every five seconds: neither tells when it has changed on all
 //! systems and through all mounts, and both are cheap to look at.
@@ -20,11 +21,16 @@ use crate::server::{Identity, Tls};
 use crate::storage::requests::private_key_place;
 use crate::storage::{Db, certificates, revisions};
 
+mod client_cas;
+
+use client_cas::ClientCaFile;
+
 const PERIOD: Duration = Duration::from_secs(5);
 
-/// Looks at the source of the certificate, and shows what is new.
+/// Looks at the source of the certificate and at the CAs of clients, and has the listener use what is new.
 pub struct ServerCertificate {
     source: Source,
+    client_cas: Option<ClientCaFile>,
     tls: Tls,
     /// Why the last look found nothing to show.
     trouble: Option<String>,
@@ -62,12 +68,21 @@ impl ServerCertificate {
     /// Reads the files, which must be there; a certificate of this service need not be: until then a self-signed one is
     /// shown.
     pub async fn open(https: &Https, db: &Db, sealer: &Arc<Sealer>) -> anyhow::Result<Self> {
+        let mut this = Self::open_own(https, db, sealer).await?;
+        if let Some(client_auth) = &https.client_auth {
+            this.client_cas = Some(ClientCaFile::open(&client_auth.ca_file, &this.tls).await?);
+        }
+        Ok(this)
+    }
+
+    async fn open_own(https: &Https, db: &Db, sealer: &Arc<Sealer>) -> anyhow::Result<Self> {
         match &https.certificate {
             CertificateSource::Files { chain, key } => {
                 let pair = Pair::read(chain, key).await?;
                 let tls = Tls::new(pair.identity(chain)?)?;
                 let (chain, key) = (chain.clone(), key.clone());
-                Ok(Self { source: Source::Files { chain, key, shown: pair }, tls, trouble: None })
+                let source = Source::Files { chain, key, shown: pair };
+                Ok(Self { source, client_cas: None, tls, trouble: None })
             }
             CertificateSource::Issued { namespace, name } => {
                 let place = Place {
@@ -77,8 +92,8 @@ impl ServerCertificate {
                     sealer: Arc::clone(sealer),
                 };
                 let tls = Tls::new(self_signed(https.listen.ip())?)?;
-                let mut this =
-                    Self { source: Source::Issued { place, shown: None }, tls, trouble: None };
+                let source = Source::Issued { place, shown: None };
+                let mut this = Self { source, client_cas: None, tls, trouble: None };
                 this.refresh().await;
                 Ok(this)
             }
@@ -104,6 +119,13 @@ impl ServerCertificate {
 
     /// Looks once; what is new, or goes wrong in another way than before, is told in the log.
     pub async fn refresh(&mut self) {
+        self.refresh_own().await;
+        if let Some(client_cas) = &mut self.client_cas {
+            client_cas.refresh(&self.tls).await;
+        }
+    }
+
+    async fn refresh_own(&mut self) {
         match self.look().await {
             Ok(is_new) => {
                 self.trouble = None;
@@ -157,11 +179,6 @@ impl fmt::Display for Source {
 
 impl Pair {
     async fn read(chain: &Path, key: &Path) -> anyhow::Result<Self> {
-        let read = async |path: &Path| {
-            tokio::fs::read(path)
-                .await
-                .with_context(|| format!("{} cannot be read", path.display()))
-        };
         Ok(Self { chain: read(chain).await?, key: Secret::new(read(key).await?) })
     }
 
@@ -189,11 +206,16 @@ impl Place {
         let key = revisions::private_key(&mut read, certificate.id, number).await?;
         let Some((revision, (key, request))) = revision.zip(key) else { return Ok(None) };
         let sealed = key.context("it was issued for a CSR: its key is not here")?;
-        let der = self.sealer.open(&private_key_place(request), &sealed)?;
+        let place = private_key_place(&certificate.namespace, certificate.id, request);
+        let der = self.sealer.open(&place, &sealed)?;
         let key = Secret::new(pki::to_pem("PRIVATE KEY", der.expose()));
         let identity = Identity::from_pem(revision.chain.as_bytes(), key.expose().as_bytes())?;
         Ok(Some((number, identity)))
     }
+}
+
+async fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    tokio::fs::read(path).await.with_context(|| format!("{} cannot be read", path.display()))
 }
 
 fn self_signed(listen: IpAddr) -> anyhow::Result<Identity> {

@@ -1,0 +1,170 @@
+//! The database: its schema, its disk, its write-ahead log, a write, and whether its file is whole.
+
+use super::report::Report;
+use crate::bootstrap;
+use crate::cli::output::now;
+use crate::config::Config;
+use crate::secret::Sealer;
+use crate::storage::{Db, Disk, StorageError, pause, settings};
+
+/// As deploy/prometheus/alerts.yaml has it.
+const LITTLE_ROOM: u64 = 512 << 20;
+
+/// The log is cut to much less as soon as nobody reads what is in it.
+const LONG_WAL: u64 = 64 << 20;
+
+/// The database, if it can be opened without changing anything about it.
+pub(super) async fn open(config: &Config, report: &mut Report) -> anyhow::Result<Option<Db>> {
+    let url = config.database_url.expose();
+    let version = match Db::version(url).await {
+        Ok(version) => version,
+        Err(
+            error @ (StorageError::UnknownSchema(_)
+            | StorageError::Damaged(_)
+            | StorageError::NoServer { .. }),
+        ) => {
+            report.fail("database", &format!("{:#}", anyhow::Error::from(error)))?;
+            return Ok(None);
+        }
+        Err(error) => {
+            let is_lost = bootstrap::is_key_without_database(config);
+            let error = anyhow::Error::from(error);
+            let next = if is_lost {
+                "There is a master key: if there was a database, put it back, or a backup of it, before the service starts and makes an empty one"
+            } else {
+                "`certwright serve` and `certwright migrate` make one; `database.url` says where"
+            };
+            report.fail("database", &format!("{error:#}. {next}"))?;
+            return Ok(None);
+        }
+    };
+    if version.from != version.to {
+        let problem = format!(
+            "its schema has version {}, this program needs {}: {}",
+            version.from,
+            version.to,
+            if version.from < version.to {
+                "run `certwright migrate`"
+            } else {
+                "install the newer program again"
+            }
+        );
+        report.fail("database", &problem)?;
+        return Ok(None);
+    }
+    let db = match Db::connect(url).await {
+        Ok(db) => db,
+        Err(error) => {
+            report.fail("database", &format!("{:#}", anyhow::Error::from(error)))?;
+            return Ok(None);
+        }
+    };
+    report.ok("database", &format!("{}, schema version {}", db.dialect(), version.to))?;
+    Ok(Some(db))
+}
+
+/// What it lies on, and whether it takes writes.
+pub(super) async fn examine(db: &Db, report: &mut Report) -> anyhow::Result<()> {
+    if let Some(disk) = db.load().disk {
+        room(disk, report)?;
+    }
+    match write(db).await {
+        Ok(()) => report.ok("database, writes", "a row was written")?,
+        Err(error) => {
+            report.fail("database, writes", &format!("{:#}", anyhow::Error::from(error)))?;
+        }
+    }
+    if db.dialect() == "postgres" {
+        return Ok(());
+    }
+    let damage = db.damage().await;
+    let found = damage.unwrap_or_else(|error| vec![error.to_string()]);
+    if found.is_empty() {
+        return report.ok("database, integrity", "`PRAGMA quick_check` finds nothing");
+    }
+    report.fail("database, integrity", &format!("{}: stop the service, keep a copy of the file with its `-wal`, and put a backup in its place", found.join("; ")))
+}
+
+fn room(disk: Disk, report: &mut Report) -> anyhow::Result<()> {
+    let (what, free) = ("database, disk", in_words(disk.free));
+    match disk.free {
+        ..LITTLE_ROOM if disk.free < 1 << 20 => report.fail(what, &format!("the disk is full: {free} are left where the database lies; make room (`df -h`, `du -xh`), nothing has to be restarted"))?,
+        ..LITTLE_ROOM => report.warn(what, &format!("{free} are left where the database lies; make room before it is full (`df -h`, `du -xh`)"))?,
+        _ => report.ok(what, &format!("{free} are left"))?,
+    }
+    let (what, wal) = ("database, write-ahead log", in_words(disk.wal));
+    if disk.wal < LONG_WAL {
+        return report.ok(what, &wal);
+    }
+    report.warn(what, &format!("{wal}: a reader that does not end keeps it from being cut; `fuser` on the database's file shows who has it open"))
+}
+
+async fn write(db: &Db) -> Result<(), StorageError> {
+    let mut tx = db.begin();
+    settings::put(&mut tx, "health_check", &now().unix_timestamp().to_be_bytes()).await?;
+    tx.commit().await
+}
+
+fn in_words(bytes: u64) -> String {
+    match bytes.checked_ilog2().unwrap_or_default() {
+        0..22 => format!("{} KiB", bytes >> 10),
+        22..32 => format!("{} MiB", bytes >> 20),
+        _ => format!("{} GiB", bytes >> 30),
+    }
+}
+
+pub(super) async fn paused(db: &Db, report: &mut Report) -> anyhow::Result<()> {
+    match pause::find(&mut db.read().await?).await? {
+        None => Ok(()),
+        Some(why) => report.fail(
+            "work",
+            &format!("paused, nothing is issued or renewed: {why}; once it has ended, run `certwright resume`"),
+        ),
+    }
+}
+
+pub(super) async fn master_key(
+    config: &Config,
+    db: &Db,
+    report: &mut Report,
+) -> anyhow::Result<Option<Sealer>> {
+    let own = config.data_dir.join("master.key");
+    let file = config.master_key_file.as_ref().unwrap_or(&own);
+    // The check must not create the file.
+    if config.transit.is_none() && config.master_key.is_none() && !file.exists() {
+        report.fail(
+            "master key",
+            &format!(
+                "{} is not there; the first start makes it, a restored database needs its own",
+                file.display()
+            ),
+        )?;
+        return Ok(None);
+    }
+    match bootstrap::master_key(config, db).await {
+        Ok(sealer) => {
+            report.ok("master key", "opens what is in the database")?;
+            Ok(Some(sealer))
+        }
+        Err(error) => {
+            report.fail("master key", &error.to_string())?;
+            Ok(None)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn little_room_is_a_warning_and_none_a_failure() {
+        for (free, failed) in [(1 << 40, 0), (LITTLE_ROOM - 1, 0), ((1 << 20) - 1, 1)] {
+            let mut report = Report::default();
+            room(Disk { database: 1, wal: 0, free }, &mut report).unwrap();
+            assert_eq!(report.failed, failed, "{free}");
+        }
+        let sizes = [(3 << 20, "3072 KiB"), (900 << 20, "900 MiB"), (90 << 30, "90 GiB")];
+        assert!(sizes.iter().all(|(bytes, text)| in_words(*bytes) == *text));
+    }
+}

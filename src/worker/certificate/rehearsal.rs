@@ -1,0 +1,63 @@
+//! Asks DNS providers whether they let proofs be written, without a CA.
+
+use std::time::Duration;
+
+use crate::domain::backoff::Jitter;
+use crate::domain::certificate::{Certificate, Transition};
+use crate::domain::challenge::{Kind, Proof};
+use crate::domain::failure::Failure;
+use crate::domain::id::ChallengeId;
+use crate::domain::issuer::{self, Issuer};
+use crate::domain::selection::pick_solver;
+use crate::worker::context::Context;
+use crate::worker::credentials::dns_credential;
+use crate::worker::error::{Tried, WorkerError};
+
+/// Time for all names of a certificate.
+const WITHIN: Duration = Duration::from_mins(1);
+
+/// Rehearses, and has the certificate say what comes of it.
+pub(super) async fn run(
+    ctx: &Context,
+    certificate: Certificate,
+    issuer: &Issuer,
+) -> Result<Transition, WorkerError> {
+    let asked = tokio::time::timeout(WITHIN, ask(ctx, &certificate, issuer)).await;
+    let said = match asked {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(trouble)) => Err(trouble.into_failure()?),
+        Err(_) => Err(Failure::timed_out("Writing a record took too long", WITHIN)),
+    };
+    Ok(certificate.rehearsed(said, ctx.clock.now(), Jitter::random()))
+}
+
+/// Writes a record like that of a proof for each name, and removes it, until one is refused.
+async fn ask(ctx: &Context, certificate: &Certificate, issuer: &Issuer) -> Tried<()> {
+    for name in &certificate.spec.dns_names {
+        let (domain, is_wildcard) = match name.strip_prefix("*.") {
+            Some(domain) => (domain, true),
+            None => (name.as_str(), false),
+        };
+        let kinds = [Kind::Dns01, Kind::Http01];
+        let (solvers, labels) = (&issuer.acme.solvers, &certificate.labels);
+        let namespace = &certificate.namespace;
+        let picked = pick_solver(solvers, domain, is_wildcard, namespace, labels, &kinds);
+        let Some((_, configured, Kind::Dns01)) = picked else { continue };
+        let provider = configured.dns01.as_ref().and_then(issuer::Dns01::provider);
+        let secret = match provider {
+            Some(provider) => Some(dns_credential(ctx, issuer, provider).await?),
+            None => None,
+        };
+        let solver = ctx.solvers.solver(issuer.kind, configured, secret.as_ref())?;
+        let challenge = ChallengeId::generate(ctx.clock.now());
+        let proof = Proof {
+            challenge,
+            domain: domain.to_owned(),
+            token: challenge.to_string(),
+            key_authorization: challenge.to_string(),
+        };
+        let record = solver.present(&proof).await?;
+        solver.clean_up(&proof, record.as_ref()).await?;
+    }
+    Ok(())
+}
