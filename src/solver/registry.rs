@@ -121,6 +121,7 @@ impl Solvers {
         Ok(Dns01 {
             provider: self.dns_provider(kind, provider, secret)?,
             dns: self.dns(kind, &config.nameservers)?,
+            kind,
             config: config.clone(),
         })
     }

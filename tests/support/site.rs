@@ -221,7 +221,7 @@ impl Site {
     }
 
     pub fn dns_solver(&self) -> Value {
-        json!({"dns01": {"cnameStrategy": "Follow", "cloudflare": {
+        json!({"dns01": {"cnameStrategy": "Follow", "cnameZones": ["example.org"], "cloudflare": {
             "baseURL": self.cloudflare.base_url(),
             "apiTokenSecretRef": {"name": "cloudflare", "key": "api-token"}}}})
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Kind;
 use super::acme::SecretKeySelector;
 use crate::domain::name::{comparable, is_in_zone};
 
@@ -60,8 +61,9 @@ pub struct Dns01 {
     /// Whether a CNAME at `_acme-challenge.NAME` is followed to where the record is written.
     #[serde(default)]
     pub cname_strategy: CnameStrategy,
-    /// Zones in which a chain of CNAMEs that is followed may end; without any, wherever the credential
-    /// can write. Elsewhere nothing is written. Goes with `cnameStrategy: Follow`.
+    /// Zones in which a chain of CNAMEs that is followed may end. Elsewhere nothing is written. Without
+    /// any, those of an Issuer end wherever its credential can write, and those of a `ClusterIssuer`
+    /// nowhere: its names are other people's. Goes with `cnameStrategy: Follow`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cname_zones: Vec<String>,
     /// Records through Cloudflare's API.
@@ -84,11 +86,12 @@ pub enum DnsProvider<'a> {
 }
 
 impl Dns01 {
-    /// Whether a record may be written at `target`, to which the chain of CNAMEs from `name` leads.
+    /// Whether an issuer of this kind may write a record at `target`, to which the chain of CNAMEs from
+    /// `name` leads.
     ///
     /// The name itself is always right. The rest of its zone is not: other tenants' names may be there.
-    pub fn may_delegate(&self, name: &str, target: &str) -> bool {
-        self.cname_zones.is_empty()
+    pub fn may_delegate(&self, kind: Kind, name: &str, target: &str) -> bool {
+        self.cname_zones.is_empty() && kind == Kind::Issuer
             || comparable(name) == comparable(target)
             || is_plain(target) && self.cname_zones.iter().any(|zone| is_in_zone(target, zone))
     }
@@ -200,7 +203,8 @@ mod tests {
 
     fn may(zones: &[&str], target: &str) -> bool {
         let cname_zones = zones.iter().map(|zone| (*zone).to_owned()).collect();
-        Dns01 { cname_zones, ..Dns01::default() }.may_delegate(NAME, target)
+        let solver = Dns01 { cname_zones, ..Dns01::default() };
+        solver.may_delegate(Kind::ClusterIssuer, NAME, target)
     }
 
     #[test]

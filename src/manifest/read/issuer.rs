@@ -129,7 +129,7 @@ fn responder(http01: &mut Map<String, Value>, pointer: &str, object: &mut Object
 fn delegation(dns01: &Map<String, Value>, object: &mut Object) {
     let follows = dns01.get("cnameStrategy").is_some_and(|given| given == "Follow");
     if object.kind == Kind::ClusterIssuer && follows && !dns01.contains_key("cnameZones") {
-        let instead = "CNAMEs may end in every zone that the token can write to; list those for delegation in `cnameZones`";
+        let instead = "CNAMEs are followed into the zones of `cnameZones` only, and none is listed: add those for delegation";
         object.warn("solvers[].dns01.cnameStrategy", instead);
     }
 }

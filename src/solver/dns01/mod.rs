@@ -19,7 +19,7 @@ pub use self::provider::{DnsProvider, Ours};
 use super::{Readiness, Solver};
 use crate::domain::challenge::{Observation, Proof, Record};
 use crate::domain::failure::{Failure, code};
-use crate::domain::issuer::{self, CnameStrategy, PropagationMode};
+use crate::domain::issuer::{self, CnameStrategy, Kind, PropagationMode};
 use crate::domain::name::comparable;
 
 /// Proves by TXT records.
@@ -31,6 +31,8 @@ pub struct Dns01 {
     pub provider: Arc<dyn DnsProvider>,
     /// Asks for the record.
     pub dns: Arc<Dns>,
+    /// Whose solver it is: a `ClusterIssuer`'s proves names of other people.
+    pub kind: Kind,
     /// Where a record may be written, and which servers have to see it.
     pub config: issuer::Dns01,
 }
@@ -49,10 +51,14 @@ impl Dns01 {
 impl Solver for Dns01 {
     async fn present(&self, proof: &Proof) -> Result<Option<Record>, Failure> {
         let name = self.place(proof).await?;
-        if !self.config.may_delegate(&proof.txt_name(), &name) {
+        if !self.config.may_delegate(self.kind, &proof.txt_name(), &name) {
             let from = proof.txt_name();
-            let detail =
-                format!("{from} leads to {name}, which is in none of the solver's `cnameZones`.");
+            let why = if self.config.cname_zones.is_empty() {
+                "and the ClusterIssuer's solver names no `cnameZones` to follow CNAMEs into"
+            } else {
+                "which is in none of the solver's `cnameZones`"
+            };
+            let detail = format!("{from} leads to {name}, {why}.");
             return Err(Failure::of(code::DNS_CNAME_OUTSIDE, detail));
         }
         // The name that was judged is written at: a CNAME that changes now leads nowhere else.
@@ -91,7 +97,7 @@ impl Solver for Dns01 {
             return self.provider.delete(record).await;
         }
         let name = self.place(proof).await?;
-        if !self.config.may_delegate(&proof.txt_name(), &name) {
+        if !self.config.may_delegate(self.kind, &proof.txt_name(), &name) {
             return Ok(());
         }
         self.provider.delete_by_value(&name, &proof.txt_value()).await
@@ -155,6 +161,7 @@ mod tests {
         let solver = Dns01 {
             provider: Arc::clone(&provider) as Arc<dyn DnsProvider>,
             dns: Arc::new(Dns::new(&["127.0.0.1:0".parse().unwrap()], 9, guard).unwrap()),
+            kind: Kind::ClusterIssuer,
             config: serde_json::from_str(r#"{"propagation": {"mode": "none"}}"#).unwrap(),
         };
         let proof = Proof {

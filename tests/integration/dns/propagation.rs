@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use certwright::domain::challenge::in_words;
 use certwright::domain::failure::Class;
-use certwright::domain::issuer::{CnameStrategy, PropagationMode};
+use certwright::domain::issuer::{CnameStrategy, Dns01, Kind, PropagationMode};
 use certwright::solver::{Readiness, Solver};
 
 use super::solvers::{World, ZONE, observed, present, proof};
@@ -14,7 +14,7 @@ use super::solvers::{World, ZONE, observed, present, proof};
 async fn a_followed_cname_leads_into_another_zone() {
     let world = World::with_zones(&[ZONE, "acme.test"]).await;
     world.cloudflare.set_cname("_acme-challenge.app.example.org", "app.example.org.acme.test");
-    let solver = world.dns01_with(|dns01| dns01.cname_strategy = CnameStrategy::Follow);
+    let solver = within_acme_test(&world);
     let proof = proof("app.example.org", "t");
 
     let record = present(&solver, &proof).await;
@@ -40,6 +40,22 @@ async fn a_cname_that_is_not_followed_is_pointed_out() {
     let Readiness::NotYet { observed } = seen else { panic!("no CA would find it") };
     let observed = in_words(&observed);
     assert!(observed.contains("leads to app.acme.test"), "{observed}");
+}
+
+#[tokio::test]
+async fn without_zones_for_delegation_cnames_are_followed_for_whoever_owns_the_credential() {
+    let world = World::with_zones(&[ZONE, "acme.test"]).await;
+    world.cloudflare.set_cname("_acme-challenge.app.example.org", "app.acme.test");
+    let follow = |dns01: &mut Dns01| dns01.cname_strategy = CnameStrategy::Follow;
+    let proof = proof("app.example.org", "t");
+
+    let failure = world.dns01_with(follow).present(&proof).await.unwrap_err();
+
+    assert_eq!(failure.code.as_str(), "dns_cname_outside");
+    assert!(failure.detail.contains("names no `cnameZones`"), "{failure}");
+    assert_eq!(world.values("acme.test"), Vec::<String>::new());
+    let record = present(&world.dns01_of(Kind::Issuer, follow), &proof).await;
+    assert_eq!(record.name, "app.acme.test");
 }
 
 /// Follows CNAMEs into `acme.test` only.

@@ -58,10 +58,19 @@ impl World {
     }
 
     pub(super) fn dns01_with(&self, change: impl FnOnce(&mut issuer::Dns01)) -> Arc<dyn Solver> {
+        self.dns01_of(Kind::ClusterIssuer, change)
+    }
+
+    /// The solver of an issuer of this kind.
+    pub(super) fn dns01_of(
+        &self,
+        kind: Kind,
+        change: impl FnOnce(&mut issuer::Dns01),
+    ) -> Arc<dyn Solver> {
         let mut config = self.config();
         change(config.dns01.as_mut().unwrap());
         let token = Secret::new(self.cloudflare.token().to_owned());
-        self.solvers.solver(Kind::ClusterIssuer, &config, Some(&token)).unwrap()
+        self.solvers.solver(kind, &config, Some(&token)).unwrap()
     }
 
     pub(super) fn http01(&self) -> Arc<dyn Solver> {
