@@ -104,10 +104,10 @@ pub fn comparable(text: &str) -> String {
     }
 }
 
-/// The U-label form of a name; `None` if it has none.
+/// The U-label form of a name; `None` if it has none that reads back as the same name.
 pub fn with_u_labels(name: &str) -> Option<String> {
     let (shown, valid) = idna::domain_to_unicode(name);
-    (valid.is_ok() && !shown.is_ascii()).then_some(shown)
+    (valid.is_ok() && !shown.is_ascii() && comparable(&shown) == name).then_some(shown)
 }
 
 fn check_labels(ascii: &str) -> Result<(), &'static str> {
@@ -283,6 +283,8 @@ mod tests {
         assert_eq!(shown.as_deref(), Some("_acme-challenge.bücher.example"));
         assert_eq!(with_u_labels("plain.example"), None);
         assert_eq!(with_u_labels("xn--a.example"), None, "no valid A-label");
+        let encoded_twice = "xn--xn--b----brdk";
+        assert_eq!(with_u_labels(encoded_twice), None, "its U-label is another name's A-label");
     }
 
     #[test]
