@@ -42,6 +42,8 @@ fn measure(file: &Path) -> Disk {
     let bytes = |path: &Path| path.metadata().map_or(0, |metadata| metadata.len());
     let mut wal = file.as_os_str().to_owned();
     wal.push("-wal");
-    let free = rustix::fs::statvfs(file).map_or(0, |disk| disk.f_bavail * disk.f_frsize);
+    // A file that was removed has left room where it lay, and is no full disk.
+    let disk = file.ancestors().find_map(|path| rustix::fs::statvfs(path).ok());
+    let free = disk.map_or(0, |disk| disk.f_bavail * disk.f_frsize);
     Disk { database: bytes(file), wal: bytes(&PathBuf::from(wal)), free }
 }

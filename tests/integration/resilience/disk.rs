@@ -52,7 +52,7 @@ async fn a_full_disk_is_said_everywhere_and_costs_nothing_but_the_wait() {
     fs::remove_file(&ballast).unwrap();
 
     until_status(&site, &program, 200).await;
-    assert_eq!(store(&site, &program, "after").await.status, 202);
+    assert_eq!(store(&site, &program, "after").await.status, 201);
     assert!(program.is_running());
 }
 
@@ -71,6 +71,7 @@ async fn a_database_file_that_is_removed_is_noticed_and_nothing_is_issued_into_t
     assert!(refused.body["detail"].as_str().unwrap().contains("not where it was"), "{refused:?}");
     let unready = until_status(&site, &program, 503).await;
     assert!(unready["detail"].as_str().unwrap().contains("removed or replaced"), "{unready}");
+    assert_eq!(check(&unready, "disk")["blocks"], false, "it is not full: {unready}");
     let path = file.display().to_string();
     assert!(!unready.to_string().contains(&path), "{unready}");
     assert!(
@@ -81,7 +82,7 @@ async fn a_database_file_that_is_removed_is_noticed_and_nothing_is_issued_into_t
 
     fs::rename(&kept, &file).unwrap();
     until_status(&site, &program, 200).await;
-    assert_eq!(store(&site, &program, "found").await.status, 202, "it is the same file again");
+    assert_eq!(store(&site, &program, "found").await.status, 201, "it is the same file again");
 }
 
 /// Writes until nothing more is taken.
@@ -96,7 +97,7 @@ fn fill(path: &Path) {
 async fn until_refused(site: &Installation, program: &Program) -> Answer {
     for turn in 0..MOST {
         let answer = store(site, program, &format!("secret-{turn}")).await;
-        if answer.status != 202 {
+        if answer.status != 201 {
             return answer;
         }
     }
