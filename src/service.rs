@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +27,7 @@ use crate::heavy::Pool;
 use crate::oidc::Issuers;
 use crate::outbound::{Allow, Guard, Sender, SenderSettings};
 use crate::secret::{Sealer, Secret};
-use crate::server::{self, Limits, Server};
+use crate::server::{self, Limits, RefusedCertificate, Server};
 use crate::server_certificate::ServerCertificate;
 use crate::solver::{SolverSettings, Solvers};
 use crate::storage::{Db, SoleUse};
@@ -157,13 +158,16 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         }),
         shutdown: stop.clone(),
     };
-    let servers = Servers::new(listeners, https, state.clone(), config);
+    let (refused, refusals) = mpsc::channel(1);
+    let servers = Servers::new(listeners, https, state.clone(), config, refused);
     let (api, responder) = (servers.api.address()?, servers.responder.address()?);
     let https = servers.https.as_ref().map(|(server, _)| server.address()).transpose()?;
     let metrics = servers.metrics.as_ref().map(Server::address).transpose()?;
     health.watch_listeners(servers.all().map(Server::accepting).collect());
     let mut tasks = servers.start(&stop);
     tasks.push(look_after(health, &stop));
+    // It ends with the listener over TLS, which need not be there.
+    tasks.push(tokio::spawn(write_refused_certificates(state.clone(), refusals)));
     tasks.extend(auditing(state, &stop).await?);
     tasks.push(spawn(&stop, {
         let worker = Arc::clone(&worker);
@@ -200,6 +204,7 @@ impl Servers {
         https: Option<(TcpListener, ServerCertificate)>,
         state: AppState,
         config: &Config,
+        refused: mpsc::Sender<RefusedCertificate>,
     ) -> Self {
         let responder = api::responder(state.db.clone());
         let metrics = listeners.metrics.map(|it| metrics_server(it, state.clone(), config));
@@ -207,7 +212,7 @@ impl Servers {
         let router = api::router(state);
         let https = https.map(|(listener, certificate)| {
             let server = Server::new("https.listen", listener, router.clone(), most);
-            (server.over(certificate.tls()), certificate)
+            (server.over(certificate.tls()).telling(refused), certificate)
         });
         let api = Server::new("http.listen", listeners.api, router, most);
         let most = limits(config, server::share(config.http01_connections, RESPONDER_SHARE));
@@ -401,6 +406,17 @@ async fn auditing(
         Ok(())
     };
     Ok([spawn(stop, sealing), spawn(stop, write_refusals(state, stop.clone()))])
+}
+
+/// Writes down which client certificates were refused, until there is no listener any more that could refuse one.
+async fn write_refused_certificates(
+    state: AppState,
+    mut refusals: mpsc::Receiver<RefusedCertificate>,
+) -> anyhow::Result<()> {
+    while let Some(refused) = refusals.recv().await {
+        api::refuse_certificate(&state, refused).await;
+    }
+    Ok(())
 }
 
 /// Writes down now and then what was refused.

@@ -65,7 +65,7 @@ mod wait;
 mod webhooks;
 mod whoami;
 
-pub use audit::Refusals;
+pub use audit::{Refusals, refuse_certificate};
 pub use auth::{CallerLimits, LastUses, NamespaceLimits};
 pub use metrics::{Metrics, MetricsSettings, metrics_alone};
 pub use openapi::document;

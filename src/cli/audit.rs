@@ -90,14 +90,16 @@ impl Filter {
             given.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect();
         let found = session.client.list("/audit", &query).await?;
         let rows: Vec<_> = found.iter().map(row).collect();
-        let header = ["AT", "PRINCIPAL", "FROM", "ACTION", "RESOURCE", "OUTCOME", "COUNT"];
+        let header =
+            ["AT", "PRINCIPAL", "FROM", "ACTION", "RESOURCE", "OUTCOME", "COUNT", "REASON"];
         print(&table(&header, &rows))
     }
 }
 
 fn row(entry: &Value) -> Vec<String> {
     let at = moment(entry, "/at").and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default();
-    let cells = ["/principal/name", "/from", "/action", "/resource", "/outcome", "/count"];
+    let cells =
+        ["/principal/name", "/from", "/action", "/resource", "/outcome", "/count", "/reason"];
     std::iter::once(at).chain(cells.map(|pointer| text(entry, pointer))).collect()
 }
 

@@ -25,7 +25,7 @@ use super::activity::Activity;
 use super::body::Answer;
 use super::peer::Peer;
 use super::stream::Watched;
-use super::tls::{self, Tls};
+use super::tls::{self, RefusedCertificate, Tls};
 use super::waiting::Waiting;
 
 const MOST_HEADERS: usize = 100;
@@ -74,7 +74,8 @@ impl Protocol {
     }
 }
 
-/// Serves one connection, of `peer`, until it is over: by its client, its deadline, or `stop`.
+/// Serves one connection, of `peer`, until it is over: by its client, its deadline, or `stop`. An error says why it never
+/// came to a request.
 pub(super) async fn attend<I>(
     protocol: &Protocol,
     (stream, peer): (I, Peer),
@@ -82,19 +83,21 @@ pub(super) async fn attend<I>(
     router: Router,
     waiting: Arc<Waiting>,
     stop: &CancellationToken,
-) where
+) -> Result<(), RefusedCertificate>
+where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let activity = Activity::new(protocol.limits, waiting);
     let Some(tls) = tls else {
-        return serve(protocol, (stream, peer), router, &activity, stop).await;
+        serve(protocol, (stream, peer), router, &activity, stop).await;
+        return Ok(());
     };
     let handshake = pin!(tls.accept(stream));
     // It has the time of a head, as it has to come before the first one.
     let secured = tokio::select! {
         secured = until_late(handshake, || activity.deadline()) => secured,
-        () = activity.dismissed() => return,
-        () = stop.cancelled() => return,
+        () = activity.dismissed() => return Ok(()),
+        () = stop.cancelled() => return Ok(()),
     };
     match secured {
         Some(Ok((stream, certificate))) => {
@@ -102,12 +105,12 @@ pub(super) async fn attend<I>(
             serve(protocol, (stream, peer), router, &activity, stop).await;
         }
         Some(Err(error)) if tls::is_about_a_certificate(&error) => {
-            let (from, error) = (peer.address, &error as &dyn std::error::Error);
-            tracing::info!(%from, error, "a client certificate was refused");
+            return Err(RefusedCertificate { from: peer.address, error });
         }
         // Other errors are the client's or the network's.
         Some(Err(_)) | None => {}
     }
+    Ok(())
 }
 
 async fn serve<I>(

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::Router;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,7 +27,7 @@ mod waiting;
 
 pub use descriptors::share;
 pub use peer::PeerCertificate;
-pub use tls::{ClientCas, Identity, Tls, TlsError};
+pub use tls::{ClientCas, Identity, RefusedCertificate, Tls, TlsError};
 
 use connection::Protocol;
 use peer::Peer;
@@ -55,6 +55,7 @@ pub struct Server {
     router: Router,
     protocol: Arc<Protocol>,
     tls: Option<Tls>,
+    refused: Option<mpsc::Sender<RefusedCertificate>>,
     places: Arc<Semaphore>,
     waiting: Arc<Waiting>,
     is_failing: Arc<AtomicBool>,
@@ -85,6 +86,7 @@ impl Server {
             router: router.with_state(()),
             protocol: Arc::new(Protocol::new(limits)),
             tls: None,
+            refused: None,
             places: Arc::new(Semaphore::new(limits.connections)),
             waiting: Arc::default(),
             is_failing: Arc::default(),
@@ -100,6 +102,13 @@ impl Server {
     #[must_use]
     pub fn over(mut self, tls: Tls) -> Self {
         self.tls = Some(tls);
+        self
+    }
+
+    /// Tells of each client certificate that a handshake refuses.
+    #[must_use]
+    pub fn telling(mut self, refused: mpsc::Sender<RefusedCertificate>) -> Self {
+        self.refused = Some(refused);
         self
     }
 
@@ -162,11 +171,16 @@ impl Server {
         stream.set_nodelay(true).ok();
         let protocol = Arc::clone(&self.protocol);
         let (waiting, router) = (Arc::clone(&self.waiting), self.router.clone());
-        let (tls, stop) = (self.tls.clone(), stop.clone());
+        let (tls, refused, stop) = (self.tls.clone(), self.refused.clone(), stop.clone());
         connections.spawn(async move {
             let peer = Peer { address: peer, certificate: None };
             let from = (stream, peer);
-            connection::attend(&protocol, from, tls.as_ref(), router, waiting, &stop).await;
+            let served =
+                connection::attend(&protocol, from, tls.as_ref(), router, waiting, &stop).await;
+            if let (Err(certificate), Some(refused)) = (served, refused) {
+                // While nobody takes the news, the connection keeps its place: there are never more than those.
+                refused.send(certificate).await.ok();
+            }
             drop(place);
         });
     }

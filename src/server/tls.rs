@@ -2,6 +2,7 @@
 //! how others take their places.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -159,6 +160,15 @@ impl Accepting {
         let replaced = CancellationToken::new();
         Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), replaced })
     }
+}
+
+/// A client certificate that the handshake has not taken: there was no request.
+#[derive(Debug)]
+pub struct RefusedCertificate {
+    /// The client, or the proxy before it.
+    pub from: SocketAddr,
+    /// What is wrong with the certificate.
+    pub error: io::Error,
 }
 
 /// Reads what a refused client has sent already: closing before that would take the alert away from it, which says why.

@@ -23,6 +23,7 @@ use super::{AppState, field};
 use crate::domain::audit::{Call, Entry, Outcome, Seal, hexadecimal};
 use crate::domain::id::AuditId;
 use crate::domain::principal::PrincipalRef;
+use crate::server::RefusedCertificate;
 use crate::storage::audit::{self, Wanted};
 
 pub(crate) mod call;
@@ -177,6 +178,18 @@ pub(crate) async fn watch(State(app): State<AppState>, request: Request, next: N
         app.refusals.count(&app.db, kind, entry).await;
     }
     response
+}
+
+/// Counts a client certificate that the TLS handshake has refused, which no request tells of.
+pub async fn refuse_certificate(app: &AppState, refused: RefusedCertificate) {
+    let RefusedCertificate { from, error } = refused;
+    tracing::info!(%from, error = &error as &dyn std::error::Error, "a client certificate was refused");
+    let call = Call { from: Some(from.ip()), verb: "connect".into(), ..Call::default() };
+    let reason = format!("The client certificate was refused in the TLS handshake: {error}.");
+    let entry = entry(app, &call, None, Outcome::Refused, Some(reason));
+    let network = Some(network(from.ip()));
+    let kind = Kind { network, principal: None, outcome: Outcome::Refused };
+    app.refusals.count(&app.db, kind, entry).await;
 }
 
 /// Whether an answer says that a request was refused for want of a right, or that a write has failed.

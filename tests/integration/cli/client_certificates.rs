@@ -20,6 +20,8 @@ client_rules = [{match = {uri = "spiffe://example.org/ns/{namespace}/sa/*"}, rol
 
 /// A service over TLS, and somebody who trusts it.
 struct Meeting {
+    /// What the service works in.
+    _place: Place,
     service: Running,
     person: Person,
     ca: ClientCa,
@@ -43,7 +45,7 @@ impl Meeting {
         let trusted = person.path("trusted.pem");
         fs::write(&trusted, chain).unwrap();
         let trust = [("SSL_CERT_FILE".to_owned(), trusted.display().to_string())];
-        Self { service, person, ca, trust }
+        Self { _place: place, service, person, ca, trust }
     }
 
     fn write(&self, name: &str, text: &str) {
@@ -73,6 +75,25 @@ fn a_certificate_says_who_asks_by_flags_and_by_a_profile() {
     meeting.run(&["--profile", "shop", "whoami"]).succeeded().says_all(&expected);
     assert_eq!(meeting.run(&["whoami"]).code, Some(5), "nobody says who asks");
     meeting.service.stop().succeeded();
+}
+
+#[test]
+fn the_audit_log_has_who_was_refused_in_the_handshake() {
+    let Meeting { _place, mut service, mut person, trust, .. } = Meeting::new();
+    let stranger = ClientCa::named("Others").sign("spiffe://example.org/ns/shop/sa/deploy");
+    fs::write(person.path("stranger.pem"), stranger.pem()).unwrap();
+    let refused = person.run_with(&["--client-cert", "stranger.pem", "whoami"], &trust);
+    assert!(refused.err.contains("UnknownCA"), "{refused:?}");
+    person.key = service.key().unwrap();
+
+    let list = || person.run_with(&["audit", "list"], &trust).succeeded().out;
+    service.until("the entry", |_| list().contains(" connect"));
+    let listed = list();
+
+    for part in ["refused", "127.0.0.1", "refused in the TLS handshake: invalid peer certificate"] {
+        assert!(listed.contains(part), "{part}: {listed}");
+    }
+    service.stop().succeeded();
 }
 
 #[test]
