@@ -1,4 +1,4 @@
-//! What systemd is told: `Type=notify`, sd_notify(3).
+//! What systemd is told: `Type=notify`, `sd_notify(3)`.
 
 use std::ffi::OsStr;
 use std::os::linux::net::SocketAddrExt as _;
