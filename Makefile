@@ -3,7 +3,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help build demo test soak bench ci fmt lint doc openapi cli-docs reliability audit sbom deploy-check fuzz clean setup
+.PHONY: help build demo test soak bench ci fmt lint doc openapi cli-docs reliability audit sbom deb deb-check deploy-check fuzz clean setup
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,8 +77,17 @@ audit: ## Look all dependencies up in the RustSec advisory database; ADVISORIES=
 sbom: ## Write the bill of materials, target/certwright.cdx.json (CycloneDX)
 	@scripts/sbom
 
-deploy-check: ## Render the Kubernetes overlays and validate them (installs kubectl and kubernetes-validate)
+deb: ## Make the Debian package, target/debian/certwright_*.deb; CERTWRIGHT_BINARY names a program that is built already
+	@scripts/deb
+
+# A debug build will do, and takes a third of the time.
+deb-check: setup ## Install, use, upgrade and purge the Debian package in a clean chroot (as root; installs mmdebstrap)
+	$(if $(CERTWRIGHT_BINARY),,cargo build --locked $(TESTED))
+	@CERTWRIGHT_BINARY=$(or $(CERTWRIGHT_BINARY),target/debug/certwright) scripts/deb-check
+
+deploy-check: ## Validate Kubernetes overlays and compose files (installs kubectl, kubernetes-validate and compose-spec)
 	@scripts/kubernetes-check
+	@scripts/compose-check
 
 fuzz: setup ## Fuzz what reads the input of strangers, each target for a minute (FUZZ_SECONDS); TARGETS="names csr" for some
 	@scripts/fuzz $(TARGETS)

@@ -49,6 +49,7 @@ pub mod service;
 pub mod shutdown;
 pub mod solver;
 pub mod storage;
+mod systemd;
 pub mod telemetry;
 pub mod transit;
 mod validation;

@@ -32,7 +32,7 @@ use crate::server_certificate::ServerCertificate;
 use crate::solver::{SolverSettings, Solvers};
 use crate::storage::{Db, SoleUse};
 use crate::worker::{self, Worker};
-use crate::{audit, bootstrap, hangup, shutdown};
+use crate::{audit, bootstrap, hangup, shutdown, systemd};
 
 /// Time for the last writes when the time for a stop is over.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
@@ -86,6 +86,7 @@ pub async fn run(config: Config, reread: Reread) -> anyhow::Result<()> {
     say(format_args!("listening on http://{}", running.api));
     let (version, database) = (env!("CARGO_PKG_VERSION"), running.db.dialect());
     tracing::info!(version, database, api = %running.api, http01 = %running.responder, metrics = running.metrics.map(tracing::field::display), "ready");
+    systemd::ready();
     stop.cancelled().await;
     let worker = Arc::clone(&running.worker);
     // Nothing is lost when it takes too long: the rows are given back, and taken up again.

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{self, Config, Values};
 
@@ -39,6 +39,7 @@ mod jsonpath;
 mod keys;
 mod login;
 mod logs;
+mod manual;
 mod migrate;
 mod moments;
 mod names;
@@ -286,6 +287,9 @@ Asks /healthz where `http.listen` says. The exit status is 0 or 1.")]
         /// All of docs/cli.md
         #[arg(long)]
         markdown: bool,
+        /// Write a man page for each command into a folder
+        #[arg(long, value_name = "DIR")]
+        man: Option<PathBuf>,
     },
 }
 
@@ -335,6 +339,7 @@ impl Cli {
             Command::Secrets(secrets) => secrets.run(source, remote),
             Command::Webhooks(webhooks) => remote.run(async |on| webhooks.run(on).await),
             Command::Completion(completion) => completion.run(),
+            Command::Help { man: Some(folder), .. } => manual::write(Self::command(), &folder),
             Command::Help { markdown: true, .. } => print(&completion::markdown()),
             Command::Help { command, .. } => print(&completion::help(&command)?),
         }
@@ -374,7 +379,7 @@ fn key_and_value(text: &str) -> Result<(String, String), String> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use clap::{Command, CommandFactory as _};
+    use clap::Command;
 
     use super::*;
 

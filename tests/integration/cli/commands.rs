@@ -181,3 +181,21 @@ fn shells_learn_every_command() {
         }
     }
 }
+
+#[test]
+fn every_command_has_a_man_page_with_its_examples() {
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().to_str().unwrap();
+    Person::nowhere().run(&["help", "--man", pages]).succeeded();
+    for command in COMMANDS {
+        let name = format!("certwright-{}.1", command.replace(' ', "-"));
+        let page = fs::read_to_string(folder.path().join(&name)).unwrap_or_default();
+        assert!(page.contains(".SH EXAMPLES\n.nf\n  certwright "), "{name}: {page}");
+    }
+    let first = fs::read_to_string(folder.path().join("certwright.1")).unwrap();
+    assert!(first.contains("certwright\\-serve(1)"), "{first}");
+    assert!(!folder.path().join("certwright-help.1").exists(), "what is hidden has no page");
+
+    let refused = Person::nowhere().run(&["help", "--man", &format!("{pages}/nowhere")]);
+    assert!(refused.code == Some(1) && refused.err.contains("has to exist"), "{refused:?}");
+}
