@@ -9,7 +9,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build the optimised binary, target/release/certwright
-	cargo build --release --locked
+	CERTWRIGHT_COMMIT="$$(git rev-parse --short=12 HEAD 2>/dev/null)" cargo build --release --locked
 
 demo: setup ## Issue a certificate from a local test CA and show it (debug build: no wait for the optimiser)
 	cargo build --locked

@@ -20,6 +20,7 @@ use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 
 use super::by_name::{Named, refuse_unresolved};
+use super::compression::{coded, compressing};
 use super::extract::MOST_BYTES;
 use super::headers::{KEYSTORE_PASSWORD, REQUEST_ID};
 use super::problem::{ApiError, Code, Problem};
@@ -39,6 +40,8 @@ pub(crate) fn around(routes: Router) -> Router {
         .layer(from_fn(counted))
         .propagate_request_id(REQUEST_ID)
         .map_response(guarded)
+        .layer(from_fn(coded))
+        .layer(compressing())
         .layer(from_fn(as_problem))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn(for_one_host))

@@ -2,6 +2,7 @@
 
 use axum::Router;
 use axum::http::{HeaderValue, header};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -12,11 +13,12 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
+use super::caching::revalidated;
 use super::{
     AppState, api_keys, audit, by_name, certificates, challenges, declared, events, health,
     issuers, manifests, metrics, orders, policies, requests, secrets, throttles,
 };
-use super::{oidc_issuers, page, problem, webhooks, whoami};
+use super::{oidc_issuers, page, problem, problem_pages, version, webhooks, whoami};
 use crate::domain::event::Severity;
 
 #[derive(utoipa::OpenApi)]
@@ -115,7 +117,17 @@ const HANDLERS: &[fn() -> UtoipaMethodRouter<AppState>] = &[
     || routes!(health::live),
     || routes!(health::ready),
     || routes!(metrics::show),
+    || constant(routes!(version::show)),
+    || constant(routes!(problem_pages::list)),
+    || constant(routes!(problem_pages::page)),
 ];
+
+/// A resource that changes with the program only.
+fn constant(
+    (schemas, described, methods): UtoipaMethodRouter<AppState>,
+) -> UtoipaMethodRouter<AppState> {
+    (schemas, described, methods.layer(from_fn(revalidated)))
+}
 
 fn handlers() -> impl Iterator<Item = UtoipaMethodRouter<AppState>> {
     HANDLERS.iter().map(|handlers| handlers()).chain(certificates::download::format::routes())
@@ -139,15 +151,13 @@ pub(crate) fn routes() -> Router<AppState> {
             router = router.route(path, methods.clone());
         }
     }
-    router.route("/openapi.json", get(async || json(COMMITTED))).merge(page())
+    let description = Router::new().route("/openapi.json", get(async || json(COMMITTED)));
+    router.merge(description.merge(page()).layer(from_fn(revalidated)))
 }
 
 /// The page may load what comes with it and ask this service, and stands in nobody's frame. It writes styles into
 /// its elements, and has its icons in them.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-
-/// The page's files change with the program only.
-const KEPT: &str = "no-cache";
 
 fn page() -> Router<AppState> {
     let set =
@@ -155,7 +165,6 @@ fn page() -> Router<AppState> {
     let config = Config::new(["/openapi.json"]).validator_url("none");
     Router::from(SwaggerUi::new("/docs").config(config))
         .layer(set(header::CONTENT_SECURITY_POLICY, POLICY))
-        .layer(set(header::CACHE_CONTROL, KEPT))
 }
 
 fn json(text: &'static str) -> Response {

@@ -94,6 +94,8 @@ codes! {
     KeyNotHeld NOT_FOUND "The private key is not held here";
     /// The resource does not understand this method.
     MethodNotAllowed METHOD_NOT_ALLOWED "The resource does not understand this method";
+    /// The resource has none of the forms that `Accept` names.
+    NotAcceptable NOT_ACCEPTABLE "There is no such form";
     /// The request did not arrive in time.
     RequestTimeout REQUEST_TIMEOUT "The request did not arrive in time";
     /// Something of this name is there already.

@@ -26,15 +26,12 @@ impl Version {
         let session = remote.session()?;
         run(async {
             let mut versions = json!({"clientVersion": env!("CARGO_PKG_VERSION")});
-            let server = if self.client {
-                None
-            } else {
-                // The description is open, and names the version that it is of.
-                Some(session.client.get("/openapi.json", &[]).await)
-            };
+            let server =
+                if self.client { None } else { Some(session.client.get("/version", &[]).await) };
             match server {
-                Some(Ok(description)) => {
-                    versions["serverVersion"] = text(&description, "/info/version").into();
+                Some(Ok(server)) => {
+                    versions["serverVersion"] = text(&server, "/version").into();
+                    versions["apiVersion"] = text(&server, "/apiVersion").into();
                 }
                 Some(Err(error)) => {
                     note(&format!("certwright: the server's is not known: {error}"));
@@ -55,5 +52,10 @@ fn lines(versions: &Value) -> String {
         "" => String::new(),
         version => format!("{title}: v{version}\n"),
     };
-    line("Client Version", "/clientVersion") + &line("Server Version", "/serverVersion")
+    [
+        line("Client Version", "/clientVersion"),
+        line("Server Version", "/serverVersion"),
+        line("API Version", "/apiVersion"),
+    ]
+    .concat()
 }

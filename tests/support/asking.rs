@@ -30,6 +30,7 @@ pub struct Reply {
     pub status: u16,
     pub headers: HeaderMap,
     pub text: String,
+    pub body: Vec<u8>,
 }
 
 impl World {
@@ -120,7 +121,7 @@ impl Ask<'_> {
         assert_no_words_of_rust(&text);
         let seen = format!("{:?} {text}", parts.headers);
         self.world.answers.lock().unwrap().push((self.path, seen));
-        Reply { status: parts.status.as_u16(), headers: parts.headers, text }
+        Reply { status: parts.status.as_u16(), headers: parts.headers, text, body: bytes.to_vec() }
     }
 }
 

@@ -3,13 +3,14 @@
 mod stream;
 
 use axum::extract::{OriginalUri, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
+use super::accept::preferred;
 use super::auth::{Authorized, EventsRead};
 use super::extract::Query;
 use super::headers::LAST_EVENT_ID;
@@ -81,6 +82,9 @@ pub(crate) struct EventView {
     created_at: OffsetDateTime,
 }
 
+const PAGES: &str = "application/json";
+const STREAM: &str = "text/event-stream";
+
 /// List or stream events
 ///
 /// With `Accept: text/event-stream` the answer goes on for as long as the client listens: what
@@ -110,7 +114,7 @@ pub(crate) async fn list(
         reason: query.reason,
         since: query.since.as_deref().map(|text| field::moment(text, "since")).transpose()?,
     };
-    if stream::is_wanted(&headers) {
+    if preferred(&headers, &[PAGES, STREAM])? == STREAM {
         if paged {
             let detail = "A stream has no pages: leave out `limit`, `cursor` and `sort`.";
             return Err(ApiError::malformed(detail));
@@ -120,7 +124,9 @@ pub(crate) async fn list(
     let mut tx = app.db.read().await?;
     let rows = events::list(&mut tx, &who.scope, &wanted, page).await?;
     let key = |row: &Recorded| row.id.as_bytes().to_vec();
-    Ok(page::answer(&uri, page.limit, rows, key, EventView::from))
+    let mut response = page::answer(&uri, page.limit, rows, key, EventView::from);
+    response.headers_mut().append(header::VARY, HeaderValue::from_name(header::ACCEPT));
+    Ok(response)
 }
 
 /// The last event that the client saw; browsers send an empty header if there was none.

@@ -14,7 +14,7 @@ on_every_database! {
             ("/certificates", "no-store"),
             ("/whoami", "no-store"),
             ("/healthz", "no-store"),
-            ("/openapi.json", "no-store"),
+            ("/openapi.json", "no-cache"),
             ("/nothing", "no-store"),
             ("/events", "no-store"),
             (&certificate, "private, no-cache"),

@@ -142,7 +142,7 @@ const LOOKING: &[Line] = &[
     ("logs certificate www", 0, &["20"]),
     ("logs cert/www --since 0s", 0, &[]),
     ("logs --since soon", 2, &["certwright: error: `soon` is no moment; write it as `10m`"]),
-    ("version", 0, &["Client Version: v", "Server Version: v"]),
+    ("version", 0, &["Client Version: v", "Server Version: v", "API Version: v1"]),
     ("version --client", 0, &["Client Version: v"]),
     ("help get", 0, &["List resources", "", "Usage: certwright get"]),
     (

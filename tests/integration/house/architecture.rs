@@ -98,6 +98,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("prometheus::", &["telemetry"]),
     ("flate2::", &["backup"]),
     ("procfs::", &["telemetry"]),
+    ("pulldown_cmark::", &["api"]),
     ("rustix::", &["storage"]),
 ];
 

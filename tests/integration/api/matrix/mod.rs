@@ -361,7 +361,7 @@ impl Walk<'_> {
         none: (&Reply, &Things),
     ) {
         let [another, none] = [another, none].map(|(reply, things)| {
-            let Reply { status, headers, text } = reply;
+            let Reply { status, headers, text, .. } = reply;
             let seen = format!("{status} {headers:?} {text}");
             things.words().fold(seen, |seen, word| seen.replace(word, "…"))
         });

@@ -133,6 +133,7 @@ impl Things {
             .replace("{delivery}", self.id("deliveries"))
             .replace("{namespace}", self.namespace)
             .replace("{name}", self.name)
+            .replace("{code}", "not-found")
     }
 
     /// What a list that is asked about the thing has in its query.
