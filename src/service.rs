@@ -149,6 +149,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         client_rules: client_rules(config),
         limits: caller_limits(config),
         trusted_proxies: config.trusted_proxies.clone(),
+        cors_origins: config.cors_origins.as_slice().into(),
         refusals: Refusals::default(),
         last_uses: LastUses::default(),
         heavy: Pool::default(),

@@ -34,6 +34,7 @@ mod caching;
 mod certificates;
 mod challenges;
 mod compression;
+mod cors;
 mod declared;
 mod dry_run;
 mod events;
@@ -106,6 +107,8 @@ pub struct AppState {
     pub limits: CallerLimits,
     /// Whose word for a client's address counts.
     pub trusted_proxies: TrustedProxies,
+    /// Origins whose web pages may ask.
+    pub cors_origins: Arc<[String]>,
     /// What was refused of late, for the audit log.
     pub refusals: Refusals,
     /// The API keys whose use today is written down.
@@ -162,7 +165,10 @@ pub fn router(state: AppState) -> axum::Router {
     let routes = openapi::routes().with_state(state.clone()).layer(watch);
     let proxies = state.trusted_proxies.clone();
     let client = MapRequestLayer::new(move |request| audit::call::from_client(&proxies, request));
-    by_name::resolving(layers::around(routes), state).layer(client)
+    let origins = Arc::clone(&state.cors_origins);
+    let api = by_name::resolving(layers::around(routes), state).layer(client);
+    // Without any, OPTIONS is a method like others.
+    if origins.is_empty() { api } else { api.layer(cors::for_origins(&origins)) }
 }
 
 /// Repeats an attempt that lost a race: each attempt reads anew, so that it sees what the other transaction wrote.

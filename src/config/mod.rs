@@ -56,6 +56,8 @@ pub struct Config {
     pub bootstrap_restore: bool,
     /// Proxies whose word for a client's address counts.
     pub trusted_proxies: TrustedProxies,
+    /// Origins whose web pages may ask the API, as browsers write them.
+    pub cors_origins: Vec<String>,
     pub oidc_issuers: Vec<TokenIssuer>,
     pub master_key: Option<Secret<String>>,
     pub master_key_file: Option<PathBuf>,
@@ -201,6 +203,7 @@ impl Config {
             https: Https::parse(values)?,
             http01_listen: values.address("http01.listen")?,
             trusted_proxies: TrustedProxies::new(values.networks("http.trusted_proxies")?),
+            cors_origins: values.origins("http.cors_origins")?,
             header_timeout: values.duration_within("http.header_timeout", PATIENCE)?,
             idle_timeout: values.duration_within("http.idle_timeout", PATIENCE)?,
             http_connections: values.number("http.max_connections", 1..=100_000)?,

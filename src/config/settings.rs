@@ -51,6 +51,8 @@ pub const SETTINGS: &[Setting] = &[
         "`true` lets `http.listen` be reached from elsewhere without TLS: behind a proxy that ends TLS, on a network that nobody else is on."),
     Setting::list("http.trusted_proxies",
         "Networks of your own proxies, such as `10.0.0.0/8`: from there `X-Forwarded-For`, or `Forwarded`, says who the client is, for limits, the log and the audit log."),
+    Setting::list("http.cors_origins",
+        "Origins whose web pages may ask the API from a browser, such as `https://app.example.com` (CORS). They need an API key or a token like everybody."),
     Setting::new("http.header_timeout", "10s",
         "How long the head of a request may take, on every listener, from 1s to 1h; also a client of HTTP/2 that answers no ping for so long is gone."),
     Setting::new("http.idle_timeout", "75s",

@@ -194,6 +194,19 @@ impl Values {
         self.list(key).iter().map(parse).collect()
     }
 
+    /// Origins, written as browsers send them: nothing else would be equal to what they send.
+    pub(super) fn origins(&self, key: &'static str) -> Result<Vec<String>, ConfigError> {
+        let parse = |entry: &String| {
+            let url =
+                Url::parse(entry).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
+            let origin = url.map(|url| url.origin().ascii_serialization());
+            origin.filter(|origin| origin == entry).ok_or_else(|| {
+                self.bad(key, format!("\"{entry}\" is no origin: expected https://app.example.com, in lower case, without a path or a usual port"))
+            })
+        };
+        self.list(key).iter().map(parse).collect()
+    }
+
     pub(super) fn nameservers(&self, key: &'static str) -> Result<Vec<SocketAddr>, ConfigError> {
         let parse = |entry: &String| {
             entry
@@ -352,12 +365,24 @@ mod tests {
             ("CERTWRIGHT_OUTBOUND_PORTS", "443,https", "\"https\" is no port"),
             ("CERTWRIGHT_OUTBOUND_PORTS", "0", "from 1 to 65535"),
             ("CERTWRIGHT_DATABASE_URL", "sqlite::memory:", "a file"),
+            ("CERTWRIGHT_HTTP_CORS_ORIGINS", "*", "\"*\" is no origin"),
+            ("CERTWRIGHT_HTTP_CORS_ORIGINS", "https://app.example.com/", "without a path"),
+            ("CERTWRIGHT_HTTP_CORS_ORIGINS", "https://app.example.com:443", "a usual port"),
+            ("CERTWRIGHT_HTTP_CORS_ORIGINS", "https://a.example,null", "\"null\" is no origin"),
         ] {
             let values = read(None, [env(name, value)], &[]).unwrap();
             let refused = Config::parse(&values).unwrap_err().to_string();
             assert!(refused.contains(name) && refused.contains(expected), "{refused}");
             assert!(!refused.contains("hunter2"), "{refused}");
         }
+    }
+
+    #[test]
+    fn origins_are_written_as_browsers_write_them() {
+        let given = [env("CERTWRIGHT_HTTP_CORS_ORIGINS", "https://a.example, http://[::1]")];
+        let config = Config::parse(&read(None, given, &[]).unwrap()).unwrap();
+
+        assert_eq!(config.cors_origins, ["https://a.example", "http://[::1]"]);
     }
 
     #[test]

@@ -146,6 +146,7 @@ impl World {
             client_rules: Arc::default(),
             limits: CallerLimits::default(),
             trusted_proxies: TrustedProxies::default(),
+            cors_origins: Arc::default(),
             refusals: self.refusals.clone(),
             last_uses: LastUses::default(),
             heavy: Pool::default(),
@@ -184,6 +185,13 @@ impl World {
         let networks = networks.iter().map(|network| network.parse().unwrap()).collect();
         let trusted_proxies = TrustedProxies::new(networks);
         self.router = api::router(AppState { trusted_proxies, ..self.state() });
+        self
+    }
+
+    /// The same that web pages of these origins may ask.
+    pub fn open_to_pages_of(mut self, origins: &[&str]) -> Self {
+        let cors_origins = origins.iter().map(|origin| (*origin).to_owned()).collect();
+        self.router = api::router(AppState { cors_origins, ..self.state() });
         self
     }
 

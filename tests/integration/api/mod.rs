@@ -9,6 +9,7 @@ pub(crate) mod caller_limits;
 pub(crate) mod certificates;
 pub(crate) mod compression;
 pub(crate) mod conventions;
+pub(crate) mod cors;
 pub(crate) mod event_stream;
 pub(crate) mod explain;
 pub(crate) mod health;
