@@ -1,5 +1,5 @@
 //! Addresses by name: `/certificates/by-name/{namespace}/{name}/…` is `/certificates/{id}/…`, and so for Issuers
-//! and secrets; a `ClusterIssuer`, which has no namespace, is `/issuers/by-name/{name}/…`.
+//! and secrets; a `ClusterIssuer`, which has no namespace, is `/issuers/by-name/{name}/…`, a policy `/policies/by-name/{name}`.
 //!
 //! The name is resolved before the router looks at the address, and nothing is answered here: what is not found goes on
 //! under an identifier that nothing has, so that permissions are checked, and missing resources told, in one place. A
@@ -26,7 +26,7 @@ use super::auth::Principal;
 use super::problem::ApiError;
 use crate::domain::issuer::Kind;
 use crate::domain::text::{self, Lines};
-use crate::storage::{certificates, issuers, secrets};
+use crate::storage::{certificates, issuers, policies, secrets};
 
 /// What follows an issuer in an address; elsewhere a second part is a name.
 const OF_ISSUERS: [&str; 2] = ["rotate-account-key", "deactivate-account"];
@@ -35,7 +35,7 @@ const OF_ISSUERS: [&str; 2] = ["rotate-account-key", "deactivate-account"];
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Named {
     collection: Collection,
-    /// Empty for a `ClusterIssuer`.
+    /// Empty for a `ClusterIssuer` and a policy.
     namespace: String,
     name: String,
 }
@@ -48,13 +48,15 @@ struct Unresolved(Arc<ApiError>);
 enum Collection {
     Certificates,
     Issuers,
+    Policies,
     Secrets,
 }
 
 impl Collection {
-    const ALL: [(&'static str, Self); 3] = [
+    const ALL: [(&'static str, Self); 4] = [
         ("/certificates", Self::Certificates),
         ("/issuers", Self::Issuers),
+        ("/policies", Self::Policies),
         ("/secrets", Self::Secrets),
     ];
 }
@@ -102,10 +104,15 @@ fn parse(path: &str) -> Option<(&'static str, Named, &str)> {
         })?;
     let (first, rest) = split(after);
     let (second, behind) = split(rest.strip_prefix('/').unwrap_or_default());
-    let is_cluster_issuer = collection == Collection::Issuers
-        && (second.is_empty() || (behind.is_empty() && OF_ISSUERS.contains(&second)));
+    let has_no_namespace = match collection {
+        Collection::Issuers => {
+            second.is_empty() || (behind.is_empty() && OF_ISSUERS.contains(&second))
+        }
+        Collection::Policies => true,
+        Collection::Certificates | Collection::Secrets => false,
+    };
     let (namespace, name, rest) =
-        if is_cluster_issuer { ("", first, rest) } else { (first, second, behind) };
+        if has_no_namespace { ("", first, rest) } else { (first, second, behind) };
     let [namespace, name] =
         [namespace, name].map(|part| percent_decode_str(part).decode_utf8_lossy().into_owned());
     let named = Named { collection, namespace, name };
@@ -141,6 +148,7 @@ async fn find(app: &AppState, parts: &Parts, named: &Named) -> Result<Option<Uui
             let found = issuers::find_by_name(&mut tx, kind, namespace, name).await?;
             found.map(|(issuer, _)| issuer.id.0)
         }
+        Collection::Policies => policies::find_by_name(&mut tx, name).await?.map(|one| one.id.0),
         Collection::Secrets => {
             let found = secrets::find_by_name(&mut tx, namespace, name).await?;
             found.map(|(secret, _)| secret.id.0)
@@ -157,11 +165,17 @@ pub(crate) fn describe(document: &mut OpenApi) {
             else {
                 continue;
             };
-            let by_name = format!("{root}/by-name/{{namespace}}/{{name}}{rest}");
-            added.push((by_name, named(item, "ByName", true)));
-            if collection == Collection::Issuers {
-                let by_name = format!("{root}/by-name/{{name}}{rest}");
-                added.push((by_name, named(item, "ByClusterName", false)));
+            let of_namespace = format!("{root}/by-name/{{namespace}}/{{name}}{rest}");
+            let of_service = format!("{root}/by-name/{{name}}{rest}");
+            match collection {
+                Collection::Certificates | Collection::Secrets => {
+                    added.push((of_namespace, named(item, "ByName", true)));
+                }
+                Collection::Issuers => {
+                    added.push((of_namespace, named(item, "ByName", true)));
+                    added.push((of_service, named(item, "ByClusterName", false)));
+                }
+                Collection::Policies => added.push((of_service, named(item, "ByName", false))),
             }
         }
     }
@@ -209,6 +223,7 @@ impl Named {
             Collection::Secrets => {
                 format!("There is no secret `{name}` in the namespace `{namespace}`.")
             }
+            Collection::Policies => format!("There is no policy `{name}`."),
             Collection::Issuers if namespace.is_empty() => {
                 format!("There is no ClusterIssuer `{name}`.")
             }
@@ -225,7 +240,7 @@ mod tests {
 
     #[test]
     fn addresses_are_taken_apart() {
-        use Collection::{Certificates, Issuers, Secrets};
+        use Collection::{Certificates, Issuers, Policies, Secrets};
         for (path, expected) in [
             ("/certificates/by-name/shop/www", Some((Certificates, "shop", "www", ""))),
             ("/certificates/by-name/shop/www/renew", Some((Certificates, "shop", "www", "/renew"))),
@@ -243,6 +258,8 @@ mod tests {
                 "/issuers/by-name/shop/le/rotate-account-key",
                 Some((Issuers, "shop", "le", "/rotate-account-key")),
             ),
+            ("/policies/by-name/payments", Some((Policies, "", "payments", ""))),
+            ("/policies/by-name/", None),
             ("/secrets/by-name/shop/token", Some((Secrets, "shop", "token", ""))),
             ("/certificates/by-name/shop", None),
             ("/certificates/by-name/shop/", None),

@@ -33,6 +33,8 @@ pub struct Stream {
 #[derive(Debug, Default, PartialEq)]
 pub struct Frame {
     pub id: String,
+    /// What the event is about, as a browser listens for it.
+    pub name: String,
     /// Absent from a heartbeat.
     pub event: Option<Value>,
 }
@@ -98,6 +100,9 @@ impl Stream {
             loop {
                 let frame = self.read().await.expect("the stream goes on");
                 if let Some(event) = frame.event {
+                    let collection =
+                        event["resource"].as_str().unwrap_or_default().split('/').nth(1);
+                    assert_eq!(Some(&*frame.name), collection, "{event}");
                     return (frame.id, event);
                 }
             }
@@ -121,6 +126,7 @@ fn parse(text: &str) -> Frame {
     for line in text.lines() {
         match line.split_once(':').map(|(field, value)| (field, value.trim_start())) {
             Some(("id", id)) => id.clone_into(&mut frame.id),
+            Some(("event", name)) => name.clone_into(&mut frame.name),
             Some(("data", data)) => frame.event = Some(serde_json::from_str(data).unwrap()),
             Some(("" | "retry", _)) => {}
             _ => panic!("not a line of an event: {line:?}"),

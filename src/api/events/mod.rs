@@ -89,7 +89,8 @@ const STREAM: &str = "text/event-stream";
 ///
 /// With `Accept: text/event-stream` the answer goes on for as long as the client listens: what
 /// happens from now on (from `since` on, if that is given) comes as server-sent events whose data is
-/// one event in JSON. An event that repeats itself comes again, with a higher `count`. Each has an
+/// one event in JSON, and whose `event` is the collection of its resource: `certificates`, `requests`, `orders`,
+/// `challenges`, `issuers` or `webhooks`. An event that repeats itself comes again, with a higher `count`. Each has an
 /// opaque `id`; a client that sends the last one it saw as `Last-Event-ID` misses nothing and gets
 /// nothing twice, whichever replica it asks. A heartbeat, without data but with an `id`, comes every
 /// 15 seconds.

@@ -183,9 +183,11 @@ fn heartbeat(at: Position) -> Event {
     Event::default().id(at.to_string()).comment("")
 }
 
+/// An event under the name of the collection that its resource belongs to.
 fn shown(event: Recorded) -> Event {
     let id = event.position().to_string();
+    let name = event.collection.clone();
     // A plain struct of ours always serialises.
     let data = serde_json::to_string(&EventView::from(event)).unwrap_or_default();
-    Event::default().id(id).data(data)
+    Event::default().id(id).event(name).data(data)
 }

@@ -5,6 +5,7 @@ use certwright::domain::certificate::{Certificate, Issued, State};
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
+use crate::policies::policy;
 use crate::support::world::{World, certificate, cluster_issuer, id, on_every_database};
 
 /// Five certificates with labels, of which three were issued.
@@ -183,6 +184,11 @@ on_every_database! {
         let refused = world.get("/certificates/by-name/default/delta/revisions?limit=0").await;
         refused.is_problem(400, "malformed_request");
         assert_eq!(world.get("/secrets/by-name/default/token").await.json()["name"], "token");
+        world.post("/policies", policy("payments", "default", &["**.example.com"])).await.accepted();
+        assert_eq!(world.get("/policies/by-name/payments").await.json()["name"], "payments");
+        let changed = world.put("/policies/by-name/payments", policy("payments", "default", &["**.example.org"])).await;
+        assert_eq!(changed.status, 200, "{}", changed.text);
+        assert_eq!(world.delete("/policies/by-name/payments").await.status, 204);
         assert_eq!(world.get("/issuers/by-name/le").await.json()["kind"], "ClusterIssuer");
         assert_eq!(world.get("/issuers/by-name/default/le").await.json()["kind"], "Issuer");
 
@@ -190,6 +196,7 @@ on_every_database! {
             ("/certificates/by-name/default/nobody", "There is no certificate `nobody` in the namespace `default`."),
             ("/certificates/by-name/default/nobody/explain", "There is no certificate `nobody` in the namespace `default`."),
             ("/secrets/by-name/shop/token", "There is no secret `token` in the namespace `shop`."),
+            ("/policies/by-name/payments", "There is no policy `payments`."),
             ("/issuers/by-name/nobody", "There is no ClusterIssuer `nobody`."),
             ("/issuers/by-name/default/nobody", "There is no Issuer `nobody` in the namespace `default`."),
         ] {

@@ -94,6 +94,7 @@ impl Things {
         let name = format!("{}-{number}", self.name);
         let made = world.post("/policies", policy(&name, "none", &["none.example.org"])).await;
         self.ids.insert("policies", id(&made.accepted()));
+        self.ids.insert("names of policies", name.clone());
         let why = Failure::of(code::ACME_RATE_LIMITED, "");
         let until = world.now() + time::Duration::HOUR;
         let mut tx = world.db.begin();
@@ -127,12 +128,14 @@ impl Things {
 
     /// The operation's path to the thing.
     pub fn path(&self, operation: &Operation) -> String {
+        let of_policy =
+            self.ids.get("names of policies").filter(|_| operation.collection() == "policies");
         operation
             .path
             .replace("{id}", self.ids.get(operation.collection()).map_or(NOTHING, String::as_str))
             .replace("{delivery}", self.id("deliveries"))
             .replace("{namespace}", self.namespace)
-            .replace("{name}", self.name)
+            .replace("{name}", of_policy.map_or(self.name, String::as_str))
             .replace("{code}", "not-found")
     }
 
