@@ -155,9 +155,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         heavy: Pool::default(),
         metrics: metrics(config),
         health: health.clone(),
-        account_key: Arc::new(|| {
-            Ca::generate_account_key().map_err(|failure| failure.to_string().into())
-        }),
+        account_key: Arc::new(account_key),
         shutdown: stop.clone(),
     };
     let (refused, refusals) = mpsc::channel(1);
@@ -190,6 +188,10 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         _sole_use: sole_use,
         tasks,
     })
+}
+
+fn account_key() -> Result<Secret<Vec<u8>>, api::AccountKeyError> {
+    Ca::generate_account_key().map_err(|failure| failure.to_string().into())
 }
 
 /// Everything that is listened on, with what answers there.

@@ -190,12 +190,6 @@ impl Config {
         if acme_timeout.is_zero() || acme_timeout > Duration::from_secs(30) {
             return Err(values.bad("acme.timeout", "expected more than nothing and at most 30s"));
         }
-        let cluster_namespace = values.text("cluster_resource_namespace");
-        let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
-        if !(1..=63).contains(&cluster_namespace.len()) || !cluster_namespace.bytes().all(plain) {
-            let expected = "expected 1 to 63 lower-case letters, digits and hyphens";
-            return Err(values.bad("cluster_resource_namespace", expected));
-        }
         Ok(Self {
             data_dir,
             database_url: Secret::new(database_url),
@@ -235,7 +229,7 @@ impl Config {
                 "dns.sweep_interval",
                 Duration::from_secs(1)..=Duration::from_hours(24 * 7),
             )?,
-            cluster_namespace,
+            cluster_namespace: cluster_namespace(values)?,
             webhooks_concurrency: values.number("webhooks.concurrency", 1..=10_000)?,
             webhooks_retention: values.duration("webhooks.retention")?,
             webhooks_dead_retention: retention(values, "webhooks.dead_retention", "180d")?,
@@ -255,6 +249,17 @@ impl Config {
             shutdown_timeout: values.duration("shutdown_timeout")?,
         })
     }
+}
+
+/// The namespace of the secrets of `ClusterIssuer`s.
+fn cluster_namespace(values: &Values) -> Result<String, ConfigError> {
+    let name = values.text("cluster_resource_namespace");
+    let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+    if (1..=63).contains(&name.len()) && name.bytes().all(plain) {
+        return Ok(name);
+    }
+    let expected = "expected 1 to 63 lower-case letters, digits and hyphens";
+    Err(values.bad("cluster_resource_namespace", expected))
 }
 
 /// For how long something is kept.
