@@ -136,6 +136,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         stop: stop.clone(),
     };
     let health = Health::new(subjects(&context));
+    let preflight = preflight(&context);
     let worker = Worker::new(context);
     let state = AppState {
         db: db.clone(),
@@ -155,6 +156,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         account_key: Arc::new(|| {
             Ca::generate_account_key().map_err(|failure| failure.to_string().into())
         }),
+        preflight,
         shutdown: stop.clone(),
     };
     let servers = Servers::new(listeners, https, state.clone(), config);
@@ -293,6 +295,20 @@ fn worker_limits(config: &Config, db: &Db, clock: &Arc<dyn Clock>) -> worker::Li
         ceiling: config.worker_new_orders_ceiling,
     };
     worker::Limits::new(db, clock, quota, new_orders)
+}
+
+/// Warnings for those who apply manifests.
+fn preflight(worker: &worker::Context) -> api::Preflight {
+    let (ca, solvers) = (Arc::clone(&worker.ca), Arc::clone(&worker.solvers));
+    let preflight = worker::Preflight { ca, solvers, clock: Arc::clone(&worker.clock) };
+    let preflight = Arc::new(preflight);
+    Arc::new(move |subject| {
+        let preflight = Arc::clone(&preflight);
+        Box::pin(async move {
+            let api::PreflightSubject { issuer, namespace, labels, names } = &subject;
+            preflight.warnings(&worker::Subject { issuer, namespace, labels, names }).await
+        })
+    })
 }
 
 /// What this instance needs.

@@ -155,6 +155,7 @@ impl World {
             }),
             health: self.health.clone(),
             account_key: Arc::new(|| Ok(Secret::new(b"canary-account-key".to_vec()))),
+            preflight: Arc::new(|_| Box::pin(async { Vec::new() })),
             shutdown: self.shutdown.clone(),
         }
     }

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::adopt::{self, Pair};
 use super::plan::{Item, Wanted, references};
-use super::{AppliedObject, Done};
+use super::{AppliedObject, Done, preflight};
 use crate::api::auth::{
     CertificatesWrite, IssuersWrite, Permission as _, PoliciesWrite, Principal, SecretsWrite,
 };
@@ -48,7 +48,8 @@ pub(super) async fn apply(
             wanted => who.must_own(&namespace(wanted))?,
         }
     }
-    let results = retrying(|| at_once(Run::new(app, who), &items, dry)).await?;
+    let mut results = retrying(|| at_once(Run::new(app, who), &items, dry)).await?;
+    preflight::warn(app, &items, &mut results).await?;
     let named = items.into_iter().zip(results).map(|(item, (done, id, more))| {
         let namespace = Some(namespace(&item.wanted)).filter(|namespace| !namespace.is_empty());
         let mut warnings = item.object.warnings;
@@ -119,7 +120,7 @@ impl<'a> Run<'a> {
     }
 }
 
-type Outcome = (Done, uuid::Uuid, Vec<String>);
+pub(super) type Outcome = (Done, uuid::Uuid, Vec<String>);
 
 async fn at_once(mut run: Run<'_>, items: &[Item], dry: DryRun) -> Result<Vec<Outcome>, ApiError> {
     let app = run.app;

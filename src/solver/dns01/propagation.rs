@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Readiness;
 use super::answers::{self, Records, Sight, absolute, without_dot};
+use crate::domain::caa;
 use crate::domain::challenge::Observation;
 use crate::domain::failure::{Failure, code};
 use crate::domain::issuer::PropagationMode;
@@ -105,6 +106,20 @@ impl Dns {
     async fn cname(&self, name: &Name) -> Result<Option<Name>, NetError> {
         let found = self.lookup(&self.resolver, name, RecordType::CNAME).await?;
         Ok(answers::cname(found, name))
+    }
+
+    /// The CAA records at `name`, as the resolvers find them; or why they do not.
+    pub async fn caa(&self, name: &str) -> Result<Vec<caa::Record>, String> {
+        let name = absolute(name)?;
+        let found = self.lookup(&self.resolver, &name, RecordType::CAA).await;
+        found.map(answers::caa).map_err(|error| {
+            format!("the CAA records of {} are not known: {}", without_dot(&name), in_words(&error))
+        })
+    }
+
+    /// The resolvers that are asked.
+    pub fn nameservers(&self) -> &[SocketAddr] {
+        &self.nameservers
     }
 
     /// Whether everybody who counts in this mode sees `value` among the TXT records at `name`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hickory_server::net::runtime::Time;
 use hickory_server::proto::op::{Header, HeaderCounts, Metadata, ResponseCode};
-use hickory_server::proto::rr::rdata::{A, AAAA, CNAME, NS, SOA, TXT};
+use hickory_server::proto::rr::rdata::{A, AAAA, CAA, CNAME, NS, SOA, TXT};
 use hickory_server::proto::rr::{Name, RData, Record, RecordType};
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
@@ -38,6 +38,9 @@ impl RequestHandler for Authority {
                 let mut state = self.0.lock();
                 if kind == RecordType::A {
                     state.note_question(&name);
+                }
+                if kind == RecordType::CAA {
+                    *state.caa_asked.entry(name.clone()).or_default() += 1;
                 }
                 reply(&state, &name, kind)
             }
@@ -95,6 +98,7 @@ fn records_at(state: &State, zone: &ZoneData, name: &str, kind: RecordType) -> V
         RecordType::CNAME => {
             state.cnames.get(name).map(|to| RData::CNAME(CNAME(fqdn(to)))).into_iter().collect()
         }
+        RecordType::CAA => state.caa.get(name).into_iter().flatten().map(caa).collect(),
         RecordType::A | RecordType::AAAA => addresses(state, name)
             .into_iter()
             .filter_map(|address| match (kind, address) {
@@ -106,6 +110,13 @@ fn records_at(state: &State, zone: &ZoneData, name: &str, kind: RecordType) -> V
         _ => Vec::new(),
     };
     data.into_iter().map(|data| record(name, data)).collect()
+}
+
+fn caa((flags, tag, value): &(u8, String, String)) -> RData {
+    let mut record = CAA::new_issue(flags & 128 != 0, None, Vec::new());
+    record.tag.clone_from(tag);
+    record.value = value.clone().into_bytes();
+    RData::CAA(record)
 }
 
 fn visible_txt(state: &State, zone: &ZoneData, name: &str) -> Vec<RData> {

@@ -132,6 +132,20 @@ impl Cloudflare {
         self.state.lock().cnames.insert(name.to_owned(), target.to_owned());
     }
 
+    /// Sets the CAA records of a name, as zone files have them: flags, tag and value.
+    pub fn set_caa(&self, name: &str, records: &[(u8, &str, &str)]) {
+        let owned = |(flags, tag, value): &(u8, &str, &str)| {
+            (*flags, (*tag).to_owned(), (*value).to_owned())
+        };
+        let records = records.iter().map(owned).collect();
+        self.state.lock().caa.insert(name.to_owned(), records);
+    }
+
+    /// How often somebody asked for the CAA records of a name.
+    pub fn caa_asked(&self, name: &str) -> u32 {
+        self.state.lock().caa_asked.get(name).copied().unwrap_or_default()
+    }
+
     /// Sets the addresses of a name; none at all is possible too.
     pub fn set_addresses(&self, name: &str, addresses: &[IpAddr]) {
         self.state.lock().addresses.insert(name.to_owned(), addresses.to_vec());

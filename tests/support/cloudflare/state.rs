@@ -98,6 +98,10 @@ pub(super) struct State {
     pub(super) zones: Vec<ZoneData>,
     pub(super) zones_readable: bool,
     pub(super) cnames: HashMap<String, String>,
+    /// CAA records: flags, tag and value.
+    pub(super) caa: HashMap<String, Vec<(u8, String, String)>>,
+    /// Questions for the CAA records of a name.
+    pub(super) caa_asked: HashMap<String, u32>,
     pub(super) addresses: HashMap<String, Vec<IpAddr>>,
     /// Addresses of names that move with every question for them.
     pub(super) moving: HashMap<String, VecDeque<IpAddr>>,
@@ -158,6 +162,8 @@ impl Shared {
             zones: Vec::new(),
             zones_readable: true,
             cnames: HashMap::new(),
+            caa: HashMap::new(),
+            caa_asked: HashMap::new(),
             addresses: HashMap::new(),
             moving: HashMap::new(),
             asked: HashMap::new(),
