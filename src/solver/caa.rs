@@ -7,7 +7,7 @@ use moka::sync::Cache;
 use time::{Duration, OffsetDateTime};
 
 use super::dns01::propagation::Dns;
-use crate::domain::caa::{Record, RelevantSet};
+use crate::domain::caa::{Record, RelevantSet, Unknown};
 
 /// How long an answer is remembered, and how long a silence.
 const FRESH_FOR: Duration = Duration::hours(1);
@@ -31,7 +31,7 @@ pub(super) struct CaaRecords(Cache<(Vec<SocketAddr>, String), Arc<Known>>);
 /// The answer to one question.
 struct Known {
     asked_at: OffsetDateTime,
-    answer: Result<Vec<Record>, String>,
+    answer: Result<Vec<Record>, Unknown>,
 }
 
 impl Default for CaaRecords {
@@ -49,7 +49,7 @@ impl CaaRecords {
         dns: &Dns,
         name: &str,
         age: Age,
-    ) -> Result<Option<RelevantSet>, String> {
+    ) -> Result<Option<RelevantSet>, Unknown> {
         let mut at = name;
         loop {
             let known = self.at(dns, at, age).await;
@@ -93,7 +93,7 @@ impl Known {
             Ok(records) => {
                 records.iter().map(|one| EACH + one.tag.len() + one.value.len()).sum::<usize>()
             }
-            Err(why) => why.len(),
+            Err(Unknown::Silent(why) | Unknown::Bogus(why)) => why.len(),
         };
         u32::try_from(EACH + texts).unwrap_or(u32::MAX)
     }
@@ -104,6 +104,10 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
+
+    fn silent() -> Unknown {
+        Unknown::Silent("nobody answers".to_owned())
+    }
 
     #[test]
     fn an_answer_is_remembered_for_an_hour_and_a_silence_for_a_minute() {
@@ -116,8 +120,8 @@ mod tests {
             (Ok(vec![]), Age::Since(noon), true),
             (Ok(vec![]), Age::Since(noon + Duration::SECOND), false),
             (Ok(vec![]), Age::Since(noon - Duration::SECOND), false),
-            (Err("silent".to_owned()), Age::Lately(noon + Duration::seconds(59)), true),
-            (Err("silent".to_owned()), Age::Lately(noon + SILENT_FOR), false),
+            (Err(silent()), Age::Lately(noon + Duration::seconds(59)), true),
+            (Err(silent()), Age::Lately(noon + SILENT_FOR), false),
         ] {
             let known = Known { asked_at: noon, answer };
             assert_eq!(known.is_of(age), is_good, "{:?}, {age:?}", known.answer);

@@ -12,7 +12,7 @@ use super::dns01::{Dns01, DnsProvider, cloudflare};
 use super::http01::Http01;
 use super::{Solver, Upcoming};
 use crate::clock::Clock;
-use crate::domain::caa::RelevantSet;
+use crate::domain::caa::{RelevantSet, Unknown};
 use crate::domain::failure::{Failure, code};
 use crate::domain::issuer::{self, Kind};
 use crate::outbound::Guard;
@@ -122,10 +122,11 @@ impl Solvers {
         solver: Option<&issuer::Solver>,
         name: &str,
         age: Age,
-    ) -> Result<Option<RelevantSet>, String> {
+    ) -> Result<Option<RelevantSet>, Unknown> {
         let dns01 = solver.and_then(|solver| solver.dns01.as_ref());
         let nameservers = dns01.map_or(&[][..], |dns01| &dns01.nameservers);
-        let dns = self.dns(kind, nameservers).map_err(|failure| failure.to_string())?;
+        let dns = self.dns(kind, nameservers);
+        let dns = dns.map_err(|failure| Unknown::Silent(failure.to_string()))?;
         self.caa.relevant(&dns, name, age).await
     }
 

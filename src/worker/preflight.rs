@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 
 use crate::ca::Authorities;
 use crate::clock::Clock;
-use crate::domain::caa::{self, Applicant};
+use crate::domain::caa::{self, Applicant, Unknown, dnssec_fails};
 use crate::domain::challenge::Kind;
 use crate::domain::failure::Failure;
 use crate::domain::issuer::Issuer;
@@ -38,7 +38,9 @@ pub struct Subject<'a> {
 pub struct Findings {
     /// Why the CA must not issue.
     pub forbidden: Option<Failure>,
-    /// Why something is not known.
+    /// For which name DNSSEC validation fails: a CA does not issue then, but it may ask at a better moment.
+    pub bogus: Option<String>,
+    /// Why something else is not known.
     pub unknown: Option<String>,
 }
 
@@ -63,7 +65,10 @@ impl Preflight {
     /// The findings that somebody has to do something about; none while the CA cannot be asked.
     pub async fn warnings(&self, subject: &Subject<'_>) -> Vec<String> {
         match self.examine(subject).await {
-            Ok(findings) => findings.forbidden.iter().map(ToString::to_string).collect(),
+            Ok(Findings { forbidden, bogus, .. }) => {
+                let forbidden = forbidden.map(|failure| failure.to_string());
+                forbidden.into_iter().chain(bogus.map(|name| dnssec_fails(&name))).collect()
+            }
             Err(_) => Vec::new(),
         }
     }
@@ -108,16 +113,17 @@ async fn look(
         looks.push(async move { (name, look.await) });
     }
     let mut looks = stream::iter(looks).buffered(AT_ONCE);
-    let (mut refused, mut unknown) = (Vec::new(), None);
+    let (mut refused, mut findings) = (Vec::new(), Findings::default());
     while let Some((name, answer)) = looks.next().await {
         match answer {
             Ok(None) => {}
             Ok(Some(why)) => refused.push((name.clone(), why)),
-            Err(why) => unknown = unknown.or(Some(why)),
+            Err(Unknown::Bogus(name)) => findings.bogus = findings.bogus.or(Some(name)),
+            Err(Unknown::Silent(why)) => findings.unknown = findings.unknown.or(Some(why)),
         }
     }
-    let forbidden = (!refused.is_empty()).then(|| caa::forbidden(&refused, applicant));
-    Findings { forbidden, unknown }
+    findings.forbidden = (!refused.is_empty()).then(|| caa::forbidden(&refused, applicant));
+    findings
 }
 
 /// Why the CA must not issue for one name, or why that is not known.
@@ -127,7 +133,7 @@ async fn refusal(
     subject: &Subject<'_>,
     name: &str,
     age: Age,
-) -> Result<Option<String>, String> {
+) -> Result<Option<String>, Unknown> {
     let (domain, is_wildcard) = match name.strip_prefix("*.") {
         Some(domain) => (domain, true),
         None => (name, false),

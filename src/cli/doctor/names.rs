@@ -6,6 +6,7 @@ use super::report::Report;
 use crate::ca::Authorities;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::domain::caa::dnssec_fails;
 use crate::domain::issuer::Issuer;
 use crate::service;
 use crate::solver::Solvers;
@@ -52,6 +53,13 @@ pub(super) async fn examine(
             is_well = false;
             let again = format!("`certwright renew {} -n {namespace}`", certificate.name);
             report.fail(&what, &format!("{} {again} tries at once then", failure.detail))?;
+        }
+        if let Some(name) = &findings.bogus {
+            is_well = false;
+            report.fail(
+                &format!("DNSSEC of certificate {namespace}/{}", certificate.name),
+                &dnssec_fails(name),
+            )?;
         }
         if let Some(why) = &findings.unknown {
             is_well = false;

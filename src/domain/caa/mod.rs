@@ -11,6 +11,22 @@ use super::failure::{Failure, Subproblem, code};
 /// Records that are printed at most; they show how the others look.
 const MOST_RECORDS: usize = 3;
 
+/// Why the CAA records of a name are not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unknown {
+    /// Nobody says; in words.
+    Silent(String),
+    /// DNSSEC validation fails for this name.
+    Bogus(String),
+}
+
+/// What is told of a name that is bogus.
+pub fn dnssec_fails(name: &str) -> String {
+    format!(
+        "DNSSEC validation fails for {name}: this service's resolvers answer SERVFAIL, but do answer when they are not to validate. CAs validate, and do not issue then. Look at the chain of trust, such as with https://dnsviz.net or `delv {name}`."
+    )
+}
+
 /// Names that are told at most with the reason why the CA must not issue for them.
 const MOST_NAMES: usize = 3;
 

@@ -1,10 +1,12 @@
 //! The causes that are met most, each with its own words and what to do about it.
 
 use super::{Context, name_of, text};
+use crate::domain::caa::dnssec_fails;
 use crate::domain::certificate::is_the_providers;
 use crate::domain::challenge::{Challenge, Kind};
 use crate::domain::failure::{Failure, code};
 use crate::domain::limits::most_names;
+use crate::domain::order::Order;
 
 /// The cause of a failure and the actions that help.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +48,11 @@ pub(super) fn looked_at(why: Option<&Failure>) -> &'static str {
             "A changed certificate, issuer, secret or policy starts a new attempt at once; otherwise it is tried all the same at this time."
         }
     }
+}
+
+/// The trouble with DNSSEC that was found before the CA was asked.
+pub(super) fn dnssec_before(order: &Order) -> Option<String> {
+    order.course.bogus.as_deref().map(dnssec_fails)
 }
 
 /// Why the service itself cannot go on.

@@ -17,7 +17,7 @@ use crate::domain::challenge::{self, Challenge, Kind, Observation};
 use crate::domain::failure::{Class, Failure};
 use crate::domain::issuer::{self, Issuer};
 use crate::domain::order::{self, Order, Stage};
-use causes::{Cause, cause, looked_at};
+use causes::{Cause, cause, dnssec_before, looked_at};
 use text::text;
 
 /// What a certificate is doing, in one word.
@@ -272,6 +272,7 @@ fn failed(
     };
     it.observations = sightings(order);
     it.actions = cause.actions;
+    it.actions.extend(order.and_then(dnssec_before));
     let at = certificate.next_action_at;
     if certificate.state == State::Blocked {
         it.doing = Doing::Blocked;
@@ -312,6 +313,7 @@ fn ordering(it: &mut Explanation, order: &Order, now: OffsetDateTime) {
         it.summary = format!("{} {}", it.summary, cause.summary);
         it.actions = cause.actions;
     }
+    it.actions.extend(dnssec_before(order));
     if let Some(at) = order.next_action_at {
         let what = match (&order.last_error, at > now) {
             (Some(failure), true) if failure.class == Class::Throttle => {

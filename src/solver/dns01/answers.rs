@@ -2,6 +2,7 @@
 
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
 use crate::domain::caa;
@@ -51,6 +52,11 @@ pub(super) fn caa(found: Records) -> Vec<caa::Record> {
         _ => None,
     };
     found.into_iter().filter_map(read).collect()
+}
+
+/// Whether a resolver could not get an answer, or does not believe it.
+pub(super) fn is_servfail(error: &NetError) -> bool {
+    matches!(error, NetError::Dns(DnsError::ResponseCode(ResponseCode::ServFail)))
 }
 
 /// The names of a zone's servers.

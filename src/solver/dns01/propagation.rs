@@ -109,12 +109,32 @@ impl Dns {
     }
 
     /// The CAA records at `name`, as the resolvers find them; or why they do not.
-    pub async fn caa(&self, name: &str) -> Result<Vec<caa::Record>, String> {
-        let name = absolute(name)?;
-        let found = self.lookup(&self.resolver, &name, RecordType::CAA).await;
-        found.map(answers::caa).map_err(|error| {
-            format!("the CAA records of {} are not known: {}", without_dot(&name), in_words(&error))
-        })
+    pub async fn caa(&self, name: &str) -> Result<Vec<caa::Record>, caa::Unknown> {
+        let name = absolute(name).map_err(caa::Unknown::Silent)?;
+        match self.lookup(&self.resolver, &name, RecordType::CAA).await {
+            Ok(found) => Ok(answers::caa(found)),
+            Err(error) => {
+                let shown = without_dot(&name);
+                let words = in_words(&error);
+                if answers::is_servfail(&error) && self.is_bogus(&name).await {
+                    return Err(caa::Unknown::Bogus(shown));
+                }
+                let why = format!("the CAA records of {shown} are not known: {words}");
+                Err(caa::Unknown::Silent(why))
+            }
+        }
+    }
+
+    /// Whether DNSSEC is why the resolvers do not answer: they do if they are not to validate, and still do not if they
+    /// are. One that stumbles once is not taken for that.
+    async fn is_bogus(&self, name: &Name) -> bool {
+        let kind = RecordType::CAA;
+        let unvalidated = outbound::answers_unvalidated(&self.nameservers, name.clone(), kind);
+        if !unvalidated.await.unwrap_or(false) {
+            return false;
+        }
+        let again = self.lookup(&self.resolver, name, kind).await;
+        again.is_err_and(|error| answers::is_servfail(&error))
     }
 
     /// The resolvers that are asked.

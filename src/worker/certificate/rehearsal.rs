@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::domain::backoff::Jitter;
+use crate::domain::caa::dnssec_fails;
 use crate::domain::certificate::{Certificate, Transition};
 use crate::domain::challenge::{Kind, Proof};
 use crate::domain::failure::{Failure, code};
@@ -47,10 +48,13 @@ async fn look(ctx: &Context, certificate: &Certificate, issuer: &Issuer) -> Trie
     let identities = ctx.ca.of(issuer.kind).caa_identities(&issuer.acme).await?;
     match examine(&ctx.solvers, &identities, &subject, ctx.clock.now()).await {
         Findings { forbidden: Some(failure), .. } => Err(failure.into()),
+        Findings { bogus: Some(name), .. } => {
+            Err(Failure::of(code::DNS_LOOKUP_FAILED, dnssec_fails(&name)).into())
+        }
         Findings { unknown: Some(why), .. } => {
             Err(Failure::of(code::DNS_LOOKUP_FAILED, why).into())
         }
-        Findings { forbidden: None, unknown: None } => Ok(()),
+        Findings { forbidden: None, bogus: None, unknown: None } => Ok(()),
     }
 }
 

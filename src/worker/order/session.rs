@@ -40,6 +40,8 @@ pub(super) struct Session<'a> {
     csr: Option<Vec<u8>>,
     /// Whether the CAA records were looked at before the CA is asked for the order.
     pub(super) is_preflighted: bool,
+    /// A name for which DNSSEC validation failed then.
+    pub(super) bogus: Option<String>,
     /// The order's certificate, as it was when the order was placed.
     pub(super) certificate: Option<(Certificate, Lease)>,
     /// From the beginning of an order until its proofs are about to be shown.
@@ -80,6 +82,7 @@ impl<'a> Session<'a> {
             solvers: HashMap::new(),
             csr: None,
             is_preflighted: false,
+            bogus: None,
             certificate: None,
             expected: None,
             download: None,
@@ -209,6 +212,7 @@ impl<'a> Session<'a> {
         if let Some(why) = findings.unknown {
             tracing::debug!(order = %order.id, why, "CAA is left to the CA");
         }
+        self.bogus = findings.bogus;
         Ok(findings.forbidden)
     }
 

@@ -50,6 +50,7 @@ pub(super) async fn take(
         jitter: Jitter::random(),
         likely_done: session.admission.likely_done(limits, &step, order),
         requests: Some(meter.requests()),
+        bogus: session.bogus.take(),
     };
     Ok((answer, conditions))
 }
@@ -57,7 +58,7 @@ pub(super) async fn take(
 /// The conditions of an answer for which nobody was asked.
 fn unasked(order: &Order) -> Conditions {
     let requests = Some(order.course.requests.clone());
-    Conditions { jitter: Jitter::random(), likely_done: None, requests }
+    Conditions { requests, ..Jitter::random().into() }
 }
 
 async fn understand(

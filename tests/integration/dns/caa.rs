@@ -1,7 +1,7 @@
 //! CAA records are looked at before the CA is asked: by real questions to a name server.
 
 use certwright::clock::{Clock as _, SystemClock};
-use certwright::domain::caa::RelevantSet;
+use certwright::domain::caa::{RelevantSet, Unknown};
 use certwright::domain::issuer::Kind;
 use certwright::solver::Age;
 use serde_json::{Value, json};
@@ -133,11 +133,61 @@ async fn the_records_that_count_are_the_first_on_the_way_to_the_root() {
         assert_eq!(found.at, at, "{name}");
         assert_eq!(found.records[0].to_string(), record, "{name}");
     }
-    let silent = relevant(&world, "example.net").await.unwrap_err();
-    assert!(silent.contains("the CAA records of example.net are not known"), "{silent}");
+    let Unknown::Silent(why) = relevant(&world, "example.net").await.unwrap_err() else {
+        panic!("a refusal says nothing about DNSSEC");
+    };
+    assert!(why.contains("the CAA records of example.net are not known"), "{why}");
 }
 
-async fn relevant(world: &solvers::World, name: &str) -> Result<Option<RelevantSet>, String> {
+#[tokio::test]
+async fn dnssec_is_to_blame_only_where_an_answer_comes_that_is_not_validated() {
+    let world = solvers::World::with_zones(&["example.com"]).await;
+    world.cloudflare.set_caa("example.com", &[(0, "issue", CA)]);
+    world.cloudflare.set_bogus("bogus.example.com");
+    world.cloudflare.set_bogus("down.example.com");
+    world.cloudflare.answer_nothing("down.example.com");
+
+    for name in ["bogus.example.com", "a.bogus.example.com"] {
+        let found = relevant(&world, name).await;
+        let is_bogus = found == Err(Unknown::Bogus("bogus.example.com".into()));
+        assert!(is_bogus, "{name}: {found:?}");
+    }
+    let down = relevant(&world, "down.example.com").await;
+    assert!(matches!(down, Err(Unknown::Silent(_))), "{down:?}");
+}
+
+#[tokio::test]
+async fn broken_dnssec_is_told_and_left_to_the_ca_on_sqlite() {
+    let (_folder, url) = databases::sqlite_url();
+    bogus(&url).await;
+}
+
+#[tokio::test]
+async fn broken_dnssec_is_told_and_left_to_the_ca_on_postgres() {
+    bogus(&fresh_database().await).await;
+}
+
+async fn bogus(database: &str) {
+    let driven = Driven::called(database, CA).await;
+    driven.cloudflare.set_bogus("web.example.com");
+    driven.cloudflare.forbid_edits("example.com");
+    driven.ask_for("web").await;
+    let blocked = until_blocked(&driven).await;
+
+    assert_eq!(driven.proxy.requests(Asked::NewOrder), 1, "the CA decides");
+    let path = format!("/certificates/{}", blocked["id"].as_str().unwrap());
+    let words = "DNSSEC validation fails for web.example.com";
+    let explained = driven.world.get(&format!("{path}/explain")).await.json();
+    let actions = explained["actions"].as_array().unwrap();
+    assert!(actions.iter().any(|one| one.as_str().unwrap().contains(words)), "{actions:?}");
+    let events = driven.world.get("/events?limit=500").await.json();
+    let told = events["items"].as_array().unwrap().iter();
+    let told: Vec<_> = told.filter(|one| one["reason"] == "DNSSECFails").collect();
+    assert_eq!(told.len(), 1, "{events}");
+    assert!(told[0]["message"].as_str().unwrap().contains(words), "{told:?}");
+}
+
+async fn relevant(world: &solvers::World, name: &str) -> Result<Option<RelevantSet>, Unknown> {
     let age = Age::Lately(SystemClock.now());
     world.solvers.caa(Kind::ClusterIssuer, None, name, age).await
 }

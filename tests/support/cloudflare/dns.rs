@@ -42,7 +42,13 @@ impl RequestHandler for Authority {
                 if kind == RecordType::CAA {
                     *state.caa_asked.entry(name.clone()).or_default() += 1;
                 }
-                reply(&state, &name, kind)
+                let is_bogus = state.bogus.contains(&name) && !request.metadata.checking_disabled;
+                if is_bogus || state.unanswered.contains(&name) {
+                    let code = ResponseCode::ServFail;
+                    Reply { code, answers: Vec::new(), soa: Vec::new() }
+                } else {
+                    reply(&state, &name, kind)
+                }
             }
             Err(_) => Reply { code: ResponseCode::FormErr, answers: Vec::new(), soa: Vec::new() },
         };

@@ -146,6 +146,16 @@ impl Cloudflare {
         self.state.lock().caa_asked.get(name).copied().unwrap_or_default()
     }
 
+    /// Whether the signatures of a name are bogus for its resolver, which validates.
+    pub fn set_bogus(&self, name: &str) {
+        self.state.lock().bogus.insert(name.to_owned());
+    }
+
+    /// Has the questions for a name answered with SERVFAIL.
+    pub fn answer_nothing(&self, name: &str) {
+        self.state.lock().unanswered.insert(name.to_owned());
+    }
+
     /// Sets the addresses of a name; none at all is possible too.
     pub fn set_addresses(&self, name: &str, addresses: &[IpAddr]) {
         self.state.lock().addresses.insert(name.to_owned(), addresses.to_vec());
