@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use super::adopt::{self, Pair};
 use super::plan::{Item, Wanted, references};
-use super::{Applied, AppliedObject, Done};
+use super::{Applied, AppliedObject, Done, preflight};
 use crate::api::auth::{
     CertificatesWrite, IssuersWrite, Permission as _, PoliciesWrite, Principal, SecretsWrite,
 };
@@ -52,7 +52,9 @@ pub(super) async fn apply(
             wanted => who.must_own(&namespace(wanted))?,
         }
     }
-    retrying(|| at_once(Run::new(app, who), &items, (attempt, dry))).await
+    let mut applied = retrying(|| at_once(Run::new(app, who), &items, (attempt, dry))).await?;
+    preflight::warn(app, &items, &mut applied.results).await?;
+    Ok(applied)
 }
 
 fn told(items: &[Item], outcomes: Vec<Outcome>, dry: DryRun) -> Applied {

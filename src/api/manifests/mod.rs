@@ -25,6 +25,7 @@ mod apply;
 #[cfg(feature = "failpoints")]
 pub(crate) mod fuzzing;
 mod plan;
+mod preflight;
 
 use plan::Purpose;
 

@@ -65,7 +65,6 @@ const PORTS: &[(&str, usize, &str)] = &[
     ),
     ("tests/integration/issuance/expiry.rs", 1, "a name server that is not asked"),
     ("tests/support/nginx.rs", 2, "what deploy/nginx.conf says, to be replaced"),
-    ("tests/support/world.rs", 1, "a name server that is not asked"),
     ("tests/integration/network/tenants.rs", 1, "where nobody is to be reached"),
     ("tests/integration/at_rest/transit.rs", 1, "where nobody is to be reached"),
     ("src/cli/healthcheck.rs", 2, "addresses of listeners, and where to ask them"),
