@@ -122,7 +122,7 @@ impl Import {
             };
             match pair {
                 Ok(Some(manifests)) => {
-                    stream.push_made(&files.cert.display().to_string(), &manifests)
+                    stream.push_made(&files.cert.display().to_string(), &manifests);
                 }
                 Ok(None) => {}
                 // It must not prevent the import of the others.
@@ -162,7 +162,7 @@ impl Import {
             return Ok(Some(pair.manifests()));
         };
         let names =
-            ["dnsNames", "ipAddresses"].into_iter().flat_map(|field| found[field].as_array());
+            ["dnsNames", "ipAddresses"].into_iter().filter_map(|field| found[field].as_array());
         let names: BTreeSet<&str> = names.flatten().filter_map(Value::as_str).collect();
         if !names.iter().copied().eq(pair.names.iter().map(String::as_str)) {
             let names = names.into_iter().collect::<Vec<_>>().join(", ");

@@ -360,7 +360,7 @@ impl<'de> Members<'de> {
     fn next(&mut self) -> Option<&'de str> {
         let (fit, fields) = (self.fit, self.fields);
         let is_given = |(key, value): &(&String, &'de Value)| {
-            !(fit.with(*value).is_absent() && fields.contains(&key.as_str()))
+            !(fit.with(value).is_absent() && fields.contains(&key.as_str()))
         };
         self.value = self.left.find(is_given).map(|(key, value)| (key.as_str(), value));
         self.value.map(|(key, _)| key)

@@ -98,7 +98,7 @@ impl Item {
     }
 
     /// The item as one that cannot be taken, for these faults of its specification.
-    fn left_out(&self, found: Faults) -> LeftOut {
+    fn left_out(&self, found: &Faults) -> LeftOut {
         let place = place_of(&self.wanted);
         let errors = found.iter().map(|fault| self.object.locate(fault.clone(), place)).collect();
         let namespace = Some(namespace(&self.wanted)).filter(|namespace| !namespace.is_empty());
@@ -166,7 +166,7 @@ async fn at_once(
             Ok(done) => *outcome = Some(done),
             // It is judged before anything of it is written.
             Err(ApiError::Invalid(found)) if *takes_what_it_can => {
-                left_out.push(item.left_out(found));
+                left_out.push(item.left_out(&found));
             }
             Err(ApiError::Invalid(found)) => {
                 let object = &item.object;

@@ -20,6 +20,9 @@ const ALSO: [(Kind, &str, &[&str]); 7] = [
     (Kind::Issuer, "dns01", &super::issuer::OTHER_PROVIDERS),
 ];
 
+/// Fields that are listed where none of them is near; thousands of faults have to fit into an answer.
+const MOST_LISTED: usize = 10;
+
 /// Fields of the API's specification that stand in `metadata` in a manifest.
 const IN_METADATA: [&str; 3] = ["labels", "name", "namespace"];
 
@@ -44,6 +47,9 @@ pub(super) fn no_such_field(name: &str, known: &[&str]) -> String {
     match near {
         Some((likeness, near)) if likeness > 0.85 => {
             format!("there is no such field; did you mean `{near}`?")
+        }
+        Some(_) if known.len() > MOST_LISTED => {
+            "there is no such field; docs/manifests.md lists those that there are".to_owned()
         }
         Some(_) => {
             let mut known = known.to_vec();

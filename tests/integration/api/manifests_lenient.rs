@@ -136,7 +136,7 @@ spec:
         }
         let mut pointers: Vec<&Value> = all.iter().map(|one| &one["pointer"]).collect();
         let count = pointers.len();
-        pointers.sort_by_key(|one| one.to_string());
+        pointers.sort_by_key(ToString::to_string);
         pointers.dedup();
         assert_eq!(pointers.len(), count, "each once: {problem:#}");
     }
