@@ -49,7 +49,10 @@ async fn subjects(
 ) -> Result<Vec<(usize, PreflightSubject)>, ApiError> {
     let mut left = MOST_NAMES;
     let mut subjects = Vec::new();
-    for (place, (item, told)) in items.iter().zip(results).enumerate() {
+    // What was left out has no result; the others stand in the same order.
+    let mut items = items.iter();
+    for (place, told) in results.iter().enumerate() {
+        let Some(item) = items.find(|item| item.is_told_by(told)) else { break };
         let Wanted::Certificate(_, _, checked, _) = &item.wanted else { continue };
         if told.result == Done::Unchanged || left == 0 {
             continue;

@@ -64,6 +64,7 @@ const PORTS: &[(&str, usize, &str)] = &[
         "settings that are shown, or refused before anybody listens",
     ),
     ("tests/integration/issuance/expiry.rs", 1, "a name server that is not asked"),
+    ("tests/integration/house/docs.rs", 1, "what pages say, to be replaced"),
     ("tests/support/nginx.rs", 2, "what deploy/nginx.conf says, to be replaced"),
     ("tests/integration/network/tenants.rs", 1, "where nobody is to be reached"),
     ("tests/integration/at_rest/transit.rs", 1, "where nobody is to be reached"),
