@@ -43,6 +43,7 @@ ci: setup ## Everything that a change must pass
 	cargo fmt --check
 	scripts/cargo-deny --log-level error --locked check bans licenses sources
 	scripts/audit-check
+	cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
 	cargo clippy --all-targets --locked $(TESTED) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked $(TESTED) --document-private-items
 	scripts/test $(TESTED)

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use url::form_urlencoded;
 
 use super::problem::{ApiError, Code};
+use crate::manifest::read::decode;
 use crate::validation::{from_parameters, from_slice};
 
 /// Bytes of a request's body at most.
@@ -102,9 +103,8 @@ impl<S: Send + Sync> FromRequest<S> for Manifests {
         const TYPES: [&str; 4] =
             ["application/yaml", "application/json", "application/x-yaml", "text/yaml"];
         let content = read(request, state, &TYPES, MOST_OF_SEVERAL).await?;
-        String::from_utf8(content.to_vec())
-            .map(Self)
-            .map_err(|_| ApiError::malformed("The body is not UTF-8."))
+        let text = decode(&content).map(Self);
+        text.ok_or_else(|| ApiError::malformed("The body is neither UTF-8 nor UTF-16."))
     }
 }
 

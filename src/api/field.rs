@@ -27,10 +27,15 @@ pub(crate) fn namespace_at(text: &str, pointer: &str, faults: &mut Faults) {
     }
 }
 
-/// A resource's name: DNS labels joined by dots, as in Kubernetes.
+/// A resource's name: a DNS subdomain, as Kubernetes understands RFC 1123. Only the whole has a bound.
 pub(crate) fn name(text: &str, pointer: &str, faults: &mut Faults) {
-    if text.len() > 253 || !text.split('.').all(is_label) {
-        let detail = "has at most 253 lower-case letters, digits, hyphens and dots, and begins and ends with a letter or digit";
+    let is_part = |part: &str| {
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let has_hyphen_at_end = part.starts_with('-') || part.ends_with('-');
+        !part.is_empty() && part.bytes().all(allowed) && !has_hyphen_at_end
+    };
+    if text.len() > 253 || !text.split('.').all(is_part) {
+        let detail = "has at most 253 lower-case letters, digits, hyphens and dots; it begins and ends with a letter or digit, and so does each part between dots";
         faults.invalid(pointer, detail);
     }
 }

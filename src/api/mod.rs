@@ -2,14 +2,17 @@
 //!
 //! A handler authorises, validates, opens one transaction and answers; what takes time is the
 //! workers' business, whom a committed row wakes. This is the only module that knows axum, and it
-//! never asks the outside world, but for the keys of OIDC issuers, which `oidc` caches. Everything that can be known to fail is refused at once, with
+//! never asks the outside world, but for the keys of OIDC issuers, which `oidc` caches, and for the warnings of applied
+//! manifests, by a function that it is given. Everything that can be known to fail is refused at once, with
 //! nothing stored.
 
 #![expect(unused_qualifications, reason = "utoipa's macros write the types of queries out in full")]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::middleware::from_fn_with_state;
+use futures_util::future::BoxFuture;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use tower::util::MapRequestLayer;
@@ -17,6 +20,7 @@ use tower::util::MapRequestLayer;
 use crate::clock::Clock;
 use crate::domain::access_rule::Rule;
 use crate::domain::forwarded::TrustedProxies;
+use crate::domain::issuer::Issuer;
 use crate::health::Health;
 use crate::heavy::{Pool, Undone};
 use crate::oidc::Issuers;
@@ -86,6 +90,18 @@ pub type AccountKeyError = Box<dyn std::error::Error + Send + Sync>;
 /// Makes the key of an ACME account: ECDSA on P-256, PKCS #8.
 pub type MakeAccountKey = Arc<dyn Fn() -> Result<Secret<Vec<u8>>, AccountKeyError> + Send + Sync>;
 
+/// A certificate that is wanted, for a look into the DNS of its names.
+pub struct PreflightSubject {
+    pub issuer: Issuer,
+    pub namespace: String,
+    pub labels: BTreeMap<String, String>,
+    pub names: Vec<String>,
+}
+
+/// Warns of what in the DNS would have the CA refuse a certificate; how that is found out is none of this module's
+/// business.
+pub type Preflight = Arc<dyn Fn(PreflightSubject) -> BoxFuture<'static, Vec<String>> + Send + Sync>;
+
 /// The state that handlers share.
 #[derive(Clone)]
 pub struct AppState {
@@ -117,6 +133,8 @@ pub struct AppState {
     pub heavy: Pool,
     /// Makes account keys; which library does is none of this module's business.
     pub account_key: MakeAccountKey,
+    /// Looks into the DNS for the warnings of applied manifests.
+    pub preflight: Preflight,
     pub metrics: Metrics,
     /// Says whether this instance can work.
     pub health: Health,

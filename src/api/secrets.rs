@@ -311,8 +311,10 @@ fn values(
 ) -> Result<(Vec<String>, Zeroizing<Vec<u8>>), ApiError> {
     let mut decoded: BTreeMap<&str, Zeroizing<String>> = BTreeMap::new();
     for (key, text) in &spec.data {
-        let plain =
-            STANDARD.decode(text.expose()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        // Lines that are wrapped are one value.
+        let mut base64 = Zeroizing::new(text.expose().to_owned());
+        base64.retain(|character| !character.is_ascii_whitespace());
+        let plain = STANDARD.decode(&*base64).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         match plain {
             Some(text) => _ = decoded.insert(key, Zeroizing::new(text)),
             None => faults.invalid(format!("/data/{}", escaped(key)), "is base64 of a text"),

@@ -153,6 +153,12 @@ impl Endpoint {
         state.take(answer, self.clock.now())
     }
 
+    /// The directory as it is known; `None` also while it is being fetched.
+    pub(super) fn known_directory(&self) -> Option<Arc<Directory>> {
+        let state = self.state.try_lock().ok()?;
+        state.known.as_ref().map(|known| known.directory.clone())
+    }
+
     /// The directory, fetched again unless that was done within the last minute.
     pub(super) async fn newer_directory(&self) -> Result<Arc<Directory>, Failure> {
         self.expire().await;

@@ -193,6 +193,7 @@ mod tests {
                     jitter: Jitter::NONE,
                     likely_done: None,
                     requests: Some(meter.requests()),
+                    bogus: None,
                 };
                 let told = order.clone().apply(Answer::Failed(failure), now, conditions);
                 *order = told.unwrap().order;

@@ -176,6 +176,17 @@ impl Ca {
         Ok(directory.profiles().clone())
     }
 
+    /// The CA's names for itself in CAA records.
+    pub async fn caa_identities(&self, acme: &Acme) -> Result<Vec<String>, Failure> {
+        Ok(self.endpoint(acme)?.directory().await?.caa_identities().to_vec())
+    }
+
+    /// The same, if they are known without asking the CA.
+    pub fn known_caa_identities(&self, acme: &Acme) -> Option<Vec<String>> {
+        let directory = self.endpoint(acme).ok()?.known_directory()?;
+        Some(directory.caa_identities().to_vec())
+    }
+
     /// The number of requests to all CAs so far.
     pub fn requests(&self) -> Requests {
         Requests {

@@ -6,11 +6,11 @@ use clap::Args;
 use http::{Method, StatusCode};
 use serde_json::Value;
 
-use super::apply::Stream;
 use super::exit::{Complaint, is_missing};
 use super::get::{selected, selector};
 use super::output::{note, print, text};
 use super::remote::{Remote, Session, Where, run};
+use super::stream::Stream;
 use super::targets::targets;
 use crate::client::{Ask, Body};
 use crate::manifest::kind::Kind;

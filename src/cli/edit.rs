@@ -5,10 +5,11 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 use clap::Args;
 
-use super::apply::{Stream, report};
+use super::apply::report;
 use super::exit::Complaint;
 use super::output::{note, text};
 use super::remote::{Remote, Session, Within, from_environment, run};
+use super::stream::{How, Stream};
 use super::targets::targets;
 use crate::manifest::kind::Kind;
 use crate::manifest::write;
@@ -66,7 +67,7 @@ impl Edit {
             return Ok(());
         }
         let stream = Stream::of(&file.path().display().to_string(), &after);
-        match stream.send(session, "/apply", &text(&found, "/namespace"), false).await {
+        match stream.send(session, "/apply", &text(&found, "/namespace"), How::default()).await {
             Ok(results) => report(&results, false),
             Err(error) => {
                 let kept = file.into_temp_path().keep()?;

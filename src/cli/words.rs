@@ -1,7 +1,7 @@
 //! The server's words for HTTP clients, as somebody at a shell can follow them.
 
 /// What the server says, and what is said here. `{id}` stands for an identifier.
-const WORDS: [(&str, &str); 25] = [
+const WORDS: [(&str, &str); 23] = [
     (
         "Send an API key, or a token of a configured OIDC issuer: `Authorization: Bearer …`. Where the listener takes client certificates, connecting with one is enough.",
         "Give an API key with --api-key-file or CERTWRIGHT_API_KEY, or a client certificate with --client-cert, or run `certwright login`.",
@@ -14,8 +14,6 @@ const WORDS: [(&str, &str); 25] = [
         "GET /certificates?phase=Issuing lists them",
         "`certwright get certificates` shows which these are",
     ),
-    ("create it with POST /issuers", "create it with `certwright apply -f FILE`"),
-    ("say `\"kind\": \"ClusterIssuer\"` if", "say ClusterIssuer as its kind if"),
     (
         ": /certificates/{id}. Change it with PATCH",
         ". `certwright certificates set NAME` changes it",

@@ -1,7 +1,9 @@
 //! Chooses the solver for a name, exactly by cert-manager's precedence.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
+use super::certificate::Spec;
 use super::challenge::Kind;
 use super::issuer::{Selector, Solver};
 use super::name::{comparable, is_in_zone};
@@ -44,6 +46,25 @@ pub fn pick_solver<'a>(
         }
     }
     best.map(|(_, place, solver, kind)| (place, solver, kind))
+}
+
+/// The names of a certificate that no solver can prove.
+pub fn unsolved(
+    solvers: &[Solver],
+    spec: &Spec,
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+) -> Vec<String> {
+    let is_unsolved = |name: &String| {
+        let (base, offered): (&str, &[Kind]) = match name.strip_prefix("*.") {
+            Some(base) => (base, &[Kind::Dns01]),
+            None if name.parse::<IpAddr>().is_ok() => (name, &[Kind::Http01]),
+            None => (name, &[Kind::Http01, Kind::Dns01]),
+        };
+        let wildcard = base.len() < name.len();
+        pick_solver(solvers, base, wildcard, namespace, labels, offered).is_none()
+    };
+    spec.names().into_iter().filter(is_unsolved).collect()
 }
 
 impl Solver {

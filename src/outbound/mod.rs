@@ -25,7 +25,9 @@ pub use address::{Allow, InvalidAllow, is_global};
 pub use client::Client;
 pub use guard::{AddressError, Guard};
 pub use rate::{Rate, Rates};
-pub use resolver::{Resolver, answers, in_words, resolver, system_nameservers};
+pub use resolver::{
+    Resolver, answers, answers_unvalidated, in_words, resolver, system_nameservers,
+};
 pub use sender::{
     RECEIVER_PER_MINUTE, Reply, RetryAfter, SendError, Sender, SenderSettings, UrlError,
 };

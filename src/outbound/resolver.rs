@@ -1,14 +1,18 @@
 //! Resolvers, and their errors in words.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use hickory_resolver::config::{
     ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig,
     ResolverOpts,
 };
-use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::net::{DnsError, DnsHandle as _, NetError};
+use hickory_resolver::proto::op::{DnsRequest, DnsRequestOptions, Message, Query, ResponseCode};
+use hickory_resolver::proto::rr::{Name, RecordType};
+use hickory_resolver::{NameServerPool, PoolContext, TlsConfig};
 
 use super::turnstile::Paced;
 
@@ -26,6 +30,12 @@ pub fn system_nameservers() -> Result<Vec<SocketAddr>, NetError> {
 pub fn resolver(nameservers: &[SocketAddr], recursive: bool) -> Result<Resolver, NetError> {
     let servers = nameservers.iter().copied().map(name_server).collect();
     let config = ResolverConfig::from_parts(None, Vec::new(), servers);
+    let mut builder = Resolver::builder_with_config(config, Paced::default());
+    *builder.options_mut() = options(recursive);
+    builder.build()
+}
+
+fn options(recursive: bool) -> ResolverOpts {
     let mut options = ResolverOpts::default();
     options.cache_size = 0;
     options.use_hosts_file = ResolveHosts::Never;
@@ -34,9 +44,7 @@ pub fn resolver(nameservers: &[SocketAddr], recursive: bool) -> Result<Resolver,
     options.try_tcp_on_error = true;
     options.timeout = Duration::from_secs(3);
     options.attempts = 1;
-    let mut builder = Resolver::builder_with_config(config, Paced::default());
-    *builder.options_mut() = options;
-    builder.build()
+    options
 }
 
 /// Whether a resolver answers at all when it is asked for the addresses of a name; that there are none is an answer.
@@ -46,6 +54,31 @@ pub async fn answers(nameserver: SocketAddr, name: &str) -> Result<(), String> {
         Ok(_) | Err(NetError::Dns(DnsError::NoRecordsFound(_))) => Ok(()),
         Err(error) => Err(in_words(&error)),
     }
+}
+
+/// Whether the resolvers answer a question when they are asked not to validate the answer (RFC 4035, section 3.2.2);
+/// that there are no records is an answer.
+pub async fn answers_unvalidated(
+    nameservers: &[SocketAddr],
+    name: Name,
+    kind: RecordType,
+) -> Result<bool, NetError> {
+    let context = PoolContext::new(options(true), TlsConfig::new()?);
+    let servers = nameservers.iter().copied().map(name_server);
+    let pool = NameServerPool::from_config(servers, Arc::new(context), Paced::default());
+    let mut message = Message::query();
+    message.metadata.recursion_desired = true;
+    message.metadata.checking_disabled = true;
+    message.add_query(Query::query(name, kind));
+    let request = DnsRequest::new(message, DnsRequestOptions::default());
+    let answer = pool.send(request).next().await;
+    Ok(match answer {
+        Some(Ok(answer)) => {
+            matches!(answer.response_code, ResponseCode::NoError | ResponseCode::NXDomain)
+        }
+        Some(Err(error)) => matches!(error, NetError::Dns(DnsError::NoRecordsFound(_))),
+        None => false,
+    })
 }
 
 fn name_server(address: SocketAddr) -> NameServerConfig {

@@ -1,5 +1,6 @@
 //! Proving control over names: DNS-01 through a provider, HTTP-01 through our own responder.
 
+mod caa;
 mod dns01;
 mod http01;
 mod registry;
@@ -7,6 +8,7 @@ mod upcoming;
 
 use async_trait::async_trait;
 
+pub use self::caa::Age;
 pub use self::dns01::{DnsProvider, Ours};
 pub use self::registry::{SolverSettings, SolverSetupError, Solvers};
 pub use self::upcoming::{Expected, Upcoming};

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use hickory_resolver::net::NetError;
 use moka::sync::Cache;
 
+use super::caa::{Age, CaaRecords};
 use super::dns01::propagation::Dns;
 use super::dns01::{Dns01, DnsProvider, cloudflare};
 use super::http01::Http01;
 use super::{Solver, Upcoming};
 use crate::clock::Clock;
+use crate::domain::caa::{RelevantSet, Unknown};
 use crate::domain::failure::{Failure, code};
 use crate::domain::issuer::{self, Kind};
 use crate::outbound::Guard;
@@ -59,6 +61,7 @@ pub struct Solvers {
     dns: Arc<Dns>,
     http01: Arc<Http01>,
     resolvers: Cache<(Vec<SocketAddr>, Kind), Arc<Dns>>,
+    caa: CaaRecords,
     upcoming: Upcoming,
     cloudflare: cloudflare::Clients,
 }
@@ -84,6 +87,7 @@ impl Solvers {
             dns: Arc::new(dns),
             http01: Arc::new(http01),
             resolvers: Cache::new(MAX_RESOLVERS),
+            caa: CaaRecords::default(),
             upcoming,
             cloudflare,
         })
@@ -108,6 +112,22 @@ impl Solvers {
                 Err(unusable("a solver needs one of `http01` and `dns01`"))
             }
         }
+    }
+
+    /// The CAA records that count for a name, as the resolvers of the name's solver find them; or why they are not
+    /// known.
+    pub async fn caa(
+        &self,
+        kind: Kind,
+        solver: Option<&issuer::Solver>,
+        name: &str,
+        age: Age,
+    ) -> Result<Option<RelevantSet>, Unknown> {
+        let dns01 = solver.and_then(|solver| solver.dns01.as_ref());
+        let nameservers = dns01.map_or(&[][..], |dns01| &dns01.nameservers);
+        let dns = self.dns(kind, nameservers);
+        let dns = dns.map_err(|failure| Unknown::Silent(failure.to_string()))?;
+        self.caa.relevant(&dns, name, age).await
     }
 
     fn dns01(

@@ -113,21 +113,44 @@ fn in_json(expected: &str) -> String {
     words.to_owned()
 }
 
+/// How values are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Json,
+    /// Numbers and booleans are written as texts, as in a query.
+    Texts,
+    /// As Kubernetes reads YAML: a field that is empty is not given, and YAML 1.1 has more words for true and false.
+    Manifest,
+}
+
+/// A boolean, in the words of YAML 1.1 too.
+pub(crate) fn boolean(value: &Value) -> Option<bool> {
+    match value.as_str().map(str::to_ascii_lowercase).as_deref() {
+        None => value.as_bool(),
+        Some("true" | "yes" | "on" | "y") => Some(true),
+        Some("false" | "no" | "off" | "n") => Some(false),
+        Some(_) => None,
+    }
+}
+
 /// A value to be fitted into a type.
 #[derive(Clone, Copy)]
 pub(super) struct Fit<'de> {
     value: &'de Value,
-    /// Numbers and booleans are written as texts, as in a query.
-    in_texts: bool,
+    format: Format,
 }
 
 impl<'de> Fit<'de> {
     pub(super) fn of_json(value: &'de Value) -> Self {
-        Self { value, in_texts: false }
+        Self { value, format: Format::Json }
     }
 
     pub(super) fn of_texts(value: &'de Value) -> Self {
-        Self { value, in_texts: true }
+        Self { value, format: Format::Texts }
+    }
+
+    pub(super) fn of_manifest(value: &'de Value) -> Self {
+        Self { value, format: Format::Manifest }
     }
 
     fn with(self, value: &'de Value) -> Self {
@@ -140,7 +163,12 @@ impl<'de> Fit<'de> {
 
     /// The text of a number or boolean in a query.
     fn text(self) -> Option<&'de str> {
-        self.value.as_str().filter(|_| self.in_texts)
+        self.value.as_str().filter(|_| self.format == Format::Texts)
+    }
+
+    /// Whether a field with this value is as good as absent.
+    fn is_absent(self) -> bool {
+        self.format == Format::Manifest && (self.value.is_null() || self.value == "")
     }
 
     /// A whole number, if there is one within these bounds.
@@ -200,7 +228,10 @@ impl<'de> Deserializer<'de> for Fit<'de> {
             (Value::Bool(given), _) => visitor.visit_bool(*given),
             (_, Some("true")) => visitor.visit_bool(true),
             (_, Some("false")) => visitor.visit_bool(false),
-            _ => Err(Misfit::expected("true or false")),
+            _ => match boolean(self.value).filter(|_| self.format == Format::Manifest) {
+                Some(given) => visitor.visit_bool(given),
+                None => Err(Misfit::expected("true or false")),
+            },
         }
     }
 
@@ -245,21 +276,24 @@ impl<'de> Deserializer<'de> for Fit<'de> {
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
         let items = self.value.as_array().ok_or_else(|| Misfit::expected("an array"))?;
-        visitor.visit_seq(Items { fit: self, items: items.iter().enumerate() })
+        let nulls = self.format == Format::Manifest;
+        let items = items.iter().enumerate().filter(|(_, item)| !(nulls && item.is_null()));
+        visitor.visit_seq(Items { fit: self, items })
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
         let members = self.object()?;
-        visitor.visit_map(Members { fit: self, left: members.iter(), value: None })
+        visitor.visit_map(Members::of(self, members, &[]))
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
-        _: &'static [&'static str],
+        fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Misfit> {
-        self.deserialize_map(visitor)
+        let members = self.object()?;
+        visitor.visit_map(Members::of(self, members, fields))
     }
 
     /// A word, or an object with one member: the word and what belongs to it.
@@ -272,7 +306,7 @@ impl<'de> Deserializer<'de> for Fit<'de> {
         match self.value {
             Value::String(word) => visitor.visit_enum(StrDeserializer::new(word)),
             Value::Object(members) if members.len() == 1 => {
-                visitor.visit_enum(Members { fit: self, left: members.iter(), value: None })
+                visitor.visit_enum(Members::of(self, members, &[]))
             }
             _ => Err(Misfit::expected(&one_of(known))),
         }
@@ -308,13 +342,27 @@ impl<'de, I: Iterator<Item = (usize, &'de Value)>> SeqAccess<'de> for Items<'de,
 struct Members<'de> {
     fit: Fit<'de>,
     left: serde_json::map::Iter<'de>,
+    /// Those that may be absent.
+    fields: &'static [&'static str],
     /// The member whose key was read last.
     value: Option<(&'de str, &'de Value)>,
 }
 
 impl<'de> Members<'de> {
+    fn of(
+        fit: Fit<'de>,
+        members: &'de Map<String, Value>,
+        fields: &'static [&'static str],
+    ) -> Self {
+        Self { fit, left: members.iter(), fields, value: None }
+    }
+
     fn next(&mut self) -> Option<&'de str> {
-        self.value = self.left.next().map(|(key, value)| (key.as_str(), value));
+        let (fit, fields) = (self.fit, self.fields);
+        let is_given = |(key, value): &(&String, &'de Value)| {
+            !(fit.with(value).is_absent() && fields.contains(&key.as_str()))
+        };
+        self.value = self.left.find(is_given).map(|(key, value)| (key.as_str(), value));
         self.value.map(|(key, _)| key)
     }
 

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::fit::{Fit, Misfit, TWICE};
-use super::{Faults, FieldCode, Refusal, check_text, whole};
+use super::{Faults, FieldCode, FieldError, Refusal, check_text, whole};
 
 /// Parses JSON text. A value that does not fit is reported with its pointer.
 pub(crate) fn from_slice<T: DeserializeOwned>(content: &[u8]) -> Result<T, Refusal> {
@@ -20,6 +20,19 @@ pub(crate) fn from_slice<T: DeserializeOwned>(content: &[u8]) -> Result<T, Refus
 /// Parses a JSON value. A value that does not fit is reported with its pointer.
 pub(crate) fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, Refusal> {
     T::deserialize(Fit::of_json(value)).map_err(|misfit| fault(&misfit).into())
+}
+
+/// Parses a value of a manifest, as leniently as Kubernetes reads them, and speaks of it in words of YAML.
+pub(crate) fn from_manifest<T: DeserializeOwned>(value: &Value) -> Result<T, FieldError> {
+    T::deserialize(Fit::of_manifest(value)).map_err(|misfit| {
+        let detail = match &*misfit.detail {
+            "expected an object" => "expected a mapping",
+            "expected an array" => "expected a list",
+            "expected a string" => "expected a string; numbers and booleans need quotes to be one",
+            other => other,
+        };
+        FieldError::new(&misfit.pointer(), misfit.code, detail)
+    })
 }
 
 /// Parses the parameters of a query, or says of which one it cannot be done.
@@ -62,7 +75,6 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
-    use crate::validation::FieldError;
 
     #[derive(Debug, Deserialize)]
     #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -12,7 +12,8 @@ use utoipa::ToSchema;
 
 use crate::domain::text::foreign_words;
 
-pub(crate) use json::{from_parameters, from_slice, from_value};
+pub(crate) use fit::boolean;
+pub(crate) use json::{from_manifest, from_parameters, from_slice, from_value};
 pub(crate) use text::check_text;
 
 /// Faults that are reported one by one; the rest is counted.
@@ -143,6 +144,11 @@ impl Faults {
         let room = MOST_TOLD - self.told.len();
         self.untold += found.untold + found.told.len().saturating_sub(room);
         self.told.extend(found.told.into_iter().take(room).map(told));
+    }
+
+    /// Forgets single faults.
+    pub(crate) fn retain(&mut self, keep: impl FnMut(&FieldError) -> bool) {
+        self.told.retain(keep);
     }
 
     /// The faults in the order of a stream of manifests.

@@ -112,6 +112,11 @@ impl Ask<'_> {
         self
     }
 
+    pub fn bytes(mut self, body: Vec<u8>) -> Self {
+        self.body = Body::from(body);
+        self
+    }
+
     pub async fn send(self) -> Reply {
         let request = self.request.body(self.body).unwrap();
         let response = self.world.router.clone().oneshot(request).await.unwrap();

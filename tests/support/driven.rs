@@ -41,9 +41,25 @@ impl Driven {
 
     /// The same with so many new orders at once.
     pub async fn ordering(database: &str, more: &Value, new_orders: NewOrders) -> Self {
+        Self::at(database, more, new_orders, PebbleOptions::default()).await
+    }
+
+    /// At a CA that calls itself so in CAA records.
+    pub async fn called(database: &str, identity: &str) -> Self {
+        let caa_identities = vec![identity.to_owned()];
+        let options = PebbleOptions { caa_identities, ..PebbleOptions::default() };
+        Self::at(database, &json!({}), BEARS, options).await
+    }
+
+    async fn at(
+        database: &str,
+        more: &Value,
+        new_orders: NewOrders,
+        options: PebbleOptions,
+    ) -> Self {
         let cloudflare = Cloudflare::start(&["example.com"]).await;
         let dns = Some(cloudflare.dns_addr());
-        let pebble = Pebble::start(PebbleOptions { dns, ..PebbleOptions::default() }).await;
+        let pebble = Pebble::start(PebbleOptions { dns, ..options }).await;
         let proxy = FaultProxy::before(&pebble).await;
         let world = World::on(database).await.with_account_keys();
         // The CA dates what it issues by a clock of its own.
@@ -55,7 +71,8 @@ impl Driven {
         let mut issuer = cluster_issuer("le");
         issuer["acme"]["server"] = json!(proxy.directory_url());
         issuer["acme"]["caBundle"] = json!(proxy.ca_bundle());
-        issuer["acme"]["solvers"] = json!([{"dns01": {"propagation": {"mode": "none"}, "cloudflare": {
+        let nameservers = json!([cloudflare.dns_addr()]);
+        issuer["acme"]["solvers"] = json!([{"dns01": {"nameservers": nameservers, "propagation": {"mode": "none"}, "cloudflare": {
             "baseURL": cloudflare.base_url(),
             "apiTokenSecretRef": {"name": "cloudflare", "key": "api-token"}}}}]);
         for (key, value) in more.as_object().unwrap() {

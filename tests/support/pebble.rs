@@ -55,6 +55,8 @@ pub struct PebbleOptions {
     pub external_accounts: Vec<(String, String)>,
     /// Names that are refused as `rejectedIdentifier`.
     pub blocked_domains: Vec<String>,
+    /// What it calls itself in CAA records instead of `pebble.letsencrypt.org`; it looks at none.
+    pub caa_identities: Vec<String>,
     /// Alternate chains offered beside the default one.
     pub alternate_roots: u8,
     /// Seconds after which it wants to be asked again about what it is busy with, its `Retry-After`; no such header
@@ -83,6 +85,9 @@ impl PebbleOptions {
                 "shortlived": {"description": "Six days", "validityPeriod": 160 * 3600},
             },
         });
+        if !self.caa_identities.is_empty() {
+            config["caaIdentities"] = json!(self.caa_identities);
+        }
         if !self.external_accounts.is_empty() {
             config["externalAccountMACKeys"] = self.external_accounts.iter().cloned().collect();
         }

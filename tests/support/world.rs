@@ -156,6 +156,7 @@ impl World {
             }),
             health: self.health.clone(),
             account_key: Arc::new(|| Ok(Secret::new(b"canary-account-key".to_vec()))),
+            preflight: Arc::new(|_| Box::pin(async { Vec::new() })),
             shutdown: self.shutdown.clone(),
         }
     }
@@ -216,7 +217,7 @@ impl World {
         let solvers = Solvers::new(SolverSettings {
             clock: self.clock.clone(),
             installation: "test".into(),
-            nameservers: vec!["127.0.0.1:9".parse().unwrap()],
+            nameservers: vec!["127.0.0.1:0".parse().unwrap()],
             authority_port: 9,
             self_check_port: 9,
             guard: self.outbound.guard().clone(),

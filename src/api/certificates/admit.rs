@@ -167,11 +167,11 @@ impl Checked {
         let wanted = &self.spec.issuer_ref;
         let detail = match wanted.kind {
             Kind::Issuer => format!(
-                "there is no Issuer `{}` in the namespace `{}`; create it with POST /issuers, or say `\"kind\": \"ClusterIssuer\"` if you mean one that serves all namespaces",
+                "there is no Issuer `{}` in the namespace `{}`; create it first, or give the `kind` ClusterIssuer if you mean one that serves all namespaces",
                 wanted.name, self.namespace
             ),
             Kind::ClusterIssuer => format!(
-                "there is no ClusterIssuer `{}`; create it with POST /issuers, or leave `kind` out if you mean an Issuer of the namespace `{}`",
+                "there is no ClusterIssuer `{}`; create it first, or leave `kind` out if you mean an Issuer of the namespace `{}`",
                 wanted.name, self.namespace
             ),
         };

@@ -7,8 +7,8 @@ use axum::http::StatusCode;
 use time::OffsetDateTime;
 
 use super::adopt::{self, Pair};
-use super::plan::{Item, Wanted, references};
-use super::{Applied, AppliedObject, Done};
+use super::plan::{Item, Plan, Wanted, references};
+use super::{Applied, AppliedObject, Done, LeftOut, preflight, unsolved};
 use crate::api::auth::{
     CertificatesWrite, IssuersWrite, Permission as _, PoliciesWrite, Principal, SecretsWrite,
 };
@@ -37,33 +37,41 @@ use crate::storage::lease::Lease;
 use crate::storage::secrets::{SecretEntry, data_place};
 use crate::storage::{Read, Tx, certificates, events, issuers, policies, revisions, secrets};
 
-/// Applies all manifests or none. In a dry run none in any case.
+/// Applies all manifests or none, or all that can be. In a dry run none in any case.
 pub(super) async fn apply(
     app: &AppState,
     attempt: &Attempt,
-    items: Vec<Item>,
+    plan: Plan,
     dry: DryRun,
 ) -> Result<Applied, ApiError> {
     let who = attempt.who();
-    for item in &items {
+    for item in &plan.items {
         who.must(permission(&item.wanted))?;
         match &item.wanted {
             Wanted::Policy(_) => who.must_be_unbound()?,
             wanted => who.must_own(&namespace(wanted))?,
         }
     }
-    retrying(|| at_once(Run::new(app, who), &items, (attempt, dry))).await
+    let mut applied = retrying(|| at_once(Run::new(app, who), &plan, (attempt, dry))).await?;
+    preflight::warn(app, &plan.items, &mut applied.results).await?;
+    Ok(applied)
 }
 
-fn told(items: &[Item], outcomes: Vec<Outcome>, dry: DryRun) -> Applied {
-    let results = items.iter().zip(outcomes).map(|(item, (done, id, more))| {
+fn told(
+    items: &[Item],
+    outcomes: Vec<Option<Outcome>>,
+    left_out: Vec<LeftOut>,
+    dry: DryRun,
+) -> Applied {
+    let results = items.iter().zip(outcomes).filter_map(|(item, outcome)| {
+        let (done, id, more) = outcome?;
         let namespace = Some(namespace(&item.wanted)).filter(|namespace| !namespace.is_empty());
         let warnings = item.object.warnings.iter().cloned().chain(more).collect();
         let (kind, name) = (item.object.kind.title(), item.object.name.clone());
         let result = if dry.is_wanted() { item.told_without_trace(done) } else { done };
-        AppliedObject { kind, namespace, name, result, id, warnings }
+        Some(AppliedObject { kind, namespace, name, result, id, warnings })
     });
-    Applied { dry_run: dry.is_wanted(), results: results.collect() }
+    Applied { dry_run: dry.is_wanted(), results: results.collect(), left_out }
 }
 
 fn permission(wanted: &Wanted) -> &'static str {
@@ -88,6 +96,23 @@ fn namespace(wanted: &Wanted) -> String {
 impl Item {
     fn turn(&self) -> (Kind, String, &str) {
         (self.object.kind, namespace(&self.wanted), &self.object.name)
+    }
+
+    /// Whether this is the result for the item.
+    pub(super) fn is_told_by(&self, told: &AppliedObject) -> bool {
+        let (kind, namespace, name) = self.turn();
+        kind.title() == told.kind
+            && namespace == told.namespace.as_deref().unwrap_or_default()
+            && name == told.name
+    }
+
+    /// The item as one that cannot be taken, for these faults of its specification.
+    fn left_out(&self, found: &Faults) -> LeftOut {
+        let place = place_of(&self.wanted);
+        let errors = found.iter().map(|fault| self.object.locate(fault.clone(), place)).collect();
+        let namespace = Some(namespace(&self.wanted)).filter(|namespace| !namespace.is_empty());
+        let (kind, name) = (self.object.kind.title().to_owned(), self.object.name.clone());
+        LeftOut { kind, namespace, name, errors }
     }
 
     /// The result as a dry run may show it. That a Secret is unchanged would confirm a guess of its values, without a
@@ -130,10 +155,11 @@ type Outcome = (Done, uuid::Uuid, Vec<String>);
 
 async fn at_once(
     mut run: Run<'_>,
-    items: &[Item],
+    Plan { items, left_out, takes_what_it_can }: &Plan,
     (attempt, dry): (&Attempt, DryRun),
 ) -> Result<Applied, ApiError> {
     let app = run.app;
+    let mut left_out = left_out.clone();
     let mut tx = attempt.begin(app);
     let (mut faults, mut refused) = (Faults::default(), Faults::default());
     let mut outcomes: Vec<Option<Outcome>> = items.iter().map(|_| None).collect();
@@ -147,6 +173,10 @@ async fn at_once(
         };
         match one(&mut run, &mut tx, &item.wanted).await {
             Ok(done) => *outcome = Some(done),
+            // It is judged before anything of it is written.
+            Err(ApiError::Invalid(found)) if *takes_what_it_can => {
+                left_out.push(item.left_out(&found));
+            }
             Err(ApiError::Invalid(found)) => {
                 let object = &item.object;
                 faults.take(found, |fault| object.locate(fault, place_of(&item.wanted)));
@@ -160,13 +190,16 @@ async fn at_once(
     }
     faults.in_order().refuse()?;
     refused.in_order().refuse().map_err(ApiError::NotAllowed)?;
-    for (item, outcome) in items.iter().zip(outcomes.iter_mut().flatten()) {
-        if let Wanted::Issuer(issuer, _) = &item.wanted {
-            outcome.2.extend(missing_secrets(app, &mut tx, issuer).await?);
+    for (item, outcome) in items.iter().zip(&mut outcomes) {
+        if let (Wanted::Issuer(issuer, _), Some((done, _, warnings))) = (&item.wanted, outcome) {
+            warnings.extend(missing_secrets(app, &mut tx, issuer).await?);
+            if *done == Done::Configured {
+                warnings.extend(unsolved::warning(&mut tx, issuer).await?);
+            }
         }
     }
     run.growth.must_fit(app, &mut tx).await?;
-    let applied = told(items, outcomes.into_iter().flatten().collect(), dry);
+    let applied = told(items, outcomes, left_out, dry);
     attempt.remember(app, &mut tx, (StatusCode::OK, ""), &json(&applied)?).await?;
     dry.end(tx).await?;
     Ok(applied)
@@ -316,14 +349,23 @@ async fn certificate(
     if !names_webhooks {
         wanted.spec.webhooks.clone_from(&present.spec.webhooks);
     }
+    // What is as it was is not judged anew: that it may stay was decided before, and is watched.
+    let is_unchanged = present.labels == wanted.labels && present.spec.means(&wanted.spec);
+    let is_there = match pair {
+        Some(pair) => is_superseded(tx, &present, pair).await?,
+        None => false,
+    };
+    let pair = pair.filter(|_| !is_there);
+    if is_unchanged && pair.is_none() {
+        return Ok((Done::Unchanged, id, warnings));
+    }
     let against = Against { issuer, policies, present: Some(&present) };
     let right = wanted.admit(app, tx, who, against).await?;
-    let imported = match pair {
+    let was_imported = pair.is_some();
+    let (present, lease) = match pair {
         Some(pair) => adopt_later(app, tx, &present, &lease, pair, now).await?,
-        None => None,
+        None => (present, lease),
     };
-    let was_imported = imported.is_some();
-    let (present, lease) = imported.unwrap_or((present, lease));
     let next = change::respecify(tx, (&present, &lease), wanted, (who, right), now).await?;
     run.growth.add(Some(&present), &next);
     let done = if next == present && !was_imported { Done::Unchanged } else { Done::Configured };
@@ -342,7 +384,31 @@ fn drop_duration_without_effect(wanted: &mut Checked, issuer: Option<&Issuer>) -
     vec![format!("spec.duration: {instead}")]
 }
 
-/// Imports a pair into a certificate that exists, unless something was issued for it.
+/// Revisions that a pair is looked for in.
+const MOST_REVISIONS: u32 = 100;
+
+/// Whether a pair was imported before, or has been renewed here since. Refuses one that is neither: nothing is imported
+/// over what was issued.
+async fn is_superseded(
+    tx: &mut Read,
+    present: &Certificate,
+    pair: &Pair,
+) -> Result<bool, ApiError> {
+    let Some(current) = &present.current else { return Ok(false) };
+    let kept = revisions::list(tx, present.id, None, MOST_REVISIONS).await?;
+    if current.not_before > pair.leaf.not_before
+        || kept.iter().any(|kept| kept.fingerprint == pair.leaf.fingerprint)
+    {
+        return Ok(true);
+    }
+    let detail = format!(
+        "the Certificate has been issued already (revision {}), so that nothing is imported over it; leave its Secret out",
+        current.revision
+    );
+    Err(ApiError::field("/secretName", FieldCode::Conflicting, detail))
+}
+
+/// Imports a pair into a certificate that exists, and for which nothing was issued.
 async fn adopt_later(
     app: &AppState,
     tx: &mut Tx,
@@ -350,21 +416,10 @@ async fn adopt_later(
     lease: &Lease,
     pair: &Pair,
     now: OffsetDateTime,
-) -> Result<Option<(Certificate, Lease)>, ApiError> {
-    if let Some(current) = &present.current {
-        let served = revisions::find(tx, present.id, current.revision).await?;
-        if served.is_some_and(|served| served.fingerprint == pair.leaf.fingerprint) {
-            return Ok(None);
-        }
-        let detail = format!(
-            "the Certificate has been issued already (revision {}), so that nothing is imported over it; leave its Secret out",
-            current.revision
-        );
-        return Err(ApiError::field("/secretName", FieldCode::Conflicting, detail));
-    }
+) -> Result<(Certificate, Lease), ApiError> {
     cancel_orders(tx, present, "its certificate was imported", now).await?;
     let next = adopt::adopted(present.clone(), pair, now);
     let lease = certificates::save(tx, &next, lease, None).await?;
     adopt::store(app, tx, &next.certificate, pair, now).await?;
-    Ok(Some((next.certificate, lease)))
+    Ok((next.certificate, lease))
 }

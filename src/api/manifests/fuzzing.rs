@@ -13,7 +13,7 @@ use crate::domain::id::{CertificateId, PolicyId};
 use crate::domain::policy::{AdmittedBy, Policy};
 use crate::domain::text::{Lines, refuse};
 use crate::manifest::kind::Kind;
-use crate::manifest::read::{Object, certificate, issuer, objects, policy, secret};
+use crate::manifest::read::{Object, certificate, issuer, policy, secret, stream};
 use crate::manifest::write::manifest;
 use crate::validation::Refusal;
 use crate::view::spec::DEFAULT_NAMESPACE;
@@ -23,8 +23,12 @@ const NOW: OffsetDateTime = datetime!(2026-12-01 0:00 UTC);
 
 pub(crate) fn manifests(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    let objects = match objects(&text) {
-        Ok(objects) => objects,
+    let objects = match stream(&text) {
+        Ok(stream) => {
+            are_bounded(&stream.faults);
+            stream.foreign.iter().for_each(|one| is_shown(&one.name));
+            stream.objects
+        }
         Err(Refusal::Malformed(why)) => return is_shown(&why),
         Err(Refusal::Invalid(faults)) => return are_bounded(&faults),
     };
@@ -46,7 +50,7 @@ pub(crate) fn manifests(bytes: &[u8]) {
 /// The one manifest of an export, read again.
 fn again(kind: Kind, shown: &Value) -> Object {
     let text = manifest(kind, shown);
-    match objects(&text).map(|mut all| (all.pop(), all.len())) {
+    match stream(&text).map(|mut all| (all.objects.pop(), all.objects.len())) {
         Ok((Some(object), 0)) if object.kind == kind => object,
         other => panic!("{other:?} of {text}"),
     }

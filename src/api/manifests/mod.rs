@@ -1,8 +1,8 @@
 //! `POST /apply` and `POST /import`: cert-manager's manifests, applied in one transaction.
 //!
 //! A manifest becomes the specification that `POST /secrets`, `/issuers` and `/certificates` take, and goes the same
-//! way from there on. So does our own kind `Policy`. Everything is checked before anything is written: either all of a stream is
-//! applied, or nothing.
+//! way from there on. So does our own kind `Policy`. Everything is checked before anything is written: either all of a
+//! stream is applied, or nothing. An import takes what can be taken, and names the rest.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -15,9 +15,10 @@ use super::AppState;
 use super::auth::{AnyWriter, Authorized, CertificatesImport};
 use super::dry_run::DryRun;
 use super::extract::{Manifests, Query};
+use super::field;
 use super::idempotency::{Attempt, IdempotencyKey};
 use super::precondition::{json, untagged};
-use super::problem::{ApiError, Errors};
+use super::problem::{ApiError, Errors, FieldError};
 use super::wait::Held;
 
 mod adopt;
@@ -25,6 +26,10 @@ mod apply;
 #[cfg(feature = "failpoints")]
 pub(crate) mod fuzzing;
 mod plan;
+mod preflight;
+#[cfg(test)]
+mod round_trip;
+mod unsolved;
 
 use plan::Purpose;
 
@@ -38,6 +43,9 @@ pub(crate) struct How {
     /// Only say what would happen.
     #[serde(default)]
     dry_run: bool,
+    /// Refuse what is left out otherwise: objects of other kinds, and with `POST /import` what cannot be imported.
+    #[serde(default)]
+    strict: bool,
 }
 
 /// The results for a stream of manifests.
@@ -48,6 +56,22 @@ pub(crate) struct Applied {
     dry_run: bool,
     /// One for each manifest, in the order in which they stand there.
     results: Vec<AppliedObject>,
+    /// Manifests that were left out: those of other kinds, and with `POST /import` what cannot be imported.
+    left_out: Vec<LeftOut>,
+}
+
+/// A manifest that was left out.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct LeftOut {
+    /// Its kind; empty where it has none.
+    #[schema(example = "Ingress")]
+    kind: String,
+    /// Its namespace, if it has one.
+    namespace: Option<String>,
+    /// Its name; empty where it has none.
+    name: String,
+    /// Why.
+    errors: Vec<FieldError>,
 }
 
 /// The result for one manifest.
@@ -85,7 +109,8 @@ pub(crate) enum Done {
 ///
 /// One or more documents in YAML or JSON: Secret, Issuer, `ClusterIssuer`, Certificate, our own Policy, and Lists
 /// of them. All are checked before anything is written, and all are written in one transaction, secrets
-/// first. Applying the same again changes nothing. Needs the permissions to write what is in it.
+/// first. Applying the same again changes nothing. Objects of other kinds are left out. Needs the permissions to write
+/// what is in it.
 #[utoipa::path(post, path = "/apply", operation_id = "applyManifests", tag = "manifests",
     params(How, ("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours")),
     request_body(content((String = "application/yaml"), (String = "application/json")), description = "The manifests; at most 1 MiB"),
@@ -107,7 +132,8 @@ pub(crate) async fn apply(
 /// Like `POST /apply`, with more in it: a Secret of the type `kubernetes.io/tls` becomes the first
 /// revision of the Certificate whose `secretName` it is, ready and renewed in its time, so that
 /// nothing is issued anew; and a Secret that an Issuer's `privateKeySecretRef` names becomes the key
-/// of its ACME account (ECDSA P-256). Needs the permission `certificates:import` as well.
+/// of its ACME account (ECDSA P-256). What cannot be imported is left out and named, with the reason; the rest is
+/// imported. Needs the permission `certificates:import` as well.
 #[utoipa::path(post, path = "/import", operation_id = "importCertificates", tag = "manifests",
     params(How, ("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours")),
     request_body(content((String = "application/yaml"), (String = "application/json")), description = "The manifests; at most 1 MiB"),
@@ -128,14 +154,15 @@ pub(crate) async fn import(
 async fn made_so(
     app: &AppState,
     attempt: &Attempt,
-    How { namespace, dry_run }: How,
+    How { namespace, dry_run, strict }: How,
     text: String,
     purpose: Purpose,
 ) -> Result<Response, ApiError> {
     let once = || async {
         let who = attempt.who();
         let (reader, caller) = (app.clone(), who.clone());
-        let read = move || plan::read(&reader, &caller, &text, namespace.as_deref(), purpose);
+        let default = namespace.unwrap_or_else(|| field::DEFAULT_NAMESPACE.to_owned());
+        let read = move || plan::read(&reader, &caller, &text, &default, (purpose, strict));
         let plan = app.heavily(who, read).await?;
         let dry = DryRun::new(dry_run);
         let body = json(&apply::apply(app, attempt, plan, dry).await?)?;

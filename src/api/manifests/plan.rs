@@ -6,18 +6,21 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
+use super::LeftOut;
 use super::adopt::{self, Pair};
 use crate::api::auth::Principal;
 use crate::api::certificates::validate::{Checked, validate};
 use crate::api::issuers::check::check;
-use crate::api::problem::{ApiError, Faults, FieldCode};
+use crate::api::problem::{ApiError, Faults, FieldCode, FieldError};
 use crate::api::{AppState, field, issuers, policies, secrets};
 use crate::domain::id::CertificateId;
 use crate::domain::issuer::{Acme, Issuer, Kind as IssuerKind};
 use crate::domain::policy::Policy;
 use crate::manifest::kind::Kind;
 use crate::manifest::read::certificate::{self, Wish};
-use crate::manifest::read::{Object, issuer, objects, policy, refuse_twins, secret};
+use crate::manifest::read::{
+    Foreign, Object, Stream, issuer, policy, refuse_twins, secret, stream,
+};
 use crate::secret::Secret;
 use crate::storage::secrets::SecretEntry;
 
@@ -50,19 +53,26 @@ pub(super) enum Wanted {
     Pair(SecretEntry, Zeroizing<Vec<u8>>),
 }
 
-/// Reads a stream. All its faults are reported at once.
+/// What is to be done with a stream.
+pub(super) struct Plan {
+    pub(super) items: Vec<Item>,
+    pub(super) left_out: Vec<LeftOut>,
+    /// Whether an item that turns out not to fit the database is left out; else all are refused with it.
+    pub(super) takes_what_it_can: bool,
+}
+
+/// Reads a stream. All its faults are reported at once, or with what is left out for them.
 pub(super) fn read(
     app: &AppState,
     who: &Principal,
     text: &str,
-    namespace: Option<&str>,
-    purpose: Purpose,
-) -> Result<Vec<Item>, ApiError> {
-    let namespace = namespace.unwrap_or(field::DEFAULT_NAMESPACE);
+    namespace: &str,
+    (purpose, strict): (Purpose, bool),
+) -> Result<Plan, ApiError> {
     let mut faults = Faults::default();
     field::namespace(namespace, &mut faults);
     faults.refuse()?;
-    let mut objects = objects(text)?;
+    let Stream { mut objects, foreign, mut faults } = stream(text)?;
     refuse_twins(&mut objects, namespace);
 
     // Lists show objects by identifier. Made here, identifiers have the order of the stream.
@@ -84,25 +94,63 @@ pub(super) fn read(
             *wanted = checked_secret(app, object, &home)?;
         }
     }
-    let mut faults = Faults::default();
+    let mut refused = Vec::new();
     let mut items = Vec::with_capacity(objects.len());
-    for (mut object, wanted) in objects.into_iter().zip(wanted) {
-        faults.take(object.take_faults(), |fault| fault);
-        items.extend(wanted.map(|wanted| Item { object, wanted }));
+    for (object, wanted) in objects.into_iter().zip(wanted) {
+        match wanted {
+            Some(wanted) if object.is_sound() => items.push(Item { object, wanted }),
+            _ => refused.push(object),
+        }
     }
+    let takes_what_it_can = purpose == Purpose::Import && !strict;
     match purpose {
-        Purpose::Import if faults.is_empty() => {
-            items = joined(items, &app.cluster_namespace, app.now());
+        Purpose::Import if takes_what_it_can || refused.is_empty() && faults.is_empty() => {
+            items = joined(items, &refused, (namespace, &app.cluster_namespace), app.now());
         }
         // The parts of a pair may be missing, so that joining would add wrong faults.
         Purpose::Import => {}
         Purpose::Apply => items.iter_mut().for_each(Item::refuse_pair),
     }
-    for item in &mut items {
-        faults.take(item.object.take_faults(), |fault| fault);
+    refused.extend(items.extract_if(.., |item| !item.object.is_sound()).map(|item| item.object));
+    let mut left_out = Vec::new();
+    if takes_what_it_can {
+        left_out.extend(refused.drain(..).map(LeftOut::of));
+        left_out.extend(faults.iter().cloned().map(LeftOut::unnamed));
+        faults = Faults::default();
+    }
+    for mut object in refused {
+        faults.take(object.take_faults(), |fault| fault);
+    }
+    for one in foreign {
+        if strict {
+            faults.take(one.faults, |fault| fault);
+        } else {
+            left_out.push(one.into());
+        }
     }
     faults.in_order().refuse()?;
-    Ok(items)
+    Ok(Plan { items, left_out, takes_what_it_can })
+}
+
+impl LeftOut {
+    /// An object that is refused.
+    pub(super) fn of(mut object: Object) -> Self {
+        let errors = object.take_faults().in_order().iter().cloned().collect();
+        let kind = object.kind.title().to_owned();
+        Self { kind, namespace: object.namespace, name: object.name, errors }
+    }
+
+    /// Something of which it is not known what it is.
+    fn unnamed(fault: FieldError) -> Self {
+        Self { kind: String::new(), namespace: None, name: String::new(), errors: vec![fault] }
+    }
+}
+
+impl From<Foreign> for LeftOut {
+    fn from(foreign: Foreign) -> Self {
+        let Foreign { kind, namespace, name, faults } = foreign;
+        Self { kind, namespace, name, errors: faults.iter().cloned().collect() }
+    }
 }
 
 /// Adds the faults of a specification to its manifest; returns other errors.
@@ -162,6 +210,14 @@ fn checked_secret(
 }
 
 impl Item {
+    /// Refuses a certificate whose Secret is refused.
+    fn lacks_its_pair(&mut self, secret: &str) {
+        let detail = format!(
+            "its Secret `{secret}` cannot be imported, and without it would be issued anew; `certwright apply` it if that is meant"
+        );
+        self.object.fault("/spec/secretName", FieldCode::Conflicting, detail);
+    }
+
     /// Refuses a key pair in `POST /apply`.
     fn refuse_pair(&mut self) {
         if matches!(self.wanted, Wanted::Pair(..)) {
@@ -246,8 +302,14 @@ pub(super) fn references(acme: &Acme) -> BTreeSet<String> {
 const MOST_USES: usize = 16;
 
 /// Joins certificates with their Secrets, and issuers with their account keys. A Secret
-/// that was joined is no item of its own any more.
-fn joined(mut items: Vec<Item>, cluster_namespace: &str, now: OffsetDateTime) -> Vec<Item> {
+/// that was joined is no item of its own any more. A certificate whose Secret is refused is refused with it: without
+/// its pair it would be issued anew.
+fn joined(
+    mut items: Vec<Item>,
+    refused: &[Object],
+    (namespace, cluster_namespace): (&str, &str),
+    now: OffsetDateTime,
+) -> Vec<Item> {
     let secrets: BTreeMap<(String, String), usize> = items
         .iter()
         .enumerate()
@@ -258,10 +320,19 @@ fn joined(mut items: Vec<Item>, cluster_namespace: &str, now: OffsetDateTime) ->
             _ => None,
         })
         .collect();
+    let refused: BTreeSet<(&str, &str)> = refused
+        .iter()
+        .filter(|object| object.kind == Kind::Secret)
+        .map(|object| (object.namespace.as_deref().unwrap_or(namespace), &*object.name))
+        .collect();
     let mut taken = BTreeSet::new();
     let mut uses: BTreeMap<usize, usize> = BTreeMap::new();
     for place in 0..items.len() {
         let Some(key) = needed(&items[place], cluster_namespace) else { continue };
+        let is_refused = refused.contains(&(&*key.0, &*key.1));
+        if is_refused && matches!(items[place].wanted, Wanted::Certificate(..)) {
+            items[place].lacks_its_pair(&key.1);
+        }
         let Some(from) = secrets.get(&key).copied() else { continue };
         let count = uses.entry(from).or_default();
         *count += 1;
@@ -276,12 +347,15 @@ fn joined(mut items: Vec<Item>, cluster_namespace: &str, now: OffsetDateTime) ->
         let Ok([source, target]) = items.get_disjoint_mut([from, place]) else { continue };
         if adopt::take(source, target, now) {
             taken.insert(from);
+        } else if matches!(target.wanted, Wanted::Certificate(..)) && !source.object.is_sound() {
+            target.lacks_its_pair(&key.1);
         }
     }
     for (place, item) in items.iter_mut().enumerate() {
         let is_left = matches!(item.wanted, Wanted::Pair(..)) && !taken.contains(&place);
         if is_left && item.object.is_sound() {
-            let detail = "no Certificate of this import has it as its `secretName`";
+            let detail =
+                "no Certificate of this import that can be taken has it as its `secretName`";
             item.object.fault("/metadata/name", FieldCode::Required, detail);
         }
     }

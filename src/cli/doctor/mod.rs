@@ -2,10 +2,13 @@
 
 mod database;
 mod issuers;
+mod names;
 mod outside;
 mod provider;
 mod report;
 mod resources;
+
+use std::sync::Arc;
 
 use super::Source;
 use super::remote::{Remote, run};
@@ -54,7 +57,8 @@ async fn examine(source: &Source, remote: &Remote, report: &mut Report) -> anyho
     if found.is_empty() {
         report.warn("issuers", "there is none yet; `certwright apply -f issuer.yaml` makes one")?;
     }
-    let solvers = issuers::solvers(&config, &db).await?;
+    let solvers = Arc::new(issuers::solvers(&config, &db).await?);
+    let preflight = names::preflight(&config, &solvers)?;
     for issuer in &found {
         // An Issuer's CA may have been chosen by anybody: only the service, which is guarded, asks it.
         if issuer.kind == Kind::ClusterIssuer {
@@ -65,6 +69,7 @@ async fn examine(source: &Source, remote: &Remote, report: &mut Report) -> anyho
             let place = provider::Place { config: &config, db: &db, sealer, solvers: &solvers };
             provider::examine(&place, issuer, report).await?;
         }
+        names::examine(&preflight, &db, issuer, report).await?;
     }
     if found.iter().any(|issuer| issuer.acme.solvers.iter().any(|one| one.http01.is_some())) {
         outside::port_80(&config, report).await?;

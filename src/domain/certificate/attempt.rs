@@ -2,7 +2,8 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::{Certificate, Issued, State, Told, Transition, is_the_providers, renewal_remark};
+use super::rehearsal::is_rehearsed;
+use super::{Certificate, Issued, State, Told, Transition, renewal_remark};
 use crate::domain::ari::Ari;
 use crate::domain::backoff::{self, Jitter, Retry};
 use crate::domain::event::Event;
@@ -175,7 +176,7 @@ impl Certificate {
             }
             order::Outcome::Blocked(failure) => (failure, State::Blocked),
         };
-        let is_rehearsed = state == State::Blocked && is_the_providers(&failure);
+        let is_rehearsed = state == State::Blocked && is_rehearsed(&failure);
         let pause = if state == State::Blocked {
             jitter.stretch(PROBE_EVERY, 0.1)
         } else {

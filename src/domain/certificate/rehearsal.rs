@@ -1,7 +1,9 @@
-//! Rehearsals: looks whether a DNS provider lets a proof be written, while a certificate is blocked because it did not.
+//! Rehearsals: looks whether a DNS provider lets a proof be written, or CAA records let the CA issue, while a
+//! certificate is blocked because they did not.
 //!
-//! Nobody tells us when a token is given a permission or a zone is added. A whole attempt would find out, and costs an
-//! order of the CA's limits; writing a record and removing it costs two calls of the provider's.
+//! Nobody tells us when a token is given a permission, or a zone or record is added. A whole attempt would find out, and
+//! costs an order of the CA's limits; writing a record and removing it costs two calls of the provider's, and looking up
+//! CAA records a few questions.
 
 use time::{Duration, OffsetDateTime};
 
@@ -18,11 +20,11 @@ impl Certificate {
     pub fn is_to_rehearse(&self, now: OffsetDateTime) -> bool {
         self.state == State::Blocked
             && self.deleting_since.is_none()
-            && self.last_error.as_ref().is_some_and(is_the_providers)
+            && self.last_error.as_ref().is_some_and(is_rehearsed)
             && now < self.state_since + PROBE_EVERY
     }
 
-    /// Takes in what the provider said. A new attempt begins once it takes the record.
+    /// Takes in what the look found. A new attempt begins once nothing is in its way.
     #[must_use]
     pub fn rehearsed(
         mut self,
@@ -50,6 +52,11 @@ impl Certificate {
         let pause = blocked_for.checked_div(2).unwrap_or(SELDOM).min(SELDOM).max(least);
         jitter.stretch(pause, 0.1)
     }
+}
+
+/// Whether a look of our own finds out that the cause is mended.
+pub(super) fn is_rehearsed(failure: &Failure) -> bool {
+    is_the_providers(failure) || failure.is(code::CAA_FORBIDS)
 }
 
 /// Whether a provider was asked for the record, or for where it has to stand, and refuses it until somebody changes
@@ -92,6 +99,7 @@ mod tests {
             (code::CLOUDFLARE_ZONE_NOT_FOUND, true, Duration::minutes(5)),
             (code::DNS_CNAME_LOOP, true, Duration::minutes(5)),
             (code::DNS_CNAME_OUTSIDE, true, Duration::minutes(5)),
+            (code::CAA_FORBIDS, true, Duration::minutes(5)),
             (code::ACME_REJECTED_IDENTIFIER, false, PROBE_EVERY),
             (code::SECRET_NOT_FOUND, false, PROBE_EVERY),
         ] {

@@ -1,9 +1,12 @@
 //! The causes that are met most, each with its own words and what to do about it.
 
 use super::{Context, name_of, text};
+use crate::domain::caa::dnssec_fails;
+use crate::domain::certificate::is_the_providers;
 use crate::domain::challenge::{Challenge, Kind};
 use crate::domain::failure::{Failure, code};
 use crate::domain::limits::most_names;
+use crate::domain::order::Order;
 
 /// The cause of a failure and the actions that help.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +35,26 @@ pub(super) fn cause(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
         .or_else(|| of_the_service(failure))
 }
 
+/// What is looked at next while a certificate is blocked for this reason.
+pub(super) fn looked_at(why: Option<&Failure>) -> &'static str {
+    match why {
+        Some(failure) if failure.is(code::CAA_FORBIDS) => {
+            "The CAA records are looked up again; a new attempt begins once they allow the CA. A changed certificate, issuer or secret starts one at once."
+        }
+        Some(failure) if is_the_providers(failure) => {
+            "The DNS provider is asked again whether it takes the record; a new attempt begins once it does. A changed certificate, issuer or secret starts one at once."
+        }
+        _ => {
+            "A changed certificate, issuer, secret or policy starts a new attempt at once; otherwise it is tried all the same at this time."
+        }
+    }
+}
+
+/// The trouble with DNSSEC that was found before the CA was asked.
+pub(super) fn dnssec_before(order: &Order) -> Option<String> {
+    order.course.bogus.as_deref().map(dnssec_fails)
+}
+
 /// Why the service itself cannot go on.
 fn of_the_service(failure: &Failure) -> Option<Cause> {
     failure.is(code::INTERNAL_ERROR).then(|| {
@@ -47,6 +70,9 @@ fn of_a_proof(failure: &Failure, context: &Context<'_>) -> Option<Cause> {
         code::ACME_CAA => Cause::new(format!("A CAA record forbids the CA to issue for {}, or could not be looked up.", names()))
             .with("Look at the CAA records of the name and of every domain above it: `dig CAA NAME`.")
             .with("Add the record that `why` prints beside the others of the domain (without `accounturi` it allows every account of the CA), or choose an issuer that is allowed."),
+        code::CAA_FORBIDS => Cause::new(format!("The CAA records in the DNS do not let the CA issue for {}, so that it was not asked.", names()))
+            .with("Add the record that `why` prints beside the others of the domain (without `accounturi` it allows every account of the CA; its `validationmethods`, if it has them, need the way that the issuer's solver proves by), or choose an issuer that is allowed.")
+            .with("Nothing else needs to be done then: the records are looked up again within half an hour."),
         code::ACME_DNS => looked_up(&failure.detail, &names()),
         code::ACME_DNSSEC => dnssec(&names()),
         code::ACME_CONNECTION if context.kind() == Some(Kind::Http01) => Cause::new(format!("The CA could not connect to port 80 of {}.", names()))

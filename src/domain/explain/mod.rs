@@ -12,12 +12,12 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use crate::domain::certificate::{self, Certificate, Phase, State, is_the_providers};
+use crate::domain::certificate::{self, Certificate, Phase, State};
 use crate::domain::challenge::{self, Challenge, Kind, Observation};
 use crate::domain::failure::{Class, Failure};
 use crate::domain::issuer::{self, Issuer};
 use crate::domain::order::{self, Order, Stage};
-use causes::{Cause, cause};
+use causes::{Cause, cause, dnssec_before, looked_at};
 use text::text;
 
 /// What a certificate is doing, in one word.
@@ -272,12 +272,12 @@ fn failed(
     };
     it.observations = sightings(order);
     it.actions = cause.actions;
+    it.actions.extend(order.and_then(dnssec_before));
     let at = certificate.next_action_at;
     if certificate.state == State::Blocked {
         it.doing = Doing::Blocked;
         it.summary = format!("It waits for a person. {}", cause.summary);
-        let is_rehearsed = certificate.last_error.as_ref().is_some_and(is_the_providers);
-        it.then(if is_rehearsed { "The DNS provider is asked again whether it takes the record; a new attempt begins once it does. A changed certificate, issuer or secret starts one at once." } else { "A changed certificate, issuer, secret or policy starts a new attempt at once; otherwise it is tried all the same at this time." }, at);
+        it.then(looked_at(certificate.last_error.as_ref()), at);
     } else {
         it.doing = Doing::BackingOff;
         let times = match certificate.failed_attempts {
@@ -313,6 +313,7 @@ fn ordering(it: &mut Explanation, order: &Order, now: OffsetDateTime) {
         it.summary = format!("{} {}", it.summary, cause.summary);
         it.actions = cause.actions;
     }
+    it.actions.extend(dnssec_before(order));
     if let Some(at) = order.next_action_at {
         let what = match (&order.last_error, at > now) {
             (Some(failure), true) if failure.class == Class::Throttle => {

@@ -206,6 +206,7 @@ codes! {
         "Nothing is sent while nobody answers; one request at a time finds out when that changes";
 
     // Proofs and those who publish them.
+    CAA_FORBIDS = Blocked "CAA records forbid the CA to issue; it was not asked";
     CHALLENGE_NOT_PROPAGATED = Validation "The proof did not become visible in time";
     NO_SOLVER = Blocked "No solver of the issuer fits a name"
         "Add one, or widen a selector.";

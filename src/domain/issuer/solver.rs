@@ -204,7 +204,10 @@ mod tests {
     fn may(zones: &[&str], target: &str) -> bool {
         let cname_zones = zones.iter().map(|zone| (*zone).to_owned()).collect();
         let solver = Dns01 { cname_zones, ..Dns01::default() };
-        solver.may_delegate(Kind::ClusterIssuer, NAME, target)
+        let [own, shared] =
+            [Kind::Issuer, Kind::ClusterIssuer].map(|kind| solver.may_delegate(kind, NAME, target));
+        assert!(zones.is_empty() || own == shared, "zones bind both: {target}");
+        shared
     }
 
     #[test]
@@ -243,7 +246,9 @@ mod tests {
             ".",
         ] {
             assert!(!may(&["acme.test"], target), "{target}");
-            assert!(may(&[], target), "nothing is said of delegation: {target}");
+            assert!(!may(&[], target), "nothing is said of delegation: {target}");
+            let tenants_own = Dns01::default();
+            assert!(tenants_own.may_delegate(Kind::Issuer, NAME, target), "{target}");
         }
         for zone in ["", ".", "*", "*.acme.test"] {
             assert!(!may(&[zone], "a.acme.test"), "{zone:?} is no zone");

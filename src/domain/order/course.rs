@@ -30,6 +30,8 @@ pub struct Course {
     pub asked: Vec<OffsetDateTime>,
     /// The requests of the last minutes.
     pub requests: Requests,
+    /// A name for which DNSSEC validation failed before the CA was asked.
+    pub bogus: Option<String>,
     /// The code of the trouble that was told last: telling it again would be no news.
     pub told: Option<String>,
 }

@@ -171,11 +171,13 @@ pub struct Conditions {
     pub likely_done: Option<Duration>,
     /// All requests of the order, those of the step included; `None` counts what the step takes at best.
     pub requests: Option<Requests>,
+    /// A name for which DNSSEC validation fails, where that was looked at just now.
+    pub bogus: Option<String>,
 }
 
 impl From<Jitter> for Conditions {
     fn from(jitter: Jitter) -> Self {
-        Self { jitter, likely_done: None, requests: None }
+        Self { jitter, likely_done: None, requests: None, bogus: None }
     }
 }
 

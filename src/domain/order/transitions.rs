@@ -8,6 +8,7 @@ use super::{
     UnexpectedAnswer, challenge_name,
 };
 use crate::domain::backoff::{self, Jitter};
+use crate::domain::caa::dnssec_fails;
 use crate::domain::challenge::{self, Challenge};
 use crate::domain::event::Event;
 use crate::domain::failure::{Class, Failure, code};
@@ -49,7 +50,9 @@ impl Order {
         }
         let was_last = !self.is_over() && self.next_action_at.is_some_and(|at| at >= self.deadline);
         let reached = self.course.reached;
+        let remark = self.take_note_of_dnssec(&conditions);
         let mut told = self.answered(answer, was_asked, now, &conditions)?;
+        told.events.extend(remark);
         if was_last && !told.order.is_over() {
             if told.order.course.reached == reached {
                 let Transition { order, events, .. } = told;
@@ -61,6 +64,16 @@ impl Order {
         told.order.pace(now);
         told.order.take_note_of_trouble(now);
         Ok(told)
+    }
+
+    /// A remark for people, once for each name.
+    fn take_note_of_dnssec(&mut self, conditions: &Conditions) -> Option<Event> {
+        let name = conditions.bogus.as_ref()?;
+        if self.course.bogus.as_ref() == Some(name) {
+            return None;
+        }
+        self.course.bogus = Some(name.clone());
+        Some(Event::warning(self.id, "DNSSECFails", dnssec_fails(name)))
     }
 
     /// `was_asked` says whether the CA was sent anything.

@@ -3,7 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::object::Object;
-use crate::validation::FieldCode;
+use super::spelling::is_nothing;
+use crate::validation::{FieldCode, boolean};
 use crate::view::spec::CertificateSpec;
 
 /// What a `Certificate` says, in the API's own words.
@@ -34,20 +35,20 @@ const NO_NAMES: [&str; 3] = ["emailAddresses", "otherNames", "uris"];
 /// Reads the manifest. Faults are added to the object.
 pub(crate) fn read(object: &mut Object, default_namespace: &str) -> Option<Wish> {
     let mut spec = object.take_map("spec")?;
-    object.nothing_else();
+    object.nothing_else(&["metadata", "spec"]);
     for identity in ["labels", "name", "namespace"] {
         if spec.remove(identity).is_some() {
             let detail = "there is no such field; it belongs into `metadata`";
             object.fault(&format!("/spec/{identity}"), FieldCode::UnknownField, detail);
         }
     }
-    let secret_name = spec.remove("secretName");
+    let secret_name = given(&mut spec, "secretName");
     if secret_name.is_some() {
         let instead = "no Secret is written; certificate and key are there to be downloaded";
         object.warn("spec.secretName", instead);
     }
     for (field, instead) in PASSED_OVER {
-        if spec.remove(field).is_some() {
+        if given(&mut spec, field).is_some() {
             object.warn(&format!("spec.{field}"), instead);
         }
     }
@@ -59,7 +60,8 @@ pub(crate) fn read(object: &mut Object, default_namespace: &str) -> Option<Wish>
     spec.insert("namespace".to_owned(), namespace.into());
     spec.insert("name".to_owned(), object.name.clone().into());
     spec.insert("labels".to_owned(), json!(object.labels));
-    let spec = object.parse(Value::Object(spec), "/spec")?;
+    let stand_in = json!({"issuerRef": {"name": "none"}});
+    let spec = object.parse(Value::Object(spec), "/spec", &stand_in)?;
     let secret_name = secret_name.and_then(|name| name.as_str().map(str::to_owned));
     Some(Wish { spec, secret_name, names_webhooks })
 }
@@ -75,21 +77,20 @@ pub(crate) fn place(pointer: &str) -> String {
 /// Refuses fields without which the certificate, or its renewal, would be another one.
 fn refused(spec: &mut Map<String, Value>, object: &mut Object) {
     for field in NO_NAMES {
-        let given = spec.remove(field);
-        if given.is_some_and(|given| given.as_array().is_none_or(|names| !names.is_empty())) {
+        if given(spec, field).is_some() {
             let detail = "an ACME CA certifies DNS names and IP addresses only";
             object.fault(&format!("/spec/{field}"), FieldCode::Unsupported, detail);
         }
     }
-    if spec.remove("isCA").is_some_and(|given| given != false) {
+    if given(spec, "isCA").is_some_and(|given| boolean(&given) != Some(false)) {
         let detail = "an ACME CA does not make certificates of CAs";
         object.fault("/spec/isCA", FieldCode::Unsupported, detail);
     }
-    if spec.remove("nameConstraints").is_some() {
+    if given(spec, "nameConstraints").is_some() {
         let detail = "an ACME CA puts no name constraints into a certificate";
         object.fault("/spec/nameConstraints", FieldCode::Unsupported, detail);
     }
-    if spec.remove("renewal").is_some_and(|given| given != json!({"policy": "RenewBefore"})) {
+    if given(spec, "renewal").is_some_and(|given| given != json!({"policy": "RenewBefore"})) {
         let detail = "maintenance windows, and certificates that are not renewed, are not there yet; leave it out";
         object.fault("/spec/renewal", FieldCode::Unsupported, detail);
     }
@@ -97,14 +98,19 @@ fn refused(spec: &mut Map<String, Value>, object: &mut Object) {
 
 fn private_key(spec: &mut Map<String, Value>, object: &mut Object) {
     let Some(Value::Object(key)) = spec.get_mut("privateKey") else { return };
-    if key.remove("encoding").is_some_and(|encoding| encoding != "PKCS8") {
+    if given(key, "encoding").is_some_and(|encoding| encoding != "PKCS8") {
         object.warn("spec.privateKey.encoding", "keys are handed out as PKCS #8");
     }
     // cert-manager's default algorithm is RSA, so a size without an algorithm is one of RSA's.
     let size = key.get("size").and_then(Value::as_u64);
-    if key.get("algorithm").is_none() && size.is_some_and(|size| size >= 2048) {
+    if key.get("algorithm").is_none_or(is_nothing) && size.is_some_and(|size| size >= 2048) {
         key.insert("algorithm".to_owned(), "RSA".into());
     }
+}
+
+/// Takes a field out, if it says something.
+fn given(map: &mut Map<String, Value>, field: &str) -> Option<Value> {
+    map.remove(field).filter(|value| !is_nothing(value))
 }
 
 fn issuer_group(spec: &mut Map<String, Value>, object: &mut Object) {

@@ -3,14 +3,15 @@
 use serde_json::{Map, Value, json};
 
 use super::object::Object;
+use super::spelling::{is_nothing, no_such_field};
 use crate::domain::issuer;
 use crate::manifest::kind::Kind;
-use crate::validation::{FieldCode, escaped};
+use crate::validation::{FieldCode, boolean, escaped};
 use crate::view::spec::IssuerSpec;
 
 const OTHER_ISSUERS: [&str; 4] = ["ca", "selfSigned", "vault", "venafi"];
 
-const OTHER_PROVIDERS: [&str; 8] =
+pub(super) const OTHER_PROVIDERS: [&str; 8] =
     ["acmeDNS", "akamai", "azureDNS", "cloudDNS", "digitalocean", "rfc2136", "route53", "webhook"];
 
 /// Fields of `acme` without a meaning here.
@@ -23,7 +24,7 @@ const INGRESS: [&str; 6] =
 /// Reads the manifest. Faults are added to the object.
 pub(crate) fn read(object: &mut Object, default_namespace: &str) -> Option<IssuerSpec> {
     let mut spec = object.take_map("spec")?;
-    object.nothing_else();
+    object.nothing_else(&["metadata", "spec"]);
     for other in OTHER_ISSUERS {
         if spec.remove(other).is_some() {
             let detail = "certificates come from ACME CAs only: `acme`";
@@ -33,7 +34,8 @@ pub(crate) fn read(object: &mut Object, default_namespace: &str) -> Option<Issue
     let acme = spec.remove("acme");
     for unknown in spec.keys() {
         let pointer = format!("/spec/{}", escaped(unknown));
-        object.fault(&pointer, FieldCode::UnknownField, "there is no such field");
+        let known = [&["acme"][..], &OTHER_ISSUERS].concat();
+        object.fault(&pointer, FieldCode::UnknownField, no_such_field(unknown, &known));
     }
     let Some(Value::Object(mut acme)) = acme else {
         if object.is_sound() {
@@ -59,7 +61,8 @@ pub(crate) fn read(object: &mut Object, default_namespace: &str) -> Option<Issue
         let namespace = object.namespace.as_deref().unwrap_or(default_namespace);
         (issuer::Kind::Issuer, Some(namespace.to_owned()))
     };
-    let acme = object.parse(Value::Object(acme), "/spec/acme")?;
+    let stand_in = json!({"server": "https://none.invalid/"});
+    let acme = object.parse(Value::Object(acme), "/spec/acme", &stand_in)?;
     Some(IssuerSpec { kind, namespace, name: object.name.clone(), acme })
 }
 
@@ -74,9 +77,12 @@ pub(crate) fn place(pointer: &str) -> String {
 
 fn account(acme: &mut Map<String, Value>, object: &mut Object) {
     for (field, instead) in PASSED_OVER {
-        if acme.remove(field).is_some_and(|given| given != false) {
+        if acme.remove(field).is_some_and(|given| boolean(&given) != Some(false)) {
             object.warn(&format!("spec.acme.{field}"), instead);
         }
+    }
+    if acme.get("privateKeySecretRef").is_some_and(is_nothing) {
+        acme.remove("privateKeySecretRef");
     }
     if acme.contains_key("privateKeySecretRef") {
         let instead = "a key that this Secret has when the issuer is created is used; else the service makes one, and keeps it in no Secret";
@@ -84,11 +90,6 @@ fn account(acme: &mut Map<String, Value>, object: &mut Object) {
     }
     if let Some(Value::Object(binding)) = acme.get_mut("externalAccountBinding") {
         binding.remove("keyAlgorithm");
-    }
-    for empty in ["email", "preferredChain", "profile", "caBundle"] {
-        if acme.get(empty).is_some_and(|given| given == "") {
-            acme.remove(empty);
-        }
     }
 }
 
@@ -121,7 +122,7 @@ fn responder(http01: &mut Map<String, Value>, pointer: &str, object: &mut Object
     let fields = ingress.as_object().into_iter().flat_map(Map::keys);
     for unknown in fields.filter(|field| !INGRESS.contains(&field.as_str())) {
         let pointer = format!("{pointer}/ingress/{}", escaped(unknown));
-        object.fault(&pointer, FieldCode::UnknownField, "there is no such field");
+        object.fault(&pointer, FieldCode::UnknownField, no_such_field(unknown, &INGRESS));
     }
 }
 

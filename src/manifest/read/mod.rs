@@ -5,5 +5,9 @@ pub(crate) mod issuer;
 mod object;
 pub(crate) mod policy;
 pub(crate) mod secret;
+mod spelling;
+mod stream;
 
-pub(crate) use object::{Object, objects, refuse_twins};
+pub(crate) use crate::yaml::decode;
+pub(crate) use object::Object;
+pub(crate) use stream::{Foreign, Stream, refuse_twins, stream};

@@ -1,4 +1,4 @@
-//! Splitting a stream of manifests into objects that know their places in it.
+//! One manifest, that knows its place in the stream, with what is wrong with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,26 +6,36 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use super::spelling::{fields, no_such_field};
 use crate::manifest::kind::Kind;
-use crate::validation::{Faults, FieldCode, FieldError, Refusal, check_text, escaped, from_value};
+use crate::validation::{Faults, FieldCode, FieldError, check_text, escaped, from_manifest};
 use crate::yaml;
 
 /// Where an object stands in what was sent.
 #[derive(Debug, Clone)]
-struct Place {
+pub(super) struct Place {
     document: u32,
     lines: Arc<yaml::Lines>,
     prefix: String,
 }
 
 impl Place {
+    pub(super) fn new(document: u32, lines: Arc<yaml::Lines>) -> Self {
+        Self { document, lines, prefix: String::new() }
+    }
+
+    /// The place of something within.
+    pub(super) fn below(&self, pointer: &str) -> Self {
+        Self { prefix: format!("{}{pointer}", self.prefix), ..self.clone() }
+    }
+
     /// The fault with document and line of the stream.
-    fn of(&self, fault: FieldError) -> FieldError {
+    pub(super) fn of(&self, fault: FieldError) -> FieldError {
         let line = self.lines.line(&format!("{}{}", self.prefix, fault.pointer));
         FieldError { document: Some(self.document), line: Some(line), ..fault }
     }
 
-    fn add(&self, faults: &mut Faults, pointer: &str, code: FieldCode, detail: &str) {
+    pub(super) fn add(&self, faults: &mut Faults, pointer: &str, code: FieldCode, detail: &str) {
         faults.take(Faults::one(pointer, code, detail), |fault| self.of(fault));
     }
 }
@@ -45,105 +55,30 @@ pub(crate) struct Object {
     faults: Faults,
 }
 
-/// Objects of a stream at most: each of them is looked up in the database.
-const MOST_OBJECTS: usize = 5_000;
 /// Warnings about one object at most.
 const MOST_WARNINGS: usize = 20;
 /// Times that a part is parsed at most, to find all unknown fields of all its mappings.
 const MOST_READINGS: usize = 20;
 
 /// Fields of `metadata` that Kubernetes writes, and that are ignored.
-const PASSED_OVER: [&str; 10] = [
+const PASSED_OVER: [&str; 13] = [
     "annotations",
+    "clusterName",
     "creationTimestamp",
     "deletionGracePeriodSeconds",
     "deletionTimestamp",
     "finalizers",
+    "generateName",
     "generation",
     "managedFields",
     "ownerReferences",
     "resourceVersion",
+    "selfLink",
     "uid",
 ];
 
-/// Splits a stream. Everything in it that is no manifest is reported at once.
-pub(crate) fn objects(text: &str) -> Result<Vec<Object>, Refusal> {
-    let documents = yaml::read(text).map_err(|error| {
-        let detail = format!("this is not YAML: {}", error.problem);
-        let line = Some(error.line).filter(|line| *line > 0);
-        let mut faults = Faults::default();
-        let found = Faults::one("", FieldCode::Invalid, detail);
-        faults.take(found, |fault| FieldError { line, ..fault });
-        faults
-    })?;
-    let mut faults = Faults::default();
-    let mut objects = Vec::new();
-    for (number, document) in (1..).zip(documents) {
-        let lines = Arc::new(document.lines);
-        let place = Place { document: number, lines, prefix: String::new() };
-        unfold(document.value, place, &mut objects, &mut faults);
-    }
-    if objects.is_empty() && faults.is_empty() {
-        let detail = "There is no manifest in the body: it is empty.";
-        return Err(Refusal::Malformed(detail.to_owned()));
-    }
-    if objects.len() > MOST_OBJECTS {
-        let detail = format!(
-            "There are {} manifests in the body. Send at most {MOST_OBJECTS} at once.",
-            objects.len()
-        );
-        return Err(Refusal::Malformed(detail));
-    }
-    faults.in_order().refuse()?;
-    Ok(objects)
-}
-
-/// A `List`, as `kubectl get -o yaml` writes it, stands for its items.
-fn unfold(value: Value, place: Place, objects: &mut Vec<Object>, faults: &mut Faults) {
-    let Value::Object(mut map) = value else {
-        place.add(faults, "", FieldCode::WrongType, "a manifest is a mapping");
-        return;
-    };
-    strip_nulls(&mut map);
-    let word = |field: &str| map.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let (version, kind) = (word("apiVersion"), word("kind"));
-    if (version.as_str(), kind.as_str()) == ("v1", "List") {
-        let items = match map.remove("items") {
-            Some(Value::Array(items)) => items,
-            _ => Vec::new(),
-        };
-        for (index, item) in items.into_iter().enumerate() {
-            let prefix = format!("{}/items/{index}", place.prefix);
-            unfold(item, Place { prefix, ..place.clone() }, objects, faults);
-        }
-        return;
-    }
-    match read_kind(&version, &kind) {
-        Ok(kind) => objects.extend(Object::read(kind, map, place, faults)),
-        Err((pointer, code, detail)) => place.add(faults, pointer, code, &detail),
-    }
-}
-
-fn read_kind(version: &str, kind: &str) -> Result<Kind, (&'static str, FieldCode, String)> {
-    if kind.is_empty() {
-        return Err(("/kind", FieldCode::Required, "it has to be given".to_owned()));
-    }
-    let known = Kind::IN_MANIFESTS.into_iter().find(|known| known.title() == kind);
-    let Some(known) = known else {
-        let detail = format!(
-            "there is nothing of the kind `{kind}` here; there are Secret, Issuer, ClusterIssuer, Policy and Certificate"
-        );
-        return Err(("/kind", FieldCode::Unsupported, detail));
-    };
-    if version != known.api_version() {
-        let detail = format!("is `{}` for the kind {kind}", known.api_version());
-        return Err(("/apiVersion", FieldCode::Invalid, detail));
-    }
-    Ok(known)
-}
-
 impl Object {
-    fn read(
+    pub(super) fn read(
         kind: Kind,
         mut body: Map<String, Value>,
         place: Place,
@@ -167,9 +102,9 @@ impl Object {
             Some(Value::Object(metadata)) => object.read_metadata(metadata),
             _ => object.fault("/metadata", FieldCode::Required, "a mapping with the `name`"),
         }
-        object.check_text();
+        let is_text = object.check_text();
         // An object without a name, or with strange characters, is not read any further.
-        if object.name.is_empty() || !object.is_sound() {
+        if object.name.is_empty() || !is_text {
             faults.take(object.take_faults(), |fault| fault);
             return None;
         }
@@ -177,40 +112,53 @@ impl Object {
     }
 
     /// Checks the texts of the manifest, before anything else is done with it.
-    fn check_text(&mut self) {
+    fn check_text(&mut self) -> bool {
         let mut body = Value::Object(std::mem::take(&mut self.body));
         let metadata =
             json!({"name": self.name, "namespace": self.namespace, "labels": self.labels});
         let mut found = Faults::default();
         check_text(&body, &mut found);
         check_text(&json!({"metadata": metadata}), &mut found);
+        let is_sound = found.is_empty();
         self.note(found);
         if let Value::Object(body) = &mut body {
             self.body = std::mem::take(body);
         }
+        is_sound
     }
 
     fn read_metadata(&mut self, metadata: Map<String, Value>) {
+        let is_named_by_kubernetes = metadata.contains_key("generateName");
         for (key, value) in metadata {
             match (&*key, value) {
                 ("name", Value::String(name)) => self.name = name,
-                ("namespace", Value::String(namespace)) => self.namespace = Some(namespace),
+                ("namespace", Value::String(namespace)) => {
+                    self.namespace = Some(namespace).filter(|namespace| !namespace.is_empty());
+                }
                 ("labels", labels) => {
-                    self.labels = self.parse(labels, "/metadata/labels").unwrap_or_default();
+                    let read = self.parse(labels, "/metadata/labels", &Value::Null);
+                    self.labels = read.unwrap_or_default();
                 }
                 ("name" | "namespace", _) => {
-                    let pointer = format!("/metadata/{key}");
-                    self.fault(&pointer, FieldCode::WrongType, "expected a string");
+                    let detail = "expected a string; numbers and booleans need quotes to be one";
+                    self.fault(&format!("/metadata/{key}"), FieldCode::WrongType, detail);
                 }
                 (known, _) if PASSED_OVER.contains(&known) => {}
                 (unknown, _) => {
                     let pointer = format!("/metadata/{}", escaped(unknown));
-                    self.fault(&pointer, FieldCode::UnknownField, "there is no such field");
+                    let known = ["annotations", "labels", "name", "namespace"];
+                    let detail = no_such_field(unknown, &known);
+                    self.fault(&pointer, FieldCode::UnknownField, detail);
                 }
             }
         }
         if self.name.is_empty() && self.faults.is_empty() {
-            self.fault("/metadata/name", FieldCode::Required, "it has to be given");
+            let detail = if is_named_by_kubernetes {
+                "it has to be given: with `generateName` each apply would make another one"
+            } else {
+                "it has to be given"
+            };
+            self.fault("/metadata/name", FieldCode::Required, detail);
         }
     }
 
@@ -257,40 +205,77 @@ impl Object {
         }
     }
 
-    /// Adds a fault for every field that is left in the body.
-    pub(crate) fn nothing_else(&mut self) {
-        let left: Vec<String> = self.body.keys().map(|key| format!("/{}", escaped(key))).collect();
-        for pointer in left {
-            self.fault(&pointer, FieldCode::UnknownField, "there is no such field");
+    /// Adds a fault for every field that is left in the body, beside these.
+    pub(crate) fn nothing_else(&mut self, known: &[&str]) {
+        let left: Vec<String> = self.body.keys().cloned().collect();
+        for name in left {
+            let pointer = format!("/{}", escaped(&name));
+            self.fault(&pointer, FieldCode::UnknownField, no_such_field(&name, known));
         }
     }
 
-    /// Parses the part of the manifest at `pointer`. All unknown fields
-    /// are reported, not the first one alone: each attempt finds those of one mapping.
+    /// Parses the part of the manifest at `pointer`. Each fault is reported, and the parsing goes on without what does
+    /// not fit; for required fields that are missing, `stand_in` has something to go on with.
     pub(crate) fn parse<T: DeserializeOwned>(
         &mut self,
         mut value: Value,
         pointer: &str,
+        stand_in: &Value,
     ) -> Option<T> {
-        for reading in 0..MOST_READINGS {
-            let found = match from_value(&value) {
-                Ok(read) => return Some(read).filter(|_| reading == 0),
-                Err(Refusal::Invalid(found)) => found,
-                Err(Refusal::Malformed(_)) => return None,
+        let mut told = BTreeSet::new();
+        for _ in 0..MOST_READINGS {
+            let found = match from_manifest(&value) {
+                Ok(read) => return Some(read),
+                Err(found) => found,
             };
-            let unknown = found.iter().find(|one| one.code == FieldCode::UnknownField).cloned();
-            let strangers = unknown.as_ref().map(|unknown| remove_strangers(&mut value, unknown));
-            let (Some(unknown), Some(strangers)) =
-                (unknown, strangers.filter(|strangers| !strangers.is_empty()))
-            else {
-                self.located(found, |inner| format!("{pointer}{inner}"));
-                return None;
-            };
-            for stranger in strangers {
-                self.fault(&format!("{pointer}{stranger}"), unknown.code, &unknown.detail);
+            if found.code == FieldCode::UnknownField {
+                self.remove_strangers(&mut value, pointer, &found)?;
+                continue;
+            }
+            let place = found.pointer.clone();
+            let within = format!("{place}/");
+            // What was taken away for a fault of its own is not missing as well.
+            if !told.iter().any(|told: &String| *told == place || told.starts_with(&within)) {
+                self.fault(&format!("{pointer}{place}"), found.code, &found.detail);
+            }
+            told.insert(place.clone());
+            let (parent, field) = place.rsplit_once('/')?;
+            if found.code != FieldCode::Required {
+                take_away(&mut value, &place)?;
+            } else if parent.is_empty() {
+                value.as_object_mut()?.insert(field.to_owned(), stand_in.get(field)?.clone());
+            } else {
+                take_away(&mut value, parent)?;
             }
         }
         None
+    }
+
+    /// Removes the field that a fault names and all unknown ones beside it, with a fault for each. The known
+    /// ones are parsed from the fault's text: serde has them nowhere else.
+    fn remove_strangers(
+        &mut self,
+        value: &mut Value,
+        pointer: &str,
+        unknown: &FieldError,
+    ) -> Option<()> {
+        let (parent, named) = unknown.pointer.rsplit_once('/')?;
+        let of_api: Vec<&str> = unknown.detail.split('`').skip(1).step_by(2).collect();
+        let known = fields(self.kind, &format!("{pointer}{parent}"), &of_api);
+        let map = value.pointer_mut(parent)?.as_object_mut()?;
+        let mut strangers = Vec::new();
+        map.retain(|key, _| {
+            let is_stranger = escaped(key) == named || !of_api.contains(&&**key);
+            if is_stranger {
+                strangers.push(key.clone());
+            }
+            !is_stranger
+        });
+        for stranger in &strangers {
+            let place = format!("{pointer}{parent}/{}", escaped(stranger));
+            self.fault(&place, unknown.code, no_such_field(stranger, &known));
+        }
+        (!strangers.is_empty()).then_some(())
     }
 
     /// A fault of the specification as a fault of this manifest.
@@ -300,56 +285,29 @@ impl Object {
     }
 
     /// Adds faults of the specification; `place` turns their pointers into ones into the manifest.
-    pub(crate) fn located(&mut self, found: Faults, place: impl Fn(&str) -> String) {
+    pub(crate) fn located(&mut self, mut found: Faults, place: impl Fn(&str) -> String) {
+        found.retain(|fault| {
+            let pointer = place(&fault.pointer);
+            let within = format!("{pointer}/");
+            // What was taken away, since it did not fit, is not missing as well.
+            let is_told =
+                |told: &FieldError| told.pointer == pointer || told.pointer.starts_with(&within);
+            !self.faults.iter().any(is_told)
+        });
         let placed = |fault: FieldError| FieldError { pointer: place(&fault.pointer), ..fault };
         self.faults.take(found, |fault| self.place.of(placed(fault)));
     }
 }
 
-/// Adds a fault for every object that is given twice.
-pub(crate) fn refuse_twins(objects: &mut [Object], default_namespace: &str) {
-    let mut seen = BTreeSet::new();
-    for object in objects {
-        let namespace = match object.kind {
-            kind if !kind.is_namespaced() => String::new(),
-            _ => object.namespace.clone().unwrap_or_else(|| default_namespace.to_owned()),
-        };
-        if !seen.insert((object.kind, namespace, object.name.clone())) {
-            let detail = format!("the {} `{}` is given twice", object.kind.title(), object.name);
-            object.fault("/metadata/name", FieldCode::Conflicting, detail);
-        }
+/// Takes a value away; the places of others in a list stay the same.
+fn take_away(value: &mut Value, pointer: &str) -> Option<()> {
+    let (parent, token) = pointer.rsplit_once('/')?;
+    match value.pointer_mut(parent)? {
+        Value::Array(items) => *items.get_mut(token.parse::<usize>().ok()?)? = Value::Null,
+        Value::Object(map) => _ = map.remove(&token.replace("~1", "/").replace("~0", "~"))?,
+        _ => return None,
     }
-}
-
-/// As in Kubernetes, `null` is the same as an absent field.
-fn strip_nulls(map: &mut Map<String, Value>) {
-    map.retain(|_, value| !value.is_null());
-    map.values_mut().for_each(strip_nulls_within);
-}
-
-fn strip_nulls_within(value: &mut Value) {
-    match value {
-        Value::Object(map) => strip_nulls(map),
-        Value::Array(items) => items.iter_mut().for_each(strip_nulls_within),
-        _ => {}
-    }
-}
-
-/// Removes the field that a fault names and all unknown ones beside it; returns
-/// them. The known fields are parsed from the fault's text: serde has them nowhere else.
-fn remove_strangers(value: &mut Value, unknown: &FieldError) -> Vec<String> {
-    let Some((parent, named)) = unknown.pointer.rsplit_once('/') else { return Vec::new() };
-    let known: BTreeSet<&str> = unknown.detail.split('`').skip(1).step_by(2).collect();
-    let Some(Value::Object(map)) = value.pointer_mut(parent) else { return Vec::new() };
-    let mut strangers = Vec::new();
-    map.retain(|key, _| {
-        let is_stranger = escaped(key) == named || !known.contains(&**key);
-        if is_stranger {
-            strangers.push(format!("{parent}/{}", escaped(key)));
-        }
-        !is_stranger
-    });
-    strangers
+    Some(())
 }
 
 #[cfg(test)]
@@ -358,6 +316,7 @@ mod tests {
 
     use serde::{Deserialize, Deserializer};
 
+    use super::super::stream::stream;
     use super::*;
 
     thread_local! {
@@ -388,9 +347,9 @@ mod tests {
         let text = json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}, "stringData": {"a": "b"}
         });
-        let mut object = objects(&text.to_string()).unwrap().remove(0);
+        let mut object = stream(&text.to_string()).unwrap().objects.remove(0);
         READINGS.set(0);
-        assert!(object.parse::<Counted>(fields.clone(), "/spec").is_none());
+        object.parse::<Counted>(fields.clone(), "/spec", &Value::Null);
         (READINGS.get(), object.take_faults())
     }
 

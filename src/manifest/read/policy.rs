@@ -1,6 +1,6 @@
 //! Reading `Policy`, a kind of our own.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::object::Object;
 use crate::validation::FieldCode;
@@ -9,7 +9,7 @@ use crate::view::policy::PolicySpec;
 /// Reads the manifest. Faults are added to the object.
 pub(crate) fn read(object: &mut Object) -> Option<PolicySpec> {
     let mut spec = object.take_map("spec")?;
-    object.nothing_else();
+    object.nothing_else(&["metadata", "spec"]);
     if spec.remove("name").is_some() {
         let detail = "there is no such field; it belongs into `metadata`";
         object.fault("/spec/name", FieldCode::UnknownField, detail);
@@ -21,7 +21,8 @@ pub(crate) fn read(object: &mut Object) -> Option<PolicySpec> {
         object.warn("metadata.labels", "labels are kept with Certificates only");
     }
     spec.insert("name".to_owned(), object.name.clone().into());
-    object.parse(Value::Object(spec), "/spec")
+    let stand_in = json!({"namespaces": ["none"], "names": [{"pattern": "none.invalid"}], "issuers": [{"name": "none"}]});
+    object.parse(Value::Object(spec), "/spec", &stand_in)
 }
 
 /// Turns a pointer into the specification into one into its manifest.

@@ -30,13 +30,13 @@ pub(crate) fn read(object: &mut Object, namespace: &str) -> Option<(SecretSpec, 
         spec.insert(field.to_owned(), values);
     }
     object.body.remove("immutable");
-    object.nothing_else();
+    object.nothing_else(&["data", "immutable", "metadata", "stringData", "type"]);
     if !object.labels.is_empty() {
         object.warn("metadata.labels", "labels are kept with Certificates only");
     }
     spec.insert("namespace".to_owned(), namespace.into());
     spec.insert("name".to_owned(), json!(object.name));
-    Some((object.parse(Value::Object(spec), "")?, is_pair))
+    Some((object.parse(Value::Object(spec), "", &Value::Null)?, is_pair))
 }
 
 /// Turns a pointer into the specification into one into its manifest.

@@ -2,8 +2,10 @@
 
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
+use crate::domain::caa;
 use crate::domain::name::comparable;
 
 /// Owner and data of every record of an answer.
@@ -37,6 +39,24 @@ pub(super) fn cname(found: Records, name: &Name) -> Option<Name> {
         RData::CNAME(target) if owner == *name => Some(target.0),
         _ => None,
     })
+}
+
+/// The CAA records of an answer, also at the end of a CNAME chain.
+pub(super) fn caa(found: Records) -> Vec<caa::Record> {
+    let read = |(_, data)| match data {
+        RData::CAA(record) => Some(caa::Record {
+            is_critical: record.issuer_critical,
+            tag: record.tag,
+            value: String::from_utf8_lossy(&record.value).into_owned(),
+        }),
+        _ => None,
+    };
+    found.into_iter().filter_map(read).collect()
+}
+
+/// Whether a resolver could not get an answer, or does not believe it.
+pub(super) fn is_servfail(error: &NetError) -> bool {
+    matches!(error, NetError::Dns(DnsError::ResponseCode(ResponseCode::ServFail)))
 }
 
 /// The names of a zone's servers.

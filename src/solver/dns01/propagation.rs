@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Readiness;
 use super::answers::{self, Records, Sight, absolute, without_dot};
+use crate::domain::caa;
 use crate::domain::challenge::Observation;
 use crate::domain::failure::{Failure, code};
 use crate::domain::issuer::PropagationMode;
@@ -105,6 +106,40 @@ impl Dns {
     async fn cname(&self, name: &Name) -> Result<Option<Name>, NetError> {
         let found = self.lookup(&self.resolver, name, RecordType::CNAME).await?;
         Ok(answers::cname(found, name))
+    }
+
+    /// The CAA records at `name`, as the resolvers find them; or why they do not.
+    pub async fn caa(&self, name: &str) -> Result<Vec<caa::Record>, caa::Unknown> {
+        let name = absolute(name).map_err(caa::Unknown::Silent)?;
+        match self.lookup(&self.resolver, &name, RecordType::CAA).await {
+            Ok(found) => Ok(answers::caa(found)),
+            Err(error) => {
+                let shown = without_dot(&name);
+                let words = in_words(&error);
+                if answers::is_servfail(&error) && self.is_bogus(&name).await {
+                    return Err(caa::Unknown::Bogus(shown));
+                }
+                let why = format!("the CAA records of {shown} are not known: {words}");
+                Err(caa::Unknown::Silent(why))
+            }
+        }
+    }
+
+    /// Whether DNSSEC is why the resolvers do not answer: they do if they are not to validate, and still do not if they
+    /// are. One that stumbles once is not taken for that.
+    async fn is_bogus(&self, name: &Name) -> bool {
+        let kind = RecordType::CAA;
+        let unvalidated = outbound::answers_unvalidated(&self.nameservers, name.clone(), kind);
+        if !unvalidated.await.unwrap_or(false) {
+            return false;
+        }
+        let again = self.lookup(&self.resolver, name, kind).await;
+        again.is_err_and(|error| answers::is_servfail(&error))
+    }
+
+    /// The resolvers that are asked.
+    pub fn nameservers(&self) -> &[SocketAddr] {
+        &self.nameservers
     }
 
     /// Whether everybody who counts in this mode sees `value` among the TXT records at `name`.

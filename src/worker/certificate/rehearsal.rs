@@ -1,17 +1,20 @@
-//! Asks DNS providers whether they let proofs be written, without a CA.
+//! Asks DNS providers whether they let proofs be written, and the DNS whether CAA records let the CA issue, with
+//! no order placed.
 
 use std::time::Duration;
 
 use crate::domain::backoff::Jitter;
+use crate::domain::caa::dnssec_fails;
 use crate::domain::certificate::{Certificate, Transition};
 use crate::domain::challenge::{Kind, Proof};
-use crate::domain::failure::Failure;
+use crate::domain::failure::{Failure, code};
 use crate::domain::id::ChallengeId;
 use crate::domain::issuer::{self, Issuer};
 use crate::domain::selection::pick_solver;
 use crate::worker::context::Context;
 use crate::worker::credentials::dns_credential;
 use crate::worker::error::{Tried, WorkerError};
+use crate::worker::preflight::{Findings, Subject, examine};
 
 /// Time for all names of a certificate.
 const WITHIN: Duration = Duration::from_mins(1);
@@ -22,13 +25,38 @@ pub(super) async fn run(
     certificate: Certificate,
     issuer: &Issuer,
 ) -> Result<Transition, WorkerError> {
-    let asked = tokio::time::timeout(WITHIN, ask(ctx, &certificate, issuer)).await;
+    let is_of_caa = certificate.last_error.as_ref().is_some_and(|it| it.is(code::CAA_FORBIDS));
+    let rehearsal = async {
+        if is_of_caa {
+            look(ctx, &certificate, issuer).await
+        } else {
+            ask(ctx, &certificate, issuer).await
+        }
+    };
+    let asked = tokio::time::timeout(WITHIN, rehearsal).await;
     let said = match asked {
         Ok(Ok(())) => Ok(()),
         Ok(Err(trouble)) => Err(trouble.into_failure()?),
         Err(_) => Err(Failure::timed_out("Writing a record took too long", WITHIN)),
     };
     Ok(certificate.rehearsed(said, ctx.clock.now(), Jitter::random()))
+}
+
+/// Looks at the CAA records again. That they cannot be looked up says nothing about what they forbade.
+async fn look(ctx: &Context, certificate: &Certificate, issuer: &Issuer) -> Tried<()> {
+    let Certificate { namespace, labels, .. } = certificate;
+    let subject = Subject { issuer, namespace, labels, names: &certificate.spec.names() };
+    let identities = ctx.ca.of(issuer.kind).caa_identities(&issuer.acme).await?;
+    match examine(&ctx.solvers, &identities, &subject, ctx.clock.now()).await {
+        Findings { forbidden: Some(failure), .. } => Err(failure.into()),
+        Findings { bogus: Some(name), .. } => {
+            Err(Failure::of(code::DNS_LOOKUP_FAILED, dnssec_fails(&name)).into())
+        }
+        Findings { unknown: Some(why), .. } => {
+            Err(Failure::of(code::DNS_LOOKUP_FAILED, why).into())
+        }
+        Findings { forbidden: None, bogus: None, unknown: None } => Ok(()),
+    }
 }
 
 /// Writes a record like that of a proof for each name, and removes it, until one is refused.

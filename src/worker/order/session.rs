@@ -23,6 +23,7 @@ use crate::worker::context::Context;
 use crate::worker::error::{Tried, WorkerError};
 use crate::worker::judgement::judge;
 use crate::worker::limits::Admission;
+use crate::worker::preflight::{Subject, examine};
 
 pub(super) struct Session<'a> {
     pub(super) ctx: &'a Context,
@@ -37,6 +38,10 @@ pub(super) struct Session<'a> {
     /// By their place in the issuer's list.
     pub(super) solvers: HashMap<(u32, Kind), ConfiguredSolver>,
     csr: Option<Vec<u8>>,
+    /// Whether the CAA records were looked at before the CA is asked for the order.
+    pub(super) is_preflighted: bool,
+    /// A name for which DNSSEC validation failed then.
+    pub(super) bogus: Option<String>,
     /// The order's certificate, as it was when the order was placed.
     pub(super) certificate: Option<(Certificate, Lease)>,
     /// From the beginning of an order until its proofs are about to be shown.
@@ -76,6 +81,8 @@ impl<'a> Session<'a> {
             handle: None,
             solvers: HashMap::new(),
             csr: None,
+            is_preflighted: false,
+            bogus: None,
             certificate: None,
             expected: None,
             download: None,
@@ -185,6 +192,28 @@ impl<'a> Session<'a> {
         drop(tx);
         let Some((certificate, _)) = found else { return Ok(None) };
         Ok(judge(self.ctx, &certificate).await?.err())
+    }
+
+    /// Why the CA must not issue, by the CAA records of the order's names. While the CA's directory, which says what
+    /// the CA is called there, is not known, nothing is looked at.
+    pub(super) async fn refused_by_caa(&mut self, order: &Order) -> Tried<Option<Failure>> {
+        let issuer = self.issuer(order).await?;
+        let ca = self.ctx.ca.of(issuer.kind);
+        let Some(identities) = ca.known_caa_identities(&issuer.acme) else { return Ok(None) };
+        self.is_preflighted = true;
+        if identities.is_empty() {
+            return Ok(None);
+        }
+        let labels = self.labels(order).await?;
+        let (namespace, names) = (&*order.namespace, &*order.names);
+        let subject = Subject { issuer: &issuer, namespace, labels: &labels, names };
+        let now = self.ctx.clock.now();
+        let findings = Box::pin(examine(&self.ctx.solvers, &identities, &subject, now)).await;
+        if let Some(why) = findings.unknown {
+            tracing::debug!(order = %order.id, why, "CAA is left to the CA");
+        }
+        self.bogus = findings.bogus;
+        Ok(findings.forbidden)
     }
 
     pub(super) async fn csr(&mut self, order: &Order) -> Tried<Vec<u8>> {

@@ -28,6 +28,12 @@ pub(super) async fn take(
     {
         return Ok((Answer::Failed(failure), unasked(order)));
     }
+    // Trouble of ours with that is met again by the step itself.
+    if step == Step::Create
+        && let Ok(Some(failure)) = session.refused_by_caa(order).await
+    {
+        return Ok((Answer::Failed(failure), unasked(order)));
+    }
     let meter = Meter::new(order.names.len(), order.course.requests.clone());
     let attempt = Box::pin(meter.scope(attempt(session, &meter, step.clone(), order)));
     let tried = tokio::time::timeout(STEP_TIMEOUT, attempt).await;
@@ -44,6 +50,7 @@ pub(super) async fn take(
         jitter: Jitter::random(),
         likely_done: session.admission.likely_done(limits, &step, order),
         requests: Some(meter.requests()),
+        bogus: session.bogus.take(),
     };
     Ok((answer, conditions))
 }
@@ -51,7 +58,7 @@ pub(super) async fn take(
 /// The conditions of an answer for which nobody was asked.
 fn unasked(order: &Order) -> Conditions {
     let requests = Some(order.course.requests.clone());
-    Conditions { jitter: Jitter::random(), likely_done: None, requests }
+    Conditions { requests, ..Jitter::random().into() }
 }
 
 async fn understand(
@@ -115,6 +122,12 @@ async fn attempt(
 
 async fn create(session: &mut Session<'_>, order: &Order) -> Tried<Answer> {
     let account = session.account(order).await?;
+    // The directory has come with the account, if it was not known before.
+    if !session.is_preflighted
+        && let Some(failure) = session.refused_by_caa(order).await?
+    {
+        return Err(failure.into());
+    }
     let (profile, replaces) = (order.profile.as_deref(), order.replaces.as_deref());
     let asked = account.new_order_replacing(&order.names, profile, replaces, order.not_after).await;
     let handle = match asked {

@@ -3,6 +3,8 @@
 use axum::http::Method;
 use serde_json::{Value, json};
 
+use super::certificates::still_waits;
+use crate::support::patience::within;
 use crate::support::world::{Reply, World, certificate, id, on_every_database};
 
 on_every_database! {
@@ -61,15 +63,14 @@ on_every_database! {
         world.create_issuer().await;
         let [one, two] = [world.create_certificate("one").await, world.create_certificate("two").await];
         let orders = [world.db_order(&id(&one)).await, world.db_order(&id(&two)).await];
-        let list = async {
-            world.ask(Method::GET, "/certificates?phase=Issuing&fields=status.phase").header("prefer", "wait=120").send().await
-        };
-        let issue = async {
-            for order in &orders {
-                world.db_issue(order).await;
-            }
-        };
-        let (listed, ()) = futures_util::future::join(list, issue).await;
+        let list = world.ask(Method::GET, "/certificates?fields=status.phase");
+        let mut list = Box::pin(list.header("prefer", "wait=120").send());
+        still_waits(&mut list).await;
+        world.db_issue(&orders[0]).await;
+        still_waits(&mut list).await;
+        world.db_issue(&orders[1]).await;
+
+        let listed = within("the list", list).await;
         assert_eq!(listed.json()["items"], json!([{"status": {"phase": "Ready"}}, {"status": {"phase": "Ready"}}]));
         assert_eq!(listed.header("preference-applied"), "wait=120");
     }

@@ -418,7 +418,7 @@ on_every_database! {
 }
 
 /// Gives the request time to arrive, and to read once.
-async fn still_waits(request: &mut (impl Future<Output = Reply> + Unpin)) {
+pub(super) async fn still_waits(request: &mut (impl Future<Output = Reply> + Unpin)) {
     let early = tokio::time::timeout(Duration::from_millis(500), request).await;
     assert!(early.is_err(), "answered too early: {early:?}");
 }

@@ -3,6 +3,7 @@
 use axum::http::Method;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use certwright::domain::certificate::{Certificate, Issued};
 use certwright::domain::id::CertificateId;
 use certwright::storage::{Scope, certificates, expiry_watches};
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
@@ -56,7 +57,9 @@ on_every_database! {
         let again = send(&world, "/import", &text).await.done();
         assert_eq!(results(&again), ["Certificate default/www unchanged"]);
         let other = stream(&[tls_secret("www-tls", &super::pair(&["www.example.com"], 60)), www("www-tls")]);
-        assert_eq!(faults(&send(&world, "/import", &other).await)[0].3, "conflicting");
+        let reply = send(&world, "/import", &other).await.done();
+        assert_eq!(left_out(&reply), ["Certificate www: /spec/secretName conflicting"], "{reply:#}");
+        assert_eq!(faults(&send(&world, "/import?strict=true", &other).await)[0].3, "conflicting");
     }
 
     async fn what_ends_within_a_day_is_renewed_before_that_when_it_is_imported(world: World) {
@@ -101,17 +104,82 @@ on_every_database! {
         ] {
             let text = stream(&[tls_secret("www-tls", pair), www("www-tls")]);
             let reply = send(&world, "/import", &text).await;
-            let problems = reply.is_problem(422, "validation_failed")["errors"].to_string();
-            assert!(problems.contains(problem), "{problem}: {problems}");
+            let left_out = reply.done()["leftOut"].to_string();
+            assert!(left_out.contains(problem), "{problem}: {left_out}");
+            assert!(left_out.contains("without it would be issued anew"), "{left_out}");
             assert!(!reply.text.contains("hunter2"), "{}", reply.text);
+            let strict = send(&world, "/import?strict=true", &text).await;
+            assert!(strict.is_problem(422, "validation_failed")["errors"].to_string().contains(problem));
         }
         let alone = stream(&[tls_secret("www-tls", &good)]);
-        assert!(send(&world, "/import", &alone).await.text.contains("no Certificate of this import"));
+        assert!(send(&world, "/import", &alone).await.done()["leftOut"].to_string().contains("no Certificate of this import"));
         assert!(apply(&world, &alone).await.text.contains("certwright import"));
         assert_eq!(world.get("/certificates").await.json()["items"], json!([]));
+        assert_eq!(world.get("/secrets?name=www-tls").await.json()["items"], json!([]));
         let key = world.key(&["certificates:write", "secrets:write"], &["default"]).await;
         let ask = world.ask(Method::POST, "/import").with_key(&key).header("content-type", "application/yaml");
         ask.text(&alone).send().await.is_problem(403, "permission_denied");
+    }
+
+    async fn what_can_be_taken_is_taken_and_the_rest_is_named_with_the_reason(world: World) {
+        apply(&world, &[ISSUER, CLUSTER_ISSUER].join("---\n")).await.done();
+        let good = pair(&["www.example.com", "192.0.2.1"], 60);
+        let mut with_address = www("www-tls");
+        with_address["spec"]["ipAddresses"] = json!(["192.0.2.1"]);
+        let named = |name: &str, field: &str, value: Value| {
+            let mut other = www(&format!("{name}-tls"));
+            other["metadata"]["name"] = name.into();
+            other["spec"][field] = value;
+            other
+        };
+        let empty = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": {"name": "empty-tls"},
+            "data": {"tls.crt": "", "tls.key": ""},
+        });
+        let binary = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": {"name": "binary"}, "data": {"blob": "/w=="},
+        });
+        let text = stream(&[json!({"apiVersion": "v1", "kind": "List", "items": [
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "web"}},
+            tls_secret("www-tls", &good), with_address,
+            tls_secret("gone-tls", &pair(&["gone.example.com"], 60)),
+            empty, named("empty", "dnsNames", json!(["empty.example.com"])),
+            tls_secret("over-tls", &pair(&["over.example.com"], -1)), named("over", "dnsNames", json!(["over.example.com"])),
+            binary,
+            named("nobody", "issuerRef", json!({"name": "nobody", "kind": "ClusterIssuer"})),
+            named("typo", "dnsName", json!(["typo.example.com"])),
+        ]})]);
+
+        for (time, result) in [("first", "created"), ("second", "unchanged")] {
+            let imported = send(&world, "/import", &text).await.done();
+            assert_eq!(results(&imported), [format!("Certificate default/www {result}")], "{time}: {imported:#}");
+            let mut left = left_out(&imported);
+            left.sort_unstable();
+            assert_eq!(left, [
+                "Certificate empty: /spec/secretName conflicting", "Certificate nobody: /spec/issuerRef/name issuer_not_found",
+                "Certificate over: /spec/secretName conflicting", "Certificate typo: /spec/dnsName unknown_field",
+                "Namespace web: /kind unsupported", "Secret binary: /data/blob invalid", "Secret empty-tls:  invalid",
+                "Secret gone-tls: /metadata/name required", "Secret over-tls:  invalid",
+            ], "{time}");
+        }
+        assert_eq!(world.get("/certificates?count=true").await.json()["items"].as_array().unwrap().len(), 1);
+        assert_eq!(world.get("/orders").await.json()["items"], json!([]), "nothing is issued anew");
+    }
+
+    async fn what_was_renewed_since_it_was_imported_is_unchanged(world: World) {
+        apply(&world, CLUSTER_ISSUER).await.done();
+        let text = stream(&[tls_secret("www-tls", &pair(&["www.example.com"], 60)), www("www-tls")]);
+        send(&world, "/import", &text).await.done();
+        let id = found(&world, "/certificates?name=www").await["id"].as_str().unwrap().to_owned();
+        let begins = world.now();
+        world.db_change(&id, |found| {
+            let issued = found.current.clone().map(|issued| Issued { revision: 9, not_before: begins, ..issued });
+            Certificate { current: issued, ..found }
+        }).await;
+
+        let again = send(&world, "/import", &text).await.done();
+
+        assert_eq!((results(&again), left_out(&again)), (vec!["Certificate default/www unchanged".to_owned()], vec![]));
     }
 
     async fn an_account_key_is_taken_over_if_it_can_be(world: World) {
@@ -132,6 +200,18 @@ on_every_database! {
             assert_eq!(db_account_key(&world, name).await == key.serialize_der(), taken);
         }
     }
+}
+
+/// `Kind name: pointer code` of each.
+fn left_out(applied: &Value) -> Vec<String> {
+    let word = |value: &Value| value.as_str().unwrap().to_owned();
+    let all = applied["leftOut"].as_array().unwrap().iter();
+    all.map(|one| {
+        let fault = &one["errors"][0];
+        let (kind, name) = (word(&one["kind"]), word(&one["name"]));
+        format!("{kind} {name}: {} {}", word(&fault["pointer"]), word(&fault["code"]))
+    })
+    .collect()
 }
 
 pub(crate) struct Pair {

@@ -16,7 +16,7 @@ on_every_database! {
         spec.insert("csr".into(), csr(&["www.example.com"]).0.into());
         let text = stream(&[tls_secret("www-tls", &pair(&["www.example.com"], 60)), held.clone()]);
 
-        let reply = send(&world, "/import", &text).await;
+        let reply = send(&world, "/import?strict=true", &text).await;
 
         let (document, _, pointer, code) = &faults(&reply)[0];
         assert_eq!((*document, &**pointer, &**code), (1, "", "conflicting"), "{}", reply.text);

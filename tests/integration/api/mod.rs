@@ -22,6 +22,7 @@ pub(crate) mod large_inputs;
 pub(crate) mod lists;
 pub(crate) mod long_answers;
 pub(crate) mod manifests;
+pub(crate) mod manifests_lenient;
 pub(crate) mod manifests_refused;
 pub(crate) mod matrix;
 pub(crate) mod negotiation;

@@ -74,7 +74,7 @@ on_every_database! {
                         if list {
                             bad = json!({"apiVersion": "v1", "kind": "List", "items": [bad]});
                         }
-                        for path in ["/apply", "/import"] {
+                        for path in ["/apply", "/import?strict=true"] {
                             let reply = apply(&world, path, &bad.to_string()).await;
                             refused_at(&reply, &pointer, strange);
                         }

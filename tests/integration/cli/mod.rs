@@ -9,6 +9,7 @@ pub(crate) mod client_certificates;
 pub(crate) mod commands;
 pub(crate) mod commands_maintenance;
 pub(crate) mod first_start;
+pub(crate) mod imports;
 pub(crate) mod login;
 mod manifests;
 mod place;

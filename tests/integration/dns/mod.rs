@@ -1,5 +1,6 @@
 //! Solvers, DNS providers and what they answer.
 
+mod caa;
 pub(crate) mod faults;
 pub(crate) mod propagation;
 pub(crate) mod provider_answers;

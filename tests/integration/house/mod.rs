@@ -3,6 +3,7 @@
 pub(crate) mod architecture;
 pub(crate) mod audit;
 pub(crate) mod conditions;
+pub(crate) mod docs;
 pub(crate) mod fuzzing;
 pub(crate) mod harness;
 pub(crate) mod storage_floors;

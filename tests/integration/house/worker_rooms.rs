@@ -12,6 +12,7 @@ const ROOMS: &[&str] = &[
     "context",
     "credentials",
     "judgement",
+    "preflight",
     "order",
     "revocation",
     "certificate",

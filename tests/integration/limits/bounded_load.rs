@@ -113,6 +113,7 @@ fn conditions(chance: f64, requests: Requests) -> Conditions {
         // As soon as the machine lets it.
         likely_done: Some(Duration::ZERO),
         requests: Some(requests),
+        bogus: None,
     }
 }
 

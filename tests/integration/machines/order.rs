@@ -90,8 +90,7 @@ fn a_404_on_what_was_just_handed_out_is_asked_again_and_nothing_is_lost() {
     while now < START + Duration::seconds(60) {
         let mut requests = order.course.requests.clone();
         requests.count(now);
-        let conditions =
-            Conditions { jitter: Jitter::NONE, likely_done: None, requests: Some(requests) };
+        let conditions = Conditions { requests: Some(requests), ..Jitter::NONE.into() };
         let next = order.apply(failed(Class::Consistency), now, conditions).unwrap();
         assert_eq!(next.outcome, None, "not while a replica may lag");
         order = next.order;

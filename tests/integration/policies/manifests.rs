@@ -57,7 +57,7 @@ on_every_database! {
         let text = STREAM.replace("'**.Team.example.com'", "'**'").replace("namespaces: [team]", "namespaces: [team]\n  allow: all");
         let refused = apply(&world, "", &text).await.is_problem(422, "validation_failed");
         let told: Vec<_> = refused["errors"].as_array().unwrap().iter().map(|one| (one["pointer"].as_str().unwrap(), one["line"].as_u64().unwrap())).collect();
-        assert_eq!(told, [("/spec/allow", 15)], "{refused:#}");
+        assert_eq!(told, [("/spec/allow", 15), ("/spec/names/0/pattern", 17)], "{refused:#}");
 
         let text = STREAM.replace("'**.Team.example.com'", "'**'");
         let refused = apply(&world, "", &text).await.is_problem(422, "validation_failed");

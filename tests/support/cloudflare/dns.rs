@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hickory_server::net::runtime::Time;
 use hickory_server::proto::op::{Header, HeaderCounts, Metadata, ResponseCode};
-use hickory_server::proto::rr::rdata::{A, AAAA, CNAME, NS, SOA, TXT};
+use hickory_server::proto::rr::rdata::{A, AAAA, CAA, CNAME, NS, SOA, TXT};
 use hickory_server::proto::rr::{Name, RData, Record, RecordType};
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
@@ -39,7 +39,16 @@ impl RequestHandler for Authority {
                 if kind == RecordType::A {
                     state.note_question(&name);
                 }
-                reply(&state, &name, kind)
+                if kind == RecordType::CAA {
+                    *state.caa_asked.entry(name.clone()).or_default() += 1;
+                }
+                let is_bogus = state.bogus.contains(&name) && !request.metadata.checking_disabled;
+                if is_bogus || state.unanswered.contains(&name) {
+                    let code = ResponseCode::ServFail;
+                    Reply { code, answers: Vec::new(), soa: Vec::new() }
+                } else {
+                    reply(&state, &name, kind)
+                }
             }
             Err(_) => Reply { code: ResponseCode::FormErr, answers: Vec::new(), soa: Vec::new() },
         };
@@ -95,6 +104,7 @@ fn records_at(state: &State, zone: &ZoneData, name: &str, kind: RecordType) -> V
         RecordType::CNAME => {
             state.cnames.get(name).map(|to| RData::CNAME(CNAME(fqdn(to)))).into_iter().collect()
         }
+        RecordType::CAA => state.caa.get(name).into_iter().flatten().map(caa).collect(),
         RecordType::A | RecordType::AAAA => addresses(state, name)
             .into_iter()
             .filter_map(|address| match (kind, address) {
@@ -106,6 +116,13 @@ fn records_at(state: &State, zone: &ZoneData, name: &str, kind: RecordType) -> V
         _ => Vec::new(),
     };
     data.into_iter().map(|data| record(name, data)).collect()
+}
+
+fn caa((flags, tag, value): &(u8, String, String)) -> RData {
+    let mut record = CAA::new_issue(flags & 128 != 0, None, Vec::new());
+    record.tag.clone_from(tag);
+    record.value = value.clone().into_bytes();
+    RData::CAA(record)
 }
 
 fn visible_txt(state: &State, zone: &ZoneData, name: &str) -> Vec<RData> {

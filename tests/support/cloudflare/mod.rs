@@ -132,6 +132,30 @@ impl Cloudflare {
         self.state.lock().cnames.insert(name.to_owned(), target.to_owned());
     }
 
+    /// Sets the CAA records of a name, as zone files have them: flags, tag and value.
+    pub fn set_caa(&self, name: &str, records: &[(u8, &str, &str)]) {
+        let owned = |(flags, tag, value): &(u8, &str, &str)| {
+            (*flags, (*tag).to_owned(), (*value).to_owned())
+        };
+        let records = records.iter().map(owned).collect();
+        self.state.lock().caa.insert(name.to_owned(), records);
+    }
+
+    /// How often somebody asked for the CAA records of a name.
+    pub fn caa_asked(&self, name: &str) -> u32 {
+        self.state.lock().caa_asked.get(name).copied().unwrap_or_default()
+    }
+
+    /// Whether the signatures of a name are bogus for its resolver, which validates.
+    pub fn set_bogus(&self, name: &str) {
+        self.state.lock().bogus.insert(name.to_owned());
+    }
+
+    /// Has the questions for a name answered with SERVFAIL.
+    pub fn answer_nothing(&self, name: &str) {
+        self.state.lock().unanswered.insert(name.to_owned());
+    }
+
     /// Sets the addresses of a name; none at all is possible too.
     pub fn set_addresses(&self, name: &str, addresses: &[IpAddr]) {
         self.state.lock().addresses.insert(name.to_owned(), addresses.to_vec());

@@ -1,6 +1,6 @@
 //! What the double knows.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -98,6 +98,14 @@ pub(super) struct State {
     pub(super) zones: Vec<ZoneData>,
     pub(super) zones_readable: bool,
     pub(super) cnames: HashMap<String, String>,
+    /// CAA records: flags, tag and value.
+    pub(super) caa: HashMap<String, Vec<(u8, String, String)>>,
+    /// Names that are answered with SERVFAIL, unless validation is disabled.
+    pub(super) bogus: HashSet<String>,
+    /// Names that are answered with SERVFAIL in any case.
+    pub(super) unanswered: HashSet<String>,
+    /// Questions for the CAA records of a name.
+    pub(super) caa_asked: HashMap<String, u32>,
     pub(super) addresses: HashMap<String, Vec<IpAddr>>,
     /// Addresses of names that move with every question for them.
     pub(super) moving: HashMap<String, VecDeque<IpAddr>>,
@@ -158,6 +166,10 @@ impl Shared {
             zones: Vec::new(),
             zones_readable: true,
             cnames: HashMap::new(),
+            caa: HashMap::new(),
+            bogus: HashSet::new(),
+            unanswered: HashSet::new(),
+            caa_asked: HashMap::new(),
             addresses: HashMap::new(),
             moving: HashMap::new(),
             asked: HashMap::new(),

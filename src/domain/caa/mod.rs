@@ -1,9 +1,53 @@
-//! CAA records (RFC 8659): which would allow a CA to issue.
+//! CAA records (RFC 8659): whether they let a CA issue, and which would.
 
-use super::failure::Failure;
+mod judge;
+mod property;
+
+pub use judge::{Applicant, RelevantSet};
+pub use property::Record;
+
+use super::failure::{Failure, Subproblem, code};
 
 /// Records that are printed at most; they show how the others look.
 const MOST_RECORDS: usize = 3;
+
+/// Why the CAA records of a name are not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unknown {
+    /// Nobody says; in words.
+    Silent(String),
+    /// DNSSEC validation fails for this name.
+    Bogus(String),
+}
+
+/// What is told of a name that is bogus.
+pub fn dnssec_fails(name: &str) -> String {
+    format!(
+        "DNSSEC validation fails for {name}: this service's resolvers answer SERVFAIL, but do answer when they are not to validate. CAs validate, and do not issue then. Look at the chain of trust, such as with https://dnsviz.net or `delv {name}`."
+    )
+}
+
+/// Names that are told at most with the reason why the CA must not issue for them.
+const MOST_NAMES: usize = 3;
+
+/// The failure of an order for these names that is not placed: for each name the reason why the CA must not issue.
+pub fn forbidden(refused: &[(String, String)], applicant: &Applicant<'_>) -> Failure {
+    let names: Vec<_> = refused.iter().map(|(name, _)| name.clone()).collect();
+    let told = refused.iter().take(MOST_NAMES).map(|(name, why)| format!("For {name}: {why}."));
+    let more = refused.len().saturating_sub(MOST_NAMES);
+    let more = (more > 0).then(|| format!("And {more} more names."));
+    let subproblems = refused.iter().take(MOST_NAMES).map(|(name, why)| Subproblem {
+        identifier: Some(name.clone()),
+        acme_type: None,
+        detail: format!("CAA: {why}"),
+    });
+    let failure = Failure {
+        subproblems: subproblems.collect(),
+        ..Failure::of(code::CAA_FORBIDS, told.chain(more).collect::<Vec<_>>().join(" "))
+    };
+    let records = allowing(&failure, &names, applicant.identities, applicant.account);
+    Failure { detail: format!("{} {records}", failure.detail), ..failure }
+}
 
 /// The records that would allow the CA, held to one account by its URI (RFC 8657), as a sentence.
 ///
@@ -94,6 +138,27 @@ mod tests {
 
         assert_eq!(said.matches("CAA 0").count(), MOST_RECORDS, "{said}");
         assert!(said.contains("and so on"), "{said}");
+    }
+
+    #[test]
+    fn a_failure_says_for_which_names_why_and_what_would_allow_it() {
+        let identities = names(&["ca.example"]);
+        let applicant = Applicant { identities: &identities, account: ACCOUNT, method: None };
+        let why = |name: &str| (name.to_owned(), "at example.com stands `…`".to_owned());
+        let refused: Vec<_> = ["a", "*.b", "c", "d", "e"].map(why).into();
+
+        let failure = forbidden(&refused, &applicant);
+
+        assert!(failure.is(code::CAA_FORBIDS));
+        for words in [
+            "For a: at example.com stands `…`. For *.b: ",
+            "And 2 more names.",
+            r#"`a. CAA 0 issue "ca.example; accounturi=https://ca.example/acct/7"`"#,
+            r#"`b. CAA 0 issuewild "ca.example;"#,
+        ] {
+            assert!(failure.detail.contains(words), "{words}: {}", failure.detail);
+        }
+        assert_eq!(failure.subproblems.len(), MOST_NAMES);
     }
 
     fn failure(blamed: &[&str]) -> Failure {

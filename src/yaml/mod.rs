@@ -1,7 +1,9 @@
 //! YAML, read with the line of everything in it, and written for people.
 //!
-//! The only module that names `serde_saphyr`. JSON is read as well: it is a kind of YAML. What is
+//! The only module that names `serde_saphyr`. JSON is read as well, and streams of it. What is
 //! wrong is said without repeating any value, since manifests hold secrets.
+
+mod text;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -10,6 +12,9 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Vis
 use serde_json::{Map, Number, Value};
 use serde_saphyr::{Spanned, alias_limits, budget, options, ser_options};
 use thiserror::Error;
+
+pub use text::decode;
+use text::separate;
 
 /// One document of a stream.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,11 +90,13 @@ pub fn read(text: &str) -> Result<Vec<Document>, InvalidYaml> {
         },
         alias_limits: alias_limits! { max_total_replayed_events: MOST_REPEATED },
     };
-    let trees: Vec<Tree> =
-        serde_saphyr::from_multiple_with_options(text, options).map_err(|error| invalid(&error))?;
+    let text = separate(text);
+    let original = |line| text.original(line);
+    let trees: Vec<Tree> = serde_saphyr::from_multiple_with_options(&text.text, options)
+        .map_err(|error| invalid(&error, original))?;
     let documents = trees.into_iter().map(|tree| {
         let line = tree.line;
-        let (value, lines) = tree.part(line);
+        let (value, lines) = tree.part(line, &original);
         Document { value, lines }
     });
     Ok(documents.filter(|document| !document.value.is_null()).collect())
@@ -102,14 +109,14 @@ pub fn write(value: &Value) -> String {
     serde_saphyr::to_string_with_options(value, options).unwrap_or_default()
 }
 
-fn invalid(error: &serde_saphyr::Error) -> InvalidYaml {
+fn invalid(error: &serde_saphyr::Error, original: impl Fn(u32) -> u32) -> InvalidYaml {
     let place = error.location();
     let number = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
     let text = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
     // The place is said by us.
     let problem = text.split(" at line ").next().unwrap_or_default().trim();
     InvalidYaml {
-        line: place.map_or(0, |place| number(place.line())),
+        line: place.map_or(0, |place| original(number(place.line()))),
         column: place.map_or(0, |place| number(place.column())),
         problem: problem.lines().next().unwrap_or_default().to_owned(),
     }
@@ -130,13 +137,13 @@ enum Node {
 
 impl Tree {
     /// What it says, and where; a field's value stands where its name does.
-    fn part(self, line: u32) -> (Value, Lines) {
+    fn part(self, line: u32, original: &impl Fn(u32) -> u32) -> (Value, Lines) {
         let (value, below) = match self.node {
             Node::Scalar(value) => (value, Below::Nothing),
             Node::List(items) => {
                 let parts = items.into_iter().map(|item| {
                     let line = item.line;
-                    item.part(line)
+                    item.part(line, original)
                 });
                 let (values, lines) = parts.unzip();
                 (Value::Array(values), Below::Items(lines))
@@ -144,14 +151,14 @@ impl Tree {
             Node::Map(entries) => {
                 let (mut map, mut fields) = (Map::new(), HashMap::with_capacity(entries.len()));
                 for (key, line, tree) in entries {
-                    let (value, lines) = tree.part(line);
+                    let (value, lines) = tree.part(line, original);
                     fields.insert(key.clone(), lines);
                     map.insert(key, value);
                 }
                 (Value::Object(map), Below::Fields(fields))
             }
         };
-        (value, Lines { line, below })
+        (value, Lines { line: original(line), below })
     }
 }
 
@@ -281,9 +288,25 @@ mod tests {
     #[test]
     fn json_is_read_as_well() {
         let value = json!({"kind": "Secret", "stringData": {"api-token": "a\nb", "empty": ""}, "n": [1, -2]});
-        for text in [value.to_string(), serde_json::to_string_pretty(&value).unwrap()] {
+        let tabs = "{\n\t\"kind\":\t\"Secret\",\n\t\"stringData\": {\"api-token\": \"a\\nb\", \"empty\": \"\"}, \"n\": [1, -2]\n}\n";
+        for text in
+            [value.to_string(), serde_json::to_string_pretty(&value).unwrap(), tabs.to_owned()]
+        {
             assert_eq!(read(&text).unwrap()[0].value, value);
         }
+        let escaped = read(r#"{"a": "\ud83d\ude00\u00e9\/"}"#).unwrap();
+        assert_eq!(escaped[0].value, json!({"a": "😀é/"}));
+    }
+
+    #[test]
+    fn a_stream_of_json_has_the_lines_that_it_was_written_on() {
+        let read =
+            read("kind: A\n---\n{\"kind\": \"B\"}{\"kind\": \"C\"}\n{\"kind\":\n\"D\"}\n").unwrap();
+        let found: Vec<(&str, u32)> = read
+            .iter()
+            .map(|one| (one.value["kind"].as_str().unwrap(), one.lines.line("/kind")))
+            .collect();
+        assert_eq!(found, [("A", 1), ("B", 3), ("C", 3), ("D", 4)]);
     }
 
     #[test]

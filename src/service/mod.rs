@@ -1,5 +1,7 @@
 //! The composition root: puts the service together, and runs it until it is told to stop.
 
+mod auditing;
+
 use std::fmt;
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -32,7 +34,7 @@ use crate::server_certificate::ServerCertificate;
 use crate::solver::{SolverSettings, Solvers};
 use crate::storage::{Db, SoleUse};
 use crate::worker::{self, Worker};
-use crate::{audit, bootstrap, hangup, shutdown, systemd};
+use crate::{bootstrap, hangup, shutdown, systemd};
 
 /// Time for the last writes when the time for a stop is over.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
@@ -42,9 +44,6 @@ const API_SHARE: usize = 4;
 
 /// One in so many for those to the HTTP-01 responder. What is left is the database's and the workers'.
 const RESPONDER_SHARE: usize = 8;
-
-/// Refusals are counted by the minute; this is how much later the log has them.
-const WRITE_REFUSALS: Duration = Duration::from_secs(5);
 
 /// Connections to the metrics' own listener.
 const SCRAPES: usize = 16;
@@ -138,6 +137,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         stop: stop.clone(),
     };
     let health = Health::new(subjects(&context));
+    let preflight = preflight(&context);
     let worker = Worker::new(context);
     let state = AppState {
         db: db.clone(),
@@ -156,6 +156,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         metrics: metrics(config),
         health: health.clone(),
         account_key: Arc::new(account_key),
+        preflight,
         shutdown: stop.clone(),
     };
     let (refused, refusals) = mpsc::channel(1);
@@ -166,17 +167,8 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
     health.watch_listeners(servers.all().map(Server::accepting).collect());
     let mut tasks = servers.start(&stop);
     tasks.push(look_after(health, &stop));
-    // It ends with the listener over TLS, which need not be there.
-    tasks.push(tokio::spawn(write_refused_certificates(state.clone(), refusals)));
-    tasks.extend(auditing(state, &stop).await?);
-    tasks.push(spawn(&stop, {
-        let worker = Arc::clone(&worker);
-        async move {
-            worker.until_resumed().await;
-            tokio::join!(Arc::clone(&worker).run(), worker.run_deliveries());
-            Ok(())
-        }
-    }));
+    tasks.extend(auditing::start(state, refusals, &stop).await?);
+    tasks.push(spawn(&stop, work(Arc::clone(&worker))));
     Ok(Running {
         api,
         https,
@@ -192,6 +184,13 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
 
 fn account_key() -> Result<Secret<Vec<u8>>, api::AccountKeyError> {
     Ca::generate_account_key().map_err(|failure| failure.to_string().into())
+}
+
+/// Works, once nothing is paused.
+async fn work(worker: Arc<Worker>) -> anyhow::Result<()> {
+    worker.until_resumed().await;
+    tokio::join!(Arc::clone(&worker).run(), worker.run_deliveries());
+    Ok(())
 }
 
 /// Everything that is listened on, with what answers there.
@@ -304,6 +303,20 @@ fn worker_limits(config: &Config, db: &Db, clock: &Arc<dyn Clock>) -> worker::Li
     worker::Limits::new(db, clock, quota, new_orders)
 }
 
+/// Warnings for those who apply manifests.
+fn preflight(worker: &worker::Context) -> api::Preflight {
+    let (ca, solvers) = (Arc::clone(&worker.ca), Arc::clone(&worker.solvers));
+    let preflight = worker::Preflight { ca, solvers, clock: Arc::clone(&worker.clock) };
+    let preflight = Arc::new(preflight);
+    Arc::new(move |subject| {
+        let preflight = Arc::clone(&preflight);
+        Box::pin(async move {
+            let api::PreflightSubject { issuer, namespace, labels, names } = &subject;
+            preflight.warnings(&worker::Subject { issuer, namespace, labels, names }).await
+        })
+    })
+}
+
 /// What this instance needs.
 fn subjects(worker: &worker::Context) -> Subjects {
     Subjects {
@@ -395,47 +408,6 @@ fn caller_limits(config: &Config) -> CallerLimits {
         certificates: NonZeroU32::new(config.certificates_per_namespace),
         open_orders: NonZeroU32::new(config.open_orders_per_namespace),
     })
-}
-
-/// What the audit log needs beside the requests themselves.
-async fn auditing(
-    state: AppState,
-    stop: &CancellationToken,
-) -> anyhow::Result<[JoinHandle<anyhow::Result<()>>; 2]> {
-    let key = bootstrap::audit_key(&state.db, &state.sealer).await?;
-    let sealer = audit::Sealer::new(state.db.clone(), key);
-    let (clock, stopped) = (Arc::clone(&state.clock), stop.clone());
-    let sealing = async move {
-        sealer.run(&*clock, stopped).await;
-        Ok(())
-    };
-    Ok([spawn(stop, sealing), spawn(stop, write_refusals(state, stop.clone()))])
-}
-
-/// Writes down which client certificates were refused, until there is no listener any more that could refuse one.
-async fn write_refused_certificates(
-    state: AppState,
-    mut refusals: mpsc::Receiver<RefusedCertificate>,
-) -> anyhow::Result<()> {
-    while let Some(refused) = refusals.recv().await {
-        api::refuse_certificate(&state, refused).await;
-    }
-    Ok(())
-}
-
-/// Writes down now and then what was refused.
-async fn write_refusals(state: AppState, stop: CancellationToken) -> anyhow::Result<()> {
-    let mut tick = tokio::time::interval(WRITE_REFUSALS);
-    loop {
-        let is_last = tokio::select! {
-            _ = tick.tick() => false,
-            () = stop.cancelled() => true,
-        };
-        state.refusals.write_counted(&state.db, state.clock.now(), is_last).await;
-        if is_last {
-            return Ok(());
-        }
-    }
 }
 
 async fn listen(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
