@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::{Ca, Skew};
+use super::Ca;
 use crate::clock::Clock;
 use crate::domain::issuer::Kind;
+use crate::domain::skew::Skew;
 use crate::outbound::Guard;
 
 /// Every CA that issuers name, reached as the kind of issuer may.

@@ -39,6 +39,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use instant_acme::Key;
 use moka::sync::Cache;
 use time::OffsetDateTime;
+use url::Url;
 use zeroize::Zeroize as _;
 
 pub use account::Account;
@@ -46,7 +47,6 @@ pub use authorities::Authorities;
 pub use limiter::Limiter;
 pub use meter::Meter;
 pub use order::{Download, Order};
-pub use skew::Skew;
 pub use state::{
     Authorization, AuthorizationStatus, ChallengeKind, ChallengeStatus, Offered, OrderState,
     OrderStatus,
@@ -58,6 +58,7 @@ use crate::acme::jose::{JoseError, Signer};
 use crate::clock::Clock;
 use crate::domain::failure::Failure;
 use crate::domain::issuer::Acme;
+use crate::domain::skew::Skew;
 use crate::outbound::Guard;
 use crate::secret::Secret;
 use ask::signer;
@@ -198,6 +199,11 @@ impl Ca {
     /// How far our clock is ahead of that of the CA whose differs most, by its answers of late.
     pub fn skew(&self, now: OffsetDateTime) -> Option<Skew> {
         self.skews.largest(now)
+    }
+
+    /// The same for the CA at this directory.
+    pub fn skew_with(&self, server: &str, now: OffsetDateTime) -> Option<Skew> {
+        self.skews.with(Url::parse(server).ok()?.host_str()?, now)
     }
 
     fn endpoint(&self, acme: &Acme) -> Result<Arc<Endpoint>, Failure> {

@@ -6,44 +6,14 @@ use http::{HeaderMap, header};
 use parking_lot::Mutex;
 use time::{Duration, OffsetDateTime};
 
+use crate::domain::skew::Skew;
 use crate::telemetry::metrics::calls as metrics;
-
-/// More than the way of an answer and the seconds of a `Date` can make.
-const TOLERANCE: Duration = Duration::seconds(60);
 
 /// What was seen so long ago says nothing any more.
 const COUNTS_FOR: Duration = Duration::days(1);
 
 /// CAs that are kept in mind.
 const MOST: usize = 64;
-
-/// How far our clock is ahead of a CA's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Skew {
-    /// Negative where it is behind.
-    pub ahead: Duration,
-    /// The CA's host.
-    pub authority: String,
-}
-
-impl Skew {
-    /// Whether one of the clocks is wrong.
-    pub fn is_off(&self) -> bool {
-        self.ahead.abs() > TOLERANCE
-    }
-
-    /// `2 d ahead of`, `90 s behind`.
-    pub fn in_words(&self) -> String {
-        let time = self.ahead.abs();
-        let (count, unit) = match time {
-            _ if time >= Duration::DAY => (time.whole_days(), "d"),
-            _ if time >= Duration::hours(2) => (time.whole_hours(), "h"),
-            _ if time >= Duration::minutes(5) => (time.whole_minutes(), "min"),
-            _ => (time.whole_seconds(), "s"),
-        };
-        format!("{count} {unit} {}", if self.ahead.is_negative() { "behind" } else { "ahead of" })
-    }
-}
 
 /// What each CA's answers have said last.
 #[derive(Default)]
@@ -52,6 +22,19 @@ pub(super) struct Skews(Mutex<HashMap<String, Seen>>);
 struct Seen {
     ahead: Duration,
     at: OffsetDateTime,
+    since: OffsetDateTime,
+}
+
+impl Seen {
+    fn by(&self, authority: &str) -> Skew {
+        let Self { ahead, at, since } = *self;
+        Skew { ahead, authority: authority.to_owned(), seen_at: at, since }
+    }
+
+    /// Whether it still says something.
+    fn counts(&self, now: OffsetDateTime) -> bool {
+        (now - self.at).abs() < COUNTS_FOR
+    }
 }
 
 impl Skews {
@@ -61,8 +44,13 @@ impl Skews {
         let date = headers.get(header::DATE).filter(|_| !headers.contains_key(header::AGE));
         let date = date.and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
         let Some(date) = date else { return };
-        let seen = Seen { ahead: now - OffsetDateTime::from(date), at: now };
+        let mut seen = Seen { ahead: now - OffsetDateTime::from(date), at: now, since: now };
         let before = self.largest(now);
+        if let Some(known) = self.with(authority, now)
+            && known.is_off() == seen.by(authority).is_off()
+        {
+            seen.since = known.since;
+        }
         {
             let mut all = self.0.lock();
             if all.len() >= MOST && !all.contains_key(authority) {
@@ -92,9 +80,15 @@ impl Skews {
     /// The largest difference.
     pub(super) fn largest(&self, now: OffsetDateTime) -> Option<Skew> {
         let all = self.0.lock();
-        let counting = all.iter().filter(|(_, seen)| (now - seen.at).abs() < COUNTS_FOR);
+        let counting = all.iter().filter(|(_, seen)| seen.counts(now));
         let largest = counting.max_by_key(|(_, seen)| seen.ahead.abs());
-        largest.map(|(authority, seen)| Skew { ahead: seen.ahead, authority: authority.clone() })
+        largest.map(|(authority, seen)| seen.by(authority))
+    }
+
+    /// The difference to one CA.
+    pub(super) fn with(&self, authority: &str, now: OffsetDateTime) -> Option<Skew> {
+        let all = self.0.lock();
+        all.get(authority).filter(|seen| seen.counts(now)).map(|seen| seen.by(authority))
     }
 }
 
@@ -149,5 +143,24 @@ mod tests {
         assert!(skews.largest(NOON + Duration::hours(23)).is_some());
         assert_eq!(skews.largest(NOON + Duration::hours(25)), None);
         assert_eq!(skews.largest(NOON - Duration::days(2)), None, "the clock was set");
+    }
+
+    #[test]
+    fn a_ca_is_known_with_the_time_since_which_its_clock_differs() {
+        let skews = Skews::default();
+        let minute = Duration::MINUTE;
+        let at = |turn: i32, date: &str| {
+            skews.observe("ca.example", &dated(date), NOON + turn * minute);
+            skews.with("ca.example", NOON + turn * minute).unwrap()
+        };
+
+        assert_eq!(at(0, "Thu, 01 Jan 2026 12:00:00 GMT").since, NOON);
+        let off = at(1, "Thu, 01 Jan 2026 14:01:00 GMT");
+        assert_eq!((off.is_off(), off.since), (true, NOON + minute));
+        let still = at(2, "Thu, 01 Jan 2026 14:02:00 GMT");
+        assert_eq!((still.since, still.seen_at), (NOON + minute, NOON + 2 * minute));
+        let right = at(3, "Thu, 01 Jan 2026 12:03:00 GMT");
+        assert_eq!((right.is_off(), right.since), (false, NOON + 3 * minute));
+        assert_eq!(skews.with("other.example", NOON), None, "it was never asked");
     }
 }

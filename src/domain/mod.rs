@@ -40,6 +40,7 @@ pub mod scope;
 pub mod selection;
 pub mod selector;
 pub mod signature;
+pub mod skew;
 pub mod text;
 pub mod throttle;
 pub mod token_issuer;

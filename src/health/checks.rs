@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Subjects;
 use crate::bootstrap;
-use crate::ca::Skew;
+use crate::domain::skew::Skew;
 use crate::server::Accepting;
 use crate::storage::{Db, Load, StorageError, pause, settings};
 use crate::telemetry::metrics::worker as metrics;
@@ -208,7 +208,9 @@ mod tests {
 
     #[test]
     fn a_wrong_clock_is_shown_and_takes_nobody_out_of_service() {
-        let skew = |ahead| Skew { ahead, authority: "ca.example".to_owned() };
+        let at = time::OffsetDateTime::UNIX_EPOCH;
+        let skew =
+            |ahead| Skew { ahead, authority: "ca.example".to_owned(), seen_at: at, since: at };
 
         assert_eq!(clock(None), Verdict::Well);
         assert_eq!(clock(Some(&skew(Span::seconds(-59)))), Verdict::Well);

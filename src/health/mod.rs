@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ca::Authorities;
 use crate::clock::Clock;
+use crate::domain::issuer::Issuer;
+use crate::domain::skew::Skew;
 use crate::secret::Sealer;
 use crate::server::Accepting;
 use crate::storage::Db;
@@ -104,6 +106,12 @@ impl Health {
     /// The result of a look that was made just now.
     pub async fn report(&self) -> Arc<Report> {
         self.0.last.get_with((), async { Arc::new(self.look().await) }).await
+    }
+
+    /// How far our clock is ahead of that of an issuer's CA, as far as this instance has seen it of late.
+    pub fn skew_with(&self, issuer: &Issuer) -> Option<Skew> {
+        let Subjects { authorities, clock, .. } = &self.0.subjects;
+        authorities.of(issuer.kind).skew_with(&issuer.acme.server, clock.now())
     }
 
     /// Looks now and then, until `stop`.

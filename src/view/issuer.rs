@@ -11,6 +11,7 @@ use super::certificate::Condition;
 use crate::domain::failure::Failure;
 use crate::domain::issuer::{Acme, Issuer, Kind, State};
 use crate::domain::limits::Limit;
+use crate::domain::skew::Skew;
 
 /// An issuer.
 #[derive(Debug, Serialize, ToSchema)]
@@ -40,7 +41,8 @@ pub(crate) struct IssuerView {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct IssuerStatus {
-    /// `Ready`, in cert-manager's words.
+    /// `Ready`, in cert-manager's words; where an issuer is read also `ClockSkewed`, while our clock and its CA's
+    /// differ by more than a minute.
     conditions: Vec<Condition>,
     /// The account at the CA.
     acme: AccountView,
@@ -112,6 +114,19 @@ impl IssuerView {
     /// The same with the usage of its CA's limits.
     pub(crate) fn with(mut self, limits: Option<LimitsView>) -> Self {
         self.status.acme.limits = limits;
+        self
+    }
+
+    /// The same with the condition that our clock or the CA's is wrong, if one of them is.
+    pub(crate) fn with_clock(mut self, skew: Option<Skew>) -> Self {
+        let Some(skew) = skew else { return self };
+        self.status.conditions.extend(skew.condition().map(|(reason, message)| Condition {
+            kind: "ClockSkewed",
+            status: "True",
+            reason: reason.to_owned(),
+            message,
+            last_transition_time: skew.since,
+        }));
         self
     }
 }

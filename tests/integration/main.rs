@@ -9,6 +9,8 @@ mod audit;
 mod ca;
 mod cli;
 mod dns;
+#[cfg(feature = "failpoints")]
+mod drills;
 mod house;
 mod issuance;
 mod limits;

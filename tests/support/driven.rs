@@ -8,7 +8,7 @@ use certwright::storage::lease;
 use certwright::worker::{NewOrders, Worker};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use time::Duration;
+use time::{Duration, OffsetDateTime};
 
 use super::cloudflare::Cloudflare;
 use super::fault_proxy::FaultProxy;
@@ -118,7 +118,19 @@ impl Driven {
         let mut tx = self.world.db.read().await.unwrap();
         let due = lease::next_due(&mut tx).await.unwrap();
         let next = due.into_iter().map(|(_, at)| at).min();
-        let pause = next.expect("there is something to wait for") - self.world.now();
-        self.world.clock.advance(pause.max(Duration::ZERO));
+        self.move_to(next.expect("there is something to wait for"));
+    }
+
+    /// The same, messages included, but to `end` at the latest.
+    pub async fn pass_until(&self, end: OffsetDateTime) {
+        let mut tx = self.world.db.read().await.unwrap();
+        let due = lease::next_due(&mut tx).await.unwrap();
+        let delivery = lease::next_delivery_due(&mut tx).await.unwrap();
+        let next = due.into_iter().map(|(_, at)| at).chain(delivery).min();
+        self.move_to(next.map_or(end, |at| at.min(end)));
+    }
+
+    fn move_to(&self, at: OffsetDateTime) {
+        self.world.clock.advance((at - self.world.now()).max(Duration::ZERO));
     }
 }

@@ -157,7 +157,8 @@ impl Installation {
         panic!("it does not listen: {}", program.log());
     }
 
-    pub(super) fn environment(&self) -> impl Iterator<Item = (String, String)> {
+    /// The settings, for others on its machine.
+    pub fn environment(&self) -> impl Iterator<Item = (String, String)> {
         let settings = self.settings.iter();
         settings.map(|(name, value)| (format!("CERTWRIGHT_{name}"), value.clone()))
     }
@@ -189,11 +190,16 @@ impl Installation {
     /// A credential and the `ClusterIssuer` `dns`. With a program that is to die meanwhile, answers
     /// may fail.
     pub async fn set_up(&self, program: &Program) {
+        let ca = (self.pebble.directory_url(), self.pebble.ca_bundle());
+        self.set_up_at(program, ca).await;
+    }
+
+    /// The same at whatever stands before the CA: its directory and its `caBundle`.
+    pub async fn set_up_at(&self, program: &Program, (server, bundle): (String, String)) {
         let secret = json!({"namespace": "certwright", "name": "cloudflare", "stringData": {"api-token": self.cloudflare.token()}});
         self.post(program, "/secrets", &secret).await.ok();
         let issuer = json!({"kind": "ClusterIssuer", "name": "dns", "acme": {
-            "server": self.pebble.directory_url(), "caBundle": self.pebble.ca_bundle(),
-            "email": "user@example.com",
+            "server": server, "caBundle": bundle, "email": "user@example.com",
             "solvers": [{"dns01": {"cloudflare": {
                 "baseURL": self.cloudflare.base_url(),
                 "apiTokenSecretRef": {"name": "cloudflare", "key": "api-token"}}}}],

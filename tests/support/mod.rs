@@ -14,6 +14,7 @@ pub mod former_schema;
 pub mod hostile;
 #[cfg(feature = "failpoints")]
 pub mod installation;
+pub mod log;
 pub mod nginx;
 pub mod openbao;
 pub mod openid_provider;

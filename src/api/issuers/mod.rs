@@ -101,12 +101,14 @@ pub(crate) async fn list(
     let mut tx = app.db.read().await?;
     let rows = issuers::list(&mut tx, &who.scope, &wanted, page).await?;
     let key = |row: &Issuer| row.id.0.as_bytes().to_vec();
-    Ok(page::answer(&uri, page.limit, rows, key, |row| IssuerView::from(&row)))
+    let view = |row: Issuer| IssuerView::from(&row).with_clock(app.health.skew_with(&row));
+    Ok(page::answer(&uri, page.limit, rows, key, view))
 }
 
 /// Get an issuer
 ///
-/// With what is used of its CA's limits (`status.acme.limits`), which the `ETag` does not cover.
+/// With what is used of its CA's limits (`status.acme.limits`) and the condition `ClockSkewed`, which the `ETag` does
+/// not cover.
 #[utoipa::path(get, path = "/issuers/{id}", operation_id = "getIssuer", tag = "issuers",
     params(("id" = Uuid, Path, description = "The issuer"), ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
     responses((status = 200, body = IssuerView, description = "The issuer", headers(("ETag" = String))), (status = 304, description = "Not changed"), Errors))]
@@ -121,10 +123,8 @@ pub(crate) async fn show(
     let (issuer, _) = found.ok_or_else(|| ApiError::not_found("issuer", id))?;
     let limits = limits::used(&mut tx, &issuer, app.now()).await?;
     let view = IssuerView::from(&issuer);
-    match limits {
-        None => known.show(&view),
-        limits => known.show_with(&view, &IssuerView::from(&issuer).with(limits)),
-    }
+    let more = IssuerView::from(&issuer).with(limits).with_clock(app.health.skew_with(&issuer));
+    known.show_with(&view, &more)
 }
 
 /// What `GET` shows of it, without what is used of its CA's limits.

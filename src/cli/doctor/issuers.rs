@@ -7,12 +7,12 @@ use base64::engine::general_purpose::STANDARD;
 use time::OffsetDateTime;
 
 use super::report::Report;
-use crate::ca::Skew;
 use crate::cli::output::now;
 use crate::client::date_of;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::domain::issuer::Issuer;
+use crate::domain::skew::Skew;
 use crate::service;
 use crate::solver::Solvers;
 use crate::storage::Db;
@@ -41,9 +41,12 @@ pub(super) async fn authority(issuer: &Issuer, report: &mut Report) -> anyhow::R
         Err(problem) => report.fail(&what, &format!("{server} cannot be reached: {problem}. `curl -v {server}` from here shows more: DNS, firewall, TLS roots, clock"))?,
         Ok(date) => {
             let there = date.and_then(|date| httpdate::parse_http_date(&date).ok());
+            let here = now();
             let skew = there.map(|there| Skew {
-                ahead: now() - OffsetDateTime::from(there),
+                ahead: here - OffsetDateTime::from(there),
                 authority: server.clone(),
+                seen_at: here,
+                since: here,
             });
             match skew.filter(Skew::is_off) {
                 Some(skew) => report.fail(&what, &format!("{server} answers, and this machine's clock is {} its: have the time synchronized (`timedatectl set-ntp true`)", skew.in_words()))?,

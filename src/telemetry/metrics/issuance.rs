@@ -17,6 +17,7 @@ struct Metrics {
     took: HistogramVec,
     stages: HistogramVec,
     failures: IntCounterVec,
+    chains: IntCounterVec,
 }
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
@@ -42,6 +43,11 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
         "certwright_step_failures_total",
         "Steps of orders and challenges that did not work, by class and code; most are tried again.",
         &["class", "code"],
+    ),
+    chains: counters(
+        "certwright_chain_changes_total",
+        "Certificates that were issued with a chain to another topmost issuer than the one before.",
+        &["kind", "issuer"],
     ),
 });
 
@@ -73,6 +79,13 @@ pub fn issued(issuer: Issuer<'_>, took: Duration) {
     let label = METRICS.issuers.value(&label);
     METRICS.orders.with_label_values(&[issuer.kind, label, "issued", ""]).inc();
     METRICS.took.with_label_values(&[issuer.kind, label]).observe(seconds(took));
+}
+
+/// A certificate's chain leads elsewhere than the one before.
+pub fn chain_changed(issuer: Issuer<'_>) {
+    let label = issuer.label();
+    let label = METRICS.issuers.value(&label);
+    METRICS.chains.with_label_values(&[issuer.kind, label]).inc();
 }
 
 /// An order has ended without one.

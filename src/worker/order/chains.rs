@@ -67,6 +67,16 @@ pub(super) fn remarks(issued: &Issued, certificate: CertificateId) -> Vec<Event>
     events
 }
 
+/// The remark that a certificate's chain leads elsewhere than that of the revision before: who trusts only the former
+/// root, or pins an intermediate certificate, has to know.
+pub(super) fn changed(before: &str, now: &str, certificate: CertificateId) -> Option<Event> {
+    let (before, now) = (pki::topmost_issuer(before)?, pki::topmost_issuer(now)?);
+    let message = format!(
+        "The chain leads to \"{now}\", where the one before led to \"{before}\"; the issuer's preferredChain chooses among those that the CA offers"
+    );
+    (before != now).then(|| Event::warning(certificate, "ChainChanged", message))
+}
+
 /// The failure where the CA issued a certificate that cannot be used. It ends the attempt: the CA would
 /// answer a fresh order in the same way, and each costs another certificate.
 pub(super) fn unusable(problem: &Unusable) -> Failure {

@@ -69,6 +69,9 @@ pub(super) fn ended(session: &Session<'_>, transition: &Transition, now: OffsetD
     match outcome {
         Outcome::Issued => {
             metrics::issued(issuer, (now - transition.order.created_at).unsigned_abs());
+            if session.download.as_ref().is_some_and(|download| download.leads_elsewhere) {
+                metrics::chain_changed(issuer);
+            }
         }
         Outcome::Lost(failure) => metrics::ended(issuer, "lost", failure.class.as_str()),
         Outcome::Failed(failure) => metrics::ended(issuer, "failed", failure.class.as_str()),

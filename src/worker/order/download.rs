@@ -31,6 +31,12 @@ pub(super) async fn download(session: &mut Session<'_>, order: &Order) -> Tried<
         remark.map(|remark| Event::warning(order.certificate, "PreferredChainNotUsed", remark)),
     );
     let Issued { chain, leaf, .. } = chosen;
-    session.download = Some(Download { chain, leaf, account, remarks });
+    let changed = match session.served_chain(order).await? {
+        Some(before) => chains::changed(&before, &chain, order.certificate),
+        None => None,
+    };
+    let leads_elsewhere = changed.is_some();
+    remarks.extend(changed);
+    session.download = Some(Download { chain, leaf, account, leads_elsewhere, remarks });
     Ok(Answer::Downloaded)
 }

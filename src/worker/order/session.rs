@@ -18,7 +18,7 @@ use crate::pki::Leaf;
 use crate::secret::Sealed;
 use crate::solver::{Expected, Solver};
 use crate::storage::lease::Lease;
-use crate::storage::{Scope, certificates, issuers, requests};
+use crate::storage::{Scope, certificates, issuers, requests, revisions};
 use crate::worker::context::Context;
 use crate::worker::error::{Tried, WorkerError};
 use crate::worker::judgement::judge;
@@ -57,6 +57,8 @@ pub(super) struct Download {
     pub(super) leaf: Leaf,
     /// The account that it was issued to.
     pub(super) account: String,
+    /// Whether its topmost issuer is not that of the revision before.
+    pub(super) leads_elsewhere: bool,
     /// Remarks for people.
     pub(super) remarks: Vec<Event>,
 }
@@ -177,6 +179,20 @@ impl<'a> Session<'a> {
         let mut tx = self.ctx.db.read().await?;
         let found = certificates::find(&mut tx, order.certificate, &Scope::Everything).await?;
         Ok(found.map(|(certificate, _)| certificate.labels).unwrap_or_default())
+    }
+
+    /// The chain that is served until now.
+    pub(super) async fn served_chain(&self, order: &Order) -> Result<Option<String>, WorkerError> {
+        if let Some((Certificate { current: None, .. }, _)) = &self.certificate {
+            return Ok(None);
+        }
+        let mut tx = self.ctx.db.read().await?;
+        let found = certificates::find(&mut tx, order.certificate, &Scope::Everything).await?;
+        let Some(current) = found.and_then(|(certificate, _)| certificate.current) else {
+            return Ok(None);
+        };
+        let served = revisions::find(&mut tx, order.certificate, current.revision).await?;
+        Ok(served.map(|revision| revision.chain))
     }
 
     /// Why the certificate may not be issued, if no policy allows it any more.

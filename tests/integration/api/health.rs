@@ -93,6 +93,37 @@ async fn wrong_clock(database: &str) {
     let clock = check(&wrong.json(), "clock");
     assert_eq!((&clock["ok"], &clock["blocks"]), (&false.into(), &false.into()), "{clock}");
     assert!(clock["why"].as_str().unwrap().contains("ahead of that of a CA"), "{clock}");
+    let issuer = world.get(&driven.issuer).await;
+    let listed = world.get("/issuers").await.json()["items"][0].clone();
+    assert_eq!(issuer.json(), listed, "where one is read and where all are");
+    let condition = &issuer.json()["status"]["conditions"][1];
+    let says = |field: &str| condition[field].as_str().unwrap();
+    assert_eq!(
+        (says("type"), says("status"), says("reason")),
+        ("ClockSkewed", "True", "ClockAhead")
+    );
+    let ours = format!("showed {}T", world.now().date());
+    for words in [ours.as_str(), "ahead of it", "timedatectl"] {
+        assert!(says("message").contains(words), "{words}: {condition}");
+    }
+
+    world.clock.advance(-Duration::days(2));
+    driven.ask_for("right").await;
+    driven.step().await;
+
+    let mended = world.get(&driven.issuer).await;
+    assert_eq!(
+        mended.json()["status"]["conditions"].as_array().unwrap().len(),
+        1,
+        "{}",
+        mended.text
+    );
+    assert_eq!(
+        mended.header("etag"),
+        issuer.header("etag"),
+        "who changes the issuer need not know"
+    );
+    assert_eq!(check(&world.get("/readyz").await.json(), "clock")["ok"], true);
 }
 
 async fn put(world: &World, value: &[u8]) {

@@ -133,10 +133,7 @@ async fn another_chain_that_cannot_be_used_is_passed_over() {
     let (_folder, url) = crate::support::databases::sqlite_url();
     let pebble = PebbleOptions { alternate_roots: 2, ..PebbleOptions::default() };
     let site = Site::through_proxy(&url, pebble).await;
-    let root = site.pebble.alternate_root_pem(2).await;
-    let (_, root) = x509_parser::pem::parse_x509_pem(root.as_bytes()).unwrap();
-    let root = root.parse_x509().unwrap();
-    let name = root.subject().iter_common_name().next().unwrap().as_str().unwrap().to_owned();
+    let name = common_name(&site.pebble.alternate_root_pem(2).await);
     let solvers = json!([site.dns_solver()]);
     site.create_issuer("other", &solvers, &json!({"preferredChain": name})).await;
     let sent = AtomicUsize::new(0);
@@ -156,6 +153,55 @@ async fn another_chain_that_cannot_be_used_is_passed_over() {
         events.contains("PreferredChainNotUsed") && events.contains("outside of its PEM"),
         "{events}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chain_that_leads_elsewhere_than_the_one_before_is_told_on_sqlite() {
+    let (_folder, url) = crate::support::databases::sqlite_url();
+    leads_elsewhere(&url).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chain_that_leads_elsewhere_than_the_one_before_is_told_on_postgres() {
+    leads_elsewhere(&crate::support::postgres::fresh_database().await).await;
+}
+
+async fn leads_elsewhere(database: &str) {
+    let pebble = PebbleOptions { alternate_roots: 2, ..PebbleOptions::default() };
+    let site = Site::through_proxy(database, pebble).await;
+    let name = common_name(&site.pebble.alternate_root_pem(2).await);
+    let solvers = json!([site.dns_solver()]);
+    site.create_issuer("elsewhere", &solvers, &json!({"preferredChain": name})).await;
+    site.ready("elsewhere").await;
+    let issued = site.issue("dns", &["chain.example.com"]).await;
+    assert_ready(&issued);
+    let path = format!("/certificates/{}", issued["id"].as_str().unwrap());
+    let told = async || {
+        let events = site.get("/events?limit=500").await.body;
+        let all = events["items"].as_array().unwrap().clone();
+        all.into_iter().filter(|one| one["reason"] == "ChainChanged").collect::<Vec<_>>()
+    };
+
+    site.post(&format!("{path}/renew"), &json!({})).await.expect_status(202);
+    site.until(&path, |now| now["status"]["revision"] == 2).await;
+    assert_eq!(told().await, Vec::<Value>::new(), "it leads where it led");
+
+    let elsewhere = json!({"issuerRef": {"kind": "ClusterIssuer", "name": "elsewhere"}});
+    site.patch(&path, &elsewhere).await.expect_status(200);
+    site.until(&path, |now| now["status"]["revision"] == 3).await;
+    let told = told().await;
+    assert_eq!(told.len(), 1, "{told:?}");
+    let words = format!("The chain leads to \"{name}\", where the one before led to \"");
+    assert!(told[0]["message"].as_str().unwrap().starts_with(&words), "{told:?}");
+    let metrics = site.get("/metrics").await;
+    let counted = "certwright_chain_changes_total{issuer=\"elsewhere\",kind=\"ClusterIssuer\"}";
+    assert!(metrics.text().contains(counted), "{}", metrics.text());
+}
+
+fn common_name(pem: &str) -> String {
+    let (_, block) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
+    let certificate = block.parse_x509().unwrap();
+    certificate.subject().iter_common_name().next().unwrap().as_str().unwrap().to_owned()
 }
 
 fn is_ready(now: &Value) -> bool {

@@ -38,7 +38,20 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("yaml", &[]),
     ("manifest", &["domain", "validation", "view", "yaml"]),
     ("client", &["secret"]),
-    ("health", &["bootstrap", "ca", "clock", "secret", "server", "storage", "telemetry", "worker"]),
+    (
+        "health",
+        &[
+            "bootstrap",
+            "ca",
+            "clock",
+            "domain",
+            "secret",
+            "server",
+            "storage",
+            "telemetry",
+            "worker",
+        ],
+    ),
     (
         "api",
         &[

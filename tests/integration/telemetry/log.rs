@@ -1,8 +1,6 @@
 //! The log says who is in trouble, once, and nothing alarming where nobody is.
 
 use std::fs;
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
 
 use certwright::domain::backoff::Jitter;
 use certwright::domain::certificate::{Certificate, Issued, Transition};
@@ -15,9 +13,9 @@ use certwright::worker::look_at_expiry;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
-use tracing::subscriber::DefaultGuard;
 
 use crate::support::installation::{Database, Installation};
+use crate::support::log::Log;
 use crate::support::patience::until;
 use crate::support::receiver::Reply;
 use crate::support::world::{World, id, on_every_database};
@@ -240,61 +238,4 @@ fn served(found: Certificate, now: OffsetDateTime) -> Transition {
         renewal_time: now + Duration::days(60),
     };
     found.issued(issued, None, now)
-}
-
-/// What this thread logs.
-struct Log {
-    written: Written,
-    _here: DefaultGuard,
-}
-
-#[derive(Clone, Default)]
-struct Written(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Written {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    fn begin() -> Self {
-        let written = Written::default();
-        let writer = written.clone();
-        let lines = tracing_subscriber::fmt()
-            .with_writer(move || writer.clone())
-            .with_ansi(false)
-            .with_max_level(tracing::Level::INFO);
-        Self { written, _here: tracing::subscriber::set_default(lines.finish()) }
-    }
-
-    /// Those about what storage tells.
-    fn lines(&self) -> Vec<String> {
-        let text = String::from_utf8(self.written.0.lock().unwrap().clone()).unwrap();
-        text.lines()
-            .filter(|line| line.contains("storage::tables::log"))
-            .map(str::to_owned)
-            .collect()
-    }
-
-    /// Level, code and message of each.
-    fn told(&self) -> Vec<String> {
-        let told = |line: &String| {
-            let (head, rest) = line.split_once(" certwright::storage::tables::log: ").unwrap();
-            let level = head.rsplit(' ').next().unwrap();
-            let code =
-                rest.split(" code=\"").nth(1).map_or("-", |rest| rest.split('"').next().unwrap());
-            // Fields follow the message.
-            let fields = [" certificate=", " issuer=", " webhook="];
-            let end =
-                fields.iter().filter_map(|field| rest.find(field)).min().unwrap_or(rest.len());
-            format!("{level} {code} {}", &rest[..end])
-        };
-        self.lines().iter().map(told).collect()
-    }
 }

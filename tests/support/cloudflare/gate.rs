@@ -98,6 +98,9 @@ fn before(state: &mut State, request: &Request) -> Option<Response> {
         let page = Html("<html><h1>502 Bad Gateway</h1></html>");
         return Some((StatusCode::BAD_GATEWAY, page).into_response());
     }
+    if state.faults.revoked {
+        return Some(Refusal(403, 9109, "Invalid access token").into_response());
+    }
     authorized(request.headers()).err().map(IntoResponse::into_response)
 }
 

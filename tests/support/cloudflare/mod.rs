@@ -192,6 +192,11 @@ impl Cloudflare {
         self.set_dns_delay(Duration::ZERO);
     }
 
+    /// The token is not accepted any more, or is again.
+    pub fn revoke_token(&self, revoked: bool) {
+        self.state.lock().faults.revoked = revoked;
+    }
+
     /// The token may see the zone, but not edit its records.
     pub fn forbid_edits(&self, zone: &str) {
         self.zone(zone, |zone| zone.editable = false);

@@ -84,6 +84,8 @@ impl Names {
 pub(super) struct Faults {
     /// Calls to come are refused so, with a status and a code.
     pub(super) refusals: VecDeque<(u16, u32)>,
+    /// The token is not accepted any more.
+    pub(super) revoked: bool,
     /// Every record is refused so.
     pub(super) no_record: Option<(u16, u32)>,
     pub(super) limited: (u32, String),

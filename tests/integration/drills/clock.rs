@@ -1,0 +1,108 @@
+//! A clock that is two days off. What is off is the CA's, as we see it: the real program has no clock that a test could
+//! set, and both look the same from here.
+
+use certwright::clock::{Clock as _, SystemClock};
+use http::header;
+use serde_json::{Value, json};
+use time::Duration;
+
+use super::found_by;
+use crate::support::fault_proxy::FaultProxy;
+use crate::support::installation::{Database, Installation, Program};
+use crate::support::person::Person;
+use crate::telemetry::metrics::page_of;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_two_days_ahead_on_sqlite() {
+    drill(Database::Sqlite, Duration::days(2), "ClockAhead", "2 d ahead of").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_two_days_behind_on_postgres() {
+    drill(Database::Postgres, -Duration::days(2), "ClockBehind", "2 d behind").await;
+}
+
+async fn drill(database: Database, ahead: Duration, reason: &str, words: &str) {
+    let site = Installation::on(database).await;
+    let proxy = FaultProxy::before(&site.pebble).await;
+    // Seconds more than two days, whatever a `Date` rounds off.
+    say_the_time(&proxy, ahead * 1.0001);
+    let mut program = site.start().await;
+    site.set_up_at(&program, (proxy.directory_url(), proxy.ca_bundle())).await;
+    site.ask_for(&program, "wrong").await.unwrap();
+    site.until_all_ready(&mut program, 1).await;
+
+    let off = seconds_ahead(&site, &program).await;
+    assert!((off - ahead.as_seconds_f64()).abs() < 120.0, "{off}");
+    // Answered with 200: nobody is taken out of service.
+    site.until(&mut program, "/readyz", |ready| ready.to_string().contains(words)).await;
+    assert!(
+        warnings(&program).iter().any(|line| line.contains("see that the time is synchronized")),
+        "{}",
+        program.log()
+    );
+    let condition = skewed(&site, &program).await;
+    assert_eq!((&condition["status"], &condition["reason"]), (&json!("True"), &json!(reason)));
+    assert!(condition["message"].as_str().unwrap().contains(words), "{condition}");
+    let shown = said(&site, &program, &["describe", "clusterissuer", "dns"]);
+    for words in ["ClockSkewed", reason, words] {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
+    let found = found_by(&said(&site, &program, &["doctor"]));
+    for what in ["service, clock", "ClusterIssuer dns"] {
+        let named = found.iter().any(|line| {
+            line.contains(what) && line.contains(words) && line.contains("timedatectl")
+        });
+        assert!(named, "{what}: {found:#?}");
+    }
+
+    say_the_time(&proxy, Duration::ZERO);
+    site.ask_for(&program, "right").await.unwrap();
+    site.until_all_ready(&mut program, 2).await;
+
+    let right = seconds_ahead(&site, &program).await;
+    assert!(right.abs() < 60.0, "{right}");
+    site.until(&mut program, "/readyz", |ready| !ready.to_string().contains(words)).await;
+    assert_eq!(skewed(&site, &program).await, Value::Null, "it is over");
+    let log = program.log();
+    assert!(log.contains("our clock and the CAs' agree again"), "{log}");
+    let found = found_by(&said(&site, &program, &["doctor"]));
+    assert!(!found.iter().any(|line| line.contains("timedatectl")), "{found:#?}");
+}
+
+/// The CA's answers are dated so that our clock is ahead of it by so much.
+fn say_the_time(proxy: &FaultProxy, ahead: Duration) {
+    proxy.say_otherwise(move |_, _, mut answer| {
+        let date = httpdate::fmt_http_date((SystemClock.now() - ahead).into());
+        answer.headers_mut().insert(header::DATE, date.parse().unwrap());
+        answer
+    });
+}
+
+/// What the gauge says.
+async fn seconds_ahead(site: &Installation, program: &Program) -> f64 {
+    let page = page_of(site, program).await;
+    let line = page.lines().find_map(|line| line.strip_prefix("certwright_clock_ahead_seconds "));
+    line.unwrap().parse().unwrap()
+}
+
+async fn skewed(site: &Installation, program: &Program) -> Value {
+    let found = site.get(program, "/issuers").await.unwrap().body;
+    let conditions = found["items"][0]["status"]["conditions"].as_array().unwrap();
+    conditions.iter().find(|one| one["type"] == "ClockSkewed").cloned().unwrap_or_default()
+}
+
+fn warnings(program: &Program) -> Vec<String> {
+    let log = program.log();
+    log.lines().filter(|line| line.contains("\"WARN\"")).map(str::to_owned).collect()
+}
+
+/// What a command of ours says, run where the service runs.
+fn said(site: &Installation, program: &Program, command: &[&str]) -> String {
+    let person = Person {
+        server: format!("http://{}", program.api),
+        key: site.setting("BOOTSTRAP_API_KEY"),
+        ..Person::nowhere()
+    };
+    person.run_with(command, &site.environment().collect::<Vec<_>>()).out
+}

@@ -1,0 +1,63 @@
+//! What the service logs on the thread of a test.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use tracing::subscriber::DefaultGuard;
+
+/// What this thread logs, as far as storage tells it: certificates, issuers and webhooks in trouble or out of it.
+pub struct Log {
+    written: Written,
+    _here: DefaultGuard,
+}
+
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    pub fn begin() -> Self {
+        let written = Written::default();
+        let writer = written.clone();
+        let lines = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .with_max_level(tracing::Level::INFO);
+        Self { written, _here: tracing::subscriber::set_default(lines.finish()) }
+    }
+
+    /// Line by line.
+    pub fn lines(&self) -> Vec<String> {
+        let text = String::from_utf8(self.written.0.lock().unwrap().clone()).unwrap();
+        text.lines()
+            .filter(|line| line.contains("storage::tables::log"))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Level, code and message of each.
+    pub fn told(&self) -> Vec<String> {
+        let told = |line: &String| {
+            let (head, rest) = line.split_once(" certwright::storage::tables::log: ").unwrap();
+            let level = head.rsplit(' ').next().unwrap();
+            let code =
+                rest.split(" code=\"").nth(1).map_or("-", |rest| rest.split('"').next().unwrap());
+            // Fields follow the message.
+            let fields = [" certificate=", " issuer=", " webhook="];
+            let end =
+                fields.iter().filter_map(|field| rest.find(field)).min().unwrap_or(rest.len());
+            format!("{level} {code} {}", &rest[..end])
+        };
+        self.lines().iter().map(told).collect()
+    }
+}
