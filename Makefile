@@ -3,7 +3,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help build demo test soak bench ci fmt lint doc openapi cli-docs reliability audit sbom deb deb-check deploy-check fuzz clean setup
+.PHONY: help build demo test soak bench ci fmt lint doc openapi cli-docs reliability audit sbom deb deb-check deploy-check sdk-check fuzz clean setup
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -89,6 +89,10 @@ deb-check: setup ## Install, use, upgrade and purge the Debian package in a clea
 deploy-check: ## Validate Kubernetes overlays and compose files (installs kubectl, kubernetes-validate and compose-spec)
 	@scripts/kubernetes-check
 	@scripts/compose-check
+
+sdk-check: setup ## Lint the OpenAPI document, and issue with a client of each generator (installs linters and generators)
+	$(if $(CERTWRIGHT_BINARY),,cargo build --locked $(TESTED))
+	@scripts/sdk-check
 
 fuzz: setup ## Fuzz what reads the input of strangers, each target for a minute (FUZZ_SECONDS); TARGETS="names csr" for some
 	@scripts/fuzz $(TARGETS)

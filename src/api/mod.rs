@@ -59,6 +59,7 @@ mod oidc_issuers;
 mod openapi;
 mod orders;
 mod page;
+mod patch_schema;
 mod policies;
 mod precondition;
 mod present;

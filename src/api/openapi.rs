@@ -28,6 +28,7 @@ use crate::domain::event::Severity;
         description = "Issues and renews TLS certificates over ACME.\n\nTimes are RFC 3339 UTC, durations Go-style (`720h`), identifiers UUIDv7. Errors are `application/problem+json` (RFC 9457) with a stable `code`.",
         license(name = "Apache-2.0 OR MIT", identifier = "Apache-2.0 OR MIT"),
     ),
+    servers((url = "/", description = "This service")),
     security(("apiKey" = []), ("clientCertificate" = [])),
     modifiers(&WaysIn),
     components(schemas(problem::Problem, problem::FieldError, problem::Code, problem::FieldCode, page::Sort, certificates::list::Sort, Severity)),
@@ -53,7 +54,6 @@ impl utoipa::Modify for WaysIn {
     fn modify(&self, document: &mut OpenApi) {
         let scheme = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
-            .bearer_format("cw_…")
             .description(Some("An API key, or a token (JWT) of a configured OIDC issuer"))
             .build();
         let certificate = SecurityScheme::MutualTls {

@@ -6,6 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use utoipa::openapi::Ref;
+use utoipa::openapi::schema::ArrayBuilder;
 use uuid::Uuid;
 
 use super::extract::Json;
@@ -17,12 +19,20 @@ use crate::storage::Page;
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Listing<T> {
     /// The items of this page.
+    #[schema(schema_with = items_of::<T>)]
     pub(crate) items: Vec<T>,
     /// The `cursor` of the next page; absent on the last one.
     pub(crate) next_cursor: Option<String>,
     /// With `count=true`: how many there are on all pages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) count: Option<u64>,
+}
+
+/// The items by their name: utoipa would write them out in each list, and generated clients have two types of them.
+fn items_of<T: ToSchema>() -> ArrayBuilder {
+    ArrayBuilder::new()
+        .items(Ref::from_schema_name(T::name()))
+        .description(Some("The items of this page."))
 }
 
 /// A sort order.

@@ -38,6 +38,9 @@ pub(crate) enum Errors {
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "it only describes")]
 pub(crate) enum OpenErrors {
+    /// The request cannot be read.
+    #[response(status = 400, content_type = "application/problem+json")]
+    Malformed(Problem),
     /// The service or its database is busy.
     #[response(status = 503, content_type = "application/problem+json")]
     Unavailable(Problem),

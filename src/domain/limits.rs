@@ -22,9 +22,8 @@ const FOR_RENEWALS: f64 = 0.2;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum LimitsSpec {
-    /// A set that is known by name.
+    // Descriptions beside these references would have openapi-generator's TypeScript lose their imports.
     Named(Preset),
-    /// Those that count; what is absent is not limited.
     Each(Limits),
 }
 

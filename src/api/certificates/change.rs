@@ -6,7 +6,8 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 use uuid::Uuid;
 
 use super::admit::Against;
@@ -21,7 +22,7 @@ use crate::api::idempotency::accepted;
 use crate::api::merge_patch::MergePatch;
 use crate::api::precondition::{Precondition, answer, json};
 use crate::api::problem::{ApiError, Errors, FieldCode};
-use crate::api::{AppState, retrying};
+use crate::api::{AppState, patch_schema, retrying};
 use crate::domain::certificate::Certificate;
 use crate::domain::policy::AdmittedBy;
 use crate::storage::lease::Lease;
@@ -35,7 +36,7 @@ use crate::view::spec::CertificateSpec;
 /// is wanted then, it is issued at once, whatever the backoff.
 #[utoipa::path(patch, path = "/certificates/{id}", operation_id = "changeCertificate", tag = "certificates",
     params(("id" = Uuid, Path, description = "The certificate"), DryRun, ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
-    request_body(content(("application/merge-patch+json"), ("application/json")), description = "The fields to change"),
+    request_body(content((CertificatePatch = "application/merge-patch+json"), (CertificatePatch = "application/json")), description = "The fields to change"),
     responses((status = 200, body = CertificateView, description = "Changed", headers(("ETag" = String), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn change(
     State(app): State<AppState>,
@@ -121,6 +122,21 @@ pub(crate) async fn replace_csr(
 pub(crate) struct CsrSpec {
     /// In PEM; the names are those of its `subjectAltName`.
     csr: String,
+}
+
+/// A merge patch of a certificate; it only describes.
+pub(crate) enum CertificatePatch {}
+
+impl PartialSchema for CertificatePatch {
+    fn schema() -> RefOr<Schema> {
+        patch_schema::of::<CertificateSpec>()
+    }
+}
+
+impl ToSchema for CertificatePatch {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        CertificateSpec::schemas(schemas);
+    }
 }
 
 /// Options of a deletion. Extracted as `Strict`, so that an unknown query parameter is refused, not ignored.

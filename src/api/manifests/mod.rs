@@ -113,7 +113,7 @@ pub(crate) enum Done {
 /// what is in it.
 #[utoipa::path(post, path = "/apply", operation_id = "applyManifests", tag = "manifests",
     params(How, ("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours")),
-    request_body(content((String = "application/yaml"), (String = "application/json")), description = "The manifests; at most 1 MiB"),
+    request_body(content((String = "application/yaml"), (Object = "application/json")), description = "The manifests; at most 1 MiB"),
     responses((status = 200, body = Applied, description = "What has become of each", headers(("Idempotency-Replayed" = String), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn apply(
     State(app): State<AppState>,
@@ -136,7 +136,7 @@ pub(crate) async fn apply(
 /// imported. Needs the permission `certificates:import` as well.
 #[utoipa::path(post, path = "/import", operation_id = "importCertificates", tag = "manifests",
     params(How, ("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours")),
-    request_body(content((String = "application/yaml"), (String = "application/json")), description = "The manifests; at most 1 MiB"),
+    request_body(content((String = "application/yaml"), (Object = "application/json")), description = "The manifests; at most 1 MiB"),
     responses((status = 200, body = Applied, description = "What has become of each", headers(("Idempotency-Replayed" = String), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn import(
     State(app): State<AppState>,

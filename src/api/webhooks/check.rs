@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use url::Url;
-use utoipa::ToSchema;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::api::auth::Principal;
 use crate::api::problem::{ApiError, Faults, FieldCode};
-use crate::api::{AppState, field};
+use crate::api::{AppState, field, patch_schema};
 use crate::domain::event_type::EventType;
 use crate::domain::webhook::{EVERY_NAMESPACE, Selector, Spec, Webhook};
 
@@ -49,6 +50,21 @@ pub(crate) struct WebhookSpec {
     /// While true, messages are held instead of sent, and can be sent later.
     #[serde(default)]
     disabled: bool,
+}
+
+/// A merge patch of a webhook; it only describes.
+pub(crate) enum WebhookPatch {}
+
+impl PartialSchema for WebhookPatch {
+    fn schema() -> RefOr<Schema> {
+        patch_schema::of::<WebhookSpec>()
+    }
+}
+
+impl ToSchema for WebhookPatch {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        WebhookSpec::schemas(schemas);
+    }
 }
 
 /// A wanted webhook whose fields are valid.

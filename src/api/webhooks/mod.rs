@@ -30,7 +30,7 @@ mod check;
 pub(crate) mod deliveries;
 mod view;
 
-use check::{Checked, WebhookSpec};
+use check::{Checked, WebhookPatch, WebhookSpec};
 use view::WebhookView;
 
 /// Filters for webhooks.
@@ -126,7 +126,7 @@ pub(crate) async fn present(
 /// A JSON merge patch (RFC 7396). What is on its way already goes to where it leads then.
 #[utoipa::path(patch, path = "/webhooks/{id}", operation_id = "changeWebhook", tag = "webhooks",
     params(("id" = Uuid, Path, description = "The webhook"), DryRun, ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
-    request_body(content(("application/merge-patch+json"), ("application/json")), description = "The fields to change"),
+    request_body(content((WebhookPatch = "application/merge-patch+json"), (WebhookPatch = "application/json")), description = "The fields to change"),
     responses((status = 200, body = WebhookView, description = "Changed", headers(("ETag" = String), ("Dry-Run" = String))), Errors))]
 pub(crate) async fn change(
     State(app): State<AppState>,

@@ -112,6 +112,48 @@ fn every_list_says_how_to_page_and_every_download_which_revision() {
     assert!(names("/certificates").contains("expiresBefore"));
 }
 
+/// A generator gives the caller of an operation without a schema nothing to pass, or ends.
+#[test]
+fn every_body_and_every_answer_has_a_schema_and_every_file_is_one() {
+    let document = document();
+    let mut files = 0;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let mut contents = vec![&operation["requestBody"]["content"]];
+            let answers = operation["responses"].as_object().unwrap();
+            contents.extend(answers.values().map(|answer| &answer["content"]));
+            for content in contents.into_iter().filter_map(Value::as_object) {
+                for (kind, content) in content {
+                    let schema = &content["schema"];
+                    assert!(schema.is_object(), "{method} {path}: {kind} has no schema");
+                    if path.contains("/certificates/")
+                        && path.contains('.')
+                        && !kind.contains("json")
+                    {
+                        assert_eq!(schema["format"], "binary", "{method} {path}");
+                        files += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(files, 16, "eight, by identifier and by name");
+}
+
+#[test]
+fn the_items_of_a_list_are_the_type_that_is_shown_alone() {
+    let document = document();
+    let schemas = document["components"]["schemas"].as_object().unwrap();
+    let mut lists = 0;
+    for (name, schema) in schemas {
+        let Some(item) = name.strip_prefix("Listing_") else { continue };
+        let reference = format!("#/components/schemas/{item}");
+        assert_eq!(schema["properties"]["items"]["items"]["$ref"], reference, "{name}");
+        lists += 1;
+    }
+    assert!(lists > 10);
+}
+
 #[test]
 fn no_example_looks_like_a_secret() {
     let text = document().to_string();

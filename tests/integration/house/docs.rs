@@ -66,6 +66,7 @@ const NOT_RUN: &[(&str, usize)] = &[
     ("audit.md", 3),
     ("authentication.md", 4),
     ("backup.md", 2),
+    ("clients.md", 8),
     ("installation.md", 2),
     ("performance.md", 2),
     ("policies.md", 3),

@@ -3,9 +3,9 @@
 use axum::Extension;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use utoipa::PartialSchema as _;
 use utoipa::openapi::path::{Operation, Parameter, Paths};
-use utoipa::openapi::{Content, RefOr};
+use utoipa::openapi::schema::{KnownFormat, SchemaFormat, Type};
+use utoipa::openapi::{Content, ObjectBuilder, RefOr, Schema};
 use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 
@@ -128,12 +128,10 @@ impl Format {
             parameters.retain(|one| !matches!(one, RefOr::T(one) if concerns_others(one)));
         }
         if let Some(RefOr::T(response)) = operation.responses.responses.get_mut("200") {
-            let is_text = [CHAIN, PEM].contains(&self.media_type);
-            let schema = if is_text { String::schema() } else { Vec::<u8>::schema() };
             self.contents.clone_into(&mut response.description);
             response
                 .content
-                .insert(self.media_type.to_owned(), RefOr::T(Content::new(Some(schema))));
+                .insert(self.media_type.to_owned(), RefOr::T(Content::new(Some(bytes()))));
         }
     }
 
@@ -147,4 +145,10 @@ impl Format {
             }
         }
     }
+}
+
+/// The schema of a file. Generators know no other for what is neither JSON nor plain text.
+fn bytes() -> Schema {
+    let format = SchemaFormat::KnownFormat(KnownFormat::Binary);
+    ObjectBuilder::new().schema_type(Type::String).format(Some(format)).into()
 }
