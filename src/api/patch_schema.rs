@@ -127,7 +127,7 @@ mod tests {
             ("/absent/type", json!(["integer", "null"])),
             ("/many/additionalProperties/type", nullable),
             ("/inner", inner.clone()),
-            ("/perhaps/oneOf", json!([{"type": "null"}, inner])),
+            ("/perhaps/oneOf", json!([inner, {"type": "null"}])),
             ("/list/type", json!(["array", "null"])),
             ("/list/items", reference("Inner")),
             ("/word/oneOf", json!([reference("Word"), {"type": "null"}])),
