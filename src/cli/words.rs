@@ -1,7 +1,7 @@
 //! The server's words for HTTP clients, as somebody at a shell can follow them.
 
 /// What the server says, and what is said here. `{id}` stands for an identifier.
-const WORDS: [(&str, &str); 23] = [
+const WORDS: [(&str, &str); 24] = [
     (
         "Send an API key, or a token of a configured OIDC issuer: `Authorization: Bearer …`. Where the listener takes client certificates, connecting with one is enough.",
         "Give an API key with --api-key-file or CERTWRIGHT_API_KEY, or a client certificate with --client-cert, or run `certwright login`.",
@@ -48,6 +48,7 @@ const WORDS: [(&str, &str); 23] = [
         "PUT, PATCH and DELETE can be repeated as they are, with `If-Match` for a condition; send",
         "the command can be repeated as it is; send",
     ),
+    ("`GET /problems` lists them", "https://SERVICE/problems lists them"),
     ("create one (POST /policies)", "create one (`certwright apply -f FILE`)"),
 ];
 

@@ -91,9 +91,13 @@ pub fn is_in_zone(name: &str, zone: &str) -> bool {
 /// no final dot. What is no name is compared as it is, but for its case.
 pub fn comparable(text: &str) -> String {
     let text = text.trim();
-    // First of all: there are other digits, dots and spaces, which are mapped to these.
-    let mapped = idna::domain_to_ascii_cow(text.as_bytes(), idna::AsciiDenyList::EMPTY);
-    let mapped = mapped.map_or_else(|_| text.to_lowercase(), std::borrow::Cow::into_owned);
+    // First of all: there are other digits, dots and spaces, which are mapped to these. By label: beside one that is
+    // written from right to left, `*` and `_acme-challenge` are no labels for IDNA.
+    let labels = text.split('.').map(|label| {
+        let mapped = idna::domain_to_ascii_cow(label.as_bytes(), idna::AsciiDenyList::EMPTY);
+        mapped.map_or_else(|_| label.to_lowercase(), std::borrow::Cow::into_owned)
+    });
+    let mapped = labels.collect::<Vec<_>>().join(".");
     let text = mapped.trim();
     // One final dot; what ends otherwise is no name.
     let ends_well = |rest: &&str| !rest.ends_with(|c: char| c == '.' || c.is_whitespace());
@@ -245,6 +249,8 @@ mod tests {
             ("192.0.2.1", "192.0.2.1"),
             ("NAS", "nas"),
             ("A B", "a b"),
+            ("*.م.cc", "*.xn--hhb.cc"),
+            ("_acme-challenge.م.cc", "_acme-challenge.xn--hhb.cc"),
         ] {
             assert_eq!(comparable(written), canonical);
         }
