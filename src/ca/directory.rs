@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::RwLock;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
@@ -108,6 +109,8 @@ pub(super) struct Endpoint {
     client: CaClient,
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
+    /// The directory as it was fetched last. Whoever asks for it does not wait for a fetch, which holds `state`.
+    latest: RwLock<Option<Arc<Directory>>>,
     /// Counts the fetches; callers that waited for one share its answer.
     rounds: AtomicU64,
 }
@@ -126,8 +129,9 @@ struct Known {
 
 impl Endpoint {
     pub(super) fn new(server: &str, client: CaClient, clock: Arc<dyn Clock>) -> Self {
-        let state = Mutex::default();
-        Self { server: server.to_owned(), client, clock, state, rounds: AtomicU64::new(0) }
+        let (state, latest) = (Mutex::default(), RwLock::default());
+        let (server, rounds) = (server.to_owned(), AtomicU64::new(0));
+        Self { server, client, clock, state, latest, rounds }
     }
 
     /// The directory; one question at most, however many ask at once, and one failure for all of
@@ -150,13 +154,14 @@ impl Endpoint {
         }
         let answer = self.fetch().await;
         self.rounds.fetch_add(1, Ordering::Release);
-        state.take(answer, self.clock.now())
+        let directory = state.take(answer, self.clock.now())?;
+        *self.latest.write() = Some(directory.clone());
+        Ok(directory)
     }
 
-    /// The directory as it is known; `None` also while it is being fetched.
+    /// The directory as it is known, while it is being fetched again too.
     pub(super) fn known_directory(&self) -> Option<Arc<Directory>> {
-        let state = self.state.try_lock().ok()?;
-        state.known.as_ref().map(|known| known.directory.clone())
+        self.latest.read().clone()
     }
 
     /// The directory, fetched again unless that was done within the last minute.

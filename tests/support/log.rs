@@ -1,9 +1,11 @@
 //! What the service logs on the thread of a test.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 
+use tracing::level_filters::LevelFilter;
 use tracing::subscriber::DefaultGuard;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 /// What this thread logs, as far as storage tells it: certificates, issuers and webhooks in trouble or out of it.
 pub struct Log {
@@ -25,8 +27,19 @@ impl Write for Written {
     }
 }
 
+/// Has all threads listen. While a single subscriber is known, a place in the code that is first reached on a thread
+/// without one is taken for one that nobody listens to, on all threads.
+fn listen_everywhere() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let nobody = tracing_subscriber::registry().with(LevelFilter::INFO);
+        tracing::subscriber::set_global_default(nobody).unwrap();
+    });
+}
+
 impl Log {
     pub fn begin() -> Self {
+        listen_everywhere();
         let written = Written::default();
         let writer = written.clone();
         let lines = tracing_subscriber::fmt()
