@@ -48,6 +48,21 @@ pub fn pick_solver<'a>(
     best.map(|(_, place, solver, kind)| (place, solver, kind))
 }
 
+/// The solver for a name of a certificate, an IP address too, with all kinds of challenges that a CA can offer for it.
+pub fn pick_for_name<'a>(
+    solvers: &'a [Solver],
+    name: &str,
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+) -> Option<(u32, &'a Solver, Kind)> {
+    let (base, offered): (&str, &[Kind]) = match name.strip_prefix("*.") {
+        Some(base) => (base, &[Kind::Dns01]),
+        None if name.parse::<IpAddr>().is_ok() => (name, &[Kind::Http01]),
+        None => (name, &[Kind::Http01, Kind::Dns01]),
+    };
+    pick_solver(solvers, base, base.len() < name.len(), namespace, labels, offered)
+}
+
 /// The names of a certificate that no solver can prove.
 pub fn unsolved(
     solvers: &[Solver],
@@ -55,15 +70,7 @@ pub fn unsolved(
     namespace: &str,
     labels: &BTreeMap<String, String>,
 ) -> Vec<String> {
-    let is_unsolved = |name: &String| {
-        let (base, offered): (&str, &[Kind]) = match name.strip_prefix("*.") {
-            Some(base) => (base, &[Kind::Dns01]),
-            None if name.parse::<IpAddr>().is_ok() => (name, &[Kind::Http01]),
-            None => (name, &[Kind::Http01, Kind::Dns01]),
-        };
-        let wildcard = base.len() < name.len();
-        pick_solver(solvers, base, wildcard, namespace, labels, offered).is_none()
-    };
+    let is_unsolved = |name: &String| pick_for_name(solvers, name, namespace, labels).is_none();
     spec.names().into_iter().filter(is_unsolved).collect()
 }
 
@@ -251,6 +258,21 @@ mod tests {
             let picked = picked(&solvers(&by_name), "shop.xn--bcher-kva.example", wildcard, &[]);
             assert_eq!(picked, Some(0), "{written}");
         }
+    }
+
+    #[test]
+    fn a_name_gets_a_solver_for_what_a_ca_offers_for_it() {
+        let solvers: Vec<Solver> = serde_json::from_value(serde_json::json!([
+            {"selector": {"dnsZones": ["a.example.com"]}, "http01": {}},
+            {"dns01": {}},
+        ]))
+        .unwrap();
+        let kind = |name: &str| {
+            pick_for_name(&solvers, name, "team", &BTreeMap::new()).map(|(.., kind)| kind)
+        };
+        assert_eq!(kind("www.a.example.com"), Some(Kind::Http01));
+        assert_eq!(kind("*.a.example.com"), Some(Kind::Dns01), "a wildcard is proved by DNS alone");
+        assert_eq!(kind("192.0.2.1"), None, "an address is never proved by DNS");
     }
 
     #[test]

@@ -14,10 +14,9 @@ use time::OffsetDateTime;
 use crate::ca::Authorities;
 use crate::clock::Clock;
 use crate::domain::caa::{self, Applicant, Unknown, dnssec_fails};
-use crate::domain::challenge::Kind;
 use crate::domain::failure::Failure;
 use crate::domain::issuer::Issuer;
-use crate::domain::selection::pick_solver;
+use crate::domain::selection::pick_for_name;
 use crate::solver::{Age, Solvers};
 
 /// Names that are looked up at the same time, and the time for all of them.
@@ -139,8 +138,7 @@ async fn refusal(
         None => (name, false),
     };
     let Subject { issuer, namespace, labels, .. } = subject;
-    let kinds = if is_wildcard { &[Kind::Dns01][..] } else { &[Kind::Dns01, Kind::Http01] };
-    let picked = pick_solver(&issuer.acme.solvers, domain, is_wildcard, namespace, labels, kinds);
+    let picked = pick_for_name(&issuer.acme.solvers, name, namespace, labels);
     let (solver, method) = picked.map(|(_, solver, kind)| (solver, kind)).unzip();
     let relevant = solvers.caa(issuer.kind, solver, domain, age).await?;
     let applicant = Applicant { method, ..*applicant };

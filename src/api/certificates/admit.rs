@@ -8,13 +8,12 @@ use crate::api::AppState;
 use crate::api::auth::Principal;
 use crate::api::problem::{ApiError, Faults, FieldCode};
 use crate::domain::certificate::Certificate;
-use crate::domain::challenge::Kind as ChallengeKind;
 use crate::domain::id::WebhookId;
 use crate::domain::issuer::{Issuer, Kind};
 use crate::domain::policy::{
     self, AdmittedBy, NameVerdict, Policies, Verdict, Wish, are_judged_alike,
 };
-use crate::domain::selection::pick_solver;
+use crate::domain::selection::pick_for_name;
 use crate::pki;
 use crate::storage::{Read, Scope, issuers, webhooks};
 
@@ -26,8 +25,6 @@ pub(crate) struct Against<'a> {
     /// The certificate that it replaces the specification of.
     pub(crate) present: Option<&'a Certificate>,
 }
-
-const BOTH: &[ChallengeKind] = &[ChallengeKind::Http01, ChallengeKind::Dns01];
 
 impl Checked {
     /// The issuer that the certificate refers to, as this transaction sees it.
@@ -90,15 +87,13 @@ impl Checked {
 
     fn must_be_issuable_by(&self, issuer: &Issuer) -> Result<(), ApiError> {
         let mut faults = Faults::default();
-        let has_solver = |name: &str, wildcard: bool, kinds: &[ChallengeKind]| {
+        let has_solver = |name: &str| {
             let (solvers, labels) = (&issuer.acme.solvers, &self.labels);
-            pick_solver(solvers, name, wildcard, &self.namespace, labels, kinds).is_some()
+            pick_for_name(solvers, name, &self.namespace, labels).is_some()
         };
         for (name, pointer) in &self.names {
-            let wildcard = name.is_wildcard();
-            let kinds: &[_] = if wildcard { &[ChallengeKind::Dns01] } else { BOTH };
-            if !has_solver(name.base(), wildcard, kinds) {
-                let why = if wildcard { ": a wildcard needs one with dns01" } else { "" };
+            if !has_solver(name.as_str()) {
+                let why = if name.is_wildcard() { ": a wildcard needs one with dns01" } else { "" };
                 let detail = format!(
                     "the issuer `{}` has no solver for the namespace `{}` whose selector fits `{name}`{why}",
                     issuer.name, self.namespace
@@ -108,7 +103,7 @@ impl Checked {
         }
         for (address, pointer) in &self.addresses {
             let text = address.to_string();
-            if !has_solver(&text, false, &[ChallengeKind::Http01]) {
+            if !has_solver(&text) {
                 let detail = format!(
                     "the issuer `{}` has no solver for `{text}` in the namespace `{}`: an IP address needs one with http01",
                     issuer.name, self.namespace

@@ -10,7 +10,7 @@ use crate::domain::challenge::{Kind, Proof};
 use crate::domain::failure::{Failure, code};
 use crate::domain::id::ChallengeId;
 use crate::domain::issuer::{self, Issuer};
-use crate::domain::selection::pick_solver;
+use crate::domain::selection::pick_for_name;
 use crate::worker::context::Context;
 use crate::worker::credentials::dns_credential;
 use crate::worker::error::{Tried, WorkerError};
@@ -62,14 +62,9 @@ async fn look(ctx: &Context, certificate: &Certificate, issuer: &Issuer) -> Trie
 /// Writes a record like that of a proof for each name, and removes it, until one is refused.
 async fn ask(ctx: &Context, certificate: &Certificate, issuer: &Issuer) -> Tried<()> {
     for name in &certificate.spec.dns_names {
-        let (domain, is_wildcard) = match name.strip_prefix("*.") {
-            Some(domain) => (domain, true),
-            None => (name.as_str(), false),
-        };
-        let kinds = [Kind::Dns01, Kind::Http01];
+        let domain = name.strip_prefix("*.").unwrap_or(name);
         let (solvers, labels) = (&issuer.acme.solvers, &certificate.labels);
-        let namespace = &certificate.namespace;
-        let picked = pick_solver(solvers, domain, is_wildcard, namespace, labels, &kinds);
+        let picked = pick_for_name(solvers, name, &certificate.namespace, labels);
         let Some((_, configured, Kind::Dns01)) = picked else { continue };
         let provider = configured.dns01.as_ref().and_then(issuer::Dns01::provider);
         let secret = match provider {
