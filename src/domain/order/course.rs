@@ -32,6 +32,9 @@ pub struct Course {
     pub requests: Requests,
     /// A name for which DNSSEC validation failed before the CA was asked.
     pub bogus: Option<String>,
+    /// Since when the order does not get on, for whatever reasons.
+    #[serde(with = "time::serde::timestamp::milliseconds::option")]
+    pub troubled_since: Option<OffsetDateTime>,
     /// The code of the trouble that was told last: telling it again would be no news.
     pub told: Option<String>,
 }

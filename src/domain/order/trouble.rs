@@ -3,24 +3,27 @@
 use time::{Duration, OffsetDateTime};
 
 use super::Order;
-use crate::domain::failure::{Class, Failure};
+use crate::domain::failure::{Class, Failure, code};
 
 /// So many failures in a row are no hiccup any more.
 const PERSISTENT: u32 = 3;
 
-/// Whoever was asked to wait for so long is in trouble.
+/// Whoever has to wait for so long is in trouble, in one pause or in many short ones.
 const LONG_WAIT: Duration = Duration::minutes(10);
 
 impl Order {
     /// Takes note of a trouble that is to be told, or of its end.
     pub(super) fn take_note_of_trouble(&mut self, now: OffsetDateTime) {
-        match &self.last_error {
-            None => self.course.told = None,
-            Some(failure) if self.is_serious(failure, now) => {
-                self.course.told = Some(failure.code.clone());
-            }
-            // It may pass; what was told before still holds.
-            Some(_) => {}
+        let Some(failure) = &self.last_error else {
+            (self.course.told, self.course.troubled_since) = (None, None);
+            return;
+        };
+        let since = *self.course.troubled_since.get_or_insert(now);
+        // Between the requests that find out whether the CA answers again, the orders wait for them: what was told
+        // still holds.
+        let is_known = self.course.told.is_some() && failure.is(code::CIRCUIT_OPEN);
+        if !is_known && self.is_serious(failure, since, now) {
+            self.course.told = Some(failure.code.clone());
         }
     }
 
@@ -38,7 +41,13 @@ impl Order {
         without_end(without_end(&self.name))
     }
 
-    fn is_serious(&self, failure: &Failure, now: OffsetDateTime) -> bool {
+    /// Whether somebody should hear of a failure, in a row of them that began at `since`.
+    fn is_serious(&self, failure: &Failure, since: OffsetDateTime, now: OffsetDateTime) -> bool {
+        // The more orders there are, the longer it takes until all had their turn.
+        let is_in_line = failure.is(code::ACME_NO_TURN);
+        if now - since >= LONG_WAIT && !is_in_line {
+            return true;
+        }
         match failure.class {
             Class::Consistency | Class::Gone => false,
             Class::Transient | Class::Conflict => self.tries >= PERSISTENT,
@@ -94,6 +103,42 @@ mod tests {
             told.extend(order.new_trouble(before.as_deref()).map(|failure| failure.code.clone()));
         }
         assert_eq!(told, ["acme_timeout", "acme_unavailable", "acme_timeout"]);
+    }
+
+    #[test]
+    fn an_outage_is_told_to_each_order_that_it_holds_however_seldom_the_order_asks_itself() {
+        let (closed, down) = (code::CIRCUIT_OPEN, code::ACME_UNREACHABLE);
+        for (what, failures, expected) in [
+            (
+                "others ask",
+                &[(0, closed), (9, closed), (10, closed), (11, closed)][..],
+                &["circuit_open"][..],
+            ),
+            (
+                "it asks itself now and then",
+                &[(0, down), (5, closed), (12, closed), (14, down), (20, closed), (50, down)],
+                &["circuit_open", "acme_unreachable"],
+            ),
+            (
+                "the CA keeps forgetting",
+                &[(0, code::ACME_NOT_FOUND_YET), (10, code::ACME_NOT_FOUND_YET)],
+                &["acme_not_found_yet"],
+            ),
+            ("it is not its turn", &[(0, code::ACME_NO_TURN), (60, code::ACME_NO_TURN)], &[]),
+        ] {
+            let mut order = order([]);
+            let mut told = Vec::new();
+            for (minute, failure) in failures {
+                let before = order.course.told.clone();
+                let now = NOW + Duration::minutes(*minute);
+                order.tries = 1;
+                order.next_action_at = Some(now + Duration::seconds(2));
+                order.last_error = Some(Failure::of(*failure, ""));
+                order.take_note_of_trouble(now);
+                told.extend(order.new_trouble(before.as_deref()).map(|told| told.code.clone()));
+            }
+            assert_eq!(told, expected, "{what}");
+        }
     }
 
     #[test]

@@ -222,6 +222,12 @@ impl Picture {
         assert!(found, "{words:?}: {lines:#?}");
     }
 
+    #[track_caller]
+    fn assert_logged(&self, words: &[&str]) {
+        let found = self.log.iter().any(|line| words.iter().all(|word| line.contains(word)));
+        assert!(found, "{words:?}: {self:#?}");
+    }
+
     /// The log names the cause, in one warning.
     #[track_caller]
     fn assert_warned_once(&self, words: &[&str]) {
