@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::domain::audit::{Break, ChainKey, Entry, Head, Seal, Walk};
 use crate::domain::principal::PrincipalKind;
 use crate::storage::{Db, StorageError, audit, audit_checkpoints};
+use crate::telemetry::LogLimit;
 
 /// Time between two looks for entries without a seal.
 const EVERY: Duration = Duration::from_millis(500);
@@ -88,7 +89,7 @@ impl Sealer {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut from = Uuid::nil();
         let (mut told, mut is_told) = (Head::beginning(), Instant::now());
-        let mut everything = Instant::now();
+        let (mut everything, limit) = (Instant::now(), LogLimit::new());
         loop {
             let is_last = tokio::select! {
                 _ = tick.tick() => false,
@@ -101,8 +102,14 @@ impl Sealer {
             match self.seal(from).await {
                 Ok(_) => from = first_of(now - LATEST),
                 Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "the audit log is not sealed; trying again");
+                    if let Some(left_out) = limit.pass() {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(
+                            error,
+                            left_out,
+                            "the audit log is not sealed; trying again"
+                        );
+                    }
                 }
             }
             if is_last || is_told.elapsed() >= TELL {

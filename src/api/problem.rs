@@ -18,6 +18,7 @@ use crate::domain::text::foreign_words;
 use crate::health::Report;
 use crate::secret::SealError;
 use crate::storage::StorageError;
+use crate::telemetry::LogLimit;
 use crate::validation::Refusal;
 pub(crate) use crate::validation::{Faults, FieldCode, FieldError};
 
@@ -265,7 +266,10 @@ impl ApiError {
             Self::Inside(error) => error.as_ref(),
         };
         if matches!(self.code(), Code::Unavailable | Code::InsufficientStorage) {
-            tracing::warn!(error = cause, "the request could not be done now");
+            static LIMIT: LogLimit = LogLimit::new();
+            if let Some(left_out) = LIMIT.pass() {
+                tracing::warn!(error = cause, left_out, "the request could not be done now");
+            }
         } else {
             tracing::error!(error = cause, "the request failed");
         }

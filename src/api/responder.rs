@@ -16,6 +16,7 @@ use tower_http::timeout::TimeoutLayer;
 use super::layers::names_one_host;
 use crate::domain::challenge::is_token;
 use crate::storage::{Db, StorageError, challenges};
+use crate::telemetry::LogLimit;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -46,8 +47,11 @@ async fn answer(State(db): State<Db>, token: Result<Path<String>, PathRejection>
         }
         Ok(None) => nothing(),
         Err(error) => {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "the HTTP-01 responder could not look up a token");
+            static LIMIT: LogLimit = LogLimit::new();
+            if let Some(left_out) = LIMIT.pass() {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, left_out, "the HTTP-01 responder could not look up a token");
+            }
             StatusCode::SERVICE_UNAVAILABLE.into_response()
         }
     }

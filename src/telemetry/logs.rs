@@ -12,8 +12,9 @@ use tracing_subscriber::{fmt, reload};
 use super::json::JsonLines;
 use crate::config::{Config, LogFormat};
 
-/// Filter for libraries whose logs are too verbose.
-const QUIET: &str = "hickory_proto=warn,hickory_net=warn,hickory_resolver=warn,sqlx=warn,hyper=warn,h2=warn,rustls=warn,reqwest=warn";
+/// Filter for libraries whose logs are too verbose. sqlx warns of each connection that the database has ended; who needed
+/// it says so.
+const QUIET: &str = "hickory_proto=warn,hickory_net=warn,hickory_resolver=warn,sqlx=warn,sqlx_core::pool::connection=error,hyper=warn,h2=warn,rustls=warn,reqwest=warn";
 
 /// What the filter stands upon.
 type Lines = Layered<Box<dyn Layer<Registry> + Send + Sync>, Registry>;

@@ -1,9 +1,11 @@
 //! Telemetry of the process: one module for each kind, the log and the metrics.
 
 mod json;
+mod log_limit;
 mod logs;
 pub mod metrics;
 
+pub use self::log_limit::LogLimit;
 use crate::config::Config;
 
 /// Starts everything as configured.

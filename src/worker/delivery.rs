@@ -31,6 +31,7 @@ use crate::outbound::{Reply, SendError};
 use crate::secret::Secret;
 use crate::storage::lease::Lease;
 use crate::storage::{Scope, StorageError, deliveries, events, outbox, webhooks};
+use crate::telemetry::LogLimit;
 use crate::telemetry::metrics::webhook as metrics;
 
 /// Messages in one run; a webhook that could go on for ever gives its slot back now and then.
@@ -257,11 +258,15 @@ impl<'a> Run<'a> {
             match self.mark(&next, &delivery, &settled.events, now).await {
                 Err(error) if error.is_passing() && tries < 10 => {
                     tries += 1;
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        delivery = %delivery.id,
-                        "marking a delivery again"
-                    );
+                    static LIMIT: LogLimit = LogLimit::new();
+                    if let Some(left_out) = LIMIT.pass() {
+                        tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            delivery = %delivery.id,
+                            left_out,
+                            "marking a delivery again"
+                        );
+                    }
                     pause().await;
                 }
                 marked => break marked?,

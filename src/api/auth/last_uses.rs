@@ -10,6 +10,7 @@ use time::{Date, Time};
 use crate::api::AppState;
 use crate::domain::id::ApiKeyId;
 use crate::storage::{Db, StorageError, api_keys};
+use crate::telemetry::LogLimit;
 
 /// Keys that are remembered at most; beyond that some are written down more often.
 const MOST: usize = 100_000;
@@ -34,8 +35,11 @@ impl LastUses {
         let (uses, db) = (self.clone(), app.db.clone());
         tokio::spawn(async move {
             if let Err(error) = write(&db, key, day).await {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(%key, error, "the use of an API key could not be written down");
+                static LIMIT: LogLimit = LogLimit::new();
+                if let Some(left_out) = LIMIT.pass() {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(%key, error, left_out, "the use of an API key could not be written down");
+                }
                 // The next request tries again.
                 uses.today(|today| today.used.remove(&key));
             }

@@ -23,6 +23,7 @@ use crate::api::problem::ApiError;
 use crate::storage::event_stream::{Position, between, end, resume};
 use crate::storage::events::{Recorded, Wanted};
 use crate::storage::{Scope, StorageError};
+use crate::telemetry::LogLimit;
 
 /// Events that are held in memory for one reader at most.
 const PAGE: u32 = 100;
@@ -113,8 +114,11 @@ impl Follower {
         match self.try_next().await {
             Ok(event) => event,
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "a stream of events ends early");
+                static LIMIT: LogLimit = LogLimit::new();
+                if let Some(left_out) = LIMIT.pass() {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, left_out, "a stream of events ends early");
+                }
                 None
             }
         }

@@ -12,6 +12,7 @@ use crate::domain::failure::Failure;
 use crate::domain::order::{Order, Transition};
 use crate::storage::lease::{self, Lease};
 use crate::storage::{Scope, StorageError, certificates, challenges, events, orders};
+use crate::telemetry::LogLimit;
 use crate::worker::context::{Context, SAVES, pause};
 use crate::worker::error::WorkerError;
 use crate::worker::limits::budget;
@@ -71,11 +72,15 @@ pub(super) async fn settle(
             }
             // What was done out there must not be forgotten because the database is busy.
             Err(WorkerError::Storage(error)) if error.is_passing() => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    order = %lease.id,
-                    "saving a step's result again"
-                );
+                static LIMIT: LogLimit = LogLimit::new();
+                if let Some(left_out) = LIMIT.pass() {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        order = %lease.id,
+                        left_out,
+                        "saving a step's result again"
+                    );
+                }
                 is_unheard = true;
                 pause().await;
             }

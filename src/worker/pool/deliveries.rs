@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::{LONG, RETRY, Worker, longest_rest};
 use crate::storage::StorageError;
 use crate::storage::lease::{self, Lease, Machine};
+use crate::telemetry::LogLimit;
 use crate::worker::context::Context;
 use crate::worker::error::WorkerError;
 use crate::worker::steps;
@@ -19,7 +20,7 @@ impl Worker {
     pub async fn run_deliveries(self: Arc<Self>) {
         let ctx = &*self.context;
         let permits = Arc::new(Semaphore::new(ctx.settings.delivery_concurrency));
-        let tasks = TaskTracker::new();
+        let (tasks, limit) = (TaskTracker::new(), LogLimit::new());
         while !ctx.stop.is_cancelled() {
             let free = permits.available_permits();
             let pause = match claim(ctx, free).await {
@@ -40,10 +41,13 @@ impl Worker {
                     continue;
                 }
                 Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "cannot look for deliveries; trying again in a second"
-                    );
+                    if let Some(left_out) = limit.pass() {
+                        tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            left_out,
+                            "cannot look for deliveries; trying again every second"
+                        );
+                    }
                     RETRY
                 }
             };

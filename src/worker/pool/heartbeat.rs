@@ -11,6 +11,7 @@
 use std::sync::Arc;
 
 use crate::storage::{StorageError, heartbeat, lease};
+use crate::telemetry::LogLimit;
 use crate::worker::context::Context;
 
 /// Beats within `worker.lease`.
@@ -19,11 +20,15 @@ const BEATS: u32 = 3;
 /// Takes over what a former self of this process was working on, or says to the others that this
 /// replica is there. Repeated until it works: nothing may be claimed before.
 pub(super) async fn register(ctx: &Context) {
+    let limit = LogLimit::new();
     while let Err(error) = try_register(ctx).await {
-        tracing::warn!(
-            error = &error as &dyn std::error::Error,
-            "the database is not there yet; trying again in a second"
-        );
+        if let Some(left_out) = limit.pass() {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                left_out,
+                "the database is not there yet; trying again every second"
+            );
+        }
         ctx.rest(super::RETRY, ctx.db.signals().due()).await;
         if ctx.stop.is_cancelled() {
             return;
@@ -51,7 +56,7 @@ async fn try_register(ctx: &Context) -> Result<(), StorageError> {
 pub(super) async fn run(ctx: Arc<Context>) {
     let mut tick = tokio::time::interval(ctx.settings.lease / BEATS);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut heard = 0;
+    let (mut heard, limit) = (0, LogLimit::new());
     loop {
         tick.tick().await;
         let may_reap = heard > BEATS;
@@ -59,10 +64,13 @@ pub(super) async fn run(ctx: Arc<Context>) {
             Ok(()) => heard += 1,
             Err(error) => {
                 heard = 0;
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "cannot tell the other replicas that this one lives"
-                );
+                if let Some(left_out) = limit.pass() {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        left_out,
+                        "cannot tell the other replicas that this one lives"
+                    );
+                }
             }
         }
     }

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::domain::failure::{Failure, code};
 use crate::storage::StorageError;
 use crate::storage::lease::{self, Lease};
+use crate::telemetry::LogLimit;
 use crate::telemetry::metrics::worker as metrics;
 use crate::worker::context::Context;
 use crate::worker::error::WorkerError;
@@ -70,12 +71,16 @@ impl InternalFailures {
                 );
             }
             Err(WorkerError::Storage(error)) if error.is_passing() => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    id = %lease.id,
-                    machine = ?lease.machine,
-                    "the database went away during a step; it is repeated"
-                );
+                static LIMIT: LogLimit = LogLimit::new();
+                if let Some(left_out) = LIMIT.pass() {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        id = %lease.id,
+                        machine = ?lease.machine,
+                        left_out,
+                        "the database went away during a step; it is repeated"
+                    );
+                }
                 ctx.release(lease.machine, lease.id).await;
             }
             Err(error) => {

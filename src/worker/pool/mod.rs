@@ -20,6 +20,7 @@ use self::slots::Slots;
 use crate::domain::order::Order;
 use crate::storage::StorageError;
 use crate::storage::lease::Lease;
+use crate::telemetry::LogLimit;
 use crate::worker::context::Context;
 use crate::worker::error::WorkerError;
 use crate::worker::steps::{self, Placed};
@@ -128,10 +129,14 @@ impl Worker {
                 Err(_) => Err(RETRY),
             },
             Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "cannot look for work; trying again in a second"
-                );
+                static LIMIT: LogLimit = LogLimit::new();
+                if let Some(left_out) = LIMIT.pass() {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        left_out,
+                        "cannot look for work; trying again every second"
+                    );
+                }
                 Err(RETRY)
             }
         }
