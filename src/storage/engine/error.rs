@@ -177,10 +177,10 @@ enum Kind {
 /// By SQLite's result code or PostgreSQL's SQLSTATE.
 ///
 /// Transient are: busy, locked or unable to read or write; serialization failures, deadlocks, shutdowns, lost
-/// connections and lack of room for another one.
+/// connections, lack of room for another one, and a standby that is not promoted yet.
 fn kind(code: &str) -> Kind {
-    const POSTGRES: [&str; 8] =
-        ["40001", "40P01", "57P01", "57P02", "57P03", "57P05", "25P03", "53300"];
+    const POSTGRES: [&str; 9] =
+        ["40001", "40P01", "57P01", "57P02", "57P03", "57P05", "25P03", "53300", "25006"];
     /// Its shared memory is a file, which SQLite cannot make longer.
     const NO_SHARED_MEMORY: u32 = 4874;
     match code.parse::<u32>() {
@@ -218,7 +218,9 @@ mod tests {
         for code in ["5", "261", "517", "6", "262", "10", "266"] {
             assert_eq!(kind(code), Kind::Transient, "{code}");
         }
-        for code in ["40001", "40P01", "57P01", "57P03", "25P03", "08006", "08003", "53300"] {
+        for code in
+            ["40001", "40P01", "57P01", "57P03", "25P03", "08006", "08003", "53300", "25006"]
+        {
             assert_eq!(kind(code), Kind::Transient, "{code}");
         }
         // A constraint, a wrong statement, no such file, a syntax error.
