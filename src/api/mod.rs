@@ -9,6 +9,7 @@
 #![expect(unused_qualifications, reason = "utoipa's macros write the types of queries out in full")]
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::middleware::from_fn_with_state;
@@ -103,9 +104,26 @@ pub struct PreflightSubject {
 /// business.
 pub type Preflight = Arc<dyn Fn(PreflightSubject) -> BoxFuture<'static, Vec<String>> + Send + Sync>;
 
-/// The state that handlers share.
+/// The state as handlers have it. Layers and extractors clone it several times for each request.
 #[derive(Clone)]
-pub struct AppState {
+pub struct AppState(Arc<App>);
+
+impl From<App> for AppState {
+    fn from(app: App) -> Self {
+        Self(Arc::new(app))
+    }
+}
+
+impl Deref for AppState {
+    type Target = App;
+
+    fn deref(&self) -> &App {
+        &self.0
+    }
+}
+
+/// The state that handlers share.
+pub struct App {
     /// Everything that is remembered.
     pub db: Db,
     /// The time.
@@ -143,7 +161,7 @@ pub struct AppState {
     pub shutdown: CancellationToken,
 }
 
-impl AppState {
+impl App {
     /// The time, as exactly as the database keeps it: what is answered now is what is read later.
     fn now(&self) -> OffsetDateTime {
         let now = self.clock.now();

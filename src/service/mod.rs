@@ -16,7 +16,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{
-    self, AppState, CallerLimits, LastUses, Metrics, MetricsSettings, NamespaceLimits, Refusals,
+    self, App, AppState, CallerLimits, LastUses, Metrics, MetricsSettings, NamespaceLimits,
+    Refusals,
 };
 use crate::ca::{Authorities, Ca};
 use crate::clock::{Clock, FollowingClock};
@@ -139,7 +140,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
     let health = Health::new(subjects(&context));
     let preflight = preflight(&context);
     let worker = Worker::new(context);
-    let state = AppState {
+    let state = AppState::from(App {
         db: db.clone(),
         clock,
         sealer,
@@ -158,7 +159,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         account_key: Arc::new(account_key),
         preflight,
         shutdown: stop.clone(),
-    };
+    });
     let (refused, refusals) = mpsc::channel(1);
     let servers = Servers::new(listeners, https, state.clone(), config, refused);
     let (api, responder) = (servers.api.address()?, servers.responder.address()?);

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use certwright::api::{self, AppState, CallerLimits, LastUses, Metrics, MetricsSettings, Refusals};
+use certwright::api::{self, App, CallerLimits, LastUses, Metrics, MetricsSettings, Refusals};
 use certwright::ca::{Authorities, Ca};
 use certwright::clock::{Clock, ManualClock, SystemClock};
 use certwright::domain::access_rule::Rule;
@@ -130,13 +130,13 @@ impl World {
             admin,
             answers,
         };
-        world.router = api::router(world.state());
+        world.router = api::router(world.state().into());
         world.admin = world.db_key("admin", &["*"], Scope::Everything).await;
         world
     }
 
-    fn state(&self) -> AppState {
-        AppState {
+    fn state(&self) -> App {
+        App {
             db: self.db.clone(),
             clock: self.clock.clone(),
             sealer: self.sealer.clone(),
@@ -164,7 +164,7 @@ impl World {
     /// The same with account keys that a CA takes.
     pub fn with_account_keys(mut self) -> Self {
         let make = || Ca::generate_account_key().map_err(|failure| failure.to_string().into());
-        self.router = api::router(AppState { account_key: Arc::new(make), ..self.state() });
+        self.router = api::router(App { account_key: Arc::new(make), ..self.state() }.into());
         self
     }
 
@@ -177,7 +177,7 @@ impl World {
     pub fn recognising(mut self, issuers: Vec<TokenIssuer>, client_rules: Vec<Rule>) -> Self {
         self.clock.advance(SystemClock.now() - self.now());
         let (tokens, client_rules) = (Issuers::new(issuers).unwrap(), client_rules.into());
-        self.router = api::router(AppState { tokens, client_rules, ..self.state() });
+        self.router = api::router(App { tokens, client_rules, ..self.state() }.into());
         self
     }
 
@@ -185,20 +185,20 @@ impl World {
     pub fn behind(mut self, networks: &[&str]) -> Self {
         let networks = networks.iter().map(|network| network.parse().unwrap()).collect();
         let trusted_proxies = TrustedProxies::new(networks);
-        self.router = api::router(AppState { trusted_proxies, ..self.state() });
+        self.router = api::router(App { trusted_proxies, ..self.state() }.into());
         self
     }
 
     /// The same that web pages of these origins may ask.
     pub fn open_to_pages_of(mut self, origins: &[&str]) -> Self {
         let cors_origins = origins.iter().map(|origin| (*origin).to_owned()).collect();
-        self.router = api::router(AppState { cors_origins, ..self.state() });
+        self.router = api::router(App { cors_origins, ..self.state() }.into());
         self
     }
 
     /// The same with limits for those who call.
     pub fn limited(mut self, limits: CallerLimits) -> Self {
-        self.router = api::router(AppState { limits, ..self.state() });
+        self.router = api::router(App { limits, ..self.state() }.into());
         self
     }
 
