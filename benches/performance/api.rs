@@ -191,6 +191,8 @@ impl Request<'_> {
         let mut command = Command::new(oha());
         command.args(["--no-tui", "--output-format", "json", "-z"]).arg(format!("{seconds}s"));
         command.arg("-c").arg(CONNECTIONS.to_string());
+        // oha would ask for compressed answers, and measure how quickly they are compressed.
+        command.args(["-H", "accept-encoding: identity"]);
         for header in &self.headers {
             command.arg("-H").arg(header);
         }
