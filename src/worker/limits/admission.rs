@@ -134,7 +134,8 @@ impl Admission {
             if let Some(at) = order.course.may_order_at().filter(|at| *at > now) {
                 return Ok(Some(too_many(at)));
             }
-            let Some(pass) = limits.order_gates.pass(asker.account, now).await else {
+            let Some(pass) = limits.order_gates.pass(asker.account, &order.namespace, now).await
+            else {
                 return Ok(Some(no_turn(limits.clock.now() + NEXT_PASS)));
             };
             // Its pass ends once a refusal is stored: whoever gets the next finds that.

@@ -12,8 +12,9 @@ use tokio::time::Instant;
 
 use super::order_window::{NewOrders, Sent, Window};
 
-/// Bounds the memory. An account that is evicted begins as at the start.
+/// Bounds the memory. An account that is evicted begins as at the start, a namespace with another line.
 const MOST_ACCOUNTS: u64 = 1_000;
+const MOST_NAMESPACES: u64 = 1_000;
 const IDLE: Duration = Duration::from_mins(10);
 
 /// An order holds its slot of the pool for so long at the gate; after that it waits in the database.
@@ -25,9 +26,11 @@ pub(super) struct OrderGates {
     gates: Cache<String, Arc<Gate>>,
 }
 
-/// Its permits are in the order in which they were asked for.
+/// Its permits are given in the order in which they were asked for; of each namespace one order at a time asks, and the
+/// others stand in line behind it. So the namespaces take turns, however many orders one of them has.
 struct Gate {
     permits: Arc<Semaphore>,
+    lines: Cache<String, Arc<Semaphore>>,
     state: Mutex<State>,
 }
 
@@ -52,9 +55,18 @@ impl OrderGates {
     }
 
     /// Waits for a pass, but not for long.
-    pub(super) async fn pass(&self, account: &str, now: OffsetDateTime) -> Option<Pass> {
+    pub(super) async fn pass(
+        &self,
+        account: &str,
+        namespace: &str,
+        now: OffsetDateTime,
+    ) -> Option<Pass> {
         let gate = self.gates.get_with_by_ref(account, || Arc::new(Gate::new(self.bounds, now)));
-        let permit = Arc::clone(&gate.permits).acquire_owned();
+        let line = gate.lines.get_with_by_ref(namespace, || Arc::new(Semaphore::new(1)));
+        let permit = async {
+            let _first_in_line = line.acquire().await;
+            Arc::clone(&gate.permits).acquire_owned().await
+        };
         let permit = tokio::time::timeout(WAIT, permit).await.ok()?.ok()?;
         let sent = gate.change(|window| window.sent(now));
         Some(Pass { gate, permit: Some(permit), sent, since: Instant::now() })
@@ -66,7 +78,8 @@ impl Gate {
         let window = Window::new(bounds, now);
         let present = window.size();
         let state = Mutex::new(State { window, present });
-        Self { permits: Arc::new(Semaphore::new(present)), state }
+        let lines = Cache::builder().max_capacity(MOST_NAMESPACES).time_to_idle(IDLE).build();
+        Self { permits: Arc::new(Semaphore::new(present)), lines, state }
     }
 
     /// Changes the window, and makes as many permits of it as it wants then, but for those that are held.
@@ -120,11 +133,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn as_many_pass_as_the_window_has_room_for() {
         let gates = OrderGates::new(NewOrders { start: 1, ceiling: 2 });
-        let pass = || gates.pass("a", NOON);
+        let pass = || gates.pass("a", "team", NOON);
 
         let first = pass().await.unwrap();
         assert!(pass().await.is_none(), "it goes alone");
-        assert!(gates.pass("b", NOON).await.is_some(), "and holds up no other account");
+        assert!(gates.pass("b", "team", NOON).await.is_some(), "and holds up no other account");
         first.taken(NOON);
         drop(first);
         let both = [pass().await.unwrap(), pass().await.unwrap()];
@@ -144,8 +157,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_has_waited_longest_passes_first() {
         let gates = OrderGates::new(NewOrders { start: 1, ceiling: 1 });
-        let held = gates.pass("a", NOON).await.unwrap();
-        let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(gates.pass("a", NOON))).collect();
+        let held = gates.pass("a", "team", NOON).await.unwrap();
+        let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(gates.pass("a", "team", NOON))).collect();
         for waits in &mut waiting {
             assert!(futures_util::poll!(waits).is_pending());
         }
@@ -159,5 +172,24 @@ mod tests {
         ]
         .into();
         assert_eq!(passed, [false, false, true]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn namespaces_take_turns_however_many_orders_one_has() {
+        let gates = OrderGates::new(NewOrders { start: 1, ceiling: 1 });
+        let held = gates.pass("a", "hot", NOON).await.unwrap();
+        let turns = Mutex::new(Vec::new());
+        let orders = ["hot"; 20].into_iter().chain(["calm", "other", "calm"]);
+        let all = futures_util::future::join_all(orders.map(|namespace| {
+            let (gates, turns) = (&gates, &turns);
+            async move {
+                let _pass = gates.pass("a", namespace, NOON).await.unwrap();
+                turns.lock().push(namespace);
+            }
+        }));
+
+        tokio::join!(all, async { drop(held) });
+
+        assert_eq!(turns.lock()[..6], ["hot", "calm", "other", "hot", "calm", "hot"]);
     }
 }
