@@ -83,6 +83,11 @@ fn forwarding(address: SocketAddr, upstream: SocketAddr) -> String {
 }
 
 fn configuration(dir: &Path, server: &str) -> String {
+    around(dir, &format!("server {{ {server} location / {{ return 404; }} }}"))
+}
+
+/// A whole configuration with this in its `http` block.
+pub(super) fn around(dir: &Path, http: &str) -> String {
     let dir = dir.display();
 
     format!(
@@ -97,16 +102,13 @@ fn configuration(dir: &Path, server: &str) -> String {
              fastcgi_temp_path {dir}/fastcgi;
              uwsgi_temp_path {dir}/uwsgi;
              scgi_temp_path {dir}/scgi;
-             server {{
-                 {server}
-                 location / {{ return 404; }}
-             }}
+             {http}
          }}"
     )
 }
 
 /// `PATH` lacks sbin for many a user.
-fn binary() -> &'static str {
+pub(super) fn binary() -> &'static str {
     let places =
         ["/usr/sbin/nginx", "/usr/local/sbin/nginx", "/usr/bin/nginx", "/usr/local/bin/nginx"];
     places

@@ -7,5 +7,7 @@ pub(crate) mod connections;
 pub(crate) mod connections_attacked;
 pub(crate) mod guarded;
 pub(crate) mod outbound;
+#[cfg(feature = "failpoints")]
+pub(crate) mod proxies;
 pub(crate) mod tenants;
 pub(crate) mod tls;
