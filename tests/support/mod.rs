@@ -22,8 +22,12 @@ pub mod patience;
 pub mod pebble;
 pub mod person;
 pub mod postgres;
+pub mod postgres_pair;
 pub mod process;
+pub mod prometheus;
+pub mod proxies;
 pub mod receiver;
+pub mod relay;
 pub mod site;
 #[cfg(feature = "failpoints")]
 pub mod small_disk;

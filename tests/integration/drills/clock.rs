@@ -6,10 +6,9 @@ use http::header;
 use serde_json::{Value, json};
 use time::Duration;
 
-use super::found_by;
+use super::{found_by, said, warnings};
 use crate::support::fault_proxy::FaultProxy;
 use crate::support::installation::{Database, Installation, Program};
-use crate::support::person::Person;
 use crate::telemetry::metrics::page_of;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -90,19 +89,4 @@ async fn skewed(site: &Installation, program: &Program) -> Value {
     let found = site.get(program, "/issuers").await.unwrap().body;
     let conditions = found["items"][0]["status"]["conditions"].as_array().unwrap();
     conditions.iter().find(|one| one["type"] == "ClockSkewed").cloned().unwrap_or_default()
-}
-
-fn warnings(program: &Program) -> Vec<String> {
-    let log = program.log();
-    log.lines().filter(|line| line.contains("\"WARN\"")).map(str::to_owned).collect()
-}
-
-/// What a command of ours says, run where the service runs.
-fn said(site: &Installation, program: &Program, command: &[&str]) -> String {
-    let person = Person {
-        server: format!("http://{}", program.api),
-        key: site.setting("BOOTSTRAP_API_KEY"),
-        ..Person::nowhere()
-    };
-    person.run_with(command, &site.environment().collect::<Vec<_>>()).out
 }

@@ -5,7 +5,10 @@
 //! process, in which other tests run.
 
 pub(crate) mod clock;
+pub(crate) mod database;
+pub(crate) mod neighbours;
 pub(crate) mod outside;
+pub(crate) mod replicas;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -18,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::support::driven::Driven;
+use crate::support::installation::{Installation, Program};
 use crate::support::log::Log;
 use crate::support::person::Person;
 use crate::support::receiver::Receiver;
@@ -185,6 +189,23 @@ impl Drop for Drill {
     fn drop(&mut self) {
         self.served.abort();
     }
+}
+
+/// The real program's warnings and errors.
+fn warnings(program: &Program) -> Vec<String> {
+    let is_alarming =
+        |line: &&str| ["\"WARN\"", "\"ERROR\""].iter().any(|level| line.contains(level));
+    program.log().lines().filter(is_alarming).map(str::to_owned).collect()
+}
+
+/// What a command of ours says, run where the service runs.
+fn said(site: &Installation, program: &Program, command: &[&str]) -> String {
+    let person = Person {
+        server: format!("http://{}", program.api),
+        key: site.setting("BOOTSTRAP_API_KEY"),
+        ..Person::nowhere()
+    };
+    person.run_with(command, &site.environment().collect::<Vec<_>>()).out
 }
 
 /// The lines of a report that are not `ok`.

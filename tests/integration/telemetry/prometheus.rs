@@ -6,10 +6,10 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::free_port;
 use crate::support::installation::{Database, Installation};
 use crate::support::patience::until;
-use crate::support::process::{Server, output};
+use crate::support::process::output;
+use crate::support::prometheus::Prometheus;
 
 /// Fails with what `promtool check metrics` has to say.
 #[track_caller]
@@ -67,51 +67,6 @@ async fn every_panel_of_the_dashboard_has_something_to_show() {
             })
             .await;
         }
-    }
-}
-
-/// A Prometheus that scrapes one target every second.
-struct Prometheus {
-    address: String,
-    http: reqwest::Client,
-    _server: Server,
-}
-
-impl Prometheus {
-    async fn scraping(target: &str) -> Self {
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        loop {
-            let dir = tempfile::tempdir().unwrap();
-            let address = format!("127.0.0.1:{}", free_port());
-            let config = dir.path().join("prometheus.yaml");
-            let scrape = json!({
-                "global": {"scrape_interval": "1s"},
-                "scrape_configs": [{"job_name": "certwright", "static_configs": [{"targets": [target]}]}],
-            });
-            std::fs::write(&config, scrape.to_string()).unwrap();
-            let mut command = Command::new("prometheus");
-            command.arg(format!("--config.file={}", config.display()));
-            command.arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()));
-            command.arg(format!("--web.listen-address={address}"));
-            let mut server = Server::start(dir, "KILL", &command);
-            let ready = format!("http://{address}/-/ready");
-            let is_ready =
-                async || http.get(&ready).send().await.is_ok_and(|it| it.status() == 200);
-            // An `Err` is a port that somebody else has taken meanwhile.
-            if server.until_ready(is_ready).await.is_ok() {
-                return Self { address, http, _server: server };
-            }
-        }
-    }
-
-    /// The series that a query returns, but for those without a number.
-    async fn ask(&self, query: &str) -> Vec<Value> {
-        let url = format!("http://{}/api/v1/query", self.address);
-        let answer = self.http.get(url).query(&[("query", query)]).send().await.unwrap();
-        let answer: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
-        assert_eq!(answer["status"], "success", "{query}: {answer}");
-        let found = answer["data"]["result"].as_array().unwrap().iter();
-        found.filter(|one| one["value"][1] != "NaN").cloned().collect()
     }
 }
 

@@ -1,0 +1,59 @@
+//! A namespace asks for far more than all others: that is nobody's trouble, and nobody else's wait.
+
+use serde_json::json;
+
+use super::{found_by, said, warnings};
+use crate::support::installation::{Database, Installation, is_ready, items};
+use crate::support::patience::until;
+use crate::support::prometheus::Prometheus;
+
+/// Certificates of the hot namespace, which are all taken up at once.
+const HOT: usize = 100;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hot_namespace_on_sqlite() {
+    drill(Database::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hot_namespace_on_postgres() {
+    drill(Database::Postgres).await;
+}
+
+async fn drill(database: Database) {
+    let mut site = Installation::on(database).await;
+    site.set("METRICS_LISTEN", "127.0.0.1:0");
+    let mut program = site.start().await;
+    let prometheus = Prometheus::scraping(&program.metrics()).await;
+    site.set_up(&program).await;
+    let wanted = |namespace: &str, name: String| {
+        json!({"namespace": namespace, "name": name, "issuerRef": {"name": "dns", "kind": "ClusterIssuer"},
+            "dnsNames": [format!("{name}.{namespace}.example.com")]})
+    };
+    let hot: Vec<_> = (0..HOT).map(|n| wanted("hot", format!("c{n}"))).collect();
+    let taken = site.post(&program, "/certificates/batch", &json!({"items": hot})).await.unwrap();
+    assert_eq!(taken.status, 207, "{taken:?}");
+
+    let calm =
+        site.post(&program, "/certificates", &wanted("calm", "www".to_owned())).await.unwrap();
+
+    let path = format!("/certificates/{}", calm.body["id"].as_str().unwrap());
+    site.until(&mut program, &path, is_ready).await;
+    let found = site.get(&program, "/certificates?namespace=hot&limit=500").await.unwrap().body;
+    let before = items(&found).iter().filter(|one| is_ready(one)).count();
+    assert!(before < HOT / 2, "{before} of the others came first");
+    let ready = site.get(&program, "/readyz").await.unwrap();
+    assert_eq!(ready.status, 200, "{ready:?}");
+    until("the queue to be seen", async || {
+        !prometheus.ask("max_over_time(certwright_queue_due[1h]) > 0").await.is_empty()
+    })
+    .await;
+    site.until_all_ready(&mut program, HOT + 1).await;
+    assert_eq!(warnings(&program), [""; 0], "waiting for one's turn is no trouble");
+    let alerts = prometheus.ask("ALERTS{alertstate=\"firing\"}").await;
+    assert!(alerts.is_empty(), "{alerts:#?}");
+    let events = site.get(&program, "/events?type=Warning&limit=500").await.unwrap().body;
+    assert!(items(&events).is_empty(), "{events:#}");
+    let found = found_by(&said(&site, &program, &["doctor"]));
+    assert!(!found.iter().any(|line| line.starts_with("fail")), "{found:#?}");
+}

@@ -1,0 +1,53 @@
+//! One of two replicas is stuck: it holds what it was at, and answers nobody.
+
+use rustix::process::Signal;
+
+use super::{found_by, said, warnings};
+use crate::support::installation::{Database, Installation};
+use crate::support::patience::until;
+use crate::support::prometheus::Prometheus;
+
+const COUNT: usize = 6;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_stuck() {
+    let mut site = Installation::on(Database::Postgres).await;
+    site.set("METRICS_LISTEN", "127.0.0.1:0");
+    let stuck = site.start_with("after_finalize=1*return(stop)").await;
+    let prometheus = Prometheus::scraping(&stuck.metrics()).await;
+    site.set_up(&stuck).await;
+    for n in 0..COUNT {
+        assert_eq!(site.ask_for(&stuck, &format!("c{n}")).await.unwrap().status, 202);
+    }
+    stuck.until_stopped().await;
+    prometheus.until_alert("CertwrightDown", true).await;
+
+    let mut other = site.start().await;
+    let ready = site.until_all_ready(&mut other, COUNT).await;
+
+    assert_eq!(site.get(&other, "/readyz").await.unwrap().status, 200, "it is not its trouble");
+    let silent: Vec<_> =
+        warnings(&other).into_iter().filter(|line| line.contains("fallen silent")).collect();
+    assert!(!silent.is_empty(), "{}", other.log());
+    assert_eq!(warnings(&other), silent, "that, and nothing else");
+    for one in &ready {
+        assert_eq!(one["status"]["failedIssuanceAttempts"], 0, "{one:#}");
+    }
+    assert_eq!(site.pebble.certificates_issued(), COUNT);
+    let events = site.get(&other, "/events?limit=500").await.unwrap().body;
+    let failed =
+        events["items"].as_array().unwrap().iter().find(|event| event["type"] == "Warning");
+    assert_eq!(failed, None, "to who asked nothing has happened");
+    let found = found_by(&said(&site, &other, &["doctor"]));
+    assert!(!found.iter().any(|line| line.starts_with("fail")), "{found:#?}");
+
+    stuck.send(Signal::CONT);
+
+    prometheus.until_alert("CertwrightDown", false).await;
+    until("the fence", async || {
+        !prometheus.ask("certwright_leases_lost_total > 0").await.is_empty()
+    })
+    .await;
+    until("readiness", async || site.get(&stuck, "/readyz").await.unwrap().status == 200).await;
+    assert_eq!(site.pebble.certificates_issued(), COUNT, "what it was at was done by the other");
+}
