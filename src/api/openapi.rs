@@ -107,7 +107,6 @@ const HANDLERS: &[fn() -> UtoipaMethodRouter<AppState>] = &[
     || routes!(events::list),
     || routes!(api_keys::create, api_keys::list),
     || routes!(api_keys::show, api_keys::delete),
-    || routes!(api_keys::show_by_name),
     || routes!(api_keys::rotate),
     || routes!(audit::list),
     || routes!(throttles::list),

@@ -273,10 +273,10 @@ Asks /healthz where `http.listen` says. The exit status is 0 or 1.")]
         subcommand,
         after_help = "Examples:
   certwright webhooks list
-  certwright webhooks create https://hooks.example.com/certs --event certificate.issued
-  certwright webhooks test 019ab000-0000-7000-8000-000000000000
-  certwright webhooks deliveries 019ab000-0000-7000-8000-000000000000 --state dead
-  certwright webhooks redeliver 019ab000-0000-7000-8000-000000000000 --since 2026-11-25T12:00:00Z"
+  certwright webhooks create https://hooks.example.com/certs --name deploy --event certificate.issued
+  certwright webhooks test deploy
+  certwright webhooks deliveries deploy --state dead
+  certwright webhooks redeliver deploy --since 2026-11-25T12:00:00Z"
     )]
     Webhooks(webhooks::Webhooks),
     /// Print a script that completes commands in a shell

@@ -147,7 +147,7 @@ impl Kind {
 
     /// True if it can be found by name.
     pub(crate) fn has_names(self) -> bool {
-        !matches!(self, Self::Webhook | Self::Event)
+        self != Self::Event
     }
 }
 

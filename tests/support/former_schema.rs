@@ -22,7 +22,7 @@ pub const LATER_TABLES: [&str; 7] = [
 ];
 
 /// Columns that they added.
-pub const LATER_COLUMNS: [(&str, &str); 17] = [
+pub const LATER_COLUMNS: [(&str, &str); 18] = [
     ("api_keys", "description"),
     ("api_keys", "role"),
     ("api_keys", "expires_at"),
@@ -41,16 +41,18 @@ pub const LATER_COLUMNS: [(&str, &str); 17] = [
     ("requests", "approval"),
     ("requests", "requested_by"),
     ("throttles", "id"),
+    ("webhooks", "name"),
 ];
 
 /// Indexes that they made on older tables.
-const LATER_INDEXES: [&str; 6] = [
+const LATER_INDEXES: [&str; 7] = [
     "api_keys_former_hash",
     "certificates_by_admission",
     "certificates_by_end",
     "certificates_by_name",
     "certificates_under_way",
     "throttles_by_id",
+    "webhooks_by_name",
 ];
 
 /// The take-over, read backwards.

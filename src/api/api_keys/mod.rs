@@ -20,7 +20,7 @@ use super::rotation::{Rotation, content, overlap, shown_once};
 use super::wait::Held;
 use crate::domain::api_key::{self, ApiKey};
 use crate::domain::id::ApiKeyId;
-use crate::storage::{Page, Read, api_keys};
+use crate::storage::{Read, api_keys};
 
 mod check;
 mod view;
@@ -109,7 +109,7 @@ pub(crate) async fn list(
 
 /// Get an API key
 ///
-/// Without the key itself.
+/// Without the key itself. By its name only if no other key has that: 409 otherwise.
 #[utoipa::path(get, path = "/api-keys/{id}", operation_id = "getApiKey", tag = "service",
     params(("id" = Uuid, Path, description = "The key's identifier"), ("If-None-Match" = Option<String>, Header, description = "The `ETag` that is known already")),
     responses((status = 200, body = KeyView, description = "The API key", headers(("ETag" = String))), Errors))]
@@ -121,34 +121,6 @@ pub(crate) async fn show(
 ) -> Result<Response, ApiError> {
     let mut tx = app.db.read().await?;
     known.show(&KeyView::of(find(&mut tx, id, &who).await?))
-}
-
-/// Get an API key by its name
-///
-/// Names need not be unique: 409 if several keys have it.
-#[utoipa::path(get, path = "/api-keys/by-name/{name}", operation_id = "getApiKeyByName", tag = "service",
-    params(("name" = String, Path, description = "The key's name"), ("If-None-Match" = Option<String>, Header, description = "The `ETag` that is known already")),
-    responses((status = 200, body = KeyView, description = "The API key", headers(("ETag" = String))), Errors))]
-pub(crate) async fn show_by_name(
-    State(app): State<AppState>,
-    who: Authorized<ApiKeysRead>,
-    Path(name): Path<String>,
-    known: Precondition,
-) -> Result<Response, ApiError> {
-    let mut tx = app.db.read().await?;
-    // A page has one row more than asked for, if there is one.
-    let mut found = api_keys::list(&mut tx, &who.scope, Some(&name), Page::first(1)).await?;
-    match (found.pop(), found.is_empty()) {
-        (Some(only), true) => known.show(&KeyView::of(only)),
-        (None, _) => {
-            Err(ApiError::Because(Code::NotFound, format!("There is no API key `{name}`.")))
-        }
-        (Some(_), false) => {
-            let detail =
-                format!("Several API keys are called `{name}`: name one by its identifier.");
-            Err(ApiError::Because(Code::AmbiguousName, detail))
-        }
-    }
 }
 
 /// Rotate an API key

@@ -27,10 +27,20 @@ on_both_databases! {
         let ours = within(&["team", "web"]);
         assert_eq!(webhooks::find(&mut tx, one.id, &ours).await.unwrap().unwrap().0, one);
         for (scope, count) in [(within(&["team"]), 0), (ours, 1), (Scope::Everything, 1)] {
-            let wanted = webhooks::Wanted { namespace: Some("team".into()) };
+            let wanted = webhooks::Wanted { namespace: Some("team".into()), name: Some(one.name.clone()) };
             let found = webhooks::list(&mut tx, &scope, &wanted, Page::first(10)).await.unwrap();
             assert_eq!(found.len(), count, "{scope:?}");
+            let named = webhooks::find_by_name(&mut tx, "team", &one.name, &scope).await.unwrap();
+            assert_eq!(named.into_iter().collect::<Vec<_>>(), found, "{scope:?}");
+            assert_eq!(webhooks::find_by_name(&mut tx, "web", &one.name, &scope).await.unwrap(), None);
         }
+
+        let mut again = db.begin();
+        let same_name = Webhook { id: WebhookId::generate(NOW), ..one.clone() };
+        tx.commit().await.unwrap();
+        webhooks::insert(&mut again, &same_name, &Sealed(vec![1])).await.unwrap();
+        assert!(matches!(again.commit().await, Err(StorageError::Conflict)), "a name is taken once");
+        let mut tx = db.begin();
 
         let failed = one.failed("it answered 500", None, NOW, Jitter::NONE);
         let next = webhooks::save(&mut tx, &failed, &lease, Some(NOW)).await.unwrap();
@@ -127,9 +137,11 @@ on_both_databases! {
 }
 
 async fn inserted(tx: &mut Tx, namespaces: &[&str]) -> (Webhook, Lease) {
+    let id = WebhookId::generate(NOW);
     let webhook = Webhook {
-        id: WebhookId::generate(NOW),
+        id,
         namespace: "team".into(),
+        name: Webhook::default_name(id),
         spec: Spec {
             url: "https://hooks.example/".into(),
             description: None,
