@@ -176,7 +176,7 @@ async fn the_only_key(
         return Ok(None);
     }
     // A page has one row more than asked for, if there is one.
-    let mut found = api_keys::list(read, &who.scope, Some(name), Page::first(1)).await?;
+    let mut found = api_keys::list(read, &who.scope, Some(name), Page::first(1)).await?.rows;
     if found.len() > 1 {
         let detail = format!("Several API keys are called `{name}`: name one by its identifier.");
         return Err(ApiError::Because(Code::AmbiguousName, detail));

@@ -26,8 +26,8 @@ mod tables;
 
 pub use crate::domain::scope::Scope;
 pub use engine::{
-    Disk, Listed, Load, Migrated, Page, Read, Signals, SoleUse, Statement, StorageError, Touch, Tx,
-    copy, notify,
+    Disk, Listed, Load, Migrated, Page, Read, Rows, Signals, SoleUse, Statement, StorageError,
+    Touch, Tx, copy, notify,
 };
 pub use queue::{handoff, heartbeat, lease, tasks};
 pub use tables::{

@@ -13,7 +13,7 @@ use super::auth::{ApiKeysRead, ApiKeysWrite, Authorized, Principal};
 use super::dry_run::DryRun;
 use super::extract::{Body, Path, Query};
 use super::idempotency::{Attempt, IdempotencyKey, located};
-use super::page::{self, Listing, Sort};
+use super::page::{self, Asked, Listing, Sort};
 use super::precondition::{Precondition, answer, json};
 use super::problem::{ApiError, Code, Errors};
 use super::rotation::{Rotation, content, overlap, shown_once};
@@ -42,6 +42,12 @@ pub(crate) struct ListKeys {
     cursor: Option<String>,
     /// The sort order.
     sort: Option<Sort>,
+    /// Only these fields of each item, joined by commas, such as `id,createdAt`; `status.phase` is one within another.
+    fields: Option<String>,
+    /// Whether `count` tells how many there are on all pages.
+    #[serde(default)]
+    #[param(default = false)]
+    count: bool,
 }
 
 /// Create an API key
@@ -100,11 +106,12 @@ pub(crate) async fn list(
     OriginalUri(uri): OriginalUri,
     Query(query): Query<ListKeys>,
 ) -> Result<Response, ApiError> {
-    let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
+    let asked = Asked::first::<KeyView>(query.limit, query.fields.as_deref(), query.count)?;
+    let asked = asked.from(query.cursor.as_deref(), query.sort)?;
     let mut tx = app.db.read().await?;
-    let rows = api_keys::list(&mut tx, &who.scope, query.name.as_deref(), page).await?;
+    let rows = api_keys::list(&mut tx, &who.scope, query.name.as_deref(), asked.page).await?;
     let key = |row: &ApiKey| row.id.0.as_bytes().to_vec();
-    Ok(page::answer(&uri, page.limit, rows, key, KeyView::of))
+    Ok(page::answer(&uri, &asked, rows, key, KeyView::of))
 }
 
 /// Get an API key

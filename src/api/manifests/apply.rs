@@ -35,7 +35,7 @@ use crate::secret::Secret;
 use crate::storage::issuers::account_key_place;
 use crate::storage::lease::Lease;
 use crate::storage::secrets::{SecretEntry, data_place};
-use crate::storage::{Read, Tx, certificates, events, issuers, policies, revisions, secrets};
+use crate::storage::{Page, Read, Tx, certificates, events, issuers, policies, revisions, secrets};
 
 /// Applies all manifests or none, or all that can be. In a dry run none in any case.
 pub(super) async fn apply(
@@ -395,7 +395,7 @@ async fn is_superseded(
     pair: &Pair,
 ) -> Result<bool, ApiError> {
     let Some(current) = &present.current else { return Ok(false) };
-    let kept = revisions::list(tx, present.id, None, MOST_REVISIONS).await?;
+    let kept = revisions::list(tx, present.id, None, Page::first(MOST_REVISIONS)).await?.rows;
     if current.not_before > pair.leaf.not_before
         || kept.iter().any(|kept| kept.fingerprint == pair.leaf.fingerprint)
     {

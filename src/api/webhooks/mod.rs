@@ -12,7 +12,7 @@ use super::dry_run::DryRun;
 use super::extract::{Body, Path, Query};
 use super::idempotency::{Attempt, IdempotencyKey, located};
 use super::merge_patch::MergePatch;
-use super::page::{self, Listing, Sort};
+use super::page::{self, Asked, Listing, Sort};
 use super::precondition::{Precondition, answer, json};
 use super::problem::{ApiError, Code, Errors};
 use super::rotation::{Rotation, content, overlap, shown_once};
@@ -49,6 +49,12 @@ pub(crate) struct ListWebhooks {
     cursor: Option<String>,
     /// The sort order.
     sort: Option<Sort>,
+    /// Only these fields of each item, joined by commas, such as `id,createdAt`; `status.phase` is one within another.
+    fields: Option<String>,
+    /// Whether `count` tells how many there are on all pages.
+    #[serde(default)]
+    #[param(default = false)]
+    count: bool,
 }
 
 /// Create a webhook
@@ -90,13 +96,14 @@ pub(crate) async fn list(
     OriginalUri(uri): OriginalUri,
     Query(query): Query<ListWebhooks>,
 ) -> Result<Response, ApiError> {
-    let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
+    let asked = Asked::first::<WebhookView>(query.limit, query.fields.as_deref(), query.count)?;
+    let asked = asked.from(query.cursor.as_deref(), query.sort)?;
     let now = app.now();
     let wanted = Wanted { namespace: query.namespace, name: query.name };
     let mut tx = app.db.read().await?;
-    let rows = webhooks::list(&mut tx, &who.scope, &wanted, page).await?;
+    let rows = webhooks::list(&mut tx, &who.scope, &wanted, asked.page).await?;
     let key = |row: &Webhook| row.id.0.as_bytes().to_vec();
-    Ok(page::answer(&uri, page.limit, rows, key, |row| WebhookView::of(&row, now)))
+    Ok(page::answer(&uri, &asked, rows, key, |row| WebhookView::of(&row, now)))
 }
 
 /// Get a webhook

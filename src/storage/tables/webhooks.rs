@@ -11,8 +11,8 @@ use crate::domain::webhook::{Disabled, EVERY_NAMESPACE, Health, Spec, Transition
 use crate::secret::{Place, Sealed};
 use crate::storage::engine::query::Filter;
 use crate::storage::engine::{
-    Page, Read, StorageError, Stored, Tx, count, execute, fetch, json, millis, moment, statements,
-    table, write,
+    Page, Read, Rows, StorageError, Stored, Tx, count, execute, fetch, json, millis, moment,
+    statements, table, write,
 };
 use crate::storage::queue::lease::{LEASE, Lease, Machine, held};
 
@@ -302,7 +302,7 @@ pub async fn list(
     scope: &Scope,
     wanted: &Wanted,
     page: Page,
-) -> Result<Vec<Webhook>, StorageError> {
+) -> Result<Rows<Webhook>, StorageError> {
     let mut filter = Filter::within("namespace", scope.namespaces());
     filter.without(
         "id IN (SELECT webhook_id FROM webhook_subscriptions WHERE namespace NOT IN (?))",
@@ -310,8 +310,8 @@ pub async fn list(
     );
     filter.and_if("namespace = ?", wanted.namespace.as_ref());
     filter.and_if("name = ?", wanted.name.as_ref());
-    let rows: Vec<Row> = filter.page(read, &Row::select(""), "id", page).await?;
-    rows.into_iter().map(|row| row.into_domain().map(|(webhook, _)| webhook)).collect()
+    let rows: Rows<Row> = filter.page(read, &Row::select(""), "id", page).await?;
+    rows.map(|row| row.into_domain().map(|(webhook, _)| webhook))
 }
 
 impl From<&Webhook> for Row {

@@ -166,7 +166,7 @@ async fn take_over(url: &str) {
     let wanted = webhooks::Wanted::default();
     let mut read = db.read().await.unwrap();
     let hooks =
-        webhooks::list(&mut read, &Scope::Everything, &wanted, Page::first(9)).await.unwrap();
+        webhooks::list(&mut read, &Scope::Everything, &wanted, Page::first(9)).await.unwrap().rows;
     assert!(!hooks.is_empty() && hooks.iter().all(|one| one.name == Webhook::default_name(one.id)));
     drop(read);
     db.close().await;

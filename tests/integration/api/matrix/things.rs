@@ -83,8 +83,8 @@ impl Things {
 
     /// The same with another API key of the namespace, which may be deleted.
     pub async fn with_new_key(mut self, world: &World) -> Self {
-        // Names of keys need not be unique, and what several have is nobody's address.
-        let name = format!("{}-{}", self.name, EventId::generate(world.now()).0);
+        // What several keys are called is nobody's address. As long as other names, so that answers are.
+        let name = EventId::generate(world.now()).tail()[..self.name.len()].to_owned();
         let key = json!({"name": name, "role": "reader", "namespaces": [self.namespace]});
         let key = world.post("/api-keys", key).await.accepted();
         self.ids.insert("api-keys", id(&key));
@@ -103,7 +103,7 @@ impl Things {
         let mut tx = world.db.begin();
         let key = format!("endpoint {name}");
         throttles::hold(&mut tx, &key, &Scope::Endpoint, until, &why, world.now()).await.unwrap();
-        let all = throttles::list(&mut tx, Page::first(500), world.now()).await.unwrap();
+        let all = throttles::list(&mut tx, Page::first(500), world.now()).await.unwrap().rows;
         let throttle = all.into_iter().find(|one| one.counted_by() == name).unwrap().id;
         tx.commit().await.unwrap();
         self.ids.insert("throttles", throttle.0.to_string());
