@@ -12,7 +12,9 @@ fn main() -> ExitCode {
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("certwright: error: {}", message(&error));
+            if let Some(message) = message(&error) {
+                eprintln!("certwright: error: {message}");
+            }
             ExitCode::from(status_of(&error))
         }
     }

@@ -21,6 +21,7 @@ mod credentials;
 mod decide;
 mod delete;
 mod describe;
+mod diff;
 mod doctor;
 mod document;
 mod download;
@@ -155,6 +156,8 @@ Asks /healthz where `http.listen` says. The exit status is 0 or 1.")]
     Openapi,
     /// Apply cert-manager's manifests
     Apply(apply::Apply),
+    /// Show what `apply` would change
+    Diff(diff::Diff),
     /// Print what is there as cert-manager's manifests
     Export(export::Export),
     /// Take over certificates and keys that exist
@@ -311,6 +314,7 @@ impl Cli {
             Command::Healthcheck => healthcheck::run(source),
             Command::Openapi => openapi::run(),
             Command::Apply(apply) => remote.run(async |on| apply.run(on).await),
+            Command::Diff(diff) => remote.run(async |on| diff.run(on).await),
             Command::Export(export) => remote.run(async |on| export.run(on).await),
             Command::Import(import) => remote.run(async |on| import.run(on).await),
             Command::Get(get) => get.run(remote),
