@@ -16,6 +16,7 @@ mod backup;
 mod can;
 mod certificates;
 mod columns;
+mod complete;
 mod completion;
 mod credentials;
 mod decide;
@@ -63,6 +64,7 @@ mod wait;
 mod webhooks;
 mod words;
 
+pub use complete::complete;
 pub use exit::{message, status_of};
 
 use output::print;
