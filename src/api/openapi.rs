@@ -105,6 +105,7 @@ const HANDLERS: &[fn() -> UtoipaMethodRouter<AppState>] = &[
     || routes!(webhooks::deliveries::redeliver),
     || routes!(webhooks::deliveries::redeliver_since),
     || routes!(events::list),
+    || routes!(events::ticket::create),
     || routes!(api_keys::create, api_keys::list),
     || routes!(api_keys::show, api_keys::delete),
     || routes!(api_keys::rotate),

@@ -1,6 +1,7 @@
 //! Events, as pages or as a stream.
 
 mod stream;
+pub(crate) mod ticket;
 
 use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -38,6 +39,8 @@ pub(crate) struct ListEvents {
     reason: Option<String>,
     /// Last seen at this moment or later (RFC 3339). A stream begins there, instead of now.
     since: Option<String>,
+    /// A ticket of `POST /events/ticket`, in place of a header that says who asks; for a stream only.
+    ticket: Option<String>,
     /// Items per page. A stream has no pages: it takes neither this nor the parameters below.
     #[param(minimum = 1, maximum = 500, default = 50)]
     limit: Option<u32>,
@@ -130,6 +133,10 @@ pub(crate) async fn list(
             return Err(ApiError::malformed(detail));
         }
         return stream::follow(app, &who, wanted, last_seen(&headers)?).await;
+    }
+    if query.ticket.is_some() {
+        let detail = "A ticket is for a stream: send `Accept: text/event-stream`.";
+        return Err(ApiError::malformed(detail));
     }
     let mut tx = app.db.read().await?;
     let rows = events::list(&mut tx, &who.scope, &wanted, asked.page).await?;

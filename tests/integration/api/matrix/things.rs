@@ -242,6 +242,7 @@ const NAME_NOTHING: &[&str] = &[
     "since",
     "sort",
     "state",
+    "ticket",
     "type",
 ];
 
