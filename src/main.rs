@@ -2,17 +2,22 @@
 
 use std::process::ExitCode;
 
-use certwright::cli::{Cli, message, status_of};
+use certwright::cli::{Cli, complete, message, status_of};
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
     // Fails only when a provider is installed already.
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+    if complete() {
+        return ExitCode::SUCCESS;
+    }
+    let cli = Cli::parse();
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("certwright: error: {}", message(&error));
+            if let Some(message) = message(&error) {
+                eprintln!("certwright: error: {message}");
+            }
             ExitCode::from(status_of(&error))
         }
     }

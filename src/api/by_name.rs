@@ -1,5 +1,6 @@
-//! Addresses by name: `/certificates/by-name/{namespace}/{name}/…` is `/certificates/{id}/…`, and so for Issuers
-//! and secrets; a `ClusterIssuer`, which has no namespace, is `/issuers/by-name/{name}/…`, a policy `/policies/by-name/{name}`.
+//! Addresses by name: `/certificates/by-name/{namespace}/{name}/…` is `/certificates/{id}/…`, and so for Issuers,
+//! secrets and webhooks; a `ClusterIssuer`, which has no namespace, is `/issuers/by-name/{name}/…`, and so are policies
+//! and API keys.
 //!
 //! The name is resolved before the router looks at the address, and nothing is answered here: what is not found goes on
 //! under an identifier that nothing has, so that permissions are checked, and missing resources told, in one place. A
@@ -22,11 +23,11 @@ use utoipa::openapi::{OpenApi, RefOr, Required};
 use uuid::Uuid;
 
 use super::AppState;
-use super::auth::Principal;
-use super::problem::ApiError;
+use super::auth::{ApiKeysRead, ApiKeysWrite, Permission as _, Principal};
+use super::problem::{ApiError, Code};
 use crate::domain::issuer::Kind;
 use crate::domain::text::{self, Lines};
-use crate::storage::{certificates, issuers, policies, secrets};
+use crate::storage::{Page, Read, api_keys, certificates, issuers, policies, secrets, webhooks};
 
 /// What follows an issuer in an address; elsewhere a second part is a name.
 const OF_ISSUERS: [&str; 2] = ["rotate-account-key", "deactivate-account"];
@@ -35,7 +36,7 @@ const OF_ISSUERS: [&str; 2] = ["rotate-account-key", "deactivate-account"];
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Named {
     collection: Collection,
-    /// Empty for a `ClusterIssuer` and a policy.
+    /// Empty for what has none.
     namespace: String,
     name: String,
 }
@@ -46,18 +47,22 @@ struct Unresolved(Arc<ApiError>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Collection {
+    ApiKeys,
     Certificates,
     Issuers,
     Policies,
     Secrets,
+    Webhooks,
 }
 
 impl Collection {
-    const ALL: [(&'static str, Self); 4] = [
+    const ALL: [(&'static str, Self); 6] = [
+        ("/api-keys", Self::ApiKeys),
         ("/certificates", Self::Certificates),
         ("/issuers", Self::Issuers),
         ("/policies", Self::Policies),
         ("/secrets", Self::Secrets),
+        ("/webhooks", Self::Webhooks),
     ];
 }
 
@@ -108,8 +113,8 @@ fn parse(path: &str) -> Option<(&'static str, Named, &str)> {
         Collection::Issuers => {
             second.is_empty() || (behind.is_empty() && OF_ISSUERS.contains(&second))
         }
-        Collection::Policies => true,
-        Collection::Certificates | Collection::Secrets => false,
+        Collection::ApiKeys | Collection::Policies => true,
+        Collection::Certificates | Collection::Secrets | Collection::Webhooks => false,
     };
     let (namespace, name, rest) =
         if has_no_namespace { ("", first, rest) } else { (first, second, behind) };
@@ -139,6 +144,7 @@ async fn find(app: &AppState, parts: &Parts, named: &Named) -> Result<Option<Uui
     }
     let mut tx = app.db.read().await?;
     Ok(match collection {
+        Collection::ApiKeys => the_only_key(&mut tx, &who, name).await?,
         Collection::Certificates => {
             let found = certificates::find_by_name(&mut tx, namespace, name).await?;
             found.map(|(certificate, _)| certificate.id.0)
@@ -153,7 +159,29 @@ async fn find(app: &AppState, parts: &Parts, named: &Named) -> Result<Option<Uui
             let found = secrets::find_by_name(&mut tx, namespace, name).await?;
             found.map(|(secret, _)| secret.id.0)
         }
+        Collection::Webhooks => {
+            let found = webhooks::find_by_name(&mut tx, namespace, name, &who.scope).await?;
+            found.map(|webhook| webhook.id.0)
+        }
     })
+}
+
+/// The API key of this name. Names of keys need not be unique: whoever may know that several have it is told so.
+async fn the_only_key(
+    read: &mut Read,
+    who: &Principal,
+    name: &str,
+) -> Result<Option<Uuid>, ApiError> {
+    if ![ApiKeysRead::NAME, ApiKeysWrite::NAME].into_iter().any(|needed| who.may(needed)) {
+        return Ok(None);
+    }
+    // A page has one row more than asked for, if there is one.
+    let mut found = api_keys::list(read, &who.scope, Some(name), Page::first(1)).await?.rows;
+    if found.len() > 1 {
+        let detail = format!("Several API keys are called `{name}`: name one by its identifier.");
+        return Err(ApiError::Because(Code::AmbiguousName, detail));
+    }
+    Ok(found.pop().map(|key| key.id.0))
 }
 
 /// Describes each address by an identifier that can be written with a name, too.
@@ -168,14 +196,16 @@ pub(crate) fn describe(document: &mut OpenApi) {
             let of_namespace = format!("{root}/by-name/{{namespace}}/{{name}}{rest}");
             let of_service = format!("{root}/by-name/{{name}}{rest}");
             match collection {
-                Collection::Certificates | Collection::Secrets => {
+                Collection::Certificates | Collection::Secrets | Collection::Webhooks => {
                     added.push((of_namespace, named(item, "ByName", true)));
                 }
                 Collection::Issuers => {
                     added.push((of_namespace, named(item, "ByName", true)));
                     added.push((of_service, named(item, "ByClusterName", false)));
                 }
-                Collection::Policies => added.push((of_service, named(item, "ByName", false))),
+                Collection::ApiKeys | Collection::Policies => {
+                    added.push((of_service, named(item, "ByName", false)));
+                }
             }
         }
     }
@@ -217,11 +247,15 @@ impl Named {
     pub(crate) fn missing(&self) -> String {
         let Self { namespace, name, .. } = self;
         match self.collection {
+            Collection::ApiKeys => format!("There is no API key `{name}`."),
             Collection::Certificates => {
                 format!("There is no certificate `{name}` in the namespace `{namespace}`.")
             }
             Collection::Secrets => {
                 format!("There is no secret `{name}` in the namespace `{namespace}`.")
+            }
+            Collection::Webhooks => {
+                format!("There is no webhook `{name}` in the namespace `{namespace}`.")
             }
             Collection::Policies => format!("There is no policy `{name}`."),
             Collection::Issuers if namespace.is_empty() => {
@@ -240,7 +274,7 @@ mod tests {
 
     #[test]
     fn addresses_are_taken_apart() {
-        use Collection::{Certificates, Issuers, Policies, Secrets};
+        use Collection::{ApiKeys, Certificates, Issuers, Policies, Secrets, Webhooks};
         for (path, expected) in [
             ("/certificates/by-name/shop/www", Some((Certificates, "shop", "www", ""))),
             ("/certificates/by-name/shop/www/renew", Some((Certificates, "shop", "www", "/renew"))),
@@ -261,6 +295,10 @@ mod tests {
             ("/policies/by-name/payments", Some((Policies, "", "payments", ""))),
             ("/policies/by-name/", None),
             ("/secrets/by-name/shop/token", Some((Secrets, "shop", "token", ""))),
+            ("/webhooks/by-name/shop/deploy/test", Some((Webhooks, "shop", "deploy", "/test"))),
+            ("/webhooks/by-name/shop", None),
+            ("/api-keys/by-name/ci/rotate", Some((ApiKeys, "", "ci", "/rotate"))),
+            ("/api-keys/by-name/ci%2Fdeploy", Some((ApiKeys, "", "ci/deploy", ""))),
             ("/certificates/by-name/shop", None),
             ("/certificates/by-name/shop/", None),
             ("/certificates/by-name//www", Some((Certificates, "", "www", ""))),

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::AppState;
 use super::auth::{Authorized, ChallengesRead};
 use super::extract::{Path, Query};
-use super::page::{self, Listing, Sort};
+use super::page::{self, Asked, Listing, Sort};
 use super::precondition::Precondition;
 use super::problem::{ApiError, Errors};
 use crate::domain::challenge::{Challenge, Kind, Observation, State as ChallengeState};
@@ -37,6 +37,12 @@ pub(crate) struct ListChallenges {
     cursor: Option<String>,
     /// The sort order.
     sort: Option<Sort>,
+    /// Only these fields of each item, joined by commas, such as `id,createdAt`; `status.phase` is one within another.
+    fields: Option<String>,
+    /// Whether `count` tells how many there are on all pages.
+    #[serde(default)]
+    #[param(default = false)]
+    count: bool,
 }
 
 /// The proof of one name.
@@ -100,7 +106,8 @@ pub(crate) async fn list(
     Query(query): Query<ListChallenges>,
 ) -> Result<Response, ApiError> {
     let limit = if query.name.is_some() { Some(500) } else { query.limit };
-    let page = page::page(limit, query.cursor.as_deref(), query.sort)?;
+    let asked = Asked::first::<ChallengeView>(limit, query.fields.as_deref(), query.count)?;
+    let asked = asked.from(query.cursor.as_deref(), query.sort)?;
     // A challenge's name begins with its order's; an order has few challenges, all on one page.
     let of_name = query.name.as_deref();
     let order_name = of_name.map(|name| name.rsplit_once('-').map_or("", |(order, _)| order));
@@ -111,12 +118,13 @@ pub(crate) async fn list(
         state: query.state,
     };
     let mut tx = app.db.read().await?;
-    let mut rows = challenges::list(&mut tx, &who.scope, &wanted, page).await?;
+    let mut rows = challenges::list(&mut tx, &who.scope, &wanted, asked.page).await?;
     if let Some(name) = of_name {
-        rows.retain(|(one, order)| challenge_name(&order.name, one.id) == name);
+        rows.rows.retain(|(one, order)| challenge_name(&order.name, one.id) == name);
+        rows.count = rows.count.map(|_| rows.rows.len() as u64);
     }
     let key = |row: &(Challenge, Parent)| row.0.id.0.as_bytes().to_vec();
-    Ok(page::answer(&uri, page.limit, rows, key, |(one, order)| ChallengeView::of(&one, &order)))
+    Ok(page::answer(&uri, &asked, rows, key, |(one, order)| ChallengeView::of(&one, &order)))
 }
 
 /// Get a challenge

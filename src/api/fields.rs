@@ -1,7 +1,11 @@
 //! The fields of an answer that a client asks for: `fields=name,status.notAfter`.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use utoipa::openapi::{RefOr, Schema};
 
 use super::problem::ApiError;
 
@@ -13,16 +17,17 @@ pub(crate) struct Fields(Vec<String>);
 
 impl Fields {
     /// Reads the list; a field that the resource does not have is refused.
-    pub(crate) fn parse(text: &str, has_field: fn(&str) -> bool) -> Result<Self, ApiError> {
+    pub(crate) fn parse<T: ToSchema>(text: &str) -> Result<Self, ApiError> {
         let paths: Vec<String> = text.split(',').map(|path| path.trim().to_owned()).collect();
         if paths.len() > MOST_FIELDS {
             let detail = format!("`fields` names at most {MOST_FIELDS} fields.");
             return Err(ApiError::malformed(detail));
         }
-        match paths.iter().find(|path| !has_field(path)) {
+        let described = Described::of::<T>();
+        match paths.iter().find(|path| !described.has(path)) {
             None => Ok(Self(paths)),
             Some(strange) => Err(ApiError::malformed(format!(
-                "`fields` names `{strange}`, which there is not; write it as `fields=name,status.notAfter`."
+                "`fields` names `{strange}`, which there is not; `fields=id,createdAt` names two, `status.phase` one within another."
             ))),
         }
     }
@@ -35,6 +40,44 @@ impl Fields {
             copy(&whole, path, &mut part);
         }
         Value::Object(part)
+    }
+}
+
+/// The description of a resource, in the API's own document.
+struct Described {
+    resource: Value,
+    /// What it refers to, by name.
+    others: BTreeMap<String, Value>,
+}
+
+impl Described {
+    fn of<T: ToSchema>() -> Self {
+        let plain = |schema: &RefOr<Schema>| serde_json::to_value(schema).unwrap_or_default();
+        let mut others = Vec::new();
+        T::schemas(&mut others);
+        let others = others.into_iter().map(|(name, schema)| (name, plain(&schema))).collect();
+        Self { resource: plain(&T::schema()), others }
+    }
+
+    fn has(&self, path: &str) -> bool {
+        let step = |schema, name| self.within(schema, name);
+        path.split('.').try_fold(&self.resource, step).is_some()
+    }
+
+    /// The description of a field of an object, or of what a reference or a choice leads to.
+    fn within<'a>(&'a self, schema: &'a Value, name: &str) -> Option<&'a Value> {
+        if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
+            return self.within(self.others.get(reference.rsplit('/').next()?)?, name);
+        }
+        let own = schema.get("properties").and_then(|all| all.get(name));
+        // Labels have what names they have.
+        let any = || schema.get("additionalProperties").filter(|any| any.is_object());
+        let chosen = || {
+            let choices = ["oneOf", "anyOf", "allOf"].iter().filter_map(|of| schema.get(of));
+            let mut choices = choices.filter_map(Value::as_array).flatten();
+            choices.find_map(|choice| self.within(choice, name))
+        };
+        own.or_else(any).or_else(chosen)
     }
 }
 
@@ -57,6 +100,23 @@ mod tests {
 
     use super::*;
 
+    #[derive(ToSchema)]
+    #[expect(dead_code, reason = "it only describes")]
+    struct Resource {
+        name: String,
+        labels: BTreeMap<String, String>,
+        status: Status,
+        former: Option<Status>,
+        steps: Vec<Status>,
+    }
+
+    #[derive(ToSchema)]
+    #[expect(dead_code, reason = "it only describes")]
+    struct Status {
+        phase: String,
+        revision: u32,
+    }
+
     #[test]
     fn fields_are_picked_at_any_depth() {
         let resource = json!({"name": "www", "labels": {"team": "web"}, "status": {"phase": "Ready", "revision": 2}});
@@ -67,8 +127,19 @@ mod tests {
             ("status,status.phase", json!({"status": {"phase": "Ready", "revision": 2}})),
             ("labels.none", json!({"labels": {}})),
         ] {
-            assert_eq!(Fields::parse(asked, |_| true).unwrap().of(&resource), shown, "{asked}");
+            let fields = Fields::parse::<Resource>(asked).unwrap();
+            assert_eq!(fields.of(&resource), shown, "{asked}");
         }
-        assert!(Fields::parse("name,colour", |path| path == "name").is_err());
+    }
+
+    #[test]
+    fn what_no_resource_has_is_refused() {
+        for asked in ["colour", "name,", "", "name.first", "status.colour", "steps.name", "status."]
+        {
+            assert!(Fields::parse::<Resource>(asked).is_err(), "{asked}");
+        }
+        for asked in ["steps", "labels", "labels.any", "former.phase"] {
+            assert!(Fields::parse::<Resource>(asked).is_ok(), "{asked}");
+        }
     }
 }

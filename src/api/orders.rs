@@ -12,7 +12,7 @@ use super::AppState;
 use super::auth::{Authorized, OrdersRead};
 use super::challenges::ChallengeView;
 use super::extract::{Path, Query};
-use super::page::{self, Listing, Sort};
+use super::page::{self, Asked, Listing, Sort};
 use super::precondition::Precondition;
 use super::problem::{ApiError, Errors};
 use super::wait::Wait;
@@ -42,6 +42,12 @@ pub(crate) struct ListOrders {
     cursor: Option<String>,
     /// The sort order.
     sort: Option<Sort>,
+    /// Only these fields of each item, joined by commas, such as `id,createdAt`; `status.phase` is one within another.
+    fields: Option<String>,
+    /// Whether `count` tells how many there are on all pages.
+    #[serde(default)]
+    #[param(default = false)]
+    count: bool,
 }
 
 /// The state of an order: RFC 8555's states, `expired` and `errored`.
@@ -136,7 +142,8 @@ pub(crate) async fn list(
     OriginalUri(uri): OriginalUri,
     Query(query): Query<ListOrders>,
 ) -> Result<Response, ApiError> {
-    let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
+    let asked = Asked::first::<OrderView>(query.limit, query.fields.as_deref(), query.count)?;
+    let asked = asked.from(query.cursor.as_deref(), query.sort)?;
     let wanted = Wanted {
         namespace: query.namespace,
         name: query.name,
@@ -144,9 +151,9 @@ pub(crate) async fn list(
         state: query.state.and_then(|state| json!(state).as_str().map(str::to_owned)),
     };
     let mut tx = app.db.read().await?;
-    let rows = orders::list(&mut tx, &who.scope, &wanted, page).await?;
+    let rows = orders::list(&mut tx, &who.scope, &wanted, asked.page).await?;
     let key = |row: &Order| row.id.0.as_bytes().to_vec();
-    Ok(page::answer(&uri, page.limit, rows, key, OrderView::from))
+    Ok(page::answer(&uri, &asked, rows, key, OrderView::from))
 }
 
 /// Get an order

@@ -11,8 +11,9 @@ use utoipa::openapi::schema::ArrayBuilder;
 use uuid::Uuid;
 
 use super::extract::Json;
+use super::fields::Fields;
 use super::problem::ApiError;
-use crate::storage::Page;
+use crate::storage::{Page, Rows};
 
 /// A page of a list.
 #[derive(Debug, Serialize, ToSchema)]
@@ -58,15 +59,34 @@ pub(crate) fn limit(given: Option<u32>) -> Result<u32, ApiError> {
     }
 }
 
-/// The page that a query asks for.
-pub(crate) fn page(
-    asked: Option<u32>,
-    cursor: Option<&str>,
-    sort: Option<Sort>,
-) -> Result<Page, ApiError> {
-    let after = cursor.map(|text| decode(text).map(Uuid::from_bytes)).transpose()?;
-    let descending = sort.unwrap_or_default() == Sort::Newest;
-    Ok(Page { limit: limit(asked)?, after, descending })
+/// What the query of a list asks of the answer.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) page: Page,
+    fields: Option<Fields>,
+}
+
+impl Asked {
+    /// The first page of a list, whose cursor and order are the caller's to read. `T` is an item of the list.
+    pub(crate) fn first<T: ToSchema>(
+        asked: Option<u32>,
+        fields: Option<&str>,
+        counted: bool,
+    ) -> Result<Self, ApiError> {
+        let page = Page { counted, ..Page::first(limit(asked)?) };
+        Ok(Self { page, fields: fields.map(Fields::parse::<T>).transpose()? })
+    }
+
+    /// The page that begins at the cursor, in this order.
+    pub(crate) fn from(
+        mut self,
+        cursor: Option<&str>,
+        sort: Option<Sort>,
+    ) -> Result<Self, ApiError> {
+        self.page.after = cursor.map(|text| decode(text).map(Uuid::from_bytes)).transpose()?;
+        self.page.descending = sort.unwrap_or_default() == Sort::Newest;
+        Ok(self)
+    }
 }
 
 /// Reads a cursor.
@@ -89,24 +109,25 @@ pub(crate) fn strange_cursor() -> ApiError {
 /// Answers with a page, given one row more than fits on it if there is a next one.
 pub(crate) fn answer<R, T: Serialize>(
     uri: &Uri,
-    limit: u32,
-    rows: Vec<R>,
+    asked: &Asked,
+    rows: Rows<R>,
     key: impl Fn(&R) -> Vec<u8>,
-    view: impl Fn(R) -> T,
+    mut view: impl FnMut(R) -> T,
 ) -> Response {
-    counted(uri, limit, None, rows, key, view)
+    match &asked.fields {
+        None => listing(uri, asked, rows, key, view),
+        Some(fields) => listing(uri, asked, rows, key, |row| fields.of(&view(row))),
+    }
 }
 
-/// The same, with the number of items on all pages.
-pub(crate) fn counted<R, T: Serialize>(
+fn listing<R, T: Serialize>(
     uri: &Uri,
-    limit: u32,
-    count: Option<u64>,
-    mut rows: Vec<R>,
+    asked: &Asked,
+    Rows { mut rows, count }: Rows<R>,
     key: impl Fn(&R) -> Vec<u8>,
     view: impl FnMut(R) -> T,
 ) -> Response {
-    let limit = limit as usize;
+    let limit = asked.page.limit as usize;
     let more = rows.len() > limit;
     rows.truncate(limit);
     let next_cursor = rows.last().filter(|_| more).map(|row| URL_SAFE_NO_PAD.encode(key(row)));

@@ -17,7 +17,7 @@ use super::auth::{Authorized, Principal, SecretsRead, SecretsWrite};
 use super::dry_run::DryRun;
 use super::extract::{Body, Path, Query};
 use super::idempotency::{Attempt, IdempotencyKey, located};
-use super::page::{self, Listing, Sort};
+use super::page::{self, Asked, Listing, Sort};
 use super::precondition::{Precondition, answer, json};
 use super::problem::{ApiError, Code, Errors, Faults, FieldCode};
 use super::wait::Held;
@@ -68,6 +68,12 @@ pub(crate) struct ListSecrets {
     cursor: Option<String>,
     /// The sort order.
     sort: Option<Sort>,
+    /// Only these fields of each item, joined by commas, such as `id,createdAt`; `status.phase` is one within another.
+    fields: Option<String>,
+    /// Whether `count` tells how many there are on all pages.
+    #[serde(default)]
+    #[param(default = false)]
+    count: bool,
 }
 
 /// Create a secret
@@ -105,12 +111,13 @@ pub(crate) async fn list(
     OriginalUri(uri): OriginalUri,
     Query(query): Query<ListSecrets>,
 ) -> Result<Response, ApiError> {
-    let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
+    let asked = Asked::first::<SecretView>(query.limit, query.fields.as_deref(), query.count)?;
+    let asked = asked.from(query.cursor.as_deref(), query.sort)?;
     let wanted = Wanted { namespace: query.namespace, name: query.name };
     let mut tx = app.db.read().await?;
-    let rows = secrets::list(&mut tx, &who.scope, &wanted, page).await?;
+    let rows = secrets::list(&mut tx, &who.scope, &wanted, asked.page).await?;
     let key = |row: &SecretEntry| row.id.0.as_bytes().to_vec();
-    Ok(page::answer(&uri, page.limit, rows, key, |row| SecretView::from(&row)))
+    Ok(page::answer(&uri, &asked, rows, key, |row| SecretView::from(&row)))
 }
 
 /// Get a secret

@@ -12,7 +12,7 @@ use super::AppState;
 use super::auth::{Authorized, Principal, ThrottlesRead, ThrottlesWrite};
 use super::dry_run::DryRun;
 use super::extract::{Path, Query};
-use super::page::{self, Listing, Sort};
+use super::page::{self, Asked, Listing, Sort};
 use super::problem::{ApiError, Code, Errors};
 use crate::domain::failure::Failure;
 use crate::domain::id::ThrottleId;
@@ -50,6 +50,12 @@ pub(crate) struct ListThrottles {
     cursor: Option<String>,
     /// The sort order.
     sort: Option<Sort>,
+    /// Only these fields of each item, joined by commas, such as `id,createdAt`; `status.phase` is one within another.
+    fields: Option<String>,
+    /// Whether `count` tells how many there are on all pages.
+    #[serde(default)]
+    #[param(default = false)]
+    count: bool,
 }
 
 /// List throttles
@@ -65,11 +71,12 @@ pub(crate) async fn list(
     Query(query): Query<ListThrottles>,
 ) -> Result<Response, ApiError> {
     is_bound_to_nothing(&who)?;
-    let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
+    let asked = Asked::first::<ThrottleView>(query.limit, query.fields.as_deref(), query.count)?;
+    let asked = asked.from(query.cursor.as_deref(), query.sort)?;
     let mut read = app.db.read().await?;
-    let found = throttles::list(&mut read, page, app.now()).await?;
+    let found = throttles::list(&mut read, asked.page, app.now()).await?;
     let key = |throttle: &Throttle| throttle.id.0.as_bytes().to_vec();
-    Ok(page::answer(&uri, page.limit, found, key, view))
+    Ok(page::answer(&uri, &asked, found, key, view))
 }
 
 /// Lift a throttle
@@ -111,8 +118,9 @@ async fn wake_orders(
     let mut page = Page::first(100);
     loop {
         let mut read = app.db.read().await?;
-        let found =
-            issuers::list(&mut read, &Scope::Everything, &issuers::Wanted::default(), page).await?;
+        let found = issuers::list(&mut read, &Scope::Everything, &issuers::Wanted::default(), page)
+            .await?
+            .rows;
         drop(read);
         page.after = found.last().map(|issuer| issuer.id.0);
         let is_last = found.len() <= page.limit as usize;

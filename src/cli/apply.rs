@@ -1,4 +1,4 @@
-//! `certwright apply` and `certwright diff`: manifests.
+//! `certwright apply`: manifests.
 
 use std::path::PathBuf;
 

@@ -115,7 +115,7 @@ const SECRET: &[Column] = &[
 ];
 
 const WEBHOOK: &[Column] = &[
-    ("ID", false, |value, _| text(value, "/id")),
+    NAME,
     ("URL", false, |value, _| text(value, "/url")),
     ("EVENTS", true, |value, _| events(value)),
     ("PHASE", false, |value, _| text(value, "/status/phase")),

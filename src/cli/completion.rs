@@ -1,8 +1,9 @@
 //! `certwright completion`, and the page docs/cli.md.
 
 use clap::{Args, Command, CommandFactory as _, ValueEnum};
-use clap_complete::{Shell, generate};
+use clap_complete::env::{Bash, EnvCompleter, Fish, Zsh};
 
+use super::complete::VARIABLE;
 use super::exit::{Complaint, TABLE};
 use super::output::print;
 
@@ -10,7 +11,10 @@ use super::output::print;
 #[command(after_help = "Examples:
   certwright completion bash > /etc/bash_completion.d/certwright
   certwright completion zsh > \"${fpath[1]}/_certwright\"
-  certwright completion fish > ~/.config/fish/completions/certwright.fish")]
+  certwright completion fish > ~/.config/fish/completions/certwright.fish
+
+Names of certificates, issuers and namespaces come from the server that the line, the environment or the
+profile names, within a second; where it does not answer, commands and flags are completed.")]
 pub(super) struct Completion {
     /// Which shell
     #[arg(value_enum)]
@@ -26,13 +30,14 @@ enum Known {
 
 impl Completion {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let shell = match self.shell {
-            Known::Bash => Shell::Bash,
-            Known::Zsh => Shell::Zsh,
-            Known::Fish => Shell::Fish,
+        let shell: &dyn EnvCompleter = match self.shell {
+            Known::Bash => &Bash,
+            Known::Zsh => &Zsh,
+            Known::Fish => &Fish,
         };
         let mut script = Vec::new();
-        generate(shell, &mut super::Cli::command(), "certwright", &mut script);
+        let name = "certwright";
+        shell.write_registration(VARIABLE, name, name, name, &mut script)?;
         print(&String::from_utf8_lossy(&script))
     }
 }

@@ -42,7 +42,7 @@ impl Describe {
             };
             for resource in resources {
                 let events = match kind {
-                    Kind::Event | Kind::Policy | Kind::Secret | Kind::Webhook => Vec::new(),
+                    Kind::Event | Kind::Policy | Kind::Secret => Vec::new(),
                     _ => events::of(session, kind, &resource).await?,
                 };
                 parts.push(format!(

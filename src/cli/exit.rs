@@ -17,6 +17,12 @@ pub(super) enum Complaint {
     /// It did not come in time.
     #[error("{0}")]
     TimedOut(String),
+    /// What `diff` was to find; it has been printed.
+    #[error("there are differences")]
+    Differs,
+    /// What `diff` could not find out.
+    #[error("it cannot be said what would change")]
+    CannotTell,
 }
 
 impl Complaint {
@@ -29,9 +35,10 @@ impl Complaint {
     }
 }
 
-/// What is wrong, in the command line's own words.
-pub fn message(error: &anyhow::Error) -> String {
-    words::own(&format!("{error:#}"))
+/// What is wrong, in the command line's own words; nothing where all has been said.
+pub fn message(error: &anyhow::Error) -> Option<String> {
+    let is_said = matches!(error.downcast_ref::<Complaint>(), Some(Complaint::Differs));
+    (!is_said).then(|| words::own(&format!("{error:#}")))
 }
 
 /// Whether something is not there.
@@ -49,12 +56,17 @@ const UNREACHABLE: u8 = 6;
 
 /// The exit status for an error.
 pub fn status_of(error: &anyhow::Error) -> u8 {
+    // Said around the cause, whose own status is not the one that counts.
+    if matches!(error.downcast_ref(), Some(Complaint::CannotTell)) {
+        return USAGE;
+    }
     for cause in error.chain() {
         if let Some(complaint) = cause.downcast_ref::<Complaint>() {
             return match complaint {
-                Complaint::Usage(_) => USAGE,
+                Complaint::Usage(_) | Complaint::CannotTell => USAGE,
                 Complaint::NotFound(_) => NOT_FOUND,
                 Complaint::TimedOut(_) => TIMED_OUT,
+                Complaint::Differs => FAILED,
             };
         }
         if let Some(error) = cause.downcast_ref::<ClientError>() {
@@ -79,8 +91,8 @@ pub fn status_of(error: &anyhow::Error) -> u8 {
 /// The table of docs/cli.md.
 pub(super) const TABLE: &[(u8, &str)] = &[
     (0, "done"),
-    (FAILED, "failed; the message says why"),
-    (USAGE, "the command line makes no sense"),
+    (FAILED, "failed; the message says why. `diff`: something differs"),
+    (USAGE, "the command line makes no sense. `diff`: failed"),
     (NOT_FOUND, "there is no such resource"),
     (TIMED_OUT, "`--timeout` is over, and what was waited for has not come"),
     (NOT_ALLOWED, "no API key or client certificate, or one that may not do this"),

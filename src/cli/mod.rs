@@ -16,11 +16,13 @@ mod backup;
 mod can;
 mod certificates;
 mod columns;
+mod complete;
 mod completion;
 mod credentials;
 mod decide;
 mod delete;
 mod describe;
+mod diff;
 mod doctor;
 mod document;
 mod download;
@@ -62,6 +64,7 @@ mod wait;
 mod webhooks;
 mod words;
 
+pub use complete::complete;
 pub use exit::{message, status_of};
 
 use output::print;
@@ -155,6 +158,8 @@ Asks /healthz where `http.listen` says. The exit status is 0 or 1.")]
     Openapi,
     /// Apply cert-manager's manifests
     Apply(apply::Apply),
+    /// Show what `apply` would change
+    Diff(diff::Diff),
     /// Print what is there as cert-manager's manifests
     Export(export::Export),
     /// Take over certificates and keys that exist
@@ -273,10 +278,10 @@ Asks /healthz where `http.listen` says. The exit status is 0 or 1.")]
         subcommand,
         after_help = "Examples:
   certwright webhooks list
-  certwright webhooks create https://hooks.example.com/certs --event certificate.issued
-  certwright webhooks test 019ab000-0000-7000-8000-000000000000
-  certwright webhooks deliveries 019ab000-0000-7000-8000-000000000000 --state dead
-  certwright webhooks redeliver 019ab000-0000-7000-8000-000000000000 --since 2026-11-25T12:00:00Z"
+  certwright webhooks create https://hooks.example.com/certs --name deploy --event certificate.issued
+  certwright webhooks test deploy
+  certwright webhooks deliveries deploy --state dead
+  certwright webhooks redeliver deploy --since 2026-11-25T12:00:00Z"
     )]
     Webhooks(webhooks::Webhooks),
     /// Print a script that completes commands in a shell
@@ -311,6 +316,7 @@ impl Cli {
             Command::Healthcheck => healthcheck::run(source),
             Command::Openapi => openapi::run(),
             Command::Apply(apply) => remote.run(async |on| apply.run(on).await),
+            Command::Diff(diff) => remote.run(async |on| diff.run(on).await),
             Command::Export(export) => remote.run(async |on| export.run(on).await),
             Command::Import(import) => remote.run(async |on| import.run(on).await),
             Command::Get(get) => get.run(remote),

@@ -21,8 +21,8 @@ impl Names {
             return;
         }
         let found = session.client.get(&path, &[]).await.unwrap_or_default();
-        let name = ["/name", "/url"].map(|field| text(&found, field));
-        let name = name.into_iter().find(|name| !name.is_empty()).unwrap_or_else(|| id.to_owned());
+        let name = Some(text(&found, "/name")).filter(|name| !name.is_empty());
+        let name = name.unwrap_or_else(|| id.to_owned());
         let word = if text(&found, "/kind") == "ClusterIssuer" { "clusterissuer" } else { kind };
         self.0.insert(path.clone(), format!("{word}/{name}"));
     }

@@ -233,6 +233,11 @@ impl Session {
         Some(place.namespace.clone().unwrap_or_else(|| self.namespace.clone()))
     }
 
+    /// The namespace where a command names none.
+    pub(super) fn own_namespace(&self) -> &str {
+        &self.namespace
+    }
+
     /// The one namespace that is meant.
     pub(super) fn within(&self, place: &Within) -> String {
         place.namespace.clone().unwrap_or_else(|| self.namespace.clone())

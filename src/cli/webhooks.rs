@@ -1,10 +1,10 @@
 //! `certwright webhooks`
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::output::{age, note, now, print, table, text};
+use super::output::{age, note, now, print, table, text, yaml};
 use super::remote::{Session, Where, Within};
 use crate::client::{Ask, Body, Client};
 use crate::manifest::kind::Kind;
@@ -24,44 +24,43 @@ pub(super) enum Webhooks {
     },
     /// Have events posted to a URL, and print the signing secret this once
     #[command(after_help = "Examples:
-  certwright webhooks create https://hooks.example.com/certs --event certificate.issued --event certificate.failed")]
+  certwright webhooks create https://hooks.example.com/certs --name deploy --event certificate.issued --event certificate.failed")]
     Create {
         /// Where to
         url: String,
+        /// What it is to be called [default: one is made]
+        #[arg(long)]
+        name: Option<String>,
         /// Which events [default: all]
         #[arg(long = "event", value_name = "TYPE")]
         events: Vec<String>,
         #[command(flatten)]
         place: Within,
     },
+    /// Show a webhook, but for its secret
+    Get(One),
     /// Delete a webhook
-    Delete {
-        /// Its identifier
-        id: Uuid,
-    },
+    Delete(One),
     /// Post a `webhook.test` to it, and say what came of it
-    Test {
-        /// Its identifier
-        id: Uuid,
-    },
+    Test(One),
     /// Change to a new signing secret, and print it this once
     #[command(after_help = "Examples:
-  certwright webhooks rotate 019ab000-0000-7000-8000-000000000000
-  certwright webhooks rotate 019ab000-0000-7000-8000-000000000000 --former-valid-for 0s")]
+  certwright webhooks rotate deploy
+  certwright webhooks rotate deploy --former-valid-for 0s")]
     Rotate {
-        /// Its identifier
-        id: Uuid,
+        #[command(flatten)]
+        one: One,
         /// How long the former secret signs as well; 0s if others know it [default: 24h]
         #[arg(long, value_name = "DURATION")]
         former_valid_for: Option<String>,
     },
     /// List what was sent to it, and what came of that
     #[command(after_help = "Examples:
-  certwright webhooks deliveries 019ab000-0000-7000-8000-000000000000
-  certwright webhooks deliveries 019ab000-0000-7000-8000-000000000000 --state dead")]
+  certwright webhooks deliveries deploy
+  certwright webhooks deliveries deploy --state dead")]
     Deliveries {
-        /// The webhook's identifier
-        id: Uuid,
+        #[command(flatten)]
+        one: One,
         /// Those in this state
         #[arg(long, value_parser = STATES)]
         state: Option<String>,
@@ -71,11 +70,11 @@ pub(super) enum Webhooks {
     },
     /// Send again what was sent before: one delivery, or everything since a moment
     #[command(after_help = "Examples:
-  certwright webhooks redeliver $WEBHOOK $DELIVERY
-  certwright webhooks redeliver $WEBHOOK --since 2026-11-25T12:00:00Z")]
+  certwright webhooks redeliver deploy $DELIVERY
+  certwright webhooks redeliver deploy --since 2026-11-25T12:00:00Z")]
     Redeliver {
-        /// The webhook's identifier
-        id: Uuid,
+        #[command(flatten)]
+        one: One,
         /// Which delivery
         #[arg(required_unless_present = "since", conflicts_with = "since")]
         delivery: Option<Uuid>,
@@ -85,6 +84,29 @@ pub(super) enum Webhooks {
     },
 }
 
+/// One webhook.
+#[derive(Debug, Args)]
+pub(super) struct One {
+    /// The webhook's name, or its identifier
+    #[arg(value_name = "NAME")]
+    webhook: String,
+    #[command(flatten)]
+    place: Within,
+}
+
+impl One {
+    /// The path of the webhook, and its name.
+    async fn find(&self, session: &Session) -> anyhow::Result<(String, String)> {
+        let found = self.get(session).await?;
+        Ok((format!("/webhooks/{}", text(&found, "/id")), text(&found, "/name")))
+    }
+
+    async fn get(&self, session: &Session) -> anyhow::Result<Value> {
+        let namespace = session.within(&self.place);
+        session.find(Kind::Webhook, Some(&namespace), &self.webhook).await
+    }
+}
+
 impl Webhooks {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         let client = &session.client;
@@ -92,50 +114,60 @@ impl Webhooks {
             Self::List { place } => {
                 let namespace = session.namespace(place);
                 let found = session.list(Kind::Webhook, namespace.as_deref(), &[]).await?;
-                let cells = ["/id", "/url", "/status/phase", "/status/message"];
+                let cells = ["/name", "/url", "/status/phase", "/status/message"];
                 let row = |one: &Value| cells.map(|cell| text(one, cell)).to_vec();
                 let rows: Vec<_> = found.iter().map(row).collect();
-                print(&table(&["ID", "URL", "PHASE", "MESSAGE"], &rows))
+                print(&table(&["NAME", "URL", "PHASE", "MESSAGE"], &rows))
             }
-            Self::Create { url, events, place } => {
-                let mut wanted = json!({"namespace": session.within(place), "url": url});
+            Self::Create { url, name, events, place } => {
+                let namespace = session.within(place);
+                let mut wanted = json!({"namespace": namespace, "name": name, "url": url});
                 if !events.is_empty() {
                     wanted["events"] = json!(events);
                 }
                 show_secret(&client.post("/webhooks", &wanted).await?, "created")
             }
-            Self::Delete { id } => {
-                client.delete(&format!("/webhooks/{id}")).await?;
-                print(&format!("webhook \"{id}\" deleted\n"))
+            Self::Get(one) => print(&yaml(&one.get(session).await?)),
+            Self::Delete(one) => {
+                let (path, name) = one.find(session).await?;
+                client.delete(&path).await?;
+                print(&format!("webhook \"{name}\" deleted\n"))
             }
-            Self::Test { id } => {
-                let path = format!("/webhooks/{id}/test");
+            Self::Test(one) => {
+                let (path, name) = one.find(session).await?;
+                let path = format!("{path}/test");
                 let headers = &[("prefer", ANSWER_WITHIN)];
                 let ask = Ask { headers, ..Ask::post(&path, Body::None) };
-                outcome(*id, &client.json(ask).await?)
+                outcome(&name, &client.json(ask).await?)
             }
-            Self::Rotate { id, former_valid_for } => {
+            Self::Rotate { one, former_valid_for } => {
+                let (path, _) = one.find(session).await?;
                 let how = json!({"formerValidFor": former_valid_for});
-                let path = format!("/webhooks/{id}/rotate");
-                show_secret(&client.post(&path, &how).await?, "has a new secret")
+                show_secret(
+                    &client.post(&format!("{path}/rotate"), &how).await?,
+                    "has a new secret",
+                )
             }
-            Self::Deliveries { id, state, since } => {
+            Self::Deliveries { one, state, since } => {
+                let (path, _) = one.find(session).await?;
                 let given = [("state", state), ("since", since)];
                 let given = given
                     .iter()
                     .filter_map(|(name, value)| value.as_deref().map(|value| (*name, value)));
-                deliveries(client, *id, &given.collect::<Vec<_>>()).await
+                deliveries(client, &path, &given.collect::<Vec<_>>()).await
             }
-            Self::Redeliver { id, delivery: Some(delivery), .. } => {
-                let path = format!("/webhooks/{id}/deliveries/{delivery}/redeliver");
+            Self::Redeliver { one, delivery: Some(delivery), .. } => {
+                let (path, _) = one.find(session).await?;
+                let path = format!("{path}/deliveries/{delivery}/redeliver");
                 client.post(&path, &json!({})).await?;
                 print(&format!("delivery/{delivery} is on its way again\n"))
             }
-            Self::Redeliver { id, since, .. } => {
-                let path = format!("/webhooks/{id}/redeliver");
+            Self::Redeliver { one, since, .. } => {
+                let (path, name) = one.find(session).await?;
+                let path = format!("{path}/redeliver");
                 let again = client.post(&path, &json!({"since": since})).await?;
                 let count = text(&again, "/redelivered");
-                print(&format!("webhook/{id}: deliveries on their way again: {count}\n"))
+                print(&format!("webhook/{name}: deliveries on their way again: {count}\n"))
             }
         }
     }
@@ -143,13 +175,13 @@ impl Webhooks {
 
 /// The secret alone goes to standard output.
 fn show_secret(webhook: &Value, what: &str) -> anyhow::Result<()> {
-    note(&format!("webhook/{} {what}; its secret is shown this once:", text(webhook, "/id")));
+    note(&format!("webhook/{} {what}; its secret is shown this once:", text(webhook, "/name")));
     print(&format!("{}\n", text(webhook, "/secret")))
 }
 
-async fn deliveries(client: &Client, id: Uuid, given: &[(&str, &str)]) -> anyhow::Result<()> {
+async fn deliveries(client: &Client, webhook: &str, given: &[(&str, &str)]) -> anyhow::Result<()> {
     let now = now();
-    let found = client.list(&format!("/webhooks/{id}/deliveries"), given).await?;
+    let found = client.list(&format!("{webhook}/deliveries"), given).await?;
     let row = |one: &Value| {
         let answer = match text(one, "/error") {
             error if error.is_empty() => text(one, "/responseStatus"),
@@ -164,14 +196,14 @@ async fn deliveries(client: &Client, id: Uuid, given: &[(&str, &str)]) -> anyhow
 }
 
 /// The result of a test: an error if the endpoint did not accept it.
-fn outcome(id: Uuid, delivery: &Value) -> anyhow::Result<()> {
+fn outcome(name: &str, delivery: &Value) -> anyhow::Result<()> {
     let status = text(delivery, "/responseStatus");
     match text(delivery, "/state").as_str() {
-        "delivered" => print(&format!("webhook/{id} took a webhook.test (status {status})\n")),
+        "delivered" => print(&format!("webhook/{name} took a webhook.test (status {status})\n")),
         "dead" if status.is_empty() => {
-            anyhow::bail!("webhook/{id} was not reached: {}", text(delivery, "/error"))
+            anyhow::bail!("webhook/{name} was not reached: {}", text(delivery, "/error"))
         }
-        "dead" => anyhow::bail!("webhook/{id} refused a webhook.test with status {status}"),
-        _ => print(&format!("webhook/{id}: a webhook.test is on its way\n")),
+        "dead" => anyhow::bail!("webhook/{name} refused a webhook.test with status {status}"),
+        _ => print(&format!("webhook/{name}: a webhook.test is on its way\n")),
     }
 }

@@ -1,7 +1,9 @@
 //! The server's words for HTTP clients, as somebody at a shell can follow them.
 
 /// What the server says, and what is said here. `{id}` stands for an identifier.
-const WORDS: [(&str, &str); 24] = [
+const WORDS: [(&str, &str); 26] = [
+    ("Ask for a new one: POST /events/ticket", "`certwright events` needs none"),
+    (" already. Change it with PATCH", " already; `certwright webhooks get` shows it"),
     (
         "Send an API key, or a token of a configured OIDC issuer: `Authorization: Bearer …`. Where the listener takes client certificates, connecting with one is enough.",
         "Give an API key with --api-key-file or CERTWRIGHT_API_KEY, or a client certificate with --client-cert, or run `certwright login`.",

@@ -55,6 +55,8 @@ ids! {
     RevocationId
     /// An entry of the history.
     EventId
+    /// A ticket for a stream of events.
+    EventTicketId
     /// An entry of the audit log.
     AuditId
     /// A process that works.

@@ -19,6 +19,7 @@ pub mod completion_time;
 pub mod delivery;
 pub mod duration;
 pub mod event;
+pub mod event_ticket;
 pub mod event_type;
 pub mod expiry;
 pub mod explain;

@@ -76,6 +76,20 @@ fn hint(word: &str) -> String {
 }
 
 impl Kind {
+    /// All of them.
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Certificate,
+        Self::Request,
+        Self::Order,
+        Self::Challenge,
+        Self::Issuer,
+        Self::ClusterIssuer,
+        Self::Policy,
+        Self::Secret,
+        Self::Webhook,
+        Self::Event,
+    ];
+
     /// Kinds of which there are manifests.
     pub(crate) const IN_MANIFESTS: [Self; 5] =
         [Self::Secret, Self::ClusterIssuer, Self::Issuer, Self::Policy, Self::Certificate];
@@ -147,7 +161,7 @@ impl Kind {
 
     /// True if it can be found by name.
     pub(crate) fn has_names(self) -> bool {
-        !matches!(self, Self::Webhook | Self::Event)
+        self != Self::Event
     }
 }
 

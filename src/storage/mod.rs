@@ -26,15 +26,16 @@ mod tables;
 
 pub use crate::domain::scope::Scope;
 pub use engine::{
-    Disk, Listed, Load, Migrated, Page, Read, Signals, SoleUse, Statement, StorageError, Touch, Tx,
-    copy, notify,
+    Disk, Listed, Load, Migrated, Page, Read, Rows, Signals, SoleUse, Statement, StorageError,
+    Touch, Tx, copy, notify,
 };
 pub use queue::{handoff, heartbeat, lease, tasks};
 pub use tables::{
     api_keys, audit, audit_checkpoints, certificates, challenges, cleanups, deliveries,
-    event_stream, events, expiry_watches, fair, figures, grants, idempotency_keys, issuers,
-    namespaces, orders, outbox, pause, policies, policy_reviews, rate_limits, requests, retention,
-    revisions, revocations, sealed_columns, secrets, settings, throttles, wake_ups, webhooks,
+    event_stream, event_tickets, events, expiry_watches, fair, figures, grants, idempotency_keys,
+    issuers, namespaces, orders, outbox, pause, policies, policy_reviews, rate_limits, requests,
+    retention, revisions, revocations, sealed_columns, secrets, settings, throttles, wake_ups,
+    webhooks,
 };
 
 use cache::ConfigCache;
@@ -126,6 +127,7 @@ pub fn catalogue() -> Vec<Listed> {
         cleanups::all(),
         deliveries::all(),
         event_stream::all(),
+        event_tickets::all(),
         events::all(),
         expiry_watches::all(),
         figures::all(),

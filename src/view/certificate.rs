@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use time::OffsetDateTime;
-use utoipa::openapi::{RefOr, Schema};
-use utoipa::{PartialSchema as _, ToSchema};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::domain::ari::{Ari, Window};
@@ -196,19 +195,6 @@ impl CertificateView {
             status: status(certificate, now),
         }
     }
-}
-
-/// Whether certificates have such a field, written `name` or `status.notAfter`.
-pub(crate) fn has_field(path: &str) -> bool {
-    let has = |schema: RefOr<Schema>, field: &str| match schema {
-        RefOr::T(Schema::Object(object)) => object.properties.contains_key(field),
-        _ => false,
-    };
-    let (first, rest) = path.split_once('.').unwrap_or((path, ""));
-    let second = rest.split('.').next().unwrap_or_default();
-    let is_within =
-        first != "status" || rest.is_empty() || has(CertificateStatus::schema(), second);
-    has(CertificateView::schema(), first) && is_within
 }
 
 fn status(certificate: &Certificate, now: OffsetDateTime) -> CertificateStatus {

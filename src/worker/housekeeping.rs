@@ -8,7 +8,7 @@ use crate::domain::backoff::{self, Jitter};
 use crate::domain::id::TaskId;
 use crate::domain::words::words;
 use crate::storage::lease::Lease;
-use crate::storage::{StorageError, retention, tasks};
+use crate::storage::{StorageError, event_tickets, retention, tasks};
 use crate::worker::context::{Context, STEP_TIMEOUT};
 use crate::worker::error::WorkerError;
 use crate::worker::{delivery, orphaned_records};
@@ -58,6 +58,9 @@ pub(crate) async fn run(ctx: &Context, lease: Lease) -> Result<(), WorkerError> 
         }
         Some(Task::ForgetEvents) => {
             let cutoff = ctx.clock.now() - ctx.settings.event_retention;
+            let mut tx = ctx.db.begin();
+            event_tickets::forget(&mut tx, ctx.clock.now()).await?;
+            tx.commit().await?;
             within_a_step(ctx, retention::forget(&ctx.db, cutoff)).await?
         }
         Some(Task::ForgetDeliveries) => within_a_step(ctx, delivery::forget(ctx)).await?,

@@ -52,10 +52,10 @@ async fn sweep_everywhere(ctx: &Context, lease: &Lease) -> Result<Sweep, WorkerE
     let mut sweep = Sweep::default();
     let mut after = None;
     loop {
-        let page = Page { limit: ISSUERS, after, descending: false };
+        let page = Page { after, ..Page::first(ISSUERS) };
         let mut tx = ctx.db.read().await?;
         let wanted = issuers::Wanted::default();
-        let found = issuers::list(&mut tx, &Scope::Everything, &wanted, page).await?;
+        let found = issuers::list(&mut tx, &Scope::Everything, &wanted, page).await?.rows;
         drop(tx);
         let (here, more) = found.split_at(found.len().min(ISSUERS as usize));
         for (issuer, provider) in here.iter().flat_map(providers) {

@@ -27,7 +27,7 @@ pub(crate) async fn run(ctx: &Context, lease: Lease) -> Result<(), WorkerError> 
         admitted_way: Some("policy"),
         ..Wanted::default()
     };
-    let mut found = certificates::list(&mut tx, &Scope::Everything, &wanted, page).await?;
+    let mut found = certificates::list(&mut tx, &Scope::Everything, &wanted, page).await?.rows;
     drop(tx);
     // One more was read than fits into the page.
     let limit = usize::try_from(PAGE).unwrap_or(usize::MAX);

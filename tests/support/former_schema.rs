@@ -11,8 +11,9 @@ static POSTGRES: Migrator = sqlx::migrate!("tests/fixtures/migrations/postgres")
 pub const LAST: i64 = 14;
 
 /// Tables that migrations since then made.
-pub const LATER_TABLES: [&str; 7] = [
+pub const LATER_TABLES: [&str; 8] = [
     "api_key_uses",
+    "event_tickets",
     "policy_namespaces",
     "policies",
     "policy_reviews",
@@ -22,7 +23,7 @@ pub const LATER_TABLES: [&str; 7] = [
 ];
 
 /// Columns that they added.
-pub const LATER_COLUMNS: [(&str, &str); 17] = [
+pub const LATER_COLUMNS: [(&str, &str); 18] = [
     ("api_keys", "description"),
     ("api_keys", "role"),
     ("api_keys", "expires_at"),
@@ -41,16 +42,18 @@ pub const LATER_COLUMNS: [(&str, &str); 17] = [
     ("requests", "approval"),
     ("requests", "requested_by"),
     ("throttles", "id"),
+    ("webhooks", "name"),
 ];
 
 /// Indexes that they made on older tables.
-const LATER_INDEXES: [&str; 6] = [
+const LATER_INDEXES: [&str; 7] = [
     "api_keys_former_hash",
     "certificates_by_admission",
     "certificates_by_end",
     "certificates_by_name",
     "certificates_under_way",
     "throttles_by_id",
+    "webhooks_by_name",
 ];
 
 /// The take-over, read backwards.

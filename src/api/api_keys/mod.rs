@@ -13,14 +13,14 @@ use super::auth::{ApiKeysRead, ApiKeysWrite, Authorized, Principal};
 use super::dry_run::DryRun;
 use super::extract::{Body, Path, Query};
 use super::idempotency::{Attempt, IdempotencyKey, located};
-use super::page::{self, Listing, Sort};
+use super::page::{self, Asked, Listing, Sort};
 use super::precondition::{Precondition, answer, json};
 use super::problem::{ApiError, Code, Errors};
 use super::rotation::{Rotation, content, overlap, shown_once};
 use super::wait::Held;
 use crate::domain::api_key::{self, ApiKey};
 use crate::domain::id::ApiKeyId;
-use crate::storage::{Page, Read, api_keys};
+use crate::storage::{Read, api_keys};
 
 mod check;
 mod view;
@@ -42,6 +42,12 @@ pub(crate) struct ListKeys {
     cursor: Option<String>,
     /// The sort order.
     sort: Option<Sort>,
+    /// Only these fields of each item, joined by commas, such as `id,createdAt`; `status.phase` is one within another.
+    fields: Option<String>,
+    /// Whether `count` tells how many there are on all pages.
+    #[serde(default)]
+    #[param(default = false)]
+    count: bool,
 }
 
 /// Create an API key
@@ -100,16 +106,17 @@ pub(crate) async fn list(
     OriginalUri(uri): OriginalUri,
     Query(query): Query<ListKeys>,
 ) -> Result<Response, ApiError> {
-    let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
+    let asked = Asked::first::<KeyView>(query.limit, query.fields.as_deref(), query.count)?;
+    let asked = asked.from(query.cursor.as_deref(), query.sort)?;
     let mut tx = app.db.read().await?;
-    let rows = api_keys::list(&mut tx, &who.scope, query.name.as_deref(), page).await?;
+    let rows = api_keys::list(&mut tx, &who.scope, query.name.as_deref(), asked.page).await?;
     let key = |row: &ApiKey| row.id.0.as_bytes().to_vec();
-    Ok(page::answer(&uri, page.limit, rows, key, KeyView::of))
+    Ok(page::answer(&uri, &asked, rows, key, KeyView::of))
 }
 
 /// Get an API key
 ///
-/// Without the key itself.
+/// Without the key itself. By its name only if no other key has that: 409 otherwise.
 #[utoipa::path(get, path = "/api-keys/{id}", operation_id = "getApiKey", tag = "service",
     params(("id" = Uuid, Path, description = "The key's identifier"), ("If-None-Match" = Option<String>, Header, description = "The `ETag` that is known already")),
     responses((status = 200, body = KeyView, description = "The API key", headers(("ETag" = String))), Errors))]
@@ -121,34 +128,6 @@ pub(crate) async fn show(
 ) -> Result<Response, ApiError> {
     let mut tx = app.db.read().await?;
     known.show(&KeyView::of(find(&mut tx, id, &who).await?))
-}
-
-/// Get an API key by its name
-///
-/// Names need not be unique: 409 if several keys have it.
-#[utoipa::path(get, path = "/api-keys/by-name/{name}", operation_id = "getApiKeyByName", tag = "service",
-    params(("name" = String, Path, description = "The key's name"), ("If-None-Match" = Option<String>, Header, description = "The `ETag` that is known already")),
-    responses((status = 200, body = KeyView, description = "The API key", headers(("ETag" = String))), Errors))]
-pub(crate) async fn show_by_name(
-    State(app): State<AppState>,
-    who: Authorized<ApiKeysRead>,
-    Path(name): Path<String>,
-    known: Precondition,
-) -> Result<Response, ApiError> {
-    let mut tx = app.db.read().await?;
-    // A page has one row more than asked for, if there is one.
-    let mut found = api_keys::list(&mut tx, &who.scope, Some(&name), Page::first(1)).await?;
-    match (found.pop(), found.is_empty()) {
-        (Some(only), true) => known.show(&KeyView::of(only)),
-        (None, _) => {
-            Err(ApiError::Because(Code::NotFound, format!("There is no API key `{name}`.")))
-        }
-        (Some(_), false) => {
-            let detail =
-                format!("Several API keys are called `{name}`: name one by its identifier.");
-            Err(ApiError::Because(Code::AmbiguousName, detail))
-        }
-    }
 }
 
 /// Rotate an API key

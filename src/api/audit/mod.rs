@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::auth::{AuditRead, Authorized, Principal, network};
 use super::extract::Query;
-use super::page::{self, Listing, Sort};
+use super::page::{self, Asked, Listing, Sort};
 use super::problem::{ApiError, Code, Errors, Problem};
 use super::{AppState, field};
 use crate::domain::audit::{Call, Entry, Outcome, Seal, hexadecimal};
@@ -54,6 +54,12 @@ pub(crate) struct ListAudit {
     cursor: Option<String>,
     /// The sort order.
     sort: Option<Sort>,
+    /// Only these fields of each item, joined by commas, such as `id,createdAt`; `status.phase` is one within another.
+    fields: Option<String>,
+    /// Whether `count` tells how many there are on all pages.
+    #[serde(default)]
+    #[param(default = false)]
+    count: bool,
 }
 
 /// An entry of the audit log.
@@ -111,7 +117,8 @@ pub(crate) async fn list(
         let detail = "The audit log is about all namespaces: use an API key or a token that is bound to none.";
         return Err(ApiError::Because(Code::PermissionDenied, detail.to_owned()));
     }
-    let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
+    let asked = Asked::first::<EntryView>(query.limit, query.fields.as_deref(), query.count)?;
+    let asked = asked.from(query.cursor.as_deref(), query.sort)?;
     let wanted = Wanted {
         since: query.since.as_deref().map(|text| field::moment(text, "since")).transpose()?,
         principal: query.principal,
@@ -119,9 +126,9 @@ pub(crate) async fn list(
         resource: query.resource.map(|path| path.trim_start_matches('/').to_owned()),
     };
     let mut read = app.db.read().await?;
-    let rows = audit::list(&mut read, &wanted, page).await?;
+    let rows = audit::list(&mut read, &wanted, asked.page).await?;
     let key = |(entry, _): &(Entry, Option<Seal>)| entry.id.as_bytes().to_vec();
-    Ok(page::answer(&uri, page.limit, rows, key, EntryView::from))
+    Ok(page::answer(&uri, &asked, rows, key, EntryView::from))
 }
 
 impl From<(Entry, Option<Seal>)> for EntryView {

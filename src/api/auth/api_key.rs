@@ -17,7 +17,7 @@ use crate::storage::api_keys;
 pub(crate) struct Known {
     pub(super) id: ApiKeyId,
     /// The hash of the value that was shown, by which the key is recognised again.
-    hash: Vec<u8>,
+    pub(super) hash: Vec<u8>,
     pub(super) expires_at: Option<OffsetDateTime>,
 }
 
@@ -25,7 +25,16 @@ pub(crate) struct Known {
 pub(super) async fn authenticate(key: &str, app: &AppState) -> Result<Principal, ApiError> {
     api_key::check_form(key)
         .map_err(|problem| refused(&format!("What was sent is not an API key: {problem}.")))?;
-    let hash = api_key::hash_key(key);
+    let pepper = api_key::hash_key(&format!("requests of {key}"));
+    recognised(api_key::hash_key(key), pepper, app).await
+}
+
+/// The principal behind the API key whose value has this hash.
+pub(super) async fn recognised(
+    hash: Vec<u8>,
+    pepper: Vec<u8>,
+    app: &AppState,
+) -> Result<Principal, ApiError> {
     let found = api_keys::recognise(&app.db, &hash).await?;
     let (known, value) = found.ok_or_else(|| refused(UNKNOWN))?;
     known.admits(value, app.now()).map_err(|ended| refused(in_words(ended)))?;
@@ -37,7 +46,7 @@ pub(super) async fn authenticate(key: &str, app: &AppState) -> Result<Principal,
         role,
         permissions,
         scope,
-        pepper: api_key::hash_key(&format!("requests of {key}")),
+        pepper,
         call: Arc::default(),
     })
 }

@@ -22,8 +22,8 @@ use crate::storage::Scope;
 pub(crate) struct Known {
     pub(super) id: PrincipalId,
     pub(super) expires_at: OffsetDateTime,
-    role: Role,
-    scope: Scope,
+    pub(super) role: Role,
+    pub(super) scope: Scope,
     peer: PeerCertificate,
 }
 

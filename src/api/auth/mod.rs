@@ -19,6 +19,7 @@ use super::AppState;
 use super::audit::Caller;
 use super::problem::{ApiError, Code};
 use crate::domain::audit::Call;
+use crate::domain::event_ticket::{Granted, Holder};
 use crate::domain::id::PrincipalId;
 use crate::domain::policy;
 use crate::domain::principal::{PrincipalKind, PrincipalRef};
@@ -32,6 +33,7 @@ mod last_uses;
 mod limits;
 mod permission;
 mod places;
+pub(crate) mod ticket;
 mod token;
 
 pub use last_uses::LastUses;
@@ -70,6 +72,8 @@ pub(crate) enum Subject {
     ApiKey(api_key::Known),
     Token(token::Known),
     ClientCertificate(client_certificate::Known),
+    /// Who used a ticket of a token or a client certificate.
+    Ticket(ticket::Known),
 }
 
 /// The permissions of a subject, and where it has them.
@@ -86,6 +90,7 @@ impl Subject {
             Self::ApiKey(key) => PrincipalId(key.id.0),
             Self::Token(token) => token.id,
             Self::ClientCertificate(certificate) => certificate.id,
+            Self::Ticket(ticket) => ticket.id,
         }
     }
 
@@ -98,6 +103,7 @@ impl Subject {
             Self::ApiKey(_) => PrincipalKind::ApiKey,
             Self::Token(_) => PrincipalKind::Token,
             Self::ClientCertificate(_) => PrincipalKind::ClientCertificate,
+            Self::Ticket(ticket) => ticket.kind,
         }
     }
 
@@ -106,6 +112,7 @@ impl Subject {
         match self {
             Self::ApiKey(_) | Self::ClientCertificate(_) => None,
             Self::Token(token) => Some(&token.issuer),
+            Self::Ticket(ticket) => ticket.issuer.as_deref(),
         }
     }
 
@@ -115,6 +122,7 @@ impl Subject {
             Self::ApiKey(key) => key.expires_at,
             Self::Token(token) => Some(token.expires_at),
             Self::ClientCertificate(certificate) => Some(certificate.expires_at),
+            Self::Ticket(ticket) => Some(ticket.expires_at),
         }
     }
 
@@ -124,6 +132,7 @@ impl Subject {
             Self::ApiKey(key) => key.grant(app, from).await,
             Self::Token(token) => Ok(token.grant(app)),
             Self::ClientCertificate(certificate) => Ok(certificate.grant(app)),
+            Self::Ticket(ticket) => Ok(ticket.grant(app)),
         }
     }
 }
@@ -189,6 +198,25 @@ impl Principal {
             "The {noun} is bound to namespaces, and policies say what those may have. Use one that is bound to none; POST /policies/evaluate says what is allowed."
         );
         Err(ApiError::Because(Code::PermissionDenied, detail))
+    }
+
+    /// Itself, as a ticket is made for it.
+    pub(crate) fn holder(&self) -> Holder {
+        let (role, scope, expires_at) = match &self.subject {
+            Subject::ApiKey(key) => return Holder::ApiKey { hash: key.hash.clone() },
+            Subject::Token(token) => (token.role, &token.scope, token.expires_at),
+            Subject::ClientCertificate(one) => (one.role, &one.scope, one.expires_at),
+            Subject::Ticket(ticket) => (ticket.role, &ticket.scope, ticket.expires_at),
+        };
+        Holder::Granted(Granted {
+            kind: self.subject.kind(),
+            id: self.subject.id().0,
+            name: self.name.clone(),
+            issuer: self.subject.issuer().map(str::to_owned),
+            role,
+            namespaces: scope.namespaces().map(<[String]>::to_vec),
+            expires_at,
+        })
     }
 
     /// True if it has this permission.
@@ -280,10 +308,15 @@ impl FromRequestParts<AppState> for Principal {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
-        if !has_credential(parts) {
+        let ticket = ticket::of(parts);
+        if ticket.is_none() && !has_credential(parts) {
             return Err(refused(NOTHING_SENT));
         }
-        match Self::uncounted(parts, app).await {
+        let found = match ticket {
+            Some(ticket) => Box::pin(ticket::authenticate(&ticket, app)).await,
+            None => Self::uncounted(parts, app).await,
+        };
+        match found {
             Ok(principal) => {
                 let principal = Self { call: Caller::is(parts, &principal), ..principal };
                 tracing::Span::current().record("principal", tracing::field::display(&principal));

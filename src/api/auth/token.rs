@@ -18,8 +18,8 @@ pub(crate) struct Known {
     pub(super) id: PrincipalId,
     pub(super) issuer: String,
     pub(super) expires_at: OffsetDateTime,
-    role: Role,
-    scope: Scope,
+    pub(super) role: Role,
+    pub(super) scope: Scope,
 }
 
 /// Whether a credential is a JWT by its look (RFC 7519): three parts. No API key has a dot.

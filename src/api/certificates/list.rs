@@ -10,8 +10,7 @@ use uuid::Uuid;
 
 use crate::api::auth::{Authorized, CertificatesRead, Principal};
 use crate::api::extract::Query;
-use crate::api::fields::Fields;
-use crate::api::page::{self, Listing};
+use crate::api::page::{self, Asked, Listing};
 use crate::api::problem::{ApiError, Errors};
 use crate::api::wait::{Held, Wait};
 use crate::api::{AppState, field};
@@ -22,7 +21,7 @@ use crate::domain::name::DnsName;
 use crate::domain::selector::Selector;
 use crate::storage::Page;
 use crate::storage::certificates::{self, Position, Wanted};
-use crate::view::{CertificateView, certificate};
+use crate::view::CertificateView;
 
 /// Filters for certificates.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -146,41 +145,32 @@ pub(crate) async fn list(
     let wait = wait.held_by(&app, &who)?;
     let now = app.now();
     let sort = query.sort.unwrap_or_default();
-    let limit = page::limit(query.limit)?;
-    let mut page = Page { limit, after: None, descending: sort.is_descending() };
-    let cursor = query.cursor.as_deref();
     let fields = query.fields.as_deref();
-    let fields = fields.map(|text| Fields::parse(text, certificate::has_field)).transpose()?;
-    let wants_count = query.count;
+    let mut asked = Asked::first::<CertificateView>(query.limit, fields, query.count)?;
+    asked.page.descending = sort.is_descending();
+    let cursor = query.cursor.as_deref();
     let wanted = wanted(&query, now)?;
     let mut tx = app.db.read().await?;
     let rows = match sort.by() {
         None => {
-            page.after = cursor.map(|text| page::decode(text).map(Uuid::from_bytes)).transpose()?;
+            let after = cursor.map(|text| page::decode(text).map(Uuid::from_bytes)).transpose()?;
+            let page = Page { after, ..asked.page };
             certificates::list(&mut tx, &who.scope, &wanted, page).await?
         }
         Some(by) => {
             let after = cursor.map(|text| position(text, by)).transpose()?;
-            certificates::list_by(&mut tx, &who.scope, &wanted, (by, after), page).await?
+            certificates::list_by(&mut tx, &who.scope, &wanted, (by, after), asked.page).await?
         }
     };
-    let count = if wants_count {
-        Some(certificates::count(&mut tx, &who.scope, &wanted).await?)
-    } else {
-        None
-    };
     drop(tx);
-    let mut settled = settled_of(&app, &who, &rows, limit, &wait).await?;
+    let mut settled = settled_of(&app, &who, &rows.rows, asked.page.limit, &wait).await?;
     let now = app.now();
     let key = |row: &Certificate| key(row, sort.by());
-    let mut view = |row: Certificate| {
+    let view = |row: Certificate| {
         let newest = settled.remove(&row.id);
         CertificateView::of(newest.as_ref().unwrap_or(&row), now)
     };
-    Ok(wait.applied(match fields {
-        None => page::counted(&uri, limit, count, rows, key, view),
-        Some(fields) => page::counted(&uri, limit, count, rows, key, |row| fields.of(&view(row))),
-    }))
+    Ok(wait.applied(page::answer(&uri, &asked, rows, key, view)))
 }
 
 /// The certificates of the page as they are once all have settled, if the client waits for that. The page itself, and

@@ -11,7 +11,7 @@ use super::find;
 use crate::api::AppState;
 use crate::api::auth::{Authorized, CertificatesRead};
 use crate::api::extract::{Path, Query};
-use crate::api::page::{self, Listing};
+use crate::api::page::{self, Asked, Listing};
 use crate::api::problem::{ApiError, Errors};
 use crate::api::requests::order_path;
 use crate::storage::revisions::{self, Revision};
@@ -26,6 +26,12 @@ pub(crate) struct ListRevisions {
     limit: Option<u32>,
     /// The `nextCursor` of the page before.
     cursor: Option<String>,
+    /// Only these fields of each item, joined by commas, such as `revision,notAfter`.
+    fields: Option<String>,
+    /// Whether `count` tells how many there are on all pages.
+    #[serde(default)]
+    #[param(default = false)]
+    count: bool,
 }
 
 /// One issued certificate.
@@ -70,7 +76,7 @@ pub(crate) async fn list(
     Path(id): Path<Uuid>,
     Query(query): Query<ListRevisions>,
 ) -> Result<Response, ApiError> {
-    let limit = page::limit(query.limit)?;
+    let asked = Asked::first::<RevisionView>(query.limit, query.fields.as_deref(), query.count)?;
     let before = query
         .cursor
         .as_deref()
@@ -79,9 +85,9 @@ pub(crate) async fn list(
     let mut tx = app.db.read().await?;
     let (certificate, _) = find(&mut tx, id, &who.scope).await?;
     let current = certificate.current.map(|issued| issued.revision);
-    let rows = revisions::list(&mut tx, certificate.id, before, limit).await?;
+    let rows = revisions::list(&mut tx, certificate.id, before, asked.page).await?;
     let key = |row: &Revision| row.revision.to_be_bytes().to_vec();
-    Ok(page::answer(&uri, limit, rows, key, |row| view(row, current)))
+    Ok(page::answer(&uri, &asked, rows, key, |row| view(row, current)))
 }
 
 fn view(revision: Revision, current: Option<i64>) -> RevisionView {

@@ -25,7 +25,9 @@ use crate::domain::revocation::{self, DEADLINE, Reason, Revocation};
 use crate::pki;
 use crate::storage::lease::Lease;
 use crate::storage::revisions::Revision;
-use crate::storage::{Read, Scope, Tx, certificates, issuers, orders, revisions, revocations};
+use crate::storage::{
+    Page, Read, Scope, Tx, certificates, issuers, orders, revisions, revocations,
+};
 use crate::view::CertificateView;
 
 /// A revocation to be created.
@@ -178,7 +180,7 @@ async fn valid(
     certificate: &Certificate,
     now: OffsetDateTime,
 ) -> Result<Vec<Revision>, ApiError> {
-    let mut kept = revisions::list(tx, certificate.id, None, ALL).await?;
+    let mut kept = revisions::list(tx, certificate.id, None, Page::first(ALL)).await?.rows;
     kept.retain(|one| one.not_after > now && one.revoked_at.is_none());
     kept.reverse();
     Ok(kept)

@@ -1,6 +1,7 @@
 //! Events, as pages or as a stream.
 
 mod stream;
+pub(crate) mod ticket;
 
 use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -14,7 +15,7 @@ use super::accept::preferred;
 use super::auth::{Authorized, EventsRead};
 use super::extract::Query;
 use super::headers::LAST_EVENT_ID;
-use super::page::{self, Listing, Sort};
+use super::page::{self, Asked, Listing, Sort};
 use super::problem::{ApiError, Errors};
 use super::{AppState, field};
 use crate::domain::event::Severity;
@@ -38,13 +39,21 @@ pub(crate) struct ListEvents {
     reason: Option<String>,
     /// Last seen at this moment or later (RFC 3339). A stream begins there, instead of now.
     since: Option<String>,
-    /// Items per page. A stream has no pages: it takes neither this nor the two parameters below.
+    /// A ticket of `POST /events/ticket`, in place of a header that says who asks; for a stream only.
+    ticket: Option<String>,
+    /// Items per page. A stream has no pages: it takes neither this nor the parameters below.
     #[param(minimum = 1, maximum = 500, default = 50)]
     limit: Option<u32>,
     /// The `nextCursor` of the page before.
     cursor: Option<String>,
     /// The sort order.
     sort: Option<Sort>,
+    /// Only these fields of each item, joined by commas, such as `id,createdAt`; `status.phase` is one within another.
+    fields: Option<String>,
+    /// Whether `count` tells how many there are on all pages.
+    #[serde(default)]
+    #[param(default = false)]
+    count: bool,
 }
 
 /// Something that happened, perhaps several times in a row.
@@ -107,7 +116,9 @@ pub(crate) async fn list(
     Query(query): Query<ListEvents>,
 ) -> Result<Response, ApiError> {
     let paged = query.limit.is_some() || query.cursor.is_some() || query.sort.is_some();
-    let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
+    let paged = paged || query.fields.is_some() || query.count;
+    let asked = Asked::first::<EventView>(query.limit, query.fields.as_deref(), query.count)?;
+    let asked = asked.from(query.cursor.as_deref(), query.sort)?;
     let wanted = Wanted {
         namespace: query.namespace,
         resource: query.resource.as_deref().map(resource).transpose()?,
@@ -117,15 +128,20 @@ pub(crate) async fn list(
     };
     if preferred(&headers, &[PAGES, STREAM])? == STREAM {
         if paged {
-            let detail = "A stream has no pages: leave out `limit`, `cursor` and `sort`.";
+            let detail =
+                "A stream has no pages: leave out `limit`, `cursor`, `sort`, `fields` and `count`.";
             return Err(ApiError::malformed(detail));
         }
         return stream::follow(app, &who, wanted, last_seen(&headers)?).await;
     }
+    if query.ticket.is_some() {
+        let detail = "A ticket is for a stream: send `Accept: text/event-stream`.";
+        return Err(ApiError::malformed(detail));
+    }
     let mut tx = app.db.read().await?;
-    let rows = events::list(&mut tx, &who.scope, &wanted, page).await?;
+    let rows = events::list(&mut tx, &who.scope, &wanted, asked.page).await?;
     let key = |row: &Recorded| row.id.as_bytes().to_vec();
-    let mut response = page::answer(&uri, page.limit, rows, key, EventView::from);
+    let mut response = page::answer(&uri, &asked, rows, key, EventView::from);
     response.headers_mut().append(header::VARY, HeaderValue::from_name(header::ACCEPT));
     Ok(response)
 }

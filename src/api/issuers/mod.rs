@@ -12,7 +12,7 @@ use super::auth::{Authorized, IssuersRead, IssuersWrite, Principal};
 use super::dry_run::DryRun;
 use super::extract::{Body, Path, Query};
 use super::idempotency::{Attempt, IdempotencyKey, accepted};
-use super::page::{self, Listing, Sort};
+use super::page::{self, Asked, Listing, Sort};
 use super::precondition::{Precondition, answer, json};
 use super::problem::{ApiError, Code, Errors, Faults, FieldCode};
 use super::wait::Held;
@@ -51,6 +51,12 @@ pub(crate) struct ListIssuers {
     cursor: Option<String>,
     /// The sort order.
     sort: Option<Sort>,
+    /// Only these fields of each item, joined by commas, such as `id,createdAt`; `status.phase` is one within another.
+    fields: Option<String>,
+    /// Whether `count` tells how many there are on all pages.
+    #[serde(default)]
+    #[param(default = false)]
+    count: bool,
 }
 
 /// Create an issuer
@@ -96,13 +102,14 @@ pub(crate) async fn list(
     OriginalUri(uri): OriginalUri,
     Query(query): Query<ListIssuers>,
 ) -> Result<Response, ApiError> {
-    let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
+    let asked = Asked::first::<IssuerView>(query.limit, query.fields.as_deref(), query.count)?;
+    let asked = asked.from(query.cursor.as_deref(), query.sort)?;
     let wanted = Wanted { namespace: query.namespace, name: query.name, kind: query.kind };
     let mut tx = app.db.read().await?;
-    let rows = issuers::list(&mut tx, &who.scope, &wanted, page).await?;
+    let rows = issuers::list(&mut tx, &who.scope, &wanted, asked.page).await?;
     let key = |row: &Issuer| row.id.0.as_bytes().to_vec();
     let view = |row: Issuer| IssuerView::from(&row).with_clock(app.health.skew_with(&row));
-    Ok(page::answer(&uri, page.limit, rows, key, view))
+    Ok(page::answer(&uri, &asked, rows, key, view))
 }
 
 /// Get an issuer

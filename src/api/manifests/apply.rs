@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use super::adopt::{self, Pair};
 use super::plan::{Item, Plan, Wanted, references};
-use super::{Applied, AppliedObject, Done, LeftOut, preflight, unsolved};
+use super::{Applied, AppliedObject, Done, LeftOut, outlook, preflight, unsolved};
 use crate::api::auth::{
     CertificatesWrite, IssuersWrite, Permission as _, PoliciesWrite, Principal, SecretsWrite,
 };
@@ -35,7 +35,7 @@ use crate::secret::Secret;
 use crate::storage::issuers::account_key_place;
 use crate::storage::lease::Lease;
 use crate::storage::secrets::{SecretEntry, data_place};
-use crate::storage::{Read, Tx, certificates, events, issuers, policies, revisions, secrets};
+use crate::storage::{Page, Read, Tx, certificates, events, issuers, policies, revisions, secrets};
 
 /// Applies all manifests or none, or all that can be. In a dry run none in any case.
 pub(super) async fn apply(
@@ -69,7 +69,7 @@ fn told(
         let warnings = item.object.warnings.iter().cloned().chain(more).collect();
         let (kind, name) = (item.object.kind.title(), item.object.name.clone());
         let result = if dry.is_wanted() { item.told_without_trace(done) } else { done };
-        Some(AppliedObject { kind, namespace, name, result, id, warnings })
+        Some(AppliedObject { kind, namespace, name, result, id, warnings, resource: None })
     });
     Applied { dry_run: dry.is_wanted(), results: results.collect(), left_out }
 }
@@ -199,7 +199,10 @@ async fn at_once(
         }
     }
     run.growth.must_fit(app, &mut tx).await?;
-    let applied = told(items, outcomes, left_out, dry);
+    let mut applied = told(items, outcomes, left_out, dry);
+    if dry.is_wanted() {
+        outlook::show(app, run.who, &mut tx, &mut applied.results).await?;
+    }
     attempt.remember(app, &mut tx, (StatusCode::OK, ""), &json(&applied)?).await?;
     dry.end(tx).await?;
     Ok(applied)
@@ -395,7 +398,7 @@ async fn is_superseded(
     pair: &Pair,
 ) -> Result<bool, ApiError> {
     let Some(current) = &present.current else { return Ok(false) };
-    let kept = revisions::list(tx, present.id, None, MOST_REVISIONS).await?;
+    let kept = revisions::list(tx, present.id, None, Page::first(MOST_REVISIONS)).await?.rows;
     if current.not_before > pair.leaf.not_before
         || kept.iter().any(|kept| kept.fingerprint == pair.leaf.fingerprint)
     {

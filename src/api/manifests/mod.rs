@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -25,6 +26,7 @@ mod adopt;
 mod apply;
 #[cfg(feature = "failpoints")]
 pub(crate) mod fuzzing;
+mod outlook;
 mod plan;
 mod preflight;
 #[cfg(test)]
@@ -91,6 +93,10 @@ pub(crate) struct AppliedObject {
     id: Uuid,
     /// Fields that have no meaning here, and what happens instead.
     warnings: Vec<String>,
+    /// With `dryRun`: the resource as it would be, if the caller may read it. Times and new identifiers will not last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    resource: Option<Value>,
 }
 
 /// The result of applying a manifest.

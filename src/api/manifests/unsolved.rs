@@ -23,7 +23,7 @@ pub(super) async fn warning(read: &mut Read, issuer: &Issuer) -> Result<Option<S
     let (mut looked_at, mut found) = (0, Vec::new());
     let mut page = Page::first(PAGE);
     while looked_at < MOST {
-        let rows = certificates::list(read, &Scope::Everything, &wanted, page).await?;
+        let rows = certificates::list(read, &Scope::Everything, &wanted, page).await?.rows;
         let Some(last) = rows.last() else { break };
         (looked_at, page.after) = (looked_at + rows.len(), Some(last.id.0));
         for one in &rows {

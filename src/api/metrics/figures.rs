@@ -40,7 +40,7 @@ impl Figures {
         let deliveries = deliveries::open(&mut read).await?;
         let wanted = issuers::Wanted::default();
         let known =
-            issuers::list(&mut read, &Scope::Everything, &wanted, Page::first(ISSUERS)).await?;
+            issuers::list(&mut read, &Scope::Everything, &wanted, Page::first(ISSUERS)).await?.rows;
         let mut issuers = Vec::with_capacity(known.len());
         for issuer in known {
             let spent = limits::spent(&mut read, &issuer, now).await?;

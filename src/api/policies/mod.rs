@@ -12,7 +12,7 @@ use super::auth::{Authorized, PoliciesRead, PoliciesWrite};
 use super::dry_run::DryRun;
 use super::extract::{Body, Path, Query};
 use super::idempotency::{Attempt, IdempotencyKey, located};
-use super::page::{self, Listing, Sort};
+use super::page::{self, Asked, Listing, Sort};
 use super::precondition::{Precondition, answer, json};
 use super::problem::{ApiError, Code, Errors, FieldCode};
 use super::wait::Held;
@@ -45,6 +45,12 @@ pub(crate) struct ListPolicies {
     cursor: Option<String>,
     /// The sort order.
     sort: Option<Sort>,
+    /// Only these fields of each item, joined by commas, such as `id,createdAt`; `status.phase` is one within another.
+    fields: Option<String>,
+    /// Whether `count` tells how many there are on all pages.
+    #[serde(default)]
+    #[param(default = false)]
+    count: bool,
 }
 
 /// Create a policy
@@ -87,12 +93,13 @@ pub(crate) async fn list(
     Query(query): Query<ListPolicies>,
 ) -> Result<Response, ApiError> {
     who.must_be_unbound()?;
-    let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
+    let asked = Asked::first::<PolicyView>(query.limit, query.fields.as_deref(), query.count)?;
+    let asked = asked.from(query.cursor.as_deref(), query.sort)?;
     let wanted = Wanted { name: query.name, namespace: query.namespace };
     let mut tx = app.db.read().await?;
-    let rows = policies::list(&mut tx, &wanted, page).await?;
+    let rows = policies::list(&mut tx, &wanted, asked.page).await?;
     let key = |row: &Policy| row.id.0.as_bytes().to_vec();
-    Ok(page::answer(&uri, page.limit, rows, key, |row| PolicyView::from(&row)))
+    Ok(page::answer(&uri, &asked, rows, key, |row| PolicyView::from(&row)))
 }
 
 /// Get a policy

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::api::AppState;
 use crate::api::auth::{Authorized, Principal, RequestsRead};
 use crate::api::extract::{Path, Query};
-use crate::api::page::{self, Listing, Sort};
+use crate::api::page::{self, Asked, Listing, Sort};
 use crate::api::precondition::{Precondition, json};
 use crate::api::problem::{ApiError, Errors};
 use crate::domain::approval::{Approval, Verdict};
@@ -41,6 +41,12 @@ pub(crate) struct ListRequests {
     cursor: Option<String>,
     /// The sort order.
     sort: Option<Sort>,
+    /// Only these fields of each item, joined by commas, such as `id,createdAt`; `status.phase` is one within another.
+    fields: Option<String>,
+    /// Whether `count` tells how many there are on all pages.
+    #[serde(default)]
+    #[param(default = false)]
+    count: bool,
 }
 
 /// One attempt at a certificate; cert-manager's `CertificateRequest`.
@@ -88,16 +94,17 @@ pub(crate) async fn list(
     OriginalUri(uri): OriginalUri,
     Query(query): Query<ListRequests>,
 ) -> Result<Response, ApiError> {
-    let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
+    let asked = Asked::first::<RequestView>(query.limit, query.fields.as_deref(), query.count)?;
+    let asked = asked.from(query.cursor.as_deref(), query.sort)?;
     let wanted = Wanted {
         namespace: query.namespace,
         name: query.name,
         certificate: query.certificate.map(CertificateId),
     };
     let mut tx = app.db.read().await?;
-    let rows = requests::list(&mut tx, &who.scope, &wanted, page).await?;
+    let rows = requests::list(&mut tx, &who.scope, &wanted, asked.page).await?;
     let key = |row: &Request| row.id.0.as_bytes().to_vec();
-    Ok(page::answer(&uri, page.limit, rows, key, RequestView::from))
+    Ok(page::answer(&uri, &asked, rows, key, RequestView::from))
 }
 
 /// Get a certificate request

@@ -20,13 +20,16 @@ const LONGEST_DESCRIPTION: usize = 256;
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({
-    "namespace": "default", "url": "https://deploy.example.com/hooks/certificates",
+    "namespace": "default", "name": "deploy", "url": "https://deploy.example.com/hooks/certificates",
     "events": ["certificate.issued", "certificate.renewed", "certificate.failed"],
     "labels": {"team": "payments"}
 }))]
 pub(crate) struct WebhookSpec {
     /// Its namespace; `default` when absent. Immutable.
     namespace: Option<String>,
+    /// Its name, a DNS subdomain, unique in the namespace; made when absent. Immutable.
+    #[schema(max_length = 253)]
+    name: Option<String>,
     /// The URL that messages are posted to: `https` and a public address, unless the operator permits more.
     #[schema(max_length = 2048)]
     url: String,
@@ -71,6 +74,8 @@ impl ToSchema for WebhookPatch {
 #[derive(Debug)]
 pub(super) struct Checked {
     pub(super) namespace: String,
+    /// `None`: one is made.
+    pub(super) name: Option<String>,
     pub(super) spec: Spec,
     pub(super) disabled: bool,
     url: Url,
@@ -81,6 +86,7 @@ impl From<&Webhook> for WebhookSpec {
         let spec = webhook.spec.clone();
         Self {
             namespace: Some(webhook.namespace.clone()),
+            name: Some(webhook.name.clone()),
             url: spec.url,
             description: spec.description,
             events: spec.events,
@@ -98,6 +104,9 @@ impl WebhookSpec {
         let mut faults = Faults::default();
         let namespace = self.namespace.unwrap_or_else(|| field::DEFAULT_NAMESPACE.to_owned());
         field::namespace(&namespace, &mut faults);
+        if let Some(name) = &self.name {
+            field::name(name, "/name", &mut faults);
+        }
         field::labels(&self.labels, &mut faults);
         let too_long = |text: &String| text.chars().count() > LONGEST_DESCRIPTION;
         if self.description.as_ref().is_some_and(too_long) {
@@ -127,6 +136,7 @@ impl WebhookSpec {
         }
         Ok(Checked {
             namespace,
+            name: self.name,
             disabled: self.disabled,
             spec: Spec {
                 url: self.url,

@@ -13,7 +13,7 @@ use crate::api::auth::{Authorized, Principal, WebhooksRead, WebhooksWrite};
 use crate::api::dry_run::DryRun;
 use crate::api::extract::{Body, Path, Query};
 use crate::api::idempotency::{Attempt, IdempotencyKey, accepted};
-use crate::api::page::{self, Listing, Sort};
+use crate::api::page::{self, Asked, Listing, Sort};
 use crate::api::precondition::{Precondition, json, untagged};
 use crate::api::problem::{ApiError, Code, Errors};
 use crate::api::wait::{Held, Wait};
@@ -49,6 +49,12 @@ pub(crate) struct ListDeliveries {
     cursor: Option<String>,
     /// The sort order.
     sort: Option<Sort>,
+    /// Only these fields of each item, joined by commas, such as `id,createdAt`; `status.phase` is one within another.
+    fields: Option<String>,
+    /// Whether `count` tells how many there are on all pages.
+    #[serde(default)]
+    #[param(default = false)]
+    count: bool,
 }
 
 /// A message on its way to a webhook, or there.
@@ -125,7 +131,8 @@ pub(crate) async fn list(
     OriginalUri(uri): OriginalUri,
     Query(query): Query<ListDeliveries>,
 ) -> Result<Response, ApiError> {
-    let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
+    let asked = Asked::first::<DeliveryView>(query.limit, query.fields.as_deref(), query.count)?;
+    let asked = asked.from(query.cursor.as_deref(), query.sort)?;
     let since = query.since.as_deref();
     let wanted = Wanted {
         state: query.state,
@@ -135,9 +142,9 @@ pub(crate) async fn list(
     };
     let mut tx = app.db.read().await?;
     let (webhook, _) = find_webhook(&mut tx, id, &who.scope).await?;
-    let rows = deliveries::list(&mut tx, webhook.id, &who.scope, &wanted, page).await?;
+    let rows = deliveries::list(&mut tx, webhook.id, &who.scope, &wanted, asked.page).await?;
     let key = |row: &Delivery| row.id.0.as_bytes().to_vec();
-    Ok(page::answer(&uri, page.limit, rows, key, |row| DeliveryView::of(&row, &who)))
+    Ok(page::answer(&uri, &asked, rows, key, |row| DeliveryView::of(&row, &who)))
 }
 
 /// Get a delivery

@@ -12,9 +12,9 @@ use super::dry_run::DryRun;
 use super::extract::{Body, Path, Query};
 use super::idempotency::{Attempt, IdempotencyKey, located};
 use super::merge_patch::MergePatch;
-use super::page::{self, Listing, Sort};
+use super::page::{self, Asked, Listing, Sort};
 use super::precondition::{Precondition, answer, json};
-use super::problem::{ApiError, Errors};
+use super::problem::{ApiError, Code, Errors};
 use super::rotation::{Rotation, content, overlap, shown_once};
 use super::wait::Held;
 use super::{AppState, retrying};
@@ -40,6 +40,8 @@ use view::WebhookView;
 pub(crate) struct ListWebhooks {
     /// Of this namespace.
     namespace: Option<String>,
+    /// Of this name.
+    name: Option<String>,
     /// Items per page.
     #[param(minimum = 1, maximum = 500, default = 50)]
     limit: Option<u32>,
@@ -47,6 +49,12 @@ pub(crate) struct ListWebhooks {
     cursor: Option<String>,
     /// The sort order.
     sort: Option<Sort>,
+    /// Only these fields of each item, joined by commas, such as `id,createdAt`; `status.phase` is one within another.
+    fields: Option<String>,
+    /// Whether `count` tells how many there are on all pages.
+    #[serde(default)]
+    #[param(default = false)]
+    count: bool,
 }
 
 /// Create a webhook
@@ -88,13 +96,14 @@ pub(crate) async fn list(
     OriginalUri(uri): OriginalUri,
     Query(query): Query<ListWebhooks>,
 ) -> Result<Response, ApiError> {
-    let page = page::page(query.limit, query.cursor.as_deref(), query.sort)?;
+    let asked = Asked::first::<WebhookView>(query.limit, query.fields.as_deref(), query.count)?;
+    let asked = asked.from(query.cursor.as_deref(), query.sort)?;
     let now = app.now();
-    let wanted = Wanted { namespace: query.namespace };
+    let wanted = Wanted { namespace: query.namespace, name: query.name };
     let mut tx = app.db.read().await?;
-    let rows = webhooks::list(&mut tx, &who.scope, &wanted, page).await?;
+    let rows = webhooks::list(&mut tx, &who.scope, &wanted, asked.page).await?;
     let key = |row: &Webhook| row.id.0.as_bytes().to_vec();
-    Ok(page::answer(&uri, page.limit, rows, key, |row| WebhookView::of(&row, now)))
+    Ok(page::answer(&uri, &asked, rows, key, |row| WebhookView::of(&row, now)))
 }
 
 /// Get a webhook
@@ -137,7 +146,7 @@ pub(crate) async fn change(
     patch: MergePatch,
 ) -> Result<Response, ApiError> {
     let wanted = |present: &Webhook| {
-        let fixed = [("namespace", &*present.namespace)];
+        let fixed = [("namespace", &*present.namespace), ("name", &*present.name)];
         patch.apply(&WebhookSpec::from(present), &fixed)?.check(&app, &who)
     };
     let mut tx = app.db.read().await?;
@@ -247,9 +256,11 @@ async fn find(tx: &mut Read, id: Uuid, scope: &Scope) -> Result<(Webhook, Lease)
 
 fn new(app: &AppState, checked: Checked) -> Webhook {
     let now = app.now();
+    let id = WebhookId::generate(now);
     Webhook {
-        id: WebhookId::generate(now),
+        id,
         namespace: checked.namespace,
+        name: checked.name.unwrap_or_else(|| Webhook::default_name(id)),
         spec: checked.spec,
         disabled: checked.disabled.then_some(Disabled::Client),
         health: Health::default(),
@@ -257,6 +268,14 @@ fn new(app: &AppState, checked: Checked) -> Webhook {
         created_at: now,
         updated_at: now,
     }
+}
+
+fn already_exists(webhook: &Webhook) -> ApiError {
+    let detail = format!(
+        "There is a webhook `{}` in the namespace `{}` already. Change it with PATCH.",
+        webhook.name, webhook.namespace
+    );
+    ApiError::Because(Code::AlreadyExists, detail)
 }
 
 async fn insert(
@@ -272,10 +291,13 @@ async fn insert(
     let plain = WebhookView::of(webhook, now);
     let mut tx = attempt.begin(app);
     attempt.remember(app, &mut tx, (StatusCode::CREATED, &location), &json(&plain)?).await?;
-    webhooks::insert(&mut tx, webhook, sealed).await?;
-    let event = Event::normal(webhook.id, "Created", "The webhook was created");
-    events::record(&mut tx, &webhook.namespace, None, &[event], now);
-    dry.end(tx).await?;
+    let stored = async {
+        webhooks::insert(&mut tx, webhook, sealed).await?;
+        let event = Event::normal(webhook.id, "Created", "The webhook was created");
+        events::record(&mut tx, &webhook.namespace, None, &[event], now);
+        Ok::<_, ApiError>(dry.end(tx).await?)
+    };
+    stored.await.map_err(|error| error.or_if_taken(|| already_exists(webhook)))?;
     if dry.is_wanted() {
         return Ok(dry.told(located(StatusCode::CREATED, &location, json(&plain)?)));
     }

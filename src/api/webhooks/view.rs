@@ -19,6 +19,8 @@ pub(crate) struct WebhookView {
     id: Uuid,
     /// Its namespace.
     namespace: String,
+    /// Its name, unique in the namespace.
+    name: String,
     /// The URL that messages are posted to.
     url: String,
     /// For people.
@@ -94,6 +96,7 @@ impl WebhookView {
         Self {
             id: webhook.id.0,
             namespace: webhook.namespace.clone(),
+            name: webhook.name.clone(),
             url: spec.url,
             description: spec.description,
             events: spec.events,

@@ -51,8 +51,9 @@ async fn examine(source: &Source, remote: &Remote, report: &mut Report) -> anyho
     database::paused(&db, report).await?;
     let sealer = database::master_key(&config, &db, report).await?;
     let wanted = stored::Wanted::default();
-    let found =
-        stored::list(&mut db.read().await?, &Scope::Everything, &wanted, Page::first(500)).await?;
+    let found = stored::list(&mut db.read().await?, &Scope::Everything, &wanted, Page::first(500))
+        .await?
+        .rows;
     outside::resolvers(&config, &found, report).await?;
     if found.is_empty() {
         report.warn("issuers", "there is none yet; `certwright apply -f issuer.yaml` makes one")?;

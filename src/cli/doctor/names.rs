@@ -39,7 +39,7 @@ pub(super) async fn examine(
     };
     let mut read = db.read().await?;
     let found =
-        certificates::list(&mut read, &Scope::Everything, &wanted, Page::first(MOST)).await?;
+        certificates::list(&mut read, &Scope::Everything, &wanted, Page::first(MOST)).await?.rows;
     drop(read);
     let (mut looked_at, mut is_well) = (0, true);
     for certificate in found.iter().take(MOST as usize) {

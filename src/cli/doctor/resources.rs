@@ -16,12 +16,12 @@ pub(super) async fn examine(db: &Db, report: &mut Report) -> anyhow::Result<()> 
     for phase in [Phase::Expired, Phase::Failed, Phase::Blocked] {
         let wanted = certificates::Wanted { phase: Some((phase, now())), ..Default::default() };
         let mut read = db.read().await?;
-        let count = certificates::count(&mut read, &Scope::Everything, &wanted).await?;
-        let named =
-            certificates::list(&mut read, &Scope::Everything, &wanted, Page::first(NAMED)).await?;
+        let page = Page { counted: true, ..Page::first(NAMED) };
+        let found = certificates::list(&mut read, &Scope::Everything, &wanted, page).await?;
+        let count = found.count.unwrap_or_default();
         drop(read);
         is_well &= count == 0;
-        for certificate in named.iter().take(NAMED as usize) {
+        for certificate in found.rows.iter().take(NAMED as usize) {
             trouble(certificate, report)?;
         }
         if count > u64::from(NAMED) {
@@ -74,7 +74,7 @@ async fn webhooks(db: &Db, report: &mut Report) -> anyhow::Result<()> {
 }
 
 async fn throttled(db: &Db, report: &mut Report) -> anyhow::Result<()> {
-    let found = throttles::list(&mut db.read().await?, Page::first(NAMED), now()).await?;
+    let found = throttles::list(&mut db.read().await?, Page::first(NAMED), now()).await?.rows;
     if found.is_empty() {
         return report.ok("throttles", "nobody is asked to wait");
     }

@@ -57,6 +57,8 @@ words! {
 pub struct Webhook {
     pub id: WebhookId,
     pub namespace: String,
+    /// Unique in the namespace.
+    pub name: String,
     pub spec: Spec,
     /// Why it is sent nothing, if so.
     pub disabled: Option<Disabled>,
@@ -131,6 +133,12 @@ const STREAK_ENDS_AFTER: Duration = Duration::days(2);
 const LONGEST_PAUSE: Duration = Duration::hours(1);
 
 impl Webhook {
+    /// The name of a webhook that was given none: the last digits of a UUIDv7 are random.
+    pub fn default_name(id: WebhookId) -> String {
+        let digits = id.0.simple().to_string();
+        format!("webhook-{}", &digits[20..])
+    }
+
     /// Whether it wants to be told this of this certificate.
     pub fn hears_of(&self, event_type: EventType, certificate: &Certificate) -> bool {
         let names_us = certificate.spec.webhooks.contains(&self.id.0);

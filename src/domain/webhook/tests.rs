@@ -111,6 +111,7 @@ fn webhook(selector: Selector) -> Webhook {
     Webhook {
         id: WebhookId(uuid::Uuid::nil()),
         namespace: "default".into(),
+        name: "hook".into(),
         spec: Spec {
             url: "https://hooks.example/".into(),
             description: None,

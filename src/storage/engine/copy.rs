@@ -71,7 +71,9 @@ pub async fn tables(read: &mut Read) -> Result<Vec<Table>, StorageError> {
 
 /// How many rows a table has.
 pub async fn count(read: &mut Read, table: &Table) -> Result<u64, StorageError> {
-    super::query::Filter::default().count(read, &quoted(&table.name)).await
+    super::query::Filter::default()
+        .count(read, &format!("SELECT 1 FROM {}", quoted(&table.name)))
+        .await
 }
 
 /// Hands over every row of a table, one at a time.

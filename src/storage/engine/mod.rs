@@ -28,7 +28,7 @@ pub use load::{Disk, Load};
 pub use migrate::Migrated;
 pub use notify::Signals;
 pub use process_lock::SoleUse;
-pub use query::Page;
+pub use query::{Page, Rows};
 pub use read::Read;
 pub use statement::{Listed, Statement, Touch};
 pub use tx::Tx;

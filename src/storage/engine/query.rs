@@ -14,12 +14,33 @@ pub struct Page {
     pub after: Option<Uuid>,
     /// Newest first.
     pub descending: bool,
+    /// Whether all rows are counted, those of other pages too.
+    pub counted: bool,
+}
+
+/// The rows of a page, one more than asked for if there is a next page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rows<T> {
+    pub rows: Vec<T>,
+    /// The number of rows on all pages, where the page asked for it.
+    pub count: Option<u64>,
+}
+
+impl<T> Rows<T> {
+    /// The same page of something else.
+    pub(in crate::storage) fn map<U>(
+        self,
+        into: impl FnMut(T) -> Result<U, StorageError>,
+    ) -> Result<Rows<U>, StorageError> {
+        let rows = self.rows.into_iter().map(into).collect::<Result<_, _>>()?;
+        Ok(Rows { rows, count: self.count })
+    }
 }
 
 impl Page {
     /// The first page.
     pub fn first(limit: u32) -> Self {
-        Self { limit, after: None, descending: false }
+        Self { limit, after: None, descending: false, counted: false }
     }
 }
 
@@ -141,16 +162,18 @@ impl Filter {
         select: &str,
         key: &'static str,
         page: Page,
-    ) -> Result<Vec<R>, StorageError>
+    ) -> Result<Rows<R>, StorageError>
     where
         R: Send + Unpin + for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow>,
     {
+        let count = self.counted(read, select, page).await?;
         let (comparison, order) = if page.descending { ("<", "DESC") } else { (">", "ASC") };
         if let Some(after) = page.after {
             let placeholder = self.bind(Value::Id(after));
             self.conditions.push(format!("{key} {comparison} {placeholder}"));
         }
-        self.rows(read, select, &format!("{key} {order}"), page.limit + 1).await
+        let rows = self.rows(read, select, &format!("{key} {order}"), page.limit + 1).await?;
+        Ok(Rows { rows, count })
     }
 
     /// Like [`Self::page`], in the order of any column, and of `id` where that is equal; `after` is the last row's
@@ -162,28 +185,50 @@ impl Filter {
         column: &'static str,
         after: Option<(Value, Uuid)>,
         page: Page,
-    ) -> Result<Vec<R>, StorageError>
+    ) -> Result<Rows<R>, StorageError>
     where
         R: Send + Unpin + for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow>,
     {
+        let count = self.counted(read, select, page).await?;
         let (comparison, order) = if page.descending { ("<", "DESC") } else { (">", "ASC") };
         if let Some((value, id)) = after {
             let (value, id) = (self.bind(value), self.bind(Value::Id(id)));
             self.conditions.push(format!("({column}, id) {comparison} ({value}, {id})"));
         }
         let order = format!("{column} {order}, id {order}");
-        self.rows(read, select, &order, page.limit + 1).await
+        let rows = self.rows(read, select, &order, page.limit + 1).await?;
+        Ok(Rows { rows, count })
     }
 
-    /// Counts the rows of a table.
-    pub(in crate::storage) async fn count(
-        self,
+    /// Counts the rows of `select … from …`, if the page asks for it.
+    pub(in crate::storage) async fn counted(
+        &self,
         read: &mut Read,
-        table: &str,
+        select: &str,
+        page: Page,
+    ) -> Result<Option<u64>, StorageError> {
+        if page.counted { Ok(Some(self.count(read, select).await?)) } else { Ok(None) }
+    }
+
+    /// Counts the rows of `select … from …`.
+    pub(in crate::storage) async fn count(
+        &self,
+        read: &mut Read,
+        select: &str,
     ) -> Result<u64, StorageError> {
-        let select = format!("SELECT COUNT(*) FROM {table}");
-        let rows: Vec<(i64,)> = self.rows(read, &select, "1", 1).await?;
+        let all = format!("{select} {}", self.clause());
+        let counting = Self { conditions: Vec::new(), values: self.values.clone() };
+        let select = format!("SELECT COUNT(*) FROM ({all}) AS counted");
+        let rows: Vec<(i64,)> = counting.rows(read, &select, "1", 1).await?;
         Ok(rows.first().and_then(|(count,)| u64::try_from(*count).ok()).unwrap_or_default())
+    }
+
+    /// `WHERE …`, or nothing.
+    fn clause(&self) -> String {
+        match self.conditions.len() {
+            0 => String::new(),
+            _ => format!("WHERE {}", self.conditions.join(" AND ")),
+        }
     }
 
     /// Fetches the first rows of `select … from …`, in this order.
@@ -198,10 +243,7 @@ impl Filter {
         R: Send + Unpin + for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow>,
     {
         let limit = self.bind(Value::Integer(limit.into()));
-        let filter = match self.conditions.len() {
-            0 => String::new(),
-            _ => format!("WHERE {}", self.conditions.join(" AND ")),
-        };
+        let filter = self.clause();
         read.flush().await?;
         let text = format!("{select} {filter} ORDER BY {order} LIMIT {limit}");
         macro_rules! fetched {

@@ -13,7 +13,8 @@ use crate::domain::scope::Scope;
 use crate::storage::Db;
 use crate::storage::engine::query::{Filter, Value as Bound};
 use crate::storage::engine::{
-    Page, Read, StorageError, Stored, Tx, execute, fetch, json, millis, moment, statements, table,
+    Page, Read, Rows, StorageError, Stored, Tx, execute, fetch, json, millis, moment, statements,
+    table,
 };
 
 /// The row of `settings` with the hash of the `bootstrap.api_key` that was last taken.
@@ -174,7 +175,7 @@ pub async fn list(
     scope: &Scope,
     name: Option<&str>,
     page: Page,
-) -> Result<Vec<ApiKey>, StorageError> {
+) -> Result<Rows<ApiKey>, StorageError> {
     let mut filter = Filter::default();
     filter.and_if("name = ?", name);
     if let Scope::Namespaces(names) = scope {
@@ -189,8 +190,8 @@ pub async fn list(
         filter.and_that("namespaces IS NOT NULL");
         filter.and_each(&format!("NOT EXISTS ({outside})"), names);
     }
-    let rows: Vec<Row> = filter.page(read, &select(""), "id", page).await?;
-    rows.into_iter().map(Row::into_key).collect()
+    let rows: Rows<Row> = filter.page(read, &select(""), "id", page).await?;
+    rows.map(Row::into_key)
 }
 
 /// The keys that come after this one, as they are signed.

@@ -21,7 +21,7 @@ use crate::domain::principal::{PrincipalKind, PrincipalRef};
 use crate::storage::engine::query::Filter;
 use crate::storage::engine::tx::Hook;
 use crate::storage::engine::{
-    Page, Read, StorageError, Stored, Tx, fetch, millis, moment, statements, table, write,
+    Page, Read, Rows, StorageError, Stored, Tx, fetch, millis, moment, statements, table, write,
 };
 
 table! {
@@ -283,7 +283,7 @@ pub async fn list(
     read: &mut Read,
     wanted: &Wanted,
     page: Page,
-) -> Result<Vec<(Entry, Option<Seal>)>, StorageError> {
+) -> Result<Rows<(Entry, Option<Seal>)>, StorageError> {
     let mut filter = Filter::default();
     filter.and_if("at >= ?", wanted.since.map(millis));
     if let Some(principal) = &wanted.principal {
@@ -298,8 +298,8 @@ pub async fn list(
         "SELECT {}, seq, previous, hash FROM audit_entries LEFT JOIN audit_seals ON entry_id = id",
         Row::COLUMNS.names()
     );
-    let rows: Vec<ListedRow> = filter.page(read, &select, "id", page).await?;
-    rows.into_iter().map(ListedRow::into_domain).collect()
+    let rows: Rows<ListedRow> = filter.page(read, &select, "id", page).await?;
+    rows.map(ListedRow::into_domain)
 }
 
 impl ListedRow {

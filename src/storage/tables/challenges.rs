@@ -11,8 +11,8 @@ use crate::domain::order::Order;
 use crate::domain::scope::Scope;
 use crate::storage::engine::query::Filter;
 use crate::storage::engine::{
-    Page, Read, StorageError, Stored, Tx, count, fetch, json, millis, moment, statements, table,
-    write,
+    Page, Read, Rows, StorageError, Stored, Tx, count, fetch, json, millis, moment, statements,
+    table, write,
 };
 
 table! {
@@ -156,7 +156,7 @@ pub async fn list(
     scope: &Scope,
     wanted: &Wanted,
     page: Page,
-) -> Result<Vec<(Challenge, Parent)>, StorageError> {
+) -> Result<Rows<(Challenge, Parent)>, StorageError> {
     let mut filter = Filter::within(
         "(SELECT namespace FROM orders WHERE orders.id = order_id)",
         scope.namespaces(),
@@ -174,14 +174,12 @@ pub async fn list(
          FROM challenges",
         Row::COLUMNS.names()
     );
-    let rows: Vec<ListedRow> = filter.page(read, &select, "id", page).await?;
-    rows.into_iter()
-        .map(|ListedRow { row, order_name, order_namespace }| {
-            let id = OrderId(row.order_id);
-            let parent = Parent { id, name: order_name, namespace: order_namespace };
-            row.into_domain().map(|challenge| (challenge, parent))
-        })
-        .collect()
+    let rows: Rows<ListedRow> = filter.page(read, &select, "id", page).await?;
+    rows.map(|ListedRow { row, order_name, order_namespace }| {
+        let id = OrderId(row.order_id);
+        let parent = Parent { id, name: order_name, namespace: order_namespace };
+        row.into_domain().map(|challenge| (challenge, parent))
+    })
 }
 
 #[derive(FromRow)]

@@ -18,8 +18,8 @@ use crate::domain::scope::Scope;
 use crate::domain::webhook::Webhook;
 use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{
-    Page, Read, StorageError, Stored, Tx, count, execute, fetch, fetch_changed, millis, moment,
-    statements, table, write,
+    Page, Read, Rows, StorageError, Stored, Tx, count, execute, fetch, fetch_changed, millis,
+    moment, statements, table, write,
 };
 
 table! {
@@ -383,7 +383,7 @@ pub async fn list(
     scope: &Scope,
     wanted: &Wanted,
     page: Page,
-) -> Result<Vec<Delivery>, StorageError> {
+) -> Result<Rows<Delivery>, StorageError> {
     let mut filter = Filter::within("d.namespace", scope.namespaces());
     filter.and("d.webhook_id = ?", Value::Id(webhook.0));
     if matches!(scope, Scope::Namespaces(_)) {
@@ -393,8 +393,8 @@ pub async fn list(
     filter.and_if("d.event_type = ?", wanted.event_type.map(EventType::as_str));
     filter.and_if("d.subject = ?", wanted.subject);
     filter.and_if("d.created_at >= ?", wanted.since.map(millis));
-    let rows: Vec<Row> = filter.page(read, &Row::select("d"), "d.id", page).await?;
-    rows.into_iter().map(Row::into_domain).collect()
+    let rows: Rows<Row> = filter.page(read, &Row::select("d"), "d.id", page).await?;
+    rows.map(Row::into_domain)
 }
 
 #[derive(FromRow)]

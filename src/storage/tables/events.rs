@@ -17,7 +17,9 @@ use crate::domain::scope::Scope;
 use crate::storage::engine::pipeline::{Pipeline, renumbered};
 use crate::storage::engine::query::Filter;
 use crate::storage::engine::tx::Hook;
-use crate::storage::engine::{Backend, Page, Read, StorageError, Tx, millis, moment, statements};
+use crate::storage::engine::{
+    Backend, Page, Read, Rows, StorageError, Tx, millis, moment, statements,
+};
 
 const INTO: &str = "INSERT INTO events
     (id, namespace, collection, resource_id, certificate_id, severity, reason, message, count,
@@ -269,6 +271,6 @@ pub async fn list(
     scope: &Scope,
     wanted: &Wanted,
     page: Page,
-) -> Result<Vec<Recorded>, StorageError> {
+) -> Result<Rows<Recorded>, StorageError> {
     wanted.page_filter(scope).page(read, SELECT, "id", page).await
 }

@@ -11,8 +11,8 @@ use crate::secret::{Place, Sealed};
 use crate::storage::Db;
 use crate::storage::engine::query::Filter;
 use crate::storage::engine::{
-    Page, Read, StorageError, Stored, Tx, count, execute, fetch, json, millis, moment, statements,
-    table, write,
+    Page, Read, Rows, StorageError, Stored, Tx, count, execute, fetch, json, millis, moment,
+    statements, table, write,
 };
 use crate::storage::queue::lease::{Lease, Machine};
 
@@ -213,13 +213,13 @@ pub async fn list(
     scope: &Scope,
     wanted: &Wanted,
     page: Page,
-) -> Result<Vec<Issuer>, StorageError> {
+) -> Result<Rows<Issuer>, StorageError> {
     let mut filter = Filter::within("namespace", scope.namespaces());
     filter.and_if("namespace = ?", wanted.namespace.as_ref());
     filter.and_if("name = ?", wanted.name.as_ref());
     filter.and_if("kind = ?", wanted.kind.map(Kind::as_str));
-    let rows: Vec<Row> = filter.page(read, &Row::select(""), "id", page).await?;
-    rows.into_iter().map(|row| row.into_domain().map(|(issuer, _)| issuer)).collect()
+    let rows: Rows<Row> = filter.page(read, &Row::select(""), "id", page).await?;
+    rows.map(|row| row.into_domain().map(|(issuer, _)| issuer))
 }
 
 #[derive(FromRow)]

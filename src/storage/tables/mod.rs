@@ -8,6 +8,7 @@ pub mod challenges;
 pub mod cleanups;
 pub mod deliveries;
 pub mod event_stream;
+pub mod event_tickets;
 pub mod events;
 pub mod expiry_watches;
 pub mod fair;

@@ -11,8 +11,8 @@ use crate::domain::order::{End, Order, Stage, State};
 use crate::domain::scope::Scope;
 use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{
-    Page, Read, StorageError, Stored, Tx, count, execute, fetch, json, millis, moment, statements,
-    table, write,
+    Page, Read, Rows, StorageError, Stored, Tx, count, execute, fetch, json, millis, moment,
+    statements, table, write,
 };
 use crate::storage::queue::lease::{LEASE, Lease, Machine, lease_end};
 
@@ -239,7 +239,7 @@ pub async fn list(
     scope: &Scope,
     wanted: &Wanted,
     page: Page,
-) -> Result<Vec<Order>, StorageError> {
+) -> Result<Rows<Order>, StorageError> {
     let mut filter = Filter::within("namespace", scope.namespaces());
     filter.and_if("namespace = ?", wanted.namespace.as_ref());
     filter.and_if("certificate_id = ?", wanted.certificate.map(|it| it.0));
@@ -255,12 +255,12 @@ pub async fn list(
         Some(state) => filter.and("state = ?", Value::Text(state.to_owned())),
         None => {}
     }
-    let rows: Vec<Row> = filter.page(read, &Row::select(""), "id", page).await?;
-    let mut orders = Vec::with_capacity(rows.len());
-    for row in rows {
+    let rows: Rows<Row> = filter.page(read, &Row::select(""), "id", page).await?;
+    let mut orders = Vec::with_capacity(rows.rows.len());
+    for row in rows.rows {
         orders.push(with_challenges(read, row).await?.0);
     }
-    Ok(orders)
+    Ok(Rows { rows: orders, count: rows.count })
 }
 
 async fn with_challenges(read: &mut Read, row: Row) -> Result<(Order, Lease), StorageError> {

@@ -12,8 +12,8 @@ use crate::domain::policy::{Policies, Policy};
 use crate::storage::Db;
 use crate::storage::engine::query::Filter;
 use crate::storage::engine::{
-    Page, Read, StorageError, Stored, Tx, execute, fetch, json, millis, moment, statements, table,
-    write,
+    Page, Read, Rows, StorageError, Stored, Tx, execute, fetch, json, millis, moment, statements,
+    table, write,
 };
 
 table! {
@@ -141,15 +141,15 @@ pub async fn list(
     read: &mut Read,
     wanted: &Wanted,
     page: Page,
-) -> Result<Vec<Policy>, StorageError> {
+) -> Result<Rows<Policy>, StorageError> {
     let mut filter = Filter::default();
     filter.and_if("name = ?", wanted.name.as_ref());
     filter.and_if(
         "id IN (SELECT policy_id FROM policy_namespaces WHERE namespace IN (?, '*'))",
         wanted.namespace.as_ref(),
     );
-    let rows: Vec<Row> = filter.page(read, &Row::select(""), "id", page).await?;
-    rows.into_iter().map(Row::into_domain).collect()
+    let rows: Rows<Row> = filter.page(read, &Row::select(""), "id", page).await?;
+    rows.map(Row::into_domain)
 }
 
 /// The policies that come after this one, as they are signed.

@@ -12,7 +12,8 @@ use crate::domain::words::words;
 use crate::secret::{Place, Sealed};
 use crate::storage::engine::query::Filter;
 use crate::storage::engine::{
-    Page, Read, StorageError, Stored, Tx, fetch, json, millis, moment, statements, table, write,
+    Page, Read, Rows, StorageError, Stored, Tx, fetch, json, millis, moment, statements, table,
+    write,
 };
 
 table! {
@@ -213,13 +214,13 @@ pub async fn list(
     scope: &Scope,
     wanted: &Wanted,
     page: Page,
-) -> Result<Vec<Request>, StorageError> {
+) -> Result<Rows<Request>, StorageError> {
     let mut filter = Filter::within("namespace", scope.namespaces());
     filter.and_if("namespace = ?", wanted.namespace.as_ref());
     filter.and_if("name = ?", wanted.name.as_ref());
     filter.and_if("certificate_id = ?", wanted.certificate.map(|it| it.0));
-    let rows: Vec<Row> = filter.page(read, &Row::select(""), "id", page).await?;
-    rows.into_iter().map(Row::into_request).collect()
+    let rows: Rows<Row> = filter.page(read, &Row::select(""), "id", page).await?;
+    rows.map(Row::into_request)
 }
 
 impl Row {

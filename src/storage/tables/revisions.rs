@@ -11,7 +11,7 @@ use crate::domain::scope::Scope;
 use crate::secret::Sealed;
 use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{
-    Page, Read, StorageError, Tx, execute, fetch, millis, moment, statements, table, write,
+    Page, Read, Rows, StorageError, Tx, execute, fetch, millis, moment, statements, table, write,
 };
 
 table! {
@@ -160,14 +160,15 @@ pub async fn list(
     read: &mut Read,
     certificate: CertificateId,
     before: Option<i64>,
-    limit: u32,
-) -> Result<Vec<Revision>, StorageError> {
+    page: Page,
+) -> Result<Rows<Revision>, StorageError> {
     let mut filter = Filter::default();
     filter.and("certificate_id = ?", Value::Id(certificate.0));
+    let select = Row::select("");
+    let count = filter.counted(read, &select, page).await?;
     filter.and_if("revision < ?", before);
-    let page = Page { limit, after: None, descending: true };
-    let rows: Vec<Row> = filter.page(read, &Row::select(""), "revision", page).await?;
-    Ok(rows.into_iter().map(Row::into_revision).collect())
+    let rows: Vec<Row> = filter.rows(read, &select, "revision DESC", page.limit + 1).await?;
+    Ok(Rows { rows: rows.into_iter().map(Row::into_revision).collect(), count })
 }
 
 #[derive(FromRow)]

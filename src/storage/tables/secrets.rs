@@ -11,7 +11,8 @@ use crate::secret::{Place, Sealed};
 use crate::storage::Db;
 use crate::storage::engine::query::Filter;
 use crate::storage::engine::{
-    Page, Read, StorageError, Stored, Tx, execute, fetch, json, millis, moment, statements, table,
+    Page, Read, Rows, StorageError, Stored, Tx, execute, fetch, json, millis, moment, statements,
+    table,
 };
 
 table! {
@@ -151,12 +152,12 @@ pub async fn list(
     scope: &Scope,
     wanted: &Wanted,
     page: Page,
-) -> Result<Vec<SecretEntry>, StorageError> {
+) -> Result<Rows<SecretEntry>, StorageError> {
     let mut filter = Filter::within("namespace", scope.namespaces());
     filter.and_if("namespace = ?", wanted.namespace.as_ref());
     filter.and_if("name = ?", wanted.name.as_ref());
-    let rows: Vec<Row> = filter.page(read, &Row::select(""), "id", page).await?;
-    rows.into_iter().map(Row::into_entry).collect()
+    let rows: Rows<Row> = filter.page(read, &Row::select(""), "id", page).await?;
+    rows.map(Row::into_entry)
 }
 
 #[derive(FromRow)]

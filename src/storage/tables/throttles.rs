@@ -9,7 +9,7 @@ use crate::domain::id::ThrottleId;
 use crate::domain::throttle::{Scope, Throttle};
 use crate::storage::engine::query::Filter;
 use crate::storage::engine::{
-    Page, Read, StorageError, Stored, Tx, execute, fetch, json, millis, moment, statements,
+    Page, Read, Rows, StorageError, Stored, Tx, execute, fetch, json, millis, moment, statements,
 };
 
 statements! {
@@ -68,12 +68,12 @@ pub async fn list(
     read: &mut Read,
     page: Page,
     now: OffsetDateTime,
-) -> Result<Vec<Throttle>, StorageError> {
+) -> Result<Rows<Throttle>, StorageError> {
     let mut filter = Filter::default();
     filter.and("held_until > ?", millis(now).into());
     let select = "SELECT id, key, held_until, why FROM throttles";
-    let rows: Vec<Row> = filter.page(read, select, "id", page).await?;
-    rows.into_iter().map(Row::into_domain).collect()
+    let rows: Rows<Row> = filter.page(read, select, "id", page).await?;
+    rows.map(Row::into_domain)
 }
 
 /// The throttle with this identifier, while it holds somebody.

@@ -11,14 +11,14 @@ use crate::domain::webhook::{Disabled, EVERY_NAMESPACE, Health, Spec, Transition
 use crate::secret::{Place, Sealed};
 use crate::storage::engine::query::Filter;
 use crate::storage::engine::{
-    Page, Read, StorageError, Stored, Tx, count, execute, fetch, json, millis, moment, statements,
-    table, write,
+    Page, Read, Rows, StorageError, Stored, Tx, count, execute, fetch, json, millis, moment,
+    statements, table, write,
 };
 use crate::storage::queue::lease::{LEASE, Lease, Machine, held};
 
 table! {
     struct Row of webhooks {
-        insert { id: Uuid, namespace: String, created_at: i64 }
+        insert { id: Uuid, namespace: String, name: String, created_at: i64 }
         save {
             spec: String,
             disabled_because: Option<String>,
@@ -40,6 +40,7 @@ statements! {
         VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
     DELETE_SUBSCRIPTIONS writes(webhook_subscriptions) = "DELETE FROM webhook_subscriptions WHERE webhook_id = $1";
     FIND = Row::select("WHERE id = $1");
+    FIND_BY_NAME = Row::select("WHERE namespace = $1 AND name = $2");
     SUBSCRIBED = Row::select(
         "WHERE id IN (SELECT webhook_id FROM webhook_subscriptions
             WHERE namespace IN ($1, '*') AND event_type IN ($2, '*') AND selector = 'all') ORDER BY id");
@@ -70,6 +71,8 @@ statements! {
 pub struct Wanted {
     /// Of this namespace.
     pub namespace: Option<String>,
+    /// Of this name.
+    pub name: Option<String>,
 }
 
 /// The sealed signing secrets of a webhook.
@@ -129,6 +132,18 @@ pub async fn find(
     let row: Option<Row> = fetch!(fetch_optional, read, FIND, id.0)?;
     let found = row.map(Row::into_domain).transpose()?;
     Ok(found.filter(|(webhook, _)| is_within(webhook, scope)))
+}
+
+/// The webhook of this name, if the caller may see it.
+pub async fn find_by_name(
+    read: &mut Read,
+    namespace: &str,
+    name: &str,
+    scope: &Scope,
+) -> Result<Option<Webhook>, StorageError> {
+    let row: Option<Row> = fetch!(fetch_optional, read, FIND_BY_NAME, namespace, name)?;
+    let found = row.map(Row::into_domain).transpose()?;
+    Ok(found.map(|(webhook, _)| webhook).filter(|webhook| is_within(webhook, scope)))
 }
 
 fn is_within(webhook: &Webhook, scope: &Scope) -> bool {
@@ -287,15 +302,16 @@ pub async fn list(
     scope: &Scope,
     wanted: &Wanted,
     page: Page,
-) -> Result<Vec<Webhook>, StorageError> {
+) -> Result<Rows<Webhook>, StorageError> {
     let mut filter = Filter::within("namespace", scope.namespaces());
     filter.without(
         "id IN (SELECT webhook_id FROM webhook_subscriptions WHERE namespace NOT IN (?))",
         scope.namespaces(),
     );
     filter.and_if("namespace = ?", wanted.namespace.as_ref());
-    let rows: Vec<Row> = filter.page(read, &Row::select(""), "id", page).await?;
-    rows.into_iter().map(|row| row.into_domain().map(|(webhook, _)| webhook)).collect()
+    filter.and_if("name = ?", wanted.name.as_ref());
+    let rows: Rows<Row> = filter.page(read, &Row::select(""), "id", page).await?;
+    rows.map(|row| row.into_domain().map(|(webhook, _)| webhook))
 }
 
 impl From<&Webhook> for Row {
@@ -304,6 +320,7 @@ impl From<&Webhook> for Row {
         Self {
             id: webhook.id.0,
             namespace: webhook.namespace.clone(),
+            name: webhook.name.clone(),
             created_at: millis(webhook.created_at),
             spec: json(&webhook.spec),
             disabled_because: webhook.disabled.map(|why| why.as_str().to_owned()),
@@ -329,6 +346,7 @@ impl Row {
         let webhook = Webhook {
             id: WebhookId(self.id),
             namespace: self.namespace,
+            name: self.name,
             spec,
             disabled,
             health: Health {

@@ -47,6 +47,16 @@ on_every_database! {
         let tenant = world.key(&["apiKeys:read"], &["b"]).await;
         let named = get(&world, "/api-keys/by-name/web%20deploy%2F1", &tenant).await.json();
         assert_eq!(id(&named), id(&other), "others are none of its business");
+        let stranger = world.key(&["certificates:read"], &["a"]).await;
+        get(&world, "/api-keys/by-name/web%20deploy%2F1", &stranger).await.is_problem(403, "permission_denied");
+
+        let renewed = world.ask(Method::POST, "/api-keys/by-name/web%20deploy%2F1/rotate").send().await;
+        renewed.is_problem(409, "ambiguous_name");
+        assert_eq!(world.delete(&format!("/api-keys/{}", id(&other))).await.status, 204);
+        let renewed = world.post("/api-keys/by-name/web%20deploy%2F1/rotate", json!({})).await;
+        assert_eq!((renewed.status, &renewed.json()["id"]), (200, &made["id"]), "{}", renewed.text);
+        let gone = world.delete("/api-keys/by-name/web%20deploy%2F1").await;
+        assert_eq!((gone.status, world.get(&format!("/api-keys/{}", id(&made))).await.status), (204, 404));
     }
 
     async fn a_rotated_key_has_two_values_until_the_end_of_the_former_one(world: World) {

@@ -5,6 +5,7 @@ use certwright::domain::certificate::{Certificate, Issued, State};
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
+use super::auth::operations;
 use crate::policies::policy;
 use crate::support::world::{World, certificate, cluster_issuer, id, on_every_database};
 
@@ -163,6 +164,42 @@ on_every_database! {
         assert_eq!(listed["count"], 4);
         let counted = world.get("/certificates?count=false").await.json();
         assert_eq!(counted.get("count"), None);
+    }
+
+    async fn every_list_counts_and_shows_the_fields_that_are_asked_for(world: World) {
+        some(&world).await;
+        for name in ["one", "two"] {
+            let webhook = json!({"name": name, "url": "https://1.1.1.1/"});
+            world.post("/webhooks", webhook).await.accepted();
+            world.post(&format!("/webhooks/by-name/default/{name}/test"), Value::Null).await.accepted();
+            world.post("/secrets", json!({"name": name, "stringData": {"k": "v"}})).await.accepted();
+            world.post("/policies", policy(name, "none", &["none.example.org"])).await.accepted();
+            world.key(&["certificates:read"], &["default"]).await;
+        }
+        let (mut lists, mut filled) = (0, 0);
+        for (method, path, described) in operations() {
+            let parameters = described["parameters"].as_array().cloned().unwrap_or_default();
+            let takes = |name: &str| parameters.iter().any(|one| one["name"] == name);
+            if method != Method::GET || !takes("cursor") || path.contains("/by-name/") {
+                continue;
+            }
+            let (path, field) = match &*path {
+                "/certificates/{id}/revisions" => ("/certificates/by-name/default/delta/revisions", "revision"),
+                "/webhooks/{id}/deliveries" => ("/webhooks/by-name/default/one/deliveries", "id"),
+                path => (path, "id"),
+            };
+            lists += 1;
+            let all = world.get(&format!("{path}?limit=500")).await.json()["items"].as_array().unwrap().len();
+            filled += usize::from(all > 0);
+            let part = world.get(&format!("{path}?limit=1&count=true&fields={field}")).await;
+            assert_eq!((part.status, &part.json()["count"]), (200, &json!(all)), "{path}: {}", part.text);
+            for item in part.json()["items"].as_array().unwrap() {
+                assert_eq!(item.as_object().unwrap().keys().collect::<Vec<_>>(), [field], "{path}");
+            }
+            let strange = world.get(&format!("{path}?fields={field},colour")).await.is_problem(400, "malformed_request");
+            assert!(strange["detail"].as_str().unwrap().contains("`colour`"), "{strange}");
+        }
+        assert_eq!((lists, filled > 8), (14, true), "{filled}");
     }
 
     async fn resources_have_addresses_by_name(world: World) {

@@ -11,6 +11,7 @@ pub(crate) mod compression;
 pub(crate) mod conventions;
 pub(crate) mod cors;
 pub(crate) mod event_stream;
+mod event_tickets;
 pub(crate) mod explain;
 pub(crate) mod health;
 pub(crate) mod idempotency;

@@ -155,7 +155,7 @@ async fn a_policy_is_for_the_namespaces_that_were_signed() {
 
 async fn names(read: &mut Read) -> Vec<String> {
     let wanted = policies::Wanted::default();
-    let found = policies::list(read, &wanted, Page::first(10)).await.unwrap();
+    let found = policies::list(read, &wanted, Page::first(10)).await.unwrap().rows;
     found.into_iter().map(|policy| policy.name).collect()
 }
 
@@ -245,7 +245,7 @@ async fn a_rotation_of_the_master_key_signs_anew_what_the_service_has_written_an
         let wanted =
             audit::Wanted { action: Some("masterKey.rotate".into()), ..audit::Wanted::default() };
         let mut read = world.db.read().await.unwrap();
-        let entries = audit::list(&mut read, &wanted, Page::first(10)).await.unwrap();
+        let entries = audit::list(&mut read, &wanted, Page::first(10)).await.unwrap().rows;
         assert_eq!(entries.len(), 1, "{entries:?}");
         drop(read);
 
@@ -285,7 +285,8 @@ pub(super) async fn broken(world: &World) -> Vec<Broken> {
     });
     let Verified { broken, grants, .. } = verified.await.unwrap();
     let mut read = world.db.read().await.unwrap();
-    let keys = api_keys::list(&mut read, &Scope::Everything, None, Page::first(100)).await.unwrap();
+    let keys =
+        api_keys::list(&mut read, &Scope::Everything, None, Page::first(100)).await.unwrap().rows;
     assert_eq!(usize::try_from(grants), Ok(keys.len() + names(&mut read).await.len()));
     assert_eq!(usize::try_from(broken), Ok(found.len()));
     found

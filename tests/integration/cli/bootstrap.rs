@@ -67,7 +67,7 @@ on_both_databases! {
 
         assert!(started.iter().all(|start| matches!(start, Ok(None))), "{started:?}");
         let mut tx = db.read().await.unwrap();
-        let all = api_keys::list(&mut tx, &Scope::Everything, None, Page::first(10)).await.unwrap();
+        let all = api_keys::list(&mut tx, &Scope::Everything, None, Page::first(10)).await.unwrap().rows;
         assert_eq!(all.len(), 1);
     }
 

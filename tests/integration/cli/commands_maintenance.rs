@@ -116,14 +116,15 @@ async fn a_webhook_gets_a_new_secret_and_what_it_missed() {
     assert_eq!(again.out, format!("delivery/{delivery} is on its way again\n"));
     let got = receiver.until(2).await;
     assert_eq!(got[0].header("webhook-id"), got[1].header("webhook-id"));
-    let path = format!("/webhooks/{id}/deliveries/{delivery}");
+    let path = format!("/webhooks/by-name/default/{id}/deliveries/{delivery}");
     site.until(&path, |found| found["state"] == "delivered").await;
 
     site.issue("dns", &["told.example.com"]).await;
     receiver.until(3).await;
-    site.until(&format!("/webhooks/{id}/deliveries?type=certificate.issued"), |found| {
-        found["items"][0]["state"] == "delivered"
-    })
+    site.until(
+        &format!("/webhooks/by-name/default/{id}/deliveries?type=certificate.issued"),
+        |found| found["items"][0]["state"] == "delivered",
+    )
     .await;
     let since = ["webhooks", "redeliver", id, "--since", "2026-01-01T00:00:00Z"];
     let again = person.run(&since).succeeded();

@@ -40,6 +40,43 @@ async fn manifests_that_people_have_are_applied_and_stay_as_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_apply_would_change_is_shown_and_said_by_the_exit_status() {
+    let place = Place::with_manifests().await;
+    let person = &place.person;
+
+    let new = person.run(&["diff", "-f", "manifests"]);
+    assert_eq!(new.code, Some(1), "{new:?}");
+    let head = "--- LIVE/Certificate.default.www\n+++ MERGED/Certificate.default.www\n@@ -0,0 +1,";
+    assert!(new.out.contains(head) && !new.err.contains("error"), "{new:?}");
+    assert!(new.out.contains("LIVE/ClusterIssuer.letsencrypt-staging\n"), "{new:?}");
+    assert_eq!(person.run(&["get", "certificates"]).succeeded().out, "", "nothing was made");
+
+    person.run(&["apply", "-f", "manifests"]).succeeded();
+    let same = person.run(&["diff", "-f", "manifests"]).succeeded();
+    assert!(same.out.is_empty(), "{same:?}");
+    assert!(same.err.contains("the values of secret/cloudflare-api-token-secret are not compared"));
+
+    let exported = person.run(&["get", "certificate", "www", "-o", "yaml"]).succeeded().out;
+    let known = exported.lines().find(|line| line.contains("renewBefore:")).unwrap();
+    let other = exported.replace(known, "  renewBefore: 240h");
+    fs::write(person.path("other.yaml"), other).unwrap();
+    let differs = person.run(&["diff", "-f", "other.yaml"]);
+    assert_eq!(differs.code, Some(1), "{differs:?}");
+    let changed = differs.out.lines().filter(|line| line.starts_with(['+', '-'])).skip(2);
+    let removed = format!("-{known}");
+    assert_eq!(changed.collect::<Vec<_>>(), [&*removed, "+  renewBefore: 240h"], "{differs:?}");
+    let still = person.run(&["get", "certificate", "www", "-o", "yaml"]).succeeded().out;
+    assert!(!still.contains("240h"), "it is only shown: {still}");
+
+    fs::write(person.path("broken.yaml"), "kind: Certificate\nspec: {}\n").unwrap();
+    let broken = person.run(&["diff", "-f", "broken.yaml"]);
+    assert!(broken.code == Some(2) && broken.err.contains("broken.yaml:1"), "{broken:?}");
+    assert_eq!(person.run(&["diff", "-f", "not-there.yaml"]).code, Some(2));
+    let denied = [("CERTWRIGHT_API_KEY".to_owned(), "cw_no".to_owned())];
+    assert_eq!(person.run_with(&["diff", "-f", "manifests"], &denied).code, Some(5));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_applied_is_listed_in_the_columns_that_people_know() {
     let place = Place::issued().await;
     let person = &place.person;

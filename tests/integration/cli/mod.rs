@@ -8,6 +8,7 @@ pub(crate) mod certificates;
 pub(crate) mod client_certificates;
 pub(crate) mod commands;
 pub(crate) mod commands_maintenance;
+mod completion;
 pub(crate) mod first_start;
 pub(crate) mod imports;
 pub(crate) mod login;

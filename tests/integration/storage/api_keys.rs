@@ -41,11 +41,11 @@ on_both_databases! {
         let [first, second, third] = keys;
 
         let all = Scope::Everything;
-        let listed = api_keys::list(&mut tx, &all, None, page()).await.unwrap();
+        let listed = api_keys::list(&mut tx, &all, None, page()).await.unwrap().rows;
         assert_eq!(listed, [first.clone(), second, third.clone()]);
-        assert_eq!(api_keys::list(&mut tx, &all, Some("a"), page()).await.unwrap(), [first.clone(), third]);
-        assert_eq!(api_keys::list(&mut tx, &team(), Some("a"), page()).await.unwrap(), [first]);
-        assert_eq!(api_keys::list(&mut tx, &team(), Some("b"), page()).await.unwrap(), []);
+        assert_eq!(api_keys::list(&mut tx, &all, Some("a"), page()).await.unwrap().rows, [first.clone(), third]);
+        assert_eq!(api_keys::list(&mut tx, &team(), Some("a"), page()).await.unwrap().rows, [first]);
+        assert_eq!(api_keys::list(&mut tx, &team(), Some("b"), page()).await.unwrap().rows, []);
     }
 
     async fn an_api_key_has_two_values_at_most(db: Db) {

@@ -63,7 +63,7 @@ on_both_databases! {
         assert_eq!(audit::head(&mut read).await.unwrap(), Head { seq: 1, hash: first.hash.clone() });
         let chain = audit::chain(&mut read, 0, 9).await.unwrap();
         assert_eq!(chain, [(first.clone(), Some(all[0].clone()))]);
-        let listed = audit::list(&mut read, &Wanted::default(), page()).await.unwrap();
+        let listed = audit::list(&mut read, &Wanted::default(), page()).await.unwrap().rows;
         let expected = [(all[0].clone(), Some(first.clone())), (all[1].clone(), None), (all[2].clone(), None)];
         assert_eq!(listed, expected);
         drop(read);
@@ -103,7 +103,7 @@ on_both_databases! {
             removed.push(audit_checkpoints::prune(&mut tx, &third.head, 2).await.unwrap());
         }
         assert_eq!(removed, [2, 1, 0]);
-        let left = audit::list(&mut tx, &Wanted::default(), page()).await.unwrap();
+        let left = audit::list(&mut tx, &Wanted::default(), page()).await.unwrap().rows;
         assert_eq!(left.iter().map(|(entry, _)| entry.resource.as_str()).collect::<Vec<_>>(), ["d"]);
         assert_eq!(audit::head(&mut tx).await.unwrap(), heads[4]);
     }

@@ -44,7 +44,7 @@ on_both_databases! {
         let (found, lease) = certificates::find(&mut tx, wanted.id, &all()).await.unwrap().unwrap();
         assert_eq!(found, waiting.certificate);
         let blocked = certificates::Wanted { phase: Some((Phase::Blocked, NOW)), ..certificates::Wanted::default() };
-        assert_eq!(certificates::list(&mut tx, &all(), &blocked, page()).await.unwrap(), std::slice::from_ref(&found));
+        assert_eq!(certificates::list(&mut tx, &all(), &blocked, page()).await.unwrap().rows, std::slice::from_ref(&found));
         let approved = Certificate { approved: Some(1), ..found.released(NOW).certificate };
         certificates::save(&mut tx, &silent(&approved), &lease, None).await.unwrap();
         assert_eq!(certificates::find(&mut tx, wanted.id, &all()).await.unwrap().unwrap().0, approved);
@@ -111,7 +111,7 @@ on_both_databases! {
             (certificates::Wanted { selector: Selector::parse("team=new").unwrap(), ..Default::default() }, 1),
             (certificates::Wanted { dns_name: before.spec.dns_names.first().cloned(), ..Default::default() }, 0),
         ] {
-            let listed = certificates::list(&mut tx, &all(), &wanted, page()).await.unwrap();
+            let listed = certificates::list(&mut tx, &all(), &wanted, page()).await.unwrap().rows;
             assert_eq!(listed.len(), found, "{wanted:?}");
         }
     }
@@ -140,15 +140,15 @@ on_both_databases! {
         assert!(orders::find(&mut tx, order.id, &others).await.unwrap().is_none());
         assert!(requests::find(&mut tx, order.request, &others).await.unwrap().is_none());
         let wanted = certificates::Wanted::default();
-        assert!(certificates::list(&mut tx, &others, &wanted, page()).await.unwrap().is_empty());
+        assert!(certificates::list(&mut tx, &others, &wanted, page()).await.unwrap().rows.is_empty());
         let wanted = orders::Wanted::default();
-        assert!(orders::list(&mut tx, &others, &wanted, page()).await.unwrap().is_empty());
+        assert!(orders::list(&mut tx, &others, &wanted, page()).await.unwrap().rows.is_empty());
         let wanted = challenges::Wanted::default();
-        assert!(challenges::list(&mut tx, &others, &wanted, page()).await.unwrap().is_empty());
+        assert!(challenges::list(&mut tx, &others, &wanted, page()).await.unwrap().rows.is_empty());
         let wanted = requests::Wanted::default();
-        assert!(requests::list(&mut tx, &others, &wanted, page()).await.unwrap().is_empty());
+        assert!(requests::list(&mut tx, &others, &wanted, page()).await.unwrap().rows.is_empty());
         let wanted = events::Wanted::default();
-        assert!(events::list(&mut tx, &others, &wanted, page()).await.unwrap().is_empty());
+        assert!(events::list(&mut tx, &others, &wanted, page()).await.unwrap().rows.is_empty());
         let id = order.challenges[0].id;
         assert!(challenges::find(&mut tx, id, &others).await.unwrap().is_none());
     }
@@ -217,7 +217,7 @@ on_both_databases! {
             let by_name = certificates::Wanted { dns_name: Some(name.into()), ..Default::default() };
             let by_label = certificates::Wanted { selector: Selector::parse(label).unwrap(), ..Default::default() };
             for wanted in [by_name, by_label] {
-                let found = certificates::list(&mut tx, &all(), &wanted, page()).await.unwrap();
+                let found = certificates::list(&mut tx, &all(), &wanted, page()).await.unwrap().rows;
                 assert_eq!(found.len(), count, "{wanted:?}");
             }
         }
@@ -250,7 +250,7 @@ on_both_databases! {
         let mut next = Page::first(2);
         loop {
             let wanted = certificates::Wanted::default();
-            let mut found = certificates::list(&mut tx, &all(), &wanted, next).await.unwrap();
+            let mut found = certificates::list(&mut tx, &all(), &wanted, next).await.unwrap().rows;
             let more = found.len() > 2;
             found.truncate(2);
             seen.extend(found.iter().map(|one| one.name.clone()));
@@ -269,24 +269,26 @@ on_both_databases! {
             (by(certificates::Wanted { expires_before: Some(NOW), ..Default::default() }), 0),
             (by(certificates::Wanted { namespace: Some("default".into()), name: Some("web-1".into()), ..Default::default() }), 1),
         ] {
-            let found = certificates::list(&mut tx, &all(), &wanted, page()).await.unwrap();
+            let found = certificates::list(&mut tx, &all(), &wanted, page()).await.unwrap().rows;
             assert_eq!(found.len(), count, "{wanted:?}");
         }
         let wanted = certificates::Wanted::default();
-        assert_eq!(certificates::count(&mut tx, &all(), &wanted).await.unwrap(), 5);
+        let counted = Page { counted: true, ..Page::first(1) };
+        let found = certificates::list(&mut tx, &all(), &wanted, counted).await.unwrap();
+        assert_eq!((found.rows.len(), found.count), (2, Some(5)), "one more than the page, and all");
         for sort in [certificates::Sort::Name, certificates::Sort::NotAfter] {
             let mut after = None;
             for n in 0..5 {
-                let found = certificates::list_by(&mut tx, &all(), &wanted, (sort, after), Page::first(1)).await.unwrap();
+                let found = certificates::list_by(&mut tx, &all(), &wanted, (sort, after), Page::first(1)).await.unwrap().rows;
                 assert_eq!(found[0].name, format!("web-{n}"), "{sort:?}");
                 after = Some(certificates::Position::of(&found[0], sort));
             }
-            let end = certificates::list_by(&mut tx, &all(), &wanted, (sort, after), page()).await.unwrap();
+            let end = certificates::list_by(&mut tx, &all(), &wanted, (sort, after), page()).await.unwrap().rows;
             assert!(end.is_empty(), "{sort:?}");
         }
         let backwards = Page { descending: true, ..page() };
         let wanted = certificates::Wanted::default();
-        let found = certificates::list(&mut tx, &all(), &wanted, backwards).await.unwrap();
+        let found = certificates::list(&mut tx, &all(), &wanted, backwards).await.unwrap().rows;
         assert_eq!(found[0].name, "web-4");
     }
 

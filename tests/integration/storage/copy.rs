@@ -66,7 +66,7 @@ on_both_databases! {
         let mut read = db.read().await.unwrap();
         let page = certwright::storage::Page::first(5);
         let all = certwright::storage::Scope::Everything;
-        let mut found = events::list(&mut read, &all, &events::Wanted::default(), page).await.unwrap();
+        let mut found = events::list(&mut read, &all, &events::Wanted::default(), page).await.unwrap().rows;
         found.sort_by_key(events::Recorded::position);
         let said: Vec<_> = found.iter().map(|event| &*event.message).collect();
         assert_eq!(said, ["brought along", "new"]);

@@ -37,7 +37,10 @@ pub async fn record(db: &Db, about: Resource, message: &str, now: OffsetDateTime
 
 async fn listed(db: &Db) -> Vec<Recorded> {
     let mut tx = db.read().await.unwrap();
-    events::list(&mut tx, &Scope::Everything, &Wanted::default(), Page::first(500)).await.unwrap()
+    events::list(&mut tx, &Scope::Everything, &Wanted::default(), Page::first(500))
+        .await
+        .unwrap()
+        .rows
 }
 
 /// How far one may read once nothing is held back: tests beside this one share the server, and the

@@ -24,12 +24,12 @@ on_both_databases! {
         let mut tx = db.read().await.unwrap();
 
         let of = |resource| events::Wanted { resource: Some(resource), ..Default::default() };
-        let whole = events::list(&mut tx, &all(), &of(certificate.0), page()).await.unwrap();
+        let whole = events::list(&mut tx, &all(), &of(certificate.0), page()).await.unwrap().rows;
         assert_eq!(whole.iter().map(|event| event.reason.as_str()).collect::<Vec<_>>(), ["Issuing", "OrderFailed"]);
-        let part = events::list(&mut tx, &all(), &of(order.0), page()).await.unwrap();
+        let part = events::list(&mut tx, &all(), &of(order.0), page()).await.unwrap().rows;
         assert_eq!((part.len(), part[0].first_seen(), part[0].severity.as_str()), (1, NOW, "Warning"));
         let later = events::Wanted { since: Some(NOW + Duration::seconds(1)), namespace: Some("default".into()), ..Default::default() };
-        assert!(events::list(&mut tx, &all(), &later, page()).await.unwrap().is_empty());
+        assert!(events::list(&mut tx, &all(), &later, page()).await.unwrap().rows.is_empty());
     }
 
     async fn an_answer_is_remembered_once_and_for_a_while(db: Db) {

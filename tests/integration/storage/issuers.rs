@@ -73,7 +73,7 @@ on_both_databases! {
         assert_eq!(issuers::of_namespace(&mut tx, "team").await.unwrap().len(), 1);
         let wanted = issuers::Wanted { kind: Some(kind), name: Some("le".into()), namespace: None };
         let ours = Scope::Namespaces(vec!["team".into()]);
-        assert_eq!(issuers::list(&mut tx, &ours, &wanted, page()).await.unwrap(), [ready.issuer]);
+        assert_eq!(issuers::list(&mut tx, &ours, &wanted, page()).await.unwrap().rows, [ready.issuer]);
         issuers::delete(&mut tx, one.id).await.unwrap();
         assert!(issuers::find(&mut tx, one.id, &all()).await.unwrap().is_none());
         assert!(issuers::with_account_key(&mut tx, one.id).await.unwrap().is_none());

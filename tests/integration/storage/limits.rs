@@ -68,9 +68,9 @@ on_both_databases! {
         throttles::hold(&mut tx, "account a", &Held::Account, until, &failure("a"), NOW).await.unwrap();
         throttles::hold(&mut tx, "account b", &Held::Account, until, &failure("b"), NOW).await.unwrap();
         let page = Page::first(10);
-        assert_eq!(throttles::list(&mut tx, page, until).await.unwrap(), []);
+        assert_eq!(throttles::list(&mut tx, page, until).await.unwrap().rows, []);
 
-        let listed = throttles::list(&mut tx, page, NOW).await.unwrap();
+        let listed = throttles::list(&mut tx, page, NOW).await.unwrap().rows;
         let [a, _] = &listed[..] else { panic!("{listed:?}") };
         assert_eq!((a.key.as_str(), a.until, &a.why), ("account a", until, &failure("a")));
         assert_eq!(throttles::find(&mut tx, a.id, NOW).await.unwrap().as_ref(), Some(a));
@@ -78,7 +78,7 @@ on_both_databases! {
 
         throttles::lift(&mut tx, a.id).await.unwrap();
         assert_eq!(throttles::find(&mut tx, a.id, NOW).await.unwrap(), None);
-        assert_eq!(throttles::list(&mut tx, page, NOW).await.unwrap(), listed[1..]);
+        assert_eq!(throttles::list(&mut tx, page, NOW).await.unwrap().rows, listed[1..]);
     }
 
     async fn of_an_issuers_orders_those_that_wait_for_the_ca_are_woken(db: Db) {

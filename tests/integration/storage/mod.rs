@@ -4,6 +4,7 @@ mod api_keys;
 mod audit;
 mod certificates;
 mod copy;
+mod event_tickets;
 pub(crate) mod events;
 mod figures;
 mod history;
@@ -44,6 +45,7 @@ fn every_public_function_of_storage_is_exercised_here() {
         include_str!("audit.rs"),
         include_str!("certificates.rs"),
         include_str!("copy.rs"),
+        include_str!("event_tickets.rs"),
         include_str!("figures.rs"),
         include_str!("history.rs"),
         include_str!("issuers.rs"),

@@ -49,7 +49,7 @@ on_both_databases! {
             (orders::Wanted { state: Some("errored".into()), ..Default::default() }, 0),
             (orders::Wanted { namespace: Some("other".into()), ..Default::default() }, 0),
         ] {
-            let found = orders::list(&mut tx, &all(), &wanted, page()).await.unwrap();
+            let found = orders::list(&mut tx, &all(), &wanted, page()).await.unwrap().rows;
             assert_eq!(found.len(), count, "{wanted:?}");
         }
         let wanted = challenges::Wanted {
@@ -59,7 +59,7 @@ on_both_databases! {
             state: Some(challenge::State::Pending),
         };
         let ours = Scope::Namespaces(vec!["default".into()]);
-        assert_eq!(challenges::list(&mut tx, &ours, &wanted, page()).await.unwrap().len(), 1);
+        assert_eq!(challenges::list(&mut tx, &ours, &wanted, page()).await.unwrap().rows.len(), 1);
         assert_eq!(orders::open_of_certificate(&mut tx, certificate.id).await.unwrap().len(), 1);
         assert_eq!(orders::any_open_of_issuer(&mut tx, order.issuer).await.unwrap(), Some(order.id));
     }

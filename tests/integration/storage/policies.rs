@@ -63,7 +63,7 @@ on_both_databases! {
             (Some("team"), None, vec![&team]), (Some("team"), Some("third"), vec![]),
         ] {
             let wanted = policies::Wanted { name: name.map(str::to_owned), namespace: namespace.map(str::to_owned) };
-            let listed = policies::list(&mut tx, &wanted, page()).await.unwrap();
+            let listed = policies::list(&mut tx, &wanted, page()).await.unwrap().rows;
             assert_eq!(listed.iter().collect::<Vec<_>>(), found, "{name:?} {namespace:?}");
         }
         assert_eq!(allowing(&policies::of_namespace(&mut tx, "team").await.unwrap()).as_deref(), Some("every"));
@@ -166,7 +166,7 @@ on_both_databases! {
             let (found, _) = certificates::find(&mut tx, wanted.id, &all()).await.unwrap().unwrap();
             assert_eq!(found, wanted);
             let wanted = certificates::Wanted { admitted_way: Some(found.admitted_by.parts().0), ..Default::default() };
-            assert_eq!(certificates::list(&mut tx, &all(), &wanted, page()).await.unwrap(), [found]);
+            assert_eq!(certificates::list(&mut tx, &all(), &wanted, page()).await.unwrap().rows, [found]);
         }
     }
 }

@@ -10,7 +10,9 @@ use certwright::secret::Sealed;
 use certwright::storage::lease::{self, Machine};
 use certwright::storage::requests::{self, Request, RequestState};
 use certwright::storage::revisions::{self, Revision};
-use certwright::storage::{Scope, StorageError, certificates, orders, revocations, sealed_columns};
+use certwright::storage::{
+    Page, Scope, StorageError, certificates, orders, revocations, sealed_columns,
+};
 use time::Duration;
 use uuid::Uuid;
 
@@ -116,14 +118,14 @@ on_both_databases! {
         }
         let present = revisions::show(&mut tx, certificate.id, None, &all()).await.unwrap();
         assert_eq!(present, None, "none is served yet");
-        let earlier = revisions::list(&mut tx, certificate.id, Some(3), 10).await.unwrap();
+        let earlier = revisions::list(&mut tx, certificate.id, Some(3), Page::first(10)).await.unwrap().rows;
         assert_eq!(earlier.len(), 2);
         let request = requests::find(&mut tx, order.request, &all()).await.unwrap().unwrap();
         assert_eq!((request.state, request.message.as_str()), (RequestState::Issued, "done"));
         assert_eq!(request.finished_at, Some(revision(&certificate, &order, 3).issued_at));
 
         revisions::insert(&mut tx, &revision(&certificate, &order, 4), 2, "done").await.unwrap();
-        let kept = revisions::list(&mut tx, certificate.id, None, 10).await.unwrap();
+        let kept = revisions::list(&mut tx, certificate.id, None, Page::first(10)).await.unwrap().rows;
         assert_eq!(kept.iter().map(|one| one.revision).collect::<Vec<_>>(), [4, 3]);
     }
 
@@ -177,7 +179,7 @@ on_both_databases! {
             name: Some("web-1".into()),
             certificate: Some(certificate.id),
         };
-        assert_eq!(requests::list(&mut tx, &all(), &wanted, page()).await.unwrap(), [found]);
+        assert_eq!(requests::list(&mut tx, &all(), &wanted, page()).await.unwrap().rows, [found]);
     }
 
     async fn a_decision_about_a_request_is_kept_and_one_that_is_denied_is_over(db: Db) {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use certwright::domain::id::EventId;
-use certwright::storage::{Db, Migrated, StorageError, tasks};
+use certwright::domain::webhook::Webhook;
+use certwright::storage::{Db, Migrated, Page, Scope, StorageError, tasks, webhooks};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 
@@ -162,6 +163,12 @@ async fn take_over(url: &str) {
     former_schema::turn_back(url, former_schema::LAST).await;
     let db = Db::connect(url).await.unwrap();
     assert_eq!(db.migrated().from, former_schema::LAST);
+    let wanted = webhooks::Wanted::default();
+    let mut read = db.read().await.unwrap();
+    let hooks =
+        webhooks::list(&mut read, &Scope::Everything, &wanted, Page::first(9)).await.unwrap().rows;
+    assert!(!hooks.is_empty() && hooks.iter().all(|one| one.name == Webhook::default_name(one.id)));
+    drop(read);
     db.close().await;
 }
 

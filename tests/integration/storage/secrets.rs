@@ -61,7 +61,7 @@ on_both_databases! {
         let data = secrets::data(&mut tx, "default", "token").await.unwrap();
         assert_eq!(data, Some((one.id, Sealed(vec![2]))));
         let wanted = secrets::Wanted { namespace: Some("default".into()), name: Some("token".into()) };
-        assert_eq!(secrets::list(&mut tx, &all(), &wanted, page()).await.unwrap(), std::slice::from_ref(&one));
+        assert_eq!(secrets::list(&mut tx, &all(), &wanted, page()).await.unwrap().rows, std::slice::from_ref(&one));
         let named = secrets::find_by_name(&mut tx, "default", "token").await.unwrap();
         assert_eq!(named, Some((one.clone(), Sealed(vec![2]))));
         secrets::delete(&mut tx, one.id).await.unwrap();

@@ -27,10 +27,25 @@ on_both_databases! {
         let ours = within(&["team", "web"]);
         assert_eq!(webhooks::find(&mut tx, one.id, &ours).await.unwrap().unwrap().0, one);
         for (scope, count) in [(within(&["team"]), 0), (ours, 1), (Scope::Everything, 1)] {
-            let wanted = webhooks::Wanted { namespace: Some("team".into()) };
-            let found = webhooks::list(&mut tx, &scope, &wanted, Page::first(10)).await.unwrap();
+            let wanted = webhooks::Wanted { namespace: Some("team".into()), name: Some(one.name.clone()) };
+            let found = webhooks::list(&mut tx, &scope, &wanted, Page::first(10)).await.unwrap().rows;
             assert_eq!(found.len(), count, "{scope:?}");
+            let named = webhooks::find_by_name(&mut tx, "team", &one.name, &scope).await.unwrap();
+            assert_eq!(named.into_iter().collect::<Vec<_>>(), found, "{scope:?}");
+            assert_eq!(webhooks::find_by_name(&mut tx, "web", &one.name, &scope).await.unwrap(), None);
         }
+
+        tx.commit().await.unwrap();
+        let again = async {
+            let same_name = Webhook { id: WebhookId::generate(NOW), ..one.clone() };
+            let mut tx = db.begin();
+            webhooks::insert(&mut tx, &same_name, &Sealed(vec![1])).await?;
+            tx.commit().await
+        };
+        // Noticed by the statement that follows it, or by the commit.
+        let taken = again.await;
+        assert!(matches!(taken, Err(StorageError::Conflict)), "a name is taken once: {taken:?}");
+        let mut tx = db.begin();
 
         let failed = one.failed("it answered 500", None, NOW, Jitter::NONE);
         let next = webhooks::save(&mut tx, &failed, &lease, Some(NOW)).await.unwrap();
@@ -47,7 +62,7 @@ on_both_databases! {
         webhooks::respecify(&mut tx, &moved, &next).await.unwrap();
         let other = within(&["team", "other"]);
         let wanted = webhooks::Wanted::default();
-        assert_eq!(webhooks::list(&mut tx, &other, &wanted, Page::first(10)).await.unwrap(), std::slice::from_ref(&moved.webhook));
+        assert_eq!(webhooks::list(&mut tx, &other, &wanted, Page::first(10)).await.unwrap().rows, std::slice::from_ref(&moved.webhook));
         webhooks::delete(&mut tx, moved.webhook.id).await.unwrap();
         assert!(webhooks::find(&mut tx, moved.webhook.id, &Scope::Everything).await.unwrap().is_none());
     }
@@ -114,7 +129,7 @@ on_both_databases! {
         deliveries::go_on(&mut tx, one.id, later).await.unwrap();
 
         let wanted = |state| deliveries::Wanted { state: Some(state), event_type: Some(EventType::WebhookTest), subject: Some(one.id.0), since: Some(NOW) };
-        let found = async |tx: &mut Tx, state| deliveries::list(tx, one.id, &Scope::Everything, &wanted(state), Page::first(10)).await.unwrap().len();
+        let found = async |tx: &mut Tx, state| deliveries::list(tx, one.id, &Scope::Everything, &wanted(state), Page::first(10)).await.unwrap().rows.len();
         assert_eq!((found(&mut tx, State::Delivered).await, found(&mut tx, State::Dead).await), (1, 0));
         assert_eq!(outbox::forget(&mut tx, later + Duration::hours(1), 10).await.unwrap(), 0, "it has a delivery");
         assert_eq!(deliveries::forget(&mut tx, later, 10).await.unwrap(), 0, "not yet");
@@ -127,9 +142,11 @@ on_both_databases! {
 }
 
 async fn inserted(tx: &mut Tx, namespaces: &[&str]) -> (Webhook, Lease) {
+    let id = WebhookId::generate(NOW);
     let webhook = Webhook {
-        id: WebhookId::generate(NOW),
+        id,
         namespace: "team".into(),
+        name: Webhook::default_name(id),
         spec: Spec {
             url: "https://hooks.example/".into(),
             description: None,

@@ -35,6 +35,36 @@ on_every_database! {
         assert!(!events.contains("whsec_"), "{events}");
     }
 
+    async fn a_name_is_unique_in_its_namespace_stays_and_is_an_address(world: World) {
+        let (receiver, unnamed) = hooked(&world, json!({})).await;
+        let name = unnamed["name"].as_str().unwrap();
+        assert!(name.starts_with("webhook-") && id(&unnamed).ends_with(&name["webhook-".len()..]), "{name}");
+        let wanted = |namespace: &str| json!({"namespace": namespace, "name": "deploy", "url": receiver.url()});
+        let made = world.post("/webhooks", wanted("default")).await.accepted();
+        world.post("/webhooks?dryRun=true", wanted("default")).await.is_problem(409, "already_exists");
+        let taken = world.post("/webhooks", wanted("default")).await.is_problem(409, "already_exists");
+        assert_eq!(taken["detail"], "There is a webhook `deploy` in the namespace `default` already. Change it with PATCH.");
+        world.post("/webhooks", wanted("shop")).await.accepted();
+
+        let by_name = "/webhooks/by-name/default/deploy";
+        let (shown, known) = (world.get(by_name).await, world.get(&path(&made)).await);
+        assert_eq!((shown.json(), shown.header("etag")), (known.json(), known.header("etag")));
+        let listed = world.get("/webhooks?name=deploy&namespace=default").await.json();
+        assert_eq!(listed["items"], json!([known.json()]));
+        let patched = world.patch(by_name, json!({"description": "of the shop"})).await.json();
+        assert_eq!((&patched["description"], &patched["name"]), (&json!("of the shop"), &json!("deploy")));
+        let renamed = world.patch(by_name, json!({"name": "other"})).await.is_problem(422, "validation_failed");
+        assert_eq!(renamed["errors"][0]["pointer"], "/name");
+        let tested = world.post(&format!("{by_name}/test"), Value::Null).await.accepted();
+        let log = world.get(&format!("{by_name}/deliveries")).await.json();
+        assert_eq!(log["items"][0]["id"], tested["id"]);
+        assert_eq!(world.post(&format!("{by_name}/rotate"), json!({})).await.status, 200);
+        assert_eq!(world.delete(by_name).await.status, 204);
+        let missing = world.get(by_name).await.is_problem(404, "not_found");
+        assert_eq!(missing["detail"], "There is no webhook `deploy` in the namespace `default`.");
+        assert_eq!(world.get("/webhooks/by-name/shop/deploy").await.status, 200);
+    }
+
     async fn what_cannot_work_is_refused_at_once(world: World) {
         for (wanted, pointer) in [
             (json!({"url": "not a url"}), "/url"),
@@ -48,6 +78,7 @@ on_every_database! {
             (json!({"url": "https://1.1.1.1/", "namespaces": ["team", "No!"]}), "/namespaces/1"),
             (json!({"url": "https://1.1.1.1/", "selector": "some"}), "/selector"),
             (json!({"url": "https://1.1.1.1/", "colour": 1}), "/colour"),
+            (json!({"url": "https://1.1.1.1/", "name": "Not a name"}), "/name"),
             (json!({}), "/url"),
         ] {
             let problem = world.post("/webhooks", wanted.clone()).await.is_problem(422, "validation_failed");

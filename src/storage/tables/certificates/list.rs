@@ -9,7 +9,7 @@ use crate::domain::issuer;
 use crate::domain::scope::Scope;
 use crate::domain::selector::{Condition, Selector};
 use crate::storage::engine::query::{Filter, Value};
-use crate::storage::engine::{Page, Read, StorageError, millis};
+use crate::storage::engine::{Page, Read, Rows, StorageError, millis};
 
 /// Which certificates are wanted; everything that is given must hold.
 #[derive(Debug, Clone, Default)]
@@ -84,9 +84,9 @@ pub async fn list(
     scope: &Scope,
     wanted: &Wanted,
     page: Page,
-) -> Result<Vec<Certificate>, StorageError> {
-    let rows: Vec<Row> = wanted.filter(scope).page(read, &Row::select(""), "id", page).await?;
-    rows.into_iter().map(|row| row.into_domain().map(|(certificate, _)| certificate)).collect()
+) -> Result<Rows<Certificate>, StorageError> {
+    let rows: Rows<Row> = wanted.filter(scope).page(read, &Row::select(""), "id", page).await?;
+    rows.map(|row| row.into_domain().map(|(certificate, _)| certificate))
 }
 
 /// A page of certificates in another order, after this position; `page.after` is of no account.
@@ -96,20 +96,15 @@ pub async fn list_by(
     wanted: &Wanted,
     (sort, after): (Sort, Option<Position>),
     page: Page,
-) -> Result<Vec<Certificate>, StorageError> {
+) -> Result<Rows<Certificate>, StorageError> {
     let column = sort.column(read.is_sqlite());
     let after = after.map(|position| match position {
         Position::Name(name, id) => (Value::Text(name), id),
         Position::NotAfter(end, id) => (Value::Integer(end), id),
     });
     let filter = wanted.filter(scope);
-    let rows: Vec<Row> = filter.page_by(read, &Row::select(""), column, after, page).await?;
-    rows.into_iter().map(|row| row.into_domain().map(|(certificate, _)| certificate)).collect()
-}
-
-/// The number of certificates that are wanted.
-pub async fn count(read: &mut Read, scope: &Scope, wanted: &Wanted) -> Result<u64, StorageError> {
-    wanted.filter(scope).count(read, "certificates").await
+    let rows: Rows<Row> = filter.page_by(read, &Row::select(""), column, after, page).await?;
+    rows.map(|row| row.into_domain().map(|(certificate, _)| certificate))
 }
 
 impl Wanted {

@@ -2,7 +2,7 @@
 
 mod list;
 
-pub use list::{Position, Sort, Wanted, count, list, list_by};
+pub use list::{Position, Sort, Wanted, list, list_by};
 
 use time::OffsetDateTime;
 use uuid::Uuid;

@@ -260,7 +260,7 @@ impl Walk<'_> {
             }
             if operation.is_list() {
                 self.filter(&operation, theirs, &missing).await;
-            } else if self.who.bound {
+            } else if self.who.bound && operation.line().1 != Place::Caller {
                 let another = self.ask(&operation, theirs, Whose::Theirs).await;
                 let none = self.ask(&operation, &missing, Whose::Nobodys).await;
                 self.must_be_alike(&operation, (&another, theirs), (&none, &missing));

@@ -27,6 +27,7 @@ pub const OPERATIONS: &[(&str, &str, Place)] = &[
     ("createApiKey", "apiKeys:write", Namespace),
     ("createCertificate", "certificates:write", Namespace),
     ("createCertificates", "certificates:write", Namespace),
+    ("createEventTicket", "events:read", Caller),
     ("createIssuer", "issuers:write", Namespace),
     ("createPolicy", "policies:write", Service),
     ("createSecret", "secrets:write", Namespace),

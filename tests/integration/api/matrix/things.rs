@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::http::Method;
 use certwright::domain::failure::{Failure, code};
+use certwright::domain::id::EventId;
 use certwright::domain::throttle::Scope;
 use certwright::storage::{Page, throttles};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
@@ -59,7 +60,7 @@ impl Things {
         ids.insert("issuers", post("/issuers", issuer).await);
         let secret = json!({"name": name, "namespace": namespace, "stringData": {"a": "b"}});
         ids.insert("secrets", post("/secrets", secret).await);
-        let webhook = json!({"namespace": namespace, "url": format!("https://1.1.1.1/{name}")});
+        let webhook = json!({"namespace": namespace, "name": name, "url": "https://1.1.1.1/"});
         ids.insert("webhooks", post("/webhooks", webhook).await);
         let this = Self { namespace, name, ids };
 
@@ -82,10 +83,12 @@ impl Things {
 
     /// The same with another API key of the namespace, which may be deleted.
     pub async fn with_new_key(mut self, world: &World) -> Self {
-        let name = self.name;
+        // What several keys are called is nobody's address. As long as other names, so that answers are.
+        let name = EventId::generate(world.now()).tail()[..self.name.len()].to_owned();
         let key = json!({"name": name, "role": "reader", "namespaces": [self.namespace]});
         let key = world.post("/api-keys", key).await.accepted();
         self.ids.insert("api-keys", id(&key));
+        self.ids.insert("names of api-keys", name);
         self
     }
 
@@ -100,7 +103,7 @@ impl Things {
         let mut tx = world.db.begin();
         let key = format!("endpoint {name}");
         throttles::hold(&mut tx, &key, &Scope::Endpoint, until, &why, world.now()).await.unwrap();
-        let all = throttles::list(&mut tx, Page::first(500), world.now()).await.unwrap();
+        let all = throttles::list(&mut tx, Page::first(500), world.now()).await.unwrap().rows;
         let throttle = all.into_iter().find(|one| one.counted_by() == name).unwrap().id;
         tx.commit().await.unwrap();
         self.ids.insert("throttles", throttle.0.to_string());
@@ -128,14 +131,18 @@ impl Things {
 
     /// The operation's path to the thing.
     pub fn path(&self, operation: &Operation) -> String {
-        let of_policy =
-            self.ids.get("names of policies").filter(|_| operation.collection() == "policies");
+        let names = match operation.collection() {
+            "api-keys" => "names of api-keys",
+            "policies" => "names of policies",
+            _ => "",
+        };
+        let own_name = self.ids.get(names);
         operation
             .path
             .replace("{id}", self.ids.get(operation.collection()).map_or(NOTHING, String::as_str))
             .replace("{delivery}", self.id("deliveries"))
             .replace("{namespace}", self.namespace)
-            .replace("{name}", of_policy.map_or(self.name, String::as_str))
+            .replace("{name}", own_name.map_or(self.name, String::as_str))
             .replace("{code}", "not-found")
     }
 
@@ -235,6 +242,7 @@ const NAME_NOTHING: &[&str] = &[
     "since",
     "sort",
     "state",
+    "ticket",
     "type",
 ];
 
