@@ -1,8 +1,10 @@
-//! Telemetry of the process: one module for each kind, the log and the metrics.
+//! Telemetry of the process: one module for each kind, the log, the metrics and the traces.
 
 mod json;
 mod logs;
 pub mod metrics;
+mod text;
+pub mod trace;
 
 use crate::config::Config;
 

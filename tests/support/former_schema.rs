@@ -22,7 +22,7 @@ pub const LATER_TABLES: [&str; 7] = [
 ];
 
 /// Columns that they added.
-pub const LATER_COLUMNS: [(&str, &str); 17] = [
+pub const LATER_COLUMNS: [(&str, &str); 21] = [
     ("api_keys", "description"),
     ("api_keys", "role"),
     ("api_keys", "expires_at"),
@@ -41,6 +41,10 @@ pub const LATER_COLUMNS: [(&str, &str); 17] = [
     ("requests", "approval"),
     ("requests", "requested_by"),
     ("throttles", "id"),
+    ("certificates", "trace"),
+    ("orders", "trace"),
+    ("messages", "trace"),
+    ("events", "trace_id"),
 ];
 
 /// Indexes that they made on older tables.
