@@ -32,6 +32,7 @@ struct Collector {
 
 /// A span that is over.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "otel"), expect(dead_code, reason = "nobody is there to send it to"))]
 struct Ended {
     trace: Trace,
     parent: Option<SpanId>,
@@ -85,6 +86,7 @@ pub struct Exporter {
 
 impl Exporter {
     /// Sends what has not been sent yet, for a few seconds at most.
+    #[cfg_attr(not(feature = "otel"), expect(clippy::unused_async, reason = "nothing is sent"))]
     pub async fn flush(self) {
         #[cfg(feature = "otel")]
         if let Some(sending) = self.sending {
