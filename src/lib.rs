@@ -4,7 +4,7 @@
 //!
 //! * [`domain`] and [`clock`]: what the service knows, as values and pure state machines
 //! * [`secret`]: secrets in memory and sealed at rest
-//! * [`telemetry`]: the log and the metrics, which every layer writes to
+//! * [`telemetry`]: the log, the metrics and the traces, which every layer writes to
 //! * `validation`, `view`: faults of what clients write, and the shapes of what they write and see
 //! * [`storage`]: everything it remembers, on SQLite or PostgreSQL
 //! * `acme`: signatures, nonces and problem documents, for a client and a server of ACME

@@ -10,7 +10,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::headers::{
     DRY_RUN, IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, KEYSTORE_PASSWORD, LAST_EVENT_ID, PREFER,
-    PREFERENCE_APPLIED, RATE_LIMIT, RATE_LIMIT_POLICY, REQUEST_ID,
+    PREFERENCE_APPLIED, RATE_LIMIT, RATE_LIMIT_POLICY, REQUEST_ID, TRACEPARENT, TRACERESPONSE,
 };
 
 /// Browsers keep the answer to a preflight for ten minutes and more; a changed configuration is to count sooner.
@@ -20,7 +20,7 @@ const METHODS: [Method; 5] =
     [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
 /// What pages may send, beside what they always may.
-const SENT: [HeaderName; 10] = [
+const SENT: [HeaderName; 11] = [
     header::ACCEPT,
     header::AUTHORIZATION,
     header::CONTENT_TYPE,
@@ -31,10 +31,11 @@ const SENT: [HeaderName; 10] = [
     LAST_EVENT_ID,
     PREFER,
     REQUEST_ID,
+    TRACEPARENT,
 ];
 
 /// What pages may read of an answer, beside what they always may.
-const READ: [HeaderName; 12] = [
+const READ: [HeaderName; 13] = [
     header::ALLOW,
     header::ETAG,
     header::LINK,
@@ -47,6 +48,7 @@ const READ: [HeaderName; 12] = [
     RATE_LIMIT,
     RATE_LIMIT_POLICY,
     REQUEST_ID,
+    TRACERESPONSE,
 ];
 
 /// Lets pages of these origins ask; of others, browsers read no answer and send nothing that takes a preflight.

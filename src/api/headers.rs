@@ -24,6 +24,12 @@ pub(crate) const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("rateli
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// W3C Trace Context: the trace that a request belongs to.
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// W3C Trace Context, level 2 (a draft): the trace that an answer belongs to.
+pub(crate) const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
+
 /// What proxies note in place of `Forwarded` (RFC 7239).
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 

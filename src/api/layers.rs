@@ -24,8 +24,10 @@ use super::compression::{coded, compressing};
 use super::extract::MOST_BYTES;
 use super::headers::{KEYSTORE_PASSWORD, REQUEST_ID};
 use super::problem::{ApiError, Code, Problem};
+use super::traced::traced;
 use super::{head, wait};
 use crate::telemetry::metrics::calls as metrics;
+use crate::telemetry::trace;
 
 /// Longer than the longest wait that a client may ask for.
 const TIMEOUT: Duration = Duration::from_secs(wait::LONGEST + 30);
@@ -36,6 +38,7 @@ pub(crate) fn around(routes: Router) -> Router {
         .map_request(without_strange_id)
         .set_request_id(REQUEST_ID, MakeRequestUuid)
         .sensitive_headers([header::AUTHORIZATION, header::COOKIE, KEYSTORE_PASSWORD])
+        .layer(from_fn(traced))
         .layer(TraceLayer::new_for_http().make_span_with(span).on_response(log).on_failure(()))
         .layer(from_fn(counted))
         .propagate_request_id(REQUEST_ID)
@@ -181,7 +184,8 @@ async fn as_problem(request: Request, next: Next) -> Response {
         Some(named) if matches!(problem.code, Code::NotFound) => named.missing(),
         _ => problem.detail,
     };
-    let Ok(body) = serde_json::to_vec(&Problem { detail, instance, ..problem }) else {
+    let trace_id = trace::current().map(|trace| trace.id.to_string()).unwrap_or_default();
+    let Ok(body) = serde_json::to_vec(&Problem { detail, instance, trace_id, ..problem }) else {
         return response;
     };
     let headers = response.headers_mut();

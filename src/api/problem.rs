@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::headers::{RATE_LIMIT, RATE_LIMIT_POLICY};
+pub(crate) use super::exceeded::Exceeded;
 use super::health::CheckView;
 pub(crate) use super::responses::{Errors, OpenErrors};
 use crate::domain::text::foreign_words;
@@ -41,6 +41,10 @@ pub(crate) struct Problem {
     pub(crate) detail: String,
     /// The request's identifier; the service's log has it too.
     pub(crate) instance: String,
+    /// The trace of the request (W3C Trace Context), which log, events and a collector of traces have too.
+    #[serde(rename = "traceId")]
+    #[schema(example = "4bf92f3577b34da6a3ce929d0e0e4736")]
+    pub(crate) trace_id: String,
     /// Stable and machine-readable.
     pub(crate) code: Code,
     /// The faults of the request's fields.
@@ -167,35 +171,6 @@ pub(crate) enum ApiError {
     Seal(SealError),
     /// Something else that a client can neither understand nor mend.
     Inside(Box<dyn std::error::Error + Send + Sync>),
-}
-
-/// A limit that was exceeded, as `RateLimit` headers tell it (draft-ietf-httpapi-ratelimit-headers).
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Exceeded {
-    pub(crate) name: &'static str,
-    /// So many within the window; without one, at the same time.
-    pub(crate) quota: u32,
-    pub(crate) window: Option<time::Duration>,
-    pub(crate) retry_after: time::Duration,
-}
-
-impl Exceeded {
-    fn tell(&self, headers: &mut HeaderMap) {
-        let Self { name, quota, .. } = self;
-        // Rounded up: a second too early is too early.
-        let seconds = (self.retry_after + time::Duration::milliseconds(999)).whole_seconds().max(1);
-        let window = self.window.map(|window| format!(";w={}", window.whole_seconds()));
-        let window = window.unwrap_or_default();
-        for (header, text) in [
-            (header::RETRY_AFTER, seconds.to_string()),
-            (RATE_LIMIT_POLICY, format!("\"{name}\";q={quota}{window}")),
-            (RATE_LIMIT, format!("\"{name}\";r=0;t={seconds}")),
-        ] {
-            if let Ok(value) = HeaderValue::from_str(&text) {
-                headers.insert(header, value);
-            }
-        }
-    }
 }
 
 impl ApiError {
@@ -337,6 +312,7 @@ impl From<ApiError> for Problem {
             status: code.status().as_u16(),
             detail,
             instance: String::new(),
+            trace_id: String::new(),
             code,
             errors,
             checks,

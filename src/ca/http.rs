@@ -27,6 +27,7 @@ use crate::domain::failure::{Failure, code};
 use crate::domain::issuer::Acme;
 use crate::outbound::{AddressError, Client, Guard, causes};
 use crate::telemetry::metrics::calls as metrics;
+use crate::telemetry::trace::{Kind, Span};
 
 /// Requests to one CA at the same time: on one HTTP/2 connection, where the CA speaks it.
 const CONCURRENCY: usize = 128;
@@ -259,9 +260,17 @@ impl Inner {
     ) -> Result<Exchange, Transport> {
         let action = if method == Method::HEAD { "newNonce" } else { call.as_str() };
         let begun = Instant::now();
+        let mut span = Span::here(Kind::Client, action);
+        if let Some(span) = &mut span {
+            span.rename(|| format!("ACME {action}"));
+            span.asks(method.as_str(), &url);
+        }
         let end = self.exchange_uncounted(call, method, url, signed).await;
         if let Some(status) = sent(&end) {
             metrics::acme(action, &status, begun.elapsed());
+        }
+        if let Some(span) = &mut span {
+            span.answered(end.as_ref().ok().map(|exchange| exchange.status));
         }
         end
     }

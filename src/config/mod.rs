@@ -19,12 +19,14 @@ use crate::secret::Secret;
 mod access_rules;
 mod https;
 mod oidc;
+mod otlp;
 mod settings;
 mod show;
 mod sources;
 mod transit;
 
 pub use https::{CertificateSource, ClientAuth, Https};
+pub use otlp::Otlp;
 pub use settings::{SETTINGS, Setting};
 pub use show::{markdown, toml};
 pub use sources::{Origin, Values, read};
@@ -109,6 +111,8 @@ pub struct Config {
     /// Requests of such a one that wait.
     pub waits: u32,
     pub metrics: Metrics,
+    /// Traces are sent there, if anywhere.
+    pub otlp: Option<Otlp>,
     /// A `tracing` filter.
     pub log_level: String,
     pub log_format: LogFormat,
@@ -244,6 +248,7 @@ impl Config {
             event_streams: values.number("limits.event_streams", 0..=1_000_000)?,
             waits: values.number("limits.waits", 0..=1_000_000)?,
             metrics: Metrics::parse(values)?,
+            otlp: Otlp::parse(values)?,
             log_level: values.text("log.level"),
             log_format,
             shutdown_timeout: values.duration("shutdown_timeout")?,

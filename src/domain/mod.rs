@@ -45,5 +45,6 @@ pub mod skew;
 pub mod text;
 pub mod throttle;
 pub mod token_issuer;
+pub mod trace;
 pub mod webhook;
 pub(crate) mod words;

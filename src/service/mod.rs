@@ -34,6 +34,7 @@ use crate::server::{self, Limits, RefusedCertificate, Server};
 use crate::server_certificate::ServerCertificate;
 use crate::solver::{SolverSettings, Solvers};
 use crate::storage::{Db, SoleUse};
+use crate::telemetry::trace::{self, Exporter};
 use crate::worker::{self, Worker};
 use crate::{bootstrap, hangup, shutdown, systemd};
 
@@ -64,6 +65,7 @@ pub struct Running {
     pub first_api_key: Option<Secret<String>>,
     db: Db,
     worker: Arc<Worker>,
+    exporter: Exporter,
     /// Given up last, when nothing is under way any more.
     _sole_use: Option<SoleUse>,
     tasks: Vec<JoinHandle<anyhow::Result<()>>>,
@@ -124,6 +126,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
     let https = https(config, &db, &sealer).await?;
     let first_api_key = bootstrap::first_api_key(&db, config, &*clock).await?;
     let settings = worker_settings(config, sole_use.as_ref(), &*clock)?;
+    let exporter = trace::start(config, &settings.name, &clock).map_err(anyhow::Error::msg)?;
     let context = worker::Context {
         db: db.clone(),
         clock: Arc::clone(&clock),
@@ -178,6 +181,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
         first_api_key,
         db,
         worker,
+        exporter,
         _sole_use: sole_use,
         tasks,
     })
@@ -251,6 +255,7 @@ impl Running {
             task.await??;
         }
         self.worker.leave().await;
+        self.exporter.flush().await;
         self.db.close().await;
         Ok(())
     }

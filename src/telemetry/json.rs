@@ -12,7 +12,9 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// One JSON object a line: time, level, the event's own fields, its target and its innermost span.
+use super::trace;
+
+/// One JSON object a line: time, level, the event's own fields, its trace, its target and its innermost span.
 ///
 /// An error has its causes beside it, as `error.sources`: the outermost first.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +36,9 @@ where
         line.put("timestamp", time);
         line.put("level", event.metadata().level().as_str());
         event.record(&mut line);
+        if let Some(trace) = trace::current() {
+            line.put("trace_id", trace.id.to_string());
+        }
         line.put("target", event.metadata().target());
         if let Some(span) = context.lookup_current() {
             let extensions = span.extensions();

@@ -10,6 +10,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{fmt, reload};
 
 use super::json::JsonLines;
+use super::text::TextLines;
 use crate::config::{Config, LogFormat};
 
 /// Filter for libraries whose logs are too verbose. sqlx warns of each connection that the database has ended; who needed
@@ -32,7 +33,11 @@ pub(super) fn start(config: &Config) -> Result<(), String> {
     };
     // When standard error is closed, reporting that there would panic.
     let lines = fmt::layer::<Registry>().with_writer(std::io::stderr).log_internal_errors(false);
-    let lines = if text { lines.boxed() } else { lines.json().event_format(JsonLines).boxed() };
+    let lines = if text {
+        lines.map_event_format(TextLines).boxed()
+    } else {
+        lines.json().event_format(JsonLines).boxed()
+    };
     // A second start, as tests may make it, keeps the first subscriber.
     if tracing_subscriber::registry().with(lines).with(filter).try_init().is_ok() {
         FILTER.set(handle).ok();

@@ -1,9 +1,11 @@
-//! Telemetry of the process: one module for each kind, the log and the metrics.
+//! Telemetry of the process: one module for each kind, the log, the metrics and the traces.
 
 mod json;
 mod log_limit;
 mod logs;
 pub mod metrics;
+mod text;
+pub mod trace;
 
 pub use self::log_limit::LogLimit;
 use crate::config::Config;

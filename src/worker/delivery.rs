@@ -26,13 +26,16 @@ use crate::domain::event_type::EventType;
 use crate::domain::failure::Failure;
 use crate::domain::id::{DeliveryId, WebhookId};
 use crate::domain::signature;
+use crate::domain::trace::Trace;
 use crate::domain::webhook::{Transition, Webhook};
 use crate::outbound::{Reply, SendError};
 use crate::secret::Secret;
+use crate::storage::deliveries::Due;
 use crate::storage::lease::Lease;
 use crate::storage::{Scope, StorageError, deliveries, events, outbox, webhooks};
 use crate::telemetry::LogLimit;
 use crate::telemetry::metrics::webhook as metrics;
+use crate::telemetry::trace::{Kind, Span};
 
 /// Messages in one run; a webhook that could go on for ever gives its slot back now and then.
 const MESSAGES_PER_RUN: usize = 100;
@@ -47,6 +50,8 @@ const REMOVED_TOGETHER: u32 = 500;
 const MESSAGE_ID: HeaderName = HeaderName::from_static("webhook-id");
 const TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+/// W3C Trace Context.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// One run with one webhook.
 struct Run<'a> {
@@ -69,16 +74,18 @@ pub(crate) async fn run(ctx: &Context, lease: Lease) -> Result<(), WorkerError> 
     let mut begun = 0;
     loop {
         if begun < MESSAGES_PER_RUN && !ctx.stop.is_cancelled() {
-            for (delivery, body) in run.take(&ids).await? {
+            for Due { delivery, body, trace } in run.take(&ids).await? {
                 if delivery.next_step(ctx.clock.now()) == Some(Step::Expire) {
                     run.settle(delivery.expire(ctx.clock.now())).await?;
                     continue;
                 }
                 ids.insert(delivery.id);
                 begun += 1;
-                let request = run.request(&delivery, &body);
+                let span = trace.map(|trace| run.span(&delivery, trace));
+                let request = run.request(&delivery, &body, span.as_ref());
                 under_way.push(async move {
                     let answer = send(ctx, request, body).await;
+                    ended(span, &answer);
                     (delivery, answer)
                 });
             }
@@ -147,6 +154,15 @@ async fn send(
     })
 }
 
+/// Ends the span of a try. The words of a receiver, or about it, may hold a part of the URL, which may be a secret.
+fn ended(span: Option<Span>, answer: &Result<Answer, OffsetDateTime>) {
+    let Some(mut span) = span else { return };
+    match answer.as_ref().map(|answer| answer.attempt.status) {
+        Ok(status) => span.answered(status),
+        Err(_) => span.fail(|| "not sent: the host is left alone".to_owned()),
+    }
+}
+
 /// Removes deliveries and messages that are older than they are to be kept, a batch at a time; returns
 /// how many.
 pub(crate) async fn forget(ctx: &Context) -> Result<u64, StorageError> {
@@ -182,10 +198,7 @@ impl<'a> Run<'a> {
     }
 
     /// The deliveries that may be sent now, beside those that are under way.
-    async fn take(
-        &self,
-        under_way: &HashSet<DeliveryId>,
-    ) -> Result<Vec<(Delivery, String)>, StorageError> {
+    async fn take(&self, under_way: &HashSet<DeliveryId>) -> Result<Vec<Due>, StorageError> {
         if self.held_until.is_some() {
             return Ok(Vec::new());
         }
@@ -203,10 +216,10 @@ impl<'a> Run<'a> {
             look + under_way.len(),
         )
         .await?;
-        due.retain(|(delivery, _)| !under_way.contains(&delivery.id));
+        due.retain(|due| !under_way.contains(&due.delivery.id));
         due.truncate(look);
         if free == 0 {
-            due.retain(|(delivery, _)| delivery.event_type == EventType::WebhookTest);
+            due.retain(|due| due.delivery.event_type == EventType::WebhookTest);
         }
         Ok(due)
     }
@@ -216,16 +229,36 @@ impl<'a> Run<'a> {
         self.held_until = self.held_until.max(Some(until));
     }
 
+    /// The span of one try, below what the message tells of.
+    fn span(&self, delivery: &Delivery, trace: Trace) -> Span {
+        let mut span = Span::below(trace, Kind::Client, "deliver webhook");
+        if let Ok(url) = &self.url {
+            span.asks("POST", url);
+        }
+        span.set("certwright.event_type", || delivery.event_type.as_str());
+        span.set("certwright.delivery", || delivery.id.to_string());
+        span.set("certwright.attempt", || delivery.attempts + 1);
+        span
+    }
+
     /// Where a message goes, and under which headers; each try has a time and signatures of its own.
-    fn request(&self, delivery: &Delivery, body: &str) -> Result<(Url, HeaderMap), String> {
+    fn request(
+        &self,
+        delivery: &Delivery,
+        body: &str,
+        span: Option<&Span>,
+    ) -> Result<(Url, HeaderMap), String> {
         let (id, at) = (delivery.message_id(), self.ctx.clock.now());
         let signature =
             signature::sign(self.secrets.as_ref().map_err(Clone::clone)?, &id, at, body)
                 .map_err(|error| format!("it could not be signed: {error}"))?;
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let traceparent = span.map(|span| (TRACEPARENT, span.trace().to_string()));
         for (name, value) in
             [(MESSAGE_ID, id), (TIMESTAMP, at.unix_timestamp().to_string()), (SIGNATURE, signature)]
+                .into_iter()
+                .chain(traceparent)
         {
             let value = HeaderValue::from_str(&value)
                 .map_err(|_| "its headers could not be written".to_owned())?;

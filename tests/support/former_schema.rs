@@ -23,7 +23,7 @@ pub const LATER_TABLES: [&str; 8] = [
 ];
 
 /// Columns that they added.
-pub const LATER_COLUMNS: [(&str, &str); 18] = [
+pub const LATER_COLUMNS: [(&str, &str); 22] = [
     ("api_keys", "description"),
     ("api_keys", "role"),
     ("api_keys", "expires_at"),
@@ -43,6 +43,10 @@ pub const LATER_COLUMNS: [(&str, &str); 18] = [
     ("requests", "requested_by"),
     ("throttles", "id"),
     ("webhooks", "name"),
+    ("certificates", "trace"),
+    ("orders", "trace"),
+    ("messages", "trace"),
+    ("events", "trace_id"),
 ];
 
 /// Indexes that they made on older tables.

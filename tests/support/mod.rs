@@ -6,6 +6,7 @@
 pub mod asking;
 pub mod client_ca;
 pub mod cloudflare;
+pub mod collector;
 pub mod databases;
 pub mod driven;
 pub mod fault_proxy;

@@ -80,6 +80,10 @@ pub(crate) struct EventView {
     /// Times that it happened in a row, with nothing else about the same resource in between.
     #[schema(example = 1)]
     count: i64,
+    /// The trace that it happened in, the last time (W3C Trace Context): of the request or issuance that brought it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "4bf92f3577b34da6a3ce929d0e0e4736")]
+    trace_id: Option<String>,
     /// Time of its first occurrence.
     #[serde(with = "time::serde::rfc3339")]
     first_seen: OffsetDateTime,
@@ -181,6 +185,7 @@ impl From<Recorded> for EventView {
             first_seen: event.first_seen(),
             last_seen: event.last_seen(),
             created_at: event.first_seen(),
+            trace_id: event.trace_id,
             namespace: Some(event.namespace).filter(|namespace| !namespace.is_empty()),
             resource: format!("/{}/{}", event.collection, event.resource_id),
             kind: event.severity,

@@ -32,6 +32,7 @@ use crate::domain::failure::Failure;
 use crate::domain::id::{CertificateId, OrderId, RequestId};
 use crate::domain::policy::AdmittedBy;
 use crate::domain::principal::PrincipalRef;
+use crate::domain::trace::Trace;
 
 /// A certificate that is wanted, and perhaps there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +64,9 @@ pub struct Certificate {
     pub approved: Option<i64>,
     /// The order that is or was last under way.
     pub order: Option<OrderId>,
+    /// What the issuance belongs to that is or was last under way: the request that asked for it, or the step that
+    /// began it by itself.
+    pub trace: Option<Trace>,
     /// The time of its creation.
     pub created_at: OffsetDateTime,
     pub next_action_at: OffsetDateTime,
@@ -111,6 +115,7 @@ impl Certificate {
             request: None,
             approved: None,
             order: None,
+            trace: None,
             created_at: now,
             next_action_at: now,
         }
@@ -179,6 +184,7 @@ impl Certificate {
         };
         let mut next = self.become_state(State::Triggered(trigger), now);
         next.next_action_at = now;
+        next.trace = None;
         let event = Event::normal(next.id, "Issuing", message);
         Transition::silent(next, now).with(vec![event])
     }

@@ -29,6 +29,7 @@ use crate::domain::failure::Failure;
 use crate::domain::id::{CertificateId, ChallengeId, IssuerId, OrderId, RequestId};
 use crate::domain::issuer::Issuer;
 use crate::domain::throttle::Asker;
+use crate::domain::trace::{SpanId, Trace};
 use crate::domain::words::words;
 
 /// One order at one CA.
@@ -64,6 +65,8 @@ pub struct Order {
     /// Steps taken, all in all.
     pub attempts: u32,
     pub last_error: Option<Failure>,
+    /// What it belongs to, as its certificate has it.
+    pub trace: Option<Trace>,
     pub created_at: OffsetDateTime,
     /// When the CA handed out what is asked for now: a 404 soon after is a lagging replica.
     pub handed_out_at: OffsetDateTime,
@@ -214,11 +217,17 @@ impl Order {
             course: Course::default(),
             attempts: 0,
             last_error: None,
+            trace: certificate.trace,
             created_at: now,
             handed_out_at: now,
             next_action_at: Some(now),
             deadline: now + ORDER_DEADLINE,
         }
+    }
+
+    /// The trace at the order's own span, which its steps belong to: every process knows it by the identifier.
+    pub fn own_trace(&self) -> Option<Trace> {
+        self.trace.map(|trace| trace.at(SpanId::of(self.id.0)))
     }
 
     /// The step that would bring the order further, if one is due at `now`.

@@ -30,6 +30,20 @@ pub enum Step {
 }
 
 impl Step {
+    /// What it is called where people look for where the time went.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Create => "create order",
+            Self::ReadAuthorizations => "read authorizations",
+            Self::Solve(_) => "solve challenges",
+            Self::Accept => "accept challenges",
+            Self::Poll => "poll order",
+            Self::Inspect => "inspect order",
+            Self::Finalize => "finalize order",
+            Self::Download => "download certificate",
+        }
+    }
+
     /// The requests that it takes at best for so many names: a nonce, the order where that is not at hand,
     /// and the requests that the step is for. Each step fits into any minute of an order's
     /// [`super::Requests`].

@@ -20,6 +20,7 @@ use crate::domain::failure::{Failure, code};
 use crate::domain::issuer::PropagationMode;
 use crate::outbound::{self, Guard, Resolver, in_words, is_global};
 use crate::telemetry::metrics::calls as metrics;
+use crate::telemetry::trace::{Kind, Span};
 
 /// CAs follow about as many.
 const MAX_CNAMES: usize = 10;
@@ -335,6 +336,7 @@ impl Dns {
         kind: RecordType,
     ) -> Result<Records, NetError> {
         let begun = Instant::now();
+        let mut span = Span::here(Kind::Client, "dns");
         let answer = resolver.lookup(name.clone(), kind).await;
         let end = match &answer {
             Ok(_) => "found",
@@ -342,6 +344,11 @@ impl Dns {
             Err(_) => "failed",
         };
         metrics::dns(kind.into(), end, begun.elapsed());
+        if let Some(span) = &mut span {
+            span.set("dns.question.name", || without_dot(name));
+            span.set("dns.question.type", || <&str>::from(kind));
+            span.set("certwright.outcome", || end);
+        }
         answers::records(answer)
     }
 }

@@ -94,9 +94,9 @@ pub(in crate::storage) fn reserve(tx: &mut Tx, namespace: &str) -> Option<Reserv
 pub(in crate::storage) fn hand_off(
     tx: &mut Tx,
     reservation: Reservation,
-    certificate: &Certificate,
+    certificate: Certificate,
 ) {
-    tx.hook::<Pending>().rows.push((reservation, Box::new(certificate.clone())));
+    tx.hook::<Pending>().rows.push((reservation, Box::new(certificate)));
 }
 
 impl Reservation {

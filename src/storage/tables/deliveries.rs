@@ -15,6 +15,7 @@ use crate::domain::event::Resource;
 use crate::domain::event_type::EventType;
 use crate::domain::id::{CertificateId, DeliveryId, IssuerId, MessageId, WebhookId};
 use crate::domain::scope::Scope;
+use crate::domain::trace::Trace;
 use crate::domain::webhook::Webhook;
 use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{
@@ -71,7 +72,7 @@ statements! {
          ORDER BY id DESC LIMIT 1) AS last";
     FIND = Row::select("WHERE id = $1 AND webhook_id = $2");
     DUE = format!(
-        "SELECT m.body, {} FROM deliveries d JOIN messages m ON m.id = d.message_id
+        "SELECT m.body, m.trace, {} FROM deliveries d JOIN messages m ON m.id = d.message_id
          WHERE d.webhook_id = $1 AND d.state = 'pending' AND d.next_action_at <= $2
          ORDER BY d.next_action_at, d.id LIMIT $3",
         Row::COLUMNS.names_of("d")
@@ -200,16 +201,26 @@ pub async fn find(
     row.map(Row::into_domain).transpose()
 }
 
-/// What is due for a webhook, with the body that is posted; what has waited longest first.
+/// A delivery that is due.
+#[derive(Debug)]
+pub struct Due {
+    pub delivery: Delivery,
+    /// What is posted.
+    pub body: String,
+    /// What brought it about.
+    pub trace: Option<Trace>,
+}
+
+/// What is due for a webhook; what has waited longest first.
 pub async fn due(
     read: &mut Read,
     webhook: WebhookId,
     now: OffsetDateTime,
     limit: usize,
-) -> Result<Vec<(Delivery, String)>, StorageError> {
+) -> Result<Vec<Due>, StorageError> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows: Vec<DueRow> = fetch!(fetch_all, read, DUE, webhook.0, millis(now), limit)?;
-    rows.into_iter().map(|due| due.row.into_domain().map(|found| (found, due.body))).collect()
+    rows.into_iter().map(DueRow::into_due).collect()
 }
 
 /// Of which kind the next delivery is, and when it is due.
@@ -402,6 +413,14 @@ struct DueRow {
     #[sqlx(flatten)]
     row: Row,
     body: String,
+    trace: Option<String>,
+}
+
+impl DueRow {
+    fn into_due(self) -> Result<Due, StorageError> {
+        let trace = self.trace.and_then(|text| text.parse().ok());
+        Ok(Due { delivery: self.row.into_domain()?, body: self.body, trace })
+    }
 }
 
 impl From<&Delivery> for Row {

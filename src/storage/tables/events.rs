@@ -14,33 +14,35 @@ use super::event_stream::Position;
 use crate::domain::event::{Event, Severity};
 use crate::domain::id::{CertificateId, EventId};
 use crate::domain::scope::Scope;
+use crate::domain::trace::TraceId;
 use crate::storage::engine::pipeline::{Pipeline, renumbered};
 use crate::storage::engine::query::Filter;
 use crate::storage::engine::tx::Hook;
 use crate::storage::engine::{
     Backend, Page, Read, Rows, StorageError, Tx, millis, moment, statements,
 };
+use crate::telemetry::trace;
 
 const INTO: &str = "INSERT INTO events
     (id, namespace, collection, resource_id, certificate_id, severity, reason, message, count,
-     created_at, last_seen, written_in, position)
+     created_at, last_seen, trace_id, written_in, position)
     SELECT coalesce((SELECT last.id FROM (
              SELECT id, severity, reason, message FROM events WHERE resource_id = new.resource_id
              ORDER BY position DESC LIMIT 1) AS last
              WHERE new.is_first AND last.severity = new.severity AND last.reason = new.reason
                AND last.message = new.message), new.id),
            new.namespace, new.collection, new.resource_id, new.certificate_id, new.severity,
-           new.reason, new.message, new.count, new.at, new.at,
+           new.reason, new.message, new.count, new.at, new.at, new.trace_id,
            pg_current_xact_id()::text::bigint, nextval('events_position') FROM (VALUES ";
 const ROW: &str = "($1::uuid, $2::text, $3::text, $4::uuid, $5::uuid, $6::text, $7::text, $8::text,
-    $9::bigint, $10::bigint, $11::boolean)";
+    $9::bigint, $10::bigint, $11::text, $12::boolean)";
 const AS_NEW: &str = ") AS new (id, namespace, collection, resource_id, certificate_id, severity, reason,
-            message, count, at, is_first)
+            message, count, at, trace_id, is_first)
     ON CONFLICT (id) DO UPDATE SET count = events.count + excluded.count,
-       last_seen = excluded.last_seen, written_in = excluded.written_in, position = excluded.position";
+       last_seen = excluded.last_seen, trace_id = excluded.trace_id, written_in = excluded.written_in, position = excluded.position";
 
 /// Values of each event.
-const VALUES: usize = 11;
+const VALUES: usize = 12;
 
 // What repeats the last event of its resource takes that one's identifier, and so raises its count. On
 // PostgreSQL several are written by one statement, which does not see what it writes: only what is the first of
@@ -51,21 +53,22 @@ const VALUES: usize = 11;
 statements! {
     RECORD writes(events) = "INSERT INTO events
         (id, namespace, collection, resource_id, certificate_id, severity, reason, message, count,
-         created_at, last_seen, written_in, position)
+         created_at, last_seen, trace_id, written_in, position)
         VALUES (coalesce((SELECT last.id FROM (
             SELECT id, severity, reason, message FROM events WHERE resource_id = $4
             ORDER BY position DESC LIMIT 1) AS last
             WHERE last.severity = $6 AND last.reason = $7 AND last.message = $8), $1),
-         $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, 0,
+         $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, $11, 0,
          coalesce((SELECT position FROM events ORDER BY written_in DESC, position DESC LIMIT 1), 0) + 1)
         ON CONFLICT (id) DO UPDATE SET count = events.count + excluded.count,
-           last_seen = excluded.last_seen, written_in = excluded.written_in, position = excluded.position",
+           last_seen = excluded.last_seen, trace_id = excluded.trace_id, written_in = excluded.written_in,
+           position = excluded.position",
         [INTO, ROW, AS_NEW].concat();
 }
 
 pub(in crate::storage) const SELECT: &str =
     "SELECT id, namespace, collection, resource_id, severity, reason, message,
-    created_at, last_seen, count, written_in, position FROM events";
+    created_at, last_seen, count, trace_id, written_in, position FROM events";
 
 /// An event as it was recorded.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
@@ -86,6 +89,8 @@ pub struct Recorded {
     pub message: String,
     /// How often it happened in a row.
     pub count: i64,
+    /// What it happened in, the last time.
+    pub trace_id: Option<String>,
     created_at: i64,
     last_seen: i64,
     written_in: i64,
@@ -165,6 +170,7 @@ struct Recording {
     event: Event,
     count: i64,
     at: i64,
+    trace: Option<TraceId>,
 }
 
 /// Records events in the transaction that brings them about. `certificate` is the one that they are listed with.
@@ -190,6 +196,7 @@ pub fn record(
             event: event.clone(),
             count: 1,
             at: millis(now),
+            trace: trace::current().map(|trace| trace.id),
         });
     }
 }
@@ -201,6 +208,7 @@ impl EventLog {
             Some(last) if last.event == new.event => {
                 last.count += new.count;
                 last.at = new.at;
+                last.trace = new.trace;
             }
             _ => self.0.push(new),
         }
@@ -231,10 +239,11 @@ impl Recording {
     where
         for<'v> Uuid: Encode<'v, D> + Type<D>,
         for<'v> Option<Uuid>: Encode<'v, D> + Type<D>,
+        for<'v> Option<String>: Encode<'v, D> + Type<D>,
         for<'v> &'v str: Encode<'v, D> + Type<D>,
         for<'v> i64: Encode<'v, D> + Type<D>,
     {
-        let Self { id, namespace, certificate, event, count, at } = self;
+        let Self { id, namespace, certificate, event, count, at, trace } = self;
         pipeline.bind(*id)?;
         pipeline.bind(namespace.as_str())?;
         pipeline.bind(event.about.collection())?;
@@ -244,7 +253,8 @@ impl Recording {
         pipeline.bind(event.reason)?;
         pipeline.bind(event.message.as_str())?;
         pipeline.bind(*count)?;
-        pipeline.bind(*at)
+        pipeline.bind(*at)?;
+        pipeline.bind(trace.as_ref().map(TraceId::to_string))
     }
 }
 

@@ -18,6 +18,7 @@ use crate::domain::order::Order;
 use crate::domain::webhook;
 use crate::storage::engine::tx::Hook;
 use crate::storage::engine::{StorageError, Tx};
+use crate::telemetry::trace;
 
 /// The lines of a transaction.
 #[derive(Default)]
@@ -36,7 +37,9 @@ impl Hook for Log {
 }
 
 fn add(tx: &mut Tx, line: impl FnOnce() + Send + 'static) {
-    tx.hook::<Log>().0.push(Box::new(line));
+    // The commit may end in another task.
+    let trace = trace::current();
+    tx.hook::<Log>().0.push(Box::new(move || trace::as_of(trace, line)));
 }
 
 /// Issued, renewed, recovered, or in trouble that was not known.

@@ -9,6 +9,7 @@ use crate::domain::failure::Failure;
 use crate::domain::id::{CertificateId, IssuerId, OrderId, RequestId};
 use crate::domain::order::{End, Order, Stage, State};
 use crate::domain::scope::Scope;
+use crate::domain::trace::Trace;
 use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{
     Page, Read, Rows, StorageError, Stored, Tx, count, execute, fetch, json, millis, moment,
@@ -28,6 +29,7 @@ table! {
             names: String,
             profile: Option<String>,
             predecessors: i64,
+            trace: Option<String>,
             created_at: i64,
         }
         save {
@@ -285,6 +287,7 @@ impl From<&Order> for Row {
             names: json(&order.names),
             profile: order.profile.clone(),
             predecessors: order.predecessors.into(),
+            trace: order.trace.as_ref().map(Trace::to_string),
             state: state.to_owned(),
             url: url.cloned(),
             expires: order.expires.map(millis),
@@ -340,6 +343,7 @@ impl Row {
             course: row.document(&self.course)?,
             attempts: count(self.attempts),
             last_error: row.document_if(self.last_error)?,
+            trace: self.trace.and_then(|text| text.parse().ok()),
             created_at: moment(self.created_at),
             handed_out_at: moment(self.handed_out_at),
             // While somebody is at it, the row shows when the lease ends: it was due when that began.

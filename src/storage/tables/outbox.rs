@@ -20,13 +20,15 @@ use crate::domain::event_type::EventType;
 use crate::domain::id::MessageId;
 use crate::domain::issuer;
 use crate::domain::issuer::Issuer;
+use crate::domain::trace::Trace;
 use crate::domain::webhook::Webhook;
 use crate::storage::engine::tx::Hook;
 use crate::storage::engine::{Read, StorageError, Tx, execute, json, millis, statements};
+use crate::telemetry::trace;
 use crate::view::{CertificateView, IssuerView};
 
 statements! {
-    INSERT adds(messages) = "INSERT INTO messages (id, body, created_at) VALUES ($1, $2, $3)";
+    INSERT adds(messages) = "INSERT INTO messages (id, body, created_at, trace) VALUES ($1, $2, $3, $4)";
     FORGET writes(messages) reads(deliveries) = "DELETE FROM messages WHERE id IN (
         SELECT m.id FROM messages m
         WHERE m.created_at < $1
@@ -43,6 +45,7 @@ struct Announcement {
     event_type: EventType,
     about: About,
     at: OffsetDateTime,
+    trace: Option<Trace>,
 }
 
 enum About {
@@ -77,6 +80,7 @@ pub(in crate::storage) fn about_certificate(
         event_type: *event_type,
         about: About::Certificate(Box::new(certificate.clone())),
         at,
+        trace: trace::current(),
     }));
 }
 
@@ -87,6 +91,7 @@ pub(in crate::storage) fn of_issuer(tx: &mut Tx, transition: &issuer::Transition
         event_type: *event_type,
         about: About::Issuer(Box::new(issuer.clone())),
         at: *at,
+        trace: trace::current(),
     }));
 }
 
@@ -99,7 +104,7 @@ impl Hook for Outbox {
 /// Places a delivery of each message for every webhook that hears of it.
 async fn place(tx: &mut Tx, announcements: Vec<Announcement>) -> Result<(), StorageError> {
     let mut placed: Vec<(Webhook, Delivery)> = Vec::new();
-    for Announcement { event_type, about, at } in announcements {
+    for Announcement { event_type, about, at, trace } in announcements {
         // A transaction that has asked nothing yet need not begin for a message that nobody hears.
         if !tx.has_begun() && about.hearers(&mut tx.beside().await?, event_type).await?.is_empty() {
             continue;
@@ -108,7 +113,7 @@ async fn place(tx: &mut Tx, announcements: Vec<Announcement>) -> Result<(), Stor
         if hearers.is_empty() {
             continue;
         }
-        let message = insert(tx, &about.body(event_type, at), at).await?;
+        let message = insert(tx, &about.body(event_type, at), at, trace).await?;
         let (subject, namespace) = (about.subject(), about.namespace());
         placed.extend(hearers.into_iter().map(|webhook| {
             let delivery = Delivery::new(webhook.id, message, event_type, subject, namespace, at);
@@ -130,7 +135,8 @@ pub async fn try_out(
 ) -> Result<Delivery, StorageError> {
     let event_type = EventType::WebhookTest;
     let data = serde_json::json!({ "webhook": format!("/webhooks/{}", webhook.id) });
-    let message = insert(tx, &json(&Body { kind: event_type, timestamp: now, data }), now).await?;
+    let body = json(&Body { kind: event_type, timestamp: now, data });
+    let message = insert(tx, &body, now, trace::current()).await?;
     let subject = Resource::Webhook(webhook.id);
     let namespace = &webhook.namespace;
     let delivery = Delivery::new(webhook.id, message, event_type, subject, namespace, now);
@@ -143,9 +149,14 @@ pub async fn forget(tx: &mut Tx, before: OffsetDateTime, limit: u32) -> Result<u
     Ok(execute!(tx, FORGET, millis(before), i64::from(limit))?)
 }
 
-async fn insert(tx: &mut Tx, body: &str, at: OffsetDateTime) -> Result<MessageId, StorageError> {
+async fn insert(
+    tx: &mut Tx,
+    body: &str,
+    at: OffsetDateTime,
+    trace: Option<Trace>,
+) -> Result<MessageId, StorageError> {
     let id = MessageId::generate(at);
-    execute!(tx, INSERT, id.0, body, millis(at))?;
+    execute!(tx, INSERT, id.0, body, millis(at), trace.as_ref().map(Trace::to_string))?;
     Ok(id)
 }
 

@@ -6,6 +6,7 @@ mod keys;
 mod rehearsal;
 mod renewal;
 mod request;
+mod traced;
 
 use time::OffsetDateTime;
 
@@ -24,6 +25,7 @@ use crate::domain::issuer::{self, Issuer, RenewalInformationSource};
 use crate::domain::order::{Order, Outcome};
 use crate::storage::lease::{Lease, Machine};
 use crate::storage::{Scope, StorageError, certificates, issuers, orders};
+use crate::telemetry::trace;
 
 pub(crate) async fn run(ctx: &Context, lease: Lease) -> Result<Option<Placed>, WorkerError> {
     match find(ctx, CertificateId(lease.id)).await? {
@@ -40,6 +42,7 @@ pub(crate) async fn fail(
     held: &Lease,
 ) -> Result<bool, WorkerError> {
     let Some(certificate) = find(ctx, id).await? else { return Ok(false) };
+    trace::enter(certificate.trace);
     let next = certificate.failed_inside(failure, ctx.clock.now(), Jitter::random());
     settle(ctx, next, held).await?;
     Ok(true)
@@ -70,7 +73,7 @@ pub(crate) async fn begin(
         settle(ctx, next, &lease).await?;
         return Ok(None);
     }
-    let woken = certificate.wake(now);
+    let (woken, _span) = traced::begun(ctx, certificate.wake(now));
     let next = if woken.certificate.ari_is_due(now) {
         Box::pin(ask_for_renewal(ctx, woken.certificate, issuer.as_ref())).await
     } else {

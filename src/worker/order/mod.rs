@@ -11,6 +11,7 @@ mod session;
 mod settle;
 mod solving;
 mod step;
+mod traced;
 
 use self::after_step::{AfterStep, Hold, Kind, Taken, after_step};
 use self::count::Entered;
@@ -23,6 +24,7 @@ use crate::domain::id::OrderId;
 use crate::domain::order::{Answer, Order, Transition};
 use crate::storage::lease::Lease;
 use crate::storage::{Scope, StorageError, orders};
+use crate::telemetry::trace;
 use crate::worker::context::Context;
 use crate::worker::error::WorkerError;
 use crate::worker::limits::Share;
@@ -63,6 +65,7 @@ pub(crate) async fn fail(
 ) -> Result<bool, WorkerError> {
     // One that is over has nobody left to tell; its proofs are still to be taken away.
     let Some(order) = find_open(ctx, id).await? else { return Ok(false) };
+    trace::enter(order.own_trace());
     let now = ctx.clock.now();
     let before = Before::step(&order);
     let transition = if order.has_expired(now) {
@@ -94,6 +97,7 @@ async fn take_steps(
     mut order: Order,
     mut lease: Lease,
 ) -> Result<(), WorkerError> {
+    trace::enter(order.own_trace());
     let mut before = Before::step(&order);
     // The lease was taken just now.
     let mut extended = ctx.clock.now();
@@ -105,7 +109,9 @@ async fn take_steps(
             order.expire(now)
         } else if let Some(next) = order.next_step(now) {
             kind = Kind::of(&next);
+            let traced = traced::step(ctx, &next, &order);
             let (answer, conditions) = step::take(&mut session, next, &order).await?;
+            traced.ended(&answer);
             order.apply(answer, ctx.clock.now(), conditions)?
         } else if order.next_action_at.is_some_and(|at| at > now) {
             // The clock is not where the timer is: the row tells the time.

@@ -5,6 +5,7 @@ use super::after_step::Hold;
 use super::conclude::{Ended, conclude};
 use super::count;
 use super::session::Session;
+use super::traced;
 use crate::domain::certificate::Certificate;
 use crate::domain::challenge::Challenge;
 use crate::domain::event::Event;
@@ -87,6 +88,7 @@ pub(super) async fn settle(
             settled => {
                 if settled.is_ok() {
                     count::ended(session, transition, ctx.clock.now());
+                    traced::ended(ctx, transition);
                 }
                 return settled;
             }

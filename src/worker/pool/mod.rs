@@ -20,7 +20,7 @@ use self::slots::Slots;
 use crate::domain::order::Order;
 use crate::storage::StorageError;
 use crate::storage::lease::Lease;
-use crate::telemetry::LogLimit;
+use crate::telemetry::{LogLimit, trace};
 use crate::worker::context::Context;
 use crate::worker::error::WorkerError;
 use crate::worker::steps::{self, Placed};
@@ -158,6 +158,15 @@ impl Worker {
     /// Takes a step, and has its row say what became of it; then goes on with the order that the step
     /// has placed. What fails from there on is the order's.
     async fn see_through(
+        &self,
+        lease: &Lease,
+        step: impl Future<Output = Result<Option<Placed>, WorkerError>>,
+    ) {
+        // The row that is read says which trace that is.
+        trace::within(None, Box::pin(self.carry_through(lease, step))).await;
+    }
+
+    async fn carry_through(
         &self,
         lease: &Lease,
         step: impl Future<Output = Result<Option<Placed>, WorkerError>>,

@@ -96,7 +96,7 @@ on_every_database! {
             assert_eq!(answer.header("cache-control") == "no-store", holds_a_key, "{file}");
         }
 
-        let namespaces: Vec<_> = (0..80).map(|number| format!("a-team-with-a-name-that-is-rather-long-{number}-as-labels-may-be-so-long")).collect();
+        let namespaces: Vec<_> = (0..80).map(|number| format!("a-team-with-a-name-that-is-rather-long-{number:020}")).collect();
         let key = json!({"name": "long", "role": "reader", "namespaces": namespaces});
         let shown = posted(&world, "/api-keys", &key).await;
         let rotated = format!("/api-keys/{}/rotate", id(&shown.accepted()));

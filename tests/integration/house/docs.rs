@@ -68,6 +68,7 @@ const NOT_RUN: &[(&str, usize)] = &[
     ("backup.md", 2),
     ("clients.md", 8),
     ("installation.md", 2),
+    ("operations.md", 1),
     ("performance.md", 2),
     ("policies.md", 3),
     ("reliability.md", 1),

@@ -20,6 +20,7 @@ mod rows;
 mod schema;
 mod secrets;
 mod statements;
+mod traces;
 mod webhooks;
 mod writes;
 

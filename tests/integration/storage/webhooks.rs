@@ -8,6 +8,7 @@ use certwright::domain::event_type::EventType;
 use certwright::domain::id::WebhookId;
 use certwright::domain::webhook::{Health, Selector, Spec, Transition, Webhook};
 use certwright::secret::Sealed;
+use certwright::storage::deliveries::Due;
 use certwright::storage::lease::{self, Lease, Machine};
 use certwright::storage::{Page, Scope, StorageError, Tx, deliveries, outbox, webhooks};
 use time::macros::datetime;
@@ -98,9 +99,9 @@ on_both_databases! {
         // Told meanwhile: the holder of the lease finds it.
         outbox::try_out(&mut tx, &one, NOW).await.unwrap();
         let due = deliveries::due(&mut tx, one.id, NOW, 10).await.unwrap();
-        assert_eq!((due.len(), &due[0].0), (2, &sent));
-        assert!(due[0].1.contains("webhook.test"), "{}", due[0].1);
-        for (delivery, _) in due {
+        assert_eq!((due.len(), &due[0].delivery), (2, &sent));
+        assert!(due[0].body.contains("webhook.test"), "{}", due[0].body);
+        for Due { delivery, .. } in due {
             let done = delivery.apply(answer(200), NOW, Jitter::NONE).delivery;
             deliveries::save(&mut tx, &done, NOW).await.unwrap();
             assert_eq!(deliveries::find(&mut tx, one.id, done.id).await.unwrap(), Some(done));
@@ -141,7 +142,7 @@ on_both_databases! {
     }
 }
 
-async fn inserted(tx: &mut Tx, namespaces: &[&str]) -> (Webhook, Lease) {
+pub async fn inserted(tx: &mut Tx, namespaces: &[&str]) -> (Webhook, Lease) {
     let id = WebhookId::generate(NOW);
     let webhook = Webhook {
         id,

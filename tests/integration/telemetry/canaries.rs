@@ -1,5 +1,5 @@
 //! Secrets of every kind through a whole life, with the most talkative log: none of them shows in the log, an answer,
-//! an event, the audit log, a metric, or the database and its write-ahead log.
+//! an event, the audit log, a metric, a span, or the database and its write-ahead log.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
+use crate::support::collector::Collector;
 use crate::support::installation::{Installation, Program, items};
 use crate::support::openid_provider::{AUDIENCE, OpenIdProvider};
 use crate::support::pebble::PebbleOptions;
@@ -58,6 +59,8 @@ async fn assert_silent(mut installation: Installation, files: impl AsyncFn() -> 
         provider.issuer()
     );
     installation.set("OIDC_ISSUERS", &issuers);
+    let collector = Collector::start().await;
+    installation.set("TELEMETRY_OTLP_ENDPOINT", &collector.url());
     let mut program = installation.start().await;
 
     let secrets = live(&installation, &mut program, &provider).await;
@@ -69,7 +72,10 @@ async fn assert_silent(mut installation: Installation, files: impl AsyncFn() -> 
 
     let shown = vec![program.log().into_bytes(), program.out().into_bytes()];
     let answers = answers.into_iter().map(String::into_bytes).collect();
-    for (place, contents) in [("log", shown), ("answers", answers), ("database", database)] {
+    let spans = vec![collector.raw()];
+    for (place, contents) in
+        [("log", shown), ("answers", answers), ("database", database), ("spans", spans)]
+    {
         let contents: Vec<_> = contents.iter().map(|content| searchable(content)).collect();
         let holds =
             |form: &[u8]| contents.iter().any(|content| content.contains(&searchable(form)));

@@ -4,3 +4,4 @@ pub(crate) mod canaries;
 pub(crate) mod log;
 pub(crate) mod metrics;
 pub(crate) mod prometheus;
+pub(crate) mod traces;

@@ -21,6 +21,7 @@ use crate::domain::text::foreign_words;
 use crate::outbound::{AddressError, Client, RetryAfter, causes};
 use crate::secret::Secret;
 use crate::telemetry::metrics::calls as metrics;
+use crate::telemetry::trace::{Kind, Span};
 
 /// Where the API is, unless an issuer says otherwise.
 pub(super) const DEFAULT_BASE: &str = "https://api.cloudflare.com/client/v4";
@@ -164,10 +165,16 @@ impl Api {
                 .to_owned(),
         })?;
         let begun = Instant::now();
+        let mut span = Span::here(Kind::Client, "cloudflare");
         let sent = request.send().await;
         let status = sent.as_ref().map(Response::status).ok();
         let shown = status.as_ref().map_or("none", StatusCode::as_str);
         metrics::dns_provider("cloudflare", method, shown, begun.elapsed());
+        if let Some(span) = &mut span {
+            span.asks(method, &self.base);
+            span.answered(status.map(|status| status.as_u16()));
+        }
+        drop(span);
         let response = sent.map_err(|error| self.unreachable(error))?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = self.read(response).await?;

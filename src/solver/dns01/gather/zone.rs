@@ -9,9 +9,11 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{NewRecord, Records, Refusal};
 use crate::domain::challenge::Record;
+use crate::domain::trace::Trace;
 use crate::solver::Upcoming;
 use crate::solver::dns01::pace::{Pace, Waiting};
 use crate::solver::dns01::setback::Setback;
+use crate::telemetry::trace;
 
 /// More than a provider would take within the time that a caller waits.
 const MAX_QUEUE: usize = 20_000;
@@ -30,13 +32,21 @@ const REFUSED: u32 = 3;
 type Answer<T, E> = oneshot::Sender<Result<T, E>>;
 
 enum Change<E> {
-    Create { record: NewRecord, answer: Answer<String, E> },
+    Create { record: NewRecord, answer: Answer<String, E>, trace: Option<Trace> },
     Delete { id: String, answer: Answer<(), E> },
 }
 
 impl<E> Change<E> {
     fn is_create(&self) -> bool {
         matches!(self, Self::Create { .. })
+    }
+
+    /// What a record is created for.
+    fn trace(&self) -> Option<Trace> {
+        match self {
+            Self::Create { trace, .. } => *trace,
+            Self::Delete { .. } => None,
+        }
     }
 
     /// Whether it is to create what is there.
@@ -120,7 +130,7 @@ impl<R: Records> Zone<R> {
             return Err(held);
         }
         let (answer, answered) = oneshot::channel();
-        self.submit(Change::Create { record, answer })?;
+        self.submit(Change::Create { record, answer, trace: trace::current() })?;
         answered.await.unwrap_or_else(|_| Err(abandoned()))
     }
 
@@ -362,7 +372,9 @@ async fn run<R: Records>(mut task: Running<R>) {
             due > Instant::now() && timeout_at(due, zone.arrived.notified()).await.is_ok();
         if !has_newcomer {
             let changes = zone.queue.lock().take(R::TOGETHER, Instant::now());
-            zone.perform(changes).await;
+            // A call for several belongs to the first of them.
+            let trace = changes.iter().find_map(Change::trace);
+            trace::within(trace, zone.perform(changes)).await;
         }
     }
 }

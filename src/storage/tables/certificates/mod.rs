@@ -14,6 +14,7 @@ use crate::domain::id::{CertificateId, OrderId, RequestId};
 use crate::domain::issuer;
 use crate::domain::policy::AdmittedBy;
 use crate::domain::scope::Scope;
+use crate::domain::trace::Trace;
 use crate::storage::engine::{
     Read, StorageError, Stored, Tx, count as number, execute, fetch, json, millis, moment,
     statements, table, write,
@@ -21,6 +22,7 @@ use crate::storage::engine::{
 use crate::storage::queue::handoff;
 use crate::storage::queue::handoff::Reservation;
 use crate::storage::queue::lease::{LEASE, Lease, Machine, lease_end};
+use crate::telemetry::trace;
 
 table! {
     struct Row of certificates {
@@ -53,6 +55,7 @@ table! {
             awaits_approval: bool,
             approved_revision: Option<i64>,
             order_id: Option<Uuid>,
+            trace: Option<String>,
             failure_told: bool,
             block_told: bool,
             ari: Option<String>,
@@ -109,7 +112,10 @@ pub async fn insert(tx: &mut Tx, certificate: &Certificate) -> Result<(), Storag
     write!(tx, INSERT, wake, owner; row.bind_inserted);
     index(tx, certificate).await?;
     match reservation {
-        Some(reservation) => handoff::hand_off(tx, reservation, certificate),
+        Some(reservation) => {
+            let certificate = Certificate { trace: trace_of(certificate), ..certificate.clone() };
+            handoff::hand_off(tx, reservation, certificate);
+        }
         None => tx.wake_workers(),
     }
     Ok(())
@@ -236,6 +242,11 @@ pub async fn any_of_issuer(
     Ok(row.map(|(id,)| CertificateId(id)))
 }
 
+/// An issuance that begins belongs to what the caller is doing, unless it has a trace already.
+fn trace_of(certificate: &Certificate) -> Option<Trace> {
+    certificate.trace.or_else(|| certificate.is_under_way().then(trace::current).flatten())
+}
+
 impl From<&Certificate> for Row {
     fn from(certificate: &Certificate) -> Self {
         let current = certificate.current.as_ref();
@@ -274,6 +285,7 @@ impl From<&Certificate> for Row {
             awaits_approval: matches!(certificate.state, State::AwaitingApproval(_)),
             approved_revision: certificate.approved,
             order_id: certificate.order.map(|order| order.0),
+            trace: trace_of(certificate).as_ref().map(Trace::to_string),
             created_at: millis(certificate.created_at),
             next_action_at: millis(certificate.next_action_at),
             failure_told: certificate.told.failed,
@@ -337,6 +349,7 @@ impl Row {
             request: self.request_id.map(RequestId),
             approved: self.approved_revision,
             order: self.order_id.map(OrderId),
+            trace: self.trace.and_then(|text| text.parse().ok()),
             created_at: moment(self.created_at),
             next_action_at: moment(self.next_action_at),
         };
