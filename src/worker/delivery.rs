@@ -290,8 +290,8 @@ impl<'a> Run<'a> {
         self.lease = loop {
             match self.mark(&next, &delivery, &settled.events, now).await {
                 Err(error) if error.is_passing() && tries < 10 => {
-                    tries += 1;
                     static LIMIT: LogLimit = LogLimit::new();
+                    tries += 1;
                     if let Some(left_out) = LIMIT.pass() {
                         tracing::warn!(
                             error = &error as &dyn std::error::Error,

@@ -42,7 +42,7 @@ async fn a_postgres_that_is_away_for_a_while() {
     drill.assert_mended(asked).await;
 }
 
-/// The proxy follows the primary, as Patroni's HAProxy, PgBouncer or a managed database's address does.
+/// The proxy follows the primary, as that of Patroni, or a managed database's address, does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_postgres_that_fails_over_to_its_standby() {
     let pair = Pair::start().await;
@@ -115,7 +115,7 @@ impl Drill {
                 let answer = self.site.ask_for(&self.program, name).await.unwrap();
                 let is_told = answer.status == 503 && answer.retry_after.is_some();
                 assert!(answer.status == 202 || is_told, "{answer:#?}");
-                id = answer.body["id"].as_str().unwrap_or_default().to_owned();
+                answer.body["id"].as_str().unwrap_or_default().clone_into(&mut id);
                 answer.status == 202
             })
             .await;
