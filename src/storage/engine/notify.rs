@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::connections::Connections;
 use super::{json, millis};
+use crate::telemetry::LogLimit;
 
 /// Where changes are heard of.
 #[derive(Clone)]
@@ -300,13 +301,16 @@ async fn send(
 
 /// Listens to the other replicas until the pool is closed.
 pub(super) fn listen(pool: PgPool, signals: Signals) {
+    let limit = LogLimit::new();
     tokio::spawn(async move {
         while !pool.is_closed() {
             if let Err(error) = listen_once(&pool, &signals).await
                 && !pool.is_closed()
+                && let Some(left_out) = limit.pass()
             {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
+                    left_out,
                     "lost the notifications of the database; polling until they are back"
                 );
             }

@@ -4,7 +4,6 @@ use serde_json::json;
 
 use super::{found_by, said, warnings};
 use crate::support::installation::{Database, Installation, is_ready, items};
-use crate::support::patience::until;
 use crate::support::prometheus::Prometheus;
 
 /// Certificates of the hot namespace, which are all taken up at once.
@@ -39,10 +38,6 @@ async fn drill(database: Database) {
     site.until(&mut program, "/certificates/by-name/calm/www", is_ready).await;
     let ready = site.get(&program, "/readyz").await.unwrap();
     assert_eq!(ready.status, 200, "{ready:?}");
-    until("the queue to be seen", async || {
-        !prometheus.ask("max_over_time(certwright_queue_due[1h]) > 0").await.is_empty()
-    })
-    .await;
     site.until_all_ready(&mut program, HOT + 1).await;
     let log = program.log();
     let mut issued = log.lines().filter(|line| line.contains("the certificate was issued"));
