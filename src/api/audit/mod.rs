@@ -1,6 +1,6 @@
 //! The audit log: reading it, and what of requests is written to it.
 //!
-//! What a request changes leaves its entries in its own transaction ([`crate::api::AppState::begin`]). What was
+//! What a request changes leaves its entries in its own transaction ([`crate::api::App::begin`]). What was
 //! refused has changed nothing, and is counted here, by a layer that sees every answer.
 
 use std::sync::{Arc, OnceLock};
