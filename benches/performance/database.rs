@@ -13,14 +13,7 @@ use super::support::postgres;
 use super::support::process::Server;
 
 const SCRIPT: &str = r#"
-set -eu
-bin=$1 data=$2 unprivileged=
-if [ "$(id -u)" = 0 ]; then
-    install -d -m 700 -o postgres "$data"
-    unprivileged="setpriv --reuid postgres --regid postgres --init-groups --"
-fi
-cd /
-$unprivileged "$bin/initdb" -D "$data" --auth=trust --username=postgres --encoding=UTF8 --no-locale --no-sync
+initialize
 exec $unprivileged "$bin/postgres" -D "$data" -k "$data" -h '' -N 300
 "#;
 

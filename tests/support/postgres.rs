@@ -16,7 +16,8 @@ use url::Url;
 
 use super::process::Server;
 
-const SCRIPT: &str = r#"
+/// What every script begins with: where the programs and the files are, and as whom a server runs.
+const BEGIN: &str = r#"
 set -eu
 bin=$1 data=$2 unprivileged=
 if [ "$(id -u)" = 0 ]; then
@@ -24,7 +25,13 @@ if [ "$(id -u)" = 0 ]; then
     unprivileged="setpriv --reuid postgres --regid postgres --init-groups --"
 fi
 cd /
-$unprivileged "$bin/initdb" -D "$data" --auth=trust --username=postgres --encoding=UTF8 --no-locale --no-sync
+initialize() {
+    $unprivileged "$bin/initdb" -D "$data" --auth=trust --username=postgres --encoding=UTF8 --no-locale --no-sync
+}
+"#;
+
+const SCRIPT: &str = r#"
+initialize
 exec $unprivileged "$bin/postgres" -D "$data" -k "$data" -h '' -F -N 300 \
     -c synchronous_commit=off -c full_page_writes=off -c dynamic_shared_memory_type=mmap
 "#;
@@ -32,14 +39,8 @@ exec $unprivileged "$bin/postgres" -D "$data" -k "$data" -h '' -F -N 300 \
 /// A server that comes back by itself, and that loses nothing it has said to be committed.
 #[cfg(feature = "failpoints")]
 const RESTARTING: &str = r#"
-set -eu
-bin=$1 data=$2 unprivileged= stopping=
-if [ "$(id -u)" = 0 ]; then
-    install -d -m 700 -o postgres "$data"
-    unprivileged="setpriv --reuid postgres --regid postgres --init-groups --"
-fi
-cd /
-$unprivileged "$bin/initdb" -D "$data" --auth=trust --username=postgres --encoding=UTF8 --no-locale --no-sync
+stopping=
+initialize
 trap 'stopping=1; kill -QUIT "$server" 2>/dev/null' TERM
 while [ -z "$stopping" ]; do
     $unprivileged "$bin/postgres" -D "$data" -k "$data" -h '' -F -N 100 -c dynamic_shared_memory_type=mmap & server=$!
@@ -139,14 +140,14 @@ impl Cluster {
     }
 }
 
-/// Starts a server by a script, which is told where the binaries are and where to put the data.
+/// Starts a server by a script, which finds `$bin`, `$data`, `$unprivileged` and `initialize`.
 pub async fn launch(script: &str, stop_signal: &str) -> (Url, Server, PathBuf) {
     let dir = TempDir::with_prefix("certwright-postgres-").unwrap();
     // PostgreSQL refuses to run as root, and its own user has to get at its files.
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let data = dir.path().join("data");
     let mut command = Command::new("sh");
-    command.arg("-c").arg(script).arg("postgres").arg(binaries()).arg(&data);
+    command.arg("-c").arg(format!("{BEGIN}{script}")).arg("postgres").arg(binaries()).arg(&data);
     let mut server = Server::start(dir, stop_signal, &command);
 
     let mut url: Url = "postgres://postgres@localhost/postgres".parse().unwrap();

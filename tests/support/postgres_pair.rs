@@ -12,27 +12,13 @@ use super::process::Server;
 use super::relay::Relay;
 
 const PRIMARY: &str = r#"
-set -eu
-bin=$1 data=$2 unprivileged=
-if [ "$(id -u)" = 0 ]; then
-    install -d -m 700 -o postgres "$data"
-    unprivileged="setpriv --reuid postgres --regid postgres --init-groups --"
-fi
-cd /
-$unprivileged "$bin/initdb" -D "$data" --auth=trust --username=postgres --encoding=UTF8 --no-locale --no-sync
+initialize
 exec $unprivileged "$bin/postgres" -D "$data" -k "$data" -h '' -F -N 50 \
     -c synchronous_standby_names='*' -c dynamic_shared_memory_type=mmap
 "#;
 
 /// PRIMARY stands for the primary's folder.
 const STANDBY: &str = r#"
-set -eu
-bin=$1 data=$2 unprivileged=
-if [ "$(id -u)" = 0 ]; then
-    install -d -m 700 -o postgres "$data"
-    unprivileged="setpriv --reuid postgres --regid postgres --init-groups --"
-fi
-cd /
 $unprivileged "$bin/pg_basebackup" -h 'PRIMARY' -U postgres -D "$data" -R --checkpoint=fast --no-sync
 rm -f "$data"/.s.PGSQL.*
 exec $unprivileged "$bin/postgres" -D "$data" -k "$data" -h '' -F -N 50 -c dynamic_shared_memory_type=mmap
