@@ -300,8 +300,14 @@ impl Site {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        let events = self.get("/events?limit=50").await.body;
-        panic!("{path} never came to it: {:#}\n{events:#}", self.get(path).await.body);
+        let found = self.get(path).await.body;
+        let order = match found["status"]["order"].as_str() {
+            Some(order) => format!("{:#}\n", self.get(order).await.body),
+            None => String::new(),
+        };
+        let about = format!("/events?limit=50&resource={}", path.split('?').next().unwrap());
+        let events = format!("{order}{:#}", self.get(&about).await.body);
+        panic!("{path} never came to it: {found:#}\n{events}");
     }
 
     async fn send(

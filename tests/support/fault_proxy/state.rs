@@ -34,6 +34,8 @@ pub(super) struct State {
     pub(super) behind: u64,
     pub(super) pages: u64,
     pub(super) cuts: u64,
+    /// How often the order of each payload was cut off.
+    pub(super) cut_orders: HashMap<String, u32>,
     pub(super) lost: HashMap<Kind, usize>,
     pub(super) limit: Option<Limit>,
     pub(super) only_pages: bool,
@@ -141,7 +143,7 @@ impl State {
         if self.only_pages {
             return Some(self.count(Fault::Page, Own::Page));
         }
-        if self.happens(self.cuts) {
+        if self.happens(self.cuts) && self.may_cut(kind, &jws) {
             return Some(self.count(Fault::Cut, Own::Cut));
         }
         if self.happens(self.pages) {
@@ -267,6 +269,17 @@ impl State {
     fn count<T>(&mut self, fault: Fault, value: T) -> T {
         self.faults.push((fault, self.now()));
         value
+    }
+
+    /// A new order whose answer is lost a third time is not asked for again within ten minutes, which is longer than a
+    /// test that leaves it to chance waits.
+    fn may_cut(&mut self, kind: Kind, jws: &Value) -> bool {
+        if kind != Kind::NewOrder {
+            return true;
+        }
+        let cuts = self.cut_orders.entry(payload(jws)).or_default();
+        *cuts += 1;
+        *cuts < 3
     }
 
     /// Chance that is the same in every run (splitmix64).
