@@ -6,17 +6,20 @@
 //! under an identifier that nothing has, so that permissions are checked, and missing resources told, in one place. A
 //! request that cannot be resolved is refused within the layers that all answers go through.
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::Uri;
 use axum::http::request::Parts;
 use axum::http::uri::PathAndQuery;
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
+use axum::routing::future::RouteFuture;
+use futures_util::future::{BoxFuture, Either};
 use percent_encoding::percent_decode_str;
-use tower::ServiceBuilder;
+use tower::{Service, ServiceExt as _};
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::schema::{Object, Type};
 use utoipa::openapi::{OpenApi, RefOr, Required};
@@ -68,17 +71,42 @@ impl Collection {
 
 /// The API under both kinds of addresses.
 pub(crate) fn resolving(api: Router, app: AppState) -> Router {
-    let by_id = ServiceBuilder::new().layer(from_fn_with_state(app, resolve)).service(api);
-    Router::new().fallback_service(by_id)
+    Router::new().fallback_service(Resolving { api, app })
 }
 
-async fn resolve(State(app): State<AppState>, request: Request, next: Next) -> Response {
+/// The API under addresses by name. One by identifier goes on as it is.
+#[derive(Clone)]
+struct Resolving {
+    api: Router,
+    app: AppState,
+}
+
+impl Service<Request> for Resolving {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Either<RouteFuture<Infallible>, BoxFuture<'static, Result<Response, Infallible>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Service::<Request>::poll_ready(&mut self.api, context)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        if parse(request.uri().path()).is_none() {
+            return Either::Left(self.api.call(request));
+        }
+        let Self { api, app } = self.clone();
+        Either::Right(Box::pin(async move { api.oneshot(resolved(&app, request).await).await }))
+    }
+}
+
+/// The same request by identifier.
+async fn resolved(app: &AppState, request: Request) -> Request {
     let (mut parts, body) = request.into_parts();
     let Some((path, named, rest)) = parse(parts.uri.path()) else {
-        return next.run(Request::from_parts(parts, body)).await;
+        return Request::from_parts(parts, body);
     };
     let rest = rest.to_owned();
-    let id = find(&app, &parts, &named).await.unwrap_or_else(|error| {
+    let id = find(app, &parts, &named).await.unwrap_or_else(|error| {
         parts.extensions.insert(Unresolved(Arc::new(error)));
         None
     });
@@ -89,16 +117,14 @@ async fn resolve(State(app): State<AppState>, request: Request, next: Next) -> R
     // The parts are those of the request's own address.
     parts.uri = Uri::from_parts(uri).unwrap_or(parts.uri);
     parts.extensions.insert(named);
-    next.run(Request::from_parts(parts, body)).await
+    Request::from_parts(parts, body)
 }
 
-/// Answers a request whose name could not be resolved.
-pub(crate) async fn refuse_unresolved(mut request: Request, next: Next) -> Response {
+/// Refuses a request whose name could not be resolved.
+pub(crate) fn check(request: &mut Request) -> Result<(), ApiError> {
     let unresolved = request.extensions_mut().remove::<Unresolved>();
-    match unresolved.and_then(|Unresolved(error)| Arc::into_inner(error)) {
-        Some(error) => error.into_response(),
-        None => next.run(request).await,
-    }
+    let error = unresolved.and_then(|Unresolved(error)| Arc::into_inner(error));
+    error.map_or(Ok(()), Err)
 }
 
 /// The collection's path, the resource, and what follows it.

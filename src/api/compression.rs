@@ -10,7 +10,6 @@ use axum::extract::Request;
 use axum::http::{
     Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header,
 };
-use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
@@ -38,7 +37,8 @@ const CODINGS: [&str; 2] = ["br", "gzip"];
 
 type MayCompress = fn(StatusCode, Version, &HeaderMap, &Extensions) -> bool;
 
-/// Compresses what is long enough and holds no secret. It belongs within [`coded`].
+/// Compresses what is long enough and holds no secret. It belongs between [`prepare`] and
+/// [`tagged`].
 pub(crate) fn compressing() -> CompressionLayer<And<SizeAbove, MayCompress>> {
     CompressionLayer::new()
         .quality(CompressionLevel::Fastest)
@@ -53,11 +53,14 @@ fn may_compress(status: StatusCode, _: Version, headers: &HeaderMap, _: &Extensi
         && !text(header::CACHE_CONTROL).is_some_and(|text| text.contains("no-store"))
 }
 
+/// The tags in `If-None-Match`, as the client sent them.
+pub(crate) struct Known(String);
+
 /// Has only answers to GET compressed, whole, and under tags of their own.
 ///
 /// A compressed representation is another one, whose strong tag differs (RFC 9110, section 8.8.3.3): it is that of the
 /// plain one with the coding at its end, and a condition that names it means the same state of the resource.
-pub(crate) async fn coded(mut request: Request, next: Next) -> Response {
+pub(crate) fn prepare(request: &mut Request) -> Known {
     let headers = request.headers_mut();
     let known = header_text(headers, &header::IF_NONE_MATCH);
     for name in [header::IF_MATCH, header::IF_NONE_MATCH] {
@@ -66,7 +69,11 @@ pub(crate) async fn coded(mut request: Request, next: Next) -> Response {
     if request.method() != Method::GET {
         request.headers_mut().remove(header::ACCEPT_ENCODING);
     }
-    let mut response = next.run(request).await;
+    Known(known)
+}
+
+/// The answer to a request that was prepared, after it was compressed, or not.
+pub(crate) async fn tagged(Known(known): Known, mut response: Response) -> Response {
     let coding = CODINGS.into_iter().find(|coding| {
         response.headers().get(header::CONTENT_ENCODING).is_some_and(|given| given == coding)
     });
@@ -111,6 +118,9 @@ fn tag_with(headers: &HeaderMap, coding: &str) -> Option<HeaderValue> {
 
 /// Takes the codings from the tags of a condition.
 fn without_codings(headers: &mut HeaderMap, name: &HeaderName) {
+    if !headers.contains_key(name) {
+        return;
+    }
     let text = header_text(headers, name);
     let plain = CODINGS
         .into_iter()

@@ -2,15 +2,13 @@
 //!
 //! What an operation takes is what its description names, so that the two cannot differ.
 
-use axum::extract::Request;
+use std::collections::HashMap;
+
+use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderName, Method, header};
-use axum::middleware::{Next, from_fn};
-use axum::response::IntoResponse as _;
-use axum::routing::MethodRouter;
 use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
 use utoipa::openapi::{Paths, RefOr};
 
-use super::AppState;
 use super::headers::IDEMPOTENCY_KEY;
 use super::problem::ApiError;
 
@@ -27,36 +25,39 @@ fn conditions() -> [Condition; 2] {
     ]
 }
 
-/// The methods of a path, each of which refuses the conditions that its description does not name.
-pub(super) fn refusing_others(
-    described: &Paths,
-    methods: MethodRouter<AppState>,
-) -> MethodRouter<AppState> {
-    let mut refused: Vec<(Method, Condition)> = Vec::new();
-    for item in described.paths.values() {
-        for (method, operation) in writes(item) {
-            let strange = conditions().into_iter().filter(|(name, _)| !takes(operation, name));
-            refused.extend(strange.map(|condition| (method.clone(), condition)));
-        }
-    }
-    methods.route_layer(from_fn(move |request: Request, next: Next| {
-        let error = refuse(&refused, &request);
-        async move {
-            match error {
-                Some(error) => error.into_response(),
-                None => next.run(request).await,
+/// The conditions that each route does not take, by method.
+#[derive(Debug, Default)]
+pub(super) struct Undeclared(HashMap<String, Vec<(Method, Condition)>>);
+
+impl Undeclared {
+    /// Takes note of the routes that are described here.
+    pub(super) fn add(&mut self, described: &Paths) {
+        for (route, item) in &described.paths {
+            for (method, operation) in writes(item) {
+                let strange = conditions().into_iter().filter(|(name, _)| !takes(operation, name));
+                let refused = self.0.entry(route.clone()).or_default();
+                refused.extend(strange.map(|condition| (method.clone(), condition)));
             }
         }
-    }))
-}
+    }
 
-fn refuse(refused: &[(Method, Condition)], request: &Request) -> Option<ApiError> {
-    let is_sent = |(method, (name, _)): &&(Method, Condition)| {
-        method == request.method() && request.headers().contains_key(name)
-    };
-    let (method, (name, instead)) = refused.iter().find(is_sent)?;
-    let detail = format!("This {method} takes no `{}`: {instead}.", spelled(name));
-    Some(ApiError::malformed(detail))
+    /// Refuses a request with a condition that its operation does not take.
+    pub(super) fn check(&self, request: &Request) -> Result<(), ApiError> {
+        let headers = request.headers();
+        if !conditions().iter().any(|(name, _)| headers.contains_key(name)) {
+            return Ok(());
+        }
+        let route = request.extensions().get::<MatchedPath>();
+        let refused = route.and_then(|route| self.0.get(route.as_str())).into_iter().flatten();
+        let is_sent = |(method, (name, _)): &&(Method, Condition)| {
+            method == request.method() && headers.contains_key(name)
+        };
+        let Some((method, (name, instead))) = refused.into_iter().find(is_sent) else {
+            return Ok(());
+        };
+        let detail = format!("This {method} takes no `{}`: {instead}.", spelled(name));
+        Err(ApiError::malformed(detail))
+    }
 }
 
 fn writes(item: &PathItem) -> impl Iterator<Item = (Method, &Operation)> {

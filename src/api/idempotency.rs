@@ -58,6 +58,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
 pub(crate) struct Attempt {
     who: Principal,
     key: Option<String>,
+    /// Of the request, if it has a key.
     hash: Vec<u8>,
 }
 
@@ -73,10 +74,10 @@ struct Shown {
 impl IdempotencyKey {
     /// The caller's request with this body. One that is only tried is done as often as it comes.
     pub(crate) fn attempt(self, caller: &Principal, body: &[u8], dry: DryRun) -> Attempt {
-        let whole = [&*caller.pepper, self.request.as_bytes(), body].concat();
-        let hash = digest(&SHA256, &whole).as_ref().to_vec();
         let key = self.name.filter(|_| !dry.is_wanted());
-        Attempt { who: caller.clone(), key, hash }
+        let whole = || [&*caller.pepper, self.request.as_bytes(), body].concat();
+        let hash = key.as_ref().map(|_| digest(&SHA256, &whole()).as_ref().to_vec());
+        Attempt { who: caller.clone(), key, hash: hash.unwrap_or_default() }
     }
 }
 

@@ -2,68 +2,113 @@
 
 use std::any::Any;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::connect_info::ConnectInfo;
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
-use axum::http::{HeaderValue, Method, StatusCode, Version, header};
-use axum::middleware::{Next, from_fn};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 use tower::ServiceBuilder;
-use tower_http::ServiceBuilderExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::request_id::MakeRequestUuid;
+use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
 use tower_http::timeout::TimeoutLayer;
-use tower_http::trace::TraceLayer;
+use tracing::Instrument as _;
+use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
-use super::by_name::{Named, refuse_unresolved};
-use super::compression::{coded, compressing};
+use super::audit::Caller;
+use super::audit::call::from_client;
+use super::by_name::Named;
+use super::compression::compressing;
+use super::declared::Undeclared;
 use super::extract::MOST_BYTES;
 use super::headers::{KEYSTORE_PASSWORD, REQUEST_ID};
 use super::problem::{ApiError, Code, Problem};
-use super::traced::traced;
-use super::{head, wait};
+use super::{AppState, audit, by_name, compression, head, traced, wait};
 use crate::telemetry::metrics::calls as metrics;
 use crate::telemetry::trace;
+
+/// Nothing that prints headers shows these.
+const SECRET: [HeaderName; 3] = [header::AUTHORIZATION, header::COOKIE, KEYSTORE_PASSWORD];
 
 /// Longer than the longest wait that a client may ask for.
 const TIMEOUT: Duration = Duration::from_secs(wait::LONGEST + 30);
 
 /// Puts the layers around the routes; the first one here is the first to see a request.
-pub(crate) fn around(routes: Router) -> Router {
+pub(crate) fn around(routes: Router, app: AppState, undeclared: Undeclared) -> Router {
+    let undeclared = Arc::new(undeclared);
     let layers = ServiceBuilder::new()
-        .map_request(without_strange_id)
-        .set_request_id(REQUEST_ID, MakeRequestUuid)
-        .sensitive_headers([header::AUTHORIZATION, header::COOKIE, KEYSTORE_PASSWORD])
-        .layer(from_fn(traced))
-        .layer(TraceLayer::new_for_http().make_span_with(span).on_response(log).on_failure(()))
-        .layer(from_fn(counted))
-        .propagate_request_id(REQUEST_ID)
-        .map_response(guarded)
-        .layer(from_fn(coded))
+        .layer(SetSensitiveRequestHeadersLayer::new(SECRET))
+        .layer(from_fn_with_state((app, undeclared), answered))
         .layer(compressing())
-        .layer(from_fn(as_problem))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn(for_one_host))
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, TIMEOUT))
-        .layer(from_fn(head::check_head))
-        .layer(from_fn(refuse_unresolved));
+        .layer(DefaultBodyLimit::max(MOST_BYTES));
     routes
         .fallback(async || ApiError::Because(Code::NotFound, "There is nothing here.".into()))
         .method_not_allowed_fallback(async || {
             let detail = "The `Allow` header names the methods that it understands.";
             ApiError::Because(Code::MethodNotAllowed, detail.into())
         })
-        .layer(DefaultBodyLimit::max(MOST_BYTES))
         .layer(layers)
 }
 
-/// Counts requests, by the route that is ours: what clients write instead of it is no label.
-async fn counted(request: Request, next: Next) -> Response {
-    let method = match *request.method() {
+/// Answers a request and tells of it. It is one layer, as each layer has every request moved to the heap.
+async fn answered(
+    State((app, undeclared)): State<(AppState, Arc<Undeclared>)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let begun = Instant::now();
+    from_client(&app.trusted_proxies, &mut request);
+    let id = identified(&mut request);
+    let caller = Caller::of(&request);
+    request.extensions_mut().insert(caller.clone());
+    let (method, route) = (method(&request), request.extensions().get::<MatchedPath>().cloned());
+    let (is_safe, named) = (request.method().is_safe(), request.extensions_mut().remove());
+    let known = compression::prepare(&mut request);
+    let (spans, span) = (traced::begin(&request), span(&request, &id));
+
+    let answer = async {
+        let response = match refused(&mut request, &undeclared) {
+            Ok(()) => next.run(request).await,
+            Err(error) => error.into_response(),
+        };
+        let problem = response.extensions().get::<Problem>();
+        audit::note(&app, &caller, response.status(), problem).await;
+        let response = compression::tagged(known, as_problem(response, &id, named)).await;
+        log(&response, begun, is_safe, &caller);
+        response
+    };
+    let answer = trace::within(Some(spans.trace()), answer.instrument(span));
+    let mut response = Box::pin(answer).await;
+
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    metrics::http(method, route, response.status().as_u16(), begun.elapsed());
+    traced::end(spans, &mut response);
+    guard(&mut response);
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+/// Refuses a request that no handler is to see.
+fn refused(request: &mut Request, undeclared: &Undeclared) -> Result<(), ApiError> {
+    if !names_one_host(request) {
+        return Err(ApiError::malformed("Send exactly one `Host` header."));
+    }
+    head::check(request)?;
+    by_name::check(request)?;
+    undeclared.check(request)
+}
+
+/// The method as a label of metrics: there are more than HTTP has.
+fn method(request: &Request) -> &'static str {
+    match *request.method() {
         Method::GET => "GET",
         Method::POST => "POST",
         Method::PUT => "PUT",
@@ -71,30 +116,28 @@ async fn counted(request: Request, next: Next) -> Response {
         Method::DELETE => "DELETE",
         Method::HEAD => "HEAD",
         _ => "other",
-    };
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let begun = Instant::now();
-    let response = next.run(request).await;
-    let route = route.as_ref().map_or("none", MatchedPath::as_str);
-    metrics::http(method, route, response.status().as_u16(), begun.elapsed());
-    response
+    }
 }
 
-/// Drops a request id that could do harm in a log.
-fn without_strange_id(mut request: Request) -> Request {
-    let harmless = |id: &HeaderValue| {
+/// The request's identifier: the client's, unless it could do harm in a log.
+fn identified(request: &mut Request) -> HeaderValue {
+    let harmless = |id: &&HeaderValue| {
         let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
         id.len() <= 128 && !id.is_empty() && id.as_bytes().iter().all(allowed)
     };
-    if !request.headers().get(&REQUEST_ID).is_some_and(harmless) {
-        request.headers_mut().remove(&REQUEST_ID);
+    if let Some(given) = request.headers().get(&REQUEST_ID).filter(harmless) {
+        return given.clone();
     }
-    request
+    let mut text = [0; Hyphenated::LENGTH];
+    let text = Uuid::new_v4().as_hyphenated().encode_lower(&mut text);
+    let id = HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("none"));
+    request.headers_mut().insert(REQUEST_ID, id.clone());
+    id
 }
 
 /// Adds headers that forbid browsers and caches everything, unless the answer has them. An answer
 /// with an `ETag` may be kept by its reader, who has to revalidate it each time.
-fn guarded(mut response: Response) -> Response {
+fn guard(response: &mut Response) {
     let headers = response.headers_mut();
     let kept = if headers.contains_key(header::ETAG) { "private, no-cache" } else { "no-store" };
     for (name, value) in [
@@ -105,54 +148,41 @@ fn guarded(mut response: Response) -> Response {
     ] {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
-    response
 }
 
-/// Refuses requests with no or several hosts: a proxy in front may have used another one (RFC 9112,
-/// section 3.2). HTTP/2 has `:authority` instead.
-async fn for_one_host(request: Request, next: Next) -> Response {
-    if names_one_host(&request) {
-        return next.run(request).await;
-    }
-    let detail = "Send exactly one `Host` header.";
-    ApiError::Because(Code::MalformedRequest, detail.to_owned()).into_response()
-}
-
-/// True if there is one `Host` header, or none where the version of HTTP needs none.
+/// True if there is one `Host` header, or none where the version of HTTP needs none: of several, a proxy in front may
+/// have used another one (RFC 9112, section 3.2). HTTP/2 has `:authority` instead.
 pub(crate) fn names_one_host(request: &Request) -> bool {
     let hosts = request.headers().get_all(header::HOST).iter().count();
     hosts == 1 || (hosts == 0 && request.version() != Version::HTTP_11)
 }
 
-/// The span leaves out the query, which may hold a secret by mistake. The principal is written into it once it is
-/// known.
-fn span(request: &Request) -> tracing::Span {
+/// The span leaves out the query, which may hold a secret by mistake.
+fn span(request: &Request, id: &HeaderValue) -> tracing::Span {
     let from = request.extensions().get::<ConnectInfo<SocketAddr>>();
     tracing::info_span!(
         "request",
-        method = %request.method(),
+        method = request.method().as_str(),
         path = request.uri().path(),
-        id = id_of(request).unwrap_or_default(),
+        id = id.to_str().unwrap_or_default(),
         from = from.map(|ConnectInfo(address)| tracing::field::display(address)),
-        principal = tracing::field::Empty,
     )
 }
 
-/// A reading that went well: clients that poll would fill the log with them.
-#[derive(Debug, Clone, Copy)]
-struct Unremarkable;
-
-fn log(response: &Response, latency: Duration, _: &tracing::Span) {
-    let (status, millis) = (response.status().as_u16(), latency.as_millis());
-    if response.extensions().get::<Unremarkable>().is_some() {
-        tracing::debug!(status, latency = %format_args!("{millis} ms"), "finished processing request");
+/// Logs an answer. Of readings that went well, clients that poll would fill the log.
+fn log(response: &Response, begun: Instant, is_safe: bool, caller: &Caller) {
+    const DONE: &str = "finished processing request";
+    let status = response.status();
+    let is_unremarkable = is_safe && (status.is_success() || status == StatusCode::NOT_MODIFIED);
+    let status = status.as_u16();
+    let millis = begun.elapsed().as_millis();
+    let latency = format_args!("{millis} ms");
+    let principal = caller.principal().map(tracing::field::display);
+    if is_unremarkable {
+        tracing::debug!(status, %latency, principal, "{DONE}");
     } else {
-        tracing::info!(status, latency = %format_args!("{millis} ms"), "finished processing request");
+        tracing::info!(status, %latency, principal, "{DONE}");
     }
-}
-
-fn id_of(request: &Request) -> Option<&str> {
-    request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok())
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the layer hands it over")]
@@ -165,21 +195,14 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
 }
 
 /// Gives every problem the request's identifier, and every bare failure the form of a problem.
-async fn as_problem(request: Request, next: Next) -> Response {
-    let id = request.headers().get(&REQUEST_ID).cloned();
-    let is_safe = request.method().is_safe();
-    let named = request.extensions().get::<Named>().cloned();
-    let mut response = next.run(request).await;
+fn as_problem(mut response: Response, id: &HeaderValue, named: Option<Named>) -> Response {
     let status = response.status();
-    if is_safe && (status.is_success() || status == StatusCode::NOT_MODIFIED) {
-        response.extensions_mut().insert(Unremarkable);
-    }
     let problem = match response.extensions_mut().remove::<Problem>() {
         Some(problem) => problem,
         None if status.is_client_error() || status.is_server_error() => bare(status),
         None => return response,
     };
-    let instance = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+    let instance = id.to_str().unwrap_or_default().to_owned();
     let detail = match named {
         Some(named) if matches!(problem.code, Code::NotFound) => named.missing(),
         _ => problem.detail,
@@ -209,12 +232,11 @@ fn bare(status: StatusCode) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::convert::Infallible;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use axum::routing::get;
     use http_body_util::BodyExt as _;
-    use tower::ServiceExt as _;
+    use tower::{ServiceExt as _, service_fn};
     use tracing::{Event, Level, Metadata, Subscriber, span};
 
     use super::*;
@@ -239,15 +261,18 @@ mod tests {
         fn exit(&self, _: &span::Id) {}
     }
 
-    #[tokio::test]
-    async fn an_error_is_logged_once() {
+    fn id() -> HeaderValue {
+        HeaderValue::from_static("mine")
+    }
+
+    #[test]
+    fn an_error_is_logged_once() {
         let errors = Errors::default();
         let _logging = tracing::subscriber::set_default(errors.clone());
-        let fails = async || Err::<(), _>(ApiError::Inside("disk full".into()));
-        let request = Request::get("/").header("host", "here").body(Body::empty()).unwrap();
 
-        let routes = Router::new().route("/", get(fails));
-        let response = around(routes).oneshot(request).await.unwrap();
+        let failed = ApiError::Inside("disk full".into()).into_response();
+        let response = as_problem(failed, &id(), None);
+        log(&response, Instant::now(), true, &Caller::default());
 
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(errors.0.load(Ordering::Relaxed), 1);
@@ -255,15 +280,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_a_problem_without_its_words() {
-        let routes = Router::new().route(
-            "/",
-            get(async || {
-                assert!(std::env::args().count() > 1_000_000, "inner words");
-            }),
-        );
-        let request = Request::get("/").header("host", "here").header("x-request-id", "mine");
-        let request = request.body(Body::empty()).unwrap();
-        let response = around(routes).oneshot(request).await.unwrap();
+        let panics = service_fn(async |_: Request| {
+            assert!(std::env::args().count() > 1_000_000, "inner words");
+            Ok::<_, Infallible>(StatusCode::OK.into_response())
+        });
+        let caught = ServiceBuilder::new()
+            .layer(CatchPanicLayer::custom(panicked))
+            .service(panics)
+            .oneshot(Request::default());
+        let response = as_problem(caught.await.unwrap().map(Body::new), &id(), None);
 
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -273,11 +298,15 @@ mod tests {
         assert!(!problem.to_string().contains("inner words"));
     }
 
-    #[tokio::test]
-    async fn a_strange_request_id_is_replaced() {
-        let request = Request::get("/none").header("x-request-id", "a b\"c").body(Body::empty());
-        let response = around(Router::new()).oneshot(request.unwrap()).await.unwrap();
-
-        assert_eq!(response.headers()["x-request-id"].len(), 36);
+    #[test]
+    fn a_strange_request_id_is_replaced() {
+        for (given, is_taken) in [("a-1_b.c", true), ("a b\"c", false), ("", false)] {
+            let mut request = Request::default();
+            request.headers_mut().insert(REQUEST_ID, HeaderValue::from_static(given));
+            let id = identified(&mut request);
+            assert_eq!(id == given, is_taken, "{given:?}");
+            assert!(is_taken || id.len() == 36, "{id:?}");
+            assert_eq!(request.headers()[REQUEST_ID], id);
+        }
     }
 }

@@ -12,11 +12,9 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use axum::middleware::from_fn_with_state;
 use futures_util::future::BoxFuture;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
-use tower::util::MapRequestLayer;
 
 use crate::clock::Clock;
 use crate::domain::access_rule::Rule;
@@ -200,12 +198,10 @@ impl App {
 
 /// The API with all its layers.
 pub fn router(state: AppState) -> axum::Router {
-    let watch = from_fn_with_state(state.clone(), audit::watch);
-    let routes = openapi::routes().with_state(state.clone()).layer(watch);
-    let proxies = state.trusted_proxies.clone();
-    let client = MapRequestLayer::new(move |request| audit::call::from_client(&proxies, request));
+    let (routes, undeclared) = openapi::routes();
+    let routes = layers::around(routes.with_state(state.clone()), state.clone(), undeclared);
     let origins = Arc::clone(&state.cors_origins);
-    let api = by_name::resolving(layers::around(routes), state).layer(client);
+    let api = by_name::resolving(routes, state);
     // Without any, OPTIONS is a method like others.
     if origins.is_empty() { api } else { api.layer(cors::for_origins(&origins)) }
 }

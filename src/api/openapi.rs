@@ -14,8 +14,9 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::caching::revalidated;
+use super::declared::Undeclared;
 use super::{
-    AppState, api_keys, audit, by_name, certificates, challenges, declared, events, health,
+    AppState, api_keys, audit, by_name, certificates, challenges, events, health,
     issuers, manifests, metrics, orders, policies, requests, secrets, throttles,
 };
 use super::{oidc_issuers, page, problem, problem_pages, version, webhooks, whoami};
@@ -141,18 +142,19 @@ pub fn document() -> OpenApi {
     document
 }
 
-/// Every route, the description, and a page to read and try it that needs no other server.
-pub(crate) fn routes() -> Router<AppState> {
+/// Every route, the description, and a page to read and try it that needs no other server; and what the routes do not
+/// take.
+pub(crate) fn routes() -> (Router<AppState>, Undeclared) {
     const COMMITTED: &str = include_str!("../../openapi/openapi.json");
-    let mut router = Router::new();
+    let (mut router, mut undeclared) = (Router::new(), Undeclared::default());
     for (_, described, methods) in handlers() {
-        let methods = declared::refusing_others(&described, methods);
+        undeclared.add(&described);
         for path in described.paths.keys() {
             router = router.route(path, methods.clone());
         }
     }
     let description = Router::new().route("/openapi.json", get(async || json(COMMITTED)));
-    router.merge(description.merge(page()).layer(from_fn(revalidated)))
+    (router.merge(description.merge(page()).layer(from_fn(revalidated))), undeclared)
 }
 
 /// The page may load what comes with it and ask this service, and stands in nobody's frame. It writes styles into

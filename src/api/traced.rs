@@ -2,7 +2,6 @@
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderValue};
-use axum::middleware::Next;
 use axum::response::Response;
 
 use super::headers::{TRACEPARENT, TRACERESPONSE};
@@ -12,30 +11,31 @@ use crate::telemetry::trace::{self, Kind, Span};
 /// Those who look whether the service is well, and scrapes: their traces would hide all others.
 const PROBES: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/version"];
 
-/// Answers as a part of a trace, which the answer names.
-pub(crate) async fn traced(request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+/// The span of a request.
+pub(crate) fn begin(request: &Request) -> Span {
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str);
     let mut span = match continued(request.headers()) {
         Some(caller) => Span::below(caller, Kind::Server, "request"),
         None if PROBES.contains(&route) => Span::unsent(trace::begin()),
         None => Span::at(trace::begin(), None, Kind::Server, "request"),
     };
-    let method = request.method().clone();
+    let method = request.method();
     span.rename(|| format!("{method} {route}"));
     span.set("http.request.method", || method.to_string());
     span.set("http.route", || route.to_owned());
-    let here = span.trace();
-    let mut response = Box::pin(trace::within(Some(here), next.run(request))).await;
+    span
+}
+
+/// Ends the span of a request with its answer, which names it.
+pub(crate) fn end(mut span: Span, response: &mut Response) {
     let status = response.status();
     span.set("http.response.status_code", || status.as_u16());
     if status.is_server_error() {
         span.fail(|| status.to_string());
     }
-    if let Ok(value) = HeaderValue::try_from(here.to_string()) {
+    if let Ok(value) = HeaderValue::try_from(span.trace().to_string()) {
         response.headers_mut().insert(TRACERESPONSE, value);
     }
-    response
 }
 
 /// What the client's `traceparent` says, if there is one that counts.

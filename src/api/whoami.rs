@@ -48,8 +48,8 @@ pub(crate) async fn show(who: Principal) -> Json<WhoAmI> {
         issuer: who.subject.issuer().map(str::to_owned),
         expires_at: who.subject.expires_at(),
         name: who.name,
-        role: who.role,
-        permissions: who.permissions,
+        role: who.permissions.role(),
+        permissions: who.permissions.words(),
         namespaces: match who.scope {
             Scope::Everything => None,
             Scope::Namespaces(names) => Some(names),

@@ -1,5 +1,7 @@
 //! Principals as they are remembered: by name too, since they may be gone by the time that somebody reads it.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -40,6 +42,13 @@ impl PrincipalRef {
     /// Whether the other is the same one, whatever its name is by now.
     pub fn is(&self, other: &Self) -> bool {
         self.kind == other.kind && self.id == other.id
+    }
+}
+
+/// `API key` and its name.
+impl fmt::Display for PrincipalRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} `{}`", self.kind.noun(), self.name)
     }
 }
 

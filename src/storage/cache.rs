@@ -29,7 +29,7 @@ const KEY_TTL: Duration = Duration::from_secs(1);
 /// Cached rows of every kind.
 pub(in crate::storage) struct ConfigCache {
     /// By the hash of one of their values.
-    pub(in crate::storage) api_keys: Cache<Vec<u8>, (ApiKey, Value)>,
+    pub(in crate::storage) api_keys: Cache<Vec<u8>, (Arc<ApiKey>, Value)>,
     /// With the sealed keys of their accounts.
     pub(in crate::storage) issuers: Cache<IssuerId, (Issuer, Sealed)>,
     /// By what a certificate refers to: kind, the certificate's namespace and name.

@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::api::AppState;
-use crate::api::auth::{KNOWN, Principal, permissions_of};
+use crate::api::auth::{KNOWN, Permissions, Principal};
 use crate::api::field;
 use crate::api::problem::{ApiError, Code, Faults, FieldCode};
 use crate::domain::api_key::ApiKey;
@@ -77,7 +77,7 @@ impl KeySpec {
             let detail = "a key that may do nothing is of no use: give a `role`, or `permissions`";
             faults.add("/permissions", FieldCode::Required, detail);
         }
-        if let Some(beyond) = beyond(who, &permissions_of(self.role, &[])) {
+        if let Some(beyond) = beyond(who, &Permissions::new(self.role, &[]).words()) {
             let detail = format!("has the permission `{beyond}`, which the {who} lacks");
             faults.invalid("/role", detail);
         }
@@ -136,7 +136,7 @@ fn check_scope(scope: &Scope, who: &Principal, cluster_namespace: &str, faults: 
 
 /// Refuses to end or rotate a key that may do more than the caller, which sees it.
 pub(super) fn must_reach(who: &Principal, key: &ApiKey) -> Result<(), ApiError> {
-    match beyond(who, &permissions_of(key.role, &key.permissions)) {
+    match beyond(who, &Permissions::new(key.role, &key.permissions).words()) {
         None => Ok(()),
         Some(beyond) => {
             let detail = format!("It has the permission `{beyond}`, which the {who} lacks.");

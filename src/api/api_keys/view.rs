@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::api::auth::permissions_of;
+use crate::api::auth::Permissions;
 use crate::domain::api_key::ApiKey;
 use crate::domain::principal::PrincipalRef;
 use crate::domain::role::Role;
@@ -70,7 +70,7 @@ impl KeyView {
         });
         Self {
             id: key.id.0,
-            permissions: permissions_of(key.role, &key.permissions),
+            permissions: Permissions::new(key.role, &key.permissions).words(),
             name: key.name,
             description: key.description,
             role: key.role,

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::{ConnectInfo, MatchedPath, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, Method, header};
+use axum::http::{Extensions, HeaderName, HeaderValue, Method, Uri, header};
 use uuid::Uuid;
 
 use crate::api::headers::{REQUEST_ID, X_FORWARDED_FOR};
@@ -14,22 +14,47 @@ use crate::domain::forwarded::{TrustedProxies, noted_in_forwarded};
 /// Endpoints that are no collection: what they change says which collection it is of.
 const OF_EVERY_COLLECTION: [&str; 2] = ["apply", "import"];
 
-/// The request, as far as its head tells.
-pub(super) fn of(parts: &Parts) -> Call {
-    let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let (collection, verb) = action(&parts.method, route);
-    let id = parts.uri.path().split('/').nth(2).and_then(|part| part.parse::<Uuid>().ok());
-    let resource = id.map(|id| format!("{collection}/{id}")).unwrap_or_default();
-    let request_id = parts.headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok());
-    let request_id = request_id.unwrap_or_default().to_owned();
-    Call { from: address(parts), collection, verb, resource, request_id }
+/// What the head of a request says of it.
+#[derive(Debug)]
+pub(super) struct Head {
+    from: Option<IpAddr>,
+    method: Method,
+    route: Option<MatchedPath>,
+    uri: Uri,
+    request_id: Option<HeaderValue>,
+}
+
+impl Head {
+    pub(super) fn of(request: &Request) -> Self {
+        Self {
+            from: address_in(request.extensions()),
+            method: request.method().clone(),
+            route: request.extensions().get::<MatchedPath>().cloned(),
+            uri: request.uri().clone(),
+            request_id: request.headers().get(&REQUEST_ID).cloned(),
+        }
+    }
+
+    pub(super) fn call(&self) -> Call {
+        let route = self.route.as_ref().map_or("", MatchedPath::as_str);
+        let (collection, verb) = action(&self.method, route);
+        let id = self.uri.path().split('/').nth(2).and_then(|part| part.parse::<Uuid>().ok());
+        let resource = id.map(|id| format!("{collection}/{id}")).unwrap_or_default();
+        let request_id = self.request_id.as_ref().and_then(|id| id.to_str().ok());
+        let request_id = request_id.unwrap_or_default().to_owned();
+        Call { from: self.from, collection, verb, resource, request_id }
+    }
+
+    pub(super) fn is_safe(&self) -> bool {
+        self.method.is_safe()
+    }
 }
 
 /// Puts the client's address in the place of the proxy's. A request that has both headers may have one of them from
 /// the client itself, so that neither counts.
-pub(crate) fn from_client(proxies: &TrustedProxies, mut request: Request) -> Request {
+pub(crate) fn from_client(proxies: &TrustedProxies, request: &mut Request) {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| *peer);
-    let Some(peer) = peer.filter(|_| !proxies.is_empty()) else { return request };
+    let Some(peer) = peer.filter(|_| !proxies.is_empty()) else { return };
     let all = |name: HeaderName| -> Vec<&str> {
         request.headers().get_all(name).iter().filter_map(|value| value.to_str().ok()).collect()
     };
@@ -42,12 +67,15 @@ pub(crate) fn from_client(proxies: &TrustedProxies, mut request: Request) -> Req
     let client = proxies.client(peer.ip(), notes.into_iter());
     let address = SocketAddr::new(client, peer.port());
     request.extensions_mut().insert(ConnectInfo(address));
-    request
 }
 
 /// The client's address.
 pub(crate) fn address(parts: &Parts) -> Option<IpAddr> {
-    let ConnectInfo(peer) = parts.extensions.get::<ConnectInfo<SocketAddr>>()?;
+    address_in(&parts.extensions)
+}
+
+fn address_in(extensions: &Extensions) -> Option<IpAddr> {
+    let ConnectInfo(peer) = extensions.get::<ConnectInfo<SocketAddr>>()?;
     Some(peer.ip().to_canonical())
 }
 

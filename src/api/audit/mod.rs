@@ -5,10 +5,9 @@
 
 use std::sync::{Arc, OnceLock};
 
-use axum::extract::{OriginalUri, Request, State};
+use axum::extract::{self, OriginalUri, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::middleware::Next;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -29,6 +28,7 @@ use crate::storage::audit::{self, Wanted};
 pub(crate) mod call;
 mod refusals;
 
+use call::Head;
 use refusals::Kind;
 pub use refusals::Refusals;
 
@@ -153,38 +153,70 @@ impl From<(Entry, Option<Seal>)> for EntryView {
     }
 }
 
-/// The request of a handler, and whom it was authenticated as, for the layer around the handler.
-#[derive(Clone)]
-pub(crate) struct Caller(Arc<(Arc<Call>, OnceLock<PrincipalRef>)>);
+/// The request of a handler, and whom it was authenticated as, for the layers around the handler. A cheap handle.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Caller(Option<Arc<Request>>);
+
+#[derive(Debug)]
+struct Request {
+    head: Head,
+    /// Made when an entry tells of it.
+    call: OnceLock<Arc<Call>>,
+    principal: OnceLock<PrincipalRef>,
+}
 
 impl Caller {
+    /// Nobody, so far.
+    pub(crate) fn of(request: &extract::Request) -> Self {
+        let head = Head::of(request);
+        Self(Some(Arc::new(Request { head, call: OnceLock::new(), principal: OnceLock::new() })))
+    }
+
     /// The request was authenticated as this principal; returns the request.
-    pub(crate) fn is(parts: &Parts, principal: &Principal) -> Arc<Call> {
-        let Some(Self(caller)) = parts.extensions.get::<Self>() else { return Arc::default() };
-        caller.1.get_or_init(|| principal.reference());
-        Arc::clone(&caller.0)
+    pub(crate) fn is(parts: &Parts, principal: &Principal) -> Self {
+        let caller = parts.extensions.get::<Self>().cloned().unwrap_or_default();
+        if let Some(request) = &caller.0 {
+            request.principal.get_or_init(|| principal.reference());
+        }
+        caller
+    }
+
+    /// The principal, if there is one that was recognised.
+    pub(crate) fn principal(&self) -> Option<&PrincipalRef> {
+        self.0.as_ref()?.principal.get()
+    }
+
+    /// The request, as entries tell of it.
+    pub(crate) fn call(&self) -> Arc<Call> {
+        let Some(request) = &self.0 else { return Arc::default() };
+        Arc::clone(request.call.get_or_init(|| Arc::new(request.head.call())))
+    }
+
+    fn is_safe(&self) -> bool {
+        self.0.as_ref().is_some_and(|request| request.head.is_safe())
     }
 }
 
-/// Counts what is refused, and what fails.
-pub(crate) async fn watch(State(app): State<AppState>, request: Request, next: Next) -> Response {
-    let (mut parts, body) = request.into_parts();
-    let caller = Caller(Arc::new((Arc::new(call::of(&parts)), OnceLock::new())));
-    let is_safe = parts.method.is_safe();
-    parts.extensions.insert(caller.clone());
-    let response = next.run(Request::from_parts(parts, body)).await;
-    let (call, principal) = (&caller.0.0, caller.0.1.get());
-    if let Some(outcome) = outcome(response.status(), is_safe, principal.is_some()) {
-        let reason = response.extensions().get::<Problem>().map(|problem| problem.detail.clone());
-        let entry = entry(&app, call, principal, outcome, reason);
-        let kind = Kind {
-            network: call.from.map(network),
-            principal: principal.and_then(|it| Some((it.id?, entry.action.clone()))),
-            outcome,
-        };
-        app.refusals.count(&app.db, kind, entry).await;
-    }
-    response
+/// Counts what was refused, and what has failed.
+pub(crate) async fn note(
+    app: &AppState,
+    caller: &Caller,
+    status: StatusCode,
+    problem: Option<&Problem>,
+) {
+    let principal = caller.principal();
+    let Some(outcome) = outcome(status, caller.is_safe(), principal.is_some()) else {
+        return;
+    };
+    let call = caller.call();
+    let reason = problem.map(|problem| problem.detail.clone());
+    let entry = entry(app, &call, principal, outcome, reason);
+    let kind = Kind {
+        network: call.from.map(network),
+        principal: principal.and_then(|it| Some((it.id?, entry.action.clone()))),
+        outcome,
+    };
+    app.refusals.count(&app.db, kind, entry).await;
 }
 
 /// Counts a client certificate that the TLS handshake has refused, which no request tells of.

@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 
 use super::{Grant, Principal, Source, Subject, refused};
 use crate::api::AppState;
+use crate::api::audit::Caller;
 use crate::api::problem::ApiError;
 use crate::domain::api_key::{self, ApiKey, Ended};
 use crate::domain::id::ApiKeyId;
@@ -39,15 +40,14 @@ pub(super) async fn recognised(
     let (known, value) = found.ok_or_else(|| refused(UNKNOWN))?;
     known.admits(value, app.now()).map_err(|ended| refused(in_words(ended)))?;
     app.last_uses.note(app, known.id);
-    let Grant { role, permissions, scope } = grant(app, &known);
+    let Grant { permissions, scope } = grant(app, &known);
     Ok(Principal {
         subject: Subject::ApiKey(Known { id: known.id, hash, expires_at: known.expires_at }),
-        name: known.name,
-        role,
+        name: known.name.clone(),
         permissions,
         scope,
         pepper,
-        call: Arc::default(),
+        caller: Caller::default(),
     })
 }
 
@@ -71,7 +71,8 @@ impl Known {
         let found = match from {
             Source::Cache => api_keys::recognise(&app.db, &self.hash).await?,
             Source::Database => {
-                api_keys::find_by_hash(&mut app.db.read().await?, &self.hash).await?
+                let found = api_keys::find_by_hash(&mut app.db.read().await?, &self.hash).await?;
+                found.map(|(key, value)| (Arc::new(key), value))
             }
         };
         let known = found.filter(|(key, value)| key.admits(*value, app.now()).is_ok());

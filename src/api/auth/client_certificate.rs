@@ -1,7 +1,5 @@
 //! Client certificates as credentials, which the TLS listener has verified.
 
-use std::sync::Arc;
-
 use axum::http::header::{HOST, ORIGIN};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Uri};
@@ -9,6 +7,7 @@ use time::OffsetDateTime;
 
 use super::{Grant, Principal, Subject, refused};
 use crate::api::AppState;
+use crate::api::audit::Caller;
 use crate::api::problem::{ApiError, Code};
 use crate::domain::access_rule;
 use crate::domain::id::PrincipalId;
@@ -54,17 +53,16 @@ pub(super) fn authenticate(
         ApiError::Because(Code::PermissionDenied, detail)
     })?;
     let known = Known { id, expires_at: certificate.not_after, role, scope, peer: peer.clone() };
-    let Grant { role, permissions, scope } = known.granted(app);
+    let Grant { permissions, scope } = known.granted(app);
     // Of the principal, not of the certificate: the next one may repeat a request.
     let pepper = app.sealer.mac(&format!("requests of {id}"));
     Ok(Principal {
         subject: Subject::ClientCertificate(known),
         name: name.to_owned(),
-        role,
         permissions,
         scope,
         pepper,
-        call: Arc::default(),
+        caller: Caller::default(),
     })
 }
 

@@ -44,9 +44,9 @@ pub(crate) use places::Place;
 pub(crate) use permission::{
     ApiKeysRead, ApiKeysWrite, AuditRead, CertificatesImport, CertificatesRead,
     CertificatesReadKey, CertificatesWrite, ChallengesRead, EventsRead, IssuersRead, IssuersWrite,
-    KNOWN, MetricsRead, OrdersRead, Permission, PoliciesRead, PoliciesWrite, RequestsApprove,
-    RequestsRead, SecretsRead, SecretsWrite, ThrottlesRead, ThrottlesWrite, WebhooksRead,
-    WebhooksWrite, permissions_of,
+    KNOWN, MetricsRead, OrdersRead, Permission, Permissions, PoliciesRead, PoliciesWrite,
+    RequestsApprove, RequestsRead, SecretsRead, SecretsWrite, ThrottlesRead, ThrottlesWrite,
+    WebhooksRead, WebhooksWrite,
 };
 
 /// The sender of a request, and what it may do.
@@ -55,15 +55,13 @@ pub(crate) struct Principal {
     pub(crate) subject: Subject,
     /// The subject's name for people.
     pub(crate) name: String,
-    pub(crate) role: Option<Role>,
-    /// Those of the role included.
-    pub(crate) permissions: Vec<String>,
+    pub(crate) permissions: Permissions,
     pub(crate) scope: Scope,
     /// Derived from the credential, which is never stored: fingerprints of requests that are made with it tell a
     /// reader of the database nothing about their contents.
     pub(crate) pepper: Vec<u8>,
     /// The request, for the audit log.
-    pub(crate) call: Arc<Call>,
+    pub(crate) caller: Caller,
 }
 
 /// The identity that a request was authenticated as.
@@ -79,8 +77,7 @@ pub(crate) enum Subject {
 /// The permissions of a subject, and where it has them.
 #[derive(Debug)]
 struct Grant {
-    role: Option<Role>,
-    permissions: Vec<String>,
+    permissions: Permissions,
     scope: Scope,
 }
 
@@ -158,7 +155,7 @@ impl Grant {
         if let Scope::Namespaces(names) = &mut scope {
             names.retain(|name| *name != *app.cluster_namespace);
         }
-        Self { role, permissions: permissions_of(role, single), scope }
+        Self { permissions: Permissions::new(role, single), scope }
     }
 }
 
@@ -176,7 +173,7 @@ impl Principal {
 
     /// Itself and its request, as entries of the audit log have them.
     pub(crate) fn author(&self) -> (PrincipalRef, Arc<Call>) {
-        (self.reference(), Arc::clone(&self.call))
+        (self.reference(), self.caller.call())
     }
 
     /// As the one that policies judge a certificate for.
@@ -221,7 +218,7 @@ impl Principal {
 
     /// True if it has this permission.
     pub(crate) fn may(&self, permission: &str) -> bool {
-        permits(&self.permissions, permission)
+        self.permissions.allow(permission)
     }
 
     /// Where it may do `P` now, for an answer that takes long; `None` once it is revoked.
@@ -231,7 +228,7 @@ impl Principal {
         from: Source,
     ) -> Result<Option<Scope>, StorageError> {
         let grant = self.subject.grant(app, from).await?;
-        let grant = grant.filter(|grant| permits(&grant.permissions, P::NAME));
+        let grant = grant.filter(|grant| grant.permissions.allow(P::NAME));
         Ok(grant.map(|grant| grant.scope))
     }
 
@@ -289,10 +286,6 @@ impl Principal {
     }
 }
 
-fn permits(permissions: &[String], permission: &str) -> bool {
-    permissions.iter().any(|known| known == "*" || known == permission)
-}
-
 const NOTHING_SENT: &str = "Send an API key, or a token of a configured OIDC issuer: `Authorization: Bearer …`. Where the listener takes client certificates, connecting with one is enough.";
 
 fn has_credential(parts: &Parts) -> bool {
@@ -318,8 +311,7 @@ impl FromRequestParts<AppState> for Principal {
         };
         match found {
             Ok(principal) => {
-                let principal = Self { call: Caller::is(parts, &principal), ..principal };
-                tracing::Span::current().record("principal", tracing::field::display(&principal));
+                let principal = Self { caller: Caller::is(parts, &principal), ..principal };
                 app.limits.request(principal.subject.id(), app.now())?;
                 Ok(principal)
             }

@@ -20,14 +20,8 @@ macro_rules! permissions {
         /// All permissions.
         pub(crate) const KNOWN: &[&str] = &[$($word),*];
 
-        /// The permissions of a role.
-        pub(crate) fn of_role(role: Role) -> Vec<&'static str> {
-            if role == Role::Admin {
-                return vec!["*"];
-            }
-            let all: &[(&str, &[Role])] = &[$(($word, &[$($(Role::$role),+)?])),*];
-            all.iter().filter(|(_, roles)| roles.contains(&role)).map(|(word, _)| *word).collect()
-        }
+        /// The roles that have each permission.
+        const ROLES: &[(&str, &[Role])] = &[$(($word, &[$($(Role::$role),+)?])),*];
     };
 }
 
@@ -58,11 +52,46 @@ permissions! {
 }
 
 /// What a role and single permissions come to together.
-pub(crate) fn permissions_of(role: Option<Role>, single: &[String]) -> Vec<String> {
-    let mut all: Vec<String> =
-        role.map(of_role).unwrap_or_default().into_iter().map(str::to_owned).collect();
-    all.extend(single.iter().filter(|word| !all.contains(word)).cloned().collect::<Vec<_>>());
-    all
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Permissions {
+    role: Option<Role>,
+    single: Vec<String>,
+}
+
+impl Permissions {
+    pub(crate) fn new(role: Option<Role>, single: &[String]) -> Self {
+        Self { role, single: single.to_vec() }
+    }
+
+    pub(crate) fn role(&self) -> Option<Role> {
+        self.role
+    }
+
+    pub(crate) fn allow(&self, permission: &str) -> bool {
+        let is_of = |role| {
+            let mut words = of_role(role);
+            words.any(|word| word == "*" || word == permission)
+        };
+        self.role.is_some_and(is_of)
+            || self.single.iter().any(|word| word == "*" || word == permission)
+    }
+
+    /// Their words on the wire; `*` is all of them.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let mut all: Vec<_> = self.role.into_iter().flat_map(of_role).map(str::to_owned).collect();
+        all.extend(
+            self.single.iter().filter(|word| !all.contains(word)).cloned().collect::<Vec<_>>(),
+        );
+        all
+    }
+}
+
+/// The permissions of a role.
+fn of_role(role: Role) -> impl Iterator<Item = &'static str> {
+    let is_admin = role == Role::Admin;
+    let all = is_admin.then_some("*").into_iter();
+    let single = ROLES.iter().filter(move |(_, roles)| !is_admin && roles.contains(&role));
+    all.chain(single.map(|(word, _)| *word))
 }
 
 #[cfg(test)]
@@ -71,9 +100,9 @@ mod tests {
 
     #[test]
     fn a_role_has_what_its_name_says_and_nothing_of_what_it_must_not() {
-        let has = |role, word: &str| of_role(role).contains(&word);
+        let has = |role, word: &str| of_role(role).any(|its| its == word);
 
-        assert_eq!(of_role(Role::Admin), ["*"]);
+        assert_eq!(of_role(Role::Admin).collect::<Vec<_>>(), ["*"]);
         for contents in ["certificates:readKey", "secrets:write", "apiKeys:read", "apiKeys:write"] {
             assert!(!has(Role::Operator, contents), "{contents}");
         }
@@ -84,7 +113,7 @@ mod tests {
         assert!(
             has(Role::Operator, "requests:approve") && !has(Role::Requester, "requests:approve")
         );
-        let reader = of_role(Role::Reader);
+        let reader: Vec<_> = of_role(Role::Reader).collect();
         assert!(!reader.is_empty() && reader.iter().all(|word| word.ends_with(":read")));
         assert!(!has(Role::Reader, "secrets:read") && !has(Role::Reader, "apiKeys:read"));
     }
@@ -93,9 +122,14 @@ mod tests {
     fn single_permissions_come_on_top_of_a_role() {
         let single = ["secrets:write".to_owned(), "events:read".to_owned()];
 
-        let all = permissions_of(Some(Role::Reader), &single);
-        assert_eq!(all.len(), of_role(Role::Reader).len() + 1, "{all:?}");
-        assert!(all.contains(&single[0]));
-        assert_eq!(permissions_of(None, &single), single);
+        let both = Permissions::new(Some(Role::Reader), &single);
+        assert!(
+            ["secrets:write", "events:read", "orders:read"].map(|one| both.allow(one)) == [true; 3]
+        );
+        assert!(!both.allow("secrets:read"));
+        assert_eq!(both.words().len(), of_role(Role::Reader).count() + 1, "{both:?}");
+        assert_eq!(Permissions::new(None, &single).words(), single);
+        assert!(Permissions::new(Some(Role::Admin), &[]).allow("secrets:write"));
+        assert!(Permissions::new(None, &["*".to_owned()]).allow("secrets:write"));
     }
 }

@@ -3,8 +3,6 @@
 //! A ticket is used up by being shown, whatever comes of the request. What its holder may do is looked up then: an API
 //! key that has ended lets nobody in, also not by a ticket.
 
-use std::sync::Arc;
-
 use axum::http::request::Parts;
 use axum::http::{Method, header};
 use base64::Engine as _;
@@ -13,6 +11,7 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::{Grant, Principal, Subject, api_key, refused};
+use crate::api::audit::Caller;
 use crate::api::problem::ApiError;
 use crate::api::{AppState, retrying};
 use crate::domain::api_key::hash_key;
@@ -74,16 +73,15 @@ pub(super) async fn authenticate(text: &str, app: &AppState) -> Result<Principal
     let Granted { kind, id, name, issuer, role, namespaces, expires_at } = granted;
     let scope = namespaces.map_or(Scope::Everything, Scope::Namespaces);
     let known = Known { id: PrincipalId(id), kind, issuer, expires_at, role, scope };
-    let Grant { role, permissions, scope } =
+    let Grant { permissions, scope } =
         known.grant(app).ok_or_else(|| refused("Whoever the ticket was made for has ended."))?;
     Ok(Principal {
         subject: Subject::Ticket(known),
         name,
-        role,
         permissions,
         scope,
         pepper,
-        call: Arc::default(),
+        caller: Caller::default(),
     })
 }
 

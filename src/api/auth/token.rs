@@ -1,11 +1,10 @@
 //! Tokens of OIDC issuers as credentials: `Authorization: Bearer eyJ…`.
 
-use std::sync::Arc;
-
 use time::OffsetDateTime;
 
 use super::{Grant, Principal, Subject, refused};
 use crate::api::AppState;
+use crate::api::audit::Caller;
 use crate::api::problem::{ApiError, Code};
 use crate::domain::id::PrincipalId;
 use crate::domain::role::Role;
@@ -33,17 +32,16 @@ pub(super) async fn authenticate(token: &str, app: &AppState) -> Result<Principa
     let Verified { issuer, subject, expires_at, role, scope } = verified;
     let id = PrincipalId::of_token(&issuer, &subject);
     let known = Known { id, issuer, expires_at, role, scope };
-    let Grant { role, permissions, scope } = known.granted(app);
+    let Grant { permissions, scope } = known.granted(app);
     // Of the principal, not of the token: the next token of the same subject may repeat a request.
     let pepper = app.sealer.mac(&format!("requests of {id}"));
     Ok(Principal {
         subject: Subject::Token(known),
         name: subject,
-        role,
         permissions,
         scope,
         pepper,
-        call: Arc::default(),
+        caller: Caller::default(),
     })
 }
 

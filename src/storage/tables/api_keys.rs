@@ -1,6 +1,8 @@
 //! API keys: who may ask for what. Only the SHA-256 of a key's values is kept. Each row has a MAC over all that it
 //! says: a row without the right one lets nobody in.
 
+use std::sync::Arc;
+
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -89,8 +91,11 @@ pub async fn insert(tx: &mut Tx, key: &ApiKey, hash: &[u8]) -> Result<bool, Stor
 
 /// The key that a value with this SHA-256 belongs to, from memory where it was shown lately. Whether the value
 /// still counts is for [`ApiKey::admits`] to say.
-pub async fn recognise(db: &Db, hash: &[u8]) -> Result<Option<(ApiKey, Value)>, StorageError> {
-    let read = async || find_by_hash(&mut db.read().await?, hash).await;
+pub async fn recognise(db: &Db, hash: &[u8]) -> Result<Option<(Arc<ApiKey>, Value)>, StorageError> {
+    let read = async || {
+        let found = find_by_hash(&mut db.read().await?, hash).await?;
+        Ok(found.map(|(key, value)| (Arc::new(key), value)))
+    };
     db.cache.api_keys.get(hash.to_vec(), read).await
 }
 

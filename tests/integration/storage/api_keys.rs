@@ -1,5 +1,7 @@
 //! API keys and their values, on both databases.
 
+use std::sync::Arc;
+
 use certwright::domain::api_key::{ApiKey, Rotation, Value};
 use certwright::domain::principal::{PrincipalKind, PrincipalRef};
 use certwright::domain::role::Role;
@@ -98,7 +100,7 @@ on_both_databases! {
 
             for _ in 0..2 {
                 let found = api_keys::recognise(&db, &hash).await.unwrap();
-                assert_eq!(found, Some((key.clone(), Value::Current)));
+                assert_eq!(found, Some((Arc::new(key.clone()), Value::Current)));
             }
         }
     }

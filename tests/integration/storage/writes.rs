@@ -219,8 +219,8 @@ on_both_databases! {
         let mut tx = db.begin();
         api_keys::insert(&mut tx, &key, &hash).await.unwrap();
         tx.commit().await.unwrap();
-        assert_eq!(api_keys::recognise(&db, &hash).await.unwrap(), Some((key.clone(), api_key::Value::Current)));
-        assert_eq!(api_keys::recognise(&db, &hash).await.unwrap(), Some((key.clone(), api_key::Value::Current)));
+        assert_eq!(api_keys::recognise(&db, &hash).await.unwrap(), Some((Arc::new(key.clone()), api_key::Value::Current)));
+        assert_eq!(api_keys::recognise(&db, &hash).await.unwrap(), Some((Arc::new(key.clone()), api_key::Value::Current)));
 
         let mut tx = db.begin();
         api_keys::delete(&mut tx, key.id).await.unwrap();

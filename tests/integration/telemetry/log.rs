@@ -174,7 +174,7 @@ async fn assert_calm(database: Database) {
     assert_eq!(of("the certificate was issued"), MANY);
     assert_eq!(of("the issuer is ready"), 1);
     let request = lines.iter().find(|line| line["span"]["path"] == "/certificates").unwrap();
-    assert_eq!(request["span"]["principal"], "API key `bootstrap`", "{request}");
+    assert_eq!(request["principal"], "API key `bootstrap`", "{request}");
     assert!(request["span"]["from"].as_str().unwrap().starts_with("127.0.0.1:"), "{request}");
 }
 
