@@ -3,7 +3,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help build demo test soak bench ci fmt lint doc openapi cli-docs reliability audit sbom deb deb-check deploy-check sdk-check fuzz clean setup
+.PHONY: help build demo test soak bench ci fmt lint doc openapi cli-docs reliability audit sbom deb deb-check deploy-check sdk-check api-fuzz fuzz clean setup
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -93,6 +93,9 @@ deploy-check: ## Validate Kubernetes overlays and compose files (installs kubect
 sdk-check: setup ## Lint the OpenAPI document, and issue with a client of each generator (installs linters and generators)
 	$(if $(CERTWRIGHT_BINARY),,cargo build --locked $(TESTED))
 	@scripts/sdk-check
+
+api-fuzz: setup ## Ask the API for whatever its description allows, and for what it does not, on both databases (about twenty minutes)
+	@API_FUZZ_CASES=30000 cargo test --locked $(TESTED) --test integration every_check_and_phase -- --ignored --nocapture --test-threads 1
 
 fuzz: setup ## Fuzz what reads the input of strangers, each target for a minute (FUZZ_SECONDS); TARGETS="names csr" for some
 	@scripts/fuzz $(TARGETS)

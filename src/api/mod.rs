@@ -39,6 +39,7 @@ mod challenges;
 mod compression;
 mod cors;
 mod declared;
+mod description;
 mod dry_run;
 mod events;
 mod exceeded;

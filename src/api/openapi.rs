@@ -16,7 +16,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 use super::caching::revalidated;
 use super::declared::Undeclared;
 use super::{
-    AppState, api_keys, audit, by_name, certificates, challenges, events, health,
+    AppState, api_keys, audit, by_name, certificates, challenges, description, events, health,
     issuers, manifests, metrics, orders, policies, requests, secrets, throttles,
 };
 use super::{oidc_issuers, page, problem, problem_pages, version, webhooks, whoami};
@@ -139,6 +139,7 @@ pub fn document() -> OpenApi {
     let empty = OpenApiRouter::with_openapi(Document::openapi());
     let mut document = handlers().fold(empty, OpenApiRouter::routes).into_openapi();
     by_name::describe(&mut document);
+    description::narrow(&mut document);
     document
 }
 

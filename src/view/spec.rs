@@ -69,7 +69,7 @@ pub(crate) struct CertificateSpec {
     /// Pauses after failed attempts, instead of the issuer's.
     pub(crate) retry: Option<Retry>,
     /// Number of revisions that are kept; 3 when absent.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 2_147_483_647)]
     pub(crate) revision_history_limit: Option<u32>,
     /// Identifiers of webhooks that are sent its events; those with `"selector": "named"` are sent no others.
     #[serde(default, deserialize_with = "absent::null")]

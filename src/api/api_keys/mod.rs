@@ -119,7 +119,7 @@ pub(crate) async fn list(
 /// Without the key itself. By its name only if no other key has that: 409 otherwise.
 #[utoipa::path(get, path = "/api-keys/{id}", operation_id = "getApiKey", tag = "service",
     params(("id" = Uuid, Path, description = "The key's identifier"), ("If-None-Match" = Option<String>, Header, description = "The `ETag` that is known already")),
-    responses((status = 200, body = KeyView, description = "The API key", headers(("ETag" = String))), Errors))]
+    responses((status = 200, body = KeyView, description = "The API key", headers(("ETag" = String))), (status = 304, description = "Not changed"), Errors))]
 pub(crate) async fn show(
     State(app): State<AppState>,
     who: Authorized<ApiKeysRead>,

@@ -84,8 +84,15 @@ pub(crate) fn validate(given: &CertificateSpec) -> Result<Checked, ApiError> {
     if given.profile.as_ref().is_some_and(|profile| profile.is_empty() || profile.len() > 64) {
         faults.invalid("/profile", "has 1 to 64 characters");
     }
-    if given.revision_history_limit == Some(0) {
-        faults.invalid("/revisionHistoryLimit", "is at least 1: what is served is kept");
+    match given.revision_history_limit {
+        Some(0) => {
+            faults.invalid("/revisionHistoryLimit", "is at least 1: what is served is kept");
+        }
+        // cert-manager has an `int32` there.
+        Some(limit) if i32::try_from(limit).is_err() => {
+            faults.invalid("/revisionHistoryLimit", format!("is at most {}", i32::MAX));
+        }
+        _ => {}
     }
     if given.webhooks.len() > MOST_WEBHOOKS {
         faults.invalid("/webhooks", format!("there are at most {MOST_WEBHOOKS}"));

@@ -8,6 +8,7 @@ use crate::api::AppState;
 use crate::api::auth::{Authorized, CertificatesWrite};
 use crate::api::certificates::validate::{Checked, validate};
 use crate::api::extract::{Body, Json};
+use crate::api::idempotency::IdempotencyKey;
 use crate::api::problem::{ApiError, Errors};
 use crate::domain::certificate::{IssuerRef, PrivateKey};
 use crate::domain::policy::{Approval, NameVerdict, Verdict};
@@ -106,6 +107,7 @@ impl From<Question> for CertificateSpec {
 pub(crate) async fn evaluate(
     State(app): State<AppState>,
     who: Authorized<CertificatesWrite>,
+    _: IdempotencyKey,
     body: Body<Question>,
 ) -> Result<Json<Evaluation>, ApiError> {
     let checked = validate(&body.value.into())?;

@@ -72,6 +72,7 @@ on_every_database! {
             (json!({"renewBeforePercentage": 100}), "/renewBeforePercentage", "invalid"),
             (json!({"renewBefore": "720h", "renewBeforePercentage": 30}), "/renewBeforePercentage", "conflicting"),
             (json!({"revisionHistoryLimit": 0}), "/revisionHistoryLimit", "invalid"),
+            (json!({"revisionHistoryLimit": 2_147_483_648_u32}), "/revisionHistoryLimit", "invalid"),
             (json!({"namespace": "No Such"}), "/namespace", "invalid"),
             (json!({"name": "Web"}), "/name", "invalid"),
             (json!({"labels": {"a/b": "no spaces"}}), "/labels/a~1b", "invalid"),

@@ -29,6 +29,7 @@ pub(crate) mod matrix;
 pub(crate) mod negotiation;
 pub(crate) mod openapi;
 pub(crate) mod quotas;
+pub(crate) mod schemathesis;
 pub(crate) mod secrets;
 pub(crate) mod strange_text;
 pub(crate) mod tenancy;
