@@ -1,5 +1,6 @@
 //! Many certificates in one database: what grows with them, and what must not.
 
+use std::process::Command;
 use std::str::FromStr as _;
 use std::time::{Duration, Instant};
 
@@ -108,6 +109,10 @@ async fn of_size(
         note(&format!("{what}, p50"), "ms", vec![median(&took)], 10.0);
         note(&format!("{what}, p99"), "ms", vec![percentile(&took, 99.0)], 10.0);
     }
+    let (took, sizes) = scrapes(&service, options.runs).await;
+    note("scrape", "ms", took, 50.0);
+    note("scrape's size", "KiB", sizes, 1024.0);
+    note("backup beside the service", "s", vec![backup(&database)?], 60.0);
     let mut took = Vec::new();
     for name in names("scale", 50) {
         let begun = Instant::now();
@@ -144,6 +149,35 @@ async fn list_pages(service: &Service) -> Vec<(&'static str, Vec<f64>)> {
         pages.push((what, millis(&took)));
     }
     pages
+}
+
+/// What metrics take that are read from the database anew, in milliseconds and KiB.
+async fn scrapes(service: &Service, runs: usize) -> (Vec<f64>, Vec<f64>) {
+    let (mut took, mut sizes) = (Vec::new(), Vec::new());
+    for _ in 0..runs {
+        // They are shown for five seconds once they were read.
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        let begun = Instant::now();
+        let metrics = service.ask(Method::GET, "/metrics", None).await;
+        took.push(begun.elapsed().as_secs_f64() * 1e3);
+        sizes.push(metrics.as_str().unwrap_or_default().len() as f64 / 1024.0);
+    }
+    (took, sizes)
+}
+
+/// How long `certwright backup` takes, in seconds.
+fn backup(database: &Database) -> anyhow::Result<f64> {
+    let folder = tempfile::tempdir()?;
+    let begun = Instant::now();
+    let output = Command::new(env!("CARGO_BIN_EXE_certwright"))
+        .arg("backup")
+        .arg(folder.path().join("backup.gz"))
+        .args(["--set", &format!("database.url={}", database.url)])
+        .args(["--set", &format!("data_dir={}", folder.path().display())])
+        .args(["--set", &format!("master_key={MASTER_KEY}")])
+        .output()?;
+    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(begun.elapsed().as_secs_f64())
 }
 
 /// Issues one certificate for the others to be copies of; the API key that may see them.
