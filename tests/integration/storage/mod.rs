@@ -21,6 +21,7 @@ mod schema;
 mod secrets;
 mod statements;
 mod traces;
+mod upgrades;
 mod webhooks;
 mod writes;
 

@@ -1,0 +1,69 @@
+//! Databases of earlier versions, as those left them (tests/fixtures/schemas, by the last migration of each): they are
+//! taken over at the start, and what was sealed in them opens.
+
+use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
+
+use crate::issuance::{assert_key_signs_for, download};
+use crate::support::databases;
+use crate::support::postgres::fresh_database;
+use crate::support::site::Site;
+
+/// What the fixtures were sealed with; nothing else ever was.
+const MASTER_KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_first_schema_holds_is_served_and_renewed_on_sqlite() {
+    let (_folder, url) = databases::sqlite_url();
+    let options: SqliteConnectOptions = url.parse().unwrap();
+    let options = options.create_if_missing(true).foreign_keys(false);
+    let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+    let dump = include_str!("../../fixtures/schemas/0001.sqlite.sql");
+    sqlx::raw_sql(AssertSqlSafe(dump)).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+
+    assert_taken_over(&url).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_first_schema_holds_is_served_and_renewed_on_postgres() {
+    let url = fresh_database().await;
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    let dump = include_str!("../../fixtures/schemas/0001.postgres.sql");
+    sqlx::raw_sql(AssertSqlSafe(dump)).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+
+    assert_taken_over(&url).await;
+}
+
+async fn assert_taken_over(database: &str) {
+    // The secrets of ClusterIssuers were in a namespace of that name.
+    let settings = [("master_key", MASTER_KEY), ("cluster_resource_namespace", "credentials")];
+    let site = Site::configured(database, &settings).await;
+    let found = site.get("/certificates").await.body;
+    let certificate = &found["items"][0];
+    let path = format!("/certificates/{}", certificate["id"].as_str().unwrap());
+    assert_eq!(certificate["status"]["revision"], 1, "{found:#}");
+    assert!(!certificate["admittedBy"]["upgrade"].is_null(), "{found:#}");
+    let chain = download(&site, certificate, "fullchain.pem").await;
+    assert_key_signs_for(&download(&site, certificate, "privkey.pem").await, &chain);
+
+    // Its CA is gone; the account's key and the provider's token are those of before.
+    let issuer = site.get("/issuers/by-name/former").await.body;
+    let mut acme = issuer["acme"].clone();
+    acme["server"] = site.pebble.directory_url().into();
+    acme["caBundle"] = site.pebble.ca_bundle().into();
+    acme["solvers"] = json!([site.dns_solver()]);
+    let replaced = json!({"kind": "ClusterIssuer", "name": "former", "acme": acme});
+    site.put("/issuers/by-name/former", &replaced).await.expect_status(200);
+    site.ready("former").await;
+    site.post(&format!("{path}/renew"), &json!({})).await.expect_status(202);
+
+    let is_renewed =
+        |now: &Value| now["status"]["phase"] == "Ready" && now["status"]["revision"] == 2;
+    let renewed = site.until(&path, is_renewed).await;
+    let next = download(&site, &renewed, "fullchain.pem").await;
+    assert_ne!(next, chain);
+    assert_key_signs_for(&download(&site, &renewed, "privkey.pem").await, &next);
+}
