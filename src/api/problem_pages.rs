@@ -12,6 +12,7 @@ const DOCUMENT: &str = include_str!("../../docs/problems.md");
 
 const MARKDOWN: &str = "text/markdown";
 const HTML: &str = "text/html";
+const PROBLEM: &str = "application/problem+json";
 
 /// List the kinds of problems
 ///
@@ -54,7 +55,10 @@ fn sections() -> impl Iterator<Item = (&'static str, &'static str)> {
 }
 
 fn show(headers: &HeaderMap, title: &str, markdown: &str) -> Result<Response, ApiError> {
-    let form = preferred(headers, &[MARKDOWN, HTML])?;
+    let form = preferred(headers, &[MARKDOWN, HTML]).or_else(|refused| {
+        // Clients that generators make ask for the only JSON that is described here.
+        preferred(headers, &[PROBLEM]).map(|_| MARKDOWN).map_err(|_| refused)
+    })?;
     let text = if form == HTML { html_page(title, markdown) } else { markdown.to_owned() };
     let headers = [
         (header::CONTENT_TYPE, format!("{form}; charset=utf-8")),

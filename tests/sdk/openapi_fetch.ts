@@ -119,6 +119,7 @@ async function readLists(id: string, webhook: string): Promise<void> {
   assert.ok((await good(client.GET("/audit", { params: { query: { limit: 500 } } }))).items.length > 0);
   assert.ok(Array.isArray((await good(client.GET("/throttles"))).items));
   assert.deepEqual((await good(client.GET("/oidc-issuers"))).items, []);
+  assert.match(await good(client.GET("/problems", { parseAs: "text" })), /not-found/);
 }
 
 async function main(): Promise<void> {

@@ -89,6 +89,7 @@ def read_lists(client: api.ApiClient, id: UUID, webhook: UUID) -> None:
     assert service.list_audit(limit=500).items
     assert service.list_throttles().next_cursor is None
     assert service.list_oidc_issuers().items == []
+    assert "not-found" in service.list_problems()
 
 
 with api.ApiClient(api.Configuration(host=SERVER, access_token=KEY)) as connected:

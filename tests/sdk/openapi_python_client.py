@@ -30,6 +30,7 @@ from certwright_client.api.service import (
     list_api_keys,
     list_audit,
     list_oidc_issuers,
+    list_problems,
     list_throttles,
 )
 from certwright_client.api.webhooks import (
@@ -157,6 +158,7 @@ def read_lists(id: UUID, webhook: UUID) -> None:
     assert good(list_audit.sync(client=client, limit=500)).items
     assert good(list_throttles.sync(client=client)).items is not None
     assert good(list_oidc_issuers.sync(client=client)).items == []
+    assert b"not-found" in list_problems.sync_detailed(client=client).content
 
 
 hook = prepare()

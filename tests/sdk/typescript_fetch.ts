@@ -99,6 +99,7 @@ async function readLists(id: string, webhook: string): Promise<void> {
   assert.ok((await service.listAudit({ limit: 500 })).items.length > 0);
   assert.ok(Array.isArray((await service.listThrottles()).items));
   assert.deepEqual((await service.listOidcIssuers()).items, []);
+  assert.match(await service.listProblems(), /not-found/);
 }
 
 async function main(): Promise<void> {

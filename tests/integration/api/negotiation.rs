@@ -21,6 +21,7 @@ on_every_database! {
             ("/events", "application/json, text/event-stream;q=0.9", "application/json"),
             ("/problems", BROWSER, "text/html; charset=utf-8"),
             ("/problems", "*/*", "text/markdown; charset=utf-8"),
+            ("/problems", "application/problem+json", "text/markdown; charset=utf-8"),
         ] {
             let answer = accepting(&world, path, accept).await;
             assert_eq!((answer.status, answer.header("content-type")), (200, form), "{path} {accept}");
