@@ -111,7 +111,7 @@ async function readLists(id: string, webhook: string): Promise<void> {
   assert.ok((await good(client.GET("/webhooks"))).items.some((one) => one.id === webhook));
   const ofWebhook = { params: { path: { id: webhook } } };
   const deliveries = await good(client.GET("/webhooks/{id}/deliveries", ofWebhook));
-  assert.equal(deliveries.items[0]?.type, "certificate.issued");
+  assert.ok(deliveries.items.some((one) => one.type === "certificate.issued"));
   const events = await good(client.GET("/events", { headers: { Accept: "application/json" } }));
   // The stream's answer is one event.
   assert.ok("items" in events && events.items.length > 0);
