@@ -144,7 +144,7 @@ pub(crate) enum Source {
 /// `API key` and its name.
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} `{}`", self.subject.noun(), self.name)
+        self.reference().fmt(f)
     }
 }
 

@@ -4,6 +4,7 @@
 use std::process::{Command, Stdio};
 
 use crate::support::databases;
+use crate::support::patience::PATIENCE;
 use crate::support::postgres::fresh_database;
 use crate::support::site::Site;
 
@@ -66,6 +67,9 @@ async fn conforms(database: &str, extent: Extent) {
     command.args(["--checks", "all", "--phases", extent.phases]);
     command.args(["--max-examples", &extent.examples.to_string()]);
     command.args(["--continue-on-failure", "--no-shrink", "--seed", "1", "--warnings", "off"]);
+    // A machine that is slow, or busy with something else, is no finding.
+    command.args(["--suppress-health-check", "all"]);
+    command.arg("--request-timeout").arg(PATIENCE.as_secs().to_string());
     // It keeps what it found where it stands.
     command.current_dir(&folder).stdin(Stdio::null());
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
