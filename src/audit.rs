@@ -26,9 +26,12 @@ const BATCH: u32 = 200;
 /// Seals that are read at once.
 const PAGE: u32 = 500;
 
-/// A transaction is committed sooner after it has made its entries. What comes later all the same is found by a look
-/// at everything.
-const LATEST: time::Duration = time::Duration::minutes(1);
+/// Nearly all transactions are committed sooner after they have made their entries. Each look passes over what it
+/// covers and is sealed already, so that it must not cover much.
+const RECENT: time::Duration = time::Duration::seconds(3);
+
+/// Time between two looks at what was slow to be committed, or comes from a clock that is behind; what such a look covers.
+const WIDER: (Duration, time::Duration) = (Duration::from_secs(20), time::Duration::minutes(2));
 
 /// Time between two looks at everything.
 const EVERYTHING: Duration = Duration::from_hours(1);
@@ -48,10 +51,10 @@ impl Sealer {
     }
 
     /// Seals all entries from this identifier on; returns how many it were.
-    pub async fn seal(&self, from: Uuid) -> Result<usize, StorageError> {
+    pub async fn seal(&self, mut from: Uuid) -> Result<usize, StorageError> {
         let mut sealed = 0;
         loop {
-            let done = match self.seal_some(from).await {
+            let (done, last) = match self.seal_some(from).await {
                 // Another replica was first.
                 Err(StorageError::Conflict) => return Ok(sealed),
                 done => done?,
@@ -60,15 +63,15 @@ impl Sealer {
             if done < BATCH as usize {
                 return Ok(sealed);
             }
+            from = last;
         }
     }
 
-    async fn seal_some(&self, from: Uuid) -> Result<usize, StorageError> {
+    /// Seals the first of them; returns how many it were, and the last one's identifier.
+    async fn seal_some(&self, from: Uuid) -> Result<(usize, Uuid), StorageError> {
         let mut read = self.db.read().await?;
         let entries = audit::unsealed(&mut read, from, BATCH).await?;
-        if entries.is_empty() {
-            return Ok(0);
-        }
+        let Some(last) = entries.last().map(|entry| entry.id) else { return Ok((0, from)) };
         let mut head = audit::head(&mut read).await?;
         drop(read);
         let mut tx = self.db.begin();
@@ -79,7 +82,7 @@ impl Sealer {
         }
         tx.commit().await?;
         failpoint!("after_seal");
-        Ok(entries.len())
+        Ok((entries.len(), last))
     }
 
     /// Seals for as long as the service runs, and tells the head in the log: elsewhere it says that nothing of the
@@ -87,20 +90,18 @@ impl Sealer {
     pub async fn run(self, clock: &dyn Clock, stop: CancellationToken) {
         let mut tick = tokio::time::interval(EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut from = Uuid::nil();
+        let (mut from, mut looks) = (Uuid::nil(), Looks::begin());
         let (mut told, mut is_told) = (Head::beginning(), Instant::now());
-        let (mut everything, limit) = (Instant::now(), LogLimit::new());
+        let limit = LogLimit::new();
         loop {
             let is_last = tokio::select! {
                 _ = tick.tick() => false,
                 () = stop.cancelled() => true,
             };
-            if everything.elapsed() >= EVERYTHING {
-                (everything, from) = (Instant::now(), Uuid::nil());
-            }
-            let now = clock.now();
+            // What a look that failed should have covered is covered by the next one.
+            from = from.min(looks.next(clock.now()));
             match self.seal(from).await {
-                Ok(_) => from = first_of(now - LATEST),
+                Ok(_) => from = Uuid::max(),
                 Err(error) => {
                     if let Some(left_out) = limit.pass() {
                         let error = &error as &dyn std::error::Error;
@@ -130,6 +131,32 @@ impl Sealer {
                 *told = head;
             }
             _ => {}
+        }
+    }
+}
+
+/// How far back the next look goes.
+struct Looks {
+    wider: Instant,
+    everything: Instant,
+}
+
+impl Looks {
+    fn begin() -> Self {
+        Self { wider: Instant::now(), everything: Instant::now() }
+    }
+
+    /// The identifier that the next look begins with.
+    fn next(&mut self, now: OffsetDateTime) -> Uuid {
+        let (every, back) = WIDER;
+        if self.everything.elapsed() >= EVERYTHING {
+            self.everything = Instant::now();
+            Uuid::nil()
+        } else if self.wider.elapsed() >= every {
+            self.wider = Instant::now();
+            first_of(now - back)
+        } else {
+            first_of(now - RECENT)
         }
     }
 }

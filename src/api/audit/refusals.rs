@@ -46,14 +46,15 @@ struct Repeated {
 impl Refusals {
     /// Counts a refusal, and writes down what is to be written now.
     pub(super) async fn count(&self, db: &Db, kind: Kind, entry: Entry) {
+        let now = entry.at;
         let entries = self.0.lock().count(kind, entry);
-        write_or_tell(db, &entries).await;
+        write_or_tell(db, now, &entries).await;
     }
 
     /// Writes down what was counted in minutes that are over; at the end of the service, whatever was counted.
     pub async fn write_counted(&self, db: &Db, now: OffsetDateTime, is_last: bool) {
         let entries = self.0.lock().ended(now, is_last);
-        write_or_tell(db, &entries).await;
+        write_or_tell(db, now, &entries).await;
     }
 }
 
@@ -90,22 +91,22 @@ impl Minute {
     }
 }
 
-async fn write_or_tell(db: &Db, entries: &[Entry]) {
+async fn write_or_tell(db: &Db, now: OffsetDateTime, entries: &[Entry]) {
     if entries.is_empty() {
         return;
     }
-    if let Err(error) = write(db, entries).await {
+    if let Err(error) = write(db, now, entries).await {
         let error = &error as &dyn std::error::Error;
         let lost = entries.len();
         tracing::error!(error, lost, "refusals could not be written to the audit log");
     }
 }
 
-async fn write(db: &Db, entries: &[Entry]) -> Result<(), StorageError> {
+async fn write(db: &Db, now: OffsetDateTime, entries: &[Entry]) -> Result<(), StorageError> {
     let mut tx = db.begin();
     for entry in entries {
-        // By the time of the last one, when it is written.
-        let id = AuditId::generate(entry.at).0;
+        // By the time when it is written: whoever seals looks at the latest identifiers.
+        let id = AuditId::generate(now).0;
         audit::insert(&mut tx, &Entry { id, ..entry.clone() }).await?;
     }
     tx.commit().await
