@@ -32,7 +32,7 @@ pub(super) const PROBE_EVERY: Duration = Duration::hours(24);
 /// Shortest and longest pause between checks for an issuer that is not ready; each pause is as long as
 /// the wait so far. The issuer's readiness wakes the certificate, unless it comes while this wait is
 /// being saved: therefore the first checks come soon.
-const ISSUER_RECHECK: [Duration; 2] = [Duration::seconds(1), Duration::minutes(5)];
+const ISSUER_RECHECK: [Duration; 2] = [Duration::seconds(5), Duration::minutes(5)];
 
 impl Certificate {
     /// Its issuer is not there or not ready; `why` says which.

@@ -40,7 +40,7 @@ fn an_issuer_whose_readiness_went_unheard_is_looked_for_within_seconds() {
         pauses.push((certificate.next_action_at - now).whole_seconds());
     }
 
-    assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
+    assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 300, 300, 300, 300, 300, 300]);
 }
 
 #[test]
