@@ -60,8 +60,10 @@ const LATER_INDEXES: [&str; 7] = [
     "webhooks_by_name",
 ];
 
-/// The take-over, read backwards.
-const RENAMED_BACK: [&str; 6] = [
+/// The take-over, and what migrations since then removed, read backwards.
+const RENAMED_BACK: [&str; 8] = [
+    "CREATE INDEX certificates_by_expiry ON certificates (not_after) WHERE not_after IS NOT NULL",
+    "CREATE INDEX certificates_unissued ON certificates (id) WHERE not_after IS NULL",
     "ALTER TABLE webhook_subscriptions RENAME COLUMN event_type TO notice",
     "ALTER TABLE deliveries RENAME COLUMN event_type TO notice",
     "ALTER TABLE issuers RENAME COLUMN account_change TO upkeep",

@@ -6,6 +6,7 @@
 use sqlx::FromRow;
 use time::OffsetDateTime;
 
+use super::certificates::{end, never};
 use crate::storage::engine::{Read, StorageError, fetch, millis, moment, statements};
 
 /// What waits is counted up to here.
@@ -44,10 +45,10 @@ statements! {
         FROM used, (SELECT 'triggered' AS state UNION ALL SELECT 'awaiting_issuer' UNION ALL SELECT 'ordering'
             UNION ALL SELECT 'backoff' UNION ALL SELECT 'blocked') AS states
         WHERE used.name IS NOT NULL GROUP BY states.state";
-    UNISSUED = "SELECT state, count(*) FROM certificates WHERE not_after IS NULL GROUP BY state";
-    ENDED = "SELECT state, count(*) FROM certificates WHERE not_after <= $1 GROUP BY state";
-    ENDING = "SELECT namespace, name, not_after FROM certificates WHERE not_after > $1
-        ORDER BY not_after LIMIT $2";
+    UNISSUED = concat!("SELECT state, count(*) FROM certificates WHERE ", end!(), " = ", never!(), " GROUP BY state");
+    ENDED = concat!("SELECT state, count(*) FROM certificates WHERE ", end!(), " <= $1 GROUP BY state");
+    ENDING = concat!("SELECT namespace, name, not_after FROM certificates WHERE ", end!(), " > $1 AND ", end!(), " < ", never!(),
+        " ORDER BY ", end!(), " LIMIT $2");
     QUEUES = concat!(
         due!("certificate", "certificates"), " UNION ALL ",
         due!("order", "orders"), " UNION ALL ",

@@ -10,6 +10,7 @@ use crate::domain::scope::Scope;
 use crate::domain::selector::{Condition, Selector};
 use crate::storage::engine::query::{Filter, Value};
 use crate::storage::engine::{Page, Read, Rows, StorageError, millis};
+use crate::storage::tables::certificates::{end, never};
 
 /// Which certificates are wanted; everything that is given must hold.
 #[derive(Debug, Clone, Default)]
@@ -73,7 +74,7 @@ impl Sort {
         match self {
             Self::Name if on_sqlite => "name",
             Self::Name => "name COLLATE \"C\"",
-            Self::NotAfter => "COALESCE(not_after, 9223372036854775807)",
+            Self::NotAfter => end!(),
         }
     }
 }
@@ -121,10 +122,12 @@ impl Wanted {
             // Nearly all are: walking the index of ends, and sorting what it finds, would cost more than
             // passing over the others. The plus keeps it from being used.
             Some((true, now)) => filter.and("+not_after > ?", Value::Integer(millis(now))),
-            // Few are not: each of both indexes has its part of them.
+            // Few are not: the index has them at its two ends.
             Some((false, now)) => {
-                let unready = "id IN (SELECT id FROM certificates WHERE not_after IS NULL
-                UNION ALL SELECT id FROM certificates WHERE not_after <= ?)";
+                let unready = concat!(
+                    "id IN (SELECT id FROM certificates WHERE ", end!(), " = ", never!(),
+                    " UNION ALL SELECT id FROM certificates WHERE ", end!(), " <= ?)"
+                );
                 filter.and(unready, Value::Integer(millis(now)));
             }
             None => {}
@@ -132,8 +135,11 @@ impl Wanted {
         if let Some((phase, now)) = self.phase {
             in_phase(&mut filter, phase, now);
         }
-        filter.and_if("not_after < ?", self.expires_before.map(millis));
-        filter.and_if("not_after > ?", self.expires_after.map(millis));
+        if self.expires_before.is_some() || self.expires_after.is_some() {
+            filter.and_that(concat!(end!(), " < ", never!()));
+        }
+        filter.and_if(concat!(end!(), " < ?"), self.expires_before.map(millis));
+        filter.and_if(concat!(end!(), " > ?"), self.expires_after.map(millis));
         filter.and_if(
             "id IN (SELECT certificate_id FROM certificate_names WHERE name = ?)",
             self.dns_name.as_ref(),
@@ -154,8 +160,8 @@ fn in_phase(filter: &mut Filter, phase: Phase, now: OffsetDateTime) {
     match phase {
         Phase::Failed => return filter.and_that("state = 'backoff'"),
         Phase::Blocked => return filter.and_that("state = 'blocked'"),
-        Phase::Issuing => filter.and_that("not_after IS NULL"),
-        Phase::Expired => filter.and("not_after <= ?", now),
+        Phase::Issuing => filter.and_that(concat!(end!(), " = ", never!())),
+        Phase::Expired => filter.and(concat!(end!(), " <= ?"), now),
         Phase::Ready | Phase::Renewing | Phase::Revoked => filter.and("+not_after > ?", now),
     }
     match phase {

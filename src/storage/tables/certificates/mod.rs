@@ -24,6 +24,20 @@ use crate::storage::queue::handoff::Reservation;
 use crate::storage::queue::lease::{LEASE, Lease, Machine, lease_end};
 use crate::telemetry::trace;
 
+/// When what is served ends, in milliseconds: what the index `certificates_by_end` is on, word by word.
+macro_rules! end {
+    () => {
+        "COALESCE(not_after, 9223372036854775807)"
+    };
+}
+/// The end of what was never issued: after all others.
+macro_rules! never {
+    () => {
+        "9223372036854775807"
+    };
+}
+pub(super) use {end, never};
+
 table! {
     struct Row of certificates {
         insert {
