@@ -3,7 +3,7 @@
 use crate::domain::failure::Failure;
 use crate::domain::id::{CertificateId, IssuerId, OrderId, RevocationId, WebhookId};
 use crate::storage::lease::{Lease, Machine};
-pub(crate) use crate::worker::certificate::begin as take_first;
+pub(crate) use crate::worker::certificate::begin;
 use crate::worker::context::Context;
 pub(crate) use crate::worker::delivery::forget as forget_deliveries;
 use crate::worker::error::WorkerError;

@@ -10,9 +10,11 @@ use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::certificates;
+use crate::domain::certificate::Certificate;
 use crate::domain::id::IssuerId;
 use crate::storage::engine::{
-    Query, Read, StorageError, Tx, fetch, fetch_changed, millis, moment, statements,
+    Columns, Query, Read, StorageError, Tx, fetch, fetch_changed, millis, moment, statements,
 };
 use crate::storage::queue::lease::{CLAIMED, Dialect, LEASE, Lease, Machine, claim_text};
 
@@ -38,24 +40,25 @@ fn claim_of_flow(
     dialect: Dialect,
     table: &str,
     condition: &str,
-    columns: &str,
-    values: &str,
+    (columns, values): (&str, &str),
+    returning: Columns,
 ) -> String {
     let due = |now: &str| {
         format!(
             "{condition}({columns}) >= ({values}) AND ({columns}, next_action_at) <= ({values}, {now})"
         )
     };
-    claim_text(dialect, table, due, &format!("{columns}, next_action_at"), CLAIMED)
+    claim_text(dialect, table, due, &format!("{columns}, next_action_at"), returning)
 }
 
 fn claim_orders(dialect: Dialect) -> String {
     let condition = "next_action_at IS NOT NULL AND NOT ended AND ";
-    claim_of_flow(dialect, "orders", condition, "issuer_id, namespace", "$6, $5")
+    claim_of_flow(dialect, "orders", condition, ("issuer_id, namespace", "$6, $5"), CLAIMED)
 }
 
 fn claim_certificates(dialect: Dialect) -> String {
-    claim_of_flow(dialect, "certificates", "", "namespace", "$5")
+    let columns = certificates::Row::COLUMNS;
+    claim_of_flow(dialect, "certificates", "", ("namespace", "$5"), columns)
 }
 
 statements! {
@@ -163,24 +166,46 @@ pub async fn every(read: &mut Read, machine: Machine) -> Result<Flows, StorageEr
     Ok(Flows { flows: rows.into_iter().map(|row| row.flow(machine)).collect(), more: false })
 }
 
-/// Like [`crate::storage::lease::claim`], in one flow.
+/// A row that was claimed.
+#[derive(Debug)]
+pub struct Claimed {
+    pub lease: Lease,
+    /// What it says: of certificates only, and of those that can be read.
+    pub certificate: Option<Box<Certificate>>,
+}
+
+/// Like [`crate::storage::lease::claim`], in one flow. Certificates come with their rows, so that nobody has to ask for
+/// each of them.
 pub async fn claim(
     tx: &mut Tx,
     flow: &Flow,
     owner: &str,
     now: OffsetDateTime,
     limit: usize,
-) -> Result<Vec<Lease>, StorageError> {
+) -> Result<Vec<Claimed>, StorageError> {
     let (from, until) = (millis(now), millis(now + LEASE));
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let namespace = flow.namespace.as_str();
-    let rows: Vec<(Uuid, i64)> = if let Some(issuer) = flow.issuer {
-        fetch_changed!(fetch_all, tx, CLAIM_ORDERS, from, until, owner, limit, namespace, issuer.0)?
-    } else {
-        fetch_changed!(fetch_all, tx, CLAIM_CERTIFICATES, from, until, owner, limit, namespace)?
-    };
     let machine = flow.machine;
-    Ok(rows.into_iter().map(|(id, token)| Lease { machine, id, token }).collect())
+    if let Some(issuer) = flow.issuer {
+        let rows: Vec<(Uuid, i64)> = fetch_changed!(
+            fetch_all,
+            tx,
+            CLAIM_ORDERS,
+            from,
+            until,
+            owner,
+            limit,
+            namespace,
+            issuer.0
+        )?;
+        let lease = |(id, token)| Lease { machine, id, token };
+        let claimed = |row| Claimed { lease: lease(row), certificate: None };
+        return Ok(rows.into_iter().map(claimed).collect());
+    }
+    let rows: Vec<certificates::Row> =
+        fetch_changed!(fetch_all, tx, CLAIM_CERTIFICATES, from, until, owner, limit, namespace)?;
+    Ok(rows.into_iter().map(certificates::Row::into_claimed).collect())
 }
 
 impl Row {

@@ -7,8 +7,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::longest_rest;
 use super::slots::Slots;
+use crate::domain::certificate::Certificate;
 use crate::domain::order::Order;
-use crate::storage::fair::Flow;
+use crate::storage::fair::{Claimed, Flow};
 use crate::storage::lease::{self, Lease, Machine};
 use crate::storage::{Read, StorageError, cleanups, fair};
 use crate::worker::context::Context;
@@ -22,6 +23,7 @@ const SHORT: Duration = Duration::from_millis(20);
 /// Claimed work for one slot.
 pub(super) enum Work {
     Row(Lease, Option<Share>),
+    Certificate(Box<Certificate>, Lease, Share),
     /// Orders that are over, to be cleaned up after together.
     CleanUps(Vec<(Order, Lease)>, OwnedSemaphorePermit),
 }
@@ -82,9 +84,15 @@ pub(super) async fn look(ctx: &Context, slots: &Slots, free: usize) -> Result<Lo
             continue;
         }
         let mut tx = ctx.db.begin();
-        let leases = fair::claim(&mut tx, &flow, owner, now, room).await?;
+        let rows = fair::claim(&mut tx, &flow, owner, now, room).await?;
         tx.commit().await?;
-        claimed.extend(leases.into_iter().map(|lease| Work::Row(lease, Some(quota.take(&flow)))));
+        claimed.extend(rows.into_iter().map(|Claimed { lease, certificate }| {
+            let share = quota.take(&flow);
+            match certificate {
+                Some(certificate) => Work::Certificate(certificate, lease, share),
+                None => Work::Row(lease, Some(share)),
+            }
+        }));
     }
     Ok(if claimed.is_empty() { Look::Crowded } else { Look::Found(claimed) })
 }

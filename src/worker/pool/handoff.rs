@@ -35,7 +35,7 @@ pub(super) async fn run(
             // It is given back with all that this process holds, and taken up again.
             HandedOff::Certificate(..) if worker.context.stop.is_cancelled() => {}
             HandedOff::Certificate(certificate, lease, reserved) => drop(tasks.spawn(async move {
-                let step = Box::pin(steps::take_first(&worker.context, *certificate, lease));
+                let step = Box::pin(steps::begin(&worker.context, *certificate, lease));
                 worker.see_through(&lease, step).await;
                 drop(reserved);
             })),

@@ -146,6 +146,10 @@ impl Worker {
     async fn carry(&self, work: Work) {
         match work {
             Work::Row(lease, _share) => self.take_step(lease).await,
+            Work::Certificate(certificate, lease, _share) => {
+                let step = Box::pin(steps::begin(&self.context, *certificate, lease));
+                self.see_through(&lease, step).await;
+            }
             Work::CleanUps(over, _slot) => self.clean_up(over).await,
         }
     }

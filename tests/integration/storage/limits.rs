@@ -14,10 +14,11 @@ use certwright::storage::rate_limits::{Claim, Cost, Reserved};
 use certwright::storage::{
     Page, Scope, StorageError, Tx, certificates, challenges, orders, throttles,
 };
+use sqlx::{Connection as _, SqliteConnection};
 use time::{Duration, OffsetDateTime};
 
 use super::rows::{NOW, certificate, order};
-use crate::support::databases::on_both_databases;
+use crate::support::databases::{on_both_databases, open, sqlite_url};
 
 on_both_databases! {
     async fn a_throttle_holds_until_its_end_and_never_shorter(db: Db) {
@@ -300,7 +301,8 @@ on_both_databases! {
         let every = fair::every(&mut tx, Machine::Order).await.unwrap();
         assert_eq!(every.flows.len(), 2);
         let claimed = fair::claim(&mut tx, &flow(behind, "b"), "test", now, 5).await.unwrap();
-        assert_eq!(claimed.iter().map(|lease| lease.id).collect::<Vec<_>>(), [last.id.0]);
+        assert_eq!(claimed.iter().map(|one| one.lease.id).collect::<Vec<_>>(), [last.id.0]);
+        assert_eq!(claimed[0].certificate, None);
     }
 
     async fn a_claim_in_a_lane_is_a_lease_like_any_other(db: Db) {
@@ -313,18 +315,41 @@ on_both_databases! {
         let first = fair::claim(&mut tx, &flow, "test", NOW, 1).await.unwrap();
         let rest = fair::claim(&mut tx, &flow, "test", NOW, 5).await.unwrap();
         assert_eq!((first.len(), rest.len()), (1, 1));
+        let named = [&first[0], &rest[0]].map(|one| one.certificate.as_ref().unwrap().name.as_str());
+        assert_eq!(named, ["one", "two"]);
         assert!(fair::claim(&mut tx, &flow, "test", NOW, 5).await.unwrap().is_empty());
         // On PostgreSQL the database's clock says when a lease has run out.
         if db.dialect() == "sqlite" {
             let again = fair::claim(&mut tx, &flow, "test", NOW + LEASE, 5).await.unwrap();
             assert_eq!(again.len(), 2, "its worker died");
-            let (found, _) = certificates::find(&mut tx, CertificateId(first[0].id), &Scope::Everything)
+            let (found, _) = certificates::find(&mut tx, CertificateId(first[0].lease.id), &Scope::Everything)
                 .await.unwrap().unwrap();
-            certificates::save(&mut tx, &found.wake(NOW), &first[0], None).await.unwrap();
+            certificates::save(&mut tx, &found.wake(NOW), &first[0].lease, None).await.unwrap();
             let fenced = tx.commit().await;
             assert!(matches!(fenced, Err(StorageError::LeaseLost(_))), "the dead worker is fenced");
         }
     }
+}
+
+/// Its own step says that it cannot be read; those that are claimed with it go on.
+#[tokio::test]
+async fn a_row_that_cannot_be_read_is_claimed_like_its_neighbours() {
+    let (_folder, url) = sqlite_url();
+    let db = open(&url).await;
+    let mut tx = db.begin();
+    for name in ["one", "two"] {
+        certificates::insert(&mut tx, &certificate(name)).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let mut raw = SqliteConnection::connect(&url).await.unwrap();
+    let damage = "UPDATE certificates SET spec = '{}' WHERE name = 'one'";
+    sqlx::query(damage).execute(&mut raw).await.unwrap();
+    let flow = Flow { machine: Machine::Certificate, issuer: None, namespace: "default".into() };
+
+    let claimed = fair::claim(&mut db.begin(), &flow, "test", NOW, 5).await.unwrap();
+
+    let names = claimed.iter().map(|one| one.certificate.as_ref().map(|it| it.name.as_str()));
+    assert_eq!(names.collect::<Vec<_>>(), [None, Some("two")]);
 }
 
 /// `count` new orders of the account at once, and one more every hour.

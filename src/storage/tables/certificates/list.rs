@@ -125,8 +125,13 @@ impl Wanted {
             // Few are not: the index has them at its two ends.
             Some((false, now)) => {
                 let unready = concat!(
-                    "id IN (SELECT id FROM certificates WHERE ", end!(), " = ", never!(),
-                    " UNION ALL SELECT id FROM certificates WHERE ", end!(), " <= ?)"
+                    "id IN (SELECT id FROM certificates WHERE ",
+                    end!(),
+                    " = ",
+                    never!(),
+                    " UNION ALL SELECT id FROM certificates WHERE ",
+                    end!(),
+                    " <= ?)"
                 );
                 filter.and(unready, Value::Integer(millis(now)));
             }

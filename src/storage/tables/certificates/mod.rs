@@ -7,6 +7,7 @@ pub use list::{Position, Sort, Wanted, list, list_by};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::fair::Claimed;
 use super::{audit, events, log, outbox};
 use crate::domain::certificate::{Certificate, Issued, State, Told, Transition, Trigger};
 use crate::domain::failure::Failure;
@@ -39,7 +40,7 @@ macro_rules! never {
 pub(super) use {end, never};
 
 table! {
-    struct Row of certificates {
+    pub(super) struct Row of certificates {
         insert {
             id: Uuid,
             namespace: String,
@@ -313,6 +314,13 @@ impl From<&Certificate> for Row {
 }
 
 impl Row {
+    /// What a claim has found. Whoever takes the step of a row that cannot be read says so.
+    pub(super) fn into_claimed(self) -> Claimed {
+        let lease = Lease { machine: Machine::Certificate, id: self.id, token: self.lease_token };
+        let certificate = self.into_domain().ok().map(|(certificate, _)| Box::new(certificate));
+        Claimed { lease, certificate }
+    }
+
     fn into_domain(self) -> Result<(Certificate, Lease), StorageError> {
         let row = Stored("certificates", self.id);
         let trigger = row.known("wanted_because", Trigger::parse(&self.wanted_because))?;
