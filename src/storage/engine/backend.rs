@@ -84,7 +84,7 @@ impl OnSqlite {
             self.stage = Stage::Writes(writer.begin().await?);
         }
         let Some(queued) = self.pipeline.take() else { return Ok(()) };
-        let ran = queued.run(None, self.connection()?).await;
+        let ran = queued.run(None, self.connection()?).await.map_err(|refused| refused.error);
         let Some(lost) = self.observe(ran)? else { return Ok(()) };
         if let Stage::Writes(slot) = &mut self.stage {
             slot.poison();

@@ -7,7 +7,7 @@
 //!
 //! A transaction that has nothing to read is handed over whole, and costs one visit to SQLite's thread. As long as
 //! all are such, none has a savepoint, for which SQLite would copy every page that it touches: should one
-//! of them fail, all are undone, and written again with one each.
+//! of them fail in its midst, all are undone, and written again with one each.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout};
 use super::StorageError;
 use super::database_file::DatabaseFile;
 use super::error::{undoes_all, undone};
-use super::pipeline::Pipeline;
+use super::pipeline::{Pipeline, Refused};
 
 /// Transactions that are committed together.
 const MOST: usize = 32;
@@ -237,7 +237,13 @@ async fn commit_batches(
         let failure = match writes.run(opening, &mut connection).await {
             Ok(None) => None,
             Ok(Some(lost)) => Some(StorageError::LeaseLost(lost)),
-            Err(error) => Some(error.into()),
+            // A name that is taken, as a rule. The others go on as if it had not been there.
+            Err(refused) if refused.changed_nothing && !members.is_empty() => {
+                reply.send(Err(refused.error.into())).ok();
+                next = next_batch(queue, members.len(), began);
+                continue;
+            }
+            Err(refused) => Some(refused.error.into()),
         };
         if let Some(failure) = failure {
             if members.is_empty() {
@@ -253,18 +259,28 @@ async fn commit_batches(
             return if undone.is_ok() { Some(connection) } else { give_up(connection) };
         }
         members.push((writes, reply));
-        if members.len() < MOST && began.elapsed() < LONGEST {
-            next = match queue.incoming.try_recv() {
-                Ok(Request::Batch(writes, reply)) => Some((writes, reply)),
-                Ok(turn) => {
-                    queue.first.push_back(turn);
-                    None
-                }
-                Err(_) => None,
-            };
-        }
+        next = next_batch(queue, members.len(), began);
     }
     commit(connection, members.into_iter().map(|(_, reply)| reply).collect()).await
+}
+
+/// Whoever else waits with nothing to read, if there is room beside so many.
+fn next_batch(
+    queue: &mut Queue,
+    members: usize,
+    began: Instant,
+) -> Option<(Pipeline<Sqlite>, Reply)> {
+    if members >= MOST || began.elapsed() >= LONGEST {
+        return None;
+    }
+    match queue.incoming.try_recv() {
+        Ok(Request::Batch(writes, reply)) => Some((writes, reply)),
+        Ok(turn) => {
+            queue.first.push_back(turn);
+            None
+        }
+        Err(_) => None,
+    }
 }
 
 /// One commit for whoever waits by now. Gives the connection back, unless it failed.
@@ -302,7 +318,7 @@ async fn commit_with_savepoints(
                         reply.send(Err(StorageError::LeaseLost(lost))).ok();
                         Ended::Undo
                     }
-                    Err(error) => {
+                    Err(Refused { error, .. }) => {
                         let all = undoes_all(&error);
                         let error = error.into();
                         if all {
@@ -385,4 +401,79 @@ async fn lend(
 fn give_up(mut connection: PoolConnection<Sqlite>) -> Option<PoolConnection<Sqlite>> {
     connection.close_on_drop();
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Adds these numbers.
+    fn batch(
+        numbers: &[i64],
+    ) -> (Pipeline<Sqlite>, Reply, oneshot::Receiver<Result<(), StorageError>>) {
+        let mut writes = Pipeline::default();
+        for number in numbers {
+            writes.add("INSERT INTO numbers VALUES ($1)", &[], None);
+            writes.bind(number).unwrap();
+        }
+        let (reply, done) = oneshot::channel();
+        (writes, reply, done)
+    }
+
+    /// What comes of batches that wait together: the replies, the numbers, and how often all was undone.
+    async fn together(batches: &[&[i64]]) -> (Vec<bool>, Vec<i64>, usize) {
+        let options = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
+        let pool = options.connect("sqlite::memory:").await.unwrap();
+        let mut connection = pool.acquire().await.unwrap();
+        sqlx::query("CREATE TABLE numbers (number INTEGER PRIMARY KEY)")
+            .execute(&mut *connection)
+            .await
+            .unwrap();
+        let undone = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&undone);
+        let mut handle = connection.lock_handle().await.unwrap();
+        handle.set_rollback_hook(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        drop(handle);
+        let (sender, incoming) = mpsc::channel(QUEUE);
+        let mut replies = Vec::new();
+        for numbers in batches {
+            let (writes, reply, done) = batch(numbers);
+            sender.try_send(Request::Batch(writes, reply)).unwrap();
+            replies.push(done);
+        }
+        let mut queue = Queue { first: VecDeque::new(), incoming };
+        while let Some(request) = queue.try_next() {
+            connection = match request {
+                Request::Batch(writes, reply) if queue.first.is_empty() => {
+                    commit_batches(connection, (writes, reply), &mut queue).await
+                }
+                request => commit_with_savepoints(connection, request, &mut queue).await,
+            }
+            .unwrap();
+        }
+        let mut committed = Vec::new();
+        for reply in replies {
+            committed.push(reply.await.unwrap().is_ok());
+        }
+        let numbers = sqlx::query_scalar("SELECT number FROM numbers ORDER BY number");
+        let numbers = numbers.fetch_all(&mut *connection).await.unwrap();
+        (committed, numbers, undone.load(Ordering::Relaxed))
+    }
+
+    #[tokio::test]
+    async fn who_is_refused_at_once_has_nobody_written_twice() {
+        let outcome = together(&[&[1], &[2], &[1, 9], &[3]]).await;
+        assert_eq!(outcome, (vec![true, true, false, true], vec![1, 2, 3], 0));
+    }
+
+    #[tokio::test]
+    async fn who_is_refused_in_the_midst_is_undone_alone() {
+        let outcome = together(&[&[1], &[2], &[9, 1], &[3]]).await;
+        assert_eq!(outcome, (vec![true, true, false, true], vec![1, 2, 3], 1));
+    }
 }

@@ -70,24 +70,25 @@ impl<D: Database> Pipeline<D> {
 
 impl Pipeline<Sqlite> {
     /// Runs it, behind a statement without values if one is given, and returns the row whose lease was lost.
-    /// After that, as after an error, some of it may have been done: the caller undoes it.
+    /// After that some of it may have been done, as after an error: the caller undoes it.
     pub(super) async fn run(
         &self,
         first: Option<&'static str>,
         connection: &mut SqliteConnection,
-    ) -> Result<Option<Uuid>, sqlx::Error> {
+    ) -> Result<Option<Uuid>, Refused> {
         let texts = self.statements.iter().map(|queued| queued.text.as_str());
         let text = first.into_iter().chain(texts).collect::<Vec<_>>().join(";\n");
         let fences = self.statements.iter().map(|queued| queued.fence);
         let mut fences = first.iter().map(|_| None).chain(fences);
-        let mut lost = None;
+        let (mut lost, mut done) = (None, 0);
         let ran = async {
             let query = sqlx::query_with(AssertSqlSafe(text), self.values.clone());
             let mut answers = connection.fetch_many(query);
             while let Some(answer) = answers.try_next().await? {
-                let Either::Left(done) = answer else { continue };
+                let Either::Left(outcome) = answer else { continue };
+                done += 1;
                 if let Some(row) = fences.next().flatten()
-                    && done.rows_affected() != 1
+                    && outcome.rows_affected() != 1
                 {
                     lost.get_or_insert(row);
                 }
@@ -96,10 +97,21 @@ impl Pipeline<Sqlite> {
         };
         match ran.await {
             // A constraint that is violated behind a lost fence is violated because of it.
-            Err(error) if lost.is_none() || undoes_all(&error) => Err(error),
+            Err(error) if lost.is_none() || undoes_all(&error) => {
+                let changed_nothing = done == usize::from(first.is_some()) && !undoes_all(&error);
+                Err(Refused { error, changed_nothing })
+            }
             _ => Ok(lost),
         }
     }
+}
+
+/// Why queued writes were not done.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub error: sqlx::Error,
+    /// Whether the very first of them was refused: SQLite undoes a statement that violates a constraint by itself.
+    pub changed_nothing: bool,
 }
 
 /// The most statements that are joined on PostgreSQL. Every connection plans each different joint statement once;
