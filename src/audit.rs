@@ -263,6 +263,21 @@ mod tests {
     use super::*;
     use crate::domain::id::AuditId;
 
+    #[tokio::test(start_paused = true)]
+    async fn a_look_covers_seconds_now_and_then_minutes_and_each_hour_everything() {
+        let now = datetime!(2026-11-24 12:00 UTC);
+        let mut looks = Looks::begin();
+        let (seconds, minutes) = (first_of(now - RECENT), first_of(now - WIDER.1));
+        assert_eq!(looks.next(now), seconds);
+
+        tokio::time::advance(WIDER.0).await;
+        assert_eq!([looks.next(now), looks.next(now)], [minutes, seconds]);
+
+        tokio::time::advance(EVERYTHING).await;
+        let next = [looks.next(now), looks.next(now), looks.next(now)];
+        assert_eq!(next, [Uuid::nil(), minutes, seconds]);
+    }
+
     #[test]
     fn no_entry_of_a_moment_comes_before_the_first() {
         let now = datetime!(2026-11-24 12:00 UTC);
