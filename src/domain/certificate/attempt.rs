@@ -29,9 +29,9 @@ const SHORTEST_ATTEMPT: Duration = Duration::minutes(10);
 /// intervals.
 pub(super) const PROBE_EVERY: Duration = Duration::hours(24);
 
-/// Shortest and longest pause between checks for an issuer that is not ready; each pause is as long as
-/// the wait so far. The issuer's readiness wakes the certificate, unless it comes while this wait is
-/// being saved: therefore the first checks come soon.
+/// Pause before it is looked again whether the issuer is ready: the first one, and all others. The issuer's
+/// readiness wakes the certificate, unless it comes while this wait is being saved: therefore the first
+/// look comes soon.
 const ISSUER_RECHECK: [Duration; 2] = [Duration::seconds(5), Duration::minutes(5)];
 
 impl Certificate {
@@ -41,8 +41,8 @@ impl Certificate {
         let trigger = self.wanted_because();
         let first = !matches!(self.state, State::AwaitingIssuer(_));
         let mut next = self.become_state(State::AwaitingIssuer(trigger), now);
-        let [shortest, longest] = ISSUER_RECHECK;
-        next.next_action_at = now + (now - next.state_since).clamp(shortest, longest);
+        let [soon, later] = ISSUER_RECHECK;
+        next.next_action_at = now + if first { soon } else { later };
         let code = match reason {
             "IssuerNotFound" => code::ISSUER_NOT_FOUND,
             _ => code::ISSUER_NOT_READY,
