@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use super::cloudflare::Cloudflare;
 use super::patience::{PATIENCE, until};
 use super::pebble::{BEARS, Pebble, PebbleOptions};
-use super::process::spawn;
+use super::process::{output, spawn};
 
 const ADDRESS_LINE: &str = "certwright: listening on http://";
 
@@ -37,7 +37,7 @@ pub struct Installation {
     settings: HashMap<String, String>,
     descriptors: Option<u32>,
     /// The size of the disk that the database has to itself.
-    pub(super) disk: Option<String>,
+    pub(super) disk: Option<u64>,
     key: String,
     http: reqwest::Client,
 }
@@ -172,7 +172,7 @@ impl Installation {
             command = Command::new("prlimit");
             command.args([&format!("--nofile={most}:{most}"), "--", "setpriv"]);
         }
-        if let Some(size) = &self.disk {
+        if let Some(size) = self.disk {
             command = super::small_disk::mounting(size);
         }
         command.args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_certwright")]);
@@ -387,6 +387,16 @@ impl Program {
 
     pub fn out(&self) -> String {
         fs::read_to_string(self.said.path().join("out")).unwrap_or_default()
+    }
+
+    /// What `doctor` finds where the program runs.
+    pub fn doctor(&self, site: &Installation) -> String {
+        let mut command = self.beside(site, env!("CARGO_BIN_EXE_certwright"));
+        command.arg("doctor").current_dir("/").env_clear().envs(site.environment());
+        command.env("CERTWRIGHT_SERVER", format!("http://{}", self.api));
+        command.env("CERTWRIGHT_API_KEY", site.setting("BOOTSTRAP_API_KEY"));
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        String::from_utf8(output(&mut command).stdout).unwrap()
     }
 
     pub fn send(&self, signal: Signal) {

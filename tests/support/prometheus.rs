@@ -9,6 +9,9 @@ use super::free_port;
 use super::patience::until;
 use super::process::Server;
 
+/// The name that the alert rules know.
+const JOB: &str = "certwright";
+
 pub struct Prometheus {
     address: String,
     http: reqwest::Client,
@@ -16,7 +19,22 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
+    /// Where the metrics are open.
     pub async fn scraping(target: &str) -> Self {
+        Self::start(json!({"job_name": JOB, "static_configs": [{"targets": [target]}]})).await
+    }
+
+    /// Where they want a key.
+    pub async fn scraping_with(key: &str, target: &str) -> Self {
+        Self::start(json!({
+            "job_name": JOB,
+            "authorization": {"credentials": key},
+            "static_configs": [{"targets": [target]}],
+        }))
+        .await
+    }
+
+    async fn start(scraped: Value) -> Self {
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         loop {
             let dir = tempfile::tempdir().unwrap();
@@ -26,7 +44,7 @@ impl Prometheus {
             let scrape = json!({
                 "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
                 "rule_files": ["alerts.yaml"],
-                "scrape_configs": [{"job_name": "certwright", "static_configs": [{"targets": [target]}]}],
+                "scrape_configs": [scraped],
             });
             std::fs::write(&config, scrape.to_string()).unwrap();
             let mut command = Command::new("prometheus");

@@ -47,7 +47,7 @@ async fn drill(database: Database, ahead: Duration, reason: &str, words: &str) {
     for words in ["ClockSkewed", reason, words] {
         assert!(shown.contains(words), "{words}: {shown}");
     }
-    let found = found_by(&said(&site, &program, &["doctor"]));
+    let found = found_by(&program.doctor(&site));
     for what in ["service, clock", "ClusterIssuer dns"] {
         let named = found.iter().any(|line| {
             line.contains(what) && line.contains(words) && line.contains("timedatectl")
@@ -65,7 +65,7 @@ async fn drill(database: Database, ahead: Duration, reason: &str, words: &str) {
     assert_eq!(skewed(&site, &program).await, Value::Null, "it is over");
     let log = program.log();
     assert!(log.contains("our clock and the CAs' agree again"), "{log}");
-    let found = found_by(&said(&site, &program, &["doctor"]));
+    let found = found_by(&program.doctor(&site));
     assert!(!found.iter().any(|line| line.contains("timedatectl")), "{found:#?}");
 }
 

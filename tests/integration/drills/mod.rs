@@ -1,14 +1,16 @@
 //! Drills: what whoever is on call sees of a trouble, by metrics, readiness, log, events, webhooks and `doctor`, and
 //! that all of it ends by itself once the trouble does.
 //!
-//! Of the metrics only those are looked at that come from the drill's own database: others are counted for the whole
-//! process, in which other tests run.
+//! Of the metrics, and of what a real Prometheus makes of them, only those are looked at that come from the drill's own
+//! database: others are counted for the whole process, in which other tests run. Some drills need a process of their own.
 
 pub(crate) mod clock;
 pub(crate) mod database;
+pub(crate) mod disk;
 pub(crate) mod neighbours;
 pub(crate) mod outside;
 pub(crate) mod replicas;
+mod watched;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -24,6 +26,7 @@ use crate::support::driven::Driven;
 use crate::support::installation::{Installation, Program};
 use crate::support::log::Log;
 use crate::support::person::Person;
+use crate::support::prometheus::Prometheus;
 use crate::support::receiver::Receiver;
 use crate::webhooks::hooked;
 
@@ -61,6 +64,7 @@ struct Drill {
     database: String,
     address: SocketAddr,
     served: JoinHandle<()>,
+    prometheus: Prometheus,
     seen: Seen,
 }
 
@@ -97,8 +101,9 @@ impl Drill {
         let service =
             driven.world.router.clone().into_make_service_with_connect_info::<SocketAddr>();
         let served = tokio::spawn(async move { axum::serve(listener, service).await.unwrap() });
+        let prometheus = Prometheus::scraping_with(&driven.world.admin, &address.to_string()).await;
         let (log, seen, database) = (Log::begin(), Seen::default(), database.to_owned());
-        Self { driven, receiver, log, database, address, served, seen }
+        Self { driven, receiver, log, database, address, served, prometheus, seen }
     }
 
     /// Works on what is due, messages included, until the clock has moved so far.
@@ -163,6 +168,11 @@ impl Drill {
         let ready = world.get("/readyz").await.status;
         let doctor = self.doctor().await;
         Picture { metrics: metrics.text, ready, log, events, messages, doctor }
+    }
+
+    /// Waits, in real time, until an alert fires, or does not.
+    async fn until_alert(&self, name: &str, fires: bool) {
+        self.prometheus.until_alert(name, fires).await;
     }
 
     /// What the real program finds, with the settings of this installation.

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::{found_by, said, warnings};
+use super::{found_by, warnings};
 use crate::support::installation::{Database, Installation, is_ready, items};
 use crate::support::prometheus::Prometheus;
 
@@ -47,6 +47,6 @@ async fn drill(database: Database) {
     assert!(alerts.is_empty(), "{alerts:#?}");
     let events = site.get(&program, "/events?type=Warning&limit=500").await.unwrap().body;
     assert!(items(&events).is_empty(), "{events:#}");
-    let found = found_by(&said(&site, &program, &["doctor"]));
+    let found = found_by(&program.doctor(&site));
     assert!(!found.iter().any(|line| line.starts_with("fail")), "{found:#?}");
 }

@@ -17,6 +17,7 @@ on_each_drill! {
 
         drill.scale(Duration::hours(8)).await;
 
+        drill.until_alert("CertwrightCircuitBreakerOpen", true).await;
         let trouble = drill.look().await;
         trouble.assert_phase("Ready", 1);
         trouble.assert_phase("Issuing", MANY);
@@ -69,6 +70,7 @@ on_each_drill! {
 
         drill.pass(Duration::hours(2)).await;
 
+        drill.until_alert("CertwrightWebhookNotAnswering", true).await;
         let trouble = drill.look().await;
         assert_eq!(trouble.gauge("certwright_webhooks{state=\"not_answering\"}"), 1);
         assert_eq!(trouble.ready, 200);
@@ -80,6 +82,7 @@ on_each_drill! {
         drill.receiver.usually_answers(Reply::Status(204));
         drill.pass(Duration::hours(24)).await;
 
+        drill.until_alert("CertwrightWebhookNotAnswering", false).await;
         let mended = drill.look().await;
         mended.assert_calm();
         assert_eq!(mended.gauge("certwright_webhooks{state=\"well\"}"), 1);
@@ -94,6 +97,7 @@ on_each_drill! {
 async fn until_blocked(drill: &mut Drill) -> Picture {
     drill.ask_for(&["www"]).await;
     drill.pass(Duration::minutes(30)).await;
+    drill.until_alert("CertwrightCertificateBlocked", true).await;
     let trouble = drill.look().await;
     trouble.assert_phase("Blocked", 1);
     assert_eq!(trouble.ready, 200, "another instance would meet the same");
@@ -108,6 +112,7 @@ async fn until_blocked(drill: &mut Drill) -> Picture {
 /// Nobody does anything: within the hour it is found out that the provider lets the certificate be proved again.
 async fn assert_healed(drill: &mut Drill) {
     drill.pass(Duration::hours(1)).await;
+    drill.until_alert("CertwrightCertificateBlocked", false).await;
     let mended = drill.look().await;
     mended.assert_calm();
     mended.assert_phase("Ready", 1);

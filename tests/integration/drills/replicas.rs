@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use super::{found_by, said, warnings};
+use super::{found_by, warnings};
 use crate::support::installation::{Database, Installation};
 use crate::support::patience::until;
 use crate::support::prometheus::Prometheus;
@@ -38,7 +38,7 @@ async fn a_replica_that_is_stuck() {
     let failed =
         events["items"].as_array().unwrap().iter().find(|event| event["type"] == "Warning");
     assert_eq!(failed, None, "to who asked nothing has happened");
-    let found = found_by(&said(&site, &other, &["doctor"]));
+    let found = found_by(&other.doctor(&site));
     assert!(!found.iter().any(|line| line.starts_with("fail")), "{found:#?}");
 
     stuck.send(Signal::CONT);

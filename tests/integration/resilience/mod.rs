@@ -8,7 +8,7 @@ pub(crate) mod crash;
 #[cfg(feature = "failpoints")]
 pub(crate) mod crash_beside;
 #[cfg(feature = "failpoints")]
-pub(crate) mod disk;
+pub(crate) mod database_file;
 #[cfg(feature = "failpoints")]
 pub(crate) mod internal_failures;
 pub(crate) mod reliability;
