@@ -18,28 +18,28 @@ pub(super) fn mounting(size: u64) -> Command {
 
 impl Installation {
     /// The database on a disk of its own, of so many bytes, for whatever starts from now on.
-    pub fn limit_disk(&mut self, size: u64) {
+    pub fn limit_disk(&mut self, bytes: u64) {
         let place = self.file("disk");
         fs::create_dir(&place).unwrap();
         self.database_url = format!("sqlite://{}", place.join("certwright.db").display());
         self.set("DATABASE_URL", &self.database_url.clone());
-        self.disk = Some(size);
+        self.disk = Some(bytes);
     }
 }
 
 impl Program {
     /// Has its disk end that many bytes after what is written on it.
     pub fn leave_on_disk(&self, site: &Installation, room: u64) {
-        let root = Path::new("/proc").join(self.child.id().to_string()).join("root");
-        let seen = root.join(site.file("disk").strip_prefix("/").unwrap());
+        let seen_by_it = Path::new("/proc").join(self.child.id().to_string()).join("root");
+        let seen = seen_by_it.join(site.file("disk").strip_prefix("/").unwrap());
         let disk = rustix::fs::statvfs(&seen).unwrap();
         self.resize_disk(site, (disk.f_blocks - disk.f_bfree) * disk.f_frsize + room);
     }
 
     /// Gives its disk so many bytes.
-    pub fn resize_disk(&self, site: &Installation, size: u64) {
+    pub fn resize_disk(&self, site: &Installation, bytes: u64) {
         let mut command = self.beside(site, "mount");
-        command.args(["-o", &format!("remount,size={size}")]).arg(site.file("disk"));
+        command.args(["-o", &format!("remount,size={bytes}")]).arg(site.file("disk"));
         let done = output(&mut command);
         assert!(done.status.success(), "{done:?}");
     }

@@ -120,8 +120,8 @@ impl Wanted {
         filter.and_if("admitted_way = ?", self.admitted_way);
         match self.ready {
             // Nearly all are: walking the index of ends, and sorting what it finds, would cost more than
-            // passing over the others. The plus keeps it from being used.
-            Some((true, now)) => filter.and("+not_after > ?", Value::Integer(millis(now))),
+            // passing over the others.
+            Some((true, now)) => filter.and("not_after > ?", Value::Integer(millis(now))),
             // Few are not: the index has them at its two ends.
             Some((false, now)) => {
                 let unready = concat!(
@@ -167,7 +167,7 @@ fn in_phase(filter: &mut Filter, phase: Phase, now: OffsetDateTime) {
         Phase::Blocked => return filter.and_that("state = 'blocked'"),
         Phase::Issuing => filter.and_that(concat!(end!(), " = ", never!())),
         Phase::Expired => filter.and(concat!(end!(), " <= ?"), now),
-        Phase::Ready | Phase::Renewing | Phase::Revoked => filter.and("+not_after > ?", now),
+        Phase::Ready | Phase::Renewing | Phase::Revoked => filter.and("not_after > ?", now),
     }
     match phase {
         Phase::Ready => filter.and_that("state = 'idle'"),
