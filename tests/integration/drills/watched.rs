@@ -36,16 +36,17 @@ impl Watched {
     /// With one certificate issued.
     pub(super) async fn on(mut site: Installation) -> Self {
         site.set("METRICS_LISTEN", "127.0.0.1:0");
-        let program = site.start().await;
-        let prometheus = Prometheus::scraping(&program.metrics()).await;
+        let mut program = site.start().await;
         let receiver = Receiver::start().await;
         let hook = json!({"url": receiver.url(), "events": ["certificate.issued"]});
         let made = site.post(&program, "/webhooks", &hook).await.unwrap();
         assert_eq!(made.status, 201, "{made:?}");
         site.set_up(&program).await;
         site.ask_for(&program, "calm").await.unwrap();
-        let mut watched = Self { site, program, prometheus, receiver };
-        watched.site.until_all_ready(&mut watched.program, 1).await;
+        site.until_all_ready(&mut program, 1).await;
+        // From here on only: what it forecasts goes by all that it has seen, however long the beginning took.
+        let prometheus = Prometheus::scraping(&program.metrics()).await;
+        let watched = Self { site, program, prometheus, receiver };
         assert_eq!(watched.readiness().await.0, 200);
         assert_eq!(warnings(&watched.program), [""; 0]);
         watched
