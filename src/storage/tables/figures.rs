@@ -1,7 +1,7 @@
 //! Figures of the whole database for the metrics.
 //!
 //! None of them reads the rows of all certificates. All are counted by an index; those that are not idle, or not served,
-//! have parts of indexes of their own, and are few. What may pile up is counted up to [`MOST`].
+//! are at one place of an index, and are few. What may pile up is counted up to [`MOST`].
 
 use sqlx::FromRow;
 use time::OffsetDateTime;

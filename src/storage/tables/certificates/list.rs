@@ -120,7 +120,7 @@ impl Wanted {
         filter.and_if("admitted_way = ?", self.admitted_way);
         match self.ready {
             // Nearly all are: walking the index of ends, and sorting what it finds, would cost more than
-            // passing over the others.
+            // passing over the others. The column by itself is in no index.
             Some((true, now)) => filter.and("not_after > ?", Value::Integer(millis(now))),
             // Few are not: the index has them at its two ends.
             Some((false, now)) => {
