@@ -29,10 +29,9 @@ const SHORTEST_ATTEMPT: Duration = Duration::minutes(10);
 /// intervals.
 pub(super) const PROBE_EVERY: Duration = Duration::hours(24);
 
-/// Pause before it is looked again whether the issuer is ready: the first one, and all others. The issuer's
-/// readiness wakes the certificate, unless it comes while this wait is being saved: therefore the first
-/// look comes soon.
-const ISSUER_RECHECK: [Duration; 2] = [Duration::seconds(5), Duration::minutes(5)];
+/// Pause before it is looked again whether the issuer is ready. The issuer wakes the certificate when it
+/// becomes ready, and once more [`crate::domain::issuer::WAKES_AGAIN_AFTER`].
+const ISSUER_RECHECK: Duration = Duration::minutes(5);
 
 impl Certificate {
     /// Its issuer is not there or not ready; `why` says which.
@@ -41,8 +40,7 @@ impl Certificate {
         let trigger = self.wanted_because();
         let first = !matches!(self.state, State::AwaitingIssuer(_));
         let mut next = self.become_state(State::AwaitingIssuer(trigger), now);
-        let [soon, later] = ISSUER_RECHECK;
-        next.next_action_at = now + if first { soon } else { later };
+        next.next_action_at = now + ISSUER_RECHECK;
         let code = match reason {
             "IssuerNotFound" => code::ISSUER_NOT_FOUND,
             _ => code::ISSUER_NOT_READY,

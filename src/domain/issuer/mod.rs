@@ -107,6 +107,10 @@ impl Transition {
 /// A registration is not repeated sooner because the CA denies its account.
 const REGISTERED_FOR: Duration = Duration::minutes(10);
 
+/// A certificate may save that it waits in the very moment in which its issuer becomes ready and wakes those that
+/// wait: the issuer wakes them once more after this.
+pub const WAKES_AGAIN_AFTER: Duration = Duration::seconds(5);
+
 /// Former default namespace of the Secrets of `ClusterIssuer`s; the present one is out of reach of API
 /// keys.
 pub const FORMER_NAMESPACE: &str = "default";
@@ -179,7 +183,7 @@ impl Issuer {
         self.state_since = now;
         self.tries = 0;
         self.last_error = None;
-        self.next_action_at = None;
+        self.next_action_at = Some(now + WAKES_AGAIN_AFTER);
         let event = Event::normal(self.id, "ACMEAccountRegistered", REGISTERED_MESSAGE);
         Transition {
             issuer: self,
@@ -187,6 +191,13 @@ impl Issuer {
             event_types: vec![EventType::IssuerReady],
             at: now,
         }
+    }
+
+    /// Ready, with everybody woken that waited for it: nothing is left to do.
+    #[must_use]
+    pub fn rested(mut self, now: OffsetDateTime) -> Transition {
+        self.next_action_at = None;
+        Transition::silent(self, now)
     }
 
     /// Registration did not work this time.

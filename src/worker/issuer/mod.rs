@@ -10,7 +10,7 @@ use crate::ca::{ExternalKey, Registration, mac_key};
 use crate::domain::backoff::{self, Jitter};
 use crate::domain::failure::{Class, Failure, code};
 use crate::domain::id::IssuerId;
-use crate::domain::issuer::{Account, AccountChange, Issuer};
+use crate::domain::issuer::{Account, AccountChange, Issuer, State};
 use crate::domain::throttle;
 use crate::domain::throttle::Asker;
 use crate::secret::Secret;
@@ -35,6 +35,7 @@ pub(crate) async fn run(ctx: &Context, lease: Lease) -> Result<(), WorkerError> 
         Some(AccountChange::Deactivated { .. }) => {
             return stay_deactivated(ctx, issuer, &lease).await;
         }
+        None if issuer.state == State::Ready => return wake_again(ctx, issuer, &lease).await,
         None => {}
     }
     let asker = Asker { server: &issuer.acme.server, account: "", names: &[] };
@@ -119,6 +120,18 @@ async fn register(
     };
     let external = ExternalKey { id: binding.key_id.clone(), mac: mac_key(&text)? };
     ctx.ca.of(issuer.kind).register_as(&issuer.acme, key, Some(&external)).await
+}
+
+/// Wakes the certificates that saved that they wait just when the issuer became ready.
+async fn wake_again(ctx: &Context, issuer: Issuer, lease: &Lease) -> Result<(), WorkerError> {
+    let now = ctx.clock.now();
+    let rested = issuer.rested(now);
+    let mut tx = ctx.db.begin();
+    issuers::save(&mut tx, &rested, lease).await?;
+    let Issuer { kind, namespace, name, .. } = &rested.issuer;
+    certificates::wake_still_waiting(&mut tx, *kind, namespace, name, now).await?;
+    tx.commit().await?;
+    Ok(())
 }
 
 /// A deactivated account cannot come back: the row says so, and rests.

@@ -14,6 +14,7 @@ use crate::support::patience::until;
 use crate::support::pebble::PebbleOptions;
 use crate::support::postgres::fresh_database;
 use crate::support::site::Site;
+use crate::support::world::id;
 
 /// Longer than any of these takes, in seconds: pauses double from 5 s, and chance adds them up.
 const PATIENCE: u32 = 280;
@@ -82,6 +83,25 @@ async fn replicas_that_lag_by_twenty_seconds_cost_neither_an_order_nor_an_attemp
     assert!(site.proxy.faults(Fault::NotThere) >= 40, "authorizations and certificates");
     assert_eq!(site.proxy.requests(Kind::NewOrder), 20, "three each would be allowed");
     assert_eq!(site.pebble.certificates_issued(), 20);
+}
+
+/// The issuer wakes those who wait; one more saves that it waits in that moment.
+#[tokio::test]
+async fn readiness_that_a_certificate_has_missed_by_a_moment_costs_it_seconds() {
+    let (_folder, url) = databases::sqlite_url();
+    let site = Driven::on(&url, &json!({})).await;
+    let ready_since = site.world.now();
+    let late = id(&site.world.create_certificate("late").await);
+    site.world
+        .db_let(&late, |one| one.await_issuer("IssuerNotReady", "It registers.", ready_since))
+        .await;
+
+    let issued = site.until_all_ready().await;
+
+    assert_ready(&issued[0]);
+    let took = site.world.now() - ready_since;
+    assert!(took < time::Duration::minutes(1), "{took}");
+    assert_eq!(site.proxy.requests(Kind::Account), 1, "to be ready is enough");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

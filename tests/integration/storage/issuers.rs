@@ -35,6 +35,32 @@ on_both_databases! {
         assert!(certificates::any_of_issuer(&mut tx, kind, "", "other").await.unwrap().is_none());
     }
 
+    async fn once_more_it_wakes_only_those_who_still_wait(db: Db) {
+        let mut tx = db.begin();
+        let mut ids = Vec::new();
+        for (name, state, at) in [
+            ("at-work", State::Triggered(Trigger::DoesNotExist), NOW + Duration::hours(1)),
+            ("woken", State::AwaitingIssuer(Trigger::DoesNotExist), NOW - Duration::seconds(5)),
+            ("late", State::AwaitingIssuer(Trigger::DoesNotExist), NOW + Duration::minutes(5)),
+        ] {
+            let mut one = certificate(name);
+            (one.state, one.next_action_at) = (state, at);
+            certificates::insert(&mut tx, &one).await.unwrap();
+            ids.push((one.id, at));
+        }
+
+        let kind = issuer::Kind::ClusterIssuer;
+        let others = certificates::wake_still_waiting(&mut tx, kind, "", "other", NOW).await.unwrap();
+        let woken = certificates::wake_still_waiting(&mut tx, kind, "", "le", NOW).await.unwrap();
+
+        assert_eq!((others, woken), (0, 1));
+        ids[2].1 = NOW;
+        for (id, at) in ids {
+            let (found, _) = certificates::find(&mut tx, id, &all()).await.unwrap().unwrap();
+            assert_eq!(found.next_action_at, at, "{}", found.name);
+        }
+    }
+
     async fn a_changed_issuer_has_steps_that_are_under_way_repeated(db: Db) {
         let mut tx = db.begin();
         let (_, order, _) = under_way(&mut tx).await;

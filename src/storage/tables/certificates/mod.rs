@@ -110,6 +110,9 @@ statements! {
     WAKE_WAITING writes(certificates) = "UPDATE certificates SET next_action_at = $4, lease_token = lease_token + 1, leased_by = NULL
         WHERE issuer_kind = $1 AND issuer_name = $2 AND (namespace = $3 OR $3 = '')
           AND state IN ('triggered', 'awaiting_issuer', 'blocked')";
+    WAKE_STILL_WAITING writes(certificates) = "UPDATE certificates SET next_action_at = $4, lease_token = lease_token + 1, leased_by = NULL
+        WHERE issuer_kind = $1 AND issuer_name = $2 AND (namespace = $3 OR $3 = '')
+          AND state = 'awaiting_issuer' AND next_action_at > $4";
     USES_ISSUER = "SELECT id FROM certificates
         WHERE issuer_kind = $1 AND issuer_name = $2 AND (namespace = $3 OR $3 = '') LIMIT 1";
 }
@@ -241,6 +244,21 @@ pub async fn wake_waiting(
     now: OffsetDateTime,
 ) -> Result<u64, StorageError> {
     let woken = execute!(tx, WAKE_WAITING, kind.as_str(), name, namespace, millis(now))?;
+    tx.wake_workers();
+    Ok(woken)
+}
+
+/// Has every certificate look again that waits for this issuer although [`wake_waiting`] has woken those that
+/// waited then.
+pub async fn wake_still_waiting(
+    tx: &mut Tx,
+    kind: issuer::Kind,
+    namespace: &str,
+    name: &str,
+    now: OffsetDateTime,
+) -> Result<u64, StorageError> {
+    let woken =
+        execute!(tx, WAKE_STILL_WAITING, kind.as_str(), name, namespace, millis(now))?;
     tx.wake_workers();
     Ok(woken)
 }
