@@ -241,6 +241,10 @@ impl Installation {
         answer(self.request(program, Method::GET, path)).await
     }
 
+    pub async fn delete(&self, program: &Program, path: &str) -> reqwest::Result<Answer> {
+        answer(self.request(program, Method::DELETE, path)).await
+    }
+
     fn request(&self, program: &Program, method: Method, path: &str) -> reqwest::RequestBuilder {
         let url = format!("http://{}{path}", program.api);
         self.http.request(method, url).bearer_auth(&self.key).timeout(PATIENCE)

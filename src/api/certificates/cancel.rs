@@ -18,6 +18,7 @@ pub(crate) async fn cancel_orders(
         let before = order.challenges.clone();
         let next = order.cancel(why, now);
         orders::save(tx, &next.order, &before, &lease, None).await?;
+        orders::tell_end(tx, &next);
         let namespace = &certificate.namespace;
         events::record(tx, namespace, Some(certificate.id), &next.events, now);
         let (request, id) = (next.order.request, next.order.id);

@@ -14,13 +14,13 @@ use crate::domain::event_type::EventType;
 use crate::domain::expiry;
 use crate::domain::failure::Failure;
 use crate::domain::issuer::{self, Issuer};
-use crate::domain::order::Order;
+use crate::domain::order::{self, Order};
 use crate::domain::webhook;
 use crate::storage::engine::tx::Hook;
 use crate::storage::engine::{StorageError, Tx};
 use crate::telemetry::trace;
 
-/// The lines of a transaction.
+/// What is told of a transaction.
 #[derive(Default)]
 struct Log(Vec<Box<dyn FnOnce() + Send>>);
 
@@ -33,6 +33,13 @@ impl Hook for Log {
         for line in self.0 {
             line();
         }
+    }
+}
+
+/// Sends the span of an order that this ends.
+pub(in crate::storage) fn of_end(tx: &mut Tx, transition: &order::Transition) {
+    if let Some(send) = trace::order::ended(transition) {
+        add(tx, send);
     }
 }
 

@@ -7,7 +7,7 @@ use super::{challenges, log, rate_limits};
 use crate::domain::challenge::Challenge;
 use crate::domain::failure::Failure;
 use crate::domain::id::{CertificateId, IssuerId, OrderId, RequestId};
-use crate::domain::order::{End, Order, Stage, State};
+use crate::domain::order::{End, Order, Stage, State, Transition};
 use crate::domain::scope::Scope;
 use crate::domain::trace::Trace;
 use crate::storage::engine::query::{Filter, Value};
@@ -209,6 +209,11 @@ pub async fn save_held(
 /// Has the log say, once this is committed, that an order under way is in trouble that was not known.
 pub fn tell_trouble(tx: &mut Tx, order: &Order, trouble: &Failure) {
     log::of_order(tx, order, trouble);
+}
+
+/// Has the order's span sent, once this is committed, if the order ends with this.
+pub fn tell_end(tx: &mut Tx, transition: &Transition) {
+    log::of_end(tx, transition);
 }
 
 /// Has the steps repeated that orders of this issuer are just taking: what they go by has changed,

@@ -5,6 +5,7 @@
 //! level of the log; so it is no span of `tracing`, which a filter takes away. A span is sent when it is dropped.
 
 mod current;
+pub mod order;
 #[cfg(feature = "otel")]
 mod otlp;
 
@@ -26,6 +27,7 @@ static COLLECTOR: OnceLock<Collector> = OnceLock::new();
 
 struct Collector {
     clock: Arc<dyn Clock>,
+    replica: String,
     sample_ratio: f64,
     send: Box<dyn Fn(Ended) + Send + Sync>,
 }
@@ -104,12 +106,18 @@ pub fn start(config: &Config, replica: &str, clock: &Arc<dyn Clock>) -> Result<E
     #[cfg(feature = "otel")]
     if let Some(settings) = &config.otlp {
         let (send, sending) = otlp::start(settings, replica)?;
-        let (clock, sample_ratio) = (Arc::clone(clock), settings.sample_ratio);
+        let (clock, replica) = (Arc::clone(clock), replica.to_owned());
+        let (sample_ratio, send) = (settings.sample_ratio, Box::new(send));
         // A second start, as tests may make it, keeps the first collector.
-        COLLECTOR.set(Collector { clock, sample_ratio, send: Box::new(send) }).ok();
+        COLLECTOR.set(Collector { clock, replica, sample_ratio, send }).ok();
         return Ok(Exporter { sending: Some(sending) });
     }
     Ok(Exporter::default())
+}
+
+/// Whether spans are sent to anybody.
+fn is_collecting() -> bool {
+    COLLECTOR.get().is_some()
 }
 
 /// A new trace with the name of its first span, sampled as it is configured.
@@ -169,6 +177,14 @@ impl Span {
     pub fn set<V: Into<Value>>(&mut self, field: &'static str, value: impl FnOnce() -> V) {
         if let Some(record) = &mut self.record {
             record.ended.fields.push((field, value().into()));
+        }
+    }
+
+    /// Says which replica it is of.
+    pub fn names_replica(&mut self) {
+        if let Some(record) = &mut self.record {
+            let replica = record.collector.replica.clone();
+            record.ended.fields.push(("certwright.replica", replica.into()));
         }
     }
 

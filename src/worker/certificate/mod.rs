@@ -73,7 +73,7 @@ pub(crate) async fn begin(
         settle(ctx, next, &lease).await?;
         return Ok(None);
     }
-    let (woken, _span) = traced::begun(ctx, certificate.wake(now));
+    let (woken, _span) = traced::begun(certificate.wake(now));
     let next = if woken.certificate.ari_is_due(now) {
         Box::pin(ask_for_renewal(ctx, woken.certificate, issuer.as_ref())).await
     } else {

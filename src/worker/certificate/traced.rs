@@ -3,11 +3,10 @@
 
 use crate::domain::certificate::{State, Transition, Trigger};
 use crate::telemetry::trace::{self, Kind, Span};
-use crate::worker::context::Context;
 
 /// From here on the step belongs to the trace of the certificate's issuance. Where an attempt is to begin the span of
 /// this step is returned, in which an issuance that has no trace yet gets one.
-pub(super) fn begun(ctx: &Context, mut woken: Transition) -> (Transition, Option<Span>) {
+pub(super) fn begun(mut woken: Transition) -> (Transition, Option<Span>) {
     let certificate = &mut woken.certificate;
     if certificate.is_settled() && !matches!(certificate.state, State::AwaitingApproval(_)) {
         return (woken, None);
@@ -28,7 +27,7 @@ pub(super) fn begun(ctx: &Context, mut woken: Transition) -> (Transition, Option
         certificate.trace.get_or_insert(span.trace());
         let (namespace, name) = (&certificate.namespace, &certificate.name);
         span.set("certwright.certificate", || format!("{namespace}/{name}"));
-        span.set("certwright.replica", || ctx.settings.name.clone());
+        span.names_replica();
         span
     });
     trace::enter(certificate.trace);

@@ -109,7 +109,7 @@ async fn take_steps(
             order.expire(now)
         } else if let Some(next) = order.next_step(now) {
             kind = Kind::of(&next);
-            let traced = traced::step(ctx, &next, &order);
+            let traced = traced::step(&next, &order);
             let (answer, conditions) = step::take(&mut session, next, &order).await?;
             traced.ended(&answer);
             order.apply(answer, ctx.clock.now(), conditions)?

@@ -5,7 +5,6 @@ use super::after_step::Hold;
 use super::conclude::{Ended, conclude};
 use super::count;
 use super::session::Session;
-use super::traced;
 use crate::domain::certificate::Certificate;
 use crate::domain::challenge::Challenge;
 use crate::domain::event::Event;
@@ -88,7 +87,6 @@ pub(super) async fn settle(
             settled => {
                 if settled.is_ok() {
                     count::ended(session, transition, ctx.clock.now());
-                    traced::ended(ctx, transition);
                 }
                 return settled;
             }
@@ -134,6 +132,7 @@ async fn try_settle(
     if let Some(trouble) = order.new_trouble(before.told.as_deref()) {
         orders::tell_trouble(&mut tx, order, trouble);
     }
+    orders::tell_end(&mut tx, transition);
     session.admission.store(&mut tx, now).await?;
     if let Some(outcome) = &transition.outcome {
         if let Some(issuer) = &session.issuer {

@@ -275,6 +275,30 @@ async fn assert_goes_on(database: Database) {
 }
 
 #[tokio::test]
+async fn the_order_of_a_certificate_that_is_deleted_is_sent_with_its_steps() {
+    let collector = Collector::start().await;
+    let mut site = Installation::on(Database::Sqlite).await;
+    site.set("TELEMETRY_OTLP_ENDPOINT", &collector.url());
+    let program = site.start().await;
+    site.set_up(&program).await;
+    site.cloudflare.hide_records();
+    site.ask_in(&program, "web", &traceparent()).await;
+    collector.until("a step", |spans| spans.iter().any(|span| span.name == "create order")).await;
+    let certificates = site.get(&program, "/certificates").await.unwrap().body;
+
+    let web = format!("/certificates/{}", id(&items(&certificates)[0]));
+    assert_eq!(site.delete(&program, &web).await.unwrap().status, 204);
+
+    let is_order = |span: &Collected| span.name == "order";
+    let spans = collector.until("the order", |spans| spans.iter().any(is_order)).await;
+    let order = spans.iter().find(|span| is_order(span)).unwrap();
+    assert_eq!(order.field("certwright.outcome"), "order_cancelled");
+    assert!(order.has_failed && order.trace == TRACE, "{order:?}");
+    let step = spans.iter().find(|span| span.name == "create order").unwrap();
+    assert_eq!(step.parent, order.id);
+}
+
+#[tokio::test]
 async fn a_collector_that_is_away_is_told_of_once_and_holds_nothing_up() {
     let nobody = ClosedPort::new();
     let mut site = Installation::on(Database::Sqlite).await;

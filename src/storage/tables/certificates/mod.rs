@@ -257,8 +257,7 @@ pub async fn wake_still_waiting(
     name: &str,
     now: OffsetDateTime,
 ) -> Result<u64, StorageError> {
-    let woken =
-        execute!(tx, WAKE_STILL_WAITING, kind.as_str(), name, namespace, millis(now))?;
+    let woken = execute!(tx, WAKE_STILL_WAITING, kind.as_str(), name, namespace, millis(now))?;
     tx.wake_workers();
     Ok(woken)
 }
