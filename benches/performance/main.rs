@@ -29,6 +29,7 @@ mod stormy;
 #[path = "../../tests/support/mod.rs"]
 #[expect(dead_code, unused_macros, unused_imports, reason = "the tests use the rest")]
 mod support;
+mod watched;
 
 use std::path::PathBuf;
 
@@ -112,6 +113,8 @@ enum Section {
     Stormy,
     /// Requests that are made to cost more than their size.
     Inputs,
+    /// Metrics and logs, beside neither.
+    Watched,
 }
 
 /// Parts of the measurement that run in a process of their own.
@@ -190,6 +193,9 @@ async fn main() -> anyhow::Result<()> {
     }
     if wanted(Section::Inputs) {
         inputs::measure(&options, &mut report).await;
+    }
+    if wanted(Section::Watched) {
+        watched::measure(&options, &mut report).await;
     }
     report.end(&options.json)
 }

@@ -38,6 +38,8 @@ pub struct Setup<'a> {
     pub keys: Option<(&'a str, &'a str)>,
     /// The program; the one that was built with the benchmark where it is `None`.
     pub program: Option<&'a Path>,
+    /// Further settings.
+    pub more: &'a [(&'a str, &'a str)],
 }
 
 /// Seals what a measurement makes; nothing that is worth keeping from anybody.
@@ -69,6 +71,7 @@ impl Service {
             ("bootstrap.api_key", key.clone()),
             ("master_key", master.to_owned()),
         ];
+        settings.extend(setup.more.iter().map(|(name, value)| (*name, (*value).to_owned())));
         if let Some(ground) = setup.ground {
             let dns = ground.cloudflare.dns_addr();
             settings.push(("dns.nameservers", dns.to_string()));
@@ -113,7 +116,12 @@ impl Service {
     /// The same of another program.
     pub async fn ready_by(program: Option<&Path>, ground: &Ground, database: &str) -> Self {
         let setup = Setup { database, ground: Some(ground), program, ..Setup::default() };
-        let service = Self::start(&setup);
+        Self::ready_as(&setup, ground).await
+    }
+
+    /// The same of any kind.
+    pub async fn ready_as(setup: &Setup<'_>, ground: &Ground) -> Self {
+        let service = Self::start(setup);
         service.create_issuer(ground).await;
         service
     }
