@@ -3,6 +3,8 @@
 //! Transactions add entries and never wait for each other. A sealer in every replica gives them numbers and hashes
 //! within about a second. It needs no lease: two that seal at once give the same number, and the database takes one.
 
+mod watch;
+
 use std::time::Duration;
 
 use thiserror::Error;
@@ -16,6 +18,8 @@ use crate::domain::audit::{Break, ChainKey, Entry, Head, Seal, Walk};
 use crate::domain::principal::PrincipalKind;
 use crate::storage::{Db, StorageError, audit, audit_checkpoints};
 use crate::telemetry::LogLimit;
+
+pub use watch::Watch;
 
 /// Time between two looks for entries without a seal.
 const EVERY: Duration = Duration::from_millis(500);
@@ -190,8 +194,21 @@ pub async fn verify(
     db: &Db,
     key: &ChainKey,
     known: Option<Head>,
-    mut show: impl FnMut(&Seal, &Entry),
+    show: impl FnMut(&Seal, &Entry),
 ) -> Result<Verified, VerifyError> {
+    let head = walk(db, key, known, Duration::ZERO, show).await?;
+    let unsealed = audit::unsealed(&mut db.read().await?, Uuid::nil(), PAGE).await?.len();
+    Ok(Verified { head, unsealed })
+}
+
+/// The same with a pause between two pages; the head.
+async fn walk(
+    db: &Db,
+    key: &ChainKey,
+    known: Option<Head>,
+    pause: Duration,
+    mut show: impl FnMut(&Seal, &Entry),
+) -> Result<Head, VerifyError> {
     let checkpoint = audit_checkpoints::last(&mut db.read().await?).await?;
     let mut walk = Walk::new(key, checkpoint, known)?;
     let mut after = walk.head().seq;
@@ -205,11 +222,10 @@ pub async fn verify(
             after = seal.seq;
         }
         if found.len() < PAGE as usize {
-            break;
+            return Ok(walk.end()?);
         }
+        tokio::time::sleep(pause).await;
     }
-    let unsealed = audit::unsealed(&mut db.read().await?, Uuid::nil(), PAGE).await?.len();
-    Ok(Verified { head: walk.end()?, unsealed })
 }
 
 /// Removes the beginning of the log as far as it is older than `before`, but for the last entry. A log that is not whole

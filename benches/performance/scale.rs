@@ -1,5 +1,6 @@
 //! Many certificates in one database: what grows with them, and what must not.
 
+use std::path::Path;
 use std::process::Command;
 use std::str::FromStr as _;
 use std::time::{Duration, Instant};
@@ -112,7 +113,11 @@ async fn of_size(
     let (took, sizes) = scrapes(&service, options.runs).await;
     note("scrape", "ms", took, 50.0);
     note("scrape's size", "KiB", sizes, 1024.0);
-    note("backup beside the service", "s", vec![backup(&database)?], 60.0);
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("backup.gz");
+    note("backup beside the service", "s", vec![run("backup", &file, &database)?], 60.0);
+    let other = database::postgres().await;
+    note("restored into PostgreSQL", "s", vec![run("restore", &file, &other)?], 60.0);
     let mut took = Vec::new();
     for name in names("scale", 50) {
         let begun = Instant::now();
@@ -165,13 +170,13 @@ async fn scrapes(service: &Service, runs: usize) -> (Vec<f64>, Vec<f64>) {
     (took, sizes)
 }
 
-/// How long `certwright backup` takes, in seconds.
-fn backup(database: &Database) -> anyhow::Result<f64> {
+/// How long `certwright backup` or `restore` takes, in seconds.
+fn run(command: &str, file: &Path, database: &Database) -> anyhow::Result<f64> {
     let folder = tempfile::tempdir()?;
     let begun = Instant::now();
     let output = Command::new(env!("CARGO_BIN_EXE_certwright"))
-        .arg("backup")
-        .arg(folder.path().join("backup.gz"))
+        .arg(command)
+        .arg(file)
         .args(["--set", &format!("database.url={}", database.url)])
         .args(["--set", &format!("data_dir={}", folder.path().display())])
         .args(["--set", &format!("master_key={MASTER_KEY}")])

@@ -20,7 +20,7 @@ pub(super) async fn start(
     state: AppState,
     refused: mpsc::Receiver<RefusedCertificate>,
     stop: &CancellationToken,
-) -> anyhow::Result<[JoinHandle<anyhow::Result<()>>; 3]> {
+) -> anyhow::Result<[JoinHandle<anyhow::Result<()>>; 4]> {
     let key = bootstrap::audit_key(&state.db, &state.sealer).await?;
     let sealer = audit::Sealer::new(state.db.clone(), key);
     let (clock, stopped) = (Arc::clone(&state.clock), stop.clone());
@@ -28,9 +28,17 @@ pub(super) async fn start(
         sealer.run(&*clock, stopped).await;
         Ok(())
     };
+    let watch =
+        audit::Watch::new(state.db.clone(), bootstrap::audit_key(&state.db, &state.sealer).await?);
+    let stopped = stop.clone();
+    let watching = async move {
+        watch.run(stopped).await;
+        Ok(())
+    };
     // This one ends with the listener over TLS, which need not be there.
     let refusing = tokio::spawn(write_refused_certificates(state.clone(), refused));
-    Ok([spawn(stop, sealing), spawn(stop, write_refusals(state, stop.clone())), refusing])
+    let writing = write_refusals(state, stop.clone());
+    Ok([spawn(stop, sealing), spawn(stop, watching), spawn(stop, writing), refusing])
 }
 
 /// Writes down which client certificates were refused, until there is no listener any more that could refuse one.

@@ -51,11 +51,13 @@ impl Log {
 
     /// Line by line.
     pub fn lines(&self) -> Vec<String> {
+        self.lines_of("storage::tables::log")
+    }
+
+    /// The lines of a module.
+    pub fn lines_of(&self, module: &str) -> Vec<String> {
         let text = String::from_utf8(self.written.0.lock().unwrap().clone()).unwrap();
-        text.lines()
-            .filter(|line| line.contains("storage::tables::log"))
-            .map(str::to_owned)
-            .collect()
+        text.lines().filter(|line| line.contains(module)).map(str::to_owned).collect()
     }
 
     /// Level, code and message of each.

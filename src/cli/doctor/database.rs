@@ -1,11 +1,14 @@
-//! The database: its schema, its disk, its write-ahead log, a write, and whether its file is whole.
+//! The database: its schema, its disk, its write-ahead log, a write, whether its file is whole, and whether somebody
+//! else has written it.
 
 use super::report::Report;
+use crate::audit::{self, VerifyError};
 use crate::bootstrap;
 use crate::cli::output::now;
 use crate::config::Config;
 use crate::secret::Sealer;
 use crate::storage::{Db, Disk, StorageError, pause, settings};
+use crate::verify::{self, Broken, Finding, Verified};
 
 /// As deploy/prometheus/alerts.yaml has it.
 const LITTLE_ROOM: u64 = 512 << 20;
@@ -150,6 +153,29 @@ pub(super) async fn master_key(
             report.fail("master key", &error.to_string())?;
             Ok(None)
         }
+    }
+}
+
+/// Whether API keys, policies and the audit log are what the service wrote.
+pub(super) async fn tampering(db: &Db, sealer: &Sealer, report: &mut Report) -> anyhow::Result<()> {
+    let mut done = Verified::default();
+    let mut broken = Vec::new();
+    let mut tell = |found| {
+        if let Finding::Broken(Broken { kind, name, .. }) = found {
+            broken.push(format!("{kind} {name}"));
+        }
+    };
+    verify::verify_grants(db, sealer, &mut done, &mut tell).await?;
+    let what = "database, API keys and policies";
+    match broken.len() {
+        0 => report.ok(what, &format!("all {} are as the service wrote them", done.grants))?,
+        some => report.fail(what, &format!("{some} were written by somebody else, and are refused: {}; see who can write the database, then delete these and create them again (docs/at-rest.md)", broken[..some.min(5)].join(", ")))?,
+    }
+    let key = bootstrap::audit_key(db, sealer).await?;
+    match audit::verify(db, &key, None, |_, _| {}).await {
+        Ok(found) => report.ok("audit log", &format!("whole; head {}", found.head)),
+        Err(VerifyError::Broken(why)) => report.fail("audit log", &format!("it is not whole: {why}; see who can write the database, and compare it with an export or a backup (docs/audit.md)")),
+        Err(VerifyError::Storage(error)) => Err(error.into()),
     }
 }
 

@@ -50,6 +50,9 @@ async fn examine(source: &Source, remote: &Remote, report: &mut Report) -> anyho
     database::examine(&db, report).await?;
     database::paused(&db, report).await?;
     let sealer = database::master_key(&config, &db, report).await?;
+    if let Some(sealer) = &sealer {
+        database::tampering(&db, sealer, report).await?;
+    }
     let wanted = stored::Wanted::default();
     let found = stored::list(&mut db.read().await?, &Scope::Everything, &wanted, Page::first(500))
         .await?

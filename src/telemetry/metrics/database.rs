@@ -1,11 +1,11 @@
-//! Commits.
+//! Commits, and what somebody else has written.
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use prometheus::{Histogram, IntCounter, IntCounterVec};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
-use super::{counter, counters, histogram, seconds};
+use super::{counter, counters, gauge, histogram, seconds};
 
 /// Seconds: a commit waits for a disk, or for PostgreSQL's.
 const COMMIT: &[f64] =
@@ -31,10 +31,17 @@ static REFUSED: LazyLock<IntCounterVec> = LazyLock::new(|| {
         &["table"],
     )
 });
+static AUDIT_LOG: LazyLock<IntGauge> = LazyLock::new(|| {
+    gauge(
+        "certwright_audit_log_broken",
+        "1 if the audit log was not whole when it was last verified.",
+    )
+});
 
 pub(super) fn declare() {
     LazyLock::force(&TOOK);
     LazyLock::force(&FAILED);
+    LazyLock::force(&AUDIT_LOG);
     for table in ["api_keys", "policies"] {
         REFUSED.with_label_values(&[table]);
     }
@@ -53,4 +60,9 @@ pub fn commit_failed() {
 /// A row that grants something was refused: the service has not written it.
 pub fn row_refused(table: &str) {
     REFUSED.with_label_values(&[table]).inc();
+}
+
+/// Whether the audit log is broken was found out.
+pub fn audit_log_broken(is_broken: bool) {
+    AUDIT_LOG.set(i64::from(is_broken));
 }

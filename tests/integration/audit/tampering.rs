@@ -1,6 +1,8 @@
 //! What is found of a log that somebody with access to the database has changed.
 
-use certwright::audit::{Sealer, VerifyError, verify};
+use std::time::Duration;
+
+use certwright::audit::{Sealer, VerifyError, Watch, prune, verify};
 use certwright::bootstrap;
 use certwright::domain::audit::{Break, ChainKey, Head};
 use serde_json::{Value, json};
@@ -9,6 +11,7 @@ use uuid::Uuid;
 use super::entries;
 use crate::support::databases::sqlite_url;
 use crate::support::former_schema::execute;
+use crate::support::log::Log;
 use crate::support::postgres::fresh_database;
 use crate::support::world::{World, on_every_database};
 
@@ -151,6 +154,74 @@ async fn is_found(url: &str, (deed, statements, expected): (&str, &[&str], Break
     };
     assert_eq!(found, expected, "{deed}");
     world.db.close().await;
+}
+
+/// One test, as the metric is the process's.
+#[tokio::test]
+async fn the_service_finds_by_itself_what_was_done_to_the_log() {
+    let log = Log::begin();
+    let told = || log.lines_of("audit::watch");
+    for url in [sqlite_url().1, fresh_database().await] {
+        a_pruned_log_is_whole(&url).await;
+        assert!(told().is_empty(), "{:?}", told());
+    }
+    for (number, (deed, statements, _)) in DEEDS.into_iter().enumerate() {
+        let (_folder, url) = sqlite_url();
+        let (world, mut watch) = watched(&url).await;
+
+        execute(&url, statements).await;
+        for _ in 0..2 {
+            watch.look(Duration::ZERO).await.unwrap();
+        }
+
+        assert_eq!(told().len(), number + 1, "{deed} is told once: {:?}", told());
+        assert!(told()[number].contains("ERROR") && told()[number].contains("is not whole"));
+        assert_eq!(is_broken(&world).await, "1", "{deed}");
+    }
+    what_is_put_back_is_whole_again().await;
+    assert!(told().pop().unwrap().contains("the audit log is whole again"), "{:?}", told());
+}
+
+async fn watched(url: &str) -> (World, Watch) {
+    let world = World::on(url).await;
+    changes(&world, 5).await;
+    sealed(&world).await;
+    let mut watch = Watch::new(world.db.clone(), key(&world).await);
+    watch.look(Duration::ZERO).await.unwrap();
+    assert_eq!(is_broken(&world).await, "0");
+    (world, watch)
+}
+
+async fn a_pruned_log_is_whole(url: &str) {
+    let (world, mut watch) = watched(url).await;
+    world.clock.advance(time::Duration::days(10));
+    changes(&world, 3).await;
+    sealed(&world).await;
+    watch.look(Duration::ZERO).await.unwrap();
+    let now = world.now();
+    let removed = prune(&world.db, &key(&world).await, now - time::Duration::days(5), now).await;
+
+    watch.look(Duration::ZERO).await.unwrap();
+
+    assert_eq!(removed.unwrap(), 5);
+    assert_eq!(is_broken(&world).await, "0");
+}
+
+async fn what_is_put_back_is_whole_again() {
+    let (_folder, url) = sqlite_url();
+    let (world, mut watch) = watched(&url).await;
+    for (outcome, expected) in [("refused", "1"), ("allowed", "0")] {
+        let change = format!("UPDATE audit_entries SET outcome = '{outcome}'");
+        execute(&url, &[&change]).await;
+        watch.look(Duration::ZERO).await.unwrap();
+        assert_eq!(is_broken(&world).await, expected, "{outcome}");
+    }
+}
+
+async fn is_broken(world: &World) -> String {
+    let page = world.get("/metrics").await.text;
+    let line = page.lines().find(|line| line.starts_with("certwright_audit_log_broken "));
+    line.expect("the metric is there").rsplit(' ').next().unwrap().to_owned()
 }
 
 /// What docs/audit.md says the service's role needs of the log.

@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
+use crate::support::patience::until;
 use crate::support::person::Person;
 use crate::support::site::Site;
 use crate::support::{ClosedPort, databases, former_schema};
@@ -106,6 +107,8 @@ async fn doctor_says_what_is_well_and_what_is_missing_and_makes_nothing() {
         "database, write-ahead log: ",
         "database, writes: a row was written",
         "database, integrity: ",
+        "database, API keys and policies: all 1 are as the service wrote them",
+        "audit log: whole; head ",
         "answers, and the clocks agree",
         "HTTP-01, from outside: cannot be seen from here: `curl -i http://NAME/",
         "certificates: none has expired",
@@ -132,6 +135,33 @@ async fn doctor_names_the_program_that_an_unknown_schema_needs() {
 
     assert_eq!(looked.code, Some(1), "{looked:?}");
     looked.says_all(&["fail  database: version 1 of ", "`certwright migrate` of commit"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn doctor_names_what_somebody_has_written_into_the_database() {
+    let (_folder, url) = databases::sqlite_url();
+    let site = Site::on(&url).await;
+    let person = Person::of(&site);
+    person.run(&["keys", "create", "other", "--role", "reader"]).succeeded();
+    until("the seals", async || {
+        let page = site.get("/audit").await.body;
+        page["items"].as_array().unwrap().iter().all(|entry| entry["seq"].is_i64())
+    })
+    .await;
+    let changes = [
+        "UPDATE audit_entries SET outcome = 'refused' WHERE action = 'apiKeys.create'",
+        "UPDATE api_keys SET role = 'admin' WHERE name = 'other'",
+    ];
+    former_schema::execute(&url, &changes).await;
+
+    let looked = person.run_with(&["doctor"], &site.environment());
+
+    assert_eq!(looked.code, Some(1), "{looked:?}");
+    looked.says_all(&[
+        "fail  database, API keys and policies: 1 were written by somebody else, and are refused: API key other",
+        "fail  audit log: it is not whole: entry ",
+        "is not what was sealed",
+    ]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
