@@ -35,6 +35,6 @@ pub use tx::Tx;
 
 pub(in crate::storage) use read::{Backend, fetch, fetch_changed, fetch_rows};
 pub(in crate::storage) use statement::{Change, Query, statements};
-pub(in crate::storage) use table::{Columns, bind, table};
+pub(in crate::storage) use table::{Columns, bind, next_of, table};
 pub(in crate::storage) use tx::{execute, write};
 pub(in crate::storage) use value::{Stored, count, json, millis, moment};

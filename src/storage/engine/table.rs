@@ -82,9 +82,24 @@ macro_rules! table {
         }
     };
     ($vis:vis struct $row:ident of $table:ident { $($column:ident: $type:ty),* $(,)? }) => {
-        #[derive(sqlx::FromRow)]
         $vis struct $row {
             $($column: $type,)*
+        }
+
+        impl<'r, R: sqlx::Row> sqlx::FromRow<'r, R> for $row
+        where
+            for<'n> &'n str: sqlx::ColumnIndex<R>,
+            usize: sqlx::ColumnIndex<R>,
+            $($type: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,)*
+        {
+            /// Only the first column is looked for by its name: the others follow it, as `COLUMNS` has them.
+            fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
+                let first = sqlx::ColumnIndex::index(&Self::COLUMNS.0[0], row)?;
+                let mut columns = first..;
+                Ok(Self {
+                    $($column: $crate::storage::engine::next_of(row, &mut columns, stringify!($column))?,)*
+                })
+            }
         }
 
         impl $row {
@@ -97,6 +112,22 @@ macro_rules! table {
             }
         }
     };
+}
+
+/// The value of a row's next column, which has this name.
+pub(in crate::storage) fn next_of<'r, R, T>(
+    row: &'r R,
+    columns: &mut std::ops::RangeFrom<usize>,
+    name: &str,
+) -> Result<T, sqlx::Error>
+where
+    R: sqlx::Row,
+    usize: sqlx::ColumnIndex<R>,
+    T: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
+{
+    let at = columns.next().unwrap_or_default();
+    debug_assert_eq!(row.columns().get(at).map(sqlx::Column::name), Some(name));
+    row.try_get(at)
 }
 
 /// Binds columns of a row on either database.
