@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::Context as _;
 use serde_json::Value;
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
 
 use super::Options;
@@ -34,6 +36,8 @@ struct Load {
     rate: f64,
     /// In milliseconds.
     p99: f64,
+    /// How long it took, in seconds.
+    took: f64,
 }
 
 /// One kind of request.
@@ -76,7 +80,7 @@ async fn on(
             let load = asked.load(request, options.load).await?;
             ours.push(load.rate);
             p99.push(load.p99);
-            let load = request.load(&bare.address, None, options.load)?;
+            let load = request.load_at(&bare.address, None, options.load)?;
             theirs.push(load.rate);
             theirs_p99.push(load.p99);
         }
@@ -95,7 +99,8 @@ async fn on(
 }
 
 /// This build and another one by turns, each on a database of its own: what is written is written to an empty one each
-/// time, as the work that one load has left behind slows down the next.
+/// time, as the work that one load has left behind slows down the next. Of what is written it counts what the worker has
+/// looked at: a build is no faster for leaving more of it lying.
 pub async fn by_turns(
     ground: &Ground,
     options: &Options,
@@ -108,24 +113,35 @@ pub async fn by_turns(
         let this = Asked::start(ground, None, &mine.url, &bodies).await?;
         let that = Asked::start(ground, Some(other), &theirs.url, &bodies).await?;
         for (request, same) in this.requests().iter().zip(&that.requests()) {
-            let [mut ours, mut others]: [Vec<f64>; 2] = Default::default();
+            let [mut ours, mut others, mut our_work, mut their_work]: [Vec<f64>; 4] =
+                Default::default();
             for pair in 0..against::pairs(options) {
                 for program in against::turns(pair, other) {
-                    let rates = if program.is_none() { &mut ours } else { &mut others };
-                    let load = match program {
-                        _ if request.bodies.is_some() => {
-                            let empty = kind.empty().await;
-                            let asked = Asked::start(ground, program, &empty.url, &bodies).await?;
-                            asked.load(request, options.load).await?
-                        }
-                        None => this.load(request, options.load).await?,
-                        Some(_) => that.load(same, options.load).await?,
+                    let (rates, work, asked, request) = match program {
+                        None => (&mut ours, &mut our_work, &this, request),
+                        Some(_) => (&mut others, &mut their_work, &that, same),
                     };
+                    if request.bodies.is_none() {
+                        rates.push(asked.load(request, options.load).await?.rate);
+                        continue;
+                    }
+                    let empty = kind.empty().await;
+                    let asked = Asked::start(ground, program, &empty.url, &bodies).await?;
+                    let load = request.load(&asked.service, options.load)?;
                     rates.push(load.rate);
+                    work.push(looked_at(&empty).await? / load.took);
                 }
             }
-            let title = format!("{}, {}, this / other: rate", request.name, kind.name());
-            report.promise(title, "", against::ratios(&ours, &others), against::API);
+            let title =
+                |what: &str| format!("{}, {}, this / other: {what}", request.name, kind.name());
+            let answers = against::ratios(&ours, &others);
+            if our_work.is_empty() {
+                report.promise(title("rate"), "", answers, against::API);
+            } else {
+                let work = against::ratios(&our_work, &their_work);
+                report.promise(title("rate, looked at"), "", work, against::API);
+                report.add(title("rate, answered"), "", answers);
+            }
         }
     }
     Ok(())
@@ -187,15 +203,30 @@ impl<'b> Asked<'b> {
 
     /// One load, and until the service has come to rest after it.
     async fn load(&self, request: &Request<'_>, seconds: u64) -> anyhow::Result<Load> {
-        let api = self.service.api.to_string();
-        let load = request.load(&api, Some(&self.service.key), seconds)?;
+        let load = request.load(&self.service, seconds)?;
         self.service.rests().await;
         Ok(load)
     }
 }
 
+/// Certificates that the worker has looked at, just now.
+async fn looked_at(database: &Database) -> anyhow::Result<f64> {
+    const COUNT: &str = "SELECT count(*) FROM certificates WHERE state <> 'triggered'";
+    let url = &database.url;
+    let (count,): (i64,) = if url.starts_with("sqlite") {
+        sqlx::query_as(COUNT).fetch_one(&mut SqliteConnection::connect(url).await?).await?
+    } else {
+        sqlx::query_as(COUNT).fetch_one(&mut PgConnection::connect(url).await?).await?
+    };
+    Ok(count as f64)
+}
+
 impl Request<'_> {
-    fn load(&self, server: &str, key: Option<&str>, seconds: u64) -> anyhow::Result<Load> {
+    fn load(&self, service: &Service, seconds: u64) -> anyhow::Result<Load> {
+        self.load_at(&service.api.to_string(), Some(&service.key), seconds)
+    }
+
+    fn load_at(&self, server: &str, key: Option<&str>, seconds: u64) -> anyhow::Result<Load> {
         let mut command = Command::new(oha());
         command.args(["--no-tui", "--output-format", "json", "-z"]).arg(format!("{seconds}s"));
         command.arg("-c").arg(CONNECTIONS.to_string());
@@ -227,7 +258,7 @@ impl Request<'_> {
         anyhow::ensure!(others < good / 10.0, "{}: {statuses}", self.name);
         let total = seen["summary"]["total"].as_f64().context("oha says how long it took")?;
         let p99 = seen["latencyPercentiles"]["p99"].as_f64().unwrap_or_default() * 1e3;
-        Ok(Load { rate: good / total, p99 })
+        Ok(Load { rate: good / total, p99, took: total })
     }
 }
 
