@@ -1,8 +1,10 @@
-//! Statements declare the tables that they touch: what their text and the schema say is compared here.
+//! Statements declare the tables that they touch: what their text and the schema say is compared here. And the SQLite
+//! that runs them is compiled as they need it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use certwright::storage::{Listed, Touch, catalogue};
+use sqlx::{Connection as _, SqliteConnection};
 
 /// Words that a text has in places where a table's name may follow.
 fn after<'t>(text: &'t str, words: &[&str]) -> BTreeSet<&'t str> {
@@ -99,4 +101,20 @@ fn a_statement_that_declares_nothing_changes_nothing() {
             }
         }
     }
+}
+
+/// docs/decisions/2026-11-28-how-sqlite-is-compiled.md has the reasons; `.cargo/config.toml` has the flags.
+#[tokio::test]
+async fn sqlite_plans_each_statement_once_and_connections_share_no_lock() {
+    let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+
+    let options: Vec<String> = sqlx::query_scalar("PRAGMA compile_options")
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+
+    let has = |wanted: &str| options.iter().any(|option| option == wanted);
+    assert!(has("ENABLE_QPSG") && has("DEFAULT_MEMSTATUS=0"), "{options:?}");
+    assert!(has("DEFAULT_PCACHE_INITSZ=0"), "{options:?}");
+    assert!(!has("ENABLE_MEMORY_MANAGEMENT"), "{options:?}");
 }
