@@ -37,6 +37,11 @@ on_both_databases! {
 
     async fn once_more_it_wakes_only_those_who_still_wait(db: Db) {
         let mut tx = db.begin();
+        let mut begun = certificate("begun");
+        begun.state = State::AwaitingIssuer(Trigger::DoesNotExist);
+        certificates::insert(&mut tx, &begun).await.unwrap();
+        let taken = lease::claim(&mut tx, Machine::Certificate, "test", NOW, 9).await.unwrap();
+        assert_eq!(taken.len(), 1);
         let mut ids = Vec::new();
         for (name, state, at) in [
             ("at-work", State::Triggered(Trigger::DoesNotExist), NOW + Duration::hours(1)),
@@ -59,6 +64,8 @@ on_both_databases! {
             let (found, _) = certificates::find(&mut tx, id, &all()).await.unwrap().unwrap();
             assert_eq!(found.next_action_at, at, "{}", found.name);
         }
+        let (_, lease) = certificates::find(&mut tx, begun.id, &all()).await.unwrap().unwrap();
+        assert_eq!(lease, taken[0], "its step goes on");
     }
 
     async fn a_changed_issuer_has_steps_that_are_under_way_repeated(db: Db) {

@@ -108,10 +108,8 @@ fn a_statement_that_declares_nothing_changes_nothing() {
 async fn sqlite_plans_each_statement_once_and_connections_share_no_lock() {
     let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
 
-    let options: Vec<String> = sqlx::query_scalar("PRAGMA compile_options")
-        .fetch_all(&mut connection)
-        .await
-        .unwrap();
+    let options: Vec<String> =
+        sqlx::query_scalar("PRAGMA compile_options").fetch_all(&mut connection).await.unwrap();
 
     let has = |wanted: &str| options.iter().any(|option| option == wanted);
     assert!(has("ENABLE_QPSG") && has("DEFAULT_MEMSTATUS=0"), "{options:?}");

@@ -112,7 +112,7 @@ statements! {
           AND state IN ('triggered', 'awaiting_issuer', 'blocked')";
     WAKE_STILL_WAITING writes(certificates) = "UPDATE certificates SET next_action_at = $4, lease_token = lease_token + 1, leased_by = NULL
         WHERE issuer_kind = $1 AND issuer_name = $2 AND (namespace = $3 OR $3 = '')
-          AND state = 'awaiting_issuer' AND next_action_at > $4";
+          AND state = 'awaiting_issuer' AND next_action_at > $4 AND leased_by IS NULL";
     USES_ISSUER = "SELECT id FROM certificates
         WHERE issuer_kind = $1 AND issuer_name = $2 AND (namespace = $3 OR $3 = '') LIMIT 1";
 }
@@ -249,7 +249,7 @@ pub async fn wake_waiting(
 }
 
 /// Has every certificate look again that waits for this issuer although [`wake_waiting`] has woken those that
-/// waited then.
+/// waited then. Those that are being worked on have begun since.
 pub async fn wake_still_waiting(
     tx: &mut Tx,
     kind: issuer::Kind,
