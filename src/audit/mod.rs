@@ -196,23 +196,27 @@ pub async fn verify(
     known: Option<Head>,
     show: impl FnMut(&Seal, &Entry),
 ) -> Result<Verified, VerifyError> {
-    let head = walk(db, key, known, Duration::ZERO, show).await?;
+    let head = walk(db, key, known, None, show).await?;
     let unsealed = audit::unsealed(&mut db.read().await?, Uuid::nil(), PAGE).await?.len();
     Ok(Verified { head, unsealed })
 }
 
-/// The same with a pause between two pages; the head.
+/// The same at a pace: a page each time; the head.
 async fn walk(
     db: &Db,
     key: &ChainKey,
     known: Option<Head>,
-    pause: Duration,
+    pace: Option<Duration>,
     mut show: impl FnMut(&Seal, &Entry),
 ) -> Result<Head, VerifyError> {
     let checkpoint = audit_checkpoints::last(&mut db.read().await?).await?;
     let mut walk = Walk::new(key, checkpoint, known)?;
     let mut after = walk.head().seq;
+    let mut pace = pace.map(tokio::time::interval);
     loop {
+        if let Some(pace) = &mut pace {
+            pace.tick().await;
+        }
         let found = audit::chain(&mut db.read().await?, after, PAGE).await?;
         for (seal, entry) in &found {
             walk.step(seal, entry.as_ref())?;
@@ -224,7 +228,6 @@ async fn walk(
         if found.len() < PAGE as usize {
             return Ok(walk.end()?);
         }
-        tokio::time::sleep(pause).await;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::{VerifyError, walk};
@@ -14,8 +15,8 @@ use crate::telemetry::metrics::database as metrics;
 const FIRST_AFTER: Duration = Duration::from_mins(1);
 const EVERY: Duration = Duration::from_hours(1);
 
-/// Pause between two pages: a log of a million entries takes a quarter of an hour, and a hundredth of a processor.
-const PAUSE: Duration = Duration::from_millis(500);
+/// Time between two pages: a log of a million entries takes a quarter of an hour, and a hundredth of a processor.
+const PACE: Duration = Duration::from_millis(500);
 
 /// Watches over the log for one process.
 pub struct Watch {
@@ -34,19 +35,19 @@ impl Watch {
     /// Looks for as long as the service runs.
     pub async fn run(mut self, stop: CancellationToken) {
         let limit = LogLimit::new();
-        let mut pause = FIRST_AFTER;
+        let mut tick = tokio::time::interval_at(Instant::now() + FIRST_AFTER, EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let look = async {
-                tokio::time::sleep(pause).await;
-                self.look(PAUSE).await
+                tick.tick().await;
+                self.look(Some(PACE)).await
             };
             let looked = tokio::select! {
                 looked = look => looked,
                 () = stop.cancelled() => return,
             };
-            pause = EVERY;
             if let Err(error) = looked {
-                pause = FIRST_AFTER;
+                tick.reset_after(FIRST_AFTER);
                 if let Some(left_out) = limit.pass() {
                     let error = &error as &dyn std::error::Error;
                     tracing::warn!(error, left_out, "the audit log is not verified; trying again");
@@ -55,11 +56,11 @@ impl Watch {
         }
     }
 
-    /// Walks along the whole log, with a pause between two pages; the metric and the log say what was found.
-    pub async fn look(&mut self, pause: Duration) -> Result<(), StorageError> {
+    /// Walks along the whole log, at a pace if there is one; the metric and the log say what was found.
+    pub async fn look(&mut self, pace: Option<Duration>) -> Result<(), StorageError> {
         loop {
             let before = audit_checkpoints::last(&mut self.db.read().await?).await?;
-            match walk(&self.db, &self.key, self.known.clone(), pause, |_, _| {}).await {
+            match walk(&self.db, &self.key, self.known.clone(), pace, |_, _| {}).await {
                 Ok(head) => self.is_whole(head),
                 Err(VerifyError::Storage(error)) => return Err(error),
                 Err(VerifyError::Broken(found)) => {

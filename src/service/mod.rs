@@ -171,7 +171,7 @@ pub async fn start(config: &Config, stop: CancellationToken) -> anyhow::Result<R
     health.watch_listeners(servers.all().map(Server::accepting).collect());
     let mut tasks = servers.start(&stop);
     tasks.push(look_after(health, &stop));
-    tasks.extend(auditing::start(state, refusals, &stop).await?);
+    tasks.extend(Box::pin(auditing::start(state, refusals, &stop)).await?);
     tasks.push(spawn(&stop, work(Arc::clone(&worker))));
     Ok(Running {
         api,
