@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use certwright::domain::id::OrderId;
+use certwright::domain::issuer::WAKES_AGAIN_AFTER;
 use certwright::domain::order::{End, Order, State};
 use certwright::storage::{Scope, orders};
 use certwright::worker::Worker;
@@ -82,6 +83,8 @@ async fn at_pebble(world: World) -> (World, Arc<Worker>, Pebble) {
     let path = format!("/issuers/{}", id(&world.post("/issuers", issuer).await.accepted()));
     assert_eq!(worker.work_due().await.unwrap(), 1);
     assert_eq!(reason(&world, &path).await, "ACMEAccountRegistered");
+    world.clock.advance(WAKES_AGAIN_AFTER);
+    assert_eq!(worker.work_due().await.unwrap(), 1);
     (world, worker, pebble)
 }
 

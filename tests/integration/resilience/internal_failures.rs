@@ -35,7 +35,8 @@ async fn ready_issuer(world: &World) {
     let (found, lease) = issuers::find(&mut tx, key, &Scope::Everything).await.unwrap().unwrap();
     let server = found.acme.server.clone();
     let account = Account { url: "https://ca.example/a".into(), server, email: None };
-    issuers::save(&mut tx, &found.registered(account, world.now()), &lease).await.unwrap();
+    let ready = found.registered(account, world.now()).issuer.rested(world.now());
+    issuers::save(&mut tx, &ready, &lease).await.unwrap();
     tx.commit().await.unwrap();
 }
 
