@@ -139,6 +139,7 @@ impl StorageError {
         match self {
             Self::Full(error) => Self::Full(copy(error)),
             Self::Damaged(error) => Self::Damaged(copy(error)),
+            Self::Replaced(path) => Self::Replaced(path.clone()),
             Self::Database(error) | Self::Unavailable(error) => Self::Unavailable(copy(error)),
             other => Self::Unavailable(sqlx::Error::Io(std::io::Error::other(other.to_string()))),
         }

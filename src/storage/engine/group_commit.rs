@@ -196,9 +196,9 @@ async fn serve(pool: SqlitePool, file: DatabaseFile, incoming: mpsc::Receiver<Re
         };
         idle = match first {
             Request::Batch(writes, reply) if queue.first.is_empty() => {
-                commit_batches(connection, (writes, reply), &mut queue).await
+                commit_batches(connection, &file, (writes, reply), &mut queue).await
             }
-            first => commit_with_savepoints(connection, first, &mut queue).await,
+            first => commit_with_savepoints(connection, &file, first, &mut queue).await,
         };
     }
 }
@@ -226,6 +226,7 @@ impl Queue {
 /// One commit for those who wait by now and have nothing to read. Gives the connection back, unless it failed.
 async fn commit_batches(
     mut connection: PoolConnection<Sqlite>,
+    file: &DatabaseFile,
     first: (Pipeline<Sqlite>, Reply),
     queue: &mut Queue,
 ) -> Option<PoolConnection<Sqlite>> {
@@ -261,7 +262,7 @@ async fn commit_batches(
         members.push((writes, reply));
         next = next_batch(queue, members.len(), began);
     }
-    commit(connection, members.into_iter().map(|(_, reply)| reply).collect()).await
+    commit(connection, file, members.into_iter().map(|(_, reply)| reply).collect()).await
 }
 
 /// Whoever else waits with nothing to read, if there is room beside so many.
@@ -286,6 +287,7 @@ fn next_batch(
 /// One commit for whoever waits by now. Gives the connection back, unless it failed.
 async fn commit_with_savepoints(
     mut connection: PoolConnection<Sqlite>,
+    file: &DatabaseFile,
     first: Request,
     queue: &mut Queue,
 ) -> Option<PoolConnection<Sqlite>> {
@@ -349,16 +351,21 @@ async fn commit_with_savepoints(
             next = queue.try_next();
         }
     }
-    commit(connection, members).await
+    commit(connection, file, members).await
 }
 
-/// Tells all of them what came of it.
+/// Tells all of them what came of it. Who joined the turn late asked after its first look at the file.
 async fn commit(
     mut connection: PoolConnection<Sqlite>,
+    file: &DatabaseFile,
     mut members: Vec<Reply>,
 ) -> Option<PoolConnection<Sqlite>> {
-    if let Err(error) = run(&mut connection, "COMMIT").await {
-        let (last, error) = (members.pop(), error.into());
+    let done = match file.check() {
+        Ok(()) => run(&mut connection, "COMMIT").await.map_err(StorageError::from),
+        Err(gone) => Err(gone),
+    };
+    if let Err(error) = done {
+        let last = members.pop();
         fail(members, &error);
         // Who is alone hears the cause as it is.
         if let Some(reply) = last {
@@ -439,6 +446,8 @@ mod tests {
             count.fetch_add(1, Ordering::Relaxed);
         });
         drop(handle);
+        let there = tempfile::NamedTempFile::new().unwrap();
+        let file = DatabaseFile::at(there.path()).unwrap();
         let (sender, incoming) = mpsc::channel(QUEUE);
         let mut replies = Vec::new();
         for numbers in batches {
@@ -450,9 +459,9 @@ mod tests {
         while let Some(request) = queue.try_next() {
             connection = match request {
                 Request::Batch(writes, reply) if queue.first.is_empty() => {
-                    commit_batches(connection, (writes, reply), &mut queue).await
+                    commit_batches(connection, &file, (writes, reply), &mut queue).await
                 }
-                request => commit_with_savepoints(connection, request, &mut queue).await,
+                request => commit_with_savepoints(connection, &file, request, &mut queue).await,
             }
             .unwrap();
         }
@@ -475,5 +484,32 @@ mod tests {
     async fn who_is_refused_in_the_midst_is_undone_alone() {
         let outcome = together(&[&[1], &[2], &[9, 1], &[3]]).await;
         assert_eq!(outcome, (vec![true, true, false, true], vec![1, 2, 3], 1));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_committed_to_a_file_that_goes_while_a_turn_is_under_way() {
+        let there = tempfile::NamedTempFile::new().unwrap();
+        let file = DatabaseFile::at(there.path()).unwrap();
+        drop(there);
+        let (_sender, incoming) = mpsc::channel(QUEUE);
+        let mut queue = Queue { first: VecDeque::new(), incoming };
+        for joins_in_savepoints in [false, true] {
+            let pool = SqlitePool::connect("sqlite::memory:").await.unwrap();
+            let mut connection = pool.acquire().await.unwrap();
+            run(&mut connection, "CREATE TABLE numbers (number INTEGER PRIMARY KEY)")
+                .await
+                .unwrap();
+            let (writes, reply, done) = batch(&[1]);
+
+            let kept = if joins_in_savepoints {
+                let request = Request::Batch(writes, reply);
+                commit_with_savepoints(connection, &file, request, &mut queue).await
+            } else {
+                commit_batches(connection, &file, (writes, reply), &mut queue).await
+            };
+
+            assert!(kept.is_none(), "what it has not committed is undone with it");
+            assert!(matches!(done.await.unwrap(), Err(StorageError::Replaced(_))));
+        }
     }
 }
