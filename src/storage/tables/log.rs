@@ -1,7 +1,7 @@
 //! What the log says of certificates, issuers and webhooks to whoever is on call: one line when something comes,
 //! changes or ends, and none for what only repeats itself.
 //!
-//! A line is written once the transaction that it is about is committed.
+//! A line is written once the transaction that it is about is committed; so is the span of an order sent that has ended.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;

@@ -85,11 +85,20 @@ async fn replicas_that_lag_by_twenty_seconds_cost_neither_an_order_nor_an_attemp
     assert_eq!(site.pebble.certificates_issued(), 20);
 }
 
-/// The issuer wakes those who wait; one more saves that it waits in that moment.
 #[tokio::test]
-async fn readiness_that_a_certificate_has_missed_by_a_moment_costs_it_seconds() {
+async fn readiness_that_a_certificate_has_missed_by_a_moment_costs_it_seconds_on_sqlite() {
     let (_folder, url) = databases::sqlite_url();
-    let site = Driven::on(&url, &json!({})).await;
+    readiness_missed_by_a_moment_costs_seconds(&url).await;
+}
+
+#[tokio::test]
+async fn readiness_that_a_certificate_has_missed_by_a_moment_costs_it_seconds_on_postgres() {
+    readiness_missed_by_a_moment_costs_seconds(&fresh_database().await).await;
+}
+
+/// The issuer wakes those who wait; one more saves that it waits in that moment.
+async fn readiness_missed_by_a_moment_costs_seconds(database: &str) {
+    let site = Driven::on(database, &json!({})).await;
     let ready_since = site.world.now();
     let late = id(&site.world.create_certificate("late").await);
     site.world
