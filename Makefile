@@ -29,9 +29,10 @@ SOAK_CERTIFICATES ?= 1000
 
 AUDIT_CHANGES ?= 10000
 
-soak: setup ## Issue 1,000 certificates (SOAK_CERTIFICATES) while process and database are killed again and again; change 10,000 things
+soak: setup ## Issue 1,000 certificates (SOAK_CERTIFICATES) while process and database are killed again and again; change 10,000 things; renew 1,000 for a year
 	SOAK_CERTIFICATES=$(SOAK_CERTIFICATES) cargo test --locked $(TESTED) --test integration soak:: -- --nocapture --test-threads=1
 	cargo test --locked $(TESTED) --test integration short_lived:: -- --ignored --nocapture
+	RETENTION_CERTIFICATES=1000 cargo test --locked $(TESTED) --test integration after_a_year -- --nocapture --test-threads=1
 	AUDIT_CHANGES=$(AUDIT_CHANGES) cargo test --locked $(TESTED) --test integration audit::crash -- --nocapture --test-threads=1
 
 bench: setup ## Measure everything against the least it can cost (docs/performance.md); ARGS="issuance --runs 1" for a part

@@ -192,8 +192,8 @@ async fn template(ground: &Ground, database: &Database) -> String {
     service.key.clone()
 }
 
-/// Puts copies of the template beside it, with their names, chains and keys. Either all want to be
-/// renewed now, or each at its own time in the next 60 days.
+/// Puts copies of the template beside it, with all that a certificate has: names, chains, keys, the order with its
+/// challenge, and events. Either all want to be renewed now, or each at its own time in the next 60 days.
 async fn multiply(database: &Database, size: usize, due: bool) -> anyhow::Result<()> {
     let sqlite = database.url.starts_with("sqlite");
     let copy_id = |table: &str| {
@@ -207,6 +207,7 @@ async fn multiply(database: &Database, size: usize, due: bool) -> anyhow::Result
         }
     };
     let (certificate, request, order) = (copy_id("1"), copy_id("2"), copy_id("3"));
+    let (challenge, event) = (copy_id("4"), copy_id("(16 + t.position % 200)"));
     let name = format!("'copy-' || n || '.{ZONE}'");
     let now = SystemClock.now().unix_timestamp() * 1000;
     let when = if due {
@@ -222,7 +223,7 @@ async fn multiply(database: &Database, size: usize, due: bool) -> anyhow::Result
     } else {
         format!("(SELECT generate_series(1, {size}::bigint) AS n) AS series")
     };
-    let tables: [(&str, Vec<(&str, &str)>); 4] = [
+    let tables: [(&str, Vec<(&str, &str)>); 7] = [
         (
             "certificates",
             vec![
@@ -243,6 +244,21 @@ async fn multiply(database: &Database, size: usize, due: bool) -> anyhow::Result
             "revisions",
             vec![("certificate_id", &certificate), ("request_id", &request), ("order_id", &order)],
         ),
+        (
+            "orders",
+            vec![("id", &order), ("certificate_id", &certificate), ("request_id", &request)],
+        ),
+        ("challenges", vec![("id", &challenge), ("order_id", &order)]),
+        (
+            "events",
+            vec![
+                ("id", &event),
+                ("certificate_id", &certificate),
+                ("resource_id", &certificate),
+                // Places in the stream are given once.
+                ("position", "t.position + n * 1000"),
+            ],
+        ),
     ];
     let mut connection = Connection::to(&database.url).await?;
     for (table, changed) in tables {
@@ -253,8 +269,11 @@ async fn multiply(database: &Database, size: usize, due: bool) -> anyhow::Result
         };
         let values: Vec<_> = columns.iter().map(value).collect();
         let (names, values) = (columns.join(", "), values.join(", "));
-        let copy =
-            format!("INSERT INTO {table} ({names}) SELECT {values} FROM {table} t, {series}");
+        let of_certificates =
+            if table == "events" { "WHERE t.certificate_id IS NOT NULL" } else { "" };
+        let copy = format!(
+            "INSERT INTO {table} ({names}) SELECT {values} FROM {table} t, {series} {of_certificates}"
+        );
         connection.run(&copy).await?;
     }
     if !sqlite {

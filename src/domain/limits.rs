@@ -190,6 +190,12 @@ impl Limit {
         let window = duration::parse(&self.per).ok().filter(|_| self.problem().is_none())?;
         Some(Rate { interval: window / self.count, window })
     }
+
+    /// The part that is left at `now`, from 0 to 1; `spent_until` is when all of it is there again.
+    pub fn remaining(&self, spent_until: OffsetDateTime, now: OffsetDateTime) -> f64 {
+        let used = self.rate().map_or(0, |rate| rate.used(spent_until, now));
+        1.0 - f64::from(used.min(self.count)) / f64::from(self.count.max(1))
+    }
 }
 
 impl Rate {
@@ -267,6 +273,17 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
+
+    #[test]
+    fn a_limit_is_left_until_it_is_spent() {
+        let now = datetime!(2026-11-24 12:00 UTC);
+        let limit = Limit { count: 10, per: "10m".into() };
+
+        for (spent, left) in [(0, 1.0), (1, 0.9), (10, 0.0), (20, 0.0)] {
+            let found = limit.remaining(now + Duration::minutes(spent), now);
+            assert!((found - left).abs() < 1e-9, "{spent}: {found}");
+        }
+    }
 
     #[test]
     fn the_number_of_names_is_taken_from_the_words() {

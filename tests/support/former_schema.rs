@@ -50,12 +50,14 @@ pub const LATER_COLUMNS: [(&str, &str); 22] = [
 ];
 
 /// Indexes that they made on older tables.
-const LATER_INDEXES: [&str; 7] = [
+const LATER_INDEXES: [&str; 9] = [
     "api_keys_former_hash",
     "certificates_by_admission",
     "certificates_by_end",
     "certificates_by_name",
+    "certificates_failing",
     "certificates_under_way",
+    "expiry_watches_told",
     "throttles_by_id",
     "webhooks_by_name",
 ];

@@ -26,7 +26,7 @@ use crate::storage::{Read, Tx, certificates, orders, revocations};
 
 pub(crate) mod accounts;
 pub(crate) mod check;
-pub(in crate::api) mod limits;
+mod limits;
 mod outside;
 
 use crate::view::IssuerView;

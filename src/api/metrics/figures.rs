@@ -3,11 +3,9 @@
 use time::OffsetDateTime;
 
 use crate::api::AppState;
-use crate::api::issuers::limits;
 use crate::domain::issuer::{Issuer, State};
-use crate::domain::limits::Limit;
 use crate::storage::figures::{self, Due, Ending, Held, InState};
-use crate::storage::{Load, Page, Scope, StorageError, deliveries, issuers};
+use crate::storage::{Load, Page, Scope, StorageError, deliveries, issuers, rate_limits};
 use crate::telemetry::metrics::Gauges;
 use crate::telemetry::metrics::issuance;
 
@@ -17,6 +15,8 @@ const ISSUERS: u32 = 100;
 /// Figures of the whole database.
 pub(super) struct Figures {
     certificates: Vec<InState>,
+    trying_again: u64,
+    expiring: Vec<(String, u64)>,
     /// The soonest first.
     ending: Vec<Ending>,
     /// How many of them are shown by name.
@@ -25,7 +25,7 @@ pub(super) struct Figures {
     throttles: Vec<Held>,
     webhooks: Vec<(String, u64)>,
     deliveries: u64,
-    issuers: Vec<(Issuer, Vec<limits::Spent>)>,
+    issuers: Vec<(Issuer, Vec<rate_limits::Spent>)>,
 }
 
 impl Figures {
@@ -33,6 +33,8 @@ impl Figures {
         let now = app.now();
         let mut read = app.db.read().await?;
         let certificates = figures::certificates(&mut read, now).await?;
+        let trying_again = figures::trying_again(&mut read, now).await?;
+        let expiring = figures::expiring(&mut read).await?;
         let ending = figures::ending(&mut read, now, named.max(1)).await?;
         let queues = figures::queues(&mut read, now).await?;
         let throttles = figures::throttles(&mut read, now).await?;
@@ -43,11 +45,22 @@ impl Figures {
             issuers::list(&mut read, &Scope::Everything, &wanted, Page::first(ISSUERS)).await?.rows;
         let mut issuers = Vec::with_capacity(known.len());
         for issuer in known {
-            let spent = limits::spent(&mut read, &issuer, now).await?;
+            let spent = rate_limits::spent(&mut read, &issuer, now).await?;
             issuers.push((issuer, spent));
         }
         let named = named as usize;
-        Ok(Self { certificates, ending, named, queues, throttles, webhooks, deliveries, issuers })
+        Ok(Self {
+            certificates,
+            trying_again,
+            expiring,
+            ending,
+            named,
+            queues,
+            throttles,
+            webhooks,
+            deliveries,
+            issuers,
+        })
     }
 }
 
@@ -58,12 +71,15 @@ pub(super) fn gauges(figures: Option<&Figures>, load: &Load, now: OffsetDateTime
     gauges.set_one("certwright_database_up", "Whether the database answered this scrape.", up);
     add_load(&gauges, load);
     let Some(figures) = figures else { return gauges };
-    add_certificates(&gauges, figures);
+    add_certificates(&gauges, figures, now);
     add_queues(&gauges, figures, now);
     add_limits(&gauges, figures, now);
     let issuers = figures.issuers.iter().map(|(issuer, _)| (issuer, issuer.state == State::Ready));
     let ready: Vec<_> =
         issuers.map(|(issuer, ready)| (name(issuer), f64::from(u8::from(ready)))).collect();
+    for ((kind, name), _) in &ready {
+        issuance::expect(kind, name);
+    }
     gauges.set(
         "certwright_issuer_ready",
         "Whether the issuer's account is registered.",
@@ -89,7 +105,7 @@ pub(super) fn gauges(figures: Option<&Figures>, load: &Load, now: OffsetDateTime
 fn phases(certificates: &[InState]) -> [(&'static str, u64); 6] {
     let (mut issuing, mut ready, mut renewing) = (0, 0, 0);
     let (mut failed, mut blocked, mut expired) = (0, 0, 0);
-    for InState { state, unissued, ended, served } in certificates {
+    for InState { state, unissued, ended, served, .. } in certificates {
         match state.as_str() {
             "backoff" => failed += unissued + ended + served,
             "blocked" => blocked += unissued + ended + served,
@@ -110,13 +126,13 @@ fn phases(certificates: &[InState]) -> [(&'static str, u64); 6] {
     ]
 }
 
-/// Certificates that are served, and whose renewal has failed.
+/// Certificates that are served, and whose renewal waits after a failure, or for a person.
 fn failing_renewals(certificates: &[InState]) -> u64 {
     let failing = |one: &&InState| matches!(one.state.as_str(), "backoff" | "blocked");
     certificates.iter().filter(failing).map(|one| one.served).sum()
 }
 
-fn add_certificates(gauges: &Gauges, figures: &Figures) {
+fn add_certificates(gauges: &Gauges, figures: &Figures, now: OffsetDateTime) {
     gauges.set(
         "certwright_certificates",
         "Certificates by phase.",
@@ -126,7 +142,22 @@ fn add_certificates(gauges: &Gauges, figures: &Figures) {
     gauges.set_one(
         "certwright_certificates_renewal_failing",
         "Certificates that are served, and whose renewal has failed or is blocked.",
-        float(failing_renewals(&figures.certificates)),
+        float(failing_renewals(&figures.certificates) + figures.trying_again),
+    );
+    gauges.set(
+        "certwright_certificates_expiring",
+        "Certificates that are served and were not renewed in time, by what is left of their life (third, sixth, twentieth).",
+        &["stage"],
+        ["third", "sixth", "twentieth"].map(|stage| {
+            let count = figures.expiring.iter().find(|known| known.0 == stage);
+            (vec![stage], float(count.map_or(0, |known| known.1)))
+        }),
+    );
+    let unissued = figures::unissued_since(&figures.certificates);
+    gauges.set_one(
+        "certwright_certificate_unissued_oldest_seconds",
+        "How long ago the first certificate was asked for that was never issued and waits for no person; 0: none.",
+        unissued.map_or(0.0, |since| (now - since).as_seconds_f64().max(0.0)),
     );
     gauges.set_one(
         "certwright_certificates_ended",
@@ -184,7 +215,7 @@ fn add_limits(gauges: &Gauges, figures: &Figures, now: OffsetDateTime) {
     let mut left = Vec::new();
     for (issuer, spent) in &figures.issuers {
         let (kind, issuer) = name(issuer);
-        let of = |(limit, rate, until): &limits::Spent| (*limit, remaining(rate, *until, now));
+        let of = |(limit, rate, until): &rate_limits::Spent| (*limit, rate.remaining(*until, now));
         left.extend(spent.iter().map(of).map(|(limit, left)| (kind, issuer.clone(), limit, left)));
     }
     gauges.set(
@@ -229,11 +260,6 @@ fn name(issuer: &Issuer) -> (&'static str, String) {
     (kind, issuance::Issuer { kind, namespace, name }.label())
 }
 
-fn remaining(limit: &Limit, spent_until: OffsetDateTime, now: OffsetDateTime) -> f64 {
-    let used = limit.rate().map_or(0, |rate| rate.used(spent_until, now));
-    1.0 - f64::from(used.min(limit.count)) / f64::from(limit.count.max(1))
-}
-
 fn timestamp(at: OffsetDateTime) -> f64 {
     float(u64::try_from(at.unix_timestamp()).unwrap_or_default())
 }
@@ -245,9 +271,6 @@ fn float(count: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use time::Duration;
-    use time::macros::datetime;
-
     use super::*;
 
     #[test]
@@ -255,6 +278,7 @@ mod tests {
         let state = |state: &str, unissued, ended, served| InState {
             state: state.to_owned(),
             unissued,
+            unissued_since: None,
             ended,
             served,
         };
@@ -279,16 +303,5 @@ mod tests {
         ];
         assert_eq!(phases, expected);
         assert_eq!(failing_renewals(&certificates), 18);
-    }
-
-    #[test]
-    fn a_limit_is_left_until_it_is_spent() {
-        let now = datetime!(2026-11-24 12:00 UTC);
-        let limit = Limit { count: 10, per: "10m".into() };
-
-        for (spent, left) in [(0, 1.0), (1, 0.9), (10, 0.0), (20, 0.0)] {
-            let found = remaining(&limit, now + Duration::minutes(spent), now);
-            assert!((found - left).abs() < 1e-9, "{spent}: {found}");
-        }
     }
 }

@@ -1,6 +1,10 @@
 //! The database: its schema, its disk, its write-ahead log, a write, whether its file is whole, and whether somebody
 //! else has written it.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::report::Report;
 use crate::audit::{self, VerifyError};
 use crate::bootstrap;
@@ -10,8 +14,9 @@ use crate::secret::Sealer;
 use crate::storage::{Db, Disk, StorageError, pause, settings};
 use crate::verify::{self, Broken, Finding, Verified};
 
-/// As deploy/prometheus/alerts.yaml has it.
+// As deploy/prometheus/alerts.yaml has them.
 const LITTLE_ROOM: u64 = 512 << 20;
+const SLOW: Duration = Duration::from_secs(1);
 
 /// The log is cut to much less as soon as nobody reads what is in it.
 const LONG_WAL: u64 = 64 << 20;
@@ -71,10 +76,13 @@ pub(super) async fn examine(db: &Db, report: &mut Report) -> anyhow::Result<()> 
     if let Some(disk) = db.load().disk {
         room(disk, report)?;
     }
+    const WRITES: &str = "database, writes";
+    let begun = Instant::now();
     match write(db).await {
-        Ok(()) => report.ok("database, writes", "a row was written")?,
+        Ok(()) if begun.elapsed() > SLOW => report.warn(WRITES, &format!("a row was written, in {:.1} s: every step of an order is such a commit; look at the disk's latency (`iostat -x 1`), and at who else uses it", begun.elapsed().as_secs_f64()))?,
+        Ok(()) => report.ok(WRITES, "a row was written")?,
         Err(error) => {
-            report.fail("database, writes", &format!("{:#}", anyhow::Error::from(error)))?;
+            report.fail(WRITES, &format!("{:#}; `journalctl -u certwright` and the database's own log have more", anyhow::Error::from(error)))?;
         }
     }
     if db.dialect() == "postgres" {
@@ -150,7 +158,10 @@ pub(super) async fn master_key(
             Ok(Some(sealer))
         }
         Err(error) => {
-            report.fail("master key", &error.to_string())?;
+            report.fail(
+                "master key",
+                &format!("{error}; docs/at-rest.md says which one a database needs"),
+            )?;
             Ok(None)
         }
     }

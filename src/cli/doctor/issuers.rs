@@ -61,9 +61,18 @@ pub(super) async fn authority(issuer: &Issuer, report: &mut Report) -> anyhow::R
 pub(super) fn account(issuer: &Issuer, report: &mut Report) -> anyhow::Result<()> {
     let what = format!("{} {}", issuer.kind.as_str(), issuer.name);
     let (status, reason, message) = issuer.ready();
+    let within = match &*issuer.namespace {
+        "" => String::new(),
+        namespace => format!(" -n {namespace}"),
+    };
+    let kind = issuer.kind.as_str().to_lowercase();
+    let text = format!(
+        "{reason}: {message} `certwright describe {kind} {}{within}` says what helps",
+        issuer.name
+    );
     match status {
         "True" => report.ok(&what, "its account is registered"),
-        "False" => report.fail(&what, &format!("{reason}: {message}")),
-        _ => report.warn(&what, &format!("{reason}: {message}")),
+        "False" => report.fail(&what, &text),
+        _ => report.warn(&what, &text),
     }
 }

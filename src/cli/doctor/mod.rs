@@ -1,9 +1,11 @@
 //! `certwright doctor`: looks at everything that alarms, and at what would keep certificates from being issued.
 
+mod counted;
 mod database;
 mod issuers;
 mod names;
 mod outside;
+mod overdue;
 mod provider;
 mod report;
 mod resources;
@@ -46,6 +48,7 @@ async fn examine(source: &Source, remote: &Remote, report: &mut Report) -> anyho
     report.ok("settings", "can be used; `certwright config` shows them")?;
     outside::service(remote, report).await?;
     outside::responder(&config, report).await?;
+    counted::examine(&config, remote, report).await?;
     let Some(db) = database::open(&config, report).await? else { return Ok(()) };
     database::examine(&db, report).await?;
     database::paused(&db, report).await?;
@@ -69,6 +72,7 @@ async fn examine(source: &Source, remote: &Remote, report: &mut Report) -> anyho
             issuers::authority(issuer, report).await?;
         }
         issuers::account(issuer, report)?;
+        overdue::budgets(&db, issuer, report).await?;
         if let Some(sealer) = &sealer {
             let place = provider::Place { config: &config, db: &db, sealer, solvers: &solvers };
             provider::examine(&place, issuer, report).await?;
@@ -79,6 +83,7 @@ async fn examine(source: &Source, remote: &Remote, report: &mut Report) -> anyho
         outside::port_80(&config, report).await?;
     }
     resources::examine(&db, report).await?;
+    overdue::examine(&db, report).await?;
     db.close().await;
     Ok(())
 }

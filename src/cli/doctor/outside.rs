@@ -52,7 +52,7 @@ pub(super) async fn resolvers(
     if servers.is_empty() {
         return report.fail(
             "resolvers",
-            "there is none: /etc/resolv.conf names no server, and `dns.nameservers` neither",
+            "there is none: /etc/resolv.conf names no server, and `dns.nameservers` neither; set it, as in `dns.nameservers = [\"9.9.9.9\"]`",
         );
     }
     let hosts = issuers.iter().filter_map(|issuer| {

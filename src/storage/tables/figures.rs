@@ -45,8 +45,11 @@ statements! {
         FROM used, (SELECT 'triggered' AS state UNION ALL SELECT 'awaiting_issuer' UNION ALL SELECT 'ordering'
             UNION ALL SELECT 'backoff' UNION ALL SELECT 'blocked') AS states
         WHERE used.name IS NOT NULL GROUP BY states.state";
-    UNISSUED = concat!("SELECT state, count(*) FROM certificates WHERE ", end!(), " = ", never!(), " GROUP BY state");
+    UNISSUED = concat!("SELECT state, count(*), min(created_at) FROM certificates WHERE ", end!(), " = ", never!(), " GROUP BY state");
     ENDED = concat!("SELECT state, count(*) FROM certificates WHERE ", end!(), " <= $1 GROUP BY state");
+    TRYING_AGAIN = concat!("SELECT count(*) FROM certificates WHERE failed_attempts > 0
+        AND state IN ('triggered', 'awaiting_issuer', 'ordering') AND ", end!(), " > $1 AND ", end!(), " < ", never!());
+    EXPIRING = "SELECT told, count(*) FROM expiry_watches WHERE told IS NOT NULL AND told <> 'expired' GROUP BY told";
     ENDING = concat!("SELECT namespace, name, not_after FROM certificates WHERE ", end!(), " > $1 AND ", end!(), " < ", never!(),
         " ORDER BY ", end!(), " LIMIT $2");
     QUEUES = concat!(
@@ -70,6 +73,8 @@ pub struct InState {
     pub state: String,
     /// Nothing was issued yet.
     pub unissued: u64,
+    /// When the first of those was asked for.
+    pub unissued_since: Option<OffsetDateTime>,
     /// What was issued has ended.
     pub ended: u64,
     /// What was issued can be used.
@@ -112,18 +117,36 @@ pub async fn certificates(
     let not_idle: i64 = counted.iter().map(|known| known.1).sum();
     counted.push(Counted("idle".to_owned(), all - not_idle));
     counted.retain(|known| known.1 > 0);
-    let unissued: Vec<Counted> = fetch!(fetch_all, read, UNISSUED)?;
+    let unissued: Vec<(String, i64, i64)> = fetch!(fetch_all, read, UNISSUED)?;
     let ended: Vec<Counted> = fetch!(fetch_all, read, ENDED, millis(now))?;
-    let of = |counted: &[Counted], state: &str| {
-        counted.iter().find(|known| known.0 == state).map_or(0, |known| whole(known.1))
-    };
     let in_state = |Counted(state, count): Counted| {
-        let (unissued, ended) = (of(&unissued, &state), of(&ended, &state));
+        let unissued = unissued.iter().find(|known| known.0 == state);
+        let unissued_since = unissued.map(|known| moment(known.2));
+        let unissued = unissued.map_or(0, |known| whole(known.1));
+        let ended = ended.iter().find(|known| known.0 == state).map_or(0, |known| whole(known.1));
         // They are read one after the other.
         let served = whole(count).saturating_sub(unissued + ended);
-        InState { state, unissued, ended, served }
+        InState { state, unissued, unissued_since, ended, served }
     };
     Ok(counted.into_iter().map(in_state).collect())
+}
+
+/// When the first of the certificates was asked for that were never issued and wait for no person.
+pub fn unissued_since(certificates: &[InState]) -> Option<OffsetDateTime> {
+    let waiting = certificates.iter().filter(|one| one.state != "blocked");
+    waiting.filter_map(|one| one.unissued_since).min()
+}
+
+/// The certificates that can be used, and whose renewal is tried again just now after it has failed.
+pub async fn trying_again(read: &mut Read, now: OffsetDateTime) -> Result<u64, StorageError> {
+    let (count,): (i64,) = fetch!(fetch_one, read, TRYING_AGAIN, millis(now))?;
+    Ok(whole(count))
+}
+
+/// The certificates that near their end and have no successor, by the stage of which was told last.
+pub async fn expiring(read: &mut Read) -> Result<Vec<(String, u64)>, StorageError> {
+    let rows: Vec<Counted> = fetch!(fetch_all, read, EXPIRING)?;
+    Ok(rows.into_iter().map(|Counted(stage, count)| (stage, whole(count))).collect())
 }
 
 /// The certificates that end next, the soonest first.

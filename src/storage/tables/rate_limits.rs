@@ -9,8 +9,10 @@ use time::{Duration, OffsetDateTime};
 
 use crate::domain::challenge;
 use crate::domain::id::OrderId;
-use crate::domain::limits::Rate;
+use crate::domain::issuer::Issuer;
+use crate::domain::limits::{Limit, LimitsSpec, Rate};
 use crate::domain::order::{End, Order, State};
+use crate::domain::throttle::{Asker, Scope};
 use crate::storage::engine::{
     Read, StorageError, Stored, Tx, execute, fetch, fetch_changed, json, millis, moment,
     statements, write,
@@ -168,6 +170,32 @@ pub async fn spend(tx: &mut Tx, cost: &Cost, now: OffsetDateTime) -> Result<bool
 pub async fn fullest(read: &mut Read, pool: &str) -> Result<Option<OffsetDateTime>, StorageError> {
     let (until,): (Option<i64>,) = fetch!(fetch_one, read, FULLEST, pool)?;
     Ok(until.map(moment))
+}
+
+/// A limit by its name, and the time at which all of it is available again.
+pub type Spent = (&'static str, Limit, OffsetDateTime);
+
+/// Each limit that holds for an issuer; of several per domain, set or name, the fullest.
+pub async fn spent(
+    read: &mut Read,
+    issuer: &Issuer,
+    now: OffsetDateTime,
+) -> Result<Vec<Spent>, StorageError> {
+    let acme = &issuer.acme;
+    let account = issuer.account.as_ref().map_or("", |account| &account.url);
+    let asker = Asker { server: &acme.server, account, names: &[] };
+    let mut spent = Vec::new();
+    for (name, limit) in LimitsSpec::of(acme.limits.as_ref(), &acme.server).each() {
+        let counted = match name {
+            "newOrders" => Scope::Account,
+            "certificatesPerDomain" => Scope::RegisteredDomain(String::new()),
+            "certificatesPerExactSet" => Scope::ExactSet,
+            _ => Scope::Name(String::new()),
+        };
+        let until = fullest(read, &asker.pool(&counted)).await?.unwrap_or(now);
+        spent.push((name, limit.clone(), until));
+    }
+    Ok(spent)
 }
 
 /// An order is over: what it took and did not use is given back, once. An issued one has used all of it.

@@ -73,6 +73,24 @@ impl Issuer<'_> {
     }
 }
 
+/// How most orders end, and the class of what failed.
+const USUAL: [(&str, &str); 5] = [
+    ("issued", ""),
+    ("failed", "validation"),
+    ("failed", "transient"),
+    ("blocked", "blocked"),
+    ("lost", "gone"),
+];
+
+/// Shows the counters of an issuer, by its label, before its first order ends: Prometheus takes the first value of a
+/// series for where it began, and so an increase would miss what happened first.
+pub fn expect(kind: &str, label: &str) {
+    let label = METRICS.issuers.value(label);
+    for (outcome, class) in USUAL {
+        METRICS.orders.with_label_values(&[kind, label, outcome, class]);
+    }
+}
+
 /// An order has ended with a certificate.
 pub fn issued(issuer: Issuer<'_>, took: Duration) {
     let label = issuer.label();

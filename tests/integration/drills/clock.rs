@@ -9,7 +9,9 @@ use time::Duration;
 use super::{found_by, said, warnings};
 use crate::support::fault_proxy::FaultProxy;
 use crate::support::installation::{Database, Installation, Program};
-use crate::telemetry::metrics::page_of;
+use crate::support::patience::until;
+use crate::support::prometheus::Prometheus;
+use crate::support::receiver::Receiver;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clock_two_days_ahead_on_sqlite() {
@@ -22,16 +24,23 @@ async fn a_clock_two_days_behind_on_postgres() {
 }
 
 async fn drill(database: Database, ahead: Duration, reason: &str, words: &str) {
-    let site = Installation::on(database).await;
+    let mut site = Installation::on(database).await;
+    site.set("METRICS_LISTEN", "127.0.0.1:0");
     let proxy = FaultProxy::before(&site.pebble).await;
     // Seconds more than two days, whatever a `Date` rounds off.
     say_the_time(&proxy, ahead * 1.0001);
     let mut program = site.start().await;
+    let receiver = Receiver::start().await;
+    let events = ["certificate.issued", "certificate.failed", "certificate.blocked"];
+    let hook = json!({"url": receiver.url(), "events": events});
+    assert_eq!(site.post(&program, "/webhooks", &hook).await.unwrap().status, 201);
+    let prometheus = Prometheus::scraping(&program.metrics()).await;
     site.set_up_at(&program, (proxy.directory_url(), proxy.ca_bundle())).await;
     site.ask_for(&program, "wrong").await.unwrap();
     site.until_all_ready(&mut program, 1).await;
 
-    let off = seconds_ahead(&site, &program).await;
+    prometheus.until_alert("CertwrightClockOff", true).await;
+    let off = seconds_ahead(&prometheus).await;
     assert!((off - ahead.as_seconds_f64()).abs() < 120.0, "{off}");
     // Answered with 200: nobody is taken out of service.
     site.until(&mut program, "/readyz", |ready| ready.to_string().contains(words)).await;
@@ -59,14 +68,24 @@ async fn drill(database: Database, ahead: Duration, reason: &str, words: &str) {
     site.ask_for(&program, "right").await.unwrap();
     site.until_all_ready(&mut program, 2).await;
 
-    let right = seconds_ahead(&site, &program).await;
-    assert!(right.abs() < 60.0, "{right}");
+    prometheus.until_alert("CertwrightClockOff", false).await;
     site.until(&mut program, "/readyz", |ready| !ready.to_string().contains(words)).await;
     assert_eq!(skewed(&site, &program).await, Value::Null, "it is over");
     let log = program.log();
     assert!(log.contains("our clock and the CAs' agree again"), "{log}");
     let found = found_by(&program.doctor(&site));
     assert!(!found.iter().any(|line| line.contains("timedatectl")), "{found:#?}");
+    // It has kept nothing from being issued.
+    let events = site.get(&program, "/events?type=Warning").await.unwrap().body;
+    assert_eq!(events["items"], json!([]), "{events:#}");
+    until("both messages", async || receiver.got().len() == 2).await;
+    let told: Vec<_> = receiver.got().iter().map(|got| event_type(&got.body)).collect();
+    assert_eq!(told, ["certificate.issued"; 2]);
+}
+
+fn event_type(message: &str) -> String {
+    let message: Value = serde_json::from_str(message).unwrap();
+    message["type"].as_str().unwrap().to_owned()
 }
 
 /// The CA's answers are dated so that our clock is ahead of it by so much.
@@ -79,10 +98,9 @@ fn say_the_time(proxy: &FaultProxy, ahead: Duration) {
 }
 
 /// What the gauge says.
-async fn seconds_ahead(site: &Installation, program: &Program) -> f64 {
-    let page = page_of(site, program).await;
-    let line = page.lines().find_map(|line| line.strip_prefix("certwright_clock_ahead_seconds "));
-    line.unwrap().parse().unwrap()
+async fn seconds_ahead(prometheus: &Prometheus) -> f64 {
+    let found = prometheus.ask("certwright_clock_ahead_seconds").await;
+    found[0]["value"][1].as_str().unwrap().parse().unwrap()
 }
 
 async fn skewed(site: &Installation, program: &Program) -> Value {

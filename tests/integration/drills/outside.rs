@@ -18,6 +18,7 @@ on_each_drill! {
         drill.scale(Duration::hours(8)).await;
 
         drill.until_alert("CertwrightCircuitBreakerOpen", true).await;
+        drill.until_alert("CertwrightIssuanceLate", true).await;
         let trouble = drill.look().await;
         trouble.assert_phase("Ready", 1);
         trouble.assert_phase("Issuing", MANY);
@@ -34,6 +35,7 @@ on_each_drill! {
         let mended = drill.look().await;
         mended.assert_calm();
         mended.assert_phase("Ready", MANY + 1);
+        drill.until_alert("CertwrightIssuanceLate", false).await;
         assert_eq!(mended.messages, vec!["certificate.issued"; names.len()]);
     }
 

@@ -1,6 +1,7 @@
 //! One of two replicas is stuck: it holds what it was at, and answers nobody.
 
 use rustix::process::Signal;
+use serde_json::json;
 
 use super::{found_by, warnings};
 use crate::support::installation::{Database, Installation};
@@ -16,9 +17,14 @@ async fn a_replica_that_is_stuck() {
     let stuck = site.start_with("after_finalize=1*return(stop)").await;
     let prometheus = Prometheus::scraping(&stuck.metrics()).await;
     site.set_up(&stuck).await;
-    for n in 0..COUNT {
-        assert_eq!(site.ask_for(&stuck, &format!("c{n}")).await.unwrap().status, 202);
-    }
+    // In one request: the first certificate may stop the process before a second one is sent.
+    let wanted = |n| {
+        json!({"name": format!("c{n}"), "issuerRef": {"name": "dns", "kind": "ClusterIssuer"},
+            "dnsNames": [format!("c{n}.example.com")]})
+    };
+    let items: Vec<_> = (0..COUNT).map(wanted).collect();
+    let taken = site.post(&stuck, "/certificates/batch", &json!({"items": items})).await.unwrap();
+    assert_eq!(taken.status, 207, "{taken:?}");
     stuck.until_stopped().await;
     prometheus.until_alert("CertwrightDown", true).await;
 

@@ -115,7 +115,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("flate2::", &["backup"]),
     ("procfs::", &["telemetry"]),
     ("pulldown_cmark::", &["api"]),
-    ("rustix::", &["storage"]),
+    ("rustix::", &["storage", "telemetry"]),
 ];
 
 #[test]

@@ -8,7 +8,7 @@ use certwright::domain::expiry::{Renewal, Stage, Watch};
 use certwright::domain::id::CertificateId;
 use certwright::service;
 use certwright::storage::lease::{self, Lease, Machine};
-use certwright::storage::{Db, Scope, StorageError, certificates, expiry_watches};
+use certwright::storage::{Db, Scope, StorageError, certificates, expiry_watches, figures};
 use certwright::worker::look_at_expiry;
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
@@ -114,6 +114,9 @@ on_every_database! {
         look(&world.db, begin + Duration::hours(61 * 24 + 12)).await;
         assert_eq!(told(&world).await, [("Expiring".to_owned(), 1)], "a day and a half late");
         assert_eq!(watch(&world.db, certificate).await.unwrap().told, Some(Stage::Third));
+        let mut read = world.db.read().await.unwrap();
+        assert_eq!(figures::expiring(&mut read).await.unwrap(), [("third".to_owned(), 1)]);
+        drop(read);
     }
 
     async fn a_new_revision_is_watched_anew_and_voids_a_look_under_way(world: World) {

@@ -1,6 +1,6 @@
 //! Figures for the metrics, on both databases.
 
-use certwright::domain::certificate::{Issued, State, Transition};
+use certwright::domain::certificate::{Issued, State, Transition, Trigger};
 use certwright::domain::failure::{Failure, code};
 use certwright::domain::throttle::Scope as Held;
 use certwright::storage::figures::{self, InState};
@@ -11,7 +11,7 @@ use time::Duration;
 use super::rows::{NOW, all, certificate};
 use crate::support::databases::{on_both_databases, sqlite_url};
 
-/// SQLite's plan says whether rows of the certificates are read: only those that are due, or not served, may be.
+/// SQLite's plan says whether rows of the certificates are read: only those that are due, not served, or failing may be.
 #[tokio::test]
 async fn no_figure_reads_the_row_of_every_certificate() {
     let (_folder, url) = sqlite_url();
@@ -19,7 +19,7 @@ async fn no_figure_reads_the_row_of_every_certificate() {
     let mut connection = SqliteConnection::connect(&url).await.unwrap();
     let figures = catalogue().into_iter().map(|(one, _)| one);
     let figures: Vec<_> = figures.filter(|one| one.name.contains("::figures::")).collect();
-    assert!(figures.len() >= 7, "{}", figures.len());
+    assert!(figures.len() >= 9, "{}", figures.len());
 
     for statement in figures {
         let explain = format!("EXPLAIN QUERY PLAN {}", statement.sqlite);
@@ -29,9 +29,13 @@ async fn no_figure_reads_the_row_of_every_certificate() {
         for line in
             plan.iter().filter(|line| of_certificates.iter().any(|start| line.starts_with(start)))
         {
-            let is_cheap = ["COVERING INDEX", "USING INDEX certificates_by_end (<expr>"]
-                .iter()
-                .any(|index| line.contains(index));
+            let is_cheap = [
+                "COVERING INDEX",
+                "USING INDEX certificates_by_end (<expr>",
+                "USING INDEX certificates_failing (<expr>",
+            ]
+            .iter()
+            .any(|index| line.contains(index));
             assert!(is_cheap, "{}: {plan:#?}", statement.name);
         }
     }
@@ -66,12 +70,43 @@ on_both_databases! {
         let counted = figures::certificates(&mut tx, later).await.unwrap();
         let ending = figures::ending(&mut tx, later, 1).await.unwrap();
 
-        let mut counted: Vec<_> = counted.into_iter().map(|InState { state, unissued, ended, served }| (state, unissued, ended, served)).collect();
+        assert_eq!(figures::unissued_since(&counted), Some(NOW), "those that wait for a person do not count");
+        let mut counted: Vec<_> = counted.into_iter().map(|InState { state, unissued, ended, served, .. }| (state, unissued, ended, served)).collect();
         counted.sort_unstable();
         let of = |state: &str, unissued, ended, served| (state.to_owned(), unissued, ended, served);
         assert_eq!(counted, [of("blocked", 2, 0, 0), of("idle", 0, 1, 2), of("triggered", 2, 0, 0)]);
         assert_eq!(ending.len(), 1);
         assert_eq!((ending[0].name.as_str(), ending[0].not_after), ("d", NOW + Duration::days(3)));
+    }
+
+    async fn a_renewal_that_is_tried_again_is_counted_until_it_succeeds(db: Db) {
+        let mut tx = db.begin();
+        let tries = |state, failed_attempts, days: Option<i64>| (state, failed_attempts, days);
+        for (at, (state, failed_attempts, days)) in [
+            tries(State::Triggered(Trigger::Renewing), 2, Some(5)),
+            tries(State::AwaitingIssuer(Trigger::Renewing), 1, Some(5)),
+            tries(State::Triggered(Trigger::Renewing), 0, Some(5)),
+            tries(State::Triggered(Trigger::Renewing), 1, Some(1)),
+            tries(State::Triggered(Trigger::DoesNotExist), 1, None),
+            tries(State::Backoff, 1, Some(5)),
+        ].into_iter().enumerate() {
+            let wanted = certificate(&format!("c{at}"));
+            certificates::insert(&mut tx, &wanted).await.unwrap();
+            let (mut found, lease) = certificates::find(&mut tx, wanted.id, &all()).await.unwrap().unwrap();
+            (found.state, found.failed_attempts) = (state, failed_attempts);
+            found.current = days.map(|days| Issued {
+                revision: 1,
+                serial: "1".into(),
+                not_before: NOW,
+                not_after: NOW + Duration::days(days),
+                renewal_time: NOW,
+            });
+            certificates::save(&mut tx, &Transition::silent(found, NOW), &lease, None).await.unwrap();
+        }
+
+        let count = figures::trying_again(&mut tx, NOW + Duration::days(2)).await.unwrap();
+
+        assert_eq!(count, 2, "whoever waits is counted by its state, and what has ended is no renewal any more");
     }
 
     async fn a_queue_shows_what_is_due_and_since_when(db: Db) {
@@ -113,6 +148,9 @@ on_both_databases! {
 
         assert!(figures::webhooks(&mut tx).await.unwrap().is_empty());
         assert_eq!(deliveries::open(&mut tx).await.unwrap(), 0);
-        assert!(figures::certificates(&mut tx, NOW).await.unwrap().is_empty());
+        let certificates = figures::certificates(&mut tx, NOW).await.unwrap();
+        assert!(certificates.is_empty());
+        assert_eq!(figures::unissued_since(&certificates), None);
+        assert!(figures::expiring(&mut tx).await.unwrap().is_empty());
     }
 }

@@ -5,7 +5,7 @@ use certwright::domain::failure::{Failure, code};
 use certwright::domain::id::{CertificateId, ChallengeId, IssuerId};
 use certwright::domain::limits::{Limit, Precedence};
 use certwright::domain::order::{End, Order, State};
-use certwright::domain::throttle::Scope as Held;
+use certwright::domain::throttle::{Asker, Scope as Held};
 use certwright::storage::fair;
 use certwright::storage::fair::{Flow, OLDEST};
 use certwright::storage::lease::{LEASE, Machine};
@@ -17,7 +17,7 @@ use certwright::storage::{
 use sqlx::{Connection as _, SqliteConnection};
 use time::{Duration, OffsetDateTime};
 
-use super::rows::{NOW, certificate, order};
+use super::rows::{NOW, certificate, issuer, order};
 use crate::support::databases::{on_both_databases, open, sqlite_url};
 
 on_both_databases! {
@@ -252,6 +252,26 @@ on_both_databases! {
             };
             let seen = (used(&mut tx, "account a").await, used(&mut tx, "domain a").await);
             assert_eq!(seen, (orders_used, certificates_used), "{:?}", order.state);
+        }
+    }
+
+    async fn what_an_issuer_has_spent_is_read_by_its_account_and_limits(db: Db) {
+        let mut tx = db.begin();
+        let mut one = issuer();
+        let limits = r#"{"newOrders": {"count": 10, "per": "10h"}}"#;
+        one.acme.limits = Some(serde_json::from_str(limits).unwrap());
+        let asker = Asker { server: &one.acme.server, account: "", names: &[] };
+        let pool = asker.pool(&Held::Account);
+        for spent in [0, 3] {
+            for _ in 0..spent {
+                assert!(rate_limits::spend(&mut tx, &cost(&pool, 10), NOW).await.unwrap());
+            }
+
+            let found = rate_limits::spent(&mut tx, &one, NOW).await.unwrap();
+
+            let [(name, limit, until)] = found.as_slice() else { panic!("{found:?}") };
+            assert_eq!((*name, limit.count), ("newOrders", 10));
+            assert_eq!(*until, NOW + Duration::hours(spent));
         }
     }
 

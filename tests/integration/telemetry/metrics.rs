@@ -1,7 +1,7 @@
 //! The metrics say what happened.
 
 use axum::http::Method;
-use certwright::domain::certificate::Issued;
+use certwright::domain::certificate::{Certificate, Issued, State, Trigger};
 use certwright::domain::delivery::SCHEDULE;
 use serde_json::{Value, json};
 use time::Duration;
@@ -73,6 +73,49 @@ on_every_database! {
         let page = scrape(&world).await;
         assert_eq!((phase(&page, "Ready"), phase(&page, "Expired")), (1, 1));
         assert_eq!(value(&page, "certwright_certificates_ended"), 1);
+    }
+
+    /// Between its attempts and in their midst: an alert that waits for an hour would never come otherwise.
+    async fn a_failing_renewal_is_counted_through_all_of_its_attempts(world: World) {
+        world.create_issuer().await;
+        let certificate = id(&world.create_certificate("web").await);
+        let (now, failing) = (world.now(), "certwright_certificates_renewal_failing");
+        let served = Issued {
+            revision: 1,
+            serial: "0abc".into(),
+            not_before: now,
+            not_after: now + Duration::days(90),
+            renewal_time: now,
+        };
+        world.db_let(&certificate, |found| found.issued(served, None, now)).await;
+        assert_eq!(value(&scrape(&world).await, failing), 0);
+        let attempt = |state, failed_attempts| move |found| Certificate { state, failed_attempts, ..found };
+
+        for (state, failed_attempts, count) in [
+            (State::Triggered(Trigger::Renewing), 0, 0),
+            (State::Backoff, 1, 1),
+            (State::Triggered(Trigger::Renewing), 1, 1),
+            (State::Backoff, 2, 1),
+            (State::Blocked, 3, 1),
+            (State::Idle, 0, 0),
+        ] {
+            world.db_change(&certificate, attempt(state, failed_attempts)).await;
+            assert_eq!(value(&scrape(&world).await, failing), count, "{state:?}");
+        }
+    }
+
+    async fn what_was_never_issued_is_counted_by_its_age(world: World) {
+        world.create_issuer().await;
+        world.create_certificate("web").await;
+        let page = scrape(&world).await;
+        for outcome in ["class=\"\",issuer=\"le\",kind=\"ClusterIssuer\",outcome=\"issued\"", "class=\"validation\",issuer=\"le\",kind=\"ClusterIssuer\",outcome=\"failed\""] {
+            let series = format!("certwright_orders_total{{{outcome}}}");
+            assert!(page.contains(&series), "an increase has to begin somewhere: {series}");
+        }
+
+        world.clock.advance(Duration::hours(2));
+
+        assert_eq!(value(&scrape(&world).await, "certwright_certificate_unissued_oldest_seconds"), 7_200);
     }
 
     async fn a_dead_letter_and_an_endpoint_that_fails_are_counted(world: World) {

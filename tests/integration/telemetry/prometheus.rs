@@ -87,6 +87,44 @@ fn every_alert_is_tested_and_has_a_section_in_the_runbook() {
     }
 }
 
+/// Alerts, and how the line of `doctor` begins that looks at the same thing. Its tests see these lines.
+const DOCTORED: &[(&str, &str)] = &[
+    ("CertwrightDown", "\"service\""),
+    ("CertwrightAbsent", "\"service\""),
+    ("CertwrightCertificateExpired", "Phase::Expired"),
+    ("CertwrightCertificateExpiring", "\"certificates, ends\""),
+    ("CertwrightRenewalLate", "\"certificates, ends\""),
+    ("CertwrightRenewalFailing", "Phase::Failed"),
+    ("CertwrightCertificateBlocked", "Phase::Blocked"),
+    ("CertwrightIssuerNotReady", "\"its account is registered\""),
+    ("CertwrightIssuanceLate", "\"certificates, wanted\""),
+    ("CertwrightIssuanceFailing", "Phase::Failed"),
+    ("CertwrightQueueStuck", "\"queue `{}`\""),
+    ("CertwrightInternalFailure", "\"certwright_internal_failures_total\""),
+    ("CertwrightCircuitBreakerOpen", "\"certwright_circuit_breakers_open\""),
+    ("CertwrightThrottled", "\"throttle\""),
+    ("CertwrightBudgetLow", "\"{} {}, limits\""),
+    ("CertwrightWebhookDead", "certwright_webhook_deliveries_total"),
+    ("CertwrightWebhookNotAnswering", "\"webhooks\""),
+    ("CertwrightDatabaseDown", "\"database\""),
+    ("CertwrightRowRefused", "\"database, API keys and policies\""),
+    ("CertwrightAuditLogBroken", "\"audit log\""),
+    ("CertwrightDatabaseSlow", "a row was written, in "),
+    ("CertwrightClockOff", "the clocks agree"),
+    ("CertwrightDiskFilling", "\"database, disk\""),
+];
+
+#[test]
+fn doctor_looks_at_whatever_alarms() {
+    let alerts = std::fs::read_to_string(rules()).unwrap();
+    let doctor = sources(&root().join("src/cli/doctor"));
+    for name in alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+        let line = DOCTORED.iter().find(|(alert, _)| *alert == name);
+        let (_, line) = line.unwrap_or_else(|| panic!("{name}: doctor has no line for it"));
+        assert!(doctor.contains(line), "{name}: {line}");
+    }
+}
+
 /// What rules and dashboard ask for is what the code writes.
 #[test]
 fn rules_and_documentation_name_only_metrics_that_there_are() {
