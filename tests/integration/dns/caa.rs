@@ -194,13 +194,13 @@ async fn relevant(world: &solvers::World, name: &str) -> Result<Option<RelevantS
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn apply_and_doctor_warn_of_what_caa_forbids_on_sqlite() {
+async fn apply_and_doctor_warn_of_what_caa_forbids_and_of_broken_dnssec_on_sqlite() {
     let (_folder, url) = databases::sqlite_url();
     warned(&url).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn apply_and_doctor_warn_of_what_caa_forbids_on_postgres() {
+async fn apply_and_doctor_warn_of_what_caa_forbids_and_of_broken_dnssec_on_postgres() {
     warned(&fresh_database().await).await;
 }
 
@@ -212,16 +212,19 @@ async fn warned(database: &str) {
     let site = Site::with(database, options).await;
     site.ready("dns").await;
     site.cloudflare.set_caa("example.com", &[(0, "issuewild", ";"), (0, "issue", CA)]);
+    site.cloudflare.set_bogus("bogus.example.com");
     let person = Person::of(&site);
     let manifest = |name: &str, dns_name: &str| {
         json!({"apiVersion": "cert-manager.io/v1", "kind": "Certificate", "metadata": {"name": name},
             "spec": {"secretName": name, "dnsNames": [dns_name],
                 "issuerRef": {"name": "dns", "kind": "ClusterIssuer"}}})
     };
-    let both = json!({"apiVersion": "v1", "kind": "List",
-        "items": [manifest("plain", "plain.example.com"), manifest("wild", "*.example.com")]});
+    let items =
+        [("plain", "plain.example.com"), ("wild", "*.example.com"), ("bogus", "bogus.example.com")];
+    let items = items.map(|(name, dns_name)| manifest(name, dns_name));
+    let all = json!({"apiVersion": "v1", "kind": "List", "items": items});
     let file = person.path("certificates.json");
-    std::fs::write(&file, both.to_string()).unwrap();
+    std::fs::write(&file, all.to_string()).unwrap();
     let file = file.display().to_string();
 
     for more in [&["--dry-run"][..], &[]] {
@@ -232,6 +235,8 @@ async fn warned(database: &str) {
             "{applied:?}"
         );
         assert!(!applied.everything().contains("For plain"), "{applied:?}");
+        let warning = "DNSSEC validation fails for bogus.example.com";
+        assert!(applied.everything().contains(warning), "{applied:?}");
     }
     let blocked = |found: &Value| {
         let all = found["items"].as_array().unwrap();
@@ -245,6 +250,7 @@ async fn warned(database: &str) {
         "fail  CAA of certificate default/wild: For *.example.com: at example.com stands",
         "`example.com. CAA 0 issuewild \"ca.example; accounturi=",
         "`certwright renew wild -n default` tries at once then",
+        "fail  DNSSEC of certificate default/bogus: DNSSEC validation fails for bogus.example.com",
     ]);
     assert!(!looked.out.contains("CAA of certificate default/plain"), "{looked:?}");
 }

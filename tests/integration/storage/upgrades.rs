@@ -7,11 +7,17 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 
 use crate::issuance::{assert_key_signs_for, download};
 use crate::support::databases;
+use crate::support::former_schema;
 use crate::support::postgres::fresh_database;
 use crate::support::site::Site;
 
 /// What the fixtures were sealed with; nothing else ever was.
 const MASTER_KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+
+/// Beside what the dumps hold: they are given identifiers.
+const THROTTLES: &str = r#"INSERT INTO throttles (key, scope, held_until, why) VALUES
+    ('one', 'account', 4000000000000, '{"class": "throttle", "code": "acme_rate_limited", "title": "", "detail": "too many orders"}'),
+    ('two', 'endpoint', 4000000000000, '{"class": "throttle", "code": "acme_rate_limited", "title": "", "detail": "too busy"}')"#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_first_schema_holds_is_served_and_renewed_on_sqlite() {
@@ -22,6 +28,7 @@ async fn what_the_first_schema_holds_is_served_and_renewed_on_sqlite() {
     let dump = include_str!("../../fixtures/schemas/0001.sqlite.sql");
     sqlx::raw_sql(AssertSqlSafe(dump)).execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();
+    former_schema::execute(&url, &[THROTTLES]).await;
 
     assert_taken_over(&url).await;
 }
@@ -33,6 +40,7 @@ async fn what_the_first_schema_holds_is_served_and_renewed_on_postgres() {
     let dump = include_str!("../../fixtures/schemas/0001.postgres.sql");
     sqlx::raw_sql(AssertSqlSafe(dump)).execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();
+    former_schema::execute(&url, &[THROTTLES]).await;
 
     assert_taken_over(&url).await;
 }
@@ -48,6 +56,13 @@ async fn assert_taken_over(database: &str) {
     assert!(!certificate["admittedBy"]["upgrade"].is_null(), "{found:#}");
     let chain = download(&site, certificate, "fullchain.pem").await;
     assert_key_signs_for(&download(&site, certificate, "privkey.pem").await, &chain);
+
+    let throttles = site.get("/throttles").await.body;
+    let [one, two] = throttles["items"].as_array().unwrap().as_slice() else {
+        panic!("{throttles:#}")
+    };
+    assert!(one["id"].is_string() && one["id"] != two["id"], "{throttles:#}");
+    assert!(throttles.to_string().contains("too many orders"), "{throttles:#}");
 
     // Its CA is gone; the account's key and the provider's token are those of before.
     let issuer = site.get("/issuers/by-name/former").await.body;
