@@ -143,6 +143,24 @@ async fn doctor_names_the_program_that_an_unknown_schema_needs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn doctor_names_a_file_that_is_damaged_and_what_to_do() {
+    let (folder, url) = databases::sqlite_url();
+    databases::open(&url).await.close().await;
+    let file = folder.path().join("certwright.db");
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..].fill(b'?');
+    fs::write(&file, bytes).unwrap();
+
+    let environment = [("CERTWRIGHT_DATABASE_URL".to_owned(), url)];
+    let looked = Person::nowhere().run_with(&["doctor"], &environment);
+
+    assert_eq!(looked.code, Some(1), "{looked:?}");
+    let next = "keep a copy of the file with its `-wal`, and put a backup in its place";
+    looked.says_all(&["fail  database", next]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn doctor_names_what_somebody_has_written_into_the_database() {
     let (_folder, url) = databases::sqlite_url();
     let site = Site::on(&url).await;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use super::place::{ADDRESS_LINE, KEY_LINE, Place, block_on, mode, whoami};
+use super::place::{ADDRESS_LINE, KEY_LINE, Place, block_on, mode, status_of, whoami};
 use crate::support::{ClosedPort, databases, postgres};
 
 /// A well-formed master key that nobody uses: 32 bytes of base64.
@@ -39,12 +39,16 @@ fn the_first_start_needs_no_configuration() {
 #[test]
 fn flags_of_serve_are_settings() {
     let place = Place::new();
-    let child = place.serve_with(&["--data-dir", "elsewhere", "--log-format", "text"]);
+    let off = ["--set", "metrics.enabled=false"];
+    let flags = ["--data-dir", "elsewhere", "--log-format", "text"];
+    let child = place.serve_with(&[&flags[..], &off].concat());
 
     assert!(!place.data().exists());
+    assert_eq!(status_of(&child.address(), "/metrics", ""), 404, "they are switched off");
     assert_eq!(mode(&place.dir.path().join("elsewhere/master.key")), 0o600);
     let ended = child.stop().succeeded();
     assert!(ended.err.contains("INFO") && !ended.err.contains("{\""), "{ended:?}");
+    assert!(!ended.err.contains('\u{1b}'), "no colours where there is no terminal: {ended:?}");
 }
 
 #[test]

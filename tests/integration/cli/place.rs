@@ -180,8 +180,12 @@ pub(super) fn mode(path: &Path) -> u32 {
 }
 
 pub(super) fn whoami(address: &str, key: &str) -> u16 {
+    status_of(address, "/whoami", key)
+}
+
+pub(super) fn status_of(address: &str, path: &str, key: &str) -> u16 {
     let request = reqwest::Client::new()
-        .get(format!("http://{address}/whoami"))
+        .get(format!("http://{address}{path}"))
         .bearer_auth(key)
         .timeout(PATIENCE);
     block_on(async { request.send().await.unwrap().status().as_u16() })
