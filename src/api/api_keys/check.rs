@@ -92,7 +92,14 @@ impl KeySpec {
     }
 }
 
-/// A key that ends makes none that outlasts it. A token may: its subject gets another one from its issuer.
+/// Whether something that ends then outlasts the caller. Nothing outlasts a token or a client certificate: its subject
+/// gets another one.
+fn outlasts(end: Option<OffsetDateTime>, who: &Principal) -> bool {
+    let own = who.subject.expires_at().filter(|_| who.subject.kind() == PrincipalKind::ApiKey);
+    own.is_some_and(|own| end.is_none_or(|end| end > own))
+}
+
+/// A key that ends makes none that outlasts it.
 fn check_end(
     end: Option<OffsetDateTime>,
     who: &Principal,
@@ -102,8 +109,7 @@ fn check_end(
     if end.is_some_and(|end| end <= now) {
         faults.invalid("/expiresAt", "lies in the past");
     }
-    let own = who.subject.expires_at().filter(|_| who.subject.kind() == PrincipalKind::ApiKey);
-    if own.is_some_and(|own| end.is_none_or(|end| end > own)) {
+    if outlasts(end, who) {
         let detail =
             format!("is later than the end of the {who}, which may give no more than it has");
         faults.invalid("/expiresAt", detail);
@@ -134,15 +140,17 @@ fn check_scope(scope: &Scope, who: &Principal, cluster_namespace: &str, faults: 
     }
 }
 
-/// Refuses to end or rotate a key that may do more than the caller, which sees it.
+/// Refuses to end or rotate a key that may do more, or for longer, than the caller, which sees it.
 pub(super) fn must_reach(who: &Principal, key: &ApiKey) -> Result<(), ApiError> {
-    match beyond(who, &Permissions::new(key.role, &key.permissions).words()) {
-        None => Ok(()),
-        Some(beyond) => {
-            let detail = format!("It has the permission `{beyond}`, which the {who} lacks.");
-            Err(ApiError::Because(Code::PermissionDenied, detail))
+    let permissions = Permissions::new(key.role, &key.permissions).words();
+    let detail = match beyond(who, &permissions) {
+        Some(beyond) => format!("It has the permission `{beyond}`, which the {who} lacks."),
+        None if outlasts(key.expires_at, who) => {
+            format!("It outlasts the {who}, which may neither get a value of it nor end it.")
         }
-    }
+        None => return Ok(()),
+    };
+    Err(ApiError::Because(Code::PermissionDenied, detail))
 }
 
 /// A permission that the caller lacks.

@@ -133,7 +133,7 @@ pub(crate) async fn show(
 /// Rotate an API key
 ///
 /// It gets a new value, which the answer shows, once. The former one counts for a while, so that whoever has it can
-/// change over; one that was former already ends at once. A key may rotate itself, and none that may do more.
+/// change over; one that was former already ends at once. A key may rotate itself, and none that may do more or outlasts it.
 #[utoipa::path(post, path = "/api-keys/{id}/rotate", operation_id = "rotateApiKey", tag = "service",
     params(("id" = Uuid, Path, description = "The key's identifier"), DryRun, ("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
     request_body(content = Option<Rotation>, description = "May be left out"),
@@ -187,7 +187,7 @@ async fn rotated(
 
 /// Delete an API key
 ///
-/// It is refused from the next request on, by another replica within a second. A key cannot delete itself, so that one is always left, nor one that may do what it may not. Answers that it waits for, and streams that it follows, end.
+/// It is refused from the next request on, by another replica within a second. A key cannot delete itself, so that one is always left, nor one that may do what it may not or outlasts it. Answers that it waits for, and streams that it follows, end.
 #[utoipa::path(delete, path = "/api-keys/{id}", operation_id = "deleteApiKey", tag = "service",
     params(("id" = Uuid, Path, description = "The key's identifier"), DryRun, ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
     responses((status = 204, description = "Deleted", headers(("Dry-Run" = String))), Errors))]

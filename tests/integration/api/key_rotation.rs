@@ -123,6 +123,29 @@ on_every_database! {
         assert_eq!(ask(Method::DELETE, &peer, "").await.status, 204);
     }
 
+    async fn a_key_that_ends_gets_no_value_of_one_that_outlasts_it_nor_ends_it(world: World) {
+        let key = async |name: &str, end: Value| make(&world, json!({"name": name, "role": "reader", "expiresAt": end})).await;
+        let short = make(&world, json!({"name": "short", "role": "admin", "expiresAt": "2026-11-24T13:00:00Z"})).await;
+        let (endless, later) = (key("endless", json!(null)).await, key("later", json!("2026-11-24T13:00:01Z")).await);
+        let sooner = key("sooner", json!("2026-11-24T12:59:59Z")).await;
+        let ask = async |method: Method, key: &Value, action: &str| {
+            let path = format!("/api-keys/{}{action}", id(key));
+            world.ask(method, &path).with_key(value(&short)).send().await
+        };
+
+        for beyond in [&endless, &later] {
+            let problem = ask(Method::POST, beyond, "/rotate").await.is_problem(403, "permission_denied");
+            assert!(problem["detail"].as_str().unwrap().contains("outlasts"), "{problem}");
+            ask(Method::POST, beyond, "/rotate?dryRun=true").await.is_problem(403, "permission_denied");
+            ask(Method::DELETE, beyond, "").await.is_problem(403, "permission_denied");
+            assert_eq!(get(&world, "/whoami", value(beyond)).await.status, 200, "its value counts on");
+        }
+        assert_eq!(ask(Method::POST, &sooner, "/rotate").await.status, 200);
+        assert_eq!(ask(Method::DELETE, &sooner, "").await.status, 204);
+        let own = ask(Method::POST, &short, "/rotate").await.json();
+        assert_eq!(own["expiresAt"], short["expiresAt"], "a new value ends like the former one");
+    }
+
     async fn a_key_is_refused_from_its_end_on_and_makes_none_that_outlasts_it(world: World) {
         let wanted = json!({"name": "short", "role": "admin", "expiresAt": "2026-11-24T13:00:00Z"});
         let made = make(&world, wanted).await;
