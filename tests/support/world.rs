@@ -73,6 +73,7 @@ pub struct World {
     pub health: Health,
     pub authorities: Arc<Authorities>,
     pulse: Arc<Pulse>,
+    limits: CallerLimits,
     /// A key that may do everything everywhere.
     pub admin: String,
     /// Every answer that was given: path and text.
@@ -127,6 +128,7 @@ impl World {
             health,
             authorities,
             pulse,
+            limits: CallerLimits::default(),
             admin,
             answers,
         };
@@ -144,7 +146,7 @@ impl World {
             cluster_namespace: "certwright".into(),
             tokens: Issuers::default(),
             client_rules: Arc::default(),
-            limits: CallerLimits::default(),
+            limits: self.limits.clone(),
             trusted_proxies: TrustedProxies::default(),
             cors_origins: Arc::default(),
             refusals: self.refusals.clone(),
@@ -198,7 +200,8 @@ impl World {
 
     /// The same with limits for those who call.
     pub fn limited(mut self, limits: CallerLimits) -> Self {
-        self.router = api::router(App { limits, ..self.state() }.into());
+        self.limits = limits;
+        self.router = api::router(self.state().into());
         self
     }
 

@@ -315,7 +315,8 @@ impl FromRequestParts<AppState> for Principal {
                 app.limits.request(principal.subject.id(), app.now())?;
                 Ok(principal)
             }
-            Err(error @ ApiError::Because(Code::Unauthenticated, _)) => {
+            // Whom no rule knows has failed, too: its token or certificate was as good as a guess.
+            Err(error) if error.is_about_the_caller() => {
                 Err(app.limits.failed(parts, app.now()).unwrap_or(error))
             }
             Err(error) => Err(error),

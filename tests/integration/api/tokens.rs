@@ -1,8 +1,11 @@
 //! Tokens of OIDC issuers, made by a real provider: who is let in, who is not, and what it is told.
 
+use std::num::NonZeroU32;
+
 use axum::http::Method;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use certwright::api::CallerLimits;
 use certwright::domain::access_rule::{Namespaces, Rule};
 use certwright::domain::role::Role;
 use certwright::domain::token_issuer::TokenIssuer;
@@ -93,6 +96,25 @@ on_every_database! {
         world.clock.advance(Duration::minutes(11) + Duration::seconds(5));
         let problem = get(&world, "/whoami", &good).await.is_problem(401, "unauthenticated");
         assert!(problem["detail"].as_str().unwrap().contains("expired"), "{problem}");
+    }
+
+    async fn whoever_matches_no_rule_has_failed_and_is_counted_like_the_others(world: World) {
+        let (provider, world) = meet(world.limited(CallerLimits::new(NonZeroU32::new(2), None))).await;
+        let nobody = provider.token(&json!({"groups": ["team"]})).await;
+        let ask = async |path: &str, from: &str| world.ask(Method::GET, path).with_key(&nobody).from(from).send().await;
+        for _ in 0..2 {
+            ask("/whoami", "192.0.2.1").await.is_problem(403, "permission_denied");
+        }
+        ask("/whoami", "192.0.2.1").await.is_problem(429, "too_many_requests");
+        ask("/certificates/by-name/default/www", "192.0.2.1").await.is_problem(429, "too_many_requests");
+        ask("/whoami", "192.0.2.2").await.is_problem(403, "permission_denied");
+
+        let refused = world.get("/audit").await.json()["items"].clone();
+        let shown = |one: &Value| (one["from"].clone(), one["principal"].clone(), one["outcome"].clone());
+        let shown: Vec<_> = refused.as_array().unwrap().iter().map(shown).collect();
+        let entry = |from: &str| (json!(from), Value::Null, json!("refused"));
+        assert_eq!(shown, [entry("192.0.2.1"), entry("192.0.2.2")], "{refused:#}");
+        assert!(refused[0]["reason"].as_str().unwrap().contains("no rule"), "{refused:#}");
     }
 
     async fn a_rotated_key_is_learned_at_most_once_a_minute_and_a_withdrawn_one_forgotten(world: World) {

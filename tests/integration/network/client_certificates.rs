@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use certwright::api::CallerLimits;
 use certwright::clock::{Clock as _, SystemClock};
 use certwright::config::{CertificateSource, ClientAuth, Https};
 use certwright::domain::access_rule::{Namespaces, Rule};
@@ -13,6 +15,7 @@ use certwright::pki;
 use certwright::server::{Limits, Server};
 use certwright::server_certificate::ServerCertificate;
 use rcgen::ExtendedKeyUsagePurpose::ServerAuth;
+use rcgen::{CertificateParams, DnType};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -197,6 +200,46 @@ on_every_database! {
         let own = place.ca.sign("spiffe://example.org/ns/certwright/sa/x");
         let (_, who) = place.client(Some(&own)).get("/whoami").await;
         assert_eq!(who["namespaces"], json!([]));
+    }
+
+    async fn a_name_counts_as_what_it_is_and_only_in_a_certificate_of_our_ca(world: World) {
+        let place = Place::around(world).await;
+        let named = |name: &str| rcgen::SanType::DnsName(name.try_into().unwrap());
+        for (what, change) in [
+            ("a common name is no URI", Box::new(|params: &mut CertificateParams| {
+                params.distinguished_name.push(DnType::CommonName, DEPLOY);
+            }) as Box<dyn FnOnce(&mut CertificateParams)>),
+            ("a DNS name is no common name", Box::new(|params: &mut CertificateParams| {
+                params.subject_alt_names = vec![named("boss")];
+            })),
+            ("a part of a name is not the name", Box::new(|params: &mut CertificateParams| {
+                params.distinguished_name.push(DnType::CommonName, "boss ");
+            })),
+            ("case counts", Box::new(|params: &mut CertificateParams| {
+                params.distinguished_name.push(DnType::CommonName, "BOSS");
+            })),
+        ] {
+            let identity = place.ca.sign_with("spiffe://example.com/x", change);
+            let refused = place.client(Some(&identity)).get("/whoami").await;
+            assert_eq!(refused.0, 403, "{what}: {}", refused.1);
+        }
+        let boss = |params: &mut CertificateParams| params.distinguished_name.push(DnType::CommonName, "boss");
+        let strange = ClientCa::named("Clients").sign_with("spiffe://example.com/x", boss);
+        // A CA of the same name: `refusal` fails if the handshake does not.
+        place.client(Some(&strange)).refusal().await;
+        let known = place.client(Some(&place.ca.sign_with("spiffe://example.com/x", boss)));
+        assert_eq!(known.get("/whoami").await.1["role"], "admin");
+    }
+
+    async fn names_without_a_rule_and_pages_of_another_site_count_as_failures(world: World) {
+        let limits = CallerLimits::new(NonZeroU32::new(2), None);
+        let place = Place::around(world.limited(limits)).await;
+        let (nobody, known) = (place.client(Some(&place.ca.sign("spiffe://example.com/x"))), place.client(Some(&place.ca.sign(DEPLOY))));
+        assert_refused(&nobody.get("/whoami").await, 403, "no rule matches its names");
+        let forged = known.ask(Method::GET, "/whoami").header("sec-fetch-site", "cross-site");
+        assert_refused(&answer(forged).await, 403, "a page of another site");
+        assert_refused(&nobody.get("/whoami").await, 429, "from this address were wrong");
+        assert_eq!(known.get("/whoami").await.0, 200, "who is let in is let in all the same");
     }
 
     async fn the_next_certificate_is_the_same_caller(world: World) {
