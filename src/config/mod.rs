@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::domain::forwarded::TrustedProxies;
+use crate::domain::forwarded::{NotedIn, TrustedProxies};
 use crate::domain::token_issuer::TokenIssuer;
 use crate::secret::Secret;
 
@@ -200,7 +200,7 @@ impl Config {
             http_listen: https::plain_address(values)?,
             https: Https::parse(values)?,
             http01_listen: values.address("http01.listen")?,
-            trusted_proxies: TrustedProxies::new(values.networks("http.trusted_proxies")?),
+            trusted_proxies: trusted_proxies(values)?,
             cors_origins: values.origins("http.cors_origins")?,
             header_timeout: values.duration_within("http.header_timeout", PATIENCE)?,
             idle_timeout: values.duration_within("http.idle_timeout", PATIENCE)?,
@@ -254,6 +254,16 @@ impl Config {
             shutdown_timeout: values.duration("shutdown_timeout")?,
         })
     }
+}
+
+/// One's own proxies, and the header that they write.
+fn trusted_proxies(values: &Values) -> Result<TrustedProxies, ConfigError> {
+    let (key, given) = ("http.forwarded_header", values.text("http.forwarded_header"));
+    let mut known = NotedIn::ALL.iter().filter(|one| one.as_str().eq_ignore_ascii_case(&given));
+    let noted_in = known.next().copied();
+    let noted_in =
+        noted_in.ok_or_else(|| values.bad(key, "expected X-Forwarded-For or Forwarded"))?;
+    Ok(TrustedProxies::new(values.networks("http.trusted_proxies")?, noted_in))
 }
 
 /// The namespace of the secrets of `ClusterIssuer`s.

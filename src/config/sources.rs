@@ -365,6 +365,7 @@ mod tests {
             ("CERTWRIGHT_OUTBOUND_PORTS", "443,https", "\"https\" is no port"),
             ("CERTWRIGHT_OUTBOUND_PORTS", "0", "from 1 to 65535"),
             ("CERTWRIGHT_DATABASE_URL", "sqlite::memory:", "a file"),
+            ("CERTWRIGHT_HTTP_FORWARDED_HEADER", "X-Real-IP", "X-Forwarded-For or Forwarded"),
             ("CERTWRIGHT_HTTP_CORS_ORIGINS", "*", "\"*\" is no origin"),
             ("CERTWRIGHT_HTTP_CORS_ORIGINS", "https://app.example.com/", "without a path"),
             ("CERTWRIGHT_HTTP_CORS_ORIGINS", "https://app.example.com:443", "a usual port"),

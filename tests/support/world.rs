@@ -10,7 +10,7 @@ use certwright::domain::access_rule::Rule;
 use certwright::domain::api_key::{self, ApiKey};
 use certwright::domain::certificate::{Certificate, Issued, Transition};
 use certwright::domain::challenge::{self, Challenge};
-use certwright::domain::forwarded::TrustedProxies;
+use certwright::domain::forwarded::{NotedIn, TrustedProxies};
 use certwright::domain::id::{CertificateId, ChallengeId, OrderId, RequestId};
 use certwright::domain::order::{self, Order, Stage};
 use certwright::domain::token_issuer::TokenIssuer;
@@ -186,7 +186,7 @@ impl World {
     /// The same behind proxies of these networks.
     pub fn behind(mut self, networks: &[&str]) -> Self {
         let networks = networks.iter().map(|network| network.parse().unwrap()).collect();
-        let trusted_proxies = TrustedProxies::new(networks);
+        let trusted_proxies = TrustedProxies::new(networks, NotedIn::default());
         self.router = api::router(App { trusted_proxies, ..self.state() }.into());
         self
     }

@@ -4,12 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::{ConnectInfo, MatchedPath, Request};
 use axum::http::request::Parts;
-use axum::http::{Extensions, HeaderName, HeaderValue, Method, Uri, header};
+use axum::http::{Extensions, HeaderValue, Method, Uri, header};
 use uuid::Uuid;
 
 use crate::api::headers::{REQUEST_ID, X_FORWARDED_FOR};
 use crate::domain::audit::Call;
-use crate::domain::forwarded::{TrustedProxies, noted_in_forwarded};
+use crate::domain::forwarded::{NotedIn, TrustedProxies};
 
 /// Endpoints that are no collection: what they change says which collection it is of.
 const OF_EVERY_COLLECTION: [&str; 2] = ["apply", "import"];
@@ -50,22 +50,16 @@ impl Head {
     }
 }
 
-/// Puts the client's address in the place of the proxy's. A request that has both headers may have one of them from
-/// the client itself, so that neither counts.
+/// Puts the client's address in the place of the proxy's.
 pub(crate) fn from_client(proxies: &TrustedProxies, request: &mut Request) {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| *peer);
     let Some(peer) = peer.filter(|_| !proxies.is_empty()) else { return };
-    let all = |name: HeaderName| -> Vec<&str> {
-        request.headers().get_all(name).iter().filter_map(|value| value.to_str().ok()).collect()
+    let name = match proxies.noted_in() {
+        NotedIn::XForwardedFor => X_FORWARDED_FOR,
+        NotedIn::Forwarded => header::FORWARDED,
     };
-    let (old, new) = (all(X_FORWARDED_FOR), all(header::FORWARDED));
-    let notes: Vec<&str> = match (&old[..], &new[..]) {
-        (old, []) => old.iter().flat_map(|value| value.split(',')).collect(),
-        ([], new) => new.iter().flat_map(|value| noted_in_forwarded(value)).collect(),
-        _ => Vec::new(),
-    };
-    let client = proxies.client(peer.ip(), notes.into_iter());
-    let address = SocketAddr::new(client, peer.port());
+    let lines = request.headers().get_all(name).iter().map(HeaderValue::as_bytes);
+    let address = SocketAddr::new(proxies.client(peer.ip(), lines), peer.port());
     request.extensions_mut().insert(ConnectInfo(address));
 }
 

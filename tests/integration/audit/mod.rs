@@ -4,7 +4,10 @@ pub(crate) mod crash;
 pub(crate) mod pruning;
 pub(crate) mod tampering;
 
+use std::num::NonZeroU32;
+
 use axum::http::Method;
+use certwright::api::CallerLimits;
 use serde_json::{Value, json};
 use time::Duration;
 
@@ -130,23 +133,38 @@ on_every_database! {
         assert_eq!((found.len(), &found[0]["outcome"]), (1, &json!("refused")), "{found:#?}");
     }
 
-    async fn behind_a_trusted_proxy_the_client_is_whom_the_proxy_names(world: World) {
+    async fn behind_a_trusted_proxy_the_client_is_whom_the_proxy_names_and_never_whom_itself_says(world: World) {
         let world = world.behind(&["10.0.0.0/8"]);
-        for (request, peer, name, value) in [
-            ("proxied", "10.0.0.1", "x-forwarded-for", "203.0.113.9, 198.51.100.1"),
-            ("standard", "10.0.0.1", "forwarded", "for=203.0.113.9, for=198.51.100.1"),
-            ("stranger", "192.0.2.1", "x-forwarded-for", "198.51.100.1"),
+        let own: &[u8] = b"203.0.113.9, 198.51.100.1";
+        for (request, peer, headers, expected) in [
+            ("proxied", "10.0.0.1", &[("x-forwarded-for", own)][..], "198.51.100.1"),
+            ("stranger", "192.0.2.1", &[("x-forwarded-for", b"198.51.100.1")], "192.0.2.1"),
+            ("both", "10.0.0.1", &[("x-forwarded-for", own), ("forwarded", b"for=203.0.113.9")], "198.51.100.1"),
+            ("other", "10.0.0.1", &[("forwarded", b"for=203.0.113.9")], "10.0.0.1"),
+            // The client's own part is not ASCII, or a line of its own.
+            ("strange", "10.0.0.1", &[("x-forwarded-for", b"\xff\xfe, 198.51.100.1")], "198.51.100.1"),
+            ("lines", "10.0.0.1", &[("x-forwarded-for", b"\xff"), ("x-forwarded-for", b"198.51.100.1")], "198.51.100.1"),
         ] {
             let secret = json!({"namespace": "default", "name": request, "stringData": {"k": "v"}});
-            let ask = world.ask(Method::POST, "/secrets").from(peer).header(name, value);
-            ask.json(&secret).send().await.accepted();
+            let mut ask = world.ask(Method::POST, "/secrets").from(peer).json(&secret);
+            for (name, value) in headers {
+                ask = ask.odd_header(name, value);
+            }
+            ask.send().await.accepted();
+            let newest = entries(&world, "").await.pop().unwrap();
+            assert_eq!(newest["from"], expected, "{request}: {newest:#}");
         }
-        let both = world.ask(Method::POST, "/secrets").from("10.0.0.1").header("x-forwarded-for", "198.51.100.1");
-        let secret = json!({"namespace": "default", "name": "both", "stringData": {"k": "v"}});
-        both.header("forwarded", "for=203.0.113.9").json(&secret).send().await.accepted();
+    }
 
-        let found: Vec<_> = entries(&world, "").await.iter().map(|entry| entry["from"].clone()).collect();
-        assert_eq!(found, ["198.51.100.1", "198.51.100.1", "192.0.2.1", "10.0.0.1"]);
+    async fn a_client_that_names_itself_in_another_header_is_limited_by_its_own_address(world: World) {
+        let world = world.limited(CallerLimits::new(NonZeroU32::new(1), None)).behind(&["10.0.0.0/8"]);
+        let guess = async |own: &str, client: &str| {
+            let ask = world.ask(Method::GET, "/whoami").with_key("cw_wrong").from("10.0.0.1");
+            ask.header("forwarded", own).header("x-forwarded-for", client).send().await
+        };
+        guess("for=203.0.113.1", "198.51.100.1").await.is_problem(401, "unauthenticated");
+        guess("for=203.0.113.2", "198.51.100.1").await.is_problem(429, "too_many_requests");
+        guess("for=203.0.113.1", "198.51.100.2").await.is_problem(401, "unauthenticated");
     }
 
     async fn only_whoever_is_bound_to_nothing_and_may_reads_it(world: World) {

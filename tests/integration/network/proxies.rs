@@ -37,6 +37,7 @@ async fn two_replicas_behind(start: impl AsyncFn(Replicas) -> ApiProxy) {
     let asked = http.post(proxy.url("/certificates")).bearer_auth(&key).timeout(PATIENCE);
     // What the client says of itself is not believed.
     let asked = asked.header("x-forwarded-for", "192.0.2.66").header("prefer", "wait=240");
+    let asked = asked.header("forwarded", "for=192.0.2.66");
     let issued = asked.json(&wanted).send().await.unwrap();
     assert!(issued.status().is_success(), "{issued:?}");
     let issued: Value = serde_json::from_str(&issued.text().await.unwrap()).unwrap();
