@@ -54,6 +54,9 @@ pub(crate) struct Problem {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub(crate) checks: Vec<CheckView>,
+    /// Whether the caller lacks a right, whatever the status says: for the audit log.
+    #[serde(skip)]
+    pub(crate) is_denied: bool,
 }
 
 macro_rules! codes {
@@ -291,6 +294,10 @@ impl From<ApiError> for Problem {
             ApiError::NotReady(report) => CheckView::all(report),
             _ => Vec::new(),
         };
+        let is_denied = match &error {
+            ApiError::Invalid(faults) => faults.is_denied(),
+            _ => matches!(code.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN),
+        };
         let (detail, errors) = match error {
             // It may quote the request.
             ApiError::Because(_, detail) | ApiError::TooMany(_, detail) => {
@@ -316,6 +323,7 @@ impl From<ApiError> for Problem {
             code,
             errors,
             checks,
+            is_denied,
         }
     }
 }

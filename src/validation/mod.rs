@@ -112,6 +112,7 @@ impl From<Faults> for Refusal {
 pub(crate) struct Faults {
     told: Vec<FieldError>,
     untold: usize,
+    denied: bool,
 }
 
 impl Faults {
@@ -132,6 +133,22 @@ impl Faults {
         self.add(pointer, FieldCode::Invalid, detail);
     }
 
+    /// Adds a fault that is one only for want of a right: somebody else may have this.
+    pub(crate) fn deny(
+        &mut self,
+        pointer: impl AsRef<str>,
+        code: FieldCode,
+        detail: impl AsRef<str>,
+    ) {
+        self.denied = true;
+        self.add(pointer, code, detail);
+    }
+
+    /// Whether there is a fault for want of a right, told or untold.
+    pub(crate) fn is_denied(&self) -> bool {
+        self.denied
+    }
+
     /// A single fault.
     pub(crate) fn one(pointer: impl AsRef<str>, code: FieldCode, detail: impl AsRef<str>) -> Self {
         let mut faults = Self::default();
@@ -143,6 +160,7 @@ impl Faults {
     pub(crate) fn take(&mut self, found: Self, told: impl FnMut(FieldError) -> FieldError) {
         let room = MOST_TOLD - self.told.len();
         self.untold += found.untold + found.told.len().saturating_sub(room);
+        self.denied |= found.denied;
         self.told.extend(found.told.into_iter().take(room).map(told));
     }
 
@@ -223,5 +241,10 @@ mod tests {
 
         assert_eq!((all.told.len(), all.untold), (100, 210));
         assert_eq!(all.told[70].pointer, "/0");
+        let mut lacking = Faults::default();
+        lacking.deny("/role", FieldCode::Invalid, "is more than you have");
+        assert!(!all.is_denied());
+        all.take(lacking, |fault| fault);
+        assert!(all.is_denied(), "also where nobody is told of it any more");
     }
 }

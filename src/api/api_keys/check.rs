@@ -79,14 +79,15 @@ impl KeySpec {
         }
         if let Some(beyond) = beyond(who, &Permissions::new(self.role, &[]).words()) {
             let detail = format!("has the permission `{beyond}`, which the {who} lacks");
-            faults.invalid("/role", detail);
+            faults.deny("/role", FieldCode::Invalid, detail);
         }
         for (place, permission) in self.permissions.iter().enumerate() {
             let pointer = format!("/permissions/{place}");
             if permission != "*" && !KNOWN.contains(&permission.as_str()) {
                 faults.invalid(pointer, format!("is `*` or one of {}", KNOWN.join(", ")));
             } else if !who.may(permission) {
-                faults.invalid(pointer, format!("the {who} may not do this itself"));
+                let detail = format!("the {who} may not do this itself");
+                faults.deny(pointer, FieldCode::Invalid, detail);
             }
         }
     }
@@ -112,7 +113,7 @@ fn check_end(
     if outlasts(end, who) {
         let detail =
             format!("is later than the end of the {who}, which may give no more than it has");
-        faults.invalid("/expiresAt", detail);
+        faults.deny("/expiresAt", FieldCode::Invalid, detail);
     }
 }
 
@@ -130,13 +131,13 @@ fn check_scope(scope: &Scope, who: &Principal, cluster_namespace: &str, faults: 
                 let detail = format!(
                     "`{name}` holds the Secrets of ClusterIssuers (`cluster_resource_namespace`): no API key can be bound to it"
                 );
-                faults.invalid("/namespaces", detail);
+                faults.deny("/namespaces", FieldCode::Invalid, detail);
             }
         }
     }
     if !scope.is_within(&who.scope) {
         let detail = format!("the {who} is bound to namespaces, and may give no more");
-        faults.invalid("/namespaces", detail);
+        faults.deny("/namespaces", FieldCode::Invalid, detail);
     }
 }
 

@@ -9,6 +9,7 @@ use axum::extract::{self, OriginalUri, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
@@ -163,13 +164,19 @@ struct Request {
     /// Made when an entry tells of it.
     call: OnceLock<Arc<Call>>,
     principal: OnceLock<PrincipalRef>,
+    namespace: Mutex<String>,
 }
 
 impl Caller {
     /// Nobody, so far.
     pub(crate) fn of(request: &extract::Request) -> Self {
         let head = Head::of(request);
-        Self(Some(Arc::new(Request { head, call: OnceLock::new(), principal: OnceLock::new() })))
+        Self(Some(Arc::new(Request {
+            head,
+            call: OnceLock::new(),
+            principal: OnceLock::new(),
+            namespace: Mutex::default(),
+        })))
     }
 
     /// The request was authenticated as this principal; returns the request.
@@ -192,6 +199,17 @@ impl Caller {
         Arc::clone(request.call.get_or_init(|| Arc::new(request.head.call())))
     }
 
+    /// What is looked at from now on belongs to this namespace; empty: to none.
+    pub(crate) fn asks_in(&self, namespace: &str) {
+        if let Some(request) = &self.0 {
+            namespace.clone_into(&mut request.namespace.lock());
+        }
+    }
+
+    fn namespace(&self) -> String {
+        self.0.as_ref().map(|request| request.namespace.lock().clone()).unwrap_or_default()
+    }
+
     fn is_safe(&self) -> bool {
         self.0.as_ref().is_some_and(|request| request.head.is_safe())
     }
@@ -204,13 +222,22 @@ pub(crate) async fn note(
     status: StatusCode,
     problem: Option<&Problem>,
 ) {
-    let principal = caller.principal();
-    let Some(outcome) = outcome(status, caller.is_safe(), principal.is_some()) else {
-        return;
-    };
-    let call = caller.call();
-    let reason = problem.map(|problem| problem.detail.clone());
-    let entry = entry(app, &call, principal, outcome, reason);
+    let is_denied = problem.is_some_and(|problem| problem.is_denied);
+    let is_known = caller.principal().is_some();
+    if let Some(outcome) = outcome(status, is_denied, caller.is_safe(), is_known) {
+        count(app, caller, outcome, problem.map(|problem| problem.detail.clone())).await;
+    }
+}
+
+/// Counts what was refused in an answer that refuses nothing else.
+pub(crate) async fn note_refused(app: &AppState, caller: &Caller, reason: String) {
+    count(app, caller, Outcome::Refused, Some(reason)).await;
+}
+
+async fn count(app: &AppState, caller: &Caller, outcome: Outcome, reason: Option<String>) {
+    let (call, principal) = (caller.call(), caller.principal());
+    let entry =
+        Entry { namespace: caller.namespace(), ..entry(app, &call, principal, outcome, reason) };
     let kind = Kind {
         network: call.from.map(network),
         principal: principal.and_then(|it| Some((it.id?, entry.action.clone()))),
@@ -232,8 +259,14 @@ pub async fn refuse_certificate(app: &AppState, refused: RefusedCertificate) {
 }
 
 /// Whether an answer says that a request was refused for want of a right, or that a write has failed.
-fn outcome(status: StatusCode, is_safe: bool, is_authenticated: bool) -> Option<Outcome> {
+fn outcome(
+    status: StatusCode,
+    is_denied: bool,
+    is_safe: bool,
+    is_authenticated: bool,
+) -> Option<Outcome> {
     match status {
+        _ if is_denied => Some(Outcome::Refused),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Some(Outcome::Refused),
         // Too many wrong keys came from this address.
         StatusCode::TOO_MANY_REQUESTS if !is_authenticated => Some(Outcome::Refused),
@@ -272,21 +305,23 @@ mod tests {
     #[test]
     fn refusals_are_told_from_mistakes_and_failed_writes_from_failed_reads() {
         use Outcome::{Failed, Refused};
-        for (status, is_safe, is_authenticated, expected) in [
-            (401, true, false, Some(Refused)),
-            (403, true, true, Some(Refused)),
-            (403, false, true, Some(Refused)),
-            (429, true, false, Some(Refused)),
-            (429, true, true, None),
-            (422, false, true, None),
-            (404, false, true, None),
-            (500, false, true, Some(Failed)),
-            (503, false, true, Some(Failed)),
-            (500, true, true, None),
-            (202, false, true, None),
+        for (status, is_denied, is_safe, is_authenticated, expected) in [
+            (401, false, true, false, Some(Refused)),
+            (403, false, true, true, Some(Refused)),
+            (403, false, false, true, Some(Refused)),
+            (429, false, true, false, Some(Refused)),
+            (429, false, true, true, None),
+            (422, false, false, true, None),
+            (422, true, false, true, Some(Refused)),
+            (404, false, false, true, None),
+            (500, false, false, true, Some(Failed)),
+            (503, false, false, true, Some(Failed)),
+            (500, false, true, true, None),
+            (202, false, false, true, None),
         ] {
             let code = StatusCode::from_u16(status).unwrap();
-            assert_eq!(outcome(code, is_safe, is_authenticated), expected, "{status}");
+            let found = outcome(code, is_denied, is_safe, is_authenticated);
+            assert_eq!(found, expected, "{status} {is_denied}");
         }
     }
 }

@@ -43,6 +43,16 @@ struct Repeated {
     more: i64,
 }
 
+impl Repeated {
+    /// Another one of the kind. A namespace is told where all of them are of it.
+    fn add(&mut self, entry: Entry) {
+        let is_elsewhere = self.more > 0 && self.last.namespace != entry.namespace;
+        let namespace = if is_elsewhere { String::new() } else { entry.namespace.clone() };
+        self.more += 1;
+        self.last = Entry { namespace, ..entry };
+    }
+}
+
 impl Refusals {
     /// Counts a refusal, and writes down what is to be written now.
     pub(super) async fn count(&self, db: &Db, kind: Kind, entry: Entry) {
@@ -69,8 +79,7 @@ impl Minute {
             Kind { network: None, principal: None, outcome }
         };
         if let Some(known) = self.kinds.get_mut(&kind) {
-            known.more += 1;
-            known.last = entry;
+            known.add(entry);
         } else {
             self.kinds.insert(kind, Repeated { last: entry.clone(), more: 0 });
             due.push(entry);
@@ -157,6 +166,19 @@ mod tests {
         let next = NOW + Duration::minutes(1);
         assert_eq!(counts(&minute.count(from(1), entry(next))), [4, 1]);
         assert!(minute.ended(next, true).is_empty(), "nothing came after the first");
+    }
+
+    #[test]
+    fn what_is_counted_together_has_a_namespace_if_all_of_it_is_of_one() {
+        for (namespaces, told) in
+            [(&["a", "b", "b"][..], "b"), (&["a", "b", "c", "b"], ""), (&["a", "b", "b", "c"], "")]
+        {
+            let mut minute = Minute::default();
+            for namespace in namespaces {
+                minute.count(from(1), Entry { namespace: (*namespace).into(), ..entry(NOW) });
+            }
+            assert_eq!(minute.ended(NOW, true)[0].namespace, told, "{namespaces:?}");
+        }
     }
 
     #[test]

@@ -270,6 +270,7 @@ impl Principal {
     /// Refuses a change outside the principal's namespaces. The empty namespace is that of a `ClusterIssuer`, which
     /// serves all namespaces: only an unbound principal may change it.
     pub(crate) fn must_own(&self, namespace: &str) -> Result<(), ApiError> {
+        self.caller.asks_in(namespace);
         let owns = match &self.scope {
             Scope::Everything => true,
             Scope::Namespaces(names) => names.iter().any(|name| name == namespace),

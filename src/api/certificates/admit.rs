@@ -65,6 +65,7 @@ impl Checked {
         policies: &Policies,
         present: Option<&Certificate>,
     ) -> Result<AdmittedBy, ApiError> {
+        who.caller.asks_in(&self.namespace);
         let alike = present.filter(|present| are_judged_alike(&present.spec, &self.spec));
         let kept = alike.map(|present| &present.admitted_by);
         policy::admit(who.as_judged(), kept, self.judged(policies)).map_err(|refused| {

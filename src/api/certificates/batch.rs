@@ -10,7 +10,6 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::create::create_one;
-use crate::api::AppState;
 use crate::api::auth::{Authorized, CertificatesWrite};
 use crate::api::dry_run::DryRun;
 use crate::api::extract::{MOST_OF_SEVERAL, Query, read};
@@ -19,6 +18,7 @@ use crate::api::idempotency::IdempotencyKey;
 use crate::api::precondition::{json, untagged};
 use crate::api::problem::{ApiError, Errors, FieldCode, Problem};
 use crate::api::wait::{Held, Wait};
+use crate::api::{AppState, audit};
 use crate::validation::{from_slice, from_value};
 use crate::view::CertificateView;
 use crate::view::spec::CertificateSpec;
@@ -109,6 +109,8 @@ pub(crate) async fn create(
             create_one(&app, &part, &spec, &Held::default(), dry).await
         };
         let response = Box::pin(created).await.unwrap_or_else(ApiError::into_response);
+        let problem = response.extensions().get::<Problem>();
+        audit::note(&app, &who.caller, response.status(), problem).await;
         items.push(item(response, instance).await?);
     }
     if wait.is_wanted() && !dry.is_wanted() {

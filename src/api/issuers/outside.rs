@@ -65,7 +65,7 @@ impl Outside<'_> {
     fn base(&self, base: &str, pointer: &str, faults: &mut Faults) {
         if !self.may_set_base {
             let detail = "the token is sent there, so that only who is bound to no namespace and has the permission `secrets:write` may set it; leave it out";
-            faults.add(pointer, FieldCode::Unsupported, detail);
+            faults.deny(pointer, FieldCode::Unsupported, detail);
             return;
         }
         let Ok(url) = Url::parse(base) else { return };

@@ -112,7 +112,7 @@ impl Item {
         let errors = found.iter().map(|fault| self.object.locate(fault.clone(), place)).collect();
         let namespace = Some(namespace(&self.wanted)).filter(|namespace| !namespace.is_empty());
         let (kind, name) = (self.object.kind.title().to_owned(), self.object.name.clone());
-        LeftOut { kind, namespace, name, errors }
+        LeftOut { kind, namespace, name, errors, is_denied: found.is_denied() }
     }
 
     /// The result as a dry run may show it. That a Secret is unchanged would confirm a guess of its values, without a

@@ -12,7 +12,6 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::AppState;
 use super::auth::{AnyWriter, Authorized, CertificatesImport};
 use super::dry_run::DryRun;
 use super::extract::{Manifests, Query};
@@ -21,6 +20,7 @@ use super::idempotency::{Attempt, IdempotencyKey};
 use super::precondition::{json, untagged};
 use super::problem::{ApiError, Errors, FieldError};
 use super::wait::Held;
+use super::{AppState, audit};
 
 mod adopt;
 mod apply;
@@ -74,6 +74,9 @@ pub(crate) struct LeftOut {
     name: String,
     /// Why.
     errors: Vec<FieldError>,
+    /// Whether the caller lacks a right for it.
+    #[serde(skip)]
+    is_denied: bool,
 }
 
 /// The result for one manifest.
@@ -170,6 +173,13 @@ async fn made_so(
         let default = namespace.unwrap_or_else(|| field::DEFAULT_NAMESPACE.to_owned());
         let read = move || plan::read(&reader, &caller, &text, &default, (purpose, strict));
         let plan = app.heavily(who, read).await?;
+        // The answer names them among what cannot be taken.
+        for denied in plan.left_out.iter().filter(|one| one.is_denied) {
+            who.caller.asks_in(denied.namespace.as_deref().unwrap_or_default());
+            let reasons = denied.errors.iter().map(|error| error.detail.as_str());
+            let reason = reasons.collect::<Vec<_>>().join("; ");
+            audit::note_refused(app, &who.caller, format!("It is left out: {reason}")).await;
+        }
         let dry = DryRun::new(dry_run);
         let body = json(&apply::apply(app, attempt, plan, dry).await?)?;
         Ok(dry.told(untagged(StatusCode::OK, body)))

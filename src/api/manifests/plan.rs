@@ -135,21 +135,24 @@ pub(super) fn read(
 impl LeftOut {
     /// An object that is refused.
     pub(super) fn of(mut object: Object) -> Self {
-        let errors = object.take_faults().in_order().iter().cloned().collect();
+        let faults = object.take_faults().in_order();
+        let (is_denied, errors) = (faults.is_denied(), faults.iter().cloned().collect());
         let kind = object.kind.title().to_owned();
-        Self { kind, namespace: object.namespace, name: object.name, errors }
+        Self { kind, namespace: object.namespace, name: object.name, errors, is_denied }
     }
 
     /// Something of which it is not known what it is.
     fn unnamed(fault: FieldError) -> Self {
-        Self { kind: String::new(), namespace: None, name: String::new(), errors: vec![fault] }
+        let (kind, name) = (String::new(), String::new());
+        Self { kind, namespace: None, name, errors: vec![fault], is_denied: false }
     }
 }
 
 impl From<Foreign> for LeftOut {
     fn from(foreign: Foreign) -> Self {
         let Foreign { kind, namespace, name, faults } = foreign;
-        Self { kind, namespace, name, errors: faults.iter().cloned().collect() }
+        let errors = faults.iter().cloned().collect();
+        Self { kind, namespace, name, errors, is_denied: faults.is_denied() }
     }
 }
 

@@ -142,6 +142,7 @@ fn must_be_another(who: &Principal, request: &Request) -> Result<(), ApiError> {
     if !is_own {
         return Ok(());
     }
+    who.caller.asks_in(&request.namespace);
     let detail = format!(
         "The {who} asked for what the request `{}` is for, and cannot decide about it. Let somebody else who has the permission `requests:approve` decide.",
         request.name

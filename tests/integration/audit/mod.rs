@@ -11,7 +11,7 @@ use certwright::api::CallerLimits;
 use serde_json::{Value, json};
 use time::Duration;
 
-use crate::support::world::{World, certificate, id, on_every_database};
+use crate::support::world::{World, certificate, cluster_issuer, id, on_every_database};
 
 async fn entries(world: &World, query: &str) -> Vec<Value> {
     world.get(&format!("/audit{query}")).await.json()["items"].as_array().unwrap().clone()
@@ -124,6 +124,58 @@ on_every_database! {
         assert!(refused[0]["reason"].as_str().unwrap().contains("apiKeys:write"), "{refused:#?}");
     }
 
+    async fn what_a_batch_is_refused_is_counted_like_other_refusals(world: World) {
+        world.create_issuer().await;
+        let key = world.key(&["certificates:write"], &["default"]).await;
+        let mut items: Vec<_> = (0..199).map(|number| certificate(&format!("n{number}"))).collect();
+        items.push(json!({"namespace": "other", "issuerRef": {"name": "le", "kind": "ClusterIssuer"}, "dnsNames": ["x.example.com"]}));
+        let ask = world.ask(Method::POST, "/certificates/batch").with_key(&key).from("192.0.2.7");
+        let reply = ask.json(&json!({"items": items})).send().await;
+        assert_eq!(reply.status, 207, "{}", reply.text);
+        assert!(reply.json()["items"].as_array().unwrap().iter().all(|item| item["status"] == 403), "{}", reply.text);
+
+        let first = entries(&world, "?action=certificates.create").await;
+        let [entry] = &first[..] else { panic!("one at once: {first:#?}") };
+        assert_eq!((&entry["outcome"], &entry["count"], &entry["namespace"]), (&json!("refused"), &json!(1), &json!("default")));
+        assert_eq!((&entry["principal"]["name"], &entry["from"]), (&json!("limited"), &json!("192.0.2.7")));
+        assert!(entry["reason"].as_str().unwrap().contains("n0.example.com"), "{entry}");
+        world.clock.advance(Duration::minutes(1));
+        world.refusals.write_counted(&world.db, world.now(), false).await;
+        let all = entries(&world, "?action=certificates.create").await;
+        let [_, rest] = &all[..] else { panic!("and one for all others: {all:#?}") };
+        assert_eq!((&rest["count"], &rest["namespace"]), (&json!(199), &Value::Null), "of several namespaces: {rest}");
+    }
+
+    async fn what_a_principal_lacks_is_an_entry_whatever_its_status(world: World) {
+        let key = world.key(&["apiKeys:write", "issuers:write", "certificates:write"], &["team"]).await;
+        let seen = async |action: &str| entries(&world, &format!("?action={action}")).await;
+        let ask = async |path: &str, body: &Value| world.ask(Method::POST, path).with_key(&key).json(body).send().await;
+        let mistake = json!({"name": " ", "permissions": ["certificates:raed"], "namespaces": ["team"]});
+        ask("/api-keys", &mistake).await.is_problem(422, "validation_failed");
+        assert_eq!(seen("apiKeys.create").await.len(), 0, "a mistake is no refusal");
+
+        let beyond = json!({"name": "more", "permissions": ["secrets:write"], "namespaces": ["team"]});
+        ask("/api-keys", &beyond).await.is_problem(422, "validation_failed");
+        let found = seen("apiKeys.create").await;
+        assert_eq!((found.len(), &found[0]["outcome"]), (1, &json!("refused")), "{found:#?}");
+        assert!(found[0]["reason"].as_str().unwrap().contains("/permissions/0"), "{found:#?}");
+
+        let mut issuer = cluster_issuer("le");
+        (issuer["kind"], issuer["namespace"]) = (json!("Issuer"), json!("team"));
+        for solver in issuer["acme"]["solvers"].as_array_mut().unwrap() {
+            if let Some(cloudflare) = solver.pointer_mut("/dns01/cloudflare") {
+                cloudflare["baseURL"] = json!("https://collector.example/");
+            }
+        }
+        ask("/issuers", &issuer).await.is_problem(422, "validation_failed");
+        let found = seen("issuers.create").await;
+        assert_eq!((found.len(), &found[0]["outcome"]), (1, &json!("refused")), "{found:#?}");
+        assert_eq!(found[0]["namespace"], "team", "{found:#?}");
+
+        ask("/certificates", &certificate("web")).await.is_problem(403, "permission_denied");
+        assert_eq!(seen("certificates.create").await[0]["namespace"], "default");
+    }
+
     async fn a_policy_that_refuses_names_leaves_an_entry(world: World) {
         world.create_issuer().await;
         let key = world.key(&["certificates:write"], &["default"]).await;
@@ -131,6 +183,7 @@ on_every_database! {
         ask.json(&certificate("web")).send().await.is_problem(403, "name_not_allowed");
         let found = entries(&world, "?action=certificates.create").await;
         assert_eq!((found.len(), &found[0]["outcome"]), (1, &json!("refused")), "{found:#?}");
+        assert_eq!(found[0]["namespace"], "default", "{found:#?}");
     }
 
     async fn behind_a_trusted_proxy_the_client_is_whom_the_proxy_names_and_never_whom_itself_says(world: World) {
