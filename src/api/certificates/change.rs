@@ -81,7 +81,10 @@ pub(crate) async fn respecify(
     let anew = !present.spec.wants_the_same_as(&checked.spec);
     let wanted = present.clone();
     let wanted = if anew { wanted.requested_by(who.reference()) } else { wanted };
-    let next = wanted.respecified(checked.spec, checked.labels, right, now);
+    let mut next = wanted.respecified(checked.spec, checked.labels, right, now);
+    if !anew && next.certificate.comes_sooner_than(present) {
+        next.certificate = next.certificate.triggered_by(who.reference());
+    }
     if next.certificate != *present {
         if anew {
             cancel_orders(tx, present, "its certificate was changed", now).await?;

@@ -44,8 +44,9 @@ pub(crate) async fn renew(
         let (present, lease) = find(&mut tx, id, &who.scope).await?;
         must_stay(&present)?;
         known.must_match(&CertificateView::of(&present, now))?;
-        let next = present.clone().trigger(Trigger::ManuallyTriggered, now);
+        let mut next = present.clone().trigger(Trigger::ManuallyTriggered, now);
         let is_new = next.certificate != present;
+        next.certificate = next.certificate.triggered_by(who.reference());
         if is_new {
             certificates::save(&mut tx, &next, &lease, None).await?;
             Growth::by(Some(&present), &next.certificate).must_fit(&app, &mut tx).await?;

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::cancel::cancel_orders;
 use super::download::not_issued;
 use super::{find, must_stay};
-use crate::api::auth::{Authorized, CertificatesWrite};
+use crate::api::auth::{Authorized, CertificatesWrite, Principal};
 use crate::api::dry_run::DryRun;
 use crate::api::extract::{Body, Path, Query};
 use crate::api::idempotency::{IdempotencyKey, accepted};
@@ -76,7 +76,7 @@ pub(crate) async fn revoke(
         let wanted = wanted(&mut tx, &present, body.value.revision, now).await?;
         let next = match wanted.revoked_at {
             Some(_) => present,
-            None => begin(&mut tx, present, &lease, &wanted, reason, now).await?,
+            None => begin(&mut tx, (present, &lease), &who, &wanted, (reason, now)).await?,
         };
         let body = json(&CertificateView::of(&next, now))?;
         attempt.remember(&app, &mut tx, (StatusCode::ACCEPTED, &location), &body).await?;
@@ -108,15 +108,19 @@ async fn wanted(
 /// Stores the revocation of a revision, and of those with the same key if that is compromised.
 async fn begin(
     tx: &mut Tx,
-    certificate: Certificate,
-    lease: &Lease,
+    (mut certificate, lease): (Certificate, &Lease),
+    who: &Principal,
     wanted: &Revision,
-    reason: Reason,
-    now: OffsetDateTime,
+    (reason, now): (Reason, OffsetDateTime),
 ) -> Result<Certificate, ApiError> {
     let mut targets = vec![wanted.clone()];
     if reason == Reason::KeyCompromise {
         targets = of_the_same_key(valid(tx, &certificate, now).await?, wanted)?;
+    }
+    let served = certificate.current.as_ref().map(|issued| issued.revision);
+    if targets.iter().any(|target| served == Some(target.revision)) {
+        // It is issued anew then.
+        certificate = certificate.triggered_by(who.reference());
     }
     let mut told = Transition::silent(certificate, now);
     for target in &targets {

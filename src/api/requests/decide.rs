@@ -1,4 +1,4 @@
-//! Approving and denying requests. Whoever wanted what a request is for does not decide about it.
+//! Approving and denying requests. Whoever wanted what a request is for, or has it issued anew, does not decide about it.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::RequestView;
 use crate::api::auth::{Authorized, Principal, RequestsApprove};
+use crate::api::certificates::quota::Growth;
 use crate::api::dry_run::DryRun;
 use crate::api::extract::{Body, Path, Query};
 use crate::api::idempotency::{Attempt, IdempotencyKey};
@@ -37,7 +38,7 @@ pub(crate) struct DecisionSpec {
 
 /// Approve a certificate request
 ///
-/// For a request that waits for approval, by somebody else than whoever asked for the certificate. An order is placed
+/// For a request that waits for approval, by somebody else than whoever asked for the certificate or had it issued anew. An order is placed
 /// then, for the CSR that the request shows. A decision is final.
 #[utoipa::path(post, path = "/requests/{id}/approve", operation_id = "approveRequest", tag = "requests",
     params(("id" = Uuid, Path, description = "The request"), DryRun, ("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
@@ -59,7 +60,7 @@ pub(crate) async fn approve(
 
 /// Deny a certificate request
 ///
-/// For a request that waits for approval, by somebody else than whoever asked for the certificate. No other request is
+/// For a request that waits for approval, by somebody else than whoever asked for the certificate or had it issued anew. No other request is
 /// made until the certificate is changed, or renewed by hand. A decision is final.
 #[utoipa::path(post, path = "/requests/{id}/deny", operation_id = "denyRequest", tag = "requests",
     params(("id" = Uuid, Path, description = "The request"), DryRun, ("Idempotency-Key" = Option<String>, Header, description = "The client's name for this request, 1 to 255 characters; kept 24 hours"), ("If-Match" = Option<String>, Header, description = "Only if the `ETag` still holds")),
@@ -99,13 +100,15 @@ async fn decide(
         else {
             return Err(not_pending(&request));
         };
-        must_be_another(who, &request)?;
+        must_be_another(who, &certificate, &request)?;
         let (by, reason) = (Some(who.reference()), reason.to_owned());
         let decision = Decision { verdict, by, at: now, reason };
         let approval = approval.decided(decision.clone());
         requests::decide(&mut tx, id, &approval, now).await?;
-        let next = certificate.decided(&decision, now);
+        let next = certificate.clone().decided(&decision, now);
+        let growth = Growth::by(Some(&certificate), &next.certificate);
         certificates::save(&mut tx, &next, &lease, None).await?;
+        growth.must_fit(app, &mut tx).await?;
         let decided = requests::find(&mut tx, id, &who.scope).await?;
         let decided = decided.ok_or_else(|| ApiError::not_found("request", id.0))?;
         let body = json(&RequestView::from(decided))?;
@@ -137,14 +140,18 @@ fn not_pending(request: &Request) -> ApiError {
     ApiError::Because(Code::NotPending, detail)
 }
 
-fn must_be_another(who: &Principal, request: &Request) -> Result<(), ApiError> {
-    let is_own = request.requested_by.as_ref().is_some_and(|asked| asked.is(&who.reference()));
-    if !is_own {
+fn must_be_another(
+    who: &Principal,
+    certificate: &Certificate,
+    request: &Request,
+) -> Result<(), ApiError> {
+    let mut askers = request.requested_by.iter().chain(certificate.askers());
+    if !askers.any(|asked| asked.is(&who.reference())) {
         return Ok(());
     }
     who.caller.asks_in(&request.namespace);
     let detail = format!(
-        "The {who} asked for what the request `{}` is for, and cannot decide about it. Let somebody else who has the permission `requests:approve` decide.",
+        "The {who} asked for what the request `{}` is for, or had it issued anew, and cannot decide about it. Let somebody else who has the permission `requests:approve` decide.",
         request.name
     );
     Err(ApiError::Because(Code::PermissionDenied, detail))

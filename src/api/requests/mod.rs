@@ -69,7 +69,7 @@ pub(crate) struct RequestView {
     csr: String,
     /// `Approved` or `Denied`, once that is decided, and `Ready`, in cert-manager's words.
     conditions: Vec<Condition>,
-    /// The principal whose change brought it, and which cannot decide about it; `null` where that was not kept.
+    /// The principal whose change brought it, and which cannot decide about it, nor can whoever had it issued anew; `null` where that was not kept.
     requested_by: Option<PrincipalRef>,
     /// Time by which somebody has to approve it; `null` where nobody has to.
     #[serde(with = "time::serde::rfc3339::option")]

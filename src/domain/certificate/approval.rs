@@ -77,7 +77,31 @@ impl Certificate {
     /// As wanted by this principal.
     #[must_use]
     pub fn requested_by(self, principal: PrincipalRef) -> Self {
-        Self { requested_by: Some(principal), ..self }
+        Self { requested_by: Some(principal), triggered_by: None, ..self }
+    }
+
+    /// As issued anew at the wish of this principal, which asked for that as the first one asked for the certificate.
+    /// Where nobody is known who did, it is the first.
+    #[must_use]
+    pub fn triggered_by(self, principal: PrincipalRef) -> Self {
+        match self.requested_by {
+            None => self.requested_by(principal),
+            Some(_) => Self { triggered_by: Some(principal), ..self },
+        }
+    }
+
+    /// Whether a change that wants nothing else brings the next revision forward.
+    pub fn comes_sooner_than(&self, before: &Self) -> bool {
+        let is_triggered = |one: &Self| matches!(one.state, State::Triggered(_));
+        let renewal = |one: &Self| one.current.as_ref().map(|issued| issued.renewal_time);
+        let is_rewritten = self.generation != before.generation;
+        is_triggered(self) && !is_triggered(before)
+            || is_rewritten && renewal(self) < renewal(before)
+    }
+
+    /// Whoever asked for what is issued next, and so does not approve it.
+    pub fn askers(&self) -> impl Iterator<Item = &PrincipalRef> {
+        self.requested_by.iter().chain(&self.triggered_by)
     }
 
     /// Its request is stored, and waits for approval until the deadline. Told once for each request.

@@ -111,6 +111,7 @@ impl Certificate {
         next.next_action_at = next.idle_until_renewal(&issued);
         let remark = renewal_remark(&next.spec, issued.not_before, issued.not_after);
         next.approved = Some(issued.revision);
+        next.triggered_by = None;
         next.current = Some(issued);
         next.failed_attempts = 0;
         next.last_error = None;

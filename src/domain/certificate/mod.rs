@@ -45,6 +45,8 @@ pub struct Certificate {
     pub admitted_by: AdmittedBy,
     /// Whose change brought what is wanted now; `None` if it was before that was kept.
     pub requested_by: Option<PrincipalRef>,
+    /// Who has had the same issued anew, before its time, since it was issued last.
+    pub triggered_by: Option<PrincipalRef>,
     pub generation: i64,
     pub state: State,
     pub state_since: OffsetDateTime,
@@ -102,6 +104,7 @@ impl Certificate {
             spec,
             admitted_by,
             requested_by: None,
+            triggered_by: None,
             generation: 1,
             state: State::Triggered(Trigger::DoesNotExist),
             state_since: now,

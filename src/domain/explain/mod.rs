@@ -243,11 +243,11 @@ fn awaiting_issuer(it: &mut Explanation, certificate: &Certificate, issuer: Opti
 fn awaiting_approval(it: &mut Explanation, certificate: &Certificate) {
     it.doing = Doing::WaitingForApproval;
     let named = certificate.request_name();
-    let by = certificate.requested_by.as_ref();
-    let asked = by.map(|by| format!(" {} `{}` asked for it, and cannot.", by.kind.noun(), by.name));
+    let by: Vec<String> = certificate.askers().map(ToString::to_string).collect();
+    let asked = format!(" {} asked for it, and cannot.", by.join(" and "));
+    let asked = if by.is_empty() { "" } else { &asked };
     it.summary = format!(
-        "It waits until somebody with the permission `requests:approve` approves the request {named}; no order is placed before.{}",
-        asked.unwrap_or_default()
+        "It waits until somebody with the permission `requests:approve` approves the request {named}; no order is placed before.{asked}"
     );
     if let Some(request) = certificate.request {
         it.actions = vec![

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::http::Method;
 use certwright::api;
 use certwright::domain::approval::Approval;
+use certwright::domain::certificate::Certificate;
 use certwright::domain::failure::{Failure, code};
 use certwright::domain::id::{CertificateId, IssuerId, OrderId, RequestId};
 use certwright::domain::issuer::Account;
@@ -310,6 +311,8 @@ pub(crate) async fn db_ask_for_approval(world: &World, certificate: &str) -> Req
     let id = CertificateId(certificate.parse().unwrap());
     let found = certificates::find(&mut tx, id, &Scope::Everything).await.unwrap();
     let (certificate, lease) = found.unwrap();
+    // Nobody is known who asked for it, so that anybody may decide.
+    let certificate = Certificate { requested_by: None, ..certificate };
     let request = requests::Request {
         id: RequestId::generate(now),
         name: certificate.request_name(),

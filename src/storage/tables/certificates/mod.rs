@@ -4,6 +4,7 @@ mod list;
 
 pub use list::{Position, Sort, Wanted, list, list_by};
 
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -14,6 +15,7 @@ use crate::domain::failure::Failure;
 use crate::domain::id::{CertificateId, OrderId, RequestId};
 use crate::domain::issuer;
 use crate::domain::policy::AdmittedBy;
+use crate::domain::principal::PrincipalRef;
 use crate::domain::scope::Scope;
 use crate::domain::trace::Trace;
 use crate::storage::engine::{
@@ -301,7 +303,7 @@ impl From<&Certificate> for Row {
             spec: json(&certificate.spec),
             admitted_way: admitted_way.to_owned(),
             admitted_by: admitted_by.to_owned(),
-            requested_by: certificate.requested_by.as_ref().map(json),
+            requested_by: Askers::of(certificate).as_ref().map(json),
             generation: certificate.generation,
             state: state.to_owned(),
             wanted_because: certificate.wanted_because().as_str().to_owned(),
@@ -327,6 +329,22 @@ impl From<&Certificate> for Row {
             deleting_since: certificate.deleting_since.map(millis),
             lease_token: 0,
         }
+    }
+}
+
+/// The column `requested_by`: a principal, and whoever has had the same issued anew.
+#[derive(Serialize, Deserialize)]
+struct Askers {
+    #[serde(flatten)]
+    requested_by: PrincipalRef,
+    #[serde(default, rename = "triggeredBy", skip_serializing_if = "Option::is_none")]
+    triggered_by: Option<PrincipalRef>,
+}
+
+impl Askers {
+    fn of(certificate: &Certificate) -> Option<Self> {
+        let requested_by = certificate.requested_by.clone()?;
+        Some(Self { requested_by, triggered_by: certificate.triggered_by.clone() })
     }
 }
 
@@ -364,7 +382,9 @@ impl Row {
             _ => None,
         };
         let last_error = row.document_if(self.last_error)?;
-        let requested_by = row.document_if(self.requested_by)?;
+        let askers: Option<Askers> = row.document_if(self.requested_by)?;
+        let (requested_by, triggered_by) =
+            askers.map_or((None, None), |it| (Some(it.requested_by), it.triggered_by));
         let ari = row.document_if(self.ari)?;
         let revocation = row.document_if(self.revocation)?;
         let certificate = Certificate {
@@ -375,6 +395,7 @@ impl Row {
             spec: row.document(&self.spec)?,
             admitted_by,
             requested_by,
+            triggered_by,
             generation: self.generation,
             state,
             state_since: moment(self.state_since),
