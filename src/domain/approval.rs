@@ -48,6 +48,10 @@ impl Approval {
         Self { decision: Some(self.decision.unwrap_or(decision)), ..self }
     }
 
+    pub fn is_approved(&self) -> bool {
+        self.decision.as_ref().is_some_and(|decision| decision.verdict == Verdict::Approved)
+    }
+
     pub fn is_denied(&self) -> bool {
         self.decision.as_ref().is_some_and(|decision| decision.verdict == Verdict::Denied)
     }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use certwright::api::CallerLimits;
 use certwright::clock::{Clock as _, SystemClock};
 use certwright::storage::lease;
 use certwright::worker::{NewOrders, Worker};
@@ -34,6 +35,11 @@ pub struct Driven {
 }
 
 impl Driven {
+    /// The same with limits for those who call.
+    pub fn limited(self, limits: CallerLimits) -> Self {
+        Self { world: self.world.limited(limits), ..self }
+    }
+
     /// With `more` in the issuer's `acme`; `propagation` is its solver's.
     pub async fn on(database: &str, more: &Value) -> Self {
         Self::ordering(database, more, BEARS).await

@@ -22,7 +22,7 @@ use crate::domain::issuer::{AccountChange, Acme, Issuer, Kind, State as IssuerSt
 use crate::secret::Sealed;
 use crate::storage::issuers::{self, Wanted, account_key_place};
 use crate::storage::lease::Lease;
-use crate::storage::{Read, Tx, certificates, orders, revocations};
+use crate::storage::{Read, Tx, certificates, orders, policy_reviews, revocations};
 
 pub(crate) mod accounts;
 pub(crate) mod check;
@@ -204,6 +204,13 @@ pub(crate) async fn respecify(
         let Issuer { id, kind, namespace, name, .. } = present;
         orders::retake_steps(tx, *id, now).await?;
         issuers::save(tx, &next, lease).await?;
+        if next.issuer.acme.server != present.acme.server {
+            // What was approved was approved for another CA.
+            certificates::disapprove(tx, *kind, namespace, name, now).await?;
+        }
+        if next.issuer.acme != present.acme {
+            policy_reviews::begin_for_issuer(tx, *kind, namespace, now).await?;
+        }
         certificates::wake_waiting(tx, *kind, namespace, name, now).await?;
     }
     Ok(next.issuer)

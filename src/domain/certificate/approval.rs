@@ -50,6 +50,18 @@ impl Certificate {
         }
     }
 
+    /// Why an order that was placed goes no further, by the policies of this moment.
+    pub fn objection(&self, judged: Result<Judgement, Failure>) -> Option<Failure> {
+        match judged {
+            Err(failure) => Some(failure),
+            Ok(judged) if self.needs_approval(judged.approval) => {
+                let detail = "A policy wants it to be approved, which it did not when the order was placed, or the issuer has another CA since it was approved.";
+                Some(Failure::of(code::APPROVAL_PENDING, detail))
+            }
+            Ok(_) => None,
+        }
+    }
+
     /// Whether somebody still has to approve the next revision.
     pub(super) fn needs_approval(&self, approval: Approval) -> bool {
         match approval {
@@ -176,6 +188,7 @@ mod tests {
     use super::*;
     use crate::domain::backoff::Jitter;
     use crate::domain::certificate::{Phase, Spec, Trigger};
+    use crate::domain::order;
     use crate::domain::policy::AdmittedBy;
     use crate::domain::principal::PrincipalKind;
 
@@ -229,6 +242,49 @@ mod tests {
         }
         let refused = Failure::of(code::NAME_NOT_ALLOWED, "");
         assert_eq!(approved().course(Err(refused.clone()), None, NOW), Course::Block(refused));
+    }
+
+    #[test]
+    fn an_order_goes_no_further_once_somebody_has_to_approve_and_the_request_is_made_at_once() {
+        use Approval::{Always, Auto, Manual};
+        let approved = waiting().decided(&decision(Verdict::Approved), NOW).certificate;
+        let renewed = Certificate { approved: Some(1), ..served() };
+        for (what, certificate, approval, stops) in [
+            ("new", &wanted(), Auto, false),
+            ("new", &wanted(), Manual, true),
+            ("approved", &approved, Manual, false),
+            ("approved", &approved, Always, false),
+            ("due again as it was", &renewed, Manual, false),
+            ("due again as it was", &renewed, Always, true),
+        ] {
+            let found = certificate.objection(Ok(judged(approval)));
+            assert_eq!(found.is_some(), stops, "{what}, {approval:?}");
+        }
+        let why = wanted().objection(Ok(judged(Manual))).unwrap();
+        let ended = order::Outcome::Blocked(why);
+        let stopped = wanted().order_failed(ended, 0, NOW, Jitter::NONE).certificate;
+        assert_eq!((stopped.state, stopped.next_action_at), (State::Blocked, NOW));
+        let next = stopped.wake(NOW).certificate;
+        assert_eq!(next.course(Ok(&judged(Manual)), None, NOW), Course::Ask);
+    }
+
+    #[test]
+    fn whoever_asked_is_who_wanted_it_and_who_had_it_issued_anew() {
+        let one = |name: &str| PrincipalRef {
+            kind: PrincipalKind::ApiKey,
+            id: Some(Uuid::from_u128(name.len() as u128)),
+            name: name.into(),
+        };
+        let (ann, boss) = (one("ann"), one("boss"));
+        let asked = |certificate: &Certificate| {
+            certificate.askers().map(|one| one.name.clone()).collect::<Vec<_>>()
+        };
+        let renewed = served().requested_by(ann).triggered_by(boss.clone());
+        assert_eq!(asked(&renewed), ["ann", "boss"]);
+        let over = renewed.clone().issued(issued(NOW + Duration::days(90)), None, NOW).certificate;
+        assert_eq!(asked(&over), ["ann"], "it is over");
+        assert_eq!(asked(&renewed.requested_by(boss.clone())), ["boss"], "another wish");
+        assert_eq!(asked(&served().triggered_by(boss)), ["boss"], "nobody else is known");
     }
 
     #[test]

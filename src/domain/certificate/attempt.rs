@@ -184,7 +184,10 @@ impl Certificate {
             // The attempt has asked for several orders.
             if predecessors > 0 { pause.max(SHORTEST_BACKOFF) } else { pause }
         };
-        let pause = if is_rehearsed {
+        let pause = if failure.is(code::APPROVAL_PENDING) {
+            // Its next attempt asks.
+            Duration::ZERO
+        } else if is_rehearsed {
             jitter.stretch(backoff::rehearsal(self.failed_attempts), 0.1)
         } else {
             self.shortened(pause, now)

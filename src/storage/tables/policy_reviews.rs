@@ -1,10 +1,12 @@
-//! Reviews: namespaces whose certificates are judged anew because a policy has changed. A row is gone through page by
+//! Reviews: namespaces whose certificates are judged anew because a policy or an issuer has changed. A row is gone through page by
 //! page, under a lease, and is deleted at the end.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::domain::id::{CertificateId, PolicyReviewId};
+use crate::domain::issuer;
+use crate::domain::policy::EVERY;
 use crate::storage::engine::{Read, StorageError, Tx, execute, fetch, millis, statements, write};
 use crate::storage::queue::lease::{Lease, held};
 
@@ -44,6 +46,20 @@ pub(in crate::storage) async fn begin(
     }
     tx.wake_workers();
     Ok(())
+}
+
+/// Begins the review of whatever may refer to an issuer of this kind in this namespace, or begins it anew.
+pub async fn begin_for_issuer(
+    tx: &mut Tx,
+    kind: issuer::Kind,
+    namespace: &str,
+    now: OffsetDateTime,
+) -> Result<(), StorageError> {
+    let namespace = match kind {
+        issuer::Kind::Issuer => namespace,
+        issuer::Kind::ClusterIssuer => EVERY,
+    };
+    begin(tx, &[namespace.to_owned()], now).await
 }
 
 /// The review of this row, if it is not over.

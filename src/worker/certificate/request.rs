@@ -37,7 +37,11 @@ pub(super) async fn at_hand(
         return Ok(None);
     }
     let found = requests::find(&mut ctx.db.read().await?, id, &Scope::Everything).await?;
-    Ok(found.filter(Request::waits))
+    // One that was approved for another CA is no good for this one.
+    let was_forgotten = |one: &Request| {
+        certificate.approved.is_none() && one.approval.as_ref().is_some_and(Approval::is_approved)
+    };
+    Ok(found.filter(|one| one.waits() && !was_forgotten(one)))
 }
 
 /// The request at hand, or a new one with key and CSR; or why there can be none until a person acts.

@@ -195,10 +195,10 @@ impl<'a> Session<'a> {
         Ok(served.map(|revision| revision.chain))
     }
 
-    /// Why the certificate may not be issued, if no policy allows it any more.
+    /// Why the certificate may not be issued: no policy allows it any more, or somebody has to approve it by now.
     pub(super) async fn withheld(&self, order: &Order) -> Result<Option<Failure>, WorkerError> {
         if let Some((certificate, _)) = &self.certificate
-            && judge(self.ctx, certificate).await?.is_ok()
+            && certificate.objection(judge(self.ctx, certificate).await?).is_none()
         {
             return Ok(None);
         }
@@ -207,7 +207,7 @@ impl<'a> Session<'a> {
         let found = certificates::find(&mut tx, order.certificate, &Scope::Everything).await?;
         drop(tx);
         let Some((certificate, _)) = found else { return Ok(None) };
-        Ok(judge(self.ctx, &certificate).await?.err())
+        Ok(certificate.objection(judge(self.ctx, &certificate).await?))
     }
 
     /// Why the CA must not issue, by the CAA records of the order's names. While the CA's directory, which says what

@@ -1,11 +1,15 @@
 //! Approval, at a real CA: what a person has to approve is not ordered before, whoever asked for it.
 
+use std::num::NonZeroU32;
+
+use axum::http::Method;
+use certwright::api::{CallerLimits, NamespaceLimits};
 use serde_json::{Value, json};
 use time::Duration;
 
-use super::{path, policy, post};
+use super::{path, policy, post, send};
 use crate::support::driven::Driven;
-use crate::support::fault_proxy::Kind;
+use crate::support::fault_proxy::{Kind, RetryAfter};
 use crate::support::world::{Reply, id};
 use crate::webhooks::hooked;
 
@@ -195,6 +199,135 @@ at_a_ca! {
             assert_eq!(site.until_all_ready().await[0]["status"]["revision"], revision);
             renew(&site).await;
         }
+    }
+
+    async fn whoever_has_it_issued_anew_does_not_approve_that(site: Driven, json!({})) {
+        let world = &site.world;
+        asking(&site, "Always").await;
+        let boss = boss(&site).await;
+        let own = ["requests:approve", "requests:read", "certificates:write", "certificates:read"];
+        let busy = world.key(&own, &["default"]).await;
+        site.ask_for("web").await;
+        site.step().await;
+        assert_eq!(decide(&site, &busy, &request(&site).await, "approve").await.status, 200, "another one asked");
+        site.until_all_ready().await;
+        let web = format!("/certificates/{}", id(&only(&site).await));
+        let refused = async |why: &str| {
+            site.step().await;
+            let problem = decide(&site, &busy, &request(&site).await, "approve").await.is_problem(403, "permission_denied");
+            assert!(problem["detail"].as_str().unwrap().contains("anew"), "{why}: {problem}");
+            decide(&site, &world.admin, &request(&site).await, "approve").await.is_problem(403, "permission_denied");
+        };
+
+        post(world, &busy, &format!("{web}/renew"), json!({})).await.accepted();
+        refused("renewed").await;
+        let explained = world.get(&format!("{web}/explain")).await.json();
+        assert!(explained["summary"].as_str().unwrap().contains("`limited`"), "{explained}");
+        assert_eq!(decide(&site, &boss, &request(&site).await, "deny").await.status, 200);
+        post(world, &busy, &format!("{web}/renew"), json!({})).await.accepted();
+        refused("renewed after a denial").await;
+        assert_eq!(decide(&site, &boss, &request(&site).await, "deny").await.status, 200);
+        let labels = json!({"labels": {"a": "b"}});
+        let relabelled = send(world, &busy, Method::PATCH, &web, &labels).await;
+        assert_eq!(relabelled.status, 200, "{}", relabelled.text);
+        refused("relabelled after a denial").await;
+
+        assert_eq!(decide(&site, &boss, &request(&site).await, "approve").await.status, 200);
+        site.until_all_ready().await;
+        renew(&site).await;
+        site.step().await;
+        assert_eq!(decide(&site, &busy, &request(&site).await, "approve").await.status, 200, "this one is another's");
+        site.until_all_ready().await;
+
+        let sooner = send(world, &busy, Method::PATCH, &web, &json!({"renewBeforePercentage": 99})).await;
+        assert_eq!(sooner.status, 200, "{}", sooner.text);
+        world.clock.advance(Duration::days(60));
+        refused("had its renewal come sooner").await;
+        assert_eq!(decide(&site, &boss, &request(&site).await, "approve").await.status, 200);
+        site.until_all_ready().await;
+        assert_eq!(only(&site).await["status"]["revision"], 4);
+        post(world, &busy, &format!("{web}/revoke"), json!({"reason": "superseded"})).await.accepted();
+        refused("revoked").await;
+    }
+
+    async fn an_approval_is_for_the_ca_that_the_issuer_had(site: Driven, json!({})) {
+        let world = &site.world;
+        asking(&site, "Manual").await;
+        let boss = boss(&site).await;
+        site.ask_for("web").await;
+        site.step().await;
+        assert_eq!(decide(&site, &boss, &request(&site).await, "approve").await.status, 200);
+        site.until_all_ready().await;
+        let change = async |server: &str, email: &str| {
+            let mut issuer = world.get(&site.issuer).await.json();
+            (issuer["acme"]["server"], issuer["acme"]["email"]) = (json!(server), json!(email));
+            let spec = json!({"kind": issuer["kind"], "name": issuer["name"], "acme": issuer["acme"]});
+            let changed = world.put(&site.issuer, spec).await;
+            assert_eq!(changed.status, 200, "{}", changed.text);
+            site.step().await;
+        };
+        let server = world.get(&site.issuer).await.json()["acme"]["server"].as_str().unwrap().to_owned();
+
+        change(&server, "other@example.com").await;
+        renew(&site).await;
+        assert_eq!(site.until_all_ready().await[0]["status"]["revision"], 2, "it is the same CA");
+
+        change("https://other.example/directory", "other@example.com").await;
+        change(&server, "other@example.com").await;
+        let before = site.proxy.requests(Kind::NewOrder);
+        renew(&site).await;
+        site.step().await;
+        assert_eq!(only(&site).await["status"]["lastError"]["code"], "approval_pending");
+        assert_eq!(site.proxy.requests(Kind::NewOrder), before);
+
+        // One that was approved, and waits for its issuer, waits for another approval as well.
+        assert_eq!(decide(&site, &boss, &request(&site).await, "approve").await.status, 200);
+        change("https://other.example/directory", "other@example.com").await;
+        change(&server, "other@example.com").await;
+        site.step().await;
+        assert_eq!(only(&site).await["status"]["lastError"]["code"], "approval_pending");
+        assert_eq!(site.proxy.requests(Kind::NewOrder), before);
+        assert_eq!(decide(&site, &boss, &request(&site).await, "approve").await.status, 200);
+        assert_eq!(site.until_all_ready().await[0]["status"]["revision"], 3);
+    }
+
+    async fn an_order_that_nobody_approved_stops_once_somebody_has_to(site: Driven, json!({})) {
+        let world = &site.world;
+        let team = asking(&site, "Auto").await;
+        let boss = boss(&site).await;
+        site.proxy.limit_new_orders(RetryAfter::Seconds, std::time::Duration::from_hours(1));
+        site.ask_for("web").await;
+        site.step().await;
+        let asked = site.proxy.requests(Kind::NewOrder);
+        assert!(asked > 0);
+        let mut manual = policy("team", "default", &["**.example.com"]);
+        manual["approval"] = json!("Manual");
+        assert_eq!(world.put(&path(&team), manual).await.status, 200);
+
+        world.clock.advance(Duration::hours(2));
+        site.step().await;
+
+        assert_eq!(site.proxy.requests(Kind::NewOrder), asked);
+        assert_eq!(only(&site).await["status"]["lastError"]["code"], "approval_pending");
+        assert_eq!(decide(&site, &boss, &request(&site).await, "approve").await.status, 200);
+        site.until_all_ready().await;
+    }
+
+    async fn an_approval_does_not_go_beyond_the_orders_of_a_namespace(site: Driven, json!({})) {
+        let most = NamespaceLimits { certificates: None, open_orders: NonZeroU32::new(1) };
+        let site = site.limited(CallerLimits::default().within(most));
+        asking(&site, "Manual").await;
+        let boss = boss(&site).await;
+        for name in ["web", "other"] {
+            site.ask_for(name).await;
+            site.step().await;
+        }
+        let waiting = requests(&site).await;
+        let path = |one: &Value| json!({"path": format!("/requests/{}", id(one))});
+
+        assert_eq!(decide(&site, &boss, &path(&waiting[0]), "approve").await.status, 200);
+        decide(&site, &boss, &path(&waiting[1]), "approve").await.is_problem(429, "too_many_requests");
+        assert_eq!(decide(&site, &boss, &path(&waiting[1]), "deny").await.status, 200, "a denial orders nothing");
     }
 
     async fn only_who_may_approve_in_the_namespace_decides_and_says_why(site: Driven, json!({})) {

@@ -1,15 +1,17 @@
 //! Issuers and their accounts, on both databases.
 
-use certwright::domain::certificate::{State, Trigger};
-use certwright::domain::id::SecretId;
+use certwright::domain::certificate::{Certificate, State, Transition, Trigger};
+use certwright::domain::id::{PolicyReviewId, SecretId};
 use certwright::domain::issuer::{self, Account, Issuer};
 use certwright::secret::Sealed;
 use certwright::storage::lease::{self, Machine};
 use certwright::storage::secrets::{self, SecretEntry};
-use certwright::storage::{Scope, StorageError, certificates, issuers, orders, sealed_columns};
+use certwright::storage::{
+    Scope, StorageError, certificates, issuers, orders, policy_reviews, sealed_columns,
+};
 use time::Duration;
 
-use super::rows::{NOW, all, certificate, is_lost, issuer, page, under_way};
+use super::rows::{NOW, all, certificate, is_lost, issuer, now, page, under_way};
 use crate::support::databases::on_both_databases;
 
 on_both_databases! {
@@ -66,6 +68,51 @@ on_both_databases! {
         }
         let (_, lease) = certificates::find(&mut tx, begun.id, &all()).await.unwrap().unwrap();
         assert_eq!(lease, taken[0], "its step goes on");
+    }
+
+    async fn with_another_ca_what_was_approved_is_so_no_longer_also_for_who_is_at_it(db: Db) {
+        let at = now(&db).await;
+        let mut tx = db.begin();
+        let approved = |name: &str| Certificate { approved: Some(1), ..certificate(name) };
+        let (held, mut resting, mut other) = (approved("held"), approved("resting"), approved("other"));
+        certificates::insert(&mut tx, &held).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut tx = db.begin();
+        let leases = lease::claim(&mut tx, Machine::Certificate, "test", at, 9).await.unwrap();
+        assert_eq!(leases.len(), 1);
+        (resting.state, resting.next_action_at) = (State::Idle, at + Duration::days(9));
+        other.spec.issuer_ref.name = "other".into();
+        other.next_action_at = at + Duration::days(9);
+        for one in [&resting, &other] {
+            certificates::insert(&mut tx, one).await.unwrap();
+        }
+
+        let kind = issuer::Kind::ClusterIssuer;
+        certificates::disapprove(&mut tx, kind, "", "le", at).await.unwrap();
+
+        for (id, approved, wakes_at) in [
+            (held.id, None, at), (resting.id, None, at + Duration::days(9)), (other.id, Some(1), at + Duration::days(9)),
+        ] {
+            let (found, _) = certificates::find(&mut tx, id, &all()).await.unwrap().unwrap();
+            assert_eq!((found.approved, found.next_action_at), (approved, wakes_at), "{}", found.name);
+        }
+        let late = certificates::save(&mut tx, &Transition::silent(held, at), &leases[0], None).await;
+        assert!(is_lost(&mut tx, late).await, "its step is taken anew");
+    }
+
+    async fn a_changed_issuer_has_its_certificates_reviewed(db: Db) {
+        let at = now(&db).await;
+        for (kind, namespace, reviewed) in [(issuer::Kind::Issuer, "team", "team"), (issuer::Kind::ClusterIssuer, "", "*")] {
+            let mut tx = db.begin();
+            policy_reviews::begin_for_issuer(&mut tx, kind, namespace, at).await.unwrap();
+            tx.commit().await.unwrap();
+            let mut tx = db.begin();
+            let held = lease::claim(&mut tx, Machine::PolicyReview, "test", at, 9).await.unwrap().remove(0);
+            let found = policy_reviews::find(&mut tx, PolicyReviewId(held.id)).await.unwrap().unwrap();
+            assert_eq!(found.namespace, reviewed);
+            policy_reviews::settle(&mut tx, &held, None, at).await.unwrap();
+            tx.commit().await.unwrap();
+        }
     }
 
     async fn a_changed_issuer_has_steps_that_are_under_way_repeated(db: Db) {

@@ -115,6 +115,10 @@ statements! {
     WAKE_STILL_WAITING writes(certificates) = "UPDATE certificates SET next_action_at = $4, lease_token = lease_token + 1, leased_by = NULL
         WHERE issuer_kind = $1 AND issuer_name = $2 AND (namespace = $3 OR $3 = '')
           AND state = 'awaiting_issuer' AND next_action_at > $4 AND leased_by IS NULL";
+    // Whoever is at one of them takes its step again, lest the approval is saved once more.
+    DISAPPROVE writes(certificates) = "UPDATE certificates SET approved_revision = NULL, lease_token = lease_token + 1,
+            next_action_at = CASE WHEN leased_by IS NULL THEN next_action_at ELSE $4 END, leased_by = NULL
+        WHERE issuer_kind = $1 AND issuer_name = $2 AND (namespace = $3 OR $3 = '') AND approved_revision IS NOT NULL";
     USES_ISSUER = "SELECT id FROM certificates
         WHERE issuer_kind = $1 AND issuer_name = $2 AND (namespace = $3 OR $3 = '') LIMIT 1";
 }
@@ -262,6 +266,18 @@ pub async fn wake_still_waiting(
     let woken = execute!(tx, WAKE_STILL_WAITING, kind.as_str(), name, namespace, millis(now))?;
     tx.wake_workers();
     Ok(woken)
+}
+
+/// Forgets which revisions were approved of the certificates that refer to this issuer.
+pub async fn disapprove(
+    tx: &mut Tx,
+    kind: issuer::Kind,
+    namespace: &str,
+    name: &str,
+    now: OffsetDateTime,
+) -> Result<(), StorageError> {
+    execute!(tx, DISAPPROVE, kind.as_str(), name, namespace, millis(now))?;
+    Ok(())
 }
 
 /// A certificate that refers to this issuer, if there is one.
