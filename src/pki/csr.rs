@@ -253,6 +253,12 @@ pub fn wanted_key(spec: &Spec) -> WantedKey {
     WantedKey { algorithm, bits: bits.unwrap_or_default(), held_by_client: true }
 }
 
+/// The key of a CSR (DER) that was made for one of ours, as policies see it.
+pub fn own_key(csr: &[u8]) -> WantedKey {
+    let (algorithm, bits) = algorithm(csr).unzip();
+    WantedKey { algorithm, bits: bits.unwrap_or_default(), held_by_client: false }
+}
+
 fn algorithm(der: &[u8]) -> Option<(KeyAlgorithm, u32)> {
     let (_, csr) = X509CertificationRequest::from_der(der).ok()?;
     let info = &csr.certification_request_info.subject_pki;

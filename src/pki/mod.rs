@@ -21,7 +21,7 @@ pub use adopt::{Adopted, adopt, import_account_key, import_key, is_account_key};
 pub use chain::{Unusable, certificates, chain_pem, list, topmost_issuer};
 pub use check::{Issued, check_chain};
 pub use client_certificate::client_certificate;
-pub use csr::{ClientCsr, read_csr, wanted_key};
+pub use csr::{ClientCsr, own_key, read_csr, wanted_key};
 pub use jks::jks;
 pub use keystore::{KeystoreError, Pkcs12Profile, pkcs12};
 pub use look::{Look, look};

@@ -11,7 +11,7 @@ use crate::domain::certificate::Certificate;
 use crate::domain::id::WebhookId;
 use crate::domain::issuer::{Issuer, Kind};
 use crate::domain::policy::{
-    self, AdmittedBy, NameVerdict, Policies, Verdict, Wish, are_judged_alike,
+    self, AdmittedBy, NameVerdict, Policies, Verdict, WantedKey, Wish, are_judged_alike,
 };
 use crate::domain::selection::pick_for_name;
 use crate::pki;
@@ -24,6 +24,8 @@ pub(crate) struct Against<'a> {
     pub(crate) policies: &'a Policies,
     /// The certificate that it replaces the specification of.
     pub(crate) present: Option<&'a Certificate>,
+    /// The key that comes along with it, if it is imported.
+    pub(crate) imported: Option<WantedKey>,
 }
 
 impl Checked {
@@ -44,9 +46,12 @@ impl Checked {
         who: &Principal,
         against: Against<'_>,
     ) -> Result<AdmittedBy, ApiError> {
-        let Against { issuer, policies, present } = against;
+        let Against { issuer, policies, present, imported } = against;
         let issuer = issuer.ok_or_else(|| self.no_issuer())?;
         let right = self.must_be_allowed(who, policies, present)?;
+        if let (AdmittedBy::Policy(_), Some(key)) = (&right, imported) {
+            self.must_be_allowed_with(key, policies)?;
+        }
         self.must_be_issuable_by(issuer)?;
         self.must_not_be_the_account_key(app, tx, issuer).await?;
         let webhooks_before = present.map_or(&[][..], |present| &present.spec.webhooks);
@@ -76,6 +81,19 @@ impl Checked {
             }
             ApiError::NotAllowed(faults)
         })
+    }
+
+    /// Refuses a key that comes along if no policy allows the certificate with it.
+    fn must_be_allowed_with(&self, key: WantedKey, policies: &Policies) -> Result<(), ApiError> {
+        let Verdict::Refused(names) = policies.judge(&Wish::of(&self.spec, key)) else {
+            return Ok(());
+        };
+        let why = names.first().map(|one| format!("`{}` {}", one.name, one.reason));
+        let detail = format!(
+            "no policy allows it with the key that would be imported: {}; leave its Secret out to have it issued with another key",
+            why.unwrap_or_default()
+        );
+        Err(ApiError::NotAllowed(Faults::one("/secretName", FieldCode::NameNotAllowed, detail)))
     }
 
     /// The place of a name in the request.

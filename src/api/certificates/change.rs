@@ -57,7 +57,7 @@ pub(crate) async fn change(
         let issuer = checked.find_issuer(&mut tx).await?;
         let policies = policies::cached(&app.db, &present.namespace).await?;
         let (issuer, policies) = (issuer.as_ref(), &*policies);
-        let against = Against { issuer, policies, present: Some(&present) };
+        let against = Against { issuer, policies, present: Some(&present), imported: None };
         let right = checked.admit(&app, &mut tx, &who, against).await?;
         let next = respecify(&mut tx, (&present, &lease), checked, (&who, right), now).await?;
         if next != present {

@@ -96,7 +96,8 @@ async fn admitted(
     let (namespace, IssuerRef { kind, name }) = (&checked.namespace, &checked.spec.issuer_ref);
     let issuer = issuers::cached_by_name(&app.db, *kind, namespace, name).await?;
     let policies = policies::cached(&app.db, namespace).await?;
-    let against = Against { issuer: issuer.as_ref(), policies: &policies, present: None };
+    let issuer = issuer.as_ref();
+    let against = Against { issuer, policies: &policies, present: None, imported: None };
     checked.admit(app, &mut app.db.read().await?, who, against).await
 }
 

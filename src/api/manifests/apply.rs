@@ -31,6 +31,7 @@ use crate::domain::issuer::Issuer;
 use crate::domain::policy::{Policies, Policy};
 use crate::manifest::kind::Kind;
 use crate::manifest::read;
+use crate::pki;
 use crate::secret::Secret;
 use crate::storage::issuers::account_key_place;
 use crate::storage::lease::Lease;
@@ -330,7 +331,9 @@ async fn certificate(
     let (issuer, policies) = (issuer.as_ref(), &*policies);
     let found = certificates::find_by_name(tx, &wanted.namespace, &wanted.name).await?;
     let Some((present, lease)) = found else {
-        let right = wanted.admit(app, tx, who, Against { issuer, policies, present: None }).await?;
+        let imported = pair.map(|pair| pki::own_key(&pair.csr));
+        let against = Against { issuer, policies, present: None, imported };
+        let right = wanted.admit(app, tx, who, against).await?;
         let certificate = wanted.certificate(new_id, right, now).requested_by(who.reference());
         let id = certificate.id.0;
         let Some(pair) = pair else {
@@ -362,7 +365,8 @@ async fn certificate(
     if is_unchanged && pair.is_none() {
         return Ok((Done::Unchanged, id, warnings));
     }
-    let against = Against { issuer, policies, present: Some(&present) };
+    let imported = pair.map(|pair| pki::own_key(&pair.csr));
+    let against = Against { issuer, policies, present: Some(&present), imported };
     let right = wanted.admit(app, tx, who, against).await?;
     let was_imported = pair.is_some();
     let (present, lease) = match pair {

@@ -14,6 +14,7 @@ use time::format_description::well_known::Rfc3339;
 use super::manifests::{
     CLUSTER_ISSUER, ISSUER, apply, db_account_key, faults, found, results, send, stream, www,
 };
+use crate::policies::policy;
 use crate::support::world::{World, on_every_database};
 
 on_every_database! {
@@ -166,6 +167,42 @@ on_every_database! {
         assert_eq!(world.get("/orders").await.json()["items"], json!([]), "nothing is issued anew");
     }
 
+    async fn a_key_that_no_policy_allows_is_not_imported(world: World) {
+        apply(&world, CLUSTER_ISSUER).await.done();
+        let mut strict = policy("strict", "default", &["**.example.com"]);
+        strict["issuers"] = json!([{"kind": "ClusterIssuer", "name": "letsencrypt-staging"}]);
+        strict["keys"] = json!({"algorithms": ["RSA", "ECDSA"], "minRsaSize": 3072});
+        let strict = world.post("/policies", strict).await.accepted();
+        let wanted = |issuer: &str| {
+            let mut www = www("www-tls");
+            www["spec"]["issuerRef"] = json!({"kind": "ClusterIssuer", "name": issuer});
+            www["spec"]["privateKey"] = json!({"algorithm": "RSA", "size": 4096});
+            www
+        };
+        let weak = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
+        let text = stream(&[tls_secret("www-tls", &pair_of(&["www.example.com"], 60, &weak)), wanted("letsencrypt-staging")]);
+        let key = world.key(&["certificates:import", "certificates:write", "secrets:write"], &["default"]).await;
+
+        for who in [&key, &world.admin] {
+            for path in ["/import", "/import?strict=true", "/import?dryRun=true"] {
+                let ask = world.ask(Method::POST, path).with_key(who).header("content-type", "application/yaml");
+                let problem = ask.text(&text).send().await.is_problem(403, "name_not_allowed");
+                let error = &problem["errors"][0];
+                assert_eq!(error["pointer"], "/spec/secretName", "{problem}");
+                let detail = error["detail"].as_str().unwrap();
+                assert!(detail.contains("imported") && detail.contains("3072 bits"), "{problem}");
+            }
+        }
+        assert_eq!(world.get("/certificates").await.json()["items"], json!([]));
+
+        let good = stream(&[tls_secret("www-tls", &pair(&["www.example.com"], 60)), wanted("letsencrypt-staging")]);
+        assert_eq!(results(&send(&world, "/import", &good).await.done()), ["Certificate default/www created"]);
+        // Where no policy allows the certificate, whoever is bound to no namespace goes without any.
+        assert_eq!(world.delete(&format!("/policies/{}", strict["id"].as_str().unwrap())).await.status, 204);
+        let free = text.replace("\"www\"", "\"free\"");
+        assert_eq!(results(&send(&world, "/import", &free).await.done()), ["Certificate default/free created"]);
+    }
+
     async fn what_was_renewed_since_it_was_imported_is_unchanged(world: World) {
         apply(&world, CLUSTER_ISSUER).await.done();
         let text = stream(&[tls_secret("www-tls", &pair(&["www.example.com"], 60)), www("www-tls")]);
@@ -221,6 +258,11 @@ pub(crate) struct Pair {
 
 /// A certificate that began thirty days ago, of a CA of its own.
 pub(crate) fn pair(names: &[&str], days_left: i64) -> Pair {
+    pair_of(names, days_left, &KeyPair::generate().unwrap())
+}
+
+/// The same for a key that is there.
+fn pair_of(names: &[&str], days_left: i64, key: &KeyPair) -> Pair {
     let now = time::macros::datetime!(2026-11-24 12:00 UTC);
     let mut params =
         CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
@@ -228,9 +270,8 @@ pub(crate) fn pair(names: &[&str], days_left: i64) -> Pair {
     params.not_before = now - time::Duration::days(30);
     params.not_after = now + time::Duration::days(days_left);
     params.use_authority_key_identifier_extension = true;
-    let key = KeyPair::generate().unwrap();
     let lines = |pem: String| pem.replace("\r\n", "\n");
-    let chain = lines(params.self_signed(&key).unwrap().pem());
+    let chain = lines(params.self_signed(key).unwrap().pem());
     Pair { chain, key: lines(key.serialize_pem()) }
 }
 
