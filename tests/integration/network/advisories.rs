@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::api::imports::{Pair, tls_secret};
 use crate::api::manifests::{CLUSTER_ISSUER, apply, send, stream, www};
 use crate::house::architecture::{code, sources_of};
+use crate::policies::{allow, path, policy};
 use crate::support::receiver::Receiver;
 use crate::support::world::{World, acme, certificate, id, on_every_database};
 
@@ -77,6 +78,31 @@ on_every_database! {
             let answer = world.post("/certificates", wanted).await;
 
             assert!(matches!(answer.status, 202 | 422), "{oid:?} {content:?}: {}", answer.text);
+        }
+    }
+
+    async fn a_long_list_is_compared_like_a_short_one(world: World) {
+        world.create_issuer().await;
+        let key = world.key(&["certificates:write"], &["default"]).await;
+        let ask = async |name: &str| {
+            let mut wanted = certificate("web");
+            wanted["dnsNames"] = json!([name]);
+            world.ask(Method::POST, "/certificates?dryRun=true").with_key(&key).json(&wanted).send().await
+        };
+        let team = allow(&world, "team", "default", &["other.test"]).await;
+        for most in [1, 400] {
+            let patterns: Vec<_> = (0..most).map(|number| format!("N{number}.Example.COM")).collect();
+            let patterns: Vec<_> = patterns.iter().map(String::as_str).collect();
+            let replaced = world.put(&path(&team), policy("team", "default", &patterns)).await;
+            assert_eq!(replaced.status, 200, "{}", replaced.text);
+            for number in [0, most - 1] {
+                for name in [format!("n{number}.example.com"), format!("N{number}.eXample.Com"), format!("n{number}.EXAMPLE.com.")] {
+                    assert_eq!(ask(&name).await.status, 202, "{name} of {most}");
+                }
+            }
+            for name in [format!("n{most}.example.com"), format!("N{most}.EXAMPLE.com"), "n0.example.com.evil.test".into()] {
+                ask(&name).await.is_problem(403, "name_not_allowed");
+            }
         }
     }
 
