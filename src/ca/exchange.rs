@@ -6,9 +6,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::acme::problem::Problem;
 use crate::domain::text::{Lines, refuse};
-
-/// Longest `Retry-After` that is believed.
-const LONGEST_WAIT: Duration = Duration::days(1);
+use crate::domain::throttle::LONGEST_WAIT;
 
 /// Longest URL, as far as every server is asked to take one (RFC 9110, section 4.1).
 pub(super) const LONGEST_URL: usize = 8_000;
@@ -162,6 +160,10 @@ mod tests {
             ("90", Some(Duration::seconds(90))),
             ("Thu, 01 Jan 2026 12:00:30 GMT", Some(Duration::seconds(30))),
             ("Thu, 01 Jan 2026 11:00:00 GMT", Some(Duration::ZERO)),
+            ("93600", Some(Duration::hours(26))),
+            ("604800", Some(Duration::days(7))),
+            ("Sun, 04 Jan 2026 12:00:00 GMT", Some(Duration::days(3))),
+            ("Fri, 01 Jan 2027 12:00:00 GMT", Some(LONGEST_WAIT)),
             ("99999999999999", Some(LONGEST_WAIT)),
             ("\"90\"", Some(Duration::seconds(90))),
             ("90.0", Some(Duration::seconds(90))),

@@ -19,6 +19,7 @@ use crate::domain::challenge::is_base64url;
 use crate::domain::failure::Failure;
 use crate::domain::name::comparable;
 use crate::domain::text::{Lines, refuse};
+use crate::domain::throttle::LONGEST_WAIT;
 
 const URL: &str = "https://ca.example/acme/x";
 const NOW: OffsetDateTime = datetime!(2026-12-01 0:00 UTC);
@@ -56,7 +57,7 @@ pub(crate) fn check(status: u16, headers: &HeaderMap, body: &[u8]) {
 }
 
 fn are_headers(exchange: &Exchange) {
-    let latest = NOW + Duration::DAY;
+    let latest = NOW + LONGEST_WAIT;
     assert!(exchange.retry_at.is_none_or(|at| (NOW..=latest).contains(&at)), "{exchange:?}");
     for url in exchange.location.iter().chain(exchange.links.iter().map(|link| &link.url)) {
         is_url(url);

@@ -51,6 +51,9 @@ impl Retry {
     }
 }
 
+/// Those who were told the same moment come within so long after it.
+pub const SPREAD: Duration = Duration::seconds(5);
+
 /// A number in `[0, 1)` that spreads what would otherwise happen at the same moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Jitter(f64);
@@ -75,6 +78,13 @@ impl Jitter {
     /// A part of `duration`, at random.
     pub fn share(self, duration: Duration) -> Duration {
         duration * self.0
+    }
+
+    /// A pause until a moment that somebody else has named, made longer by up to a tenth of it and [`SPREAD`] at most:
+    /// whoever reads it takes it for the same moment.
+    pub fn spread(self, pause: Duration) -> Duration {
+        let tenth: Duration = pause / 10;
+        pause + self.share(tenth.clamp(Duration::ZERO, SPREAD))
     }
 
     /// `duration`, made longer by up to `share` of itself.
@@ -185,6 +195,21 @@ fn doubling(first: Duration, most: Duration, n: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_that_was_named_is_kept_to_within_seconds() {
+        let (s, latest) = (Duration::seconds, Jitter::new(0.999));
+        for (pause, most) in [
+            (s(-5), s(-5)),
+            (s(10), s(11)),
+            (s(60), s(65)),
+            (Duration::hours(26), Duration::hours(26) + SPREAD),
+        ] {
+            assert_eq!(Jitter::NONE.spread(pause), pause);
+            let spread = latest.spread(pause);
+            assert!(pause <= spread && spread <= most, "{pause}: {spread}");
+        }
+    }
 
     #[test]
     fn a_404_on_a_fresh_url_is_asked_again_within_a_second() {

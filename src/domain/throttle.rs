@@ -4,12 +4,16 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use url::Url;
 use utoipa::ToSchema;
 
 use super::failure::Failure;
 use super::id::ThrottleId;
+
+/// The longest "later" of a CA that is believed. Let's Encrypt counts in windows of up to 168 hours; one day more leaves
+/// room for what a CA rounds up. Nobody is held for ever by a value that makes no sense.
+pub const LONGEST_WAIT: Duration = Duration::days(8);
 
 /// What a CA's limit counts, and so whose requests wait for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -57,14 +61,39 @@ impl Throttle {
         self.key.split(' ').nth(1).unwrap_or_default()
     }
 
+    /// The same in our words.
+    #[must_use]
+    pub fn told_to_others(self) -> Self {
+        Self { why: told_to_others(self.why, self.until), ..self }
+    }
+
     /// Whether orders of this asker may wait for it.
     pub fn concerns(&self, asker: Asker<'_>) -> bool {
-        let scopes = [Scope::Endpoint, Scope::Account, Scope::ExactSet];
-        let kinds = [Scope::RegisteredDomain(String::new()), Scope::Name(String::new())];
-        scopes.iter().chain(&kinds).any(|scope| {
-            let rest = self.key.strip_prefix(&asker.pool(scope));
+        asker.pools().iter().any(|pool| {
+            let rest = self.key.strip_prefix(pool);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
         })
+    }
+}
+
+/// Tells another order for how long and why a CA has refused one, in our words. The CA's own words may be about names,
+/// and pages, of another tenant.
+pub fn told_to_others(why: Failure, until: OffsetDateTime) -> Failure {
+    let whom = match why.scope {
+        Some(Scope::Endpoint) | None => "everybody who asks it",
+        Some(Scope::Account) => "the account",
+        Some(Scope::RegisteredDomain(_)) => "all names below the registered domain",
+        Some(Scope::ExactSet) => "these names together",
+        Some(Scope::Name(_)) => "the name",
+    };
+    let detail = format!("It has said so to another order, and means {whom}.");
+    Failure {
+        detail,
+        http_status: None,
+        subproblems: Vec::new(),
+        instance: None,
+        retry_at: Some(until),
+        ..why
     }
 }
 
@@ -99,6 +128,13 @@ impl Asker<'_> {
                 format!("{word} {}", authority(self.server))
             }
         }
+    }
+
+    /// Names the buckets of every kind that this asker could meet.
+    pub fn pools(&self) -> [String; 5] {
+        let (domain, name) = (Scope::RegisteredDomain(String::new()), Scope::Name(String::new()));
+        [Scope::Endpoint, Scope::Account, Scope::ExactSet, domain, name]
+            .map(|scope| self.pool(&scope))
     }
 
     /// Every bucket that a new order is counted in.

@@ -302,7 +302,7 @@ impl Challenge {
         } else {
             backoff::transient(self.tries, jitter)
         };
-        let asked = failure.retry_at.map(|at| jitter.stretch(at - now, 0.1));
+        let asked = failure.retry_at.map(|at| jitter.spread(at - now));
         match (failure.class, failure.http_status, asked) {
             // Nobody was called: we wait for a place of our own.
             (Class::Throttle, None, Some(asked)) => asked.max(Duration::seconds(1)),

@@ -16,6 +16,7 @@ use crate::domain::event::Event;
 use crate::domain::event_type::EventType;
 use crate::domain::failure::{Class, Failure, code};
 use crate::domain::id::IssuerId;
+use crate::domain::throttle::Asker;
 use crate::domain::words::words;
 
 words! {
@@ -215,7 +216,7 @@ impl Issuer {
             }
             (Class::Blocked, _) => jitter.stretch(PROBE_EVERY, 0.1),
             (Class::Throttle, Some(asked)) => {
-                jitter.stretch((asked - now).max(Duration::seconds(1)), 0.1)
+                jitter.spread((asked - now).max(Duration::seconds(1)))
             }
             _ => backoff::transient(self.tries, jitter),
         };
@@ -242,6 +243,12 @@ impl Issuer {
         let message = format!("{} `{}` was deleted", self.kind.as_str(), self.name);
         let event = Event::normal(self.id, "Deleted", message);
         Transition { events: vec![event], ..Transition::silent(self, now) }
+    }
+
+    /// Who its CA counts orders for, whatever their names.
+    pub fn asker(&self) -> Asker<'_> {
+        let account = self.account.as_ref().map_or("", |account| &account.url);
+        Asker { server: &self.acme.server, account, names: &[] }
     }
 
     /// The Ready condition: status, reason and message, in cert-manager's words.

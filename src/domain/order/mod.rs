@@ -295,8 +295,7 @@ impl Order {
 
     /// The asker that the CA's limits count it for.
     pub fn asker<'a>(&'a self, issuer: &'a Issuer) -> Asker<'a> {
-        let account = issuer.account.as_ref().map_or("", |account| &account.url);
-        Asker { server: &issuer.acme.server, account, names: &self.names }
+        Asker { names: &self.names, ..issuer.asker() }
     }
 }
 

@@ -379,7 +379,10 @@ impl Order {
             return self.end(End::Errored, Outcome::Failed(failure.clone()), now);
         }
         let pause = failure.retry_at.map_or(Duration::minutes(1), |at| at - now);
-        let mut at = now + jitter.stretch(pause.max(Duration::seconds(1)), 0.1);
+        let pause = pause.max(Duration::seconds(1));
+        // Every view shows the moment that was named. The gate and the throttle of those that are refused again let new
+        // orders through a few at a time; nothing else stands before the others.
+        let mut at = now + if is_new { pause } else { jitter.spread(pause) };
         // What the CA itself has said now, and not what somebody was told before.
         if was_asked && failure.http_status.is_some() {
             if let Some(more) = self.tries.checked_sub(PROMISES) {

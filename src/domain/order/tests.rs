@@ -132,6 +132,18 @@ fn waiting_for_the_ca_takes_nothing_of_a_certificates_life() {
     assert!(again.has_expired(NOW + Duration::hours(1)), "half a life is left for the next one");
 }
 
+/// One moment, which every view shows; nothing is added to it, however long it takes.
+#[test]
+fn a_new_order_comes_back_at_the_moment_that_was_named() {
+    let until = NOW + Duration::hours(26);
+    let why = Failure::of(code::ACME_RATE_LIMITED, "429").not_before(Some(until));
+    for why in [why.clone().with_status(429), why] {
+        let waits = Order { state: State::New, ..order([]) };
+        let waits = waits.apply(Answer::Failed(why), NOW, Jitter::new(0.9)).unwrap().order;
+        assert_eq!(waits.next_action_at, Some(until));
+    }
+}
+
 /// Longer pauses would leave an order with bad luck behind at a CA that refuses a part of all requests.
 #[test]
 fn a_ca_that_breaks_its_promises_is_asked_more_seldom_but_soon() {

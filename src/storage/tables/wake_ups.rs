@@ -9,8 +9,8 @@ use time::{Duration, OffsetDateTime};
 use super::deliveries;
 use crate::storage::engine::{Read, StorageError, Tx, execute, fetch, millis, statements};
 
-/// Longer than any pause that is not for good reason longer: a day, as the CAs, receivers and probes have it, and a
-/// quarter for chance.
+/// Longer than any pause that is not for good reason longer: a day, as receivers and probes have it, and a quarter for
+/// chance. A CA may ask for more: it is asked once more, and then everybody waits as it says.
 const LONGEST_PAUSE: Duration = Duration::hours(30);
 
 /// Clocks of replicas may differ by so much.
@@ -33,7 +33,7 @@ statements! {
     REVOCATIONS writes(revocations) = "UPDATE revocations SET next_action_at = $1
         WHERE leased_by IS NULL AND next_action_at > $2 AND (created_at > $2 OR next_action_at > $3)";
     PAUSES writes(webhooks) = "UPDATE webhooks SET paused_until = NULL WHERE paused_until > $1";
-    THROTTLES writes(throttles) = "UPDATE throttles SET held_until = $1 WHERE held_until > $1";
+    THROTTLES writes(throttles) = "UPDATE throttles SET held_until = $1 WHERE held_until > $2";
 }
 
 /// Whether something was written by a clock that was ahead: what happened last has not happened yet.
@@ -45,7 +45,7 @@ pub async fn are_from_the_future(
     Ok(newest.is_some_and(|newest| newest > millis(now + TOLERANCE)))
 }
 
-/// Makes everything due at once that waits by a clock that was ahead, and has no throttle last longer than one may;
+/// Makes everything due at once that waits by a clock that was ahead, and ends the throttles that it may have written;
 /// returns the number of rows.
 pub async fn clamp(tx: &mut Tx, now: OffsetDateTime) -> Result<u64, StorageError> {
     let (at, tolerated) = (millis(now), millis(now + TOLERANCE));
@@ -55,7 +55,7 @@ pub async fn clamp(tx: &mut Tx, now: OffsetDateTime) -> Result<u64, StorageError
         + execute!(tx, ISSUERS, at, tolerated, latest)?
         + execute!(tx, REVOCATIONS, at, tolerated, latest)?
         + deliveries::make_due(tx, at, tolerated, latest).await?
-        + execute!(tx, THROTTLES, latest)?;
+        + execute!(tx, THROTTLES, at, latest)?;
     // These are parts of what is counted already.
     execute!(tx, CHALLENGES, at, tolerated)?;
     deliveries::wake_webhooks(tx, at, tolerated, latest).await?;

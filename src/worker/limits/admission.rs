@@ -18,7 +18,7 @@ use crate::domain::backoff::Jitter;
 use crate::domain::failure::{Class, Failure, code};
 use crate::domain::issuer::Issuer;
 use crate::domain::order::{Answer, Order, Stage, Step};
-use crate::domain::throttle::Scope;
+use crate::domain::throttle::{Scope, told_to_others};
 use crate::storage::{Db, StorageError, Tx, throttles};
 use crate::worker::error::Tried;
 
@@ -283,27 +283,6 @@ fn note_silence(limits: &Limits, called: &str, answer: &Answer, order: &Order) {
         // Ours, before anything was sent.
         Answer::Failed(failure) if failure.http_status.is_none() => {}
         _ => limits.breakers.answered(called),
-    }
-}
-
-/// Tells an order for how long and why a CA has refused another one, in our words. The CA's own words
-/// may be about names, and pages, of another tenant.
-fn told_to_others(why: Failure, until: OffsetDateTime) -> Failure {
-    let whom = match why.scope {
-        Some(Scope::Endpoint) | None => "everybody who asks it",
-        Some(Scope::Account) => "the account",
-        Some(Scope::RegisteredDomain(_)) => "all names below the registered domain",
-        Some(Scope::ExactSet) => "these names together",
-        Some(Scope::Name(_)) => "the name",
-    };
-    let detail = format!("It has said so to another order, and means {whom}.");
-    Failure {
-        detail,
-        http_status: None,
-        subproblems: Vec::new(),
-        instance: None,
-        retry_at: Some(until),
-        ..why
     }
 }
 

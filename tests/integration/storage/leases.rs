@@ -104,7 +104,11 @@ on_both_databases! {
         for (one, _) in &rows {
             certificates::insert(&mut tx, one).await.unwrap();
         }
-        throttles::hold(&mut tx, "a", &Held::Account, now + Duration::days(3), &Failure::of(code::ACME_RATE_LIMITED, ""), now).await.unwrap();
+        let day = now + Duration::hours(26);
+        for (key, until) in [("a", day), ("b", ahead + Duration::hours(1))] {
+            let why = Failure::of(code::ACME_RATE_LIMITED, "");
+            throttles::hold(&mut tx, key, &Held::Account, until, &why, now).await.unwrap();
+        }
         assert!(!wake_ups::are_from_the_future(&mut tx, now).await.unwrap());
         events::record(&mut tx, "default", None, &[Event::normal(rows[0].0.id, "Failed", "It failed")], ahead);
         tx.commit().await.unwrap();
@@ -119,8 +123,10 @@ on_both_databases! {
             let found = certificates::find(&mut read, one.id, &Scope::Everything).await.unwrap().unwrap();
             assert_eq!(found.0.next_action_at, due, "{}", one.name);
         }
-        let held = throttles::held(&mut read, &["a".to_owned()], now).await.unwrap().unwrap();
-        assert_eq!(held.0, now + Duration::hours(30));
+        for (key, end) in [("a", Some(day)), ("b", None)] {
+            let held = throttles::held(&mut read, &[key.to_owned()], now).await.unwrap();
+            assert_eq!(held.map(|(until, _)| until), end, "{key}");
+        }
     }
 
     async fn a_process_that_falls_silent_is_reaped_and_its_work_given_back(db: Db) {
