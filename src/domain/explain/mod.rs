@@ -13,11 +13,11 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::domain::certificate::{self, Certificate, Phase, State};
-use crate::domain::challenge::{self, Challenge, Kind, Observation};
+use crate::domain::challenge::{self, Challenge, Observation};
 use crate::domain::failure::{Class, Failure};
 use crate::domain::issuer::{self, Issuer};
 use crate::domain::order::{self, Order, Stage};
-use causes::{Cause, cause, dnssec_before, looked_at};
+use causes::{Cause, Context, cause_or_class, dnssec_before, looked_at};
 use text::text;
 
 /// What a certificate is doing, in one word.
@@ -148,7 +148,7 @@ pub fn explain(
         State::AwaitingIssuer(_) => awaiting_issuer(&mut it, certificate, issuer),
         State::AwaitingApproval(_) => awaiting_approval(&mut it, certificate),
         State::Ordering(_) => match order.filter(|order| !order.is_over()) {
-            Some(order) => ordering(&mut it, order, now),
+            Some(order) => ordering(&mut it, certificate, order, now),
             None => "The order has just ended.".clone_into(&mut it.summary),
         },
         State::Backoff | State::Blocked => failed(&mut it, certificate, issuer, order),
@@ -220,8 +220,9 @@ fn awaiting_issuer(it: &mut Explanation, certificate: &Certificate, issuer: Opti
     let at = issuer.next_action_at.unwrap_or(certificate.next_action_at);
     match &issuer.last_error {
         Some(failure) => {
+            let (issuer, certificate) = (Some(issuer), Some(certificate));
             let cause =
-                cause_or_class(failure, &Context { issuer: Some(issuer), ..Context::default() });
+                cause_or_class(failure, &Context { issuer, certificate, ..Context::default() });
             it.summary = format!("It waits for {named}, which has no account: {}", cause.summary);
             it.actions = cause.actions;
             it.why = Some(failure.clone());
@@ -265,7 +266,7 @@ fn failed(
     issuer: Option<&Issuer>,
     order: Option<&Order>,
 ) {
-    let context = Context { issuer, order, ..Context::default() };
+    let context = Context { issuer, order, certificate: Some(certificate), ..Context::default() };
     let cause = match &certificate.last_error {
         Some(failure) => cause_or_class(failure, &context),
         None => Cause::new("The last attempt failed."),
@@ -293,14 +294,15 @@ fn failed(
     ));
 }
 
-fn ordering(it: &mut Explanation, order: &Order, now: OffsetDateTime) {
+fn ordering(it: &mut Explanation, certificate: &Certificate, order: &Order, now: OffsetDateTime) {
     it.since = order.handed_out_at;
     it.deadline = Some(order.deadline);
     it.why.clone_from(&order.last_error);
     it.observations = sightings(Some(order));
     let (doing, words) = step(order);
     it.doing = doing;
-    let context = Context { order: Some(order), on_its_way: true, ..Context::default() };
+    let (under_way, certificate) = (Some(order), Some(certificate));
+    let context = Context { order: under_way, certificate, on_its_way: true, ..Context::default() };
     let cause = match &order.last_error {
         Some(failure) => Some(cause_or_class(failure, &context)),
         None if order.predecessors > 0 && order.state == order::State::New => Some(Cause::new(
@@ -316,6 +318,11 @@ fn ordering(it: &mut Explanation, order: &Order, now: OffsetDateTime) {
     it.actions.extend(dnssec_before(order));
     if let Some(at) = order.next_action_at {
         let what = match (&order.last_error, at > now) {
+            (Some(failure), true)
+                if failure.retry_at.is_some_and(|until| at < until && order.deadline <= until) =>
+            {
+                "The order is looked at once more, before it is given up."
+            }
             (Some(failure), true) if failure.class == Class::Throttle => {
                 "The other side has asked for a pause; the same step is taken again when it is over."
             }
@@ -397,51 +404,4 @@ fn sightings(order: Option<&Order>) -> Vec<Sighting> {
 
 fn name_of(challenge: &Challenge) -> String {
     if challenge.wildcard { format!("*.{}", challenge.domain) } else { challenge.domain.clone() }
-}
-
-/// The context of a cause.
-#[derive(Debug, Default)]
-pub(super) struct Context<'a> {
-    issuer: Option<&'a Issuer>,
-    order: Option<&'a Order>,
-    /// Whether the order goes on by itself.
-    on_its_way: bool,
-}
-
-impl Context<'_> {
-    /// The challenge that failed, as far as can be told.
-    fn challenge(&self) -> Option<&Challenge> {
-        let all = &self.order?.challenges;
-        let bad = |one: &&Challenge| {
-            matches!(one.state, challenge::State::Invalid | challenge::State::Errored)
-                && one.reason.is_some()
-        };
-        all.iter().find(bad).or(all.first())
-    }
-
-    fn kind(&self) -> Option<Kind> {
-        self.challenge().map(|challenge| challenge.kind)
-    }
-}
-
-fn cause_or_class(failure: &Failure, context: &Context<'_>) -> Cause {
-    cause(failure, context).unwrap_or_else(|| by_class(failure, context))
-}
-
-/// A cause that nobody wrote words for: what the failure says itself, and what its class means.
-fn by_class(failure: &Failure, context: &Context<'_>) -> Cause {
-    let title = failure.title.trim_end_matches('.');
-    let page = failure.instance.iter().map(|page| format!("Open {page}."));
-    let advice = match failure.class {
-        Class::Blocked => Some("Correct what the detail names; this goes on by itself then."),
-        Class::Validation => Some("Correct what the CA complains about."),
-        Class::Consistency | Class::Throttle | Class::Transient | Class::Conflict | Class::Gone => {
-            None
-        }
-    };
-    let passing = context.on_its_way && advice.is_none();
-    let actions = page.chain(advice.map(str::to_owned)).collect();
-    let passes = if passing { " This usually passes by itself." } else { "" };
-    let summary = format!("{title}.{passes}");
-    Cause { summary, actions }
 }

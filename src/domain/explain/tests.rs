@@ -4,13 +4,14 @@ use uuid::Uuid;
 
 use super::*;
 use crate::domain::certificate::{Issued, Trigger};
+use crate::domain::challenge::Kind;
 use crate::domain::failure::{Subproblem, code};
 use crate::domain::fixtures;
 use crate::domain::id::{IssuerId, OrderId};
 use crate::domain::issuer::Acme;
 use crate::domain::order::End;
 
-const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
+pub(super) const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
 const LATER: OffsetDateTime = datetime!(2026-11-24 13:00 UTC);
 
 /// `(code, class, kind of challenge)`, and what the summary and the actions have to say.
@@ -323,7 +324,7 @@ fn every_stage_of_an_order_is_told_apart() {
     }
 }
 
-fn failure(code: &str, class: Class) -> Failure {
+pub(super) fn failure(code: &str, class: Class) -> Failure {
     let part = |name: &str| Subproblem {
         identifier: Some(name.into()),
         acme_type: None,
@@ -358,7 +359,7 @@ fn a_certificate_that_waits_for_its_revocation_says_so_and_how_not_to_wait() {
     assert!(said.actions[0].contains("without `revoke`"), "{:?}", said.actions);
 }
 
-fn certificate(state: State) -> Certificate {
+pub(super) fn certificate(state: State) -> Certificate {
     Certificate {
         state,
         failed_attempts: 1,
@@ -368,7 +369,7 @@ fn certificate(state: State) -> Certificate {
     }
 }
 
-fn served(state: State) -> Certificate {
+pub(super) fn served(state: State) -> Certificate {
     let current = Issued {
         revision: 1,
         serial: "01".into(),
@@ -379,7 +380,7 @@ fn served(state: State) -> Certificate {
     Certificate { current: Some(current), ..certificate(state) }
 }
 
-fn issuer() -> Issuer {
+pub(super) fn issuer() -> Issuer {
     let acme: Acme =
         serde_json::from_str(r#"{"server": "https://ca.example/dir", "solvers": []}"#).unwrap();
     Issuer {
@@ -401,7 +402,7 @@ fn issuer() -> Issuer {
 }
 
 /// One that has failed at its only challenge.
-fn order(kind: Kind) -> Order {
+pub(super) fn order(kind: Kind) -> Order {
     let challenge = Challenge {
         domain: "app.example.com".into(),
         kind,
