@@ -3,40 +3,23 @@
 use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use time::OffsetDateTime;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::AppState;
-use super::auth::{Authorized, Principal, ThrottlesRead, ThrottlesWrite};
+use super::auth::{Authorized, Permission as _, Principal, ThrottlesRead, ThrottlesWrite};
 use super::dry_run::DryRun;
 use super::extract::{Path, Query};
 use super::page::{self, Asked, Listing, Sort};
 use super::problem::{ApiError, Code, Errors};
-use crate::domain::failure::Failure;
+use crate::domain::failure::Class;
 use crate::domain::id::ThrottleId;
-use crate::domain::issuer::Issuer;
-use crate::domain::throttle::{Asker, Scope as Limit, Throttle};
-use crate::storage::{Page, Scope, issuers, orders, throttles};
-
-/// Somebody who counts and has enough for now.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = Throttle)]
-pub(crate) struct ThrottleView {
-    id: Uuid,
-    /// The CA (`host:port`) that counts, or the URL of the account that it counts for.
-    #[schema(example = "acme-v02.api.letsencrypt.org:443")]
-    counted_by: String,
-    /// The limit: whoever shares it waits.
-    limit: Option<Limit>,
-    /// Until then no order that shares the limit is sent.
-    #[serde(with = "time::serde::rfc3339")]
-    until: OffsetDateTime,
-    /// What the CA said, to the order that asked first.
-    last_error: Failure,
-}
+use crate::domain::issuer::{self, Issuer};
+use crate::domain::throttle::{Scope as Limit, Throttle};
+use crate::storage::{Page, Read, Scope, StorageError, issuers, orders, throttles};
+use crate::view::ThrottleView;
 
 /// Which throttles.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -76,12 +59,12 @@ pub(crate) async fn list(
     let mut read = app.db.read().await?;
     let found = throttles::list(&mut read, asked.page, app.now()).await?;
     let key = |throttle: &Throttle| throttle.id.0.as_bytes().to_vec();
-    Ok(page::answer(&uri, &asked, found, key, view))
+    Ok(page::answer(&uri, &asked, found, key, ThrottleView::from))
 }
 
 /// Lift a throttle
 ///
-/// Orders that wait for it are sent at once. The CA may refuse them again, and then they wait as it says.
+/// Orders that wait for it are sent at once, and so are registrations of issuers. The CA may refuse them again, and then they wait as it says.
 #[utoipa::path(delete, path = "/throttles/{id}", operation_id = "liftThrottle", tag = "service",
     params(("id" = Uuid, Path, description = "The throttle's identifier"), DryRun),
     responses((status = 204, description = "Lifted", headers(("Dry-Run" = String))), Errors))]
@@ -104,17 +87,34 @@ pub(crate) async fn lift(
     }
     let by = who.subject.id();
     tracing::info!(%by, counted_by = throttle.counted_by(), until = %throttle.until, "a throttle was lifted");
-    wake_orders(&app, &throttle, now).await?;
+    wake(&app, &throttle, now).await?;
     Ok(lifted)
 }
 
-/// Wakes the orders of the issuers that it concerns, an issuer at a time. What is missed in a crash looks by itself
-/// when the throttle would have ended.
-async fn wake_orders(
-    app: &AppState,
-    throttle: &Throttle,
+/// How many an issuer shows.
+const SHOWN: u32 = 20;
+
+/// What an issuer's orders may have to wait for. Who may not see the list sees nothing of it that is about names, and not
+/// the CA's words.
+pub(super) async fn of_issuer(
+    read: &mut Read,
+    issuer: &Issuer,
+    who: &Principal,
     now: OffsetDateTime,
-) -> Result<(), ApiError> {
+) -> Result<Vec<ThrottleView>, StorageError> {
+    let asker = issuer.asker();
+    if !who.is_bound() && who.may(ThrottlesRead::NAME) {
+        let found = throttles::of(read, &asker.pools(), SHOWN, now).await?;
+        return Ok(found.into_iter().map(ThrottleView::from).collect());
+    }
+    let nameless = [Limit::Endpoint, Limit::Account].map(|limit| asker.pool(&limit));
+    let found = throttles::of(read, &nameless, SHOWN, now).await?;
+    Ok(found.into_iter().map(Throttle::told_to_others).map(ThrottleView::from).collect())
+}
+
+/// Wakes the issuers that it concerns, an issuer at a time: their orders, and those that wait with their registration.
+/// What is missed in a crash looks by itself when the throttle would have ended.
+async fn wake(app: &AppState, throttle: &Throttle, now: OffsetDateTime) -> Result<(), ApiError> {
     let mut page = Page::first(100);
     loop {
         let mut read = app.db.read().await?;
@@ -124,9 +124,12 @@ async fn wake_orders(
         drop(read);
         page.after = found.last().map(|issuer| issuer.id.0);
         let is_last = found.len() <= page.limit as usize;
-        for issuer in found.iter().filter(|issuer| throttle.concerns(asker(issuer))) {
+        for issuer in found.iter().filter(|issuer| throttle.concerns(issuer.asker())) {
             let mut tx = app.db.begin();
             orders::wake_new(&mut tx, issuer.id, now).await?;
+            if waits(issuer) {
+                issuers::wake(&mut tx, issuer.id, now).await?;
+            }
             tx.commit().await?;
         }
         if is_last {
@@ -135,9 +138,10 @@ async fn wake_orders(
     }
 }
 
-fn asker(issuer: &Issuer) -> Asker<'_> {
-    let account = issuer.account.as_ref().map_or("", |account| account.url.as_str());
-    Asker { server: &issuer.acme.server, account, names: &[] }
+/// Whether it waits with its registration as it was told.
+fn waits(issuer: &Issuer) -> bool {
+    let is_told = issuer.last_error.as_ref().is_some_and(|why| why.class == Class::Throttle);
+    is_told && issuer.state == issuer::State::Failed
 }
 
 fn is_bound_to_nothing(who: &Principal) -> Result<(), ApiError> {
@@ -147,15 +151,5 @@ fn is_bound_to_nothing(who: &Principal) -> Result<(), ApiError> {
             let detail = "Throttles are about the names of all namespaces: use an API key that is bound to none.";
             Err(ApiError::Because(Code::PermissionDenied, detail.to_owned()))
         }
-    }
-}
-
-fn view(throttle: Throttle) -> ThrottleView {
-    ThrottleView {
-        id: throttle.id.0,
-        counted_by: throttle.counted_by().to_owned(),
-        limit: throttle.why.scope.clone(),
-        until: throttle.until,
-        last_error: throttle.why,
     }
 }

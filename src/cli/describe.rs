@@ -40,7 +40,12 @@ impl Describe {
                 Some(name) => vec![session.find(kind, namespace, name).await?],
                 None => selected(session, kind, namespace, selector.as_ref()).await?,
             };
-            for resource in resources {
+            for mut resource in resources {
+                // Only one that is read by itself shows its limits and throttles.
+                if matches!(kind, Kind::Issuer | Kind::ClusterIssuer) {
+                    let path = format!("{}/{}", kind.path(), text(&resource, "/id"));
+                    resource = session.client.get(&path, &[]).await?;
+                }
                 let events = match kind {
                     Kind::Event | Kind::Policy | Kind::Secret => Vec::new(),
                     _ => events::of(session, kind, &resource).await?,

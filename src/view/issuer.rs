@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::ThrottleView;
 use super::certificate::Condition;
 use crate::domain::failure::Failure;
 use crate::domain::issuer::{Acme, Issuer, Kind, State};
@@ -46,6 +47,10 @@ struct IssuerStatus {
     conditions: Vec<Condition>,
     /// The account at the CA.
     acme: AccountView,
+    /// What its CA has asked to wait for, of everybody or of its account: the longest first, at most twenty. Only when a
+    /// single issuer is shown that has to wait; what is about names, and the CA's words, only to who sees `/throttles`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    throttles: Option<Vec<ThrottleView>>,
     /// Time of the next try.
     #[serde(with = "time::serde::rfc3339::option")]
     next_attempt_at: Option<OffsetDateTime>,
@@ -117,6 +122,12 @@ impl IssuerView {
         self
     }
 
+    /// The same with what its orders may have to wait for.
+    pub(crate) fn with_throttles(mut self, throttles: Vec<ThrottleView>) -> Self {
+        self.status.throttles = Some(throttles).filter(|held| !held.is_empty());
+        self
+    }
+
     /// The same with the condition that our clock or the CA's is wrong, if one of them is.
     pub(crate) fn with_clock(mut self, skew: Option<Skew>) -> Self {
         let Some(skew) = skew else { return self };
@@ -156,6 +167,7 @@ impl From<&Issuer> for IssuerView {
                     last_registered_email: account.and_then(|account| account.email.clone()),
                     limits: None,
                 },
+                throttles: None,
                 next_attempt_at: issuer.next_action_at.filter(|_| issuer.state == State::Failed),
                 last_error: issuer.last_error.clone(),
             },

@@ -281,6 +281,11 @@ impl World {
         self.db_key("limited", permissions, Scope::Namespaces(names)).await
     }
 
+    /// A key with these permissions everywhere.
+    pub async fn unbound_key(&self, permissions: &[&str]) -> String {
+        self.db_key("limited", permissions, Scope::Everything).await
+    }
+
     async fn db_key(&self, name: &str, permissions: &[&str], scope: Scope) -> String {
         let text = api_key::generate_key().unwrap().expose().clone();
         let permissions = permissions.iter().map(|word| (*word).to_owned()).collect();

@@ -16,7 +16,7 @@ use super::page::{self, Asked, Listing, Sort};
 use super::precondition::{Precondition, answer, json};
 use super::problem::{ApiError, Code, Errors, Faults, FieldCode};
 use super::wait::Held;
-use super::{AppState, retrying};
+use super::{AppState, retrying, throttles};
 use crate::domain::id::IssuerId;
 use crate::domain::issuer::{AccountChange, Acme, Issuer, Kind, State as IssuerState};
 use crate::secret::Sealed;
@@ -114,8 +114,8 @@ pub(crate) async fn list(
 
 /// Get an issuer
 ///
-/// With what is used of its CA's limits (`status.acme.limits`) and the condition `ClockSkewed`, which the `ETag` does
-/// not cover.
+/// With what is used of its CA's limits (`status.acme.limits`), what the CA has asked to wait for (`status.throttles`) and
+/// the condition `ClockSkewed`, which the `ETag` does not cover.
 #[utoipa::path(get, path = "/issuers/{id}", operation_id = "getIssuer", tag = "issuers",
     params(("id" = Uuid, Path, description = "The issuer"), ("If-None-Match" = Option<String>, Header, description = "An `ETag`; 304 if it still holds")),
     responses((status = 200, body = IssuerView, description = "The issuer", headers(("ETag" = String))), (status = 304, description = "Not changed"), Errors))]
@@ -130,8 +130,9 @@ pub(crate) async fn show(
     let (issuer, _) = found.ok_or_else(|| ApiError::not_found("issuer", id))?;
     let limits = limits::used(&mut tx, &issuer, app.now()).await?;
     let view = IssuerView::from(&issuer);
-    let more = IssuerView::from(&issuer).with(limits).with_clock(app.health.skew_with(&issuer));
-    known.show_with(&view, &more)
+    let held = throttles::of_issuer(&mut tx, &issuer, &who, app.now()).await?;
+    let more = IssuerView::from(&issuer).with(limits).with_throttles(held);
+    known.show_with(&view, &more.with_clock(app.health.skew_with(&issuer)))
 }
 
 /// What `GET` shows of it, without what is used of its CA's limits.

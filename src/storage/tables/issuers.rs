@@ -1,6 +1,7 @@
 //! Issuers and their accounts.
 
 use sqlx::FromRow;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{audit, events, log, outbox};
@@ -50,6 +51,8 @@ statements! {
          WHERE id = $1 AND lease_token = $2",
         Row::SAVED.assignments_after(2)
     );
+    WAKE writes(issuers) = "UPDATE issuers SET next_action_at = $2, lease_token = lease_token + 1
+        WHERE id = $1 AND leased_by IS NULL AND next_action_at > $2";
     DELETE writes(issuers) = "DELETE FROM issuers WHERE id = $1";
     OF_NAMESPACE = Row::select("WHERE namespace = $1 OR namespace = '' ORDER BY id");
 }
@@ -197,6 +200,13 @@ pub async fn save(tx: &mut Tx, transition: &Transition, lease: &Lease) -> Result
     outbox::of_issuer(tx, transition);
     log::of_issuer(tx, transition);
     events::record(tx, &issuer.namespace, None, events, *at);
+    tx.wake_workers();
+    Ok(())
+}
+
+/// Has an issuer that waits look again at once.
+pub async fn wake(tx: &mut Tx, id: IssuerId, now: OffsetDateTime) -> Result<(), StorageError> {
+    execute!(tx, WAKE, id.0, millis(now))?;
     tx.wake_workers();
     Ok(())
 }

@@ -12,7 +12,7 @@ use crate::domain::id::OrderId;
 use crate::domain::issuer::Issuer;
 use crate::domain::limits::{Limit, LimitsSpec, Rate};
 use crate::domain::order::{End, Order, State};
-use crate::domain::throttle::{Asker, Scope};
+use crate::domain::throttle::Scope;
 use crate::storage::engine::{
     Read, StorageError, Stored, Tx, execute, fetch, fetch_changed, json, millis, moment,
     statements, write,
@@ -182,8 +182,7 @@ pub async fn spent(
     now: OffsetDateTime,
 ) -> Result<Vec<Spent>, StorageError> {
     let acme = &issuer.acme;
-    let account = issuer.account.as_ref().map_or("", |account| &account.url);
-    let asker = Asker { server: &acme.server, account, names: &[] };
+    let asker = issuer.asker();
     let mut spent = Vec::new();
     for (name, limit) in LimitsSpec::of(acme.limits.as_ref(), &acme.server).each() {
         let counted = match name {

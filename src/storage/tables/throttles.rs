@@ -23,6 +23,15 @@ statements! {
         "SELECT held_until, why FROM throttles
                WHERE key = ANY (ARRAY(SELECT json_array_elements_text($1::json))) AND held_until > $2
                ORDER BY held_until DESC LIMIT 1";
+    // Few are held at a time: the index finds those, and each is compared with the pools.
+    OF_POOLS = "SELECT id, key, held_until, why FROM throttles
+            WHERE held_until > $2 AND EXISTS (SELECT 1 FROM json_each($1)
+                WHERE throttles.key = value OR substr(throttles.key, 1, length(value) + 1) = value || ' ')
+            ORDER BY held_until DESC, id LIMIT $3",
+        "SELECT id, key, held_until, why FROM throttles
+              WHERE held_until > $2 AND EXISTS (SELECT 1 FROM json_array_elements_text($1::json) AS pool (value)
+                  WHERE throttles.key = value OR substr(throttles.key, 1, length(value) + 1) = value || ' ')
+              ORDER BY held_until DESC, id LIMIT $3";
     FIND = "SELECT id, key, held_until, why FROM throttles WHERE id = $1 AND held_until > $2";
     LIFT writes(throttles) = "DELETE FROM throttles WHERE id = $1";
     // SKIP LOCKED: whoever sweeps must not wait for those who hold, nor they for it.
@@ -74,6 +83,21 @@ pub async fn list(
     let select = "SELECT id, key, held_until, why FROM throttles";
     let rows: Rows<Row> = filter.page(read, select, "id", page).await?;
     rows.map(Row::into_domain)
+}
+
+/// The throttles of these buckets and kinds of buckets ([`Asker::pools`]), the longest first, `most` of them.
+///
+/// [`Asker::pools`]: crate::domain::throttle::Asker::pools
+pub async fn of(
+    read: &mut Read,
+    pools: &[String],
+    most: u32,
+    now: OffsetDateTime,
+) -> Result<Vec<Throttle>, StorageError> {
+    let pools = serde_json::json!(pools).to_string();
+    let (now, most) = (millis(now), i64::from(most));
+    let rows: Vec<Row> = fetch!(fetch_all, read, OF_POOLS, pools.as_str(), now, most)?;
+    rows.into_iter().map(Row::into_domain).collect()
 }
 
 /// The throttle with this identifier, while it holds somebody.

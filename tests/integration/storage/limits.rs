@@ -5,7 +5,7 @@ use certwright::domain::failure::{Failure, code};
 use certwright::domain::id::{CertificateId, ChallengeId, IssuerId};
 use certwright::domain::limits::{Limit, Precedence};
 use certwright::domain::order::{End, Order, State};
-use certwright::domain::throttle::{Asker, Scope as Held};
+use certwright::domain::throttle::{Asker, Scope as Held, Throttle};
 use certwright::storage::fair;
 use certwright::storage::fair::{Flow, OLDEST};
 use certwright::storage::lease::{LEASE, Machine};
@@ -80,6 +80,34 @@ on_both_databases! {
         throttles::lift(&mut tx, a.id).await.unwrap();
         assert_eq!(throttles::find(&mut tx, a.id, NOW).await.unwrap(), None);
         assert_eq!(throttles::list(&mut tx, page, NOW).await.unwrap().rows, listed[1..]);
+    }
+
+    async fn an_askers_throttles_are_those_of_its_ca_and_account_the_longest_first(db: Db) {
+        let mut tx = db.begin();
+        let asker = |account| Asker { server: "https://ca.example/directory", account, names: &[] };
+        let here = asker("https://ca.example/acct/1");
+        for (key, hours) in [
+            ("endpoint ca.example:443", 1),
+            ("endpoint ca.example:4430", 9),
+            ("account https://ca.example/acct/1", 2),
+            ("account https://ca.example/acct/12", 9),
+            ("domain ca.example:443 example.com", 26),
+            ("domain ca.example.org:443 example.com", 9),
+            ("set ca.example:443 x", 4),
+            ("name https://ca.example/acct/1 www.example.com", 5),
+            ("name https://ca.example/acct/12 www.example.com", 9),
+        ] {
+            let until = NOW + Duration::hours(hours);
+            throttles::hold(&mut tx, key, &Held::Account, until, &failure("no"), NOW).await.unwrap();
+        }
+
+        let found = throttles::of(&mut tx, &here.pools(), 9, NOW).await.unwrap();
+        let hours = |found: &[Throttle]| found.iter().map(|one| (one.until - NOW).whole_hours()).collect::<Vec<_>>();
+        assert_eq!(hours(&found), [26, 5, 4, 2, 1]);
+        assert!(found.iter().all(|one| one.concerns(here)), "{found:?}");
+        assert_eq!(throttles::of(&mut tx, &here.pools(), 2, NOW).await.unwrap(), found[..2]);
+        let none = throttles::of(&mut tx, &asker("").pools(), 9, NOW + Duration::hours(3)).await.unwrap();
+        assert_eq!(hours(&none), [26, 4], "without an account those of the CA, while they last");
     }
 
     async fn of_an_issuers_orders_those_that_wait_for_the_ca_are_woken(db: Db) {
