@@ -131,6 +131,36 @@ async fn a_renewal_that_the_ca_does_not_count_tries_once_although_others_were_to
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewal_that_the_ca_does_not_count_gets_through_while_others_wait() {
+    let (_folder, site) = site().await;
+    let path = issue_within_its_window(&site, "exempt").await;
+    let proxy = site.proxy();
+    // What is said of this name is about all below the registered domain, the exempt one's too.
+    proxy.limit_domain("new.example.com", Duration::from_hours(26));
+    let ask_for = async |name| {
+        let asked = site.ask_for("minute", &[name], &json!({}), 0).await.expect_status(202);
+        let path = format!("/certificates/{}", asked["id"].as_str().unwrap());
+        let waits = |now: &Value| now["status"]["lastError"]["code"] == "acme_rate_limited";
+        (path.clone(), site.until(&path, waits).await)
+    };
+    let (waiting, _) = ask_for("new.example.com").await;
+    let orders = proxy.requests(Kind::NewOrder);
+
+    site.post(&format!("{path}/renew"), &json!({})).await.expect_status(202);
+
+    let renewed = site.until(&path, |now| now["status"]["revision"] == 2).await;
+    assert_ready(&renewed);
+    let order = site.get(renewed["status"]["order"].as_str().unwrap()).await.body;
+    assert!(order["replaces"].is_string(), "{order}");
+    let held = site.get("/throttles").await.body;
+    assert_eq!(held["items"][0]["limit"]["of"], "example.com", "it holds all the while: {held}");
+    let (_, other) = ask_for("other.example.com").await;
+    assert_eq!(other["status"]["lastError"]["httpStatus"], Value::Null, "told without a call");
+    assert_eq!(proxy.requests(Kind::NewOrder), orders + 1, "only the exempt one was sent");
+    assert_eq!(site.get(&waiting).await.body["status"]["revision"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_makes_no_sense_is_said_and_changes_nothing() {
     let (_folder, site) = site().await;
     for (name, text) in [

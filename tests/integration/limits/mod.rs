@@ -9,3 +9,4 @@ pub(crate) mod fairness;
 pub(crate) mod learned_waits;
 pub(crate) mod provider_load;
 pub(crate) mod receiver_load;
+pub(crate) mod throttles;
