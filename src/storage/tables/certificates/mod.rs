@@ -15,7 +15,7 @@ use crate::domain::failure::Failure;
 use crate::domain::id::{CertificateId, OrderId, RequestId};
 use crate::domain::issuer;
 use crate::domain::policy::AdmittedBy;
-use crate::domain::principal::PrincipalRef;
+use crate::domain::principal::{PrincipalKind, PrincipalRef};
 use crate::domain::scope::Scope;
 use crate::domain::trace::Trace;
 use crate::storage::engine::{
@@ -348,19 +348,27 @@ impl From<&Certificate> for Row {
     }
 }
 
-/// The column `requested_by`: a principal, and whoever has had the same issued anew.
+/// The column `requested_by`: a principal, and whoever has had the same issued anew. Its fields are written out, as
+/// flattened ones are read in a detour.
 #[derive(Serialize, Deserialize)]
 struct Askers {
-    #[serde(flatten)]
-    requested_by: PrincipalRef,
+    kind: PrincipalKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<Uuid>,
+    name: String,
     #[serde(default, rename = "triggeredBy", skip_serializing_if = "Option::is_none")]
     triggered_by: Option<PrincipalRef>,
 }
 
 impl Askers {
     fn of(certificate: &Certificate) -> Option<Self> {
-        let requested_by = certificate.requested_by.clone()?;
-        Some(Self { requested_by, triggered_by: certificate.triggered_by.clone() })
+        let PrincipalRef { kind, id, name } = certificate.requested_by.clone()?;
+        Some(Self { kind, id, name, triggered_by: certificate.triggered_by.clone() })
+    }
+
+    fn parts(self) -> (PrincipalRef, Option<PrincipalRef>) {
+        let Self { kind, id, name, triggered_by } = self;
+        (PrincipalRef { kind, id, name }, triggered_by)
     }
 }
 
@@ -399,8 +407,8 @@ impl Row {
         };
         let last_error = row.document_if(self.last_error)?;
         let askers: Option<Askers> = row.document_if(self.requested_by)?;
-        let (requested_by, triggered_by) =
-            askers.map_or((None, None), |it| (Some(it.requested_by), it.triggered_by));
+        let (requested_by, triggered_by) = askers.map(Askers::parts).unzip();
+        let triggered_by = triggered_by.flatten();
         let ari = row.document_if(self.ari)?;
         let revocation = row.document_if(self.revocation)?;
         let certificate = Certificate {
