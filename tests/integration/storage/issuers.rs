@@ -80,7 +80,7 @@ on_both_databases! {
         let mut tx = db.begin();
         let leases = lease::claim(&mut tx, Machine::Certificate, "test", at, 9).await.unwrap();
         assert_eq!(leases.len(), 1);
-        (resting.state, resting.next_action_at) = (State::Idle, at + Duration::days(9));
+        (resting.state, resting.next_action_at) = (State::Backoff, at + Duration::days(9));
         other.spec.issuer_ref.name = "other".into();
         other.next_action_at = at + Duration::days(9);
         for one in [&resting, &other] {
