@@ -216,13 +216,7 @@ async fn multiply(database: &Database, size: usize, due: bool) -> anyhow::Result
         format!("{now} + 3600000 + (n * 7919) % 5184000000")
     };
     let spec = format!("replace(t.spec, 'template.{ZONE}', {name})");
-    let series = if sqlite {
-        format!(
-            "(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {size}) SELECT n FROM s) AS series"
-        )
-    } else {
-        format!("(SELECT generate_series(1, {size}::bigint) AS n) AS series")
-    };
+    let series = series(sqlite, size);
     let tables: [(&str, Vec<(&str, &str)>); 7] = [
         (
             "certificates",
@@ -262,24 +256,23 @@ async fn multiply(database: &Database, size: usize, due: bool) -> anyhow::Result
     ];
     let mut connection = Connection::to(&database.url).await?;
     for (table, changed) in tables {
-        let columns = connection.columns(table).await?;
-        let value = |column: &String| {
-            let new = changed.iter().find(|(name, _)| name == column).map(|(_, new)| *new);
-            new.map_or_else(|| format!("t.{column}"), ToOwned::to_owned)
-        };
-        let values: Vec<_> = columns.iter().map(value).collect();
-        let (names, values) = (columns.join(", "), values.join(", "));
-        let of_certificates =
-            if table == "events" { "WHERE t.certificate_id IS NOT NULL" } else { "" };
-        let copy = format!(
-            "INSERT INTO {table} ({names}) SELECT {values} FROM {table} t, {series} {of_certificates}"
-        );
-        connection.run(&copy).await?;
+        connection.multiply(table, &changed, &series).await?;
     }
     if !sqlite {
         connection.run("ANALYZE").await?;
     }
     connection.close().await
+}
+
+/// The numbers from 1 to `size`, as a table `series` with the column `n`.
+fn series(sqlite: bool, size: usize) -> String {
+    if sqlite {
+        format!(
+            "(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {size}) SELECT n FROM s) AS series"
+        )
+    } else {
+        format!("(SELECT generate_series(1, {size}::bigint) AS n) AS series")
+    }
 }
 
 enum Connection {
@@ -307,6 +300,28 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// Adds a copy of each row of the template in this table for each number, with some columns changed.
+    async fn multiply(
+        &mut self,
+        table: &str,
+        changed: &[(&str, &str)],
+        series: &str,
+    ) -> anyhow::Result<()> {
+        let columns = self.columns(table).await?;
+        let value = |column: &String| {
+            let new = changed.iter().find(|(name, _)| name == column).map(|(_, new)| *new);
+            new.map_or_else(|| format!("t.{column}"), ToOwned::to_owned)
+        };
+        let values: Vec<_> = columns.iter().map(value).collect();
+        let (names, values) = (columns.join(", "), values.join(", "));
+        let of_certificates =
+            if table == "events" { "WHERE t.certificate_id IS NOT NULL" } else { "" };
+        let copy = format!(
+            "INSERT INTO {table} ({names}) SELECT {values} FROM {table} t, {series} {of_certificates}"
+        );
+        self.run(&copy).await
     }
 
     async fn columns(&mut self, table: &str) -> anyhow::Result<Vec<String>> {

@@ -26,13 +26,17 @@ static FILTER: OnceLock<reload::Handle<Targets, Lines>> = OnceLock::new();
 /// Starts logging; the error says what is wrong with `log.level`.
 pub(super) fn start(config: &Config) -> Result<(), String> {
     let (filter, handle) = reload::Layer::new(parse(&config.log_level)?);
+    let is_terminal = std::io::stderr().is_terminal();
     let text = match config.log_format {
         LogFormat::Text => true,
         LogFormat::Json => false,
-        LogFormat::Auto => std::io::stderr().is_terminal(),
+        LogFormat::Auto => is_terminal,
     };
+    // A file, or the journal, has no use for colours (no-color.org: nor have some people).
+    let is_coloured = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
+    let lines = fmt::layer::<Registry>().with_writer(std::io::stderr).with_ansi(is_coloured);
     // When standard error is closed, reporting that there would panic.
-    let lines = fmt::layer::<Registry>().with_writer(std::io::stderr).log_internal_errors(false);
+    let lines = lines.log_internal_errors(false);
     let lines = if text {
         lines.map_event_format(TextLines).boxed()
     } else {

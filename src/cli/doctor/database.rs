@@ -76,13 +76,12 @@ pub(super) async fn examine(db: &Db, report: &mut Report) -> anyhow::Result<()> 
     if let Some(disk) = db.load().disk {
         room(disk, report)?;
     }
-    const WRITES: &str = "database, writes";
-    let begun = Instant::now();
+    let (what, begun) = ("database, writes", Instant::now());
     match write(db).await {
-        Ok(()) if begun.elapsed() > SLOW => report.warn(WRITES, &format!("a row was written, in {:.1} s: every step of an order is such a commit; look at the disk's latency (`iostat -x 1`), and at who else uses it", begun.elapsed().as_secs_f64()))?,
-        Ok(()) => report.ok(WRITES, "a row was written")?,
+        Ok(()) if begun.elapsed() > SLOW => report.warn(what, &format!("a row was written, in {:.1} s: every step of an order is such a commit; look at the disk's latency (`iostat -x 1`), and at who else uses it", begun.elapsed().as_secs_f64()))?,
+        Ok(()) => report.ok(what, "a row was written")?,
         Err(error) => {
-            report.fail(WRITES, &format!("{:#}; `journalctl -u certwright` and the database's own log have more", anyhow::Error::from(error)))?;
+            report.fail(what, &format!("{:#}; `journalctl -u certwright` and the database's own log have more", anyhow::Error::from(error)))?;
         }
     }
     if db.dialect() == "postgres" {

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use sqlx::error::ErrorKind;
+use sqlx::error::{DatabaseError, ErrorKind};
+use sqlx::migrate::MigrateError;
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -45,7 +46,7 @@ pub enum StorageError {
     },
     /// The migrations could not be applied.
     #[error("the migrations could not be applied")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
+    Migrate(#[source] MigrateError),
     /// A newer program has migrated the database.
     #[error(
         "the database has version {found} of the schema and this program knows {known} at most: \
@@ -129,6 +130,25 @@ impl From<sqlx::Error> for StorageError {
             _ => Self::Database(error),
         }
     }
+}
+
+impl From<MigrateError> for StorageError {
+    fn from(error: MigrateError) -> Self {
+        match error {
+            MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _)
+                if is_of_the_file(&cause) =>
+            {
+                cause.into()
+            }
+            error => Self::Migrate(error),
+        }
+    }
+}
+
+/// Whether the database's file, or its disk, is the cause, and not what was asked.
+fn is_of_the_file(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    matches!(code.as_deref().map(kind), Some(Kind::Full | Kind::Damaged))
 }
 
 impl StorageError {

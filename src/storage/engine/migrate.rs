@@ -2,7 +2,7 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use sqlx::SqlSafeStr as _;
-use sqlx::migrate::{AppliedMigration, Migrate, Migration, Migrator};
+use sqlx::migrate::{AppliedMigration, Migrate, MigrateError, Migration, Migrator};
 
 use super::StorageError;
 
@@ -68,9 +68,11 @@ impl Schema {
     /// The version that a database has and the one that this program needs. A database that is
     /// still to be taken over counts as empty.
     pub(super) async fn compare<C: Migrate>(&self, on: &mut C) -> Result<Migrated, StorageError> {
-        // An empty database has no table to list.
-        let applied = on.list_applied_migrations(&self.migrator.table_name).await;
-        let applied = applied.unwrap_or_default();
+        let applied = match on.list_applied_migrations(&self.migrator.table_name).await {
+            // An empty database has no table to list.
+            Err(error) if names_no_table(&error) => Vec::new(),
+            applied => applied?,
+        };
         let to = self.newest();
         match self.missing(&applied) {
             Err(error @ StorageError::UnknownSchema(_)) => Err(error),
@@ -108,6 +110,16 @@ impl Schema {
     fn newest(&self) -> i64 {
         self.migrator.iter().map(|one| one.version).max().unwrap_or_default()
     }
+}
+
+/// Whether a table is not there, in the words of either database.
+fn names_no_table(error: &MigrateError) -> bool {
+    let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else {
+        return false;
+    };
+    error.as_database_error().is_some_and(|error| {
+        error.code().as_deref() == Some("42P01") || error.message().starts_with("no such table")
+    })
 }
 
 fn newest(applied: &[AppliedMigration]) -> i64 {

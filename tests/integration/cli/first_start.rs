@@ -39,12 +39,14 @@ fn the_first_start_needs_no_configuration() {
 #[test]
 fn flags_of_serve_are_settings() {
     let place = Place::new();
+    let key = "cw_y4yAUYmJWLfJfBBpQg1CkpLd6kC9uMfFr3OqfcUQwsM";
+    let place = place.env("CERTWRIGHT_BOOTSTRAP_API_KEY", key);
     let off = ["--set", "metrics.enabled=false"];
     let flags = ["--data-dir", "elsewhere", "--log-format", "text"];
     let child = place.serve_with(&[&flags[..], &off].concat());
 
     assert!(!place.data().exists());
-    assert_eq!(status_of(&child.address(), "/metrics", ""), 404, "they are switched off");
+    assert_eq!(status_of(&child.address(), "/metrics", key), 404, "they are switched off");
     assert_eq!(mode(&place.dir.path().join("elsewhere/master.key")), 0o600);
     let ended = child.stop().succeeded();
     assert!(ended.err.contains("INFO") && !ended.err.contains("{\""), "{ended:?}");

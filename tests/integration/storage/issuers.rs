@@ -100,6 +100,32 @@ on_both_databases! {
         assert!(is_lost(&mut tx, late).await, "its step is taken anew");
     }
 
+    async fn an_issuer_that_waits_can_be_woken_and_one_that_is_worked_on_is_left_alone(db: Db) {
+        let at = now(&db).await;
+        let mut tx = db.begin();
+        let (mut waits, mut works) = (issuer(), issuer());
+        works.name = "works".into();
+        waits.next_action_at = Some(at + Duration::days(1));
+        works.next_action_at = Some(at);
+        for one in [&waits, &works] {
+            issuers::insert(&mut tx, one, &Sealed(vec![1])).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let mut tx = db.begin();
+        let held = lease::claim(&mut tx, Machine::Issuer, "test", at, 9).await.unwrap();
+        assert_eq!(held.len(), 1, "the other one is not due");
+
+        for one in [&waits, &works] {
+            issuers::wake(&mut tx, one.id, at).await.unwrap();
+        }
+
+        let (woken, _) = issuers::find(&mut tx, waits.id, &all()).await.unwrap().unwrap();
+        assert_eq!(woken.next_action_at, Some(at));
+        let (left, lease) = issuers::find(&mut tx, works.id, &all()).await.unwrap().unwrap();
+        assert!(left.next_action_at > Some(at), "its lease goes on");
+        assert_eq!(lease, held[0]);
+    }
+
     async fn a_changed_issuer_has_its_certificates_reviewed(db: Db) {
         let at = now(&db).await;
         for (kind, namespace, reviewed) in [(issuer::Kind::Issuer, "team", "team"), (issuer::Kind::ClusterIssuer, "", "*")] {
