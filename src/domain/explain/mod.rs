@@ -4,6 +4,7 @@
 //! in `causes`; where it is not, its class says what will happen.
 
 mod causes;
+mod limited;
 #[cfg(test)]
 mod tests;
 mod text;
