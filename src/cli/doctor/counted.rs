@@ -68,7 +68,21 @@ fn value(page: &str, series: &str) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::value;
+    use super::*;
+
+    #[test]
+    fn what_has_failed_inside_is_a_warning_of_its_own() {
+        let failures = "certwright_internal_failures_total";
+        for (count, told) in [(0, 1), (2, 1)] {
+            let mut report = Report::default();
+            judge(
+                &format!("{failures} {count}\ncertwright_circuit_breakers_open {count}\n"),
+                &mut report,
+            )
+            .unwrap();
+            assert_eq!((report.all, report.failed), (told + u32::from(count > 0), 0), "{count}");
+        }
+    }
 
     #[test]
     fn a_series_is_found_by_all_of_its_name() {

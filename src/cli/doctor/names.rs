@@ -16,6 +16,9 @@ use crate::worker::{Preflight, Subject};
 /// Of each issuer so many certificates are looked at.
 const MOST: u32 = 100;
 
+/// After so many whose records nobody could tell, each after some seconds, no others are asked for.
+const MOST_UNKNOWN: u32 = 3;
+
 /// The look that the service takes before each order.
 pub(super) fn preflight(config: &Config, solvers: &Arc<Solvers>) -> anyhow::Result<Preflight> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -41,7 +44,7 @@ pub(super) async fn examine(
     let found =
         certificates::list(&mut read, &Scope::Everything, &wanted, Page::first(MOST)).await?.rows;
     drop(read);
-    let (mut looked_at, mut is_well) = (0, true);
+    let (mut looked_at, mut unknown, mut is_well) = (0, 0, true);
     for certificate in found.iter().take(MOST as usize) {
         let names = certificate.spec.names();
         let (namespace, labels) = (&*certificate.namespace, &certificate.labels);
@@ -64,8 +67,13 @@ pub(super) async fn examine(
         if let Some(why) = &findings.unknown {
             is_well = false;
             report.warn(&what, &format!("{why}; `dig CAA NAME` shows more"))?;
+            unknown += 1;
         }
         looked_at += 1;
+        if unknown == MOST_UNKNOWN {
+            report.warn(&format!("CAA, {word} {name}"), "the names of other certificates are not looked at, as nobody answers: see the lines about resolvers")?;
+            break;
+        }
     }
     if is_well && looked_at > 0 {
         let text = format!("nothing forbids the CA to issue for {looked_at} certificates");

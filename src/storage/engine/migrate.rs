@@ -13,6 +13,8 @@ pub struct Migrated {
     pub from: i64,
     /// The version that it has now.
     pub to: i64,
+    /// Whether it has, or had, the migrations of before they were squashed, which were counted by themselves.
+    pub is_former: bool,
 }
 
 /// The migrations of one kind of database.
@@ -62,7 +64,7 @@ impl Schema {
         }
         self.migrator.run_direct(Some(to), on, false).await?;
         on.unlock().await?;
-        Ok(Migrated { from, to })
+        Ok(Migrated { from, to, is_former: self.is_before_squash(&applied) })
     }
 
     /// The version that a database has and the one that this program needs. A database that is
@@ -76,8 +78,10 @@ impl Schema {
         let to = self.newest();
         match self.missing(&applied) {
             Err(error @ StorageError::UnknownSchema(_)) => Err(error),
-            Ok(_) if self.is_before_squash(&applied) => Ok(Migrated { from: 0, to }),
-            _ => Ok(Migrated { from: newest(&applied), to }),
+            Ok(_) if self.is_before_squash(&applied) => {
+                Ok(Migrated { from: 0, to, is_former: true })
+            }
+            _ => Ok(Migrated { from: newest(&applied), to, is_former: false }),
         }
     }
 

@@ -238,7 +238,8 @@ async fn migrations_survive(database: Database) {
         site.launch(&["migrate"], "between_migrations=return").die().await;
         let mut again = site.launch(&["migrate"], "");
         assert!(again.end().await.success(), "{}", again.log());
-        let taken_over = format!("from version 14 to {}", former_schema::newest());
+        let taken_over =
+            format!("of former version 14 (its version is {} now)", former_schema::newest());
         let done = if is_former { &taken_over } else { "made the schema" };
         assert!(again.out().contains(done), "{}", again.out());
     }

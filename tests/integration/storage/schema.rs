@@ -120,19 +120,23 @@ async fn assert_left_alone(old: &str, new: &str, checksum: &str) {
     let refused = Db::connect(new).await.err().unwrap();
     let is_newer = matches!(refused, StorageError::NewerSchema { found, known } if (found, known) == (after, newest));
     assert!(is_newer, "{refused:?}");
-    assert_eq!(Db::version(new).await.unwrap(), Migrated { from: after, to: newest });
+    assert_eq!(
+        Db::version(new).await.unwrap(),
+        Migrated { from: after, to: newest, is_former: false }
+    );
 }
 
 /// Brings a database of before the squash, and an empty one, up to date.
 async fn bring_up_to_date(old: &str, new: &str) {
     former_schema::make(old, former_schema::LAST).await;
     let to = former_schema::newest();
-    assert_eq!(Db::version(old).await.unwrap(), Migrated { from: 0, to });
-    for (url, from) in [(old, former_schema::LAST), (old, to), (new, 0), (new, to)] {
+    assert_eq!(Db::version(old).await.unwrap(), Migrated { from: 0, to, is_former: true });
+    let former = (old, former_schema::LAST, true);
+    for (url, from, is_former) in [former, (old, to, false), (new, 0, false), (new, to, false)] {
         let db = Db::connect(url).await.unwrap();
-        assert_eq!(db.migrated(), Migrated { from, to });
+        assert_eq!(db.migrated(), Migrated { from, to, is_former });
         db.close().await;
-        assert_eq!(Db::version(url).await.unwrap(), Migrated { from: to, to });
+        assert_eq!(Db::version(url).await.unwrap(), Migrated { from: to, to, is_former: false });
     }
 }
 
