@@ -50,13 +50,7 @@ on_both_databases! {
             let Some(days) = days else { continue };
             let (mut found, lease) = certificates::find(&mut tx, wanted.id, &all()).await.unwrap().unwrap();
             found.state = State::Idle;
-            found.current = Some(Issued {
-                revision: 1,
-                serial: "1".into(),
-                not_before: NOW,
-                not_after: NOW + Duration::days(days),
-                renewal_time: NOW,
-            });
+            found.current = Some(served_for(days));
             certificates::save(&mut tx, &Transition::silent(found, NOW), &lease, None).await.unwrap();
         }
         for (name, issuer) in [("f", "another"), ("g", "the-third")] {
@@ -94,13 +88,7 @@ on_both_databases! {
             certificates::insert(&mut tx, &wanted).await.unwrap();
             let (mut found, lease) = certificates::find(&mut tx, wanted.id, &all()).await.unwrap().unwrap();
             (found.state, found.failed_attempts) = (state, failed_attempts);
-            found.current = days.map(|days| Issued {
-                revision: 1,
-                serial: "1".into(),
-                not_before: NOW,
-                not_after: NOW + Duration::days(days),
-                renewal_time: NOW,
-            });
+            found.current = days.map(served_for);
             certificates::save(&mut tx, &Transition::silent(found, NOW), &lease, None).await.unwrap();
         }
 
@@ -152,5 +140,16 @@ on_both_databases! {
         assert!(certificates.is_empty());
         assert_eq!(figures::unissued_since(&certificates), None);
         assert!(figures::expiring(&mut tx).await.unwrap().is_empty());
+    }
+}
+
+/// What was issued for so many days.
+fn served_for(days: i64) -> Issued {
+    Issued {
+        revision: 1,
+        serial: "1".into(),
+        not_before: NOW,
+        not_after: NOW + Duration::days(days),
+        renewal_time: NOW,
     }
 }
