@@ -189,6 +189,9 @@ fn run(command: &str, file: &Path, database: &Database) -> anyhow::Result<f64> {
 async fn template(ground: &Ground, database: &Database) -> String {
     let service = Service::ready(ground, &database.url).await;
     service.issue(&format!("template.{ZONE}")).await;
+    // Or the copies would have something to clean up as well.
+    super::issuance::settle(ground).await;
+    service.rests().await;
     service.key.clone()
 }
 
@@ -242,7 +245,10 @@ async fn multiply(database: &Database, size: usize, due: bool) -> anyhow::Result
             "orders",
             vec![("id", &order), ("certificate_id", &certificate), ("request_id", &request)],
         ),
-        ("challenges", vec![("id", &challenge), ("order_id", &order)]),
+        (
+            "challenges",
+            vec![("id", &challenge), ("order_id", &order), ("token", "t.token || '-' || n")],
+        ),
         (
             "events",
             vec![

@@ -202,7 +202,7 @@ impl Service {
         let answer = request.send().await.unwrap();
         let status = answer.status();
         let text = answer.text().await.unwrap();
-        assert!(status.is_success(), "{path}: {status} {text}");
+        assert!(status.is_success(), "{path}: {status} {text}\n{}", self.log_tail());
         serde_json::from_str(&text).unwrap_or(Value::String(text))
     }
 
