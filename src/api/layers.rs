@@ -27,7 +27,7 @@ use super::by_name::Named;
 use super::compression::compressing;
 use super::declared::Undeclared;
 use super::extract::MOST_BYTES;
-use super::headers::{KEYSTORE_PASSWORD, REQUEST_ID};
+use super::headers::{KEYSTORE_PASSWORD, RATE_LIMIT, REQUEST_ID};
 use super::problem::{ApiError, Code, Problem};
 use super::{AppState, audit, by_name, compression, head, traced, wait};
 use crate::telemetry::metrics::calls as metrics;
@@ -68,6 +68,7 @@ async fn answered(
     from_client(&app.trusted_proxies, &mut request);
     let id = identified(&mut request);
     let caller = Caller::of(&request);
+    let limited = caller.clone();
     request.extensions_mut().insert(caller.clone());
     let (method, route) = (method(&request), request.extensions().get::<MatchedPath>().cloned());
     let (is_safe, named) = (request.method().is_safe(), request.extensions_mut().remove());
@@ -92,7 +93,11 @@ async fn answered(
     metrics::http(method, route, response.status().as_u16(), begun.elapsed());
     traced::end(spans, &mut response);
     guard(&mut response);
-    response.headers_mut().insert(REQUEST_ID, id);
+    let headers = response.headers_mut();
+    if let Some(left) = limited.rate_limit().filter(|_| !headers.contains_key(RATE_LIMIT)) {
+        left.show(headers);
+    }
+    headers.insert(REQUEST_ID, id);
     response
 }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
-pub(crate) use super::exceeded::Exceeded;
+pub(crate) use super::rate_limit::RateLimit;
 use super::health::CheckView;
 pub(crate) use super::responses::{Errors, OpenErrors};
 use crate::domain::text::foreign_words;
@@ -163,7 +163,7 @@ pub(crate) enum ApiError {
     /// The request's body has these faults.
     Invalid(Faults),
     /// A limit was exceeded, in words for the client.
-    TooMany(Exceeded, String),
+    TooMany(RateLimit, String),
     /// No policy allows the certificate: these names are why.
     NotAllowed(Faults),
     /// The instance has trouble of its own.
@@ -353,7 +353,7 @@ impl IntoResponse for ApiError {
         };
         let mut response = Problem::from(self).into_response();
         if let Some(exceeded) = exceeded {
-            exceeded.tell(response.headers_mut());
+            exceeded.refuse(response.headers_mut());
         }
         response
     }

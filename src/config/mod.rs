@@ -100,6 +100,8 @@ pub struct Config {
     pub failed_authentications: u32,
     /// Of one API key or subject of tokens; 0 is no limit.
     pub requests_per_second: u32,
+    /// Of one address; 0 is no limit.
+    pub requests_per_second_of_address: u32,
     /// Requests that may come at once all the same.
     pub requests_burst: u32,
     /// 0 is no limit, here and below.
@@ -240,6 +242,8 @@ impl Config {
             failed_authentications: values
                 .number("limits.failed_authentications", 0..=1_000_000)?,
             requests_per_second: values.number("limits.requests_per_second", 0..=1_000_000)?,
+            requests_per_second_of_address: values
+                .number("limits.requests_per_second_of_address", 0..=1_000_000)?,
             requests_burst: values.number("limits.requests_burst", 1..=1_000_000)?,
             certificates_per_namespace: values
                 .number("limits.certificates_per_namespace", 0..=100_000_000)?,

@@ -81,6 +81,15 @@ impl<K: Eq + Hash + Clone> Rates<K> {
         Ok(())
     }
 
+    /// What may be called at once, and when everything is saved up again.
+    pub fn left(&self, who: &K, now: OffsetDateTime) -> (u32, Duration) {
+        let owed = self.called.lock().get(who).map(|known| known.earned_back - now);
+        let owed = owed.unwrap_or_default().max(Duration::ZERO);
+        let left = (self.rate.savings() - owed).whole_nanoseconds().max(0)
+            / self.rate.interval.whole_nanoseconds().max(1);
+        (u32::try_from(left).unwrap_or(u32::MAX), owed)
+    }
+
     /// Whether the remaining budget is smaller than the recent spending.
     pub fn is_short(&self, who: &K, now: OffsetDateTime) -> bool {
         let called = self.called.lock();
@@ -134,6 +143,19 @@ mod tests {
         let at = rates.spend(&"a", START).unwrap_err();
         assert_eq!(at, START + RATE.interval);
         assert_eq!(full(&rates, "a", at), 1);
+    }
+
+    #[test]
+    fn what_is_left_is_what_the_next_calls_find() {
+        let rates = Rates::new(RATE, 10);
+        assert_eq!(rates.left(&"a", START), (RATE.burst, Duration::ZERO));
+        for spent in 1..=RATE.burst {
+            assert!(rates.spend(&"a", START).is_ok());
+            assert_eq!(rates.left(&"a", START), (RATE.burst - spent, RATE.interval * spent));
+        }
+        assert!(rates.spend(&"a", START).is_err());
+        let later = START + RATE.interval * 3 / 2;
+        assert_eq!(rates.left(&"a", later).0, 1, "half of one is none");
     }
 
     #[test]

@@ -405,10 +405,12 @@ fn metrics_server(listener: TcpListener, state: AppState, config: &Config) -> Se
 
 fn caller_limits(config: &Config) -> CallerLimits {
     let burst = NonZeroU32::new(config.requests_burst);
+    let rate = |quota| NonZeroU32::new(quota).zip(burst);
     let limits = CallerLimits::new(
         NonZeroU32::new(config.failed_authentications),
-        NonZeroU32::new(config.requests_per_second).zip(burst),
+        rate(config.requests_per_second),
     );
+    let limits = limits.from_address(rate(config.requests_per_second_of_address));
     let [streams, waits] = [config.event_streams, config.waits].map(NonZeroU32::new);
     limits.holding(streams, waits).within(NamespaceLimits {
         certificates: NonZeroU32::new(config.certificates_per_namespace),

@@ -19,6 +19,7 @@ use super::auth::{AuditRead, Authorized, Principal, network};
 use super::extract::Query;
 use super::page::{self, Asked, Listing, Sort};
 use super::problem::{ApiError, Code, Errors, Problem};
+use super::rate_limit::RateLimit;
 use super::{AppState, field};
 use crate::domain::audit::{Call, Entry, Outcome, Seal, hexadecimal};
 use crate::domain::id::AuditId;
@@ -164,6 +165,7 @@ struct Request {
     /// Made when an entry tells of it.
     call: OnceLock<Arc<Call>>,
     principal: OnceLock<PrincipalRef>,
+    rate_limit: OnceLock<RateLimit>,
     namespace: Mutex<String>,
 }
 
@@ -175,6 +177,7 @@ impl Caller {
             head,
             call: OnceLock::new(),
             principal: OnceLock::new(),
+            rate_limit: OnceLock::new(),
             namespace: Mutex::default(),
         })))
     }
@@ -191,6 +194,18 @@ impl Caller {
     /// The principal, if there is one that was recognised.
     pub(crate) fn principal(&self) -> Option<&PrincipalRef> {
         self.0.as_ref()?.principal.get()
+    }
+
+    /// This is left of the principal's limit, and the answer says so.
+    pub(crate) fn has_left(&self, left: RateLimit) {
+        if let Some(request) = &self.0 {
+            request.rate_limit.get_or_init(|| left);
+        }
+    }
+
+    /// What is left of the principal's limit, where there is one.
+    pub(crate) fn rate_limit(&self) -> Option<&RateLimit> {
+        self.0.as_ref()?.rate_limit.get()
     }
 
     /// The request, as entries tell of it.

@@ -1,8 +1,9 @@
-//! Limits for those who call: failed authentications of each address; requests, streams and waits of each principal;
-//! and what a namespace may have.
+//! Limits for those who call: requests and failed authentications of each address; requests, streams and waits of each
+//! principal; and what a namespace may have.
 //!
 //! A key that counts is let in, whatever has failed from its address: behind one proxy are many, and none of them can
-//! lock the others out. Who guesses is answered 429, and learns nothing.
+//! lock the others out. Who guesses is answered 429, and learns nothing. A limit of the requests of an address holds for
+//! everybody behind it, and is off unless it is set.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
@@ -13,7 +14,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::places::{Place, Places};
 use crate::api::audit::call::address;
-use crate::api::problem::{ApiError, Exceeded};
+use crate::api::problem::{ApiError, RateLimit};
 use crate::domain::id::PrincipalId;
 use crate::outbound::{Rate, Rates};
 
@@ -24,6 +25,7 @@ const MOST: usize = 10_000;
 #[derive(Clone, Default)]
 pub struct CallerLimits {
     failures: Option<Arc<Counted<IpAddr>>>,
+    from_address: Option<Arc<Counted<IpAddr>>>,
     requests: Option<Arc<Counted<PrincipalId>>>,
     streams: Option<Arc<Places>>,
     waits: Option<Arc<Places>>,
@@ -58,12 +60,16 @@ impl CallerLimits {
             let rate = Rate { burst: quota.get(), interval: Duration::minutes(1) / quota.get() };
             Counted::new("failed-authentications", quota, Duration::minutes(1), rate)
         });
-        let requests = requests_per_second.map(|(quota, burst)| {
-            let rate = Rate { burst: burst.get(), interval: Duration::seconds(1) / quota.get() };
-            Counted::new("requests", quota, Duration::seconds(1), rate)
-        });
+        let requests = requests_per_second.map(|rate| Counted::by_second("requests", rate));
         let (failures, requests) = (failures.map(Arc::new), requests.map(Arc::new));
         Self { failures, requests, ..Self::default() }
+    }
+
+    /// The same, with so many requests of each address in a second, and so many at once. `None` is no limit.
+    #[must_use]
+    pub fn from_address(self, rate: Option<(NonZeroU32, NonZeroU32)>) -> Self {
+        let counted = rate.map(|rate| Arc::new(Counted::by_second("requests-of-address", rate)));
+        Self { from_address: counted, ..self }
     }
 
     /// The same, with so many streams of events and waiting requests of each principal at once. `None` is no limit.
@@ -99,13 +105,29 @@ impl CallerLimits {
         Some(counted.exceeded(until - now, detail))
     }
 
-    /// Counts a request of a principal.
-    pub(super) fn request(&self, who: PrincipalId, now: OffsetDateTime) -> Result<(), ApiError> {
-        let Some(counted) = &self.requests else { return Ok(()) };
+    /// Counts a request of an address, whoever sent it.
+    pub(super) fn request_from(&self, parts: &Parts, now: OffsetDateTime) -> Result<(), ApiError> {
+        let Some((counted, address)) = self.from_address.as_ref().zip(address(parts)) else {
+            return Ok(());
+        };
+        counted.rates.spend(&network(address), now).map_err(|until| {
+            let detail = "There are more requests from this address than it may send (`limits.requests_per_second_of_address`). Send this one again later. Where a proxy stands in front, `http.trusted_proxies` tells its clients apart.";
+            counted.exceeded(until - now, detail)
+        })
+    }
+
+    /// Counts a request of a principal; what it has left, where there is a limit.
+    pub(super) fn request(
+        &self,
+        who: PrincipalId,
+        now: OffsetDateTime,
+    ) -> Result<Option<RateLimit>, ApiError> {
+        let Some(counted) = &self.requests else { return Ok(None) };
         counted.rates.spend(&who, now).map_err(|until| {
             let detail = "There are more requests of this API key, token or client certificate than it may send (`limits.requests_per_second`). Send this one again later.";
             counted.exceeded(until - now, detail)
-        })
+        })?;
+        Ok(Some(counted.left(&who, now)))
     }
 }
 
@@ -117,8 +139,7 @@ fn place(
 ) -> Result<Option<Place>, ApiError> {
     let Some(places) = places else { return Ok(None) };
     let full = || {
-        let exceeded =
-            Exceeded { name, quota: places.most, window: None, retry_after: PLACE_AFTER };
+        let exceeded = RateLimit::exceeded(name, places.most, None, PLACE_AFTER);
         ApiError::TooMany(exceeded, detail.to_owned())
     };
     places.take(who).map(Some).ok_or_else(full)
@@ -129,9 +150,20 @@ impl<K: Eq + std::hash::Hash + Clone> Counted<K> {
         Self { name, quota: quota.get(), window, rates: Rates::new(rate, MOST) }
     }
 
+    fn by_second(name: &'static str, (quota, burst): (NonZeroU32, NonZeroU32)) -> Self {
+        let rate = Rate { burst: burst.get(), interval: Duration::seconds(1) / quota.get() };
+        Self::new(name, quota, Duration::seconds(1), rate)
+    }
+
+    fn left(&self, who: &K, now: OffsetDateTime) -> RateLimit {
+        let (remaining, reset) = self.rates.left(who, now);
+        let Self { name, quota, window, .. } = *self;
+        RateLimit { name, quota, window: Some(window), remaining, reset }
+    }
+
     fn exceeded(&self, retry_after: Duration, detail: &str) -> ApiError {
         let Self { name, quota, window, .. } = *self;
-        let exceeded = Exceeded { name, quota, window: Some(window), retry_after };
+        let exceeded = RateLimit::exceeded(name, quota, Some(window), retry_after);
         ApiError::TooMany(exceeded, detail.to_owned())
     }
 }

@@ -302,6 +302,7 @@ impl FromRequestParts<AppState> for Principal {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
+        app.limits.request_from(parts, app.now())?;
         let ticket = ticket::of(parts);
         if ticket.is_none() && !has_credential(parts) {
             return Err(refused(NOTHING_SENT));
@@ -313,7 +314,9 @@ impl FromRequestParts<AppState> for Principal {
         match found {
             Ok(principal) => {
                 let principal = Self { caller: Caller::is(parts, &principal), ..principal };
-                app.limits.request(principal.subject.id(), app.now())?;
+                if let Some(left) = app.limits.request(principal.subject.id(), app.now())? {
+                    principal.caller.has_left(left);
+                }
                 Ok(principal)
             }
             // Whom no rule knows has failed, too: its token or certificate was as good as a guess.

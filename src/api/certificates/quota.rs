@@ -9,7 +9,7 @@ use time::Duration;
 
 use crate::api::AppState;
 use crate::api::auth::NamespaceLimits;
-use crate::api::problem::{ApiError, Code, Exceeded};
+use crate::api::problem::{ApiError, Code, RateLimit};
 use crate::domain::certificate::Certificate;
 use crate::storage::{Tx, namespaces};
 
@@ -76,8 +76,7 @@ fn too_many_certificates(namespace: &str, most: u32) -> ApiError {
 }
 
 fn too_many_orders(namespace: &str, most: u32) -> ApiError {
-    let exceeded =
-        Exceeded { name: "open-orders", quota: most, window: None, retry_after: ORDER_DONE_AFTER };
+    let exceeded = RateLimit::exceeded("open-orders", most, None, ORDER_DONE_AFTER);
     let detail = format!(
         "In the namespace `{namespace}` {most} certificates are being issued already, which is as many as may at once (`limits.open_orders_per_namespace`). Send this again when some of them are done; GET /certificates?phase=Issuing lists them."
     );

@@ -72,6 +72,37 @@ on_every_database! {
         assert_eq!(ask().await.status, 200);
         ask().await.is_problem(429, "too_many_requests");
     }
+
+    async fn each_answer_says_what_is_left_of_the_limit(world: World) {
+        let world = world.limited(CallerLimits::new(None, NonZeroU32::new(2).zip(NonZeroU32::new(3))));
+        let left = async || {
+            let answer = world.get("/whoami").await;
+            assert_eq!(answer.header("ratelimit-policy"), "\"requests\";q=2;w=1");
+            answer.header("ratelimit").to_owned()
+        };
+        assert_eq!(left().await, "\"requests\";r=2;t=1");
+        assert_eq!(left().await, "\"requests\";r=1;t=1");
+        assert_eq!(left().await, "\"requests\";r=0;t=2");
+        assert_eq!(left().await, "\"requests\";r=0;t=1", "this one was refused");
+        world.clock.advance(Duration::milliseconds(1500));
+        assert_eq!(world.get("/nothing").await.status, 404);
+        assert_eq!(left().await, "\"requests\";r=2;t=1", "what needs no key is not counted");
+    }
+
+    async fn the_requests_of_one_address_take_nothing_from_another(world: World) {
+        let rate = NonZeroU32::new(1).zip(NonZeroU32::new(2));
+        let world = world.limited(CallerLimits::new(None, None).from_address(rate));
+        assert_eq!(guess(&world, &world.admin, "192.0.2.1").await.status, 200);
+        guess(&world, "cw_wrong", "192.0.2.1").await.is_problem(401, "unauthenticated");
+
+        let refused = guess(&world, &world.admin, "192.0.2.1").await;
+        refused.is_problem(429, "too_many_requests");
+        assert_eq!(refused.header("ratelimit"), "\"requests-of-address\";r=0;t=1");
+        assert_eq!(refused.header("retry-after"), "1");
+        assert_eq!(guess(&world, &world.admin, "192.0.2.2").await.status, 200);
+        world.clock.advance(Duration::seconds(1));
+        assert_eq!(guess(&world, &world.admin, "192.0.2.1").await.status, 200);
+    }
 }
 
 async fn guess(world: &World, key: &str, from: &str) -> Reply {

@@ -7,12 +7,17 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use certwright::api;
+use certwright::domain::issuer::Kind;
+use certwright::secret::{Sealer, Secret};
+use certwright::storage::{Db, issuers};
+use rcgen::generate_simple_self_signed;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
 use crate::support::collector::Collector;
 use crate::support::installation::{Installation, Program, items};
+use crate::support::openbao::OpenBao;
 use crate::support::openid_provider::{AUDIENCE, OpenIdProvider};
 use crate::support::pebble::PebbleOptions;
 use crate::support::postgres::OwnCluster;
@@ -61,14 +66,18 @@ async fn assert_silent(mut installation: Installation, files: impl AsyncFn() -> 
     installation.set("OIDC_ISSUERS", &issuers);
     let collector = Collector::start().await;
     installation.set("TELEMETRY_OTLP_ENDPOINT", &collector.url());
+    let bao = OpenBao::start().await;
+    let around = [wrapped_by(&bao, &mut installation).await, listening(&mut installation)];
     let mut program = installation.start().await;
 
-    let secrets = live(&installation, &mut program, &provider).await;
+    let mut secrets = live(&installation, &mut program, &provider).await;
+    secrets.extend(around);
     let answers = every_answer(&installation, &program).await;
     let mut database: Vec<_> = files().await.iter().map(|file| read(file)).collect();
     program.send(rustix::process::Signal::TERM);
     assert!(program.end().await.success());
     database.extend(files().await.iter().map(|file| read(file)));
+    secrets.push(account_key(&installation).await);
 
     let shown = vec![program.log().into_bytes(), program.out().into_bytes()];
     let answers = answers.into_iter().map(String::into_bytes).collect();
@@ -105,16 +114,58 @@ impl Canary {
 
     fn of_bytes(kind: &'static str, bytes: &[u8]) -> Self {
         assert!(bytes.len() >= 16, "{kind} is too short to be told from chance");
-        // Without the last characters, which depend on what follows.
-        let whole = &bytes[..bytes.len() / 3 * 3];
-        let forms = vec![
-            bytes.to_vec(),
-            STANDARD_NO_PAD.encode(whole).into_bytes(),
-            URL_SAFE_NO_PAD.encode(whole).into_bytes(),
-            bytes.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect(),
-        ];
+        let hexadecimal = bytes.iter().flat_map(|byte| format!("{byte:02x}").into_bytes());
+        let mut forms = vec![bytes.to_vec(), hexadecimal.collect()];
+        // By itself or within something longer, and without the last characters, which depend on what follows.
+        for before in 0..3 {
+            let rest = &bytes[before..];
+            let whole = &rest[..rest.len() / 3 * 3];
+            forms.push(STANDARD_NO_PAD.encode(whole).into_bytes());
+            forms.push(URL_SAFE_NO_PAD.encode(whole).into_bytes());
+        }
         Self { kind, forms }
     }
+}
+
+/// Has its master key wrapped by this engine; the engine's token.
+async fn wrapped_by(bao: &OpenBao, installation: &mut Installation) -> Canary {
+    let token = bao.token().await;
+    installation.set("TRANSIT_ADDRESS", &bao.address);
+    installation.set("TRANSIT_KEY", "certwright");
+    installation.set("TRANSIT_TOKEN_FILE", bao.file("token", &token).to_str().unwrap());
+    Canary::of("token of the transit engine", &token)
+}
+
+/// Has it listen with TLS; the key of the listener.
+fn listening(installation: &mut Installation) -> Canary {
+    let own = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = own.signing_key.serialize_pem();
+    for (setting, file, pem) in [
+        ("HTTPS_CERTIFICATE_FILE", "listener.pem", own.cert.pem()),
+        ("HTTPS_KEY_FILE", "listener.key", key.clone()),
+    ] {
+        let path = installation.file(file);
+        fs::write(&path, pem).unwrap();
+        installation.set(setting, path.to_str().unwrap());
+    }
+    installation.set("HTTPS_LISTEN", "127.0.0.1:0");
+    Canary::of("key of the TLS listener", key.lines().nth(2).unwrap())
+}
+
+/// The key of the account at the CA, which nothing ever shows: read as the service reads it.
+async fn account_key(installation: &Installation) -> Canary {
+    let master = Secret::new(installation.setting("MASTER_KEY"));
+    let sealer = Sealer::from_text(&master).unwrap();
+    let db = Db::connect(&installation.database_url).await.unwrap();
+    let mut read = db.read().await.unwrap();
+    let found = issuers::find_by_name(&mut read, Kind::ClusterIssuer, "", "dns").await.unwrap();
+    let id = found.unwrap().0.id;
+    let (issuer, key) = issuers::with_account_key(&mut read, id).await.unwrap().unwrap();
+    let key = sealer.open(&issuers::account_key_place(&issuer), &key).unwrap();
+    drop(read);
+    db.close().await;
+    // The secret number of a key of P-256 (PKCS #8, RFC 5915).
+    Canary::of_bytes("account's key", &key.expose()[36..68])
 }
 
 /// Uses a secret of every kind; those that were used.
@@ -154,6 +205,9 @@ async fn live(
     for file in ["keystore.p12", "keystore.jks", "combined.pem"] {
         send(program, Method::GET, &format!("{path}/{file}"), &text(&next["key"]), None).await;
     }
+    let ticket = async || text(&post(program, "/events/ticket", json!({})).await["ticket"]);
+    let (taken, waiting) = (ticket().await, ticket().await);
+    drop(follow(program, &taken).await);
     // A secret at the wrong place is a secret all the same.
     for query in [&token, &text(&next["key"])] {
         send(program, Method::GET, &format!("/whoami?key={query}"), query, None).await;
@@ -168,6 +222,8 @@ async fn live(
         Canary::of("configured API key", &site.setting("BOOTSTRAP_API_KEY")),
         Canary::of("API key", &text(&key["key"])),
         Canary::of("rotated API key", &text(&next["key"])),
+        Canary::of("ticket that was taken", &taken),
+        Canary::of("ticket that was not taken", &waiting),
         Canary::of("token", token.rsplit('.').next().unwrap()),
         Canary::of("Cloudflare token", site.cloudflare.token()),
         Canary::of("secret of an OIDC client", CLIENT_SECRET),
@@ -214,6 +270,15 @@ async fn send(
         None => request,
     };
     request.send().await.unwrap().text().await.unwrap()
+}
+
+/// A stream of events that a ticket opens.
+async fn follow(program: &Program, ticket: &str) -> reqwest::Response {
+    let client = Client::builder().no_proxy().build().unwrap();
+    let asked = client.get(format!("http://{}/events?ticket={ticket}", program.api));
+    let stream = asked.header("accept", "text/event-stream").send().await.unwrap();
+    assert_eq!(stream.status(), 200);
+    stream
 }
 
 /// What every GET of the description answers, about everything that is listed; downloads of keys aside.
