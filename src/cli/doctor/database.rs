@@ -78,10 +78,15 @@ pub(super) async fn examine(db: &Db, report: &mut Report) -> anyhow::Result<()> 
     }
     let (what, begun) = ("database, writes", Instant::now());
     match write(db).await {
-        Ok(()) if begun.elapsed() > SLOW => report.warn(what, &format!("a row was written, in {:.1} s: every step of an order is such a commit; look at the disk's latency (`iostat -x 1`), and at who else uses it", begun.elapsed().as_secs_f64()))?,
-        Ok(()) => report.ok(what, "a row was written")?,
+        Ok(()) => written_in(begun.elapsed(), report)?,
         Err(error) => {
-            report.fail(what, &format!("{:#}; `journalctl -u certwright` and the database's own log have more", anyhow::Error::from(error)))?;
+            report.fail(
+                what,
+                &format!(
+                    "{:#}; `journalctl -u certwright` and the database's own log have more",
+                    anyhow::Error::from(error)
+                ),
+            )?;
         }
     }
     if db.dialect() == "postgres" {
@@ -93,6 +98,14 @@ pub(super) async fn examine(db: &Db, report: &mut Report) -> anyhow::Result<()> 
         return report.ok("database, integrity", "`PRAGMA quick_check` finds nothing");
     }
     report.fail("database, integrity", &format!("{}: stop the service, keep a copy of the file with its `-wal`, and put a backup in its place", found.join("; ")))
+}
+
+fn written_in(time: Duration, report: &mut Report) -> anyhow::Result<()> {
+    let what = "database, writes";
+    if time <= SLOW {
+        return report.ok(what, "a row was written");
+    }
+    report.warn(what, &format!("a row was written, in {:.1} s: every step of an order is such a commit; look at the disk's latency (`iostat -x 1`), and at who else uses it", time.as_secs_f64()))
 }
 
 fn room(disk: Disk, report: &mut Report) -> anyhow::Result<()> {
@@ -194,11 +207,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn little_room_is_a_warning_and_none_a_failure() {
-        for (free, failed) in [(1 << 40, 0), (LITTLE_ROOM - 1, 0), ((1 << 20) - 1, 1)] {
+    fn a_commit_that_takes_more_than_a_second_is_a_warning() {
+        for (time, warned) in [(SLOW, 0), (SLOW + Duration::from_millis(1), 1)] {
             let mut report = Report::default();
-            room(Disk { database: 1, wal: 0, free }, &mut report).unwrap();
-            assert_eq!(report.failed, failed, "{free}");
+            written_in(time, &mut report).unwrap();
+            assert_eq!((report.all, report.warned, report.failed), (1, warned, 0), "{time:?}");
+        }
+    }
+
+    #[test]
+    fn little_room_is_a_warning_and_none_a_failure() {
+        for (free, wal, warned, failed) in [
+            (1 << 40, 0, 0, 0),
+            (LITTLE_ROOM - 1, 0, 1, 0),
+            ((1 << 20) - 1, 0, 0, 1),
+            (1 << 40, LONG_WAL - 1, 0, 0),
+            (1 << 40, LONG_WAL, 1, 0),
+        ] {
+            let mut report = Report::default();
+            room(Disk { database: 1, wal, free }, &mut report).unwrap();
+            assert_eq!((report.warned, report.failed), (warned, failed), "{free} {wal}");
         }
         let sizes = [(3 << 20, "3072 KiB"), (900 << 20, "900 MiB"), (90 << 30, "90 GiB")];
         assert!(sizes.iter().all(|(bytes, text)| in_words(*bytes) == *text));

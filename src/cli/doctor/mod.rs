@@ -33,8 +33,9 @@ pub(super) fn doctor(source: &Source, remote: &Remote) -> anyhow::Result<()> {
     run(async {
         Box::pin(examine(source, remote, &mut report)).await?;
         if report.failed > 0 {
-            anyhow::bail!("{} of {} checks failed", report.failed, report.all);
+            anyhow::bail!("{}", report.summary());
         }
+        eprintln!("certwright: {}", report.summary());
         Ok(())
     })
 }

@@ -125,6 +125,14 @@ async fn doctor_says_what_is_well_and_what_is_missing_and_makes_nothing() {
     let counted = ["since the start: ", "steps: ", "circuit breakers: ", "messages to webhooks: "];
     assert!(counted.iter().any(|line| looked.out.contains(line)), "{looked:?}");
 
+    assert!(looked.err.contains("checks, none failed, with "), "{looked:?}");
+
+    let made = ["keys", "create", "blind", "--permission", "certificates:read"];
+    let blind = person.run(&made).succeeded();
+    let blind = Person { key: blind.out.trim().to_owned(), ..Person::of(&site) };
+    let looked = blind.run_with(&["doctor"], &site.environment());
+    looked.says_all(&["warn  metrics: they cannot be read: ", "a key with `metrics:read`"]);
+
     let wrong = [("CERTWRIGHT_DATA_DIR".to_owned(), person.path("nothing").display().to_string())];
     let looked = person.run_with(&["doctor"], &wrong);
     assert_eq!(looked.code, Some(1), "{looked:?}");
