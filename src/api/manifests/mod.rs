@@ -12,7 +12,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::auth::{AnyWriter, Authorized, CertificatesImport};
+use super::auth::{AnyWriter, Authorized, CertificatesImport, Principal};
 use super::dry_run::DryRun;
 use super::extract::{Manifests, Query};
 use super::field;
@@ -159,6 +159,16 @@ pub(crate) async fn import(
     made_so(&app, &attempt, how, text, Purpose::Import).await
 }
 
+/// Counts what is left out for want of a right: the answer names it among what cannot be taken.
+async fn note_denied(app: &AppState, who: &Principal, left_out: &[LeftOut]) {
+    for denied in left_out.iter().filter(|one| one.is_denied) {
+        who.caller.asks_in(denied.namespace.as_deref().unwrap_or_default());
+        let reasons = denied.errors.iter().map(|error| error.detail.as_str());
+        let reason = reasons.collect::<Vec<_>>().join("; ");
+        audit::note_refused(app, &who.caller, format!("It is left out: {reason}")).await;
+    }
+}
+
 /// Reads the stream on the pool for heavy work, and applies it.
 async fn made_so(
     app: &AppState,
@@ -173,16 +183,11 @@ async fn made_so(
         let default = namespace.unwrap_or_else(|| field::DEFAULT_NAMESPACE.to_owned());
         let read = move || plan::read(&reader, &caller, &text, &default, (purpose, strict));
         let plan = app.heavily(who, read).await?;
-        // The answer names them among what cannot be taken.
-        for denied in plan.left_out.iter().filter(|one| one.is_denied) {
-            who.caller.asks_in(denied.namespace.as_deref().unwrap_or_default());
-            let reasons = denied.errors.iter().map(|error| error.detail.as_str());
-            let reason = reasons.collect::<Vec<_>>().join("; ");
-            audit::note_refused(app, &who.caller, format!("It is left out: {reason}")).await;
-        }
-        let dry = DryRun::new(dry_run);
-        let body = json(&apply::apply(app, attempt, plan, dry).await?)?;
-        Ok(dry.told(untagged(StatusCode::OK, body)))
+        note_denied(app, who, &plan.left_out).await;
+        let (known, dry) = (plan.left_out.len(), DryRun::new(dry_run));
+        let applied = apply::apply(app, attempt, plan, dry).await?;
+        note_denied(app, who, applied.left_out.get(known..).unwrap_or_default()).await;
+        Ok(dry.told(untagged(StatusCode::OK, json(&applied)?)))
     };
     Box::pin(attempt.once(app, &Held::default(), once)).await
 }

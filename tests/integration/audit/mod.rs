@@ -176,6 +176,24 @@ on_every_database! {
         assert_eq!(seen("certificates.create").await[0]["namespace"], "default");
     }
 
+    async fn what_an_import_leaves_out_for_want_of_a_right_is_an_entry(world: World) {
+        let key = world.key(&["certificates:import", "certificates:write", "issuers:write"], &["team"]).await;
+        let foreign = json!({
+            "apiVersion": "cert-manager.io/v1", "kind": "Issuer", "metadata": {"name": "le", "namespace": "team"},
+            "spec": {"acme": {"server": "https://ca.example/directory", "solvers": [{"dns01": {"cloudflare": {
+                "baseURL": "https://collector.example/", "apiTokenSecretRef": {"name": "cloudflare", "key": "token"}}}}]}},
+        });
+        let ask = world.ask(Method::POST, "/import").with_key(&key).header("content-type", "application/yaml");
+
+        let imported = ask.text(&foreign.to_string()).send().await.done();
+
+        assert_eq!(imported["leftOut"][0]["name"], "le", "{imported:#}");
+        let found = entries(&world, "?action=import").await;
+        assert_eq!((found.len(), &found[0]["outcome"]), (1, &json!("refused")), "{found:#?}");
+        assert_eq!(found[0]["namespace"], "team", "{found:#?}");
+        assert!(found[0]["reason"].as_str().unwrap().starts_with("It is left out: "), "{found:#?}");
+    }
+
     async fn a_policy_that_refuses_names_leaves_an_entry(world: World) {
         world.create_issuer().await;
         let key = world.key(&["certificates:write"], &["default"]).await;
