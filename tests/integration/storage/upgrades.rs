@@ -1,6 +1,11 @@
-//! Databases of earlier versions, as those left them (tests/fixtures/schemas, by the last migration of each): they are
-//! taken over at the start, and what was sealed in them opens.
+//! Databases and backups of earlier versions, as those left them (tests/fixtures/schemas, by the last migration of each):
+//! they are taken over, and what was sealed in them opens.
 
+use std::path::Path;
+
+use certwright::backup;
+use certwright::config::{self, Config};
+use certwright::storage::{Db, pause};
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
@@ -43,6 +48,41 @@ async fn what_the_first_schema_holds_is_served_and_renewed_on_postgres() {
     former_schema::execute(&url, &[THROTTLES]).await;
 
     assert_taken_over(&url).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_of_an_earlier_schema_is_served_and_renewed_on_sqlite() {
+    let (_folder, url) = databases::sqlite_url();
+    restore_former(&url).await;
+    assert_taken_over(&url).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_of_an_earlier_schema_is_served_and_renewed_on_postgres() {
+    let url = fresh_database().await;
+    restore_former(&url).await;
+    assert_taken_over(&url).await;
+}
+
+/// Restores what an earlier program has backed up, and lets it go on.
+async fn restore_former(url: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().display().to_string();
+    let given = [("database.url", url), ("data_dir", &data_dir), ("master_key", MASTER_KEY)];
+    let given = given.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let config = Config::parse(&config::read(None, [], &given).unwrap()).unwrap();
+    let file = Path::new("tests/fixtures/schemas/0012.backup.gz");
+
+    let manifest = backup::restore(&config, file, &mut |_, _| {}).await.unwrap();
+
+    assert_eq!(manifest.schema, 12);
+    let version = Db::version(url).await.unwrap();
+    assert_eq!((version.from, version.to), (former_schema::newest(), former_schema::newest()));
+    let db = Db::connect(url).await.unwrap();
+    let mut tx = db.begin();
+    assert!(pause::lift(&mut tx).await.unwrap(), "it was paused");
+    tx.commit().await.unwrap();
+    db.close().await;
 }
 
 async fn assert_taken_over(database: &str) {
