@@ -407,6 +407,13 @@ impl Program {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// Lets it have so many files open from now on.
+    pub fn limit_descriptors(&self, most: u32) {
+        let (id, most) = (self.child.id().to_string(), format!("--nofile={most}:"));
+        let done = Command::new("prlimit").args(["--pid", &id, &most]).status().unwrap();
+        assert!(done.success());
+    }
+
     /// Waits until it has stopped at a place that was chosen.
     pub async fn until_stopped(&self) {
         let stat = format!("/proc/{}/stat", self.child.id());

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use super::installation::{Installation, Program};
+use super::patience::until;
 use super::process::output;
 
 /// Mounts a disk of so many bytes on `disk`, and goes on as `setpriv` with what follows. In a namespace of its own nobody
@@ -29,19 +30,28 @@ impl Installation {
 
 impl Program {
     /// Has its disk end that many bytes after what is written on it.
-    pub fn leave_on_disk(&self, site: &Installation, room: u64) {
+    pub async fn leave_on_disk(&self, site: &Installation, room: u64) {
         let seen_by_it = Path::new("/proc").join(self.child.id().to_string()).join("root");
         let seen = seen_by_it.join(site.file("disk").strip_prefix("/").unwrap());
-        let disk = rustix::fs::statvfs(&seen).unwrap();
-        self.resize_disk(site, (disk.f_blocks - disk.f_bfree) * disk.f_frsize + room);
+        // What is written meanwhile may be more than that already; then it is not taken.
+        until("a disk that is nearly full", async || {
+            let disk = rustix::fs::statvfs(&seen).unwrap();
+            let written = (disk.f_blocks - disk.f_bfree) * disk.f_frsize;
+            self.try_resize_disk(site, written + room).status.success()
+        })
+        .await;
     }
 
     /// Gives its disk so many bytes.
     pub fn resize_disk(&self, site: &Installation, bytes: u64) {
+        let done = self.try_resize_disk(site, bytes);
+        assert!(done.status.success(), "{done:?}");
+    }
+
+    fn try_resize_disk(&self, site: &Installation, bytes: u64) -> Output {
         let mut command = self.beside(site, "mount");
         command.args(["-o", &format!("remount,size={bytes}")]).arg(site.file("disk"));
-        let done = output(&mut command);
-        assert!(done.status.success(), "{done:?}");
+        output(&mut command)
     }
 
     /// A command with the same disks as this program.

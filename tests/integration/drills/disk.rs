@@ -28,7 +28,7 @@ async fn a_disk_that_is_full() {
     let mut drill = Watched::on(site).await;
     drill.ask_for("before", 0..COUNT).await;
 
-    drill.program.leave_on_disk(&drill.site, ROOM);
+    drill.program.leave_on_disk(&drill.site, ROOM).await;
     assert_says_so(&until_refused(&drill).await);
     let asked = tokio::join!(drill.persist("meanwhile"), async {
         drill.assert_alarmed(&TROUBLE).await;

@@ -6,6 +6,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod database;
+pub(crate) mod descriptors;
 pub(crate) mod disk;
 pub(crate) mod neighbours;
 pub(crate) mod outside;
@@ -52,6 +53,13 @@ macro_rules! on_each_drill {
     };
 }
 use on_each_drill;
+
+/// What a webhook is told of certificates.
+const TOLD: [&str; 4] =
+    ["certificate.issued", "certificate.failed", "certificate.blocked", "certificate.expiring"];
+
+/// What of it alarms.
+const ALARMING: &[&str] = TOLD.split_at(1).1;
 
 /// Many more moves of the clock than anything takes.
 const MOVES: usize = 2_000;

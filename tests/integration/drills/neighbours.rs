@@ -3,9 +3,10 @@
 
 use serde_json::json;
 
-use super::{found_by, warnings};
+use super::{ALARMING, TOLD, found_by, warnings};
 use crate::support::installation::{Database, Installation, is_ready, items};
 use crate::support::prometheus::Prometheus;
+use crate::support::receiver::Receiver;
 
 /// Certificates of the hot namespace, which are all taken up at once.
 const HOT: usize = 100;
@@ -25,6 +26,14 @@ async fn drill(database: Database) {
     site.set("METRICS_LISTEN", "127.0.0.1:0");
     let mut program = site.start().await;
     let prometheus = Prometheus::scraping(&program.metrics()).await;
+    let receiver = Receiver::start().await;
+    // The calm one hears of its own certificate, and somebody else of what goes wrong anywhere.
+    for hook in [
+        json!({"url": receiver.url(), "namespaces": ["calm"], "events": TOLD}),
+        json!({"url": receiver.url(), "namespaces": ["*"], "events": ALARMING}),
+    ] {
+        assert_eq!(site.post(&program, "/webhooks", &hook).await.unwrap().status, 201);
+    }
     site.set_up(&program).await;
     let wanted = |namespace: &str, name: String| {
         json!({"namespace": namespace, "name": name, "issuerRef": {"name": "dns", "kind": "ClusterIssuer"},
@@ -47,6 +56,8 @@ async fn drill(database: Database) {
         r#"ALERTS{alertstate="firing", alertname!~"CertwrightDiskFilling|CertwrightAbsent"}"#;
     let alerts = prometheus.ask(query).await;
     assert!(alerts.is_empty(), "{alerts:#?}");
+    receiver.until(1).await;
+    assert_eq!(receiver.types(), ["certificate.issued"], "of the calm one, and nothing else");
     let events = site.get(&program, "/events?type=Warning&limit=500").await.unwrap().body;
     assert!(items(&events).is_empty(), "{events:#}");
     let found = found_by(&program.doctor(&site));

@@ -1,12 +1,16 @@
 //! One of two replicas is stuck: it holds what it was at, and answers nobody.
 
+use std::collections::HashSet;
+
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::{found_by, warnings};
+use super::watched::subject;
+use super::{TOLD, found_by, warnings};
 use crate::support::installation::{Database, Installation};
 use crate::support::patience::until;
 use crate::support::prometheus::Prometheus;
+use crate::support::receiver::Receiver;
 
 const COUNT: usize = 6;
 
@@ -16,6 +20,9 @@ async fn a_replica_that_is_stuck() {
     site.set("METRICS_LISTEN", "127.0.0.1:0");
     let stuck = site.start_with("after_finalize=1*return(stop)").await;
     let prometheus = Prometheus::scraping(&stuck.metrics()).await;
+    let receiver = Receiver::start().await;
+    let hook = json!({"url": receiver.url(), "events": TOLD});
+    assert_eq!(site.post(&stuck, "/webhooks", &hook).await.unwrap().status, 201);
     site.set_up(&stuck).await;
     // In one request: the first certificate may stop the process before a second one is sent.
     let wanted = |n| {
@@ -46,6 +53,13 @@ async fn a_replica_that_is_stuck() {
     assert_eq!(failed, None, "to who asked nothing has happened");
     let found = found_by(&other.doctor(&site));
     assert!(!found.iter().any(|line| line.starts_with("fail")), "{found:#?}");
+
+    let told = async || {
+        let all = receiver.got();
+        all.iter().map(|got| subject(&got.body)).collect::<HashSet<_>>().len() == COUNT
+    };
+    until("a message of each certificate", told).await;
+    assert!(receiver.types().iter().all(|kind| kind == "certificate.issued"), "nobody is alarmed");
 
     stuck.send(Signal::CONT);
 

@@ -148,7 +148,7 @@ pub(super) fn blocks(readiness: &Value, name: &str) -> bool {
 }
 
 /// The certificate that a message is about.
-fn subject(body: &str) -> String {
+pub(super) fn subject(body: &str) -> String {
     let message: Value = serde_json::from_str(body).unwrap();
     message["data"]["name"].as_str().unwrap().to_owned()
 }
