@@ -11,8 +11,8 @@ use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
-pub(crate) use super::rate_limit::RateLimit;
 use super::health::CheckView;
+pub(crate) use super::rate_limit::RateLimit;
 pub(crate) use super::responses::{Errors, OpenErrors};
 use crate::domain::text::foreign_words;
 use crate::health::Report;

@@ -12,6 +12,7 @@ use certwright::domain::certificate::{Certificate, Issued, Transition};
 use certwright::domain::challenge::{self, Challenge};
 use certwright::domain::forwarded::{NotedIn, TrustedProxies};
 use certwright::domain::id::{CertificateId, ChallengeId, OrderId, RequestId};
+use certwright::domain::issuer::{self, Account, Issuer};
 use certwright::domain::order::{self, Order, Stage};
 use certwright::domain::token_issuer::TokenIssuer;
 use certwright::health::{Health, Subjects};
@@ -308,6 +309,26 @@ impl World {
 
     pub async fn certificates(&self) -> Vec<Value> {
         self.get("/certificates?limit=500").await.json()["items"].as_array().unwrap().clone()
+    }
+
+    /// Saves what a worker would have made of the issuer `le`.
+    pub async fn db_let_issuer(&self, happen: impl FnOnce(Issuer) -> issuer::Transition) {
+        let mut tx = self.db.begin();
+        let kind = issuer::Kind::ClusterIssuer;
+        let found = issuers::find_by_name(&mut tx, kind, "", "le").await.unwrap();
+        let (found, lease) = found.unwrap();
+        issuers::save(&mut tx, &happen(found), &lease).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// The issuer `le` has its account, and is ready.
+    pub async fn db_register(&self) {
+        let now = self.now();
+        self.db_let_issuer(|found| {
+            let (url, server) = ("https://ca.example/a".into(), found.acme.server.clone());
+            found.registered(Account { url, server, email: None }, now)
+        })
+        .await;
     }
 
     /// Saves what a worker would have made of the certificate.

@@ -7,7 +7,7 @@ use axum::response::Response;
 use super::admit::Against;
 use super::quota::Growth;
 use super::read;
-use super::validate::{Checked, validate};
+use super::validate::validate;
 use crate::api::AppState;
 use crate::api::auth::{Authorized, CertificatesWrite, Principal};
 use crate::api::dry_run::DryRun;
@@ -16,10 +16,8 @@ use crate::api::idempotency::{Attempt, IdempotencyKey, accepted};
 use crate::api::precondition::json;
 use crate::api::problem::{ApiError, Code, Errors};
 use crate::api::wait::{Held, Wait};
-use crate::domain::certificate::{self, Certificate, IssuerRef};
-use crate::domain::event::Event;
+use crate::domain::certificate::{Certificate, IssuerRef, Transition};
 use crate::domain::id::CertificateId;
-use crate::domain::policy::AdmittedBy;
 use crate::storage::lease::Lease;
 use crate::storage::notify::Waiter;
 use crate::storage::{Scope, StorageError, Tx, certificates, events, issuers, policies};
@@ -62,57 +60,51 @@ pub(super) async fn create_one(
     let who = attempt.who();
     attempt
         .once(app, wait, || async {
-            let certificate = checked(app, who, wanted).await?;
+            let begun = checked(app, who, wanted).await?;
+            let certificate = &begun.certificate;
             let is_awaited = wait.is_wanted() && !dry.is_wanted();
             let waiter = is_awaited.then(|| app.db.signals().wait_for(certificate.id.0));
-            let response = insert(app, attempt, &certificate, dry).await?;
+            let response = insert(app, attempt, &begun, dry).await?;
             let Some(waiter) = waiter else { return Ok(response) };
-            newest(app, who, &certificate, wait, waiter, response).await
+            newest(app, who, certificate, wait, waiter, response).await
         })
         .await
 }
 
-/// The certificate that is wanted, if it may be there.
+/// The certificate that is wanted, if it may be there. Checked before the transaction begins, so that the transaction itself
+/// asks nothing. A change in between, such as a deleted issuer, could as well come right after the transaction; the
+/// policies judge again before anything is ordered, and an issuer that gets ready wakes those that wait for it twice.
 async fn checked(
     app: &AppState,
     who: &Principal,
     wanted: &CertificateSpec,
-) -> Result<Certificate, ApiError> {
+) -> Result<Transition, ApiError> {
     let checked = validate(wanted)?;
     who.must_own(&checked.namespace)?;
-    let right = admitted(app, who, &checked).await?;
-    let id = CertificateId::generate(app.now());
-    Ok(checked.certificate(id, right, app.now()).requested_by(who.reference()))
-}
-
-/// By what right the certificate may be there. Checked before the transaction begins, so that the transaction itself
-/// asks nothing. A change in between, such as a deleted issuer, could as well come right after the transaction; and
-/// the policies judge again before anything is ordered.
-async fn admitted(
-    app: &AppState,
-    who: &Principal,
-    checked: &Checked,
-) -> Result<AdmittedBy, ApiError> {
     let (namespace, IssuerRef { kind, name }) = (&checked.namespace, &checked.spec.issuer_ref);
     let issuer = issuers::cached_by_name(&app.db, *kind, namespace, name).await?;
     let policies = policies::cached(&app.db, namespace).await?;
     let issuer = issuer.as_ref();
     let against = Against { issuer, policies: &policies, present: None, imported: None };
-    checked.admit(app, &mut app.db.read().await?, who, against).await
+    let right = checked.admit(app, &mut app.db.read().await?, who, against).await?;
+    let (id, now) = (CertificateId::generate(app.now()), app.now());
+    let certificate = checked.certificate(id, right, now).requested_by(who.reference());
+    Ok(certificate.begin(issuer, now))
 }
 
 async fn insert(
     app: &AppState,
     attempt: &Attempt,
-    certificate: &Certificate,
+    begun: &Transition,
     dry: DryRun,
 ) -> Result<Response, ApiError> {
+    let certificate = &begun.certificate;
     let location = format!("/certificates/{}", certificate.id);
     let answer = json(&CertificateView::of(certificate, certificate.created_at))?;
     let mut tx = attempt.begin(app);
     attempt.remember(app, &mut tx, (StatusCode::ACCEPTED, &location), &answer).await?;
     let stored = async {
-        store(&mut tx, certificate).await?;
+        store(&mut tx, begun).await?;
         Growth::by(None, certificate).must_fit(app, &mut tx).await?;
         Ok::<_, ApiError>(dry.end(tx).await?)
     };
@@ -130,18 +122,11 @@ async fn insert(
     Ok(dry.told(accepted(&location, answer)))
 }
 
-/// Adds a certificate that was admitted, with the event that its issuance begins if it is to be issued.
-pub(crate) async fn store(tx: &mut Tx, certificate: &Certificate) -> Result<(), StorageError> {
+/// Adds a certificate that was admitted, with what has happened to it.
+pub(crate) async fn store(tx: &mut Tx, begun: &Transition) -> Result<(), StorageError> {
+    let Transition { certificate, events, at, .. } = begun;
     certificates::insert(tx, certificate).await?;
-    if let certificate::State::Triggered(_) = certificate.state {
-        let event = Event::normal(
-            certificate.id,
-            "Issuing",
-            "Issuing certificate as none has been issued yet",
-        );
-        let (namespace, now) = (&certificate.namespace, certificate.created_at);
-        events::record(tx, namespace, Some(certificate.id), &[event], now);
-    }
+    events::record(tx, &certificate.namespace, Some(certificate.id), events, *at);
     Ok(())
 }
 

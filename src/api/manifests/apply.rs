@@ -25,7 +25,7 @@ use crate::api::problem::{ApiError, Faults, FieldCode};
 use crate::api::{
     AppState, issuers as issuers_api, policies as policies_api, retrying, secrets as secrets_api,
 };
-use crate::domain::certificate::{Certificate, Transition};
+use crate::domain::certificate::Certificate;
 use crate::domain::id::CertificateId;
 use crate::domain::issuer::Issuer;
 use crate::domain::policy::{Policies, Policy};
@@ -36,7 +36,7 @@ use crate::secret::Secret;
 use crate::storage::issuers::account_key_place;
 use crate::storage::lease::Lease;
 use crate::storage::secrets::{SecretEntry, data_place};
-use crate::storage::{Page, Read, Tx, certificates, events, issuers, policies, revisions, secrets};
+use crate::storage::{Page, Read, Tx, certificates, issuers, policies, revisions, secrets};
 
 /// Applies all manifests or none, or all that can be. In a dry run none in any case.
 pub(super) async fn apply(
@@ -336,17 +336,15 @@ async fn certificate(
         let right = wanted.admit(app, tx, who, against).await?;
         let certificate = wanted.certificate(new_id, right, now).requested_by(who.reference());
         let id = certificate.id.0;
-        let Some(pair) = pair else {
-            create::store(tx, &certificate).await?;
-            run.growth.add(None, &certificate);
-            return Ok((Done::Created, id, warnings));
+        let begun = match pair {
+            None => certificate.begin(issuer, now),
+            Some(pair) => adopt::adopted(certificate, pair, now),
         };
-        let Transition { certificate, events, .. } = adopt::adopted(certificate, pair, now);
-        create::store(tx, &certificate).await?;
-        run.growth.add(None, &certificate);
-        let namespace = &certificate.namespace;
-        events::record(tx, namespace, Some(certificate.id), &events, now);
-        adopt::store(app, tx, &certificate, pair, now).await?;
+        create::store(tx, &begun).await?;
+        run.growth.add(None, &begun.certificate);
+        if let Some(pair) = pair {
+            adopt::store(app, tx, &begun.certificate, pair, now).await?;
+        }
         return Ok((Done::Created, id, warnings));
     };
     must_stay(&present)?;

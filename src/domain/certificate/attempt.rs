@@ -10,6 +10,7 @@ use crate::domain::event::Event;
 use crate::domain::event_type::EventType;
 use crate::domain::failure::{Failure, code};
 use crate::domain::id::{OrderId, RequestId};
+use crate::domain::issuer::{self, Issuer};
 use crate::domain::order::{self, ORDER_DEADLINE};
 
 /// Fresh orders for one request, before its loss counts as a failed attempt.
@@ -34,6 +35,34 @@ pub(super) const PROBE_EVERY: Duration = Duration::hours(24);
 const ISSUER_RECHECK: Duration = Duration::minutes(5);
 
 impl Certificate {
+    /// It is to be issued for the first time: at once, or as soon as its issuer is ready.
+    #[must_use]
+    pub fn begin(self, issuer: Option<&Issuer>, now: OffsetDateTime) -> Transition {
+        let text = "Issuing certificate as none has been issued yet";
+        let events = vec![Event::normal(self.id, "Issuing", text)];
+        let begun = Transition::silent(self, now).with(events);
+        match issuer {
+            Some(issuer) if issuer.state == issuer::State::Ready => begun,
+            issuer => begun.then(|one| one.wait_for(issuer, now)),
+        }
+    }
+
+    /// Waits for its issuer, which does not exist (`None`), or has no account yet.
+    #[must_use]
+    pub fn wait_for(self, issuer: Option<&Issuer>, now: OffsetDateTime) -> Transition {
+        let (kind, name) = (self.spec.issuer_ref.kind.as_str(), &self.spec.issuer_ref.name);
+        let Some(issuer) = issuer else {
+            let why = format!(
+                "There is no {kind} named \"{name}\"; create it, and this goes on by itself"
+            );
+            return self.await_issuer("IssuerNotFound", &why, now);
+        };
+        let (_, reason, message) = issuer.ready();
+        let why = format!("Referenced {kind} \"{name}\" is not ready ({reason}): {message}");
+        let waiting = self.await_issuer("IssuerNotReady", &why, now);
+        waiting.with_page_of(issuer.last_error.as_ref())
+    }
+
     /// Its issuer is not there or not ready; `why` says which.
     #[must_use]
     pub fn await_issuer(self, reason: &'static str, why: &str, now: OffsetDateTime) -> Transition {

@@ -82,7 +82,7 @@ pub(crate) async fn begin(
                 Some(issuer) if issuer.state == issuer::State::Ready => {
                     return Box::pin(attempt(ctx, woken, &issuer, lease)).await;
                 }
-                issuer => await_issuer(woken, issuer.as_ref(), now),
+                issuer => woken.then(|one| one.wait_for(issuer.as_ref(), now)),
             },
             State::AwaitingApproval(_) => {
                 Box::pin(approval::look(ctx, woken, &lease)).await?;
@@ -94,21 +94,6 @@ pub(crate) async fn begin(
     };
     settle(ctx, next, &lease).await?;
     Ok(None)
-}
-
-/// Waits for an issuer that does not exist, or that has no account yet.
-fn await_issuer(woken: Transition, issuer: Option<&Issuer>, now: OffsetDateTime) -> Transition {
-    let reference = &woken.certificate.spec.issuer_ref;
-    let (kind, name) = (reference.kind.as_str(), &reference.name);
-    let Some(issuer) = issuer else {
-        let why =
-            format!("There is no {kind} named \"{name}\"; create it, and this goes on by itself");
-        return woken.then(|one| one.await_issuer("IssuerNotFound", &why, now));
-    };
-    let (_, reason, message) = issuer.ready();
-    let why = format!("Referenced {kind} \"{name}\" is not ready ({reason}): {message}");
-    let waiting = woken.then(|one| one.await_issuer("IssuerNotReady", &why, now));
-    waiting.with_page_of(issuer.last_error.as_ref())
 }
 
 /// Stores key, CSR and order; the CA is asked only afterwards. Where somebody has to approve first, no order is placed.

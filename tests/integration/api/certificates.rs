@@ -400,7 +400,7 @@ on_every_database! {
             ("/orders?state=valid".to_owned(), 0),
             (format!("/challenges?order={}&state=presented", order.id), 1),
             (format!("/requests?certificate={made}"), 1),
-            (format!("/events?resource=certificates/{made}"), 4),
+            (format!("/events?resource=certificates/{made}"), 5),
             (format!("/events?resource=/certificates/{made}&since=2026-11-24T12:00:01Z"), 0),
         ] {
             let page = world.get(&list).await.json();

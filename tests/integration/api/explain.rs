@@ -12,21 +12,28 @@ use crate::support::world::{World, id, on_every_database};
 use crate::support::{ClosedPort, free_port};
 
 on_every_database! {
-    async fn a_certificate_that_waits_for_its_issuer_says_so(world: World) {
+    async fn a_certificate_that_waits_for_its_issuer_says_so_at_once(world: World) {
         world.create_issuer().await;
-        let path = explain_path(&world.create_certificate("web").await);
-        assert_eq!(world.get(&path).await.json()["doing"], "starting");
+        let made = world.create_certificate("web").await;
+        let error = &made["status"]["lastError"];
+        assert_eq!(error["code"], "issuer_not_ready", "{made:#}");
+        let why = "Referenced ClusterIssuer \"le\" is not ready (Registering): The ACME account is being registered";
+        assert_eq!(error["detail"], why, "{made:#}");
+        assert_eq!(events_of(&world, &made).await, ["Issuing", "IssuerNotReady"]);
 
-        let now = world.now();
-        world.db_change(&path[14..50], |found| {
-            found.await_issuer("IssuerNotReady", "The account is being registered", now).certificate
-        }).await;
+        let path = explain_path(&made);
         let said = world.get(&path).await.json();
 
         assert_eq!(said["doing"], "waitingForIssuer", "{said:#}");
         assert_eq!(said["phase"], "Issuing");
         assert!(said["summary"].as_str().unwrap().contains("ClusterIssuer \"le\""), "{said:#}");
         assert!(said["next"]["at"].is_string());
+
+        world.db_register().await;
+        let starting = world.create_certificate("api").await;
+        assert_eq!(starting["status"]["lastError"], Value::Null, "{starting:#}");
+        assert_eq!(world.get(&explain_path(&starting)).await.json()["doing"], "starting");
+        assert_eq!(events_of(&world, &starting).await, ["Issuing"]);
     }
 
     async fn an_attempt_that_failed_says_why_when_it_goes_on_and_what_helps(world: World) {
@@ -194,6 +201,13 @@ async fn fail(world: &World, path: &str, outcome: Outcome) {
             found.order_failed(outcome, 0, now, Jitter::NONE).certificate
         })
         .await;
+}
+
+/// Reasons, the first event first.
+async fn events_of(world: &World, certificate: &Value) -> Vec<String> {
+    let found = world.get(&format!("/events?resource={}", id(certificate))).await.json();
+    let all = found["items"].as_array().unwrap().iter();
+    all.map(|event| event["reason"].as_str().unwrap().to_owned()).collect()
 }
 
 fn explain_path(certificate: &Value) -> String {

@@ -206,8 +206,8 @@ async fn live(
         send(program, Method::GET, &format!("{path}/{file}"), &text(&next["key"]), None).await;
     }
     let ticket = async || text(&post(program, "/events/ticket", json!({})).await["ticket"]);
-    let (taken, waiting) = (ticket().await, ticket().await);
-    drop(follow(program, &taken).await);
+    let (used, unused) = (ticket().await, ticket().await);
+    drop(follow(program, &used).await);
     // A secret at the wrong place is a secret all the same.
     for query in [&token, &text(&next["key"])] {
         send(program, Method::GET, &format!("/whoami?key={query}"), query, None).await;
@@ -222,8 +222,8 @@ async fn live(
         Canary::of("configured API key", &site.setting("BOOTSTRAP_API_KEY")),
         Canary::of("API key", &text(&key["key"])),
         Canary::of("rotated API key", &text(&next["key"])),
-        Canary::of("ticket that was taken", &taken),
-        Canary::of("ticket that was not taken", &waiting),
+        Canary::of("ticket that was used", &used),
+        Canary::of("ticket that was not used", &unused),
         Canary::of("token", token.rsplit('.').next().unwrap()),
         Canary::of("Cloudflare token", site.cloudflare.token()),
         Canary::of("secret of an OIDC client", CLIENT_SECRET),

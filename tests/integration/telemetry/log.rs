@@ -5,10 +5,9 @@ use std::fs;
 use certwright::domain::backoff::Jitter;
 use certwright::domain::certificate::{Certificate, Issued, Transition};
 use certwright::domain::failure::{Code, Failure, code};
-use certwright::domain::issuer::Account;
 use certwright::domain::order::Outcome;
+use certwright::storage::Scope;
 use certwright::storage::lease::{self, Machine};
-use certwright::storage::{Scope, issuers};
 use certwright::worker::look_at_expiry;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -96,22 +95,13 @@ on_every_database! {
     }
 
     async fn an_issuer_is_told_of_when_it_fails_and_when_it_is_ready(world: World) {
-        let issuer = id(&world.create_issuer().await);
-        let log = Log::begin();
+        world.create_issuer().await;
+        let (log, now) = (Log::begin(), world.now());
 
-        for code in [Some(code::ACME_UNAVAILABLE), Some(code::ACME_UNAVAILABLE), Some(code::ACME_TIMEOUT), None] {
-            let mut tx = world.db.begin();
-            let key = certwright::domain::id::IssuerId(issuer.parse().unwrap());
-            let (found, lease) = issuers::find(&mut tx, key, &Scope::Everything).await.unwrap().unwrap();
-            let next = if let Some(code) = code {
-                found.not_registered(Failure::of(code, ""), world.now(), Jitter::NONE)
-            } else {
-                let (url, server) = ("https://ca.example/a".into(), found.acme.server.clone());
-                found.registered(Account { url, server, email: None }, world.now())
-            };
-            issuers::save(&mut tx, &next, &lease).await.unwrap();
-            tx.commit().await.unwrap();
+        for code in [code::ACME_UNAVAILABLE, code::ACME_UNAVAILABLE, code::ACME_TIMEOUT] {
+            world.db_let_issuer(|found| found.not_registered(Failure::of(code, ""), now, Jitter::NONE)).await;
         }
+        world.db_register().await;
 
         assert_eq!(log.told(), [
             "WARN acme_unavailable the issuer is not ready",
