@@ -99,8 +99,8 @@ async fn on(
 }
 
 /// This build and another one by turns, each on a database of its own: what is written is written to an empty one each
-/// time, as the work that one load has left behind slows down the next. Of what is written it counts what the worker has
-/// looked at: a build is no faster for leaving more of it lying.
+/// time, as the work that one load has left behind slows down the next. Of what is written it also counts what is known to
+/// wait, or was looked at by the worker: a build is no faster for leaving more of it lying.
 pub async fn by_turns(
     ground: &Ground,
     options: &Options,
@@ -140,7 +140,7 @@ pub async fn by_turns(
             } else {
                 let work = against::ratios(&our_work, &their_work);
                 report.promise(title("rate, looked at"), "", work, against::API);
-                report.add(title("rate, answered"), "", answers);
+                report.promise(title("rate, answered"), "", answers, against::API);
             }
         }
     }

@@ -101,8 +101,10 @@ async fn whole(response: Response) -> Response {
 /// A 304 is about the representation that the client has, and may depend on what it accepts (RFC 9110, section 15.4.5).
 fn tell_known(headers: &mut HeaderMap, known: &str) {
     let has = |coding: &&str| {
-        tag_with(headers, coding)
-            .is_some_and(|tag| tag.to_str().is_ok_and(|tag| known.contains(tag)))
+        // Most clients know the plain one, for which no tag need be made.
+        known.contains(coding)
+            && tag_with(headers, coding)
+                .is_some_and(|tag| tag.to_str().is_ok_and(|tag| known.contains(tag)))
     };
     if let Some(tag) = CODINGS.into_iter().find(has).and_then(|coding| tag_with(headers, coding)) {
         headers.insert(header::ETAG, tag);

@@ -68,7 +68,6 @@ async fn answered(
     from_client(&app.trusted_proxies, &mut request);
     let id = identified(&mut request);
     let caller = Caller::of(&request);
-    let limited = caller.clone();
     request.extensions_mut().insert(caller.clone());
     let (method, route) = (method(&request), request.extensions().get::<MatchedPath>().cloned());
     let (is_safe, named) = (request.method().is_safe(), request.extensions_mut().remove());
@@ -90,11 +89,11 @@ async fn answered(
     let mut response = Box::pin(answer).await;
 
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
-    metrics::http(method, route, response.status().as_u16(), begun.elapsed());
+    metrics::http(method, route, response.status().as_str(), begun.elapsed());
     traced::end(spans, &mut response);
     guard(&mut response);
     let headers = response.headers_mut();
-    if let Some(left) = limited.rate_limit().filter(|_| !headers.contains_key(RATE_LIMIT)) {
+    if let Some(left) = caller.rate_limit().filter(|_| !headers.contains_key(RATE_LIMIT)) {
         left.show(headers);
     }
     headers.insert(REQUEST_ID, id);

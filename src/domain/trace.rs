@@ -46,10 +46,7 @@ impl Trace {
 
 impl TraceId {
     fn random() -> Self {
-        let mut bytes = [0; 16];
-        // Without randomness all traces are one, which is no reason to stop.
-        aws_lc_rs::rand::fill(&mut bytes).ok();
-        Self(u128::from_be_bytes(bytes).max(1))
+        Self(Uuid::new_v4().as_u128())
     }
 
     /// Whether a trace of this name is among `ratio` of all, by the end of it: each process decides alike.
@@ -62,9 +59,7 @@ impl TraceId {
 impl SpanId {
     /// A name that no other span has.
     pub fn random() -> Self {
-        let mut bytes = [0; 8];
-        aws_lc_rs::rand::fill(&mut bytes).ok();
-        Self(u64::from_be_bytes(bytes).max(1))
+        Self::of(Uuid::new_v4())
     }
 
     /// The span that stands for a resource: the random end of its identifier, so that every process knows it.

@@ -98,6 +98,6 @@ pub fn dns(record: &str, end: &str, took: Duration) {
 }
 
 /// A client's request was answered. The route is one of ours.
-pub fn http(method: &str, route: &str, status: u16, took: Duration) {
-    HTTP.count([method, route], status.to_string().as_str(), took);
+pub fn http(method: &str, route: &str, status: &str, took: Duration) {
+    HTTP.count([method, route], status, took);
 }
