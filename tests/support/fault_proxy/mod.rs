@@ -383,12 +383,11 @@ impl Shared {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.map_err(|_| Cut)?.to_bytes();
         let (path, kind) = (parts.uri.path().to_owned(), Kind::of(parts.uri.path()));
-        let mut under_way = UnderWay::new(self, kind);
-        let own = {
+        let (own, under_way) = {
             let mut state = self.state();
             let own = state.before(kind, &parts.method, &path, &body);
-            under_way.is_borne = own.is_none() && state.overlap.bear(kind);
-            own
+            let goes_on = own.is_none();
+            (own, UnderWay::new(self, &mut state.overlap, kind, goes_on))
         };
         under_way.together().await;
         match own {

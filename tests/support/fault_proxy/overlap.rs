@@ -34,11 +34,18 @@ impl Overlap {
         self.bears.filter(|(count, _)| self.borne >= *count).map(|(_, pause)| pause)
     }
 
-    /// One more goes on; whether it is a new order.
-    pub(super) fn bear(&mut self, kind: Kind) -> bool {
-        let is_borne = kind == Kind::NewOrder;
+    /// One more is there of which is known whether it goes on; whether it is a new order that does, and whether all that were
+    /// awaited are there.
+    fn arrive(&mut self, kind: Kind, goes_on: bool) -> (bool, bool) {
+        let is_borne = goes_on && kind == Kind::NewOrder;
         self.borne += usize::from(is_borne);
-        is_borne
+        let now = self.now.entry(kind).or_default();
+        *now += 1;
+        let are_all_there = self.awaited == Some((kind, *now));
+        if are_all_there {
+            self.awaited = None;
+        }
+        (is_borne, are_all_there)
     }
 }
 
@@ -47,21 +54,23 @@ pub(super) struct UnderWay<'a> {
     shared: &'a Shared,
     kind: Kind,
     /// Whether it is one of the new orders that the CA bears.
-    pub(super) is_borne: bool,
+    is_borne: bool,
 }
 
 impl<'a> UnderWay<'a> {
-    pub(super) fn new(shared: &'a Shared, kind: Kind) -> Self {
-        let mut state = shared.state();
-        let overlap = &mut state.overlap;
-        let now = overlap.now.entry(kind).or_default();
-        *now += 1;
-        if overlap.awaited == Some((kind, *now)) {
-            overlap.awaited = None;
+    /// One more, of which was decided whether it goes on, under the lock of the decision: none that is waited for ends
+    /// before that of the last one.
+    pub(super) fn new(
+        shared: &'a Shared,
+        overlap: &mut Overlap,
+        kind: Kind,
+        goes_on: bool,
+    ) -> Self {
+        let (is_borne, are_all_there) = overlap.arrive(kind, goes_on);
+        if are_all_there {
             shared.all_there.notify_waiters();
         }
-        drop(state);
-        Self { shared, kind, is_borne: false }
+        Self { shared, kind, is_borne }
     }
 
     /// Waits for the others.
