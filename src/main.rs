@@ -1,5 +1,6 @@
 //! The `certwright` binary.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use certwright::cli::{Cli, complete, message, status_of};
@@ -16,7 +17,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if let Some(message) = message(&error) {
-                eprintln!("certwright: error: {message}");
+                // A closed standard error is ignored.
+                writeln!(std::io::stderr(), "certwright: error: {message}").ok();
             }
             ExitCode::from(status_of(&error))
         }

@@ -13,6 +13,7 @@ mod resources;
 use std::sync::Arc;
 
 use super::Source;
+use super::output::note;
 use super::remote::{Remote, run};
 use crate::config::Config;
 use crate::domain::issuer::Kind;
@@ -35,7 +36,7 @@ pub(super) fn doctor(source: &Source, remote: &Remote) -> anyhow::Result<()> {
         if report.failed > 0 {
             anyhow::bail!("{}", report.summary());
         }
-        eprintln!("certwright: {}", report.summary());
+        note(&format!("certwright: {}", report.summary()));
         Ok(())
     })
 }
