@@ -2,8 +2,10 @@ use super::attempt::{PROBE_EVERY, SHORTEST_BACKOFF};
 use super::*;
 use crate::domain::backoff::{Jitter, Retry};
 use crate::domain::event_type::EventType;
+use crate::domain::explain;
 use crate::domain::failure::code;
 use crate::domain::fixtures;
+use crate::domain::issuer::{self, Issuer};
 use crate::domain::order::{self, ORDER_DEADLINE};
 use time::Duration;
 use time::macros::datetime;
@@ -36,6 +38,31 @@ fn a_certificate_leaves_it_to_its_issuer_to_be_woken_and_looks_seldom() {
         let now = NOW + Duration::hours(looks);
         certificate = certificate.await_issuer("IssuerNotReady", "", now).certificate;
         assert_eq!(certificate.next_action_at - now, Duration::minutes(5));
+    }
+}
+
+#[test]
+fn a_new_certificate_begins_at_once_or_waits_for_its_issuer_and_says_so() {
+    let begun = |issuer: Option<&Issuer>| {
+        let begun = fixtures::certificate(NOW).begin(issuer, NOW);
+        let reasons: Vec<_> = begun.events.iter().map(|event| event.reason).collect();
+        (begun.certificate, reasons)
+    };
+    let mut issuer = explain::tests::issuer();
+    issuer.state = issuer::State::Ready;
+    let (ready, reasons) = begun(Some(&issuer));
+    assert_eq!((ready.state, ready.next_action_at), (State::Triggered(Trigger::DoesNotExist), NOW));
+    assert_eq!((ready.last_error, reasons), (None, vec!["Issuing"]));
+
+    issuer.state = issuer::State::Pending;
+    for (issuer, reason, code) in [
+        (Some(&issuer), "IssuerNotReady", code::ISSUER_NOT_READY),
+        (None, "IssuerNotFound", code::ISSUER_NOT_FOUND),
+    ] {
+        let (waiting, reasons) = begun(issuer);
+        assert_eq!(waiting.state, State::AwaitingIssuer(Trigger::DoesNotExist));
+        assert!(waiting.last_error.unwrap().is(code), "{reason}");
+        assert_eq!(reasons, ["Issuing", reason]);
     }
 }
 

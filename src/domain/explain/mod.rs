@@ -6,7 +6,7 @@
 mod causes;
 mod limited;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod text;
 
 use serde::Serialize;

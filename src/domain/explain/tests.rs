@@ -380,7 +380,7 @@ pub(super) fn served(state: State) -> Certificate {
     Certificate { current: Some(current), ..certificate(state) }
 }
 
-pub(super) fn issuer() -> Issuer {
+pub(in crate::domain) fn issuer() -> Issuer {
     let acme: Acme =
         serde_json::from_str(r#"{"server": "https://ca.example/dir", "solvers": []}"#).unwrap();
     Issuer {
